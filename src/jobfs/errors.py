@@ -1,0 +1,127 @@
+"""The error tree: each class has an errno (semantics.md section 5) and a message a user can act on.
+
+JobfsError                    everything jobfs raises on purpose
+├── UsageError                bad input at the command line or in the settings
+├── FsError                   an operation's own refusal, with the errno it was given
+└── ApiError                  what came of a request
+    ├── BadRequestError       400, any other reason                       EIO
+    │   ├── PathExistsError   400 "Path already exists"                   EEXIST
+    │   ├── NoDirectoryError  400 "Directory not found"                   ENOENT
+    │   └── InvalidPathError  400 "Invalid path"                          EINVAL
+    ├── UnauthorizedError     401, 403                                    EACCES
+    ├── NotFoundError         404                                         ENOENT
+    ├── TooLargeError         413                                         EFBIG
+    ├── InvalidRequestError   422, 415                                    EINVAL
+    ├── NoSpaceError          507                                         ENOSPC
+    ├── ContractError         a reply that does not match the reference   EIO
+    └── UnavailableError      could not ask: nothing is known             EIO, ETIMEDOUT
+        └── AnswerLostError   a changing request may have been done       EIO, ETIMEDOUT
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+
+
+class JobfsError(Exception):
+    """Base of every error that jobfs raises on purpose; `errno` is what a program in the mount sees."""
+
+    errno: int = _errno.EIO
+
+    def __init__(self, message: str, *, errno: int | None = None) -> None:
+        super().__init__(message)
+        if errno is not None:
+            self.errno = errno
+
+
+class UsageError(JobfsError):
+    """Bad input; the message is the one sentence the user reads, with the remedy."""
+
+    errno = _errno.EINVAL
+
+
+class FsError(JobfsError):
+    """An operation refused by jobfs itself, with the errno that the caller gets."""
+
+    def __init__(self, errno: int, message: str = "") -> None:
+        super().__init__(message or os.strerror(errno), errno=errno)
+
+
+class ApiError(JobfsError):
+    """What came of one request; `endpoint` is the operation's name, `status` the HTTP status if any."""
+
+    def __init__(
+        self, message: str, *, endpoint: str = "", status: int | None = None, errno: int | None = None
+    ) -> None:
+        super().__init__(message, errno=errno)
+        self.endpoint = endpoint
+        self.status = status
+
+
+class BadRequestError(ApiError):
+    """400 with a reason that has no class of its own."""
+
+
+class PathExistsError(BadRequestError):
+    """400 "Path already exists"."""
+
+    errno = _errno.EEXIST
+
+
+class NoDirectoryError(BadRequestError):
+    """400 "Directory not found": the parent directory is not there."""
+
+    errno = _errno.ENOENT
+
+
+class InvalidPathError(BadRequestError):
+    """400 "Invalid path"."""
+
+    errno = _errno.EINVAL
+
+
+class UnauthorizedError(ApiError):
+    """401: the API key was refused."""
+
+    errno = _errno.EACCES
+
+
+class NotFoundError(ApiError):
+    """404: the item, or the job, is not there."""
+
+    errno = _errno.ENOENT
+
+
+class TooLargeError(ApiError):
+    """413: the server does not take a file of this size."""
+
+    errno = _errno.EFBIG
+
+
+class InvalidRequestError(ApiError):
+    """422 (or 415): the server refuses the form of the request."""
+
+    errno = _errno.EINVAL
+
+
+class NoSpaceError(ApiError):
+    """507: the server has no space left."""
+
+    errno = _errno.ENOSPC
+
+
+class ContractError(ApiError):
+    """A reply that does not match the API reference: bad JSON, wrong fields, wrong length, foreign redirect."""
+
+
+class UnavailableError(ApiError):
+    """Could not ask: no connection, or only 429/5xx until the deadline. Nothing was changed."""
+
+
+class AnswerLostError(UnavailableError):
+    """A changing request was sent and its answer never came: it may or may not have been carried out."""
+
+
+#: Refusals that do not pass by waiting: sending the same thing again gets the same answer.
+REFUSALS = (BadRequestError, UnauthorizedError, TooLargeError, InvalidRequestError)

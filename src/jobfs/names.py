@@ -1,0 +1,147 @@
+"""The rules of names: hostile paths, hidden names of the save protocol, scratch names, conflict names.
+
+Paths inside jobfs are relative to the workspace, `/`-separated, with no leading or trailing slash; the root is "".
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+#: Longest component in bytes of UTF-8 (semantics.md section 1) and longest path in characters (wire-facts.md).
+NAME_MAX = 255
+PATH_MAX = 1024
+
+#: The directory inside every mount that shows the mount's own state; an item of this name is not shown.
+CONTROL_DIR = ".jobfs"
+
+#: What editors and desktops leave beside a file (semantics.md section 4).
+SCRATCH = (
+    ".*.sw?", "4913", "*~", ".#*", "#*#", ".goutputstream-*", ".~lock.*#", ".DS_Store", "._*", ".nfs*",
+    ".fuse_hidden*",
+)  # fmt: skip
+
+_HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed)-(.+)", re.DOTALL)
+
+
+class Role(StrEnum):
+    """Why an item is hidden: new content staged, an old item set aside, a directory being removed."""
+
+    STAGED = "staged"
+    ASIDE = "aside"
+    REMOVED = "removed"
+
+
+class HiddenName(NamedTuple):
+    """The parts of `.jobfs-<mount>-<transaction>-<role>-<name>` (save-protocol.md, Vocabulary)."""
+
+    mount: str
+    transaction: str
+    role: Role
+    name: str
+
+    def __str__(self) -> str:
+        return f".jobfs-{self.mount}-{self.transaction}-{self.role}-{self.name}"
+
+
+def new_mount_id() -> str:
+    """A fresh mount id, 12 hex digits."""
+    return secrets.token_hex(6)
+
+
+def new_transaction_id() -> str:
+    """A fresh transaction id, 16 hex digits: never used before, here or elsewhere."""
+    return secrets.token_hex(8)
+
+
+def parent(path: str) -> str:
+    """The directory that holds `path`; "" is the root."""
+    return path.rpartition("/")[0]
+
+
+def basename(path: str) -> str:
+    """The last component."""
+    return path.rpartition("/")[2]
+
+
+def join(directory: str, name: str) -> str:
+    """The path of `name` in `directory`."""
+    return f"{directory}/{name}" if directory else name
+
+
+def under(path: str, directory: str) -> bool:
+    """True if `path` lies below `directory` (not if it is that directory)."""
+    return path.startswith(directory + "/") if directory else bool(path)
+
+
+def moved(path: str, old: str, new: str) -> str:
+    """`path`, which is `old` or lies below it, after `old` was renamed to `new`."""
+    return new + path[len(old) :]
+
+
+def hostile(path: str) -> str | None:
+    """Why a server's path can't be shown (semantics.md section 1), or None if it can."""
+    if "\0" in path:
+        return "contains a NUL"
+    for part in path.split("/"):
+        if part == "":
+            return "has an empty component"
+        if part in (".", ".."):
+            return f"has a component {part!r}"
+        try:
+            length = len(part.encode())
+        except UnicodeEncodeError:
+            return "is not valid Unicode"
+        if length > NAME_MAX:
+            return f"has a component over {NAME_MAX} bytes"
+    return None
+
+
+def parse_hidden(name: str) -> HiddenName | None:
+    """The parts of a hidden name, or None: what merely begins with `.jobfs-` is an ordinary file."""
+    match = _HIDDEN.fullmatch(name)
+    if match is None:
+        return None
+    return HiddenName(match[1], match[2], Role(match[3]), match[4])
+
+
+def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
+    """A hidden path for `target`: beside it, its name cut to what fits; higher up if nothing fits there."""
+    directory = parent(target)
+    while True:
+        prefix = join(directory, str(HiddenName(mount, transaction, role, "")))
+        room = min(NAME_MAX - len(basename(prefix)), PATH_MAX - 1 - len(prefix))
+        if room > 0 or not directory:
+            return prefix + _cut(basename(target), room)
+        directory = parent(directory)
+
+
+def beside(target: str, label: str, when: datetime | None = None, attempt: int = 0) -> str:
+    """`name.<label>-<UTC time>.ext` beside `target`: where a second version of a file is kept and shown."""
+    stamp = (when or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    mark = f".{label}-{stamp}" + (f"-{attempt}" if attempt else "")
+    directory, name = parent(target), basename(target)
+    stem, dot, ext = name.rpartition(".")
+    if not stem:
+        stem, dot, ext = name, "", ""
+    while directory and len(directory) + len(mark) + 8 > PATH_MAX:
+        directory = parent(directory)
+    room = min(NAME_MAX, PATH_MAX - 1 - len(directory) - 1) - len(mark)
+    if len((dot + ext).encode()) >= room:
+        stem, dot, ext = name, "", ""
+    return join(directory, _cut(stem, room - len((dot + ext).encode())) + mark + dot + ext)
+
+
+def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:
+    """True if a file of this name, made here, stays on this machine (semantics.md section 4)."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*SCRATCH, *extra))
+
+
+def _cut(name: str, room: int) -> str:
+    """`name` cut to at most `room` bytes, never inside a character, never empty."""
+    return name.encode()[: max(room, 1)].decode(errors="ignore") or "_"

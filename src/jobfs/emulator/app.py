@@ -1,0 +1,180 @@
+"""The ASGI application: URL, key, ids, latency, faults and log around the operations.
+
+A plain ASGI callable over Starlette's request type: no middleware stack, since this server is also what
+clients are measured against.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from email.utils import formatdate
+
+from starlette.types import Receive, Scope, Send
+
+from .bodies import Unsupported
+from .control import Control
+from .exchange import Answer, Exchange, Struck, Throttle, error
+from .faults import BEFORE, Faults, Rule
+from .log import RequestLog
+from .records import Invalid, Missing, Refused, valid_id
+from .routes import Operations, Route, resolve
+from .store import Store
+from .wire import invalid_json
+
+_STATUS = {"unavailable": 503, "throttled": 429}
+_LOST = ("drop_after", "hang_after", "late")
+
+
+class App:
+    """The local server's application; all state is in the objects it is given."""
+
+    def __init__(self, store: Store, key: str, faults: Faults, log: RequestLog) -> None:
+        self._store = store
+        self._key = key.encode()
+        self._faults = faults
+        self._log = log
+        self._download = Throttle()
+        self._operations = Operations(store, Throttle())
+        self._control = Control(store, faults, log)
+        self._date = (0, b"")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            return
+        if scope["path"].startswith("/_emulator/"):
+            await self._control(scope, receive, send)
+            return
+        route = resolve(scope["method"], scope["path"]) or Route("")
+        query = scope["query_string"].decode("latin-1")
+        entry = self._log.start(scope["method"], route.operation, route.job, scope["path"], query)
+        entry.item = route.item
+        exchange = Exchange(scope, receive, send, entry, self._faults, self._store.behaviour)
+        try:
+            answer = await self._answer(exchange, route)
+        except ConnectionResetError:
+            answer = None
+        if answer is None:
+            self._log.finish(entry, None)
+            await exchange.gone()
+            return
+        answer.headers.append((b"date", self._now()))
+        self._log.finish(entry, answer.status)
+        try:
+            rule = exchange.rule
+            await exchange.send(answer, self._download, cut=rule is not None and rule.kind == "cut")
+        finally:
+            answer.close()
+
+    async def _answer(self, exchange: Exchange, route: Route) -> Answer | None:
+        """The answer, or None if there is to be none; what a rule says happens before or after the work."""
+        await self._wait(exchange)
+        rule = exchange.rule = self._faults.pick(route.operation, exchange.entry.method)
+        if rule is not None:
+            exchange.entry.fault = rule.kind
+            if rule.kind in BEFORE:
+                return await self._strike(exchange, rule)
+        try:
+            answer = await self._work(exchange, route)
+        except Struck as hit:
+            return await self._strike(exchange, hit.rule)
+        await self._wait(exchange)
+        rule = exchange.rule
+        if rule is not None and rule.kind == "error_after":
+            answer.close()
+            return error(rule.status, rule.reason)
+        if rule is not None and rule.kind in _LOST:
+            answer.close()
+            if rule.kind == "drop_after":
+                exchange.drop()
+            return None
+        return answer
+
+    async def _strike(self, exchange: Exchange, rule: Rule) -> Answer | None:
+        """What happens instead of the work."""
+        if rule.kind == "drop":
+            exchange.drop()
+            return None
+        await exchange.drain()
+        if rule.kind == "hang":
+            return None
+        answer = error(_STATUS.get(rule.kind, rule.status), rule.reason)
+        if rule.retry_after is not None:
+            answer.headers.append((b"retry-after", rule.retry_after.encode()))
+        return answer
+
+    async def _work(self, exchange: Exchange, route: Route) -> Answer:
+        """The operation's own answer; its refusals become the reference's error bodies."""
+        try:
+            answer = self._refusal(exchange, route)
+            if answer is None:
+                return await self._operations.table[route.operation](exchange)
+        except Refused as refused:
+            answer = error(400, str(refused))
+        except Missing as missing:
+            answer = error(404, str(missing))
+        except Invalid as invalid:
+            answer = Answer(422, invalid_json(invalid.where, str(invalid)))
+        except Unsupported:
+            answer = self._unsupported(exchange)
+        # What is left of the body is read, so that the client gets to see the answer.
+        await exchange.drain()
+        return answer
+
+    def _refusal(self, exchange: Exchange, route: Route) -> Answer | None:
+        """What is wrong before the operation is asked, in order: 404 or 405, 307, 401, 422, 404 (job)."""
+        if not route.operation:
+            if route.allow:
+                answer = error(405, "Method not allowed")
+                answer.headers.append((b"allow", route.allow.encode()))
+                return answer
+            return error(404, "Route not found")
+        redirect = self._redirect(exchange, route)
+        if redirect is not None:
+            return redirect
+        if not self._authorized(exchange):
+            return error(401, "Failed to authenticate")
+        if not valid_id(route.job):
+            raise Invalid("params.expertJobId", "expected 24 characters of a-z and 0-9")
+        if route.item and not valid_id(route.item):
+            raise Invalid("params.workspaceItemId", "expected 24 characters of a-z and 0-9")
+        workspace = self._store.workspaces.get(route.job)
+        if workspace is None:
+            raise Missing("Expert job not found")
+        exchange.workspace = workspace
+        exchange.item_id = route.item
+        return None
+
+    def _authorized(self, exchange: Exchange) -> bool:
+        scheme, _, key = exchange.request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode(), self._key)
+
+    def _redirect(self, exchange: Exchange, route: Route) -> Answer | None:
+        mode = exchange.behaviour.trailing_slash
+        path = exchange.entry.path
+        wanted = "/" if route.collection and mode == "slash" else ""
+        if mode == "both" or path.endswith("/") is bool(wanted):
+            return None
+        url = exchange.request.url.replace(path=path.rstrip("/") + wanted)
+        answer = Answer(307, b"")
+        answer.headers.append((b"location", str(url).encode()))
+        return answer
+
+    def _unsupported(self, exchange: Exchange) -> Answer:
+        if exchange.behaviour.other_encoding == 422:
+            return Answer(422, invalid_json("body", "expected another content type"))
+        return error(415, "Unsupported content type")
+
+    async def _wait(self, exchange: Exchange) -> None:
+        """Half of the latency: once on the way to the work, once on the way back."""
+        if exchange.behaviour.latency:
+            await asyncio.sleep(exchange.behaviour.latency / 2000)
+
+    def _now(self) -> bytes:
+        """The Date header, of the server's own clock."""
+        second = int(time.time() + self._store.behaviour.clock_skew)
+        if second != self._date[0]:
+            self._date = (second, formatdate(second, usegmt=True).encode())
+        return self._date[1]

@@ -1,0 +1,208 @@
+"""Bodies of create and update: multipart as it streams in, or JSON; a mismatch is Invalid, which is a 422."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from .behaviour import Behaviour
+from .exchange import Exchange, Throttle
+from .records import DIRECTORY, FILE, LIFECYCLES, PERMISSIONS, Invalid
+from .store import Blob, Store
+from .wire import LONG, SHORT
+
+#: Longest value of a form field that is not the file, in bytes.
+_FIELD_MAX = 64 * 1024
+
+
+class Unsupported(Exception):  # noqa: N818
+    """A create in a form that is not accepted."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """What a create asks for; `blob` holds a file's bytes."""
+
+    kind: Literal["file", "directory"]
+    path: str
+    permission: str
+    blob: Blob | None
+
+
+async def read_create(exchange: Exchange, store: Store, throttle: Throttle) -> Draft:
+    """The body of POST items/; Unsupported, or Invalid."""
+    behaviour = exchange.behaviour
+    header = exchange.request.headers.get("content-type", "")
+    kind, options = parse_options_header(header)
+    accepted = behaviour.create_encodings
+    if kind == b"multipart/form-data" and accepted in ("both", "multipart"):
+        boundary = options.get(b"boundary")
+        if not boundary:
+            raise Invalid("body", "multipart without a boundary")
+        return await _read_multipart(exchange, store, throttle, boundary)
+    if kind == b"application/json" and accepted in ("both", "json"):
+        return _json_draft(await read_object(exchange, throttle), store, behaviour)
+    raise Unsupported
+
+
+async def read_object(exchange: Exchange, throttle: Throttle) -> dict[str, Any]:
+    """A JSON object; Invalid if the body is not one."""
+    body = bytearray()
+    async for piece in exchange.body(throttle):
+        body += piece
+    try:
+        value = json.loads(body)
+    except ValueError:
+        raise Invalid("body", "not JSON") from None
+    if not isinstance(value, dict):
+        raise Invalid("body", "expected an object")
+    return value
+
+
+async def read_update(exchange: Exchange, throttle: Throttle) -> tuple[str | None, str | None, str | None]:
+    """Path, permission and lifecycle of POST items/{id}, each None if absent; Invalid."""
+    value = await read_object(exchange, throttle)
+    return (
+        _text(value, "path") if "path" in value else None,
+        _choice(value, "permission", PERMISSIONS) if "permission" in value else None,
+        _choice(value, "lifecycle", LIFECYCLES) if "lifecycle" in value else None,
+    )
+
+
+class _Form:
+    """Collects the parts: fields in memory, the part `file` straight into a content file."""
+
+    def __init__(self, store: Store) -> None:
+        self.fields: dict[str, str] = {}
+        self.blob: Blob | None = None
+        self.whole = False
+        self._store = store
+        self._header = bytearray()
+        self._value = bytearray()
+        self._name = ""
+        self._data = bytearray()
+
+    def callbacks(self) -> dict[str, Any]:
+        """The parser's hooks."""
+        return {
+            "on_part_begin": self._part_begin,
+            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header_end,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
+
+    def _part_begin(self) -> None:
+        self._name = ""
+        self._data.clear()
+
+    def _header_end(self) -> None:
+        if bytes(self._header).lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(self._value))
+            self._name = options.get(b"name", b"").decode("utf-8", "replace")
+            if self._name == "file" and self.blob is None:
+                self.blob = self._store.new_blob()
+        self._header.clear()
+        self._value.clear()
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._name == "file" and self.blob is not None:
+            self.blob.write(memoryview(data)[start:end])
+        else:
+            self._data += data[start:end]
+            if len(self._data) > _FIELD_MAX:
+                raise Invalid(f"body.{self._name}", "too long")
+
+    def _part_end(self) -> None:
+        if self._name != "file":
+            try:
+                self.fields[self._name] = self._data.decode()
+            except UnicodeDecodeError:
+                raise Invalid(f"body.{self._name}", "not UTF-8") from None
+
+    def _end(self) -> None:
+        self.whole = True
+
+
+async def _read_multipart(exchange: Exchange, store: Store, throttle: Throttle, boundary: bytes) -> Draft:
+    form = _Form(store)
+    try:
+        parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        async for piece in exchange.body(throttle):
+            parser.write(piece)
+        parser.finalize()
+        if not form.whole:
+            raise Invalid("body", "the multipart body is not whole")
+        kind, path, permission = _common(form.fields, exchange.behaviour)
+        if kind == FILE and form.blob is None:
+            raise Invalid("body.file", "required for a file")
+        if kind == DIRECTORY and form.blob is not None:
+            form.blob.discard()
+            form.blob = None
+    except BaseException as error:
+        if form.blob is not None:
+            form.blob.discard()
+        if isinstance(error, FormParserError):
+            raise Invalid("body", "not multipart") from None
+        raise
+    if form.blob is not None:
+        form.blob.close()
+    return Draft(kind, path, permission, form.blob)
+
+
+def _json_draft(value: dict[str, Any], store: Store, behaviour: Behaviour) -> Draft:
+    # The rewritten client sends path and content only (wire-facts.md): such a body is a file.
+    kind, path, permission = _common({"type": _spelling(behaviour)[FILE], **value}, behaviour)
+    if kind == DIRECTORY:
+        return Draft(kind, path, permission, None)
+    try:
+        content = base64.b64decode(_text(value, "content"), validate=True)
+    except (binascii.Error, ValueError):
+        raise Invalid("body.content", "not base64") from None
+    blob = store.new_blob()
+    blob.write(content)
+    blob.close()
+    return Draft(kind, path, permission, blob)
+
+
+def _common(value: dict[str, Any], behaviour: Behaviour) -> tuple[Literal["file", "directory"], str, str]:
+    kind = _kind(_text(value, "type"), behaviour)
+    permission = _choice({"permission": "readWrite", **value}, "permission", PERMISSIONS)
+    return kind, _text(value, "path"), permission
+
+
+def _kind(text: str, behaviour: Behaviour) -> Literal["file", "directory"]:
+    spellings = (LONG, SHORT) if behaviour.input_spelling == "both" else (_spelling(behaviour),)
+    for spelling in spellings:
+        if text == spelling[FILE]:
+            return FILE
+        if text == spelling[DIRECTORY]:
+            return DIRECTORY
+    raise Invalid("body.type", f"expected {' or '.join(spellings[0].values())}")
+
+
+def _spelling(behaviour: Behaviour) -> dict[str, str]:
+    return LONG if behaviour.type_spelling == "long" else SHORT
+
+
+def _text(value: dict[str, Any], name: str) -> str:
+    if name not in value:
+        raise Invalid(f"body.{name}", "required")
+    if not isinstance(value[name], str):
+        raise Invalid(f"body.{name}", "expected string")
+    return str(value[name])
+
+
+def _choice(value: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    text = _text(value, name)
+    if text not in choices:
+        raise Invalid(f"body.{name}", f"expected {' or '.join(choices)}")
+    return text

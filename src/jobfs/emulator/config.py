@@ -1,0 +1,48 @@
+"""What a server is started with, and the checks of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobfs.errors import UsageError
+
+from .behaviour import Behaviour
+from .faults import Rule
+from .records import valid_id
+
+#: The job and key of a server that a test starts without saying which.
+DEFAULT_JOB = "test12345678901234567890"
+DEFAULT_KEY = "local-test-key"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatorConfig:
+    """Everything but the directory; UsageError for a malformed job id, an empty key or an impossible port.
+
+    `jobs` are made if the directory does not hold them; the first is the server's `job`. `port` 0: any.
+    """
+
+    jobs: tuple[str, ...] = (DEFAULT_JOB,)
+    key: str = DEFAULT_KEY
+    host: str = "127.0.0.1"
+    port: int = 0
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    faults: tuple[Rule, ...] = ()
+    seed: int = 0
+    log: Path | None = None
+
+    def __post_init__(self) -> None:
+        for job in self.jobs:
+            if not valid_id(job):
+                raise UsageError(f"malformed job id {job!r}: 24 characters of a-z and 0-9")
+        if not self.jobs:
+            raise UsageError("a server needs at least one job")
+        if (
+            not self.key
+            or not self.key.isascii()
+            or any(c.isspace() or not c.isprintable() for c in self.key)
+        ):
+            raise UsageError("the API key must be one word of printable ASCII")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"no such port: {self.port}; 0 to 65535, 0 for any free one")

@@ -1,0 +1,160 @@
+"""The control routes under `/_emulator/`: switches, faults, log and the job's side, for tests and scripts.
+
+They need no key and answer only to this machine, and not to a page in a browser (no `Origin`).
+
+    GET  /_emulator/behaviour            the switches            POST  some of them, as JSON
+    GET  /_emulator/faults               the rules               POST  one, or a list, of rules; DELETE all
+    GET  /_emulator/log                  the entries, ?operation=…, ?changing=1       DELETE forgets them
+    GET  /_emulator/jobs                 the jobs                POST /_emulator/jobs/JOB  its state
+    GET  /_emulator/jobs/JOB/items       every item with its path, sha256 and size
+    GET, PUT, POST, DELETE /_emulator/jobs/JOB/files/PATH
+                                         the bytes; written in place; appended to; deleted, all by the job
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from jobfs.errors import UsageError
+
+from .faults import Faults, rule_from, rule_json
+from .jobside import JobSide
+from .log import RequestLog
+from .store import Store
+
+
+class _Refusal(Exception):  # noqa: N818
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Control:
+    """The ASGI application of the control routes."""
+
+    def __init__(self, store: Store, faults: Faults, log: RequestLog) -> None:
+        self._store = store
+        self._faults = faults
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; errors are `{"error": sentence}`."""
+        request = Request(scope, receive)
+        try:
+            _check_local(request)
+            response = await self._respond(request)
+        except _Refusal as refusal:
+            response = JSONResponse({"error": str(refusal)}, refusal.status)
+        except (UsageError, ValueError, TypeError) as error:
+            response = JSONResponse({"error": str(error)}, 422)
+        except KeyError as error:
+            response = JSONResponse({"error": f"nothing at {error}"}, 404)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        name, _, rest = request.url.path.removeprefix("/_emulator/").partition("/")
+        if name == "jobs" and rest:
+            return await self._job(request, rest)
+        handlers = {
+            "behaviour": self._behaviour,
+            "faults": self._rules,
+            "log": self._entries,
+            "jobs": self._jobs,
+        }
+        if rest or name not in handlers:
+            raise _Refusal(404, f"no such control route: {request.url.path}")
+        return JSONResponse(await handlers[name](request))
+
+    async def _behaviour(self, request: Request) -> Any:
+        if _method(request, "GET", "POST") == "POST":
+            self._store.behaviour = self._store.behaviour.changed(**await _object(request))
+        return self._store.behaviour.model_dump()
+
+    async def _rules(self, request: Request) -> Any:
+        method = _method(request, "GET", "POST", "DELETE")
+        if method == "DELETE":
+            self._faults.clear()
+        if method == "POST":
+            value = await request.json()
+            for rule in [rule_from(one) for one in (value if isinstance(value, list) else [value])]:
+                self._faults.add(rule)
+        return [rule_json(rule) for rule in self._faults.rules()]
+
+    async def _entries(self, request: Request) -> Any:
+        if _method(request, "GET", "DELETE") == "DELETE":
+            self._log.clear()
+        entries = self._log.entries(request.query_params.get("operation"))
+        if request.query_params.get("changing"):
+            entries = [entry for entry in entries if entry.changing]
+        return [asdict(entry) for entry in entries]
+
+    async def _jobs(self, request: Request) -> Any:
+        _method(request, "GET")
+        return [asdict(workspace.job) for workspace in self._store.workspaces.values()]
+
+    async def _job(self, request: Request, rest: str) -> Response:
+        job_id, _, rest = rest.partition("/")
+        if job_id not in self._store.workspaces:
+            raise _Refusal(404, f"no such job: {job_id}")
+        side = JobSide(self._store.workspaces[job_id])
+        if not rest:
+            if _method(request, "GET", "POST") == "POST":
+                side.set_job(**await _object(request))
+            return JSONResponse(asdict(side.job()))
+        if rest == "items":
+            _method(request, "GET")
+            return JSONResponse([_described(side, item.id) for item in side.items()])
+        if rest.startswith("files/"):
+            return await self._file(request, side, unquote(rest.removeprefix("files/")))
+        raise _Refusal(404, f"no such control route: {request.url.path}")
+
+    async def _file(self, request: Request, side: JobSide, path: str) -> Response:
+        method = _method(request, "GET", "PUT", "POST", "DELETE")
+        if method == "GET":
+            return Response(side.read(path), media_type="application/octet-stream")
+        if method == "DELETE":
+            side.delete(path)
+            return JSONResponse(None)
+        write = side.write if method == "PUT" else side.append
+        return JSONResponse(_described(side, write(path, await request.body()).id))
+
+
+def _check_local(request: Request) -> None:
+    host = request.client.host if request.client else ""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local or "origin" in request.headers:
+        raise _Refusal(403, "control routes answer to this machine only")
+
+
+def _method(request: Request, *allowed: str) -> str:
+    if request.method not in allowed:
+        raise _Refusal(405, f"{request.method} is not possible here; {' or '.join(allowed)}")
+    return request.method
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    value = json.loads(await request.body())
+    if not isinstance(value, dict):
+        raise _Refusal(422, "expected a JSON object")
+    return value
+
+
+def _described(side: JobSide, item_id: str) -> dict[str, Any]:
+    item = side.by_id(item_id)
+    described = asdict(item)
+    del described["blob"]
+    if not item.is_dir:
+        described["sha256"] = hashlib.sha256(side.content(item_id)).hexdigest()
+    return described

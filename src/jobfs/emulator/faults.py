@@ -1,0 +1,178 @@
+"""What goes wrong on purpose: rules that pick requests and say what happens, the same for the same seed."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import asdict, dataclass, fields, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+from jobfs.errors import UsageError
+
+from .log import CHANGING
+
+Kind = Literal[
+    "unavailable",  # 503 before the work
+    "throttled",  # 429 before the work
+    "error",  # 500, or `status`, before the work
+    "error_after",  # the work is done, the answer is 500, or `status`
+    "drop",  # the connection is dropped before the work
+    "drop_after",  # the work is done, the connection is dropped without an answer
+    "late",  # the connection is dropped, the work is done `delay` seconds later
+    "cut",  # the answer breaks off in the middle of its body
+    "hang",  # no answer, no work, the connection stays open
+    "hang_after",  # the work is done, no answer, the connection stays open
+    "slow",  # the work begins `delay` seconds late
+]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+#: Kinds that strike instead of the work.
+BEFORE = frozenset({"unavailable", "throttled", "error", "drop", "hang"})
+OPERATIONS = ("instance", "list", "find", "get", "create", "update", "delete", "download")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Which requests (`on`, `path`), how often (`rate`, at most `times`, after `skip`), and what happens.
+
+    `on` is an operation, a method, "read", "change" or "*", several joined by "+". `path` is a pattern for
+    the workspace path that the request is about ("*": all, also requests about none). `retry_after` is a
+    header's value: seconds or a date. `delay` in seconds. `status` and `reason` belong to error, error_after.
+    """
+
+    kind: Kind
+    on: str = "*"
+    rate: float = 1.0
+    times: int | None = None
+    skip: int = 0
+    path: str = "*"
+    status: int = 500
+    reason: str = "Injected fault"
+    retry_after: str | None = None
+    delay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"unknown fault {self.kind!r}; one of {', '.join(KINDS)}")
+        known = {*OPERATIONS, "GET", "POST", "DELETE", "read", "change", "*"}
+        for name in self.on.split("+"):
+            if name not in known:
+                raise UsageError(f"a fault can't be on {name!r}; one of {', '.join(sorted(known))}")
+        if not 0 <= self.rate <= 1:
+            raise UsageError(f"a fault's rate is between 0 and 1, not {self.rate}")
+        if not 0 <= self.delay <= 3600:
+            raise UsageError(f"a fault's delay is between 0 and 3600 seconds, not {self.delay}")
+        if not 400 <= self.status <= 599:
+            raise UsageError(f"a fault's status is between 400 and 599, not {self.status}")
+
+    def matches(self, operation: str, method: str) -> bool:
+        """True if this rule is about such a request."""
+        group = "change" if operation in CHANGING else "read"
+        return any(name in ("*", operation, method, group) for name in self.on.split("+"))
+
+
+class Faults:
+    """The rules in force, asked in order; the first that strikes wins. Safe from any thread."""
+
+    def __init__(self, rules: tuple[Rule, ...] = (), seed: int = 0) -> None:
+        self._lock = threading.Lock()
+        self._rules: list[Rule] = list(rules)
+        self._rng = random.Random(seed)
+        self.struck = 0
+
+    def add(self, rule: Rule) -> None:
+        """Adds a rule after the others."""
+        with self._lock:
+            self._rules.append(rule)
+
+    def next(self, kind: Kind, on: str = "*", times: int = 1, **more: Any) -> None:
+        """The next `times` requests of `on` get this fault, whatever other rules say."""
+        with self._lock:
+            self._rules.insert(0, Rule(kind, on, times=times, **more))
+
+    def rate(self, kind: Kind, rate: float, on: str = "*", **more: Any) -> None:
+        """This share of the requests of `on` gets this fault."""
+        self.add(Rule(kind, on, rate=rate, **more))
+
+    def clear(self) -> None:
+        """Removes all rules; requests that hang go on hanging."""
+        with self._lock:
+            self._rules.clear()
+
+    def reseed(self, seed: int) -> None:
+        """Starts the sequence of decisions again."""
+        with self._lock:
+            self._rng.seed(seed)
+
+    def rules(self) -> list[Rule]:
+        """The rules in force, with what is left of `times` and `skip`."""
+        with self._lock:
+            return list(self._rules)
+
+    def pick(self, operation: str, method: str, path: str | None = None) -> Rule | None:
+        """The rule that strikes this request, of those without a path pattern or of those that fit `path`."""
+        if not self._rules:
+            return None
+        with self._lock:
+            for position, rule in enumerate(self._rules):
+                if (rule.path == "*") is not (path is None) or not rule.matches(operation, method):
+                    continue
+                if path is not None and not fnmatchcase(path, rule.path):
+                    continue
+                if self._strikes(position, rule):
+                    self.struck += 1
+                    return rule
+        return None
+
+    def _strikes(self, position: int, rule: Rule) -> bool:
+        if rule.skip:
+            self._rules[position] = replace(rule, skip=rule.skip - 1)
+            return False
+        if rule.rate < 1 and self._rng.random() >= rule.rate:
+            return False
+        if rule.times is not None:
+            if rule.times <= 1:
+                del self._rules[position]
+            else:
+                self._rules[position] = replace(rule, times=rule.times - 1)
+        return True
+
+
+def rule_from(values: dict[str, Any]) -> Rule:
+    """A rule from JSON; UsageError, in one sentence, for what is not one."""
+    unknown = set(values) - {field.name for field in fields(Rule)}
+    if unknown:
+        raise UsageError(f"a fault has no field {sorted(unknown)[0]!r}")
+    if "kind" not in values:
+        raise UsageError("a fault needs a kind")
+    try:
+        return Rule(**values)
+    except (TypeError, AttributeError):
+        raise UsageError(f"not a fault: {values}") from None
+
+
+def parse_rule(text: str) -> Rule:
+    """A rule from KIND[=RATE][@ON][,NAME=VALUE]… (the command line's form); UsageError if it is not one."""
+    head, *more = text.split(",")
+    head, _, on = head.partition("@")
+    kind, _, rate = head.partition("=")
+    values: dict[str, Any] = {"kind": kind.strip(), "on": on or "*"}
+    numbers = {"rate": float, "times": int, "skip": int, "status": int, "delay": float}
+    pairs = [("rate", rate)] if rate else []
+    for part in more:
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UsageError(f"in the fault {text!r}, {part!r} is not NAME=VALUE")
+        pairs.append((name.strip().replace("-", "_"), value))
+    for name, value in pairs:
+        try:
+            values[name] = numbers.get(name, str)(value)
+        except ValueError:
+            raise UsageError(f"in the fault {text!r}, {name} is not a number") from None
+    return rule_from(values)
+
+
+def rule_json(rule: Rule) -> dict[str, Any]:
+    """A rule for JSON."""
+    return asdict(rule)

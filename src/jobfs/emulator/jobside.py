@@ -1,0 +1,203 @@
+"""The other side of a workspace: what the job does to its files, and what a test wants to put there and see.
+
+Nothing here asks the API's rules: a test may seed hostile paths, two items at one path, or files whose
+directory has no item. Paths are relative; a path where nothing is raises KeyError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from .index import missing_parents
+from .records import DIRECTORY, FILE, Job, StoredItem, new_id
+from .workspace import Workspace
+
+Lifecycle = Literal["application", "expertJob"]
+Permission = Literal["readOnly", "readWrite"]
+
+
+class JobSide:
+    """Direct access to the items of one job; every method is atomic and may be called from any thread."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._store = workspace.store
+        self._index = workspace.index
+        self._lock = workspace.lock
+
+    def seed(
+        self,
+        tree: Mapping[str, bytes | str | None],
+        *,
+        lifecycle: Lifecycle = "expertJob",
+        permission: Permission = "readWrite",
+        owner: Literal["user", "expert"] = "expert",
+        directories: bool = True,
+        age: float = 0.0,
+    ) -> list[StoredItem]:
+        """Adds a new item for each path, unchecked: None is a directory, text is UTF-8; `age` in seconds.
+
+        With `directories`, directories on the way that have no item get one. Returns the items of `tree`.
+        """
+        with self._lock:
+            made = []
+            above = [p for p in missing_parents(self._index, tree) if p not in tree] if directories else []
+            for path, content in {**dict.fromkeys(above), **tree}.items():
+                moment = self._store.now_us() - int(age * 1_000_000)
+                blob, size = ("", 0) if content is None else self._stored(content)
+                kind = DIRECTORY if content is None else FILE
+                made.append(
+                    StoredItem(new_id(), kind, path, owner, lifecycle, permission, moment, moment, size, blob)
+                )
+            self._workspace.apply(made)
+            return [item for item in made if item.path in tree]
+
+    def write(self, path: str, content: bytes | str) -> StoredItem:
+        """New content in place, as the job writes it: the same id with a new updatedAt; or a new file."""
+        with self._lock:
+            item = self._index.shown(path)
+            if item is None:
+                return self.seed({path: content})[0]
+            blob, size = self._stored(content)
+            return self._changed(item, blob=blob, size=size)
+
+    def append(self, path: str, content: bytes | str) -> StoredItem:
+        """Adds to the end of a file in place, or makes it."""
+        with self._lock:
+            before = self.read(path) if self._index.shown(path) else b""
+            return self.write(path, before + _bytes(content))
+
+    def replace(self, path: str, content: bytes | str) -> StoredItem:
+        """The job deletes what is there and makes a new file: another id at the same path."""
+        with self._lock:
+            self.delete(path)
+            return self.seed({path: content})[0]
+
+    def mkdir(self, path: str) -> StoredItem:
+        """The directory item at this path, made if there is none."""
+        with self._lock:
+            found = [item for item in self._index.at(path) if item.is_dir]
+            return found[0] if found else self.seed({path: None})[0]
+
+    def delete(self, path: str) -> None:
+        """Removes every item at this path and below."""
+        with self._lock:
+            self._workspace.apply(drops=self._tree_at(path))
+
+    def clear(self) -> None:
+        """Removes everything."""
+        with self._lock:
+            self._workspace.apply(drops=self._index)
+
+    def move(self, old: str, new: str) -> None:
+        """Renames as the job's own `mv` does: what is at `new` is replaced, all below `old` goes along."""
+        with self._lock:
+            moving = self._tree_at(old)
+            doomed = {item.id: item for item in [*self._index.at(new), *self._index.under(new)]}
+            self._workspace.apply(drops=[i for i in doomed.values() if i not in moving])
+            for item in self._index.at(old) or moving:
+                if self._index.get(item.id) is item:
+                    self._workspace.move(item, new + item.path[len(old) :])
+
+    def read(self, path: str) -> bytes:
+        """The bytes of the file that is shown at this path."""
+        with self._lock:
+            item = self.item(path)
+            if item.is_dir:
+                raise KeyError(path)
+            return self._content(item)
+
+    def content(self, item_id: str) -> bytes:
+        """The bytes of one item, shadowed or not."""
+        with self._lock:
+            item = self.by_id(item_id)
+            if item.is_dir:
+                raise KeyError(item_id)
+            return self._content(item)
+
+    def item(self, path: str) -> StoredItem:
+        """The item that is shown at this path: the job's own before a default, then the newest."""
+        item = self._index.shown(path)
+        if item is None:
+            raise KeyError(path)
+        return item
+
+    def by_id(self, item_id: str) -> StoredItem:
+        """The item of this id."""
+        item = self._index.get(item_id)
+        if item is None:
+            raise KeyError(item_id)
+        return item
+
+    def at(self, path: str) -> list[StoredItem]:
+        """All items at this path, oldest first."""
+        with self._lock:
+            return self._index.at(path)
+
+    def exists(self, path: str) -> bool:
+        """True if an item stands at this path."""
+        return bool(self.at(path))
+
+    def items(self) -> list[StoredItem]:
+        """All items, oldest first."""
+        with self._lock:
+            return list(self._index)
+
+    def tree(self) -> dict[str, bytes | None]:
+        """Path to bytes (None: a directory) of all items that are shown, sorted by path."""
+        with self._lock:
+            shown = [self.item(path) for path in sorted({item.path for item in self._index})]
+            return {item.path: None if item.is_dir else self._content(item) for item in shown}
+
+    def set_permission(self, path: str, permission: Permission) -> StoredItem:
+        """Changes the permission of the item that is shown."""
+        with self._lock:
+            return self._changed(self.item(path), permission=permission)
+
+    def set_lifecycle(self, path: str, lifecycle: Lifecycle) -> StoredItem:
+        """Changes the lifecycle of the item that is shown."""
+        with self._lock:
+            return self._changed(self.item(path), lifecycle=lifecycle)
+
+    def set_job(self, **changes: Any) -> Job:
+        """Changes the job's state: `status`, `current_step`, `max_steps`, `query`."""
+        with self._lock:
+            job = replace(self._workspace.job, updated_us=self._store.now_us(), **changes)
+            self._store.save_job(job)
+            self._workspace.job = job
+            return job
+
+    def job(self) -> Job:
+        """The job's state."""
+        return self._workspace.job
+
+    def _changed(self, item: StoredItem, **changes: Any) -> StoredItem:
+        changed = replace(item, updated_us=self._store.now_us(), **changes)
+        self._workspace.apply([changed])
+        return changed
+
+    def _tree_at(self, path: str) -> list[StoredItem]:
+        found = [*self._index.at(path), *self._index.under(path)]
+        if not found:
+            raise KeyError(path)
+        return found
+
+    def _stored(self, content: bytes | str) -> tuple[str, int]:
+        blob = self._store.new_blob()
+        try:
+            blob.write(_bytes(content))
+        finally:
+            blob.close()
+        return blob.name, blob.size
+
+    def _content(self, item: StoredItem) -> bytes:
+        fd = self._store.open_blob(item.blob)
+        with os.fdopen(fd, "rb") as file:
+            return file.read()
+
+
+def _bytes(content: bytes | str) -> bytes:
+    return content.encode() if isinstance(content, str) else content

@@ -1,0 +1,109 @@
+"""The request log: one entry for each request to the API, in order of arrival; never a header or a key."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from jobfs.errors import UsageError
+
+CHANGING = frozenset({"create", "update", "delete"})
+
+#: Entries kept in memory; `RequestLog.total` goes on counting.
+_KEPT = 200_000
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request. `status` is what was sent (None: no answer, or not yet); `fault` what was done to it.
+
+    `operation` is instance, list, find, get, create, update, delete, download, or "" for an unknown URL.
+    `path` and `query` are the URL's; `item` and `target` the workspace item and the path it is about (for a
+    move: the destination). `time` is seconds since the epoch at arrival, `ms` how long it took.
+    """
+
+    number: int
+    time: float
+    method: str
+    operation: str
+    job: str
+    path: str
+    query: str
+    item: str = ""
+    target: str = ""
+    status: int | None = None
+    ms: float | None = None
+    fault: str = ""
+
+    @property
+    def changing(self) -> bool:
+        """True if the request was to change something, whether it did or not."""
+        return self.operation in CHANGING or self.method not in ("GET", "HEAD")
+
+
+class RequestLog:
+    """All entries since the last `clear`, in memory and, with a file, as JSON lines. Safe from any thread."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._lock = threading.Lock()
+        self._entries: deque[Entry] = deque(maxlen=_KEPT)
+        self.total = 0
+        self._file = _opened(file) if file else None
+
+    def start(self, method: str, operation: str, job: str, path: str, query: str) -> Entry:
+        """Notes a request that has arrived."""
+        with self._lock:
+            self.total += 1
+            entry = Entry(self.total, time.time(), method, operation, job, path, query)
+            self._entries.append(entry)
+            return entry
+
+    def finish(self, entry: Entry, status: int | None) -> None:
+        """Notes its status; called before the answer is sent, so that whoever has the answer sees it here."""
+        entry.status = status
+        entry.ms = round((time.time() - entry.time) * 1000, 3)
+        if self._file is not None:
+            line = json.dumps(asdict(entry))
+            with self._lock:
+                if not self._file.closed:
+                    self._file.write(line + "\n")
+                    self._file.flush()
+
+    def entries(self, operation: str | None = None) -> list[Entry]:
+        """The entries, oldest first, of one operation or of all."""
+        with self._lock:
+            return [entry for entry in self._entries if operation is None or entry.operation == operation]
+
+    def changes(self) -> list[Entry]:
+        """The requests that were to change something."""
+        return [entry for entry in self.entries() if entry.changing]
+
+    def count(self, operation: str | None = None) -> int:
+        """How many requests there were, of one operation or of all."""
+        return len(self.entries(operation))
+
+    def clear(self) -> None:
+        """Forgets all entries; the file keeps its lines."""
+        with self._lock:
+            self._entries.clear()
+            self.total = 0
+
+    def close(self) -> None:
+        """Closes the file."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write the log file {path}: {error.strerror}; choose another with --log"
+        ) from None

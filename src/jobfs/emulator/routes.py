@@ -1,0 +1,180 @@
+"""The eight endpoints: which operation a URL means, and what each does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from .bodies import read_create, read_update
+from .exchange import Answer, Exchange, FileAnswer, Throttle
+from .ranges import content_range
+from .records import Invalid
+from .store import Store
+from .wire import instance_json, many_json, one_json
+
+_PREFIX = "/api/studio/v1/expert_jobs/"
+
+#: Items that a partial instance shows.
+_PARTIAL = 10
+
+
+class Route(NamedTuple):
+    """What a URL and method mean; `allow` names the methods if this one is not among them."""
+
+    operation: str
+    job: str = ""
+    item: str = ""
+    collection: bool = False
+    allow: str = ""
+
+
+def resolve(method: str, path: str) -> Route | None:
+    """The route of a URL path, with or without a trailing slash; None if the API has no such URL."""
+    if not path.startswith(_PREFIX):
+        return None
+    parts = path[len(_PREFIX) :].removesuffix("/").split("/")
+    if len(parts) < 2 or parts[1] != "workspace_instance":
+        return None
+    job, rest = parts[0], parts[2:]
+    if not rest:
+        return _route(method, {"GET": "instance"}, job, collection=True)
+    if rest == ["items"]:
+        return _route(method, {"GET": "list", "POST": "create"}, job, collection=True)
+    if rest == ["items", "find"] and method == "GET":
+        return _route(method, {"GET": "find"}, job)
+    if len(rest) == 2 and rest[0] == "items":
+        return _route(method, {"GET": "get", "POST": "update", "DELETE": "delete"}, job, rest[1])
+    if len(rest) == 3 and rest[0] == "items" and rest[2] == "download":
+        return _route(method, {"GET": "download"}, job, rest[1])
+    return None
+
+
+def _route(
+    method: str, operations: dict[str, str], job: str, item: str = "", collection: bool = False
+) -> Route:
+    operation = operations.get(method, "")
+    allow = "" if operation else ", ".join(operations)
+    return Route(operation, job, item, collection, allow)
+
+
+class Operations:
+    """The handlers, one an endpoint; they raise Refused, Missing, Invalid, Unsupported or Struck."""
+
+    def __init__(self, store: Store, upload: Throttle) -> None:
+        self._store = store
+        self._upload = upload
+        self.table: dict[str, Callable[[Exchange], Awaitable[Answer]]] = {
+            "instance": self.instance,
+            "list": self.list,
+            "find": self.find,
+            "get": self.get,
+            "create": self.create,
+            "update": self.update,
+            "delete": self.delete,
+            "download": self.download,
+        }
+
+    async def instance(self, exchange: Exchange) -> Answer:
+        """GET workspace_instance/."""
+        workspace = exchange.workspace
+        await exchange.aim("")
+        items, count = workspace.page(2**62, 0)
+        shown = exchange.behaviour.instance_items
+        items = [] if shown == "empty" else items[:_PARTIAL] if shown == "partial" else items
+        rendered = [workspace.rendered(item) for item in items]
+        resolution = exchange.behaviour.updated_resolution
+        return Answer(body=instance_json(workspace.job, rendered, count, resolution))
+
+    async def list(self, exchange: Exchange) -> Answer:
+        """GET items/: take 1..100, default 100; skip from 0, default 0."""
+        workspace = exchange.workspace
+        query = exchange.request.query_params
+        take = int(min(_number(query.get("take", "100"), "take", 1, 100), exchange.behaviour.page_cap))
+        skip = int(_number(query.get("skip", "0"), "skip", 0, math.inf))
+        await exchange.aim("")
+        items, total = workspace.page(take, skip)
+        meta = {"total": total, "take": take, "skip": skip}
+        return Answer(body=many_json(map(workspace.rendered, items), meta))
+
+    async def find(self, exchange: Exchange) -> Answer:
+        """GET items/find: path of at least one character."""
+        path = exchange.request.query_params.get("path")
+        if not path:
+            raise Invalid("query.path", "required" if path is None else "at least 1 character")
+        await exchange.aim(path.removeprefix("/"))
+        workspace = exchange.workspace
+        own = exchange.behaviour.input_spelling == "own"
+        foreign = own and path.startswith("/") != (exchange.behaviour.path_style == "slash")
+        found = [] if foreign else workspace.find(path)
+        return Answer(body=many_json(map(workspace.rendered, found)))
+
+    async def get(self, exchange: Exchange) -> Answer:
+        """GET items/{id}."""
+        workspace = exchange.workspace
+        await exchange.aim(workspace.path_of(exchange.item_id))
+        return Answer(body=one_json(workspace.rendered(workspace.get(exchange.item_id))))
+
+    async def create(self, exchange: Exchange) -> Answer:
+        """POST items/."""
+        workspace = exchange.workspace
+        draft = await read_create(exchange, self._store, self._upload)
+        blob = draft.blob
+        try:
+            await exchange.aim(draft.path.removeprefix("/"))
+            name, size = ("", 0) if blob is None else (blob.name, blob.size)
+            item = workspace.create(draft.kind, draft.path, draft.permission, name, size)
+        except BaseException:
+            if blob is not None:
+                blob.discard()
+            raise
+        exchange.entry.item = item.id
+        return Answer(body=one_json(workspace.rendered(item)))
+
+    async def update(self, exchange: Exchange) -> Answer:
+        """POST items/{id}."""
+        workspace = exchange.workspace
+        path, permission, lifecycle = await read_update(exchange, self._upload)
+        current = workspace.path_of(exchange.item_id)
+        await exchange.aim(current if path is None else path.removeprefix("/"))
+        item = workspace.update(exchange.item_id, path, permission, lifecycle)
+        return Answer(body=one_json(workspace.rendered(item)))
+
+    async def delete(self, exchange: Exchange) -> Answer:
+        """DELETE items/{id}."""
+        workspace = exchange.workspace
+        await exchange.aim(workspace.path_of(exchange.item_id))
+        item = workspace.delete(exchange.item_id)
+        bodies = {"null": b"null", "empty": b"{}", "nothing": b""}
+        body = bodies.get(exchange.behaviour.delete_body)
+        return Answer(body=one_json(workspace.rendered(item)) if body is None else body)
+
+    async def download(self, exchange: Exchange) -> Answer:
+        """GET items/{id}/download: text/plain whatever the bytes are; 206 or 416 to a Range if `ranges`."""
+        workspace = exchange.workspace
+        await exchange.aim(workspace.path_of(exchange.item_id))
+        item, fd = workspace.open_content(exchange.item_id)
+        headers = [(b"content-type", b"text/plain")]
+        if not exchange.behaviour.ranges:
+            return FileAnswer(200, headers, fd, 0, item.size)
+        headers.append((b"accept-ranges", b"bytes"))
+        wanted = content_range(exchange.request.headers.get("range"), item.size)
+        if wanted is None:
+            return FileAnswer(200, headers, fd, 0, item.size)
+        start, end = wanted
+        shown = f"{start}-{end - 1}" if end > start else "*"
+        headers.append((b"content-range", f"bytes {shown}/{item.size}".encode()))
+        return FileAnswer(206 if end > start else 416, headers, fd, start, end)
+
+
+def _number(text: str, name: str, low: float, high: float) -> float:
+    """A number as JavaScript reads one from a query; Invalid if it is none or out of range."""
+    try:
+        value = float(text) if text.strip() else 0.0
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise Invalid(f"query.{name}", "expected number")
+    if not low <= value <= high:
+        raise Invalid(f"query.{name}", f"out of range: {value:g}")
+    return value

@@ -1,0 +1,118 @@
+"""A running server: for the command line, and for tests as `with running() as server`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .app import App
+from .behaviour import Behaviour
+from .config import EmulatorConfig
+from .faults import Faults
+from .jobside import JobSide
+from .listener import Listener
+from .log import RequestLog
+from .store import Store
+
+
+class Server:
+    """The local server on one directory. `start` and `stop` may alternate: state, port and log stay.
+
+    `store` is the direct side of the first job, `faults` and `log` what their modules say, `key` the API key.
+    """
+
+    def __init__(self, config: EmulatorConfig, directory: Path) -> None:
+        self.config = config
+        self.key = config.key
+        self.job = config.jobs[0]
+        self._state = Store(directory, config.behaviour, config.seed)
+        try:
+            self.log = RequestLog(config.log)
+            sides = [self.job_side(job) for job in config.jobs]
+        except BaseException:
+            self._state.close()
+            raise
+        self.store = sides[0]
+        self.faults = Faults(config.faults, config.seed)
+        self._listener = Listener(
+            App(self._state, config.key, self.faults, self.log), config.host, config.port
+        )
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at the end."""
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"http://{host}:{self._listener.port}"
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """The switches in force; assign another to change them, the next request sees it."""
+        return self._state.behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour) -> None:
+        self._state.behaviour = behaviour
+
+    def set(self, **changes: Any) -> None:
+        """Changes some switches."""
+        self.behaviour = self.behaviour.changed(**changes)
+
+    @contextmanager
+    def changed(self, **changes: Any) -> Iterator[None]:
+        """Changes some switches for a while."""
+        before = self.behaviour
+        self.set(**changes)
+        try:
+            yield
+        finally:
+            self.behaviour = before
+
+    def job_side(self, job_id: str) -> JobSide:
+        """Direct access to the items of a job, which is made if it is not there."""
+        return JobSide(self._state.add_job(job_id))
+
+    def start(self) -> None:
+        """Listens; UsageError if the address can't be had."""
+        self._listener.start()
+
+    def stop(self) -> None:
+        """Stops answering: connections break, new ones are refused."""
+        self._listener.stop()
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """The server is not there for a while; its port and state are kept."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def reset(self) -> None:
+        """No items, no faults, an empty log, the first behaviour again; for tests that share a server."""
+        self.faults.clear()
+        self.faults.reseed(self.config.seed)
+        self.behaviour = self.config.behaviour
+        self.store.clear()
+        self.log.clear()
+
+    def close(self) -> None:
+        """Stops and gives the directory back."""
+        self.stop()
+        self._state.close()
+        self.log.close()
+
+
+@contextmanager
+def running(config: EmulatorConfig | None = None, directory: Path | None = None) -> Iterator[Server]:
+    """A server in a thread of this process, on loopback, on `directory` or a temporary one."""
+    with tempfile.TemporaryDirectory(prefix="emulator-") as temporary:
+        server = Server(config or EmulatorConfig(), directory or Path(temporary))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.close()

@@ -1,0 +1,191 @@
+"""The state on disk: SQLite for jobs and items, one file for each content. Survives kill -9 at any instant.
+
+A content file is written whole before the row that names it is committed, and is never written again; a file
+that no row names is left over from a death in between and is removed at the next start. Every change of
+memory follows its commit. One lock guards the rows, the memory and the order of both; it is held for short
+disk work only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from jobfs.errors import UsageError
+
+from .behaviour import Behaviour
+from .records import Job, StoredItem, new_id
+from .workspace import Workspace
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS items (
+    id TEXT PRIMARY KEY, job TEXT NOT NULL, kind TEXT NOT NULL, path BLOB NOT NULL, owner TEXT NOT NULL,
+    lifecycle TEXT NOT NULL, permission TEXT NOT NULL,
+    created_us INTEGER NOT NULL, updated_us INTEGER NOT NULL,
+    size INTEGER NOT NULL, blob TEXT NOT NULL
+);
+"""
+_COLUMNS = "id, kind, path, owner, lifecycle, permission, created_us, updated_us, size, blob"
+
+
+class Blob:
+    """A content file being written; `name` is what an item stores once it is `close`d."""
+
+    def __init__(self, directory: Path) -> None:
+        self.name = secrets.token_hex(12)
+        self.size = 0
+        self._path = directory / self.name[:2] / self.name
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends `data`."""
+        view = memoryview(data)
+        while view:
+            done = os.write(self._fd, view)
+            self.size += done
+            view = view[done:]
+
+    def close(self) -> None:
+        """Ends the writing; may be called again."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def discard(self) -> None:
+        """Removes the file again."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Store:
+    """All jobs in one directory; UsageError if it can't be used, or is in use by another server."""
+
+    def __init__(self, directory: Path, behaviour: Behaviour | None = None, seed: int = 0) -> None:
+        self.lock = threading.RLock()
+        self.directory = directory
+        self.behaviour = behaviour or Behaviour()
+        self.seed = seed
+        self._last_us = 0
+        self._content = directory / "content"
+        self._lock_fd = _claim(directory)
+        try:
+            self._db = sqlite3.connect(directory / "items.db", check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+            self.workspaces = self._load()
+        except sqlite3.Error as error:
+            os.close(self._lock_fd)
+            raise UsageError(f"{directory} holds no usable state of a local server: {error}") from None
+
+    def close(self) -> None:
+        """Gives the directory back."""
+        with self.lock:
+            self._db.close()
+            os.close(self._lock_fd)
+
+    def add_job(self, job_id: str) -> Workspace:
+        """The workspace of this job, made if it is not there yet."""
+        with self.lock:
+            if job_id not in self.workspaces:
+                now = self.now_us()
+                job = Job(job_id, new_id(), new_id(), new_id(), created_us=now, updated_us=now)
+                self.save_job(job)
+                self.workspaces[job_id] = Workspace(self, job, [])
+            return self.workspaces[job_id]
+
+    def save_job(self, job: Job) -> None:
+        """Writes the state of a job."""
+        self._db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (job.id, json.dumps(asdict(job))))
+
+    def now_us(self) -> int:
+        """The server's clock in microseconds since the epoch; never the same twice."""
+        now = int((time.time() + self.behaviour.clock_skew) * 1_000_000)
+        self._last_us = now if now > self._last_us or now < self._last_us - 1_000_000 else self._last_us + 1
+        return self._last_us
+
+    def commit(self, job_id: str, puts: Iterable[StoredItem], drops: Iterable[StoredItem]) -> None:
+        """Writes and removes rows in one transaction."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany(
+                f"INSERT OR REPLACE INTO items (job, {_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                [(job_id, *_row(item)) for item in puts],
+            )
+            self._db.executemany("DELETE FROM items WHERE id = ?", [(item.id,) for item in drops])
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def new_blob(self) -> Blob:
+        """A content file to write."""
+        return Blob(self._content)
+
+    def open_blob(self, name: str) -> int:
+        """A descriptor to read a content from; it stays good when the content is replaced."""
+        return os.open(self._content / name[:2] / name, os.O_RDONLY)
+
+    def remove_blob(self, name: str) -> None:
+        """Removes a content that no row names any more."""
+        (self._content / name[:2] / name).unlink(missing_ok=True)
+
+    def _load(self) -> dict[str, Workspace]:
+        items: dict[str, list[StoredItem]] = {}
+        rows = self._db.execute(f"SELECT job, {_COLUMNS} FROM items ORDER BY created_us, rowid")
+        for job_id, *row in rows:
+            items.setdefault(job_id, []).append(_item(row))
+        jobs = [
+            Job(**json.loads(state)) for (state,) in self._db.execute("SELECT state FROM jobs ORDER BY rowid")
+        ]
+        self._sweep({item.blob for group in items.values() for item in group})
+        return {job.id: Workspace(self, job, items.get(job.id, [])) for job in jobs}
+
+    def _sweep(self, known: set[str]) -> None:
+        for number in range(256):
+            shard = self._content / f"{number:02x}"
+            shard.mkdir(parents=True, exist_ok=True)
+            for entry in os.scandir(shard):
+                if entry.name not in known:
+                    os.unlink(entry.path)
+
+
+def _claim(directory: Path) -> int:
+    """Makes the directory and takes its lock."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(
+            f"cannot keep state in {directory}: {error.strerror}; choose a writable directory with --dir"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise UsageError(
+            f"{directory} is in use by another local server; stop it or choose another --dir"
+        ) from None
+    return lock
+
+
+def _row(item: StoredItem) -> tuple[object, ...]:
+    # Paths are bytes in the table: a test may seed one that is not valid Unicode.
+    return (
+        item.id, item.kind, item.path.encode("utf-8", "surrogatepass"), item.owner, item.lifecycle,
+        item.permission, item.created_us, item.updated_us, item.size, item.blob,
+    )  # fmt: skip
+
+
+def _item(row: list[object]) -> StoredItem:
+    item = StoredItem(*row)  # type: ignore[arg-type]
+    return replace(item, path=row[2].decode("utf-8", "surrogatepass"))  # type: ignore[attr-defined]

@@ -1,0 +1,148 @@
+"""The JSON of answers: items, pages, the instance, errors, exactly as the API reference prints them."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from .behaviour import Behaviour
+from .records import DIRECTORY, FILE, Job, StoredItem
+
+#: Spellings of the item types (wire-facts.md).
+LONG = {FILE: "workspaceItemFile", DIRECTORY: "workspaceItemDirectory"}
+SHORT = {FILE: "file", DIRECTORY: "directory"}
+
+_ERRORS = {422: "Validation Failed"}
+_FRACTION = {"microseconds": (1, 6), "milliseconds": (1000, 3), "seconds": (1_000_000, 3)}
+
+
+def timestamp(moment_us: int, resolution: str) -> str:
+    """ISO 8601 in UTC; `seconds` is written as JavaScript does, with a fraction of zero."""
+    step, digits = _FRACTION[resolution]
+    moment_us -= moment_us % step
+    seconds, fraction = divmod(moment_us, 1_000_000)
+    shown = f"{fraction:06d}"[:digits]
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{shown}Z"
+
+
+def item_json(item: StoredItem, job_id: str, behaviour: Behaviour) -> bytes:
+    """One workspace item."""
+    spelling = LONG if behaviour.type_spelling == "long" else SHORT
+    fields: dict[str, Any] = {
+        "type": spelling[item.kind],
+        "id": item.id,
+        "owner": item.owner,
+        "lifecycle": item.lifecycle,
+        "permission": item.permission,
+        "path": "/" + item.path if behaviour.path_style == "slash" else item.path,
+        "createdAt": timestamp(item.created_us, behaviour.updated_resolution),
+        "updatedAt": timestamp(item.updated_us, behaviour.updated_resolution),
+    }
+    if not item.is_dir:
+        fields["key"] = f"expert_jobs/{job_id}/workspace/{item.id}"
+        fields["mimeType"] = mimetypes.guess_type(item.path)[0] or "application/octet-stream"
+        if behaviour.sizes == "present":
+            fields["size"] = item.size
+    return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def one_json(item: bytes) -> bytes:
+    """`data.workspaceItem`."""
+    return b'{"data":{"workspaceItem":' + item + b"}}"
+
+
+def many_json(items: Iterable[bytes], meta: dict[str, int] | None = None) -> bytes:
+    """`data.workspaceItems`, with `meta` on a page."""
+    tail = b"" if meta is None else b',"meta":' + json.dumps(meta).encode()
+    return b'{"data":{"workspaceItems":[' + b",".join(items) + b"]}" + tail + b"}"
+
+
+def error_json(status: int, reason: Any) -> bytes:
+    """The body of every error: code, error, reason."""
+    error = _ERRORS.get(status) or HTTPStatus(status).phrase
+    return json.dumps({"code": status, "error": error, "reason": reason}).encode()
+
+
+def invalid_json(where: str, message: str) -> bytes:
+    """The body of a 422: `reason` is a list of what failed and where."""
+    return error_json(422, [{"path": where.split("."), "message": message}])
+
+
+def instance_json(job: Job, items: list[bytes], count: int, resolution: str) -> bytes:
+    """`data.workspaceInstance`: the job's state, the names of its variables; all fields of the reference."""
+    created, updated = timestamp(job.created_us, resolution), timestamp(job.updated_us, resolution)
+    times = {"createdAt": created, "updatedAt": updated}
+    instance = {
+        "type": "workspaceInstance",
+        "id": job.instance_id,
+        "applicationId": job.application_id,
+        "application": _application(job, times),
+        "expertJob": _expert_job(job, times),
+        **times,
+        "items": [],
+        "countItems": count,
+        "envVariables": ["REGION"],
+        "envSecrets": ["SERVICE_TOKEN"],
+    }
+    text = json.dumps({"data": {"workspaceInstance": instance}}).encode()
+    return text.replace(
+        b'"items": [], "countItems"', b'"items": [' + b",".join(items) + b'], "countItems"', 1
+    )
+
+
+def _application(job: Job, times: dict[str, str]) -> dict[str, Any]:
+    organization = {
+        "type": "organization",
+        "id": job.organization_id,
+        **times,
+        "name": "local",
+        "status": "active",
+        "organizationType": "personal",
+        "maxApplications": 1,
+        "maxApiKeys": 1,
+        "maxStudioExperts": 1,
+    }
+    return {
+        "type": "application",
+        "id": job.application_id,
+        "organizationId": job.organization_id,
+        "organization": organization,
+        **times,
+        "name": "local",
+        "status": "active",
+    }
+
+
+def _expert_job(job: Job, times: dict[str, str]) -> dict[str, Any]:
+    tokens = 1200 * job.current_step
+    return {
+        "type": "expertJob",
+        "id": job.id,
+        "organizationId": job.organization_id,
+        **times,
+        "status": job.status,
+        "runtimeVersion": "v1.0",
+        "expertKey": "sample-expert@1.0.0",
+        "query": job.query,
+        "files": [],
+        "expert": {"type": "expert", "key": "sample-expert@1.0.0"},
+        "model": "claude-sonnet-4-5",
+        "temperature": 0.3,
+        "maxSteps": job.max_steps,
+        "maxRetries": 3,
+        "currentStep": job.current_step,
+        "totalSteps": job.current_step,
+        "totalDuration": max(job.updated_us - job.created_us, 0) // 1000,
+        "usage": {
+            "inputTokens": tokens,
+            "outputTokens": tokens // 4,
+            "reasoningTokens": 0,
+            "totalTokens": tokens + tokens // 4,
+            "cachedInputTokens": tokens // 2,
+        },
+        "applicationId": job.application_id,
+    }

@@ -1,0 +1,202 @@
+"""What the eight endpoints do to one job's items: a method is one endpoint's work, atomic under the lock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from .behaviour import Behaviour
+from .index import Index
+from .records import (
+    Job,
+    Missing,
+    Refused,
+    StoredItem,
+    clean_path,
+    new_id,
+    parent,
+)
+from .wire import item_json
+
+if TYPE_CHECKING:
+    from .store import Store
+
+
+class Workspace:
+    """The items of one job, as the API sees and changes them."""
+
+    def __init__(self, store: Store, job: Job, items: Iterable[StoredItem]) -> None:
+        self.store = store
+        self.lock = store.lock
+        self.index = Index()
+        self._rng = random.Random(store.seed)
+        self._rendered: dict[str, bytes] = {}
+        self._rendered_for = store.behaviour
+        self.job = job
+        for item in items:
+            self.index.put(item)
+
+    def create(
+        self, kind: Literal["file", "directory"], path: str, permission: str, blob: str = "", size: int = 0
+    ) -> StoredItem:
+        """POST items/: a new item; takes over the content. Refused as the reference's 400 table says."""
+        with self.lock:
+            behaviour = self.store.behaviour
+            path = self._checked_destination(path)
+            existing = self._existing(path, "expertJob")
+            if existing and behaviour.create_existing != "duplicate":
+                return self._overwrite(existing, kind, permission, blob, size)
+            now = self.store.now_us()
+            item = StoredItem(new_id(), kind, path, "user", "expertJob", permission, now, now, size, blob)
+            self.apply([item])
+            return item
+
+    def get(self, item_id: str) -> StoredItem:
+        """GET items/{id}; Missing if it is not there."""
+        item = self.index.get(item_id)
+        if item is None:
+            raise Missing("Workspace item not found")
+        return item
+
+    def update(
+        self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
+    ) -> StoredItem:
+        """POST items/{id}: what is not None is changed; a directory takes all under it along."""
+        with self.lock:
+            item = self.get(item_id)
+            if path is None and permission is None and lifecycle is None:
+                raise Refused("At least one field is required")
+            target = item.path if path is None else self._checked_destination(path, item)
+            lifecycle = lifecycle or item.lifecycle
+            if (target, lifecycle) != (item.path, item.lifecycle) and any(
+                other.id != item.id for other in self._existing(target, lifecycle)
+            ):
+                raise Refused("Path already exists")
+            return self.move(item, target, permission=permission or item.permission, lifecycle=lifecycle)
+
+    def delete(self, item_id: str) -> StoredItem:
+        """DELETE items/{id}: the item, and for a directory all under it."""
+        with self.lock:
+            item = self.get(item_id)
+            self.apply(drops=[item, *(self.index.under(item.path) if item.is_dir else ())])
+            return item
+
+    def find(self, path: str) -> list[StoredItem]:
+        """GET items/find: the items whose path matches, as the switch `find` says."""
+        with self.lock:
+            mode = self.store.behaviour.find
+            wanted = path.removeprefix("/")
+            if mode == "exact":
+                return self.index.at(wanted)
+            if mode == "prefix":
+                return [item for item in self.index if item.path.startswith(wanted)]
+            return [item for item in self.index if wanted in item.path]
+
+    def page(self, take: int, skip: int) -> tuple[list[StoredItem], int]:
+        """GET items/: one page and the number of all items."""
+        with self.lock:
+            items = self.index.ordered(self.store.behaviour, self._rng)
+            return items[skip : skip + take], len(items)
+
+    def open_content(self, item_id: str) -> tuple[StoredItem, int]:
+        """GET items/{id}/download: the item and a descriptor on its bytes; Missing for a directory."""
+        with self.lock:
+            item = self.get(item_id)
+            if item.is_dir:
+                raise Missing("File not found")
+            return item, self.store.open_blob(item.blob)
+
+    def path_of(self, item_id: str) -> str:
+        """The item's path now, "" if it is not there."""
+        item = self.index.get(item_id)
+        return item.path if item else ""
+
+    def rendered(self, item: StoredItem) -> bytes:
+        """The JSON of an item under the current behaviour, remembered until either changes."""
+        with self.lock:
+            behaviour = self.store.behaviour
+            if self._rendered_for is not behaviour:
+                self._rendered.clear()
+                self._rendered_for = behaviour
+            if self.index.get(item.id) is not item:
+                return item_json(item, self.job.id, behaviour)
+            text = self._rendered.get(item.id)
+            if text is None:
+                text = self._rendered[item.id] = item_json(item, self.job.id, behaviour)
+            return text
+
+    def apply(self, puts: Iterable[StoredItem] = (), drops: Iterable[StoredItem] = ()) -> None:
+        """Commits, then changes memory, then removes contents that nothing names any more."""
+        puts, drops = list(puts), list(drops)
+        self.store.commit(self.job.id, puts, drops)
+        stale = [item.blob for item in drops if item.blob]
+        for item in puts:
+            old = self.index.get(item.id)
+            if old is not None and old.blob and old.blob != item.blob:
+                stale.append(old.blob)
+            self.index.put(item)
+            self._rendered.pop(item.id, None)
+        for item in drops:
+            self.index.drop(item)
+            self._rendered.pop(item.id, None)
+        for blob in stale:
+            self.store.remove_blob(blob)
+
+    def move(self, item: StoredItem, target: str, **changes: Any) -> StoredItem:
+        """The item at `target`, with `changes`; not checked; a directory takes all under it along."""
+        now = self.store.now_us()
+        touches = self.store.behaviour.move_touches
+        is_move = target != item.path
+        touched = not is_move or touches != "no" or _differs(item, changes)
+        moved = replace(item, path=target, updated_us=now if touched else item.updated_us, **changes)
+        puts = [moved]
+        if item.is_dir and is_move:
+            puts += [
+                replace(
+                    below,
+                    path=target + below.path[len(item.path) :],
+                    updated_us=now if touches == "tree" else below.updated_us,
+                )
+                for below in self.index.under(item.path)
+            ]
+        self.apply(puts)
+        return moved
+
+    def _overwrite(
+        self, existing: list[StoredItem], kind: str, permission: str, blob: str, size: int
+    ) -> StoredItem:
+        shown = self.index.shown(existing[0].path)
+        item = shown if shown in existing else existing[-1]
+        if self.store.behaviour.create_existing == "reject" or item is None or item.kind != kind:
+            raise Refused("Path already exists")
+        now = self.store.now_us()
+        changed = replace(item, permission=permission, updated_us=now, size=size, blob=blob)
+        self.apply([changed])
+        return changed
+
+    def _existing(self, path: str, lifecycle: str) -> list[StoredItem]:
+        everywhere = self.store.behaviour.path_scope == "all"
+        return [item for item in self.index.at(path) if everywhere or item.lifecycle == lifecycle]
+
+    def _checked_destination(self, path: str, item: StoredItem | None = None) -> str:
+        """The relative path of a destination; Refused if it is not one."""
+        behaviour = self.store.behaviour
+        if behaviour.input_spelling == "own" and path.startswith("/") != (behaviour.path_style == "slash"):
+            raise Refused("Invalid path")
+        path = clean_path(path)
+        if item is not None and item.is_dir and path.startswith(item.path + "/"):
+            raise Refused("Invalid path")
+        if not self._has_parent(path, behaviour):
+            raise Refused("Directory not found")
+        return path
+
+    def _has_parent(self, path: str, behaviour: Behaviour) -> bool:
+        if behaviour.implicit_directories == "allowed":
+            return not self.index.blocked(path)
+        return self.index.has_directory(parent(path))
+
+
+def _differs(item: StoredItem, changes: dict[str, Any]) -> bool:
+    return any(getattr(item, name) != value for name, value in changes.items())

@@ -9,13 +9,19 @@ with running(EmulatorConfig(behaviour=Behaviour(find="prefix"))) as server:
     assert not server.log.changes()
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from .behaviour import Behaviour
 from .config import DEFAULT_JOB, DEFAULT_KEY, EmulatorConfig
 from .faults import Faults, Rule
 from .jobside import JobSide
 from .log import Entry, RequestLog
 from .records import Job, StoredItem
-from .runner import Server, running
+
+if TYPE_CHECKING:
+    from .runner import Server, running
 
 __all__ = [
     "DEFAULT_JOB",
@@ -32,3 +38,12 @@ __all__ = [
     "StoredItem",
     "running",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Late, so that the switches can be described where the extra is not installed.
+    if name in ("Server", "running"):
+        from . import runner
+
+        return getattr(runner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,8 @@ DEFAULT_KEY = "local-test-key"
 class EmulatorConfig:
     """Everything but the directory; UsageError for a malformed job id, an empty key or an impossible port.
 
-    `jobs` are made if the directory does not hold them; the first is the server's `job`. `port` 0: any.
+    `jobs` are made if the directory does not hold them; none: those that it holds, or a new one. The first
+    is the server's `job`. `port` 0: any free one.
     """
 
     jobs: tuple[str, ...] = (DEFAULT_JOB,)
@@ -36,8 +37,6 @@ class EmulatorConfig:
         for job in self.jobs:
             if not valid_id(job):
                 raise UsageError(f"malformed job id {job!r}: 24 characters of a-z and 0-9")
-        if not self.jobs:
-            raise UsageError("a server needs at least one job")
         if (
             not self.key
             or not self.key.isascii()

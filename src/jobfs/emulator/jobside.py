@@ -189,8 +189,10 @@ class JobSide:
         blob = self._store.new_blob()
         try:
             blob.write(_bytes(content))
-        finally:
-            blob.close()
+        except BaseException:
+            blob.discard()
+            raise
+        blob.close()
         return blob.name, blob.size
 
     def _content(self, item: StoredItem) -> bytes:

@@ -104,7 +104,9 @@ class Listener:
             target=self._server.run, args=([bound],), name="emulator", daemon=True
         )
         self._thread.start()
-        self._server.ready.wait(30)
+        while not self._server.ready.wait(0.1):
+            if not self._thread.is_alive():
+                raise UsageError(f"the server on port {self.port} did not start")
 
     def stop(self) -> None:
         """Ends it; clients see the connection break, then refused connections."""

@@ -15,6 +15,7 @@ from .faults import Faults
 from .jobside import JobSide
 from .listener import Listener
 from .log import RequestLog
+from .records import new_id
 from .store import Store
 
 
@@ -27,15 +28,15 @@ class Server:
     def __init__(self, config: EmulatorConfig, directory: Path) -> None:
         self.config = config
         self.key = config.key
-        self.job = config.jobs[0]
         self._state = Store(directory, config.behaviour, config.seed)
         try:
             self.log = RequestLog(config.log)
-            sides = [self.job_side(job) for job in config.jobs]
+            self.jobs = config.jobs or tuple(self._state.workspaces) or (new_id(),)
+            sides = [self.job_side(job) for job in self.jobs]
         except BaseException:
             self._state.close()
             raise
-        self.store = sides[0]
+        self.job, self.store = self.jobs[0], sides[0]
         self.faults = Faults(config.faults, config.seed)
         self._listener = Listener(
             App(self._state, config.key, self.faults, self.log), config.host, config.port

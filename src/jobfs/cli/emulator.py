@@ -1,0 +1,154 @@
+"""`jobfs emulator`: a local server of the Workspace Instance API."""
+
+from __future__ import annotations
+
+import signal
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+from jobfs.emulator.behaviour import Behaviour
+from jobfs.emulator.config import EmulatorConfig
+from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule
+from jobfs.emulator.keys import find_key, keep_key
+from jobfs.errors import UsageError
+
+if TYPE_CHECKING:
+    from jobfs.emulator.runner import Server
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_HELP = f"""Serve the Workspace Instance API from DIR on this machine, for demos, tests and other clients.
+
+State is kept in DIR and survives a restart. On start one line is printed: the job and the URL.
+SIGTERM or Ctrl-C stops it.
+
+A fault is KIND[=RATE][@ON][,NAME=VALUE]…: for example unavailable=0.3@change,retry_after=1.
+KIND: one of {", ".join(KINDS)}.
+ON: one of {", ".join(OPERATIONS)}, GET, POST, DELETE, read, change, or several joined by "+".
+NAME: times, skip, path (a pattern), status, reason, retry_after, delay.
+
+Everything can be changed while it runs, at URL/_emulator/ (see jobfs.emulator.control).
+"""
+
+
+class _Refusal(click.ClickException):
+    """Bad input: one sentence on stderr."""
+
+    exit_code = 2
+
+
+def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for each switch of `Behaviour`, so that none can be forgotten."""
+    for name, field in reversed(Behaviour.model_fields.items()):
+        flag = "--" + name.replace("_", "-")
+        kind: Any = field.annotation
+        if kind is bool:
+            flag, kind = f"{flag}/--no-{flag[2:]}", None
+        elif get_origin(kind) is Literal:
+            kind = click.Choice([str(choice) for choice in get_args(kind)])
+        text = f"{field.description} Default: {str(field.default).lower()}."
+        command = click.option(flag, name, type=kind, default=None, help=text)(command)
+    return command
+
+
+@click.command("emulator", help=_HELP)
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where state is kept."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=int, default=0, show_default=True, help="Port to listen on; 0: any free one.")
+@click.option(
+    "--job", "jobs", multiple=True, help="Id of a job to serve; repeat for several. Default: those in DIR."
+)
+@click.option("--key", help="The API key. Default: the one in DIR, made at the first start.")
+@click.option("--key-file", type=click.Path(path_type=Path), help="File that holds the API key.")
+@click.option(
+    "--log", type=click.Path(path_type=Path), help="Append each request to this file, as JSON lines."
+)
+@click.option("--sample", is_flag=True, help="Fill empty jobs with a few dozen realistic files.")
+@click.option("--play", is_flag=True, help="Play a job that goes on writing, in the first job.")
+@click.option(
+    "--play-interval", type=float, default=1.0, show_default=True, help="Seconds a step of it takes."
+)
+@click.option("--play-steps", type=int, default=0, help="Steps after which it is completed; 0: never.")
+@click.option("--fault", "faults", multiple=True, help="A fault to inject, see above; repeat for several.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Makes faults and unstable order repeatable."
+)
+@behaviour_options
+def emulator(
+    directory: Path,
+    key: str | None,
+    key_file: Path | None,
+    sample: bool,
+    play: bool,
+    play_interval: float,
+    play_steps: int,
+    **options: Any,
+) -> None:
+    """Runs the server until a signal; exit code 0, or 2 with one sentence for bad input."""
+    try:
+        runner = _runner()
+        found = find_key(directory, key, key_file)
+        config = _config(found.key, options)
+        if not 0.01 <= play_interval <= 3600 or play_steps < 0:
+            raise UsageError("a step of --play takes 0.01 to 3600 seconds, and --play-steps is not negative")
+        server = runner.Server(config, directory)
+    except UsageError as error:
+        raise _Refusal(str(error)) from None
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        keep_key(found)
+        _serve(server, found.source, sample, (play_interval, play_steps) if play else None)
+    except UsageError as error:
+        raise _Refusal(str(error)) from None
+    finally:
+        server.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int] | None) -> None:
+    from jobfs.emulator.play import Player
+    from jobfs.emulator.sample import seed_sample
+
+    if sample:
+        for job in server.jobs:
+            seed_sample(server.job_side(job))
+    server.start()
+    jobs = ("job " if len(server.jobs) == 1 else "jobs ") + ", ".join(server.jobs)
+    click.echo(f"serving {jobs} at {server.url} (API key: {key_source})")
+    player = Player(server.store, *play) if play else None
+    if player:
+        player.start()
+    signal.sigwait(_SIGNALS)
+    if player:
+        player.stop()
+
+
+def _config(key: str, options: dict[str, Any]) -> EmulatorConfig:
+    switches = {name: _typed(name, options.pop(name)) for name in Behaviour.model_fields}
+    try:
+        behaviour = Behaviour().changed(**{n: value for n, value in switches.items() if value is not None})
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    faults: Sequence[str] = options.pop("faults")
+    return EmulatorConfig(key=key, behaviour=behaviour, faults=tuple(map(parse_rule, faults)), **options)
+
+
+def _typed(name: str, value: Any) -> Any:
+    """click's choices are strings; the model's may be numbers."""
+    choices = get_args(Behaviour.model_fields[name].annotation)
+    return next((choice for choice in choices if str(choice) == value), value)
+
+
+def _runner() -> types.ModuleType:
+    try:
+        import jobfs.emulator.runner as runner
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"the local server needs {error.name}, which is not installed; pip install 'jobfs[emulator]'"
+        ) from None
+    return runner

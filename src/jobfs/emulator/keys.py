@@ -21,7 +21,7 @@ class FoundKey(NamedTuple):
 
 
 def find_key(directory: Path, key: str | None, key_file: Path | None) -> FoundKey:
-    """The key given, or read from the file given, or the directory's own, or a new one that is to be kept there.
+    """The key given, or the one in the file given, or the directory's own, or a new one to be kept there.
 
     Raises UsageError if both are given, or a file can't be read or is empty. Writes nothing.
     """

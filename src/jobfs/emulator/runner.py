@@ -22,11 +22,13 @@ from .store import Store
 class Server:
     """The local server on one directory. `start` and `stop` may alternate: state, port and log stay.
 
-    `store` is the direct side of the first job, `faults` and `log` what their modules say, `key` the API key.
+    `store` is the direct side of the first job, `job` its id, `jobs` all ids, `faults` and `log` what their
+    modules say, `key` the API key.
     """
 
     def __init__(self, config: EmulatorConfig, directory: Path) -> None:
         self.config = config
+        self.directory = directory
         self.key = config.key
         self._state = Store(directory, config.behaviour, config.seed)
         try:

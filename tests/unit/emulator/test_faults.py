@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobfs.emulator import Faults, Rule
+from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule, rule_from, rule_json
+from jobfs.errors import UsageError
+
+
+def kinds(faults: Faults, count: int, operation: str = "list", method: str = "GET") -> list[str]:
+    return [rule.kind if (rule := faults.pick(operation, method)) else "" for _ in range(count)]
+
+
+def test_the_next_requests_are_struck_and_then_no_more() -> None:
+    faults = Faults()
+    faults.next("drop", on="create", times=2)
+    assert kinds(faults, 1) == [""]
+    assert kinds(faults, 3, "create", "POST") == ["drop", "drop", ""]
+    assert (faults.struck, faults.rules()) == (2, [])
+
+
+def test_next_comes_before_a_rate_and_skip_lets_some_pass() -> None:
+    faults = Faults()
+    faults.rate("unavailable", 1.0)
+    faults.next("hang", skip=1)
+    assert kinds(faults, 3) == ["unavailable", "hang", "unavailable"]
+
+
+def test_a_rate_is_the_same_for_the_same_seed() -> None:
+    rules = (Rule("unavailable", rate=0.3),)
+    first = kinds(Faults(rules, seed=5), 300)
+    assert first == kinds(Faults(rules, seed=5), 300)
+    assert first != kinds(Faults(rules, seed=6), 300)
+    assert 60 < first.count("unavailable") < 120
+    again = Faults(rules, seed=5)
+    kinds(again, 10)
+    again.reseed(5)
+    assert kinds(again, 300) == first
+
+
+@pytest.mark.parametrize(
+    ("on", "struck"),
+    [
+        ("*", set(OPERATIONS)),
+        ("read", {"instance", "list", "find", "get", "download"}),
+        ("change", {"create", "update", "delete"}),
+        ("POST", {"create", "update"}),
+        ("find+delete", {"find", "delete"}),
+    ],
+)
+def test_a_rule_is_on_operations_methods_or_groups(on: str, struck: set[str]) -> None:
+    methods = {"create": "POST", "update": "POST", "delete": "DELETE"}
+    rule = Rule("error", on)
+    assert {name for name in OPERATIONS if rule.matches(name, methods.get(name, "GET"))} == struck
+
+
+def test_a_path_pattern_is_asked_when_the_path_is_known() -> None:
+    faults = Faults((Rule("error", path="*.bin"),))
+    assert faults.pick("create", "POST") is None
+    assert faults.pick("create", "POST", "a/b.txt") is None
+    assert faults.pick("create", "POST", "a/b.bin") is not None
+
+
+def test_a_clear_ends_all_rules() -> None:
+    faults = Faults((Rule("error"),))
+    faults.clear()
+    assert kinds(faults, 1) == [""]
+
+
+def test_the_command_lines_form_says_all_that_a_rule_can() -> None:
+    assert parse_rule("hang") == Rule("hang")
+    assert parse_rule("unavailable=0.25@create+GET,retry-after=2,times=3,skip=1,path=*.md") == Rule(
+        "unavailable", "create+GET", 0.25, 3, 1, "*.md", retry_after="2"
+    )
+    assert parse_rule("error@change,status=413,reason=too big,delay=0.5") == Rule(
+        "error", "change", status=413, reason="too big", delay=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "explode", "drop=2", "drop=x", "drop@nowhere", "drop,times", "drop,no=1", "error,status=200"]
+)
+def test_what_is_no_fault_is_one_sentence(text: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        parse_rule(text)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"kind": "drop", "rate": "x"}, {"kind": "drop", "on": 3}, {"kind": 1}]
+)
+def test_json_that_is_no_fault_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        rule_from(values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rule_survives_its_json(kind: Any) -> None:
+    rule = Rule(kind, "create", times=2)
+    assert rule_from(rule_json(rule)) == rule

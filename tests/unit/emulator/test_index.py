@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobfs.emulator import Behaviour, StoredItem
+from jobfs.emulator.index import Index, missing_parents
+
+RNG = random.Random(0)
+
+
+def item(
+    item_id: str, path: str, kind: Any = "file", lifecycle: str = "expertJob", moment: int = 0
+) -> StoredItem:
+    return StoredItem(item_id, kind, path, "user", lifecycle, "readWrite", moment, moment)
+
+
+def filled(*items: StoredItem) -> Index:
+    index = Index()
+    for one in items:
+        index.put(one)
+    return index
+
+
+def test_the_jobs_own_item_is_shown_before_a_default_and_then_the_newest() -> None:
+    index = filled(
+        item("own", "p", moment=1),
+        item("older", "p"),
+        item("default", "p", lifecycle="application", moment=9),
+    )
+    shown = index.shown("p")
+    assert shown is not None
+    assert shown.id == "own"
+    assert index.shown("q") is None
+
+
+def test_under_does_not_take_a_name_that_only_begins_alike() -> None:
+    index = filled(item("1", "a", "directory"), item("2", "a/b"), item("3", "ab"))
+    assert [below.id for below in index.under("a")] == ["2"]
+
+
+def test_a_file_above_blocks_unless_a_directory_stands_there_too() -> None:
+    index = filled(item("1", "a"))
+    assert index.blocked("a/b")
+    index.put(item("2", "a", "directory"))
+    assert not index.blocked("a/b")
+
+
+def test_orders_are_by_creation_path_or_last_change() -> None:
+    index = filled(item("1", "b", moment=3), item("2", "a", moment=1))
+    orders = {
+        kind: [one.id for one in index.ordered(Behaviour().changed(list_order=kind), RNG)]
+        for kind in ("created", "path", "updated")
+    }
+    assert orders == {"created": ["1", "2"], "path": ["2", "1"], "updated": ["1", "2"]}
+
+
+def test_an_unstable_order_differs_and_moves_nothing_far() -> None:
+    index = filled(*(item(str(number), str(number)) for number in range(40)))
+    unstable = Behaviour(list_order="unstable")
+    rounds = [[int(one.id) for one in index.ordered(unstable, RNG)] for _ in range(5)]
+    assert len({tuple(order) for order in rounds}) > 1
+    for order in rounds:
+        assert sorted(order) == list(range(40))
+        assert all(abs(place - number) < 4 for place, number in enumerate(order))
+
+
+def test_missing_parents_come_outermost_first() -> None:
+    assert missing_parents(filled(item("1", "a", "directory")), ["a/b/c/d", "a/x", "y/z"]) == [
+        "a/b",
+        "a/b/c",
+        "y",
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["p", "q", "p/q", ""])), max_size=40))
+def test_paths_and_orders_agree_with_the_items_after_any_changes(steps: list[tuple[str, str]]) -> None:
+    index, model = Index(), dict[str, StoredItem]()
+    for moment, (item_id, path) in enumerate(steps):
+        if path:
+            new = (
+                replace(model[item_id], path=path) if item_id in model else item(item_id, path, moment=moment)
+            )
+            model[item_id] = new
+            index.put(new)
+        elif item_id in model:
+            index.drop(model.pop(item_id))
+        assert index.ordered(Behaviour(), RNG) == list(model.values())
+        for where in ("p", "q", "p/q"):
+            assert {one.id for one in index.at(where)} == {i for i, one in model.items() if one.path == where}

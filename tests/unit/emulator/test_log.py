@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobfs.emulator import EmulatorConfig, RequestLog, running
+from jobfs.errors import UsageError
+
+from .conftest import Wire
+
+
+def test_an_answer_that_has_come_is_in_the_log(wire: Wire) -> None:
+    item = wire.made("f", b"x")
+    wire.update(item["id"], path="g")
+    wire.found("g")
+    wire.delete(f"/items/{item['id']}")
+    wire.get("/nothing")
+    log = wire.server.log
+    assert [(e.method, e.operation, e.status, e.item, e.target) for e in log.entries()] == [
+        ("POST", "create", 200, item["id"], "f"),
+        ("POST", "update", 200, item["id"], "g"),
+        ("GET", "find", 200, "", "g"),
+        ("DELETE", "delete", 200, item["id"], "g"),
+        ("GET", "", 404, "", ""),
+    ]
+    assert log.entries("find")[0].query == "path=g"
+    assert [entry.operation for entry in log.changes()] == ["create", "update", "delete"]
+    assert (log.count(), log.count("update")) == (5, 1)
+
+
+def test_a_cleared_log_counts_from_one(wire: Wire) -> None:
+    wire.listed()
+    wire.server.log.clear()
+    wire.listed()
+    assert [entry.number for entry in wire.server.log.entries()] == [1]
+
+
+def test_the_file_has_a_line_a_request_and_never_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    with running(EmulatorConfig(key="very-secret", log=path)) as server:
+        wire = Wire(server)
+        wire.listed(take=5)
+        wire.made("f")
+        wire.http.close()
+    text = path.read_text()
+    assert [json.loads(line)["operation"] for line in text.splitlines()] == ["list", "create"]
+    assert "very-secret" not in text
+
+
+def test_a_log_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot write the log file"):
+        RequestLog(tmp_path / "no" / "log")

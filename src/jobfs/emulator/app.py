@@ -7,6 +7,7 @@ clients are measured against.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hmac
 import time
 from email.utils import formatdate
@@ -119,6 +120,10 @@ class App:
             answer = Answer(422, invalid_json(invalid.where, str(invalid)))
         except Unsupported:
             answer = self._unsupported(exchange)
+        except ConnectionResetError:
+            raise
+        except OSError as failure:
+            answer = error(507 if failure.errno == errno.ENOSPC else 500, failure.strerror)
         # What is left of the body is read, so that the client gets to see the answer.
         await exchange.drain()
         return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,9 @@ JSON = (b"content-type", b"application/json")
 
 #: How much of a download is read and sent at once.
 CHUNK = 256 * 1024
+
+#: How many pieces a second a capped line carries at most.
+_PER_SECOND = 50
 
 
 class Struck(Exception):  # noqa: N818
@@ -44,9 +47,10 @@ class Answer:
         """Bytes of the body."""
         return len(self.body)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body."""
-        yield self.body
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The body in pieces of at most `size` bytes; one empty piece if it is empty."""
+        for offset in range(0, max(self.length, 1), size):
+            yield self.body[offset : offset + size]
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -66,13 +70,10 @@ class FileAnswer(Answer):
         """Bytes of the stretch."""
         return self._end - self._start
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The stretch, piece by piece."""
-        offset = self._start
-        while offset < self._end:
-            piece = os.pread(self._fd, min(CHUNK, self._end - offset), offset)
-            offset += len(piece)
-            yield piece
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The stretch in pieces of at most `size` bytes; one empty piece if it is empty."""
+        for offset in range(self._start, max(self._end, self._start + 1), size):
+            yield os.pread(self._fd, min(size, self._end - offset), offset)
 
     def close(self) -> None:
         """Closes the file."""
@@ -171,16 +172,14 @@ class Exchange:
         headers = [*answer.headers, (b"content-length", str(length).encode())]
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         left = length // 2 if cut else length
-        async for piece in answer.chunks():
-            piece = piece[:left] if cut else piece
+        rate = self.behaviour.bandwidth
+        for piece in answer.chunks(min(CHUNK, max(rate // _PER_SECOND, 1024)) if rate else CHUNK):
+            piece = piece[:left]
             left -= len(piece)
-            await throttle.take(len(piece), self.behaviour.bandwidth)
-            if cut and left <= 0:
-                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            await throttle.take(len(piece), rate)
+            await self._send({"type": "http.response.body", "body": piece, "more_body": cut or left > 0})
+            if left == 0:
                 break
-            await self._send({"type": "http.response.body", "body": piece, "more_body": left > 0})
-        if length == 0 and not cut and isinstance(answer, FileAnswer):
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         if cut:
             self._transport.close()
             await self.gone()

@@ -8,6 +8,7 @@ disk work only.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -114,7 +115,13 @@ class Store:
         return self._last_us
 
     def commit(self, job_id: str, puts: Iterable[StoredItem], drops: Iterable[StoredItem]) -> None:
-        """Writes and removes rows in one transaction."""
+        """Writes and removes rows in one transaction; OSError if the disk does not take it."""
+        try:
+            self._transact(job_id, puts, drops)
+        except sqlite3.OperationalError as error:
+            raise OSError(errno.ENOSPC if "full" in str(error) else errno.EIO, str(error)) from error
+
+    def _transact(self, job_id: str, puts: Iterable[StoredItem], drops: Iterable[StoredItem]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany(
@@ -123,7 +130,8 @@ class Store:
             )
             self._db.executemany("DELETE FROM items WHERE id = ?", [(item.id,) for item in drops])
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 

@@ -1,0 +1,107 @@
+"""What surrounds every operation: URL, key, ids, redirects, the Date header, the line's latency and width."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+
+import pytest
+
+from jobfs.emulator import Server
+
+from .conftest import Wire
+
+UNKNOWN = "0" * 24
+UNAUTHORIZED = {"code": 401, "error": "Unauthorized", "reason": "Failed to authenticate"}
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer wrong", "Basic local-test-key", "local-test-key"]
+)
+def test_a_wrong_or_missing_key_is_401(wire: Wire, header: str | None) -> None:
+    headers = {"authorization": header or ""}
+    for path in ("/", "/items/", "/items/find?path=x", f"/items/{UNKNOWN}", "/items/bad", "/items/?take=0"):
+        answer = wire.get(path, headers=headers)
+        assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
+    assert wire.post("/items/", headers=headers, json={}).json() == UNAUTHORIZED
+    assert wire.delete(f"/items/{UNKNOWN}", headers=headers).json() == UNAUTHORIZED
+
+
+@pytest.mark.parametrize("bad", ["short", "A" * 24, "a" * 23 + "%20", "a" * 25])
+def test_a_malformed_id_is_422(wire: Wire, bad: str) -> None:
+    answers = [
+        wire.get(f"/items/{bad}"),
+        wire.get(f"/items/{bad}/download"),
+        wire.delete(f"/items/{bad}"),
+        wire.update(bad, path="x"),
+        wire.http.get(f"/api/studio/v1/expert_jobs/{bad}/workspace_instance/items/"),
+    ]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]) == (422, "Validation Failed")
+
+
+def test_an_unknown_job_is_404(wire: Wire) -> None:
+    for rest in ("/", "/items/", "/items/find?path=x", f"/items/{UNKNOWN}"):
+        answer = wire.http.get(f"/api/studio/v1/expert_jobs/{UNKNOWN}/workspace_instance{rest}")
+        assert (answer.status_code, answer.json()["error"]) == (404, "Not Found")
+
+
+def test_jobs_do_not_see_each_other(wire: Wire, server: Server) -> None:
+    other = "b" * 24
+    server.job_side(other).clear()
+    item = server.job_side(other).seed({"theirs": "x"})[0]
+    wire.made("ours")
+    assert [one["path"] for one in wire.listed()] == ["ours"]
+    assert wire.get(f"/items/{item.id}").status_code == 404
+    answer = wire.http.get(f"/api/studio/v1/expert_jobs/{other}/workspace_instance/items/")
+    assert [one["path"] for one in answer.json()["data"]["workspaceItems"]] == ["theirs"]
+
+
+def test_another_url_is_404_and_another_method_405(wire: Wire) -> None:
+    assert wire.http.get("/").status_code == 404
+    answer = wire.delete("/items/")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+
+
+@pytest.mark.parametrize(("mode", "redirected"), [("both", []), ("slash", ["/items"]), ("bare", ["/items/"])])
+def test_one_form_of_a_collection_url_may_redirect_to_the_other(
+    wire: Wire, server: Server, mode: str, redirected: list[str]
+) -> None:
+    server.set(trailing_slash=mode)
+    for path in ("/items", "/items/"):
+        answer = wire.get(path, params={"take": 5})
+        assert answer.status_code == (307 if path in redirected else 200)
+        if path in redirected:
+            assert answer.headers["location"].startswith(server.url + wire.base + "/items")
+            assert answer.headers["location"].endswith("?take=5")
+            assert wire.get(path, follow_redirects=True).status_code == 200
+    assert wire.get(f"/items/{wire.server.store.write('f', '').id}").status_code == 200
+
+
+def test_a_content_type_on_a_get_is_not_minded(wire: Wire) -> None:
+    assert wire.get("/items/", headers={"content-type": "application/json"}).status_code == 200
+
+
+def test_the_clock_of_the_server_is_in_its_answers(wire: Wire, server: Server) -> None:
+    now = time.time()
+    server.set(clock_skew=3600)
+    assert parsedate_to_datetime(wire.get("/").headers["date"]).timestamp() >= int(now + 3600)
+    assert server.store.write("f", "").updated_us >= (now + 3600) * 1_000_000
+
+
+def test_latency_is_what_a_request_takes_at_least(wire: Wire, server: Server) -> None:
+    server.set(latency=60)
+    wire.listed()
+    ms = server.log.entries()[0].ms
+    assert ms is not None
+    assert ms >= 59
+
+
+def test_bandwidth_caps_both_ways(wire: Wire, server: Server) -> None:
+    server.set(bandwidth=1_000_000)
+    started = time.monotonic()
+    item = wire.made("f", bytes(100_000))
+    middle = time.monotonic()
+    wire.download(item["id"])
+    assert middle - started >= 0.09
+    assert time.monotonic() - middle >= 0.09

@@ -1,0 +1,200 @@
+"""The client of the Workspace Instance API: one typed method for each endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from jobfs.api.address import check_base_url, check_item_id, check_job_id
+from jobfs.api.bodies import json_body
+from jobfs.api.create import CreateEncoding, Form, Forms
+from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_download, range_header
+from jobfs.api.failures import Call, MismatchError
+from jobfs.api.health import Health
+from jobfs.api.key import KeySource
+from jobfs.api.models import Instance, Page, parse_instance, parse_item, parse_items, parse_page
+from jobfs.api.wire import Send, Wire
+from jobfs.errors import BadRequestError
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
+
+_Parsed = TypeVar("_Parsed")
+
+
+class Client:
+    """Talks to one job's workspace instance; every method may be called by many threads at once.
+
+    Reads are retried within `timeout` seconds without progress. A changing request is sent again only where
+    nothing can have happened; otherwise it raises AnswerLostError at once (semantics.md section 5). All
+    methods raise ApiError. `transport` replaces the network, for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        job_id: str,
+        key: KeySource,
+        *,
+        timeout: float = 30.0,
+        max_connections: int = 16,
+        create_encoding: CreateEncoding = "auto",
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.job_id = check_job_id(job_id)
+        self.base_url = check_base_url(base_url)
+        self.max_connections = max_connections
+        self._root = f"/api/studio/v1/expert_jobs/{job_id}/workspace_instance/"
+        self._wire = Wire(
+            self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
+        )
+        self._forms = Forms(create_encoding)
+        self._slash = ""
+
+    @property
+    def health(self) -> Health:
+        """How the server has been answering."""
+        return self._wire.monitor.health()
+
+    @property
+    def server_time_offset(self) -> float:
+        """Seconds that the server's clock is ahead of ours; 0.0 until an answer came."""
+        return self._wire.monitor.offset()
+
+    def instance(self, *, timeout: float | None = None) -> Instance:
+        """The workspace instance with its job (GET workspace_instance/)."""
+        call = Call("get workspace instance", "GET", self._root)
+        body = self._wire.request(call, timeout=timeout).content
+        return self._parse(call, lambda: parse_instance(body, self.job_id))
+
+    def list_page(self, take: int, skip: int, *, timeout: float | None = None) -> Page:
+        """One page of the flat list of all items (GET items/); `take` is 1 to 100."""
+        call = Call("list items", "GET", f"{self._root}items/?take={take}&skip={skip}", f"skip={skip}")
+        body = self._wire.request(call, timeout=timeout).content
+        page, wire = self._parse(call, lambda: parse_page(body, take, skip))
+        if wire:
+            self._learn(wire[0])
+        return page
+
+    def find(self, path: str, *, timeout: float | None = None) -> list[Item]:
+        """Every item at exactly `path`, which may be more than one (GET items/find)."""
+        if not path:
+            return []
+        argument = quote(self._wire_path(path), safe="", errors="replace")
+        call = Call("find item", "GET", f"{self._root}items/find?path={argument}", path)
+        body = self._wire.request(call, timeout=timeout).content
+        items, wire = self._parse(call, lambda: parse_items(body))
+        if wire:
+            self._learn(wire[0])
+        return [item for item in items if item.path == path]
+
+    def get(self, item_id: str, *, timeout: float | None = None) -> Item:
+        """The item with this id (GET items/{id}); raises NotFoundError."""
+        call = Call("get item", "GET", self._item_target(item_id), item_id)
+        return self._item(call, Send(), timeout)
+
+    def create_file(self, path: str, source: Path, size: int, permission: Permission) -> Item:
+        """Create a file from the first `size` bytes of `source`, streamed (POST items/).
+
+        Raises FsError if `source` can't be read, AnswerLostError once it may have been sent.
+        """
+        return self._create(Kind.FILE, path, permission, (source, size))
+
+    def create_directory(self, path: str, permission: Permission) -> Item:
+        """Create a directory (POST items/)."""
+        return self._create(Kind.DIRECTORY, path, permission, None)
+
+    def update(
+        self,
+        item_id: str,
+        *,
+        path: str | None = None,
+        permission: Permission | None = None,
+        lifecycle: Lifecycle | None = None,
+    ) -> Item:
+        """Change what is given and leave the rest (POST items/{id}); a new path moves what lies under it."""
+        fields: dict[str, str] = {}
+        if lifecycle is not None:
+            fields["lifecycle"] = lifecycle
+        if permission is not None:
+            fields["permission"] = permission
+        if path is not None:
+            fields["path"] = self._wire_path(path)
+        subject = item_id if path is None else f"{item_id} to {path}"
+        call = Call("update item", "POST", self._item_target(item_id), subject, changing=True)
+        if not fields:
+            raise BadRequestError(f"{call}: at least one field is required", endpoint=call.endpoint)
+        return self._item(call, Send(json_body(fields)))
+
+    def delete(self, item_id: str) -> None:
+        """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored."""
+        self._wire.request(Call("delete item", "DELETE", self._item_target(item_id), item_id, changing=True))
+
+    def download(self, item_id: str, start: int = 0, end: int | None = None) -> Download:
+        """The bytes of a file from `start` to before `end` (GET items/{id}/download).
+
+        The server may send more than was asked for: look at `Download.start`. Only the request is retried,
+        not the body; each chunk may take `timeout` seconds.
+        """
+        call = Call("download", "GET", self._item_target(item_id) + "/download", item_id)
+        if end is not None and end <= start:
+            return Download(call, None, self._wire.explain, start=start, length=0, total=None)
+        wanted = range_header(start, end)
+        headers = [IDENTITY] if wanted is None else [IDENTITY, wanted]
+        statuses = frozenset() if wanted is None else frozenset({RANGE_UNSATISFIABLE})
+        response = self._wire.request(call, Send(None, headers, streamed=True, statuses=statuses))
+        try:
+            return open_download(call, response, start, self._wire.explain)
+        except MismatchError as exc:
+            response.close()
+            raise self._wire.explain(call, exc) from None
+
+    def close(self) -> None:
+        """Close every connection; what waits for a retry ends at once."""
+        self._wire.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.base_url!r}, {self.job_id!r})"
+
+    def _create(self, kind: Kind, path: str, permission: Permission, file: tuple[Path, int] | None) -> Item:
+        call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
+        wire_path = self._wire_path(path)
+
+        def attempt(form: Form) -> Item:
+            return self._item(call, Send(form.body(kind, wire_path, permission, file)))
+
+        return self._forms.create(kind, attempt)
+
+    def _item(self, call: Call, send: Send, timeout: float | None = None) -> Item:
+        body = self._wire.request(call, send, timeout).content
+        item, wire = self._parse(call, lambda: parse_item(body))
+        self._learn(wire)
+        return item
+
+    def _parse(self, call: Call, parse: Callable[[], _Parsed]) -> _Parsed:
+        try:
+            return parse()
+        except MismatchError as exc:
+            raise self._wire.explain(call, exc) from None
+
+    def _learn(self, wire: dict[str, Any]) -> None:
+        """Note the server's own style: its paths' leading slash, its spelling of types."""
+        path, name = wire.get("path"), wire.get("type")
+        if isinstance(path, str) and path:
+            self._slash = "/" if path.startswith("/") else ""
+        if isinstance(name, str) and name:
+            self._forms.saw_type(name)
+
+    def _wire_path(self, path: str) -> str:
+        return self._slash + path
+
+    def _item_target(self, item_id: str) -> str:
+        return f"{self._root}items/{check_item_id(item_id)}"

@@ -1,0 +1,87 @@
+"""Which form of a create this server takes: multipart or JSON, long or short type names (wire-facts.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jobfs.api.bodies import Body, json_create, multipart_create
+from jobfs.errors import InvalidPathError, InvalidRequestError, NoDirectoryError, PathExistsError
+from jobfs.nodes import Item, Kind
+
+Encoding = Literal["multipart", "json"]
+CreateEncoding = Literal["auto", "multipart", "json"]
+
+_UNSUPPORTED_MEDIA_TYPE = 415
+#: The server read the request and refused what it says: its form was right.
+_UNDERSTOOD = (PathExistsError, NoDirectoryError, InvalidPathError)
+
+
+class Form(NamedTuple):
+    """One form of a create: how the body is encoded, and if a type is `workspaceItemFile` or `file`."""
+
+    encoding: Encoding
+    long_type: bool
+
+    def body(self, kind: Kind, path: str, permission: str, file: tuple[Path, int] | None) -> Body:
+        """The request body for one item."""
+        name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
+        fields = {"type": name, "path": path, "permission": permission}
+        return (multipart_create if self.encoding == "multipart" else json_create)(fields, file)
+
+
+class Forms:
+    """Finds the form that works and remembers it, for files and for directories apart.
+
+    The first client sends multipart with a `type`, and its items' types are the long names; so that comes
+    first, until the server's own items have shown the other spelling.
+    """
+
+    def __init__(self, encoding: CreateEncoding) -> None:
+        self._pinned = encoding
+        self._long_type = True
+        self._good: dict[Kind, Form] = {}
+
+    def saw_type(self, name: str) -> None:
+        """Note how the server spells the type of an item."""
+        self._long_type = name.startswith("workspaceItem")
+
+    def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
+        """Call `attempt` with one form after another until the answer is not 415 or 422; raises ApiError.
+
+        When it says so to all of them that is its answer, and nothing is learned from it. The error is the
+        first that is not about the media type: the one about what was asked.
+        """
+        refusals: list[InvalidRequestError] = []
+        unreadable: set[str] = set()
+        for form in self._candidates(kind):
+            if form.encoding in unreadable:
+                continue
+            try:
+                item = attempt(form)
+            except _UNDERSTOOD:
+                self._good[kind] = form
+                raise
+            except InvalidRequestError as exc:
+                refusals.append(exc)
+                if exc.status == _UNSUPPORTED_MEDIA_TYPE:
+                    unreadable.add(form.encoding)
+            else:
+                self._good[kind] = form
+                return item
+        raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
+
+    def _candidates(self, kind: Kind) -> list[Form]:
+        """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""
+        good = self._good.get(kind)
+        guess = good or next(iter(self._good.values()), Form("multipart", self._long_type))
+        spellings = [guess.long_type] if good else [guess.long_type, not guess.long_type]
+        encodings: list[Encoding] = ["multipart", "json"]
+        encodings.sort(key=lambda name: name != guess.encoding)
+        return [
+            Form(encoding, spelling)
+            for spelling in spellings
+            for encoding in encodings
+            if self._pinned in ("auto", encoding)
+        ]

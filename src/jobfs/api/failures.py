@@ -1,0 +1,226 @@
+"""What a failed request means: from status or from httpx's exceptions to errors.py (semantics.md section 5).
+
+Two questions decide over a retry, and the class of the error answers both: an UnavailableError proper says
+that nothing was done, so the same may be asked again; an AnswerLostError says that a changing request may
+have been carried out, so only its sender, after a look at the server, may ask again.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import ssl
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import NamedTuple
+
+import httpx
+
+from jobfs.errors import (
+    AnswerLostError,
+    ApiError,
+    BadRequestError,
+    ContractError,
+    InvalidPathError,
+    InvalidRequestError,
+    NoDirectoryError,
+    NoSpaceError,
+    NotFoundError,
+    PathExistsError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+#: Reasons of a 400 that have a class of their own, in the reference's words.
+_REASONS: dict[str, type[BadRequestError]] = {
+    "path already exists": PathExistsError,
+    "directory not found": NoDirectoryError,
+    "invalid path": InvalidPathError,
+}
+_STATUSES: dict[int, type[ApiError]] = {
+    401: UnauthorizedError,
+    403: UnauthorizedError,
+    404: NotFoundError,
+    413: TooLargeError,
+    415: InvalidRequestError,
+    422: InvalidRequestError,
+    507: NoSpaceError,
+}
+#: Answers below 500 that speak of the moment, not of the request.
+_PASSING = frozenset({408, 425, 429})
+#: Failures that come before the first byte of a request is sent.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+#: Failures of a connection that the server may have closed while it was idle.
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+
+
+class MismatchError(ValueError):
+    """A reply is not what the reference says; the text says where."""
+
+
+class Call(NamedTuple):
+    """One request as messages name it: the endpoint, what it is about, and whether it changes anything."""
+
+    endpoint: str
+    method: str
+    target: str
+    subject: str = ""
+    changing: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.endpoint} {self.subject!r}" if self.subject else self.endpoint
+
+
+class Failure(NamedTuple):
+    """A failed attempt: the error if it stays at that, and what a retry has to heed."""
+
+    error: ApiError
+    retry: bool = False
+    at_once: bool = False
+    wait: float | None = None
+
+
+def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+    """The failure that an answer other than success means; the only place that maps statuses."""
+    reason = _reason(headers, body)
+    told = f"{call}: the server answered {_phrase(status)}" + (f": {reason}" if reason else "")
+    if status in _PASSING or (status >= 500 and status != 507):
+        return _passing(call, status, headers, told)
+    if status == 404 and _is_html(headers, body):
+        # A gateway's own page says nothing about the item: "not there" must come from the API.
+        return Failure(
+            ContractError(f"{told} (a web page, not the API)", endpoint=call.endpoint, status=status)
+        )
+    if 400 <= status < 500 or status == 507:
+        kind = _STATUSES.get(status) or _bad_request(status, reason)
+        return Failure(kind(told, endpoint=call.endpoint, status=status))
+    return Failure(ContractError(told, endpoint=call.endpoint, status=status))
+
+
+def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> Failure:
+    wait = retry_after(headers)
+    refused = status == 429 or (status == 503 and wait is not None)
+    if call.changing and not refused:
+        return Failure(AnswerLostError(told, endpoint=call.endpoint, status=status))
+    return Failure(UnavailableError(told, endpoint=call.endpoint, status=status), retry=True, wait=wait)
+
+
+def from_exception(call: Call, exc: httpx.HTTPError | httpx.InvalidURL | httpx.StreamError) -> Failure:
+    """The failure that an exception of httpx means; the only place that maps them."""
+    told = f"{call}: {_what(exc)}"
+    number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
+    if isinstance(exc, _NOT_SENT):
+        error = UnavailableError(told, endpoint=call.endpoint, errno=number)
+        return Failure(error, retry=not _untrusted(exc))
+    if call.changing:
+        return Failure(AnswerLostError(told, endpoint=call.endpoint, errno=number))
+    if isinstance(exc, httpx.DecodingError):
+        return Failure(ContractError(told, endpoint=call.endpoint))
+    error = UnavailableError(told, endpoint=call.endpoint, errno=number)
+    return Failure(error, retry=isinstance(exc, httpx.TransportError), at_once=isinstance(exc, _BROKEN))
+
+
+def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
+    """The error for a successful answer that does not match the reference.
+
+    A changing request was most likely carried out then, and what became of it is not known: AnswerLostError.
+    """
+    told = f"{call}: the reply does not match the API reference: {what}"
+    if call.changing:
+        return AnswerLostError(told, endpoint=call.endpoint, status=status)
+    return ContractError(told, endpoint=call.endpoint, status=status)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a Retry-After header asks for, given as seconds or as a date; None if there is none."""
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value, re.ASCII):
+        return float(value)
+    then, now = http_date(value), http_date(headers.get("date", ""))
+    if then is None:
+        return None
+    # Where both dates are the server's, a wrong clock here does not matter.
+    return max(0.0, then - (time.time() if now is None else now))
+
+
+def http_date(value: str) -> float | None:
+    """Seconds since the epoch of an HTTP date; None if it is none."""
+    try:
+        return parsedate_to_datetime(value).timestamp() if value else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _bad_request(status: int, reason: str) -> type[BadRequestError]:
+    if status in (400, 409):
+        for words, kind in _REASONS.items():
+            if reason.casefold().startswith(words):
+                return kind
+    return BadRequestError
+
+
+def _reason(headers: Mapping[str, str], body: bytes) -> str:
+    """The server's reason in one line, however it was put."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return "" if _is_html(headers, body) else _one_line(body[:300].decode(errors="replace"))
+    if not isinstance(answer, dict):
+        return ""
+    reason = answer.get("reason") or answer.get("message") or answer.get("error") or ""
+    return _one_line(reason if isinstance(reason, str) else json.dumps(reason, ensure_ascii=False))
+
+
+def _one_line(text: str) -> str:
+    printable = "".join(char if char.isprintable() else " " for char in text)
+    line = " ".join(printable.split())
+    return line if len(line) <= 300 else line[:299] + "…"
+
+
+def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
+    return "html" in headers.get("content-type", "").lower() or body[:64].lstrip()[:1] == b"<"
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _what(exc: Exception) -> str:
+    detail = _one_line(str(exc))
+    match exc:
+        case httpx.PoolTimeout():
+            return "no connection became free in time"
+        case httpx.ConnectTimeout():
+            return "no connection in time"
+        case httpx.TimeoutException():
+            return "no answer in time"
+        case httpx.ProxyError():
+            return f"the proxy refused: {detail}"
+        case httpx.ConnectError() if _untrusted(exc):
+            return f"the server's certificate is not trusted: {detail}"
+        case httpx.ConnectError():
+            return f"no connection: {detail}"
+        case httpx.DecodingError():
+            return "the reply does not match the API reference: its content encoding is broken"
+        case httpx.TransportError():
+            return f"the connection broke: {detail}" if detail else "the connection broke"
+        case _:
+            return f"the request could not be made: {detail}"
+
+
+def _untrusted(exc: BaseException | None) -> bool:
+    """True if a certificate was refused: waiting will not mend that."""
+    for _ in range(8):
+        if exc is None:
+            return False
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False

@@ -1,0 +1,75 @@
+"""The API key: where it comes from, and how it is kept out of every text."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from jobfs.errors import UsageError
+
+#: Returns the key to send now; called for every request, by any thread.
+KeySource = Callable[[], str]
+
+_KEY = re.compile(r"[!-~]+")
+
+
+def check_key(key: str) -> str:
+    """The key without surrounding white space; raises UsageError if it could not stand in a header."""
+    key = key.strip()
+    if not key:
+        raise UsageError("the API key is empty: set PERSTACK_API_KEY or give --api-key-file")
+    if not _KEY.fullmatch(key):
+        raise UsageError("the API key contains characters that no key has: check where it was copied from")
+    return key
+
+
+def fixed_key(key: str) -> KeySource:
+    """A source that always gives this key; raises UsageError at once if it can't be one."""
+    checked = check_key(key)
+    return lambda: checked
+
+
+class FileKey:
+    """A key in a file, read again when the file changes (semantics.md section 6).
+
+    Calling it raises UsageError if no key was ever read from the file; once there was one, a file that is
+    missing or empty for a moment (it is being replaced) leaves the last key in force.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._stamp: tuple[int, int, int] | None = None
+        self._key: str | None = None
+
+    def __call__(self) -> str:
+        """The key as the file has it now; raises UsageError if there never was one."""
+        try:
+            stat = os.stat(self._path)
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            with self._lock:
+                if stamp != self._stamp or self._key is None:
+                    self._key = check_key(self._path.read_text(encoding="utf-8"))
+                    self._stamp = stamp
+                return self._key
+        except (OSError, ValueError, UsageError) as exc:
+            return self._last_key(exc)
+
+    def _last_key(self, exc: Exception) -> str:
+        if self._key is not None:
+            return self._key
+        if isinstance(exc, UsageError):
+            raise UsageError(f"no API key in {self._path}: write the key into that file, and nothing else")
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
+        raise UsageError(f"can't read the API key from {self._path}: {reason}") from None
+
+    def __repr__(self) -> str:
+        return f"FileKey({str(self._path)!r})"
+
+
+def scrub(text: str, key: str) -> str:
+    """`text` without the key, should a server or a library have echoed it."""
+    return text.replace(key, "***") if key else text

@@ -1,0 +1,58 @@
+"""The connection pool: HTTP/1.1, TLS verified, the environment's proxy, sockets that notice a dead peer."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import ssl
+
+import httpx
+
+from jobfs.api.address import proxy_for
+from jobfs.errors import UsageError
+
+#: Seconds that an idle connection is kept; one that the server closed is noticed before it is used again.
+KEEPALIVE = 60.0
+
+
+def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTransport:
+    """One pool for one server; raises UsageError for an unusable proxy or certificates in the environment."""
+    try:
+        return httpx.HTTPTransport(
+            verify=_ssl_context(),
+            trust_env=False,
+            limits=httpx.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=KEEPALIVE,
+            ),
+            proxy=proxy_for(base_url),
+            socket_options=_socket_options(timeout),
+        )
+    except (ImportError, ValueError, httpx.InvalidURL):
+        raise UsageError(
+            "the proxy named by the environment can't be used: correct HTTPS_PROXY or unset it"
+        ) from None
+
+
+@functools.cache
+def _ssl_context() -> ssl.SSLContext:
+    # Building one costs several milliseconds, so all clients of the process share it.
+    try:
+        return httpx.create_ssl_context()
+    except OSError:
+        raise UsageError("the certificates named by SSL_CERT_FILE or SSL_CERT_DIR can't be read") from None
+
+
+def _socket_options(timeout: float) -> list[tuple[int, int, int]]:
+    # After a suspend or behind a forgetful router a connection can be dead without a word. The kernel then
+    # reports it in half the deadline, so that a read can still be retried on a new one.
+    half = max(1, int(timeout / 2))
+    return [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, half),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, half // 3)),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, half * 1000),
+    ]

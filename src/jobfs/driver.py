@@ -1,0 +1,234 @@
+# ruff: noqa: D102 - a method without a docstring is the FUSE operation of its name
+"""FuseDriver: a protocol adapter between libfuse and the Vfs. Bytes, numbers and errno in and out.
+
+It is a `fuse.Operations` with raw_fi, but for one thing: `getattr` and `readdir` give packed `struct stat`s
+(`pack_stat`), which `fuseloop` copies as they are; baseline.md tells what that saves.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import struct
+import time
+from collections.abc import Callable
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import fuse
+
+from jobfs.errors import FsError, JobfsError
+from jobfs.names import NAME_MAX, PATH_MAX
+from jobfs.nodes import Attr
+from jobfs.vfs import Caller
+
+if TYPE_CHECKING:
+    from jobfs.vfs import OpenResult, Vfs
+
+_log = logging.getLogger("jobfs.driver")
+
+#: The size that programs take for their buffers: the most that one read or write request carries.
+BLOCK_SIZE = 128 * 1024
+
+#: What libfuse renames an open file to when its last name goes (node and counter in hex).
+_FUSE_HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
+
+#: Errors of the local disk that tell a program more than EIO does.
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+#: `tv_nsec` of utimensat(2), as fusepy delivers it: seconds are 0 then.
+_UTIME_NOW = 0x3FFFFFFF
+_UTIME_OMIT = 0x3FFFFFFE
+
+
+def errno_of(operation: str, error: BaseException) -> int:
+    """The errno a program sees for `error` (semantics.md section 5); what nobody expected is logged."""
+    if isinstance(error, JobfsError):
+        return error.errno
+    if isinstance(error, fuse.FuseOSError):
+        return int(error.errno)
+    if isinstance(error, UnicodeError):
+        return errno.EILSEQ
+    _log.error("%s failed: %r", operation, error)
+    _log.debug("%s failed", operation, exc_info=error)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return int(error.errno)
+    return errno.EIO
+
+
+def relative(path: str) -> str:
+    """The Vfs's form of a path that libfuse gave: no leading slash, the root is ""; raises ENAMETOOLONG."""
+    path = path[1:]
+    if len(path) > NAME_MAX // 4 and (
+        len(path) > PATH_MAX or any(len(part.encode()) > NAME_MAX for part in path.split("/"))
+    ):
+        raise FsError(errno.ENAMETOOLONG)
+    return path
+
+
+def _stat_packer(layout: Any) -> Callable[[Attr], bytes]:
+    """A function that packs an Attr as `struct stat` of this machine, after fusepy's description of it."""
+    sources = {
+        "st_ino": 0, "st_mode": 1, "st_nlink": 2, "st_uid": 3, "st_gid": 4, "st_size": 5, "st_blksize": 6,
+        "st_blocks": 7, "st_atimespec": (8, 9), "st_mtimespec": (10, 11), "st_ctimespec": (12, 13),
+    }  # fmt: skip
+    order: list[int] = []
+    form, end = "=", 0
+    for name in sorted(sources, key=lambda name: getattr(layout, name).offset):
+        field, source = getattr(layout, name), sources[name]
+        indices = source if isinstance(source, tuple) else (source,)
+        code = {2: "H", 4: "I", 8: "Q"}[field.size // len(indices)]
+        form += f"{field.offset - end}x" + code * len(indices)
+        order.extend(indices)
+        end = field.offset + field.size
+    pack, arrange, second = struct.Struct(form).pack, itemgetter(*order), 10**9
+
+    def pack_stat(attr: Attr) -> bytes:
+        ino, mode, nlink, uid, gid, size, atime, mtime, ctime = attr
+        values = (
+            ino, mode, nlink, uid, gid, size, BLOCK_SIZE, (size + 511) >> 9,
+            atime // second, atime % second, mtime // second, mtime % second, ctime // second, ctime % second,
+        )  # fmt: skip
+        return pack(*arrange(values))
+
+    return pack_stat
+
+
+pack_stat = _stat_packer(fuse.c_stat)
+
+
+def _caller() -> Caller:
+    return Caller(*fuse.fuse_get_context())
+
+
+class FuseDriver(fuse.Operations):  # type: ignore[misc]
+    """Every FUSE operation, passed on to a Vfs; `fi` is fusepy's raw `fuse_file_info`, never kept.
+
+    Raises nothing but `fuse.FuseOSError` when called as fusepy does. Operations that are None are left to
+    libfuse or the kernel on purpose: each would cost a request and answer nothing that they do not.
+    """
+
+    use_ns = True
+    flag_utime_omit_ok = 1
+
+    # The kernel asks for security.capability at every write while these are there (fusepy-notes.md).
+    getxattr = setxattr = listxattr = removexattr = None
+    # A directory needs no handle; locks are the kernel's; there are no blocks and no device to control.
+    opendir = releasedir = lock = bmap = ioctl = None
+    destroy = None
+
+    def __init__(self, vfs: Vfs, on_ready: Callable[[], None] = lambda: None) -> None:
+        self._vfs = vfs
+        self._on_ready = on_ready
+
+    def __call__(self, operation: str, *args: Any) -> Any:
+        try:
+            return getattr(self, operation)(*args)
+        except BaseException as error:
+            raise fuse.FuseOSError(errno_of(operation, error)) from None
+
+    def init(self, path: str) -> None:
+        self._on_ready()
+
+    # Names and attributes
+
+    def getattr(self, path: str, fi: Any = None) -> bytes:
+        if fi is None:
+            return pack_stat(self._vfs.getattr(relative(path)))
+        return pack_stat(self._vfs.fgetattr(fi.fh))
+
+    def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
+        entries = self._vfs.listdir(relative(path))
+        return [(name, pack_stat(attr)) for name, attr in entries]
+
+    def access(self, path: str, mask: int) -> None:
+        self._vfs.access(relative(path), mask, _caller())
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._vfs.chmod(relative(path), mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        self._vfs.chown(relative(path), uid, gid)
+
+    def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
+        now = time.time_ns()
+        atime, mtime = times or (_UTIME_NOW, _UTIME_NOW)
+        special: dict[int, int | None] = {_UTIME_NOW: now, _UTIME_OMIT: None}
+        self._vfs.utimens(relative(path), special.get(atime, atime), special.get(mtime, mtime))
+
+    def statfs(self, path: str) -> dict[str, int]:
+        stat = self._vfs.statfs()
+        return {
+            "f_bsize": stat.bsize, "f_frsize": stat.bsize, "f_blocks": stat.blocks, "f_bfree": stat.bfree,
+            "f_bavail": stat.bavail, "f_files": stat.files, "f_ffree": stat.ffree, "f_favail": stat.ffree,
+            "f_namemax": stat.namemax,
+        }  # fmt: skip
+
+    def readlink(self, path: str) -> str:
+        return self._vfs.readlink(relative(path))
+
+    # The tree
+
+    def mkdir(self, path: str, mode: int) -> None:
+        self._vfs.mkdir(relative(path), mode, _caller())
+
+    def rmdir(self, path: str) -> None:
+        self._vfs.rmdir(relative(path))
+
+    def unlink(self, path: str) -> None:
+        self._vfs.unlink(relative(path))
+
+    def rename(self, old: str, new: str) -> None:
+        source, target = relative(old), relative(new)
+        if _FUSE_HIDDEN.fullmatch(target.rpartition("/")[2]):
+            self._vfs.hide(source, target)
+        else:
+            self._vfs.rename(source, target)
+
+    def symlink(self, target: str, source: str) -> None:
+        self._vfs.symlink(relative(target), source, _caller())
+
+    def link(self, target: str, source: str) -> None:
+        raise FsError(errno.EPERM, "the API has no hard links")
+
+    def mknod(self, path: str, mode: int, dev: int) -> None:
+        self._vfs.mknod(relative(path), mode, _caller())
+
+    # Open files
+
+    def open(self, path: str, fi: Any) -> None:
+        self._opened(fi, self._vfs.open(relative(path), fi.flags))
+
+    def create(self, path: str, mode: int, fi: Any) -> None:
+        self._opened(fi, self._vfs.create(relative(path), mode, fi.flags, _caller()))
+
+    @staticmethod
+    def _opened(fi: Any, result: OpenResult) -> None:
+        fi.fh = result.fh
+        fi.direct_io = result.direct_io
+        fi.keep_cache = result.keep_cache
+
+    def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
+        return self._vfs.read(fi.fh, size, offset)
+
+    def write(self, path: str | None, data: memoryview, offset: int, fi: Any) -> int:
+        return self._vfs.write(fi.fh, data, offset)
+
+    def truncate(self, path: str, length: int, fi: Any = None) -> None:
+        if fi is None:
+            self._vfs.truncate(relative(path), length)
+        else:
+            self._vfs.ftruncate(fi.fh, length)
+
+    def flush(self, path: str | None, fi: Any) -> None:
+        self._vfs.flush(fi.fh)
+
+    def fsync(self, path: str | None, datasync: int, fi: Any) -> None:
+        self._vfs.fsync(fi.fh)
+
+    def release(self, path: str | None, fi: Any) -> None:
+        self._vfs.release(fi.fh)
+
+    def fsyncdir(self, path: str, datasync: int, fh: int) -> None:
+        self._vfs.fsyncdir(relative(path))

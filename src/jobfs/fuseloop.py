@@ -1,0 +1,235 @@
+# ruff: noqa: D102 - a method without a docstring is the FUSE operation of its name
+"""The loop pool: long-lived threads that serve one mounted session, in place of libfuse's own loops.
+
+libfuse's multithreaded loop makes a thread, and with it a Python thread state, again and again; ours are made
+once (baseline.md). Each sits in `fuse_loop`: it reads a request, calls back, answers, and leaves when the
+kernel says that the file system is gone. That is the only way out: libfuse's exit flag is reset by the first
+thread that leaves, so it can't stop several. To end a session, unmount it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import fuse
+
+from jobfs.driver import FuseDriver, errno_of
+from jobfs.errors import UsageError
+
+_lib = fuse._libfuse
+
+#: More than the calls that may wait for the network at once: what is left goes on answering from memory.
+LOOP_THREADS = 32
+
+_pointer, _path, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+_size, _offset = ctypes.c_size_t, fuse.c_off_t
+_STAT_SIZE = ctypes.sizeof(fuse.c_stat)
+#: Longer than any request: a view of a request's data is cut from it to the length that the request names.
+_Window = ctypes.c_ubyte * (1 << 30)
+
+
+def _prototype(*arguments: Any) -> Any:
+    return ctypes.CFUNCTYPE(_int, *arguments)
+
+
+#: Prototypes whose pointers arrive as numbers, for the frequent operations: fusepy's own wrap each pointer in
+#: an object at each call. A path that nobody looks at is a number too.
+_LEAN = {
+    "getattr": _prototype(_path, _pointer),
+    "fgetattr": _prototype(_pointer, _pointer, _pointer),
+    "readdir": _prototype(_path, _pointer, _prototype(_pointer, _path, _path, _offset), _offset, _pointer),
+    "open": _prototype(_path, _pointer),
+    "create": _prototype(_path, fuse.c_mode_t, _pointer),
+    "read": _prototype(_pointer, _pointer, _size, _offset, _pointer),
+    "write": _prototype(_pointer, _pointer, _size, _offset, _pointer),
+    "ftruncate": _prototype(_pointer, _offset, _pointer),
+    "flush": _prototype(_pointer, _pointer),
+    "fsync": _prototype(_pointer, _int, _pointer),
+    "release": _prototype(_pointer, _pointer),
+}
+
+
+class _Operations(ctypes.Structure):
+    """`struct fuse_operations` of libfuse 2.9: fusepy's layout with the lean prototypes."""
+
+    _fields_ = tuple(
+        (name, _LEAN.get(name, kind), *bits) for name, kind, *bits in fuse.fuse_operations._fields_
+    )
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    return ctypes.CFUNCTYPE(result, *arguments)((name, _lib))
+
+
+# Of these, unlike fuse_mount and fuse_new, a look-up without a version finds the current one.
+_fuse_setup = _function(
+    "fuse_setup", _pointer, _int, _pointer, _pointer, _size, ctypes.POINTER(_pointer), _pointer, _pointer
+)
+_fuse_loop = _function("fuse_loop", _int, _pointer)
+_fuse_teardown = _function("fuse_teardown", None, _pointer, _pointer)
+
+_info = fuse.fuse_file_info.from_address
+
+
+class Session(fuse.FUSE):  # type: ignore[misc]
+    """One mounted session: fusepy's callbacks, the frequent ones made lean, without fusepy's main function.
+
+    `options` are libfuse's. Raises UsageError with libfuse's own words if it can't mount. What is mounted
+    answers only while threads are in `loop`.
+    """
+
+    def __init__(self, driver: FuseDriver, mountpoint: str, options: Sequence[str]) -> None:
+        self.operations = driver
+        self.raw_fi, self.encoding, self.use_ns = True, "utf-8", True
+        self._table = self._callbacks()
+        self._mountpoint = _pointer()
+        self._fuse = self._setup(mountpoint, ",".join(options))
+
+    def _setup(self, mountpoint: str, options: str) -> Any:
+        words = [b"jobfs", b"-f", b"-o", os.fsencode(options), os.fsencode(mountpoint)]
+        arguments, table = (_path * len(words))(*words), self._table
+        threads = _int()
+        with _captured_stderr() as reasons:
+            session = _fuse_setup(
+                len(words), arguments, ctypes.byref(table), ctypes.sizeof(table),
+                ctypes.byref(self._mountpoint), ctypes.byref(threads), None,
+            )  # fmt: skip
+        if not session:
+            raise UsageError(f"could not mount: {'; '.join(reasons()) or 'libfuse gave no reason'}")
+        return session
+
+    def loop(self) -> int:
+        """Serve requests until the file system is gone; 0, or -1 after a failure. Called by many threads."""
+        return int(_fuse_loop(self._fuse))
+
+    def close(self) -> None:
+        """Free what libfuse holds. Only after every loop has ended; unmounts if nothing else did."""
+        if self._fuse:
+            _fuse_teardown(self._fuse, self._mountpoint)
+            self._fuse = None
+
+    def _callbacks(self) -> _Operations:
+        table = _Operations(flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
+        for name, kind, *bits in _Operations._fields_:
+            source = {"ftruncate": "truncate", "fgetattr": "getattr"}.get(name, name)
+            if not bits and hasattr(kind, "argtypes") and getattr(self.operations, source, None):
+                setattr(table, name, kind(_guarded(name, getattr(self, name))))
+        return table
+
+    # The frequent callbacks. Pointers are numbers, good until the callback returns. They go past the driver's
+    # `__call__`: what it does about errors, `_guarded` does too.
+
+    def getattr(self, path: bytes, buffer: int) -> None:
+        ctypes.memmove(buffer, self.operations.getattr(path.decode()), _STAT_SIZE)
+
+    def fgetattr(self, path: int, buffer: int, info: int) -> None:
+        ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
+
+    def readdir(self, path: bytes, buffer: int, fill: Callable[..., int], offset: int, info: int) -> None:
+        # Offset 0 makes libfuse keep the whole listing.
+        fill(buffer, b".", None, 0)
+        fill(buffer, b"..", None, 0)
+        for name, stat in self.operations.readdir(path.decode()):
+            fill(buffer, name.encode(), stat, 0)
+
+    def open(self, path: bytes, info: int) -> None:
+        self.operations.open(path.decode(), _info(info))
+
+    def create(self, path: bytes, mode: int, info: int) -> None:
+        self.operations.create(path.decode(), mode, _info(info))
+
+    def read(self, path: int, buffer: int, size: int, offset: int, info: int) -> int:
+        data = self.operations.read(None, size, offset, _info(info))
+        ctypes.memmove(buffer, data, min(len(data), size))
+        return min(len(data), size)
+
+    def write(self, path: int, buffer: int, size: int, offset: int, info: int) -> int:
+        window = memoryview(_Window.from_address(buffer)).cast("B")
+        with window[:size].toreadonly() as data:
+            return int(self.operations.write(None, data, offset, _info(info)))
+
+    def ftruncate(self, path: int, length: int, info: int) -> None:
+        self.operations.truncate("", length, _info(info))
+
+    def flush(self, path: int, info: int) -> None:
+        self.operations.flush(None, _info(info))
+
+    def fsync(self, path: int, datasync: int, info: int) -> None:
+        self.operations.fsync(None, datasync, _info(info))
+
+    def release(self, path: int, info: int) -> None:
+        self.operations.release(None, _info(info))
+
+
+def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:
+    """`callback`, for C: an error of any kind becomes a negative errno."""
+
+    def guarded(*args: Any) -> int:
+        try:
+            return callback(*args) or 0
+        except BaseException as error:
+            return -errno_of(name, error)
+
+    return guarded
+
+
+class LoopPool:
+    """Threads that serve a session. `on_end` is called once, by the last of them to leave."""
+
+    def __init__(self, session: Session, on_end: Callable[[], None], threads: int = LOOP_THREADS) -> None:
+        self._session = session
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._left = threads
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"fuse-{number}", daemon=True)
+            for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        """Begin to serve. Signals should be blocked already: the threads inherit that."""
+        for thread in self._threads:
+            thread.start()
+
+    def join(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for every thread to leave; True if they have."""
+        return _join_all(self._threads, timeout)
+
+    def _serve(self) -> None:
+        try:
+            self._session.loop()
+        finally:
+            with self._lock:
+                self._left -= 1
+                last = not self._left
+            if last:
+                self._on_end()
+
+
+def _join_all(threads: Sequence[threading.Thread], timeout: float) -> bool:
+    end = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[Callable[[], list[str]]]:
+    """Keep what C code writes to stderr; the function given returns its lines. No other thread may run."""
+    lines: list[str] = []
+    saved, captured = os.dup(2), os.memfd_create("stderr")
+    os.dup2(captured, 2)
+    try:
+        yield lambda: lines
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        with open(captured, "rb") as file:
+            file.seek(0)
+            lines.extend(file.read().decode(errors="replace").splitlines())

@@ -1,0 +1,242 @@
+"""A Vfs in memory, for tests of what lies above the Vfs; `hooks` let a test block, break or count a call."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobfs.errors import FsError
+from jobfs.nodes import Attr
+from jobfs.vfs import Caller, OpenResult, StatFs
+
+
+@dataclass
+class Node:
+    mode: int
+    ino: int
+    data: bytearray = field(default_factory=bytearray)
+    atime: int = 0
+    mtime: int = 0
+    uid: int = field(default_factory=os.getuid)
+    gid: int = field(default_factory=os.getgid)
+
+
+class MemoryVfs:
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._inodes = itertools.count(2)
+        self._handles = itertools.count(1)
+        self.nodes: dict[str, Node] = {"": Node(stat.S_IFDIR | 0o755, 1)}
+        self.open_files: dict[int, Node] = {}
+        self.hidden: list[tuple[str, str]] = []
+        self.callers: list[Caller] = []
+        self.times: list[tuple[int | None, int | None]] = []
+        self.flags: list[int] = []
+        self.calls: Counter[str] = Counter()
+        self.hooks: dict[str, Callable[[str], None]] = {}
+        self.unsent: list[str] = []
+        self.drained = threading.Event()
+        self.stopped = threading.Event()
+        self.direct_io = False
+
+    def put(self, path: str, data: bytes = b"", mode: int = stat.S_IFREG | 0o644) -> Node:
+        with self._lock:
+            now = time.time_ns()
+            node = Node(mode, next(self._inodes), bytearray(data), now, now)
+            self.nodes[path] = node
+            return node
+
+    def _call(self, name: str, path: str = "") -> None:
+        self.calls[name] += 1
+        hook = self.hooks.get(name)
+        if hook is not None:
+            hook(path)
+
+    def _node(self, path: str) -> Node:
+        node = self.nodes.get(path)
+        if node is None:
+            raise FsError(errno.ENOENT)
+        return node
+
+    @staticmethod
+    def _attr(node: Node) -> Attr:
+        nlink = 2 if stat.S_ISDIR(node.mode) else 1
+        size = len(node.data)
+        return Attr(node.ino, node.mode, nlink, node.uid, node.gid, size, node.atime, node.mtime, node.mtime)
+
+    def getattr(self, path: str) -> Attr:
+        self._call("getattr", path)
+        return self._attr(self._node(path))
+
+    def fgetattr(self, fh: int) -> Attr:
+        self._call("fgetattr")
+        return self._attr(self.open_files[fh])
+
+    def listdir(self, path: str) -> list[tuple[str, Attr]]:
+        self._call("listdir", path)
+        prefix = path + "/" if path else ""
+        with self._lock:
+            self._node(path)
+            return [
+                (name[len(prefix) :], self._attr(node))
+                for name, node in self.nodes.items()
+                if name.startswith(prefix) and name and "/" not in name[len(prefix) :]
+            ]
+
+    def open(self, path: str, flags: int) -> OpenResult:
+        self._call("open", path)
+        self.flags.append(flags)
+        return self._opened(self._node(path))
+
+    def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
+        self._call("create", path)
+        self.callers.append(caller)
+        self.flags.append(flags)
+        return self._opened(self.put(path, mode=stat.S_IFREG | mode))
+
+    def _opened(self, node: Node) -> OpenResult:
+        fh = next(self._handles)
+        self.open_files[fh] = node
+        return OpenResult(fh, self.direct_io, False)
+
+    def read(self, fh: int, size: int, offset: int) -> bytes:
+        self._call("read")
+        return bytes(self.open_files[fh].data[offset : offset + size])
+
+    def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
+        self._call("write")
+        node = self.open_files[fh]
+        with self._lock:
+            if len(node.data) < offset:
+                node.data.extend(bytes(offset - len(node.data)))
+            node.data[offset : offset + len(data)] = data
+            node.mtime = time.time_ns()
+        return len(data)
+
+    def flush(self, fh: int) -> None:
+        self._call("flush")
+
+    def fsync(self, fh: int) -> None:
+        self._call("fsync")
+
+    def release(self, fh: int) -> None:
+        self._call("release")
+        del self.open_files[fh]
+
+    def fsyncdir(self, path: str) -> None:
+        self._call("fsyncdir", path)
+
+    def truncate(self, path: str, length: int) -> None:
+        self._call("truncate", path)
+        self._resize(self._node(path), length)
+
+    def ftruncate(self, fh: int, length: int) -> None:
+        self._call("ftruncate")
+        self._resize(self.open_files[fh], length)
+
+    @staticmethod
+    def _resize(node: Node, length: int) -> None:
+        del node.data[length:]
+        node.data.extend(bytes(length - len(node.data)))
+
+    def rename(self, old: str, new: str) -> None:
+        self._call("rename", old)
+        with self._lock:
+            self._node(old)
+            for name in [name for name in self.nodes if name == old or name.startswith(old + "/")]:
+                self.nodes[new + name[len(old) :]] = self.nodes.pop(name)
+
+    def hide(self, path: str, hidden: str) -> None:
+        self._call("hide", path)
+        self.hidden.append((path, hidden))
+        self.nodes[hidden] = self.nodes.pop(path)
+
+    def unlink(self, path: str) -> None:
+        self._call("unlink", path)
+        self._node(path)
+        del self.nodes[path]
+
+    def mkdir(self, path: str, mode: int, caller: Caller) -> None:
+        self._call("mkdir", path)
+        self.callers.append(caller)
+        self.put(path, mode=stat.S_IFDIR | mode)
+
+    def rmdir(self, path: str) -> None:
+        self._call("rmdir", path)
+        if self.listdir(path):
+            raise FsError(errno.ENOTEMPTY)
+        del self.nodes[path]
+
+    def chmod(self, path: str, mode: int) -> None:
+        self._call("chmod", path)
+        node = self._node(path)
+        node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        self._call("chown", path)
+        node = self._node(path)
+        node.uid, node.gid = (node.uid if uid == -1 else uid), (node.gid if gid == -1 else gid)
+
+    def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+        self._call("utimens", path)
+        self.times.append((atime_ns, mtime_ns))
+        node = self._node(path)
+        node.atime = node.atime if atime_ns is None else atime_ns
+        node.mtime = node.mtime if mtime_ns is None else mtime_ns
+
+    def access(self, path: str, mask: int, caller: Caller) -> None:
+        self._call("access", path)
+
+    def statfs(self) -> StatFs:
+        self._call("statfs")
+        return StatFs(4096, 1000, 600, 500, 90, 40, 255)
+
+    def readlink(self, path: str) -> str:
+        self._call("readlink", path)
+        return self._node(path).data.decode()
+
+    def symlink(self, path: str, target: str, caller: Caller) -> None:
+        self._call("symlink", path)
+        self.callers.append(caller)
+        self.put(path, target.encode(), stat.S_IFLNK | 0o777)
+
+    def mknod(self, path: str, mode: int, caller: Caller) -> None:
+        self._call("mknod", path)
+        self.callers.append(caller)
+        if not stat.S_ISREG(mode):
+            raise FsError(errno.EPERM)
+        self.put(path, mode=mode)
+
+    def status(self) -> dict[str, Any]:
+        return {"unsent": [{"path": path} for path in self.unsent], "failed": [], "conflicts": []}
+
+    def info(self, path: str) -> dict[str, Any]:
+        self._node(path)
+        return {"id": f"{self._node(path).ino:024}", "state": "clean"}
+
+    def flush_all(
+        self,
+        path: str | None,
+        timeout: float | None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[str]:
+        self._call("flush_all", path or "")
+        if progress is not None:
+            progress(0, len(self.unsent))
+        self.drained.set()
+        return list(self.unsent)
+
+    def start(self) -> None:
+        self._call("start")
+
+    def stop(self) -> None:
+        self._call("stop")
+        self.stopped.set()

@@ -77,19 +77,21 @@ class Faults:
 
     def __init__(self, rules: tuple[Rule, ...] = (), seed: int = 0) -> None:
         self._lock = threading.Lock()
-        self._rules: list[Rule] = list(rules)
+        self._rules: list[Rule] = []
         self._rng = random.Random(seed)
         self.struck = 0
+        for rule in rules:
+            self.add(rule)
 
     def add(self, rule: Rule) -> None:
-        """Adds a rule after the others."""
+        """Adds a rule after the others; those that end (`times`) are asked before those that stay."""
         with self._lock:
-            self._rules.append(rule)
+            ending = sum(other.times is not None for other in self._rules)
+            self._rules.insert(len(self._rules) if rule.times is None else ending, rule)
 
     def next(self, kind: Kind, on: str = "*", times: int = 1, **more: Any) -> None:
-        """The next `times` requests of `on` get this fault, whatever other rules say."""
-        with self._lock:
-            self._rules.insert(0, Rule(kind, on, times=times, **more))
+        """The next `times` requests of `on` get this fault; a second call is about those after them."""
+        self.add(Rule(kind, on, times=times, **more))
 
     def rate(self, kind: Kind, rate: float, on: str = "*", **more: Any) -> None:
         """This share of the requests of `on` gets this fault."""

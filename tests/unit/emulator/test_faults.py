@@ -28,6 +28,13 @@ def test_next_comes_before_a_rate_and_skip_lets_some_pass() -> None:
     assert kinds(faults, 3) == ["unavailable", "hang", "unavailable"]
 
 
+def test_what_is_next_comes_in_the_order_it_was_asked_for() -> None:
+    faults = Faults()
+    faults.next("drop")
+    faults.next("error", times=2)
+    assert kinds(faults, 4) == ["drop", "error", "error", ""]
+
+
 def test_a_rate_is_the_same_for_the_same_seed() -> None:
     rules = (Rule("unavailable", rate=0.3),)
     first = kinds(Faults(rules, seed=5), 300)

@@ -16,7 +16,7 @@ from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_dow
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.health import Health
 from jobfs.api.key import KeySource
-from jobfs.api.models import Instance, Page, parse_instance, parse_item, parse_items, parse_page
+from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
 from jobfs.api.wire import Send, Wire
 from jobfs.errors import BadRequestError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
@@ -190,7 +190,7 @@ class Client:
         path, name = wire.get("path"), wire.get("type")
         if isinstance(path, str) and path:
             self._slash = "/" if path.startswith("/") else ""
-        if isinstance(name, str) and name:
+        if name in KINDS:
             self._forms.saw_type(name)
 
     def _wire_path(self, path: str) -> str:

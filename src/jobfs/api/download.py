@@ -94,7 +94,9 @@ def open_download(call: Call, response: httpx.Response, start: int, explain: Exp
         return Download(call, response, explain, start=start, length=0, total=total)
     if headers.get("content-encoding", "identity").lower() not in ("identity", ""):
         raise MismatchError(f"content encoding {headers['content-encoding']!r}, which was not asked for")
-    if response.status_code != httpx.codes.PARTIAL_CONTENT:
+    if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
+        raise MismatchError(f"a file with status {response.status_code}")
+    if response.status_code == httpx.codes.OK:
         return Download(call, response, explain, start=0, length=length, total=length)
     match = _RANGE.fullmatch(headers.get("content-range", "").strip())
     if match is None:

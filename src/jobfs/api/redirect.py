@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,7 +25,8 @@ class Redirects:
 
     def start(self, call: Call) -> httpx.URL:
         """The URL to send this call to."""
-        return httpx.URL(self._base_url + self._moved.get(call.target, call.target))
+        path, mark, query = call.target.partition("?")
+        return _parsed(self._base_url + self._moved.get(path, path) + mark + query)
 
     def follow(self, call: Call, url: httpx.URL, response: httpx.Response) -> httpx.URL:
         """Where the redirect `response`, met at `url`, leads; raises ContractError if it is not followed."""
@@ -41,14 +43,27 @@ class Redirects:
             raise refusal(call, status, f"{told} to something that is no URL") from None
         if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port) or there.userinfo:
             raise refusal(call, status, f"{told} to another origin, {there.scheme}://{there.host}")
-        self._remember(call, url, there)
+        if url.path.rstrip("/") == there.path.rstrip("/"):
+            self._remember(call, url, there)
+            if url.query and not there.query:
+                there = there.copy_with(query=url.query)
         return there
 
     def _remember(self, call: Call, url: httpx.URL, there: httpx.URL) -> None:
-        if "?" in call.target or url.path.rstrip("/") != there.path.rstrip("/"):
-            return
-        if there.path.startswith(self._prefix + "/"):
-            self._moved[call.target] = there.path[len(self._prefix) :]
+        path = call.target.partition("?")[0]
+        here, new = (_path(each) for each in (url, there))
+        if path.endswith("/") and here.rstrip("/") == (self._prefix + path).rstrip("/"):
+            self._moved[path] = new[len(self._prefix) :]
+
+
+def _path(url: httpx.URL) -> str:
+    return url.raw_path.decode("ascii").partition("?")[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(url: str) -> httpx.URL:
+    # Parsing is a tenth of a small request's cost, and the same pages and paths are asked for repeatedly.
+    return httpx.URL(url)
 
 
 def refusal(call: Call, status: int, what: str) -> ApiError:

@@ -46,13 +46,13 @@ def _ssl_context() -> ssl.SSLContext:
 
 def _socket_options(timeout: float) -> list[tuple[int, int, int]]:
     # After a suspend or behind a forgetful router a connection can be dead without a word. The kernel then
-    # reports it in half the deadline, so that a read can still be retried on a new one.
-    half = max(1, int(timeout / 2))
+    # reports it in two thirds of the deadline, so that a read can still be retried on a new one.
+    part = max(1, int(timeout * 2 / 3))
     return [
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, half),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, half // 3)),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, part),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, part // 3)),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, half * 1000),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, part * 1000),
     ]

@@ -88,19 +88,20 @@ class Wire:
 
     def explain(self, call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError:
         """The error for what was found wrong with a successful answer, or while a streamed body was read."""
-        if isinstance(exc, MismatchError):
-            logger.warning("%s", error := self._scrubbed(mismatch(call, str(exc)), self._key()))
-            return error
-        return self._failed(from_exception(call, exc), self._key()).error
+        if not isinstance(exc, MismatchError):
+            return self._failed(from_exception(call, exc), self._key()).error
+        error = self._scrubbed(mismatch(call, str(exc)), self._key())
+        self.monitor.failed(str(error))
+        logger.warning("%s", error)
+        return error
 
     def _pause(self, call: Call, failure: Failure, attempt: int, deadline: Deadline) -> None:
         """Wait until the next attempt; raises UnavailableError if that would be after the deadline."""
-        pause, left, error = failure.wait, deadline.left(), failure.error
-        if pause is not None and pause >= left > 0:
-            message = f"{error} (it asks to wait {pause:g} s, longer than the deadline)"
+        wait, left, error = failure.wait, deadline.left(), failure.error
+        if wait is not None and wait >= left > 0:
+            message = f"{error} (it asks to wait {wait:g} s, longer than the deadline)"
             raise UnavailableError(message, endpoint=call.endpoint, status=error.status)
-        if pause is None:
-            pause = backoff(attempt)
+        pause = (wait or 0.0) + backoff(attempt)
         if pause >= left:
             raise UnavailableError(
                 str(error), endpoint=call.endpoint, status=error.status, errno=errno.ETIMEDOUT
@@ -111,6 +112,8 @@ class Wire:
         """One attempt: the answer if it is a success, else what went wrong."""
         began, clock = time.monotonic(), time.time()
         self.monitor.sending()
+        if send.body is not None:
+            send.body.seconds = 0.0
         response = None
         try:
             response = self._send(call, send, key, deadline)
@@ -160,7 +163,7 @@ class Wire:
         error = self._scrubbed(failure.error, key)
         if isinstance(error, UnauthorizedError):
             self.monitor.refused(str(error))
-        elif isinstance(error, UnavailableError):
+        elif isinstance(error, (UnavailableError, ContractError)):
             self.monitor.failed(str(error))
         else:
             self.monitor.answered(None)

@@ -1,0 +1,107 @@
+"""What changed while answers were under way, and how to carry it over into a newer tree (the write counter).
+
+Each entry can be replayed on a tree that was read while the change happened, in whatever order the server
+and the listing's pages saw it. Where the two can't be told apart (something of the job's stands where we
+moved or deleted) the listing's word is kept and the path is returned as doubtful: the next one who wants it
+asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from jobfs import names
+from jobfs.namespace.tree import Tree
+from jobfs.nodes import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """We created or changed `item`; `carried` are the ids that moved along with it from below `old`."""
+
+    item: Item
+    old: str | None
+    carried: frozenset[str]
+    beside: frozenset[str]
+
+    def concerns(self, path: str, ids: Collection[str]) -> bool:
+        """True if an older answer about `path`, naming `ids`, can't be believed."""
+        if self.item.id in ids or path in (self.item.path, self.old):
+            return True
+        return self.old is not None and any(names.under(path, at) for at in (self.item.path, self.old))
+
+    def replay(self, tree: Tree) -> Iterator[str]:
+        """Make `tree` show this change; yields what is now in doubt."""
+        item = self.item
+        for other in tree.candidates(item.path):
+            if other.id != item.id and other.id not in self.beside:
+                tree.drop(other.id)
+                yield item.path
+        sources = _sources(tree, item.id, self.old) - {item.path}
+        tree.put(item)
+        if self.old is None or not item.is_dir:
+            return
+        for source in sources:
+            for other in tree.below(source):
+                path = names.moved(other.path, source, item.path)
+                if other.id in self.carried:
+                    tree.put(replace(other, path=path))
+                else:
+                    yield other.path
+                    yield path
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """We deleted the item `item_id` at `path`, or learned that it is gone; `below` are the ids gone with
+    it.
+    """
+
+    item_id: str
+    path: str
+    below: frozenset[str]
+    beside: frozenset[str]
+    whole: bool
+
+    def concerns(self, path: str, ids: Collection[str]) -> bool:
+        """True if an older answer about `path`, naming `ids`, can't be believed."""
+        return path == self.path or self.item_id in ids or (self.whole and names.under(path, self.path))
+
+    def replay(self, tree: Tree) -> Iterator[str]:
+        """Make `tree` show this change; yields what is now in doubt."""
+        sources = _sources(tree, self.item_id, self.path)
+        tree.drop(self.item_id)
+        if any(other.id not in self.beside for other in tree.candidates(self.path)):
+            yield self.path
+        if not self.whole:
+            return
+        for source in sources:
+            for other in tree.below(source):
+                if other.id in self.below:
+                    tree.drop(other.id)
+                else:
+                    yield source
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer of the server that began at `ticket`: exactly `items` were at `path`."""
+
+    ticket: int
+    path: str
+    items: tuple[Item, ...]
+
+    def replay(self, tree: Tree) -> Iterator[str]:
+        """Make `tree` show this answer; nothing comes into doubt."""
+        tree.settle(self.path, self.items)
+        yield from ()
+
+
+Change = Arrived | Gone | Found
+
+
+def _sources(tree: Tree, item_id: str, path: str | None) -> set[str]:
+    """Where an item and what is below it may stand: where we knew it, and where this tree has it."""
+    known = tree.get(item_id)
+    return {at for at in (path, known.path if known is not None else None) if at is not None}

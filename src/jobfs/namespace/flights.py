@@ -1,0 +1,79 @@
+"""Requests in the air that several callers may wait for (single flight), and the pause after a failure."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+from jobfs.errors import ApiError
+
+
+class Flight:
+    """One request under way: its path (None: a listing), when it began, its ticket, and its error if it
+    failed.
+    """
+
+    __slots__ = ("_done", "began", "error", "path", "ticket")
+
+    def __init__(self, path: str | None, began: float, ticket: int) -> None:
+        self.path = path
+        self.began = began
+        self.ticket = ticket
+        self.error: ApiError | None = None
+        self._done = threading.Event()
+
+    def land(self, error: ApiError | None) -> None:
+        """The request is over: whoever waits goes on."""
+        self.error = error
+        self._done.set()
+
+    def wait(self) -> None:
+        """Wait until the request is over; raises its error."""
+        # Who flies it is bound by the client's deadline, so this wait is too.
+        self._done.wait()
+        if self.error is not None:
+            raise again(self.error)
+
+
+class Breaker:
+    """After a failure, no new request for a moment: a storm of calls on a dead server fails at once, not
+    one by one.
+
+    The moment grows from `first` to `most` seconds while requests go on failing. Not safe for threads by
+    itself.
+    """
+
+    def __init__(self, first: float = 1.0, most: float = 5.0) -> None:
+        self.error: ApiError | None = None
+        self._first, self._most = first, most
+        self._delay = 0.0
+        self._until = 0.0
+        self._succeeded = float("-inf")
+
+    def check(self, now: float) -> None:
+        """Raise the last failure if it is too young to ask again; otherwise let one caller ask."""
+        if self.error is None:
+            return
+        if now < self._until:
+            raise again(self.error)
+        self._until = now + self._delay
+
+    def succeeded(self, now: float) -> None:
+        """A request was answered."""
+        self.error, self._delay = None, 0.0
+        self._succeeded = now
+
+    def failed(self, error: ApiError, began: float, now: float) -> None:
+        """A request that began at `began` failed; older news than the last success is none."""
+        if began < self._succeeded:
+            return
+        self.error = again(error)
+        self._delay = min(self._most, self._delay * 2 or self._first)
+        self._until = now + self._delay
+
+
+def again(error: ApiError) -> ApiError:
+    """The same error to raise once more, without the frames that the first one holds on to."""
+    fresh = copy.copy(error)
+    fresh.__traceback__ = fresh.__cause__ = fresh.__context__ = None
+    return fresh

@@ -1,0 +1,235 @@
+"""What is known of the server's tree, how old it is, and what may overwrite it.
+
+Everything here is called with the namespace's table lock held, is quick, and asks nobody.
+
+A *ticket* is a number drawn when a request starts; every change of ours draws the next one (the write
+counter). So an answer is older than a change if and only if its ticket is smaller, whatever the clocks say.
+While a request is in the air the changes since are kept, so that its answer can be refused (find) or
+brought up to date (listing).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from cachetools import TTLCache
+
+from jobfs import names
+from jobfs.namespace.changes import Arrived, Change, Found, Gone
+from jobfs.namespace.tree import Tree
+from jobfs.nodes import Item
+
+#: When something was never asked for: older than any bound, since no comparison with it holds.
+NEVER = math.nan
+#: Most single paths whose age is remembered; more only means that a path is asked for again.
+_STAMPS = 20_000
+#: Most paths in doubt that are told apart; beyond that, everything is in doubt until the next listing.
+_DOUBTS = 4_096
+
+
+class Stamp(NamedTuple):
+    """How fresh one path is: when the request that told began, its ticket, when it was last known so."""
+
+    began: float
+    ticket: int
+    confirmed: float
+
+
+class Knowledge:
+    """The one tree, the age of the snapshot and of single paths, and the write counter.
+
+    `remember` is how long, in seconds, the age of a single path is kept; `clock` gives seconds.
+    """
+
+    def __init__(self, remember: float, clock: Callable[[], float]) -> None:
+        self.tree = Tree()
+        self.snapshots = 0
+        self.snapshot_began = NEVER
+        self.snapshot_ticket = 0
+        self.implicit_seen = False
+        self._stamps: TTLCache[str, Stamp] = TTLCache(_STAMPS, remember, timer=clock)
+        self._clock = clock
+        self._count = 0
+        self._airborne: set[int] = set()
+        self._changes: deque[tuple[int, Change]] = deque()
+        self._doubts: dict[str, int] = {}
+
+    # requests
+
+    def takeoff(self) -> int:
+        """A ticket for a request that starts now; `land` must follow."""
+        ticket = self._next()
+        self._airborne.add(ticket)
+        return ticket
+
+    def land(self, ticket: int) -> None:
+        """The request is over, however it ended; changes that only it needed are forgotten."""
+        self._airborne.discard(ticket)
+        oldest = min(self._airborne, default=None)
+        if oldest is None:
+            self._changes.clear()
+            return
+        while self._changes and self._changes[0][0] <= oldest:
+            self._changes.popleft()
+
+    def found(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
+        """Take in what a find said, unless something newer is known of this path or of these items."""
+        if self._overtaken(ticket, path, [item.id for item in items]):
+            return
+        new = [item for item in items if item.is_dir and self.tree.get(item.id) is None]
+        self.tree.settle(path, items)
+        self._record(Found(ticket, path, tuple(items)))
+        if new:
+            # Nothing is known of what is in a directory that was not there at the last listing.
+            self._doubt(path, ticket)
+        if any(item.is_dir for item in items) or not self.tree.inhabited(path):
+            self._stamps[path] = Stamp(began, ticket, self._clock())
+
+    def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
+        """Replace the tree by a newer one, with what changed since its listing began; returns the old one."""
+        doubts: set[str] = set()
+        for number, change in self._changes:
+            if number > ticket and (not isinstance(change, Found) or change.ticket > ticket):
+                doubts.update(change.replay(tree))
+        self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
+        for path in doubts:
+            self._doubt(path, self._next())
+        old, self.tree = self.tree, tree
+        self.snapshots += 1
+        self.snapshot_began, self.snapshot_ticket = began, ticket
+        self.implicit_seen = self.implicit_seen or tree.has_implicit()
+        return old
+
+    def mark(self) -> int:
+        """The number of the last change or request: whatever starts from now on has a greater ticket."""
+        return self._count
+
+    # our own changes
+
+    def publish(self, item: Item) -> None:
+        """Our own change: `item` now is at its path, with everything that was below it."""
+        known = self.tree.get(item.id)
+        old = known.path if known is not None and known.path != item.path else None
+        carried = frozenset(_ids(self.tree.below(old))) if old is not None and item.is_dir else frozenset()
+        beside = frozenset(_ids(self.tree.candidates(item.path)))
+        self.tree.arrive(item)
+        self._record(Arrived(item, old, carried, beside))
+        stamp = self._stamps.get(item.path, Stamp(NEVER, 0, NEVER))
+        self._stamps[item.path] = stamp._replace(confirmed=self._clock())
+
+    def forget(self, item: Item) -> None:
+        """Our own delete, or a 404: the item is gone, a directory with everything below it."""
+        known = self.tree.get(item.id) or item
+        path = known.path
+        self.tree.drop(known.id)
+        beside = self.tree.candidates(path)
+        below: list[Item] = []
+        if known.is_dir and any(other.is_dir for other in beside):
+            # Two directories share what lies below: only the server knows what went with this one.
+            self._doubt(path, self._next())
+        elif known.is_dir:
+            below = self.tree.below(path)
+            for other in below:
+                self.tree.drop(other.id)
+        self._record(Gone(known.id, path, frozenset(_ids(below)), frozenset(_ids(beside)), known.is_dir))
+
+    def touch(self, path: str) -> None:
+        """Trust nothing that was learned of `path`, or of what is below it, before now."""
+        self._doubt(path, self._next())
+
+    # how old it is
+
+    @property
+    def listed_once(self) -> bool:
+        """True once there has been a snapshot."""
+        return self.snapshots > 0
+
+    def fresh(self, path: str, not_before: float) -> bool:
+        """True if what the tree says of `path` was asked for at `not_before` or later, and is in no doubt."""
+        needed = self.needed(path) if self._doubts else 0
+        if self.snapshot_began >= not_before and self.snapshot_ticket >= needed:
+            return True
+        return self._stamped(path, not_before, needed) or self._orphaned(path, not_before)
+
+    def complete(self, directory: str, not_before: float) -> bool:
+        """True if the children known of a directory are those of a listing that began at `not_before` or
+        later.
+        """
+        return self.snapshot_began >= not_before and self.snapshot_ticket >= self.needed(directory)
+
+    def doubtful(self, path: str) -> bool:
+        """True if nothing that is known of `path` can be trusted, however young it is."""
+        needed = self.needed(path)
+        stamp = self._stamps.get(path)
+        return self.snapshot_ticket < needed and (stamp is None or stamp.ticket < needed)
+
+    def doubtful_children(self, directory: str) -> list[str]:
+        """The paths in a directory that are in doubt while the directory itself is not."""
+        return [
+            path for path in self._doubts if path and names.parent(path) == directory and self.doubtful(path)
+        ]
+
+    def needed(self, path: str) -> int:
+        """The ticket that an answer about `path` must have at least."""
+        return max((self._doubts.get(at, 0) for at in _lineage(path)), default=0) if self._doubts else 0
+
+    def confirmed(self, path: str) -> float:
+        """When `path` was last known to be as it is, in seconds of the clock; minus infinity if never."""
+        stamp = self._stamps.get(path)
+        times = (self.snapshot_began, stamp.confirmed if stamp is not None else NEVER)
+        return max((time for time in times if not math.isnan(time)), default=-math.inf)
+
+    def _stamped(self, path: str, not_before: float, needed: int) -> bool:
+        stamp = self._stamps.get(path)
+        return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
+
+    def _orphaned(self, path: str, not_before: float) -> bool:
+        """True if a directory above is freshly known not to exist: then nothing is here either."""
+        directory = names.parent(path)
+        while directory and self.tree.at(directory) is None:
+            if self._stamped(directory, not_before, self.needed(path)):
+                return True
+            directory = names.parent(directory)
+        return False
+
+    def _overtaken(self, ticket: int, path: str, ids: Collection[str]) -> bool:
+        if self.snapshot_ticket > ticket:
+            return True
+        for number, change in reversed(self._changes):
+            if number <= ticket:
+                return False
+            if isinstance(change, Found):
+                if change.path == path and change.ticket > ticket:
+                    return True
+            elif change.concerns(path, ids):
+                return True
+        return False
+
+    def _record(self, change: Change) -> None:
+        number = self._next()
+        if self._airborne:
+            self._changes.append((number, change))
+
+    def _doubt(self, path: str, number: int) -> None:
+        self._doubts[path] = max(number, self._doubts.get(path, 0))
+        if len(self._doubts) > _DOUBTS:
+            self._doubts = {"": self._next()}
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+
+def _lineage(path: str) -> Iterator[str]:
+    """`path`, the directories above it, and the root."""
+    while path:
+        yield path
+        path = names.parent(path)
+    yield ""
+
+
+def _ids(items: Collection[Item]) -> list[str]:
+    return [item.id for item in items]

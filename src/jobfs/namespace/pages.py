@@ -1,0 +1,164 @@
+"""One pass over the item list by parallel, overlapping pages, and whether it held still meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from itertools import pairwise
+
+from jobfs.api import Page
+from jobfs.nodes import Item
+
+#: Most items that the API gives in a page.
+TAKE = 100
+#: After so many pages without anything new the list is over, whatever total it promises.
+_BARREN = 16
+
+ReadPage = Callable[[int, int], Page]
+
+
+class Pass:
+    """What one reading of all pages showed: `items` by id, the server's `total`, and the `flaw`, if any."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Item] = {}
+        self.unknown: set[str] = set()
+        self.total = 0
+        self.pages = 0
+        self.flaw: str | None = None
+
+    @property
+    def count(self) -> int:
+        """How many items of the server's count were seen, those of unknown types included."""
+        return len(self.items) + len(self.unknown)
+
+    def same(self, other: Pass) -> bool:
+        """True if both passes saw the same items: then it is not the list that moved."""
+        return (
+            self.total == other.total
+            and self.unknown == other.unknown
+            and self.items.keys() == other.items.keys()
+        )
+
+
+def read_pass(read_page: ReadPage, executor: Executor, workers: int) -> Pass:
+    """Read every page once; raises what `read_page` raises.
+
+    The first page tells the total and how many items the server really gives in a page. The others follow
+    in parallel, each overlapping the one before by one item: a shared item that differs shows that the list
+    moved.
+    """
+    first = read_page(TAKE, 0)
+    reader = _Reader(read_page, first)
+    if reader.more():
+        others = [executor.submit(reader.run) for _ in range(min(workers, reader.promised()) - 1)]
+        try:
+            reader.run()
+        finally:
+            for other in others:
+                if not other.cancel():
+                    other.exception()
+    return reader.result()
+
+
+class _Reader:
+    """The pages of one pass, handed out to the threads that read them."""
+
+    def __init__(self, read_page: ReadPage, first: Page) -> None:
+        self._read_page = read_page
+        self._lock = threading.Lock()
+        self._pages: dict[int, Page] = {}
+        self._seen: set[str] = set()
+        self._size = _raw(first)
+        self._step = max(1, self._size - 1)
+        self._end = first.total
+        self._next = 1
+        self._barren = 0
+        self._failed: BaseException | None = None
+        self._keep(0, first)
+        full = self._size >= TAKE or self._size == first.take
+        if not self._size or (self._size >= first.total and not full):
+            self._end = -1
+
+    def more(self) -> bool:
+        """True if the next page may hold anything: a full one at the very end of the list may go on."""
+        covered = (self._next - 1) * self._step + self._size
+        return self._failed is None and self._barren < _BARREN and covered <= self._end
+
+    def promised(self) -> int:
+        """How many pages are still to come as far as is known now."""
+        return max(1, (self._end - self._size) // self._step + 1)
+
+    def run(self) -> None:
+        """Read pages until none is left; raises what reading any page raised."""
+        while (number := self._take()) is not None:
+            try:
+                page = self._read_page(self._size, number * self._step)
+            except BaseException as exc:
+                with self._lock:
+                    self._failed = self._failed or exc
+                raise
+            with self._lock:
+                self._keep(number, page)
+        if self._failed is not None:
+            raise self._failed
+
+    def result(self) -> Pass:
+        """All pages together, judged."""
+        found = Pass()
+        numbers = sorted(self._pages)
+        for number in numbers:
+            page = self._pages[number]
+            for item in page.items:
+                known = found.items.get(item.id)
+                if known is None or item.updated_ns >= known.updated_ns:
+                    found.items[item.id] = item
+            found.unknown.update(page.unknown)
+        found.pages = len(numbers)
+        found.total = self._pages[numbers[-1]].total
+        found.flaw = self._flaw(found, numbers)
+        return found
+
+    def _take(self) -> int | None:
+        with self._lock:
+            if not self.more():
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def _keep(self, number: int, page: Page) -> None:
+        self._pages[number] = page
+        before = len(self._seen)
+        self._seen.update(item.id for item in page.items)
+        self._seen.update(page.unknown)
+        if len(self._seen) == before:
+            self._barren += 1
+            return
+        self._barren = 0
+        self._end = max(self._end, page.total)
+        if _raw(page) >= self._size:
+            self._end = max(self._end, number * self._step + _raw(page))
+
+    def _flaw(self, found: Pass, numbers: list[int]) -> str | None:
+        pages = [self._pages[number] for number in numbers]
+        if any(page.total != pages[0].total for page in pages):
+            return "its total changed"
+        if self._size > 1 and any(not _overlap(*pair) for pair in pairwise(pages)):
+            return "its order changed"
+        if found.count != found.total:
+            return f"it showed {found.count} items of {found.total}"
+        return None
+
+
+def _raw(page: Page) -> int:
+    """How many items the server put into a page, those of unknown types included."""
+    return len(page.items) + len(page.unknown)
+
+
+def _overlap(page: Page, following: Page) -> bool:
+    """True if the last item of a page is the first of the next, as far as their order is known."""
+    if not page.unknown and not following.unknown:
+        return bool(page.items and following.items) and page.items[-1].id == following.items[0].id
+    ids = {*page.unknown, *(item.id for item in page.items)}
+    return not ids.isdisjoint((*following.unknown, *(item.id for item in following.items)))

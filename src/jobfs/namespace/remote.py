@@ -1,0 +1,393 @@
+"""Namespace: the server's side of the tree, asked as seldom as the TTL allows (semantics.md section 1).
+
+Lock order: the callers' inode locks, then the table lock of this module. The table lock guards everything
+that is known and everything that is in the air; it is never held while a request is made or waited for. The
+lock of a pass over the pages (pages.py) is a leaf, and is never taken with the table lock held.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+
+from jobfs.errors import (
+    ApiError,
+    ContractError,
+    FsError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from jobfs.namespace.cost import Cost
+from jobfs.namespace.flights import Breaker, Flight
+from jobfs.namespace.knowledge import Knowledge
+from jobfs.namespace.listing import Lister, Server
+from jobfs.namespace.overlay import never_shown
+from jobfs.namespace.saving import missed_names
+from jobfs.namespace.status import NamespaceStatus
+from jobfs.namespace.tree import ROOT, Tree
+from jobfs.nodes import Item
+
+log = logging.getLogger("jobfs.namespace")
+
+#: Errors that say nothing about a name: the server was not reached, or does not talk to us as it should.
+_COULD_NOT_ASK = (UnavailableError, UnauthorizedError, NotFoundError, ContractError)
+#: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
+_ROUNDS = 6
+#: So many children in doubt are asked for singly; for more of them a listing is read.
+_FEW = 8
+#: Shortest time in seconds that the age of a single path is remembered.
+_REMEMBER = 60.0
+
+
+class _Plan(Enum):
+    FIND = auto()
+    LIST = auto()
+    SERVE = auto()
+
+
+class Namespace:
+    """The workspace's tree as the server has it, with our own changes as soon as they are answered.
+
+    `ttl`, `kernel_timeout`, `stale_if_error` and `moment` are seconds. An answer is at most `ttl` less
+    `kernel_timeout` old, counted from the start of its request. `moment` is how long a name that was there
+    and is missed now may be in the middle of another mount's save (save-protocol.md); `pause` waits that
+    long.
+
+    Errors: where the server can't be asked, what was confirmed within `stale_if_error` is served, and
+    anything else raises ApiError. With an explicit `max_age` nothing stale is ever served.
+    """
+
+    def __init__(
+        self,
+        client: Server,
+        *,
+        ttl: float,
+        kernel_timeout: float,
+        stale_if_error: float,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+        moment: float = 0.15,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._pause = pause
+        self._moment = moment
+        self._stale_if_error = stale_if_error
+        self._lister = Lister(client)
+        self._lock = threading.Lock()
+        self._known = Knowledge(max(ttl, stale_if_error, _REMEMBER), clock)
+        self._cost = Cost(ttl, kernel_timeout)
+        self._breaker = Breaker()
+        self._finds: dict[str, Flight] = {}
+        self._listing: Flight | None = None
+        self._closed = False
+
+    # looking
+
+    def lookup(self, path: str, max_age: float | None = None) -> Item | None:
+        """What is shown at exactly `path`, None only if the server said so; raises ApiError (section 1,
+        Lookups).
+
+        With `max_age`, only an answer whose request began at most so many seconds ago.
+        """
+        if not path:
+            return ROOT
+        not_before = self._clock() - (self._cost.bound if max_age is None else max_age)
+        try:
+            for _ in range(_ROUNDS):
+                with self._lock:
+                    if self._known.fresh(path, not_before) or never_shown(path):
+                        return self._known.tree.at(path)
+                    flight, fly = self._board(path, not_before, relaxed=max_age is None)
+                    if flight is None:
+                        return self._known.tree.at(path)
+                self._ride(flight, fly)
+        except _COULD_NOT_ASK as exc:
+            if max_age is not None:
+                raise
+            return self._stale_item(path, exc)
+        return self.peek(path)
+
+    def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
+        """What is shown in a directory, by name, from one snapshot of the whole tree (section 1, Lookups).
+
+        The snapshot is at most the effective TTL old, or `max_age` seconds. Raises FsError (ENOENT,
+        ENOTDIR), ApiError.
+        """
+        try:
+            for child in self._complete(path, max_age):
+                self.lookup(child, max_age)
+        except _COULD_NOT_ASK as exc:
+            if max_age is not None:
+                raise
+            return self._stale_children(path, exc)
+        with self._lock:
+            item = self._known.tree.at(path)
+            if item is None:
+                raise FsError(errno.ENOENT)
+            if not item.is_dir:
+                raise FsError(errno.ENOTDIR)
+            return self._known.tree.children(path)
+
+    def peek(self, path: str) -> Item | None:
+        """What was last shown at `path`, however long ago; no request."""
+        with self._lock:
+            return self._known.tree.at(path)
+
+    def subtree(self, path: str) -> list[Item]:
+        """Every known item at or below `path`, shadowed and hidden ones too, no implicit directories; no
+        request.
+        """
+        with self._lock:
+            tree = self._known.tree
+            return [*tree.candidates(path), *tree.below(path)]
+
+    def hidden(self) -> list[Item]:
+        """Every known item with a hidden name, or below one, of this mount and of others; no request."""
+        with self._lock:
+            return self._known.tree.hidden()
+
+    def refresh(self) -> None:
+        """Read a new snapshot now, at most one at a time; raises ApiError."""
+        with self._lock:
+            mark = self._known.mark()
+        while True:
+            with self._lock:
+                if self._known.snapshot_ticket > mark:
+                    return
+                flight, fly = self._board_listing(force=True)
+            try:
+                self._ride(flight, fly)
+            except ApiError:
+                if flight.ticket > mark:
+                    raise
+
+    # our own changes
+
+    def publish(self, item: Item) -> None:
+        """The answer to our own create or update: the item now is at its path, with everything that was
+        below it.
+        """
+        with self._lock:
+            self._known.publish(item)
+
+    def forget(self, item: Item) -> None:
+        """Our own delete, or a 404: the item is gone with everything below it; what it shadowed shows
+        again.
+        """
+        with self._lock:
+            self._known.forget(item)
+
+    def touch(self, path: str) -> None:
+        """Trust nothing known of `path`, or of what is below it: the next lookup asks."""
+        with self._lock:
+            self._known.touch(path)
+
+    # itself
+
+    @property
+    def snapshot_number(self) -> int:
+        """How many snapshots have been read so far."""
+        return self._known.snapshots
+
+    def status(self) -> NamespaceStatus:
+        """What is known now; no request."""
+        with self._lock:
+            tree, cost, error = self._known.tree, self._cost, self._breaker.error
+            return NamespaceStatus(
+                items=len(tree),
+                size=sum(item.size or 0 for item in tree.items()),
+                snapshot_age=self._clock() - self._known.snapshot_began if self._known.listed_once else None,
+                effective_ttl=cost.effective_ttl,
+                listing_seconds=cost.listing_seconds,
+                listing_pages=cost.pages,
+                shadowed=tree.shadowed(),
+                hostile=tree.refused(),
+                hidden=tree.hidden(),
+                stale=error is not None and self._known.listed_once,
+                error=None if error is None else str(error),
+            )
+
+    def close(self) -> None:
+        """Ask nobody any more; a listing under way is waited for."""
+        with self._lock:
+            self._closed = True
+        self._lister.close()
+
+    # what to ask (under the table lock)
+
+    def _board(self, path: str, not_before: float, *, relaxed: bool) -> tuple[Flight | None, bool]:
+        """The request that will tell about `path`, and whether the caller has to make it; None: serve what
+        is known.
+        """
+        plan = self._plan(path, relaxed=relaxed)
+        if plan is _Plan.LIST:
+            return self._board_listing()
+        if plan is _Plan.SERVE:
+            return None, False
+        flight = self._finds.get(path)
+        if flight and flight.began >= not_before and flight.ticket >= self._known.needed(path):
+            return flight, False
+        self._check()
+        flight = self._finds[path] = Flight(path, self._clock(), self._known.takeoff())
+        self._cost.asked(flight.began)
+        return flight, True
+
+    def _board_listing(self, *, force: bool = False) -> tuple[Flight, bool]:
+        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second
+        one.
+        """
+        if self._listing is not None:
+            return self._listing, False
+        self._check(force=force)
+        self._listing = Flight(None, self._clock(), self._known.takeoff())
+        return self._listing, True
+
+    def _check(self, *, force: bool = False) -> None:
+        if self._closed:
+            raise UnavailableError("this mount is being taken down", errno=errno.EIO)
+        if not force:
+            self._breaker.check(self._clock())
+
+    def _plan(self, path: str, *, relaxed: bool) -> _Plan:
+        """Decide by cost how to learn about a path that is not fresh (section 1, Cost control).
+
+        The very first answer is a listing: it costs one round trip more than a find, fills everything, and
+        only it sees implicit directories and what is being saved. `relaxed`: what is within the effective
+        TTL will do.
+        """
+        known, cost, now = self._known, self._cost, self._clock()
+        if not known.listed_once:
+            return _Plan.LIST
+        age = now - known.snapshot_began
+        affordable = age > cost.effective_ttl
+        servable = relaxed and not affordable and not known.doubtful(path)
+        shown = known.tree.at(path)
+        if shown is not None and shown.implicit:
+            return _Plan.SERVE if servable else _Plan.LIST
+        if cost.storm(now):
+            if affordable:
+                return _Plan.LIST
+            return _Plan.SERVE if servable else _Plan.FIND
+        if shown is None and relaxed and cost.suspicious(age, known.implicit_seen):
+            return _Plan.LIST
+        return _Plan.FIND
+
+    # asking (without the table lock)
+
+    def _complete(self, path: str, max_age: float | None) -> list[str]:
+        """Have a snapshot that is young enough for a directory; returns the children that are in doubt."""
+        with self._lock:
+            not_before = self._clock() - (self._cost.effective_ttl if max_age is None else max_age)
+        for _ in range(_ROUNDS):
+            with self._lock:
+                if self._known.complete(path, not_before):
+                    doubtful = self._known.doubtful_children(path)
+                    if len(doubtful) <= _FEW:
+                        return doubtful
+                flight, fly = self._board_listing()
+            self._ride(flight, fly)
+        return []
+
+    def _ride(self, flight: Flight, fly: bool) -> None:
+        """Make the request, or wait for the one who makes it; raises its error."""
+        if not fly:
+            flight.wait()
+            return
+        error: ApiError | None = UnavailableError("the request was broken off")
+        try:
+            if flight.path is None:
+                self._list(flight)
+            else:
+                self._find(flight, flight.path)
+            error = None
+        except NotFoundError as exc:
+            # Not the name is missing but the job: that must never look like "no such file".
+            error = UnavailableError(str(exc), endpoint=exc.endpoint, status=exc.status)
+        except ApiError as exc:
+            error = exc
+        finally:
+            self._land(flight, error)
+            flight.land(error)
+        if error is not None:
+            raise error
+
+    def _land(self, flight: Flight, error: ApiError | None) -> None:
+        with self._lock:
+            if flight.path is None:
+                self._listing = None
+            elif self._finds.get(flight.path) is flight:
+                del self._finds[flight.path]
+            self._known.land(flight.ticket)
+            if error is None:
+                self._breaker.succeeded(self._clock())
+            elif isinstance(error, _COULD_NOT_ASK):
+                if self._breaker.error is None:
+                    log.warning("the server can't be asked (%s): known names are served as they were", error)
+                self._breaker.failed(error, flight.began, self._clock())
+
+    def _find(self, flight: Flight, path: str) -> None:
+        items = self._client.find(path)
+        if not items and self._shown_before(path):
+            self._pause(self._moment)
+            with self._lock:
+                earlier, flight.ticket = flight.ticket, self._known.takeoff()
+                flight.began = self._clock()
+                self._known.land(earlier)
+            items = self._client.find(path)
+        with self._lock:
+            self._known.found(flight.ticket, flight.began, path, items)
+
+    def _shown_before(self, path: str) -> bool:
+        with self._lock:
+            tree = self._known.tree
+            return bool(tree.candidates(path)) and not tree.inhabited(path)
+
+    def _list(self, flight: Flight) -> None:
+        listing = self._lister.read(self._ids)
+        seconds = self._clock() - flight.began
+        tree = Tree.of(listing.items, like=self._known.tree)
+        with self._lock:
+            missed = missed_names(self._known.tree, tree)
+        if missed:
+            self._pause(self._moment)
+            for path, items in self._lister.find_each(missed):
+                tree.settle(path, items)
+        with self._lock:
+            old = self._known.listed(flight.ticket, flight.began, tree)
+            self._cost.listed(seconds, listing.pages)
+        # A big tree takes a while to be freed: not while others wait for the lock.
+        del old
+
+    def _ids(self) -> list[str]:
+        with self._lock:
+            return self._known.tree.ids()
+
+    # when nobody answers
+
+    def _stale_item(self, path: str, error: ApiError) -> Item | None:
+        with self._lock:
+            item = self._known.tree.at(path)
+            if item is not None and self._clock() - self._known.confirmed(path) <= self._stale_if_error:
+                return item
+        raise error
+
+    def _stale_children(self, path: str, error: ApiError) -> dict[str, Item]:
+        with self._lock:
+            known = self._known
+            shown = known.tree.at(path)
+            if (
+                shown is not None
+                and shown.is_dir
+                and self._clock() - known.snapshot_began <= self._stale_if_error
+            ):
+                entries = known.tree.children(path)
+                # Of a directory that came after the last listing nothing is known: it must not look empty.
+                if entries or known.snapshot_ticket >= known.needed(path):
+                    return entries
+        raise error

@@ -1,0 +1,241 @@
+"""The tree: every item of the workspace by path, as a pure structure without I/O, clock or lock
+(semantics.md section 1).
+
+Items live in one of three places: at a path where they can be shown; hidden (a name of the save protocol,
+or below one); refused (a path that is never shown). A directory exists as long as an item stands for it or
+anything lies below it, hidden items included, so that a save does not make its implicit directory vanish
+for a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from jobfs import names
+from jobfs.namespace.overlay import rank, refusal, veil
+from jobfs.nodes import Item, Lifecycle, implicit_directory
+
+ROOT = implicit_directory("")
+
+
+class Tree:
+    """All items by id and by path; no method asks anybody anything. Not safe for threads by itself."""
+
+    # A set of children holds whole paths, the very strings the items hold: a set of names would cost a
+    # string each.
+    __slots__ = ("_best", "_by_id", "_children", "_hidden", "_refused", "_rest", "_veiled")
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Item] = {}
+        self._best: dict[str, Item] = {}
+        self._rest: dict[str, tuple[Item, ...]] = {}
+        self._children: dict[str, set[str]] = {}
+        self._hidden: dict[str, str] = {}
+        self._veiled: dict[str, set[str]] = {}
+        self._refused: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, items: Iterable[Item], like: Tree | None = None) -> Tree:
+        """A tree of these items; what is equal in `like` is shared with it, which keeps a refresh small."""
+        tree = cls()
+        before: dict[str, Item] = {} if like is None else like._by_id
+        for item in items:
+            known = before.get(item.id)
+            tree.put(known if known is not None and known == item else item)
+        return tree
+
+    # what is there
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, item_id: str) -> Item | None:
+        """The item with this id, shown or not."""
+        return self._by_id.get(item_id)
+
+    def ids(self) -> list[str]:
+        """The ids of all items."""
+        return list(self._by_id)
+
+    def items(self) -> list[Item]:
+        """All items, shown or not."""
+        return list(self._by_id.values())
+
+    def at(self, path: str) -> Item | None:
+        """What is shown at `path`: an item, an implicit directory, or None (section 1, Overlay)."""
+        if path in self._children or not path:
+            return self._directory(path)
+        best = self._best.get(path)
+        if best is None and path in self._veiled:
+            return implicit_directory(path)
+        return best
+
+    def candidates(self, path: str) -> tuple[Item, ...]:
+        """Every item at exactly `path` that could be shown there, by rank, the first best."""
+        best = self._best.get(path)
+        return () if best is None else (best, *self._rest.get(path, ()))
+
+    def inhabited(self, path: str) -> bool:
+        """True if anything is known to lie below `path`, hidden items included."""
+        return path in self._children or path in self._veiled
+
+    def children(self, path: str) -> dict[str, Item]:
+        """What is shown in the directory `path`, by name."""
+        start = len(path) + 1 if path else 0
+        shown = ((child[start:], self.at(child)) for child in self._children.get(path, ()))
+        return {name: item for name, item in shown if item is not None}
+
+    def below(self, path: str) -> list[Item]:
+        """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
+        found = list(self._walk(path))
+        apart = [*self._refused]
+        if path and veil(path) is not None:
+            apart += self._hidden
+        found += [item for item in map(self._by_id.__getitem__, apart) if names.under(item.path, path)]
+        return found
+
+    def hidden(self) -> list[Item]:
+        """Items with hidden names, and what lies below such."""
+        return [self._by_id[item_id] for item_id in self._hidden]
+
+    def refused(self) -> list[tuple[str, str]]:
+        """Path and reason of every item whose path is never shown."""
+        return [(self._by_id[item_id].path, reason) for item_id, reason in self._refused.items()]
+
+    def shadowed(self) -> list[tuple[str, str, str]]:
+        """Path, id and reason of every item that another one at its path keeps from being shown."""
+        found = []
+        files = {path for path in self._children if path in self._best and not self._best[path].is_dir}
+        for path in sorted(files.union(self._rest)):
+            shown = self.at(path)
+            found += [
+                (path, item.id, _reason(item, shown))
+                for item in self.candidates(path)
+                if shown is not None and item is not shown
+            ]
+        return found
+
+    def has_implicit(self) -> bool:
+        """True if some directory has no item that stands for it."""
+        inhabited = (path for path in (*self._children, *self._veiled) if path)
+        return any(self._directory(path).implicit for path in inhabited)
+
+    # changes
+
+    def put(self, item: Item) -> None:
+        """Have `item` at its path and nowhere else; what lies below it stays where it is."""
+        if not item.id:
+            return
+        if item.id in self._by_id:
+            self.drop(item.id)
+        self._by_id[item.id] = item
+        path = item.path
+        reason = refusal(path)
+        if reason is not None:
+            self._refused[item.id] = reason
+            return
+        base = veil(path)
+        if base is not None:
+            self._hidden[item.id] = base
+            self._veiled.setdefault(base, set()).add(item.id)
+            self._link(base)
+            return
+        best = self._best.get(path)
+        if best is None:
+            self._best[path] = item
+            self._link(path)
+        else:
+            self._set_candidates(path, [*self.candidates(path), item])
+
+    def drop(self, item_id: str) -> Item | None:
+        """Take an item out; what it shadowed is shown again, what lies below it stays."""
+        item = self._by_id.pop(item_id, None)
+        if item is None or self._refused.pop(item_id, None) is not None:
+            return item
+        base = self._hidden.pop(item_id, None)
+        if base is not None:
+            veiled = self._veiled[base]
+            veiled.discard(item_id)
+            if not veiled:
+                del self._veiled[base]
+                self._unlink(base)
+            return item
+        left = [other for other in self.candidates(item.path) if other.id != item_id]
+        self._set_candidates(item.path, left)
+        return item
+
+    def arrive(self, item: Item) -> None:
+        """`item` now is at its path: a directory known elsewhere brings along what lies below it."""
+        known = self._by_id.get(item.id)
+        self.put(item)
+        if known is not None and item.is_dir and known.path != item.path:
+            for other in self.below(known.path):
+                self.put(replace(other, path=names.moved(other.path, known.path, item.path)))
+
+    def settle(self, path: str, items: Iterable[Item]) -> None:
+        """Exactly `items` are at `path`."""
+        there = list(items)
+        kept = {item.id for item in there}
+        for item in self.candidates(path):
+            if item.id not in kept:
+                self.drop(item.id)
+        for item in there:
+            self.arrive(item)
+
+    def _directory(self, path: str) -> Item:
+        for item in self.candidates(path):
+            if item.is_dir:
+                return item
+        return implicit_directory(path) if path else ROOT
+
+    def _walk(self, path: str) -> Iterator[Item]:
+        pending = [path]
+        while pending:
+            directory = pending.pop()
+            for item_id in self._veiled.get(directory, ()):
+                yield self._by_id[item_id]
+            for child in self._children.get(directory, ()):
+                yield from self.candidates(child)
+                pending.append(child)
+
+    def _set_candidates(self, path: str, items: list[Item]) -> None:
+        items.sort(key=rank, reverse=True)
+        self._rest.pop(path, None)
+        if items:
+            self._best[path] = items[0]
+        else:
+            del self._best[path]
+            self._unlink(path)
+        if len(items) > 1:
+            self._rest[path] = tuple(items[1:])
+
+    def _link(self, path: str) -> None:
+        while path:
+            directory = names.parent(path)
+            siblings = self._children.get(directory)
+            if siblings is not None:
+                siblings.add(path)
+                return
+            self._children[directory] = {path}
+            path = directory
+
+    def _unlink(self, path: str) -> None:
+        while path and path not in self._best and path not in self._children and path not in self._veiled:
+            directory = names.parent(path)
+            siblings = self._children.get(directory)
+            if siblings is None:
+                return
+            siblings.discard(path)
+            if siblings:
+                return
+            del self._children[directory]
+            path = directory
+
+
+def _reason(item: Item, shown: Item) -> str:
+    if shown.is_dir and not item.is_dir:
+        return "a directory is shown at this path"
+    if shown.lifecycle is Lifecycle.EXPERT_JOB and item.lifecycle is Lifecycle.APPLICATION:
+        return "an item of the job is shown at this path"
+    return "a newer item is shown at this path"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from jobfs.api.health import Health
 from jobfs.api.key import KeySource
 from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
 from jobfs.api.wire import Send, Wire
-from jobfs.errors import BadRequestError
+from jobfs.errors import BadRequestError, InvalidPathError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 _Parsed = TypeVar("_Parsed")
@@ -51,7 +52,7 @@ class Client:
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
         self._forms = Forms(create_encoding)
-        self._slash = ""
+        self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
 
     @property
     def health(self) -> Health:
@@ -82,13 +83,12 @@ class Client:
         """Every item at exactly `path`, which may be more than one (GET items/find)."""
         if not path:
             return []
-        argument = quote(self._wire_path(path), safe="", errors="replace")
-        call = Call("find item", "GET", f"{self._root}items/find?path={argument}", path)
-        body = self._wire.request(call, timeout=timeout).content
-        items, wire = self._parse(call, lambda: parse_items(body))
-        if wire:
-            self._learn(wire[0])
-        return [item for item in items if item.path == path]
+        asked = self._slash or ""
+        items = self._find(asked, path, timeout)
+        if not items and self._slash != asked:
+            # No item had shown this server's style yet, and "not there" must not be a matter of style.
+            items = self._find("/", path, timeout)
+        return items
 
     def get(self, item_id: str, *, timeout: float | None = None) -> Item:
         """The item with this id (GET items/{id}); raises NotFoundError."""
@@ -115,18 +115,17 @@ class Client:
         lifecycle: Lifecycle | None = None,
     ) -> Item:
         """Change what is given and leave the rest (POST items/{id}); a new path moves what lies under it."""
-        fields: dict[str, str] = {}
-        if lifecycle is not None:
-            fields["lifecycle"] = lifecycle
-        if permission is not None:
-            fields["permission"] = permission
-        if path is not None:
-            fields["path"] = self._wire_path(path)
+        given = {"lifecycle": lifecycle, "permission": permission, "path": path}
+        fields = {name: str(value) for name, value in given.items() if value is not None}
         subject = item_id if path is None else f"{item_id} to {path}"
         call = Call("update item", "POST", self._item_target(item_id), subject, changing=True)
         if not fields:
             raise BadRequestError(f"{call}: at least one field is required", endpoint=call.endpoint)
-        return self._item(call, Send(json_body(fields)))
+        if path is None:
+            return self._item(call, Send(json_body(fields)))
+        return self._styled(
+            path, lambda styled: self._item(call, Send(json_body({**fields, "path": styled})))
+        )
 
     def delete(self, item_id: str) -> None:
         """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored."""
@@ -166,12 +165,20 @@ class Client:
 
     def _create(self, kind: Kind, path: str, permission: Permission, file: tuple[Path, int] | None) -> Item:
         call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
-        wire_path = self._wire_path(path)
 
-        def attempt(form: Form) -> Item:
-            return self._item(call, Send(form.body(kind, wire_path, permission, file)))
+        def attempt(styled: str, form: Form) -> Item:
+            return self._item(call, Send(form.body(kind, styled, permission, file)))
 
-        return self._forms.create(kind, attempt)
+        return self._styled(path, lambda styled: self._forms.create(kind, partial(attempt, styled)))
+
+    def _find(self, slash: str, path: str, timeout: float | None) -> list[Item]:
+        argument = quote(slash + path, safe="", errors="replace")
+        call = Call("find item", "GET", f"{self._root}items/find?path={argument}", path)
+        body = self._wire.request(call, timeout=timeout).content
+        items, wire = self._parse(call, lambda: parse_items(body))
+        if wire:
+            self._learn(wire[0])
+        return [item for item in items if item.path == path]
 
     def _item(self, call: Call, send: Send, timeout: float | None = None) -> Item:
         body = self._wire.request(call, send, timeout).content
@@ -193,8 +200,15 @@ class Client:
         if name in KINDS:
             self._forms.saw_type(name)
 
-    def _wire_path(self, path: str) -> str:
-        return self._slash + path
+    def _styled(self, path: str, send: Callable[[str], Item]) -> Item:
+        """Send a path in the style of the server's own items; before one was seen, both styles in turn."""
+        slash = self._slash
+        try:
+            return send((slash or "") + path)
+        except InvalidPathError:
+            if slash is not None:
+                raise
+        return send("/" + path)
 
     def _item_target(self, item_id: str) -> str:
         return f"{self._root}items/{check_item_id(item_id)}"

@@ -1,0 +1,70 @@
+"""The house: who may import whom, and how large a module may grow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+_PACKAGE = _ROOT / "src" / "jobfs"
+_LONGEST = 450
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module by its name below `jobfs`, with its file."""
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        yield ".".join(path.relative_to(_PACKAGE).with_suffix("").parts), path
+
+
+def imported_libraries(path: Path) -> set[str]:
+    """The first component of everything that a file imports, wherever in the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def test_imports_go_downward_only() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    run = subprocess.run([linter, "--no-cache"], cwd=_ROOT, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize(
+    ("library", "homes"),
+    [
+        ("httpx", ("api",)),
+        ("fuse", ("driver", "fuseloop", "mount")),
+        ("sqlite3", ("writeback", "emulator.store")),
+        ("starlette", ("emulator",)),
+        ("uvicorn", ("emulator",)),
+        ("click", ("cli", "__main__")),
+        ("rich", ("cli",)),
+        ("pydantic_settings", ("settings",)),
+    ],
+)
+def test_a_library_is_imported_only_in_its_place(library: str, homes: tuple[str, ...]) -> None:
+    users = [name for name, path in modules() if library in imported_libraries(path)]
+    assert users, f"nothing imports {library}: take it out of this list and of pyproject.toml"
+    assert [name for name in users if not any(name == h or name.startswith(h + ".") for h in homes)] == []
+
+
+def test_no_module_is_longer_than_two_ideas() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in modules()}
+    assert {name: length for name, length in lengths.items() if length > _LONGEST} == {}
+
+
+def test_the_package_imports_without_libfuse() -> None:
+    """Help, the local server and the unit tests run on a machine without it."""
+    names = "jobfs.__main__, jobfs.cli, jobfs.emulator, jobfs.settings"
+    code = f"import sys; sys.modules['fuse'] = None; import {names}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr

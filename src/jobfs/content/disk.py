@@ -1,0 +1,380 @@
+"""The files of the cache directory: names, least-recently-used order, and sharing with other processes.
+
+    <directory>/<2 hex>/<hash>      one whole content; the hash begins with the item's, so that an item's
+                                    versions are found without asking anybody
+    <directory>/tmp-<random>/       one process's unfinished files; the process holds a lock on the directory,
+                                    so that what a dead one left is told from what a living one works on
+    <directory>/boot                the boot of this machine in which files were last written
+
+A whole file is trusted by its length alone (semantics.md section 3). The index in memory serves only the
+bound on bytes: whether a version is there is asked of the disk, because other processes add and remove too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import logging
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jobfs.content.files import CacheFile, clone
+from jobfs.nodes import Version
+
+_log = logging.getLogger("jobfs.content")
+
+_NAME = re.compile(r"[0-9a-f]{48}")
+_ITEM_DIGITS = 16
+#: Seconds: how often the time of the last use is written to disk, at most.
+_USED_EVERY = 60.0
+#: Seconds after which the kernel has surely written a file out, so that a power cut can't have hurt it.
+_WRITTEN_OUT = 60.0
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def version_name(version: Version) -> str:
+    """The file name of a version: 16 hex digits for the item, 32 for the version."""
+    whole = hashlib.blake2b(repr(tuple(version)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return item_prefix(version.item_id) + whole
+
+
+def item_prefix(item_id: str) -> str:
+    """What the names of all versions of an item begin with."""
+    return hashlib.blake2b(
+        item_id.encode("utf-8", "surrogatepass"), digest_size=_ITEM_DIGITS // 2
+    ).hexdigest()
+
+
+class _Found(NamedTuple):
+    used: float
+    name: str
+    size: int
+    written: float
+
+
+class DiskCache:
+    """Whole contents on disk under `limit` bytes, and this process's unfinished ones. Thread-safe.
+
+    Its lock is a leaf and never held across I/O. Methods that write raise OSError; those that look do not.
+    """
+
+    def __init__(self, directory: Path, limit: int) -> None:
+        self.directory = directory
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._index: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        self._used = 0
+        self._added = 0  # bytes since the last look at what other processes did
+        self._scanned = threading.Event()
+        self._numbers = itertools.count()
+        self._own: Path | None = None
+        self._own_locks: list[CacheFile] = []
+        try:
+            self._own_directory()
+            self._remove_dead()
+            self._distrust_after_power_cut()
+        except OSError as error:
+            _log.warning("the content cache %s can't be used: %s", directory, error.strerror)
+
+    # -- looking ------------------------------------------------------------------------------------------
+
+    def has(self, name: str, size: int | None) -> bool:
+        """True if the whole content is there, of `size` bytes if that is known."""
+        found = self.size(name)
+        return found is not None and size in (None, found)
+
+    def size(self, name: str) -> int | None:
+        """The length of a whole content in bytes; None if it is not there."""
+        try:
+            return os.stat(self._path(name)).st_size
+        except OSError:
+            return None
+
+    def open(self, name: str, size: int | None) -> CacheFile | None:
+        """A whole content for reading, pinned against other processes; None if it is not there or damaged."""
+        path = self._path(name)
+        try:
+            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
+            stat = os.fstat(file.fd)
+        except OSError:
+            self._gone(name)
+            return None
+        if size is not None and stat.st_size != size:
+            _log.warning("a cached file has %d bytes instead of %d: downloading it again", stat.st_size, size)
+            self.remove(name)
+            return None
+        if not file.lock_shared():
+            return None
+        now = time.time()
+        if now - stat.st_atime > _USED_EVERY:
+            with contextlib.suppress(OSError):
+                os.utime(file.fd, ns=(int(now * 1e9), stat.st_mtime_ns))
+        self._note(name, stat.st_size)
+        return file
+
+    @property
+    def used(self) -> int:
+        """Bytes of all whole contents."""
+        if not self._scanned.is_set():
+            self.scan()
+        with self._lock:
+            return self._used
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def new_part(self) -> CacheFile:
+        """An empty unfinished file, for reading and writing, that only this process knows."""
+        for attempt in (1, 2):
+            path = self._own_directory() / f"{next(self._numbers)}.part"
+            try:
+                return CacheFile(
+                    os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+                )
+            except FileNotFoundError:
+                if attempt == 2:
+                    raise
+                self._own = None  # somebody cleared the cache: begin again
+        raise AssertionError
+
+    def copy_part(self, source: int, size: int) -> CacheFile:
+        """A new unfinished file with the `size` bytes of the file descriptor `source`."""
+        file = self.new_part()
+        try:
+            clone(source, file.fd, size)
+        except BaseException:
+            self.discard(file)
+            raise
+        return file
+
+    def link_part(self, source: Path, size: int) -> CacheFile:
+        """An unfinished file with the bytes of `source`, which is never written again: a link if possible."""
+        path = self._own_directory() / f"{next(self._numbers)}.part"
+        try:
+            os.link(source, path)
+            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+            os.fchmod(file.fd, 0o600)
+            return file
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        opened = CacheFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), source)
+        return self.copy_part(opened.fd, size)
+
+    def keep(self, file: CacheFile, name: str, size: int) -> CacheFile:
+        """Make a finished part the content called `name`, at once and atomically; the file to go on with."""
+        if not file.there():
+            file = self.copy_part(file.fd, size)
+        file.lock_shared()
+        path = self._path(name)
+        self._into_place(file.path, path)
+        file.path = path
+        self._note(name, size, new=True)
+        return file
+
+    def rename(self, old: str, new: str) -> bool:
+        """The same bytes under another name; False if they are not there any more."""
+        with self._lock:
+            size = self._index.get(old)
+        try:
+            self._into_place(self._path(old), self._path(new))
+        except OSError:
+            return False
+        self._gone(old)
+        self._note(new, size if size is not None else self.size(new) or 0)
+        return True
+
+    def discard(self, file: CacheFile) -> None:
+        """Remove an unfinished file."""
+        with contextlib.suppress(OSError):
+            os.unlink(file.path)
+
+    def remove(self, name: str) -> None:
+        """Remove a whole content."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path(name))
+        self._gone(name)
+
+    def versions(self, prefix: str) -> list[str]:
+        """The names of the whole contents of one item, found on disk."""
+        try:
+            names = os.listdir(self.directory / prefix[:2])
+        except OSError:
+            return []
+        return [name for name in names if name.startswith(prefix) and _NAME.fullmatch(name)]
+
+    def evict(self, room: int, pinned: Container[str]) -> int:
+        """Remove the least recently used until `room` more bytes fit under the limit; the bytes freed."""
+        if not self._scanned.is_set():
+            return 0  # the first scan is followed by an eviction
+        if self._added > self.limit // 8:
+            self.scan()
+        freed = 0
+        passed: dict[str, int] = {}
+        while (victim := self._victim(room, pinned)) is not None:
+            name, size = victim
+            if self.remove_unused(name):
+                freed += size
+            else:
+                passed[name] = size
+        for name, size in passed.items():
+            self._note(name, size)
+        return freed
+
+    def free(self, wanted: int, pinned: Container[str]) -> int:
+        """Remove the least recently used until `wanted` bytes are freed: the disk itself is full."""
+        if not self._scanned.is_set():
+            self.scan()
+        with self._lock:
+            room = self.limit - self._used + wanted
+        return self.evict(room, pinned)
+
+    def close(self) -> None:
+        """Remove this process's unfinished files."""
+        for lock in self._own_locks:
+            shutil.rmtree(lock.path, ignore_errors=True)
+        self._own = None
+        self._own_locks.clear()
+
+    def scan(self) -> None:
+        """Build the index from the directory, so that the bound holds for what other processes added too."""
+        index = OrderedDict((entry.name, entry.size) for entry in sorted(self._files()))
+        with self._lock:
+            unseen = [name for name in self._index if name not in index]
+        gone = {name for name in unseen if self.size(name) is None}
+        with self._lock:
+            # What was used by this process is more recent than the times on disk say.
+            for name, size in self._index.items():
+                if name not in gone:
+                    index[name] = size
+                    index.move_to_end(name)
+            self._index = index
+            self._used = sum(index.values())
+            self._added = 0
+        self._scanned.set()
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _path(self, name: str) -> Path:
+        return self.directory / name[:2] / name
+
+    def _note(self, name: str, size: int, *, new: bool = False) -> None:
+        with self._lock:
+            self._used += size - self._index.get(name, 0)
+            self._index[name] = size
+            self._index.move_to_end(name)
+            if new:
+                self._added += size
+
+    def _gone(self, name: str) -> None:
+        with self._lock:
+            self._used -= self._index.pop(name, 0)
+
+    def _victim(self, room: int, pinned: Container[str]) -> tuple[str, int] | None:
+        with self._lock:
+            if self._used + room <= self.limit:
+                return None
+            name = next((name for name in self._index if name not in pinned), None)
+            if name is None:
+                return None
+            size = self._index.pop(name)
+            self._used -= size
+            return name, size
+
+    def remove_unused(self, name: str) -> bool:
+        """Remove a file unless another process has it open; True if it is gone."""
+        path = self._path(name)
+        try:
+            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        try:
+            fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        except OSError:
+            return False
+        return True
+
+    def _into_place(self, source: Path, target: Path) -> None:
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.rename(source, target)
+
+    def _own_directory(self) -> Path:
+        if self._own is not None:
+            return self._own
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.directory.stat().st_mode & 0o077:
+            self.directory.chmod(0o700)
+        while True:
+            path = self.directory / f"tmp-{secrets.token_hex(8)}"
+            path.mkdir(mode=0o700)
+            lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
+            fcntl.flock(lock.fd, fcntl.LOCK_EX)
+            if lock.there():  # else another process took it for a dead one's before the lock was held
+                self._own = path
+                self._own_locks.append(lock)
+                return path
+
+    def _remove_dead(self) -> None:
+        for path in self.directory.glob("tmp-*"):
+            if any(path == lock.path for lock in self._own_locks):
+                continue
+            with contextlib.suppress(OSError):
+                lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
+                fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _files(self) -> Iterator[_Found]:
+        for directory in _scan(self.directory):
+            if len(directory.name) != 2:
+                continue
+            for entry in _scan(Path(directory.path)):
+                if _NAME.fullmatch(entry.name):
+                    with contextlib.suppress(OSError):
+                        stat = entry.stat(follow_symlinks=False)
+                        yield _Found(stat.st_atime, entry.name, stat.st_size, stat.st_mtime)
+
+    def _distrust_after_power_cut(self) -> None:
+        """Once a boot: remove what was written within a minute of the last write before it.
+
+        Files are not synced one by one. After a power cut one of the right length may hold zeros where the
+        kernel had not yet written it out; older ones it had.
+        """
+        try:
+            boot = _BOOT_ID.read_text().strip()
+        except OSError:
+            return
+        marker = self.directory / "boot"
+        try:
+            if marker.read_text() == boot:
+                return
+        except FileNotFoundError:
+            pass
+        found = list(self._files())
+        newest = max((entry.written for entry in found), default=0.0)
+        for entry in found:
+            if entry.written > newest - _WRITTEN_OUT:
+                self.remove(entry.name)
+        marker.write_text(boot)
+
+
+def _scan(directory: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            yield from entries
+    except OSError:
+        return

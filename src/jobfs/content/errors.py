@@ -1,0 +1,25 @@
+"""What can be wrong with content beyond what the API itself says."""
+
+from __future__ import annotations
+
+import copy
+import errno
+from typing import TypeVar
+
+from jobfs.errors import ApiError, JobfsError
+
+_Error = TypeVar("_Error", bound=JobfsError)
+
+
+class StaleVersionError(ApiError):
+    """The server no longer has this version: the job wrote the item in place. Look up, open again."""
+
+    errno = errno.ESTALE
+
+
+def again(error: _Error) -> _Error:
+    """A copy of `error` to raise in one more thread: a shared exception would collect every traceback."""
+    twin = copy.copy(error)
+    twin.__traceback__ = None
+    twin.__cause__ = None
+    return twin

@@ -1,0 +1,268 @@
+"""One transfer: bytes of one version from the server into its file, resumed where it broke.
+
+A fetch is open-ended (the stream that brings the whole file) or bounded (a range). It goes from its start to
+its end, leaving out what is there already, in as many requests as that takes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import time
+from typing import Protocol
+
+from jobfs.api import Client, Download
+from jobfs.content.errors import StaleVersionError
+from jobfs.content.pool import Pool
+from jobfs.content.run import MIB, NEAR
+from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
+from jobfs.nodes import Version
+
+_log = logging.getLogger("jobfs.content")
+
+#: What is there already is taken from the server again unless that saves this much.
+SKIP = 4 * MIB
+#: Seconds before a broken body is asked for again: first, and at most.
+_BACKOFF = 0.05
+_BACKOFF_MAX = 2.0
+#: Seconds after which a transfer lets another one have its thread.
+_TURN = 2.0
+#: The most that a running transfer is credited with bringing within a round trip.
+_REACH_MAX = 16 * MIB
+
+
+class Link:
+    """What all transfers of a store share: client, threads, deadline, whether ranges work (None: unknown)."""
+
+    def __init__(self, client: Client, pool: Pool, timeout: float) -> None:
+        self.client = client
+        self.pool = pool
+        self.timeout = timeout
+        self.ranges: bool | None = None
+        self.closed = False
+
+
+class Target(Protocol):
+    """Where a fetch puts its bytes, and who says what it still has to bring."""
+
+    version: Version
+    size: int | None
+
+    def started(self) -> None:
+        """A transfer for this version is about to send its first request."""
+
+    def next_start(self, fetch: Fetch) -> int | None:
+        """The first byte that this fetch still has to bring; None if it may end."""
+
+    def unwanted(self, fetch: Fetch) -> bool:
+        """True if this fetch is to stop where it is."""
+
+    def streaming(self, but: Fetch) -> bool:
+        """True if another fetch brings the whole file."""
+
+    def covered_until(self, position: int) -> int:
+        """Up to where the bytes from `position` on are there."""
+
+    def answered(self) -> None:
+        """A request brought a body."""
+
+    def learn(self, size: int) -> None:
+        """The size that the server did not say before."""
+
+    def put(self, fetch: Fetch, position: int, data: bytes) -> None:
+        """Bytes came; raises OSError or FsError if they can be kept nowhere."""
+
+    def pause(self, fetch: Fetch, seconds: float) -> None:
+        """Wait, at most until the fetch is to stop."""
+
+    def ended(self, fetch: Fetch, error: JobfsError | None) -> None:
+        """The fetch is over."""
+
+
+class Fetch:
+    """A transfer of [start, end), or from start to the end of the file where `end` is None.
+
+    Other threads read `pos` (the next byte to come), `progress` (`time.monotonic()` of the last bytes) and
+    `done`; they set `stop` and, under the target's lock, `waiters`.
+    """
+
+    def __init__(
+        self, target: Target, link: Link, start: int, end: int | None, *, background: bool = False
+    ) -> None:
+        self.pos = start
+        self.end = end
+        self.background = background
+        self.progress = time.monotonic()
+        self.done = False
+        self.stop = False
+        self.waiters = 0
+        self.error: JobfsError | None = None
+        self._target = target
+        self._link = link
+        self._latency = 0.0
+        self._rate = 0.0
+        self._took_turn = False
+
+    def submit(self) -> bool:
+        """Queue this fetch; False if the store is closed."""
+        return self._link.pool.submit(self.run, background=self.background)
+
+    def promote(self) -> None:
+        """Somebody waits now for what was fetched in the background."""
+        if self.background:
+            self.background = False
+            self._link.pool.promote(self.run)
+
+    def heads_for(self, position: int) -> bool:
+        """True if this fetch is going to bring the byte at `position`."""
+        return (
+            not (self.stop or self.done)
+            and self.pos <= position
+            and (self.end is None or position < self.end)
+        )
+
+    def reach(self) -> int:
+        """Bytes that this fetch brings in about the time that a request of its own would take."""
+        return min(max(NEAR, int(self._rate * self._latency)), _REACH_MAX)
+
+    def run(self) -> None:
+        """Transfer until everything is there or it is over; tells the target how it went."""
+        error: JobfsError | None = None
+        try:
+            if not self._transfer() and self._link.pool.submit(self.run, background=self.background):
+                return
+        except JobfsError as failed:
+            error = failed
+        except OSError as failed:
+            error = FsError(failed.errno or errno.EIO, f"the content cache failed: {failed.strerror}")
+        except Exception:
+            _log.exception("a download failed unexpectedly")
+            error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
+        self._target.ended(self, error)
+
+    def _transfer(self) -> bool:
+        """Send requests until nothing is left to bring; False if it only gave up its thread for now."""
+        self.progress = time.monotonic()
+        self._took_turn = False
+        self._target.started()
+        failures = 0
+        while (start := self._target.next_start(self)) is not None:
+            if self._took_turn:
+                return False
+            self.pos = start
+            before = self.progress
+            broken = self._request(start)
+            if broken is None:
+                failures = 0
+                continue
+            failures = 0 if self.progress > before and self.pos != start else failures + 1
+            left = self.progress + self._link.timeout - time.monotonic()
+            if left <= 0:
+                raise broken
+            delay = min(_BACKOFF * 2**failures, _BACKOFF_MAX) * random.uniform(0.5, 1.0)
+            self._target.pause(self, min(left, delay))
+        return True
+
+    def _request(self, start: int) -> UnavailableError | None:
+        """One request from `start` on; the error if its body broke off, which can be resumed.
+
+        An error before the body is final: the client has done its retries by then.
+        """
+        sent = time.monotonic()
+        with self._link.client.download(self._target.version.item_id, start, self.end) as body:
+            if not self._accept(start, body):
+                return None
+            # Only bytes are progress: a server that answers and then sends nothing has the same deadline.
+            began = time.monotonic()
+            self._latency = began - sent
+            try:
+                complete = self._receive(body, began)
+            except UnavailableError as broken:
+                return broken
+        if complete:
+            self._check_end(start, body)
+        return None
+
+    def _receive(self, body: Download, began: float) -> bool:
+        """Take in the body; False if it was left before its end."""
+        first = self.pos
+        for chunk in body.chunks():
+            if not chunk:
+                continue
+            size = self._target.size
+            if size is not None and self.pos + len(chunk) > size:
+                raise ContractError(
+                    f"download: more than the {size} bytes promised came", endpoint="download"
+                )
+            self._target.put(self, self.pos, chunk)
+            self.pos += len(chunk)
+            self.progress = now = time.monotonic()
+            self._rate = (self.pos - first) / max(now - began, 0.001)
+            if self._leave(body, now - began):
+                return False
+        return True
+
+    def _accept(self, start: int, body: Download) -> bool:
+        """Check what the answer says of itself; False if its bytes are not wanted."""
+        if body.start > start:
+            raise ContractError(
+                f"download: bytes from {start} asked, from {body.start} sent", endpoint="download"
+            )
+        total = body.total if body.total is not None or body.start else body.length
+        if total is not None:
+            self._check_total(total)
+        if start:
+            self._link.ranges = body.start > 0
+        if start and body.start == 0 and self.end is not None:
+            if self._target.streaming(self):
+                self.stop = True
+                return False
+            self.end = None  # the whole file comes: make the most of it
+        self.pos = body.start
+        self._target.answered()
+        return True
+
+    def _check_total(self, total: int) -> None:
+        size = self._target.size
+        if size is None:
+            self._target.learn(total)
+        elif total != size:
+            told = f"download: the item has {total} bytes now instead of {size}: it was written meanwhile"
+            raise StaleVersionError(told, endpoint="download")
+
+    def _leave(self, body: Download, seconds: float) -> bool:
+        """True if the rest of the body is not wanted, or not now."""
+        if self._target.unwanted(self):
+            return True
+        if self.end is not None and self.pos >= self.end:
+            return (
+                body.start > 0 and self.pos > self.end
+            )  # else read on: a body read to its end keeps the connection
+        if not self._link.ranges:
+            return False
+        if seconds > _TURN and self._link.pool.starved:
+            self._took_turn = True
+            return True
+        return self._target.covered_until(self.pos) - self.pos >= SKIP
+
+    def _check_end(self, start: int, body: Download) -> None:
+        """The body ended as the server meant it: is that where it should end?"""
+        size = self._target.size
+        nothing = self.pos == start and body.start > 0
+        if size is None:
+            self._find_size(start, body, nothing)
+            return
+        if self.pos >= min(size, size if self.end is None else self.end):
+            return
+        if nothing and body.length == 0 and body.total is None:
+            raise StaleVersionError(f"download: the item has no byte {start} any more", endpoint="download")
+        if nothing or body.start == 0:
+            told = f"download: {self.pos} bytes came instead of the {size} promised"
+            raise ContractError(told, endpoint="download")
+
+    def _find_size(self, start: int, body: Download, nothing: bool) -> None:
+        if nothing and body.length == 0 and self._target.covered_until(0) < start:
+            self.pos, self.end = 0, None  # behind the end, wherever that is: the whole file will tell
+        elif body.start == 0 or self.end is None or self.pos < self.end:
+            self._target.learn(self.pos)

@@ -1,0 +1,112 @@
+"""A small pool of daemon threads with two queues: what somebody waits for, and what may be useful later."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+_log = logging.getLogger("jobfs.content")
+
+#: Seconds after which a thread without work ends.
+_IDLE = 10.0
+
+Job = Callable[[], None]
+
+
+class Pool:
+    """Runs jobs on at most `size` threads, started when needed; background jobs never take the last one.
+
+    The threads are daemons: one that hangs in the network never keeps the process from ending.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size = max(1, size)
+        self._name = name
+        self._changed = threading.Condition()
+        self._wanted: deque[Job] = deque()
+        self._background: deque[Job] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._in_background = 0
+        self._closed = False
+
+    @property
+    def starved(self) -> bool:
+        """True if a job that somebody waits for has no thread."""
+        return bool(self._wanted) and self._idle == 0
+
+    def submit(self, job: Job, *, background: bool = False) -> bool:
+        """Run `job` as soon as a thread is free; False if the pool is closed."""
+        with self._changed:
+            if self._closed:
+                return False
+            (self._background if background else self._wanted).append(job)
+            if self._idle < len(self._wanted) + len(self._background) and len(self._threads) < self._size:
+                self._start()
+            self._changed.notify()
+        return True
+
+    def promote(self, job: Job) -> None:
+        """Somebody waits now for a job that was submitted as background."""
+        with self._changed:
+            if job in self._background:
+                self._background.remove(job)
+                self._wanted.append(job)
+                self._changed.notify()
+
+    def close(self, timeout: float) -> None:
+        """Drop what has not begun, and wait up to `timeout` seconds for what has."""
+        with self._changed:
+            self._closed = True
+            self._wanted.clear()
+            self._background.clear()
+            self._changed.notify_all()
+            threads = list(self._threads)
+        deadline = time.monotonic() + timeout
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (taken := self._take()) is not None:
+            job, background = taken
+            try:
+                job()
+            except Exception:
+                _log.exception("a content job failed")
+            finally:
+                del job, taken
+                if background:
+                    self._background_done()
+
+    def _take(self) -> tuple[Job, bool] | None:
+        with self._changed:
+            self._idle += 1
+            try:
+                if not self._changed.wait_for(self._ready, _IDLE) or self._closed:
+                    self._threads.discard(threading.current_thread())
+                    return None
+                if self._wanted:
+                    return self._wanted.popleft(), False
+                self._in_background += 1
+                return self._background.popleft(), True
+            finally:
+                self._idle -= 1
+
+    def _ready(self) -> bool:
+        if self._closed or self._wanted:
+            return True
+        # One thread stays free for readers, unless there is only one.
+        return bool(self._background) and self._in_background < max(1, self._size - 1)
+
+    def _background_done(self) -> None:
+        with self._changed:
+            self._in_background -= 1
+            self._changed.notify()

@@ -1,0 +1,418 @@
+"""The content cache: contents by version, downloaded once, kept on disk (semantics.md section 3).
+
+Locks, in order: the store's (which entry stands for which version, who has it open), an entry's, and the
+leaves of pool and disk. None is held across I/O.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+
+from cachetools import LRUCache
+
+from jobfs.api import Client
+from jobfs.content.disk import DiskCache, item_prefix, version_name
+from jobfs.content.entry import LINGER, Entry
+from jobfs.content.fetch import Link
+from jobfs.content.pool import Pool
+from jobfs.content.racy import racy, shows_fractions
+from jobfs.content.run import KIB, MIB, Run
+from jobfs.errors import FsError
+from jobfs.nodes import Item, Version
+
+_log = logging.getLogger("jobfs.content")
+
+#: Unfinished downloads that nobody has open, kept to be resumed.
+_PARKED = 64
+#: Sizes remembered of versions whose items do not tell them.
+_LEARNED = 16384
+#: Older versions of an item from this size on are removed as soon as a newer one is whole.
+_WORTH_REMOVING = 64 * KIB
+#: Bytes freed at once on a full disk.
+_ROOM = 16 * MIB
+#: Seconds that `close` waits for transfers to notice.
+_CLOSING = 2.0
+
+
+class Content:
+    """An open handle on one version's content; the version is pinned until `close`.
+
+    `version` follows a `rekey`; `size` is in bytes, None until it is known. Handles may be shared by threads.
+    """
+
+    __slots__ = ("_closed", "_entry", "_run", "_store")
+
+    def __init__(self, store: ContentStore, entry: Entry) -> None:
+        self._store = store
+        self._entry = entry
+        self._run = Run()
+        self._closed = False
+
+    @property
+    def version(self) -> Version:
+        """The version that this handle reads."""
+        return self._entry.version
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole content; None until known."""
+        return self._entry.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`, fewer only at the end of the file (semantics.md section 3).
+
+        Waits until those bytes are there, at most `timeout` seconds without progress. Raises ApiError:
+        UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises
+        FsError: EBADF after `close`, or what the local disk says.
+        """
+        if self._closed:
+            raise FsError(errno.EBADF)
+        entry = self._entry
+        file = entry.backing.file
+        if entry.whole and file is not None:
+            try:
+                data = os.pread(file.fd, size, offset)
+            except OSError:
+                data = b""
+            if len(data) == size or offset + len(data) >= (entry.size or 0):
+                return data
+        return entry.read(self._run, offset, size)
+
+    def fetch(self) -> Path:
+        """Bring everything; a file with the whole content, not to be written to, valid until `close`.
+
+        Raises ApiError as `read` does, and FsError (ENOSPC) if the disk of the cache has no room for it.
+        """
+        if self._closed:
+            raise FsError(errno.EBADF)
+        return self._entry.fetch()
+
+    def prefetch(self) -> None:
+        """Begin to bring everything in the background, behind what readers wait for; returns at once."""
+        if not self._closed:
+            self._entry.start()
+
+    def whole(self) -> bool:
+        """True if every byte is on disk."""
+        return self._entry.on_disk()
+
+    def sha256(self) -> str | None:
+        """SHA-256 in hex of the whole content; None unless it is whole. Computed once, from the disk."""
+        return None if self._closed else self._entry.sha256()
+
+    def close(self) -> None:
+        """Unpin this version; a download that only this handle wanted stops soon. May be called again."""
+        if not self._closed:
+            self._closed = True
+            self._store._release(self._entry)
+
+    def __enter__(self) -> Content:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ContentStore:
+    """Contents by version, shared by all handles; thread-safe.
+
+    `directory` is made with mode 0700 and may be shared by several processes; whole contents stay in it
+    across remounts. `limit` is in bytes. `timeout` is in seconds without progress.
+    """
+
+    def __init__(self, client: Client, directory: Path, *, limit: int, timeout: float = 30.0) -> None:
+        self._client = client
+        self._disk = DiskCache(directory, limit)
+        # One connection is left to those who ask for names.
+        self._pool = Pool(client.max_connections - 1, "jobfs-content")
+        self._link = Link(client, self._pool, timeout)
+        self._lock = threading.Lock()
+        self._entries: dict[Version, Entry] = {}
+        self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: unfinished, open nowhere
+        self._fine = False
+        self._learned: LRUCache[Version, int] = LRUCache(_LEARNED)
+        self._learned_lock = threading.Lock()  # a leaf: entries call with their own lock held
+        self._pool.submit(self._scan, background=True)
+
+    # -- handles ------------------------------------------------------------------------------------------
+
+    def open(self, item: Item) -> Content:
+        """A handle on the version that `item` shows; no request is made."""
+        version = item.version
+        if not self._fine:
+            self._fine = shows_fractions(item.updated_at)
+        with self._lock:
+            entry = self._entries.get(version)
+            if entry is None:
+                entry = Entry(version, item.updated_ns, self, self._link, self._disk)
+                self._entries[version] = entry
+            elif not entry.pins:
+                self._parked.pop(version, None)
+            entry.pins += 1
+        return Content(self, entry)
+
+    def _release(self, entry: Entry) -> None:
+        """A handle was closed: with the last one, decide what stays."""
+        with self._lock:
+            entry.pins -= 1
+            if entry.pins:
+                return
+            entry.linger = time.monotonic() + LINGER
+            current = self._entries.get(entry.version) is entry
+            resumable = bool(entry.fetches or entry.backing.have) and entry.backing.spill is None
+            if (
+                current
+                and resumable
+                and not entry.whole
+                and not self._link.closed
+                and not self.transient(entry)
+            ):
+                self._parked[entry.version] = entry
+                surplus = self._surplus()
+            else:
+                if current:
+                    del self._entries[entry.version]
+                surplus = [entry]
+        for gone in surplus:
+            self._let_go(gone)
+
+    def _surplus(self) -> list[Entry]:
+        gone = []
+        while len(self._parked) > _PARKED:
+            version, entry = self._parked.popitem(last=False)
+            self._entries.pop(version, None)
+            gone.append(entry)
+        return gone
+
+    def _let_go(self, entry: Entry) -> None:
+        """Nobody can reach this entry any more: the disk keeps what later handles may use."""
+        entry.discard()
+        name = entry.backing.name
+        if name is None:
+            return
+        right = version_name(entry.version)
+        if entry.unproved or entry.doomed:
+            with self._lock:
+                used = any(other.backing.name == name for other in self._entries.values())
+            if not used:
+                self._disk.remove(name)
+        elif name != right:
+            self._disk.rename(name, right)
+
+    # -- bytes from elsewhere -----------------------------------------------------------------------------
+
+    def adopt(self, item: Item, source: Path) -> None:
+        """Make the bytes of `source` the content of the version that `item` shows.
+
+        `source` is linked, cloned or copied; it may be deleted afterwards, but never written again. This
+        is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
+        """
+        version = item.version
+        self._fine = self._fine or shows_fractions(item.updated_at)
+        try:
+            size = os.stat(source).st_size
+            if item.size not in (None, size):
+                _log.warning("not cached: %s has %d bytes, the item %s", source.name, size, item.size)
+                return
+            name = None if self._doubtful(item, size) else version_name(version)
+            with self._lock:
+                entry = self._entries.get(version)
+            if size == 0 or (entry is not None and entry.whole) or (entry is None and name is None):
+                return
+            file = self._disk.link_part(source, size)
+            if name is not None:
+                file = self._disk.keep(file, name, size)
+        except (OSError, FsError) as error:
+            _log.warning("a saved file can't be kept in the cache: %s", error)
+            return
+        with self._lock:
+            entry = self._entries.get(version)
+        if entry is not None:
+            entry.install(file, size, name)
+        elif name is None:
+            self._disk.discard(file)
+        self._disk.evict(0, self._pinned())
+
+    def rekey(self, old: Item, new: Item) -> None:
+        """Our own move gave `old` another `updatedAt` or path: the same bytes are the content of `new`."""
+        before, after = old.version, new.version
+        self._fine = self._fine or shows_fractions(new.updated_at)
+        if before == after:
+            return
+        size = old.size if new.size is None else new.size
+        if None not in (old.size, new.size) and old.size != new.size:
+            self.drop(old.id)
+            return
+        doubtful = self._doubtful(new, size or 0)
+        with self._lock:
+            entry = self._entries.get(before)
+            if entry is not None and after not in self._entries:
+                del self._entries[before]
+                self._entries[after] = entry
+                if self._parked.pop(before, None) is not None:
+                    self._parked[after] = entry
+                entry.version, entry.updated_ns = after, new.updated_ns
+                entry.unproved = entry.unproved or doubtful
+        if entry is not None:
+            return  # its file gets its new name when the last handle is closed: `fetch` gave its path away
+        if doubtful:
+            self._disk.remove(version_name(before))
+        else:
+            self._disk.rename(version_name(before), version_name(after))
+
+    def drop(self, item_id: str) -> None:
+        """The item is gone: forget its contents, except for the handles that are open."""
+        with self._lock:
+            entries = [entry for version, entry in self._entries.items() if version.item_id == item_id]
+            for entry in entries:
+                entry.doomed = True
+                del self._entries[entry.version]
+                self._parked.pop(entry.version, None)
+            idle = [entry for entry in entries if not entry.pins]
+        for entry in idle:
+            self._let_go(entry)
+        pinned = {entry.backing.name for entry in entries if entry.pins}
+        for name in self._disk.versions(item_prefix(item_id)):
+            if name not in pinned:
+                self._disk.remove(name)
+
+    # -- questions ----------------------------------------------------------------------------------------
+
+    def whole(self, item: Item) -> bool:
+        """True if a handle opened now would read this version from the disk alone."""
+        with self._lock:
+            entry = self._entries.get(item.version)
+        if entry is not None:
+            return entry.on_disk()
+        return item.size == 0 or self._disk.has(version_name(item.version), item.size)
+
+    def used(self) -> int:
+        """Bytes in the cache, unfinished downloads included."""
+        return self._disk.used + self._unfinished()
+
+    def learned_size(self, version: Version) -> int | None:
+        """Bytes of a version whose item does not tell: from a download or the disk; None if never seen."""
+        if version.size is not None:
+            return version.size
+        with self._learned_lock:
+            size = self._learned.get(version)
+        return self._disk.size(version_name(version)) if size is None else size
+
+    def close(self) -> None:
+        """Stop every transfer, answer every reader, remove what is unfinished; at most two seconds."""
+        self._link.closed = True
+        with self._lock:
+            entries = list(self._entries.values())
+            self._entries.clear()
+            self._parked.clear()
+        for entry in entries:
+            entry.discard()
+        self._pool.close(_CLOSING)
+        for entry in entries:
+            if not entry.pins:
+                self._let_go(entry)
+        self._disk.close()
+
+    # -- what entries ask (entry.Owner) -------------------------------------------------------------------
+
+    def transient(self, entry: Entry) -> bool:
+        """See entry.Owner."""
+        if entry.unproved or entry.doomed or (entry.size or 0) > self._disk.limit:
+            return True
+        if entry.began is None:
+            return False
+        return racy(entry.updated_ns, entry.began + self._client.server_time_offset, fine=self._fine)
+
+    def reserve(self) -> None:
+        """See entry.Owner."""
+        with self._lock:
+            coming = sum(
+                entry.size or 0
+                for entry in self._entries.values()
+                if entry.fetches and (entry.size or 0) <= self._disk.limit
+            )
+        pinned = self._pinned()
+        self._disk.evict(coming, pinned)
+        if self._disk.used + coming > self._disk.limit:
+            self._drop_parked()
+
+    def make_room(self, size: int) -> bool:
+        """See entry.Owner."""
+        parked = self._drop_parked()
+        return self._disk.free(max(size, _ROOM), self._pinned()) > 0 or parked
+
+    def settled(self, entry: Entry) -> None:
+        """See entry.Owner."""
+        with self._lock:
+            unused = entry.pins == 0 and self._entries.get(entry.version) is entry
+            if unused:
+                del self._entries[entry.version]
+                self._parked.pop(entry.version, None)
+        if unused:
+            self._let_go(entry)
+        name = entry.backing.name
+        if name is None:
+            return
+        pinned = self._pinned() | {name}
+        if (entry.size or 0) >= _WORTH_REMOVING:
+            for older in self._disk.versions(item_prefix(entry.version.item_id)):
+                if older not in pinned:
+                    self._disk.remove_unused(older)
+        self._disk.evict(0, pinned)
+
+    def expel(self, entry: Entry) -> None:
+        """See entry.Owner."""
+        with self._lock:
+            entry.doomed = True
+            unused = self._entries.get(entry.version) is entry
+            if unused:
+                del self._entries[entry.version]
+                self._parked.pop(entry.version, None)
+            unused = unused and not entry.pins
+        if unused:
+            self._let_go(entry)
+
+    def learned(self, version: Version, size: int) -> None:
+        """See entry.Owner."""
+        with self._learned_lock:
+            self._learned[version] = size
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _doubtful(self, item: Item, size: int) -> bool:
+        """True if our own bytes must not be reused under this version: see `racy`, or they are too many."""
+        moment = time.time() + self._client.server_time_offset
+        return size > self._disk.limit or (not self._fine and racy(item.updated_ns, moment, fine=False))
+
+    def _scan(self) -> None:
+        self._disk.scan()
+        self._disk.evict(0, self._pinned())
+
+    def _pinned(self) -> set[str]:
+        with self._lock:
+            return {entry.backing.name for entry in self._entries.values() if entry.backing.name is not None}
+
+    def _unfinished(self) -> int:
+        with self._lock:
+            return sum(
+                entry.backing.have.total for entry in self._entries.values() if entry.backing.name is None
+            )
+
+    def _drop_parked(self) -> bool:
+        with self._lock:
+            gone = [entry for entry in self._parked.values() if not entry.fetches]
+            for entry in gone:
+                del self._entries[entry.version]
+                del self._parked[entry.version]
+        for entry in gone:
+            self._let_go(entry)
+        return bool(gone)

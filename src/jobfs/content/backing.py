@@ -90,9 +90,9 @@ class Backing:
         file = self.file
         try:
             if file is None:
-                file = self._disk.new_part()
+                file = self._disk.parts.new()
             elif not file.there():
-                file = self._disk.copy_part(file.fd, size)
+                file = self._disk.parts.copy(file.fd, size)
             else:
                 return file.path
         except OSError as error:
@@ -131,7 +131,7 @@ class Backing:
     def discard(self) -> None:
         """Remove the file unless it is in the cache under its name."""
         if self.file is not None and self.name is None:
-            self._disk.discard(self.file)
+            self._disk.parts.discard(self.file)
 
     def _written(self, file: CacheFile | None, data: bytes, position: int) -> bool:
         for last in (False, True):
@@ -146,13 +146,13 @@ class Backing:
         return False
 
     def _part(self) -> CacheFile:
-        file = self._disk.new_part()
+        file = self._disk.parts.new()
         with self._lock:
             if self.file is None:
                 self.file = file
             own = self.file
         if own is not file:
-            self._disk.discard(file)
+            self._disk.parts.discard(file)
         return own
 
     def _begin_spill(self) -> None:
@@ -197,7 +197,7 @@ class Backing:
         if name is not None:
             self._disk.remove(name)
         if orphan is not None:
-            self._disk.discard(orphan)
+            self._disk.parts.discard(orphan)
 
 
 def _gather(file: CacheFile | None, pieces: list[bytes | tuple[int, int]]) -> bytes:

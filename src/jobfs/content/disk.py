@@ -2,8 +2,7 @@
 
     <directory>/<2 hex>/<hash>      one whole content; the hash begins with the item's, so that an item's
                                     versions are found without asking anybody
-    <directory>/tmp-<random>/       one process's unfinished files; the process holds a lock on the directory,
-                                    so that what a dead one left is told from what a living one works on
+    <directory>/tmp-<random>/       one process's unfinished files (parts.py)
     <directory>/boot                the boot of this machine in which files were last written
 
 A whole file is trusted by its length alone (semantics.md section 3). The index in memory serves only the
@@ -15,12 +14,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import itertools
 import logging
 import os
 import re
-import secrets
-import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -28,7 +24,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs.content.files import CacheFile, clone
+from jobfs.content.files import CacheFile
+from jobfs.content.parts import Parts
 from jobfs.nodes import Version
 
 _log = logging.getLogger("jobfs.content")
@@ -76,12 +73,9 @@ class DiskCache:
         self._used = 0
         self._added = 0  # bytes since the last look at what other processes did
         self._scanned = threading.Event()
-        self._numbers = itertools.count()
-        self._own: Path | None = None
-        self._own_locks: list[CacheFile] = []
+        self.parts = Parts(directory)
         try:
-            self._own_directory()
-            self._remove_dead()
+            self.parts.start()
             self._distrust_after_power_cut()
         except OSError as error:
             _log.warning("the content cache %s can't be used: %s", directory, error.strerror)
@@ -115,10 +109,7 @@ class DiskCache:
             return None
         if not file.lock_shared():
             return None
-        now = time.time()
-        if now - stat.st_atime > _USED_EVERY:
-            with contextlib.suppress(OSError):
-                os.utime(file.fd, ns=(int(now * 1e9), stat.st_mtime_ns))
+        self._used_now(file.fd, stat)
         self._note(name, stat.st_size)
         return file
 
@@ -132,48 +123,10 @@ class DiskCache:
 
     # -- writing ------------------------------------------------------------------------------------------
 
-    def new_part(self) -> CacheFile:
-        """An empty unfinished file, for reading and writing, that only this process knows."""
-        for attempt in (1, 2):
-            path = self._own_directory() / f"{next(self._numbers)}.part"
-            try:
-                return CacheFile(
-                    os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
-                )
-            except FileNotFoundError:
-                if attempt == 2:
-                    raise
-                self._own = None  # somebody cleared the cache: begin again
-        raise AssertionError
-
-    def copy_part(self, source: int, size: int) -> CacheFile:
-        """A new unfinished file with the `size` bytes of the file descriptor `source`."""
-        file = self.new_part()
-        try:
-            clone(source, file.fd, size)
-        except BaseException:
-            self.discard(file)
-            raise
-        return file
-
-    def link_part(self, source: Path, size: int) -> CacheFile:
-        """An unfinished file with the bytes of `source`, which is never written again: a link if possible."""
-        path = self._own_directory() / f"{next(self._numbers)}.part"
-        try:
-            os.link(source, path)
-            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
-            os.fchmod(file.fd, 0o600)
-            return file
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        opened = CacheFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), source)
-        return self.copy_part(opened.fd, size)
-
     def keep(self, file: CacheFile, name: str, size: int) -> CacheFile:
         """Make a finished part the content called `name`, at once and atomically; the file to go on with."""
         if not file.there():
-            file = self.copy_part(file.fd, size)
+            file = self.parts.copy(file.fd, size)
         file.lock_shared()
         path = self._path(name)
         self._into_place(file.path, path)
@@ -193,16 +146,25 @@ class DiskCache:
         self._note(new, size if size is not None else self.size(new) or 0)
         return True
 
-    def discard(self, file: CacheFile) -> None:
-        """Remove an unfinished file."""
+    def touch(self, name: str) -> None:
+        """A whole content was in use until now."""
+        path = self._path(name)
         with contextlib.suppress(OSError):
-            os.unlink(file.path)
+            self._used_now(path, os.stat(path))
+        with self._lock:
+            if name in self._index:
+                self._index.move_to_end(name)
 
     def remove(self, name: str) -> None:
         """Remove a whole content."""
         with contextlib.suppress(OSError):
             os.unlink(self._path(name))
         self._gone(name)
+
+    def remove_unused(self, name: str) -> None:
+        """Remove a whole content unless another process has it open."""
+        if self._unlink_unused(name):
+            self._gone(name)
 
     def versions(self, prefix: str) -> list[str]:
         """The names of the whole contents of one item, found on disk."""
@@ -212,7 +174,14 @@ class DiskCache:
             return []
         return [name for name in names if name.startswith(prefix) and _NAME.fullmatch(name)]
 
-    def evict(self, room: int, pinned: Container[str]) -> int:
+    def full(self, room: int) -> bool:
+        """True if `room` more bytes may not fit under the limit, without a look at the disk."""
+        with self._lock:
+            return self._scanned.is_set() and (
+                self._used + room > self.limit or self._added > self.limit // 8
+            )
+
+    def evict(self, room: int, pinned: Container[str | None]) -> int:
         """Remove the least recently used until `room` more bytes fit under the limit; the bytes freed."""
         if not self._scanned.is_set():
             return 0  # the first scan is followed by an eviction
@@ -222,7 +191,7 @@ class DiskCache:
         passed: dict[str, int] = {}
         while (victim := self._victim(room, pinned)) is not None:
             name, size = victim
-            if self.remove_unused(name):
+            if self._unlink_unused(name):
                 freed += size
             else:
                 passed[name] = size
@@ -230,20 +199,13 @@ class DiskCache:
             self._note(name, size)
         return freed
 
-    def free(self, wanted: int, pinned: Container[str]) -> int:
+    def free(self, wanted: int, pinned: Container[str | None]) -> int:
         """Remove the least recently used until `wanted` bytes are freed: the disk itself is full."""
         if not self._scanned.is_set():
             self.scan()
         with self._lock:
             room = self.limit - self._used + wanted
         return self.evict(room, pinned)
-
-    def close(self) -> None:
-        """Remove this process's unfinished files."""
-        for lock in self._own_locks:
-            shutil.rmtree(lock.path, ignore_errors=True)
-        self._own = None
-        self._own_locks.clear()
 
     def scan(self) -> None:
         """Build the index from the directory, so that the bound holds for what other processes added too."""
@@ -267,6 +229,12 @@ class DiskCache:
     def _path(self, name: str) -> Path:
         return self.directory / name[:2] / name
 
+    def _used_now(self, file: int | Path, stat: os.stat_result) -> None:
+        now = time.time()
+        if now - stat.st_atime > _USED_EVERY:
+            with contextlib.suppress(OSError):
+                os.utime(file, ns=(int(now * 1e9), stat.st_mtime_ns))
+
     def _note(self, name: str, size: int, *, new: bool = False) -> None:
         with self._lock:
             self._used += size - self._index.get(name, 0)
@@ -279,7 +247,7 @@ class DiskCache:
         with self._lock:
             self._used -= self._index.pop(name, 0)
 
-    def _victim(self, room: int, pinned: Container[str]) -> tuple[str, int] | None:
+    def _victim(self, room: int, pinned: Container[str | None]) -> tuple[str, int] | None:
         with self._lock:
             if self._used + room <= self.limit:
                 return None
@@ -290,7 +258,7 @@ class DiskCache:
             self._used -= size
             return name, size
 
-    def remove_unused(self, name: str) -> bool:
+    def _unlink_unused(self, name: str) -> bool:
         """Remove a file unless another process has it open; True if it is gone."""
         path = self._path(name)
         try:
@@ -312,31 +280,6 @@ class DiskCache:
         except FileNotFoundError:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(source, target)
-
-    def _own_directory(self) -> Path:
-        if self._own is not None:
-            return self._own
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.directory.stat().st_mode & 0o077:
-            self.directory.chmod(0o700)
-        while True:
-            path = self.directory / f"tmp-{secrets.token_hex(8)}"
-            path.mkdir(mode=0o700)
-            lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
-            fcntl.flock(lock.fd, fcntl.LOCK_EX)
-            if lock.there():  # else another process took it for a dead one's before the lock was held
-                self._own = path
-                self._own_locks.append(lock)
-                return path
-
-    def _remove_dead(self) -> None:
-        for path in self.directory.glob("tmp-*"):
-            if any(path == lock.path for lock in self._own_locks):
-                continue
-            with contextlib.suppress(OSError):
-                lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
-                fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
 
     def _files(self) -> Iterator[_Found]:
         for directory in _scan(self.directory):

@@ -235,7 +235,7 @@ class Entry:
                 orphan = self.backing.forget()
             self.cond.notify_all()
         if orphan is not None:
-            self._disk.discard(orphan)
+            self._disk.parts.discard(orphan)
         if isinstance(error, StaleVersionError):
             self._go_stale(error)
         try:

@@ -6,14 +6,12 @@ leaves of pool and disk. None is held across I/O.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
-from types import TracebackType
 
 from cachetools import LRUCache
 
@@ -21,16 +19,17 @@ from jobfs.api import Client
 from jobfs.content.disk import DiskCache, item_prefix, version_name
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.fetch import Link
+from jobfs.content.handle import Content
 from jobfs.content.pool import Pool
 from jobfs.content.racy import racy, shows_fractions
-from jobfs.content.run import KIB, MIB, Run
+from jobfs.content.run import KIB, MIB
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Version
 
 _log = logging.getLogger("jobfs.content")
 
-#: Unfinished downloads that nobody has open, kept to be resumed.
-_PARKED = 64
+#: Contents that nobody has open, kept at hand: whole ones to be opened again, unfinished ones to be resumed.
+_PARKED = 128
 #: Sizes remembered of versions whose items do not tell them.
 _LEARNED = 16384
 #: Older versions of an item from this size on are removed as soon as a newer one is whole.
@@ -39,87 +38,6 @@ _WORTH_REMOVING = 64 * KIB
 _ROOM = 16 * MIB
 #: Seconds that `close` waits for transfers to notice.
 _CLOSING = 2.0
-
-
-class Content:
-    """An open handle on one version's content; the version is pinned until `close`.
-
-    `version` follows a `rekey`; `size` is in bytes, None until it is known. Handles may be shared by threads.
-    """
-
-    __slots__ = ("_closed", "_entry", "_run", "_store")
-
-    def __init__(self, store: ContentStore, entry: Entry) -> None:
-        self._store = store
-        self._entry = entry
-        self._run = Run()
-        self._closed = False
-
-    @property
-    def version(self) -> Version:
-        """The version that this handle reads."""
-        return self._entry.version
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of the whole content; None until known."""
-        return self._entry.size
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`, fewer only at the end of the file (semantics.md section 3).
-
-        Waits until those bytes are there, at most `timeout` seconds without progress. Raises ApiError:
-        UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises
-        FsError: EBADF after `close`, or what the local disk says.
-        """
-        if self._closed:
-            raise FsError(errno.EBADF)
-        entry = self._entry
-        file = entry.backing.file
-        if entry.whole and file is not None:
-            try:
-                data = os.pread(file.fd, size, offset)
-            except OSError:
-                data = b""
-            if len(data) == size or offset + len(data) >= (entry.size or 0):
-                return data
-        return entry.read(self._run, offset, size)
-
-    def fetch(self) -> Path:
-        """Bring everything; a file with the whole content, not to be written to, valid until `close`.
-
-        Raises ApiError as `read` does, and FsError (ENOSPC) if the disk of the cache has no room for it.
-        """
-        if self._closed:
-            raise FsError(errno.EBADF)
-        return self._entry.fetch()
-
-    def prefetch(self) -> None:
-        """Begin to bring everything in the background, behind what readers wait for; returns at once."""
-        if not self._closed:
-            self._entry.start()
-
-    def whole(self) -> bool:
-        """True if every byte is on disk."""
-        return self._entry.on_disk()
-
-    def sha256(self) -> str | None:
-        """SHA-256 in hex of the whole content; None unless it is whole. Computed once, from the disk."""
-        return None if self._closed else self._entry.sha256()
-
-    def close(self) -> None:
-        """Unpin this version; a download that only this handle wanted stops soon. May be called again."""
-        if not self._closed:
-            self._closed = True
-            self._store._release(self._entry)
-
-    def __enter__(self) -> Content:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class ContentStore:
@@ -137,7 +55,7 @@ class ContentStore:
         self._link = Link(client, self._pool, timeout)
         self._lock = threading.Lock()
         self._entries: dict[Version, Entry] = {}
-        self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: unfinished, open nowhere
+        self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
         self._fine = False
         self._learned: LRUCache[Version, int] = LRUCache(_LEARNED)
         self._learned_lock = threading.Lock()  # a leaf: entries call with their own lock held
@@ -158,7 +76,7 @@ class ContentStore:
             elif not entry.pins:
                 self._parked.pop(version, None)
             entry.pins += 1
-        return Content(self, entry)
+        return Content(entry, self._release)
 
     def _release(self, entry: Entry) -> None:
         """A handle was closed: with the last one, decide what stays."""
@@ -168,14 +86,7 @@ class ContentStore:
                 return
             entry.linger = time.monotonic() + LINGER
             current = self._entries.get(entry.version) is entry
-            resumable = bool(entry.fetches or entry.backing.have) and entry.backing.spill is None
-            if (
-                current
-                and resumable
-                and not entry.whole
-                and not self._link.closed
-                and not self.transient(entry)
-            ):
+            if current and not self._link.closed and self._reusable(entry):
                 self._parked[entry.version] = entry
                 surplus = self._surplus()
             else:
@@ -184,6 +95,12 @@ class ContentStore:
                 surplus = [entry]
         for gone in surplus:
             self._let_go(gone)
+
+    def _reusable(self, entry: Entry) -> bool:
+        if entry.whole:
+            return entry.backing.name == version_name(entry.version) and not entry.unproved
+        begun = bool(entry.fetches or entry.backing.have)
+        return begun and entry.backing.spill is None and not self.transient(entry)
 
     def _surplus(self) -> list[Entry]:
         gone = []
@@ -207,6 +124,8 @@ class ContentStore:
                 self._disk.remove(name)
         elif name != right:
             self._disk.rename(name, right)
+        else:
+            self._disk.touch(name)
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 
@@ -228,7 +147,7 @@ class ContentStore:
                 entry = self._entries.get(version)
             if size == 0 or (entry is not None and entry.whole) or (entry is None and name is None):
                 return
-            file = self._disk.link_part(source, size)
+            file = self._disk.parts.link(source, size)
             if name is not None:
                 file = self._disk.keep(file, name, size)
         except (OSError, FsError) as error:
@@ -239,8 +158,8 @@ class ContentStore:
         if entry is not None:
             entry.install(file, size, name)
         elif name is None:
-            self._disk.discard(file)
-        self._disk.evict(0, self._pinned())
+            self._disk.parts.discard(file)
+        self._evict(0)
 
     def rekey(self, old: Item, new: Item) -> None:
         """Our own move gave `old` another `updatedAt` or path: the same bytes are the content of `new`."""
@@ -320,7 +239,7 @@ class ContentStore:
         for entry in entries:
             if not entry.pins:
                 self._let_go(entry)
-        self._disk.close()
+        self._disk.parts.close()
 
     # -- what entries ask (entry.Owner) -------------------------------------------------------------------
 
@@ -340,34 +259,26 @@ class ContentStore:
                 for entry in self._entries.values()
                 if entry.fetches and (entry.size or 0) <= self._disk.limit
             )
-        pinned = self._pinned()
-        self._disk.evict(coming, pinned)
-        if self._disk.used + coming > self._disk.limit:
-            self._drop_parked()
+        self._evict(coming)
 
     def make_room(self, size: int) -> bool:
         """See entry.Owner."""
         parked = self._drop_parked()
-        return self._disk.free(max(size, _ROOM), self._pinned()) > 0 or parked
+        return self._disk.free(max(size, _ROOM), self._names()) > 0 or parked
 
     def settled(self, entry: Entry) -> None:
         """See entry.Owner."""
         with self._lock:
-            unused = entry.pins == 0 and self._entries.get(entry.version) is entry
-            if unused:
+            current = self._entries.get(entry.version) is entry
+            unused = entry.pins == 0 and not (current and self._reusable(entry))
+            if unused and current:
                 del self._entries[entry.version]
                 self._parked.pop(entry.version, None)
         if unused:
             self._let_go(entry)
-        name = entry.backing.name
-        if name is None:
-            return
-        pinned = self._pinned() | {name}
-        if (entry.size or 0) >= _WORTH_REMOVING:
-            for older in self._disk.versions(item_prefix(entry.version.item_id)):
-                if older not in pinned:
-                    self._disk.remove_unused(older)
-        self._disk.evict(0, pinned)
+        if entry.backing.name is not None:
+            self._remove_older(entry)
+            self._evict(0, entry)
 
     def expel(self, entry: Entry) -> None:
         """See entry.Owner."""
@@ -395,11 +306,37 @@ class ContentStore:
 
     def _scan(self) -> None:
         self._disk.scan()
-        self._disk.evict(0, self._pinned())
+        self._evict(0)
 
-    def _pinned(self) -> set[str]:
+    def _evict(self, room: int, newest: Entry | None = None) -> None:
+        """Bring the cache under its limit with `room` bytes to spare; what is in use or new stays."""
+        if not self._disk.full(room + self._unfinished()):
+            return
+        self._drop_parked(newest)
+        self._disk.evict(room + self._unfinished(), self._names())
+
+    def _remove_older(self, entry: Entry) -> None:
+        """Nobody asks for an older version of an item: let it not push out what is still asked for."""
+        if (entry.size or 0) < _WORTH_REMOVING:
+            return
+        item_id = entry.version.item_id
         with self._lock:
-            return {entry.backing.name for entry in self._entries.values() if entry.backing.name is not None}
+            older = [
+                version
+                for version, other in self._parked.items()
+                if version.item_id == item_id and other is not entry
+            ]
+            for version in older:
+                del self._parked[version], self._entries[version]
+        keep = self._names() | {entry.backing.name}
+        for name in self._disk.versions(item_prefix(item_id)):
+            if name not in keep:
+                self._disk.remove_unused(name)
+
+    def _names(self) -> set[str | None]:
+        """The files that are open here."""
+        with self._lock:
+            return {entry.backing.name for entry in self._entries.values()}
 
     def _unfinished(self) -> int:
         with self._lock:
@@ -407,12 +344,11 @@ class ContentStore:
                 entry.backing.have.total for entry in self._entries.values() if entry.backing.name is None
             )
 
-    def _drop_parked(self) -> bool:
+    def _drop_parked(self, but: Entry | None = None) -> bool:
         with self._lock:
-            gone = [entry for entry in self._parked.values() if not entry.fetches]
+            gone = [entry for entry in self._parked.values() if not entry.fetches and entry is not but]
             for entry in gone:
-                del self._entries[entry.version]
-                del self._parked[entry.version]
+                del self._entries[entry.version], self._parked[entry.version]
         for entry in gone:
             self._let_go(entry)
         return bool(gone)

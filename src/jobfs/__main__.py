@@ -1,0 +1,56 @@
+"""The entry point: runs a command and turns whatever comes of it into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+
+import click
+
+from jobfs.errors import JobfsError, UsageError
+
+INTERRUPTED = 130
+UNEXPECTED = 70
+
+
+def main() -> int:
+    """Run the command line; the exit code: 2 for bad input, 70 for what nobody expected."""
+    try:
+        from jobfs.cli import jobfs
+
+        result = jobfs.main(prog_name="jobfs", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        return _tell(error.format_message(), error.exit_code)
+    except JobfsError as error:
+        return _tell(str(error), 2 if isinstance(error, UsageError) else 1)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads on; what is still buffered must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        return _tell(
+            f"unexpected {type(error).__name__}: {error}; details are in {_keep_trace()}", UNEXPECTED
+        )
+
+
+def _tell(message: str, code: int) -> int:
+    print(f"jobfs: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _keep_trace() -> str:
+    """Write the traceback to a file of the user's own; its path."""
+    handle, path = tempfile.mkstemp(prefix="jobfs-", suffix=".log")
+    with os.fdopen(handle, "w") as file:
+        file.write(traceback.format_exc())
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

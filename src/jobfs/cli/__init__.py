@@ -1,0 +1,82 @@
+"""The command line: one small module a command; the only place that puts the parts together."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from typing import Any
+
+import click
+
+from jobfs import __version__
+from jobfs.errors import UsageError
+
+#: Commands by name: where each is, and the line that `jobfs --help` shows without loading it.
+COMMANDS = {
+    "mount": ("jobfs.cli.mount", "Mount a job's workspace at DIR."),
+    "umount": ("jobfs.cli.umount", "Send what is unsent, then unmount DIR."),
+    "status": ("jobfs.cli.status", "Show what a mount is doing and what needs a person."),
+    "flush": ("jobfs.cli.flush", "Return when the server has everything."),
+    "info": ("jobfs.cli.info", "Show what the server knows of a file."),
+    "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
+}
+_JOB_ID = re.compile(r"[a-z0-9]{24}")
+
+
+class _Commands(click.Group):
+    """Loads a command when it is called, so that each starts fast and a missing extra harms no other."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        try:
+            module = importlib.import_module(COMMANDS[cmd_name][0])
+        except ModuleNotFoundError as error:
+            if cmd_name != "emulator" or str(error.name).startswith("jobfs"):
+                raise
+            raise UsageError(
+                f"{error.name} is missing: install the local server with pip install 'jobfs[emulator]'"
+            ) from None
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if _calls_like_mount(args):
+            args = ["mount", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f": did you mean {close[0]}?" if close else f": there are {', '.join(COMMANDS)}."
+            raise click.UsageError(f"No such command {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _calls_like_mount(args: list[str]) -> bool:
+    """True for `JOB DIR [-o …]`, which is how mount(8) and fstab call us (semantics.md section 6)."""
+    if not args or args[0].startswith("-") or args[0] in COMMANDS:
+        return False
+    if _JOB_ID.fullmatch(args[0]):
+        return True
+    return len(args) >= 4 and not args[1].startswith("-") and args[2] == "-o"
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="jobfs")
+def jobfs(**_: Any) -> None:
+    """Mount the workspace of a running AI job as a directory.
+
+    `jobfs JOB DIR -o …` mounts as well: so do `mount -t fuse.jobfs` and /etc/fstab.
+    The API key is read from PERSTACK_API_KEY or --api-key-file.
+    """

@@ -1,0 +1,34 @@
+"""`jobfs flush [DIR]`: return when the server has everything."""
+
+from __future__ import annotations
+
+import click
+
+from jobfs import control
+from jobfs.cli.options import state_dir_option
+from jobfs.cli.progress import sending
+from jobfs.cli.running import mount_of, mounts
+from jobfs.errors import UsageError
+from jobfs.mount import describe
+
+
+@click.command("flush", short_help="Return when the server has everything.")
+@click.argument("path", required=False, metavar="[DIR|FILE]")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long.")
+@state_dir_option
+def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int:
+    """Send what is unsent in DIR (any part of a mount), or in every mount, and return when the server has it.
+
+    Exits with 0 if the server has everything, else with 1 and a list of what is left.
+    """
+    targets = [mount_of(path, state_dir)] if path else [(found, "") for found in mounts(state_dir)]
+    if not targets:
+        raise UsageError("no job is mounted")
+    left: list[object] = []
+    for found, inside in targets:
+        with sending("sending") as progress:
+            args = {"path": inside or None, "timeout": timeout}
+            left += control.call(found.path, "flush", args, timeout=30.0, progress=progress)["left"]
+    if left:
+        click.echo(f"jobfs: not sent yet: {describe(left)}", err=True)
+    return 1 if left else 0

@@ -1,0 +1,147 @@
+"""Where a starting mount tells things: to this terminal, or to the command that put it in the background."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from jobfs.errors import JobfsError, UsageError
+
+_LOG_LIMIT = 10 << 20
+
+
+class Front(Protocol):
+    """What a starting mount needs to tell."""
+
+    def say(self, text: str) -> None:
+        """Show a sentence on stderr."""
+
+    def keep_log(self, path: Path) -> None:
+        """From now on what is logged goes to `path`, if it has nowhere better to go."""
+
+    def ready(self, text: str) -> None:
+        """The mount answers; `text` is the one line that says so on stdout."""
+
+
+class Terminal:
+    """The front of a mount in the foreground."""
+
+    def say(self, text: str) -> None:
+        """Show a sentence on stderr."""
+        print(f"jobfs: {text}", file=sys.stderr, flush=True)
+
+    def keep_log(self, path: Path) -> None:
+        """Nothing: the terminal is the log."""
+
+    def ready(self, text: str) -> None:
+        """Print the line."""
+        print(text, flush=True)
+
+
+class _Pipe:
+    """The front of a mount in the background: JSON lines to the command that waits for it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+        self._log: Path | None = None
+
+    def say(self, text: str) -> None:
+        if self._handle is None:
+            print(f"jobfs: {text}", file=sys.stderr, flush=True)
+        else:
+            self._send("say", text)
+
+    def keep_log(self, path: Path) -> None:
+        """Keep one older log, so that it does not grow for ever."""
+        if path.exists() and path.stat().st_size > _LOG_LIMIT:
+            path.replace(path.with_suffix(".log.1"))
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        _redirect(log)
+        self._log = path
+
+    def ready(self, text: str) -> None:
+        self._send("ready", text)
+        self._hang_up()
+
+    def failed(self, text: str, code: int) -> None:
+        if self._handle is not None:
+            self._send("failed", text, code)
+            self._hang_up()
+        else:
+            print(f"jobfs: {text}", file=sys.stderr, flush=True)
+
+    def _send(self, kind: str, text: str, code: int = 0) -> None:
+        assert self._handle is not None
+        os.write(self._handle, json.dumps([kind, text, code]).encode() + b"\n")
+
+    def _hang_up(self) -> None:
+        assert self._handle is not None
+        os.close(self._handle)
+        self._handle = None
+
+
+def in_background(serve: Callable[[Front], int]) -> int:
+    """Run `serve` in a new process of its own session; the exit code once that is ready or has failed.
+
+    To be called before the first thread: only the calling one goes along.
+    """
+    hear, tell = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(tell)
+        return _wait(hear, child)
+    os.close(hear)
+    os.setsid()
+    os.chdir("/")
+    _detach_input()
+    front = _Pipe(tell)
+    code = 70
+    try:
+        code = serve(front)
+    except JobfsError as error:
+        code = 2 if isinstance(error, UsageError) else 1
+        front.failed(str(error), code)
+    except BrokenPipeError:
+        pass  # the waiting command was stopped, and so the mount is not wanted any more
+    except Exception as error:
+        front.failed(f"unexpected {type(error).__name__}: {error}", code)
+    finally:
+        os._exit(code)
+
+
+def _wait(hear: int, child: int) -> int:
+    try:
+        with os.fdopen(hear, encoding="utf-8") as lines:
+            for line in lines:
+                kind, text, code = json.loads(line)
+                if kind == "say":
+                    print(f"jobfs: {text}", file=sys.stderr)
+                elif kind == "ready":
+                    print(text, flush=True)
+                    return 0
+                else:
+                    print(f"jobfs: {text}", file=sys.stderr)
+                    return int(code)
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+        raise
+    raise JobfsError("the mount ended before it answered: try --foreground to see why")
+
+
+def _detach_input() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def _redirect(log: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)

@@ -1,0 +1,43 @@
+"""The object graph of a mount: who is built from whom, in the one place that knows them all."""
+
+from __future__ import annotations
+
+from jobfs.api import Client, KeySource
+from jobfs.content import ContentStore
+from jobfs.mount import Mounted
+from jobfs.namespace import Namespace
+from jobfs.settings import Settings
+from jobfs.vfs import Vfs
+from jobfs.writeback.slot import Slot
+
+
+def build(settings: Settings, job_id: str, slot: Slot, key: KeySource) -> Mounted:
+    """Everything that serves `job_id`, with its unsent work in `slot`; nothing is asked or started yet."""
+    client = Client(
+        settings.base_url,
+        job_id,
+        key,
+        timeout=settings.timeout,
+        max_connections=settings.max_connections,
+        create_encoding=settings.create_encoding,
+    )
+    content = ContentStore(
+        client, settings.cache_dir / job_id, limit=settings.cache_size, timeout=settings.timeout
+    )
+    namespace = Namespace(
+        client,
+        ttl=settings.ttl,
+        kernel_timeout=settings.kernel_timeout,
+        stale_if_error=settings.stale_if_error,
+    )
+
+    def close() -> None:
+        namespace.close()
+        content.close()
+        client.close()
+
+    return Mounted(
+        vfs=Vfs(settings, slot, client, content, namespace),
+        answering=lambda: client.health.answering,
+        close=close,
+    )

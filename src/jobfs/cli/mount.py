@@ -1,0 +1,60 @@
+"""`jobfs mount JOB DIR`: check everything, then serve in the foreground or in the background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from jobfs.cli import logs, preflight
+from jobfs.cli.front import Front, Terminal, in_background
+from jobfs.cli.keys import find_key
+from jobfs.cli.options import setting_options
+from jobfs.cli.running import registered
+from jobfs.settings import Settings, load
+from jobfs.writeback import slot
+
+
+@click.command("mount", short_help="Mount a job's workspace at DIR.")
+@click.argument("job")
+@click.argument("directory", metavar="DIR")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
+@setting_options
+def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
+    """Mount the workspace of JOB at the empty directory DIR.
+
+    The API key is read from PERSTACK_API_KEY or --api-key-file. Returns once the mount answers; it then runs
+    in the background until `jobfs umount DIR`.
+    """
+    settings = load(flags, mount_options)
+    place = preflight.check_machine(settings, job, directory)
+
+    def serve(front: Front) -> int:
+        return _serve(settings, job, place, front)
+
+    return serve(Terminal()) if foreground else in_background(serve)
+
+
+def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
+    # Imported here because they start threads or need libfuse, which nothing above does.
+    from jobfs import mount as mounting
+    from jobfs.cli import graph
+
+    key = find_key(settings, front.say)
+    logs.set_up(settings.log_level, key)
+    preflight.check_server(settings, job, key)
+    place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
+    try:
+        for warning in place.warnings:
+            front.say(warning)
+        front.keep_log(place.log)
+        with registered(directory, place.path):
+            return mounting.run(
+                settings,
+                place,
+                lambda: graph.build(settings, job, place, key),
+                front.say,
+                lambda: front.ready(f"mounted {job} at {directory}"),
+            )
+    finally:
+        place.close()

@@ -1,0 +1,233 @@
+"""Checks before anything is mounted; each failure is one sentence with its remedy (semantics.md 6)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from jobfs.api import Client, KeySource, check_base_url, check_job_id
+from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
+from jobfs.settings import Settings
+
+T = TypeVar("T")
+
+_DEVICE = Path("/dev/fuse")
+_LIBRARY = "libfuse.so.2"
+#: Seconds that the server has for one small answer, whatever --timeout says; and that asking may take at all.
+_PROBE, _PROBE_LIMIT, _STAT_LIMIT = 4.0, 7.0, 2.0
+
+
+def check_machine(settings: Settings, job: str, directory: str) -> str:
+    """The mount point's real path, if this machine can mount `job` there; else raises UsageError."""
+    check_job_id(job)
+    check_base_url(settings.base_url)
+    place = check_mount_point(directory)
+    for path, what, option in (
+        (settings.cache_dir, "cache", "--cache-dir"),
+        (settings.state_dir, "state", "--state-dir"),
+    ):
+        if f"{os.path.realpath(path)}/".startswith(f"{place}/"):
+            raise UsageError(
+                f"the {what} directory {path} lies in the mount point: give another with {option}"
+            )
+        _check_writable(path, what, option)
+    _check_device()
+    _check_library()
+    if os.geteuid() != 0:
+        _check_ordinary_user(settings, place)
+    return place
+
+
+def check_mount_point(directory: str) -> str:
+    """The real path of an empty directory that is no mount; raises UsageError."""
+    path = os.path.abspath(directory)
+    if path in mount_points():
+        raise UsageError(_why_mounted(path))
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        raise UsageError(f"{directory} does not exist: mkdir {directory}") from None
+    except OSError as error:
+        raise UsageError(f"can't mount at {directory}: {error.strerror}") from None
+    if not stat.S_ISDIR(info.st_mode):
+        raise UsageError(f"{directory} is not a directory: give an empty directory")
+    path = os.path.realpath(path)
+    if path in mount_points():
+        raise UsageError(_why_mounted(path))
+    try:
+        with os.scandir(path) as entries:
+            if next(entries, None) is not None:
+                raise UsageError(f"{directory} is not empty: give an empty directory")
+    except OSError as error:
+        raise UsageError(f"can't read {directory}: {error.strerror}") from None
+    return path
+
+
+def check_server(settings: Settings, job: str, key: KeySource) -> None:
+    """Return if the server knows the job and takes the key; raises UsageError within a few seconds."""
+    try:
+        bounded(lambda: _ask(settings, job, key), _PROBE_LIMIT)
+    except TimeoutError:
+        raise UsageError(f"{settings.base_url} does not answer: check the URL and the network") from None
+    except UnauthorizedError:
+        raise UsageError(
+            f"{settings.base_url} refuses the API key: check PERSTACK_API_KEY or --api-key-file"
+        ) from None
+    except NotFoundError:
+        raise UsageError(f"{settings.base_url} knows no job {job}: check the job id") from None
+    except ContractError as error:
+        raise UsageError(f"{settings.base_url} does not speak the Workspace Instance API: {error}") from None
+    except UsageError:
+        raise
+    except JobfsError as error:
+        raise UsageError(f"can't use {settings.base_url}: {error}; check the URL and the network") from None
+
+
+def mount_points() -> dict[str, str]:
+    """Every mount point that this process sees, with the type of what is mounted there."""
+    points = {}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            words = line.split(" ")
+            points[_unescaped(words[4])] = words[words.index("-") + 1]
+    return points
+
+
+def is_stale(path: str) -> bool:
+    """True if the process that served the mount at `path` is gone."""
+    try:
+        bounded(lambda: os.stat(path), _STAT_LIMIT)
+    except TimeoutError:
+        return False
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def bounded(work: Callable[[], T], seconds: float) -> T:
+    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError
+    return results[0]
+
+
+def _ask(settings: Settings, job: str, key: KeySource) -> None:
+    with Client(
+        settings.base_url, job, key, timeout=min(settings.timeout, _PROBE), max_connections=1
+    ) as client:
+        client.instance()
+
+
+def _why_mounted(path: str) -> str:
+    if is_stale(path):
+        return f"{path} is a mount whose process is gone: fusermount -u {path}"
+    if mount_points().get(path) == "fuse.jobfs":
+        return f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
+    return f"something is mounted at {path} already: give another directory"
+
+
+def _unescaped(word: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        word = word.replace(code, char)
+    return word
+
+
+def _check_writable(path: Path, what: str, option: str) -> None:
+    """Make the directory if need be, and a file in it, which is the one way to know."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"can't write in the {what} directory {path}: {error.strerror}; give another with {option}"
+        ) from None
+
+
+def _check_device() -> None:
+    try:
+        os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{_DEVICE} is missing: modprobe fuse (in a container: --device {_DEVICE})"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"can't open {_DEVICE}: {error.strerror} (in a container: --device {_DEVICE} --cap-add SYS_ADMIN)"
+        ) from None
+
+
+def _check_library() -> None:
+    try:
+        ctypes.CDLL(os.environ.get("FUSE_LIBRARY_PATH") or _LIBRARY)
+    except OSError:
+        raise UsageError(f"libfuse 2 is missing: {library_remedy(_os_release())}") from None
+    # Else its binding starts other programs to look for the file.
+    os.environ.setdefault("FUSE_LIBRARY_PATH", _LIBRARY)
+
+
+def library_remedy(system: dict[str, str]) -> str:
+    """How to install libfuse 2 on the system that this os-release describes."""
+    names = {system.get("ID", ""), *system.get("ID_LIKE", "").split()}
+    number = system.get("VERSION_ID", "").split(".")[0]
+    version = int(number) if number.isdigit() else None
+    if system.get("ID") == "debian":
+        return f"apt install libfuse2{'t64' if version is None or version >= 13 else ''}"
+    if system.get("ID") == "ubuntu":
+        return f"apt install libfuse2{'t64' if version is None or version >= 24 else ''}"
+    if names & {"debian", "ubuntu"}:
+        return "apt install libfuse2t64 (libfuse2 on older systems)"
+    if names & {"fedora", "rhel", "centos"}:
+        return "dnf install fuse-libs"
+    if names & {"suse", "opensuse"}:
+        return "zypper install libfuse2"
+    if "arch" in names:
+        return "pacman -S fuse2"
+    return f"install the package that has {_LIBRARY}"
+
+
+def _os_release() -> dict[str, str]:
+    try:
+        lines = Path("/etc/os-release").read_text().splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _check_ordinary_user(settings: Settings, place: str) -> None:
+    if shutil.which("fusermount") is None:
+        raise UsageError("fusermount is missing: install fuse3 (or fuse)")
+    if not os.access(place, os.W_OK):
+        raise UsageError(f"{place} is not yours to mount on: give a directory that you may write in")
+    if settings.allow_other and not _others_allowed():
+        raise UsageError("--allow-other needs the line user_allow_other in /etc/fuse.conf")
+
+
+def _others_allowed() -> bool:
+    try:
+        lines = Path("/etc/fuse.conf").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.split("#")[0].strip() == "user_allow_other" for line in lines)

@@ -1,0 +1,124 @@
+"""`jobfs status [DIR]`: what a mount is doing, and what needs a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobfs import control
+from jobfs.cli.options import state_dir_option
+from jobfs.cli.running import mount_of, mounts
+from jobfs.errors import JobfsError
+from jobfs.writeback.slot import Found
+
+#: Exit codes: all well, something needs a person, not mounted or no answer.
+WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
+
+#: Lists of paths in a status: what each is called, and whether an entry in it needs a person.
+LISTS = {
+    "unsent": ("not sent yet", False),
+    "failed": ("refused by the server: `jobfs retry` or `jobfs discard`", True),
+    "conflicts": ("changed on both sides: compare, and delete what is not wanted", True),
+    "recovered": ("recovered after a crash: look, and rename or delete", True),
+    "shadowed": ("hidden behind another item of the same name", False),
+    "hostile": ("names that can't be shown", False),
+}
+
+
+@click.command("status", short_help="Show what a mount is doing and what needs a person.")
+@click.argument("directory", required=False, metavar="[DIR]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@state_dir_option
+def status(directory: str | None, as_json: bool, state_dir: str | None) -> int:
+    """Show the mount at DIR, or every mount.
+
+    Exits with 0 if all is well, 1 if something needs a person, 2 if nothing is mounted or does not answer.
+    """
+    try:
+        targets = [mount_of(directory, state_dir)[0]] if directory else mounts(state_dir)
+        if not targets:
+            raise control.NoMountError("no job is mounted")
+        reports = [_report(found) for found in targets]
+    except JobfsError as error:
+        click.echo(f"jobfs: {error}", err=True)
+        return NO_ANSWER
+    if as_json:
+        click.echo(json.dumps(reports[0] if directory or len(reports) == 1 else reports, indent=2))
+    else:
+        for report in reports:
+            _show(report)
+    return NEEDS_A_PERSON if any(report["problems"] for report in reports) else WELL
+
+
+def _report(found: Found) -> dict[str, Any]:
+    report: dict[str, Any] = control.call(found.path, "status")
+    return {**report, "problems": problems(report)}
+
+
+def problems(report: Mapping[str, Any]) -> list[str]:
+    """One sentence for each thing in a status that does not go away without a person."""
+    found = []
+    server = report.get("server") or {}
+    if server.get("key_refused"):
+        found.append("the API key is refused: put a valid one in the key file, or mount again with one")
+    elif server.get("answering") is False:
+        found.append(f"the server does not answer: {server.get('last_error') or 'no reason given'}")
+    for name, (meaning, needed) in LISTS.items():
+        if needed and report.get(name):
+            found.append(f"{len(report[name])} {name}: {meaning}")
+    for other in report.get("other_slots") or ():
+        where, kept = other.get("directory"), other.get("path")
+        found.append(f"an ended mount at {where} may have left unsent work in {kept}: mount the job there")
+    return found
+
+
+def _show(report: Mapping[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table.grid(padding=(0, 2))
+    for name, value in _facts(report):
+        table.add_row(Text(name, "bold"), Text(value))
+    console.print(table)
+    for name, (meaning, needed) in LISTS.items():
+        entries = report.get(name) or []
+        if entries:
+            console.print(Text(f"\n{name} ({len(entries)}): {meaning}", "bold red" if needed else "bold"))
+            for entry in entries:
+                console.print(Text(f"  {describe(entry)}"))
+    for problem in report["problems"]:
+        console.print(Text(f"! {problem}", "red"))
+    console.print()
+
+
+def _facts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    job, server, cache = (report.get(name) or {} for name in ("job", "server", "cache"))
+    yield "mount", f"{report.get('directory')} (process {report.get('pid')})"
+    state = job.get("status") if isinstance(job, Mapping) else job
+    yield "job", " ".join(filter(None, (report.get("job_id"), f"({state})" if state else "")))
+    latency = server.get("latency")
+    answering = {True: "answers", False: "does not answer", None: "not asked yet"}[server.get("answering")]
+    yield (
+        "server",
+        f"{report.get('base_url')} {answering}" + (f", {latency * 1000:.0f} ms" if latency else ""),
+    )
+    for name in ("items", "snapshot_age", "effective_ttl"):
+        if report.get(name) is not None:
+            yield name.replace("_", " "), f"{report[name]:g}"
+    if cache:
+        yield "cache", ", ".join(f"{name} {value}" for name, value in cache.items())
+    yield "unsent", str(len(report.get("unsent") or ()))
+
+
+def describe(entry: Any) -> str:
+    """One line for an entry of a list: its path, and what else is known of it."""
+    if isinstance(entry, Mapping):
+        rest = [str(value) for name, value in entry.items() if name != "path" and value not in (None, "")]
+        return ": ".join([str(entry.get("path", "")), *([", ".join(rest)] if rest else [])])
+    if isinstance(entry, Sequence) and not isinstance(entry, str):
+        return ": ".join(str(part) for part in entry)
+    return str(entry)

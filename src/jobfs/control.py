@@ -1,0 +1,204 @@
+"""The control socket: how `jobfs status` and its like reach a running mount, without going through the mount.
+
+JSON lines over a Unix socket in the mount's slot. A request is one line, `{"call": name, "args": {…}}`; the
+answer is any number of `{"progress": [done, total]}` (also a sign of life, once a second) and then one
+`{"result": …}` or `{"error": sentence, "errno": number}`. Only processes of the same user are answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jobfs.errors import FsError, JobfsError
+
+_log = logging.getLogger("jobfs.control")
+
+SOCKET = "control.sock"
+_LONGEST = 1 << 20
+_SIGN_OF_LIFE = 1.0
+
+
+class NoMountError(JobfsError):
+    """No running mount answers there."""
+
+
+class Conversation:
+    """One request being answered, as its handler sees it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._progress = (0, 0)
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell the other side how far it is; never raises, for the work goes on without a listener too."""
+        self._progress = (done, total)
+        self._send({"progress": self._progress})
+
+    def gone(self) -> bool:
+        """True if the other side has hung up."""
+        waiting = select.poll()
+        waiting.register(self._connection, select.POLLIN)
+        try:
+            return bool(waiting.poll(0)) and self._connection.recv(1, socket.MSG_PEEK) == b""
+        except OSError:
+            return True
+
+    def alive(self) -> None:
+        """Repeat the last progress, so that the other side knows that somebody is there."""
+        self._send({"progress": self._progress})
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+Handler = Callable[[dict[str, Any], Conversation], Any]
+
+
+class Server:
+    """Answers calls with `handlers`, a thread for each. The socket is made anew in `directory`, mode 0600."""
+
+    def __init__(self, directory: Path, handlers: Mapping[str, Handler]) -> None:
+        self._directory = directory
+        self._handlers = handlers
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._busy: set[threading.Thread] = set()
+        with contextlib.suppress(FileNotFoundError):
+            (directory / SOCKET).unlink()
+        with _address(directory) as address:
+            self._listener.bind(address)
+        (directory / SOCKET).chmod(0o600)
+        self._listener.listen(16)
+        self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
+        self._accepting.start()
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Take no more calls, and let those being answered end within `timeout` seconds."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join(timeout)
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            (self._directory / SOCKET).unlink()
+        for thread in list(self._busy):
+            thread.join(timeout)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._converse, args=(connection,), daemon=True)
+            self._busy.add(thread)
+            thread.start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                connection.settimeout(10.0)
+                self._answer(connection)
+        except (OSError, ValueError) as error:
+            _log.info("a control request was not understood: %r", error)
+        finally:
+            self._busy.discard(threading.current_thread())
+
+    def _answer(self, connection: socket.socket) -> None:
+        conversation = Conversation(connection)
+        if _peer_uid(connection) != os.geteuid():
+            conversation._send({"error": "this mount belongs to another user", "errno": 1})
+            return
+        with connection.makefile("rb") as lines:
+            request = json.loads(lines.readline(_LONGEST))
+        done = threading.Event()
+        signs = threading.Thread(target=_give_signs, args=(conversation, done), daemon=True)
+        signs.start()
+        try:
+            answer = self._handle(request, conversation)
+        finally:
+            done.set()
+            signs.join()
+        conversation._send(answer)
+
+    def _handle(self, request: Any, conversation: Conversation) -> dict[str, Any]:
+        name = str(request.get("call")) if isinstance(request, dict) else ""
+        handler = self._handlers.get(name)
+        if handler is None:
+            return {"error": f"the running mount does not know {name!r}: it is another version of jobfs"}
+        try:
+            return {"result": handler(request.get("args") or {}, conversation)}
+        except JobfsError as error:
+            return {"error": str(error), "errno": error.errno}
+        except Exception as error:
+            _log.error("control call %s failed: %r", name, error)
+            _log.debug("control call %s failed", name, exc_info=True)
+            return {"error": f"the mount could not answer {name}: see its log"}
+
+
+def call(
+    directory: Path,
+    name: str,
+    args: Mapping[str, Any] | None = None,
+    *,
+    timeout: float = 10.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Any:
+    """What the mount of the slot `directory` answers.
+
+    Raises NoMountError if it does not answer, or says nothing for `timeout` seconds; FsError if it refuses.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout)
+            with _address(directory) as address:
+                connection.connect(address)
+            connection.sendall(json.dumps({"call": name, "args": dict(args or {})}).encode() + b"\n")
+            return _result(connection, progress)
+    except (OSError, ValueError) as error:
+        raise NoMountError(f"the mount does not answer: {error}") from None
+
+
+def _result(connection: socket.socket, progress: Callable[[int, int], None] | None) -> Any:
+    with connection.makefile("rb") as lines:
+        for line in lines:
+            message = json.loads(line)
+            if "result" in message:
+                return message["result"]
+            if "error" in message:
+                raise FsError(int(message.get("errno", 5)), str(message["error"]))
+            if progress is not None:
+                done, total = message["progress"]
+                progress(done, total)
+    raise NoMountError("the mount ended before it answered")
+
+
+def _give_signs(conversation: Conversation, done: threading.Event) -> None:
+    while not done.wait(_SIGN_OF_LIFE):
+        conversation.alive()
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    form = struct.Struct("3i")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)
+    return int(form.unpack(credentials)[1])
+
+
+@contextlib.contextmanager
+def _address(directory: Path) -> Iterator[str]:
+    """The socket's address by way of a descriptor: that of a long path would not fit in 108 bytes."""
+    handle = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{handle}/{SOCKET}"
+    finally:
+        os.close(handle)

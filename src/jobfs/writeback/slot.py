@@ -1,0 +1,290 @@
+"""Slots: where one mount keeps its unsent work, `<state dir>/<job>/<mount id>/`, one mount at a time.
+
+A slot outlives its mount. The next mount of that job takes it over, with the mount id and the journal in it,
+so that what a killed mount left is finished wherever the job is mounted next (save-protocol.md, Recovery).
+
+    lock          held exclusively (flock) while in use; the lock goes with the process, however that ends
+    mount.json    what the slot was last used for (`Record`)
+    journal.db    the journal; bytes/ the local bytes; control.sock the running mount's socket
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jobfs.errors import UsageError
+from jobfs.names import new_mount_id
+
+_MOUNT_ID = re.compile(r"[0-9a-f]{12}")
+#: Whoever only looks whether a lock is free holds it for an instant: seconds to try again.
+_INSTANT = 0.3
+#: Choosing a slot takes milliseconds: seconds to wait for another mount that does.
+_CHOOSING = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a slot was last used for; `clean` if that mount left nothing to send. `started` in s."""
+
+    mount_id: str
+    job: str
+    directory: str
+    base_url: str
+    pid: int
+    started: float
+    clean: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A slot on disk: its directory, and what it was last used for if that is known."""
+
+    path: Path
+    record: Record | None
+
+    @property
+    def has_journal(self) -> bool:
+        """True if a mount ever got as far as keeping a journal here."""
+        return (self.path / "journal.db").exists()
+
+
+class Slot:
+    """A slot that this process holds; `warnings` are sentences for the user about slots left alone."""
+
+    def __init__(self, path: Path, lock: int, record: Record, warnings: tuple[str, ...] = ()) -> None:
+        self.path = path
+        self.record = record
+        self.warnings = warnings
+        self._lock = lock
+
+    @property
+    def mount_id(self) -> str:
+        """The id in this mount's hidden names."""
+        return self.record.mount_id
+
+    @property
+    def journal(self) -> Path:
+        """The journal's file."""
+        return self.path / "journal.db"
+
+    @property
+    def bytes_dir(self) -> Path:
+        """The directory of the local bytes."""
+        return self.path / "bytes"
+
+    @property
+    def log(self) -> Path:
+        """Where a mount in the background writes its log."""
+        return self.path / "jobfs.log"
+
+    def write_record(self, *, clean: bool = False) -> None:
+        """Note on disk what the slot is used for, by this process. Raises UsageError if that fails."""
+        self.record = Record(**{**asdict(self.record), "pid": os.getpid(), "clean": clean})
+        draft = self.path / "mount.json.new"
+        with _refusing(self.path):
+            draft.write_text(json.dumps(asdict(self.record)))
+            draft.replace(self.path / "mount.json")
+
+    def close(self) -> None:
+        """Let the next mount have the slot."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> Slot:
+    """Take the slot last used for this job and `directory`, else a free one of this job, else a new one.
+
+    Raises UsageError if a running mount has this job at this directory, if the place belongs to another user
+    or can't be written. A slot that was used with another server is left alone, with a warning.
+    """
+    home = state_dir / job
+    with _refusing(state_dir), _choosing(_private(home)):
+        warnings: list[str] = []
+        usable: list[Found] = []
+        for found in _slots(home):
+            _check_owner(found.path)
+            if found.record and found.record.directory == directory and in_use(found, _INSTANT):
+                raise UsageError(_taken(found.record))
+            if found.has_journal and not _same_server(found.record, base_url):
+                warnings.append(_foreign(found))
+            else:
+                usable.append(found)
+        path, lock = _first_free(sorted(usable, key=lambda found: _preference(found, directory)), home)
+        record = Record(path.name, job, directory, base_url, os.getpid(), time.time())
+        slot = Slot(path, lock, record, tuple(warnings))
+        slot.write_record()
+        return slot
+
+
+def others(state_dir: Path, job: str, mount_id: str) -> list[Found]:
+    """The slots of this job, but for `mount_id`, that no mount holds and that have a journal."""
+    return [
+        found
+        for found in _slots(state_dir / job)
+        if found.path.name != mount_id and found.has_journal and not in_use(found)
+    ]
+
+
+def running(state_dir: Path) -> list[Found]:
+    """The slots under `state_dir` that a running mount holds."""
+    try:
+        homes = sorted(state_dir.iterdir())
+    except OSError:
+        return []
+    return [found for home in homes for found in _slots(home) if in_use(found)]
+
+
+def look(path: Path) -> Found:
+    """The slot at `path`."""
+    try:
+        values = json.loads((path / "mount.json").read_text())
+        record = Record(**values) if values.get("mount_id") == path.name else None
+    except (OSError, ValueError, TypeError, AttributeError):
+        record = None
+    return Found(path, record)
+
+
+def in_use(found: Found, patience: float = 0.0) -> bool:
+    """True if a process holds the slot, and goes on holding it for `patience` seconds."""
+    try:
+        lock = os.open(found.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        return not _locked(lock, patience)
+    finally:
+        os.close(lock)
+
+
+def wait_until_free(found: Found, timeout: float) -> bool:
+    """Wait up to `timeout` seconds for the process that holds the slot to end; True if it has."""
+    end = time.monotonic() + timeout
+    while in_use(found):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _slots(home: Path) -> list[Found]:
+    try:
+        names = sorted(name for name in os.listdir(home) if _MOUNT_ID.fullmatch(name))
+    except OSError:
+        return []
+    return [look(home / name) for name in names]
+
+
+def _preference(found: Found, directory: str) -> tuple[bool, bool, float]:
+    record = found.record
+    return (
+        record is None or record.directory != directory,
+        not found.has_journal,
+        -record.started if record else 0.0,
+    )
+
+
+def _first_free(candidates: list[Found], home: Path) -> tuple[Path, int]:
+    """The first slot whose lock is free, made if none is, and its lock, held."""
+    for path in [*(found.path for found in candidates), home / new_mount_id()]:
+        _private(path)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if _locked(lock, _INSTANT):
+            _private(path / "bytes")
+            return path, lock
+        os.close(lock)
+    raise UsageError(f"the state directory {home} can't be locked: put it on a local disk with --state-dir")
+
+
+def _locked(lock: int, patience: float = 0.0) -> bool:
+    """Lock it exclusively, trying for `patience` seconds; False if another holds it."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _choosing(home: Path) -> Iterator[None]:
+    """One at a time: a slot is chosen and recorded before the next mount looks."""
+    lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if not _locked(lock, _CHOOSING):
+            raise UsageError(f"another mount of this job is just starting in {home}: try again")
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _refusing(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"can't write in the state directory {place}: {error.strerror}; give another with --state-dir"
+        ) from None
+
+
+def _private(path: Path) -> Path:
+    """Make sure that `path` is a directory of ours that nobody else can enter."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_owner(path)
+    path.chmod(0o700)
+    return path
+
+
+def _check_owner(path: Path) -> None:
+    owner = path.stat().st_uid
+    if owner != os.geteuid():
+        raise UsageError(
+            f"the state directory {path} belongs to {_user_name(owner)}: mount as that user, or give another "
+            "with --state-dir"
+        )
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _same_server(record: Record | None, base_url: str) -> bool:
+    """True if unsent work of that record may go to `base_url`; servers on this machine change their ports."""
+    if record is None:
+        return False
+    then, now = urlsplit(record.base_url), urlsplit(base_url)
+    local = {"localhost", "127.0.0.1", "::1"}
+    return (then.scheme, then.netloc) == (now.scheme, now.netloc) or (
+        then.hostname in local and now.hostname in local
+    )
+
+
+def _taken(record: Record) -> str:
+    return (
+        f"job {record.job} is in use at {record.directory} by process {record.pid}, which may be sending its "
+        f"last files: see `jobfs status {record.directory}`, or wait until it ends"
+    )
+
+
+def _foreign(found: Found) -> str:
+    used = f"with {found.record.base_url}" if found.record else "with a server that is not recorded"
+    return f"{found.path} was used {used}: what is unsent there stays until that is mounted again"

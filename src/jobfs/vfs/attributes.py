@@ -1,0 +1,99 @@
+"""chmod, chown and utimens: what goes to the server and what is remembered here (semantics.md section 2)."""
+
+from __future__ import annotations
+
+import errno
+
+from jobfs.errors import FsError
+from jobfs.nodes import Item, Permission
+from jobfs.vfs.local import LocalNames
+from jobfs.vfs.view import View
+from jobfs.writeback import Inode
+
+
+class Attributes:
+    """Changes of attributes."""
+
+    def __init__(self, view: View, local: LocalNames) -> None:
+        self._view = view
+        self._engine = view.engine
+        self._local = local
+
+    def chmod(self, path: str, mode: int) -> None:
+        """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
+        mode &= 0o7777
+        wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
+        node = self._real(path)
+        if isinstance(node, Item):
+            if node.permission is not wanted:
+                node = self._engine.set_permission(node, wanted)
+            record = self._engine.memory.entry(node)
+            record.mode, record.permission = mode, wanted
+            self._engine.memory.store(record)
+            return
+        with node.lock:
+            if node.local_only:
+                node.mode = mode
+            else:
+                had = self._view.attr(node).mode & 0o200
+                node.mode = mode
+                if bool(had) != bool(mode & 0o200) or node.permission is not None:
+                    node.permission = wanted
+            self._keep(node)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
+        node = self._real(path)
+        if isinstance(node, Item):
+            record = self._engine.memory.entry(node)
+            record.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else record.uid
+            record.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else record.gid
+            self._engine.memory.store(record)
+            return
+        with node.lock:
+            node.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else node.uid
+            node.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else node.gid
+            self._keep(node)
+
+    def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError."""
+        node = self._real(path)
+        if isinstance(node, Item):
+            now = self._view.attr(node)
+            record = self._engine.memory.entry(node)
+            record.atime_ns = now.atime_ns if atime_ns is None else atime_ns
+            record.mtime_ns = now.mtime_ns if mtime_ns is None else mtime_ns
+            record.updated_at = node.updated_at
+            self._engine.memory.store(record)
+            return
+        with node.lock:
+            node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
+            node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
+            self._keep(node)
+
+    def _real(self, path: str) -> Item | Inode:
+        """The node whose attributes change; a directory that no item stands for becomes a real one."""
+        node = self._view.get(path)
+        if not isinstance(node, Item) or not node.implicit:
+            return node
+        if not path:
+            raise FsError(errno.EPERM)
+        self._engine.saver.make_directory(path)
+        self._engine.namespace.touch(path)
+        return self._view.get(path, max_age=0.0)
+
+    def _keep(self, inode: Inode) -> None:
+        """Put changed attributes of a file that is not on the server yet where they survive this process."""
+        if inode.local_only:
+            self._local.record(inode)
+            return
+        changed = []
+        for work in (inode.current, inode.next):
+            if work is not None and not work.settled:
+                save = work.save
+                save.permission, save.mode = inode.permission, inode.mode
+                save.uid, save.gid = inode.uid, inode.gid
+                save.atime_ns, save.mtime_ns = inode.atime_ns, inode.mtime_ns
+                changed.append(save)
+        if changed:
+            self._engine.journal.write(*changed)

@@ -1,0 +1,335 @@
+"""Vfs: what each operation means (semantics.md), without ctypes and without HTTP. Paths as in names.py; the root is ""."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jobfs import names
+from jobfs.api import Client
+from jobfs.content import ContentStore
+from jobfs.errors import FsError, JobfsError
+from jobfs.namespace import Namespace
+from jobfs.nodes import Attr
+from jobfs.settings import Settings
+from jobfs.vfs.attributes import Attributes
+from jobfs.vfs.files import Caller, Files, OpenResult
+from jobfs.vfs.local import LocalNames
+from jobfs.vfs.report import Report
+from jobfs.vfs.tree import Tree
+from jobfs.vfs.view import Owner, View
+from jobfs.writeback import WriteBack, restore
+from jobfs.writeback.slot import Slot
+
+log = logging.getLogger("jobfs.vfs")
+
+_BLOCK = 4096
+_DRAIN = 24 * 3600.0
+#: Handles of files below `.jobfs/` are numbered from here.
+_CONTROL_HANDLES = 1 << 48
+
+
+class StatFs(NamedTuple):
+    """What `statvfs` shows; sizes in blocks of `bsize` bytes."""
+
+    bsize: int
+    blocks: int
+    bfree: int
+    bavail: int
+    files: int
+    ffree: int
+    namemax: int
+
+
+class Vfs:
+    """The mounted workspace. Every method may be called from any thread and raises JobfsError with an errno."""
+
+    def __init__(
+        self, settings: Settings, slot: Slot, client: Client, content: ContentStore, namespace: Namespace
+    ) -> None:
+        """`slot` holds this mount's unsent work. Raises UsageError if its journal can't be used."""
+        self._settings = settings
+        self._namespace = namespace
+        self._engine = WriteBack(
+            client,
+            namespace,
+            content,
+            slot.path,
+            slot.record.mount_id,
+            delay=settings.write_back_delay,
+            timeout=settings.timeout,
+            lifetime=settings.request_lifetime,
+            cache_limit=settings.cache_size,
+        )
+        self._view = View(
+            self._engine, Owner(settings.uid, settings.gid, settings.umask), settings.local_only
+        )
+        self._local = LocalNames(self._view)
+        self._files = Files(self._view, self._local, sync_on_close=settings.sync_on_close)
+        self._tree = Tree(self._view, self._local)
+        self._attributes = Attributes(self._view, self._local)
+        self._report = Report(self._view, client, namespace)
+        self._control_numbers = itertools.count(_CONTROL_HANDLES)
+        self._control: dict[int, bytes] = {}
+        self._stopped = threading.Event()
+        self.started_ns = time.time_ns()
+
+    # -- life
+
+    def start(self) -> None:
+        """Take up what an earlier mount left, and begin background work. Raises UsageError."""
+        for line in restore(self._engine):
+            log.warning("taken up from the journal: %s", line)
+        self._engine.start()
+        self._local.start()
+
+    def stop(self) -> None:
+        """End background work; open files are closed, what is not on the server stays in the journal."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        try:
+            self._files.close_all()
+        except JobfsError as error:
+            log.error("%s", error)
+        self._local.stop()
+        self._engine.stop()
+
+    def flush_all(
+        self,
+        path: str | None,
+        timeout: float | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> list[dict[str, Any]]:
+        """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds."""
+        under = path or None
+        for inode in self._engine.table.all():
+            if inode.local is not None and not inode.local_only and inode.path is not None:
+                self._engine.seal(inode)
+        deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
+        total = len(self._engine.uploader.unsent(under))
+        while True:
+            remaining = deadline - time.monotonic()
+            left = self._engine.uploader.drain(max(min(remaining, 0.25), 0.0), under)
+            if progress is not None:
+                progress(total - len(left), total)
+            waiting = [work for work in left if not work.save.refused]
+            if not waiting or remaining <= 0:
+                break
+        if not left:
+            self._engine.finisher.idle(max(min(deadline - time.monotonic(), self._settings.timeout), 0.0))
+        return [
+            {
+                "path": work.save.target,
+                "size": work.save.size,
+                "reason": work.save.refused or str(work.error or "not sent yet"),
+            }
+            for work in left
+        ]
+
+    # -- the control directory (semantics.md section 6)
+
+    def _control_name(self, path: str) -> str | None:
+        """The name below `.jobfs/`, "" for that directory itself, None for every other path."""
+        if path == names.CONTROL_DIR:
+            return ""
+        return path.removeprefix(names.CONTROL_DIR + "/") if names.under(path, names.CONTROL_DIR) else None
+
+    def _control_attr(self, name: str) -> Attr:
+        now = time.time_ns()
+        uid, gid = self._settings.uid, self._settings.gid
+        if not name:
+            times = (self.started_ns,) * 3
+            return Attr(2, stat.S_IFDIR | 0o555, 2, uid, gid, 0, *times)
+        size = len(self._report.content(name))
+        return Attr(names_inode(name), stat.S_IFREG | 0o444, 1, uid, gid, size, now, now, now)
+
+    def _refuse_change(self, *paths: str) -> None:
+        """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
+        if self._settings.read_only:
+            raise FsError(errno.EROFS)
+        if any(self._control_name(path) is not None for path in paths):
+            raise FsError(errno.EPERM)
+
+    # -- attributes
+
+    def getattr(self, path: str) -> Attr:
+        """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
+        if (name := self._control_name(path)) is not None:
+            return self._control_attr(name)
+        return self._view.attr(self._view.get(path))
+
+    def fgetattr(self, fh: int) -> Attr:
+        """Attributes of an open file, unlinked ones too."""
+        if fh in self._control:
+            return self._control_attr("status.json")
+        return self._files.attr(fh)
+
+    def access(self, path: str, mask: int, caller: Caller) -> None:
+        """Only what the kernel can't know: a read-only mount and readOnly items are not written."""
+        attr = self.getattr(path)
+        if mask & os.W_OK:
+            if self._settings.read_only:
+                raise FsError(errno.EROFS)
+            if not attr.mode & 0o200 and self._control_name(path) is None:
+                self._view.may_write(self._view.get(path))
+
+    def chmod(self, path: str, mode: int) -> None:
+        """See attributes.py."""
+        self._refuse_change(path)
+        self._attributes.chmod(path, mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        """See attributes.py."""
+        self._refuse_change(path)
+        self._attributes.chown(path, uid, gid)
+
+    def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
+        """See attributes.py."""
+        self._refuse_change(path)
+        self._attributes.utimens(path, atime_ns, mtime_ns)
+
+    def statfs(self) -> StatFs:
+        """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
+        facts = self._namespace.status()
+        free, _ = self._engine.bytes.free()
+        used = -(-facts.size // _BLOCK)
+        blocks = free // _BLOCK
+        return StatFs(_BLOCK, used + blocks, blocks, blocks, facts.items + (1 << 20), 1 << 20, names.NAME_MAX)
+
+    # -- reading
+
+    def listdir(self, path: str) -> list[tuple[str, Attr]]:
+        """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
+        if (name := self._control_name(path)) is not None:
+            if name:
+                raise FsError(errno.ENOTDIR)
+            return [(file, self._control_attr(file)) for file in self._report.files]
+        attr = self._view.attr
+        return [(name, attr(node)) for name, node in self._view.list(path).items()]
+
+    def open(self, path: str, flags: int) -> OpenResult:
+        """See files.py. A read-only mount refuses to open for writing (EROFS)."""
+        if (name := self._control_name(path)) is not None:
+            if flags & os.O_ACCMODE != os.O_RDONLY:
+                raise FsError(errno.EACCES)
+            fh = next(self._control_numbers)
+            self._control[fh] = self._report.content(name)
+            return OpenResult(fh, direct_io=True)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self._refuse_change(path)
+        return self._files.open(path, flags)
+
+    def read(self, fh: int, size: int, offset: int) -> bytes:
+        """See files.py."""
+        if fh >= _CONTROL_HANDLES:
+            return self._control[fh][offset : offset + size]
+        return self._files.read(fh, size, offset)
+
+    def readlink(self, path: str) -> str:
+        """There are no symbolic links. Raises FsError(EINVAL)."""
+        self.getattr(path)
+        raise FsError(errno.EINVAL)
+
+    # -- writing
+
+    def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
+        """See files.py."""
+        self._refuse_change(path)
+        return self._files.create(path, mode, flags, caller)
+
+    def mknod(self, path: str, mode: int, caller: Caller) -> None:
+        """A regular file only: the API holds nothing else. Raises FsError(EPERM)."""
+        self._refuse_change(path)
+        if not stat.S_ISREG(mode) and stat.S_IFMT(mode):
+            raise FsError(errno.EPERM)
+        self._files.make(path, mode, caller)
+
+    def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
+        """See files.py."""
+        return self._files.write(fh, data, offset)
+
+    def truncate(self, path: str, length: int) -> None:
+        """See files.py."""
+        self._refuse_change(path)
+        self._files.truncate(path, length)
+
+    def ftruncate(self, fh: int, length: int) -> None:
+        """See files.py."""
+        self._files.ftruncate(fh, length)
+
+    def flush(self, fh: int) -> None:
+        """See files.py."""
+        if fh < _CONTROL_HANDLES:
+            self._files.flush(fh)
+
+    def fsync(self, fh: int) -> None:
+        """See files.py."""
+        if fh < _CONTROL_HANDLES:
+            self._files.fsync(fh)
+
+    def release(self, fh: int) -> None:
+        """See files.py."""
+        if fh >= _CONTROL_HANDLES:
+            self._control.pop(fh, None)
+        else:
+            self._files.release(fh)
+
+    def fsyncdir(self, path: str) -> None:
+        """Changes of names are on the server when they return: nothing is left to do."""
+
+    # -- names
+
+    def mkdir(self, path: str, mode: int, caller: Caller) -> None:
+        """See tree.py."""
+        self._refuse_change(path)
+        self._tree.mkdir(path, mode, caller)
+
+    def rmdir(self, path: str) -> None:
+        """See tree.py."""
+        self._refuse_change(path)
+        self._tree.rmdir(path)
+
+    def unlink(self, path: str) -> None:
+        """See tree.py."""
+        self._refuse_change(path)
+        self._tree.unlink(path)
+
+    def hide(self, path: str, hidden: str) -> None:
+        """See tree.py."""
+        self._refuse_change(path)
+        self._tree.hide(path, hidden)
+
+    def rename(self, old: str, new: str) -> None:
+        """See tree.py."""
+        self._refuse_change(old, new)
+        self._tree.rename(old, new)
+
+    def symlink(self, path: str, target: str, caller: Caller) -> None:
+        """The job would never see it. Raises FsError(EPERM, EEXIST)."""
+        self._refuse_change(path)
+        if self._view.find(path) is not None:
+            raise FsError(errno.EEXIST)
+        raise FsError(errno.EPERM)
+
+    # -- what the mount says of itself
+
+    def status(self) -> dict[str, Any]:
+        """See report.py."""
+        return self._report.status()
+
+    def info(self, path: str) -> dict[str, Any]:
+        """See report.py."""
+        return self._report.info(path)
+
+
+def names_inode(name: str) -> int:
+    """Inode numbers of the control files: small, so that no item has them."""
+    return 3 + sum(name.encode())

@@ -1,0 +1,349 @@
+"""Open files: reading, writing, and what close and fsync promise (semantics.md sections 3 and 4)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jobfs import names
+from jobfs.content import Content, StaleVersionError
+from jobfs.errors import FsError
+from jobfs.nodes import Attr, Item, Kind
+from jobfs.vfs.local import LocalNames
+from jobfs.vfs.view import Node, View, is_dir
+from jobfs.writeback import FileHandle, Inode
+from jobfs.writeback.inodes import Readable, new_inode_number
+from jobfs.writeback.localbytes import LocalFile
+
+_REOPENS = 3
+
+
+class OpenResult(NamedTuple):
+    """What the kernel is told of an open: the handle's number, and how to cache."""
+
+    fh: int
+    direct_io: bool = False
+    keep_cache: bool = False
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    uid: int
+    gid: int
+    pid: int
+
+
+class Files:
+    """Handles and the bytes behind them. Handles hold inodes, not paths."""
+
+    def __init__(self, view: View, local: LocalNames, *, sync_on_close: bool) -> None:
+        self._view = view
+        self._engine = view.engine
+        self._local = local
+        self._sync_on_close = sync_on_close
+        self._numbers = itertools.count(1)
+        self._handles: dict[int, FileHandle] = {}
+        self._lock = threading.Lock()
+
+    def handle(self, fh: int) -> FileHandle:
+        """The handle of a number. Raises FsError(EBADF)."""
+        try:
+            return self._handles[fh]
+        except KeyError:
+            raise FsError(errno.EBADF) from None
+
+    # -- open and create
+
+    def open(self, path: str, flags: int) -> OpenResult:
+        """Open a file. Raises FsError(ENOENT, EISDIR, EACCES), ApiError."""
+        writable = flags & os.O_ACCMODE != os.O_RDONLY
+        node = self._view.get(path)
+        if is_dir(node):
+            raise FsError(errno.EISDIR)
+        if writable or flags & os.O_TRUNC:
+            self._view.may_write(node)
+            if isinstance(node, Inode) and node.alias_of is not None:
+                node = self._local.resolve(node)
+        handle = self._new_handle(path, node, flags, writable=writable)
+        fh = self._add(handle)
+        if flags & os.O_TRUNC:
+            try:
+                self._truncate(handle, 0)
+            except BaseException:
+                self.release(fh)
+                raise
+        unknown = isinstance(node, Item) and node.size is None
+        others = any(other.item != handle.item for other in handle.inode.handles if other.item is not None)
+        return OpenResult(fh, direct_io=unknown or others)
+
+    def _new_handle(self, path: str, node: Node, flags: int, *, writable: bool) -> FileHandle:
+        readable = flags & os.O_ACCMODE != os.O_WRONLY
+        while True:
+            if isinstance(node, Inode):
+                inode, item = node, node.item
+            else:
+                item = node
+                inode = self._engine.table.hold(self._engine.memory.ino(item), Kind.FILE, path, item)
+            handle = FileHandle(
+                inode, item, readable=readable, writable=writable, append=bool(flags & os.O_APPEND)
+            )
+            with inode.lock:
+                if isinstance(node, Item) and self._engine.table.get(inode.ino) is not inode:
+                    continue
+                if inode.local is None and item is not None:
+                    inode.item, inode.path = item, path
+                    handle.young = self._engine.young(item)
+                    handle.content = self._engine.content.open(item)
+                inode.handles.append(handle)
+                return handle
+
+    def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
+        """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        self._view.may_enter(self._view.directory(names.parent(path)))
+        with self._engine.overlay.changing(path):
+            if (node := self._view.find(path)) is not None:
+                if flags & os.O_EXCL or is_dir(node):
+                    raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
+                return self.open(path, flags)
+            inode = self._make(path, mode, caller)
+        readable = flags & os.O_ACCMODE != os.O_WRONLY
+        handle = FileHandle(inode, None, readable=readable, writable=True, append=bool(flags & os.O_APPEND))
+        handle.wrote = True
+        inode.handles.append(handle)
+        return OpenResult(self._add(handle))
+
+    def _make(self, path: str, mode: int, caller: Caller) -> Inode:
+        inode = Inode(new_inode_number(), Kind.FILE, path)
+        inode.local_only = self._view.stays_here(path)
+        inode.local = self._engine.bytes.new(inode.ino, self._engine.journal.next_seq())
+        inode.mode, inode.uid, inode.gid = mode & 0o7777, caller.uid, caller.gid
+        inode.touch()
+        inode.atime_ns = inode.mtime_ns
+        if not inode.local_only:
+            inode.item = self._local.item_behind(path)
+            inode.base = self._engine.base_of(inode.item)
+        self._engine.table.add(inode)
+        self._engine.overlay.put(path, inode)
+        if inode.local_only:
+            self._local.record(inode)
+        return inode
+
+    def make(self, path: str, mode: int, caller: Caller) -> None:
+        """`mknod` of a regular file. Raises as `create`."""
+        self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
+
+    def _add(self, handle: FileHandle) -> int:
+        with self._lock:
+            fh = next(self._numbers)
+            self._handles[fh] = handle
+            return fh
+
+    # -- read
+
+    def read(self, fh: int, size: int, offset: int) -> bytes:
+        """Bytes at `offset`; short only at end of file. Raises FsError(EBADF), ApiError."""
+        handle = self.handle(fh)
+        for _ in range(_REOPENS):
+            source = self._source(handle)
+            try:
+                data = source.read(offset, size)
+            except StaleVersionError:
+                if not self._follow(handle, max_age=0.0):
+                    raise
+                continue
+            finally:
+                if source is not handle.content:
+                    source.close()
+            if len(data) < size and source is handle.content and self._follow(handle):
+                continue
+            return data
+        return data
+
+    def _source(self, handle: FileHandle) -> Readable:
+        inode = handle.inode
+        with inode.lock:
+            if inode.local is not None:
+                return inode.local.acquire()
+            if handle.content is None:
+                raise FsError(errno.EIO)
+            return handle.content
+
+    def _follow(self, handle: FileHandle, max_age: float | None = None) -> bool:
+        """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned)."""
+        path = handle.inode.path
+        if path is None or handle.item is None or handle.inode.local_only:
+            return False
+        item = self._view.find(path, max_age)
+        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+            return False
+        with handle.inode.lock:
+            old, handle.content = handle.content, self._engine.content.open(item)
+            handle.item, handle.young = item, self._engine.young(item)
+            if handle.inode.local is None:
+                handle.inode.item = item
+        if old is not None:
+            old.close()
+        return True
+
+    # -- write
+
+    def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
+        """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had."""
+        handle = self.handle(fh)
+        with self._writing(handle, keep=True) as local:
+            return local.write(data, local.size if handle.append else offset)
+
+    def _truncate(self, handle: FileHandle, length: int) -> None:
+        with self._writing(handle, keep=length > 0) as local:
+            local.truncate(length)
+
+    @contextlib.contextmanager
+    def _writing(self, handle: FileHandle, *, keep: bool) -> Iterator[LocalFile]:
+        """Under the inode's lock: local bytes that may be changed.
+
+        `keep`: they begin with the content that the handle opened (downloaded before the lock is taken).
+        """
+        inode = handle.inode
+        source: Path | LocalFile | None = None
+        if inode.local is None and keep and handle.item is not None:
+            source = self._whole(handle)
+        with inode.lock:
+            local = inode.local
+            if local is None:
+                local = self._make_dirty(handle, source)
+            elif local.sealed:
+                fresh = self._engine.bytes.new(
+                    inode.ino, self._engine.journal.next_seq(), local if keep else None
+                )
+                inode.local = fresh
+                local.close()
+                local = fresh
+            yield local
+            inode.touch()
+            handle.wrote = True
+
+    def _whole(self, handle: FileHandle) -> Path | LocalFile | None:
+        for _ in range(_REOPENS):
+            content = handle.content
+            if isinstance(content, LocalFile):
+                return content
+            if not isinstance(content, Content):
+                return None
+            try:
+                return content.fetch()
+            except StaleVersionError:
+                if not self._follow(handle, max_age=0.0):
+                    raise
+        raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
+
+    def _make_dirty(self, handle: FileHandle, source: Path | LocalFile | None) -> LocalFile:
+        inode, item = handle.inode, handle.item
+        engine = self._engine
+        inode.base = engine.base_of(item, young=handle.young)
+        inode.item = item
+        inode.local = engine.bytes.new(inode.ino, engine.journal.next_seq(), source)
+        if item is not None:
+            attr = self._view.attr(item)
+            inode.mode, inode.uid, inode.gid = attr.mode & 0o7777, attr.uid, attr.gid
+            inode.permission = None
+            inode.atime_ns = attr.atime_ns
+        inode.touch()
+        if inode.path is not None:
+            engine.overlay.put(inode.path, inode)
+        return inode.local
+
+    def truncate(self, path: str, length: int) -> None:
+        """Cut or extend a file by name. Raises as `open` and `write`."""
+        fh = self.open(path, os.O_WRONLY).fh
+        try:
+            self.ftruncate(fh, length)
+            self.flush(fh)
+        finally:
+            self.release(fh)
+
+    def ftruncate(self, fh: int, length: int) -> None:
+        """Cut or extend an open file. Raises as `write`."""
+        self._truncate(self.handle(fh), length)
+
+    def attr(self, fh: int) -> Attr:
+        """What `fstat` shows of an open file, unlinked ones too."""
+        handle = self.handle(fh)
+        inode = handle.inode
+        if inode.local is None and handle.item is not None:
+            return self._view.attr(handle.item)._replace(ino=inode.ino)
+        return self._view.attr(inode)
+
+    # -- close and fsync
+
+    def flush(self, fh: int) -> None:
+        """What was written survives this process now (or is on the server, with --sync-on-close). Raises FsError, ApiError."""
+        handle = self.handle(fh)
+        inode = handle.inode
+        if not handle.writable or not (handle.wrote or inode.written):
+            return
+        handle.wrote = False
+        if inode.local_only:
+            self._local.record(inode)
+            return
+        self._engine.seal(inode)
+        if self._sync_on_close and inode.path is not None:
+            self._engine.commit(inode)
+
+    def fsync(self, fh: int) -> None:
+        """The server has it, or the error is raised; for a scratch file, the local disk has it."""
+        inode = self.handle(fh).inode
+        if inode.local_only or inode.path is None:
+            if inode.local is not None:
+                inode.local.sync()
+            return
+        self._engine.commit(inode)
+
+    def release(self, fh: int) -> None:
+        """The last descriptor is closed: what is dirty is committed to the journal, its upload begins after the delay."""
+        with self._lock:
+            handle = self._handles.pop(fh, None)
+        if handle is None:
+            return
+        inode = handle.inode
+        with inode.lock:
+            if handle in inode.handles:
+                inode.handles.remove(handle)
+            last_writer = handle.writable and not any(other.writable for other in inode.handles)
+        try:
+            if last_writer:
+                self._close_dirty(inode)
+        finally:
+            if handle.content is not None:
+                handle.content.close()
+            self._maybe_drop(inode)
+
+    def _close_dirty(self, inode: Inode) -> None:
+        if inode.local_only:
+            if inode.written:
+                self._local.record(inode)
+        elif inode.path is not None:
+            self._engine.seal(inode)
+            self._engine.released(inode)
+
+    def _maybe_drop(self, inode: Inode) -> None:
+        with inode.lock:
+            if inode.handles:
+                return
+            if inode.path is None and inode.local is not None:
+                local, inode.local = inode.local, None
+                local.remove_when_closed()
+                local.close()
+            if inode.local is None and not inode.local_only:
+                self._engine.table.drop(inode)
+
+    def close_all(self) -> None:
+        """At the end of the mount: as if every program had closed its files."""
+        for fh in list(self._handles):
+            self.release(fh)

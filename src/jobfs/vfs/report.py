@@ -1,0 +1,182 @@
+"""What the mount says of itself: status, info of one path, and the files below `.jobfs/` (semantics.md sections 2 and 6)."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jobfs import names
+from jobfs.api import Client
+from jobfs.errors import ApiError, FsError
+from jobfs.namespace import Namespace
+from jobfs.nodes import Item
+from jobfs.vfs.view import Node, View
+from jobfs.writeback import Inode
+from jobfs.writeback.records import SaveKind, State
+
+_INSTANCE_AGE = 5.0
+_HIDDEN_OLD = 3600.0
+
+
+class Report:
+    """Read-only facts; every method may be called from any thread."""
+
+    def __init__(self, view: View, client: Client, namespace: Namespace) -> None:
+        self._view = view
+        self._engine = view.engine
+        self._client = client
+        self._namespace = namespace
+        self._lock = threading.Lock()
+        self._instance: dict[str, Any] = {}
+        self._asked = 0.0
+        #: The files below `.jobfs/`, each with what it holds now.
+        self.files: dict[str, Callable[[], bytes]] = {
+            "job.json": lambda: _as_json(self.instance()),
+            "status.json": lambda: _as_json(self.status()),
+            "pending": self._pending,
+        }
+
+    def instance(self) -> dict[str, Any]:
+        """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer."""
+        with self._lock:
+            if time.monotonic() - self._asked > _INSTANCE_AGE or not self._instance:
+                try:
+                    self._instance = dict(self._client.instance().raw)
+                except ApiError:
+                    if not self._instance:
+                        return {}
+                self._asked = time.monotonic()
+            return self._instance
+
+    def status(self) -> dict[str, Any]:
+        """Everything `jobfs status --json` shows; no request but at most one for the job itself."""
+        health = self._client.health
+        facts = self._namespace.status()
+        job = self.instance().get("expertJob") or {}
+        now = time.time() + self._client.server_time_offset
+        return {
+            "job": {
+                "id": job.get("id"),
+                "status": job.get("status"),
+                "current_step": job.get("currentStep"),
+                "total_steps": job.get("totalSteps"),
+                "model": job.get("model"),
+                "expert": job.get("expertKey"),
+            },
+            "server": {
+                "answering": health.answering,
+                "key_refused": health.key_refused,
+                "latency": health.latency,
+                "last_error": health.last_error,
+                "requests": health.requests,
+                "stale": facts.stale,
+            },
+            "items": facts.items,
+            "snapshot_age": facts.snapshot_age,
+            "effective_ttl": facts.effective_ttl,
+            "listing_seconds": facts.listing_seconds,
+            "cache": {"bytes": self._engine.content.used()},
+            "unsent": self._transactions(refused=False),
+            "failed": self._transactions(refused=True),
+            "conflicts": [
+                {"path": kept.path, "origin": kept.origin, "reason": kept.reason}
+                for kept in self._engine.conflicts()
+            ],
+            "shadowed": [
+                {"path": path, "id": item_id, "reason": reason} for path, item_id, reason in facts.shadowed
+            ],
+            "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
+            "foreign_hidden": [
+                {"path": item.path, "reason": "left by another mount more than an hour ago"}
+                for item in facts.hidden
+                if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not self._own(item)
+            ],
+        }
+
+    def _own(self, item: Item) -> bool:
+        parts = names.parse_hidden(names.basename(item.path))
+        return parts is not None and parts.mount == self._engine.mount
+
+    def _transactions(self, *, refused: bool) -> list[dict[str, Any]]:
+        entries = []
+        for work in self._engine.uploader.live():
+            if work.settled or work.save.state is State.CANCELLED or bool(work.save.refused) != refused:
+                continue
+            entries.append(
+                {
+                    "path": work.save.target,
+                    "size": work.save.size,
+                    "reason": work.save.refused or (str(work.error) if work.error else ""),
+                    "attempts": work.attempts,
+                    "age": round(max(time.time() - work.save.made, 0.0), 1),
+                    "state": str(work.save.state),
+                }
+            )
+        if not refused:
+            known = {entry["path"] for entry in entries}
+            entries += [
+                {"path": inode.path, "size": inode.local.size, "reason": "open and changed", "state": "dirty"}
+                for inode in self._engine.table.all()
+                if inode.local is not None and inode.path and not inode.local_only and inode.path not in known
+            ]
+        return entries
+
+    def _pending(self) -> bytes:
+        lines = [f"{entry['path']}\n" for entry in self._transactions(refused=False)]
+        lines += [
+            f"{entry['path']}\tfailed: {entry['reason']}\n" for entry in self._transactions(refused=True)
+        ]
+        return "".join(lines).encode()
+
+    def info(self, path: str) -> dict[str, Any]:
+        """What the API and this machine know of one path. Raises FsError(ENOENT), ApiError."""
+        node = self._view.get(path)
+        item = node if isinstance(node, Item) else node.item
+        state, error = self._state(node)
+        facts: dict[str, Any] = {"path": path, "state": state, "error": error}
+        if item is not None:
+            facts |= {
+                "id": item.id,
+                "type": str(item.kind),
+                "owner": item.owner,
+                "lifecycle": str(item.lifecycle),
+                "permission": str(item.permission),
+                "mime_type": item.mime_type,
+                "key": item.key,
+                "created_at": item.created_at,
+                "updated_at": item.updated_at,
+            }
+        facts["size"] = self._view.attr(node).size
+        return facts
+
+    def _state(self, node: Node) -> tuple[str, str]:
+        if isinstance(node, Item):
+            if any(kept.path == node.path for kept in self._engine.conflicts()):
+                return "conflict", ""
+            return "clean", ""
+        return self._inode_state(node)
+
+    def _inode_state(self, inode: Inode) -> tuple[str, str]:
+        if inode.local_only:
+            return "local", ""
+        work = inode.current
+        if work is not None and work.save.kind is SaveKind.SAVE:
+            if work.save.refused:
+                return "failed", work.save.refused
+            error = str(work.error) if work.error else ""
+            return ("uploading" if work.running else "dirty"), error
+        return "dirty" if inode.local is not None else "clean", ""
+
+    def content(self, name: str) -> bytes:
+        """What a file below `.jobfs/` holds now. Raises FsError(ENOENT)."""
+        try:
+            return self.files[name]()
+        except KeyError:
+            raise FsError(2) from None
+
+
+def _as_json(facts: dict[str, Any]) -> bytes:
+    return (json.dumps(facts, indent=2) + "\n").encode()

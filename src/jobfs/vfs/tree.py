@@ -1,0 +1,361 @@
+"""Changes of names: mkdir, rmdir, unlink, rename (semantics.md section 4)."""
+
+from __future__ import annotations
+
+import errno
+
+from jobfs import names
+from jobfs.errors import FsError, JobfsError, PathExistsError
+from jobfs.nodes import Item, Kind
+from jobfs.vfs.files import Caller
+from jobfs.vfs.local import LocalNames
+from jobfs.vfs.view import Node, View, check_name, is_dir
+from jobfs.writeback import WHITEOUT, Inode
+from jobfs.writeback.inodes import new_inode_number
+from jobfs.writeback.records import Base, Fate
+
+
+class Tree:
+    """Makes, removes and renames. Every method holds the names it changes."""
+
+    def __init__(self, view: View, local: LocalNames) -> None:
+        self._view = view
+        self._engine = view.engine
+        self._local = local
+
+    # -- directories
+
+    def mkdir(self, path: str, mode: int, caller: Caller) -> None:
+        """Make a directory; synchronous. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        check_name(path)
+        self._view.may_enter(self._view.directory(names.parent(path)))
+        with self._engine.overlay.changing(path):
+            if self._view.find(path) is not None:
+                raise FsError(errno.EEXIST)
+            if self._view.stays_here(path):
+                self._local.make_directory(path, mode, caller.uid, caller.gid)
+                return
+            if self._engine.overlay.get(path) is WHITEOUT:
+                self._resolve_at(path)
+            owner = self._view.owner
+            plain = mode & 0o7777 == 0o755 & ~owner.umask and (caller.uid, caller.gid) == owner[:2]
+            kept = (-1, -1, -1) if plain else (mode & 0o7777, caller.uid, caller.gid)
+            self._engine.make_directory(path, *kept)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory (R12). Raises FsError(ENOTEMPTY, ENOTDIR, EPERM), ApiError."""
+        node = self._view.directory(path)
+        if not path:
+            raise FsError(errno.EBUSY)
+        self._view.may_enter(self._view.directory(names.parent(path)))
+        self._view.may_replace(node)
+        with self._engine.overlay.changing(path):
+            self._local.settle_under(path)
+            if self._engine.overlay.children(path):
+                raise FsError(errno.ENOTEMPTY)
+            if isinstance(node, Inode):
+                if node.local_only:
+                    self._local.remove(node)
+                    return
+                self._engine.overlay.remove(path, node)
+                return
+            if node.implicit:
+                if self._engine.namespace.children(path, max_age=1.0):
+                    raise FsError(errno.ENOTEMPTY)
+                return
+            self._engine.removals.remove_directory(node)
+            self._keep_parent(path)
+
+    def _keep_parent(self, path: str) -> None:
+        """A directory that no item stands for goes on being shown after its last child was removed here."""
+        above = names.parent(path)
+        if not above or self._engine.overlay.get(above) is not None:
+            return
+        if self._engine.namespace.peek(above) is None:
+            ghost = Inode(new_inode_number(), Kind.DIRECTORY, above)
+            ghost.ghost = True
+            ghost.touch()
+            self._engine.overlay.put(above, ghost)
+            self._keep_parent(above)
+
+    # -- unlink
+
+    def unlink(self, path: str) -> None:
+        """Remove a file; synchronous. Raises FsError(ENOENT, EISDIR, EPERM, EACCES), ApiError."""
+        self._view.may_enter(self._view.directory(names.parent(path)))
+        with self._engine.overlay.changing(path):
+            node = self._view.get(path, max_age=1.0)
+            if is_dir(node):
+                raise FsError(errno.EISDIR)
+            self._view.may_replace(node)
+            if isinstance(node, Item):
+                self._delete(node)
+            elif node.local_only:
+                self._unlink_local(node)
+            else:
+                self._unlink_dirty(path, node)
+            self._keep_parent(path)
+
+    def _delete(self, item: Item) -> None:
+        inode = self._engine.table.get(self._engine.memory.ino(item))
+        if inode is None or not inode.handles or self._engine.content.whole(item):
+            self._engine.removals.delete(item)
+        else:
+            work = self._engine.removals.set_aside(item, Fate.DELETE)
+            if work.asides and work.asides[0].moved:
+                self._engine.removals.finish(work)
+        if inode is not None:
+            inode.path = None
+
+    def _unlink_local(self, inode: Inode) -> None:
+        if inode.alias_of is not None and self._local.waiting(inode):
+            origin, item = inode.alias_of, inode.item
+            assert item is not None
+            self._engine.removals.delete(item)
+            self._local.remove(inode)
+            self._engine.overlay.remove(origin)
+            return
+        self._local.remove(inode)
+
+    def _unlink_dirty(self, path: str, inode: Inode) -> None:
+        """A file with bytes that the server does not have: recorded first, then taken off the server (R10)."""
+        item = inode.item
+        never_sent = self._engine.cancel(inode)
+        if never_sent and item is not None and not self._is_alias(item):
+            there = self._engine.namespace.lookup(path, max_age=1.0)
+            if there is not None and there.id == item.id:
+                self._delete(there)
+        self._engine.overlay.remove(path, inode)
+        self._drop(inode)
+
+    def _is_alias(self, item: Item) -> bool:
+        return any(inode.item is not None and inode.item.id == item.id for inode in self._local.aliases())
+
+    def _drop(self, inode: Inode) -> None:
+        with inode.lock:
+            inode.path = None
+            if not inode.handles:
+                if inode.local is not None:
+                    local, inode.local = inode.local, None
+                    local.remove_when_closed()
+                    local.close()
+                self._engine.table.drop(inode)
+
+    def hide(self, path: str, hidden: str) -> None:
+        """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`."""
+        with self._engine.overlay.changing(path, hidden):
+            node = self._view.get(path)
+            self._view.may_replace(node)
+            if isinstance(node, Inode) and node.local_only:
+                if node.alias_of is not None:
+                    self._local.resolve(node)
+                    node = self._view.get(path)
+                else:
+                    self._local.move(node, hidden)
+                    return
+            if isinstance(node, Item):
+                inode = self._engine.table.hold(self._engine.memory.ino(node), Kind.FILE, path, node)
+                self._engine.removals.hide(node)
+            else:
+                inode, item = node, node.item
+                if self._engine.cancel(inode) and item is not None and not self._is_alias(item):
+                    self._engine.removals.hide(item)
+                self._engine.overlay.remove(path, inode)
+            with inode.lock:
+                inode.path, inode.local_only = hidden, True
+            self._engine.overlay.put(hidden, inode)
+            self._keep_parent(path)
+
+    # -- rename
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
+        check_name(new)
+        if old == new:
+            self._view.get(old)
+            return
+        if names.under(new, old):
+            raise FsError(errno.EINVAL)
+        self._view.may_enter(self._view.directory(names.parent(old)))
+        self._view.may_enter(self._view.directory(names.parent(new)))
+        with self._engine.overlay.changing(old, new):
+            source, target = self._view.get(old), self._view.find(new)
+            self._view.may_replace(source)
+            if target is not None:
+                self._view.may_replace(target)
+                if is_dir(target) and not is_dir(source):
+                    raise FsError(errno.EISDIR)
+                if is_dir(source) and not is_dir(target):
+                    raise FsError(errno.ENOTDIR)
+            if is_dir(source):
+                self._rename_directory(source, target, old, new)
+            else:
+                self._rename_file(source, target, old, new)
+            self._keep_parent(old)
+
+    def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
+        if target is not None:
+            if self._view.list(new):
+                raise FsError(errno.ENOTEMPTY)
+            if isinstance(target, Item) and not target.implicit:
+                self._engine.removals.remove_directory(target)
+        if isinstance(source, Inode):
+            if source.ghost:
+                raise FsError(errno.ENOENT)
+            self._engine.overlay.move_tree(old, new)
+            self._local.move(source, new)
+            return
+        if self._view.stays_here(new):
+            # A directory of the job does not move to this machine: EXDEV makes `mv` copy.
+            raise FsError(errno.EXDEV)
+        self._local.settle_under(old)
+        if source.implicit:
+            self._engine.saver.make_directory(old)
+            source = self._engine.namespace.lookup(old, max_age=0.0) or source
+        with self._engine.renaming_directory(old, new):
+            self._engine.move(source, new)
+
+    def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
+        if isinstance(source, Inode) and not source.local_only:
+            source = self._ready_to_move(source, new)
+        if isinstance(source, Inode):
+            self._rename_inode(source, target, old, new)
+            return
+        if self._view.stays_here(new) and not isinstance(target, Item):
+            if isinstance(target, Inode):
+                self._local.remove(target)
+            if self._view.is_local(names.parent(new)):
+                raise FsError(errno.EXDEV)
+            self._local.alias(source, old, new)
+            return
+        self._rename_item(source, target, old, new)
+
+    def _ready_to_move(self, inode: Inode, new: str) -> Node:
+        """A file with unsent bytes: one that the server has at its old name is saved there first. Raises ApiError."""
+        self._engine.settle(inode)
+        if inode.current is None and inode.local is None and inode.item is not None:
+            return inode.item
+        if not inode.base.id or (inode.item is not None and self._is_alias(inode.item)):
+            return inode
+        self._engine.commit(inode)
+        if inode.local is None and inode.item is not None:
+            return inode.item
+        return inode
+
+    def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
+        hidden = self._engine.removals.hidden_at(new)
+        base, shown = self._replace(target, new)
+        if hidden is not None:
+            base = self._engine.base_of(hidden.taken[0])
+        overlay = self._engine.overlay
+        if overlay.get(new) is WHITEOUT:
+            self._resolve_at(new)
+        pinned = shown or (hidden.taken[0] if hidden is not None else None)
+        if pinned is not None:
+            overlay.put(new, pinned)
+        try:
+            if pinned is None:
+                try:
+                    answer = self._engine.move(item, new)
+                except PathExistsError:
+                    answer = self._engine.move_over(item, new, Base())
+            else:
+                answer = self._engine.move_over(item, new, base, hidden)
+        except JobfsError:
+            self._engine.namespace.touch(old)
+            self._engine.namespace.touch(new)
+            raise
+        finally:
+            if pinned is not None:
+                overlay.remove(new, pinned)
+        self._unlinked(shown)
+        inode = self._engine.table.get(self._engine.memory.ino(answer))
+        if inode is not None:
+            inode.path, inode.item = new, answer
+            for handle in inode.handles:
+                if handle.item is not None and handle.item.id == answer.id:
+                    handle.item = answer
+
+    def _unlinked(self, item: Item | None) -> None:
+        if item is not None:
+            inode = self._engine.table.get(self._engine.memory.ino(item))
+            if inode is not None:
+                inode.path = None
+
+    def _replace(self, target: Node | None, path: str) -> tuple[Base, Item | None]:
+        """What stands at `path` is about to be replaced: the base that makes, and the item shown there. Raises ApiError."""
+        if isinstance(target, Inode):
+            if target.local_only:
+                self._local.remove(target)
+                return Base(), None
+            self._engine.settle(target)
+            behind, base = target.item, target.base
+            if target.local is not None:
+                self._engine.cancel(target)
+                self._engine.overlay.remove(path, target)
+            self._drop(target)
+            return base, behind
+        if target is None:
+            return Base(), None
+        return self._engine.base_of(target), target
+
+    def _rename_inode(self, inode: Inode, target: Node | None, old: str, new: str) -> None:
+        """A file that only this machine has: scratch or not sent yet."""
+        stays = self._view.stays_here(new) and not isinstance(target, Item)
+        if inode.alias_of is not None:
+            self._rename_alias(inode, target, new, stays=stays)
+            return
+        hidden = None if stays else self._engine.removals.hidden_at(new)
+        base, shown = self._replace(target, new)
+        if shown is None and not stays:
+            shown = self._local.item_behind(new)
+            base = self._engine.base_of(shown)
+        if hidden is not None:
+            shown = hidden.taken[0]
+            base = self._engine.base_of(shown)
+        if stays:
+            if not inode.local_only:
+                self._engine.cancel(inode)
+                inode.path, inode.local_only = old, True
+            self._local.move(inode, new)
+            return
+        self._unlinked(shown)
+        was_local = inode.local_only
+        gone = [self._local.entry(inode)] if was_local else []
+        self._engine.overlay.put(new, inode)
+        with inode.lock:
+            inode.local_only = False
+            inode.item = shown
+            self._engine.retarget(inode, new, base, shown)
+            if was_local:
+                inode.written = True
+            work = self._engine.seal(inode, gone) if was_local or hidden is not None else None
+        self._engine.overlay.remove(old, inode)
+        if hidden is not None and work is not None:
+            records = self._engine.removals.adopt(hidden, work)
+            self._engine.journal.write(*records, gone=[hidden.save])
+        if not any(handle.writable for handle in inode.handles):
+            self._engine.released(inode)
+
+    def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
+        if inode.alias_of == new and self._local.waiting(inode):
+            self._local.restore(inode)
+            return
+        if stays:
+            if isinstance(target, Inode):
+                self._local.remove(target)
+            self._local.move(inode, new)
+            return
+        path = inode.path
+        assert path is not None
+        node = self._local.resolve(inode)
+        if isinstance(node, Item):
+            self._rename_item(node, target, path, new)
+        else:
+            self._rename_inode(node, target, path, new)
+
+    def _resolve_at(self, path: str) -> None:
+        """Something else takes the old name of an alias: the alias becomes a real rename first. Raises ApiError."""
+        for inode in self._local.aliases():
+            if inode.alias_of == path:
+                self._local.resolve(inode)

@@ -1,0 +1,7 @@
+"""Write-back: how a save reaches the server without ever losing a byte (save-protocol.md)."""
+
+from jobfs.writeback.engine import WriteBack
+from jobfs.writeback.inodes import WHITEOUT, FileHandle, Inode, Overlay
+from jobfs.writeback.recovery import restore
+
+__all__ = ["WHITEOUT", "FileHandle", "Inode", "Overlay", "WriteBack", "restore"]

@@ -1,0 +1,48 @@
+"""The two things that the local disk has to be asked for by name: sync a directory, copy a file cheaply."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+#: ioctl that makes a file share another's blocks, where the file system can.
+_FICLONE = 0x40049409
+_COPY_CHUNK = 8 << 20
+
+
+def sync_directory(directory: Path) -> None:
+    """Return when the names in `directory` are on the disk. Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def copy_into(source: Path, handle: int) -> None:
+    """Fill the empty file `handle` with `source`, sharing blocks where the file system can. Raises OSError."""
+    origin = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.ioctl(handle, _FICLONE, origin)
+        except OSError:
+            left = os.fstat(origin).st_size
+            while left > 0 and (done := _copy_some(origin, handle, min(left, _COPY_CHUNK))):
+                left -= done
+    finally:
+        os.close(origin)
+
+
+def _copy_some(origin: int, handle: int, size: int) -> int:
+    try:
+        return os.copy_file_range(origin, handle, size)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        chunk = memoryview(os.read(origin, size))
+        done = 0
+        while done < len(chunk):
+            done += os.write(handle, chunk[done:])
+        return done

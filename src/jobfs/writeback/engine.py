@@ -1,0 +1,505 @@
+"""WriteBack: what the file system asks of the save protocol, and the one publish step after a save.
+
+Lock order: names held by `Overlay.changing`, inode lock, transaction lock, table locks; none but the first across requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jobfs import names
+from jobfs.api import Client
+from jobfs.content import ContentStore
+from jobfs.errors import (
+    AnswerLostError,
+    FsError,
+    JobfsError,
+    NoDirectoryError,
+    NotFoundError,
+    UnavailableError,
+)
+from jobfs.namespace import Namespace
+from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.writeback.finisher import Finisher
+from jobfs.writeback.inodes import Inode, InodeTable, Overlay
+from jobfs.writeback.journal import Journal
+from jobfs.writeback.localbytes import LocalBytes, LocalFile
+from jobfs.writeback.memory import Memory
+from jobfs.writeback.records import (
+    Base,
+    Conflict,
+    Record,
+    Remembered,
+    Save,
+    SaveKind,
+    State,
+)
+from jobfs.writeback.removal import Removals
+from jobfs.writeback.transaction import YOUNG, Cancelled, Saver, Transaction
+from jobfs.writeback.uploader import Uploader
+
+log = logging.getLogger("jobfs.writeback")
+
+#: Seconds that closed bytes may wait for their disk sync (semantics.md section 4).
+_SYNC_EVERY = 0.5
+
+
+class WriteBack:
+    """One for a mount. Owns the journal, the local bytes, the overlay, and the threads that bring them to the server."""
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: Namespace,
+        content: ContentStore,
+        directory: Path,
+        mount: str,
+        *,
+        delay: float,
+        timeout: float,
+        lifetime: float,
+        cache_limit: int,
+    ) -> None:
+        """`directory`: this mount's slot in the state directory. `delay`, `timeout`, `lifetime` in seconds.
+
+        Raises UsageError if the journal can't be used.
+        """
+        self.client = client
+        self.namespace = namespace
+        self.content = content
+        self.mount = mount
+        self.delay = delay
+        self.timeout = timeout
+        self.lifetime = lifetime
+        self._cache_limit = cache_limit
+        self.journal = Journal(directory / "journal.db")
+        self.bytes = LocalBytes(directory / "bytes", directory / "trash")
+        self.memory = Memory(self.journal)
+        self.overlay = Overlay()
+        self.table = InodeTable()
+        self._pool = ThreadPoolExecutor(client.max_connections * 2, thread_name_prefix="jobfs-save")
+        self.saver = Saver(
+            client,
+            self.journal,
+            self.bytes,
+            self._pool,
+            mount,
+            lifetime=lifetime,
+            placed=self._placed,
+            learn=self._learn_hash,
+        )
+        self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
+        self.removals = Removals(self)
+        self.finisher = Finisher(self)
+        self._stopping = threading.Event()
+        self._syncer = threading.Thread(target=self._sync_loop, name="jobfs-sync", daemon=True)
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin background work; `recovery.restore` has been called before."""
+        self.uploader.start()
+        self.finisher.start()
+        self._syncer.start()
+
+    def stop(self) -> None:
+        """End background work; what is not on the server stays in the journal."""
+        self._stopping.set()
+        self.finisher.stop()
+        self.uploader.stop()
+        if self._syncer.is_alive():
+            self._syncer.join()
+        with contextlib.suppress(FsError):
+            self.sync()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.journal.close()
+
+    def sync(self) -> None:
+        """Bring local bytes and journal to the disk, and remove what the journal no longer names. Raises FsError(EIO)."""
+        retired = self.bytes.retired()
+        self.bytes.sync()
+        self.journal.sync()
+        self.bytes.remove(retired)
+
+    def _sync_loop(self) -> None:
+        while not self._stopping.wait(_SYNC_EVERY):
+            if self.bytes.unsynced or self.journal.unsynced:
+                try:
+                    self.sync()
+                except FsError as error:
+                    log.error("%s", error)
+
+    def background(self, task: Callable[[], None]) -> None:
+        """Run something that nobody waits for; what goes wrong is logged."""
+
+        def guarded() -> None:
+            try:
+                task()
+            except Exception as error:
+                log.warning("background work failed: %s", error)
+
+        self._pool.submit(guarded)
+
+    # -- what a close and an fsync mean (semantics.md section 4)
+
+    def seal(self, inode: Inode, gone: Iterable[Record] = ()) -> Transaction | None:
+        """Record the file's bytes and the intent to save them, so that they survive this process (w).
+
+        `gone`: records that this one takes the place of, in the same commit.
+        Returns the transaction that will carry them, None if there is nothing to save. Raises FsError(ENOSPC, EIO).
+        """
+        with inode.lock:
+            local = inode.local
+            if local is None or inode.local_only or inode.path is None:
+                return inode.next or inode.current
+            if local.sealed and not inode.written:
+                return inode.next or inode.current
+            local.synced = False
+            self.bytes.seal(local)
+            work = self._supersede(inode, local) or self._intend(inode, local, gone)
+            inode.written = False
+            return work
+
+    def _supersede(self, inode: Inode, local: LocalFile) -> Transaction | None:
+        """Put newer bytes into a save of this file that was not begun yet."""
+        work = inode.next or inode.current
+        if work is None or not self.uploader.take(work):
+            return None
+        old, work.local = work.local, local.acquire()
+        self._describe(work.save, inode, local)
+        work.save.refused, work.attempts, work.error = "", 0, None
+        self.journal.write(work.save)
+        if old is not None:
+            self._retire(old, local)
+        self.uploader.add(work, self.delay if not inode.handles else 3600.0)
+        return work
+
+    def _retire(self, old: LocalFile, new: LocalFile | None) -> None:
+        if new is not None and old.generation == new.generation:
+            old.close()
+        else:
+            self.bytes.retire(old)
+
+    def _intend(self, inode: Inode, local: LocalFile, gone: Iterable[Record]) -> Transaction:
+        save = Save(self.journal.next_seq(), SaveKind.SAVE, inode.path or "", made=time.time())
+        self._describe(save, inode, local)
+        work = Transaction(save, inode, local.acquire())
+        if inode.current is None:
+            save.base = inode.base
+            work.base_item = inode.item
+            inode.current = work
+        else:
+            inode.next = work
+        self.journal.write(save, gone=gone)
+        self.uploader.add(work, self.delay if not inode.handles else 3600.0)
+        return work
+
+    def _describe(self, save: Save, inode: Inode, local: LocalFile) -> None:
+        save.ino, save.generation, save.size = inode.ino, local.generation, local.size
+        save.target = inode.path or save.target
+        save.permission = inode.permission
+        save.mode, save.uid, save.gid = inode.mode, inode.uid, inode.gid
+        save.atime_ns, save.mtime_ns = inode.atime_ns, inode.mtime_ns
+
+    def released(self, inode: Inode) -> None:
+        """The last handle that could write was closed: the upload begins after the delay."""
+        with inode.lock:
+            for work in (inode.current, inode.next):
+                if work is not None and not work.settled and not work.attempts:
+                    self.uploader.add(work, self.delay)
+
+    def commit(self, inode: Inode) -> None:
+        """Return when the server has what was written so far (fsync). Raises what kept it from that."""
+        work = self.seal(inode)
+        if work is None:
+            return
+        if work.save.refused:
+            raise FsError(errno.EIO, f"{work.save.target} was refused by the server: {work.save.refused}")
+        first = inode.current
+        if first is not None and first is not work and not first.settled:
+            self.uploader.commit(first)
+        self.uploader.commit(work)
+
+    # -- running
+
+    def _run(self, work: Transaction) -> None:
+        """Take one transaction as far as it goes now."""
+        if work.save.state in (State.STAGING, State.STAGED):
+            self.saver.run(work)
+        if work.save.state is State.CANCELLED:
+            self.finisher.cancel(work)
+        elif work.save.state is State.PROMOTED:
+            self.finisher.add(work)
+
+    def _learn_hash(self, item: Item) -> str:
+        """Fetch a version's bytes into the cache and hash them; "" if they are larger than the cache."""
+        if item.size is not None and item.size > self._cache_limit:
+            return ""
+        content = self.content.open(item)
+        try:
+            content.fetch()
+            return content.sha256() or ""
+        finally:
+            content.close()
+
+    def known_hash(self, item: Item) -> str:
+        """The hash of a version whose bytes are on this machine, else ""."""
+        if item.is_dir or not self.content.whole(item):
+            return ""
+        content = self.content.open(item)
+        try:
+            return content.sha256() or ""
+        finally:
+            content.close()
+
+    def young(self, item: Item) -> bool:
+        """True if the item's timestamp is too recent to prove that its bytes did not change (R1)."""
+        return self.saver.age(item) < YOUNG
+
+    def base_of(self, item: Item | None, *, young: bool | None = None) -> Base:
+        """The base that a version shown by this mount makes for a save."""
+        if item is None or item.implicit:
+            return Base()
+        return Base.of(item, sha256=self.known_hash(item), young=self.young(item) if young is None else young)
+
+    # -- publish: the one place where namespace and content learn of a save
+
+    def _placed(self, work: Transaction, before: Item | None, item: Item, adopted: bool) -> None:
+        inode = work.inode
+        if inode is None:
+            self._placed_item(work, before, item)
+            return
+        with inode.lock, work.lock:
+            if work.save.state is State.CANCELLED:
+                raise Cancelled
+            save = work.save
+            work.save.become(State.PROMOTED)
+            record = Remembered(
+                item.id, inode.ino, save.mode, item.permission, save.uid, save.gid,
+                save.atime_ns or -1, save.mtime_ns or -1, item.updated_at,
+            )  # fmt: skip
+            following = inode.next
+            base = Base(item.id, item.updated_at if adopted else "", save.size, save.sha256, young=True)
+            if following is not None:
+                following.save.base, following.base_item = base, None
+            self.journal.write(save, record, *([following.save] if following else []))
+            self.memory.learn(record)
+            inode.current, inode.next = following, None
+            inode.item, inode.base = item, base
+            self._publish(work, item)
+            if adopted and work.local is not None:
+                self.content.adopt(item, work.local.path)
+            if inode.local is not None and inode.local.generation == save.generation and not inode.written:
+                self._clean(inode, item, adopted)
+        if following is not None:
+            self.uploader.add(
+                following, self.delay if not inode.handles else following.due - time.monotonic()
+            )
+
+    def _clean(self, inode: Inode, item: Item, adopted: bool) -> None:
+        """Everything written is on the server: handles go on with the version that was saved."""
+        local = inode.local
+        assert local is not None
+        for handle in inode.handles:
+            if handle.content is not None:
+                handle.content.close()
+            handle.content = self.content.open(item) if adopted else local.acquire()
+            handle.item, handle.young = item, True
+        inode.local = None
+        local.close()
+        if inode.path is not None:
+            self.overlay.remove(inode.path, inode)
+        if not inode.handles:
+            self.table.drop(inode)
+
+    def _placed_item(self, work: Transaction, before: Item | None, item: Item) -> None:
+        with work.lock:
+            if work.save.state is State.CANCELLED:
+                raise Cancelled
+            work.save.become(State.PROMOTED)
+            self.journal.write(work.save)
+        if before is not None:
+            self.carry(before, item)
+        self._publish(work, item)
+
+    def _publish(self, work: Transaction, item: Item) -> None:
+        for taken in work.taken:
+            self.namespace.forget(taken)
+        self.namespace.publish(item)
+
+    def carry(self, before: Item, after: Item) -> None:
+        """Our own move: the same bytes under what may be another version (R2)."""
+        if not after.is_dir and before.version != after.version:
+            self.content.rekey(before, after)
+        self.memory.carry(before, after)
+
+    # -- changes of names
+
+    def make_directory(self, path: str, mode: int, uid: int, gid: int) -> Item:
+        """A new directory at `path`, made hidden and promoted (R9). Raises FsError(EEXIST), ApiError."""
+        save = Save(self.journal.next_seq(), SaveKind.MKDIR, path, made=time.time())
+        work = Transaction(save)
+        self.journal.write(save)
+        self.uploader.add(work, 3600.0)
+        try:
+            self.uploader.commit(work)
+        except JobfsError:
+            self.abandon(work)
+            raise
+        assert work.item is not None
+        if (mode, uid, gid) != (-1, -1, -1):
+            self.memory.store(Remembered(work.item.id, 0, mode, work.item.permission, uid, gid))
+        return work.item
+
+    def abandon(self, work: Transaction) -> None:
+        """The caller was told that it failed: what was begun is taken back, in the background if need be."""
+        with work.lock:
+            if work.save.state in (State.STAGING, State.STAGED):
+                work.save.become(State.CANCELLED)
+                self.journal.write(work.save)
+        work.attempts = 0
+        self.uploader.add(work, 0.0)
+
+    def move_over(self, item: Item, target: str, base: Base, hidden: Transaction | None = None) -> Item:
+        """Move an item over whatever stands at `target` (semantics.md section 4, rename). Raises ApiError.
+
+        `hidden`: an open file that libfuse hid from `target` just before; its aside becomes this transaction's.
+        """
+        save = Save(
+            self.journal.next_seq(), SaveKind.RENAME, target, State.STAGED, source=item.path, made=time.time()
+        )
+        save.staged_id, save.staged_updated_at, save.base = item.id, item.updated_at, base
+        work = Transaction(save)
+        work.item = item
+        adopted = self.removals.adopt(hidden, work) if hidden else []
+        self.journal.write(save, *adopted, gone=[hidden.save] if hidden else [])
+        self.uploader.add(work, 3600.0)
+        try:
+            self.uploader.commit(work)
+        except NotFoundError:
+            self._forget_record(work)
+            raise
+        except UnavailableError:
+            self.uploader.add(work, 1.0)
+            raise
+        except JobfsError:
+            self._forget_record(work)
+            raise
+        assert work.item is not None
+        return work.item
+
+    def _forget_record(self, work: Transaction) -> None:
+        self.journal.write(gone=[work.save, *work.asides])
+        self.uploader.remove(work)
+
+    def move(self, item: Item, target: str) -> Item:
+        """Move an item to a free name with one request. Raises PathExistsError, ApiError (semantics.md section 5)."""
+        for _ in range(3):
+            try:
+                answer = self.client.update(item.id, path=target)
+            except AnswerLostError:
+                answer = self.client.get(item.id)
+                if answer.path != target:
+                    continue
+            except NoDirectoryError:
+                self.saver.make_directory(names.parent(target))
+                continue
+            self.carry(item, answer)
+            self.namespace.publish(answer)
+            return answer
+        raise UnavailableError(f"the answers to moving {item.path} are lost", endpoint="update")
+
+    def retarget(self, inode: Inode, target: str, base: Base, base_item: Item | None) -> None:
+        """Give a file whose save has not begun another name. The caller holds both names and has settled the inode."""
+        with inode.lock:
+            inode.path, inode.base = target, base
+            work = inode.current
+            if work is not None:
+                work.save.target, work.save.base, work.base_item = target, base, base_item
+                work.save.refused = ""
+                self.journal.write(work.save)
+
+    def settle(self, inode: Inode) -> None:
+        """Return when no save of this file is half done on the server. Raises ApiError if that can't be reached."""
+        while (work := inode.current) is not None and not work.untouched:
+            if work.save.refused:
+                return
+            self.uploader.commit(work)
+
+    def cancel(self, inode: Inode) -> bool:
+        """Unlink of a file with unsent bytes (R10): True if the server never heard of them and nothing is left to do."""
+        with inode.lock:
+            never_sent = True
+            for work in (inode.next, inode.current):
+                if work is None or work.settled:
+                    continue
+                if self.uploader.take(work):
+                    self.journal.write(gone=[work.save])
+                    if work.local is not None:
+                        self.bytes.retire(work.local)
+                    continue
+                with work.lock:
+                    if work.settled:
+                        continue
+                    work.save.become(State.CANCELLED)
+                    self.journal.write(work.save)
+                never_sent = False
+                work.attempts = 0
+                self.uploader.add(work, 0.0)
+            inode.current = inode.next = None
+            inode.path = None
+        return never_sent
+
+    def set_permission(self, item: Item, permission: Permission) -> Item:
+        """Change an item's permission on the server. Raises ApiError."""
+        return self._change(item, permission=permission)
+
+    def set_lifecycle(self, item: Item, lifecycle: Lifecycle) -> Item:
+        """Change an item's lifecycle on the server. Raises ApiError."""
+        return self._change(item, lifecycle=lifecycle)
+
+    def _change(
+        self, item: Item, *, permission: Permission | None = None, lifecycle: Lifecycle | None = None
+    ) -> Item:
+        try:
+            answer = self.client.update(item.id, permission=permission, lifecycle=lifecycle)
+        except AnswerLostError:
+            answer = self.client.get(item.id)
+            if permission not in (None, answer.permission) or lifecycle not in (None, answer.lifecycle):
+                answer = self.client.update(item.id, permission=permission, lifecycle=lifecycle)
+        self.carry(item, answer)
+        self.namespace.publish(answer)
+        return answer
+
+    @contextlib.contextmanager
+    def renaming_directory(self, old: str, new: str) -> Iterator[None]:
+        """Everything unsent below `old` rests; if the block succeeds it is re-keyed to `new`, in one journal write."""
+        with self.uploader.hold(old, self.timeout):
+            yield
+            moved = []
+            for work in self.uploader.live():
+                if names.under(work.save.target, old):
+                    work.save.target = names.moved(work.save.target, old, new)
+                    moved.append(work.save)
+            self.overlay.move_tree(old, new)
+            for inode in self.table.all():
+                if inode.path is not None and names.under(inode.path, old):
+                    inode.path = names.moved(inode.path, old, new)
+            self.journal.write(*moved)
+
+    def conflicts(self) -> list[Conflict]:
+        """Kept second versions that are still there; those that a person has dealt with are forgotten."""
+        kept: list[Conflict] = []
+        gone: list[Conflict] = []
+        for conflict in self.journal.load(Conflict):
+            (kept if self.namespace.peek(conflict.path) is not None else gone).append(conflict)
+        if gone:
+            self.journal.write(gone=gone)
+        return kept

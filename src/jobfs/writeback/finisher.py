@@ -1,0 +1,259 @@
+"""After `promoted`, and after `cancelled`: what was set aside is judged, hidden items that no record explains are exposed.
+
+One background thread; nobody waits for it (R7): what it has not done stays in the journal for the next mount.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from jobfs import names
+from jobfs.content import Content
+from jobfs.errors import ApiError, FsError, JobfsError, NotFoundError, PathExistsError
+from jobfs.namespace.overlay import shown
+from jobfs.nodes import Item
+from jobfs.writeback.judge import Judge
+from jobfs.writeback.records import Aside, Base, SaveKind, State
+from jobfs.writeback.transaction import Transaction
+
+if TYPE_CHECKING:
+    from jobfs.writeback.engine import WriteBack
+
+log = logging.getLogger("jobfs.writeback")
+
+_RETRY = 2.0
+_LOOK_EVERY = 1.0
+
+
+class Finisher:
+    """Ends transactions. `cancel` may be called from any thread, the rest runs in its own."""
+
+    def __init__(self, engine: WriteBack) -> None:
+        self._engine = engine
+        self._judge = Judge(
+            engine.client,
+            engine.journal,
+            lifetime=engine.lifetime,
+            spare=self._spare,
+            publish=engine.namespace.publish,
+            forget=engine.namespace.forget,
+        )
+        self._turn = threading.Condition()
+        self._open: dict[int, tuple[float, Transaction]] = {}
+        self._stopping = False
+        self._seen = -1
+        self._thread = threading.Thread(target=self._loop, name="jobfs-finisher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; what is open stays in the journal."""
+        with self._turn:
+            self._stopping = True
+            self._turn.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def add(self, work: Transaction) -> None:
+        """A transaction was promoted: judge what it set aside."""
+        with self._turn:
+            self._open[work.save.seq] = (0.0, work)
+            self._turn.notify_all()
+
+    def idle(self, timeout: float) -> bool:
+        """Wait until nothing is left that could be done now; False if `timeout` seconds were not enough."""
+        deadline = time.monotonic() + timeout
+        with self._turn:
+            while any(due <= time.time() for due, _ in self._open.values()):
+                self._turn.wait(min(max(deadline - time.monotonic(), 0.0), 0.2))
+                if time.monotonic() >= deadline:
+                    return False
+        return True
+
+    def _loop(self) -> None:
+        while True:
+            with self._turn:
+                if self._stopping:
+                    return
+                now = time.time()
+                due = [work for when, work in self._open.values() if when <= now]
+                if not due:
+                    self._turn.wait(_LOOK_EVERY)
+            if due:
+                self._finish_all(due)
+            elif self._engine.namespace.snapshot_number != self._seen:
+                self._seen = self._engine.namespace.snapshot_number
+                self._expose_strays()
+            elif self._engine.removals.due:
+                self._engine.removals.sweep()
+
+    def _finish_all(self, batch: list[Transaction]) -> None:
+        try:
+            # `promoted` is on the disk before local bytes go and before the first delete (R3).
+            self._engine.sync()
+        except FsError as error:
+            log.error("%s", error)
+            self._again(batch, time.time() + _RETRY)
+            return
+        for work in batch:
+            if self._stopping:
+                return
+            try:
+                self._finish(work)
+            except JobfsError as error:
+                log.info("%s: what was set aside is judged later: %s", work.save.target, error)
+                self._again([work], time.time() + _RETRY)
+            except Exception:
+                log.exception("%s: judging failed in an unexpected way", work.save.target)
+                self._again([work], time.time() + 60.0)
+
+    def _again(self, batch: list[Transaction], when: float) -> None:
+        with self._turn:
+            for work in batch:
+                self._open[work.save.seq] = (when, work)
+            self._turn.notify_all()
+
+    def _finish(self, work: Transaction) -> None:
+        if work.local is not None:
+            local, work.local = work.local, None
+            self._engine.bytes.retire(local)
+        if self._settle_asides(work):
+            self._done(work)
+        else:
+            self._again([work], min(aside.unsure_until for aside in work.asides))
+
+    def _settle_asides(self, work: Transaction) -> bool:
+        """Judge each aside; True if none is left."""
+        for aside in list(work.asides):
+            if self._judge.settle(aside, work.save.target, work.save.base, work.save.sha256):
+                work.asides.remove(aside)
+                self._engine.journal.write(gone=[aside])
+            elif aside.unsure_until <= time.time():
+                aside.unsure_until = time.time() + _RETRY
+        return not work.asides
+
+    def _done(self, work: Transaction) -> None:
+        with work.lock:
+            work.save.become(State.DONE)
+            self._engine.journal.write(gone=[work.save])
+        with self._turn:
+            self._open.pop(work.save.seq, None)
+            self._turn.notify_all()
+        self._engine.uploader.remove(work)
+
+    # -- cancelled
+
+    def cancel(self, work: Transaction) -> None:
+        """Take back a save whose file was unlinked (R10). Raises ApiError to be called again."""
+        engine, save = self._engine, work.save
+        engine.sync()
+        if save.kind in (SaveKind.SAVE, SaveKind.MKDIR):
+            for item in self._staged(work):
+                self._remove(item)
+        if save.kind is SaveKind.SAVE and save.base.id:
+            there = shown(engine.client.find(save.target))
+            if there is not None and self._is_base(there, save.base):
+                self._remove(there)
+        if work.local is not None:
+            local, work.local = work.local, None
+            engine.bytes.retire(local)
+        if self._settle_asides(work):
+            self._done(work)
+        else:
+            self.add_later(work)
+
+    def add_later(self, work: Transaction) -> None:
+        """Judge the asides of a cancelled transaction when their time has come (R7)."""
+        self._again([work], min((aside.unsure_until for aside in work.asides), default=0.0))
+
+    def _staged(self, work: Transaction) -> list[Item]:
+        save, engine = work.save, self._engine
+        if save.staged_id:
+            try:
+                return [engine.client.get(save.staged_id)]
+            except NotFoundError:
+                return []
+        if not save.tid:
+            return []
+        return engine.client.find(names.hidden_path(save.target, engine.mount, save.tid, names.Role.STAGED))
+
+    def _is_base(self, item: Item, base: Base) -> bool:
+        if item.id != base.id:
+            return False
+        if item.updated_at == base.updated_at and item.size == base.size:
+            return True
+        return bool(base.sha256) and self._engine.known_hash(item) == base.sha256
+
+    def _remove(self, item: Item) -> None:
+        self._spare(item.id)
+        with contextlib.suppress(NotFoundError):
+            self._engine.client.delete(item.id)
+        self._engine.namespace.forget(item)
+        self._engine.memory.lose(item.id)
+
+    # -- bytes that are still needed here
+
+    def _spare(self, item_id: str) -> None:
+        """Before an item is deleted: open handles get its bytes onto this machine. Raises ApiError."""
+        for inode in self._engine.table.all():
+            for handle in list(inode.handles):
+                content = handle.content
+                if handle.item is not None and handle.item.id == item_id and isinstance(content, Content):
+                    content.fetch()
+        self._engine.removals.spare(item_id)
+
+    # -- hidden items that no record explains (R4)
+
+    def _expose_strays(self) -> None:
+        known = self._known()
+        for item in self._engine.namespace.hidden():
+            parts = names.parse_hidden(names.basename(item.path))
+            if parts is None or parts.mount != self._engine.mount or item.id in known:
+                continue
+            if parts.transaction in known:
+                continue
+            try:
+                self._expose(item, parts)
+            except ApiError as error:
+                log.info("%s: looked at again later: %s", item.path, error)
+                self._seen = -1
+
+    def _known(self) -> set[str]:
+        """Ids of items and attempts that open records explain."""
+        known: set[str] = set(self._engine.removals.known())
+        for work in [*self._engine.uploader.live(), *(work for _, work in list(self._open.values()))]:
+            known |= {work.save.tid, work.save.staged_id}
+            for aside in work.asides:
+                known.add(aside.id)
+        return known
+
+    def _expose(self, item: Item, parts: names.HiddenName) -> None:
+        client = self._engine.client
+        try:
+            item = client.get(item.id)
+        except NotFoundError:
+            self._engine.namespace.forget(item)
+            return
+        if names.basename(item.path) != str(parts) or {item.id, parts.transaction} & self._known():
+            return
+        if parts.role is names.Role.STAGED and self._engine.journal.tombstone(parts.transaction):
+            client.delete(item.id)
+            self._engine.namespace.forget(item)
+            return
+        target = names.join(names.parent(item.path), parts.name)
+        if parts.role is not names.Role.STAGED and not client.find(target):
+            try:
+                self._engine.namespace.publish(client.update(item.id, path=target))
+                log.warning("%s: found under a hidden name, put back", target)
+                return
+            except PathExistsError:
+                pass
+        label = "recovered" if parts.role is names.Role.STAGED else "conflict"
+        aside = Aside(item.id, 0, names.basename(item.path))
+        self._judge.keep(aside, item, target, label)

@@ -1,0 +1,229 @@
+"""Inodes that are open or changed here, and the overlay: what this mount shows instead of the server's items.
+
+Lock order: a name's lock (`Overlay.changing`), then inode lock, then transaction lock, then table lock (Overlay's and
+InodeTable's own). No table lock is held across I/O.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from jobfs import names
+from jobfs.nodes import Item, Kind, Permission
+from jobfs.writeback.records import Base
+
+if TYPE_CHECKING:
+    from jobfs.writeback.localbytes import LocalFile
+    from jobfs.writeback.transaction import Transaction
+
+
+class Readable(Protocol):
+    """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes at `offset`, at most `size`; short only at the end. Raises ApiError."""
+
+    def close(self) -> None:
+        """No longer needed."""
+
+
+class FileHandle:
+    """One open of a file.
+
+    `item` is the version that it opened, `young`: its timestamp proves little (R1).
+    """
+
+    __slots__ = ("append", "content", "inode", "item", "readable", "writable", "wrote", "young")
+
+    def __init__(
+        self, inode: Inode, item: Item | None, *, readable: bool, writable: bool, append: bool
+    ) -> None:
+        self.inode = inode
+        self.item = item
+        self.readable = readable
+        self.writable = writable
+        self.append = append
+        self.young = False
+        #: True once this handle changed the file since its last flush.
+        self.wrote = False
+        self.content: Readable | None = None
+
+
+class Inode:
+    """A file or directory that is open, or has changes that the server does not have yet.
+
+    `item` is the server's item it stands for; None while it exists only here. `local` holds the bytes written here;
+    None means that the content is the item's. All fields are guarded by `lock`, which is not held across requests.
+    """
+
+    __slots__ = (
+        "alias_of", "alias_since", "atime_ns", "base", "ctime_ns", "current", "ghost", "gid", "handles", "ino", "item", "kind", "local",
+        "local_only", "lock", "mode", "mtime_ns", "next", "path", "permission", "uid", "written",
+    )  # fmt: skip
+
+    def __init__(self, ino: int, kind: Kind, path: str, item: Item | None = None) -> None:
+        self.ino = ino
+        self.kind = kind
+        self.path: str | None = path
+        self.item = item
+        self.lock = threading.RLock()
+        self.local: LocalFile | None = None
+        self.local_only = False
+        #: For an alias under a scratch name: the path where the item still is on the server.
+        self.alias_of: str | None = None
+        #: For an alias: since when (monotonic seconds).
+        self.alias_since = 0.0
+        #: A directory that exists here only because its last child was just removed.
+        self.ghost = False
+        self.base = Base()
+        self.current: Transaction | None = None
+        self.next: Transaction | None = None
+        self.handles: list[FileHandle] = []
+        #: True if something was written since the file was made or last sealed.
+        self.written = False
+        self.mode = -1
+        self.uid = -1
+        self.gid = -1
+        self.permission: Permission | None = None
+        self.atime_ns = self.mtime_ns = self.ctime_ns = 0
+
+    def touch(self) -> None:
+        """The content was changed just now."""
+        self.mtime_ns = self.ctime_ns = time.time_ns()
+        self.written = True
+
+    @property
+    def dirty(self) -> bool:
+        """True if bytes were written here that the server does not have."""
+        return self.local is not None
+
+
+def new_inode_number() -> int:
+    """An inode number for a file that was made here; 63 bits, never 0 or 1."""
+    return secrets.randbits(62) << 1 | 3
+
+
+class InodeTable:
+    """Inodes by number, as long as a handle or the overlay needs them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_number: dict[int, Inode] = {}
+
+    def get(self, ino: int) -> Inode | None:
+        """The inode of this number, if it is open or changed here."""
+        return self._by_number.get(ino)
+
+    def hold(self, ino: int, kind: Kind, path: str, item: Item | None) -> Inode:
+        """The inode of this number, made if need be."""
+        with self._lock:
+            inode = self._by_number.get(ino)
+            if inode is None:
+                inode = self._by_number[ino] = Inode(ino, kind, path, item)
+            return inode
+
+    def add(self, inode: Inode) -> None:
+        """Know an inode that was made here."""
+        with self._lock:
+            self._by_number[inode.ino] = inode
+
+    def drop(self, inode: Inode) -> None:
+        """Forget an inode that nothing needs any more."""
+        with self._lock:
+            if self._by_number.get(inode.ino) is inode:
+                del self._by_number[inode.ino]
+
+    def all(self) -> list[Inode]:
+        """Every inode known now."""
+        with self._lock:
+            return list(self._by_number.values())
+
+
+class Whiteout:
+    """Stands for: this name is not shown, though the server has it (or may still have it)."""
+
+
+WHITEOUT = Whiteout()
+
+#: An inode changed here, an item shown at a name while a transaction moves it there, or a hole.
+Entry = Inode | Item | Whiteout
+
+
+class Overlay:
+    """Names shown by this mount instead of what the server has at them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._dirs: dict[str, dict[str, Entry]] = {}
+        self._busy: set[str] = set()
+        self._free = threading.Condition(threading.Lock())
+
+    def get(self, path: str) -> Entry | None:
+        """What is shown at `path` instead of the server's item; None: the server's word counts."""
+        names_here = self._dirs.get(names.parent(path))
+        return names_here.get(names.basename(path)) if names_here else None
+
+    def put(self, path: str, entry: Entry) -> None:
+        """Show `entry` at `path`."""
+        with self._lock:
+            self._dirs.setdefault(names.parent(path), {})[names.basename(path)] = entry
+
+    def remove(self, path: str, entry: Entry | None = None) -> None:
+        """Show the server's word at `path` again (only if `entry` is still there, when given)."""
+        with self._lock:
+            here = self._dirs.get(names.parent(path))
+            name = names.basename(path)
+            if here is None or name not in here or (entry is not None and here[name] is not entry):
+                return
+            del here[name]
+            if not here:
+                del self._dirs[names.parent(path)]
+
+    def children(self, directory: str) -> dict[str, Entry]:
+        """A copy of what is overlaid in one directory, by name."""
+        with self._lock:
+            return dict(self._dirs.get(directory, {}))
+
+    def beneath(self, directory: str) -> list[tuple[str, Entry]]:
+        """Every overlaid path below `directory`."""
+        with self._lock:
+            return [
+                (names.join(parent, name), entry)
+                for parent, here in self._dirs.items()
+                if parent == directory or names.under(parent, directory)
+                for name, entry in here.items()
+            ]
+
+    def move_tree(self, old: str, new: str) -> None:
+        """Re-key everything below `old`, which was renamed to `new`."""
+        with self._lock:
+            for parent in [p for p in self._dirs if p == old or names.under(p, old)]:
+                here = self._dirs.pop(parent)
+                self._dirs.setdefault(names.moved(parent, old, new), {}).update(here)
+                for name, entry in here.items():
+                    if isinstance(entry, Inode):
+                        entry.path = names.join(names.moved(parent, old, new), name)
+
+    @contextlib.contextmanager
+    def changing(self, *paths: str) -> Iterator[None]:
+        """Hold these names, and everything below them, against other changes of names through this mount."""
+        wanted = set(paths)
+        with self._free:
+            while any(_touches(path, busy) for path in wanted for busy in self._busy):
+                self._free.wait()
+            self._busy |= wanted
+        try:
+            yield
+        finally:
+            with self._free:
+                self._busy -= wanted
+                self._free.notify_all()
+
+
+def _touches(one: str, other: str) -> bool:
+    return one == other or names.under(one, other) or names.under(other, one)

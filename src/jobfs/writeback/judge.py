@@ -1,0 +1,139 @@
+"""What becomes of an item set aside: deleted if it is what the save was based on, else kept beside it (R1, R3, R7).
+
+Everything here is off the critical path. The caller has synced `promoted` (or `cancelled`) before the first delete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+
+from jobfs import names
+from jobfs.api import Client
+from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError
+from jobfs.nodes import Item
+from jobfs.writeback.journal import Journal
+from jobfs.writeback.records import Aside, Base, Conflict, Fate
+
+log = logging.getLogger("jobfs.writeback")
+
+_NAMES = 50
+
+
+class Judge:
+    """Decides over asides and carries it out."""
+
+    def __init__(
+        self,
+        client: Client,
+        journal: Journal,
+        *,
+        lifetime: float,
+        spare: Callable[[str], None],
+        publish: Callable[[Item], None],
+        forget: Callable[[Item], None],
+    ) -> None:
+        """`spare(item_id)` returns once nothing here needs the item's bytes from the server, or raises ApiError.
+
+        `publish` and `forget` tell the namespace. `lifetime` in seconds (R7).
+        """
+        self._client = client
+        self._journal = journal
+        self._lifetime = lifetime
+        self._spare = spare
+        self._publish = publish
+        self._forget = forget
+
+    def settle(self, aside: Aside, target: str, base: Base, saved: str) -> bool:
+        """Judge one aside; True when nothing is left to do, False to come back at `aside.unsure_until`.
+
+        `saved`: hash of the bytes that replaced it. Raises ApiError to come back later.
+        """
+        if aside.unsure_until > time.time():
+            return False
+        try:
+            item = self._client.get(aside.id)
+        except NotFoundError:
+            return True
+        if names.basename(item.path) != aside.name:
+            # Someone gave it another name: it is theirs now (R7).
+            return True
+        if aside.fate is Fate.RETURN:
+            return self._give_back(aside, item, target)
+        if aside.fate is Fate.DELETE or self._ours(aside, item, base, saved):
+            return self._delete(aside, item)
+        return self.keep(aside, item, target)
+
+    def _ours(self, aside: Aside, item: Item, base: Base, saved: str) -> bool:
+        """True if the item still holds what the save was based on, or what it saved (R1); never a guess."""
+        if item.is_dir:
+            return False
+        if base.size is not None and item.size is not None and item.size != base.size:
+            return False
+        untouched = item.updated_at == aside.updated_at and bool(aside.updated_at)
+        same_time = untouched and item.id == base.id and item.updated_at == base.updated_at
+        if same_time and not base.young:
+            return True
+        known = {digest for digest in (base.sha256, saved) if digest}
+        if not known or not untouched:
+            return False
+        if self._hash(item.id) not in known:
+            return False
+        again = self._client.get(item.id)
+        return again.updated_at == aside.updated_at and names.basename(again.path) == aside.name
+
+    def _hash(self, item_id: str) -> str:
+        digest = hashlib.sha256()
+        with self._client.download(item_id) as body:
+            for chunk in body.chunks():
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def _delete(self, aside: Aside, item: Item) -> bool:
+        self._spare(item.id)
+        try:
+            self._client.delete(item.id)
+        except NotFoundError:
+            pass
+        except AnswerLostError:
+            aside.unsure_until = time.time() + self._lifetime
+            return False
+        self._forget(item)
+        return True
+
+    def keep(self, aside: Aside, item: Item, target: str, label: str = "conflict") -> bool:
+        """Show the item as `name.<label>-<time>.ext` beside the target, and tell the user. True when done."""
+        where = names.join(names.parent(item.path), names.basename(target))
+        for attempt in range(_NAMES):
+            path = names.beside(where, label, attempt=attempt)
+            try:
+                answer = self._client.update(item.id, path=path)
+            except PathExistsError:
+                continue
+            except NotFoundError:
+                return True
+            except AnswerLostError:
+                answer = self._client.get(item.id)
+                if names.basename(answer.path) == aside.name:
+                    aside.unsure_until = time.time() + self._lifetime
+                    return False
+            self._publish(answer)
+            reason = "changed by the job while it was being saved here"
+            self._journal.write(Conflict(answer.path, target, reason, time.time()))
+            log.warning("%s: %s; the job's version is kept as %s", target, reason, answer.path)
+            return True
+        return False
+
+    def _give_back(self, aside: Aside, item: Item, target: str) -> bool:
+        try:
+            self._publish(self._client.update(item.id, path=target))
+        except PathExistsError:
+            return self.keep(aside, item, target)
+        except NotFoundError:
+            return True
+        except ApiError:
+            aside.unsure_until = time.time() + self._lifetime
+            raise
+        return True

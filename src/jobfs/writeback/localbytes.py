@@ -1,0 +1,205 @@
+"""Local bytes: one immutable file per generation of an inode, in the state directory (save-protocol.md, Vocabulary).
+
+A generation is written until it is sealed; the next write after that makes the next generation, a copy. Files of
+generations that are no longer needed go only after the journal that stopped naming them is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from jobfs.errors import FsError
+from jobfs.writeback.disk import copy_into, sync_directory
+
+#: More files than this are synced with one sync of their whole file system.
+_SYNC_EACH = 16
+
+
+class LocalFile:
+    """The bytes of one generation; `size` in bytes. Kept open until the last user has closed it."""
+
+    def __init__(self, path: Path, ino: int, generation: int, handle: int) -> None:
+        self.path = path
+        self.ino = ino
+        self.generation = generation
+        self.sealed = False
+        self.synced = False
+        self._handle = handle
+        self._lock = threading.Lock()
+        self._users = 1
+        self._unlinked = False
+        self._sha256 = ""
+        self.size = os.fstat(handle).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes at `offset`, at most `size`; short only at the end."""
+        return os.pread(self._handle, size, offset)
+
+    def write(self, data: bytes | memoryview, offset: int) -> int:
+        """Write all of `data` at `offset`. Raises OSError (ENOSPC, EIO) from the disk."""
+        done = os.pwrite(self._handle, data, offset)
+        while done < len(data):
+            done += os.pwrite(self._handle, memoryview(data)[done:], offset + done)
+        self.size = max(self.size, offset + done)
+        return done
+
+    def truncate(self, length: int) -> None:
+        """Cut or extend with zeros to `length` bytes."""
+        os.ftruncate(self._handle, length)
+        self.size = length
+
+    def sync(self) -> None:
+        """Return when the bytes are on the disk."""
+        if not self.synced:
+            os.fdatasync(self._handle)
+            self.synced = self.sealed
+
+    def sha256(self) -> str:
+        """The hash of a sealed generation's bytes, in hex."""
+        if not self._sha256:
+            digest = hashlib.sha256()
+            offset = 0
+            while chunk := os.pread(self._handle, 1 << 20, offset):
+                digest.update(chunk)
+                offset += len(chunk)
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def acquire(self) -> LocalFile:
+        """One more user."""
+        with self._lock:
+            self._users += 1
+        return self
+
+    def close(self) -> None:
+        """One user less; the last one closes the file, and removes it if it is no longer needed."""
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            os.close(self._handle)
+            if self._unlinked:
+                self.path.unlink(missing_ok=True)
+
+    def remove_when_closed(self) -> None:
+        """Remove the file once nobody uses it."""
+        with self._lock:
+            self._unlinked = True
+
+
+class LocalBytes:
+    """The directory of local files. All methods may be called from any thread."""
+
+    def __init__(self, directory: Path, trash: Path) -> None:
+        self.directory = directory
+        self.trash = trash
+        self._lock = threading.Lock()
+        self._retired: list[LocalFile] = []
+        self._unsynced: list[LocalFile] = []
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    def new(self, ino: int, generation: int, source: LocalFile | Path | None = None) -> LocalFile:
+        """A new generation, empty or with the bytes of `source`. Raises FsError(ENOSPC) and its like."""
+        path = self._path(ino, generation)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FsError(error.errno or errno.EIO, f"can't make {path}: {error.strerror}") from error
+        try:
+            if source is not None:
+                copy_into(source.path if isinstance(source, LocalFile) else source, handle)
+        except OSError as error:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            raise FsError(error.errno or errno.EIO, f"can't fill {path}: {error.strerror}") from error
+        return LocalFile(path, ino, generation, handle)
+
+    def open(self, ino: int, generation: int) -> LocalFile | None:
+        """A generation that an earlier run left, sealed; None if it is not there."""
+        path = self._path(ino, generation)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        local = LocalFile(path, ino, generation, handle)
+        local.sealed = True
+        return local
+
+    def seal(self, local: LocalFile) -> None:
+        """From now on these bytes never change; the next sync of this store covers them."""
+        if not local.sealed:
+            local.sealed = True
+            with self._lock:
+                self._unsynced.append(local.acquire())
+
+    def sync(self) -> None:
+        """Return when every sealed generation is on the disk. Raises FsError(EIO)."""
+        with self._lock:
+            batch, self._unsynced = self._unsynced, []
+        try:
+            if len(batch) > _SYNC_EACH:
+                os.sync()
+                for local in batch:
+                    local.synced = True
+            else:
+                for local in batch:
+                    local.sync()
+            sync_directory(self.directory)
+        except OSError as error:
+            with self._lock:
+                self._unsynced += batch
+            raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
+        for local in batch:
+            local.close()
+
+    @property
+    def unsynced(self) -> bool:
+        """True if a sealed generation waits for a sync."""
+        return bool(self._unsynced)
+
+    def retire(self, local: LocalFile) -> None:
+        """These bytes are no longer needed, once the journal that no longer names them is on the disk."""
+        with self._lock:
+            self._retired.append(local)
+
+    def retired(self) -> list[LocalFile]:
+        """Take over what is retired by now, to be given to `remove` after a sync."""
+        with self._lock:
+            batch, self._retired = self._retired, []
+        return batch
+
+    @staticmethod
+    def remove(batch: Iterable[LocalFile]) -> None:
+        """Remove generations that the synced journal no longer names."""
+        for local in batch:
+            local.remove_when_closed()
+            local.close()
+
+    def sweep(self, keep: set[tuple[int, int]]) -> list[Path]:
+        """Move files that no record names to the trash; returns where they are now."""
+        moved = []
+        for path in sorted(self.directory.iterdir()):
+            ino, _, generation = path.name.partition(".")
+            with contextlib.suppress(ValueError):
+                if (int(ino, 16), int(generation)) in keep:
+                    continue
+            if path.stat().st_size == 0:
+                path.unlink()
+                continue
+            self.trash.mkdir(mode=0o700, exist_ok=True)
+            moved.append(path.rename(self.trash / path.name))
+        return moved
+
+    def free(self) -> tuple[int, int]:
+        """Free and total bytes of the disk that holds the local files."""
+        facts = os.statvfs(self.directory)
+        return facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+
+    def _path(self, ino: int, generation: int) -> Path:
+        return self.directory / f"{ino:016x}.{generation}"

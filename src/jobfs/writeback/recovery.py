@@ -1,0 +1,138 @@
+"""Taking up what an earlier run left in the journal (save-protocol.md, Recovery).
+
+Nothing is assumed of the last request: each transaction looks at the server before its next step.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from jobfs.nodes import Kind
+from jobfs.writeback.engine import WriteBack
+from jobfs.writeback.inodes import Inode
+from jobfs.writeback.records import Aside, Fate, LocalEntry, Removed, Save, SaveKind, State
+from jobfs.writeback.transaction import Transaction
+
+log = logging.getLogger("jobfs.writeback")
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+#: Tombstones are kept this long, in seconds.
+_TOMBSTONES = 30 * 86400.0
+
+
+def restore(engine: WriteBack) -> list[str]:
+    """Rebuild the overlay and the queue from the journal, before the mount answers. Returns what was found, for the log.
+
+    Until its transaction ends, a file is served from its local bytes.
+    """
+    journal = engine.journal
+    asides: dict[int, list[Aside]] = defaultdict(list)
+    for aside in sorted(journal.load(Aside), key=lambda aside: aside.order):
+        # After a restart any request on an aside may have gone unanswered (R7).
+        aside.unsure_until = time.time() + engine.lifetime
+        asides[aside.seq].append(aside)
+    keep: set[tuple[int, int]] = set()
+    found = []
+    for save in journal.load(Save):
+        work = Transaction(save)
+        work.asides = asides.pop(save.seq, [])
+        work.unsure = True
+        found.append(f"{save.target}: {save.state}")
+        _restore(engine, work, keep)
+    for entry in journal.load(LocalEntry):
+        _restore_local(engine, entry, keep)
+    engine.removals.restore(journal.load(Removed))
+    for path in engine.bytes.sweep(keep):
+        log.warning("local bytes that were never closed are kept as %s", path)
+    journal.prune(time.time() - _TOMBSTONES)
+    return found
+
+
+def _restore(engine: WriteBack, work: Transaction, keep: set[tuple[int, int]]) -> None:
+    save = work.save
+    if save.state is State.PROMOTED:
+        engine.finisher.add(work)
+        return
+    if save.kind is SaveKind.REMOVE:
+        for aside in work.asides:
+            aside.unsure_until = min(
+                aside.unsure_until, time.time() if aside.fate is Fate.RETURN else aside.unsure_until
+            )
+        engine.finisher.add(work)
+        return
+    if save.kind is SaveKind.MKDIR and save.state is not State.CANCELLED:
+        # Nobody was told that it is there.
+        save.become(State.CANCELLED)
+        engine.journal.write(save)
+    if save.kind is SaveKind.SAVE:
+        work.local = engine.bytes.open(save.ino, save.generation)
+        if work.local is not None and work.local.size != save.size:
+            log.warning("%s: its local bytes are not whole", save.target)
+            work.local.close()
+            work.local = None
+        if work.local is not None:
+            keep.add((save.ino, save.generation))
+        elif save.state is State.STAGING and not save.staged_id:
+            # Never acknowledged: there is nothing whole to send.
+            engine.journal.write(gone=[save, *work.asides])
+            return
+        if save.state is not State.CANCELLED:
+            _show(engine, work)
+    engine.uploader.add(work, 0.0)
+
+
+def _show(engine: WriteBack, work: Transaction) -> None:
+    """Serve the target from the local bytes until the transaction ends."""
+    save = work.save
+    inode = engine.table.get(save.ino)
+    if inode is None:
+        inode = Inode(save.ino, Kind.FILE, save.target)
+        inode.base = save.base
+        inode.current = work
+        engine.table.add(inode)
+        engine.overlay.put(save.target, inode)
+    else:
+        inode.next = work
+        if inode.local is not None:
+            inode.local.close()
+    work.inode = inode
+    inode.local = work.local.acquire() if work.local is not None else None
+    if inode.local is not None:
+        inode.local.sealed = True
+    inode.path = save.target
+    inode.permission = save.permission
+    inode.mode, inode.uid, inode.gid = save.mode, save.uid, save.gid
+    inode.atime_ns, inode.mtime_ns = save.atime_ns, save.mtime_ns
+    inode.ctime_ns = save.mtime_ns
+
+
+def _restore_local(engine: WriteBack, entry: LocalEntry, keep: set[tuple[int, int]]) -> None:
+    """A file that lives on this machine only comes back as it was."""
+    if entry.item_id:
+        # An alias whose rename was acknowledged but not yet carried out: the rename is done now, in the background.
+        engine.background(lambda: _finish_alias(engine, entry))
+        return
+    inode = Inode(entry.ino, entry.kind, entry.path)
+    inode.local_only = True
+    if entry.kind is Kind.FILE:
+        inode.local = engine.bytes.open(entry.ino, entry.generation)
+        if inode.local is None:
+            engine.journal.write(gone=[entry])
+            return
+        inode.local.sealed = False
+        keep.add((entry.ino, entry.generation))
+    inode.mode, inode.uid, inode.gid = entry.mode, entry.uid, entry.gid
+    inode.atime_ns, inode.mtime_ns, inode.ctime_ns = entry.atime_ns, entry.mtime_ns, entry.mtime_ns
+    engine.table.add(inode)
+    engine.overlay.put(entry.path, inode)
+
+
+def _finish_alias(engine: WriteBack, entry: LocalEntry) -> None:
+    item = engine.client.get(entry.item_id)
+    replaced = any(work.save.target == entry.origin for work in engine.uploader.live())
+    if item.path == entry.origin and not replaced:
+        engine.move(item, entry.path)
+    engine.journal.write(gone=[entry])

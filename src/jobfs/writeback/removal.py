@@ -1,0 +1,248 @@
+"""Deleting: a file, an open file, a directory; never what the user did not see (semantics.md section 4, R10, R12)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from jobfs import names
+from jobfs.errors import (
+    AnswerLostError,
+    ApiError,
+    BadRequestError,
+    FsError,
+    NotFoundError,
+    PathExistsError,
+    UnavailableError,
+)
+from jobfs.nodes import Item
+from jobfs.writeback.records import Aside, Attempt, Fate, Removed, Save, SaveKind, State
+from jobfs.writeback.transaction import Transaction
+
+if TYPE_CHECKING:
+    from jobfs.writeback.engine import WriteBack
+
+log = logging.getLogger("jobfs.writeback")
+
+#: Seconds after which a hidden open file counts as unlinked: libfuse renames over it at once, or not at all.
+CONFIRM = 0.05
+_LOOKS = 8
+
+
+class Removals:
+    """Deletes items, and remembers what is being deleted."""
+
+    def __init__(self, engine: WriteBack) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._hidden: dict[str, Transaction] = {}
+        self._removed: dict[str, Removed] = {}
+        #: Called before an item is deleted: gives its aliases here their own bytes, or raises ApiError.
+        self.spare: Callable[[str], None] = lambda item_id: None
+
+    def known(self) -> set[str]:
+        """Ids of directories that are on their way out."""
+        with self._lock:
+            return set(self._removed)
+
+    # -- files
+
+    def delete(self, item: Item) -> None:
+        """Delete the item that was seen at its path at most 1 s ago; if it is gone, look for another one there (R10).
+
+        Raises ApiError.
+        """
+        engine = self._engine
+        for _ in range(_LOOKS):
+            try:
+                engine.client.delete(item.id)
+            except NotFoundError:
+                engine.namespace.forget(item)
+                again = engine.namespace.lookup(item.path, max_age=0.0)
+                if again is None or again.id == item.id or again.is_dir:
+                    return
+                item = again
+                continue
+            except AnswerLostError:
+                continue
+            engine.namespace.forget(item)
+            engine.memory.lose(item.id)
+            return
+        raise UnavailableError(f"the answers to deleting {item.path} are lost", endpoint="delete")
+
+    def set_aside(self, item: Item, fate: Fate) -> Transaction:
+        """Take an open file's item out of the job's sight; it is deleted once no handle here needs it. Raises ApiError."""
+        engine = self._engine
+        save = Save(engine.journal.next_seq(), SaveKind.REMOVE, item.path, State.CANCELLED, made=time.time())
+        work = Transaction(save)
+        tid = names.new_transaction_id()
+        path = names.hidden_path(item.path, engine.mount, tid, names.Role.ASIDE)
+        aside = Aside(
+            item.id, save.seq, names.basename(path), path=path, kind=item.kind, fate=fate, size=item.size,
+            updated_at=item.updated_at, lifecycle=item.lifecycle, permission=item.permission,
+        )  # fmt: skip
+        work.asides.append(aside)
+        engine.journal.write(save, aside, Attempt(tid, save.seq, time.time()))
+        engine.journal.sync()
+        try:
+            answer = self._move(item, aside)
+        except NotFoundError:
+            engine.journal.write(gone=[save, aside])
+            engine.namespace.forget(item)
+            return work
+        except BadRequestError:
+            engine.journal.write(gone=[save, aside])
+            raise
+        work.taken.append(item)
+        aside.moved = True
+        aside.size, aside.updated_at = answer.size, answer.updated_at
+        engine.journal.write(aside)
+        engine.namespace.forget(item)
+        return work
+
+    def _move(self, item: Item, aside: Aside) -> Item:
+        for _ in range(_LOOKS):
+            try:
+                return self._engine.client.update(item.id, path=aside.path)
+            except AnswerLostError:
+                aside.unsure_until = time.time() + self._engine.lifetime
+                answer = self._engine.client.get(item.id)
+                if names.basename(answer.path) == aside.name:
+                    return answer
+        raise UnavailableError(f"the answers to removing {item.path} are lost", endpoint="update")
+
+    def hide(self, item: Item) -> None:
+        """libfuse hides an open file: it is being unlinked, or something is about to be renamed over it."""
+        work = self.set_aside(item, Fate.RETURN)
+        if not work.asides[0].moved:
+            return
+        with self._lock:
+            self._hidden[item.path] = work
+        timer = threading.Timer(CONFIRM, self.confirm, [item.path])
+        timer.daemon = True
+        timer.start()
+
+    def confirm(self, path: str) -> None:
+        """It was an unlink: nothing was renamed over the hidden file."""
+        with self._lock:
+            work = self._hidden.pop(path, None)
+        if work is not None:
+            self.finish(work)
+
+    def finish(self, work: Transaction) -> None:
+        """The unlink stands: delete the item in the background."""
+        for aside in work.asides:
+            aside.fate = Fate.DELETE
+        try:
+            self._engine.journal.write(work.save, *work.asides)
+        finally:
+            self._engine.finisher.add(work)
+
+    def hidden_at(self, path: str) -> Transaction | None:
+        """The open file that was hidden from `path` just before, if a rename over it is what libfuse is doing."""
+        with self._lock:
+            return self._hidden.pop(path, None)
+
+    @staticmethod
+    def adopt(hidden: Transaction, work: Transaction) -> list[Aside]:
+        """Make the hidden file's aside one of the transaction that replaces it; returns records to write."""
+        for aside in hidden.asides:
+            aside.seq, aside.fate = work.save.seq, Fate.JUDGE
+            work.asides.append(aside)
+        work.taken += hidden.taken
+        return work.asides
+
+    # -- directories
+
+    def remove_directory(self, item: Item) -> None:
+        """Remove a directory that a fresh listing shows empty (R12): out of the job's reach, looked at again, then deleted.
+
+        Raises FsError(ENOTEMPTY), ApiError.
+        """
+        engine = self._engine
+        engine.finisher.idle(engine.timeout)
+        if engine.namespace.children(item.path, max_age=1.0):
+            raise FsError(errno.ENOTEMPTY)
+        if self._hides(item.path):
+            engine.namespace.refresh()
+            if self._hides(item.path):
+                raise FsError(errno.ENOTEMPTY)
+        path = names.hidden_path(item.path, engine.mount, names.new_transaction_id(), names.Role.REMOVED)
+        record = Removed(item.id, names.basename(path), item.path)
+        with self._lock:
+            self._removed[item.id] = record
+        engine.journal.write(record)
+        engine.journal.sync()
+        try:
+            self._move(item, Aside(item.id, 0, record.name, path=path))
+        except (NotFoundError, BadRequestError):
+            self._forget(record)
+            raise
+        record.moved = True
+        engine.namespace.forget(item)
+        engine.memory.lose(item.id)
+        engine.background(self.sweep)
+
+    def _hides(self, path: str) -> bool:
+        return any(names.under(item.path, path) for item in self._engine.namespace.hidden())
+
+    @property
+    def due(self) -> bool:
+        """True if a removed directory waits to be looked at."""
+        with self._lock:
+            return any(record.unsure_until <= time.time() for record in self._removed.values())
+
+    def sweep(self) -> None:
+        """One listing for all directories that were moved away: still empty: delete; else back to the name (R12)."""
+        with self._lock:
+            batch = [record for record in self._removed.values() if record.unsure_until <= time.time()]
+        if not batch:
+            return
+        client = self._engine.client
+        try:
+            self._engine.namespace.refresh()
+            hidden = self._engine.namespace.hidden()
+            for record in batch:
+                try:
+                    item = client.get(record.id)
+                except NotFoundError:
+                    self._forget(record)
+                    continue
+                if names.basename(item.path) != record.name:
+                    self._forget(record)
+                elif any(names.under(other.path, item.path) for other in hidden):
+                    self._give_back(record, item)
+                else:
+                    client.delete(record.id)
+                    self._forget(record)
+        except ApiError as error:
+            log.info("removed directories are looked at again later: %s", error)
+
+    def _give_back(self, record: Removed, item: Item) -> None:
+        for attempt in range(_LOOKS):
+            path = record.path if attempt == 0 else names.beside(record.path, "conflict", attempt=attempt - 1)
+            try:
+                self._engine.namespace.publish(self._engine.client.update(item.id, path=path))
+            except PathExistsError:
+                continue
+            log.warning(
+                "%s: the job put something into it while it was removed; it is back as %s", record.path, path
+            )
+            self._forget(record)
+            return
+
+    def _forget(self, record: Removed) -> None:
+        with self._lock:
+            self._removed.pop(record.id, None)
+        self._engine.journal.write(gone=[record])
+
+    def restore(self, records: list[Removed]) -> None:
+        """Take up what an earlier run left; looked at once no unanswered request of it can still be carried out."""
+        with self._lock:
+            for record in records:
+                record.unsure_until = time.time() + self._engine.lifetime
+                self._removed[record.id] = record

@@ -1,0 +1,103 @@
+"""Inode numbers, modes, owners, times, and items that may not be changed, on a real mount."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from tests.support.files import errno_from, saved
+from tests.support.mounts import MountedJob, run
+from tests.support.waiting import eventually, eventually_equal
+
+from jobfs.emulator import Server
+
+
+def test_an_inode_number_survives_save_rename_and_remount(server: Server, mounted: MountedJob) -> None:
+    """semantics 1: inode numbers survive a remount and a rename; a save keeps them while the mount lives."""
+    server.store.seed({"note.txt": "text", "dir/inner.txt": "inner"})
+
+    def number(name: str) -> int:
+        return (mounted.path / name).stat().st_ino
+
+    note, inner, directory = number("note.txt"), number("dir/inner.txt"), number("dir")
+    assert len({note, inner, directory}) == 3
+    os.rename(mounted.path / "dir", mounted.path / "folder")
+    os.rename(mounted.path / "note.txt", mounted.path / "folder/note.txt")
+    renamed = [number("folder/note.txt"), number("folder/inner.txt"), number("folder")]
+    assert renamed == [note, inner, directory]
+    mounted.remount()
+    renamed = [number("folder/note.txt"), number("folder/inner.txt"), number("folder")]
+    assert renamed == [note, inner, directory]
+    saved(mounted.path / "folder/note.txt", b"saved")
+    assert number("folder/note.txt") == note
+    mounted.settled()
+    assert number("folder/note.txt") == note
+    listed = {entry.name: entry.inode() for entry in os.scandir(mounted.path / "folder")}
+    assert listed == {"note.txt": note, "inner.txt": inner}
+
+
+def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server, mounted: MountedJob) -> None:
+    """semantics 2: an editor must not see its own save as a foreign change."""
+    server.store.seed({"note.txt": "text"})
+    saved(mounted.path / "note.txt", b"saved")
+    before = (mounted.path / "note.txt").stat()
+    mounted.settled()
+    after = (mounted.path / "note.txt").stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    server.store.write("note.txt", "of the job")
+    eventually(lambda: (mounted.path / "note.txt").stat().st_mtime_ns != before.st_mtime_ns)
+    eventually_equal(lambda: (mounted.path / "note.txt").read_bytes(), b"of the job")
+
+
+def test_mode_owner_and_times_survive_save_and_remount(server: Server, mounted: MountedJob) -> None:
+    """semantics 2: what the API cannot hold is kept on this machine for that item."""
+    server.store.seed({"run.sh": "#!/bin/sh\necho ran\n", "plain": "text"})
+    os.chmod(mounted.path / "run.sh", 0o755)
+    os.chown(mounted.path / "plain", 12, 34)
+    os.utime(mounted.path / "plain", ns=(1_000_000_001, 1_600_000_000_123_456_789))
+    assert [e for e in server.log.changes() if e.operation == "create"] == []
+    saved(mounted.path / "run.sh", b"#!/bin/sh\necho ran again\n")
+    mounted.settled()
+    mounted.remount()
+    assert (mounted.path / "run.sh").stat().st_mode & 0o7777 == 0o755
+    assert run(mounted.path, "./run.sh") == "ran again\n"
+    plain = (mounted.path / "plain").stat()
+    assert (plain.st_uid, plain.st_gid, plain.st_mtime_ns) == (12, 34, 1_600_000_000_123_456_789)
+
+
+def test_what_the_api_cannot_hold_is_refused(server: Server, mounted: MountedJob) -> None:
+    """semantics 2: symlink, link and special files are EPERM."""
+    server.store.seed({"file": "text"})
+    assert errno_from(os.symlink, "file", mounted.path / "link") == errno.EPERM
+    assert errno_from(os.link, mounted.path / "file", mounted.path / "hard") == errno.EPERM
+    assert errno_from(os.mkfifo, mounted.path / "fifo") == errno.EPERM
+    assert server.log.changes() == []
+
+
+def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: MountedJob) -> None:
+    """semantics 4: readOnly: open for writing and truncate EACCES, unlink, rename and overwrite EPERM."""
+    server.store.seed({"free.txt": "free", "closed/free.txt": "inside"})
+    server.store.seed({"brief.md": "read me"}, permission="readOnly")
+    server.store.set_permission("closed", "readOnly")
+    brief, free, closed = mounted.path / "brief.md", mounted.path / "free.txt", mounted.path / "closed"
+    assert brief.stat().st_mode & 0o777 == 0o444
+    assert closed.stat().st_mode & 0o777 == 0o555
+    assert brief.read_bytes() == b"read me"
+    assert errno_from(os.open, brief, os.O_WRONLY) == errno.EACCES
+    assert errno_from(os.open, brief, os.O_RDWR) == errno.EACCES
+    assert errno_from(os.open, brief, os.O_WRONLY | os.O_TRUNC) == errno.EACCES
+    assert errno_from(os.truncate, brief, 0) == errno.EACCES
+    assert errno_from(os.unlink, brief) == errno.EPERM
+    assert errno_from(os.rename, brief, mounted.path / "other") == errno.EPERM
+    assert errno_from(os.rename, free, brief) == errno.EPERM
+    assert errno_from((closed / "new").write_bytes, b"x") == errno.EACCES
+    assert errno_from(os.mkdir, closed / "newdir") == errno.EACCES
+    assert server.log.changes() == []
+    os.chmod(brief, 0o644)
+    assert server.store.item("brief.md").permission == "readWrite"
+    saved(brief, b"written")
+    os.chmod(brief, 0o444)
+    assert server.store.item("brief.md").permission == "readOnly"
+    assert errno_from(os.open, brief, os.O_WRONLY) == errno.EACCES
+    mounted.settled()
+    assert server.store.read("brief.md") == b"written"

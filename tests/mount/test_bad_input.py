@@ -1,0 +1,297 @@
+"""What cannot be mounted: one sentence with the remedy, an exit code, nothing mounted or touched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.mounts import MountedJob, environment
+
+from jobfs.emulator import DEFAULT_JOB, EmulatorConfig, Server, running
+
+KEY = "a-key-that-nobody-may-see"
+#: Seconds after which a person thinks that it hangs.
+LIMIT = 10
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(EmulatorConfig(key=KEY), tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+class Attempt:
+    """An attempt to mount that must fail; everything can be given otherwise."""
+
+    def __init__(self, server: Server, home: Path) -> None:
+        self.home = home
+        self.directory = home / "mnt"
+        self.job = server.job
+        self.key: str | None = KEY
+        self.url = server.url
+        self.state = home / "state"
+        self.options: list[str] = []
+        self.prefix: list[str] = []
+        self.extra: dict[str, str] = {}
+        self.directory.mkdir()
+
+    def fails(self, *words: str) -> str:
+        """Runs it; checks all that holds for each bad input, and that the sentence has these words."""
+        command = [
+            *self.prefix, sys.executable, "-m", "jobfs", "mount", self.job, str(self.directory),
+            "--foreground",
+            "--base-url", self.url, "--cache-dir", str(self.home / "cache"), "--state-dir", str(self.state),
+            *self.options,
+        ]  # fmt: skip
+        mounts, before = Path("/proc/self/mountinfo").read_text(), _picture(self.directory)
+        started = time.monotonic()
+        done = subprocess.run(
+            command,
+            env={**environment(self.home, self.key), **self.extra},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=self.home,
+        )
+        took = time.monotonic() - started
+        said = done.stderr.strip()
+        assert done.returncode > 0, done.stdout + said
+        assert took < LIMIT, f"it took {took:.1f} s to say {said!r}"
+        assert said, "nothing on stderr"
+        assert "Traceback" not in said
+        assert len(said.splitlines()) == 1, f"more than one line: {said}"
+        assert KEY not in said + done.stdout
+        assert done.stdout.strip() == ""
+        assert Path("/proc/self/mountinfo").read_text() == mounts
+        assert _picture(self.directory) == before
+        for word in words:
+            assert word.lower() in said.lower(), f"{word!r} is not in {said!r}"
+        return said
+
+
+def _picture(directory: Path) -> Any:
+    """What can be seen of a mount point, to tell whether it was touched."""
+    try:
+        stat = directory.lstat()
+        names = sorted(os.listdir(directory)) if directory.is_dir() else None
+    except OSError as error:
+        return error.errno
+    return stat.st_ino, stat.st_mode, stat.st_uid, stat.st_mtime_ns, names
+
+
+@pytest.fixture
+def attempt(server: Server, tmp_path: Path) -> Attempt:
+    return Attempt(server, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "job", ["short", "UPPERCASE1234567890ABCDE", DEFAULT_JOB + "x", "../../../../etc/passwd00"]
+)
+def test_a_malformed_job_id_is_refused(attempt: Attempt, job: str) -> None:
+    attempt.job = job
+    attempt.fails("job id")
+
+
+def test_an_unknown_job_is_named(attempt: Attempt) -> None:
+    attempt.job = "unknown90123456789012345"
+    attempt.fails(attempt.job)
+
+
+def test_a_refused_key_is_said_without_the_key(attempt: Attempt) -> None:
+    attempt.key = "wrong-" + KEY
+    attempt.fails("key")
+
+
+def test_a_missing_key_names_where_to_put_it(attempt: Attempt) -> None:
+    attempt.key = None
+    attempt.fails("PERSTACK_API_KEY")
+
+
+@pytest.mark.parametrize("content", [None, "", "two words\n"])
+def test_a_key_file_that_holds_no_key_is_named(attempt: Attempt, content: str | None) -> None:
+    file = attempt.home / "key-file"
+    if content is not None:
+        file.write_text(content)
+        file.chmod(0o600)
+    attempt.key = None
+    attempt.options = ["--api-key-file", str(file)]
+    attempt.fails("key-file")
+
+
+def test_a_directory_in_place_of_the_key_file_is_named(attempt: Attempt) -> None:
+    attempt.options = ["--api-key-file", str(attempt.home)]
+    attempt.fails(str(attempt.home))
+
+
+def test_plain_http_to_another_host_is_refused(attempt: Attempt) -> None:
+    attempt.url = "http://192.0.2.1"
+    attempt.fails("https")
+
+
+def test_a_server_that_cannot_be_reached_is_named(attempt: Attempt) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        attempt.url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        attempt.fails("127.0.0.1")
+
+
+def test_a_silent_server_is_given_up_in_time(attempt: Attempt) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        attempt.url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        attempt.fails("127.0.0.1")
+
+
+def test_a_server_that_is_no_workspace_api_is_told_apart(attempt: Attempt) -> None:
+    attempt.url += "/somewhere/else"
+    attempt.fails()
+
+
+def test_a_missing_mount_point_is_named(attempt: Attempt) -> None:
+    attempt.directory = attempt.home / "missing"
+    attempt.fails(str(attempt.directory))
+
+
+def test_a_file_is_no_mount_point(attempt: Attempt) -> None:
+    attempt.directory = attempt.home / "file"
+    attempt.directory.write_text("mine")
+    attempt.fails("directory")
+    assert attempt.directory.read_text() == "mine"
+
+
+def test_a_directory_that_is_not_empty_is_left_alone(attempt: Attempt) -> None:
+    (attempt.directory / "mine").write_text("mine")
+    attempt.fails("empty")
+    assert (attempt.directory / "mine").read_text() == "mine"
+
+
+def test_a_directory_that_is_a_mount_already_is_left_alone(
+    server: Server, attempt: Attempt, mount: Callable[..., MountedJob]
+) -> None:
+    server.store.clear()
+    attempt.directory = mount().path
+    attempt.fails("mount", str(attempt.directory))
+
+
+def test_a_stale_mount_point_comes_with_its_remedy(
+    attempt: Attempt, mount: Callable[..., MountedJob]
+) -> None:
+    dead = mount()
+    assert dead.process is not None
+    dead.process.kill()
+    dead.process.wait(10)
+    attempt.directory = dead.path
+    attempt.fails("fusermount -u")
+
+
+def test_the_state_of_a_running_mount_of_the_same_directory_is_refused(
+    server: Server, attempt: Attempt, mount: Callable[..., MountedJob]
+) -> None:
+    other = mount()
+    # Nobody sees a mount there any more, but it lives: it is lazily unmounted, and busy.
+    with open(other.path / "held", "w"):
+        subprocess.run(["fusermount", "-u", "-z", str(other.path)], check=True)
+        attempt.directory, attempt.state = other.path, other.state
+        attempt.fails("mount")
+    server.store.clear()
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(attempt: Attempt) -> None:
+    (attempt.home / "file").write_text("")
+    attempt.state = attempt.home / "file" / "state"
+    attempt.fails("state")
+
+
+def test_a_state_directory_that_cannot_be_written_is_named(attempt: Attempt) -> None:
+    attempt.state = Path("/proc/state-of-jobfs")
+    attempt.fails("state")
+
+
+def test_a_cache_directory_that_cannot_be_made_is_named(attempt: Attempt) -> None:
+    (attempt.home / "file").write_text("")
+    attempt.options = ["--cache-dir", str(attempt.home / "file" / "cache")]
+    attempt.fails("cache")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--no-such-option"],
+        ["-o", "no_such_option"],
+        ["-o", "tttl=3"],
+        ["--ttl", "soon"],
+        ["--ttl", "-1"],
+        ["--ttl", "nan"],
+        ["--cache-size", "plenty"],
+        ["--umask", "999"],
+        ["--max-connections", "0"],
+        ["--uid", "nobody-of-this-name"],
+        ["--log-level", "chatty"],
+        ["--local-only", "a/b"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_is_not_one_is_named(attempt: Attempt, options: list[str]) -> None:
+    attempt.options = options
+    attempt.fails(options[0].lstrip("-") if options[0] != "-o" else options[1].partition("=")[0])
+
+
+@pytest.mark.parametrize("option", [["--api-key", KEY], ["-o", f"api_key={KEY}"]], ids=["flag", "-o"])
+def test_a_key_on_the_command_line_is_refused_and_not_repeated(attempt: Attempt, option: list[str]) -> None:
+    attempt.options = option
+    attempt.fails()
+
+
+def test_a_missing_dev_fuse_is_said(attempt: Attempt) -> None:
+    script = 'mount -t tmpfs none /dev && : > /dev/null && exec "$@"'
+    attempt.prefix = ["unshare", "-m", "sh", "-c", script, "sh"]
+    attempt.fails("/dev/fuse")
+
+
+def test_a_missing_libfuse_names_the_package(attempt: Attempt) -> None:
+    site = attempt.home / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import ctypes.util\n"
+        "found = ctypes.util.find_library\n"
+        "ctypes.util.find_library = lambda name: None if 'fuse' in name else found(name)\n"
+    )
+    attempt.extra = {"PYTHONPATH": f"{site}:{environment(attempt.home, None)['PYTHONPATH']}"}
+    attempt.fails("libfuse2")
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["umount"], ["flush"], ["info"]], ids=lambda command: command[0]
+)
+def test_a_command_for_a_mount_that_is_not_there_says_so(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "plain").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "jobfs", *command, str(tmp_path / "plain")],
+        env=environment(tmp_path, None),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 2 if command == ["status"] else done.returncode > 0
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_command_is_said_in_a_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobfs", "mounnt"],
+        env=environment(tmp_path, None),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 2
+    assert "mounnt" in done.stderr
+    assert "Traceback" not in done.stderr

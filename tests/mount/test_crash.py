@@ -1,0 +1,130 @@
+"""Killed, refused or cut off: nothing that was closed is lost, nothing hidden is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from, saved
+from tests.support.mounts import MountedJob
+from tests.support.serverside import visible
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+
+def test_nothing_is_lost_when_killed_right_after_close(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: close returns when the bytes and the intent survive the death of the process."""
+    mounted = mount(write_back_delay=30)
+    server.store.seed({"old.txt": "old", "dir/moved.txt": "moved"})
+    expected: dict[str, bytes | None] = {"dir": None, "old.txt": b"new content", "sub": None}
+    (mounted.path / "old.txt").write_bytes(b"new content")
+    os.mkdir(mounted.path / "sub")
+    for number in range(20):
+        expected[f"sub/f{number}"] = b"%d" % number * 1000
+        (mounted.path / f"sub/f{number}").write_bytes(b"%d" % number * 1000)
+    with (mounted.path / "appended").open("ab") as file:
+        file.write(b"one ")
+    with (mounted.path / "appended").open("ab") as file:
+        file.write(b"two")
+    os.rename(mounted.path / "sub/f0", mounted.path / "renamed")
+    os.unlink(mounted.path / "sub/f1")
+    os.rename(mounted.path / "dir/moved.txt", mounted.path / "dir/elsewhere.txt")
+    mounted.kill()
+    expected |= {"appended": b"one two", "renamed": expected.pop("sub/f0"), "dir/elsewhere.txt": b"moved"}
+    del expected["sub/f1"]
+    mounted.mount(write_back_delay=0.1)
+    assert (mounted.path / "old.txt").read_bytes() == b"new content", "at once, before it is sent"
+    assert (mounted.path / "appended").read_bytes() == b"one two"
+    mounted.settled()
+    assert visible(server) == expected
+
+
+def test_nothing_is_lost_when_killed_right_after_fsync(server: Server, mounted: MountedJob) -> None:
+    """semantics 4: fsync returned, so the server has it, and the next mount only tidies up."""
+    server.store.seed({"old.txt": "old"})
+    saved(mounted.path / "old.txt", b"new")
+    mounted.kill()
+    assert server.store.read("old.txt") == b"new"
+    saved_again = mounted
+    saved_again.mount()
+    assert (mounted.path / "old.txt").read_bytes() == b"new"
+    mounted.settled()
+    assert visible(server) == {"old.txt": b"new"}
+
+
+@pytest.mark.parametrize("fault", ["hang", "hang_after"])
+@pytest.mark.parametrize(("operation", "skip"), [("create", 0), ("update", 0), ("update", 1), ("delete", 0)])
+def test_a_save_that_was_killed_in_the_middle_is_finished_by_the_next_mount(
+    server: Server, mounted: MountedJob, operation: str, skip: int, fault: Any
+) -> None:
+    """semantics 4: killed at any point, the next mount finishes it by looking at what the server has."""
+    server.store.seed({"note.txt": "the old content"})
+    assert (mounted.path / "note.txt").read_bytes() == b"the old content"
+    server.faults.next(fault, on=operation, skip=skip)
+    (mounted.path / "note.txt").write_bytes(b"the new content")
+    eventually(lambda: not server.faults.rules(), "the request that is never answered")
+    everything = [server.store.content(item.id) for item in server.store.items() if not item.is_dir]
+    assert b"the old content" in everything or b"the new content" in everything
+    mounted.kill()
+    mounted.mount()
+    assert (mounted.path / "note.txt").read_bytes() == b"the new content"
+    mounted.settled()
+    assert visible(server) == {"note.txt": b"the new content"}
+
+
+def test_a_file_unlinked_while_open_stays_readable_and_never_comes_back(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
+    server.store.seed({"open.txt": "content"})
+    with (
+        (mounted.path / "open.txt").open("r+b", buffering=0) as file,
+        (mounted.path / "new").open("w+b") as new,
+    ):
+        os.unlink(mounted.path / "open.txt")
+        os.unlink(mounted.path / "new")
+        assert os.listdir(mounted.path) == []
+        eventually(lambda: visible(server) == {})
+        assert file.read() == b"content"
+        file.write(b" and more")
+        assert os.pread(file.fileno(), 100, 0) == b"content and more"
+        assert os.fstat(file.fileno()).st_size == 16
+        new.write(b"never to be seen")
+        new.flush()
+        mounted.kill()
+        assert errno_from(os.fstat, file.fileno()) != 0
+    mounted.mount()
+    mounted.settled()
+    assert os.listdir(mounted.path) == []
+    assert visible(server) == {}
+
+
+def test_what_the_server_refuses_is_kept_readable_and_told(server: Server, mounted: MountedJob) -> None:
+    """semantics 4: an upload refused for good keeps its bytes, is `failed`, and gives EIO on fsync."""
+    server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+    assert errno_from(saved, mounted.path / "big.bin", b"refused") in (errno.EIO, errno.EFBIG)
+    assert (mounted.path / "big.bin").read_bytes() == b"refused"
+    (mounted.path / "other").mkdir()
+    eventually(lambda: "big.bin" in str(mounted.status()["failed"]))
+    assert mounted.jobfs("status", mounted.path).returncode == 1
+    server.faults.clear()
+
+
+def test_scratch_names_stay_on_this_machine_until_they_get_a_real_name(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: scratch names, and those of --local-only, make no request."""
+    mounted = mount(local_only="*.tmp")
+    for name in (".note.txt.swp", "4913", "note~", ".#lock", "#auto#", ".DS_Store", "mine.tmp"):
+        saved(mounted.path / name, b"scratch")
+    mounted.flush()
+    assert server.log.changes() == []
+    os.rename(mounted.path / "mine.tmp", mounted.path / "real.txt")
+    mounted.settled()
+    assert visible(server) == {"real.txt": b"scratch"}

@@ -1,0 +1,187 @@
+"""What jobfs promises on a real mount: fsync tells the truth, reading changes nothing, the key is secret."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from, saved
+from tests.support.mounts import MountedJob, mounting, run
+from tests.support.serverside import doubled, visible
+
+from jobfs.emulator import Server
+
+CREATES = ("reject", "overwrite", "duplicate")
+
+
+@pytest.mark.parametrize("create_existing", CREATES)
+def test_when_fsync_returns_the_server_has_exactly_these_bytes(
+    server: Server, mounted: MountedJob, create_existing: str
+) -> None:
+    """semantics 4: fsync returns when the server has it."""
+    server.set(create_existing=create_existing)
+    server.store.seed({"old.bin": b"old" * 1000, "dir/empty.txt": b""})
+    mounted.remount()
+    for name in ("old.bin", "dir/empty.txt", "new.bin", "dir/new.bin"):
+        with (mounted.path / name).open("wb", buffering=0) as file:
+            for content in (b"first", os.urandom(70_000), b""):
+                file.seek(0)
+                file.truncate()
+                file.write(content)
+                os.fsync(file.fileno())
+                assert server.store.read(name) == content
+    mounted.settled()
+    assert doubled(server) == []
+
+
+def test_fsync_of_a_part_written_in_place_sends_the_whole(server: Server, mounted: MountedJob) -> None:
+    """semantics 4: a partial write is filled with the current content first."""
+    content = bytearray(os.urandom(300_000))
+    server.store.seed({"data.bin": bytes(content)})
+    with (mounted.path / "data.bin").open("r+b", buffering=0) as file:
+        for offset, piece in ((250_000, b"middle"), (0, b"start"), (300_000, b"behind the end")):
+            file.seek(offset)
+            file.write(piece)
+            content[offset : offset + len(piece)] = piece
+            os.fsync(file.fileno())
+            assert server.store.read("data.bin") == content
+    mounted.settled()
+    assert visible(server) == {"data.bin": bytes(content)}
+
+
+@pytest.mark.parametrize("create_existing", CREATES)
+def test_fsync_is_true_while_a_third_of_the_requests_fails(
+    server: Server, mount: Callable[..., MountedJob], create_existing: str
+) -> None:
+    """semantics 4, 5: what was acknowledged is there; a lost answer is looked into."""
+    server.set(create_existing=create_existing)
+    server.store.seed({"a.txt": "a", "b.txt": "b", "sub/c.txt": "c"})
+    mounted = mount(timeout=20)
+    server.faults.reseed(len(create_existing))
+    server.faults.rate("unavailable", 0.14)
+    server.faults.rate("drop", 0.12)
+    server.faults.rate("drop_after", 0.12)
+    last: dict[str, bytes] = {}
+    acknowledged = 0
+    for turn in range(4):
+        for name in ("a.txt", "b.txt", "sub/c.txt", f"new{turn}.txt"):
+            last[name] = os.urandom(1000 + turn)
+            if errno_from(saved, mounted.path / name, last[name]) == 0:
+                acknowledged += 1
+                assert server.store.read(name) == last[name], "fsync returned"
+    assert acknowledged >= 12, f"of 16 saves only {acknowledged} were acknowledged; {mounted.log}"
+    server.faults.clear()
+    mounted.settled()
+    assert visible(server) == {"sub": None, **last}
+    assert doubled(server) == []
+
+
+def test_close_with_sync_on_close_means_fsync(server: Server, mount: Callable[..., MountedJob]) -> None:
+    """semantics 4: --sync-on-close gives close the meaning of fsync."""
+    mounted = mount(sync_on_close=True)
+    for content in (b"one", b"two"):
+        (mounted.path / "file").write_bytes(content)
+        assert server.store.read("file") == content
+
+
+def test_flush_and_unmount_return_when_the_server_has_everything(server: Server, mounted: MountedJob) -> None:
+    """semantics 4, 6: flush, umount and SIGTERM drain what is unsent."""
+    expected: dict[str, bytes | None] = {}
+    for number in range(40):
+        expected[f"f{number}"] = b"%d" % number
+        (mounted.path / f"f{number}").write_bytes(b"%d" % number)
+    mounted.flush()
+    assert visible(server) == expected
+    (mounted.path / "by-umount").write_bytes(b"u")
+    mounted.umount()
+    assert visible(server) == {**expected, "by-umount": b"u"}
+    mounted.mount()
+    (mounted.path / "by-signal").write_bytes(b"s")
+    assert mounted.process is not None
+    mounted.process.send_signal(signal.SIGTERM)
+    mounted.ended()
+    assert visible(server) == {**expected, "by-umount": b"u", "by-signal": b"s"}
+
+
+def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) -> None:
+    server.store.seed({f"d{n % 3}/f{n}.txt": f"text {n}" for n in range(30)})
+    server.store.seed({"d0/default.txt": "default"}, lifecycle="application")
+    root = mounted.path
+    run(root, "grep", "-r", "text", ".")
+    run(root, "ls", "-lR")
+    run(root, "find", ".", "-newer", "d0", "-empty")
+    run(root, "sh", "-c", "tar -cf - . | wc -c; df . ; test -w d0/f0.txt; stat d0 d0/f0.txt; test -e missing")
+    with (root / "d0/f0.txt").open("r+b") as opened_for_writing_but_not_written:
+        assert opened_for_writing_but_not_written.read() == b"text 0"
+        os.fsync(opened_for_writing_but_not_written.fileno())
+    mounted.jobfs("status", root)
+    mounted.info("d0/f0.txt")
+    mounted.umount()
+    assert [(e.operation, e.target) for e in server.log.changes()] == []
+    assert server.log.count("download") >= 30
+
+
+def test_a_read_only_mount_refuses_all_that_writes_and_never_makes_a_changing_request(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: -o ro and --read-only refuse everything that writes with EROFS."""
+    server.store.seed({"file": "content", "dir/inner": "inner", "empty": None})
+    mounted = mount(read_only=True)
+    file, directory = mounted.path / "file", mounted.path / "dir"
+    attempts: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (file.write_bytes, (b"x",)),
+        ((mounted.path / "new").write_bytes, (b"x",)),
+        (os.open, (file, os.O_RDWR)),
+        (os.open, (file, os.O_RDONLY | os.O_TRUNC)),
+        (os.truncate, (file, 0)),
+        (os.mkdir, (mounted.path / "newdir",)),
+        (os.rmdir, (mounted.path / "empty",)),
+        (os.unlink, (file,)),
+        (os.rename, (file, mounted.path / "other")),
+        (os.rename, (file, directory / "inner")),
+        (os.chmod, (file, 0o600)),
+        (os.utime, (file, (1, 1))),
+        (os.chown, (file, 12, 34)),
+        (os.symlink, ("file", mounted.path / "link")),
+        (os.link, (file, mounted.path / "hard")),
+    ]
+    refusals = {f"{call.__name__} {args}": errno_from(call, *args) for call, args in attempts}
+    assert set(refusals.values()) == {errno.EROFS}, refusals
+    assert file.read_bytes() == b"content"
+    run(mounted.path, "grep", "-r", "inner", ".")
+    mounted.umount()
+    assert server.log.changes() == []
+
+
+def test_the_key_is_found_nowhere(server: Server, tmp_path: Path) -> None:
+    """semantics 6: the key is never in /proc/mounts, a log, an error message or the cache."""
+    home = tmp_path / "home"
+    with mounting(server, home, start=False, log_level="debug", cache_size="64MiB") as mounted:
+        mounted.mount()
+        said: list[str] = []
+        server.store.seed({"note.txt": "text", "dir/a.txt": "a"})
+        run(mounted.path, "grep", "-r", "text", ".")
+        saved(mounted.path / "note.txt", b"new text")
+        server.faults.next("error", on="create", status=401, reason="Failed to authenticate")
+        said.append(str(errno_from(saved, mounted.path / "other.txt", b"other")))
+        server.faults.next("drop", on="find", times=2)
+        run(mounted.path, "ls", "-lR")
+        for arguments in (("status",), ("status", "--json"), ("flush",)):
+            done = mounted.jobfs(arguments[0], mounted.path, *arguments[1:])
+            said += [done.stdout, done.stderr]
+        said.append(mounted.info("note.txt"))
+        said.append(Path("/proc/mounts").read_text())
+        said += [file.read_bytes().decode(errors="replace") for file in Path("/proc").glob("[0-9]*/cmdline")]
+        assert server.key not in "".join(said)
+        assert server.key not in mounted.log
+        assert mounted.log, "at the level debug it says something"
+        for when in ("mounted", "unmounted"):
+            for file in (f for f in home.rglob("*") if mounted.path not in f.parents and f.is_file()):
+                assert server.key.encode() not in file.read_bytes(), f"in {file} while {when}"
+            if when == "mounted":
+                mounted.umount()

@@ -1,0 +1,25 @@
+"""Small things that tests do to files, and what a call fails with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def saved(path: Path, content: bytes) -> None:
+    """Writes as an editor saves: open, write, fsync, close."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def errno_from(call: Callable[..., Any], *arguments: Any, **more: Any) -> int:
+    """The errno with which this call fails; 0 if it does not."""
+    try:
+        call(*arguments, **more)
+    except OSError as error:
+        return error.errno or -1
+    return 0

@@ -1,0 +1,219 @@
+"""A real mount for tests: `jobfs mount` as a subprocess, with directories of its own, against a local server.
+
+The server runs in the test's own process. So no call that keeps Python's interpreter lock may wait for the
+mount: memory maps and programs started inside it belong in a subprocess (`run` does that).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from jobfs.emulator import Server
+
+from .serverside import hidden
+from .waiting import eventually
+
+# A child made by vfork stops the parent with the lock held; if it then waits for the mount, all stand still.
+subprocess._USE_VFORK = False  # type: ignore[misc]
+
+_ROOT = Path(__file__).parents[2]
+
+#: Delays short enough for tests; each can be given again.
+QUICK = {"ttl": "0.5", "write-back-delay": "0.1", "request-lifetime": "0.2", "timeout": "10"}
+
+
+def is_mounted(directory: Path) -> bool:
+    """True if something is mounted there, answering or not."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return str(directory) in {line.split(" ")[4].replace("\\040", " ") for line in lines}
+
+
+def environment(home: Path, key: str | None) -> dict[str, str]:
+    """The environment of a jobfs command: a home of its own, and nothing that a developer has set."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JOBFS_", "PERSTACK_", "XDG_", "GIT_", "PYTEST"))
+    }
+    (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+    kept |= {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "LC_ALL": "C.UTF-8", "TERM": "xterm"}
+    kept |= {"PYTHONPATH": str(_ROOT / "src"), "GIT_CONFIG_NOSYSTEM": "1"}
+    return kept if key is None else {**kept, "PERSTACK_API_KEY": key}
+
+
+def jobfs(
+    *arguments: str | Path, home: Path, key: str | None = None, timeout: float = 40
+) -> subprocess.CompletedProcess[str]:
+    """Runs one jobfs command to its end; its outputs are captured."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobfs", *map(str, arguments)],
+        env=environment(home, key),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=home,
+    )
+
+
+class MountedJob:
+    """One job, mounted at `path`. May be unmounted or killed and mounted again, with other options too."""
+
+    def __init__(self, server: Server, home: Path, **options: Any) -> None:
+        self.server = server
+        self.home = home
+        self.path = home / "mnt"
+        self.cache = home / "cache"
+        self.state = home / "state"
+        self.options = options
+        self.key: str | None = server.key
+        self.process: subprocess.Popen[str] | None = None
+        self._stderr = home / "stderr"
+        home.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir()
+
+    @property
+    def log(self) -> str:
+        """All that the mounts of this object have written to stderr."""
+        return self._stderr.read_text(errors="replace") if self._stderr.exists() else ""
+
+    def command(self) -> list[str]:
+        """The command line of the mount."""
+        words = [sys.executable, "-m", "jobfs", "mount", self.server.job, str(self.path), "--foreground"]
+        options: dict[str, Any] = {
+            "base-url": self.server.url, "cache-dir": self.cache, "state-dir": self.state, **QUICK,
+            **{name.replace("_", "-"): value for name, value in self.options.items()},
+        }  # fmt: skip
+        for name, value in options.items():
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return words
+
+    def mount(self, **options: Any) -> None:
+        """Starts the mount and returns when it says that it answers; AssertionError with its words if not."""
+        self.options |= options
+        with self._stderr.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                self.command(),
+                env=environment(self.home, self.key),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=self.home,
+                start_new_session=True,
+            )
+        line = self._first_line(30)
+        assert str(self.path) in line, f"it says {line!r} and {self.log!r}"
+
+    def _first_line(self, timeout: float) -> str:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
+        assert ready, f"the mount does not say that it is ready: {self.log}"
+        return self.process.stdout.readline()
+
+    def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
+        """Runs another jobfs command with this mount's environment."""
+        return jobfs(*arguments, home=self.home, key=self.key, timeout=timeout)
+
+    def umount(self) -> None:
+        """`jobfs umount`: all that was unsent is on the server, the process has ended with 0."""
+        done = self.jobfs("umount", self.path)
+        assert done.returncode == 0, done.stderr + self.log
+        self.ended()
+
+    def ended(self, timeout: float = 15) -> None:
+        """Waits for the mount's process to end by itself, with 0."""
+        assert self.process is not None
+        code = self.process.wait(timeout)
+        self._closed()
+        assert code == 0, f"it ended with {code}: {self.log}"
+        assert not is_mounted(self.path)
+
+    def kill(self) -> None:
+        """SIGKILL at once, and away with the dead mount point."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+            self._closed()
+        self._away()
+
+    def _closed(self) -> None:
+        if self.process is not None and self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process = None
+
+    def _away(self) -> None:
+        end = time.monotonic() + 10
+        while is_mounted(self.path) and time.monotonic() < end:
+            subprocess.run(["fusermount", "-u", "-z", "-q", str(self.path)], check=False, capture_output=True)
+        assert not is_mounted(self.path)
+
+    def remount(self, **options: Any) -> None:
+        """Unmounts in good order, if it is mounted, and mounts again on the same directories."""
+        if self.process is not None:
+            self.umount()
+        self.mount(**options)
+
+    def flush(self) -> None:
+        """`jobfs flush`: the server has everything that was closed."""
+        done = self.jobfs("flush", self.path)
+        assert done.returncode == 0, done.stdout + done.stderr + self.log
+
+    def status(self) -> dict[str, Any]:
+        """`jobfs status --json`."""
+        done = self.jobfs("status", self.path, "--json")
+        assert done.stdout, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def info(self, name: str) -> str:
+        """`jobfs info` of a file in the mount."""
+        done = self.jobfs("info", self.path / name)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def settled(self) -> None:
+        """Everything is sent, and nothing hidden is left on the server."""
+        self.flush()
+        eventually(lambda: not hidden(self.server), lambda: f"hidden: {hidden(self.server)}\n{self.log}")
+
+
+def run(
+    cwd: Path, *command: str | Path, home: Path | None = None, timeout: float = 60, check: bool = True
+) -> str:
+    """Runs a program with this working directory; its stdout. AssertionError with its stderr if it fails."""
+    done = subprocess.run(
+        ["env", "-C", str(cwd), *map(str, command)],
+        env=environment(home, None) if home else {**os.environ, "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert not check or done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr}"
+    return done.stdout
+
+
+@contextmanager
+def mounting(server: Server, home: Path, start: bool = True, **options: Any) -> Iterator[MountedJob]:
+    """A mount that is gone afterwards, whatever happened; `options` are flags, with underscores."""
+    assert os.path.exists("/dev/fuse"), "these tests need /dev/fuse"
+    job = MountedJob(server, home, **options)
+    try:
+        if start:
+            job.mount()
+        yield job
+    finally:
+        job.kill()

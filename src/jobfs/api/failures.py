@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import httpx
 
+from jobfs.api.key import scrub
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -84,9 +85,9 @@ class Failure(NamedTuple):
     wait: float | None = None
 
 
-def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> Failure:
     """The failure that an answer other than success means; the only place that maps statuses."""
-    reason = _reason(headers, body)
+    reason = _shortened(_one_line(scrub(_reason(headers, body), key)))
     told = f"{call}: the server answered {_phrase(status)}" + (f": {reason}" if reason else "")
     if status in _PASSING or (status >= 500 and status != 507):
         return _passing(call, status, headers, told)
@@ -164,21 +165,25 @@ def _bad_request(status: int, reason: str) -> type[BadRequestError]:
 
 
 def _reason(headers: Mapping[str, str], body: bytes) -> str:
-    """The server's reason in one line, however it was put."""
+    """The server's reason, however it was put."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        return "" if _is_html(headers, body) else _one_line(body[:300].decode(errors="replace"))
+        return "" if _is_html(headers, body) else body[:10_000].decode(errors="replace")
     if not isinstance(answer, dict):
         return ""
     reason = answer.get("reason") or answer.get("message") or answer.get("error") or ""
-    return _one_line(reason if isinstance(reason, str) else json.dumps(reason, ensure_ascii=False))
+    return reason if isinstance(reason, str) else json.dumps(reason, ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:
     printable = "".join(char if char.isprintable() else " " for char in text)
-    line = " ".join(printable.split())
-    return line if len(line) <= 300 else line[:299] + "…"
+    return " ".join(printable.split())
+
+
+def _shortened(text: str) -> str:
+    # Only after the key was scrubbed: half a key would not be recognised.
+    return text if len(text) <= 300 else text[:299] + "…"
 
 
 def _is_html(headers: Mapping[str, str], body: bytes) -> bool:

@@ -135,7 +135,7 @@ class Wire:
             logger.debug("%s %s: %d, %.1f ms", call.method, call, response.status_code, latency * 1e3)
         if not success:
             answer = response.status_code, response.headers, response.content
-            return self._failed(from_answer(call, *answer), key)
+            return self._failed(from_answer(call, *answer, key), key)
         self.monitor.answered(latency if send.body is None else None)
         return response
 

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+
+from jobfs.api import check_base_url, check_job_id
+from jobfs.api.address import check_item_id, is_loopback, proxy_for, valid_item_id
+from jobfs.errors import InvalidRequestError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("given", "normal"),
+    [
+        ("https://api.example.test", "https://api.example.test"),
+        (" HTTPS://API.Example.Test/ ", "https://api.example.test"),
+        ("https://api.example.test:443/", "https://api.example.test"),
+        ("https://api.example.test:8443/base/", "https://api.example.test:8443/base"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://127.0.0.1:80/", "http://127.0.0.1"),
+        ("http://127.9.9.9:1", "http://127.9.9.9:1"),
+        ("http://[::1]:9000/", "http://[::1]:9000"),
+    ],
+)
+def test_a_base_url_is_normalised(given: str, normal: str) -> None:
+    assert check_base_url(given) == normal
+    assert check_base_url(normal) == normal
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.example.test",
+        "http://localhost.example.test",
+        "http://127.0.0.1.example.test",
+        "http://0.0.0.0",
+        "http://10.0.0.1",
+        "http://[::2]",
+    ],
+)
+def test_plain_http_is_refused_to_another_host(url: str) -> None:
+    """semantics 6: TLS is verified; plain http only to loopback."""
+    with pytest.raises(UsageError, match=r"plain http.*use https://"):
+        check_base_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.example.test",
+        "ftp://api.example.test",
+        "https://",
+        "https:///x",
+        "https://host:port",
+        "https://host:99999",
+        "https://host:0",
+        "https://ho st",
+        "https://host/?a=b",
+        "https://host/#x",
+        "https://host/a b",
+        "https://host/../x",
+        "https://host/%2Fx",
+        "https://[::1",
+        "https://host/ü",
+    ],
+)
+def test_what_is_no_base_url_is_refused_in_one_sentence(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_base_url(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_in_the_base_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_base_url("https://me:hunter2@api.example.test")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_job_id_has_24_characters_of_a_to_z_and_0_to_9() -> None:
+    assert check_job_id("test12345678901234567890") == "test12345678901234567890"
+
+
+@pytest.mark.parametrize(
+    "job_id", ["", "short", "TEST12345678901234567890", "test1234567890123456789/", "a" * 25, "a" * 24 + "\n"]
+)
+def test_a_malformed_job_id_is_refused(job_id: str) -> None:
+    with pytest.raises(UsageError, match="not a job id"):
+        check_job_id(job_id)
+
+
+@pytest.mark.parametrize("item_id", ["", "..", "a/b", "a?b", "a b", "a%2f", "a\n", "ä", 12, None])
+def test_an_item_id_that_could_lead_elsewhere_is_none(item_id: object) -> None:
+    assert not valid_item_id(item_id)
+    with pytest.raises(InvalidRequestError):
+        check_item_id(str(item_id) if item_id not in (12, None) else "a/b")
+
+
+def test_loopback_is_known_without_a_name_server() -> None:
+    assert is_loopback("LOCALHOST")
+    assert not is_loopback("localhost.example.test")
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUEST_METHOD"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+def test_the_proxy_of_the_environment_is_used(no_proxies: pytest.MonkeyPatch) -> None:
+    assert proxy_for("https://api.example.test") is None
+    no_proxies.setenv("HTTPS_PROXY", "http://proxy.example.test:3128")
+    assert proxy_for("https://api.example.test") == "http://proxy.example.test:3128"
+    no_proxies.setenv("NO_PROXY", "example.test")
+    assert proxy_for("https://api.example.test") is None
+
+
+def test_a_proxy_without_a_scheme_is_an_http_proxy(no_proxies: pytest.MonkeyPatch) -> None:
+    no_proxies.setenv("ALL_PROXY", "proxy.example.test:3128")
+    assert proxy_for("https://api.example.test") == "http://proxy.example.test:3128"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080", "http://localhost:8080", "https://[::1]:8443"])
+def test_loopback_is_never_proxied(no_proxies: pytest.MonkeyPatch, url: str) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        no_proxies.setenv(name, "http://proxy.example.test:3128")
+    assert proxy_for(url) is None

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import tracemalloc
+from collections.abc import Callable
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobfs.api.bodies import Body, json_body, json_create, multipart_create
+from jobfs.errors import FsError
+
+Make = Callable[[dict[str, str], tuple[Path, int] | None], Body]
+
+FIELDS = {"type": "workspaceItemFile", "path": "dir/a.txt", "permission": "readWrite"}
+
+
+def sent(body: Body) -> bytes:
+    """The body's bytes, which are as many as it says, each time it is sent."""
+    data = b"".join(body)
+    assert len(data) == body.length
+    assert b"".join(body) == data
+    return data
+
+
+def parts(body: Body) -> dict[str, tuple[str | None, str, bytes]]:
+    """Name to (filename, content type, bytes) of a multipart body, by another parser than a server's."""
+    message = message_from_bytes(b"Content-Type: " + body.content_type.encode() + b"\r\n\r\n" + sent(body))
+    found = {}
+    for part in message.get_payload():
+        assert not isinstance(part, str)
+        name = part.get_param("name", header="content-disposition")
+        found[str(name)] = (part.get_filename(), part.get_content_type(), part.get_payload(decode=True))
+    return found  # type: ignore[return-value]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(b"hello")
+    return path
+
+
+def test_a_multipart_create_has_its_fields_and_the_file(source: Path) -> None:
+    found = parts(multipart_create(FIELDS, (source, 5)))
+    assert {name: value[2] for name, value in found.items()} == {
+        **{name: value.encode() for name, value in FIELDS.items()},
+        "file": b"hello",
+    }
+    assert found["file"][:2] == ("a.txt", "text/plain")
+
+
+def test_a_multipart_create_of_a_directory_has_no_file() -> None:
+    assert set(parts(multipart_create(FIELDS, None))) == set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [('say "hi".txt', "say %22hi%22.txt"), ("a\r\nb", "a%0D%0Ab"), ("back\\slash", "back\\slash")],
+)
+def test_a_file_name_can_not_break_out_of_its_header(source: Path, name: str, told: str) -> None:
+    head = sent(multipart_create({**FIELDS, "path": f"dir/{name}"}, (source, 5)))
+    assert f'; filename="{told}"\r\nContent-Type: '.encode() in head
+
+
+@pytest.mark.parametrize(
+    ("name", "mime_type"),
+    [
+        ("x.json", "application/json"),
+        ("x.tar.gz", "application/octet-stream"),
+        ("x", "application/octet-stream"),
+    ],
+)
+def test_a_file_part_says_what_its_name_promises(source: Path, name: str, mime_type: str) -> None:
+    assert parts(multipart_create({**FIELDS, "path": name}, (source, 5)))["file"][1] == mime_type
+
+
+@given(content=st.binary(max_size=50))
+def test_a_json_create_carries_the_content_in_base64(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("source") / "x"
+    path.write_bytes(content)
+    body = json_create({**FIELDS, "path": 'ünï "q"\\'}, (path, len(content)))
+    told = json.loads(sent(body))
+    assert base64.b64decode(told.pop("content"), validate=True) == content
+    assert told == {**FIELDS, "path": 'ünï "q"\\'}
+
+
+def test_a_json_create_of_a_directory_has_no_content() -> None:
+    assert json.loads(sent(json_create(FIELDS, None))) == FIELDS
+
+
+@pytest.mark.parametrize("make", [multipart_create, json_create])
+def test_a_large_file_is_streamed_and_never_whole_in_memory(
+    tmp_path: Path,
+    make: Make,
+) -> None:
+    path = tmp_path / "large"
+    with open(path, "wb") as file:
+        file.truncate(24 << 20)
+    tracemalloc.start()
+    try:
+        body = make(FIELDS, (path, 24 << 20))
+        assert sum(map(len, body)) == body.length
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_only_as_many_bytes_are_sent_as_were_promised(source: Path) -> None:
+    assert parts(multipart_create(FIELDS, (source, 3)))["file"][2] == b"hel"
+
+
+@pytest.mark.parametrize("make", [multipart_create, json_create])
+def test_a_source_that_is_too_short_is_an_error(source: Path, make: Make) -> None:
+    with pytest.raises(FsError) as caught:
+        b"".join(make(FIELDS, (source, 6)))
+    assert caught.value.errno == errno.EIO
+
+
+def test_a_source_that_is_missing_is_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(FsError) as caught:
+        b"".join(multipart_create(FIELDS, (tmp_path / "missing", 1)))
+    assert caught.value.errno == errno.ENOENT
+
+
+@pytest.mark.parametrize("make", [json_create, multipart_create])
+def test_a_name_that_is_not_valid_unicode_can_not_be_sent(make: Make) -> None:
+    with pytest.raises(FsError) as caught:
+        make({**FIELDS, "path": "bad\udcff"}, None)
+    assert caught.value.errno == errno.EILSEQ
+
+
+def test_a_small_body_takes_no_time() -> None:
+    body = json_body({"path": "x"})
+    assert sent(body) == b'{"path": "x"}'
+    assert body.seconds == 0.0
+
+
+def test_how_long_a_file_took_is_known(source: Path) -> None:
+    body = multipart_create(FIELDS, (source, 5))
+    list(body)
+    assert body.seconds > 0

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from jobfs import errors
+from jobfs.api import Client, fixed_key
+from jobfs.nodes import Kind, Lifecycle, Permission
+
+from .conftest import JOB, MakeClient, Script, many, one, wire_item
+
+ID = "item00000000000000000001"
+
+
+def test_an_instance_is_read_from_its_url(make_client: MakeClient) -> None:
+    raw = {"expertJob": {"id": JOB, "status": "completed"}, "countItems": 3}
+    script = Script(httpx.Response(200, json={"data": {"workspaceInstance": raw}}))
+    instance = make_client(script).instance()
+    assert (instance.job_id, instance.job_status, instance.count_items) == (JOB, "completed", 3)
+    assert script.asked == ["GET "]
+
+
+def test_a_page_is_asked_for_by_take_and_skip(make_client: MakeClient) -> None:
+    script = Script(many(wire_item("/x"), total=101, take=100, skip=100))
+    page = make_client(script).list_page(100, 100)
+    assert ([item.path for item in page.items], page.total, page.take, page.skip) == (["x"], 101, 100, 100)
+    assert script.asked == ["GET items/?take=100&skip=100"]
+
+
+def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: MakeClient) -> None:
+    """semantics 1: a point lookup is find, its answer filtered to the exact path."""
+    script = Script(
+        many(
+            wire_item("a/b"),
+            wire_item("/a/b", id="b" * 24, lifecycle="application"),
+            wire_item("a/b/c"),
+            wire_item("a/bb"),
+            wire_item("x/a/b"),
+            wire_item("A/b"),
+        )
+    )
+    items = make_client(script).find("a/b")
+    assert [(item.path, item.lifecycle) for item in items] == [
+        ("a/b", Lifecycle.EXPERT_JOB),
+        ("a/b", Lifecycle.APPLICATION),
+    ]
+
+
+def test_find_quotes_its_argument(make_client: MakeClient) -> None:
+    path = "a b/ü&c=d?e#f%20+;.txt"
+    script = Script(many(wire_item(path)))
+    assert make_client(script).find(path)[0].path == path
+    assert script.requests[0].url.params["path"] == path
+    assert len(script.requests[0].url.params) == 1
+
+
+def test_nothing_is_found_at_the_root_without_a_request(make_client: MakeClient) -> None:
+    script = Script(many())
+    assert make_client(script).find("") == []
+    assert script.requests == []
+
+
+def test_find_speaks_the_style_of_the_servers_own_items(make_client: MakeClient) -> None:
+    script = Script(many(wire_item("/x"), total=1), many())
+    client = make_client(script)
+    client.list_page(100, 0)
+    assert client.find("a/b") == []
+    assert script.asked[1:] == ["GET items/find?path=%2Fa%2Fb"]
+
+
+def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeClient) -> None:
+    """semantics 1: "not there" only when the server said so, and it must not be a matter of style."""
+    script = Script(many(), many(wire_item("/a")), many())
+    client = make_client(script)
+    assert [item.path for item in client.find("a")] == ["a"]
+    assert client.find("b") == []
+    assert script.asked == ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/find?path=%2Fb"]
+
+
+def test_an_item_is_asked_for_by_its_id(make_client: MakeClient) -> None:
+    script = Script(one("dir", type="workspaceItemDirectory"))
+    item = make_client(script).get(ID)
+    assert (item.kind, item.path, item.size) == (Kind.DIRECTORY, "dir", None)
+    assert script.asked == [f"GET items/{ID}"]
+
+
+@pytest.mark.parametrize("item_id", ["", "../items", "a/b", "find?path=x"])
+def test_an_id_that_is_none_leads_nowhere(make_client: MakeClient, item_id: str) -> None:
+    script = Script(one())
+    client = make_client(script)
+    for act in (client.get, client.delete, client.download, lambda i: client.update(i, path="x")):
+        with pytest.raises(errors.InvalidRequestError):
+            act(item_id)
+    assert script.requests == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sent"),
+    [
+        ({"path": "new/place"}, {"path": "new/place"}),
+        ({"permission": Permission.READ_ONLY}, {"permission": "readOnly"}),
+        ({"lifecycle": Lifecycle.APPLICATION}, {"lifecycle": "application"}),
+        (
+            {"path": "x", "permission": Permission.READ_WRITE, "lifecycle": Lifecycle.EXPERT_JOB},
+            {"path": "x", "permission": "readWrite", "lifecycle": "expertJob"},
+        ),
+    ],
+)
+def test_an_update_sends_what_is_given_and_nothing_else(
+    make_client: MakeClient, change: dict[str, Any], sent: dict[str, str]
+) -> None:
+    script = Script(one())
+    make_client(script).update(ID, **change)
+    assert script.asked == [f"POST items/{ID}"]
+    assert json.loads(script.bodies[0]) == sent
+    assert script.requests[0].headers["content-type"] == "application/json"
+
+
+def test_an_update_of_nothing_is_refused_without_a_request(make_client: MakeClient) -> None:
+    script = Script(one())
+    with pytest.raises(errors.BadRequestError, match="at least one field"):
+        make_client(script).update(ID)
+    assert script.requests == []
+
+
+def test_an_update_speaks_the_style_of_the_servers_own_items(make_client: MakeClient) -> None:
+    script = Script(one("/a"), one("/b"))
+    client = make_client(script)
+    client.get(ID)
+    assert client.update(ID, path="b").path == "b"
+    assert json.loads(script.bodies[1]) == {"path": "/b"}
+
+
+def test_a_delete_has_no_body(make_client: MakeClient) -> None:
+    script = Script(httpx.Response(200))
+    make_client(script).delete(ID)
+    assert script.asked == [f"DELETE items/{ID}"]
+    assert script.bodies == [b""]
+
+
+def test_bad_input_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(errors.UsageError, match="plain http"):
+        Client("http://example.test", JOB, fixed_key("k"))
+    with pytest.raises(errors.UsageError, match="job id"):
+        Client("https://example.test", "nope", fixed_key("k"))
+
+
+def test_a_useless_proxy_is_one_sentence_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://user:hunter2@proxy.test")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("https_proxy", raising=False)
+    with pytest.raises(errors.UsageError) as caught:
+        Client("https://example.test", JOB, fixed_key("k"))
+    assert "HTTPS_PROXY" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_many_threads_share_one_client(make_client: MakeClient, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"hello")
+
+    def server(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and b"hello" in request.content:
+            return one()
+        target = request.url.params.get("path", "")
+        return many(wire_item(target)) if target else one()
+
+    client = make_client(server)
+    client.get(ID)
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        try:
+            for step in range(30):
+                path = f"{number}/{step}"
+                if [item.path for item in client.find(path)] != [path]:
+                    wrong.append(path)
+                client.create_file(path, tmp_path / "x", 5, Permission.READ_WRITE)
+                client.delete(ID)
+        except Exception as exc:
+            wrong.append(exc)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert client.health.requests == 1 + 8 * 30 * 3

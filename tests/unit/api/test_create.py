@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobfs import errors
+from jobfs.api import Client
+from jobfs.nodes import Item, Permission
+
+from .conftest import MakeClient, Script, failure, many, one, wire_item
+
+RW = Permission.READ_WRITE
+
+Create = Callable[[Client], Item]
+
+
+def form(script: Script, number: int) -> tuple[str, str]:
+    """Encoding and type name of a request."""
+    body = script.bodies[number]
+    kind = script.requests[number].headers["content-type"].partition(";")[0]
+    encoding = {"multipart/form-data": "multipart", "application/json": "json"}[kind]
+    long = b"workspaceItemFile" in body or b"workspaceItemDirectory" in body
+    return encoding, "long" if long else "short"
+
+
+def forms(script: Script) -> list[tuple[str, str]]:
+    return [form(script, number) for number in range(len(script.requests))]
+
+
+@pytest.fixture
+def create(tmp_path: Path) -> Create:
+    source = tmp_path / "source"
+    source.write_bytes(b"hello")
+    return lambda client: client.create_file("a.txt", source, 5, RW)
+
+
+def test_multipart_with_the_long_type_comes_first(make_client: MakeClient, create: Create) -> None:
+    script = Script(one())
+    create(make_client(script))
+    assert forms(script) == [("multipart", "long")]
+    assert script.requests[0].headers["content-length"] == str(len(script.bodies[0]))
+    assert "transfer-encoding" not in script.requests[0].headers
+
+
+@pytest.mark.parametrize("status", [415, 422])
+def test_the_other_encoding_is_tried_and_remembered(
+    make_client: MakeClient, create: Create, status: int
+) -> None:
+    script = Script(failure(status), one())
+    client = make_client(script)
+    create(client)
+    create(client)
+    assert forms(script) == [("multipart", "long"), ("json", "long"), ("json", "long")]
+
+
+def test_the_other_spelling_is_tried_and_remembered(make_client: MakeClient, create: Create) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        return failure(422) if b"workspaceItem" in request.content else one()
+
+    script = Script(server)
+    client = make_client(script)
+    create(client)
+    create(client)
+    client.create_directory("d", RW)
+    assert forms(script)[:2] == [("multipart", "long"), ("json", "long")]
+    assert forms(script)[2:] == [("multipart", "short")] * 3
+
+
+def test_the_spelling_is_learned_from_the_servers_own_items(make_client: MakeClient, create: Create) -> None:
+    script = Script(many(wire_item(type="file")), one(type="file"))
+    client = make_client(script)
+    client.list_page(100, 0)
+    create(client)
+    assert form(script, 1) == ("multipart", "short")
+
+
+@pytest.mark.parametrize("pinned", ["multipart", "json"])
+def test_a_pinned_encoding_is_never_left(make_client: MakeClient, create: Create, pinned: str) -> None:
+    script = Script(failure(422))
+    with pytest.raises(errors.InvalidRequestError):
+        create(make_client(script, create_encoding=pinned))
+    assert forms(script) == [(pinned, "long"), (pinned, "short")]
+
+
+def test_a_422_to_every_form_is_the_answer_and_teaches_nothing(
+    make_client: MakeClient, create: Create
+) -> None:
+    script = Script(one(), failure(422, "first"), failure(422, "second"), one())
+    client = make_client(script)
+    create(client)
+    with pytest.raises(errors.InvalidRequestError, match="first"):
+        create(client)
+    create(client)
+    assert forms(script) == [
+        ("multipart", "long"),
+        ("multipart", "long"),
+        ("json", "long"),
+        ("multipart", "long"),
+    ]
+
+
+def test_the_error_is_the_one_about_what_was_asked(make_client: MakeClient, create: Create) -> None:
+    """A 415 only says that the form was wrong; the 422 to the other form is the server's answer."""
+    script = Script(failure(415, "media type"), failure(422, "path too long"), failure(422, "type"))
+    with pytest.raises(errors.InvalidRequestError, match="path too long"):
+        create(make_client(script))
+    assert forms(script) == [("multipart", "long"), ("json", "long"), ("json", "short")]
+
+
+def test_a_server_that_takes_no_form_at_all_has_said_415(make_client: MakeClient, create: Create) -> None:
+    script = Script(failure(415, "media type"))
+    with pytest.raises(errors.InvalidRequestError, match="media type"):
+        create(make_client(script))
+    assert forms(script) == [("multipart", "long"), ("json", "long")]
+
+
+def test_a_refused_path_proves_the_form(make_client: MakeClient, create: Create) -> None:
+    script = Script(failure(422), failure(400, "Path already exists"), one())
+    client = make_client(script)
+    with pytest.raises(errors.PathExistsError):
+        create(client)
+    create(client)
+    assert form(script, 2) == ("json", "long")
+
+
+def test_directories_may_need_another_form_than_files(make_client: MakeClient, create: Create) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        file = b"hello" in request.content or b"aGVsbG8=" in request.content
+        json = request.headers["content-type"] == "application/json"
+        return one() if file == json else failure(422)
+
+    script = Script(server)
+    client = make_client(script)
+    for _ in range(2):
+        create(client)
+        client.create_directory("d", RW)
+    assert forms(script)[-2:] == [("json", "long"), ("multipart", "long")]
+
+
+@pytest.mark.parametrize("answer", [failure(500), httpx.ReadTimeout("slow")])
+def test_no_other_form_is_tried_after_a_lost_answer(
+    make_client: MakeClient, create: Create, answer: httpx.Response | Exception
+) -> None:
+    script = Script(failure(422), answer)
+    with pytest.raises(errors.AnswerLostError):
+        create(make_client(script))
+    assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize("make", ["file", "directory"])
+def test_before_an_item_was_seen_both_path_styles_are_tried(
+    make_client: MakeClient, create: Create, make: str
+) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        slash = b"\r\n/a.txt\r\n" in request.content
+        return one("/a.txt") if slash else failure(400, "Invalid path")
+
+    client = make_client(Script(server))
+    if make == "file":
+        create(client)
+    else:
+        assert client.create_directory("a.txt", RW).path == "a.txt"
+
+
+def test_once_an_item_was_seen_an_invalid_path_is_invalid(make_client: MakeClient, create: Create) -> None:
+    script = Script(many(wire_item("/x")), failure(400, "Invalid path"))
+    client = make_client(script)
+    client.list_page(100, 0)
+    with pytest.raises(errors.InvalidPathError):
+        create(client)
+    assert len(script.requests) == 2
+    assert b"/a.txt" in script.bodies[1]

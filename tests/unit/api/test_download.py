@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from jobfs import errors
+
+from .conftest import MakeClient, Script, failure
+
+ID = "item00000000000000000001"
+
+
+class Bytes(httpx.SyncByteStream):
+    def __init__(self, *chunks: bytes | Exception) -> None:
+        self.chunks = chunks
+        self.closed = False
+
+    def __iter__(self) -> Any:
+        for chunk in self.chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def answer(status: int, *chunks: bytes | Exception, **headers: str) -> Any:
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda request: httpx.Response(status, headers=given, stream=Bytes(*chunks))
+
+
+def test_a_whole_file_comes_as_it_is_and_not_compressed(make_client: MakeClient) -> None:
+    script = Script(answer(200, b"hel", b"lo", content_length="5"))
+    with make_client(script).download(ID) as download:
+        assert (download.start, download.length, download.total) == (0, 5, 5)
+        assert list(download.chunks()) == [b"hel", b"lo"]
+    assert script.asked == [f"GET items/{ID}/download"]
+    assert script.requests[0].headers["accept-encoding"] == "identity"
+    assert "range" not in script.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "header"), [(3, None, "bytes=3-"), (0, 4, "bytes=0-3"), (3, 4, "bytes=3-3")]
+)
+def test_a_range_is_asked_for_up_to_before_its_end(
+    make_client: MakeClient, start: int, end: int | None, header: str
+) -> None:
+    last = 9 if end is None else end - 1
+    script = Script(answer(206, b"x" * (last - start + 1), content_range=f"bytes {start}-{last}/10"))
+    with make_client(script).download(ID, start, end) as download:
+        assert (download.start, download.length, download.total) == (start, last - start + 1, 10)
+        assert b"".join(download.chunks()) == b"x" * (last - start + 1)
+    assert script.requests[0].headers["range"] == header
+
+
+def test_a_200_to_a_range_is_the_whole_file(make_client: MakeClient) -> None:
+    """semantics 3: a Range request may be answered 200 instead of 206."""
+    with make_client(Script(answer(200, b"0123456789", content_length="10"))).download(ID, 5) as download:
+        assert (download.start, download.length, download.total) == (0, 10, 10)
+
+
+def test_a_file_of_unknown_length_is_read_to_its_end(make_client: MakeClient) -> None:
+    with make_client(Script(answer(200, b"01", b"23"))).download(ID) as download:
+        assert (download.start, download.length, download.total) == (0, None, None)
+        assert b"".join(download.chunks()) == b"0123"
+
+
+def test_a_range_whose_total_is_not_known(make_client: MakeClient) -> None:
+    with make_client(Script(answer(206, b"01", content_range="bytes 5-6/*"))).download(ID, 5, 7) as download:
+        assert (download.start, download.length, download.total) == (5, 2, None)
+
+
+@pytest.mark.parametrize(("headers", "total"), [({"content_range": "bytes */10"}, 10), ({}, None)])
+def test_a_range_past_the_end_is_empty(
+    make_client: MakeClient, headers: dict[str, str], total: int | None
+) -> None:
+    with make_client(Script(answer(416, b"no", **headers))).download(ID, 20) as download:
+        assert (download.start, download.length, download.total) == (20, 0, total)
+        assert list(download.chunks()) == []
+
+
+def test_an_empty_range_costs_no_request(make_client: MakeClient) -> None:
+    script = Script(answer(200))
+    with make_client(script).download(ID, 5, 5) as download:
+        assert list(download.chunks()) == []
+    assert script.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (206, {}),
+        (206, {"content_range": "bytes 0-4/10"}),
+        (206, {"content_range": "bytes 6-9/10"}),
+        (206, {"content_range": "bytes 5-4/10"}),
+        (206, {"content_range": "items 5-9/10"}),
+        (206, {"content_range": "bytes 5-9/10", "content_length": "4"}),
+        (200, {"content_encoding": "gzip"}),
+        (204, {}),
+    ],
+)
+def test_an_answer_that_is_not_what_was_asked_for_does_not_match_the_contract(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
+) -> None:
+    """semantics 5: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
+    with pytest.raises(errors.ContractError, match="download"):
+        make_client(Script(answer(status, b"x" * 5, **headers))).download(ID, 5)
+    assert f"download '{ID}': the reply does not match" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "chunks", [(b"hel",), (b"hel", httpx.ReadError("reset")), (b"hel", httpx.ReadTimeout(""))]
+)
+def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(
+    make_client: MakeClient, chunks: tuple[bytes | Exception, ...]
+) -> None:
+    """semantics 3: a body shorter than promised is an error, never a short file."""
+    script = Script(answer(200, *chunks, content_length="5"))
+    got: list[bytes] = []
+    with make_client(script).download(ID) as download, pytest.raises(errors.UnavailableError) as caught:
+        got.extend(download.chunks())
+    assert got == [b"hel"]
+    assert type(caught.value) is errors.UnavailableError
+    assert len(script.requests) == 1
+
+
+def test_a_body_longer_than_promised_does_not_match_the_contract(make_client: MakeClient) -> None:
+    script = Script(answer(206, b"01234567", content_range="bytes 0-3/10"))
+    with make_client(script).download(ID, 0, 4) as download, pytest.raises(errors.ContractError):
+        list(download.chunks())
+
+
+def test_the_request_for_a_download_is_retried(make_client: MakeClient) -> None:
+    script = Script(failure(503), httpx.ConnectError("no"), answer(200, b"hello", content_length="5"))
+    with make_client(script).download(ID) as download:
+        assert b"".join(download.chunks()) == b"hello"
+    assert len(script.requests) == 3
+
+
+def test_a_file_that_is_not_there_is_not_found(make_client: MakeClient) -> None:
+    with pytest.raises(errors.NotFoundError, match="File not found"):
+        make_client(Script(failure(404, "File not found"))).download(ID)
+
+
+def test_leaving_a_download_closes_it(make_client: MakeClient) -> None:
+    stream = Bytes(b"hel", b"lo")
+    client = make_client(lambda request: httpx.Response(200, headers={"content-length": "5"}, stream=stream))
+    with client.download(ID) as download:
+        next(download.chunks())
+        assert not stream.closed
+    assert stream.closed

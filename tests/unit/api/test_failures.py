@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import errno
+import json
+import ssl
+import time
+from email.utils import formatdate
+from typing import Any
+
+import httpx
+import pytest
+
+from jobfs import errors
+from jobfs.api import failures
+from jobfs.api.failures import Call, Failure, from_exception, http_date, mismatch, retry_after
+
+from .conftest import KEY
+
+READ = Call("get item", "GET", "/x", "a.txt")
+CHANGE = Call("update item", "POST", "/x", "a.txt", changing=True)
+
+
+def from_answer(call: Call, status: int, headers: dict[str, str], body: bytes) -> Failure:
+    return failures.from_answer(call, status, headers, body, KEY)
+
+
+def body(reason: Any) -> bytes:
+    return json.dumps({"code": 0, "error": "E", "reason": reason}).encode()
+
+
+@pytest.mark.parametrize("call", [READ, CHANGE])
+@pytest.mark.parametrize(
+    ("status", "reason", "kind", "number"),
+    [
+        (400, "Path already exists", errors.PathExistsError, errno.EEXIST),
+        (400, "Directory not found", errors.NoDirectoryError, errno.ENOENT),
+        (400, "Invalid path", errors.InvalidPathError, errno.EINVAL),
+        (400, "At least one field is required", errors.BadRequestError, errno.EIO),
+        (401, "Failed to authenticate", errors.UnauthorizedError, errno.EACCES),
+        (403, "no", errors.UnauthorizedError, errno.EACCES),
+        (404, "Workspace item not found", errors.NotFoundError, errno.ENOENT),
+        (413, "too big", errors.TooLargeError, errno.EFBIG),
+        (415, "no", errors.InvalidRequestError, errno.EINVAL),
+        (422, [{"path": "x"}], errors.InvalidRequestError, errno.EINVAL),
+        (507, "full", errors.NoSpaceError, errno.ENOSPC),
+        (418, "teapot", errors.BadRequestError, errno.EIO),
+        (304, "", errors.ContractError, errno.EIO),
+    ],
+)
+def test_each_status_has_its_error_and_errno(
+    call: Call, status: int, reason: Any, kind: type[errors.ApiError], number: int
+) -> None:
+    """semantics 5: the errno of each answer."""
+    failure = from_answer(call, status, {}, body(reason))
+    assert type(failure.error) is kind
+    assert (failure.error.errno, failure.error.status, failure.error.endpoint) == (
+        number,
+        status,
+        call.endpoint,
+    )
+    assert not failure.retry
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(429, {}), (429, {"retry-after": "1"}), (503, {"retry-after": "1"})],
+)
+def test_a_refusal_for_now_may_be_repeated_by_anyone(status: int, headers: dict[str, str]) -> None:
+    """semantics 5: 429, and 503 with Retry-After, are retried."""
+    for call in (READ, CHANGE):
+        failure = from_answer(call, status, headers, b"")
+        assert type(failure.error) is errors.UnavailableError
+        assert failure.retry
+        assert failure.wait == (1.0 if headers else None)
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 599])
+def test_a_changing_request_that_met_a_failing_server_has_lost_its_answer(status: int) -> None:
+    """semantics 5: 500, 502, 503, 504: reading is retried, the answer of a changing request is lost."""
+    reading, changing = from_answer(READ, status, {}, b""), from_answer(CHANGE, status, {}, b"")
+    assert (type(reading.error), reading.retry) == (errors.UnavailableError, True)
+    assert (type(changing.error), changing.retry) == (errors.AnswerLostError, False)
+
+
+@pytest.mark.parametrize(
+    "kind", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError]
+)
+def test_without_a_connection_nothing_was_sent(kind: type[httpx.TransportError]) -> None:
+    """semantics 5: a connection that was never established is retried, for changing requests too."""
+    for call in (READ, CHANGE):
+        failure = from_exception(call, kind("why"))
+        assert type(failure.error) is errors.UnavailableError
+        assert failure.retry
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (httpx.ReadTimeout, errno.ETIMEDOUT),
+        (httpx.WriteTimeout, errno.ETIMEDOUT),
+        (httpx.ReadError, errno.EIO),
+        (httpx.WriteError, errno.EIO),
+        (httpx.RemoteProtocolError, errno.EIO),
+    ],
+)
+def test_a_connection_that_broke_loses_the_answer_of_a_changing_request(
+    kind: type[httpx.TransportError], number: int
+) -> None:
+    """semantics 5: a broken connection, a timeout."""
+    reading, changing = from_exception(READ, kind("why")), from_exception(CHANGE, kind("why"))
+    assert (type(reading.error), reading.retry) == (errors.UnavailableError, True)
+    assert (type(changing.error), changing.retry) == (errors.AnswerLostError, False)
+    assert reading.error.errno == changing.error.errno == number
+
+
+def test_only_a_connection_that_broke_is_worth_another_try_at_once() -> None:
+    assert from_exception(READ, httpx.RemoteProtocolError("closed")).at_once
+    assert not from_exception(READ, httpx.ReadTimeout("slow")).at_once
+    assert not from_exception(CHANGE, httpx.RemoteProtocolError("closed")).at_once
+
+
+def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
+    cause = ssl.SSLCertVerificationError("self-signed certificate")
+    exc = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+    exc.__cause__ = cause
+    failure = from_exception(READ, exc)
+    assert not failure.retry
+    assert "certificate is not trusted" in str(failure.error)
+
+
+def test_a_body_that_can_not_be_decoded_does_not_match_the_contract() -> None:
+    assert type(from_exception(READ, httpx.DecodingError("bad gzip")).error) is errors.ContractError
+    assert type(from_exception(CHANGE, httpx.DecodingError("bad gzip")).error) is errors.AnswerLostError
+
+
+def test_a_message_names_operation_path_status_and_reason() -> None:
+    message = str(from_answer(CHANGE, 400, {}, body("Path already exists")).error)
+    assert message == "update item 'a.txt': the server answered 400 Bad Request: Path already exists"
+
+
+def test_a_reason_of_any_form_becomes_one_short_line() -> None:
+    assert "[{" in str(from_answer(READ, 422, {}, body([{"path": "take"}])).error)
+    assert "\n" not in str(from_answer(READ, 422, {}, body("two\nlines\x1b[31m")).error)
+    assert "\x1b" not in str(from_answer(READ, 422, {}, body("two\nlines\x1b[31m")).error)
+    assert len(str(from_answer(READ, 422, {}, body("x" * 5000)).error)) < 400
+    assert "plain words" in str(from_answer(READ, 422, {}, b"plain words").error)
+    assert str(from_answer(READ, 422, {}, b"[1]").error).endswith("422 Unprocessable Entity")
+
+
+def test_a_key_is_scrubbed_before_a_reason_is_cut() -> None:
+    for padding in range(300 - len(KEY) - 5, 305):
+        message = str(from_answer(READ, 422, {}, body("x" * padding + KEY + "y" * 400)).error)
+        assert KEY[:4] not in message
+
+
+def test_a_web_page_is_not_quoted_and_not_believed_to_say_not_there() -> None:
+    """semantics 1: ENOENT only when the server said so; a gateway's own 404 page is not the API's word."""
+    for headers, page in (({"content-type": "text/html"}, b"gone"), ({}, b" <html>gone</html>")):
+        error = from_answer(READ, 404, headers, page).error
+        assert type(error) is errors.ContractError
+        assert "gone" not in str(error)
+
+
+@pytest.mark.parametrize("page", [b"", b"Not Found", b"{}"])
+def test_a_404_without_the_usual_body_is_still_a_404(page: bytes) -> None:
+    assert type(from_answer(READ, 404, {"content-type": "text/plain"}, page).error) is errors.NotFoundError
+
+
+def test_a_successful_answer_of_another_form_is_a_lost_answer_for_a_changing_request() -> None:
+    assert type(mismatch(READ, "x")) is errors.ContractError
+    assert type(mismatch(CHANGE, "x")) is errors.AnswerLostError
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0.0), ("120", 120.0), ("1.5", 1.5), ("", None), ("-1", None), ("soon", None), ("1e3", None)],
+)
+def test_retry_after_in_seconds(value: str, seconds: float | None) -> None:
+    assert retry_after({"retry-after": value}) == seconds
+
+
+def test_retry_after_as_a_date_is_relative_to_the_servers_own_clock() -> None:
+    headers = {"retry-after": formatdate(1_000_007, usegmt=True), "date": formatdate(1_000_000, usegmt=True)}
+    assert retry_after(headers) == 7.0
+    assert retry_after({**headers, "date": formatdate(2_000_000, usegmt=True)}) == 0.0
+
+
+def test_retry_after_as_a_date_without_the_servers_clock_is_relative_to_ours() -> None:
+    wait = retry_after({"retry-after": formatdate(time.time() + 1000, usegmt=True)})
+    assert wait is not None
+    assert 900 < wait <= 1000
+
+
+def test_a_date_that_is_none_has_no_time() -> None:
+    assert http_date("") is None
+    assert http_date("Tue, 99 Foo 2025 10:00:00 GMT") is None

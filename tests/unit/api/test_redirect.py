@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobfs.errors import ContractError
+from jobfs.nodes import Permission
+
+from .conftest import KEY, ROOT, MakeClient, Script, many, one, wire_item
+
+HERE = "https://api.example.test"
+
+
+def redirect(status: int, location: str) -> httpx.Response:
+    return httpx.Response(status, headers={"location": location} if location else {})
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "where", [f"{ROOT}items/moved", f"{HERE}{ROOT}items/moved", f"{HERE}:443{ROOT}items/moved"]
+)
+def test_a_read_follows_a_redirect_on_the_same_origin(
+    make_client: MakeClient, status: int, where: str
+) -> None:
+    script = Script(redirect(status, where), one())
+    assert make_client(script).get("item00000000000000000001").path == "a.txt"
+    assert script.asked == ["GET items/item00000000000000000001", "GET items/moved"]
+
+
+@pytest.mark.parametrize("status", [307, 308])
+def test_a_changing_request_is_repeated_whole_where_the_redirect_keeps_the_method(
+    make_client: MakeClient, tmp_path: Path, status: int
+) -> None:
+    (tmp_path / "x").write_bytes(b"hello")
+    script = Script(redirect(status, f"{ROOT}items"), one())
+    make_client(script).create_file("a.txt", tmp_path / "x", 5, Permission.READ_WRITE)
+    assert script.asked == ["POST items/", "POST items"]
+    assert script.bodies[0] == script.bodies[1]
+    assert b"hello" in script.bodies[0]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_changing_request_is_never_turned_into_a_read(make_client: MakeClient, status: int) -> None:
+    script = Script(redirect(status, f"{ROOT}items"), one())
+    with pytest.raises(ContractError, match="does not keep the method"):
+        make_client(script).create_directory("d", Permission.READ_WRITE)
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://evil.example.test/x",
+        "https://api.example.test.evil.test/x",
+        "http://api.example.test/x",
+        "https://api.example.test:8443/x",
+        "//evil.example.test/x",
+        "https://user@api.example.test/x",
+        "https://api.example.test@evil.example.test/x",
+        "ftp://api.example.test/x",
+        "file:///etc/passwd",
+    ],
+)
+@pytest.mark.parametrize("status", [302, 307])
+def test_the_key_is_never_sent_to_another_origin(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture, location: str, status: int
+) -> None:
+    """semantics 6: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
+    script = Script(redirect(status, location), one())
+    with pytest.raises(ContractError, match="another origin"):
+        make_client(script).get("item00000000000000000001")
+    assert len(script.requests) == 1
+    assert "get item" in caplog.text
+    assert KEY not in caplog.text
+
+
+@pytest.mark.parametrize("location", ["", "https://[", "https://host:port/"])
+def test_a_redirect_to_nowhere_does_not_match_the_contract(make_client: MakeClient, location: str) -> None:
+    script = Script(redirect(307, location))
+    with pytest.raises(ContractError):
+        make_client(script).get("item00000000000000000001")
+
+
+def test_redirects_in_a_circle_end(make_client: MakeClient) -> None:
+    script = Script(redirect(307, f"{ROOT}items/round"))
+    with pytest.raises(ContractError, match="more than 3 redirects"):
+        make_client(script).get("item00000000000000000001")
+    assert len(script.requests) == 4
+
+
+def test_the_form_of_a_collection_url_is_remembered(make_client: MakeClient) -> None:
+    script = Script(
+        redirect(307, f"{ROOT}items?take=5&skip=0"), many(wire_item(), total=1), one(), many(total=0)
+    )
+    client = make_client(script)
+    client.list_page(5, 0)
+    client.create_directory("d", Permission.READ_WRITE)
+    client.list_page(5, 5)
+    assert script.asked == [
+        "GET items/?take=5&skip=0",
+        "GET items?take=5&skip=0",
+        "POST items",
+        "GET items?take=5&skip=5",
+    ]
+
+
+def test_a_redirect_between_the_forms_of_a_url_does_not_lose_the_query(make_client: MakeClient) -> None:
+    script = Script(redirect(308, f"{ROOT}items"), many(total=0))
+    make_client(script).list_page(5, 10)
+    assert script.asked[1] == "GET items?take=5&skip=10"
+
+
+def test_the_form_is_remembered_below_the_path_of_a_base_url(make_client: MakeClient) -> None:
+    script = Script(redirect(307, f"/base{ROOT}items?take=5&skip=0"), many(total=0))
+    client = make_client(script, base_url=HERE + "/base")
+    client.list_page(5, 0)
+    client.list_page(5, 0)
+    assert [request.url.path for request in script.requests] == [
+        f"/base{ROOT}items/",
+        f"/base{ROOT}items",
+        f"/base{ROOT}items",
+    ]
+
+
+def test_a_server_that_changes_its_mind_about_the_form_is_followed(make_client: MakeClient) -> None:
+    script = Script(redirect(307, f"{ROOT}items"), one(), redirect(307, f"{ROOT}items/"), one(), one())
+    client = make_client(script)
+    for _ in range(3):
+        client.create_directory("d", Permission.READ_WRITE)
+    assert script.asked == ["POST items/", "POST items", "POST items", "POST items/", "POST items/"]

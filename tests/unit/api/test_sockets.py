@@ -1,0 +1,313 @@
+"""The client against real sockets: what only a connection can do wrong."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobfs import errors
+from jobfs.api import Client, fixed_key
+from jobfs.nodes import Permission
+
+from .conftest import JOB, KEY, SocketServer, failure, many, one, read_request, send_answer, wire_item
+
+ID = "item00000000000000000001"
+RW = Permission.READ_WRITE
+
+Serve = Callable[..., SocketServer]
+Talk = Callable[[socket.socket], None]
+
+
+def file(content: bytes) -> httpx.Response:
+    return httpx.Response(200, content=content)
+
+
+def client_of(server: SocketServer, **options: object) -> Client:
+    given: dict[str, object] = {"timeout": 10.0, **options}
+    return Client(server.url, JOB, fixed_key(KEY), **given)  # type: ignore[arg-type]
+
+
+def answer_for_ever(connection: socket.socket) -> None:
+    while True:
+        read_request(connection)
+        send_answer(connection, one())
+
+
+def drop(connection: socket.socket) -> None:
+    read_request(connection)
+
+
+def test_requests_in_turn_share_one_connection(serve: Serve) -> None:
+    server = serve(answer_for_ever)
+    with client_of(server) as client:
+        for _ in range(5):
+            client.get(ID)
+    assert server.connections == 1
+
+
+def test_a_connection_dropped_before_the_answer_is_retried_for_a_read(serve: Serve) -> None:
+    """semantics 5: a broken connection: reading is retried."""
+    server = serve(drop, drop, answer_for_ever)
+    with client_of(server) as client:
+        assert client.get(ID).id == ID
+    assert server.connections == 3
+
+
+def test_a_connection_dropped_before_the_answer_loses_it_for_a_change(serve: Serve) -> None:
+    """semantics 5: a broken connection: the answer of a changing request is lost."""
+    server = serve(drop, answer_for_ever)
+    with client_of(server) as client, pytest.raises(errors.AnswerLostError):
+        client.update(ID, path="b")
+    assert server.connections == 1
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_noticed_by_anyone(serve: Serve) -> None:
+    closed = threading.Event()
+
+    def once(connection: socket.socket) -> None:
+        read_request(connection)
+        send_answer(connection, one())
+        connection.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    server = serve(once)
+    with client_of(server) as client:
+        client.get(ID)
+        assert closed.wait(5)
+        closed.clear()
+        client.update(ID, path="b")
+        assert closed.wait(5)
+        client.get(ID)
+    assert server.connections == 3
+
+
+def test_a_connection_closed_in_answer_to_the_next_read_is_retried_at_once(serve: Serve) -> None:
+    def once(connection: socket.socket) -> None:
+        read_request(connection)
+        send_answer(connection, one())
+        read_request(connection)
+
+    server = serve(once, answer_for_ever)
+    with client_of(server) as client:
+        client.get(ID)
+        client.get(ID)
+    assert server.connections == 2
+
+
+def test_nobody_listening_is_unavailable_for_a_change_too() -> None:
+    """semantics 5: a connection that was never established changes nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with Client(f"http://127.0.0.1:{port}", JOB, fixed_key(KEY), timeout=0.1) as client:
+        with pytest.raises(errors.UnavailableError) as caught:
+            client.create_directory("d", RW)
+        assert type(caught.value) is errors.UnavailableError
+        assert caught.value.errno == errno.ETIMEDOUT
+        assert "refused" in str(caught.value)
+
+
+def test_a_silent_server_does_not_hang_a_call(serve: Serve) -> None:
+    """semantics 3: no call can hang for ever; a hung server makes ETIMEDOUT."""
+    done = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        read_request(connection)
+        done.wait(10)
+
+    server = serve(silent)
+    with client_of(server, timeout=0.2) as client:
+        with pytest.raises(errors.UnavailableError) as caught:
+            client.get(ID)
+        assert caught.value.errno == errno.ETIMEDOUT
+        with pytest.raises(errors.AnswerLostError) as lost:
+            client.delete(ID)
+        assert lost.value.errno == errno.ETIMEDOUT
+    done.set()
+
+
+def test_a_busy_pool_makes_a_request_wait_and_nothing_is_sent(serve: Serve) -> None:
+    def half(connection: socket.socket) -> None:
+        read_request(connection)
+        send_answer(connection, file(b"x" * 10), cut=5)
+        connection.recv(1)
+
+    server = serve(half)
+    with client_of(server, timeout=0.2, max_connections=1) as client, client.download(ID):
+        with pytest.raises(errors.UnavailableError) as caught:
+            client.update(ID, path="b")
+        assert type(caught.value) is errors.UnavailableError
+        assert caught.value.errno == errno.ETIMEDOUT
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("cut", [0, 1, 70_000])
+def test_a_body_that_breaks_off_is_an_error_after_what_came(serve: Serve, cut: int) -> None:
+    """semantics 3: a body shorter than promised is an error, never a short file."""
+    content = bytes(range(256)) * 400
+
+    def short(connection: socket.socket) -> None:
+        read_request(connection)
+        send_answer(connection, file(content), cut=cut)
+
+    got: list[bytes] = []
+    with client_of(serve(short)) as client, client.download(ID) as download:
+        assert download.length == len(content)
+        with pytest.raises(errors.UnavailableError, match="download"):
+            got.extend(download.chunks())
+    assert b"".join(got) == content[:cut]
+
+
+def test_a_body_that_stops_times_out_for_want_of_progress(serve: Serve) -> None:
+    done = threading.Event()
+
+    def stall(connection: socket.socket) -> None:
+        read_request(connection)
+        send_answer(connection, file(b"0123456789"), cut=4)
+        done.wait(10)
+
+    with client_of(serve(stall), timeout=0.2) as client, client.download(ID) as download:
+        with pytest.raises(errors.UnavailableError) as caught:
+            list(download.chunks())
+        assert caught.value.errno == errno.ETIMEDOUT
+    done.set()
+
+
+def test_a_slow_body_is_read_for_as_long_as_it_moves(serve: Serve) -> None:
+    """semantics 3: the deadline counts time without progress."""
+    pause = threading.Event()
+
+    def slow(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 X\r\nContent-Length: 8\r\n\r\n")
+        for number in range(8):
+            pause.wait(0.1)
+            connection.sendall(b"%d" % number)
+
+    with client_of(serve(slow), timeout=0.5) as client, client.download(ID) as download:
+        assert b"".join(download.chunks()) == b"01234567"
+
+
+def test_after_a_download_read_to_its_end_the_connection_is_used_again(serve: Serve) -> None:
+    def talk(connection: socket.socket) -> None:
+        while True:
+            first, _, _ = read_request(connection)
+            send_answer(connection, file(b"hello") if "download" in first else one())
+
+    server = serve(talk)
+    with client_of(server) as client:
+        for _ in range(3):
+            with client.download(ID) as download:
+                assert b"".join(download.chunks()) == b"hello"
+            client.get(ID)
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize("encoding", ["multipart", "json"])
+def test_a_file_is_sent_with_its_length_and_not_in_pieces_of_unknown_number(
+    serve: Serve, tmp_path: Path, encoding: str
+) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "x").write_bytes(content)
+    seen: list[tuple[dict[str, str], bytes]] = []
+
+    def take(connection: socket.socket) -> None:
+        _, headers, body = read_request(connection)
+        seen.append((headers, body))
+        send_answer(connection, one())
+
+    with client_of(serve(take), create_encoding=encoding) as client:
+        client.create_file("a.txt", tmp_path / "x", len(content), RW)
+    headers, body = seen[0]
+    assert int(headers["content-length"]) == len(body)
+    assert "transfer-encoding" not in headers
+    if encoding == "json":
+        assert base64.b64decode(json.loads(body)["content"]) == content
+    else:
+        assert b"\r\n\r\n" + content + b"\r\n--" in body
+
+
+def test_a_server_that_refuses_before_it_has_the_whole_file_is_heard(serve: Serve, tmp_path: Path) -> None:
+    with open(tmp_path / "x", "wb") as large:
+        large.truncate(32 << 20)
+
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(65536)
+        send_answer(connection, failure(413, "at most 1 MiB"))
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 20):
+            pass
+
+    with client_of(serve(refuse)) as client, pytest.raises(errors.TooLargeError, match="at most 1 MiB"):
+        client.create_file("a.txt", tmp_path / "x", 32 << 20, RW)
+
+
+def test_a_source_that_ends_early_is_never_a_whole_request(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x" * 1000)
+    whole = threading.Event()
+
+    def take(connection: socket.socket) -> None:
+        read_request(connection)
+        whole.set()
+
+    with client_of(serve(take)) as client, pytest.raises(errors.FsError) as caught:
+        client.create_file("a.txt", tmp_path / "x", 2000, RW)
+    assert caught.value.errno == errno.EIO
+    assert not whole.is_set()
+
+
+def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve, tmp_path: Path) -> None:
+    """semantics 3: the deadline counts time without progress."""
+    size = 48 << 20
+    with open(tmp_path / "x", "wb") as large:
+        large.truncate(size)
+    pause = threading.Event()
+
+    def slowly(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        read_request(connection, before_each=lambda: pause.wait(0.001))
+        send_answer(connection, one())
+
+    with client_of(serve(slowly), timeout=0.5) as client:
+        assert client.create_file("a.txt", tmp_path / "x", size, RW).id == ID
+
+
+def test_no_more_connections_are_opened_than_allowed(serve: Serve) -> None:
+    together = threading.Barrier(3, timeout=10)
+    lock = threading.Lock()
+    served = running = most = 0
+
+    def talk(connection: socket.socket) -> None:
+        nonlocal served, running, most
+        while True:
+            read_request(connection)
+            with lock:
+                served, running = served + 1, running + 1
+                most, number = max(most, running), served
+            if number <= 3:
+                together.wait()
+            with lock:
+                running -= 1
+            send_answer(connection, many(wire_item("x")))
+
+    server = serve(talk)
+    with client_of(server, max_connections=3) as client, ThreadPoolExecutor(12) as pool:
+        assert all(page.items for page in pool.map(lambda skip: client.list_page(100, skip), range(60)))
+    assert most == 3
+
+
+def test_loopback_is_asked_without_the_environments_proxy(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with client_of(serve(answer_for_ever)) as client:
+        assert client.get(ID).id == ID

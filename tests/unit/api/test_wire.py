@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import errno
+import gzip
+import logging
+import threading
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobfs import errors
+from jobfs.api import FileKey, retry
+from jobfs.nodes import Permission
+
+from .conftest import KEY, MakeClient, Script, failure, many, one, wire_item
+
+ID = "item00000000000000000001"
+RW = Permission.READ_WRITE
+
+UNSENT = [httpx.ConnectError("refused"), httpx.ConnectTimeout("slow"), httpx.PoolTimeout("busy")]
+LOST = [
+    httpx.ReadError("reset"),
+    httpx.RemoteProtocolError("closed"),
+    failure(500),
+    failure(502),
+    failure(503),
+    failure(504),
+]
+
+
+@pytest.mark.parametrize(
+    "trouble", [*UNSENT, *LOST, failure(429), failure(503, headers={"retry-after": "0"})]
+)
+def test_a_read_is_retried(make_client: MakeClient, trouble: httpx.Response | Exception) -> None:
+    """semantics 5: reading is retried with backoff and jitter within the deadline."""
+    script = Script(trouble, trouble, one())
+    assert make_client(script).get(ID).path == "a.txt"
+    assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize("trouble", [*UNSENT, failure(429), failure(503, headers={"retry-after": "0"})])
+def test_a_changing_request_is_retried_where_nothing_can_have_happened(
+    make_client: MakeClient, tmp_path: Path, trouble: httpx.Response | Exception
+) -> None:
+    """semantics 5: 429, 503 with Retry-After, a connection that was never established."""
+    (tmp_path / "x").write_bytes(b"hello")
+    script = Script(trouble, one())
+    make_client(script).create_file("a.txt", tmp_path / "x", 5, RW)
+    assert script.bodies[0] == script.bodies[1]
+    assert len(script.requests) == 2
+
+
+@pytest.mark.parametrize("trouble", [*LOST, httpx.ReadTimeout("slow"), httpx.WriteTimeout("slow")])
+@pytest.mark.parametrize("change", ["create", "update", "delete"])
+def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
+    make_client: MakeClient, trouble: httpx.Response | Exception, change: str
+) -> None:
+    """semantics 5: a changing request whose answer was lost is never blindly repeated."""
+    script = Script(trouble)
+    client = make_client(script)
+    acts: dict[str, Callable[[], object]] = {
+        "create": lambda: client.create_directory("d", RW),
+        "update": lambda: client.update(ID, path="b"),
+        "delete": lambda: client.delete(ID),
+    }
+    with pytest.raises(errors.AnswerLostError) as caught:
+        acts[change]()
+    assert len(script.requests) == 1
+    slow = isinstance(trouble, httpx.TimeoutException)
+    assert caught.value.errno == (errno.ETIMEDOUT if slow else errno.EIO)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 507])
+def test_a_refusal_is_not_repeated(make_client: MakeClient, status: int) -> None:
+    script = Script(failure(status))
+    with pytest.raises(errors.ApiError):
+        make_client(script).get(ID)
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("trouble", [httpx.ConnectError("refused"), failure(503)])
+def test_after_the_deadline_it_has_timed_out(
+    make_client: MakeClient, trouble: httpx.Response | Exception
+) -> None:
+    """semantics 3: every call has a deadline; semantics 5: then ETIMEDOUT."""
+    script = Script(trouble)
+    with pytest.raises(errors.UnavailableError) as caught:
+        make_client(script, timeout=0.05).get(ID)
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert len(script.requests) > 2
+    assert "get item" in str(caught.value)
+
+
+def test_a_single_read_may_have_a_deadline_of_its_own(make_client: MakeClient) -> None:
+    client = make_client(Script(failure(503)), timeout=300)
+    with pytest.raises(errors.UnavailableError):
+        client.find("a.txt", timeout=0.02)
+
+
+def test_retry_after_is_honoured(make_client: MakeClient) -> None:
+    script = Script(failure(503, headers={"retry-after": "0.2"}), one())
+    began = time.monotonic()
+    make_client(script).update(ID, path="b")
+    assert time.monotonic() - began >= 0.2
+
+
+def test_retry_after_is_honoured_as_a_date(make_client: MakeClient) -> None:
+    dates = {"retry-after": formatdate(1_000_001, usegmt=True), "date": formatdate(1_000_000, usegmt=True)}
+    script = Script(failure(429, headers=dates), one())
+    began = time.monotonic()
+    make_client(script).get(ID)
+    assert time.monotonic() - began >= 1.0
+
+
+def test_a_retry_after_beyond_the_deadline_fails_at_once_with_the_reason(make_client: MakeClient) -> None:
+    script = Script(failure(503, "maintenance", headers={"retry-after": "3600"}))
+    with pytest.raises(
+        errors.UnavailableError, match=r"maintenance.*3600 s, longer than the deadline"
+    ) as caught:
+        make_client(script).update(ID, path="b")
+    assert caught.value.errno == errno.EIO
+    assert type(caught.value) is errors.UnavailableError
+    assert len(script.requests) == 1
+
+
+def test_a_broken_connection_is_retried_at_once(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 60.0)
+    script = Script(httpx.RemoteProtocolError("Server disconnected without sending a response."), one())
+    make_client(script).get(ID)
+    assert len(script.requests) == 2
+
+
+def test_a_changed_key_file_is_tried_once_after_a_401(make_client: MakeClient, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("old-key")
+
+    def server(request: httpx.Request) -> httpx.Response:
+        if request.headers["authorization"] == "Bearer new-key!":
+            return one()
+        file.write_text("new-key!")
+        return failure(401, "Failed to authenticate")
+
+    script = Script(server)
+    client = make_client(script, key=FileKey(file))
+    assert client.update(ID, path="b").id == ID
+    assert [request.headers["authorization"] for request in script.requests] == [
+        "Bearer old-key",
+        "Bearer new-key!",
+    ]
+
+
+def test_a_refused_key_is_seen_in_the_health_and_makes_no_storm(make_client: MakeClient) -> None:
+    """semantics 5: 401: no retry storm; status says "API key refused"."""
+    script = Script(failure(401, "Failed to authenticate"), one())
+    client = make_client(script)
+    with pytest.raises(errors.UnauthorizedError):
+        client.get(ID)
+    assert len(script.requests) == 1
+    assert client.health.key_refused
+    assert client.health.answering
+    client.get(ID)
+    assert not client.health.key_refused
+
+
+def test_health_follows_what_happens(make_client: MakeClient) -> None:
+    client = make_client(Script(one(), failure(404), failure(500), one()), timeout=0.5)
+    assert not client.health.answering
+    client.get(ID)
+    assert client.health.answering
+    assert client.health.latency is not None
+    with pytest.raises(errors.NotFoundError):
+        client.get(ID)
+    assert client.health.answering
+    with pytest.raises(errors.AnswerLostError):
+        client.delete(ID)
+    assert not client.health.answering
+    assert "500" in (client.health.last_error or "")
+    client.get(ID)
+    assert (client.health.answering, client.health.last_error, client.health.requests) == (True, None, 4)
+
+
+def test_a_web_page_instead_of_the_api_is_no_answer(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """semantics 5: a reply that is not JSON is EIO and a log line that names the endpoint and the mismatch."""
+    client = make_client(Script(httpx.Response(200, html="<html>please log in</html>")))
+    with pytest.raises(errors.ContractError, match=r"list items.*not JSON"):
+        client.list_page(100, 0)
+    assert "list items" in caplog.text
+    assert "not JSON" in caplog.text
+    assert not client.health.answering
+
+
+def test_a_changing_request_with_an_unreadable_answer_may_have_been_done(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make_client(Script(httpx.Response(200, text="ok")))
+    with pytest.raises(errors.AnswerLostError, match="not JSON"):
+        client.create_directory("d", RW)
+    assert "not JSON" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200),
+        httpx.Response(200, json=None),
+        httpx.Response(200, json={}),
+        httpx.Response(200, text="type"),
+        httpx.Response(204),
+        httpx.Response(200, headers={"content-type": "text/html"}, text="<p>"),
+    ],
+)
+def test_whatever_a_delete_answers_is_ignored(make_client: MakeClient, answer: httpx.Response) -> None:
+    make_client(Script(answer)).delete(ID)
+
+
+def test_a_delete_is_done_once_its_status_has_come(make_client: MakeClient) -> None:
+    class Broken(httpx.SyncByteStream):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            raise httpx.ReadError("reset")
+
+    make_client(lambda request: httpx.Response(200, stream=Broken())).delete(ID)
+
+
+def test_a_body_that_breaks_off_is_asked_for_again(make_client: MakeClient) -> None:
+    class Broken(httpx.SyncByteStream):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            yield b'{"data"'
+            raise httpx.ReadError("reset")
+
+    script = Script(lambda request: httpx.Response(200, stream=Broken()), one())
+    assert make_client(script).get(ID).id == ID
+
+
+def test_a_compressed_reply_is_read(make_client: MakeClient) -> None:
+    plain = many(wire_item(), total=1).content
+    script = Script(
+        lambda request: httpx.Response(
+            200, headers={"content-encoding": "gzip"}, content=gzip.compress(plain)
+        )
+    )
+    assert make_client(script).list_page(100, 0).total == 1
+
+
+def test_a_reply_that_is_compressed_badly_does_not_match_the_contract(make_client: MakeClient) -> None:
+    class Bad(httpx.SyncByteStream):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            yield b"no gzip"
+
+    headers = {"content-encoding": "gzip"}
+    with pytest.raises(errors.ContractError, match="encoding"):
+        make_client(lambda request: httpx.Response(200, headers=headers, stream=Bad())).get(ID)
+
+
+def test_the_key_is_in_no_message_and_no_log(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """semantics 6: the API key is never in a log or an error message, even where the server repeats it."""
+    caplog.set_level(logging.DEBUG)
+    echo = failure(401, f"Invalid API key {KEY}", headers={"x-key": KEY})
+    location = {"location": f"https://evil.test/?key={KEY}"}
+    answers: list[httpx.Response | Exception] = [
+        echo,
+        failure(422, {"authorization": f"Bearer {KEY}"}),
+        httpx.Response(500, text=KEY),
+        httpx.Response(307, headers=location),
+        httpx.RemoteProtocolError(f"illegal header line: {KEY}"),
+        httpx.Response(200, json={"data": {"workspaceItem": {"type": KEY}}}),
+    ]
+    for answer in answers:
+        client = make_client(Script(answer), timeout=0.02)
+        with pytest.raises(errors.ApiError) as caught:
+            client.get(ID)
+        assert KEY not in f"{caught.value} {caught.value!r} {client!r} {client.health}"
+        assert caught.value.__cause__ is None
+    assert KEY not in caplog.text
+    assert "***" in caplog.text
+
+
+def test_a_request_is_one_line_in_the_debug_log(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="jobfs.api")
+    make_client(Script(many(wire_item("dir/a.txt")))).find("dir/a.txt")
+    lines = [record.getMessage() for record in caplog.records if record.name == "jobfs.api"]
+    assert lines[0].startswith("GET find item 'dir/a.txt': 200, ")
+    assert lines[0].endswith(" ms")
+
+
+def test_every_request_carries_the_key_and_says_what_it_takes(make_client: MakeClient) -> None:
+    script = Script(one())
+    make_client(script).get(ID)
+    headers = script.requests[0].headers
+    assert headers["authorization"] == f"Bearer {KEY}"
+    assert headers["host"] == "api.example.test"
+    assert headers["accept-encoding"] == "gzip"
+
+
+def test_a_closed_client_asks_nothing(make_client: MakeClient) -> None:
+    script = Script(one())
+    client = make_client(script)
+    client.close()
+    with pytest.raises(errors.UnavailableError, match="closed"):
+        client.get(ID)
+    assert script.requests == []
+
+
+def test_closing_ends_the_wait_for_a_retry(make_client: MakeClient) -> None:
+    asked = threading.Event()
+
+    def server(request: httpx.Request) -> httpx.Response:
+        asked.set()
+        return failure(503, headers={"retry-after": "100"})
+
+    client = make_client(server, timeout=300.0)
+    caught: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            client.get(ID)
+        except errors.UnavailableError as exc:
+            caught.append(exc)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(10)
+    client.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(caught) == 1
+
+
+def test_the_servers_clock_is_read_from_its_answers(make_client: MakeClient) -> None:
+    ahead = httpx.Response(404, headers={"date": formatdate(time.time() + 3600, usegmt=True)})
+    client = make_client(Script(ahead))
+    assert client.server_time_offset == 0.0
+    with pytest.raises(errors.NotFoundError):
+        client.get(ID)
+    assert abs(client.server_time_offset - 3600) < 2
+
+
+def test_a_source_that_can_not_be_read_is_the_callers_error(make_client: MakeClient, tmp_path: Path) -> None:
+    client = make_client(Script(one()))
+    with pytest.raises(errors.FsError) as caught:
+        client.create_file("a", tmp_path / "missing", 1, RW)
+    assert caught.value.errno == errno.ENOENT

@@ -26,7 +26,7 @@ class Attributes:
         node = self._real(path)
         if isinstance(node, Item):
             if node.permission is not wanted:
-                node = self._engine.set_permission(node, wanted)
+                node = self._engine.moves.set_permission(node, wanted)
             record = self._engine.memory.entry(node)
             record.mode, record.permission = mode, wanted
             self._engine.memory.store(record)

@@ -154,7 +154,7 @@ class LocalNames:
         if not self.waiting(inode):
             self._materialize(inode)
             return inode
-        answer = self._engine.move(item, path)
+        answer = self._engine.moves.move(item, path)
         self._end(inode, answer)
         self._engine.overlay.remove(origin)
         return answer
@@ -229,7 +229,7 @@ class LocalNames:
                 and inode.item is not None
                 and isinstance(other, Inode)
             ):
-                answer = self._engine.move(inode.item, path)
+                answer = self._engine.moves.move(inode.item, path)
                 self._end(inode, answer)
                 with other.lock:
                     other.item, other.base = None, self._engine.base_of(None)

@@ -40,7 +40,7 @@ class Tree:
             owner = self._view.owner
             plain = mode & 0o7777 == 0o755 & ~owner.umask and (caller.uid, caller.gid) == owner[:2]
             kept = (-1, -1, -1) if plain else (mode & 0o7777, caller.uid, caller.gid)
-            self._engine.make_directory(path, *kept)
+            self._engine.moves.make_directory(path, *kept)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory (R12). Raises FsError(ENOTEMPTY, ENOTDIR, EPERM), ApiError."""
@@ -212,8 +212,8 @@ class Tree:
         if source.implicit:
             self._engine.saver.make_directory(old)
             source = self._engine.namespace.lookup(old, max_age=0.0) or source
-        with self._engine.renaming_directory(old, new):
-            self._engine.move(source, new)
+        with self._engine.moves.renaming_directory(old, new):
+            self._engine.moves.move(source, new)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if isinstance(source, Inode) and not source.local_only:
@@ -256,11 +256,11 @@ class Tree:
         try:
             if pinned is None:
                 try:
-                    answer = self._engine.move(item, new)
+                    answer = self._engine.moves.move(item, new)
                 except PathExistsError:
-                    answer = self._engine.move_over(item, new, Base())
+                    answer = self._engine.moves.move_over(item, new, Base())
             else:
-                answer = self._engine.move_over(item, new, base, hidden)
+                answer = self._engine.moves.move_over(item, new, base, hidden)
         except JobfsError:
             self._engine.namespace.touch(old)
             self._engine.namespace.touch(new)

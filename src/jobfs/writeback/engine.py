@@ -10,28 +10,23 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jobfs import names
 from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.errors import (
-    AnswerLostError,
     FsError,
-    JobfsError,
-    NoDirectoryError,
-    NotFoundError,
-    UnavailableError,
 )
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.nodes import Item
 from jobfs.writeback.finisher import Finisher
 from jobfs.writeback.inodes import Inode, InodeTable, Overlay
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.localbytes import LocalBytes, LocalFile
 from jobfs.writeback.memory import Memory
+from jobfs.writeback.moves import Moves
 from jobfs.writeback.records import (
     Base,
     Conflict,
@@ -42,7 +37,8 @@ from jobfs.writeback.records import (
     State,
 )
 from jobfs.writeback.removal import Removals
-from jobfs.writeback.transaction import YOUNG, Cancelled, Saver, Transaction
+from jobfs.writeback.saver import YOUNG, Saver
+from jobfs.writeback.transaction import Cancelled, Transaction
 from jobfs.writeback.uploader import Uploader
 
 log = logging.getLogger("jobfs.writeback")
@@ -98,6 +94,7 @@ class WriteBack:
         self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
         self.removals = Removals(self)
         self.finisher = Finisher(self)
+        self.moves = Moves(self)
         self._stopping = threading.Event()
         self._syncer = threading.Thread(target=self._sync_loop, name="jobfs-sync", daemon=True)
 
@@ -340,81 +337,7 @@ class WriteBack:
             self.content.rekey(before, after)
         self.memory.carry(before, after)
 
-    # -- changes of names
-
-    def make_directory(self, path: str, mode: int, uid: int, gid: int) -> Item:
-        """A new directory at `path`, made hidden and promoted (R9). Raises FsError(EEXIST), ApiError."""
-        save = Save(self.journal.next_seq(), SaveKind.MKDIR, path, made=time.time())
-        work = Transaction(save)
-        self.journal.write(save)
-        self.uploader.add(work, 3600.0)
-        try:
-            self.uploader.commit(work)
-        except JobfsError:
-            self.abandon(work)
-            raise
-        assert work.item is not None
-        if (mode, uid, gid) != (-1, -1, -1):
-            self.memory.store(Remembered(work.item.id, 0, mode, work.item.permission, uid, gid))
-        return work.item
-
-    def abandon(self, work: Transaction) -> None:
-        """The caller was told that it failed: what was begun is taken back, in the background if need be."""
-        with work.lock:
-            if work.save.state in (State.STAGING, State.STAGED):
-                work.save.become(State.CANCELLED)
-                self.journal.write(work.save)
-        work.attempts = 0
-        self.uploader.add(work, 0.0)
-
-    def move_over(self, item: Item, target: str, base: Base, hidden: Transaction | None = None) -> Item:
-        """Move an item over whatever stands at `target` (semantics.md section 4, rename). Raises ApiError.
-
-        `hidden`: an open file that libfuse hid from `target` just before; its aside becomes this transaction's.
-        """
-        save = Save(
-            self.journal.next_seq(), SaveKind.RENAME, target, State.STAGED, source=item.path, made=time.time()
-        )
-        save.staged_id, save.staged_updated_at, save.base = item.id, item.updated_at, base
-        work = Transaction(save)
-        work.item = item
-        adopted = self.removals.adopt(hidden, work) if hidden else []
-        self.journal.write(save, *adopted, gone=[hidden.save] if hidden else [])
-        self.uploader.add(work, 3600.0)
-        try:
-            self.uploader.commit(work)
-        except NotFoundError:
-            self._forget_record(work)
-            raise
-        except UnavailableError:
-            self.uploader.add(work, 1.0)
-            raise
-        except JobfsError:
-            self._forget_record(work)
-            raise
-        assert work.item is not None
-        return work.item
-
-    def _forget_record(self, work: Transaction) -> None:
-        self.journal.write(gone=[work.save, *work.asides])
-        self.uploader.remove(work)
-
-    def move(self, item: Item, target: str) -> Item:
-        """Move an item to a free name with one request. Raises PathExistsError, ApiError (semantics.md section 5)."""
-        for _ in range(3):
-            try:
-                answer = self.client.update(item.id, path=target)
-            except AnswerLostError:
-                answer = self.client.get(item.id)
-                if answer.path != target:
-                    continue
-            except NoDirectoryError:
-                self.saver.make_directory(names.parent(target))
-                continue
-            self.carry(item, answer)
-            self.namespace.publish(answer)
-            return answer
-        raise UnavailableError(f"the answers to moving {item.path} are lost", endpoint="update")
+    # -- files that are renamed or unlinked before they are sent
 
     def retarget(self, inode: Inode, target: str, base: Base, base_item: Item | None) -> None:
         """Give a file whose save has not begun another name. The caller holds both names and has settled the inode."""
@@ -456,43 +379,6 @@ class WriteBack:
             inode.current = inode.next = None
             inode.path = None
         return never_sent
-
-    def set_permission(self, item: Item, permission: Permission) -> Item:
-        """Change an item's permission on the server. Raises ApiError."""
-        return self._change(item, permission=permission)
-
-    def set_lifecycle(self, item: Item, lifecycle: Lifecycle) -> Item:
-        """Change an item's lifecycle on the server. Raises ApiError."""
-        return self._change(item, lifecycle=lifecycle)
-
-    def _change(
-        self, item: Item, *, permission: Permission | None = None, lifecycle: Lifecycle | None = None
-    ) -> Item:
-        try:
-            answer = self.client.update(item.id, permission=permission, lifecycle=lifecycle)
-        except AnswerLostError:
-            answer = self.client.get(item.id)
-            if permission not in (None, answer.permission) or lifecycle not in (None, answer.lifecycle):
-                answer = self.client.update(item.id, permission=permission, lifecycle=lifecycle)
-        self.carry(item, answer)
-        self.namespace.publish(answer)
-        return answer
-
-    @contextlib.contextmanager
-    def renaming_directory(self, old: str, new: str) -> Iterator[None]:
-        """Everything unsent below `old` rests; if the block succeeds it is re-keyed to `new`, in one journal write."""
-        with self.uploader.hold(old, self.timeout):
-            yield
-            moved = []
-            for work in self.uploader.live():
-                if names.under(work.save.target, old):
-                    work.save.target = names.moved(work.save.target, old, new)
-                    moved.append(work.save)
-            self.overlay.move_tree(old, new)
-            for inode in self.table.all():
-                if inode.path is not None and names.under(inode.path, old):
-                    inode.path = names.moved(inode.path, old, new)
-            self.journal.write(*moved)
 
     def conflicts(self) -> list[Conflict]:
         """Kept second versions that are still there; those that a person has dealt with are forgotten."""

@@ -62,8 +62,9 @@ class Inode:
     """
 
     __slots__ = (
-        "alias_of", "alias_since", "atime_ns", "base", "ctime_ns", "current", "ghost", "gid", "handles", "ino", "item", "kind", "local",
-        "local_only", "lock", "mode", "mtime_ns", "next", "path", "permission", "uid", "written",
+        "alias_of", "alias_since", "atime_ns", "base", "ctime_ns", "current", "ghost", "gid", "handles", "ino",
+        "item", "kind", "local", "local_only", "lock", "mode", "mtime_ns", "next", "path", "permission", "uid",
+        "written",
     )  # fmt: skip
 
     def __init__(self, ino: int, kind: Kind, path: str, item: Item | None = None) -> None:

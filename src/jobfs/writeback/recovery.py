@@ -134,5 +134,5 @@ def _finish_alias(engine: WriteBack, entry: LocalEntry) -> None:
     item = engine.client.get(entry.item_id)
     replaced = any(work.save.target == entry.origin for work in engine.uploader.live())
     if item.path == entry.origin and not replaced:
-        engine.move(item, entry.path)
+        engine.moves.move(item, entry.path)
     engine.journal.write(gone=[entry])

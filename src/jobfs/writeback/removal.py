@@ -39,6 +39,7 @@ class Removals:
     def __init__(self, engine: WriteBack) -> None:
         self._engine = engine
         self._lock = threading.Lock()
+        self._sweeping = threading.Lock()
         self._hidden: dict[str, Transaction] = {}
         self._removed: dict[str, Removed] = {}
         #: Called before an item is deleted: gives its aliases here their own bytes, or raises ApiError.
@@ -165,6 +166,8 @@ class Removals:
         """
         engine = self._engine
         engine.finisher.idle(engine.timeout)
+        if self._removed_under(item.path):
+            self.sweep()
         if engine.namespace.children(item.path, max_age=1.0):
             raise FsError(errno.ENOTEMPTY)
         if self._hides(item.path):
@@ -187,6 +190,10 @@ class Removals:
         engine.memory.lose(item.id)
         engine.background(self.sweep)
 
+    def _removed_under(self, path: str) -> bool:
+        with self._lock:
+            return any(names.under(record.path, path) for record in self._removed.values())
+
     def _hides(self, path: str) -> bool:
         return any(names.under(item.path, path) for item in self._engine.namespace.hidden())
 
@@ -198,29 +205,38 @@ class Removals:
 
     def sweep(self) -> None:
         """One listing for all directories that were moved away: still empty: delete; else back to the name (R12)."""
-        with self._lock:
-            batch = [record for record in self._removed.values() if record.unsure_until <= time.time()]
-        if not batch:
-            return
+        with self._sweeping:
+            with self._lock:
+                now = time.time()
+                batch = [record for record in self._removed.values() if record.unsure_until <= now]
+            if not batch:
+                return
+            try:
+                self._engine.namespace.refresh()
+                hidden = self._engine.namespace.hidden()
+                for record in batch:
+                    self._sweep_one(record, hidden)
+            except ApiError as error:
+                log.info("removed directories are looked at again later: %s", error)
+
+    def _sweep_one(self, record: Removed, hidden: list[Item]) -> None:
         client = self._engine.client
         try:
-            self._engine.namespace.refresh()
-            hidden = self._engine.namespace.hidden()
-            for record in batch:
-                try:
-                    item = client.get(record.id)
-                except NotFoundError:
-                    self._forget(record)
-                    continue
-                if names.basename(item.path) != record.name:
-                    self._forget(record)
-                elif any(names.under(other.path, item.path) for other in hidden):
-                    self._give_back(record, item)
-                else:
-                    client.delete(record.id)
-                    self._forget(record)
-        except ApiError as error:
-            log.info("removed directories are looked at again later: %s", error)
+            item = client.get(record.id)
+            if names.basename(item.path) != record.name:
+                # Someone gave it another name: it is theirs now (R7).
+                self._forget(record)
+            elif any(names.under(other.path, item.path) for other in hidden):
+                self._give_back(record, item)
+            else:
+                client.delete(record.id)
+                self._engine.namespace.forget(item)
+                self._forget(record)
+        except NotFoundError:
+            self._forget(record)
+        except AnswerLostError:
+            record.unsure_until = time.time() + self._engine.lifetime
+            raise
 
     def _give_back(self, record: Removed, item: Item) -> None:
         for attempt in range(_LOOKS):

@@ -1,0 +1,146 @@
+"""Changes of items on the server that the caller waits for: made, moved, re-keyed, given another permission."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from jobfs import names
+from jobfs.errors import (
+    AnswerLostError,
+    JobfsError,
+    NoDirectoryError,
+    NotFoundError,
+    UnavailableError,
+)
+from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.writeback.records import Base, Remembered, Save, SaveKind, State
+from jobfs.writeback.transaction import Transaction
+
+if TYPE_CHECKING:
+    from jobfs.writeback.engine import WriteBack
+
+
+class Moves:
+    """Synchronous changes; each raises ApiError, with the errno that the caller gets (semantics.md section 5)."""
+
+    def __init__(self, engine: WriteBack) -> None:
+        self._engine = engine
+
+    def make_directory(self, path: str, mode: int, uid: int, gid: int) -> Item:
+        """A new directory at `path`, made hidden and promoted (R9). Raises FsError(EEXIST), ApiError."""
+        save = Save(self._engine.journal.next_seq(), SaveKind.MKDIR, path, made=time.time())
+        work = Transaction(save)
+        self._engine.journal.write(save)
+        self._engine.uploader.add(work, 3600.0)
+        try:
+            self._engine.uploader.commit(work)
+        except JobfsError:
+            self.abandon(work)
+            raise
+        assert work.item is not None
+        if (mode, uid, gid) != (-1, -1, -1):
+            self._engine.memory.store(Remembered(work.item.id, 0, mode, work.item.permission, uid, gid))
+        return work.item
+
+    def abandon(self, work: Transaction) -> None:
+        """The caller was told that it failed: what was begun is taken back, in the background if need be."""
+        with work.lock:
+            if work.save.state in (State.STAGING, State.STAGED):
+                work.save.become(State.CANCELLED)
+                self._engine.journal.write(work.save)
+        work.attempts = 0
+        self._engine.uploader.add(work, 0.0)
+
+    def move_over(self, item: Item, target: str, base: Base, hidden: Transaction | None = None) -> Item:
+        """Move an item over whatever stands at `target` (semantics.md section 4, rename). Raises ApiError.
+
+        `hidden`: an open file that libfuse hid from `target` just before; its aside becomes this transaction's.
+        """
+        save = Save(
+            self._engine.journal.next_seq(),
+            SaveKind.RENAME,
+            target,
+            State.STAGED,
+            source=item.path,
+            made=time.time(),
+        )
+        save.staged_id, save.staged_updated_at, save.base = item.id, item.updated_at, base
+        work = Transaction(save)
+        work.item = item
+        adopted = self._engine.removals.adopt(hidden, work) if hidden else []
+        self._engine.journal.write(save, *adopted, gone=[hidden.save] if hidden else [])
+        self._engine.uploader.add(work, 3600.0)
+        try:
+            self._engine.uploader.commit(work)
+        except NotFoundError:
+            self._forget_record(work)
+            raise
+        except UnavailableError:
+            self._engine.uploader.add(work, 1.0)
+            raise
+        except JobfsError:
+            self._forget_record(work)
+            raise
+        assert work.item is not None
+        return work.item
+
+    def _forget_record(self, work: Transaction) -> None:
+        self._engine.journal.write(gone=[work.save, *work.asides])
+        self._engine.uploader.remove(work)
+
+    def move(self, item: Item, target: str) -> Item:
+        """Move an item to a free name with one request. Raises PathExistsError, ApiError (semantics.md section 5)."""
+        for _ in range(3):
+            try:
+                answer = self._engine.client.update(item.id, path=target)
+            except AnswerLostError:
+                answer = self._engine.client.get(item.id)
+                if answer.path != target:
+                    continue
+            except NoDirectoryError:
+                self._engine.saver.make_directory(names.parent(target))
+                continue
+            self._engine.carry(item, answer)
+            self._engine.namespace.publish(answer)
+            return answer
+        raise UnavailableError(f"the answers to moving {item.path} are lost", endpoint="update")
+
+    def set_permission(self, item: Item, permission: Permission) -> Item:
+        """Change an item's permission on the server. Raises ApiError."""
+        return self._change(item, permission=permission)
+
+    def set_lifecycle(self, item: Item, lifecycle: Lifecycle) -> Item:
+        """Change an item's lifecycle on the server. Raises ApiError."""
+        return self._change(item, lifecycle=lifecycle)
+
+    def _change(
+        self, item: Item, *, permission: Permission | None = None, lifecycle: Lifecycle | None = None
+    ) -> Item:
+        try:
+            answer = self._engine.client.update(item.id, permission=permission, lifecycle=lifecycle)
+        except AnswerLostError:
+            answer = self._engine.client.get(item.id)
+            if permission not in (None, answer.permission) or lifecycle not in (None, answer.lifecycle):
+                answer = self._engine.client.update(item.id, permission=permission, lifecycle=lifecycle)
+        self._engine.carry(item, answer)
+        self._engine.namespace.publish(answer)
+        return answer
+
+    @contextlib.contextmanager
+    def renaming_directory(self, old: str, new: str) -> Iterator[None]:
+        """Everything unsent below `old` rests; if the block succeeds it is re-keyed to `new`, in one journal write."""
+        with self._engine.uploader.hold(old, self._engine.timeout):
+            yield
+            moved = []
+            for work in self._engine.uploader.live():
+                if names.under(work.save.target, old):
+                    work.save.target = names.moved(work.save.target, old, new)
+                    moved.append(work.save)
+            self._engine.overlay.move_tree(old, new)
+            for inode in self._engine.table.all():
+                if inode.path is not None and names.under(inode.path, old):
+                    inode.path = names.moved(inode.path, old, new)
+            self._engine.journal.write(*moved)

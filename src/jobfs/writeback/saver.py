@@ -1,0 +1,394 @@
+"""The first half of a save's way: stage, set aside, promote (save-protocol.md, The steps).
+
+`Saver.run` drives a transaction to `promoted` by looking at what the server has, never by assuming that its last request
+did or did not arrive. What follows `promoted` (judging what was set aside) is judge.py's.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+
+from jobfs import names
+from jobfs.api import Client
+from jobfs.errors import (
+    REFUSALS,
+    AnswerLostError,
+    ApiError,
+    BadRequestError,
+    ContractError,
+    FsError,
+    NoDirectoryError,
+    NotFoundError,
+    PathExistsError,
+    UnavailableError,
+)
+from jobfs.namespace.overlay import shown
+from jobfs.nodes import Item, Permission
+from jobfs.writeback.journal import Journal
+from jobfs.writeback.localbytes import LocalBytes
+from jobfs.writeback.records import Aside, Attempt, Save, SaveKind, State
+from jobfs.writeback.transaction import Cancelled, Finding, Transaction
+from jobfs.writeback.undo import undo
+
+log = logging.getLogger("jobfs.writeback")
+
+#: Most times that a target is set aside because the job keeps making it again, in one run.
+ROUNDS = 8
+#: Most creates in one run whose answers are lost before the run gives up for now.
+_CREATES = 4
+#: An answer to find is fresh for at least this long, in seconds (R8).
+_FRESH = 0.05
+#: Timestamps younger than this, in seconds, do not prove that bytes are equal (R1).
+YOUNG = 2.0
+
+
+class Saver:
+    """Runs transactions. One for a mount; every method may be called from any thread, one run per transaction."""
+
+    def __init__(
+        self,
+        client: Client,
+        journal: Journal,
+        local: LocalBytes,
+        pool: Executor,
+        mount: str,
+        *,
+        lifetime: float,
+        placed: Callable[[Transaction, Item | None, Item, bool], None],
+        learn: Callable[[Item], str],
+    ) -> None:
+        """`lifetime`: seconds an unanswered request may still be carried out.
+
+        `placed(transaction, before, item, adopted)` writes `promoted` to the journal and publishes it, or raises Cancelled;
+        `before`: the item before its last move; `adopted`: updatedAt is from the promote's own answer (R2).
+        `learn(item)` fetches a version's bytes and returns their hash.
+        """
+        self._client = client
+        self._journal = journal
+        self._local = local
+        self._pool = pool
+        self._mount = mount
+        self._lifetime = lifetime
+        self._placed = placed
+        self._learn = learn
+        #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
+        self.moves_keep_updated_at = False
+
+    def run(self, work: Transaction) -> None:
+        """Drive `work` on until it is promoted or found cancelled.
+
+        Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
+        everything set aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
+        """
+        try:
+            while work.save.state in (State.STAGING, State.STAGED):
+                if work.save.state is State.STAGING:
+                    self._stage(work)
+                else:
+                    self._place(work, None)
+        except Cancelled:
+            return
+        except REFUSALS as error:
+            log.warning("%s: refused by the server: %s", work.save.target, error)
+            undo(self._client, self._journal, work, str(error), error.errno)
+            raise
+        except UnavailableError:
+            work.unsure = True
+            raise
+
+    # -- staging
+
+    def _stage(self, work: Transaction) -> None:
+        """Create H beside the target, and look at the target meanwhile."""
+        save = work.save
+        staged = self._find_staged(save) if save.tid else None
+        look: Future[Finding] | None = None
+        if staged is None:
+            self._begin_attempt(work)
+            look = self._pool.submit(self._look, save.target)
+            if work.local is not None:
+                self._pool.submit(work.local.sha256)
+            self._start_learning(work)
+            staged = self._create(work)
+        work.item = staged
+        if work.local is not None:
+            save.sha256 = work.local.sha256()
+        save.staged_id, save.staged_updated_at = staged.id, staged.updated_at
+        self._advance(work, State.STAGED)
+        self._place(work, look.result() if look else None)
+
+    def _begin_attempt(self, work: Transaction) -> None:
+        """A new transaction id for each attempt to create, known to the journal before it is sent."""
+        work.save.tid = names.new_transaction_id()
+        self._record(work, Attempt(work.save.tid, work.save.seq, time.time()))
+
+    def _create(self, work: Transaction) -> Item:
+        save = work.save
+        permission = save.permission or Permission.READ_WRITE
+        for _ in range(_CREATES):
+            path = self._hidden(save, names.Role.STAGED)
+            try:
+                if save.kind is SaveKind.MKDIR:
+                    return self._client.create_directory(path, permission)
+                assert work.local is not None
+                staged = self._client.create_file(path, work.local.path, save.size, permission)
+                if staged.size not in (None, save.size):
+                    raise ContractError(
+                        f"create stored {staged.size} bytes of {save.size}", endpoint="create"
+                    )
+                return staged
+            except (AnswerLostError, BadRequestError) as error:
+                found = self._find_staged(save)
+                if found is not None:
+                    return found
+                if isinstance(error, NoDirectoryError):
+                    self.make_directory(names.parent(save.target))
+                elif isinstance(error, BadRequestError):
+                    raise
+                last: ApiError = error
+                self._begin_attempt(work)
+        raise last
+
+    def _find_staged(self, save: Save) -> Item | None:
+        """The item at the hidden name of this attempt, if it is there with the right size."""
+        for item in self._client.find(self._hidden(save, names.Role.STAGED)):
+            if save.kind is SaveKind.MKDIR or item.size in (None, save.size):
+                return item
+        return None
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory, and those above it, that the job removed under a save. Raises ApiError."""
+        if not path or any(item.is_dir for item in self._client.find(path)):
+            return
+        try:
+            self._client.create_directory(path, Permission.READ_WRITE)
+        except PathExistsError:
+            return
+        except NoDirectoryError:
+            self.make_directory(names.parent(path))
+            self._client.create_directory(path, Permission.READ_WRITE)
+
+    # -- set aside and promote
+
+    def _place(self, work: Transaction, finding: Finding | None) -> None:
+        """Bring the staged item to the target, setting aside what stands there."""
+        save = work.save
+        if work.unsure and not self._look_at_staged(work):
+            return None
+        for turn in range(ROUNDS):
+            finding = finding or self._look(save.target)
+            there = shown(finding.items)
+            if there is not None and there.id == save.staged_id:
+                return self._promoted(work, there, adopted=False)
+            if there is not None:
+                if save.kind is SaveKind.MKDIR:
+                    raise FsError(errno.EEXIST)
+                aside = self._plan_aside(work, there)
+                if not self._fresh(finding):
+                    finding = self._look(save.target)
+                    again = shown(finding.items)
+                    if again is None or again.id != there.id:
+                        continue
+                    there = again
+                if not self._set_aside(work, aside, there):
+                    finding = None
+                    continue
+            if self._promote(work):
+                return None
+            finding = None
+            time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
+        raise UnavailableError(f"{save.target} keeps being made again by the job", endpoint="update")
+
+    def _plan_aside(self, work: Transaction, there: Item) -> Aside:
+        """Journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
+        for aside in work.asides:
+            if aside.id == there.id:
+                return aside
+        self._finish_learning(work, there)
+        tid = names.new_transaction_id()
+        path = names.hidden_path(work.save.target, self._mount, tid, names.Role.ASIDE)
+        aside = Aside(
+            id=there.id,
+            seq=work.save.seq,
+            name=names.basename(path),
+            order=len(work.asides),
+            path=path,
+            kind=there.kind,
+            size=there.size,
+            updated_at=there.updated_at,
+            lifecycle=there.lifecycle,
+            permission=there.permission,
+        )
+        self._record(work, aside, Attempt(tid, work.save.seq, time.time()))
+        work.asides.append(aside)
+        self._local.sync()
+        self._journal.sync()
+        return aside
+
+    def _set_aside(self, work: Transaction, aside: Aside, there: Item) -> bool:
+        """Move `there` to its hidden name; False: look at the target again."""
+        self._check(work)
+        try:
+            answer = self._client.update(aside.id, path=aside.path)
+        except AnswerLostError:
+            aside.unsure_until = time.time() + self._lifetime
+            try:
+                answer = self._client.get(aside.id)
+            except NotFoundError:
+                return False
+            if names.basename(answer.path) != aside.name:
+                return False
+        except (NotFoundError, BadRequestError):
+            work.asides.remove(aside)
+            self._record(work, gone=aside)
+            return False
+        else:
+            self._notice_move(there, answer)
+        aside.moved = True
+        aside.size, aside.updated_at = answer.size, answer.updated_at
+        work.taken.append(there)
+        return True
+
+    def _notice_move(self, before: Item, after: Item) -> None:
+        """Learn whether a move changes `updatedAt`: only an old item's unchanged one proves that it doesn't."""
+        if before.updated_at == after.updated_at and self.age(before) > YOUNG:
+            self.moves_keep_updated_at = True
+
+    def age(self, item: Item) -> float:
+        """Seconds since the item's `updatedAt`, by the server's clock."""
+        return time.time() + self._client.server_time_offset - item.updated_ns / 1e9
+
+    def _promote(self, work: Transaction) -> bool:
+        """Move H to the target; False: the target has to be looked at again (R5)."""
+        self._check(work)
+        save, item = work.save, work.item
+        assert item is not None
+        last = next((aside for aside in reversed(work.asides) if aside.moved), None)
+        lifecycle = save.lifecycle or (last.lifecycle if last else item.lifecycle)
+        permission = save.permission or (last.permission if last else item.permission)
+        if save.kind is SaveKind.RENAME:
+            permission = item.permission
+        try:
+            answer = self._client.update(
+                save.staged_id,
+                path=save.target,
+                lifecycle=lifecycle if lifecycle != item.lifecycle else None,
+                permission=permission if permission != item.permission else None,
+            )
+        except PathExistsError:
+            return False
+        except NoDirectoryError:
+            self.make_directory(names.parent(save.target))
+            return False
+        except NotFoundError:
+            self._staged_gone(work)
+            return True
+        except AnswerLostError:
+            return not self._look_at_staged(work)
+        self._promoted(work, answer, adopted=True)
+        return True
+
+    def _look_at_staged(self, work: Transaction) -> bool:
+        """Judge a lost promote by getting H (R6). True: H is where it was, go on; False: it was dealt with."""
+        save = work.save
+        for aside in [aside for aside in work.asides if not aside.moved]:
+            self._look_at_aside(work, aside)
+        try:
+            item = self._client.get(save.staged_id)
+        except NotFoundError:
+            self._staged_gone(work)
+            return False
+        if self._unmoved(save, item):
+            work.item = item
+            work.unsure = False
+            return True
+        self._promoted(work, item, adopted=False)
+        return False
+
+    def _unmoved(self, save: Save, item: Item) -> bool:
+        if save.kind is SaveKind.RENAME:
+            # Source and target may have one last component: then only the whole path tells.
+            return item.path != save.target and names.basename(item.path) == names.basename(save.source)
+        return item.path != save.target and names.parse_hidden(names.basename(item.path)) is not None
+
+    def _look_at_aside(self, work: Transaction, aside: Aside) -> None:
+        aside.unsure_until = max(aside.unsure_until, time.time() + self._lifetime)
+        try:
+            item = self._client.get(aside.id)
+        except NotFoundError:
+            return
+        if names.basename(item.path) == aside.name:
+            aside.moved = True
+            aside.size, aside.updated_at = item.size, item.updated_at
+
+    def _staged_gone(self, work: Transaction) -> None:
+        """H vanished: stage again from the local bytes; without them the save can't be done."""
+        save = work.save
+        if save.kind is SaveKind.RENAME or (save.kind is SaveKind.SAVE and work.local is None):
+            undo(self._client, self._journal, work, "the staged item vanished from the server", errno.ENOENT)
+            raise NotFoundError(
+                f"{save.source or save.target} is not on the server any more", endpoint="update"
+            )
+        save.tid = save.staged_id = ""
+        work.item = None
+        work.unsure = False
+        self._advance(work, State.STAGING)
+
+    def _promoted(self, work: Transaction, item: Item, *, adopted: bool) -> None:
+        before, work.item = work.item, item
+        work.save.staged_id = item.id
+        self._placed(work, before, item, adopted)
+
+    # -- helpers
+
+    def _look(self, path: str) -> Finding:
+        return Finding(self._client.find(path), time.monotonic())
+
+    def _fresh(self, finding: Finding) -> bool:
+        """True if this answer may still be acted on (R8)."""
+        usual = self._client.health.latency or 0.0
+        return time.monotonic() - finding.answered <= max(_FRESH, usual)
+
+    def _hidden(self, save: Save, role: names.Role) -> str:
+        return names.hidden_path(save.target, self._mount, save.tid, role)
+
+    def _start_learning(self, work: Transaction) -> None:
+        """Where timestamps will not do to judge the base, fetch its bytes while H is being staged (R1)."""
+        base, item = work.save.base, work.base_item
+        if not base.id or base.sha256 or item is None or item.is_dir:
+            return
+        if base.young or not self.moves_keep_updated_at:
+            work.learning = self._pool.submit(self._learn, item)
+
+    def _finish_learning(self, work: Transaction, there: Item) -> None:
+        if work.learning is None:
+            return
+        try:
+            digest = work.learning.result()
+            base = work.save.base
+            now = self._client.get(base.id) if digest else there
+            if digest and now.updated_at == base.updated_at and now.size in (None, base.size):
+                base.sha256 = digest
+        except (ApiError, OSError) as error:
+            log.info("%s: what it replaces could not be read, both will be kept: %s", work.save.target, error)
+        work.learning = None
+
+    def _check(self, work: Transaction) -> None:
+        if work.save.state is State.CANCELLED:
+            raise Cancelled
+
+    def _advance(self, work: Transaction, state: State) -> None:
+        with work.lock:
+            self._check(work)
+            work.save.become(state)
+            self._journal.write(work.save)
+
+    def _record(self, work: Transaction, *records: Aside | Attempt, gone: Aside | None = None) -> None:
+        with work.lock:
+            self._check(work)
+            self._journal.write(work.save, *records, gone=[gone] if gone else [])

@@ -1,0 +1,71 @@
+"""Undo: nothing can be placed, so what was set aside goes back (save-protocol.md, The steps; R11)."""
+
+from __future__ import annotations
+
+import logging
+
+from jobfs import names
+from jobfs.api import Client
+from jobfs.errors import NotFoundError, PathExistsError, UnavailableError
+from jobfs.writeback.journal import Journal
+from jobfs.writeback.records import Aside, Save, SaveKind, State
+from jobfs.writeback.transaction import Transaction
+
+log = logging.getLogger("jobfs.writeback")
+
+_NAMES = 8
+
+
+def undo(client: Client, journal: Journal, work: Transaction, reason: str, code: int) -> None:
+    """Nothing can be placed: the newest aside goes back, older ones become conflict copies (R11); no delete of content.
+
+    The local bytes, if any, stay as `failed`. Raises UnavailableError if it has to be tried again.
+    """
+    save = work.save
+    newest = True
+    for aside in sorted(work.asides, key=lambda aside: -aside.order):
+        if aside.moved:
+            _give_back(client, aside, save.target, first=newest)
+            newest = False
+    if save.staged_id and save.kind is not SaveKind.RENAME:
+        _discard_staged(client, save)
+    gone = list(work.asides)
+    work.asides.clear()
+    with work.lock:
+        if save.state is State.CANCELLED:
+            journal.write(gone=gone)
+            return
+        save.tid = save.staged_id = ""
+        save.refused, save.refused_errno = reason, code
+        if save.state is State.STAGED:
+            save.become(State.STAGING)
+        journal.write(save, gone=gone)
+
+
+def _give_back(client: Client, aside: Aside, target: str, *, first: bool) -> None:
+    try:
+        item = client.get(aside.id)
+        if names.basename(item.path) != aside.name:
+            return
+        if first and not client.find(target):
+            try:
+                client.update(aside.id, path=target)
+                return
+            except PathExistsError:
+                pass
+        for attempt in range(_NAMES):
+            try:
+                client.update(aside.id, path=names.beside(target, "conflict", attempt=attempt))
+                return
+            except PathExistsError:
+                continue
+    except NotFoundError:
+        return
+
+
+def _discard_staged(client: Client, save: Save) -> None:
+    try:
+        client.delete(save.staged_id)
+    except (NotFoundError, UnavailableError):
+        # Its transaction id is a tombstone from now on: a later listing that shows it deletes it.
+        log.info("a staged item of %s is left to be deleted later", save.target)

@@ -13,6 +13,7 @@ from jobfs.errors import UsageError
 #: Returns the key to send now; called for every request, by any thread.
 KeySource = Callable[[], str]
 
+_SHORTEST_SECRET = 6
 _KEY = re.compile(r"[!-~]+")
 
 
@@ -72,4 +73,5 @@ class FileKey:
 
 def scrub(text: str, key: str) -> str:
     """`text` without the key, should a server or a library have echoed it."""
-    return text.replace(key, "***") if key else text
+    # A shorter one is no secret, and replacing it would garble ordinary words.
+    return text.replace(key, "***") if len(key) >= _SHORTEST_SECRET else text

@@ -82,3 +82,4 @@ def test_no_source_shows_its_key(tmp_path: Path) -> None:
 def test_an_echoed_key_is_scrubbed() -> None:
     assert scrub("invalid key abc123, abc123", "abc123") == "invalid key ***, ***"
     assert scrub("nothing", "") == "nothing"
+    assert scrub("workspace", "k") == "workspace"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jobfs.errors import JobfsError
+
 
 def saved(path: Path, content: bytes) -> None:
     """Writes as an editor saves: open, write, fsync, close."""
@@ -17,9 +19,9 @@ def saved(path: Path, content: bytes) -> None:
 
 
 def errno_from(call: Callable[..., Any], *arguments: Any, **more: Any) -> int:
-    """The errno with which this call fails; 0 if it does not."""
+    """The errno with which a system call or an operation of the Vfs fails; 0 if it does not."""
     try:
         call(*arguments, **more)
-    except OSError as error:
+    except (OSError, JobfsError) as error:
         return error.errno or -1
     return 0

@@ -24,7 +24,7 @@ def eventually(look: Callable[[], T], what: Any = "", timeout: float = PATIENCE)
         time.sleep(0.02)
 
 
-def eventually_equal(look: Callable[[], T], expected: T, timeout: float = PATIENCE) -> None:
+def eventually_equal(look: Callable[[], Any], expected: Any, timeout: float = PATIENCE) -> None:
     """Waits until `look` answers `expected`; AssertionError that shows both after `timeout` seconds."""
     end = time.monotonic() + timeout
     while (answer := look()) != expected and time.monotonic() < end:

@@ -1,0 +1,119 @@
+"""The Vfs against the local server, without libfuse: what a mount does, in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobfs.api import fixed_key
+from jobfs.cli import graph
+from jobfs.emulator import Server
+from jobfs.settings import Settings
+from jobfs.vfs import Caller, Vfs
+from jobfs.writeback import slot
+
+from .mounts import QUICK
+
+CALLER = Caller(os.getuid(), os.getgid(), os.getpid())
+
+
+class Workspace:
+    """A started Vfs with directories of its own; `stop` and `start` are an unmount and a mount."""
+
+    def __init__(self, server: Server, home: Path, **options: Any) -> None:
+        self.server = server
+        self.home = home
+        quick = {name.replace("-", "_"): value for name, value in QUICK.items()}
+        places = {"cache_dir": home / "cache", "state_dir": home / "state", "base_url": server.url}
+        self.settings = Settings(**{**quick, **places, **options})
+        self.running = False
+
+    def start(self) -> None:
+        home, server = self.home, self.server
+        self._slot = slot.acquire(self.settings.state_dir, server.job, str(home / "mnt"), server.url)
+        try:
+            self._graph = graph.build(self.settings, server.job, self._slot, fixed_key(server.key))
+            self.vfs: Vfs = self._graph.vfs
+            self.vfs.start()
+        except BaseException:
+            self._slot.close()
+            raise
+        self.running = True
+
+    def stop(self) -> None:
+        if self.running:
+            self.running = False
+            self.vfs.stop()
+            self._graph.close()
+            self._slot.close()
+
+    def read(self, path: str, size: int = -1, offset: int = 0) -> bytes:
+        """The bytes of a file, in reads of at most 128 KiB as the kernel makes them."""
+        fh = self.vfs.open(path, os.O_RDONLY).fh
+        try:
+            data = b""
+            while size < 0 or len(data) < size:
+                piece = self.vfs.read(
+                    fh, min(131_072, size - len(data) if size >= 0 else 131_072), offset + len(data)
+                )
+                if not piece:
+                    break
+                data += piece
+            return data
+        finally:
+            self.vfs.flush(fh)
+            self.vfs.release(fh)
+
+    def write(self, path: str, content: bytes, *, fsync: bool = False) -> None:
+        """Writes a whole file: open or create, write, close."""
+        fh = self.opened(path)
+        try:
+            self.vfs.write(fh, content, 0)
+            if fsync:
+                self.vfs.fsync(fh)
+            self.vfs.flush(fh)
+        finally:
+            self.vfs.release(fh)
+
+    def opened(self, path: str) -> int:
+        """A handle to write a file anew, as open(path, "w") gets it through the kernel."""
+        if self.exists(path):
+            fh = self.vfs.open(path, os.O_RDWR).fh
+            self.vfs.ftruncate(fh, 0)
+            return fh
+        return self.vfs.create(path, 0o644, os.O_RDWR | os.O_CREAT, CALLER).fh
+
+    def exists(self, path: str) -> bool:
+        try:
+            self.vfs.getattr(path)
+        except Exception as error:
+            if getattr(error, "errno", None) == 2:
+                return False
+            raise
+        return True
+
+    def names(self, path: str = "") -> list[str]:
+        return sorted(name for name, _ in self.vfs.listdir(path))
+
+    def mkdir(self, path: str) -> None:
+        self.vfs.mkdir(path, 0o755, CALLER)
+
+    def drain(self) -> None:
+        """Sends all that is unsent; AssertionError if something is left."""
+        left = self.vfs.flush_all(None, 20, None)
+        assert not left, left
+
+
+@contextmanager
+def workspace(server: Server, home: Path, **options: Any) -> Iterator[Workspace]:
+    """A started workspace, stopped afterwards."""
+    work = Workspace(server, home, **options)
+    work.start()
+    try:
+        yield work
+    finally:
+        server.faults.clear()
+        work.stop()

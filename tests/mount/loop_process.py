@@ -1,0 +1,80 @@
+"""The mount that test_loop.py tests: a Vfs in memory behind the driver, the loop pool and `jobfs.mount.run`.
+
+    python -m tests.mount.loop_process DIR STATE_DIR [undrained]
+
+It prints "mounted", and at its end one line of JSON: what was called. A file whose name begins with "blocked"
+can't be read before the file STATE_DIR/release exists; with "undrained" nothing is ever sent before that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jobfs import mount
+from jobfs.settings import load
+from jobfs.vfs import OpenResult
+from jobfs.writeback import slot
+
+from .memory_vfs import MemoryVfs
+
+JOB = "a" * 24
+
+
+class BlockingVfs(MemoryVfs):
+    """Blocks in reads of some files, and in draining if asked to, until a file exists."""
+
+    def __init__(self, release: Path, undrained: bool) -> None:
+        super().__init__()
+        self._release = release
+        self._undrained = undrained
+        self.put("blocked", b"after long")
+        self.put("plain", b"at once")
+        self.unsent = ["unsent.txt"] if undrained else []
+
+    def open(self, path: str, flags: int) -> OpenResult:
+        # Past the page cache, where readers of one page would wait for each other and not for us.
+        return super().open(path, flags)._replace(direct_io=path == "blocked")
+
+    def read(self, fh: int, size: int, offset: int) -> bytes:
+        if self.open_files[fh] is self.nodes.get("blocked"):
+            while not self._release.exists():
+                time.sleep(0.01)
+        return super().read(fh, size, offset)
+
+    def flush_all(
+        self, path: str | None, timeout: float | None, progress: Callable[[int, int], None] | None = None
+    ) -> list[str]:
+        if self._undrained and timeout is None:
+            print("draining", flush=True)
+            while not self._release.exists():
+                time.sleep(0.01)
+        return super().flush_all(path, timeout, progress)
+
+
+def main() -> int:
+    directory, state = sys.argv[1], Path(sys.argv[2])
+    vfs = BlockingVfs(state / "release", "undrained" in sys.argv)
+    place = slot.acquire(state, JOB, directory, "http://127.0.0.1:1")
+    stop = vfs.stop
+
+    def report() -> None:
+        stop()
+        print(json.dumps(vfs.calls), flush=True)
+
+    vfs.stop = report  # type: ignore[method-assign]
+    settings = load({"state_dir": str(state), "ttl": "0"})
+    return mount.run(
+        settings,
+        place,
+        lambda: mount.Mounted(vfs),  # type: ignore[arg-type]
+        lambda text: print(text, file=sys.stderr, flush=True),
+        lambda: print("mounted", flush=True),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""The loop pool is sound: a real mount served by it, under load, ended in every way that there is."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from jobfs.cli import preflight
+from jobfs.errors import UsageError
+from jobfs.fuseloop import LOOP_THREADS
+from jobfs.mount import unmount, users_of
+
+ROOT = Path(__file__).parents[2]
+#: What a program may see while its mount goes away.
+ENDED = {errno.EXDEV, errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT, errno.EIO, errno.EBADF, errno.ENODEV}
+
+
+class LoopProcess:
+    """A mount in a process of its own."""
+
+    def __init__(self, home: Path, *flags: str) -> None:
+        self.path, self.state = home / "mnt", home / "state"
+        self.path.mkdir(exist_ok=True)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.mount.loop_process", str(self.path), str(self.state), *flags],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.line() == "mounted"
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def release(self) -> None:
+        (self.state / "release").touch()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self, timeout: float = 30) -> tuple[int, Counter[str], str]:
+        """The exit code, what was called, what was said."""
+        out, err = self.process.communicate(timeout=timeout)
+        last = out.strip().splitlines()[-1:] or ["{}"]
+        return self.process.returncode, Counter(json.loads(last[0])), err
+
+    def away(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        with suppress(Exception):
+            unmount(str(self.path), lazy=True)
+
+
+class Load:
+    """Threads that write, read and compare files of their own until they are stopped or the mount ends."""
+
+    def __init__(self, directory: Path, threads: int = 12) -> None:
+        self.rounds = 0
+        self.wrong: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._work, args=(directory, n)) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self, directory: Path, number: int) -> None:
+        path, turn = directory / f"file{number}", 0
+        while not self._stop.is_set():
+            turn += 1
+            content = f"{number}:{turn};".encode() * 4000
+            try:
+                path.write_bytes(content)
+                read = path.read_bytes()
+                size = os.stat(path).st_size
+                os.rename(path, f"{path}.moved")
+                os.rename(f"{path}.moved", path)
+                os.listdir(directory)
+            except OSError as error:
+                if error.errno not in ENDED:
+                    self.wrong.append(repr(error))
+                return
+            if not os.path.ismount(directory):
+                return
+            if read != content or size != len(content):
+                self.wrong.append(f"{path}: {len(read)} bytes read, {size} shown")
+            self.rounds += 1
+
+    def going(self) -> None:
+        """Return when every thread had time for a few rounds."""
+        end = time.monotonic() + 30
+        while self.rounds < 3 * len(self._threads):
+            assert time.monotonic() < end, self.wrong
+            time.sleep(0.005)
+
+    def ended(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        assert self.wrong == []
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., LoopProcess]]:
+    started: list[LoopProcess] = []
+
+    def start(*flags: str) -> LoopProcess:
+        started.append(LoopProcess(tmp_path, *flags))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.release()
+        process.away()
+
+
+def test_many_clients_get_the_right_bytes(start: Callable[..., LoopProcess]) -> None:
+    loop = start()
+    load = Load(loop.path)
+    load.going()
+    load.ended()
+    loop.signal(signal.SIGTERM)
+    code, calls, said = loop.end()
+    assert (code, said) == (0, "")
+    assert calls["release"] == calls["open"] + calls["create"]
+    assert not os.path.ismount(loop.path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_during_load_drains_unmounts_and_ends_with_0(
+    start: Callable[..., LoopProcess], number: signal.Signals
+) -> None:
+    """semantics 6: SIGTERM and SIGINT do the same as `jobfs umount`."""
+    loop = start()
+    load = Load(loop.path)
+    load.going()
+    loop.signal(number)
+    code, calls, _ = loop.end()
+    load.ended()
+    assert code == 0
+    assert calls["flush_all"] >= 1
+    assert calls["stop"] == 1
+    assert not os.path.ismount(loop.path)
+
+
+def test_an_unmount_from_outside_during_load_ends_it_in_good_order(start: Callable[..., LoopProcess]) -> None:
+    loop = start()
+    load = Load(loop.path)
+    load.going()
+    unmount(str(loop.path), lazy=True)
+    code, calls, _ = loop.end()
+    load.ended()
+    assert code == 0
+    assert calls["flush_all"] >= 1
+    assert calls["stop"] == 1
+
+
+def test_an_unmount_from_outside_of_an_idle_mount_ends_it(start: Callable[..., LoopProcess]) -> None:
+    loop = start()
+    assert (loop.path / "plain").read_bytes() == b"at once"
+    unmount(str(loop.path))
+    code, calls, said = loop.end()
+    assert (code, said) == (0, "")
+    assert calls["stop"] == 1
+
+
+def test_calls_that_wait_do_not_stop_others(start: Callable[..., LoopProcess]) -> None:
+    loop = start()
+    waiting = [_reader(loop.path / "blocked") for _ in range(LOOP_THREADS - 2)]
+    _eventually(lambda: (loop.path / "plain").read_bytes() == b"at once")
+    load = Load(loop.path, 4)
+    load.going()
+    load.ended()
+    loop.release()
+    assert [process.wait(30) for process in waiting] == [0] * len(waiting)
+    loop.signal(signal.SIGTERM)
+    assert loop.end()[0] == 0
+
+
+def test_calls_in_flight_for_long_do_not_keep_it_from_ending(start: Callable[..., LoopProcess]) -> None:
+    loop = start()
+    waiting = [_reader(loop.path / "blocked") for _ in range(3)]
+    _eventually(lambda: len(users_of(str(loop.path))) == 3)
+    loop.signal(signal.SIGTERM)
+    code, calls, said = loop.end()
+    assert code == 0
+    assert calls["stop"] == 1
+    assert "was in use by" in said
+    assert all(process.wait(10) != 0 for process in waiting)
+    assert not os.path.ismount(loop.path)
+
+
+def test_a_second_signal_leaves_what_is_unsent(start: Callable[..., LoopProcess]) -> None:
+    loop = start("undrained")
+    loop.signal(signal.SIGINT)
+    assert loop.line() == "draining"
+    loop.signal(signal.SIGINT)
+    code, calls, said = loop.end()
+    assert code == 1
+    assert calls["stop"] == 1
+    assert "unsent.txt" in said
+    assert not os.path.ismount(loop.path)
+
+
+def test_a_signal_waits_for_what_is_unsent(start: Callable[..., LoopProcess]) -> None:
+    loop = start("undrained")
+    loop.signal(signal.SIGTERM)
+    assert loop.line() == "draining"
+    assert (loop.path / "plain").read_bytes() == b"at once"
+    loop.release()
+    loop.end()
+    assert not os.path.ismount(loop.path)
+
+
+def test_a_killed_mount_is_stale_and_the_next_one_says_what_to_do(
+    start: Callable[..., LoopProcess], tmp_path: Path
+) -> None:
+    """semantics 6: a stale mount point is one clear sentence and the remedy."""
+    loop = start()
+    load = Load(loop.path)
+    load.going()
+    loop.signal(signal.SIGKILL)
+    loop.process.wait(10)
+    load.ended()
+    with pytest.raises(OSError, match="Transport endpoint is not connected"):
+        os.listdir(loop.path)
+    with pytest.raises(UsageError, match=f"fusermount -u {loop.path}"):
+        preflight.check_mount_point(str(loop.path))
+    unmount(str(loop.path))
+    assert preflight.check_mount_point(str(loop.path)) == str(loop.path)
+
+
+def test_it_can_be_mounted_and_unmounted_again_and_again(start: Callable[..., LoopProcess]) -> None:
+    for _ in range(3):
+        loop = start()
+        assert (loop.path / "plain").read_bytes() == b"at once"
+        loop.signal(signal.SIGTERM)
+        assert loop.end()[0] == 0
+        assert not os.path.ismount(loop.path)
+
+
+def _reader(path: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["cat", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _eventually(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

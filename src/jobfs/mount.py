@@ -281,6 +281,8 @@ def mount_options(settings: Settings, job: str) -> list[str]:
         "use_ino",
         "default_permissions",
         "big_writes",
+        # O_TRUNC arrives with open, so that what is thrown away is not fetched first.
+        "atomic_o_trunc",
         f"attr_timeout={settings.kernel_timeout:g}",
         f"entry_timeout={settings.kernel_timeout:g}",
         "negative_timeout=0",

@@ -63,7 +63,8 @@ class Attributes:
             record = self._engine.memory.entry(node)
             record.atime_ns = now.atime_ns if atime_ns is None else atime_ns
             record.mtime_ns = now.mtime_ns if mtime_ns is None else mtime_ns
-            record.updated_at = node.updated_at
+            if record.updated_at != node.updated_at:
+                record.updated_at, record.sha256 = node.updated_at, ""
             self._engine.memory.store(record)
             return
         with node.lock:

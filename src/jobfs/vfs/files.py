@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import FsError
+from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import Node, View, is_dir
@@ -22,6 +23,10 @@ from jobfs.writeback.inodes import Readable, new_inode_number
 from jobfs.writeback.localbytes import LocalFile
 
 _REOPENS = 3
+#: A file up to this size, in bytes, is fetched when it is opened for writing; a larger one meanwhile.
+_AT_ONCE = 1 << 20
+
+log = logging.getLogger("jobfs.vfs")
 
 
 class OpenResult(NamedTuple):
@@ -73,6 +78,8 @@ class Files:
                 node = self._local.resolve(node)
         handle = self._new_handle(path, node, flags, writable=writable)
         fh = self._add(handle)
+        if writable and not flags & os.O_TRUNC:
+            self._secure(handle)
         if flags & os.O_TRUNC:
             try:
                 self._truncate(handle, 0)
@@ -82,6 +89,20 @@ class Files:
         unknown = isinstance(node, Item) and node.size is None
         others = any(other.item != handle.item for other in handle.inode.handles if other.item is not None)
         return OpenResult(fh, direct_io=unknown or others)
+
+    def _secure(self, handle: FileHandle) -> None:
+        """Have the version that is about to be edited on this machine: the job may replace or delete it any moment."""
+        content, item = handle.content, handle.item
+        if item is None or not isinstance(content, Content) or content.whole():
+            return
+        if item.size is None or item.size > _AT_ONCE:
+            self._engine.background(content.fetch)
+            return
+        try:
+            content.fetch()
+        except (JobfsError, OSError) as error:
+            # The first write asks again, and fails if it has to.
+            log.info("%s: can't be fetched for writing yet: %s", item.path, error)
 
     def _new_handle(self, path: str, node: Node, flags: int, *, writable: bool) -> FileHandle:
         readable = flags & os.O_ACCMODE != os.O_WRONLY

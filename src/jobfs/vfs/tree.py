@@ -319,7 +319,8 @@ class Tree:
                 inode.path, inode.local_only = old, True
             self._local.move(inode, new)
             return
-        self._unlinked(shown)
+        if hidden is None:
+            self._unlinked(shown)
         was_local = inode.local_only
         gone = [self._local.entry(inode)] if was_local else []
         self._engine.overlay.put(new, inode)

@@ -133,7 +133,7 @@ class WriteBack:
                 except FsError as error:
                     log.error("%s", error)
 
-    def background(self, task: Callable[[], None]) -> None:
+    def background(self, task: Callable[[], object]) -> None:
         """Run something that nobody waits for; what goes wrong is logged."""
 
         def guarded() -> None:
@@ -247,7 +247,10 @@ class WriteBack:
             content.close()
 
     def known_hash(self, item: Item) -> str:
-        """The hash of a version whose bytes are on this machine, else ""."""
+        """The hash of a version that was saved here, or whose bytes are on this machine, else "" (R2)."""
+        record = self.memory.of(item)
+        if record is not None and record.sha256 and record.updated_at == item.updated_at:
+            return record.sha256
         if item.is_dir or not self.content.whole(item):
             return ""
         content = self.content.open(item)
@@ -281,6 +284,7 @@ class WriteBack:
             record = Remembered(
                 item.id, inode.ino, save.mode, item.permission, save.uid, save.gid,
                 save.atime_ns or -1, save.mtime_ns or -1, item.updated_at,
+                save.sha256,
             )  # fmt: skip
             following = inode.next
             base = Base(item.id, item.updated_at if adopted else "", save.size, save.sha256, young=True)

@@ -171,8 +171,8 @@ class Removed:
 class Remembered:
     """What the API can't hold of an item and this machine remembers (semantics.md section 2).
 
-    `mode` and `permission` go together: the mode as it was set while the item had that permission. The times hold for
-    the version `updated_at` only. -1 means: nothing remembered.
+    `mode` and `permission` go together: the mode as it was set while the item had that permission. The times, and
+    the hash of the bytes that a save of ours sent, hold for the version `updated_at` only. -1 means: nothing remembered.
     """
 
     item_id: str
@@ -184,6 +184,7 @@ class Remembered:
     atime_ns: int = -1
     mtime_ns: int = -1
     updated_at: str = ""
+    sha256: str = ""
 
 
 @dataclass(slots=True)

@@ -201,14 +201,14 @@ class Removals:
     def due(self) -> bool:
         """True if a removed directory waits to be looked at."""
         with self._lock:
-            return any(record.unsure_until <= time.time() for record in self._removed.values())
+            return any(r.moved and r.unsure_until <= time.time() for r in self._removed.values())
 
     def sweep(self) -> None:
         """One listing for all directories that were moved away: still empty: delete; else back to the name (R12)."""
         with self._sweeping:
             with self._lock:
                 now = time.time()
-                batch = [record for record in self._removed.values() if record.unsure_until <= now]
+                batch = [r for r in self._removed.values() if r.moved and r.unsure_until <= now]
             if not batch:
                 return
             try:
@@ -261,4 +261,5 @@ class Removals:
         with self._lock:
             for record in records:
                 record.unsure_until = time.time() + self._engine.lifetime
+                record.moved = True
                 self._removed[record.id] = record

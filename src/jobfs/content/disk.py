@@ -269,6 +269,11 @@ class DiskCache:
             return False
         try:
             fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a file system without locks
+        try:
             os.unlink(path)
         except OSError:
             return False

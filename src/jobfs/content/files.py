@@ -43,8 +43,10 @@ class CacheFile:
         """Tell other processes that this file is in use; False if one is removing it."""
         try:
             fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return False
+        except OSError:
+            pass  # a file system without locks
         return os.fstat(self.fd).st_nlink > 0
 
 

@@ -1,7 +1,7 @@
 """One process's unfinished files in a cache directory that several processes share.
 
-Each process has a directory `tmp-<random>` and holds a lock on it for as long as it lives, so that what a dead
-one left is told from what a living one works on, whatever became of process ids.
+Each process has a directory `tmp-<random>` and holds a lock on it for as long as it lives, so that what a
+dead one left is told from what a living one works on, whatever became of process ids.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Parts:
             path = self._directory / f"tmp-{secrets.token_hex(8)}"
             path.mkdir(mode=0o700)
             lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
-            fcntl.flock(lock.fd, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # without locks nobody can take it for a dead one's either
+                fcntl.flock(lock.fd, fcntl.LOCK_EX)
             if lock.there():  # else another process took it for a dead one's before the lock was held
                 self._own = path
                 self._own_locks.append(lock)

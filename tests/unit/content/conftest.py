@@ -1,0 +1,34 @@
+"""Stores that are closed after the test, over a client double."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobfs.content import ContentStore
+
+from .server import FakeClient
+
+MakeStore = Callable[..., ContentStore]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def make_store(cache: Path) -> Iterator[MakeStore]:
+    """Makes a store over a FakeClient; a generous limit and a deadline that no test waits for."""
+    stores: list[ContentStore] = []
+
+    def make(client: FakeClient, *, limit: int = 1 << 30, timeout: float = 20.0) -> ContentStore:
+        store = ContentStore(client, cache, limit=limit, timeout=timeout)  # type: ignore[arg-type]
+        stores.append(store)
+        return store
+
+    yield make
+    for store in stores:
+        store.close()

@@ -1,0 +1,160 @@
+"""A client double: `download` and `get` over bytes in memory, with every misbehaviour a test asks for."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+from jobfs.errors import ApiError, NotFoundError, UnavailableError
+from jobfs.nodes import Item, Kind
+
+UPDATED = "2024-05-01T12:00:00.125Z"
+UPDATED_NS = 1_714_564_800_125_000_000
+
+
+def item_of(
+    size: int | None, item_id: str = "a" * 24, updated_at: str = UPDATED, ns: int = UPDATED_NS
+) -> Item:
+    return Item(id=item_id, kind=Kind.FILE, path="file.bin", updated_at=updated_at, updated_ns=ns, size=size)
+
+
+def pattern(size: int, seed: int = 0) -> bytes:
+    """Bytes in which every offset can be told from any other."""
+    return random.Random(seed).randbytes(size)
+
+
+@dataclass(eq=False)
+class Request:
+    """One download as the server saw it; `sent` grows while the body is read."""
+
+    start: int
+    end: int | None
+    sent: int = 0
+    finished: bool = False
+
+
+@dataclass
+class FakeClient:
+    """Misbehaviours: see the fields. `gate` set to a number lets that many chunks pass, None lets all pass."""
+
+    data: bytes
+    updated_at: str = UPDATED
+    chunk: int = 64 * 1024
+    ranges: bool = True
+    says_length: bool = True
+    says_total: bool = True
+    lie: int = 0  # added to every length and total said
+    extra: bytes = b""  # sent after the content
+    breaks: list[int] = field(default_factory=list)  # each body breaks after so many bytes, one a request
+    errors: list[ApiError] = field(default_factory=list)  # raised instead of an answer, one a request
+    cap: int | None = None  # longest answer to a range
+    max_connections: int = 4
+    server_time_offset: float = 0.0
+    gone: bool = False
+    gate: int | None = None
+    holds: dict[int, int] = field(default_factory=dict)  # number of a request: bytes after which it waits
+    requests: list[Request] = field(default_factory=list)
+    gets: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def get(self, item_id: str) -> Item:
+        self.gets += 1
+        if self.gone:
+            raise NotFoundError("gone")
+        return replace(item_of(len(self.data), item_id), updated_at=self.updated_at)
+
+    def download(self, item_id: str, start: int = 0, end: int | None = None) -> Body:
+        with self.changed:
+            request = Request(start, end)
+            self.requests.append(request)
+            self.changed.notify_all()
+            if self.errors:
+                raise self.errors.pop(0)
+            if self.gone:
+                raise NotFoundError("gone")
+            limit = self.breaks.pop(0) if self.breaks else None
+            return Body(self, request, self.data, limit)
+
+    def open_gate(self, chunks: int | None = None) -> None:
+        """Let `chunks` more chunks pass, or all."""
+        with self.changed:
+            self.gate = None if chunks is None else (self.gate or 0) + chunks
+            self.changed.notify_all()
+
+    def wait(self, condition: object, timeout: float = 10.0) -> None:
+        """Wait for a condition of requests and their bodies."""
+        with self.changed:
+            assert callable(condition)
+            assert self.changed.wait_for(condition, timeout), "the condition never came true"
+
+    def release(self, number: int) -> None:
+        """Let a held request go on."""
+        with self.changed:
+            del self.holds[number]
+            self.changed.notify_all()
+
+    def may_pass(self, request: Request) -> bool:
+        held = self.holds.get(self.requests.index(request))
+        return (self.gate is None or self.gate > 0) and (held is None or request.sent < held)
+
+    @property
+    def moved(self) -> int:
+        return sum(request.sent for request in self.requests)
+
+
+class Body:
+    """What `download` returns: a context manager with the attributes of the real one."""
+
+    def __init__(self, client: FakeClient, request: Request, data: bytes, limit: int | None) -> None:
+        self._client = client
+        self._request = request
+        self._limit = limit
+        total = len(data) + client.lie
+        ranged = client.ranges and (request.start > 0 or request.end is not None)
+        if ranged and request.start >= len(data):
+            self.start, self._bytes = request.start, b""
+            self.length: int | None = 0
+            self.total: int | None = total if client.says_total else None
+            return
+        end = len(data) if request.end is None or not ranged else min(request.end, len(data))
+        if ranged and client.cap is not None:
+            end = min(end, request.start + client.cap)
+        self.start = request.start if ranged else 0
+        self._bytes = data[self.start : end] + client.extra
+        if ranged:
+            self.length = end - self.start
+            self.total = total if client.says_total else None
+        else:
+            self.length = total if client.says_length else None
+            self.total = self.length
+
+    def chunks(self) -> Iterator[bytes]:
+        client, request = self._client, self._request
+        for position in range(0, len(self._bytes), client.chunk):
+            piece = self._bytes[position : position + client.chunk]
+            broken = self._limit is not None and position + len(piece) > self._limit
+            if broken:
+                piece = piece[: self._limit - position]
+            with client.changed:
+                assert client.changed.wait_for(lambda: client.may_pass(request), 30)
+                if client.gate is not None:
+                    client.gate -= 1
+                request.sent += len(piece)
+                client.changed.notify_all()
+            if piece:
+                yield piece
+            if broken:
+                raise UnavailableError("the connection broke", endpoint="download")
+
+    def __enter__(self) -> Body:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._client.changed:
+            self._request.finished = True
+            self._client.changed.notify_all()

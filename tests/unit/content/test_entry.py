@@ -1,0 +1,357 @@
+"""Reading: progressive, shared, by range, with a deadline."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from jobfs.content import Content
+from jobfs.content.run import CHUNK, KIB, MIB
+from jobfs.errors import FsError, NotFoundError, UnauthorizedError, UnavailableError
+
+from .conftest import MakeStore
+from .server import FakeClient, item_of, pattern
+
+
+def read_all(handle: Content, size: int, step: int = 128 * KIB) -> bytes:
+    return b"".join(handle.read(offset, step) for offset in range(0, size, step))
+
+
+def test_a_file_read_from_its_start_is_one_plain_request(make_store: MakeStore) -> None:
+    data = pattern(3 * MIB + 17)
+    client = FakeClient(data)
+    with make_store(client).open(item_of(len(data))) as handle:
+        assert read_all(handle, len(data)) == data
+        assert handle.read(len(data), 10) == b""
+        assert handle.read(len(data) - 4, 4096) == data[-4:]
+        assert handle.read(1 << 40, 10) == b""
+    assert [(request.start, request.end) for request in client.requests] == [(0, None)]
+    assert client.gets == 0
+
+
+def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(make_store: MakeStore) -> None:
+    """semantics 3: progressive: nobody waits for the whole file."""
+    data = pattern(8 * MIB)
+    client = FakeClient(data, gate=2)
+    with make_store(client).open(item_of(len(data))) as handle:
+        assert handle.read(0, 128 * KIB) == data[: 128 * KIB]
+        assert not handle.whole()
+        client.open_gate()
+
+
+def test_opening_makes_no_request(make_store: MakeStore) -> None:
+    client = FakeClient(b"x")
+    with make_store(client).open(item_of(1)) as handle:
+        assert handle.size == 1
+        assert not handle.whole()
+    assert client.requests == []
+
+
+def test_an_empty_file_needs_no_request(make_store: MakeStore) -> None:
+    client = FakeClient(b"")
+    store = make_store(client)
+    with store.open(item_of(0)) as handle:
+        assert handle.read(0, 4096) == b""
+        assert handle.whole()
+        assert handle.fetch().read_bytes() == b""
+        assert handle.sha256() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert store.whole(item_of(0))
+    assert client.requests == []
+
+
+def test_many_readers_share_one_download(make_store: MakeStore) -> None:
+    """semantics 3: one download for many readers."""
+    data = pattern(2 * MIB)
+    client = FakeClient(data, gate=0)
+    store = make_store(client)
+    handles = [store.open(item_of(len(data))) for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        results = [threads.submit(read_all, handle, len(data)) for handle in handles]
+        client.wait(lambda: client.requests)
+        client.open_gate()
+        assert all(result.result(20) == data for result in results)
+    for handle in handles:
+        handle.close()
+    assert len(client.requests) == 1
+
+
+def test_a_small_read_in_the_middle_of_a_big_file_moves_little(make_store: MakeStore) -> None:
+    """semantics 3: a read far ahead of the download uses a Range request."""
+    data = pattern(64 * MIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    middle = 32 * MIB + 12345
+    with store.open(item_of(len(data))) as handle:
+        assert handle.read(middle, 4096) == data[middle : middle + 4096]
+        client.wait(lambda: client.requests[0].finished)
+    assert len(client.requests) == 1
+    assert client.moved <= MIB
+
+
+def test_a_read_far_ahead_of_the_stream_does_not_wait_for_it(make_store: MakeStore) -> None:
+    data = pattern(16 * MIB)
+    client = FakeClient(data, holds={0: 256 * KIB})
+    with make_store(client).open(item_of(len(data))) as handle:
+        assert handle.read(0, 4096) == data[:4096]
+        assert handle.read(12 * MIB, 4096) == data[12 * MIB : 12 * MIB + 4096]
+        assert client.requests[1].start == 12 * MIB
+        client.release(0)
+
+
+def test_a_read_just_ahead_of_the_stream_waits_for_it(make_store: MakeStore) -> None:
+    data = pattern(16 * MIB)
+    client = FakeClient(data, gate=4)
+    with make_store(client).open(item_of(len(data))) as handle, ThreadPoolExecutor(1) as threads:
+        assert handle.read(0, 4096) == data[:4096]
+        near = threads.submit(handle.read, 900 * KIB, 4096)
+        client.open_gate()
+        assert near.result(20) == data[900 * KIB : 900 * KIB + 4096]
+    assert len(client.requests) == 1
+
+
+def test_a_server_without_ranges_is_remembered_and_its_stream_awaited(make_store: MakeStore) -> None:
+    """semantics 3: if the server answers 200 instead of 206 the driver waits for the stream."""
+    data = pattern(8 * MIB)
+    client = FakeClient(data, ranges=False)
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        assert handle.read(6 * MIB, 4096) == data[6 * MIB : 6 * MIB + 4096]
+        assert len(client.requests) == 1, "the answer itself is the stream"
+        assert read_all(handle, len(data)) == data
+    other = pattern(8 * MIB, seed=7)
+    client.data = other
+    with store.open(item_of(len(other), "b" * 24)) as handle:
+        assert handle.read(6 * MIB, 4096) == other[6 * MIB : 6 * MIB + 4096]
+    assert (client.requests[-1].start, client.requests[-1].end) == (0, None), "no range is asked any more"
+    assert len(client.requests) == 2
+
+
+def test_reading_on_in_the_middle_asks_for_longer_and_longer_ranges(make_store: MakeStore) -> None:
+    data = pattern(40 * MIB)
+    client = FakeClient(data)
+    begin = 8 * MIB
+    with make_store(client).open(item_of(len(data))) as handle:
+        for offset in range(begin, len(data), 128 * KIB):
+            assert handle.read(offset, 128 * KIB) == data[offset : offset + 128 * KIB]
+    assert len(client.requests) < 14
+    assert client.requests[0].end == begin + CHUNK
+    assert min(request.start for request in client.requests) >= begin
+    assert client.moved == len(data) - begin
+
+
+def test_reads_here_and_there_end_a_stream_that_nobody_follows(make_store: MakeStore) -> None:
+    data = pattern(64 * MIB)
+    client = FakeClient(data, holds={0: MIB})
+    with make_store(client).open(item_of(len(data))) as handle:
+        handle.read(0, 4096)
+        for offset in (20 * MIB, 28 * MIB, 36 * MIB, 44 * MIB):
+            assert handle.read(offset, 4096) == data[offset : offset + 4096]
+        client.release(0)
+        client.wait(lambda: client.requests[0].finished)
+    assert client.requests[0].sent < 2 * MIB
+    assert len(client.requests) == 5
+
+
+def test_a_file_of_unknown_size_gets_it_from_the_answer(make_store: MakeStore) -> None:
+    data = pattern(300 * KIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    item = item_of(None)
+    with store.open(item) as handle:
+        assert handle.size is None
+        assert handle.read(0, 10) == data[:10]
+        assert handle.size == len(data)
+        assert store.learned_size(item.version) == len(data)
+        assert read_all(handle, len(data)) == data
+        assert handle.read(len(data) + 5, 10) == b""
+
+
+def test_a_file_of_unknown_size_is_read_to_its_end(make_store: MakeStore) -> None:
+    data = pattern(300 * KIB)
+    client = FakeClient(data, says_length=False)
+    store = make_store(client)
+    with store.open(item_of(None)) as handle:
+        assert handle.read(0, 1 << 20) == data
+        assert handle.size == len(data)
+        assert handle.fetch().read_bytes() == data
+    assert store.whole(item_of(None))
+
+
+@pytest.mark.parametrize("says_total", [True, False])
+def test_a_read_behind_the_end_of_a_file_of_unknown_size_finds_the_end(
+    make_store: MakeStore, says_total: bool
+) -> None:
+    data = pattern(300 * KIB)
+    client = FakeClient(data, says_total=says_total)
+    with make_store(client).open(item_of(None)) as handle:
+        assert handle.read(5 * MIB, 4096) == b""
+        assert handle.size == len(data)
+
+
+def test_a_read_across_the_end_of_a_file_of_unknown_size_is_cut(make_store: MakeStore) -> None:
+    data = pattern(3 * MIB)
+    client = FakeClient(data, says_total=False, says_length=False)
+    with make_store(client).open(item_of(None)) as handle:
+        assert handle.read(3 * MIB - 100, 4096) == data[-100:]
+        assert handle.size == len(data)
+
+
+def test_fetch_gives_a_file_with_everything_and_it_stays_until_close(make_store: MakeStore) -> None:
+    data = pattern(2 * MIB)
+    client = FakeClient(data)
+    with make_store(client).open(item_of(len(data))) as handle:
+        path = handle.fetch()
+        assert path.read_bytes() == data
+        assert handle.whole()
+        assert handle.fetch() == path
+    assert len(client.requests) == 1
+
+
+def test_fetch_fills_what_ranges_left_open_and_proves_the_whole(make_store: MakeStore) -> None:
+    data = pattern(24 * MIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        handle.read(16 * MIB, 4096)
+        assert handle.fetch().read_bytes() == data
+    assert client.gets == 1, "bytes of several requests are proved to be one version"
+    assert store.whole(item_of(len(data)))
+
+
+def test_prefetch_brings_everything_without_waiting(make_store: MakeStore) -> None:
+    data = pattern(MIB)
+    client = FakeClient(data)
+    with make_store(client).open(item_of(len(data))) as handle:
+        handle.prefetch()
+        handle.prefetch()
+        client.wait(lambda: client.requests and client.requests[0].finished)
+        assert handle.read(0, len(data)) == data
+        handle.prefetch()
+    assert len(client.requests) == 1
+
+
+def test_the_hash_is_that_of_the_whole_bytes_and_absent_before(make_store: MakeStore) -> None:
+    client = FakeClient(b"hello")
+    with make_store(client).open(item_of(5)) as handle:
+        assert handle.sha256() is None
+        handle.fetch()
+        assert handle.sha256() == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+def test_a_closed_handle_refuses(make_store: MakeStore) -> None:
+    handle = make_store(FakeClient(b"hello")).open(item_of(5))
+    handle.close()
+    handle.close()
+    with pytest.raises(FsError) as caught:
+        handle.read(0, 5)
+    assert caught.value.errno == errno.EBADF
+    with pytest.raises(FsError):
+        handle.fetch()
+
+
+def test_an_item_that_is_gone_is_not_there_for_every_reader(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(MIB), gone=True)
+    with make_store(client).open(item_of(MIB)) as handle:
+        for _ in range(2):
+            with pytest.raises(NotFoundError):
+                handle.read(0, 10)
+
+
+def test_a_refused_key_is_told_at_once_and_the_next_read_asks_again(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(MIB), errors=[UnauthorizedError("refused")])
+    with make_store(client).open(item_of(MIB)) as handle:
+        with pytest.raises(UnauthorizedError):
+            handle.read(0, 10)
+        reading = threading.Event()
+        while not reading.is_set():  # the failure may answer the kernel's second question too
+            try:
+                assert handle.read(0, 10) == client.data[:10]
+                reading.set()
+            except UnauthorizedError:
+                pass
+    assert len(client.requests) == 2
+
+
+def test_a_server_that_hangs_makes_a_read_fail_in_time(make_store: MakeStore) -> None:
+    """semantics 3: every call has a deadline; no call can hang for ever."""
+    client = FakeClient(pattern(MIB), gate=1)
+    with make_store(client, timeout=0.2).open(item_of(MIB)) as handle:
+        assert handle.read(0, 4096) == client.data[:4096]
+        with pytest.raises(UnavailableError) as caught:
+            handle.read(512 * KIB, 4096)
+        assert caught.value.errno == errno.ETIMEDOUT
+        with pytest.raises(UnavailableError):
+            handle.fetch()
+        client.open_gate()
+        assert handle.read(512 * KIB, 4096) == client.data[512 * KIB : 512 * KIB + 4096]
+
+
+def test_a_slow_server_is_given_time_while_bytes_come(make_store: MakeStore) -> None:
+    data = pattern(MIB)
+    client = FakeClient(data, gate=0, chunk=32 * KIB)
+    with make_store(client, timeout=0.3).open(item_of(MIB)) as handle, ThreadPoolExecutor(1) as threads:
+        whole = threads.submit(handle.read, 0, MIB)
+        stop = threading.Event()
+        while not whole.done():  # 32 chunks, a pause shorter than the deadline before each
+            stop.wait(0.03)
+            client.open_gate(1)
+        assert whole.result() == data
+
+
+def test_closing_the_store_answers_every_reader(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(MIB), gate=0)
+    store = make_store(client)
+    handle = store.open(item_of(MIB))
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(handle.read, 0, 4096)
+        client.wait(lambda: client.requests)
+        closing = threads.submit(lambda: None)
+        store_closed = threading.Thread(target=store.close)
+        store_closed.start()
+        with pytest.raises(UnavailableError):
+            waiting.result(10)
+        closing.result(10)
+        client.open_gate()
+        store_closed.join(10)
+    handle.close()
+    with pytest.raises(UnavailableError), store.open(item_of(MIB)) as late:
+        late.read(0, 10)
+
+
+def test_a_stream_stops_soon_after_the_last_handle_closed_and_goes_on_where_it_was(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobfs.content.store.LINGER", 0.0)
+    data = pattern(16 * MIB)
+    client = FakeClient(data, gate=16)
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        assert handle.read(0, MIB) == data[:MIB]
+    client.open_gate(1)
+    client.wait(lambda: client.requests[0].finished)
+    came = client.requests[0].sent
+    assert came < 2 * MIB
+    client.open_gate()
+    with store.open(item_of(len(data))) as handle:
+        assert read_all(handle, len(data)) == data
+    assert (client.requests[1].start, client.requests[1].end) == (came, None)
+    assert client.moved == len(data)
+
+
+def test_a_stream_that_is_nearly_done_is_finished_for_the_next_reader(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobfs.content.store.LINGER", 0.0)
+    data = pattern(MIB)
+    client = FakeClient(data, gate=4)
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        handle.read(0, 4096)
+    client.open_gate()
+    client.wait(lambda: client.requests[0].finished)
+    with store.open(item_of(len(data))) as handle:
+        assert handle.fetch().read_bytes() == data
+    assert len(client.requests) == 1

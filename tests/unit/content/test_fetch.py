@@ -1,0 +1,226 @@
+"""Transfers that break, lie, or find that the item has changed."""
+
+from __future__ import annotations
+
+import errno
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobfs.content import ContentStore, StaleVersionError
+from jobfs.content.run import KIB, MIB
+from jobfs.errors import ContractError, UnavailableError
+
+from .conftest import MakeStore
+from .server import FakeClient, item_of, pattern
+
+
+def test_a_broken_download_resumes_by_range_where_it_broke(make_store: MakeStore) -> None:
+    """semantics 3: a broken download resumes by range."""
+    data = pattern(2 * MIB)
+    client = FakeClient(data, breaks=[700_000, 0, 100_000])
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        assert handle.read(0, len(data)) == data
+        assert handle.fetch().read_bytes() == data
+    assert [request.start for request in client.requests] == [0, 700_000, 700_000, 800_000]
+    assert client.gets == 1
+    assert store.whole(item_of(len(data)))
+
+
+def test_a_broken_download_starts_again_where_there_are_no_ranges(make_store: MakeStore) -> None:
+    """semantics 3: or starts again."""
+    data = pattern(2 * MIB)
+    client = FakeClient(data, ranges=False, breaks=[700_000, 1_000_000])
+    with make_store(client).open(item_of(len(data))) as handle:
+        assert handle.read(0, len(data)) == data
+    assert len(client.requests) == 3
+
+
+def test_a_download_that_stays_broken_fails_every_reader_and_a_later_one_tries_again(
+    make_store: MakeStore,
+) -> None:
+    data = pattern(2 * MIB)
+    client = FakeClient(data, breaks=[100_000] + [0] * 1000)
+    with make_store(client, timeout=0.3).open(item_of(len(data))) as handle, ThreadPoolExecutor(4) as threads:
+        assert handle.read(0, 1000) == data[:1000], "what came is served"
+        waiting = [threads.submit(handle.read, offset, 1000) for offset in (200_000, 300_000, 400_000)]
+        for failed in waiting:
+            with pytest.raises(UnavailableError):
+                failed.result(10)
+        assert handle.read(50_000, 1000) == data[50_000:51_000]
+        client.breaks.clear()
+        while True:  # the failure may answer the kernel's second question too
+            try:
+                assert handle.read(200_000, 1000) == data[200_000:201_000]
+                break
+            except UnavailableError:
+                continue
+
+
+def test_an_error_before_the_body_is_final(make_store: MakeStore) -> None:
+    """The client has retried by then, within the deadline and as the server asked."""
+    client = FakeClient(pattern(MIB), errors=[UnavailableError("down", errno=errno.ETIMEDOUT)])
+    with make_store(client).open(item_of(MIB)) as handle, pytest.raises(UnavailableError) as caught:
+        handle.read(0, 10)
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert len(client.requests) == 1
+
+
+def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(make_store: MakeStore) -> None:
+    """semantics 3: a body shorter than promised is an error, never a short file."""
+    data = pattern(MIB)
+    client = FakeClient(data, says_length=False, ranges=False)
+    store = make_store(client)
+    with store.open(item_of(MIB + 1)) as handle:
+        with pytest.raises(ContractError):
+            handle.read(MIB - 100, 4096)
+        with pytest.raises(ContractError):
+            handle.fetch()
+    assert not store.whole(item_of(MIB + 1))
+
+
+def test_a_body_longer_than_promised_is_an_error(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(MIB), says_length=False, extra=b"more")
+    store = make_store(client)
+    with store.open(item_of(MIB)) as handle, pytest.raises(ContractError):
+        handle.fetch()
+    assert not store.whole(item_of(MIB))
+
+
+@pytest.mark.parametrize("offset", [0, 5 * MIB])
+def test_an_item_written_in_place_is_a_stale_version(make_store: MakeStore, offset: int) -> None:
+    client = FakeClient(pattern(8 * MIB))
+    store = make_store(client)
+    with store.open(item_of(8 * MIB - 3)) as handle, pytest.raises(StaleVersionError) as caught:
+        handle.read(offset, 10)
+    assert caught.value.errno == errno.ESTALE
+
+
+def test_a_range_behind_the_end_says_that_the_item_has_shrunk(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(MIB), says_total=False)
+    with make_store(client).open(item_of(8 * MIB)) as handle, pytest.raises(StaleVersionError):
+        handle.read(5 * MIB, 10)
+
+
+def test_a_stale_version_serves_its_readers_what_they_have_and_is_opened_afresh(
+    make_store: MakeStore,
+) -> None:
+    data = pattern(8 * MIB)
+    client = FakeClient(data, breaks=[2 * MIB], holds={0: MIB})
+    store = make_store(client)
+    handle = store.open(item_of(len(data)))
+    assert handle.read(0, 4096) == data[:4096]
+    newer = pattern(9 * MIB, seed=3)
+    client.data = newer
+    client.release(0)
+    with pytest.raises(StaleVersionError):
+        handle.read(7 * MIB, 4096)
+    assert handle.read(0, 4096) == data[:4096]
+    with store.open(item_of(len(newer), updated_at="2024-05-01T12:00:05.250Z")) as fresh:
+        assert fresh.fetch().read_bytes() == newer
+    handle.close()
+
+
+def test_two_contents_of_one_size_are_never_mixed(make_store: MakeStore) -> None:
+    """A download resumed after the job wrote the item in place is stale, even if the size is the same."""
+    data, newer = pattern(4 * MIB), pattern(4 * MIB, seed=9)
+    client = FakeClient(data, breaks=[2 * MIB], holds={0: MIB})
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        assert handle.read(0, 4096) == data[:4096]
+        client.data, client.updated_at = newer, "2024-05-01T12:00:09.500Z"
+        client.release(0)
+        with pytest.raises(StaleVersionError):
+            handle.fetch()
+    assert not store.whole(item_of(len(data)))
+
+
+def test_a_server_that_caps_its_ranges_is_asked_again(make_store: MakeStore) -> None:
+    data = pattern(8 * MIB)
+    client = FakeClient(data, cap=100_000)
+    with make_store(client).open(item_of(len(data))) as handle:
+        assert handle.read(5 * MIB, 200_000) == data[5 * MIB : 5 * MIB + 200_000]
+
+
+def test_bytes_that_are_there_are_left_out_of_a_long_download(make_store: MakeStore) -> None:
+    data = pattern(48 * MIB)
+    client = FakeClient(data)
+    with make_store(client).open(item_of(len(data))) as handle:
+        for offset in range(16 * MIB, 40 * MIB, 128 * KIB):
+            handle.read(offset, 128 * KIB)
+        before = client.moved
+        assert before >= 24 * MIB
+        assert handle.fetch().read_bytes() == data
+    assert client.moved < len(data) + 5 * MIB
+
+
+def test_a_transfer_gives_up_its_thread_when_others_wait(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long download does not keep another file's reader from its first byte."""
+    monkeypatch.setattr("jobfs.content.fetch._TURN", 0.0)
+    data = pattern(16 * MIB)
+    client = FakeClient(data, max_connections=2, breaks=[64 * KIB])
+    store = make_store(client)
+    with store.open(item_of(len(data))) as first, store.open(item_of(len(data), "b" * 24)) as second:
+        first.read(0, 4096)
+        client.wait(lambda: len(client.requests) == 2)  # resumed: ranges are known to work
+        client.gate = 1
+        with ThreadPoolExecutor(2) as threads:
+            waiting = threads.submit(second.read, 0, 4096)
+            client.wait(lambda: client.gate == 0)
+            client.open_gate()
+            assert waiting.result(20) == data[:4096]
+            assert first.read(0, len(data)) == data
+
+
+reads = st.lists(st.tuples(st.integers(0, 3 * MIB), st.integers(1, 300_000)), min_size=1, max_size=12)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.integers(1, 3 * MIB),
+    known=st.booleans(),
+    ranges=st.booleans(),
+    says_length=st.booleans(),
+    breaks=st.lists(st.integers(0, 800_000), max_size=6),
+    chunk=st.sampled_from([1000, 16 * KIB, 64 * KIB]),
+    cap=st.sampled_from([None, 50_000]),
+    wanted=reads,
+    handles=st.integers(1, 3),
+)
+def test_whatever_breaks_every_read_gives_the_real_bytes(
+    tmp_path_factory: pytest.TempPathFactory,
+    size: int,
+    known: bool,
+    ranges: bool,
+    says_length: bool,
+    breaks: list[int],
+    chunk: int,
+    cap: int | None,
+    wanted: list[tuple[int, int]],
+    handles: int,
+) -> None:
+    """semantics 3: random reads by several handles under random breakage give what the server has."""
+    data = pattern(size)
+    client = FakeClient(data, ranges=ranges, says_length=says_length, breaks=breaks, chunk=chunk, cap=cap)
+    directory: Path = tmp_path_factory.mktemp("cache")
+    store = ContentStore(client, directory, limit=1 << 30, timeout=20.0)  # type: ignore[arg-type]
+    opened = [store.open(item_of(size if known else None)) for _ in range(handles)]
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            results = [
+                (offset, length, threads.submit(opened[index % handles].read, offset, length))
+                for index, (offset, length) in enumerate(wanted)
+            ]
+            for offset, length, result in results:
+                assert result.result(30) == data[offset : offset + length]
+        assert opened[0].fetch().read_bytes() == data
+    finally:
+        for handle in opened:
+            handle.close()
+        store.close()

@@ -1,0 +1,69 @@
+"""IntervalSet against a plain set of integers."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobfs.content.intervals import IntervalSet
+
+SPAN = 40
+positions = st.integers(0, SPAN)
+operations = st.lists(st.tuples(st.sampled_from(["add", "remove"]), positions, positions), max_size=25)
+
+
+def both(steps: list[tuple[str, int, int]]) -> tuple[IntervalSet, set[int]]:
+    intervals, model = IntervalSet(), set[int]()
+    for name, start, end in steps:
+        if name == "add":
+            intervals.add(start, end)
+            model.update(range(start, end))
+        else:
+            intervals.remove(start, end)
+            model.difference_update(range(start, end))
+    return intervals, model
+
+
+@given(operations)
+def test_it_holds_what_was_added_and_not_removed(steps: list[tuple[str, int, int]]) -> None:
+    intervals, model = both(steps)
+    assert {position for start, end in intervals for position in range(start, end)} == model
+    assert intervals.total == len(model)
+    assert bool(intervals) == bool(model)
+    pairs = list(intervals)
+    assert all(end < start for (_, end), (start, _) in zip(pairs, pairs[1:], strict=False)), (
+        "touching intervals merge"
+    )
+
+
+@given(operations, positions, positions)
+def test_its_answers_are_those_of_a_plain_set(
+    steps: list[tuple[str, int, int]], start: int, end: int
+) -> None:
+    intervals, model = both(steps)
+    missing = [position for position in range(start, end) if position not in model]
+    assert intervals.covers(start, end) == (not missing)
+    gap = intervals.gap(start, end)
+    if not missing:
+        assert gap is None
+    else:
+        first = missing[0]
+        last = next((p for p in range(first, end) if p in model), end)
+        assert gap == (first, last)
+    until = next(p for p in range(start, SPAN + 2) if p not in model)
+    assert intervals.covered_until(start) == until
+    assert intervals.next_start(start) == next((s for s, _ in intervals if s >= start), None)
+    before = [e for s, e in intervals if s < start]
+    assert intervals.covered_before(start) == (min(start, before[-1]) if before else 0)
+
+
+@given(operations)
+def test_a_copy_is_independent(steps: list[tuple[str, int, int]]) -> None:
+    intervals, _ = both(steps)
+    before = list(intervals)
+    twin = intervals.copy()
+    twin.add(0, SPAN)
+    assert list(intervals) == before
+    twin.clear()
+    assert twin.total == 0
+    assert not twin

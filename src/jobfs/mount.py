@@ -203,8 +203,7 @@ class Mount:
             try:
                 left.put(vfs.flush_all(path, timeout, progress))
             except Exception as error:
-                _log.error("sending what is unsent failed: %r", error)
-                left.put([str(error)])
+                left.put([f"sending failed: {error}"])
 
         threading.Thread(target=flush, name="drain", daemon=True).start()
         silent_since: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import errno
 import os
 import shutil
@@ -20,7 +21,6 @@ from jobfs.settings import Settings
 T = TypeVar("T")
 
 _DEVICE = Path("/dev/fuse")
-_LIBRARY = "libfuse.so.2"
 #: Seconds that the server has for one small answer, whatever --timeout says; and that asking may take at all.
 _PROBE, _PROBE_LIMIT, _STAT_LIMIT = 4.0, 7.0, 2.0
 
@@ -180,12 +180,15 @@ def _check_device() -> None:
 
 
 def _check_library() -> None:
+    """Look for the library as its binding will, and tell that where it is: looking starts other programs."""
+    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")
     try:
-        ctypes.CDLL(os.environ.get("FUSE_LIBRARY_PATH") or _LIBRARY)
+        ctypes.CDLL(library or "")
     except OSError:
-        raise UsageError(f"libfuse 2 is missing: {library_remedy(_os_release())}") from None
-    # Else its binding starts other programs to look for the file.
-    os.environ.setdefault("FUSE_LIBRARY_PATH", _LIBRARY)
+        library = None
+    if library is None:
+        raise UsageError(f"libfuse 2 is missing: {library_remedy(_os_release())}")
+    os.environ["FUSE_LIBRARY_PATH"] = library
 
 
 def library_remedy(system: dict[str, str]) -> str:
@@ -205,7 +208,7 @@ def library_remedy(system: dict[str, str]) -> str:
         return "zypper install libfuse2"
     if "arch" in names:
         return "pacman -S fuse2"
-    return f"install the package that has {_LIBRARY}"
+    return "install the package that has libfuse.so.2"
 
 
 def _os_release() -> dict[str, str]:

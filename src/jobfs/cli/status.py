@@ -25,9 +25,9 @@ LISTS = {
     "unsent": ("not sent yet", False),
     "failed": ("refused by the server: `jobfs retry` or `jobfs discard`", True),
     "conflicts": ("changed on both sides: compare, and delete what is not wanted", True),
-    "recovered": ("recovered after a crash: look, and rename or delete", True),
     "shadowed": ("hidden behind another item of the same name", False),
     "hostile": ("names that can't be shown", False),
+    "foreign_hidden": ("saves that another mount left unfinished: mount the job there", False),
 }
 
 

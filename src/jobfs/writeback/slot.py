@@ -280,8 +280,8 @@ def _same_server(record: Record | None, base_url: str) -> bool:
 
 def _taken(record: Record) -> str:
     return (
-        f"job {record.job} is in use at {record.directory} by process {record.pid}, which may be sending its "
-        f"last files: see `jobfs status {record.directory}`, or wait until it ends"
+        f"an earlier mount of job {record.job} at {record.directory} still runs (process {record.pid}), perhaps "
+        f"sending its last files: see `jobfs status {record.directory}`, or wait until it ends"
     )
 
 

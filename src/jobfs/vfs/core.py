@@ -84,7 +84,12 @@ class Vfs:
     # -- life
 
     def start(self) -> None:
-        """Take up what an earlier mount left, and begin background work. Raises UsageError."""
+        """Take up what an earlier mount left, and begin background work. Raises UsageError.
+
+        A read-only mount leaves the journal as it is: it makes no changing request, ever.
+        """
+        if self._settings.read_only:
+            return
         for line in restore(self._engine):
             log.warning("taken up from the journal: %s", line)
         self._engine.start()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from jobfs.writeback import slot
 
 def _register() -> Path | None:
     """The register's directory, mode 0700; None if there is no place that only this user can write."""
-    path = platformdirs.user_runtime_path("jobfs")
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR (root, containers) its fallback is checked below like any other place.
+        warnings.simplefilter("ignore")
+        path = platformdirs.user_runtime_path("jobfs")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()

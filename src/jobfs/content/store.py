@@ -181,8 +181,14 @@ class ContentStore:
                     self._parked[after] = entry
                 entry.version, entry.updated_ns = after, new.updated_ns
                 entry.unproved = entry.unproved or doubtful
+            at_hand = entry is not None and entry.whole and self._parked.pop(entry.version, None) is not None
+            if entry is not None and at_hand:
+                del self._entries[entry.version]
         if entry is not None:
-            return  # its file gets its new name when the last handle is closed: `fetch` gave its path away
+            # Of an open file the name stays until the last handle is closed: `fetch` gave its path away.
+            if at_hand:
+                self._let_go(entry)
+            return
         if doubtful:
             self._disk.remove(version_name(before))
         else:

@@ -135,9 +135,9 @@ class Body:
         client, request = self._client, self._request
         for position in range(0, len(self._bytes), client.chunk):
             piece = self._bytes[position : position + client.chunk]
-            broken = self._limit is not None and position + len(piece) > self._limit
-            if broken:
-                piece = piece[: self._limit - position]
+            limit = len(self._bytes) if self._limit is None else self._limit
+            broken = position + len(piece) > limit
+            piece = piece[: max(limit - position, 0)]
             with client.changed:
                 assert client.changed.wait_for(lambda: client.may_pass(request), 30)
                 if client.gate is not None:

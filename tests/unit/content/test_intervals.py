@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,9 +33,7 @@ def test_it_holds_what_was_added_and_not_removed(steps: list[tuple[str, int, int
     assert intervals.total == len(model)
     assert bool(intervals) == bool(model)
     pairs = list(intervals)
-    assert all(end < start for (_, end), (start, _) in zip(pairs, pairs[1:], strict=False)), (
-        "touching intervals merge"
-    )
+    assert all(end < start for (_, end), (start, _) in pairwise(pairs)), "touching intervals merge"
 
 
 @given(operations, positions, positions)

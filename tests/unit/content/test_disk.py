@@ -1,0 +1,146 @@
+"""The files of the cache directory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobfs.content import disk as disk_module
+from jobfs.content.disk import DiskCache, item_prefix, version_name
+from jobfs.content.files import write_all
+from jobfs.nodes import Version
+
+NAMES = [version_name(Version(f"{number:024d}", "now", 100)) for number in range(6)]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[DiskCache]:
+    made = DiskCache(tmp_path, 1000)
+    made.scan()
+    yield made
+    made.parts.close()
+
+
+def keep(disk: DiskCache, name: str, size: int = 100) -> None:
+    part = disk.parts.new()
+    write_all(part.fd, bytes(size), 0)
+    disk.keep(part, name, size)
+
+
+def test_each_version_has_a_name_and_all_of_an_item_begin_alike() -> None:
+    versions = [
+        Version("a", "x", 1),
+        Version("a", "x", 2),
+        Version("a", "x", None),
+        Version("a", "y", 1),
+        Version("b", "x", 1),
+        Version("a\udc80", "x", 1),
+    ]
+    names = [version_name(version) for version in versions]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith(item_prefix("a")) for name in names[:4])
+    assert not names[4].startswith(item_prefix("a"))
+
+
+def test_a_kept_file_is_there_under_its_name(disk: DiskCache) -> None:
+    keep(disk, NAMES[0])
+    assert disk.has(NAMES[0], 100)
+    assert disk.has(NAMES[0], None)
+    assert not disk.has(NAMES[0], 99)
+    assert disk.size(NAMES[1]) is None
+    assert disk.versions(NAMES[0][:16]) == [NAMES[0]]
+    assert disk.versions("00") == [] or NAMES[0].startswith("00")
+    assert disk.used == 100
+
+
+def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
+    keep(disk, NAMES[0])
+    assert disk.open(NAMES[0], 99) is None
+    assert disk.open(NAMES[0], 100) is None
+    assert disk.used == 0
+
+
+def test_renaming_takes_the_bytes_along(disk: DiskCache) -> None:
+    keep(disk, NAMES[0])
+    assert disk.rename(NAMES[0], NAMES[1])
+    assert not disk.rename(NAMES[0], NAMES[2])
+    assert disk.open(NAMES[1], 100) is not None
+    assert disk.used == 100
+
+
+def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
+    for name in NAMES:
+        keep(disk, name)
+    held = disk.open(NAMES[1], 100)
+    disk.touch(NAMES[0])
+    assert disk.evict(650, {NAMES[2]}) == 300
+    assert [disk.has(name, 100) for name in NAMES] == [True, True, True, False, False, False]
+    assert held is not None
+    del held
+    assert disk.free(100, ()) == 100
+
+
+def test_a_file_that_another_process_has_open_is_not_removed(disk: DiskCache, tmp_path: Path) -> None:
+    keep(disk, NAMES[0])
+    other = DiskCache(tmp_path, 50)
+    other.scan()
+    held = disk.open(NAMES[0], 100)
+    assert other.evict(0, ()) == 0
+    other.remove_unused(NAMES[0])
+    assert other.used == 100
+    del held
+    assert other.evict(0, ()) == 100
+    assert disk.open(NAMES[0], 100) is None
+    assert disk.used == 0
+    other.parts.close()
+
+
+def test_what_other_processes_add_counts(disk: DiskCache, tmp_path: Path) -> None:
+    other = DiskCache(tmp_path, 1000)
+    for name in NAMES:
+        keep(other, name)
+    assert disk.used == 0
+    disk.scan()
+    assert disk.used == 600
+    other.parts.close()
+
+
+def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "aa").mkdir(mode=0o700)
+    (tmp_path / "aa" / "notes.txt").write_bytes(b"mine")
+    (tmp_path / "README").write_bytes(b"mine")
+    disk = DiskCache(tmp_path, 1)
+    disk.scan()
+    keep(disk, NAMES[0])
+    disk.evict(0, ())
+    assert disk.used == 0
+    assert (tmp_path / "aa" / "notes.txt").exists()
+    assert (tmp_path / "README").exists()
+    disk.parts.close()
+
+
+def test_the_last_minute_before_a_power_cut_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the right length may hold zeros that the kernel never replaced by the bytes."""
+    boot = tmp_path / "boot_id"
+    boot.write_text("first\n")
+    monkeypatch.setattr(disk_module, "_BOOT_ID", boot)
+    directory = tmp_path / "cache"
+    disk = DiskCache(directory, 1000)
+    now = time.time()
+    for name, age in zip(NAMES, (500, 70, 50, 0), strict=False):
+        keep(disk, name)
+        os.utime(directory / name[:2] / name, (now, now - age))
+    disk.parts.close()
+    same = DiskCache(directory, 1000)
+    assert same.used == 400
+    same.parts.close()
+    boot.write_text("second\n")
+    rebooted = DiskCache(directory, 1000)
+    assert [rebooted.has(name, 100) for name in NAMES[:4]] == [True, True, False, False]
+    rebooted.parts.close()

@@ -1,0 +1,62 @@
+"""Unfinished files of several processes in one directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from jobfs.content.parts import Parts
+
+
+def started(directory: Path) -> Parts:
+    parts = Parts(directory)
+    parts.start()
+    return parts
+
+
+def test_what_a_dead_process_left_is_removed_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
+    living = started(tmp_path)
+    part = living.new()
+    dead = tmp_path / "tmp-0123456789abcdef"
+    dead.mkdir()
+    (dead / "0.part").write_bytes(b"left")
+    second = started(tmp_path)
+    assert not dead.exists()
+    assert part.there()
+    living.close()
+    second.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cleared_cache_gets_a_new_directory(tmp_path: Path) -> None:
+    parts = started(tmp_path / "cache")
+    parts.new()
+    shutil.rmtree(tmp_path / "cache")
+    part = parts.new()
+    assert part.there()
+    assert part.path.parent.parent == tmp_path / "cache"
+    parts.close()
+
+
+def test_a_directory_that_was_open_to_others_is_closed_to_them(tmp_path: Path) -> None:
+    directory = tmp_path / "cache"
+    directory.mkdir(mode=0o755)
+    parts = started(directory)
+    assert directory.stat().st_mode & 0o077 == 0
+    parts.close()
+
+
+def test_a_link_shares_its_bytes_and_becomes_private(tmp_path: Path) -> None:
+    parts = started(tmp_path / "cache")
+    source = tmp_path / "source"
+    source.write_bytes(b"hello")
+    source.chmod(0o644)
+    file = parts.link(source, 5)
+    assert os.fstat(file.fd).st_ino == source.stat().st_ino
+    assert os.fstat(file.fd).st_mode & 0o777 == 0o600
+    copy = parts.copy(file.fd, 5)
+    assert copy.path.read_bytes() == b"hello"
+    parts.discard(copy)
+    assert not copy.path.exists()
+    parts.close()

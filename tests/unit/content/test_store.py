@@ -1,0 +1,545 @@
+"""What stays in the cache, for whom, and under which name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.waiting import eventually
+
+from jobfs.content import ContentStore
+from jobfs.content.disk import version_name
+from jobfs.content.run import KIB, MIB
+from jobfs.errors import FsError
+from jobfs.nodes import Item
+
+from .conftest import MakeStore
+from .server import FakeClient, item_of, pattern
+
+COARSE = "2024-05-01T12:00:00Z"
+
+
+def coarse_item(size: int, seconds_ago: float, item_id: str = "c" * 24) -> Item:
+    """An item of a server that shows whole seconds, changed a while ago."""
+    return item_of(size, item_id, updated_at=COARSE, ns=int((time.time() - seconds_ago) * 1e9))
+
+
+def numbered(number: int, size: int) -> Item:
+    return item_of(size, f"{number:024d}")
+
+
+def read(store: ContentStore, item: Item) -> bytes:
+    """The whole content, through a handle that is closed again, once it is settled."""
+    with store.open(item) as handle:
+        return handle.fetch().read_bytes()
+
+
+def files(cache: Path) -> list[Path]:
+    return [path for path in cache.rglob("*") if path.is_file() and path.name != "boot"]
+
+
+# -- across handles and remounts -------------------------------------------------------------------------
+
+
+def test_a_version_is_never_downloaded_again(make_store: MakeStore) -> None:
+    """semantics 3: a version in the content cache is never downloaded again."""
+    data = pattern(MIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    item = item_of(MIB)
+    assert read(store, item) == data
+    assert store.whole(item)
+    assert read(store, item) == data
+    assert len(client.requests) == 1
+
+
+def test_a_version_is_not_downloaded_again_after_a_remount(make_store: MakeStore) -> None:
+    """semantics 3: across remounts too."""
+    data = pattern(MIB)
+    item = item_of(MIB)
+    first = make_store(FakeClient(data))
+    read(first, item)
+    first.close()
+    client = FakeClient(data)
+    second = make_store(client)
+    assert second.whole(item)
+    assert second.used() == MIB
+    assert read(second, item) == data
+    assert client.requests == []
+
+
+def test_another_version_is_another_content(make_store: MakeStore) -> None:
+    old, new = pattern(1000), pattern(1000, seed=1)
+    client = FakeClient(old)
+    store = make_store(client)
+    assert read(store, item_of(1000)) == old
+    client.data, client.updated_at = new, "2024-05-01T12:00:07.500Z"
+    assert read(store, item_of(1000, updated_at=client.updated_at)) == new
+    assert read(store, item_of(1000)) == old
+
+
+def test_an_open_handle_keeps_the_version_it_opened(make_store: MakeStore) -> None:
+    """semantics 3: open files are pinned to the version they opened."""
+    old, new = pattern(1000), pattern(1200, seed=1)
+    client = FakeClient(old)
+    store = make_store(client)
+    with store.open(item_of(1000)) as handle:
+        path = handle.fetch()
+        client.data = new
+        assert read(store, item_of(1200, updated_at="2024-05-01T12:00:07.500Z")) == new
+        assert handle.read(0, 2000) == old
+        assert path.read_bytes() == old
+
+
+def test_the_cache_is_private(make_store: MakeStore, cache: Path) -> None:
+    """semantics 3: the content cache on disk, mode 0700."""
+    store = make_store(FakeClient(pattern(1000)))
+    read(store, item_of(1000))
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    (file,) = files(cache)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.parent.name == file.name[:2]
+
+
+def test_nothing_unfinished_is_left_behind(make_store: MakeStore, cache: Path) -> None:
+    client = FakeClient(pattern(16 * MIB))
+    store = make_store(client)
+    with store.open(item_of(16 * MIB)) as handle:
+        handle.read(8 * MIB, 4096)
+        assert files(cache)
+    assert store.used() >= 4096, "kept for who opens it again"
+    store.close()
+    assert files(cache) == []
+
+
+def test_ranges_that_were_read_are_there_for_the_next_handle(make_store: MakeStore) -> None:
+    data = pattern(16 * MIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    for _ in range(2):
+        with store.open(item_of(16 * MIB)) as handle:
+            assert handle.read(8 * MIB, 4096) == data[8 * MIB : 8 * MIB + 4096]
+    assert len(client.requests) == 1
+
+
+# -- racy versions ---------------------------------------------------------------------------------------
+
+
+def test_a_racy_version_serves_the_open_handles_and_nobody_later(make_store: MakeStore, cache: Path) -> None:
+    old, new = pattern(1000), pattern(1000, seed=1)
+    client = FakeClient(old)
+    store = make_store(client)
+    item = coarse_item(1000, seconds_ago=0.5)
+    with store.open(item) as handle:
+        assert handle.fetch().read_bytes() == old
+        client.data = new
+        with store.open(item) as second:
+            assert second.read(0, 1000) == old
+    assert not store.whole(item)
+    assert read(store, item) == new
+    assert len(client.requests) == 2
+    store.close()
+    assert files(cache) == []
+
+
+def test_a_version_that_was_changed_long_ago_is_not_racy(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(1000))
+    store = make_store(client)
+    item = coarse_item(1000, seconds_ago=5)
+    read(store, item)
+    assert store.whole(item)
+
+
+def test_the_servers_clock_decides_what_is_racy(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(1000), server_time_offset=-3600.0)
+    store = make_store(client)
+    item = coarse_item(1000, seconds_ago=3600.5)
+    read(store, item)
+    assert not store.whole(item)
+
+
+def test_once_a_fraction_of_a_second_was_seen_versions_are_trusted_sooner(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(1000))
+    store = make_store(client)
+    store.open(item_of(1000)).close()
+    item = coarse_item(1000, seconds_ago=0.5)
+    read(store, item)
+    assert store.whole(item)
+
+
+# -- adopt, rekey, drop ----------------------------------------------------------------------------------
+
+
+def saved(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "saved"
+    path.write_bytes(data)
+    return path
+
+
+def test_what_was_saved_here_is_not_downloaded(make_store: MakeStore, tmp_path: Path) -> None:
+    data = pattern(100_000)
+    client = FakeClient(data)
+    store = make_store(client)
+    item = item_of(len(data))
+    source = saved(tmp_path, data)
+    store.adopt(item, source)
+    source.unlink()
+    assert store.whole(item)
+    assert store.used() == len(data)
+    assert read(store, item) == data
+    store.close()
+    assert make_store(client).whole(item)
+    assert client.requests == []
+
+
+def test_a_saved_file_from_another_file_system_is_copied(make_store: MakeStore, cache: Path) -> None:
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == cache.parent.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    data = pattern(100_000)
+    client = FakeClient(data)
+    source = shared / f"jobfs-test-{os.getpid()}"
+    source.write_bytes(data)
+    try:
+        store = make_store(client)
+        store.adopt(item_of(len(data)), source)
+    finally:
+        source.unlink()
+    assert read(store, item_of(len(data))) == data
+    assert client.requests == []
+
+
+def test_readers_of_an_unfinished_download_get_what_was_saved(make_store: MakeStore, tmp_path: Path) -> None:
+    data = pattern(8 * MIB)
+    client = FakeClient(data, holds={0: MIB})
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle, ThreadPoolExecutor(1) as threads:
+        handle.read(0, 4096)
+        waiting = threads.submit(handle.read, 1100 * KIB, 4096)
+        store.adopt(item_of(len(data)), saved(tmp_path, data))
+        assert waiting.result(10) == data[1100 * KIB : 1100 * KIB + 4096]
+        assert handle.whole()
+        client.release(0)
+
+
+def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path: Path) -> None:
+    store = make_store(FakeClient(b"12345"))
+    store.adopt(item_of(5), saved(tmp_path, b"1234"))
+    store.adopt(item_of(5), tmp_path / "absent")
+    assert not store.whole(item_of(5))
+    assert read(store, item_of(5)) == b"12345"
+
+
+def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Another content of the same size may get the same `updatedAt` within that second."""
+    client = FakeClient(b"12345")
+    store = make_store(client)
+    item = coarse_item(5, seconds_ago=0.1)
+    store.adopt(item, saved(tmp_path, b"54321"))
+    assert not store.whole(item)
+    with store.open(item) as handle:
+        store.adopt(item, saved(tmp_path, b"54321"))
+        assert handle.read(0, 10) == b"54321"
+    assert read(store, item) == b"12345"
+
+
+def test_a_move_of_our_own_keeps_the_content(make_store: MakeStore) -> None:
+    data = pattern(1000)
+    client = FakeClient(data)
+    store = make_store(client)
+    old = item_of(1000)
+    new = replace(old, path="moved.bin", updated_at="2024-05-01T12:00:07.500Z")
+    read(store, old)
+    store.rekey(old, new)
+    assert store.whole(new)
+    assert not store.whole(old)
+    assert read(store, new) == data
+    store.close()
+    assert make_store(client).whole(new)
+    assert len(client.requests) == 1
+
+
+def test_a_move_while_the_file_is_open_keeps_its_path_and_its_content(make_store: MakeStore) -> None:
+    data = pattern(1000)
+    client = FakeClient(data)
+    store = make_store(client)
+    old = item_of(1000)
+    new = replace(old, updated_at="2024-05-01T12:00:07.500Z")
+    with store.open(old) as handle:
+        path = handle.fetch()
+        store.rekey(old, new)
+        assert handle.version == new.version
+        assert path.read_bytes() == data
+        with store.open(new) as second:
+            assert second.read(0, 1000) == data
+    assert store.whole(new)
+    store.close()
+    assert make_store(client).whole(new)
+    assert len(client.requests) == 1
+
+
+def test_a_move_during_a_download_does_not_disturb_it(make_store: MakeStore) -> None:
+    data = pattern(4 * MIB)
+    client = FakeClient(data, holds={0: MIB})
+    store = make_store(client)
+    old = item_of(len(data))
+    new = replace(old, updated_at="2024-05-01T12:00:07.500Z")
+    with store.open(old) as handle:
+        handle.read(0, 4096)
+        store.rekey(old, new)
+        client.release(0)
+        assert handle.fetch().read_bytes() == data
+    assert store.whole(new)
+
+
+def test_a_move_on_a_server_of_whole_seconds_makes_the_version_racy(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(1000))
+    store = make_store(client)
+    old, new = coarse_item(1000, seconds_ago=60), replace(coarse_item(1000, seconds_ago=0.1), updated_at="x")
+    read(store, old)
+    with store.open(old) as handle:
+        store.rekey(old, new)
+        assert handle.read(0, 1000) == client.data
+    assert not store.whole(new)
+    read(store, old)
+    store.rekey(old, new)
+    assert not store.whole(new)
+    assert not store.whole(old)
+
+
+def test_a_move_that_changed_the_size_is_none_of_ours(make_store: MakeStore) -> None:
+    store = make_store(FakeClient(pattern(1000)))
+    old = item_of(1000)
+    read(store, old)
+    store.rekey(old, replace(old, size=1001))
+    assert not store.whole(replace(old, size=1001))
+
+
+def test_a_dropped_item_leaves_only_what_is_open(make_store: MakeStore, cache: Path) -> None:
+    data = pattern(1000)
+    store = make_store(FakeClient(data))
+    item, other = item_of(1000), item_of(1000, "b" * 24)
+    read(store, other)
+    with store.open(item) as handle:
+        path = handle.fetch()
+        store.drop(item.id)
+        assert path.read_bytes() == data
+        assert handle.read(0, 1000) == data
+    assert not store.whole(item)
+    assert not path.exists()
+    assert store.whole(other)
+    store.drop(other.id)
+    assert files(cache) == []
+    assert store.used() == 0
+
+
+# -- the bound -------------------------------------------------------------------------------------------
+
+
+def test_the_least_recently_used_go_first(make_store: MakeStore) -> None:
+    """semantics 3: bounded by --cache-size, least recently used first."""
+    client = FakeClient(pattern(100_000))
+    store = make_store(client, limit=350_000)
+    first, second, third, fourth = (numbered(number, 100_000) for number in range(4))
+    for item in (first, second, third, first, fourth):
+        read(store, item)
+    eventually(lambda: store.used() <= 350_000)
+    assert [store.whole(item) for item in (first, second, third, fourth)] == [True, False, True, True]
+
+
+def test_the_order_of_use_survives_a_remount(make_store: MakeStore, cache: Path) -> None:
+    client = FakeClient(pattern(100_000))
+    store = make_store(client)
+    items = [numbered(number, 100_000) for number in range(3)]
+    for item in items:
+        read(store, item)
+    store.close()
+    for age, item in zip((100, 300, 200), items, strict=True):
+        name = version_name(item.version)
+        os.utime(cache / name[:2] / name, (time.time() - age, time.time() - 1000))
+    smaller = make_store(client, limit=250_000)
+    read(smaller, numbered(9, 100_000))
+    eventually(lambda: smaller.used() == 200_000)
+    assert [smaller.whole(item) for item in items] == [True, False, False]
+
+
+def test_what_is_open_is_never_evicted(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(100_000))
+    store = make_store(client, limit=150_000)
+    with store.open(numbered(0, 100_000)) as handle:
+        path = handle.fetch()
+        for number in range(1, 4):
+            read(store, numbered(number, 100_000))
+        assert path.read_bytes() == client.data
+    assert store.whole(numbered(0, 100_000))
+
+
+def test_a_file_over_the_limit_is_read_but_not_kept(make_store: MakeStore, cache: Path) -> None:
+    data = pattern(100_000)
+    store = make_store(FakeClient(data), limit=50_000)
+    assert read(store, item_of(len(data))) == data
+    assert not store.whole(item_of(len(data)))
+    assert files(cache) == []
+
+
+def test_an_older_version_goes_when_a_newer_one_is_whole(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(100_000))
+    store = make_store(client)
+    old, new = item_of(100_000), item_of(100_000, updated_at="2024-05-01T12:00:07.500Z")
+    read(store, old)
+    client.updated_at = new.updated_at
+    read(store, new)
+    eventually(lambda: not store.whole(old))
+    assert store.whole(new)
+
+
+# -- a directory that others use or clear ----------------------------------------------------------------
+
+
+def test_a_second_store_sees_what_the_first_brought(make_store: MakeStore) -> None:
+    data = pattern(100_000)
+    first, client = make_store(FakeClient(data)), FakeClient(data)
+    second = make_store(client)
+    read(first, item_of(len(data)))
+    assert second.whole(item_of(len(data)))
+    assert read(second, item_of(len(data))) == data
+    assert client.requests == []
+
+
+def test_a_second_store_neither_evicts_what_the_first_has_open_nor_its_unfinished_files(
+    make_store: MakeStore,
+) -> None:
+    data = pattern(100_000)
+    first = make_store(FakeClient(data))
+    with first.open(numbered(0, 100_000)) as handle:
+        path = handle.fetch()
+        with first.open(item_of(None, "d" * 24)) as part:
+            part.read(0, 10)
+            second = make_store(FakeClient(data), limit=120_000)
+            for number in range(1, 5):
+                read(second, numbered(number, 100_000))
+            assert path.read_bytes() == data
+            assert part.read(0, len(data)) == data
+
+
+def test_clearing_the_cache_breaks_neither_open_handles_nor_later_ones(
+    make_store: MakeStore, cache: Path
+) -> None:
+    data = pattern(4 * MIB)
+    client = FakeClient(data, holds={1: MIB})
+    store = make_store(client)
+    whole, part = store.open(item_of(len(data))), store.open(item_of(len(data), "b" * 24))
+    path = whole.fetch()
+    part.read(0, 4096)
+    shutil.rmtree(cache)
+    assert not path.exists()
+    assert whole.read(MIB, 4096) == data[MIB : MIB + 4096]
+    assert whole.fetch().read_bytes() == data
+    client.release(1)
+    assert part.fetch().read_bytes() == data
+    whole.close()
+    part.close()
+    assert store.whole(item_of(len(data), "b" * 24))
+    assert read(store, item_of(len(data), "e" * 24)) == data
+
+
+def test_a_damaged_file_is_downloaded_again(make_store: MakeStore, cache: Path) -> None:
+    data = pattern(100_000)
+    client = FakeClient(data)
+    first = make_store(client)
+    read(first, item_of(len(data)))
+    first.close()
+    (file,) = files(cache)
+    os.truncate(file, 99_999)
+    store = make_store(client)
+    assert not store.whole(item_of(len(data)))
+    assert read(store, item_of(len(data))) == data
+    with store.open(item_of(len(data))) as handle:
+        handle.read(0, 10)
+        (file,) = files(cache)
+        os.truncate(file, 50_000)
+        assert handle.read(60_000, 100) == data[60_000:60_100], "never a short read"
+    assert len(client.requests) == 3
+
+
+# -- a disk that is full ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes every write of the cache behind this many bytes in all fail with ENOSPC."""
+
+    def fill(room: int) -> None:
+        left = [room]
+        real = os.pwrite
+
+        def pwrite(fd: int, data: bytes, offset: int) -> int:
+            left[0] -= len(data)
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(fd, data, offset)
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+
+    return fill
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("room", [0, 5 * MIB])
+def test_a_full_disk_does_not_stop_a_reader(
+    make_store: MakeStore, full_disk: Callable[[int], None], ranges: bool, room: int
+) -> None:
+    data = pattern(80 * MIB)
+    client = FakeClient(data, ranges=ranges)
+    store = make_store(client)
+    full_disk(room)
+    with store.open(item_of(len(data))) as handle:
+        for offset in range(0, len(data), MIB):
+            assert handle.read(offset, MIB) == data[offset : offset + MIB]
+        assert handle.read(4096, 4096) == data[4096:8192]
+        with pytest.raises(FsError) as caught:
+            handle.fetch()
+        assert caught.value.errno == errno.ENOSPC
+    assert not store.whole(item_of(len(data)))
+
+
+def test_a_full_disk_makes_the_cache_give_up_what_nobody_uses(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pattern(100_000)
+    store = make_store(FakeClient(data))
+    read(store, numbered(0, 100_000))
+    real = os.pwrite
+    refused: list[int] = []
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if not refused:
+            refused.append(fd)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert read(store, numbered(1, 100_000)) == data
+    assert refused
+    assert not store.whole(numbered(0, 100_000))
+    assert store.whole(numbered(1, 100_000))
+
+
+def test_a_directory_that_cannot_be_written_does_not_stop_a_reader(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    client = FakeClient(pattern(100_000))
+    store = ContentStore(client, blocked / "cache", limit=1 << 30)  # type: ignore[arg-type]
+    with store.open(item_of(100_000)) as handle:
+        assert handle.read(0, 100_000) == client.data
+    store.close()

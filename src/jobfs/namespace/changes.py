@@ -43,7 +43,7 @@ class Arrived:
         if self.old is None or not item.is_dir:
             return
         for source in sources:
-            for other in tree.below(source):
+            for other in tree.carried(source, item.path):
                 path = names.moved(other.path, source, item.path)
                 if other.id in self.carried:
                     tree.put(replace(other, path=path))
@@ -93,9 +93,16 @@ class Found:
     items: tuple[Item, ...]
 
     def replay(self, tree: Tree) -> Iterator[str]:
-        """Make `tree` show this answer; nothing comes into doubt."""
+        """Make `tree` show this answer; yields what is now in doubt: a directory that came from elsewhere.
+
+        What was below it probably came along, but only the server knows.
+        """
+        for item in self.items:
+            known = tree.get(item.id)
+            if item.is_dir and known is not None and known.path != self.path:
+                yield known.path
+                yield self.path
         tree.settle(self.path, self.items)
-        yield from ()
 
 
 Change = Arrived | Gone | Found

@@ -79,12 +79,13 @@ class Knowledge:
         """Take in what a find said, unless something newer is known of this path or of these items."""
         if self._overtaken(ticket, path, [item.id for item in items]):
             return
-        new = [item for item in items if item.is_dir and self.tree.get(item.id) is None]
-        self.tree.settle(path, items)
-        self._record(Found(ticket, path, tuple(items)))
-        if new:
+        if any(item.is_dir and self.tree.get(item.id) is None for item in items):
             # Nothing is known of what is in a directory that was not there at the last listing.
             self._doubt(path, ticket)
+        found = Found(ticket, path, tuple(items))
+        for doubtful in found.replay(self.tree):
+            self._doubt(doubtful, ticket)
+        self._record(found)
         if any(item.is_dir for item in items) or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
@@ -113,7 +114,9 @@ class Knowledge:
         """Our own change: `item` now is at its path, with everything that was below it."""
         known = self.tree.get(item.id)
         old = known.path if known is not None and known.path != item.path else None
-        carried = frozenset(_ids(self.tree.below(old))) if old is not None and item.is_dir else frozenset()
+        carried: frozenset[str] = frozenset()
+        if old is not None and item.is_dir:
+            carried = frozenset(_ids(self.tree.carried(old, item.path)))
         beside = frozenset(_ids(self.tree.candidates(item.path)))
         self.tree.arrive(item)
         self._record(Arrived(item, old, carried, beside))

@@ -1,0 +1,334 @@
+"""The write counter: whatever answers come late, our own changes stay, and what is called fresh is fresh."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from jobfs import names
+from jobfs.namespace.knowledge import Knowledge
+from jobfs.namespace.tree import Tree
+from jobfs.nodes import Item
+
+from .world import Clock, Server
+
+PARTS = 3
+NAMES = ("a", "b", "c")
+PATHS = ["/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(NAMES, repeat=depth)]
+
+paths = st.sampled_from(PATHS)
+
+
+class Find:
+    """A find in the air: its answer is made at some moment between start and landing."""
+
+    def __init__(self, ticket: int, began: float, path: str) -> None:
+        self.ticket, self.began, self.path = ticket, began, path
+        self.answer: list[Item] | None = None
+
+
+class Listing:
+    """A listing in the air: each part of the items is read at its own moment."""
+
+    def __init__(self, ticket: int, began: float) -> None:
+        self.ticket, self.began = ticket, began
+        self.parts: dict[int, list[Item]] = {}
+
+
+class Own(NamedTuple):
+    """A change of ours: `new` is None for a delete."""
+
+    time: float
+    item_id: str
+    old: str
+    new: str | None
+    whole: bool
+
+
+class Races(RuleBasedStateMachine):
+    """Random changes by the job and by us, with finds and listings that answer late and out of order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.server = Server()
+        self.known = Knowledge(1e9, self.clock)
+        self.finds: list[Find] = []
+        self.listing: Listing | None = None
+        self.history: list[tuple[float, dict[str, Item]]] = []
+        self.own: list[Own] = []
+        self.ours: dict[str, Item | None] = {}
+        self._note()
+
+    # the world moves
+
+    def _note(self) -> None:
+        self.clock.advance(1.0)
+        self.history.append((self.clock.now, dict(self.server.items)))
+
+    def _pick(self, data: st.DataObject) -> Item | None:
+        there = sorted(self.server.items.values(), key=lambda one: one.path)
+        return data.draw(st.sampled_from(there)) if there else None
+
+    def _free(self, path: str) -> bool:
+        taken = {one.path: one for one in self.server.items.values()}
+        above = path
+        while above := names.parent(above):
+            if above in taken and not taken[above].is_dir:
+                return False
+        return path not in taken and not any(names.under(other, path) for other in taken)
+
+    def _can_move(self, moving: Item, path: str) -> bool:
+        return self._free(path) and not names.under(path, moving.path)
+
+    def _job_touched(self, path: str) -> None:
+        """What the job changed is no longer ours to promise."""
+        for item_id, mine in list(self.ours.items()):
+            if mine is not None and (mine.path == path or names.under(mine.path, path)):
+                del self.ours[item_id]
+
+    def _mistaken(self, known: Item | None, one: Item) -> None:
+        """We changed a directory that we did not know, or that the job had moved away from where we knew it.
+
+        What moved along with it, or stayed, we can only guess, and promise nothing of that.
+        """
+        if known is None or known.path != one.path:
+            self._job_touched(one.path)
+            if known is not None:
+                self._job_touched(known.path)
+
+    @initialize()
+    def first_listing(self) -> None:
+        self.start_listing()
+        self.land_listing()
+
+    @rule(path=paths, is_dir=st.booleans())
+    def job_creates(self, path: str, is_dir: bool) -> None:
+        if self._free(path):
+            self.server.directory(path) if is_dir else self.server.file(path)
+            self._note()
+
+    @rule(data=st.data())
+    def job_rewrites(self, data: st.DataObject) -> None:
+        if one := self._pick(data):
+            self._job_touched(one.path)
+            self.server.rewrite(one)
+            self._note()
+
+    @rule(data=st.data(), path=paths)
+    def job_moves(self, data: st.DataObject, path: str) -> None:
+        one = self._pick(data)
+        if one and self._can_move(one, path):
+            self._job_touched(one.path)
+            self.server.move(one, path)
+            self._note()
+
+    @rule(data=st.data())
+    def job_deletes(self, data: st.DataObject) -> None:
+        if one := self._pick(data):
+            self._job_touched(one.path)
+            self.server.delete(one)
+            self._note()
+
+    @rule(path=paths, is_dir=st.booleans())
+    def we_create(self, path: str, is_dir: bool) -> None:
+        if self._free(path):
+            made = self.server.directory(path) if is_dir else self.server.file(path)
+            self._note()
+            self.known.publish(made)
+            self.ours[made.id] = made
+
+    @rule(data=st.data())
+    def we_change(self, data: st.DataObject) -> None:
+        if one := self._pick(data):
+            changed = self.server.rewrite(one)
+            self._note()
+            known = self.known.tree.get(one.id)
+            if known is not None:
+                self.own.append(Own(self.clock.now, one.id, known.path, one.path, one.is_dir))
+                self._mistaken(known, one)
+            self.known.publish(changed)
+            self.ours[one.id] = changed
+
+    @rule(data=st.data(), path=paths)
+    def we_move(self, data: st.DataObject, path: str) -> None:
+        one = self._pick(data)
+        if not one or not self._can_move(one, path):
+            return
+        moved = self.server.move(one, path)
+        self._note()
+        known = self.known.tree.get(one.id)
+        old = known.path if known else one.path
+        self.own.append(Own(self.clock.now, one.id, old, path, one.is_dir))
+        self._mistaken(known, one)
+        for item_id, mine in list(self.ours.items()):
+            if mine is not None and names.under(mine.path, one.path):
+                self.ours[item_id] = self.server.items[item_id]
+        self.known.publish(moved)
+        self.ours[one.id] = moved
+
+    @rule(data=st.data())
+    def we_delete(self, data: st.DataObject) -> None:
+        one = self._pick(data)
+        if not one:
+            return
+        known = self.known.tree.get(one.id)
+        self.server.delete(one)
+        self._note()
+        old = known.path if known else one.path
+        self.own.append(Own(self.clock.now, one.id, old, None, one.is_dir))
+        for item_id, mine in list(self.ours.items()):
+            if mine is not None and names.under(mine.path, one.path):
+                del self.ours[item_id]
+        self._mistaken(known, one)
+        self.known.forget(one)
+        self.ours[one.id] = None
+
+    @rule(path=paths)
+    def we_touch(self, path: str) -> None:
+        self.known.touch(path)
+        assert not self.known.fresh(path, 0.0)
+
+    # answers
+
+    @rule(path=paths)
+    def start_find(self, path: str) -> None:
+        self.clock.advance(1.0)
+        self.finds.append(Find(self.known.takeoff(), self.clock.now, path))
+
+    @precondition(lambda self: self.finds)
+    @rule(data=st.data())
+    def answer_find(self, data: st.DataObject) -> None:
+        find = data.draw(st.sampled_from(self.finds))
+        if find.answer is None:
+            find.answer = self.server.find(find.path)
+
+    @precondition(lambda self: self.finds)
+    @rule(data=st.data())
+    def land_find(self, data: st.DataObject) -> None:
+        find = self.finds.pop(data.draw(st.integers(0, len(self.finds) - 1)))
+        answer = self.server.find(find.path) if find.answer is None else find.answer
+        self.known.found(find.ticket, find.began, find.path, answer)
+        self.known.land(find.ticket)
+
+    @precondition(lambda self: self.listing is None)
+    @rule()
+    def start_listing(self) -> None:
+        self.clock.advance(1.0)
+        self.listing = Listing(self.known.takeoff(), self.clock.now)
+
+    @precondition(lambda self: self.listing is not None)
+    @rule(part=st.integers(0, PARTS - 1))
+    def read_part(self, part: int) -> None:
+        assert self.listing is not None
+        if part not in self.listing.parts:
+            self.listing.parts[part] = [
+                one for one in self.server.items.values() if int(one.id) % PARTS == part
+            ]
+
+    @precondition(lambda self: self.listing is not None)
+    @rule()
+    def land_listing(self) -> None:
+        assert self.listing is not None
+        for part in range(PARTS):
+            self.read_part(part)
+        listing, self.listing = self.listing, None
+        read = [one for part in listing.parts.values() for one in part]
+        self.known.listed(listing.ticket, listing.began, Tree.of(read, like=self.known.tree))
+        self.known.land(listing.ticket)
+        for item_id in self._throughout(listing.began):
+            assert self.known.tree.get(item_id) is not None, "lost an item that existed throughout"
+
+    def _throughout(self, began: float) -> set[str]:
+        return set.intersection(*(set(state) for state in self._since(began)))
+
+    # what must hold
+
+    def _since(self, began: float) -> list[dict[str, Item]]:
+        """The server's states from `began` until now."""
+        return [state for _, state in self._timed(began)]
+
+    def _timed(self, began: float) -> list[tuple[float, dict[str, Item]]]:
+        first = max(i for i, (time, _) in enumerate(self.history) if time <= began or i == 0)
+        return self.history[first:]
+
+    def _carried(self, time: float, one: Item) -> str | None:
+        """Where an item seen at `time` stands after what we ourselves changed since."""
+        path: str | None = one.path
+        for own in self.own:
+            if own.time <= time or path is None:
+                continue
+            if own.item_id == one.id:
+                path = own.new
+            elif own.whole and names.under(path, own.old):
+                path = None if own.new is None else names.moved(path, own.old, own.new)
+        return path
+
+    @invariant()
+    def our_own_changes_are_never_overwritten(self) -> None:
+        for item_id, mine in self.ours.items():
+            assert self.known.tree.get(item_id) == mine
+
+    @invariant()
+    def what_is_called_fresh_is_fresh(self) -> None:
+        for path in PATHS:
+            for began in self._bounds(path):
+                self._check(path, began)
+
+    def _bounds(self, path: str) -> list[float]:
+        stamp: Any = self.known._stamps.get(path)
+        bounds = []
+        if self.known.snapshot_ticket >= self.known.needed(path):
+            bounds.append(self.known.snapshot_began)
+        if stamp is not None and stamp.ticket >= self.known.needed(path) and stamp.began == stamp.began:
+            bounds.append(stamp.began)
+        return sorted(bounds)[-1:]
+
+    def _check(self, path: str, began: float) -> None:
+        assert self.known.fresh(path, began)
+        window = self._timed(began)
+        shown = self.known.tree.candidates(path)
+        if not shown:
+            assert any(all(one.path != path for one in state.values()) for _, state in window), (
+                f"{path} is missing, though it was there ever since {began}"
+            )
+            return
+        best = shown[0]
+        seen = [(max(time, began), state[best.id]) for time, state in window if best.id in state]
+        assert any(path in (one.path, self._carried(time, one)) for time, one in seen), (
+            f"{best} never was there"
+        )
+        assert any(one.updated_at == best.updated_at for _, one in seen), f"{best} is an old version"
+
+    @invariant()
+    def nothing_is_kept_for_nobody(self) -> None:
+        if not self.finds and self.listing is None:
+            assert not self.known._changes
+
+    def teardown(self) -> None:
+        """Once everything has landed, one listing shows exactly what the server has."""
+        while self.finds:
+            find = self.finds.pop()
+            answer = self.server.find(find.path) if find.answer is None else find.answer
+            self.known.found(find.ticket, find.began, find.path, answer)
+            self.known.land(find.ticket)
+        if self.listing is not None:
+            self.land_listing()
+        self.start_listing()
+        self.land_listing()
+        assert {one.id: one for one in self.known.tree.items()} == self.server.items
+        assert all(self.known.fresh(path, self.known.snapshot_began) for path in PATHS)
+
+
+TestRaces = Races.TestCase
+TestRaces.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

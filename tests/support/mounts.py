@@ -32,10 +32,23 @@ _ROOT = Path(__file__).parents[2]
 QUICK = {"ttl": "0.5", "write-back-delay": "0.1", "request-lifetime": "0.2", "timeout": "10"}
 
 
+def mounts_at(directory: Path) -> list[str]:
+    """The kernel's lines about what is mounted there, answering or not."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if line.split(" ")[4].replace("\\040", " ") == str(directory)]
+
+
 def is_mounted(directory: Path) -> bool:
     """True if something is mounted there, answering or not."""
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return str(directory) in {line.split(" ")[4].replace("\\040", " ") for line in lines}
+    return bool(mounts_at(directory))
+
+
+def detach(directory: Path) -> None:
+    """Takes away what is mounted there, dead or alive and however often."""
+    end = time.monotonic() + 10
+    while is_mounted(directory) and time.monotonic() < end:
+        subprocess.run(["fusermount", "-u", "-z", "-q", str(directory)], check=False, capture_output=True)
+    assert not is_mounted(directory)
 
 
 def environment(home: Path, key: str | None) -> dict[str, str]:
@@ -147,18 +160,12 @@ class MountedJob:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
             self._closed()
-        self._away()
+        detach(self.path)
 
     def _closed(self) -> None:
         if self.process is not None and self.process.stdout is not None:
             self.process.stdout.close()
         self.process = None
-
-    def _away(self) -> None:
-        end = time.monotonic() + 10
-        while is_mounted(self.path) and time.monotonic() < end:
-            subprocess.run(["fusermount", "-u", "-z", "-q", str(self.path)], check=False, capture_output=True)
-        assert not is_mounted(self.path)
 
     def remount(self, **options: Any) -> None:
         """Unmounts in good order, if it is mounted, and mounts again on the same directories."""
@@ -187,7 +194,11 @@ class MountedJob:
     def settled(self) -> None:
         """Everything is sent, and nothing hidden is left on the server."""
         self.flush()
-        eventually(lambda: not hidden(self.server), lambda: f"hidden: {hidden(self.server)}\n{self.log}")
+        # A listing is what shows a leftover of a lost create.
+        eventually(
+            lambda: os.listdir(self.path) is not None and not hidden(self.server),
+            lambda: f"hidden: {hidden(self.server)}\n{self.log}",
+        )
 
 
 def run(

@@ -16,6 +16,8 @@ from jobfs.vfs import Caller, Vfs
 from jobfs.writeback import slot
 
 from .mounts import QUICK
+from .serverside import hidden
+from .waiting import eventually
 
 CALLER = Caller(os.getuid(), os.getgid(), os.getpid())
 
@@ -105,6 +107,14 @@ class Workspace:
         """Sends all that is unsent; AssertionError if something is left."""
         left = self.vfs.flush_all(None, 20, None)
         assert not left, left
+
+
+def settled(work: Workspace) -> None:
+    """All is sent, and nothing hidden is left; a listing is what shows a leftover of a lost create."""
+    work.drain()
+    eventually(
+        lambda: work.names() is not None and not hidden(work.server), lambda: f"hidden: {hidden(work.server)}"
+    )
 
 
 @contextmanager

@@ -1,0 +1,177 @@
+"""A mount in this process that can be stopped at each of its boundaries: around each request and each journal write.
+
+`Boundaries` counts them in whatever thread they happen; at the chosen one it dies as by kill -9 (from then on every thread
+that reaches a boundary ends there), or lets the job do something. `Mortal` is a workspace that can be thrown away dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from jobfs.api import Client
+from jobfs.cli import graph
+from jobfs.emulator import Server
+from jobfs.errors import JobfsError
+from jobfs.writeback import finisher
+
+from .serverside import hidden
+from .waiting import eventually
+from .workspaces import Workspace
+
+R = TypeVar("R")
+
+#: Of Client: what is a boundary, and whether its answer makes a second one.
+_REQUESTS = {
+    "find": True, "get": True, "create_file": True, "create_directory": True, "update": True, "delete": True,
+    "download": False,
+}  # fmt: skip
+
+
+class Death(BaseException):
+    """The process died."""
+
+
+class Boundaries:
+    """Counts boundaries while it is armed; at number `at` calls `act` once, or the process dies if there is none."""
+
+    def __init__(self, at: int = 0, act: Callable[[], None] | None = None) -> None:
+        self.at = at
+        self.passed: list[str] = []
+        self.dead = False
+        #: True once number `at` was reached.
+        self.struck = False
+        self._act = act
+        self._armed = False
+        self._lock = threading.Lock()
+
+    def arm(self) -> None:
+        self._armed = True
+
+    def disarm(self) -> None:
+        self._armed = False
+
+    def reach(self, name: str) -> None:
+        with self._lock:
+            if self.dead:
+                raise Death(name)
+            if not self._armed:
+                return
+            self.passed.append(name)
+            if len(self.passed) != self.at:
+                return
+            self.struck = True
+            self.dead = self._act is None
+        if self._act is None:
+            raise Death(name)
+        self._act()
+
+    @property
+    def last(self) -> str:
+        """Where it struck."""
+        return self.passed[self.at - 1] if self.struck else "nowhere"
+
+
+def _watched(boundaries: Boundaries) -> type[Client]:
+    def around(name: str, after: bool) -> Callable[..., Any]:
+        real = getattr(Client, name)
+
+        def call(self: Client, *arguments: Any, **more: Any) -> Any:
+            boundaries.reach(f"before {name}")
+            answer = real(self, *arguments, **more)
+            if after:
+                boundaries.reach(f"after {name}")
+            return answer
+
+        return call
+
+    return type("Watched", (Client,), {name: around(name, after) for name, after in _REQUESTS.items()})
+
+
+class Mortal(Workspace):
+    """A workspace whose requests and journal writes pass `boundaries`."""
+
+    def __init__(self, server: Server, home: Path, boundaries: Boundaries, **options: Any) -> None:
+        quick: dict[str, Any] = {"write_back_delay": 0.0, "request_lifetime": 0.02, "ttl": 0.1, "timeout": 5.0}
+        super().__init__(server, home, **{**quick, **options})
+        self.boundaries = boundaries
+
+    def start(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(graph, "Client", _watched(self.boundaries))
+            super().start()
+        self.engine = self.vfs._engine
+        self.engine.journal.observer = self.boundaries.reach
+
+    def work(self, operation: Callable[[], R]) -> R | None:
+        """Runs `operation` with the boundaries armed, and waits until the background is at rest; None once it is dead."""
+        self.boundaries.arm()
+        answer = None
+        try:
+            answer = operation()
+        except (Death, JobfsError):
+            if not self.boundaries.dead:
+                raise
+        eventually(lambda: self.boundaries.dead or self.at_rest(), self.unrest)
+        self.boundaries.disarm()
+        return None if self.boundaries.dead else answer
+
+    def at_rest(self) -> bool:
+        """True if nothing is left to send or to judge, and the server shows nothing hidden."""
+        self.vfs.listdir("")
+        open_records = [work for work in self.engine.uploader.live() if not work.save.refused]
+        return not open_records and not self.engine.finisher._open and not hidden(self.server)
+
+    def unrest(self) -> str:
+        live = [work.save for work in self.engine.uploader.live()]
+        return f"open: {live} {self.engine.finisher._open} hidden: {hidden(self.server)}"
+
+    def settle(self) -> None:
+        """Sends all that is unsent and waits until nothing is left to judge."""
+        self.drain()
+        eventually(self.at_rest, self.unrest)
+
+    def bury(self) -> None:
+        """Frees what the dead process held, as the kernel does: nothing is written or sent any more."""
+        assert self.running
+        assert self.boundaries.dead
+        self.running = False
+        engine = self.engine
+        engine._stopping.set()
+        self.vfs._local.stop()
+        engine.finisher.stop()
+        engine.uploader.stop()
+        engine._syncer.join()
+        engine._pool.shutdown(wait=True, cancel_futures=True)
+        engine.journal.close()
+        self._graph.close()
+        self._slot.close()
+
+    def end(self) -> None:
+        """An unmount, or a burial."""
+        if self.running:
+            if self.boundaries.dead:
+                self.bury()
+            else:
+                self.stop()
+
+
+@contextlib.contextmanager
+def quick_finishing() -> Iterator[None]:
+    """Background work looks for work at once, and threads that died at a boundary do so in silence."""
+    before = threading.excepthook
+
+    def silent(arguments: threading.ExceptHookArgs) -> None:
+        if not isinstance(arguments.exc_value, Death):
+            before(arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finisher, "_LOOK_EVERY", 0.02)
+        patch.setattr(finisher, "_RETRY", 0.05)
+        patch.setattr(threading, "excepthook", silent)
+        yield

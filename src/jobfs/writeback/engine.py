@@ -81,6 +81,9 @@ class WriteBack:
         self.overlay = Overlay()
         self.table = InodeTable()
         self._pool = ThreadPoolExecutor(client.max_connections * 2, thread_name_prefix="jobfs-save")
+        self.removals = Removals(self)
+        self.finisher = Finisher(self)
+        self.moves = Moves(self)
         self.saver = Saver(
             client,
             self.journal,
@@ -90,11 +93,9 @@ class WriteBack:
             lifetime=lifetime,
             placed=self._placed,
             learn=self._learn_hash,
+            superseded=self.finisher.watch,
         )
         self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
-        self.removals = Removals(self)
-        self.finisher = Finisher(self)
-        self.moves = Moves(self)
         self._stopping = threading.Event()
         self._syncer = threading.Thread(target=self._sync_loop, name="jobfs-sync", daemon=True)
 

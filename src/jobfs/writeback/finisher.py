@@ -44,6 +44,7 @@ class Finisher:
         )
         self._turn = threading.Condition()
         self._open: dict[int, tuple[float, Transaction]] = {}
+        self._watched: list[tuple[float, str]] = []
         self._stopping = False
         self._seen = -1
         self._thread = threading.Thread(target=self._loop, name="jobfs-finisher", daemon=True)
@@ -90,6 +91,8 @@ class Finisher:
             elif self._engine.namespace.snapshot_number != self._seen:
                 self._seen = self._engine.namespace.snapshot_number
                 self._expose_strays()
+            elif self._watched and self._watched[0][0] <= now:
+                self._remove_late()
             elif self._engine.removals.due:
                 self._engine.removals.sweep()
 
@@ -207,6 +210,24 @@ class Finisher:
                 if handle.item is not None and handle.item.id == item_id and isinstance(content, Content):
                     content.fetch()
         self._engine.removals.spare(item_id)
+
+    # -- creates that were given up and may still have been carried out
+
+    def watch(self, path: str) -> None:
+        """Look at this hidden path once a create at it can't be carried out any more, and delete what it made."""
+        now, lifetime = time.time(), self._engine.lifetime
+        self._watched = sorted([*self._watched, (now + lifetime, path), (now + 4 * lifetime, path)])
+
+    def _remove_late(self) -> None:
+        _, path = self._watched.pop(0)
+        parts = names.parse_hidden(names.basename(path))
+        try:
+            for item in self._engine.client.find(path):
+                if parts is not None and not {item.id, parts.transaction} & self._known():
+                    self._remove(item)
+        except ApiError as error:
+            log.info("%s: looked at again later: %s", path, error)
+            self.watch(path)
 
     # -- hidden items that no record explains (R4)
 

@@ -61,12 +61,14 @@ class Saver:
         lifetime: float,
         placed: Callable[[Transaction, Item | None, Item, bool], None],
         learn: Callable[[Item], str],
+        superseded: Callable[[str], None],
     ) -> None:
         """`lifetime`: seconds an unanswered request may still be carried out.
 
         `placed(transaction, before, item, adopted)` writes `promoted` to the journal and publishes it, or raises Cancelled;
         `before`: the item before its last move; `adopted`: updatedAt is from the promote's own answer (R2).
-        `learn(item)` fetches a version's bytes and returns their hash.
+        `learn(item)` fetches a version's bytes and returns their hash. `superseded(path)`: a create at this hidden path was
+        given up, but may still be carried out.
         """
         self._client = client
         self._journal = journal
@@ -76,6 +78,7 @@ class Saver:
         self._lifetime = lifetime
         self._placed = placed
         self._learn = learn
+        self._superseded = superseded
         #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
         self.moves_keep_updated_at = False
 
@@ -151,6 +154,8 @@ class Saver:
                 elif isinstance(error, BadRequestError):
                     raise
                 last: ApiError = error
+                if isinstance(error, AnswerLostError):
+                    self._superseded(path)
                 self._begin_attempt(work)
         raise last
 

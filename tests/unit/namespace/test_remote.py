@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from jobfs import names
 from jobfs.errors import FsError
-from jobfs.nodes import implicit_directory
+from jobfs.names import Role
+from jobfs.nodes import Item, Lifecycle, implicit_directory
 
-from .world import KERNEL, TTL, World
+from .world import KERNEL, TTL, World, nothing
 
 
 def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: World) -> None:
@@ -71,3 +76,360 @@ def test_freshness_counts_from_the_start_of_the_request_and_leaves_room_for_the_
     assert world.namespace.lookup("a.txt") == a
     world.clock.advance(0.001)
     assert world.namespace.lookup("a.txt") == newer
+
+
+def yield_to_others(_operation: str, _argument: object) -> None:
+    os.sched_yield()
+
+
+def hidden(target: str, role: Role = Role.ASIDE) -> str:
+    return names.hidden_path(target, "0" * 12, "1" * 16, role)
+
+
+def test_implicit_directories_are_shown_and_followed(world: World) -> None:
+    """semantics 1: implicit directories are shown."""
+    deep = world.server.file("x/y/z.txt")
+    assert world.namespace.lookup("x/y") == implicit_directory("x/y")
+    assert world.namespace.children("x") == {"y": implicit_directory("x/y")}
+    assert world.namespace.children("x/y") == {"z.txt": deep}
+    world.server.delete(deep)
+    world.expire()
+    assert world.namespace.lookup("x/y") is None
+
+
+def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world: World) -> None:
+    """semantics 1: an implicit directory can't be seen by find."""
+    folder = world.server.directory("x")
+    child = world.server.file("x/y")
+    world.namespace.refresh()
+    del world.server.items[folder.id]
+    world.expire()
+    assert world.namespace.lookup("x") == implicit_directory("x")
+    world.server.delete(child)
+    world.expire()
+    assert world.namespace.lookup("x") is None
+
+
+def test_a_directory_replaced_by_a_file_is_seen(world: World) -> None:
+    """semantics 1: a change made by the job is visible after the TTL."""
+    folder = world.server.directory("x")
+    world.server.file("x/y")
+    world.namespace.refresh()
+    world.server.delete(folder)
+    file = world.server.file("x")
+    world.expire()
+    assert world.namespace.lookup("x") == file
+    assert world.namespace.status().shadowed == []
+
+
+def test_a_directory_renamed_by_the_job_is_seen_with_what_is_in_it(world: World) -> None:
+    """semantics 1: a change made by the job is visible after the TTL."""
+    folder = world.server.directory("x")
+    for number in range(120):
+        world.server.file(f"x/f{number}")
+    world.namespace.refresh()
+    world.server.move(folder, "y")
+    world.expire()
+    assert world.namespace.lookup("y") == world.server.items[folder.id]
+    assert world.namespace.lookup("y/f7") is not None
+    assert len(world.namespace.children("y")) == 120
+    assert world.namespace.lookup("x") is None
+    assert "x" not in world.namespace.children("")
+
+
+def test_a_new_directory_of_the_job_is_shown_with_what_is_in_it(world: World) -> None:
+    """semantics 1: a change made by the job is visible after the TTL."""
+    world.namespace.refresh()
+    world.clock.advance(0.5)
+    world.server.directory("new")
+    inside = world.server.file("new/x")
+    assert world.namespace.lookup("new", max_age=0.1) is not None
+    assert world.namespace.lookup("new/x") == inside
+    assert world.namespace.children("new") == {"x": inside}
+
+
+def test_two_items_at_one_path_are_one_shown_and_one_in_the_status(world: World) -> None:
+    """semantics 1: expertJob shadows application; every shadowed item is listed in the status."""
+    default = world.server.file("x", lifecycle=Lifecycle.APPLICATION)
+    world.namespace.refresh()
+    assert world.namespace.peek("x") == default
+    own = world.server.file("x")
+    world.expire()
+    assert world.namespace.lookup("x") == own
+    assert [(path, item_id) for path, item_id, _ in world.namespace.status().shadowed] == [("x", default.id)]
+    world.server.delete(own)
+    world.namespace.forget(own)
+    assert world.namespace.lookup("x") == default
+
+
+def test_hostile_hidden_and_control_names_are_not_shown_and_not_asked_for(world: World) -> None:
+    """semantics 1: hostile paths are never shown and never followed. semantics 4: nor are hidden items."""
+    aside = world.server.file(hidden("x"))
+    world.server.file("a/../b")
+    world.server.file(".jobfs/job.json")
+    world.namespace.refresh()
+    world.expire()
+    world.server.asked()
+    for path in (aside.path, "a/../b", "..", ".jobfs", ".jobfs/job.json", "n" * 256):
+        assert world.namespace.lookup(path) is None
+    assert world.server.asked() == []
+    assert world.namespace.children("") == {}
+    assert world.namespace.hidden() == world.namespace.status().hidden == [aside]
+    assert [path for path, _ in world.namespace.status().hostile] == ["a/../b", ".jobfs/job.json"]
+
+
+def test_the_status_tells_what_is_known(world: World) -> None:
+    """semantics 6: status."""
+    assert world.namespace.status().snapshot_age is None
+    world.server.file("a", size=3)
+    world.server.file("b", size=None)
+    world.namespace.refresh()
+    world.clock.advance(2.0)
+    status = world.namespace.status()
+    assert (status.items, status.size, status.snapshot_age, status.listing_pages) == (2, 3, 2.0, 1)
+    assert (status.effective_ttl, status.listing_seconds) == (TTL - KERNEL, 0.0)
+    assert world.namespace.snapshot_number == 1
+
+
+def test_the_subtree_holds_every_item_at_and_below_a_path(world: World) -> None:
+    folder = world.server.directory("d")
+    shadowed = world.server.file("d/x", lifecycle=Lifecycle.APPLICATION)
+    shown = world.server.file("d/x")
+    aside = world.server.file(hidden("d/e/y"))
+    world.server.file("dd")
+    world.namespace.refresh()
+    world.server.asked()
+    assert set(world.namespace.subtree("d")) == {folder, shadowed, shown, aside}
+    assert len(world.namespace.subtree("")) == 5
+    assert world.namespace.subtree("nothing") == []
+    assert world.server.asked() == []
+
+
+def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> None:
+    """semantics 1: own changes are visible at once."""
+    a = world.server.file("a")
+    world.namespace.refresh()
+    world.server.asked()
+    made = world.server.directory("d")
+    world.namespace.publish(made)
+    moved = world.server.move(a, "d/a")
+    world.namespace.publish(moved)
+    assert world.namespace.lookup("a") is None
+    assert world.namespace.children("d") == {"a": moved}
+    renamed = world.server.move(made, "e")
+    world.namespace.publish(renamed)
+    assert world.namespace.children("") == {"e": renamed}
+    assert world.namespace.lookup("e/a") == world.server.items[a.id]
+    world.server.delete(renamed)
+    world.namespace.forget(renamed)
+    assert world.namespace.children("") == {}
+    assert world.namespace.lookup("e/a") is None
+    assert world.server.asked() == []
+
+
+def test_forgetting_an_implicit_directory_forgets_what_is_in_it(world: World) -> None:
+    world.server.file("x/y")
+    world.namespace.refresh()
+    world.namespace.forget(implicit_directory("x"))
+    assert world.namespace.lookup("x") is None
+
+
+def test_of_two_directories_at_one_path_the_other_is_asked_for_what_is_left(world: World) -> None:
+    """semantics 1: overlay of directories: only the server knows what a recursive delete took."""
+    default = world.server.directory("d", lifecycle=Lifecycle.APPLICATION)
+    own = world.server.directory("d")
+    world.server.file("d/x")
+    world.namespace.refresh()
+    world.server.delete(own)
+    world.namespace.forget(own)
+    assert world.namespace.children("d") == {}
+    assert world.namespace.lookup("d") == default
+
+
+def test_a_touched_path_is_asked_for_although_all_is_fresh(world: World) -> None:
+    """semantics 5: after a lost answer, look first."""
+    a = world.server.file("d/a")
+    b = world.server.file("d/b")
+    world.namespace.refresh()
+    newer = world.server.rewrite(a)
+    world.server.asked()
+    world.namespace.touch("d/a")
+    assert world.namespace.lookup("d/b") == b
+    assert world.namespace.lookup("d/a") == newer
+    assert world.server.asked() == [("find", "d/a")]
+    world.namespace.touch("d/b")
+    newest = world.server.rewrite(b)
+    assert world.namespace.children("d") == {"a": newer, "b": newest}
+    assert world.server.asked() == [("find", "d/b")]
+
+
+def test_a_touched_directory_is_listed(world: World) -> None:
+    world.server.file("d/a")
+    world.namespace.refresh()
+    world.server.asked()
+    new = world.server.file("d/new")
+    world.namespace.touch("d")
+    assert world.namespace.children("d")["new"] == new
+    assert world.server.asked() == [("list", 0)]
+
+
+def test_many_touched_children_cost_one_listing(world: World) -> None:
+    for number in range(20):
+        world.server.file(f"f{number}")
+    world.namespace.refresh()
+    world.server.asked()
+    for number in range(20):
+        world.namespace.touch(f"f{number}")
+    assert len(world.namespace.children("")) == 20
+    assert world.server.asked() == [("list", 0)]
+
+
+def test_a_slow_find_does_not_overwrite_our_own_change(world: World) -> None:
+    """semantics 1: a write counter: a slow answer never overwrites a newer local change."""
+    a = world.server.file("a")
+    world.namespace.refresh()
+    world.expire()
+    saved: list[Item] = []
+
+    def save_meanwhile(operation: str, _argument: object) -> None:
+        if operation == "find" and not saved:
+            saved.append(world.server.rewrite(a))
+            world.namespace.publish(saved[0])
+
+    world.server.after = save_meanwhile
+    assert world.namespace.lookup("a") == saved[0]
+    assert world.server.asked()[1:] == [("find", "a"), ("find", "a")]
+
+
+def test_a_path_that_we_change_all_the_time_is_shown_as_we_left_it(world: World) -> None:
+    """semantics 1: own changes are visible at once, however often they race with an answer."""
+    a = world.server.file("a")
+    world.namespace.refresh()
+    world.expire()
+
+    def save_meanwhile(_operation: str, _argument: object) -> None:
+        world.namespace.publish(world.server.rewrite(a))
+
+    world.server.after = save_meanwhile
+    assert world.namespace.lookup("a", max_age=0) == world.server.items[a.id]
+    assert len(world.server.asked()) < 10
+
+
+def test_a_slow_listing_does_not_overwrite_our_own_changes(world: World) -> None:
+    """semantics 1: a write counter: a slow answer never overwrites a newer local change."""
+    folder = world.server.directory("d")
+    kept = world.server.file("d/kept")
+    gone = world.server.file("gone")
+    world.namespace.refresh()
+    made: list[Item] = []
+
+    def work_meanwhile(operation: str, _argument: object) -> None:
+        if operation == "list" and not made:
+            made.append(world.server.file("made"))
+            world.namespace.publish(made[0])
+            world.namespace.publish(world.server.move(folder, "e"))
+            world.server.delete(gone)
+            world.namespace.forget(gone)
+
+    world.server.after = work_meanwhile
+    world.namespace.refresh()
+    assert set(world.namespace.children("")) == {"made", "e"}
+    assert world.namespace.children("e") == {"kept": world.server.items[kept.id]}
+
+
+def test_what_the_job_made_where_we_moved_during_a_listing_is_asked_for(world: World) -> None:
+    """semantics 1: a listing that can't tell before from after loses nothing: the next lookup asks."""
+    folder = world.server.directory("d")
+    world.namespace.refresh()
+    late = world.server.file("d/late")
+
+    def move_meanwhile(operation: str, _argument: object) -> None:
+        if operation == "list":
+            world.server.after = nothing
+            world.namespace.publish(world.server.move(folder, "e"))
+
+    world.server.after = move_meanwhile
+    world.namespace.refresh()
+    assert world.namespace.lookup("e/late") == world.server.items[late.id]
+    assert world.namespace.lookup("d/late") is None
+    assert list(world.namespace.children("e")) == ["late"]
+    assert list(world.namespace.children("")) == ["e"]
+
+
+def test_a_name_that_is_missed_is_asked_for_once_more_after_a_moment(world: World) -> None:
+    """save-protocol: a mount that misses a name it knew asks once more before it believes it."""
+    a = world.server.file("a")
+    for number in range(120):
+        world.server.file(f"f{number}")
+    world.namespace.refresh()
+    world.expire()
+    world.server.asked()
+    world.server.move(a, hidden("a"))
+    new: list[Item] = []
+    world.meanwhile = lambda: new.append(world.server.file("a"))
+    assert world.namespace.lookup("a") == new[0]
+    assert world.server.asked() == [("find", "a"), ("find", "a")]
+    assert len(world.pauses) == 1
+    assert 0.1 <= world.pauses[0] <= 0.25
+
+
+def test_a_name_that_is_still_missing_is_gone(world: World) -> None:
+    """save-protocol: it asks once more, and then believes it."""
+    a = world.server.file("a")
+    for number in range(120):
+        world.server.file(f"f{number}")
+    world.namespace.refresh()
+    world.server.delete(a)
+    world.expire()
+    assert world.namespace.lookup("a") is None
+    assert len(world.pauses) == 1
+    assert world.namespace.lookup("a") is None
+    world.expire()
+    world.namespace.lookup("a")
+    assert len(world.pauses) == 1
+
+
+def test_a_listing_in_the_middle_of_anothers_save_asks_once_more(world: World) -> None:
+    """save-protocol: a mount that misses a name it knew asks once more before it believes it."""
+    a, b = world.server.file("d/a"), world.server.file("d/b")
+    c = world.server.file("d/c")
+    world.namespace.refresh()
+    world.server.move(a, hidden("d/a"))
+    world.server.move(b, hidden("d/b"))
+    world.server.delete(c)
+    world.expire()
+    world.server.asked()
+    new: list[Item] = []
+    world.meanwhile = lambda: new.append(world.server.file("d/a"))
+    assert world.namespace.children("d") == {"a": new[0]}
+    assert sorted(world.server.asked()) == [("find", "d/a"), ("find", "d/b"), ("list", 0)]
+    assert len(world.pauses) == 1
+
+
+def test_many_threads_and_a_busy_job_end_in_the_truth() -> None:
+    """semantics 1: whatever raced, what is shown in the end is what the server has."""
+    world = World(ttl=0.0, kernel_timeout=0.0, clock=time.monotonic)
+    server, namespace = world.server, world.namespace
+    folders = [server.directory(f"d{number}") for number in range(4)]
+    server.cap = 10
+    server.before = server.after = yield_to_others
+    for number in range(40):
+        server.file(f"d{number % 4}/f{number}")
+
+    def look(worker: int) -> None:
+        for number in range(60):
+            path = f"d{number % 4}/f{(number * 7 + worker) % 40}"
+            namespace.lookup(path)
+            if number % 20 == worker:
+                namespace.children("")
+            if number % 6 == 0:
+                namespace.publish(server.file(f"own{worker}-{number}"))
+            if worker == 0 and number % 15 == 0:
+                namespace.publish(server.move(folders[3], f"moved{number}"))
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(look, worker) for worker in range(6)]:
+            done.result(60)
+    namespace.refresh()
+    assert {one.id: one for one in namespace.subtree("")} == server.items
+    namespace.close()

@@ -158,8 +158,14 @@ class World:
         self.clock = Clock()
         self.pauses: list[float] = []
         self.meanwhile: Callable[[], object] = lambda: None
-        given = {"ttl": TTL, "kernel_timeout": KERNEL, "stale_if_error": STALE, **settings}
-        self.namespace = Namespace(self.server, clock=self.clock, pause=self._pause, **given)
+        given = {
+            "clock": self.clock,
+            "ttl": TTL,
+            "kernel_timeout": KERNEL,
+            "stale_if_error": STALE,
+            **settings,
+        }
+        self.namespace = Namespace(self.server, pause=self._pause, **given)
 
     def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)

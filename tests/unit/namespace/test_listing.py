@@ -1,0 +1,289 @@
+"""Snapshots: parallel pages, lists that move while they are read, servers that do not count right."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from jobfs.errors import UnavailableError
+from jobfs.namespace.listing import Lister, Listing
+from jobfs.nodes import Item
+
+from .world import Server
+
+
+class Reading:
+    """A lister of a server, and what is known from before."""
+
+    def __init__(self) -> None:
+        self.server = Server()
+        self.lister = Lister(self.server)
+        self.known: list[str] = []
+
+    def read(self) -> Listing:
+        return self.lister.read(self._known)
+
+    def fill(self, count: int) -> list[Item]:
+        return [self.server.file(f"f{number:05d}") for number in range(count)]
+
+    def _known(self) -> Collection[str]:
+        return self.known
+
+
+@pytest.fixture
+def reading() -> Iterator[Reading]:
+    made = Reading()
+    yield made
+    made.lister.close()
+
+
+def as_set(listing: Listing) -> set[Item]:
+    assert len({one.id for one in listing.items}) == len(listing.items)
+    return set(listing.items)
+
+
+def operations(server: Server) -> list[str]:
+    return [operation for operation, _ in server.asked()]
+
+
+def once(trigger: tuple[str, Any], action: Callable[[], object]) -> Callable[[str, Any], None]:
+    """A hook that does something the first time that a request comes."""
+    pending = [action]
+
+    def hook(operation: str, argument: Any) -> None:
+        if (operation, argument) == trigger and pending:
+            pending.pop()()
+
+    return hook
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 198, 199, 200, 201, 298, 299, 1000])
+def test_every_item_is_there_whatever_the_number_of_pages(reading: Reading, count: int) -> None:
+    """semantics 1: all pages are one snapshot of the whole tree."""
+    everything = reading.fill(count)
+    assert as_set(reading.read()) == set(everything)
+    asked = reading.server.asked()
+    assert len(asked) == len(set(asked)) <= 2 + count // 99
+
+
+@pytest.mark.parametrize("cap", [1, 2, 7, 50])
+def test_a_server_that_gives_smaller_pages_is_read_whole(reading: Reading, cap: int) -> None:
+    """semantics 1: all pages are one snapshot of the whole tree."""
+    reading.server.cap = cap
+    everything = reading.fill(60)
+    assert as_set(reading.read()) == set(everything)
+    assert len(reading.server.asked()) <= 2 + 60 // max(1, cap - 1)
+
+
+def test_pages_after_the_first_are_fetched_in_parallel(reading: Reading) -> None:
+    """semantics 1: pages after the first are fetched in parallel."""
+    reading.fill(390)
+    together = threading.Barrier(3, timeout=10)
+
+    def wait_for_the_others(_operation: str, skip: int) -> None:
+        if skip:
+            together.wait()
+
+    reading.server.before = wait_for_the_others
+    assert len(reading.read().items) == 390
+
+
+def test_a_list_that_moved_is_read_again(reading: Reading) -> None:
+    """semantics 1: a snapshot that drifted while it was read is read again."""
+    everything = reading.fill(150)
+    reading.server.after = once(("list", 0), lambda: reading.server.delete(everything[10]))
+    assert as_set(reading.read()) == set(everything) - {everything[10]}
+    assert operations(reading.server) == ["list"] * 4
+
+
+def test_an_item_that_moved_from_an_unread_page_to_a_read_one_is_found_all_the_same(reading: Reading) -> None:
+    """semantics 1: it must never lose an item that existed throughout.
+
+    The order is by path; one rename, one delete and one create cancel each other out in number and place.
+    """
+    everything = reading.fill(150)
+    reading.known = [one.id for one in everything]
+
+    def juggle() -> None:
+        server = reading.server
+        server.move(everything[140], "a")
+        server.delete(everything[5])
+        server.file("z")
+        server.items = {one.id: one for one in sorted(server.items.values(), key=lambda one: one.path)}
+
+    reading.server.after = once(("list", 0), juggle)
+    found = {one.id for one in reading.read().items}
+    assert found >= {one.id for one in everything} - {everything[5].id}
+    assert operations(reading.server) == ["list", "list", "get"]
+
+
+def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
+    reading: Reading, caplog: pytest.LogCaptureFixture
+) -> None:
+    """semantics 1: read again at most twice, then reconciled item by item with a warning."""
+    everything = reading.fill(250)
+    gone = reading.fill(10)
+    reading.known = [one.id for one in everything]
+
+    def drift(_operation: str, skip: int) -> None:
+        if skip == 0 and gone:
+            reading.server.delete(gone.pop())
+            reading.server.delete(gone.pop())
+
+    reading.server.after = drift
+    with caplog.at_level(logging.WARNING, "jobfs.namespace"):
+        found = as_set(reading.read())
+    assert found >= set(everything)
+    assert [record.name for record in caplog.records] == ["jobfs.namespace"]
+    assert operations(reading.server).count("list") == 9
+
+
+def test_what_was_known_before_and_not_seen_is_asked_for(reading: Reading) -> None:
+    """semantics 1: it must never lose an item that existed throughout."""
+    everything = reading.fill(150)
+    reading.known = [one.id for one in everything] + ["0" * 24]
+    hidden = everything[120]
+    del reading.server.items[hidden.id]
+
+    def find_it_only_by_id(operation: str, item_id: str) -> None:
+        if operation == "get":
+            reading.server.items[hidden.id] = hidden
+
+    reading.server.before = find_it_only_by_id
+    assert as_set(reading.read()) == set(everything)
+
+
+def test_many_items_deleted_by_the_job_cost_a_second_pass_not_a_request_each(reading: Reading) -> None:
+    everything = reading.fill(500)
+    reading.known = [one.id for one in everything]
+    for one in everything[100:400]:
+        reading.server.delete(one)
+    assert as_set(reading.read()) == {*everything[:100], *everything[400:]}
+    assert set(operations(reading.server)) == {"list"}
+
+
+@pytest.mark.parametrize("count", [150, 450])
+def test_a_server_without_any_order_is_still_read_whole(reading: Reading, count: int) -> None:
+    """semantics 1: it must never lose an item that existed throughout."""
+    everything = reading.fill(count)
+    reading.server.shuffle = random.Random(7)
+    assert as_set(reading.read()) == set(everything)
+    assert operations(reading.server).count("list") <= 12 * (2 + count // 99)
+
+
+@pytest.mark.parametrize("lie", [lambda n: 0, lambda n: 1, lambda n: n - 1, lambda n: n + 1, lambda n: 10**9])
+@pytest.mark.parametrize("count", [0, 37, 100, 250])
+def test_a_wrong_total_costs_a_few_requests_and_no_item(
+    reading: Reading, count: int, lie: Callable[[int], int]
+) -> None:
+    everything = reading.fill(count)
+    reading.server.told_total = lie
+    assert as_set(reading.read()) == set(everything)
+    assert len(reading.server.asked()) <= 60
+
+
+def test_a_server_that_ignores_skip_ends(reading: Reading) -> None:
+    reading.fill(100)
+    page = reading.server.list_page(100, 0)
+    reading.server.list_page = lambda take, skip: page._replace(total=10**6)  # type: ignore[method-assign]
+    assert len(reading.read().items) == 100
+
+
+@pytest.mark.parametrize("unknown", [1, 30, 120])
+def test_items_of_unknown_types_do_not_look_like_drift(reading: Reading, unknown: int) -> None:
+    """semantics 1: unknown item types do not break a listing."""
+    everything = reading.fill(250)
+    reading.server.unknown = [f"{number * 2:023d}x" for number in range(unknown)]
+    assert as_set(reading.read()) == set(everything)
+    asked = reading.server.asked()
+    assert len(asked) == len(set(asked))
+
+
+def test_a_page_that_fails_fails_the_listing(reading: Reading) -> None:
+    """semantics 1: a network failure never looks like an empty directory."""
+    reading.fill(1000)
+
+    def fail(_operation: str, skip: int) -> None:
+        if skip > 300:
+            raise UnavailableError("down")
+
+    reading.server.before = fail
+    with pytest.raises(UnavailableError):
+        reading.read()
+    assert len(reading.server.asked()) < 11
+
+
+drifts = st.lists(
+    st.tuples(
+        st.integers(0, 12), st.sampled_from(["create", "delete", "move", "rewrite"]), st.integers(0, 10**6)
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    count=st.integers(0, 40),
+    cap=st.integers(1, 12),
+    order=st.sampled_from(["created", "path", "updated", "newest"]),
+    known_before=st.booleans(),
+    drift=drifts,
+)
+def test_nothing_that_was_there_throughout_is_ever_lost(
+    count: int, cap: int, order: str, known_before: bool, drift: list[tuple[int, str, int]]
+) -> None:
+    """semantics 1: it must never lose an item that existed throughout, nor show one that never was there."""
+    keys: dict[str, Callable[[Item], Any]] = {
+        "created": lambda one: one.id,
+        "path": lambda one: one.path,
+        "updated": lambda one: one.updated_ns,
+        "newest": lambda one: -one.updated_ns,
+    }
+    reading = Reading()
+    server = reading.server
+    server.cap, server.max_connections = cap, 1
+    reading.fill(count)
+    ever = {one.id for one in server.items.values()}
+    throughout = set(ever)
+    # What was not known before can hide behind three changes that cancel out: only a listing of a page can't.
+    reading.known = sorted(ever) if known_before else []
+    requests = 0
+
+    def sort() -> None:
+        server.items = {one.id: one for one in sorted(server.items.values(), key=keys[order])}
+
+    def change(_operation: str, _argument: Any) -> None:
+        nonlocal requests
+        for when, what, which in drift:
+            if when != requests:
+                continue
+            there = list(server.items.values())
+            one = there[which % len(there)] if there else None
+            if what == "create":
+                ever.add(server.file(f"new{which}").id)
+            elif one is not None and what == "delete":
+                server.delete(one)
+                throughout.discard(one.id)
+            elif one is not None and what == "move":
+                server.move(one, f"moved{which}")
+            elif one is not None:
+                server.rewrite(one)
+        requests += 1
+        sort()
+
+    sort()
+    server.before = change
+    try:
+        found = {one.id for one in reading.read().items}
+    finally:
+        reading.lister.close()
+    assert found <= ever
+    if known_before or len(drift) < 3:
+        assert found >= throughout

@@ -1,0 +1,205 @@
+"""How many requests a lookup costs, and who shares them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from .world import TTL, World
+
+
+class Gate:
+    """A hook that holds back requests of one operation until it is opened."""
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+        self.reached = threading.Semaphore(0)
+        self.open = threading.Event()
+
+    def __call__(self, operation: str, _argument: Any) -> None:
+        if operation == self._operation:
+            self.reached.release()
+            assert self.open.wait(20)
+
+    def await_request(self) -> None:
+        assert self.reached.acquire(timeout=20)
+
+
+def together(count: int, call: Callable[[], object], gate: Gate) -> list[object]:
+    """Run a call in several threads; the gate opens once every thread waits for an answer."""
+    waiting = threading.Barrier(count + 1)
+
+    def run() -> object:
+        waiting.wait(20)
+        return call()
+
+    with ThreadPoolExecutor(count) as pool:
+        futures = [pool.submit(run) for _ in range(count)]
+        waiting.wait(20)
+        gate.await_request()
+        gate.open.set()
+        return [future.result(20) for future in futures]
+
+
+def fill(world: World, count: int) -> None:
+    for number in range(count):
+        world.server.file(f"f{number:04d}")
+    world.namespace.refresh()
+    world.server.asked()
+    world.expire()
+
+
+def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(world: World) -> None:
+    """semantics 1: a storm of lookups costs at most one listing and a handful of finds."""
+    fill(world, 90)
+    for number in range(90):
+        assert world.namespace.lookup(f"f{number:04d}") is not None
+    asked = [operation for operation, _ in world.server.asked()]
+    assert asked.count("list") == 1
+    assert asked.count("find") <= 3
+
+
+def test_a_storm_in_a_big_workspace_may_cost_as_many_finds_as_the_listing_has_pages(world: World) -> None:
+    """semantics 1: decide by cost, not by a fixed rule."""
+    fill(world, 1000)
+    for number in range(500):
+        world.namespace.lookup(f"f{number:04d}")
+    asked = [operation for operation, _ in world.server.asked()]
+    assert asked.count("find") == 11
+    assert asked.count("list") == 11
+
+
+def test_lookups_that_are_few_keep_the_promise_by_finds(world: World) -> None:
+    """semantics 1: after the snapshot expires, a single stat costs one find, not a listing."""
+    fill(world, 90)
+    for number in range(10):
+        world.namespace.lookup(f"f{number:04d}")
+        world.clock.advance(TTL / 2)
+    assert {operation for operation, _ in world.server.asked()} == {"find"}
+
+
+def slow_pages(world: World, seconds: float) -> None:
+    def slow(operation: str, skip: int) -> None:
+        if operation == "list" and skip == 0:
+            world.clock.advance(seconds)
+
+    world.server.before = slow
+
+
+def test_in_a_storm_that_no_listing_can_be_afforded_for_the_snapshot_serves(world: World) -> None:
+    """semantics 1: the effective TTL grows with the time a listing takes, and the status says so."""
+    slow_pages(world, 3.0)
+    fill(world, 300)
+    assert world.namespace.status().effective_ttl == pytest.approx(30.0)
+    for number in range(300):
+        assert world.namespace.lookup(f"f{number:04d}") is not None
+    assert [operation for operation, _ in world.server.asked()] == ["find"] * 4
+    assert len(world.namespace.children("")) == 300
+    assert world.server.asked() == []
+    world.clock.advance(30.0)
+    assert len(world.namespace.children("")) == 300
+    assert [operation for operation, _ in world.server.asked()] == ["list"] * 4
+
+
+def test_children_are_never_older_than_asked_for(world: World) -> None:
+    """semantics 4: rmdir only after a listing newer than 1 s shows it empty."""
+    world.namespace.refresh()
+    world.clock.advance(0.9)
+    world.server.file("new")
+    assert world.namespace.children("", max_age=1.0) == {}
+    world.clock.advance(0.2)
+    assert list(world.namespace.children("", max_age=1.0)) == ["new"]
+
+
+def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) -> None:
+    """semantics 4: unlink deletes the id that stood at that path at most 1 s ago."""
+    first = world.server.file("x")
+    fill(world, 5)
+    world.namespace.refresh()
+    world.clock.advance(0.5)
+    second = world.server.rewrite(first)
+    assert world.namespace.lookup("x", max_age=1.0) == first
+    world.server.asked()
+    assert world.namespace.lookup("x", max_age=0.1) == second
+    assert world.server.asked() == [("find", "x")]
+    world.clock.advance(0.05)
+    assert world.namespace.lookup("x", max_age=0.1) == second
+    assert world.server.asked() == []
+
+
+def test_concurrent_lookups_of_one_path_share_one_find(world: World) -> None:
+    """semantics 1: concurrent callers who want the same thing share one request."""
+    fill(world, 3)
+    gate = world.server.before = Gate("find")
+    found = together(8, lambda: world.namespace.lookup("f0001"), gate)
+    assert len(set(found)) == 1
+    assert world.server.asked() == [("find", "f0001")]
+
+
+def test_concurrent_readers_of_directories_share_one_listing(world: World) -> None:
+    """semantics 1: concurrent callers who want the same thing share one request."""
+    gate = world.server.before = Gate("list")
+    found = together(8, lambda: len(world.namespace.children("")), gate)
+    assert found == [0] * 8
+    assert world.server.asked() == [("list", 0)]
+
+
+def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> None:
+    """semantics 1: an answer is as young as was asked for, whoever made the request."""
+    world.server.file("x")
+    fill(world, 3)
+    gate = Gate("find")
+    answered_early: list[object] = []
+
+    def hold_after(operation: str, argument: Any) -> None:
+        if operation == "find" and not answered_early:
+            answered_early.append(argument)
+            gate(operation, argument)
+
+    world.server.after = hold_after
+    with ThreadPoolExecutor(1) as pool:
+        early = pool.submit(world.namespace.lookup, "x")
+        gate.await_request()
+        world.clock.advance(1.0)
+        newer = world.server.file("x", updated_ns=10**9)
+        assert world.namespace.lookup("x", max_age=0.5) == newer
+        gate.open.set()
+        assert early.result(20) == newer
+    assert world.server.asked() == [("find", "x"), ("find", "x")]
+    assert world.namespace.peek("x") == newer
+
+
+def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> None:
+    """semantics 1: single flight, and yet a snapshot that began when it was asked for."""
+    gate = world.server.after = Gate("list")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(world.namespace.children, "")
+        gate.await_request()
+        world.server.file("x")
+        second = pool.submit(world.namespace.refresh)
+        gate.open.set()
+        first.result(20)
+        second.result(20)
+    assert world.namespace.snapshot_number == 2
+    assert world.namespace.peek("x") is not None
+
+
+def test_an_unknown_name_after_expiry_costs_one_listing_if_that_is_one_page(world: World) -> None:
+    """semantics 1: decide by cost: it tells more than the find, which can't see implicit directories."""
+    fill(world, 5)
+    world.server.file("new/x")
+    assert world.namespace.lookup("new") is not None
+    assert world.server.asked() == [("list", 0)]
+
+
+def test_an_unknown_name_in_a_big_workspace_costs_one_find(world: World) -> None:
+    """semantics 1: a single stat costs one find, not a listing."""
+    slow_pages(world, 0.2)
+    fill(world, 300)
+    assert world.namespace.lookup("nothing") is None
+    assert world.namespace.lookup("nothing/below/it") is None
+    assert world.server.asked() == [("find", "nothing")]

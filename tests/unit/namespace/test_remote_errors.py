@@ -1,0 +1,211 @@
+""" "Not there" is not "could not ask"."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+import pytest
+
+from jobfs.errors import (
+    ApiError,
+    ContractError,
+    InvalidRequestError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+)
+
+from .world import STALE, World
+
+FAILURES = [
+    UnavailableError("no connection"),
+    UnavailableError("too late", errno=errno.ETIMEDOUT),
+    UnauthorizedError("key refused", status=401),
+    NotFoundError("no such job", status=404),
+    ContractError("not JSON"),
+]
+
+
+def fail_with(world: World, error: ApiError | None) -> None:
+    def fail(_operation: str, _argument: Any) -> None:
+        if error is not None:
+            raise error
+
+    world.server.before = fail
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_known_names_go_on_being_served_while_the_server_cannot_be_asked(
+    world: World, failure: ApiError
+) -> None:
+    """semantics 1: if the server cannot be reached, what is known is served, and the status says so."""
+    a = world.server.file("d/a.txt")
+    world.namespace.refresh()
+    assert not world.namespace.status().stale
+    fail_with(world, failure)
+    world.clock.advance(STALE - 1)
+    assert world.namespace.lookup("d/a.txt") == a
+    assert world.namespace.children("d") == {"a.txt": a}
+    status = world.namespace.status()
+    assert status.stale
+    assert status.error == str(failure)
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: ApiError) -> None:
+    """semantics 1: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
+
+    semantics 5: 401 is EACCES. A job that is gone is not a file that is gone.
+    """
+    world.server.file("a.txt")
+    world.namespace.refresh()
+    fail_with(world, failure)
+    world.expire()
+    for _ in range(2):
+        with pytest.raises(ApiError) as raised:
+            world.namespace.lookup("unknown")
+        assert raised.value.errno == (errno.EIO if isinstance(failure, NotFoundError) else failure.errno)
+        with pytest.raises(ApiError):
+            world.namespace.children("unknown")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiError) -> None:
+    """semantics 1: a network failure never looks like an empty directory."""
+    fail_with(world, failure)
+    with pytest.raises(ApiError):
+        world.namespace.children("")
+    with pytest.raises(ApiError):
+        world.namespace.lookup("a")
+    assert world.namespace.lookup("") is not None
+
+
+def test_known_names_are_served_only_so_long(world: World) -> None:
+    """semantics 1: up to --stale-if-error seconds."""
+    world.server.file("a.txt")
+    world.namespace.refresh()
+    fail_with(world, UnavailableError("down"))
+    world.clock.advance(STALE + 1)
+    with pytest.raises(UnavailableError):
+        world.namespace.lookup("a.txt")
+    with pytest.raises(UnavailableError):
+        world.namespace.children("")
+
+
+def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
+    """semantics 1: up to --stale-if-error seconds."""
+    a = world.server.file("a.txt")
+    world.namespace.refresh()
+    world.clock.advance(STALE)
+    assert world.namespace.lookup("a.txt") == a
+    b = world.server.file("b.txt")
+    world.namespace.publish(b)
+    fail_with(world, UnavailableError("down"))
+    world.clock.advance(STALE - 1)
+    assert world.namespace.lookup("a.txt") == a
+    assert world.namespace.lookup("b.txt") == b
+    world.clock.advance(2)
+    with pytest.raises(UnavailableError):
+        world.namespace.lookup("a.txt")
+
+
+def test_who_asks_for_an_answer_of_now_gets_no_old_one(world: World) -> None:
+    """semantics 4: what deletes by id looks first."""
+    world.server.file("a.txt")
+    world.namespace.refresh()
+    fail_with(world, UnavailableError("down"))
+    world.clock.advance(2)
+    with pytest.raises(UnavailableError):
+        world.namespace.lookup("a.txt", max_age=1.0)
+    with pytest.raises(UnavailableError):
+        world.namespace.children("", max_age=1.0)
+
+
+def test_a_storm_on_a_dead_server_asks_once_in_a_moment(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """semantics 5: no retry storm; one line in the log says it."""
+    for number in range(20):
+        world.server.file(f"f{number}")
+    world.namespace.refresh()
+    world.server.asked()
+    fail_with(world, UnauthorizedError("key refused"))
+    world.expire()
+    with caplog.at_level(logging.WARNING, "jobfs.namespace"):
+        for number in range(20):
+            assert world.namespace.lookup(f"f{number}") is not None
+            assert len(world.namespace.children("")) == 20
+    assert len(world.server.asked()) == 1
+    assert len(caplog.records) == 1
+    world.clock.advance(1.0)
+    world.namespace.lookup("f0")
+    assert len(world.server.asked()) == 1
+
+
+def test_once_the_server_answers_again_everything_is_as_before(world: World) -> None:
+    a = world.server.file("a.txt")
+    world.namespace.refresh()
+    fail_with(world, UnavailableError("down"))
+    world.expire()
+    assert world.namespace.lookup("a.txt") == a
+    fail_with(world, None)
+    newer = world.server.rewrite(a)
+    world.clock.advance(5)
+    assert world.namespace.lookup("a.txt") == newer
+    assert not world.namespace.status().stale
+    assert world.namespace.status().error is None
+
+
+def test_a_refresh_asks_even_right_after_a_failure(world: World) -> None:
+    fail_with(world, UnavailableError("down"))
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            world.namespace.refresh()
+    assert len(world.server.asked()) == 2
+    fail_with(world, None)
+    world.namespace.refresh()
+    assert world.namespace.children("") == {}
+
+
+def test_a_path_that_the_server_refuses_is_no_reason_not_to_ask_for_others(world: World) -> None:
+    """semantics 5: 422 is EINVAL."""
+    a = world.server.file("a.txt")
+    for number in range(120):
+        world.server.file(f"f{number}")
+    world.namespace.refresh()
+    world.expire()
+
+    def refuse(_operation: str, argument: Any) -> None:
+        if argument == "bad":
+            raise InvalidRequestError("path", status=422)
+
+    world.server.before = refuse
+    with pytest.raises(InvalidRequestError):
+        world.namespace.lookup("bad", max_age=0)
+    assert world.namespace.lookup("a.txt") == a
+    assert not world.namespace.status().stale
+
+
+def test_a_directory_of_which_only_the_name_is_known_does_not_look_empty(world: World) -> None:
+    """semantics 1: a network failure never looks like an empty directory."""
+    for number in range(120):
+        world.server.file(f"f{number}")
+    world.namespace.refresh()
+    world.clock.advance(0.5)
+    folder = world.server.directory("new")
+    world.server.file("new/x")
+    assert world.namespace.lookup("new", max_age=0) == folder
+    fail_with(world, UnavailableError("down"))
+    with pytest.raises(UnavailableError):
+        world.namespace.children("new")
+
+
+def test_after_close_nobody_is_asked(world: World) -> None:
+    world.namespace.refresh()
+    world.namespace.close()
+    world.server.asked()
+    with pytest.raises(UnavailableError):
+        world.namespace.refresh()
+    assert world.server.asked() == []

@@ -1,0 +1,190 @@
+"""The tree against its definition: what is shown follows from the set of items, not from how it came about."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from jobfs import names
+from jobfs.names import HiddenName, Role
+from jobfs.namespace.overlay import refusal, shown, veil
+from jobfs.namespace.tree import Tree
+from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
+
+from .world import directory, item
+
+HIDDEN = str(HiddenName("0" * 12, "1" * 16, Role.ASIDE, "x.txt"))
+PATHS = ["/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(("a", "b"), repeat=depth)]
+PATHS += [HIDDEN, f"a/{HIDDEN}", f"a/{HIDDEN}/b", f"b/a/{HIDDEN}", ".jobfs", ".jobfs/x", "a/../b", "a//b"]
+
+items = st.builds(
+    Item,
+    id=st.sampled_from("123456"),
+    kind=st.sampled_from(Kind),
+    path=st.sampled_from(PATHS),
+    lifecycle=st.sampled_from(Lifecycle),
+    updated_ns=st.integers(0, 2),
+    updated_at=st.just(""),
+)
+changes = st.one_of(
+    st.tuples(st.just("put"), items),
+    st.tuples(st.just("arrive"), items),
+    st.tuples(st.just("drop"), items),
+    st.tuples(st.just("settle"), items),
+)
+
+
+def by_definition(everything: list[Item], path: str) -> Item | None:
+    """What is shown at `path`, from the statements of semantics 1."""
+    if refusal(path) or veil(path) is not None:
+        return None
+    visible = [one for one in everything if refusal(one.path) is None and veil(one.path) is None]
+    here = [one for one in visible if one.path == path]
+    bases = [veil(one.path) for one in everything if refusal(one.path) is None]
+    living = any(names.under(one.path, path) for one in visible)
+    living = living or any(base is not None and names.under(base, path) for base in bases)
+    if living:
+        return shown([one for one in here if one.is_dir]) or implicit_directory(path)
+    return shown(here) or (implicit_directory(path) if path in bases else None)
+
+
+def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None:
+    if operation == "drop":
+        tree.drop(one.id)
+        model.pop(one.id, None)
+    elif operation == "put":
+        tree.put(one)
+        model[one.id] = one
+    elif operation == "settle":
+        if refusal(one.path) or veil(one.path) is not None:
+            return
+        tree.settle(one.path, [one])
+        for other in [other for other in model.values() if other.path == one.path]:
+            del model[other.id]
+        model[one.id] = one
+    else:
+        before = model.get(one.id)
+        carried = tree.carried(before.path, one.path) if before else []
+        tree.arrive(one)
+        model[one.id] = one
+        if before and one.is_dir and before.path != one.path:
+            for other in carried:
+                moved = names.moved(other.path, before.path, one.path)
+                if other.id != one.id:
+                    model[other.id] = replace(other, path=moved)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(changes, max_size=25))
+def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[str, Item]]) -> None:
+    """semantics 1: overlay, implicit directories, hostile and hidden names, after any changes."""
+    tree, model = Tree(), dict[str, Item]()
+    for operation, one in done:
+        apply(tree, model, operation, one)
+    everything = list(model.values())
+    assert {one.id: one for one in tree.items()} == model
+    for path in PATHS:
+        assert tree.at(path) == by_definition(everything, path), path
+        children = {child: by_definition(everything, f"{path}/{child}") for child in ("a", "b")}
+        assert tree.children(path) == {name: one for name, one in children.items() if one is not None}, path
+        below = sorted(one.id for one in everything if names.under(one.path, path))
+        assert sorted(one.id for one in tree.below(path)) == below, path
+    assert sorted(one.id for one in tree.below("")) == sorted(model)
+    empty = Tree()
+    for one in tree.items():
+        tree.drop(one.id)
+    assert all(getattr(tree, slot) == getattr(empty, slot) for slot in Tree.__slots__)
+
+
+def test_dropping_the_shown_item_reveals_the_shadowed_one() -> None:
+    """semantics 1: every shadowed item is listed, and shows again once it is alone."""
+    default = item("x", "1", lifecycle=Lifecycle.APPLICATION)
+    old, new = item("x", "2", updated_ns=1), item("x", "3", updated_ns=2)
+    tree = Tree.of([default, old, new])
+    assert tree.shadowed() == [
+        ("x", "2", "a newer item is shown at this path"),
+        ("x", "1", "an item of the job is shown at this path"),
+    ]
+    tree.drop("3")
+    assert tree.at("x") == old
+    tree.drop("2")
+    assert tree.at("x") == default
+    assert tree.shadowed() == []
+
+
+def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() -> None:
+    """semantics 1: a directory shadows a file where something lives under it."""
+    file = item("x", "1")
+    tree = Tree.of([file, item("x/y", "2")])
+    assert tree.at("x") == implicit_directory("x")
+    assert tree.shadowed() == [("x", "1", "a directory is shown at this path")]
+    tree.drop("2")
+    assert tree.at("x") == file
+
+
+def test_a_directory_item_stands_for_its_directory_even_if_a_newer_file_is_there() -> None:
+    """semantics 1: a directory shadows a file where something lives under it."""
+    folder, file = directory("x", "1", updated_ns=1), item("x", "2", updated_ns=2)
+    tree = Tree.of([folder, file, item("x/y", "3")])
+    assert tree.at("x") == folder
+    tree.drop("3")
+    assert tree.at("x") == file
+
+
+def test_an_implicit_directory_outlives_the_save_of_its_only_file() -> None:
+    """semantics 1: implicit directories are shown; a hidden item beside is enough."""
+    tree = Tree.of([item("x/y.txt", "1")])
+    tree.arrive(item(f"x/{HIDDEN}", "1"))
+    assert tree.at("x") == implicit_directory("x")
+    assert tree.children("x") == {}
+    assert tree.children("") == {"x": implicit_directory("x")}
+    assert tree.inhabited("x")
+
+
+def test_a_directory_moved_to_a_hidden_name_takes_everything_along_and_back() -> None:
+    """semantics 4: rmdir first moves the directory out of the job's reach."""
+    tree = Tree.of([directory("x", "1"), item("x/y", "2"), item("x/z/w", "3")])
+    tree.arrive(directory(HIDDEN, "1"))
+    assert tree.at("x") is None
+    assert sorted(one.path for one in tree.hidden()) == [HIDDEN, f"{HIDDEN}/y", f"{HIDDEN}/z/w"]
+    assert {one.id for one in tree.below(HIDDEN)} == {"2", "3"}
+    tree.arrive(directory("v", "1"))
+    assert tree.children("v") == {"y": item("v/y", "2"), "z": implicit_directory("v/z")}
+    assert tree.hidden() == []
+
+
+def test_a_directory_may_be_moved_below_where_it_was_known() -> None:
+    tree = Tree.of([directory("x", "1"), item("x/y", "2")])
+    tree.arrive(directory("x/a", "1"))
+    assert tree.at("x/a") == directory("x/a", "1")
+    assert tree.at("x/a/y") == item("x/a/y", "2")
+
+
+def test_hostile_items_are_counted_and_not_shown() -> None:
+    """semantics 1: hostile paths are never shown and never followed; they are counted."""
+    tree = Tree.of([item("a/../b", "1"), item(".jobfs", "2"), item("ok", "3")])
+    assert tree.children("") == {"ok": item("ok", "3")}
+    assert [path for path, _ in tree.refused()] == ["a/../b", ".jobfs"]
+    assert len(tree) == 3
+
+
+def test_a_new_tree_shares_the_items_that_did_not_change() -> None:
+    before = Tree.of([item("x", "1"), item("y", "2", size=1)])
+    after = Tree.of([item("x", "1"), item("y", "2", size=2)], like=before)
+    assert after.get("1") is before.get("1")
+    assert after.get("2") == item("y", "2", size=2)
+
+
+@pytest.mark.parametrize(("items", "implicit"), [(["x/y"], True), (["x"], False), ([], False)])
+def test_implicit_directories_are_noticed(items: list[str], implicit: bool) -> None:
+    assert Tree.of(item(path) for path in items).has_implicit() is implicit
+
+
+def test_an_item_without_id_is_no_item() -> None:
+    tree = Tree.of([implicit_directory("x")])
+    assert len(tree) == 0
+    assert tree.at("x") is None

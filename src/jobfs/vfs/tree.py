@@ -119,8 +119,8 @@ class Tree:
 
     def _unlink_dirty(self, path: str, inode: Inode) -> None:
         """A file with bytes that the server does not have: recorded first, then taken off the server (R10)."""
-        item = inode.item
         never_sent = self._engine.cancel(inode)
+        item = inode.item  # only now: a save may have ended meanwhile
         if never_sent and item is not None and not self._is_alias(item):
             there = self._engine.namespace.lookup(path, max_age=1.0)
             if there is not None and there.id == item.id:
@@ -157,8 +157,10 @@ class Tree:
                 inode = self._engine.table.hold(self._engine.memory.ino(node), Kind.FILE, path, node)
                 self._engine.removals.hide(node)
             else:
-                inode, item = node, node.item
-                if self._engine.cancel(inode) and item is not None and not self._is_alias(item):
+                inode = node
+                never_sent = self._engine.cancel(inode)
+                item = inode.item  # only now: a save may have ended meanwhile
+                if never_sent and item is not None and not self._is_alias(item):
                     self._engine.removals.hide(item)
                 self._engine.overlay.remove(path, inode)
             with inode.lock:

@@ -54,6 +54,10 @@ def restore(engine: WriteBack) -> list[str]:
 def _restore(engine: WriteBack, work: Transaction, keep: set[tuple[int, int]]) -> None:
     save = work.save
     if save.state is State.PROMOTED:
+        if save.kind is SaveKind.SAVE:
+            # Only to be removed once the journal that says so is on the disk (R3).
+            work.local = engine.bytes.open(save.ino, save.generation)
+            keep.add((save.ino, save.generation))
         engine.finisher.add(work)
         return
     if save.kind is SaveKind.REMOVE:

@@ -211,9 +211,14 @@ class Saver:
 
     def _plan_aside(self, work: Transaction, there: Item) -> Aside:
         """Journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
+        base = work.save.base
         for aside in work.asides:
             if aside.id == there.id:
                 return aside
+        if work.learning is None and there.version == (base.id, base.updated_at, base.size):
+            # A rename, or a save taken up again: nobody has read yet what it replaces.
+            work.base_item = there
+            self._start_learning(work)
         self._finish_learning(work, there)
         tid = names.new_transaction_id()
         path = names.hidden_path(work.save.target, self._mount, tid, names.Role.ASIDE)

@@ -1,4 +1,4 @@
-"""Random operations on a mount and on a local directory: the same errno, listings, contents, on the server too.
+"""Random operations on a mount and on a local directory: same errno, same contents, and the server has them.
 
 Each set of the server's switches has one mount; each example works in a directory of its own.
 """
@@ -48,7 +48,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     },
     "a lenient server of the rewrite": {
         "create_existing": "duplicate", "find": "substring", "create_encodings": "json",
-        "other_encoding": 422, "sizes": "omitted", "ranges": False, "implicit_directories": "allowed", "list_order": "updated",
+        "other_encoding": 422, "sizes": "omitted", "ranges": False, "implicit_directories": "allowed",
+        "list_order": "updated",
         "delete_body": "item", "trailing_slash": "bare", "move_touches": "tree",
         "updated_resolution": "seconds", "instance_items": "complete",
     },
@@ -288,7 +289,7 @@ def test_the_switches_cover_every_value() -> None:
             assert {getattr(behaviour, name) for behaviour in used} == values, name
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300, method="signal")
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
 def test_a_mount_and_a_local_directory_do_the_same(switches: dict[str, Any], tmp_path: Path) -> None:
     """semantics 1, 2, 4: what a user of a local disk would expect, and the server has it all at the end."""

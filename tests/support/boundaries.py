@@ -97,7 +97,12 @@ class Mortal(Workspace):
     """A workspace whose requests and journal writes pass `boundaries`."""
 
     def __init__(self, server: Server, home: Path, boundaries: Boundaries, **options: Any) -> None:
-        quick: dict[str, Any] = {"write_back_delay": 0.0, "request_lifetime": 0.02, "ttl": 0.1, "timeout": 5.0}
+        quick: dict[str, Any] = {
+            "write_back_delay": 0.0,
+            "request_lifetime": 0.02,
+            "ttl": 0.1,
+            "timeout": 5.0,
+        }
         super().__init__(server, home, **{**quick, **options})
         self.boundaries = boundaries
 
@@ -114,10 +119,10 @@ class Mortal(Workspace):
         answer = None
         try:
             answer = operation()
+            eventually(lambda: self.boundaries.dead or self.at_rest(), self.unrest)
         except (Death, JobfsError):
             if not self.boundaries.dead:
                 raise
-        eventually(lambda: self.boundaries.dead or self.at_rest(), self.unrest)
         self.boundaries.disarm()
         return None if self.boundaries.dead else answer
 

@@ -6,7 +6,6 @@ mount: memory maps and programs started inside it belong in a subprocess (`run` 
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -18,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from jobfs import control
 from jobfs.emulator import Server
 
 from .serverside import hidden
@@ -173,17 +173,20 @@ class MountedJob:
             self.umount()
         self.mount(**options)
 
+    def ask(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """What the commands ask of a mount, over its control socket, without starting a program."""
+        (socket,) = (self.state / self.server.job).glob(f"*/{control.SOCKET}")
+        answer: dict[str, Any] = control.call(socket.parent, name, arguments, timeout=30.0)
+        return answer
+
     def flush(self) -> None:
-        """`jobfs flush`: the server has everything that was closed."""
-        done = self.jobfs("flush", self.path)
-        assert done.returncode == 0, done.stdout + done.stderr + self.log
+        """What `jobfs flush` does: the server has everything that was closed."""
+        left = self.ask("flush", path=None, timeout=30)["left"]
+        assert not left, f"{left}\n{self.log}"
 
     def status(self) -> dict[str, Any]:
-        """`jobfs status --json`."""
-        done = self.jobfs("status", self.path, "--json")
-        assert done.stdout, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        """What `jobfs status --json` shows."""
+        return self.ask("status")
 
     def info(self, name: str) -> str:
         """`jobfs info` of a file in the mount."""

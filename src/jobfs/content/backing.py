@@ -38,6 +38,7 @@ class Backing:
         self.name: str | None = None
         self.spill: Spill | None = None
         self._on_disk = IntervalSet()  # of `have`, once there is a spill
+        self._installed = False  # `file` is whole and not to be written
         self._disk = disk
         self._lock = lock
         self._make_room = make_room
@@ -71,6 +72,7 @@ class Backing:
     def install(self, file: CacheFile, size: int, name: str | None) -> None:
         """The whole content is in `file`. The caller holds the lock."""
         self.file, self.name, self.spill = file, name, None
+        self._installed = True
         self.have.add(0, size)
 
     def keep(self, name: str, size: int) -> None:
@@ -120,6 +122,7 @@ class Backing:
         self.have.clear()
         self._on_disk.clear()
         self.file = self.name = None
+        self._installed = False
         return orphan
 
     def leave_spill(self) -> None:
@@ -134,9 +137,12 @@ class Backing:
             self._disk.parts.discard(self.file)
 
     def _written(self, file: CacheFile | None, data: bytes, position: int) -> bool:
+        """Write to the part; False if the disk refuses for good."""
         for last in (False, True):
             try:
-                write_all((file or self._part()).fd, data, position)
+                file = file or self._part()
+                if file is not None:
+                    write_all(file.fd, data, position)
                 return True
             except OSError as error:
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -145,12 +151,13 @@ class Backing:
                     return False
         return False
 
-    def _part(self) -> CacheFile:
+    def _part(self) -> CacheFile | None:
+        """The file to write to, made where there is none yet; None if all bytes came from elsewhere meanwhile."""
         file = self._disk.parts.new()
         with self._lock:
             if self.file is None:
                 self.file = file
-            own = self.file
+            own = None if self._installed else self.file
         if own is not file:
             self._disk.parts.discard(file)
         return own

@@ -89,6 +89,7 @@ class Entry:
         self._failed: tuple[JobfsError, float] | None = None
         self._stale: StaleVersionError | None = None
         self._digest: str | None = None
+        self._discarded = False
 
     # -- readers ------------------------------------------------------------------------------------------
 
@@ -159,6 +160,7 @@ class Entry:
     def discard(self) -> None:
         """Nobody uses this entry any more: stop its transfers and remove what only it had."""
         with self.cond:
+            self._discarded = True
             for fetch in self.fetches:
                 fetch.stop = True
             self.cond.notify_all()
@@ -242,6 +244,8 @@ class Entry:
             self.settle()
         except JobfsError as unsettled:
             _log.warning("%s", unsettled)
+        if self._discarded:
+            self.backing.discard()  # what came for a read that its handle's `close` overtook
 
     # -- becoming whole -----------------------------------------------------------------------------------
 

@@ -13,10 +13,10 @@ import time
 from typing import Protocol
 
 from jobfs.api import Client, Download
-from jobfs.content.errors import StaleVersionError
+from jobfs.content.errors import StaleVersionError, again
 from jobfs.content.pool import Pool
 from jobfs.content.run import MIB, NEAR
-from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
+from jobfs.errors import ApiError, ContractError, FsError, JobfsError, NotFoundError, UnavailableError
 from jobfs.nodes import Version
 
 _log = logging.getLogger("jobfs.content")
@@ -139,7 +139,8 @@ class Fetch:
         except Exception:
             _log.exception("a download failed unexpectedly")
             error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
-        self._target.ended(self, error)
+        # A copy, because a traceback would keep all this alive, an open file among it.
+        self._target.ended(self, None if error is None else again(error))
 
     def _transfer(self) -> bool:
         """Send requests until nothing is left to bring; False if it only gave up its thread for now."""
@@ -192,9 +193,8 @@ class Fetch:
                 continue
             size = self._target.size
             if size is not None and self.pos + len(chunk) > size:
-                raise ContractError(
-                    f"download: more than the {size} bytes promised came", endpoint="download"
-                )
+                self.pos += len(chunk)
+                return True  # too much: that is said once the connection is given back
             self._target.put(self, self.pos, chunk)
             self.pos += len(chunk)
             self.progress = now = time.monotonic()
@@ -250,6 +250,8 @@ class Fetch:
         """The body ended as the server meant it: is that where it should end?"""
         size = self._target.size
         nothing = self.pos == start and body.start > 0
+        if size is not None and self.pos > size:
+            raise self._wrong_length(f"download: more than the {size} bytes promised came")
         if size is None:
             self._find_size(start, body, nothing)
             return
@@ -258,8 +260,18 @@ class Fetch:
         if nothing and body.length == 0 and body.total is None:
             raise StaleVersionError(f"download: the item has no byte {start} any more", endpoint="download")
         if nothing or body.start == 0:
-            told = f"download: {self.pos} bytes came instead of the {size} promised"
-            raise ContractError(told, endpoint="download")
+            raise self._wrong_length(f"download: {self.pos} bytes came instead of the {size} promised")
+
+    def _wrong_length(self, told: str) -> ApiError:
+        """The error for a body that did not say its length and has another: was the item written meanwhile?"""
+        version = self._target.version
+        try:
+            item = self._link.client.get(version.item_id)
+        except (NotFoundError, UnavailableError) as error:
+            return error
+        if item.updated_at != version.updated_at or item.size != version.size:
+            return StaleVersionError(f"{told}: the item was written meanwhile", endpoint="download")
+        return ContractError(told, endpoint="download")
 
     def _find_size(self, start: int, body: Download, nothing: bool) -> None:
         if nothing and body.length == 0 and self._target.covered_until(0) < start:

@@ -53,6 +53,7 @@ class FakeClient:
     cap: int | None = None  # longest answer to a range
     max_connections: int = 4
     server_time_offset: float = 0.0
+    shown_size: int | None = None  # what `get` says instead of the truth
     gone: bool = False
     gate: int | None = None
     holds: dict[int, int] = field(default_factory=dict)  # number of a request: bytes after which it waits
@@ -64,7 +65,8 @@ class FakeClient:
         self.gets += 1
         if self.gone:
             raise NotFoundError("gone")
-        return replace(item_of(len(self.data), item_id), updated_at=self.updated_at)
+        size = len(self.data) if self.shown_size is None else self.shown_size
+        return replace(item_of(size, item_id), updated_at=self.updated_at)
 
     def download(self, item_id: str, start: int = 0, end: int | None = None) -> Body:
         with self.changed:

@@ -73,7 +73,7 @@ def test_an_error_before_the_body_is_final(make_store: MakeStore) -> None:
 def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(make_store: MakeStore) -> None:
     """semantics 3: a body shorter than promised is an error, never a short file."""
     data = pattern(MIB)
-    client = FakeClient(data, says_length=False, ranges=False)
+    client = FakeClient(data, says_length=False, ranges=False, shown_size=MIB + 1)
     store = make_store(client)
     with store.open(item_of(MIB + 1)) as handle:
         with pytest.raises(ContractError):
@@ -89,6 +89,15 @@ def test_a_body_longer_than_promised_is_an_error(make_store: MakeStore) -> None:
     with store.open(item_of(MIB)) as handle, pytest.raises(ContractError):
         handle.fetch()
     assert not store.whole(item_of(MIB))
+
+
+@pytest.mark.parametrize("size", [MIB - 1, MIB + 1])
+def test_a_body_of_another_length_is_a_stale_version_if_the_item_was_written(
+    make_store: MakeStore, size: int
+) -> None:
+    client = FakeClient(pattern(MIB), says_length=False, ranges=False)
+    with make_store(client).open(item_of(size)) as handle, pytest.raises(StaleVersionError):
+        handle.fetch()
 
 
 @pytest.mark.parametrize("offset", [0, 5 * MIB])

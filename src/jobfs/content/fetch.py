@@ -250,7 +250,7 @@ class Fetch:
         """The body ended as the server meant it: is that where it should end?"""
         size = self._target.size
         nothing = self.pos == start and body.start > 0
-        if size is not None and self.pos > size:
+        if size is not None and self.pos > size and not nothing:
             raise self._wrong_length(f"download: more than the {size} bytes promised came")
         if size is None:
             self._find_size(start, body, nothing)

@@ -44,23 +44,19 @@ class Arrived:
             return
         for source in sources:
             for other in tree.carried(source, item.path):
-                path = names.moved(other.path, source, item.path)
+                # Read before it moved along, or made here since, or never below our directory at all.
+                yield source
+                yield item.path
                 if other.id in self.carried:
-                    tree.put(replace(other, path=path))
-                else:
-                    yield other.path
-                    yield path
+                    tree.put(replace(other, path=names.moved(other.path, source, item.path)))
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """We deleted the item `item_id` at `path`, or learned that it is gone; `below` are the ids gone with
-    it.
-    """
+    """We deleted the item at `path`, or learned that it is gone; `whole`: with everything below it."""
 
     item_id: str
     path: str
-    below: frozenset[str]
     beside: frozenset[str]
     whole: bool
 
@@ -77,11 +73,9 @@ class Gone:
         if not self.whole:
             return
         for source in sources:
-            for other in tree.below(source):
-                if other.id in self.below:
-                    tree.drop(other.id)
-                else:
-                    yield source
+            if tree.below(source):
+                # Read before it went, or made here since.
+                yield source
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import threading
 
-from jobfs.errors import ApiError
+from jobfs.errors import ApiError, ContractError, NotFoundError, UnauthorizedError, UnavailableError
+
+#: Errors that say nothing of a name: the server was not reached, or does not talk to us as it should.
+COULD_NOT_ASK = (UnavailableError, UnauthorizedError, ContractError)
 
 
 class Flight:
@@ -70,6 +73,18 @@ class Breaker:
         self.error = again(error)
         self._delay = min(self._most, self._delay * 2 or self._first)
         self._until = now + self._delay
+
+
+def verdict(error: ApiError, path: str | None) -> ApiError:
+    """What a failed request means for who wanted to know about `path` (None: about everything).
+
+    A 404 is not about the name but about the job, and must never look like "no such file"; nor does a
+    listing that the server refuses say anything of a name. Only a find may be refused for its path
+    (semantics.md section 5).
+    """
+    if isinstance(error, COULD_NOT_ASK) or (path is not None and not isinstance(error, NotFoundError)):
+        return error
+    return UnavailableError(str(error), endpoint=error.endpoint, status=error.status)
 
 
 def again(error: ApiError) -> ApiError:

@@ -120,6 +120,9 @@ class Knowledge:
         beside = frozenset(_ids(self.tree.candidates(item.path)))
         self.tree.arrive(item)
         self._record(Arrived(item, old, carried, beside))
+        if beside and (known is None or old is not None):
+            # It can hardly have come to a place that still is taken: what is known of this path is old.
+            self._doubt(item.path, self._next())
         stamp = self._stamps.get(item.path, Stamp(NEVER, 0, NEVER))
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
 
@@ -129,15 +132,13 @@ class Knowledge:
         path = known.path
         self.tree.drop(known.id)
         beside = self.tree.candidates(path)
-        below: list[Item] = []
         if known.is_dir and any(other.is_dir for other in beside):
             # Two directories share what lies below: only the server knows what went with this one.
             self._doubt(path, self._next())
         elif known.is_dir:
-            below = self.tree.below(path)
-            for other in below:
+            for other in self.tree.below(path):
                 self.tree.drop(other.id)
-        self._record(Gone(known.id, path, frozenset(_ids(below)), frozenset(_ids(beside)), known.is_dir))
+        self._record(Gone(known.id, path, frozenset(_ids(beside)), known.is_dir))
 
     def touch(self, path: str) -> None:
         """Trust nothing that was learned of `path`, or of what is below it, before now."""

@@ -52,6 +52,7 @@ class Lister:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._workers = server.max_connections
+        self._moved = False
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="jobfs-listing")
 
     def read(self, known: Callable[[], Collection[str]]) -> Listing:
@@ -69,11 +70,12 @@ class Lister:
             if this.flaw is None or steady:
                 items = self._complete(this, known(), sure=steady or (last is not None and last.flaw is None))
                 if items is not None:
+                    self._moved = False
                     return Listing(items, this.pages)
             elif number >= _PASSES and (merged.count >= this.total or number == _MOST):
                 items = merged.reconcile(this, known())
                 if len(items) + len(this.unknown) >= this.total or number == _MOST:
-                    merged.warn(number, this, len(items))
+                    self._warn(number, this, len(items), merged.asked)
                     return Listing(items, this.pages)
             last = this
         assert last is not None
@@ -107,6 +109,19 @@ class Lister:
         asked = list(ids)
         return dict(zip(asked, self._executor.map(self._get, asked), strict=True))
 
+    def _warn(self, passes: int, last: Pass, count: int, asked: int) -> None:
+        """Tell of a list that moves; as a warning only the first time until it holds still."""
+        level = logging.DEBUG if self._moved else logging.WARNING
+        self._moved = True
+        log.log(
+            level,
+            "the item list moved while it was read (%d passes, %s): %d items, %d of them asked for singly",
+            passes,
+            last.flaw,
+            count,
+            asked,
+        )
+
     def _get(self, item_id: str) -> Item | None:
         try:
             return self._server.get(item_id)
@@ -122,6 +137,11 @@ class _Merged:
         self._seen: dict[str, Item] = {}
         self._unknown: set[str] = set()
         self._asked: dict[str, Item | None] = {}
+
+    @property
+    def asked(self) -> int:
+        """How many items were asked for by id."""
+        return len(self._asked)
 
     @property
     def count(self) -> int:
@@ -145,13 +165,3 @@ class _Merged:
             if item is not None:
                 found[item_id] = item
         return list(found.values())
-
-    def warn(self, passes: int, last: Pass, count: int) -> None:
-        """Say in the log what it took."""
-        log.warning(
-            "the item list moved while it was read %d times (%s): %d items, %d of them asked for one by one",
-            passes,
-            last.flaw,
-            count,
-            len(self._asked),
-        )

@@ -14,16 +14,9 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
-from jobfs.errors import (
-    ApiError,
-    ContractError,
-    FsError,
-    NotFoundError,
-    UnauthorizedError,
-    UnavailableError,
-)
+from jobfs.errors import ApiError, FsError, UnavailableError
 from jobfs.namespace.cost import Cost
-from jobfs.namespace.flights import Breaker, Flight
+from jobfs.namespace.flights import COULD_NOT_ASK, Breaker, Flight, verdict
 from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister, Server
 from jobfs.namespace.overlay import never_shown
@@ -34,8 +27,6 @@ from jobfs.nodes import Item
 
 log = logging.getLogger("jobfs.namespace")
 
-#: Errors that say nothing about a name: the server was not reached, or does not talk to us as it should.
-_COULD_NOT_ASK = (UnavailableError, UnauthorizedError, NotFoundError, ContractError)
 #: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
 _ROUNDS = 6
 #: So many children in doubt are asked for singly; for more of them a listing is read.
@@ -103,11 +94,11 @@ class Namespace:
                 with self._lock:
                     if self._known.fresh(path, not_before) or never_shown(path):
                         return self._known.tree.at(path)
-                    flight, fly = self._board(path, not_before, relaxed=max_age is None)
+                    flight, fly = self._board(path, not_before, max_age)
                     if flight is None:
                         return self._known.tree.at(path)
                 self._ride(flight, fly)
-        except _COULD_NOT_ASK as exc:
+        except COULD_NOT_ASK as exc:
             if max_age is not None:
                 raise
             return self._stale_item(path, exc)
@@ -122,7 +113,7 @@ class Namespace:
         try:
             for child in self._complete(path, max_age):
                 self.lookup(child, max_age)
-        except _COULD_NOT_ASK as exc:
+        except COULD_NOT_ASK as exc:
             if max_age is not None:
                 raise
             return self._stale_children(path, exc)
@@ -221,11 +212,11 @@ class Namespace:
 
     # what to ask (under the table lock)
 
-    def _board(self, path: str, not_before: float, *, relaxed: bool) -> tuple[Flight | None, bool]:
+    def _board(self, path: str, not_before: float, max_age: float | None) -> tuple[Flight | None, bool]:
         """The request that will tell about `path`, and whether the caller has to make it; None: serve what
         is known.
         """
-        plan = self._plan(path, relaxed=relaxed)
+        plan = self._plan(path, max_age)
         if plan is _Plan.LIST:
             return self._board_listing()
         if plan is _Plan.SERVE:
@@ -254,16 +245,17 @@ class Namespace:
         if not force:
             self._breaker.check(self._clock())
 
-    def _plan(self, path: str, *, relaxed: bool) -> _Plan:
+    def _plan(self, path: str, max_age: float | None) -> _Plan:
         """Decide by cost how to learn about a path that is not fresh (section 1, Cost control).
 
         The very first answer is a listing: it costs one round trip more than a find, fills everything, and
-        only it sees implicit directories and what is being saved. `relaxed`: what is within the effective
-        TTL will do.
+        only it sees implicit directories and what is being saved. Without a `max_age`, what is within the
+        effective TTL will do.
         """
         known, cost, now = self._known, self._cost, self._clock()
         if not known.listed_once:
             return _Plan.LIST
+        relaxed = max_age is None
         age = now - known.snapshot_began
         affordable = age > cost.effective_ttl
         servable = relaxed and not affordable and not known.doubtful(path)
@@ -271,7 +263,7 @@ class Namespace:
         if shown is not None and shown.implicit:
             return _Plan.SERVE if servable else _Plan.LIST
         if cost.storm(now):
-            if affordable:
+            if affordable and (max_age is None or cost.listing_seconds < max_age / 2):
                 return _Plan.LIST
             return _Plan.SERVE if servable else _Plan.FIND
         if shown is None and relaxed and cost.suspicious(age, known.implicit_seen):
@@ -306,11 +298,11 @@ class Namespace:
             else:
                 self._find(flight, flight.path)
             error = None
-        except NotFoundError as exc:
-            # Not the name is missing but the job: that must never look like "no such file".
-            error = UnavailableError(str(exc), endpoint=exc.endpoint, status=exc.status)
         except ApiError as exc:
-            error = exc
+            error = verdict(exc, flight.path)
+        except RuntimeError:
+            if not self._closed:
+                raise
         finally:
             self._land(flight, error)
             flight.land(error)
@@ -326,7 +318,7 @@ class Namespace:
             self._known.land(flight.ticket)
             if error is None:
                 self._breaker.succeeded(self._clock())
-            elif isinstance(error, _COULD_NOT_ASK):
+            elif isinstance(error, COULD_NOT_ASK) and not self._closed:
                 if self._breaker.error is None:
                     log.warning("the server can't be asked (%s): known names are served as they were", error)
                 self._breaker.failed(error, flight.began, self._clock())

@@ -129,7 +129,7 @@ def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
 ) -> None:
     """semantics 1: read again at most twice, then reconciled item by item with a warning."""
     everything = reading.fill(250)
-    gone = reading.fill(10)
+    gone = reading.fill(20)
     reading.known = [one.id for one in everything]
 
     def drift(_operation: str, skip: int) -> None:
@@ -143,6 +143,9 @@ def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
     assert found >= set(everything)
     assert [record.name for record in caplog.records] == ["jobfs.namespace"]
     assert operations(reading.server).count("list") == 9
+    with caplog.at_level(logging.WARNING, "jobfs.namespace"):
+        assert as_set(reading.read()) >= set(everything)
+    assert len(caplog.records) == 1
 
 
 def test_what_was_known_before_and_not_seen_is_asked_for(reading: Reading) -> None:

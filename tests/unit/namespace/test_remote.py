@@ -433,3 +433,14 @@ def test_many_threads_and_a_busy_job_end_in_the_truth() -> None:
     namespace.refresh()
     assert {one.id: one for one in namespace.subtree("")} == server.items
     namespace.close()
+
+
+def test_what_we_put_where_something_else_was_known_is_asked_for(world: World) -> None:
+    """semantics 1: own changes are visible at once; a place that we took can't still be taken."""
+    old = world.server.file("x", updated_ns=10**9)
+    mine = world.server.file("y", updated_ns=1)
+    world.namespace.refresh()
+    world.server.delete(old)
+    world.namespace.publish(world.server.move(mine, "x"))
+    assert world.namespace.lookup("x") == world.server.items[mine.id]
+    assert world.namespace.status().shadowed == []

@@ -203,3 +203,20 @@ def test_an_unknown_name_in_a_big_workspace_costs_one_find(world: World) -> None
     assert world.namespace.lookup("nothing") is None
     assert world.namespace.lookup("nothing/below/it") is None
     assert world.server.asked() == [("find", "nothing")]
+
+
+def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(world: World) -> None:
+    """semantics 4: unlink looks at most 1 s ago; a listing that takes longer would be too old at once."""
+    slow_pages(world, 0.1)
+    fill(world, 90)
+    for number in range(20):
+        world.namespace.lookup(f"f{number:04d}", max_age=1.0)
+    assert ("list", 0) in world.server.asked()
+    slow_pages(world, 0.6)
+    for _ in range(3):
+        world.namespace.refresh()
+    world.clock.advance(10)
+    world.server.asked()
+    for number in range(20):
+        world.namespace.lookup(f"f{number:04d}", max_age=1.0)
+    assert {operation for operation, _ in world.server.asked()} == {"find"}

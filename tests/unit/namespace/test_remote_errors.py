@@ -17,7 +17,7 @@ from jobfs.errors import (
     UnavailableError,
 )
 
-from .world import STALE, World
+from .world import STALE, World, nothing
 
 FAILURES = [
     UnavailableError("no connection"),
@@ -209,3 +209,26 @@ def test_after_close_nobody_is_asked(world: World) -> None:
     with pytest.raises(UnavailableError):
         world.namespace.refresh()
     assert world.server.asked() == []
+
+
+def test_a_listing_that_the_server_refuses_says_nothing_of_a_name(world: World) -> None:
+    """semantics 1: ENOENT (or EINVAL) only when the server said so of that name."""
+    fail_with(world, InvalidRequestError("take", status=422))
+    for _ in range(3):
+        with pytest.raises(UnavailableError) as raised:
+            world.namespace.lookup("a")
+        assert raised.value.errno == errno.EIO
+    assert len(world.server.asked()) == 1
+
+
+def test_a_listing_under_way_ends_when_the_namespace_is_closed(world: World) -> None:
+    for number in range(1000):
+        world.server.file(f"f{number}")
+
+    def close(_operation: str, _argument: Any) -> None:
+        world.server.after = nothing
+        world.namespace.close()
+
+    world.server.after = close
+    with pytest.raises(UnavailableError):
+        world.namespace.refresh()

@@ -376,11 +376,12 @@ class WriteBack:
                 with work.lock:
                     if work.settled:
                         continue
+                    # Queued first: once it is cancelled, whoever runs it may hand it on to the finisher.
+                    work.attempts = 0
+                    self.uploader.add(work, 0.0)
                     work.save.become(State.CANCELLED)
                     self.journal.write(work.save)
                 never_sent = False
-                work.attempts = 0
-                self.uploader.add(work, 0.0)
             inode.current = inode.next = None
             inode.path = None
         return never_sent

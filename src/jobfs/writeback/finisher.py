@@ -169,7 +169,9 @@ class Finisher:
         if self._settle_asides(work):
             self._done(work)
         else:
+            # From here on it is the finisher's alone: the name is free for the next save.
             self.add_later(work)
+            self._engine.uploader.remove(work)
 
     def add_later(self, work: Transaction) -> None:
         """Judge the asides of a cancelled transaction when their time has come (R7)."""

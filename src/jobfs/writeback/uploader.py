@@ -45,8 +45,10 @@ class Uploader:
         self._clock.start()
 
     def add(self, work: Transaction, delay: float) -> None:
-        """Know a transaction; it is due in `delay` seconds. Again: its due time is set anew."""
+        """Know a transaction that is not done; it is due in `delay` seconds. Again: its due time is set anew."""
         with self._turn:
+            if work.save.state is State.DONE:
+                return
             self._live[work.save.seq] = work
             work.due = time.monotonic() + delay
             self._turn.notify_all()
@@ -197,6 +199,8 @@ class Uploader:
         return any(_within(work, prefix) for prefix in self._held)
 
     def _ready(self, work: Transaction) -> bool:
+        if work.settled and not work.attempts:
+            return False
         return not (work.running or work.save.refused or self._is_held(work) or self._blocker(work))
 
     def _tick(self) -> None:

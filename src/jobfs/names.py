@@ -28,6 +28,8 @@ SCRATCH = (
 
 _HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed)-(.+)", re.DOTALL)
 
+_FUSE_HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
+
 
 class Role(StrEnum):
     """Why an item is hidden: new content staged, an old item set aside, a directory being removed."""
@@ -135,6 +137,11 @@ def beside(target: str, label: str, when: datetime | None = None, attempt: int =
     if len((dot + ext).encode()) >= room:
         stem, dot, ext = name, "", ""
     return join(directory, _cut(stem, room - len((dot + ext).encode())) + mark + dot + ext)
+
+
+def is_fuse_hidden(name: str) -> bool:
+    """True for the name that libfuse gives to a file that is unlinked while it is open."""
+    return _FUSE_HIDDEN.fullmatch(name) is not None
 
 
 def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:

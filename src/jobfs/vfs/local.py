@@ -49,7 +49,7 @@ class LocalNames:
 
     def record(self, inode: Inode) -> None:
         """Keep a local name in the journal, as it is now (w). Raises FsError(ENOSPC, EIO)."""
-        if inode.path is None or names.basename(inode.path).startswith(".fuse_hidden"):
+        if inode.path is None or names.is_fuse_hidden(names.basename(inode.path)):
             return
         inode.written = False
         self._engine.journal.write(self.entry(inode))
@@ -91,7 +91,7 @@ class LocalNames:
         self._engine.overlay.remove(old, inode)
         inode.path = target
         self._engine.overlay.put(target, inode)
-        if not names.basename(target).startswith(".fuse_hidden"):
+        if not names.is_fuse_hidden(names.basename(target)):
             self._engine.journal.write(self.entry(inode), gone=gone)
         else:
             self._engine.journal.write(gone=gone)

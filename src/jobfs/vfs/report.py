@@ -53,9 +53,9 @@ class Report:
 
     def status(self) -> dict[str, Any]:
         """Everything `jobfs status --json` shows; no request but at most one for the job itself."""
+        job = self.instance().get("expertJob") or {}
         health = self._client.health
         facts = self._namespace.status()
-        job = self.instance().get("expertJob") or {}
         now = time.time() + self._client.server_time_offset
         return {
             "job": {

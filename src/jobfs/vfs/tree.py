@@ -9,7 +9,7 @@ from jobfs.errors import FsError, JobfsError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.vfs.files import Caller
 from jobfs.vfs.local import LocalNames
-from jobfs.vfs.view import Node, View, check_name, is_dir
+from jobfs.vfs.view import Node, View, check_name, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
 from jobfs.writeback.inodes import new_inode_number
 from jobfs.writeback.records import Base, Fate
@@ -51,7 +51,8 @@ class Tree:
         self._view.may_replace(node)
         with self._engine.overlay.changing(path):
             self._local.settle_under(path)
-            if self._engine.overlay.children(path):
+            overlaid = self._engine.overlay.children(path)
+            if not all(is_hidden_open(name, entry) for name, entry in overlaid.items()):
                 raise FsError(errno.ENOTEMPTY)
             if isinstance(node, Inode):
                 if node.local_only:
@@ -82,6 +83,10 @@ class Tree:
 
     def unlink(self, path: str) -> None:
         """Remove a file; synchronous. Raises FsError(ENOENT, EISDIR, EPERM, EACCES), ApiError."""
+        entry = self._engine.overlay.get(path)
+        if isinstance(entry, Inode) and is_hidden_open(names.basename(path), entry):
+            self._local.remove(entry)
+            return
         self._view.may_enter(self._view.directory(names.parent(path)))
         with self._engine.overlay.changing(path):
             node = self._view.get(path, max_age=1.0)

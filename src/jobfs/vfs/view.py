@@ -86,6 +86,8 @@ class View:
         for name, entry in self.engine.overlay.children(path).items():
             if entry is WHITEOUT:
                 children.pop(name, None)
+            elif is_hidden_open(name, entry):
+                continue
             elif isinstance(entry, Inode) and entry.ghost:
                 children.setdefault(name, entry)
             elif isinstance(entry, (Inode, Item)):
@@ -178,6 +180,11 @@ class View:
 def is_dir(node: Node) -> bool:
     """True for a directory."""
     return node.kind is Kind.DIRECTORY
+
+
+def is_hidden_open(name: str, entry: object) -> bool:
+    """True for what libfuse made of a file that was unlinked while open: nobody sees it but its handles."""
+    return isinstance(entry, Inode) and entry.local_only and names.is_fuse_hidden(name)
 
 
 def check_name(path: str) -> None:

@@ -31,7 +31,7 @@ from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item, Permission
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.localbytes import LocalBytes
-from jobfs.writeback.records import Aside, Attempt, Save, SaveKind, State
+from jobfs.writeback.records import Aside, Attempt, Base, Save, SaveKind, State
 from jobfs.writeback.transaction import Cancelled, Finding, Transaction
 from jobfs.writeback.undo import undo
 
@@ -376,17 +376,26 @@ class Saver:
             work.learning = self._pool.submit(self._learn, item)
 
     def _finish_learning(self, work: Transaction, there: Item) -> None:
-        if work.learning is None:
-            return
+        """The hash of the base, if what stands at the target still is that version (R1); otherwise both are kept."""
+        base = work.save.base
         try:
-            digest = work.learning.result()
-            base = work.save.base
+            if work.learning is not None:
+                digest = work.learning.result()
+            elif self._unread(base, there):
+                # Taken up from the journal: nothing was learned while H was being staged.
+                digest = self._learn(there)
+            else:
+                return
             now = self._client.get(base.id) if digest else there
             if digest and now.updated_at == base.updated_at and now.size in (None, base.size):
                 base.sha256 = digest
         except (ApiError, OSError) as error:
             log.info("%s: what it replaces could not be read, both will be kept: %s", work.save.target, error)
         work.learning = None
+
+    def _unread(self, base: Base, there: Item) -> bool:
+        same = there.id == base.id and there.updated_at == base.updated_at
+        return same and not (base.sha256 or base.young or there.is_dir or self.moves_keep_updated_at)
 
     def _check(self, work: Transaction) -> None:
         if work.save.state is State.CANCELLED:

@@ -7,6 +7,7 @@ It is a `fuse.Operations` with raw_fi, but for one thing: `getattr` and `readdir
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import re
@@ -79,9 +80,12 @@ def _stat_packer(layout: Any) -> Callable[[Attr], bytes]:
         field, source = getattr(layout, name), sources[name]
         indices = source if isinstance(source, tuple) else (source,)
         code = {2: "H", 4: "I", 8: "Q"}[field.size // len(indices)]
+        if len(indices) == 2:
+            code = code.lower()  # a time may be before the epoch
         form += f"{field.offset - end}x" + code * len(indices)
         order.extend(indices)
         end = field.offset + field.size
+    form += f"{ctypes.sizeof(layout) - end}x"
     pack, arrange, second = struct.Struct(form).pack, itemgetter(*order), 10**9
 
     def pack_stat(attr: Attr) -> bytes:

@@ -1,0 +1,180 @@
+"""The control socket: calls, progress, refusals, and who is answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobfs import control
+from jobfs.control import SOCKET, Conversation, NoMountError, Server, call
+from jobfs.errors import FsError
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    servers: list[Server] = []
+
+    def serve(directory: Path = tmp_path, **handlers: Any) -> Path:
+        servers.append(Server(directory, handlers))
+        return directory
+
+    yield serve
+    for server in servers:
+        server.close()
+
+
+def test_a_call_gets_its_handlers_result(serve: Callable[..., Path]) -> None:
+    place = serve(add=lambda args, conversation: args["a"] + args["b"])
+    assert call(place, "add", {"a": 1, "b": 2}) == 3
+    assert call(place, "add", {"a": "ü\ud800", "b": ""}) == "ü\ud800"
+
+
+def test_progress_comes_before_the_result(serve: Callable[..., Path]) -> None:
+    def work(args: dict[str, Any], conversation: Conversation) -> str:
+        for done in range(3):
+            conversation.progress(done, 2)
+        return "done"
+
+    seen: list[tuple[int, int]] = []
+    assert call(serve(work=work), "work", progress=lambda done, total: seen.append((done, total))) == "done"
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_a_refusal_keeps_its_sentence_and_errno(serve: Callable[..., Path]) -> None:
+    def refuse(args: dict[str, Any], conversation: Conversation) -> None:
+        raise FsError(2, "there is no such file")
+
+    with pytest.raises(FsError, match="there is no such file") as caught:
+        call(serve(refuse=refuse), "refuse")
+    assert caught.value.errno == 2
+
+
+def test_a_broken_handler_is_logged_and_answered(
+    serve: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    place = serve(broken=lambda args, conversation: {}["key"])
+    with pytest.raises(FsError, match="see its log"):
+        call(place, "broken")
+    assert "broken" in caplog.text
+
+
+def test_an_unknown_call_is_told_apart(serve: Callable[..., Path]) -> None:
+    with pytest.raises(FsError, match="another version"):
+        call(serve(), "unheard-of")
+
+
+def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:
+    both = threading.Barrier(2, timeout=20)
+    place = serve(meet=lambda args, conversation: both.wait() >= 0)
+    other = threading.Thread(target=call, args=(place, "meet"))
+    other.start()
+    assert call(place, "meet") is True
+    other.join()
+
+
+def test_the_handler_sees_that_the_other_side_has_gone(serve: Callable[..., Path]) -> None:
+    came, noticed = threading.Event(), threading.Event()
+
+    def watch(args: dict[str, Any], conversation: Conversation) -> None:
+        assert not conversation.gone()
+        came.set()
+        while not conversation.gone():
+            conversation.progress(0, 1)
+        noticed.set()
+
+    place = serve(watch=watch)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(place / SOCKET))
+        connection.sendall(b'{"call": "watch"}\n')
+        assert came.wait(20)
+    assert noticed.wait(20)
+
+
+def test_a_long_wait_is_full_of_signs_of_life(
+    serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "_SIGN_OF_LIFE", 0.01)
+    enough = threading.Event()
+    seen: list[tuple[int, int]] = []
+
+    def hear(done: int, total: int) -> None:
+        seen.append((done, total))
+        if len(seen) == 3:
+            enough.set()
+
+    place = serve(wait=lambda args, conversation: enough.wait(20))
+    assert call(place, "wait", timeout=10, progress=hear) is True
+    assert set(seen) == {(0, 0)}
+
+
+def test_a_mount_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / SOCKET))
+        deaf.listen()
+        with pytest.raises(NoMountError, match="does not answer"):
+            call(tmp_path, "status", timeout=0.05)
+
+
+def test_no_socket_is_no_mount(tmp_path: Path) -> None:
+    with pytest.raises(NoMountError):
+        call(tmp_path, "status")
+    with pytest.raises(NoMountError):
+        call(tmp_path / "missing", "status")
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"", b"\n", b"not json\n", b"[1]\n", b"\xff\xfe\n", b'{"call": 3}\n']
+)
+def test_what_is_no_request_harms_nobody(serve: Callable[..., Path], request_line: bytes) -> None:
+    place = serve(ping=lambda args, conversation: "pong")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(place / SOCKET))
+        connection.sendall(request_line)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(4096):
+            pass
+    assert call(place, "ping") == "pong"
+
+
+def test_another_user_is_not_answered(serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = serve(status=lambda args, conversation: "secret")
+    monkeypatch.setattr(control, "_peer_uid", lambda connection: os.geteuid() + 1)
+    with pytest.raises(FsError, match="another user"):
+        call(place, "status")
+
+
+def test_the_socket_is_the_users_own_and_goes_away(serve: Callable[..., Path], tmp_path: Path) -> None:
+    server = Server(tmp_path, {})
+    assert stat.S_IMODE((tmp_path / SOCKET).stat().st_mode) == 0o600
+    server.close()
+    assert not (tmp_path / SOCKET).exists()
+
+
+def test_a_socket_left_by_a_killed_mount_is_replaced(serve: Callable[..., Path], tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / SOCKET))
+    place = serve(ping=lambda args, conversation: "pong")
+    assert call(place, "ping") == "pong"
+
+
+def test_a_path_too_long_for_a_socket_address_works(serve: Callable[..., Path], tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    assert call(serve(deep, ping=lambda args, conversation: "pong"), "ping") == "pong"
+
+
+def test_requests_and_answers_are_json_lines(serve: Callable[..., Path]) -> None:
+    place = serve(ping=lambda args, conversation: args)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(place / SOCKET))
+        connection.sendall(b'{"call": "ping", "args": {"a": [1]}}\n')
+        with connection.makefile("rb") as lines:
+            assert json.loads(lines.readline()) == {"result": {"a": [1]}}

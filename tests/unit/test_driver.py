@@ -1,0 +1,225 @@
+"""The driver: what of FUSE becomes which call, and what of an error becomes which errno."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import stat
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.mount.memory_vfs import MemoryVfs
+
+fuse = pytest.importorskip("fuse", exc_type=ImportError)
+
+from jobfs.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
+from jobfs.errors import FsError, NotFoundError, UnavailableError  # noqa: E402
+from jobfs.nodes import Attr  # noqa: E402
+
+
+@pytest.fixture
+def vfs(monkeypatch: pytest.MonkeyPatch) -> MemoryVfs:
+    monkeypatch.setattr(fuse, "fuse_get_context", lambda: (11, 22, 33))
+    vfs = MemoryVfs()
+    vfs.put("file", b"content")
+    vfs.put("dir", mode=stat.S_IFDIR | 0o755)
+    return vfs
+
+
+@pytest.fixture
+def driver(vfs: MemoryVfs) -> FuseDriver:
+    return FuseDriver(vfs)  # type: ignore[arg-type]
+
+
+def handle(fh: int = 0, flags: int = os.O_RDWR) -> Any:
+    return fuse.fuse_file_info(fh=fh, flags=flags)
+
+
+def failure(driver: FuseDriver, operation: str, *args: Any) -> int:
+    with pytest.raises(fuse.FuseOSError) as caught:
+        driver(operation, *args)
+    return int(caught.value.errno)
+
+
+def test_a_packed_stat_is_what_c_reads() -> None:
+    attr = Attr(2**62 + 1, stat.S_IFREG | 0o640, 1, 1000, 1001, 2**33 + 7, 1, 1_700_000_000_123_456_789, -1)
+    packed = pack_stat(attr)
+    read = fuse.c_stat.from_buffer_copy(packed.ljust(ctypes.sizeof(fuse.c_stat), b"\0"))
+    assert (read.st_ino, read.st_mode, read.st_nlink) == attr[:3]
+    assert (read.st_uid, read.st_gid, read.st_size) == attr[3:6]
+    assert (read.st_atimespec.tv_sec, read.st_atimespec.tv_nsec) == (0, 1)
+    assert (read.st_mtimespec.tv_sec, read.st_mtimespec.tv_nsec) == (1_700_000_000, 123_456_789)
+    assert (read.st_ctimespec.tv_sec, read.st_ctimespec.tv_nsec) == (-1, 999_999_999)
+    assert read.st_blocks == (2**33 + 7 + 511) // 512
+
+
+def test_paths_lose_their_slash_and_have_limits() -> None:
+    assert relative("/") == ""
+    assert relative("/a/b") == "a/b"
+    assert relative("/" + "ü" * 127) == "ü" * 127
+    assert relative("/" + "/".join(["x" * 200] * 5)) == "/".join(["x" * 200] * 5)
+    for path in ("/" + "ü" * 128, "/" + "x" * 256, "/" + "/".join(["x" * 200] * 6)):
+        with pytest.raises(FsError) as caught:
+            relative(path)
+        assert caught.value.errno == errno.ENAMETOOLONG
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (FsError(errno.ENOTEMPTY), errno.ENOTEMPTY),
+        (NotFoundError("gone"), errno.ENOENT),
+        (UnavailableError("slow", errno=errno.ETIMEDOUT), errno.ETIMEDOUT),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), errno.EILSEQ),
+    ],
+)
+def test_an_error_of_ours_keeps_its_errno_and_is_not_logged(
+    error: BaseException, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """semantics 5: errors from the API become errno."""
+    assert errno_of("read", error) == expected
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("bug"), errno.EIO),
+        (TimeoutError(), errno.EIO),
+        (SystemExit(3), errno.EIO),
+        (KeyboardInterrupt(), errno.EIO),
+        (PermissionError(errno.EACCES, "of the local disk"), errno.EIO),
+        (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
+        (OSError(errno.EDQUOT, "full"), errno.EDQUOT),
+    ],
+)
+def test_what_nobody_expected_is_eio_and_one_line_in_the_log(
+    error: BaseException, expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jobfs")
+    assert errno_of("read", error) == expected
+    assert len(caplog.records) == 1
+    assert caplog.records[0].exc_info is None
+
+
+def test_a_call_raises_nothing_but_an_errno(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    def broken(path: str) -> None:
+        raise SystemExit
+
+    assert failure(driver, "getattr", "/missing") == errno.ENOENT
+    vfs.hooks["getattr"] = broken
+    assert failure(driver, "getattr", "/file") == errno.EIO
+    assert failure(driver, "no_such_operation") == errno.EIO
+
+
+def test_attributes_come_by_path_or_by_handle(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    fh = vfs.open("file", os.O_RDONLY).fh
+    assert driver("getattr", "/file") == pack_stat(vfs.getattr("file"))
+    vfs.nodes["file"].data += b" grown"
+    assert driver("getattr", "", handle(fh)) == pack_stat(vfs.fgetattr(fh))
+
+
+def test_a_directory_is_read_with_packed_attributes(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    assert driver("readdir", "/", 0) == [(name, pack_stat(vfs.getattr(name))) for name in ("file", "dir")]
+
+
+def test_open_and_create_pass_flags_and_set_the_handle(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    vfs.direct_io = True
+    opened = handle(flags=os.O_RDONLY)
+    driver("open", "/file", opened)
+    assert (opened.fh, opened.direct_io, opened.keep_cache) == (1, 1, 0)
+    created = handle(flags=os.O_CREAT | os.O_EXCL | os.O_APPEND)
+    driver("create", "/dir/new", 0o600, created)
+    assert created.fh == 2
+    assert vfs.flags == [os.O_RDONLY, os.O_CREAT | os.O_EXCL | os.O_APPEND]
+    assert vfs.nodes["dir/new"].mode == stat.S_IFREG | 0o600
+    assert vfs.callers == [(11, 22, 33)]
+
+
+def test_what_is_done_to_an_open_file_goes_by_its_handle(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    fh = vfs.open("file", os.O_RDWR).fh
+    assert driver("read", None, 4, 3, handle(fh)) == b"tent"
+    assert driver("write", None, memoryview(b"XY"), 1, handle(fh)) == 2
+    driver("truncate", "", 4, handle(fh))
+    assert bytes(vfs.nodes["file"].data) == b"cXYt"
+    for operation in (("flush", None), ("fsync", None, 0), ("release", None)):
+        driver(*operation, handle(fh))
+    assert vfs.open_files == {}
+    driver("truncate", "/file", 1)
+    assert bytes(vfs.nodes["file"].data) == b"c"
+
+
+def test_libfuses_rename_of_an_open_file_is_hiding_it(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    """semantics 4: a file unlinked while open never comes back."""
+    driver("rename", "/file", "/.fuse_hidden0000000300000001")
+    assert vfs.hidden == [("file", ".fuse_hidden0000000300000001")]
+    assert vfs.calls["rename"] == 0
+
+
+@pytest.mark.parametrize("name", [".fuse_hidden", ".fuse_hidden12", ".fuse_hidden000000030000000g", "x"])
+def test_a_users_rename_is_a_rename(driver: FuseDriver, vfs: MemoryVfs, name: str) -> None:
+    driver("rename", "/file", f"/dir/{name}")
+    assert f"dir/{name}" in vfs.nodes
+    assert vfs.hidden == []
+
+
+def test_the_tree_is_changed_by_relative_paths_and_on_behalf_of_the_caller(
+    driver: FuseDriver, vfs: MemoryVfs
+) -> None:
+    driver("mkdir", "/dir/sub", 0o700)
+    driver("mknod", "/dir/node", stat.S_IFREG | 0o600, 0)
+    driver("symlink", "/dir/link", "../file")
+    assert driver("readlink", "/dir/link") == "../file"
+    assert vfs.callers == [(11, 22, 33)] * 3
+    driver("rmdir", "/dir/sub")
+    driver("unlink", "/dir/node")
+    assert sorted(vfs.nodes) == ["", "dir", "dir/link", "file"]
+
+
+def test_hard_links_are_refused(driver: FuseDriver) -> None:
+    """semantics 2: link is EPERM."""
+    assert failure(driver, "link", "/other", "/file") == errno.EPERM
+
+
+def test_times_may_be_given_omitted_or_now(
+    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, omit = 0x3FFFFFFF, 0x3FFFFFFE
+    monkeypatch.setattr("jobfs.driver.time", SimpleNamespace(time_ns=lambda: 42))
+    for times in ((1, 2), (omit, 5), (6, now), None):
+        driver("utimens", "/file", times)
+    assert vfs.times == [(1, 2), (None, 5), (6, 42), (42, 42)]
+
+
+def test_mode_owner_and_access_are_passed_on(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    driver("chmod", "/file", 0o400)
+    driver("chown", "/file", -1, 7)
+    driver("access", "/file", os.R_OK)
+    assert vfs.nodes["file"].mode == stat.S_IFREG | 0o400
+    assert (vfs.nodes["file"].uid, vfs.nodes["file"].gid) == (os.getuid(), 7)
+    assert vfs.calls["access"] == 1
+
+
+def test_statfs_names_every_field_that_c_has(driver: FuseDriver) -> None:
+    fields = driver("statfs", "/")
+    assert fields["f_namemax"] == 255
+    assert set(fields) <= {name for name, _ in fuse.c_statvfs._fields_}
+
+
+def test_fsyncdir_reaches_the_directory(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    driver("fsyncdir", "/dir", 0, 0)
+    assert vfs.calls["fsyncdir"] == 1
+
+
+def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDriver) -> None:
+    for operation in ("getxattr", "setxattr", "listxattr", "removexattr", "opendir", "releasedir", "lock"):
+        assert getattr(driver, operation) is None
+
+
+def test_init_tells_that_the_kernel_talks_to_us(vfs: MemoryVfs) -> None:
+    said: list[str] = []
+    FuseDriver(vfs, lambda: said.append("ready"))("init", "/")  # type: ignore[arg-type]
+    assert said == ["ready"]

@@ -1,0 +1,179 @@
+"""Settings: one definition for flag, environment and -o."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jobfs.errors import UsageError
+from jobfs.settings import Settings, load, options, parse_mount_options, parse_size
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("JOBFS_", "PERSTACK_")):
+            monkeypatch.delenv(name)
+    return
+
+
+def test_the_defaults_are_those_of_the_specification() -> None:
+    settings = load({})
+    assert settings.base_url == "https://api.perstack.ai"
+    assert (settings.ttl, settings.write_back_delay, settings.timeout) == (5.0, 0.5, 30.0)
+    assert (settings.stale_if_error, settings.request_lifetime) == (300.0, 30.0)
+    assert (settings.max_connections, settings.cache_size) == (16, 2 * 2**30)
+    assert (settings.uid, settings.gid, settings.umask) == (os.getuid(), os.getgid(), 0o022)
+    assert not settings.read_only
+    assert not settings.sync_on_close
+    assert not settings.allow_other
+    assert settings.api_key_file is None
+
+
+def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERSTACK_BASE_URL", "https://perstack")
+    assert load({}).base_url == "https://perstack"
+    monkeypatch.setenv("JOBFS_BASE_URL", "https://jobfs")
+    assert load({}).base_url == "https://jobfs"
+    assert load({}, ["base_url=https://option"]).base_url == "https://option"
+    assert load({"base_url": "https://flag"}, ["base_url=https://option"]).base_url == "https://flag"
+
+
+@pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
+def test_every_setting_is_a_flag_a_variable_and_an_o_option(
+    option: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = option.name  # type: ignore[attr-defined]
+    text = {"umask": "027", "log_level": "debug", "create_encoding": "json", "cache_size": "1GiB"}.get(
+        name, "7"
+    )
+    text = "yes" if option.is_flag else text  # type: ignore[attr-defined]
+    by_flag = getattr(load({name: (text,) if name == "local_only" else text}), name)
+    by_option = getattr(load({}, [f"{name}={text}"]), name)
+    by_dashes = getattr(load({}, [f"{name.replace('_', '-')}={text}"]), name)
+    monkeypatch.setenv(f"JOBFS_{name.upper()}", text)
+    by_variable = getattr(load({}), name)
+    assert by_flag == by_option == by_dashes == by_variable
+    monkeypatch.delenv(f"JOBFS_{name.upper()}")
+    assert by_flag != getattr(load({}), name)
+
+
+def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBFS_TTL", "")
+    assert load({}).ttl == 5.0
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load({}).ttl = 3.0  # type: ignore[misc]
+
+
+def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:
+    """semantics 1: the TTL is the one promise about staleness, kernel timeouts included."""
+    assert load({"ttl": 5}).kernel_timeout == 1.0
+    assert load({"ttl": 60}).kernel_timeout == 1.0
+    assert load({"ttl": 0.5}).kernel_timeout == pytest.approx(0.1)
+    assert load({"ttl": 0}).kernel_timeout == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("512MiB", 512 * 2**20), ("2GiB", 2**31), ("1G", 2**30), ("1GB", 10**9), ("1.5 GiB", 3 * 2**29),
+        ("4096", 4096), ("10kb", 10000), ("1TiB", 2**40), ("7B", 7),
+    ],
+)  # fmt: skip
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "1XB", "1 2", "MiB", "1e9"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="512MiB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ttl", "soon"), ("ttl", "-1"), ("ttl", "nan"), ("ttl", "inf"), ("ttl", "1e9"), ("timeout", "0"),
+        ("umask", "8"), ("umask", "1777"), ("umask", "-1"), ("uid", "no-such-user"), ("uid", "-1"),
+        ("gid", "4294967295"), ("max_connections", "0"), ("max_connections", "1.5"), ("cache_size", "1"),
+        ("cache_size", "x"), ("log_level", "loud"), ("create_encoding", "xml"), ("read_only", "perhaps"),
+        ("local_only", "a/b"), ("cache_dir", ""),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_one_sentence_that_names_the_place(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flags, mount_options, place in (
+        ({name: value}, [], "--" + name.replace("_", "-")),
+        ({}, [f"{name}={value}"], f"-o {name}"),
+    ):
+        if not value and mount_options:
+            continue
+        with pytest.raises(UsageError) as caught:
+            load(flags, mount_options)
+        assert str(caught.value).startswith(f"{place} must be")
+        assert "\n" not in str(caught.value)
+    if value:
+        monkeypatch.setenv(f"JOBFS_{name.upper()}", value)
+        with pytest.raises(UsageError, match=f"JOBFS_{name.upper()} must be"):
+            load({})
+
+
+def test_a_bad_value_is_not_repeated_at_length() -> None:
+    with pytest.raises(UsageError) as caught:
+        load({"ttl": "x" * 10000})
+    assert len(str(caught.value)) < 200
+
+
+def test_ro_means_read_only_and_what_fstab_passes_means_nothing() -> None:
+    noise = "rw,noauto,user,nofail,_netdev,exec,suid,dev,nosuid,nodev,x-systemd.automount,defaults,noatime"
+    assert parse_mount_options([f"{noise},ro"]) == {"read_only": True}
+
+
+def test_the_last_of_an_o_option_counts_but_patterns_add_up() -> None:
+    values = parse_mount_options(["ttl=1,ttl=2", "ttl=3", "local_only=*.tmp", "local_only=*.bak:core"])
+    assert values["ttl"] == "3"
+    assert load({}, ["local_only=*.tmp,local_only=*.bak:core"]).local_only == ("*.tmp", "*.bak", "core")
+
+
+def test_an_unknown_o_option_comes_with_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match="Unknown option -o tttl: did you mean ttl"):
+        load({}, ["tttl=3"])
+    with pytest.raises(UsageError, match="Unknown option -o zzzzzzzz"):
+        load({}, ["zzzzzzzz"])
+
+
+@pytest.mark.parametrize("name", ["api_key", "api-key", "key", "token"])
+def test_a_key_as_an_o_option_is_refused_and_not_repeated(name: str) -> None:
+    """semantics 6: the API key is never on the command line."""
+    with pytest.raises(UsageError, match="api_key_file") as caught:
+        load({}, [f"{name}=a-secret"])
+    assert "a-secret" not in str(caught.value)
+
+
+def test_an_o_option_without_its_value_says_so() -> None:
+    with pytest.raises(UsageError, match="-o ttl=SECONDS"):
+        load({}, ["ttl"])
+
+
+def test_paths_are_absolute_and_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    settings = load({"cache_dir": "~/cache", "state_dir": "state", "api_key_file": "key"})
+    assert settings.cache_dir == tmp_path / "cache"
+    assert settings.state_dir == tmp_path / "state"
+    assert settings.api_key_file == tmp_path / "key"
+
+
+def test_users_and_groups_have_names() -> None:
+    settings = load({"uid": "root", "gid": "root"})
+    assert (settings.uid, settings.gid) == (0, 0)
+
+
+def test_there_is_no_setting_that_holds_the_key() -> None:
+    assert "api_key" not in Settings.model_fields

@@ -1,0 +1,207 @@
+"""Slots: which one a mount takes, and which it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobfs.errors import UsageError
+from jobfs.writeback import slot
+from jobfs.writeback.slot import Found, Slot
+
+JOB = "j" * 24
+URL = "https://api.example.com"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def take(state: Path) -> Iterator[Callable[..., Slot]]:
+    held: list[Slot] = []
+
+    def take(directory: str = "/mnt/a", url: str = URL, job: str = JOB) -> Slot:
+        held.append(slot.acquire(state, job, directory, url))
+        return held[-1]
+
+    yield take
+    for one in held:
+        one.close()
+
+
+def ended(one: Slot, journal: bool = True, *, clean: bool = False) -> Slot:
+    """As a mount leaves its slot."""
+    if journal:
+        one.journal.touch()
+    one.write_record(clean=clean)
+    one.close()
+    return one
+
+
+def test_a_new_slot_is_the_users_own_and_tells_what_it_is_for(take: Callable[..., Slot], state: Path) -> None:
+    one = take()
+    assert one.path.parent == state / JOB
+    assert one.path.name == one.mount_id
+    for path in (state / JOB, one.path, one.bytes_dir):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    record = json.loads((one.path / "mount.json").read_text())
+    assert record["directory"] == "/mnt/a"
+    assert record["base_url"] == URL
+    assert record["pid"] == os.getpid()
+    assert record["clean"] is False
+
+
+def test_the_slot_of_the_same_directory_is_taken_again(take: Callable[..., Slot]) -> None:
+    first, second = take("/mnt/a"), take("/mnt/b")
+    ended(second)
+    ended(first)
+    assert take("/mnt/b").mount_id == second.mount_id
+    assert take("/mnt/a").mount_id == first.mount_id
+
+
+def test_the_slot_of_a_killed_mount_is_taken_at_another_directory(take: Callable[..., Slot]) -> None:
+    """save-protocol, Recovery: the next mount of that job finishes it."""
+    killed = ended(take("/mnt/a"))
+    one = take("/mnt/b")
+    assert one.mount_id == killed.mount_id
+    assert one.record.directory == "/mnt/b"
+    assert one.warnings == ()
+
+
+def test_a_slot_with_a_journal_goes_before_an_empty_one(take: Callable[..., Slot]) -> None:
+    empty, unsent = take("/mnt/a"), take("/mnt/b")
+    ended(unsent)
+    ended(empty, journal=False)
+    assert take("/mnt/c").mount_id == unsent.mount_id
+
+
+def test_each_running_mount_of_a_job_has_a_slot_of_its_own(take: Callable[..., Slot]) -> None:
+    assert take("/mnt/a").mount_id != take("/mnt/b").mount_id
+
+
+def test_jobs_share_nothing(take: Callable[..., Slot]) -> None:
+    ended(take())
+    assert take(job="k" * 24).path.parent.name == "k" * 24
+
+
+def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(take: Callable[..., Slot]) -> None:
+    take("/mnt/a")
+    with pytest.raises(UsageError, match=f"/mnt/a still runs .process {os.getpid()}"):
+        take("/mnt/a")
+
+
+def test_a_closed_slot_is_free(take: Callable[..., Slot]) -> None:
+    one = take()
+    found = slot.look(one.path)
+    assert slot.in_use(found)
+    assert not slot.wait_until_free(found, 0.0)
+    one.close()
+    one.close()
+    assert not slot.in_use(found)
+    assert slot.wait_until_free(found, 0.0)
+
+
+def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[..., Slot]) -> None:
+    other = ended(take("/mnt/a", "https://other.example.com"))
+    one = take("/mnt/a")
+    assert one.mount_id != other.mount_id
+    assert len(one.warnings) == 1
+    assert str(other.path) in one.warnings[0]
+    assert "https://other.example.com" in one.warnings[0]
+
+
+def test_a_slot_without_work_may_be_used_with_another_server(take: Callable[..., Slot]) -> None:
+    other = ended(take("/mnt/a", "https://other.example.com"), journal=False)
+    one = take("/mnt/a")
+    assert (one.mount_id, one.warnings) == (other.mount_id, ())
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "same"),
+    [
+        ("http://127.0.0.1:1000", "http://localhost:2000", True),
+        ("http://[::1]:1000", "http://127.0.0.1:2000", True),
+        ("http://127.0.0.1:1000", URL, False),
+        (f"{URL}:8443", URL, False),
+        (f"{URL}/prefix", URL, True),
+    ],
+)
+def test_servers_of_this_machine_count_as_one(
+    take: Callable[..., Slot], then: str, now: str, same: bool
+) -> None:
+    other = ended(take("/mnt/a", then))
+    assert (take("/mnt/a", now).mount_id == other.mount_id) is same
+
+
+def test_work_of_which_the_record_is_lost_is_left_alone(take: Callable[..., Slot]) -> None:
+    lost = ended(take())
+    (lost.path / "mount.json").write_text("{")
+    one = take()
+    assert one.mount_id != lost.mount_id
+    assert "not recorded" in one.warnings[0]
+
+
+def test_other_ended_slots_with_a_journal_are_told(take: Callable[..., Slot], state: Path) -> None:
+    first, second, third, fourth = take("/mnt/a"), take("/mnt/b"), take("/mnt/c"), take("/mnt/d")
+    ended(second)
+    ended(third, journal=False)
+    ended(fourth, clean=True)
+    told = {found.path: found for found in slot.others(state, JOB, first.mount_id)}
+    assert set(told) == {second.path, fourth.path}
+    assert told[second.path].record is not None
+    assert not told[second.path].record.clean
+    assert told[fourth.path].record is not None
+    assert told[fourth.path].record.clean
+
+
+def test_running_slots_are_found(take: Callable[..., Slot], state: Path) -> None:
+    running, gone = take("/mnt/a"), take("/mnt/b")
+    ended(gone)
+    (state / "a-file").touch()
+    assert [found.path for found in slot.running(state)] == [running.path]
+    assert slot.running(state / "missing") == []
+
+
+def test_a_slot_of_another_user_is_refused(
+    take: Callable[..., Slot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(take())
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_001)
+    with pytest.raises(UsageError, match="belongs to"):
+        take()
+
+
+@pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])
+def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
+    with pytest.raises(UsageError, match=r"can't write in the state directory.*--state-dir"):
+        slot.acquire(Path(place), JOB, "/mnt/a", URL)
+
+
+def test_two_mounts_that_start_at_once_take_turns(
+    take: Callable[..., Slot], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot, "_CHOOSING", 0.0)
+    ended(take())
+    with slot._choosing(state / JOB), pytest.raises(UsageError, match="just starting"):
+        take()
+
+
+def test_a_directory_that_is_no_slot_is_ignored(take: Callable[..., Slot], state: Path) -> None:
+    (state / JOB / "lost+found").mkdir(parents=True)
+    take()
+    assert slot.others(state, JOB, "") == []
+
+
+def test_a_record_of_another_slot_is_no_record(take: Callable[..., Slot], state: Path) -> None:
+    one = take()
+    copy = state / JOB / "0123456789ab"
+    copy.mkdir()
+    (copy / "mount.json").write_text((one.path / "mount.json").read_text())
+    assert slot.look(copy) == Found(copy, None)

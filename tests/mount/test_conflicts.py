@@ -113,7 +113,7 @@ def test_what_the_job_does_in_the_middle_of_a_save_is_kept_beside_it(
     if action == "create" and request_kind == "second update":
         skip = 0
     server.log.clear()
-    server.faults.next("slow", on=operation, delay=0.4, skip=skip)
+    server.faults.next("slow", on=operation, delay=0.2, skip=skip)
 
     def job() -> None:
         while server.faults.rules() and not stopped.is_set():
@@ -153,6 +153,7 @@ def test_what_the_job_does_in_the_middle_of_a_save_is_kept_beside_it(
 def test_a_conflict_is_told_in_the_status(server: Server, mounted: MountedJob) -> None:
     """semantics 4: state `conflict` and a warning say so."""
     server.store.seed({"note.txt": "as it was"})
+    assert os.listdir(mounted.path) == ["note.txt"]
     assert mounted.jobfs("status", mounted.path).returncode == 0
     with (mounted.path / "note.txt").open("r+b") as file:
         file.read()

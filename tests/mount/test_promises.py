@@ -68,13 +68,13 @@ def test_fsync_is_true_while_a_third_of_the_requests_fails(
     server.faults.rate("drop_after", 0.12)
     last: dict[str, bytes] = {}
     acknowledged = 0
-    for turn in range(4):
+    for turn in range(3):
         for name in ("a.txt", "b.txt", "sub/c.txt", f"new{turn}.txt"):
             last[name] = os.urandom(1000 + turn)
             if errno_from(saved, mounted.path / name, last[name]) == 0:
                 acknowledged += 1
                 assert server.store.read(name) == last[name], "fsync returned"
-    assert acknowledged >= 12, f"of 16 saves only {acknowledged} were acknowledged; {mounted.log}"
+    assert acknowledged >= 9, f"of 12 saves only {acknowledged} were acknowledged; {mounted.log}"
     server.faults.clear()
     mounted.settled()
     assert visible(server) == {"sub": None, **last}
@@ -95,7 +95,7 @@ def test_flush_and_unmount_return_when_the_server_has_everything(server: Server,
     for number in range(40):
         expected[f"f{number}"] = b"%d" % number
         (mounted.path / f"f{number}").write_bytes(b"%d" % number)
-    mounted.flush()
+    assert mounted.jobfs("flush", mounted.path).returncode == 0
     assert visible(server) == expected
     (mounted.path / "by-umount").write_bytes(b"u")
     mounted.umount()
@@ -115,11 +115,11 @@ def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) 
     run(root, "grep", "-r", "text", ".")
     run(root, "ls", "-lR")
     run(root, "find", ".", "-newer", "d0", "-empty")
-    run(root, "sh", "-c", "tar -cf - . | wc -c; df . ; test -w d0/f0.txt; stat d0 d0/f0.txt; test -e missing")
+    run(root, "sh", "-c", "tar -cf - . | wc -c; df . ; test -w d0/f0.txt; stat d0 d0/f0.txt; test -e no || :")
     with (root / "d0/f0.txt").open("r+b") as opened_for_writing_but_not_written:
         assert opened_for_writing_but_not_written.read() == b"text 0"
         os.fsync(opened_for_writing_but_not_written.fileno())
-    mounted.jobfs("status", root)
+    mounted.status()
     mounted.info("d0/f0.txt")
     mounted.umount()
     assert [(e.operation, e.target) for e in server.log.changes()] == []
@@ -168,7 +168,9 @@ def test_the_key_is_found_nowhere(server: Server, tmp_path: Path) -> None:
         run(mounted.path, "grep", "-r", "text", ".")
         saved(mounted.path / "note.txt", b"new text")
         server.faults.next("error", on="create", status=401, reason="Failed to authenticate")
-        said.append(str(errno_from(saved, mounted.path / "other.txt", b"other")))
+        assert errno_from(saved, mounted.path / "other.txt", b"other") != 0
+        said.append(str(mounted.status()["failed"]))
+        os.unlink(mounted.path / "other.txt")
         server.faults.next("drop", on="find", times=2)
         run(mounted.path, "ls", "-lR")
         for arguments in (("status",), ("status", "--json"), ("flush",)):

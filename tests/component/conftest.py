@@ -1,0 +1,42 @@
+"""Fixtures: a local server, and a Vfs on it, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.workspaces import Workspace, workspace
+
+from jobfs.emulator import EmulatorConfig, Server, running
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(EmulatorConfig(), tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    shared_server.reset()
+    return shared_server
+
+
+@pytest.fixture
+def start(server: Server, tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
+    """Starts a workspace; called again, a second one with a home of its own."""
+    with ExitStack() as stack:
+        homes = iter(tmp_path / f"home{number}" for number in range(100))
+
+        def start(**options: Any) -> Workspace:
+            return stack.enter_context(workspace(server, next(homes), **options))
+
+        yield start
+
+
+@pytest.fixture
+def work(start: Callable[..., Workspace]) -> Workspace:
+    return start()

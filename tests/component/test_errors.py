@@ -1,0 +1,134 @@
+"""The server's errors as a program sees them, and changing requests whose answer was lost."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.serverside import doubled, visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER, Workspace, settled
+
+from jobfs.emulator import Server
+
+#: Faults after which nobody knows whether the work was done: it was, or was not, or will be.
+LOST: list[tuple[str, dict[str, Any]]] = [
+    ("drop", {}), ("drop_after", {}), ("error_after", {"status": 500}), ("error_after", {"status": 502}),
+    ("error", {"status": 503}), ("error", {"status": 504}), ("cut", {}), ("late", {"delay": 0.1}),
+]  # fmt: skip
+IDS = [f"{kind} {more.get('status', '')}".strip() for kind, more in LOST]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        (400, "Path already exists", {errno.EEXIST}),
+        (400, "Directory not found", {errno.ENOENT}),
+        (400, "Invalid path", {errno.EINVAL}),
+        (400, "Something else", {errno.EIO}),
+        (401, "Failed to authenticate", {errno.EACCES}),
+        (413, "Too large", {errno.EFBIG}),
+        (507, "Full", {errno.ENOSPC}),
+        (422, "Not valid", {errno.EINVAL}),
+        (503, "Down", {errno.EIO, errno.ETIMEDOUT}),
+    ],
+)
+def test_each_error_of_the_server_has_its_errno(
+    server: Server, start: Callable[..., Workspace], status: int, reason: str, expected: set[int]
+) -> None:
+    """semantics 5: the table of errors."""
+    work = start(timeout=0.5)
+    assert work.names() == []
+    server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
+    assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) in expected
+
+
+def test_a_refused_key_is_eacces_without_a_storm_and_told(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 5: 401: EACCES; no retry storm; status says "API key refused"."""
+    server.store.seed({"dir/file": "x"}, age=60)
+    work = start(ttl=0.1, stale_if_error=0)
+    assert work.names() == ["dir"]
+    server.faults.rate("error", 1.0, status=401, reason="Failed to authenticate")
+    eventually(lambda: errno_from(work.vfs.getattr, "unknown") == errno.EACCES)
+    server.log.clear()
+    for _ in range(100):
+        errno_from(work.vfs.getattr, "unknown")
+    assert server.log.count() <= 10
+    assert work.vfs.status()["server"]["key_refused"] is True
+
+
+def test_throttling_is_waited_out(server: Server, work: Workspace) -> None:
+    """semantics 5: 429 and 503 with Retry-After are retried within the deadline."""
+    server.store.seed({"file": "content"}, age=60)
+    server.faults.next("throttled", times=2, retry_after="0")
+    assert work.read("file") == b"content"
+    server.faults.next("unavailable", on="create", retry_after="0")
+    work.mkdir("dir")
+    assert server.store.exists("dir")
+
+
+@pytest.mark.parametrize(("kind", "more"), LOST[:-1], ids=IDS[:-1])
+def test_a_mkdir_whose_answer_was_lost_makes_one_directory(
+    server: Server, work: Workspace, kind: Any, more: dict[str, Any]
+) -> None:
+    """semantics 5: a changing request whose answer was lost is never blindly repeated: look first."""
+    server.set(create_existing="duplicate")
+    server.faults.next(kind, on="create", **more)
+    failed = errno_from(work.vfs.mkdir, "dir", 0o755, CALLER)
+    eventually(lambda: failed or server.store.exists("dir"))
+    if failed:
+        assert failed in (errno.EIO, errno.ETIMEDOUT)
+    assert len(server.store.at("dir")) == (0 if failed else 1)
+
+
+@pytest.mark.parametrize(("kind", "more"), LOST, ids=IDS)
+def test_an_unlink_whose_answer_was_lost_is_done_once(
+    server: Server, work: Workspace, kind: Any, more: dict[str, Any]
+) -> None:
+    """semantics 5: safe to send again: a delete by id."""
+    server.store.seed({"file": "x", "other": "y"}, age=60)
+    assert work.names() == ["file", "other"]
+    server.faults.next(kind, on="delete", **more)
+    work.vfs.unlink("file")
+    assert work.names() == ["other"]
+    eventually(lambda: visible(server) == {"other": b"y"})
+
+
+@pytest.mark.parametrize(("kind", "more"), LOST, ids=IDS)
+def test_a_rename_whose_answer_was_lost_is_done_once(
+    server: Server, work: Workspace, kind: Any, more: dict[str, Any]
+) -> None:
+    """semantics 5: safe to send again: an update by id to the same destination after a look."""
+    server.store.seed({"dir/a": "a"}, age=60)
+    assert work.names("dir") == ["a"]
+    server.faults.next(kind, on="update", **more)
+    work.vfs.rename("dir", "moved")
+    assert work.names() == ["moved"]
+    assert visible(server) == {"moved": None, "moved/a": b"a"}
+    assert work.read("moved/a") == b"a"
+
+
+@pytest.mark.parametrize("target", ["create", "update", "update 2", "delete"])
+@pytest.mark.parametrize(("kind", "more"), LOST, ids=IDS)
+def test_a_save_whose_answer_was_lost_is_exactly_one_save(
+    server: Server, work: Workspace, kind: Any, more: dict[str, Any], target: str
+) -> None:
+    """semantics 4, 5: look first, then go on or send again; no second copy, no conflict, nothing hidden."""
+    # Each fault meets each of them, at one request or another.
+    turn = IDS.index(f"{kind} {more.get('status', '')}".strip()) + len(target)
+    server.set(create_existing=("reject", "overwrite", "duplicate")[turn % 3])
+    server.store.seed({"file.txt": "old"}, age=60)
+    assert work.read("file.txt") == b"old"
+    operation, _, second = target.partition(" ")
+    server.faults.next(kind, on=operation, skip=1 if second else 0, **more)
+    work.write("file.txt", b"new", fsync=True)
+    assert server.store.read("file.txt") == b"new"
+    settled(work)
+    assert visible(server) == {"file.txt": b"new"}
+    assert doubled(server) == []
+    assert work.read("file.txt") == b"new"

@@ -1,0 +1,181 @@
+"""The tree of names against the local server: what is asked, what is shown, what is never shown."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.serverside import visible
+from tests.support.waiting import eventually, eventually_equal
+from tests.support.workspaces import Workspace
+
+from jobfs.emulator import Server
+
+
+def test_a_fresh_snapshot_answers_every_lookup_without_a_request(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1: a fresh snapshot answers every lookup, negative ones too, without a request."""
+    server.store.seed({f"d{n}/f{n}": "x" for n in range(150)})
+    work = start(ttl=60)
+    assert len(work.names()) == 150
+    server.log.clear()
+    for n in range(150):
+        assert work.vfs.getattr(f"d{n}/f{n}").size == 1
+        assert work.names(f"d{n}") == [f"f{n}"]
+        assert errno_from(work.vfs.getattr, f"d{n}/missing") == errno.ENOENT
+    assert server.log.count() == 0
+
+
+def test_a_storm_of_lookups_costs_a_handful_of_requests(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1: a storm of lookups costs at most one listing and a handful of finds."""
+    server.store.seed({f"f{n}": "x" for n in range(300)})
+    work = start(ttl=5)
+    for n in range(300):
+        work.vfs.getattr(f"f{n}")
+    assert server.log.count() <= 15
+
+
+def test_concurrent_callers_share_one_listing(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 1: concurrent callers who want the same thing share one request (single flight)."""
+    server.store.seed({f"f{n}": "x" for n in range(10)})
+    work = start(ttl=60)
+    server.log.clear()
+    server.set(latency=100)
+    threads = [threading.Thread(target=work.names) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.log.count("list") <= 1
+
+
+@pytest.mark.parametrize("find", ["exact", "prefix", "substring"])
+@pytest.mark.parametrize("path_style", ["relative", "slash"])
+def test_names_of_the_job_come_and_go_within_the_ttl(
+    server: Server, work: Workspace, find: str, path_style: str
+) -> None:
+    """semantics 1: positive and negative answers are believed for no longer than the TTL."""
+    server.set(find=find, path_style=path_style)
+    server.store.seed({"a": "1", "ab": "2", "dir/a": "3"})
+    eventually_equal(work.names, ["a", "ab", "dir"])
+    server.store.delete("a")
+    eventually(lambda: not work.exists("a"))
+    assert work.exists("ab")
+    server.store.seed({"a": "again"})
+    eventually(lambda: work.exists("a"))
+    assert work.read("a") == b"again"
+
+
+def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 1: expertJob shadows application; the newest wins; shadowed items are in the status."""
+    server.store.seed({"both": "newer default"}, lifecycle="application")
+    server.store.seed({"both": "of the job"}, age=100)
+    server.store.seed({"twice": "older"}, age=100)
+    server.store.seed({"twice": "newer"}, age=50)
+    work = start()
+    assert work.names() == ["both", "twice"]
+    assert work.read("both") == b"of the job"
+    assert work.read("twice") == b"newer"
+    shadowed = str(work.vfs.status()["shadowed"])
+    assert "both" in shadowed
+    assert "twice" in shadowed
+
+
+def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1: implicit directories are shown; an operation that needs the real item creates it."""
+    server.store.seed({"x/y/z.txt": "deep"}, directories=False)
+    work = start()
+    assert work.names("x/y") == ["z.txt"]
+    work.write("x/y/new.txt", b"new", fsync=True)
+    work.mkdir("x/sub")
+    assert visible(server) == {
+        "x": None, "x/sub": None, "x/y": None, "x/y/new.txt": b"new", "x/y/z.txt": b"deep",
+    }  # fmt: skip
+
+
+def test_hostile_paths_are_never_shown_and_are_counted(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1: `..`, `.`, empty components, NUL and overlong names are never shown and never followed."""
+    hostile = ["../up", "a/../b", "./here", "a//b", "nul\0name", "n" * 256, "\u00fc" * 128]
+    server.store.seed({**dict.fromkeys(hostile, "bad"), "good": "good"}, directories=False)
+    work = start()
+    assert work.names() == ["good"]
+    assert len(work.vfs.status()["hostile"]) == len(hostile)
+
+
+def test_a_failure_is_never_taken_for_an_absence(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 1: ENOENT only when the server said so; what is known goes on being served."""
+    server.store.seed({"known/file": "x"})
+    work = start(ttl=0.2, timeout=0.5)
+    assert work.names("known") == ["file"]
+    server.faults.rate("error", 1.0, on="read", status=503)
+    eventually(lambda: errno_from(work.vfs.getattr, "never-asked") in (errno.EIO, errno.ETIMEDOUT))
+    assert work.names() == ["known"]
+    assert work.names("known") == ["file"]
+    server.faults.clear()
+    eventually(lambda: errno_from(work.vfs.getattr, "never-asked") == errno.ENOENT)
+
+
+@pytest.mark.parametrize("list_order", ["created", "path", "updated", "unstable"])
+def test_a_listing_of_many_pages_shows_every_item(
+    server: Server, start: Callable[..., Workspace], list_order: str
+) -> None:
+    """semantics 1: all pages are one snapshot; it must never lose an item that existed throughout."""
+    server.set(list_order=list_order, page_cap=9)
+    names = [f"f{n:03}" for n in range(100)]
+    server.store.seed(dict.fromkeys(names, "x"))
+    stop = threading.Event()
+
+    def job() -> None:
+        number = 0
+        while not stop.wait(0.002):
+            server.store.seed({f"new{number}": "new"})
+            server.store.delete(f"new{number}")
+            number += 1
+
+    work = start(ttl=0.1)
+    thread = threading.Thread(target=job)
+    thread.start()
+    try:
+        for _ in range(5):
+            assert [name for name in work.names() if name.startswith("f")] == names
+            work.vfs.status()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_attributes_come_from_the_item(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 2: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
+    server.store.seed({"file": "12345", "dir": None})
+    server.store.seed({"brief": "x", "closed": None}, permission="readOnly")
+    work = start(umask="077", uid=12, gid=34)
+    modes = {name: attr.mode & 0o7777 for name, attr in work.vfs.listdir("")}
+    assert modes == {"file": 0o600, "dir": 0o700, "brief": 0o400, "closed": 0o500}
+    attr = work.vfs.getattr("file")
+    assert (attr.size, attr.uid, attr.gid) == (5, 12, 34)
+    assert attr.mtime_ns // 1000 == server.store.item("file").updated_us // 1000 * 1000
+    stat = work.vfs.statfs()
+    assert stat.namemax == 255
+    assert stat.bavail > 0
+
+
+@pytest.mark.parametrize("sizes", ["present", "omitted"])
+def test_a_size_that_the_server_does_not_tell_is_found_out(
+    server: Server, start: Callable[..., Workspace], sizes: str
+) -> None:
+    """semantics 2: size comes from the item; a file whose size is not known can be read all the same."""
+    server.set(sizes=sizes)
+    server.store.seed({"file": b"x" * 200_000})
+    work = start()
+    assert work.read("file") == b"x" * 200_000
+    assert work.vfs.getattr("file").size == 200_000

@@ -1,0 +1,177 @@
+"""Reading contents from the local server: once per version, piece by piece, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.waiting import eventually, eventually_equal
+from tests.support.workspaces import Workspace
+
+from jobfs.emulator import Server
+from jobfs.errors import JobfsError
+
+BIG = os.urandom(3_000_000)
+
+
+def test_a_version_is_downloaded_once_across_restarts_too(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: a version in the content cache is never downloaded again, across remounts too."""
+    server.store.seed({"a": b"text", "b": BIG}, age=60)
+    work = start()
+    for _ in range(3):
+        assert (work.read("a"), work.read("b")) == (b"text", BIG)
+    downloads = server.log.count("download")
+    work.stop()
+    work.start()
+    assert (work.read("a"), work.read("b")) == (b"text", BIG)
+    assert server.log.count("download") == downloads
+
+
+def test_many_readers_share_one_download(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 3: one download for many readers."""
+    server.store.seed({"big": BIG}, age=60)
+    server.set(bandwidth=20_000_000)
+    work = start()
+    results: list[bytes] = []
+    threads = [threading.Thread(target=lambda: results.append(work.read("big"))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [BIG] * 6
+    assert server.log.count("download") <= 2
+
+
+def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: the first bytes are served as they arrive; nobody waits for the whole file."""
+    server.store.seed({"big": BIG}, age=60)
+    server.set(bandwidth=1_000_000)
+    work = start()
+    fh = work.vfs.open("big", os.O_RDONLY).fh
+    try:
+        assert work.vfs.read(fh, 1000, 0) == BIG[:1000]
+        assert not [e for e in server.log.entries("download") if e.status is None], "the answer has begun"
+        server.set(bandwidth=0)
+    finally:
+        work.vfs.release(fh)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_piece_in_the_middle_is_right_with_ranges_and_without(
+    server: Server, start: Callable[..., Workspace], ranges: bool
+) -> None:
+    """semantics 3: a read far ahead uses Range; if the server answers 200 the stream is waited for."""
+    server.set(ranges=ranges)
+    server.store.seed({"big": BIG}, age=60)
+    work = start()
+    assert work.read("big", 4096, 2_000_000) == BIG[2_000_000:2_004_096]
+    assert work.read("big", 100, len(BIG) - 50) == BIG[-50:]
+    assert work.read("big", 10, len(BIG) + 5) == b""
+    assert work.read("big") == BIG
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_download_goes_on_and_is_never_a_short_file(
+    server: Server, start: Callable[..., Workspace], ranges: bool
+) -> None:
+    """semantics 3: a broken download resumes by range, or starts again."""
+    server.set(ranges=ranges)
+    server.store.seed({"big": BIG, "small": b"small" * 100}, age=60)
+    server.faults.next("cut", on="download", times=3)
+    server.faults.next("drop", on="download")
+    work = start()
+    assert work.read("big") == BIG
+    server.faults.clear()
+    server.faults.next("cut", on="download")
+    assert work.read("small") == b"small" * 100
+
+
+def test_a_download_that_cannot_be_had_is_an_error_and_may_be_tried_again(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: every call has a deadline; a body shorter than promised is an error."""
+    server.store.seed({"file": b"content" * 1000}, age=60)
+    work = start(timeout=0.5)
+    server.faults.rate("cut", 1.0, on="download")
+    with pytest.raises(JobfsError) as caught:
+        work.read("file")
+    assert caught.value.errno in (errno.EIO, errno.ETIMEDOUT)
+    server.faults.clear()
+    eventually(lambda: errno_from(work.read, "file") == 0)
+    assert work.read("file") == b"content" * 1000
+
+
+def test_a_hung_server_makes_an_error_not_a_hung_reader(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: no call can hang for ever; a hung server makes EIO or ETIMEDOUT."""
+    server.store.seed({"file": b"content"}, age=60)
+    work = start(timeout=0.5)
+    assert work.names() == ["file"]
+    server.faults.rate("hang", 1.0, on="download")
+    with pytest.raises(JobfsError) as caught:
+        work.read("file")
+    assert caught.value.errno in (errno.EIO, errno.ETIMEDOUT)
+
+
+def test_an_open_file_is_pinned_to_the_version_it_opened(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: open files are pinned; a new open shows the new version within the TTL."""
+    server.store.seed({"file": b"the first version"}, age=60)
+    work = start()
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    try:
+        assert work.vfs.read(fh, 9, 0) == b"the first"
+        eventually(lambda: work.vfs.read(fh, 100, 0) == b"the first version")
+        server.store.replace("file", b"another, rather longer one")
+        eventually_equal(lambda: work.read("file"), b"another, rather longer one")
+        assert work.vfs.read(fh, 9, 0) == b"the first"
+    finally:
+        work.vfs.release(fh)
+
+
+def test_a_reader_at_the_end_follows_a_file_that_grows(server: Server, work: Workspace) -> None:
+    """semantics 3: a reader at end of file whose item has grown or been replaced follows the new version."""
+    server.store.seed({"log": b"one\n"}, age=60)
+    fh = work.vfs.open("log", os.O_RDONLY).fh
+    try:
+        assert work.vfs.read(fh, 100, 0) == b"one\n"
+        assert work.vfs.read(fh, 100, 4) == b""
+        server.store.append("log", b"two\n")
+        eventually_equal(lambda: work.vfs.read(fh, 100, 4), b"two\n")
+        server.store.replace("log", b"one\ntwo\nthree\n")
+        eventually_equal(lambda: work.vfs.read(fh, 100, 8), b"three\n")
+    finally:
+        work.vfs.release(fh)
+
+
+@pytest.mark.parametrize("resolution", ["seconds", "milliseconds", "microseconds"])
+def test_quick_changes_of_the_same_size_are_told_apart(
+    server: Server, start: Callable[..., Workspace], resolution: str
+) -> None:
+    """semantics 3: content is immutable per version, however coarse the server's clock is."""
+    server.set(updated_resolution=resolution)
+    server.store.seed({"file": b"version 0"})
+    work = start(ttl=0.1)
+    for number in range(4):
+        server.store.write("file", b"version %d" % number)
+        eventually_equal(lambda number=number: work.read("file"), b"version %d" % number)  # type: ignore[misc]
+
+
+def test_the_cache_is_private(server: Server, work: Workspace) -> None:
+    """semantics 3: the content cache has mode 0700."""
+    server.store.seed({"file": b"content"}, age=60)
+    work.read("file")
+    places = [p for p in (work.home / "cache" / server.job, work.home / "state" / server.job) if p.exists()]
+    assert len(places) == 2
+    for place in places:
+        assert place.stat().st_mode & 0o077 == 0

@@ -1,0 +1,310 @@
+"""Writing against the local server: what is sent, when, how often, and what is never sent."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.serverside import contents, doubled, hidden, visible
+from tests.support.waiting import eventually, eventually_equal
+from tests.support.workspaces import CALLER, Workspace, settled
+
+from jobfs.emulator import Server
+
+
+def changes(server: Server) -> list[str]:
+    """The operations of the changing requests so far."""
+    return [entry.operation for entry in server.log.changes()]
+
+
+def test_a_save_in_place_is_one_create_and_two_moves(server: Server, work: Workspace) -> None:
+    """semantics 4: stage, set aside, promote; the delete is off the critical path."""
+    server.store.seed({"file": "old"}, age=60)
+    assert work.read("file") == b"old"
+    server.log.clear()
+    work.write("file", b"new", fsync=True)
+    assert server.store.read("file") == b"new"
+    settled(work)
+    assert changes(server) == ["create", "update", "update", "delete"]
+
+
+def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 4: the delay coalesces rewrites, and a file deleted before then costs no request."""
+    work = start(write_back_delay=30)
+    for number in range(20):
+        work.write("file", b"%d" % number)
+        work.write("gone", b"%d" % number)
+    work.vfs.unlink("gone")
+    assert server.log.changes() == []
+    settled(work)
+    assert changes(server).count("create") == 1
+    assert visible(server) == {"file": b"19"}
+
+
+def test_the_upload_starts_by_itself_after_the_delay(server: Server, work: Workspace) -> None:
+    """semantics 4: the upload starts in the background after --write-back-delay."""
+    work.write("file", b"content")
+    eventually_equal(lambda: visible(server), {"file": b"content"})
+    work.write("file", b"content 2")
+    eventually_equal(lambda: visible(server), {"file": b"content 2"})
+
+
+def test_readers_see_writes_at_once(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 4: all handles of one file share it; readers on this machine see writes at once."""
+    server.store.seed({"file": "as it was"}, age=60)
+    work = start(write_back_delay=30)
+    reader, writer = work.vfs.open("file", os.O_RDONLY).fh, work.vfs.open("file", os.O_RDWR).fh
+    try:
+        assert work.vfs.read(reader, 100, 0) == b"as it was"
+        work.vfs.write(writer, b"AS", 0)
+        assert work.vfs.read(reader, 100, 0) == b"AS it was"
+        work.vfs.ftruncate(writer, 2)
+        assert work.vfs.fgetattr(reader).size == 2
+        assert work.vfs.getattr("file").size == 2
+        assert work.read("file") == b"AS"
+    finally:
+        work.vfs.release(reader)
+        work.vfs.release(writer)
+
+
+def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 4: a partial write is filled with the current content first; O_TRUNC skips that."""
+    server.store.seed({"file": "x" * 100_000}, age=60)
+    work = start(write_back_delay=30)
+    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC).fh
+    work.vfs.write(fh, b"new", 0)
+    assert server.log.count("download") == 0
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    assert work.read("file") == b"new"
+
+
+def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 4: a partial write whose content can't be filled in fails, and the server keeps its file."""
+    server.store.seed({"file": b"0123456789" * 1000}, age=60)
+    work = start(timeout=0.5)
+    assert work.names() == ["file"]
+    server.faults.rate("cut", 1.0, on="download")
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    assert errno_from(work.vfs.write, fh, b"x", 5) in (errno.EIO, errno.ETIMEDOUT)
+    errno_from(work.vfs.flush, fh)
+    work.vfs.release(fh)
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"file": b"0123456789" * 1000}
+    eventually(lambda: errno_from(work.read, "file") == 0)
+    assert work.read("file") == b"0123456789" * 1000
+
+
+def test_a_default_that_is_edited_stays_a_default(server: Server, work: Workspace) -> None:
+    """semantics 4: editing a workspace default replaces it with the same lifecycle and permission."""
+    server.store.seed({"default": "old"}, lifecycle="application", age=60)
+    work.write("default", b"new", fsync=True)
+    assert server.store.item("default").lifecycle == "application"
+    settled(work)
+    assert visible(server) == {"default": b"new"}
+
+
+def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, work: Workspace) -> None:
+    """semantics 4: only the item that is shown is replaced, a shadowed one stays."""
+    server.set(path_scope="lifecycle")
+    server.store.seed({"file": "default"}, lifecycle="application", age=60)
+    server.store.seed({"file": "of the job"}, age=60)
+    work.write("file", b"of the user", fsync=True)
+    settled(work)
+    found = {item.lifecycle: server.store.content(item.id) for item in server.store.at("file")}
+    assert found == {"application": b"default", "expertJob": b"of the user"}
+
+
+def test_one_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
+    """semantics 4: one stuck upload never blocks another file."""
+    server.faults.rate("hang", 1.0, on="create", path="*stuck*")
+    work.write("stuck", b"never answered")
+    work.write("free", b"free", fsync=True)
+    assert server.store.read("free") == b"free"
+    assert work.read("stuck") == b"never answered"
+    assert "stuck" in str(work.vfs.status()["unsent"])
+
+
+@pytest.mark.parametrize("status", [400, 401, 413, 422])
+def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Workspace, status: int) -> None:
+    """semantics 4: an upload that the server refuses keeps its bytes, is `failed`, and gives EIO on fsync."""
+    server.faults.rate("error", 1.0, on="create", status=status, reason="It does not please")
+    work.write("file", b"refused")
+    eventually(lambda: "file" in str(work.vfs.status()["failed"]), lambda: work.vfs.status())
+    assert work.read("file") == b"refused"
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    assert errno_from(work.vfs.fsync, fh) != 0
+    work.vfs.release(fh)
+    assert "It does not please" in str(work.vfs.status()["failed"]) or status == 401
+    work.stop()
+    work.start()
+    assert work.read("file") == b"refused"
+
+
+def test_a_passing_failure_is_retried_until_it_is_sent(server: Server, work: Workspace) -> None:
+    """semantics 4: an upload that fails is retried with backoff."""
+    server.faults.next("error", on="create", times=2)
+    server.faults.next("unavailable", on="update", times=2)
+    work.write("file", b"content")
+    eventually_equal(lambda: visible(server), {"file": b"content"})
+    settled(work)
+
+
+def test_unsent_work_survives_a_stop_while_the_server_is_down(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 6: what is left stays in the journal for the next mount."""
+    server.store.seed({"old": "old"}, age=60)
+    work = start(timeout=0.5)
+    assert work.read("old") == b"old"
+    with server.down():
+        work.write("old", b"new")
+        work.stop()
+    work.start()
+    assert work.read("old") == b"new"
+    settled(work)
+    assert visible(server) == {"old": b"new"}
+
+
+def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -> None:
+    """semantics 4: rename of a directory: one update, with everything under it re-keyed."""
+    server.store.seed({"dir/a": "a", "dir/sub/b": "b"}, age=60)
+    assert work.read("dir/sub/b") == b"b"
+    fh = work.vfs.open("dir/a", os.O_RDWR).fh
+    work.vfs.write(fh, b"A", 0)
+    server.log.clear()
+    work.vfs.rename("dir", "moved")
+    assert changes(server)[-1] == "update"
+    work.vfs.write(fh, b"BC", 1)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    assert work.names("moved") == ["a", "sub"]
+    assert not work.exists("dir")
+    downloads = server.log.count("download")
+    assert work.read("moved/sub/b") == b"b"
+    assert server.log.count("download") == downloads, "the bytes are known already"
+    settled(work)
+    assert visible(server) == {"moved": None, "moved/a": b"ABC", "moved/sub": None, "moved/sub/b": b"b"}
+
+
+def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Workspace) -> None:
+    """semantics 4: rmdir only after a listing newer than 1 s shows it empty, else ENOTEMPTY."""
+    server.store.seed({"dir": None, "full/file": "x"}, age=60)
+    assert work.names("dir") == []
+    server.store.seed({"dir/made by the job": "x"})
+    eventually_equal(lambda: errno_from(work.vfs.rmdir, "dir"), errno.ENOTEMPTY)
+    assert errno_from(work.vfs.rmdir, "full") == errno.ENOTEMPTY
+    assert "delete" not in changes(server)
+    server.store.delete("dir/made by the job")
+    eventually_equal(lambda: errno_from(work.vfs.rmdir, "dir"), 0)
+    eventually_equal(lambda: visible(server), {"full": None, "full/file": b"x"})
+    settled(work)
+
+
+def test_what_the_job_puts_into_a_directory_being_removed_is_not_deleted(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4: the directory is moved out of the job's reach, then looked at again, then put back."""
+    server.store.seed({"dir": None}, age=60)
+    assert work.names("dir") == []
+    server.faults.next("slow", on="update", delay=0.3)
+
+    def job() -> None:
+        eventually(lambda: not server.faults.rules())
+        server.store.seed({"dir/late": "late"})
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    errno_from(work.vfs.rmdir, "dir")
+    thread.join()
+    eventually(lambda: b"late" in contents(server) and not hidden(server), lambda: visible(server))
+    settled(work)
+    assert contents(server) == [b"late"]
+
+
+def test_unlink_deletes_what_stands_there_now(server: Server, work: Workspace) -> None:
+    """semantics 4: unlink deletes the id that stood at that path at most 1 s ago; 404: look again."""
+    server.store.seed({"file": "1"}, age=60)
+    assert work.read("file") == b"1"
+    server.store.replace("file", "2")
+    work.vfs.unlink("file")
+    eventually(lambda: not server.store.exists("file"))
+    assert work.names() == []
+    assert errno_from(work.vfs.unlink, "file") == errno.ENOENT
+
+
+def test_a_rename_over_a_file_that_the_job_changed_keeps_both(server: Server, work: Workspace) -> None:
+    """semantics 4: rename over an existing file: its base is the version this mount last showed."""
+    server.store.seed({"a": "a", "b.txt": "b"}, age=60)
+    assert work.read("b.txt") == b"b"
+    server.store.write("b.txt", "changed by the job")
+    work.vfs.rename("a", "b.txt")
+    settled(work)
+    assert server.store.read("b.txt") == b"a"
+    eventually_equal(lambda: contents(server), [b"a", b"changed by the job"])
+    assert doubled(server) == []
+
+
+def test_a_rename_over_an_unchanged_file_leaves_one(server: Server, work: Workspace) -> None:
+    """semantics 4: set aside, move, judge; what still is what it was is deleted."""
+    server.store.seed({"a": "a", "b": "b"}, age=60)
+    assert (work.read("a"), work.read("b")) == (b"a", b"b")
+    work.vfs.rename("a", "b")
+    assert work.names() == ["b"]
+    settled(work)
+    assert visible(server) == {"b": b"a"}
+
+
+def test_a_backup_made_by_renaming_ends_as_one_save(server: Server, work: Workspace) -> None:
+    """semantics 4: rename of a real name to a scratch name is an alias here, no request."""
+    server.store.seed({"a.txt": "old"}, age=60)
+    assert work.read("a.txt") == b"old"
+    server.log.clear()
+    work.vfs.rename("a.txt", "a.txt~")
+    assert changes(server) == []
+    assert work.read("a.txt~") == b"old"
+    assert server.store.read("a.txt") == b"old", "the job still has it"
+    work.write("a.txt", b"new", fsync=True)
+    assert work.read("a.txt~") == b"old"
+    assert server.store.read("a.txt") == b"new"
+    work.vfs.unlink("a.txt~")
+    settled(work)
+    assert visible(server) == {"a.txt": b"new"}
+
+
+def test_a_rename_to_a_scratch_name_alone_becomes_a_rename(server: Server, work: Workspace) -> None:
+    """semantics 4: if no new file of the real name is closed soon, it is a real rename on the server."""
+    server.store.seed({"a.txt": "content"}, age=60)
+    work.vfs.rename("a.txt", "a.txt~")
+    eventually_equal(lambda: visible(server), {"a.txt~": b"content"}, 30)
+    assert work.names() == ["a.txt~"]
+
+
+def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server, work: Workspace) -> None:
+    """semantics 4: mkdir is synchronous; its errors are the caller's."""
+    work.mkdir("dir")
+    assert visible(server) == {"dir": None}
+    assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) == errno.EEXIST
+    assert errno_from(work.vfs.mkdir, "no/such", 0o755, CALLER) == errno.ENOENT
+    work.write("dir/file", b"x")
+    settled(work)
+    assert visible(server) == {"dir": None, "dir/file": b"x"}
+
+
+def test_the_directory_of_a_file_being_saved_is_made_again(server: Server, work: Workspace) -> None:
+    """semantics 4, save-protocol: promote answers "no directory": make it, again."""
+    server.store.seed({"dir/file": "old"}, age=60)
+    assert work.read("dir/file") == b"old"
+    server.store.delete("dir")
+    fh = work.vfs.open("dir/file", os.O_RDWR).fh
+    errno_from(work.vfs.ftruncate, fh, 0)
+    work.vfs.write(fh, b"new", 0)
+    work.vfs.fsync(fh)
+    work.vfs.release(fh)
+    assert server.store.read("dir/file") == b"new"
+    settled(work)

@@ -296,10 +296,11 @@ class WriteBack:
             inode.current, inode.next = following, None
             inode.item, inode.base = item, base
             self._publish(work, item)
-            if adopted and work.local is not None:
-                self.content.adopt(item, work.local.path)
             if inode.local is not None and inode.local.generation == save.generation and not inode.written:
                 self._clean(inode, item, adopted)
+            if adopted and work.local is not None:
+                # After the handles have opened the version: even one that is too young to be kept serves them.
+                self.content.adopt(item, work.local.path)
         if following is not None:
             self.uploader.add(
                 following, self.delay if not inode.handles else following.due - time.monotonic()

@@ -118,6 +118,7 @@ class Vfs:
         for inode in self._engine.table.all():
             if inode.local is not None and not inode.local_only and inode.path is not None:
                 self._engine.seal(inode)
+        self._engine.removals.conclude_all()
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
         total = len(self._engine.uploader.unsent(under))
         while True:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("jobfs.writeback")
 
 #: Seconds after which a hidden open file counts as unlinked: libfuse renames over it at once, or not at all.
-CONFIRM = 0.05
+_CONFIRM = 0.003
+#: Seconds after which it is really deleted: a rename that was slow to come still finds it.
+_DELETE = 0.5
 _LOOKS = 8
 
 
@@ -123,16 +125,33 @@ class Removals:
             return
         with self._lock:
             self._hidden[item.path] = work
-        timer = threading.Timer(CONFIRM, self.confirm, [item.path])
-        timer.daemon = True
-        timer.start()
+        for delay, step in ((_CONFIRM, self._confirm), (_DELETE, self._conclude)):
+            timer = threading.Timer(delay, step, [item.path, work])
+            timer.daemon = True
+            timer.start()
 
-    def confirm(self, path: str) -> None:
-        """It was an unlink: nothing was renamed over the hidden file."""
+    def _confirm(self, path: str, work: Transaction) -> None:
+        """Nothing was renamed over the hidden file: from now on a crash does not bring it back."""
         with self._lock:
-            work = self._hidden.pop(path, None)
-        if work is not None:
-            self.finish(work)
+            if self._hidden.get(path) is not work:
+                return
+            for aside in work.asides:
+                aside.fate = Fate.DELETE
+            self._engine.journal.write(*work.asides)
+
+    def _conclude(self, path: str, work: Transaction) -> None:
+        with self._lock:
+            if self._hidden.get(path) is not work:
+                return
+            del self._hidden[path]
+        self.finish(work)
+
+    def conclude_all(self) -> None:
+        """Delete at once what was unlinked while open: the mount is being drained."""
+        with self._lock:
+            waiting = list(self._hidden.items())
+        for path, work in waiting:
+            self._conclude(path, work)
 
     def finish(self, work: Transaction) -> None:
         """The unlink stands: delete the item in the background."""

@@ -1,0 +1,120 @@
+"""The job writes to a file at any instant of its save here: both contents exist afterwards, the user's under the name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.serverside import contents, doubled, visible
+
+from jobfs.emulator import JobSide, Server
+
+OLD, USERS = b"the old content", b"what the user has written"
+#: As long as the old one: only its bytes tell that it is another.
+JOBS = b"what a job made"
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with quick_finishing():
+        yield
+
+
+def overwrite(job: JobSide) -> None:
+    job.write("dir/file.txt", JOBS)
+
+
+def replace(job: JobSide) -> None:
+    if job.exists("dir/file.txt"):
+        job.replace("dir/file.txt", JOBS)
+    else:
+        overwrite(job)
+
+
+def delete(job: JobSide) -> None:
+    if job.exists("dir/file.txt"):
+        job.delete("dir/file.txt")
+
+
+def create_again(job: JobSide) -> None:
+    if not job.exists("dir/file.txt"):
+        job.seed({"dir/file.txt": JOBS})
+
+
+def interfered(
+    server: Server, home: Path, at: int, act: Callable[[JobSide], None]
+) -> tuple[Boundaries, list[bytes]]:
+    """A save with the job acting at boundary `at`; what the job has made, unless the save had been done by then."""
+    server.store.clear()
+    server.store.seed({"dir/file.txt": OLD, "dir/other": b"untouched"}, age=60)
+    made: list[bytes] = []
+
+    def job() -> None:
+        if USERS not in [server.store.content(item.id) for item in server.store.at("dir/file.txt")]:
+            before = {item.id: item.updated_us for item in server.store.items()}
+            act(server.store)
+            changed = [i for i in server.store.items() if before.get(i.id) != i.updated_us]
+            made.extend(server.store.content(item.id) for item in changed)
+
+    boundaries = Boundaries(at, job, journal=False)
+    work = Mortal(server, home, boundaries)
+    work.start()
+    try:
+        fh = work.opened("dir/file.txt")
+        work.vfs.write(fh, USERS, 0)
+        work.work(lambda: work.vfs.fsync(fh))
+        work.vfs.release(fh)
+        work.settle()
+        where = f"{act.__name__} at {at}, {boundaries.last}, of {boundaries.passed}: {visible(server)}"
+        assert server.store.read("dir/file.txt") == USERS, where
+        assert server.store.read("dir/other") == b"untouched", where
+        assert contents(server) == sorted([b"untouched", USERS, *made]), where
+        assert doubled(server) == [], where
+        assert work.read("dir/file.txt") == USERS, where
+        if made:
+            kept = [path for path, content in visible(server).items() if content == JOBS]
+            assert kept[0].startswith("dir/file.conflict-"), where
+            assert kept[0].endswith(".txt"), where
+            assert work.read(kept[0]) == JOBS, where
+    finally:
+        work.end()
+    return boundaries, made
+
+
+@pytest.mark.parametrize("move_touches", ["item", "no"])
+@pytest.mark.parametrize("act", [overwrite, replace, delete, create_again])
+def test_whenever_the_job_interferes_both_contents_are_kept(
+    server: Server, tmp_path: Path, act: Callable[[JobSide], None], move_touches: str
+) -> None:
+    """semantics 4, keep both: the user's save wins the name, the job's bytes are kept and visible."""
+    server.set(move_touches=move_touches)
+    conflicts = 0
+    for at in count(1):
+        boundaries, made = interfered(server, tmp_path / f"{at}", at, act)
+        conflicts += len(made)
+        if not boundaries.struck:
+            break
+    print(f"{act.__name__}, moves touch {move_touches}: at {at - 1} boundaries, {conflicts} kept beside")
+    assert bool(conflicts) is (act is not delete)
+
+
+def test_a_file_opened_without_reading_keeps_both_too(server: Server, tmp_path: Path) -> None:
+    """save-protocol R1: where the base's bytes are not known, they are read before it is set aside, or both are kept."""
+    server.store.seed({"file.txt": OLD}, age=60)
+    work = Mortal(server, tmp_path / "home", Boundaries())
+    work.start()
+    try:
+        fh = work.vfs.open("file.txt", os.O_WRONLY | os.O_TRUNC).fh
+        server.store.write("file.txt", JOBS)
+        work.vfs.write(fh, USERS, 0)
+        work.vfs.fsync(fh)
+        work.vfs.release(fh)
+        work.settle()
+        assert server.store.read("file.txt") == USERS
+        assert contents(server) == sorted([USERS, JOBS])
+    finally:
+        work.end()

@@ -1,0 +1,158 @@
+"""Hidden, conflict, scratch and hostile names."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobfs import names
+from jobfs.names import HiddenName, Role
+
+MOUNT, TRANSACTION = "0123456789ab", "0123456789abcdef"
+
+components = st.text(
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="/\0"), min_size=1, max_size=300
+).filter(lambda name: name not in (".", "..") and len(name.encode()) <= names.NAME_MAX)
+paths = (
+    st.lists(components, min_size=1, max_size=6).map("/".join).filter(lambda path: len(path) < names.PATH_MAX)
+)
+
+
+@given(paths, st.sampled_from(Role))
+def test_a_hidden_path_is_understood_again_and_fits(path: str, role: Role) -> None:
+    """save-protocol, Vocabulary: `.jobfs-<mount>-<transaction>-<role>-<name of T as far as it fits>`, in T's directory."""
+    hidden = names.hidden_path(path, MOUNT, TRANSACTION, role)
+    parts = names.parse_hidden(names.basename(hidden))
+    assert parts is not None
+    assert parts[:3] == (MOUNT, TRANSACTION, role)
+    assert names.hostile(hidden) is None
+    assert len(hidden) < names.PATH_MAX
+    if len(path) + 60 < names.PATH_MAX:
+        assert names.parent(hidden) == names.parent(path)
+        assert names.basename(path).startswith(parts.name)
+
+
+@given(st.text("aé漢😀", min_size=60, max_size=85).filter(lambda name: len(name.encode()) <= 255))
+def test_a_long_name_is_never_cut_inside_a_character(name: str) -> None:
+    hidden = names.parse_hidden(names.hidden_path(name, MOUNT, TRANSACTION, Role.ASIDE))
+    assert hidden is not None
+    assert name.startswith(hidden.name)
+    assert len(str(hidden).encode()) <= names.NAME_MAX
+
+
+def test_a_hidden_path_goes_higher_up_where_nothing_fits() -> None:
+    directory = "/".join(["d" * 200] * 5)
+    hidden = names.hidden_path(f"{directory}/file", MOUNT, TRANSACTION, Role.STAGED)
+    assert len(hidden) < names.PATH_MAX
+    assert names.under(directory, names.parent(hidden))
+    assert names.parse_hidden(names.basename(hidden)) is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".jobfs", ".jobfs-", ".jobfs-notes.txt", f".jobfs-{MOUNT}-{TRANSACTION}-staged-",
+        f".jobfs-{MOUNT}-{TRANSACTION}-other-file", f".jobfs-{MOUNT.upper()}-{TRANSACTION}-staged-x",
+        f"x.jobfs-{MOUNT}-{TRANSACTION}-staged-x", f".jobfs-{MOUNT[1:]}-{TRANSACTION}-staged-x",
+    ],
+)  # fmt: skip
+def test_what_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
+    """semantics 4: one that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
+    assert names.parse_hidden(name) is None
+
+
+def test_a_hidden_name_may_hold_any_name() -> None:
+    hidden = HiddenName(MOUNT, TRANSACTION, Role.REMOVED, "a\n-staged-b")
+    assert names.parse_hidden(str(hidden)) == hidden
+
+
+def test_ids_have_the_form_that_hidden_names_have() -> None:
+    path = names.hidden_path("file", names.new_mount_id(), names.new_transaction_id(), Role.STAGED)
+    assert names.parse_hidden(path) is not None
+    assert names.new_transaction_id() != names.new_transaction_id()
+
+
+WHEN = datetime(2025, 11, 3, 4, 5, 6, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("file.txt", "file.conflict-20251103T040506Z.txt"),
+        ("dir/file", "dir/file.conflict-20251103T040506Z"),
+        (".bashrc", ".bashrc.conflict-20251103T040506Z"),
+        ("a.tar.gz", "a.tar.conflict-20251103T040506Z.gz"),
+    ],
+)
+def test_a_second_version_stands_beside_with_the_same_ending(target: str, expected: str) -> None:
+    """semantics 4: the item set aside becomes `name.conflict-<UTC time>.ext` beside it."""
+    assert names.beside(target, "conflict", WHEN) == expected
+
+
+@given(paths, st.integers(0, 49))
+def test_a_second_version_always_has_a_name_that_fits(path: str, attempt: int) -> None:
+    beside = names.beside(path, "recovered", WHEN, attempt)
+    assert names.hostile(beside) is None
+    assert len(beside) < names.PATH_MAX
+    assert ".recovered-20251103T040506Z" in names.basename(beside)
+
+
+def test_further_second_versions_have_other_names() -> None:
+    assert len({names.beside("file.txt", "conflict", WHEN, attempt) for attempt in range(9)}) == 9
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("a/../b", "'..'"), ("./a", "'.'"), ("a//b", "empty"), ("", "empty"), ("a\0", "NUL"), ("é" * 128, "255"),
+        ("a/\ud800", "Unicode"),
+    ],
+)  # fmt: skip
+def test_a_hostile_path_is_named_so(path: str, reason: str) -> None:
+    """semantics 1: hostile paths are never shown and never followed."""
+    assert reason in (names.hostile(path) or "")
+
+
+@given(paths)
+def test_other_paths_are_not_hostile(path: str) -> None:
+    assert names.hostile(path) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".file.swp",
+        "4913",
+        "file~",
+        ".#file",
+        "#file#",
+        ".goutputstream-AB",
+        ".~lock.a.odt#",
+        ".DS_Store",
+        "._a",
+        ".nfs01",
+    ],
+)
+def test_what_editors_and_desktops_leave_is_scratch(name: str) -> None:
+    """semantics 4, Scratch names."""
+    assert names.is_scratch(name)
+
+
+def test_patterns_of_the_user_are_scratch_too_and_other_names_are_not() -> None:
+    assert names.is_scratch("a.tmp", ["*.tmp"])
+    assert not names.is_scratch("a.tmp")
+    assert not names.is_scratch("A.TMP", ["*.tmp"])
+    assert not names.is_scratch("49130")
+
+
+@given(paths, components)
+def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
+    assert names.join(names.parent(path), names.basename(path)) == path
+    inside = names.join(path, name)
+    assert names.under(inside, path)
+    assert not names.under(path, path)
+    assert names.under(path, "")
+    assert names.moved(inside, path, "other") == f"other/{name}"

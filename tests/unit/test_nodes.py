@@ -1,0 +1,37 @@
+"""Items, versions, inode numbers."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobfs.nodes import Item, Kind, Permission, Version, implicit_directory, inode_number
+
+
+def test_a_version_is_id_time_and_size() -> None:
+    item = Item("1", Kind.FILE, "a", updated_at="now", size=3)
+    assert item.version == Version("1", "now", 3)
+    assert not item.is_dir
+    assert not item.implicit
+    assert not item.read_only
+    assert Item("1", Kind.FILE, "a", permission=Permission.READ_ONLY).read_only
+
+
+def test_an_implicit_directory_has_no_item() -> None:
+    """semantics 1: implicit directories are shown; no item stands for them."""
+    item = implicit_directory("a/b")
+    assert item.implicit
+    assert item.is_dir
+    assert item.path == "a/b"
+
+
+@given(st.text(max_size=40))
+def test_inode_numbers_are_stable_and_fit_in_63_bits(item_id: str) -> None:
+    """semantics 1: inode numbers are stable, derived from the item id."""
+    number = inode_number(item_id)
+    assert number == inode_number(item_id)
+    assert 2 <= number < 1 << 63
+
+
+def test_different_items_have_different_numbers() -> None:
+    assert len({inode_number(f"item{number}") for number in range(10_000)}) == 10_000

@@ -168,6 +168,7 @@ class Vfs:
 
     def getattr(self, path: str) -> Attr:
         """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
+        self._engine.removals.go_on()
         if (name := self._control_name(path)) is not None:
             return self._control_attr(name)
         return self._view.attr(self._view.get(path))
@@ -214,6 +215,7 @@ class Vfs:
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
+        self._engine.removals.go_on()
         if (name := self._control_name(path)) is not None:
             if name:
                 raise FsError(errno.ENOTDIR)
@@ -235,6 +237,7 @@ class Vfs:
 
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """See files.py."""
+        self._engine.removals.go_on()
         if fh >= _CONTROL_HANDLES:
             return self._control[fh][offset : offset + size]
         return self._files.read(fh, size, offset)
@@ -260,6 +263,7 @@ class Vfs:
 
     def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
         """See files.py."""
+        self._engine.removals.go_on()
         return self._files.write(fh, data, offset)
 
     def truncate(self, path: str, length: int) -> None:

@@ -133,11 +133,17 @@ class Removals:
     def _confirm(self, path: str, work: Transaction) -> None:
         """Nothing was renamed over the hidden file: from now on a crash does not bring it back."""
         with self._lock:
-            if self._hidden.get(path) is not work:
+            if self._hidden.get(path) is not work or work.asides[0].fate is Fate.DELETE:
                 return
             for aside in work.asides:
                 aside.fate = Fate.DELETE
             self._engine.journal.write(*work.asides)
+
+    def go_on(self) -> None:
+        """Another operation came: what is hidden was unlinked, not renamed over."""
+        if self._hidden:
+            for path, work in list(self._hidden.items()):
+                self._confirm(path, work)
 
     def _conclude(self, path: str, work: Transaction) -> None:
         with self._lock:

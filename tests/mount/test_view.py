@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from tests.support.files import errno_from
 from tests.support.mounts import MountedJob
-from tests.support.serverside import hidden
+from tests.support.serverside import hidden, visible
 from tests.support.waiting import PATIENCE, eventually, eventually_equal
 
 from jobfs.emulator import Server
@@ -51,7 +51,7 @@ def test_what_is_known_is_served_while_the_server_is_down(
         assert sorted(os.listdir(mounted.path)) == ["dir", "known.txt"]
         (mounted.path / "known.txt").write_bytes(b"changed while it was down")
         assert (mounted.path / "known.txt").read_bytes() == b"changed while it was down"
-    eventually_equal(lambda: server.store.read("known.txt"), b"changed while it was down", 2 * PATIENCE)
+    eventually_equal(lambda: visible(server).get("known.txt"), b"changed while it was down", 2 * PATIENCE)
     eventually_equal(lambda: errno_from((mounted.path / "dir/inner.txt").read_bytes), 0)
     mounted.settled()
 
@@ -65,3 +65,11 @@ def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mo
     mounted.umount()
     assert hidden(server) == [foreign]
     assert server.log.changes() == []
+
+
+def test_the_status_is_well_right_after_the_mount(server: Server, mounted: MountedJob) -> None:
+    """semantics 6: status: exit code 0 all well, 1 something needs a person, 2 not mounted."""
+    done = mounted.jobfs("status", mounted.path)
+    assert done.returncode == 0, done.stdout
+    mounted.umount()
+    assert mounted.jobfs("status", mounted.path).returncode == 2

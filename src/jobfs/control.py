@@ -163,7 +163,9 @@ def call(
             connection.settimeout(timeout)
             with _address(directory) as address:
                 connection.connect(address)
-            connection.sendall(json.dumps({"call": name, "args": dict(args or {})}).encode() + b"\n")
+            # Who refuses at once may have hung up before it reads this; its answer is there all the same.
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(json.dumps({"call": name, "args": dict(args or {})}).encode() + b"\n")
             return _result(connection, progress)
     except (OSError, ValueError) as error:
         raise NoMountError(f"the mount does not answer: {error}") from None

@@ -39,6 +39,8 @@ _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 #: Seconds: for the kernel to greet a new mount; for programs that just look to leave before it is detached;
 #: for callbacks in flight to end once it is unmounted; before the user is told that a drain takes a moment.
 _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS, _QUIET = 10.0, 1.0, 5.0, 0.3
+#: Seconds between looks whether a drain is still wanted.
+_LOOK = 0.1
 
 
 class BusyError(JobfsError):
@@ -196,24 +198,7 @@ class Mount:
         cancelled: Callable[[], bool],
         path: str | None = None,
     ) -> list[Any]:
-        """Send what is unsent; what is left after `timeout` s, when cancelled, or when the server is gone."""
-        vfs, left = self._mounted.vfs, queue.SimpleQueue[Any]()
-
-        def flush() -> None:
-            try:
-                left.put(vfs.flush_all(path, timeout, progress))
-            except Exception as error:
-                left.put([f"sending failed: {error}"])
-
-        threading.Thread(target=flush, name="drain", daemon=True).start()
-        silent_since: float | None = None
-        while True:
-            with contextlib.suppress(queue.Empty):
-                return list(left.get(timeout=0.1))
-            now = time.monotonic()
-            silent_since = None if self._mounted.answering() else silent_since or now
-            if cancelled() or (silent_since and now - silent_since > self._settings.timeout):
-                return list(vfs.flush_all(path, 0.0, None))
+        return drain(self._mounted, path, timeout, progress, cancelled, self._settings.timeout)
 
     def _tell_waiting(self) -> Callable[[int, int], None]:
         """A progress callback that tells the user once that this will take a moment."""
@@ -270,6 +255,37 @@ class Mount:
         if isinstance(result, JobfsError):
             raise result
         return result
+
+
+def drain(
+    mounted: Mounted,
+    path: str | None,
+    timeout: float | None,
+    progress: Callable[[int, int], None] | None,
+    cancelled: Callable[[], bool],
+    patience: float,
+) -> list[Any]:
+    """Send what is unsent (at or below `path`); what is left when that ends, or after `timeout` seconds.
+
+    It also ends once `cancelled()`, or when the server has not answered for `patience` seconds.
+    """
+    results: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+
+    def flush() -> None:
+        try:
+            results.put(list(mounted.vfs.flush_all(path, timeout, progress)))
+        except Exception as error:
+            results.put([f"sending failed: {error}"])
+
+    threading.Thread(target=flush, name="drain", daemon=True).start()
+    silent_since: float | None = None
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return results.get(timeout=_LOOK)
+        now = time.monotonic()
+        silent_since = None if mounted.answering() else silent_since or now
+        if cancelled() or (silent_since is not None and now - silent_since > patience):
+            return list(mounted.vfs.flush_all(path, 0.0, None))
 
 
 def mount_options(settings: Settings, job: str) -> list[str]:

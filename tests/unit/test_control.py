@@ -60,7 +60,7 @@ def test_a_refusal_keeps_its_sentence_and_errno(serve: Callable[..., Path]) -> N
 def test_a_broken_handler_is_logged_and_answered(
     serve: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    place = serve(broken=lambda args, conversation: {}["key"])
+    place = serve(broken=lambda args, conversation: args["missing"])
     with pytest.raises(FsError, match="see its log"):
         call(place, "broken")
     assert "broken" in caplog.text

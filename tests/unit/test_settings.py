@@ -67,7 +67,7 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load({}).ttl = 3.0  # type: ignore[misc]
+        load({}).ttl = 3.0
 
 
 def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:

@@ -153,12 +153,11 @@ def test_other_ended_slots_with_a_journal_are_told(take: Callable[..., Slot], st
     ended(second)
     ended(third, journal=False)
     ended(fourth, clean=True)
-    told = {found.path: found for found in slot.others(state, JOB, first.mount_id)}
-    assert set(told) == {second.path, fourth.path}
-    assert told[second.path].record is not None
-    assert not told[second.path].record.clean
-    assert told[fourth.path].record is not None
-    assert told[fourth.path].record.clean
+    told = {found.path: found.record for found in slot.others(state, JOB, first.mount_id)}
+    assert {path: record and record.clean for path, record in told.items()} == {
+        second.path: False,
+        fourth.path: True,
+    }
 
 
 def test_running_slots_are_found(take: Callable[..., Slot], state: Path) -> None:

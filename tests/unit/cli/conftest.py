@@ -1,0 +1,92 @@
+"""Fixtures of the command line's tests: a home of one's own, running the whole program, a mount that answers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from jobfs.__main__ import main
+from jobfs.control import Server
+from jobfs.writeback import slot
+
+JOB = "j" * 24
+URL = "https://api.example.com"
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith(("JOBFS_", "PERSTACK_", "XDG_")):
+            monkeypatch.delenv(name)
+    home, run = tmp_path / "home", tmp_path / "run"
+    home.mkdir()
+    run.mkdir(mode=0o700)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return home
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "jobfs"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs `jobfs ARGUMENTS` in this process."""
+
+    def run(*arguments: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["jobfs", *map(str, arguments)])
+        capfd.readouterr()
+        code = main()
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+class Answering:
+    """A slot in use, whose socket answers; nothing is mounted."""
+
+    def __init__(self, state: Path, directory: str, **handlers: Any) -> None:
+        self.slot = slot.acquire(state, JOB, directory, URL)
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self._server = Server(
+            self.slot.path, {name: self._recording(name, handler) for name, handler in handlers.items()}
+        )
+
+    def _recording(self, name: str, handler: Any) -> Any:
+        def answer(args: dict[str, Any], conversation: Any) -> Any:
+            self.calls.append((name, args))
+            return handler(args, conversation) if callable(handler) else handler
+
+        return answer
+
+    def end(self) -> None:
+        self._server.close()
+        self.slot.close()
+
+
+@pytest.fixture
+def answering(state: Path) -> Iterator[Callable[..., Answering]]:
+    made: list[Answering] = []
+
+    def answering(directory: str | Path, **handlers: Any) -> Answering:
+        made.append(Answering(state, str(directory), **handlers))
+        return made[-1]
+
+    yield answering
+    for one in made:
+        one.end()

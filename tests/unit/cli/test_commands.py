@@ -1,0 +1,194 @@
+"""status, flush, info and umount, against a mount that answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobfs.cli import umount as umounting
+from jobfs.cli.status import problems
+from jobfs.errors import FsError
+
+from .conftest import JOB, URL, Answering, Outcome
+
+Run = Callable[..., Outcome]
+Make = Callable[..., Answering]
+
+WELL: dict[str, Any] = {
+    "directory": "/mnt/a",
+    "job_id": JOB,
+    "base_url": URL,
+    "pid": 42,
+    "job": {"status": "processing"},
+    "server": {"answering": True, "latency": 0.012, "key_refused": False},
+    "items": 57,
+    "unsent": [],
+    "failed": [],
+    "conflicts": [],
+    "hostile": [],
+    "shadowed": [],
+    "other_slots": [],
+}
+
+
+def test_status_of_a_mount_that_is_well_is_0(run: Run, answering: Make) -> None:
+    answering("/mnt/a", status={**WELL, "unsent": [{"path": "new.txt", "size": 3, "reason": ""}]})
+    done = run("status", "/mnt/a")
+    assert done.code == 0
+    for word in ("/mnt/a", JOB, "processing", URL, "answers", "12 ms", "57", "new.txt"):
+        assert word in done.out
+    assert "\x1b" not in done.out
+
+
+def test_status_without_a_directory_shows_every_mount(run: Run, answering: Make) -> None:
+    answering("/mnt/a", status=WELL)
+    answering("/mnt/b", status={**WELL, "directory": "/mnt/b"})
+    done = run("status")
+    assert (done.code, done.out.count("mount "), done.out.count("/mnt/b")) == (0, 2, 1)
+    assert [report["directory"] for report in json.loads(run("status", "--json").out)] == ["/mnt/a", "/mnt/b"]
+
+
+def test_status_as_json_names_what_the_mount_says(run: Run, answering: Make) -> None:
+    answering("/mnt/a", status=WELL)
+    done = run("status", "/mnt/a", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == {**WELL, "problems": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"failed": [{"path": "a.txt", "reason": "Invalid path"}]}, "1 failed"),
+        ({"conflicts": [{"path": "a.conflict-1.txt", "origin": "a.txt"}]}, "1 conflicts"),
+        ({"server": {"answering": True, "key_refused": True}}, "the API key is refused"),
+        ({"server": {"answering": False, "last_error": "timed out"}}, "does not answer: timed out"),
+        ({"other_slots": [{"path": "/state/x", "directory": "/mnt/old"}]}, "/mnt/old"),
+    ],
+)
+def test_status_is_1_when_something_needs_a_person(
+    run: Run, answering: Make, change: dict[str, Any], words: str
+) -> None:
+    """semantics 6: what needs a person is said, with exit code 1."""
+    answering("/mnt/a", status={**WELL, **change})
+    done = run("status", "/mnt/a")
+    assert done.code == 1
+    assert words in done.out
+    assert len(problems({**WELL, **change})) == 1
+
+
+def test_status_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
+    assert run("status") == Outcome(2, "", "jobfs: no job is mounted\n")
+    assert run("status", tmp_path).code == 2
+    assert run("status", "--json") == Outcome(2, "", "jobfs: no job is mounted\n")
+
+
+def test_status_is_2_when_the_mount_does_not_answer(run: Run, answering: Make) -> None:
+    one = answering("/mnt/a", status=WELL)
+    (one.slot.path / "control.sock").unlink()
+    done = run("status", "/mnt/a")
+    assert done.code == 2
+    assert "does not answer" in done.err
+
+
+def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) -> None:
+    one = answering("/mnt/a", flush={"left": []})
+    assert run("flush", "/mnt/a") == Outcome(0, "", "")
+    assert run("flush", "/mnt/a/dir/file", "--timeout", "3").code == 0
+    assert run("flush").code == 0
+    assert one.calls == [
+        ("flush", {"path": None, "timeout": None}),
+        ("flush", {"path": "dir/file", "timeout": 3.0}),
+        ("flush", {"path": None, "timeout": None}),
+    ]
+
+
+def test_flush_is_1_and_lists_what_is_left(run: Run, answering: Make) -> None:
+    answering("/mnt/a", flush={"left": [{"path": "a.txt", "reason": "x"}, "b.txt"]})
+    assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: not sent yet: a.txt, b.txt\n")
+
+
+def test_flush_without_a_mount_is_bad_input(run: Run, tmp_path: Path) -> None:
+    assert run("flush").code == 2
+    assert run("flush", tmp_path).code == 2
+
+
+def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
+    """semantics 2: `jobfs info PATH`."""
+    facts = {
+        "id": "i" * 24, "owner": "expert", "lifecycle": "expertJob", "permission": "readWrite", "key": "k",
+        "mime_type": "text/plain", "created_at": "C", "updated_at": "U", "state": "clean", "error": "",
+        "size": 0,
+    }  # fmt: skip
+    one = answering("/mnt/a", info=facts)
+    lines = dict(line.split(None, 1) for line in run("info", "/mnt/a/dir/file").out.splitlines())
+    assert lines == {name: str(value) for name, value in facts.items() if name != "error"}
+    assert list(lines)[:3] == ["id", "owner", "lifecycle"]
+    assert json.loads(run("info", "/mnt/a/dir/file", "--json").out) == facts
+    assert one.calls[0] == ("info", {"path": "dir/file"})
+
+
+def test_info_of_what_is_not_there_says_so(run: Run, answering: Make) -> None:
+    def missing(args: dict[str, Any], conversation: Any) -> None:
+        raise FsError(2)
+
+    answering("/mnt/a", info=missing)
+    assert run("info", "/mnt/a/none") == Outcome(1, "", "jobfs: No such file or directory\n")
+
+
+def test_umount_waits_until_the_slot_is_free(run: Run, answering: Make) -> None:
+    one = answering("/mnt/a")
+
+    def unmounted(args: dict[str, Any], conversation: Any) -> dict[str, Any]:
+        conversation.progress(1, 2)
+        threading.Timer(0.1, one.slot.close).start()
+        return {"left": [], "note": ""}
+
+    one._server._handlers = {"umount": unmounted}
+    assert run("umount", "/mnt/a") == Outcome(0, "", "")
+    assert one.slot._lock == -1
+
+
+def test_umount_is_1_and_lists_what_is_kept(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 6: what is left stays in the journal for the next mount."""
+    monkeypatch.setattr(umounting, "wait_until_free", lambda found, timeout: True)
+    one = answering("/mnt/a", umount={"left": ["a.txt"], "note": "/mnt/a was in use by vim (4)"})
+    done = run("umount", "/mnt/a", "--timeout", "5")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines() == [
+        "jobfs: /mnt/a was in use by vim (4)",
+        "jobfs: not sent yet, kept for the next mount of this job: a.txt",
+    ]
+    assert one.calls == [("umount", {"timeout": 5.0})]
+
+
+def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
+    one = answering("/mnt/a", umount={"left": [], "note": ""})
+    done = run("umount", "/mnt/a/dir")
+    assert (done.code, one.calls) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "words"),
+    [
+        ("fuse.jobfs", 0, "no process served"),
+        ("fuse.sshfs", 2, "is not a job"),
+        (None, 2, "nothing is mounted"),
+    ],
+)
+def test_umount_of_what_no_process_serves(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, code: int, words: str
+) -> None:
+    unmounted: list[str] = []
+    monkeypatch.setattr(umounting, "mount_points", lambda: {str(tmp_path): kind} if kind else {})
+    monkeypatch.setattr(umounting, "unmount", unmounted.append)
+    done = run("umount", tmp_path)
+    assert done.code == code
+    assert words in done.err
+    assert unmounted == ([str(tmp_path)] if code == 0 else [])

@@ -1,0 +1,160 @@
+"""The program as a whole: commands, help, one sentence for each mistake, exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+import pytest
+
+import jobfs
+from jobfs import cli
+from jobfs.errors import FsError, UsageError
+
+from .conftest import JOB, Outcome
+
+Run = Callable[..., Outcome]
+
+
+def test_the_version_is_printed(run: Run) -> None:
+    done = run("--version")
+    assert (done.code, done.err) == (0, "")
+    assert jobfs.__version__ in done.out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], [], ["mount", "--help"], ["status", "-h"]])
+def test_help_names_what_there_is(run: Run, arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Usage: jobfs")
+
+
+def test_help_lists_every_command_without_loading_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"loaded {name}"))
+    done = run("--help")
+    assert all(f"  {name} " in done.out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
+def test_every_command_loads_and_has_help(run: Run, command: str) -> None:
+    done = run(command, "--help")
+    assert done.code == 0
+    assert f"Usage: jobfs {command}" in done.out
+
+
+def test_the_help_of_mount_shows_every_setting_with_its_variable(run: Run) -> None:
+    text = run("mount", "--help").out
+    for word in ("--write-back-delay", "JOBFS_WRITE_BACK_DELAY", "--api-key-file", "--local-only", "-o"):
+        assert word in text
+    assert "--api-key " not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mout"], "did you mean mount?"),
+        (["zzzzzz"], "mount, umount, status"),
+        (["--zzz"], "--zzz"),
+        (["mount", JOB, "/mnt/a", "--zzz"], "--zzz"),
+        (["mount"], "JOB"),
+        (["mount", JOB], "DIR"),
+        (["status", "--jsno"], "--json"),
+        (["umount", "/mnt/a", "--timeout", "-1"], "--timeout"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str], words: str) -> None:
+    done = run(*arguments)
+    assert done.code == 2
+    assert words in done.err
+    assert done.err.startswith("jobfs: ")
+    assert len(done.err.splitlines()) == 1
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("option", ["--api-key=a-secret", "--api-key"])
+def test_there_is_no_option_for_the_key_and_its_value_is_not_repeated(run: Run, option: str) -> None:
+    """semantics 6: the API key is never on the command line."""
+    done = run("mount", JOB, "/mnt/a", option, "a-secret")
+    assert done.code == 2
+    assert "a-secret" not in done.err
+    assert "--api-key-file" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mounts"),
+    [
+        ([JOB, "/mnt/a"], True),
+        ([JOB, "/mnt/a", "-o", "rw,noauto"], True),
+        (["BADJOB", "/mnt/a", "-o", "rw"], True),
+        (["mount", JOB, "/mnt/a"], True),
+        (["BADJOB", "/mnt/a"], False),
+    ],
+)
+def test_it_can_be_called_as_mount_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], mounts: bool
+) -> None:
+    """semantics 6: `jobfs JOB DIR -o …`, as `mount -t fuse.jobfs` and fstab call it."""
+    called: list[Any] = []
+
+    @click.command("mount")
+    @click.argument("words", nargs=-1)
+    @click.option("-o", "options", multiple=True)
+    def fake(words: tuple[str, ...], options: tuple[str, ...]) -> None:
+        called.append((words, options))
+
+    monkeypatch.setattr("jobfs.cli.mount.mount", fake)
+    done = run(*arguments)
+    assert (done.code == 0) is mounts
+    assert len(called) == (1 if mounts else 0)
+
+
+def test_a_missing_extra_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'starlette'", name="starlette")
+
+    monkeypatch.setattr("importlib.import_module", missing)
+    done = run("emulator", "--dir", "x")
+    assert done.code == 2
+    assert done.err.strip() == (
+        "jobfs: starlette is missing: install the local server with pip install 'jobfs[emulator]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UsageError("give another"), 2, "jobfs: give another\n"),
+        (FsError(5, "it broke\non two lines"), 1, "jobfs: it broke on two lines\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 1, ""),
+    ],
+)
+def test_whatever_happens_is_a_sentence_and_a_code(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
+) -> None:
+    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
+
+    def fail(**words: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.jobfs, "main", fail)
+    assert run("status") == Outcome(code, "", said)
+
+
+def test_what_nobody_expected_leaves_its_traceback_in_a_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**words: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(cli.jobfs, "main", fail)
+    done = run("status")
+    assert done.code == 70
+    assert "Traceback" not in done.err
+    assert len(done.err.splitlines()) == 1
+    path = done.err.split("details are in ")[1].strip()
+    with open(path) as file:
+        assert "a bug" in file.read()
+    assert sys.exc_info() == (None, None, None)

@@ -1,0 +1,253 @@
+"""Checks before a mount: each failure is one sentence with its remedy."""
+
+from __future__ import annotations
+
+import ctypes.util
+import errno
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobfs.cli import preflight
+from jobfs.cli.preflight import bounded, check_machine, check_mount_point, check_server, library_remedy
+from jobfs.errors import (
+    ApiError,
+    ContractError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+    UsageError,
+)
+from jobfs.settings import Settings, load
+
+from .conftest import JOB
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load({"cache_dir": str(tmp_path / "cache"), "state_dir": str(tmp_path / "state")})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "mnt").mkdir()
+    return tmp_path / "mnt"
+
+
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that can mount, whatever this one can."""
+    monkeypatch.setattr(preflight, "_check_device", lambda: None)
+    monkeypatch.setattr(preflight, "_check_library", lambda: None)
+
+
+@pytest.mark.usefixtures("able")
+def test_a_machine_that_can_mount_gives_the_real_path(
+    settings: Settings, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(place)
+    assert check_machine(settings, JOB, str(tmp_path / "link")) == str(place)
+    assert list(place.iterdir()) == []
+
+
+def test_bad_ids_and_urls_come_first(settings: Settings, place: Path) -> None:
+    with pytest.raises(UsageError, match="job id"):
+        check_machine(settings, "short", str(place))
+    with pytest.raises(UsageError, match="https"):
+        check_machine(settings.model_copy(update={"base_url": "http://192.0.2.1"}), JOB, str(place))
+
+
+def test_a_mount_point_must_be_an_empty_directory(place: Path) -> None:
+    with pytest.raises(UsageError, match=f"mkdir {place}/missing"):
+        check_mount_point(f"{place}/missing")
+    (place / "file").write_text("mine")
+    with pytest.raises(UsageError, match="not a directory"):
+        check_mount_point(str(place / "file"))
+    with pytest.raises(UsageError, match="Not a directory"):
+        check_mount_point(str(place / "file" / "below"))
+    with pytest.raises(UsageError, match="not empty"):
+        check_mount_point(str(place))
+    with pytest.raises(UsageError, match="something is mounted"):
+        check_mount_point("/proc")
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "words"),
+    [
+        ("fuse.jobfs", errno.ENOTCONN, "process is gone: fusermount -u"),
+        ("fuse.jobfs", 0, "a job is mounted at .* already: jobfs umount"),
+        ("fuse.sshfs", 0, "something is mounted at"),
+    ],
+)
+def test_a_mount_is_told_from_a_stale_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int, words: str
+) -> None:
+    """semantics 6: "Transport endpoint is not connected" is one clear sentence and the remedy."""
+
+    def stat(path: str) -> None:
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(preflight, "mount_points", lambda: {str(place): kind})
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(UsageError, match=words):
+        check_mount_point(str(place))
+
+
+@pytest.mark.usefixtures("able")
+@pytest.mark.parametrize("name", ["cache_dir", "state_dir"])
+def test_own_directories_do_not_lie_in_the_mount(
+    settings: Settings, place: Path, name: str, tmp_path: Path
+) -> None:
+    option = "--" + name.replace("_", "-")
+    for inside in (place, place / "below"):
+        with pytest.raises(UsageError, match=f"lies in the mount point.*{option}"):
+            check_machine(settings.model_copy(update={name: inside}), JOB, str(place))
+    with pytest.raises(UsageError, match=f"can't write.*{option}"):
+        check_machine(settings.model_copy(update={name: Path("/proc/none")}), JOB, str(place))
+    assert list(place.iterdir()) == []
+
+
+def test_a_missing_device_names_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(preflight, "_DEVICE", tmp_path / "fuse")
+    with pytest.raises(UsageError, match="modprobe fuse"):
+        preflight._check_device()
+    monkeypatch.setattr(preflight, "_DEVICE", tmp_path)
+    with pytest.raises(UsageError, match="can't open"):
+        preflight._check_device()
+
+
+def test_a_missing_library_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FUSE_LIBRARY_PATH", raising=False)
+    monkeypatch.setattr(preflight, "_os_release", lambda: {"ID": "debian", "VERSION_ID": "13"})
+    monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
+    with pytest.raises(UsageError, match="libfuse 2 is missing: apt install libfuse2t64"):
+        preflight._check_library()
+    monkeypatch.setenv("FUSE_LIBRARY_PATH", "/no/such/library")
+    with pytest.raises(UsageError, match="libfuse 2 is missing"):
+        preflight._check_library()
+
+
+@pytest.mark.parametrize(
+    ("system", "remedy"),
+    [
+        ({"ID": "debian", "VERSION_ID": "13"}, "apt install libfuse2t64"),
+        ({"ID": "debian", "VERSION_ID": "12"}, "apt install libfuse2"),
+        ({"ID": "debian"}, "apt install libfuse2t64"),
+        ({"ID": "ubuntu", "VERSION_ID": "24.04"}, "apt install libfuse2t64"),
+        ({"ID": "ubuntu", "VERSION_ID": "22.04"}, "apt install libfuse2"),
+        (
+            {"ID": "linuxmint", "ID_LIKE": "ubuntu debian"},
+            "apt install libfuse2t64 (libfuse2 on older systems)",
+        ),
+        ({"ID": "fedora"}, "dnf install fuse-libs"),
+        ({"ID": "rocky", "ID_LIKE": "rhel centos fedora"}, "dnf install fuse-libs"),
+        ({"ID": "opensuse-leap", "ID_LIKE": "suse opensuse"}, "zypper install libfuse2"),
+        ({"ID": "arch"}, "pacman -S fuse2"),
+        ({}, "install the package that has libfuse.so.2"),
+    ],
+)
+def test_the_package_is_that_of_the_distribution(system: dict[str, str], remedy: str) -> None:
+    assert library_remedy(system) == remedy
+
+
+def test_this_system_is_recognised() -> None:
+    assert set(preflight._os_release()) >= {"ID"} or not Path("/etc/os-release").exists()
+
+
+@pytest.mark.usefixtures("able")
+def test_an_ordinary_user_needs_fusermount_and_leave(
+    settings: Settings, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    tools: dict[str, str] = {}
+    monkeypatch.setattr("shutil.which", tools.get)
+    with pytest.raises(UsageError, match="fusermount is missing: install fuse3"):
+        check_machine(settings, JOB, str(place))
+    tools["fusermount"] = "/bin/fusermount"
+    assert check_machine(settings, JOB, str(place)) == str(place)
+    monkeypatch.setattr(preflight, "_others_allowed", lambda: False)
+    with pytest.raises(UsageError, match=r"user_allow_other in /etc/fuse\.conf"):
+        check_machine(settings.model_copy(update={"allow_other": True}), JOB, str(place))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match="not yours to mount on"):
+        check_machine(settings, JOB, str(place))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (UnauthorizedError("no"), "refuses the API key"),
+        (NotFoundError("no"), f"knows no job {JOB}"),
+        (ContractError("bad JSON"), "does not speak the Workspace Instance API"),
+        (UnavailableError("connection refused"), "connection refused; check the URL"),
+        (ApiError("whatever"), "can't use"),
+        (TimeoutError(), "does not answer"),
+    ],
+)
+def test_what_the_server_says_becomes_a_sentence(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def ask(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(preflight, "_ask", ask)
+    with pytest.raises(UsageError, match=words) as caught:
+        check_server(settings, JOB, lambda: "a-secret")
+    assert "a-secret" not in str(caught.value)
+
+
+def test_a_silent_server_is_given_up_whatever_the_timeout(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "_PROBE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UsageError, match="check the URL"):
+            check_server(settings.model_copy(update={"base_url": url, "timeout": 3600.0}), JOB, lambda: "k")
+
+
+def test_what_takes_too_long_is_left_to_itself() -> None:
+    never = threading.Event()
+    with pytest.raises(TimeoutError):
+        bounded(lambda: never.wait(20), 0.01)
+    never.set()
+    assert bounded(lambda: 3, 20) == 3
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt()])
+def test_what_fails_in_time_fails_here(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        bounded(fail, 20)
+
+
+def test_mount_points_with_spaces_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = r"42 27 0:39 / /mnt/my\040job\134 rw - fuse.jobfs jobfs:x rw" + "\n"
+    real: Callable[..., Any] = open
+    (tmp_path / "mountinfo").write_text(line)
+    monkeypatch.setattr("builtins.open", lambda path, *rest, **words: real(tmp_path / "mountinfo"))
+    assert preflight.mount_points() == {"/mnt/my job\\": "fuse.jobfs"}
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("user_allow_other\n", True),
+        (" user_allow_other # yes\n", True),
+        ("#user_allow_other\n", False),
+        ("", False),
+    ],
+)
+def test_fuse_conf_says_whether_others_are_allowed(
+    monkeypatch: pytest.MonkeyPatch, text: str, allowed: bool
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path: text)
+    assert preflight._others_allowed() is allowed

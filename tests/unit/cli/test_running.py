@@ -1,0 +1,96 @@
+"""Finding running mounts by path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobfs.cli import running
+from jobfs.cli.running import mount_of, mounts, registered
+from jobfs.errors import UsageError
+from jobfs.writeback import slot
+
+from .conftest import JOB, URL, Answering
+
+
+def test_a_mount_in_the_usual_state_directory_is_found(answering: Callable[..., Answering]) -> None:
+    one = answering("/mnt/a")
+    assert [found.path for found in mounts(None)] == [one.slot.path]
+    assert mount_of("/mnt/a", None)[1] == ""
+    assert mount_of("/mnt/a/", None)[1] == ""
+    assert mount_of("/mnt/a/b/c.txt", None)[1] == "b/c.txt"
+
+
+def test_a_mount_elsewhere_is_found_by_the_register_or_by_being_told(tmp_path: Path) -> None:
+    one = slot.acquire(tmp_path / "elsewhere", JOB, "/mnt/b", URL)
+    assert mounts(None) == []
+    assert [found.path for found in mounts(str(tmp_path / "elsewhere"))] == [one.path]
+    with registered("/mnt/b", one.path):
+        assert [found.path for found in mounts(None)] == [one.path]
+        assert mount_of("/mnt/b/x", None) == (slot.look(one.path), "x")
+    assert mounts(None) == []
+    one.close()
+
+
+def test_the_innermost_mount_counts(answering: Callable[..., Answering]) -> None:
+    answering("/mnt/a")
+    inner = answering("/mnt/a/b")
+    assert mount_of("/mnt/a/b/c", None) == (slot.look(inner.slot.path), "c")
+    assert mount_of("/mnt/a/bc", None)[1] == "bc"
+
+
+def test_a_path_through_a_link_is_found(answering: Callable[..., Answering], tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "mnt")
+    answering(tmp_path / "mnt")
+    assert mount_of(str(tmp_path / "link" / "file"), None)[1] == "file"
+
+
+def test_a_relative_path_is_found(
+    answering: Callable[..., Answering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(tmp_path / "mnt")
+    monkeypatch.chdir(tmp_path)
+    assert mount_of("mnt/file", None)[1] == "file"
+
+
+def test_an_ended_mount_is_forgotten(answering: Callable[..., Answering], tmp_path: Path) -> None:
+    one = answering("/mnt/a")
+    with registered("/mnt/a", one.slot.path):
+        one.end()
+        assert mounts(None) == []
+        assert list((tmp_path / "run" / "jobfs").glob("*.json")) == []
+
+
+def test_a_broken_entry_harms_nobody(answering: Callable[..., Answering], tmp_path: Path) -> None:
+    one = answering("/mnt/a")
+    with registered("/mnt/a", one.slot.path):
+        for name, text in (("bad.json", "{"), ("list.json", "[]"), ("other.json", '{"slot": 3}')):
+            (tmp_path / "run" / "jobfs" / name).write_text(text)
+        assert len(mounts(None)) == 1
+
+
+def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
+        mount_of(str(tmp_path), None)
+    monkeypatch.setattr(running, "mount_points", lambda: {str(tmp_path): "fuse.jobfs"})
+    with pytest.raises(UsageError, match=f"process that served {tmp_path} is gone: jobfs umount"):
+        mount_of(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o720])
+def test_a_register_that_others_can_write_is_not_used(tmp_path: Path, mode: int) -> None:
+    register = tmp_path / "run" / "jobfs"
+    register.mkdir()
+    register.chmod(mode)
+    with registered("/mnt/a", tmp_path):
+        assert list(register.iterdir()) == []
+
+
+def test_a_register_behind_a_link_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir(mode=0o700)
+    (tmp_path / "run" / "jobfs").symlink_to(tmp_path / "target")
+    with registered("/mnt/a", tmp_path):
+        assert list((tmp_path / "target").iterdir()) == []

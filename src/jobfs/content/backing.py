@@ -96,13 +96,13 @@ class Backing:
             elif not file.there():
                 file = self._disk.parts.copy(file.fd, size)
             else:
-                return file.path
+                return Path(file.path)
         except OSError as error:
             number = error.errno or errno.EIO
             raise FsError(number, f"the content cache can't be written: {os.strerror(number)}") from None
         with self._lock:
             self.file, self.name = file, None
-        return file.path
+        return Path(file.path)
 
     def digest(self, size: int) -> str | None:
         """SHA-256 in hex of the complete file; None if it can't be read."""
@@ -132,9 +132,12 @@ class Backing:
                 self.have, self._on_disk, self.spill = self._on_disk, IntervalSet(), None
 
     def discard(self) -> None:
-        """Remove the file unless it is in the cache under its name."""
-        if self.file is not None and self.name is None:
-            self._disk.parts.discard(self.file)
+        """Nobody uses these bytes any more: remove the file unless it is in the cache under its name."""
+        file = self.file
+        if file is not None and self.name is None:
+            self._disk.parts.discard(file)
+        elif file is not None:
+            file.unlock()
 
     def _written(self, file: CacheFile | None, data: bytes, position: int) -> bool:
         """Write to the part; False if the disk refuses for good."""

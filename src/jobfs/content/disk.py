@@ -21,6 +21,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Container, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ _log = logging.getLogger("jobfs.content")
 
 _NAME = re.compile(r"[0-9a-f]{48}")
 _ITEM_DIGITS = 16
+#: Names remembered: they are asked for several times in a handle's life.
+_NAMES = 4096
 #: Seconds: how often the time of the last use is written to disk, at most.
 _USED_EVERY = 60.0
 #: Seconds after which the kernel has surely written a file out, so that a power cut can't have hurt it.
@@ -39,6 +42,7 @@ _WRITTEN_OUT = 60.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+@lru_cache(_NAMES)
 def version_name(version: Version) -> str:
     """The file name of a version: 16 hex digits for the item, 32 for the version."""
     whole = hashlib.blake2b(repr(tuple(version)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -67,6 +71,7 @@ class DiskCache:
 
     def __init__(self, directory: Path, limit: int) -> None:
         self.directory = directory
+        self._root = os.fspath(directory)
         self.limit = limit
         self._lock = threading.Lock()
         self._index: OrderedDict[str, int] = OrderedDict()  # least recently used first
@@ -147,13 +152,16 @@ class DiskCache:
         return True
 
     def touch(self, name: str) -> None:
-        """A whole content was in use until now."""
-        path = self._path(name)
-        with contextlib.suppress(OSError):
-            self._used_now(path, os.stat(path))
+        """A whole content is the most recently used now; no system call."""
         with self._lock:
             if name in self._index:
                 self._index.move_to_end(name)
+
+    def stamp(self, name: str) -> None:
+        """Let later processes know that a whole content was in use until now."""
+        path = self._path(name)
+        with contextlib.suppress(OSError):
+            self._used_now(path, os.stat(path))
 
     def remove(self, name: str) -> None:
         """Remove a whole content."""
@@ -175,18 +183,19 @@ class DiskCache:
         return [name for name in names if name.startswith(prefix) and _NAME.fullmatch(name)]
 
     def full(self, room: int) -> bool:
-        """True if `room` more bytes may not fit under the limit, without a look at the disk."""
+        """True if `room` more bytes don't fit under the limit; now and then that takes a look at the disk.
+
+        Always False until the first scan, which somebody does in the background and follows by an eviction.
+        """
         with self._lock:
-            return self._scanned.is_set() and (
-                self._used + room > self.limit or self._added > self.limit // 8
-            )
+            due = self._scanned.is_set() and self._added > self.limit // 8
+        if due:
+            self.scan()
+        with self._lock:
+            return self._scanned.is_set() and self._used + room > self.limit
 
     def evict(self, room: int, pinned: Container[str | None]) -> int:
         """Remove the least recently used until `room` more bytes fit under the limit; the bytes freed."""
-        if not self._scanned.is_set():
-            return 0  # the first scan is followed by an eviction
-        if self._added > self.limit // 8:
-            self.scan()
         freed = 0
         passed: dict[str, int] = {}
         while (victim := self._victim(room, pinned)) is not None:
@@ -226,10 +235,10 @@ class DiskCache:
 
     # -- inside -------------------------------------------------------------------------------------------
 
-    def _path(self, name: str) -> Path:
-        return self.directory / name[:2] / name
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name[:2]}/{name}"
 
-    def _used_now(self, file: int | Path, stat: os.stat_result) -> None:
+    def _used_now(self, file: int | str, stat: os.stat_result) -> None:
         now = time.time()
         if now - stat.st_atime > _USED_EVERY:
             with contextlib.suppress(OSError):
@@ -279,11 +288,11 @@ class DiskCache:
             return False
         return True
 
-    def _into_place(self, source: Path, target: Path) -> None:
+    def _into_place(self, source: str, target: str) -> None:
         try:
             os.rename(source, target)
         except FileNotFoundError:
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(target).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(source, target)
 
     def _files(self) -> Iterator[_Found]:

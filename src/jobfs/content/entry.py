@@ -78,11 +78,11 @@ class Entry:
         self.pins = 0
         self.linger = 0.0
         self.doomed = False
+        self.settling = False  # complete, on its way to its place
         self._owner = owner
         self._link = link
         self._disk = disk
         self._looked = self.whole
-        self._settling = False
         self._bodies = 0
         self._jumps = 0
         self._read_end = 0
@@ -98,7 +98,7 @@ class Entry:
         self.attach()
         run.note(offset, offset + size)
         while True:
-            end = self._wait(run, offset, offset + size)
+            end = self._wait(run, offset, offset + size) if not self.whole else self._cut(offset + size)
             data = self.backing.load(offset, end) if offset < end else b""
             if data is not None:
                 return data
@@ -114,7 +114,7 @@ class Entry:
             with self.cond:
                 if self._stale is not None:
                     raise again(self._stale)
-                if not self.whole and (self._settling or self.fetches):
+                if not self.whole and (self.settling or self.fetches):
                     self._sleep(time.monotonic() + self._link.timeout)
         return self.backing.path(self.size or 0)
 
@@ -252,10 +252,10 @@ class Entry:
     def settle(self) -> None:
         """If every byte is there, make this the cached content of its version; raises StaleVersionError."""
         with self.cond:
-            busy = self.whole or self._settling or self.fetches or self._stale or self.backing.spill
+            busy = self.whole or self.settling or self.fetches or self._stale or self.backing.spill
             if busy or self.size is None or not self.backing.have.covers(0, self.size):
                 return
-            self._settling = True
+            self.settling = True
         try:
             self._confirm()
             if not self._owner.transient(self):
@@ -263,7 +263,7 @@ class Entry:
             self.whole = True
         finally:
             with self.cond:
-                self._settling = False
+                self.settling = False
                 self.cond.notify_all()
         self._owner.settled(self)
 
@@ -363,6 +363,9 @@ class Entry:
 
     def _missing(self) -> Missing:
         return Missing(self.backing.have, self.size, self.fetches, self._link.ranges)
+
+    def _cut(self, end: int) -> int:
+        return end if self.size is None else min(end, self.size)
 
     # -- state --------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import os
-from pathlib import Path
 
 from jobfs.errors import FsError
 
@@ -23,7 +22,7 @@ class CacheFile:
 
     __slots__ = ("fd", "path")
 
-    def __init__(self, fd: int, path: Path) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         self.fd = fd
         self.path = path
 
@@ -48,6 +47,11 @@ class CacheFile:
         except OSError:
             pass  # a file system without locks
         return os.fstat(self.fd).st_nlink > 0
+
+    def unlock(self) -> None:
+        """This process has no more use for the file, even if somebody still holds this object."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
 
 
 def write_all(fd: int, data: bytes | memoryview, position: int) -> None:

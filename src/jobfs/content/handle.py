@@ -48,11 +48,12 @@ class Content:
         entry = self._entry
         file = entry.backing.file
         if entry.whole and file is not None:
+            wanted = min(size, max((entry.size or 0) - offset, 0))
             try:
-                data = os.pread(file.fd, size, offset)
+                data = os.pread(file.fd, wanted, offset)
             except OSError:
                 data = b""
-            if len(data) == size or offset + len(data) >= (entry.size or 0):
+            if len(data) == wanted:
                 return data
         return entry.read(self._run, offset, size)
 

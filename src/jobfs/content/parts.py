@@ -26,7 +26,7 @@ class Parts:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._numbers = itertools.count()
-        self._own: Path | None = None
+        self._own: str | None = None
         self._own_locks: list[CacheFile] = []
 
     def start(self) -> None:
@@ -37,7 +37,7 @@ class Parts:
     def new(self) -> CacheFile:
         """An empty unfinished file, for reading and writing, that only this process knows."""
         for attempt in (1, 2):
-            path = self._own_directory() / f"{next(self._numbers)}.part"
+            path = f"{self._own_directory()}/{next(self._numbers)}.part"
             try:
                 return CacheFile(
                     os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
@@ -60,7 +60,7 @@ class Parts:
 
     def link(self, source: Path, size: int) -> CacheFile:
         """An unfinished file with the bytes of `source`, which is never written again: a link if possible."""
-        path = self._own_directory() / f"{next(self._numbers)}.part"
+        path = f"{self._own_directory()}/{next(self._numbers)}.part"
         try:
             os.link(source, path)
             file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
@@ -69,7 +69,7 @@ class Parts:
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-        opened = CacheFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), source)
+        opened = CacheFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), str(source))
         return self.copy(opened.fd, size)
 
     def discard(self, file: CacheFile) -> None:
@@ -84,15 +84,15 @@ class Parts:
         self._own = None
         self._own_locks.clear()
 
-    def _own_directory(self) -> Path:
+    def _own_directory(self) -> str:
         if self._own is not None:
             return self._own
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._directory.stat().st_mode & 0o077:
             self._directory.chmod(0o700)
         while True:
-            path = self._directory / f"tmp-{secrets.token_hex(8)}"
-            path.mkdir(mode=0o700)
+            path = f"{self._directory}/tmp-{secrets.token_hex(8)}"
+            os.mkdir(path, 0o700)
             lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
             with contextlib.suppress(OSError):  # without locks nobody can take it for a dead one's either
                 fcntl.flock(lock.fd, fcntl.LOCK_EX)
@@ -102,7 +102,7 @@ class Parts:
                 return path
 
     def _remove_dead(self) -> None:
-        for path in self._directory.glob("tmp-*"):
+        for path in map(str, self._directory.glob("tmp-*")):
             if any(path == lock.path for lock in self._own_locks):
                 continue
             with contextlib.suppress(OSError):

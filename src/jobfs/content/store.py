@@ -88,6 +88,8 @@ class ContentStore:
             current = self._entries.get(entry.version) is entry
             if current and not self._link.closed and self._reusable(entry):
                 self._parked[entry.version] = entry
+                if entry.backing.name is not None:
+                    self._disk.touch(entry.backing.name)
                 surplus = self._surplus()
             else:
                 if current:
@@ -125,7 +127,7 @@ class ContentStore:
         elif name != right:
             self._disk.rename(name, right)
         else:
-            self._disk.touch(name)
+            self._disk.stamp(name)
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 
@@ -142,6 +144,7 @@ class ContentStore:
             if item.size not in (None, size):
                 _log.warning("not cached: %s has %d bytes, the item %s", source.name, size, item.size)
                 return
+            self.learned(version, size)
             name = None if self._doubtful(item, size) else version_name(version)
             with self._lock:
                 entry = self._entries.get(version)
@@ -159,7 +162,7 @@ class ContentStore:
             entry.install(file, size, name)
         elif name is None:
             self._disk.parts.discard(file)
-        self._evict(0)
+        self._evict()
 
     def rekey(self, old: Item, new: Item) -> None:
         """Our own move gave `old` another `updatedAt` or path: the same bytes are the content of `new`."""
@@ -259,13 +262,7 @@ class ContentStore:
 
     def reserve(self) -> None:
         """See entry.Owner."""
-        with self._lock:
-            coming = sum(
-                entry.size or 0
-                for entry in self._entries.values()
-                if entry.fetches and (entry.size or 0) <= self._disk.limit
-            )
-        self._evict(coming)
+        self._evict(self._unfinished(expected=True))
 
     def make_room(self, size: int) -> bool:
         """See entry.Owner."""
@@ -284,7 +281,7 @@ class ContentStore:
             self._let_go(entry)
         if entry.backing.name is not None:
             self._remove_older(entry)
-            self._evict(0, entry)
+            self._evict(newest=entry)
 
     def expel(self, entry: Entry) -> None:
         """See entry.Owner."""
@@ -312,14 +309,15 @@ class ContentStore:
 
     def _scan(self) -> None:
         self._disk.scan()
-        self._evict(0)
+        self._evict()
 
-    def _evict(self, room: int, newest: Entry | None = None) -> None:
-        """Bring the cache under its limit with `room` bytes to spare; what is in use or new stays."""
-        if not self._disk.full(room + self._unfinished()):
+    def _evict(self, unfinished: int | None = None, newest: Entry | None = None) -> None:
+        """Bring the cache under its limit, unfinished downloads included; what is in use or new stays."""
+        room = self._unfinished() if unfinished is None else unfinished
+        if not self._disk.full(room):
             return
         self._drop_parked(newest)
-        self._disk.evict(room + self._unfinished(), self._names())
+        self._disk.evict(room, self._names())
 
     def _remove_older(self, entry: Entry) -> None:
         """Nobody asks for an older version of an item: let it not push out what is still asked for."""
@@ -332,8 +330,9 @@ class ContentStore:
                 for version, other in self._parked.items()
                 if version.item_id == item_id and other is not entry
             ]
-            for version in older:
-                del self._parked[version], self._entries[version]
+            gone = [self._entries.pop(version) for version in older if self._parked.pop(version)]
+        for other in gone:
+            self._let_go(other)
         keep = self._names() | {entry.backing.name}
         for name in self._disk.versions(item_prefix(item_id)):
             if name not in keep:
@@ -344,11 +343,18 @@ class ContentStore:
         with self._lock:
             return {entry.backing.name for entry in self._entries.values()}
 
-    def _unfinished(self) -> int:
+    def _unfinished(self, *, expected: bool = False) -> int:
+        """Bytes outside the index of whole contents; `expected`: with what running downloads will bring."""
         with self._lock:
-            return sum(
-                entry.backing.have.total for entry in self._entries.values() if entry.backing.name is None
-            )
+            entries = [entry for entry in self._entries.values() if entry.backing.name is None]
+        total = 0
+        for entry in entries:
+            if entry.settling:
+                continue  # on its way into the index
+            size = entry.size or 0
+            coming = size if expected and entry.fetches and size <= self._disk.limit else 0
+            total += max(entry.backing.have.total, coming)
+        return total
 
     def _drop_parked(self, but: Entry | None = None) -> bool:
         with self._lock:

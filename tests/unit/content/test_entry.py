@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from tests.support.waiting import eventually
 
 from jobfs.content import Content
 from jobfs.content.run import CHUNK, KIB, MIB
-from jobfs.errors import FsError, NotFoundError, UnauthorizedError, UnavailableError
+from jobfs.errors import NotFoundError, UnauthorizedError, UnavailableError
 
 from .conftest import MakeStore
 from .server import FakeClient, item_of, pattern
@@ -241,26 +239,6 @@ def test_the_hash_is_that_of_the_whole_bytes_and_absent_before(make_store: MakeS
         assert handle.sha256() is None
         handle.fetch()
         assert handle.sha256() == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-
-
-def test_a_closed_handle_gives_out_no_file(make_store: MakeStore) -> None:
-    handle = make_store(FakeClient(b"hello")).open(item_of(5))
-    handle.fetch()
-    handle.close()
-    handle.close()
-    assert handle.sha256() is None
-    with pytest.raises(FsError) as caught:
-        handle.fetch()
-    assert caught.value.errno == errno.EBADF
-
-
-def test_a_read_that_close_overtakes_still_gets_its_bytes(make_store: MakeStore, cache: Path) -> None:
-    """Where one thread follows a newer version, another may be about to read the handle of the older one."""
-    store = make_store(FakeClient(b"hello", updated_at=""))
-    handle = store.open(item_of(5, updated_at="", ns=0))
-    handle.close()
-    assert handle.read(0, 10) == b"hello"
-    eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
 
 
 def test_an_item_that_is_gone_is_not_there_for_every_reader(make_store: MakeStore) -> None:

@@ -15,7 +15,7 @@ from jobfs.errors import FsError
 
 def opened(path: Path, data: bytes = b"") -> CacheFile:
     path.write_bytes(data)
-    return CacheFile(os.open(path, os.O_RDWR | os.O_CLOEXEC), path)
+    return CacheFile(os.open(path, os.O_RDWR | os.O_CLOEXEC), str(path))
 
 
 def test_the_descriptor_is_closed_with_the_last_reference(tmp_path: Path) -> None:

@@ -200,6 +200,18 @@ def test_what_was_saved_here_is_not_downloaded(make_store: MakeStore, tmp_path: 
     assert client.requests == []
 
 
+def test_the_size_of_what_was_saved_here_is_known_where_the_server_does_not_tell_it(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    store = make_store(FakeClient(b"12345"))
+    item = item_of(None)
+    assert store.learned_size(item.version) is None
+    store.adopt(item, saved(tmp_path, b"12345"))
+    assert store.learned_size(item.version) == 5
+    store.close()
+    assert make_store(FakeClient(b"12345")).learned_size(item.version) == 5
+
+
 def test_a_saved_file_from_another_file_system_is_copied(make_store: MakeStore, cache: Path) -> None:
     shared = Path("/dev/shm")
     if not shared.is_dir() or shared.stat().st_dev == cache.parent.stat().st_dev:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.serverside import visible
+from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import Workspace
 
@@ -179,3 +179,36 @@ def test_a_size_that_the_server_does_not_tell_is_found_out(
     work = start()
     assert work.read("file") == b"x" * 200_000
     assert work.vfs.getattr("file").size == 200_000
+
+
+def test_a_slow_listing_stretches_the_ttl_and_says_so(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1: the effective TTL grows with the time a listing takes, and the status says so."""
+    server.store.seed({f"f{n}": "x" for n in range(30)})
+    server.set(page_cap=10, latency=150)
+    work = start(ttl=0.5)
+    assert len(work.names()) == 30
+    eventually(lambda: "effective_ttl" in str(work.vfs.status()))
+    server.log.clear()
+    for _ in range(50):
+        assert len(work.names()) == 30
+    assert server.log.count("list") <= 3
+
+
+@pytest.mark.parametrize("target_is_free", [True, False])
+def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
+    server: Server, start: Callable[..., Workspace], target_is_free: bool
+) -> None:
+    """semantics 4 (R4): exposed, never deleted: an aside at its name or as a conflict, staged as recovered."""
+    work = start()
+    own = work.mount_id
+    server.store.seed({f".jobfs-{own}-{'a' * 16}-aside-set.txt": "set aside"})
+    server.store.seed({f".jobfs-{own}-{'b' * 16}-staged-new.txt": "staged"})
+    if not target_is_free:
+        server.store.seed({"set.txt": "in its place"})
+    expected = sorted([b"set aside", b"staged"] + ([] if target_is_free else [b"in its place"]))
+    eventually_equal(lambda: (work.names(), contents(server))[1], expected)
+    assert any(name.startswith("new.recovered-") for name in visible(server))
+    assert server.store.read("set.txt") == (b"set aside" if target_is_free else b"in its place")
+    assert not [entry for entry in server.log.changes() if entry.operation == "delete"]

@@ -175,3 +175,16 @@ def test_the_cache_is_private(server: Server, work: Workspace) -> None:
     assert len(places) == 2
     for place in places:
         assert place.stat().st_mode & 0o077 == 0
+
+
+def test_the_cache_is_bounded_and_never_evicts_what_is_unsent(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: bounded by --cache-size; dirty and unsent data is never evicted and does not count."""
+    server.store.seed({f"f{n}": bytes([n]) * 300_000 for n in range(12)}, age=60)
+    work = start(cache_size="1MiB", write_back_delay=60)
+    work.write("unsent", b"u" * 2_000_000)
+    for n in range(12):
+        assert work.read(f"f{n}") == bytes([n]) * 300_000
+    eventually(lambda: work.vfs.status()["cache"]["bytes"] <= 2**20, lambda: work.vfs.status()["cache"])
+    assert work.read("unsent") == b"u" * 2_000_000

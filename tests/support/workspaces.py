@@ -45,6 +45,11 @@ class Workspace:
             raise
         self.running = True
 
+    @property
+    def mount_id(self) -> str:
+        """The id in the hidden names of this workspace."""
+        return self._slot.mount_id
+
     def stop(self) -> None:
         if self.running:
             self.running = False

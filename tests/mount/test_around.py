@@ -1,0 +1,139 @@
+"""Around the mount: the daemon, fstab's way to call it, unmounting, what the commands tell (semantics 6)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.files import saved
+from tests.support.mounts import MountedJob, is_mounted, jobfs
+from tests.support.serverside import visible
+from tests.support.waiting import eventually, eventually_equal
+
+from jobfs.emulator import Server
+
+
+def test_without_foreground_it_returns_once_the_mount_answers(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 6: a daemon that returns once the mount answers."""
+    server.store.seed({"file": "content"})
+    mounted = mount(start=False)
+    command = [word for word in mounted.command()[3:] if word != "--foreground"]
+    started = jobfs(*command, home=mounted.home, key=server.key)
+    assert started.returncode == 0, started.stderr
+    assert os.listdir(mounted.path) == ["file"]
+    saved(mounted.path / "file", b"saved")
+    assert server.store.read("file") == b"saved"
+    mounted_by = mounted.jobfs("umount", mounted.path)
+    assert mounted_by.returncode == 0, mounted_by.stderr
+    assert not is_mounted(mounted.path)
+
+
+def test_it_is_called_as_fstab_calls_it(server: Server, mount: Callable[..., MountedJob]) -> None:
+    """semantics 6: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
+    server.store.seed({"file": "content"})
+    mounted = mount(start=False)
+    options = f"rw,nofail,_netdev,x-systemd.automount,base_url={server.url},state_dir={mounted.state},ro"
+    started = jobfs(
+        server.job,
+        mounted.path,
+        "-o",
+        f"{options},cache_dir={mounted.cache}",
+        home=mounted.home,
+        key=server.key,
+    )
+    assert started.returncode == 0, started.stderr
+    assert (mounted.path / "file").read_bytes() == b"content"
+    assert mounted.jobfs("umount", mounted.path).returncode == 0
+
+
+def test_umount_keeps_for_the_next_mount_what_it_could_not_send(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 6: --timeout; what is left stays in the journal for the next mount."""
+    mounted = mount(timeout=1)
+    assert os.listdir(mounted.path) == []
+    with server.down():
+        (mounted.path / "unsent.txt").write_bytes(b"kept")
+        done = mounted.jobfs("umount", mounted.path, "--timeout", "1")
+        assert done.returncode == 1
+        assert "unsent.txt" in done.stderr + done.stdout
+        eventually(lambda: not is_mounted(mounted.path))
+    assert mounted.process is not None
+    mounted.process.wait(15)
+    mounted.kill()
+    mounted.mount()
+    assert (mounted.path / "unsent.txt").read_bytes() == b"kept"
+    mounted.settled()
+    assert visible(server) == {"unsent.txt": b"kept"}
+
+
+def test_an_interrupt_drains_and_unmounts(server: Server, mounted: MountedJob) -> None:
+    """semantics 6: SIGTERM and SIGINT do the same."""
+    (mounted.path / "file").write_bytes(b"content")
+    assert mounted.process is not None
+    mounted.process.send_signal(signal.SIGINT)
+    mounted.ended()
+    assert visible(server) == {"file": b"content"}
+
+
+def test_unmounted_from_outside_it_sends_what_is_left_and_ends(server: Server, mounted: MountedJob) -> None:
+    """semantics 6: whoever unmounts, nothing unsent is forgotten."""
+    (mounted.path / "file").write_bytes(b"content")
+    subprocess.run(["fusermount", "-u", str(mounted.path)], check=True)
+    assert mounted.process is not None
+    mounted.process.wait(15)
+    if visible(server) != {"file": b"content"}:
+        mounted.kill()
+        mounted.mount()
+        mounted.settled()
+    assert visible(server) == {"file": b"content"}
+
+
+def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -> None:
+    """semantics 2: id, owner, lifecycle, permission, mime_type, key, created_at, updated_at, state, error."""
+    item = server.store.seed({"dir/note.txt": "text"}, lifecycle="application")[0]
+    told = mounted.info("dir/note.txt")
+    for word in (item.id, "application", "readWrite", "expert", "clean"):
+        assert word in told, told
+    for name in ("owner", "lifecycle", "permission", "mime", "key", "created", "updated", "state"):
+        assert name in told, told
+
+
+def test_status_names_what_a_script_needs(server: Server, mounted: MountedJob) -> None:
+    """semantics 6: job and its status, server reachability, items, unsent, failed, conflicts, and more."""
+    server.store.seed({"a": "1", "b": "2"})
+    assert sorted(os.listdir(mounted.path)) == ["a", "b"]
+    done = mounted.jobfs("status", mounted.path, "--json")
+    assert done.returncode == 0, done.stdout
+    status = json.loads(done.stdout)
+    assert status["job"]["id"] == server.job
+    assert status["job"]["status"] == "processing"
+    assert status["server"]["answering"] is True
+    assert status["items"] == 2
+    for name in ("unsent", "failed", "conflicts", "hostile", "shadowed"):
+        assert status[name] == []
+
+
+def test_the_key_file_is_read_again_when_it_changes(
+    server: Server, mount: Callable[..., MountedJob], tmp_path: Path
+) -> None:
+    """semantics 6: --api-key-file is re-read when it changes."""
+    file = tmp_path / "key"
+    file.write_text(server.key)
+    file.chmod(0o600)
+    mounted = mount(start=False, api_key_file=file)
+    mounted.key = None
+    mounted.mount()
+    server.store.seed({"file": "content"})
+    file.write_text("refused-by-the-server")
+    eventually(lambda: mounted.status()["server"]["key_refused"] or os.listdir(mounted.path) is None)
+    file.write_text(server.key)
+    eventually_equal(lambda: os.listdir(mounted.path), ["file"])
+    saved(mounted.path / "file", b"saved")
+    assert server.store.read("file") == b"saved"

@@ -34,10 +34,8 @@ class Arrived:
     def replay(self, tree: Tree) -> Iterator[str]:
         """Make `tree` show this change; yields what is now in doubt."""
         item = self.item
-        for other in tree.candidates(item.path):
-            if other.id != item.id and other.id not in self.beside:
-                tree.drop(other.id)
-                yield item.path
+        if any(other.id != item.id and other.id not in self.beside for other in tree.candidates(item.path)):
+            yield item.path
         sources = _sources(tree, item.id, self.old) - {item.path}
         tree.put(item)
         if self.old is None or not item.is_dir:

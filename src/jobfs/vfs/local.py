@@ -184,11 +184,13 @@ class LocalNames:
         try:
             source = content.fetch()
             with inode.lock:
-                inode.local = self._engine.bytes.new(inode.ino, self._engine.journal.next_seq(), source)
+                shared = inode.ino == self._engine.memory.ino(inode.item)
+                number = new_inode_number() if shared else inode.ino
+                # The bytes bear the number that the journal will name.
+                inode.local = self._engine.bytes.new(number, self._engine.journal.next_seq(), source)
                 inode.alias_of = None
-                inode.ino = (
-                    new_inode_number() if inode.ino == self._engine.memory.ino(inode.item) else inode.ino
-                )
+                self._engine.table.drop(inode)
+                inode.ino = number
         finally:
             content.close()
         self._engine.table.add(inode)

@@ -1,0 +1,90 @@
+"""chmod, chown, utimens: what goes to the server, what is remembered."""
+
+from __future__ import annotations
+
+import errno
+import stat
+
+from tests.support.files import errno_from
+from tests.support.workspaces import Workspace
+
+from jobfs.emulator import Server
+
+
+def mode(work: Workspace, path: str) -> int:
+    return stat.S_IMODE(work.vfs.getattr(path).mode)
+
+
+def test_the_owners_write_bit_is_the_permission(server: Server, work: Workspace) -> None:
+    """semantics 2: chmod: owner write bit on/off = update `permission`."""
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.chmod("file", 0o444)
+    assert server.store.item("file").permission == "readOnly"
+    assert mode(work, "file") == 0o444
+    work.vfs.chmod("file", 0o644)
+    assert server.store.item("file").permission == "readWrite"
+    assert mode(work, "file") == 0o644
+
+
+def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Workspace) -> None:
+    """semantics 2: the other bits are remembered on this machine for that item."""
+    server.store.seed({"tool": "x"}, age=60)
+    server.log.clear()
+    work.vfs.chmod("tool", 0o755)
+    assert server.log.changes() == []
+    work.stop()
+    work.start()
+    assert mode(work, "tool") == 0o755
+    server.store.set_permission("tool", "readOnly")
+    work.stop()
+    work.start()
+    assert mode(work, "tool") == 0o555, "the server's word on writing counts"
+
+
+def test_owners_are_remembered_one_by_one(server: Server, work: Workspace) -> None:
+    """semantics 2: chown: remembered on this machine for that item."""
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.chown("file", 77, -1)
+    assert work.vfs.getattr("file")[3:5] == (77, 4321)
+    work.vfs.chown("file", 0xFFFFFFFF, 88)
+    assert work.vfs.getattr("file")[3:5] == (77, 88)
+
+
+def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspace) -> None:
+    """semantics 2: utimens, remembered on this machine until the item changes remotely."""
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.utimens("file", 5, None)
+    before = work.vfs.getattr("file")
+    work.vfs.utimens("file", None, 7)
+    after = work.vfs.getattr("file")
+    assert (before.atime_ns, after.atime_ns, after.mtime_ns) == (5, 5, 7)
+    server.store.write("file", "y")
+    work.stop()
+    work.start()
+    assert work.vfs.getattr("file").mtime_ns > 7
+
+
+def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace) -> None:
+    work.write("file", b"x")
+    work.vfs.chmod("file", 0o500)
+    work.vfs.utimens("file", 5, 7)
+    work.vfs.chown("file", 3, 4)
+    work.stop()
+    work.start()
+    work.drain()
+    attr = work.vfs.getattr("file")
+    assert (stat.S_IMODE(attr.mode), attr.uid, attr.gid, attr.mtime_ns) == (0o500, 3, 4, 7)
+    assert server.store.item("file").permission == "readOnly"
+
+
+def test_a_directory_that_no_item_stands_for_becomes_real(server: Server, work: Workspace) -> None:
+    """semantics 1: an operation that needs the real item creates it."""
+    server.store.seed({"dir/file": "x"}, directories=False, age=60)
+    work.vfs.chmod("dir", 0o700)
+    assert mode(work, "dir") == 0o700
+    assert server.store.item("dir").is_dir
+
+
+def test_the_root_has_no_item(work: Workspace) -> None:
+    assert errno_from(work.vfs.chmod, "", 0o700) == errno.EPERM
+    assert errno_from(work.vfs.chmod, "gone", 0o700) == errno.ENOENT

@@ -1,0 +1,126 @@
+"""Open files: handles, bytes, close."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.workspaces import CALLER, Workspace
+
+from jobfs.emulator import Server
+
+
+def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
+    fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.release(fh)
+    work.vfs.release(fh)
+    for call in (
+        lambda: work.vfs.read(fh, 1, 0),
+        lambda: work.vfs.write(fh, b"", 0),
+        lambda: work.vfs.fsync(fh),
+    ):
+        assert errno_from(call) == errno.EBADF
+
+
+def test_opening_says_what_is_wrong(server: Server, work: Workspace) -> None:
+    server.store.seed({"dir": None, "file": "x"})
+    assert errno_from(work.vfs.open, "dir", os.O_RDONLY) == errno.EISDIR
+    assert errno_from(work.vfs.open, "gone", os.O_RDONLY) == errno.ENOENT
+    assert errno_from(work.vfs.create, "file", 0o644, os.O_EXCL, CALLER) == errno.EEXIST
+    assert errno_from(work.vfs.create, "dir", 0o644, 0, CALLER) == errno.EISDIR
+    assert errno_from(work.vfs.create, "file/x", 0o644, 0, CALLER) == errno.ENOTDIR
+    assert errno_from(work.vfs.create, "gone/x", 0o644, 0, CALLER) == errno.ENOENT
+
+
+def test_appending_goes_to_the_end_wherever_it_is(server: Server, work: Workspace) -> None:
+    server.store.seed({"log": "one\n"}, age=60)
+    first = work.vfs.open("log", os.O_WRONLY | os.O_APPEND).fh
+    second = work.vfs.open("log", os.O_WRONLY | os.O_APPEND).fh
+    work.vfs.write(first, b"two\n", 0)
+    work.vfs.write(second, b"three\n", 0)
+    assert work.read("log") == b"one\ntwo\nthree\n"
+    work.vfs.release(first)
+    work.vfs.release(second)
+
+
+@pytest.mark.parametrize("length", [0, 3, 9])
+def test_truncating_by_name_or_by_handle(server: Server, work: Workspace, length: int) -> None:
+    server.store.seed({"a": "12345", "b": "12345"}, age=60)
+    expected = b"12345".ljust(9, b"\0")[:length]
+    work.vfs.truncate("a", length)
+    fh = work.vfs.open("b", os.O_RDWR).fh
+    work.vfs.ftruncate(fh, length)
+    assert work.vfs.fgetattr(fh).size == length
+    work.vfs.release(fh)
+    assert (work.read("a"), work.read("b")) == (expected, expected)
+    work.drain()
+    assert server.store.read("a") == server.store.read("b") == expected
+
+
+def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Workspace) -> None:
+    """semantics 4: close returns when bytes and intent survive the death of the process."""
+    work.write("file", b"closed")
+    fh = work.vfs.create("open", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.write(fh, b"open", 0)
+    work.stop()
+    assert server.log.changes() == []
+    work.start()
+    assert (work.read("file"), work.read("open")) == (b"closed", b"open")
+    work.drain()
+    assert server.store.tree() == {"file": b"closed", "open": b"open"}
+
+
+def test_a_file_that_was_only_opened_for_writing_is_not_saved(server: Server, work: Workspace) -> None:
+    server.store.seed({"file": "x"}, age=60)
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    work.vfs.flush(fh)
+    work.vfs.fsync(fh)
+    work.vfs.release(fh)
+    work.drain()
+    assert server.log.changes() == []
+
+
+def test_an_empty_file_is_made_too(server: Server, work: Workspace) -> None:
+    work.vfs.mknod("file", 0o100600, CALLER)
+    assert errno_from(work.vfs.mknod, "fifo", 0o010600, CALLER) == errno.EPERM
+    work.drain()
+    assert server.store.tree() == {"file": b""}
+
+
+def test_writing_on_after_fsync_is_the_next_save(server: Server, work: Workspace) -> None:
+    fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
+    for number in range(3):
+        work.vfs.write(fh, b"%d" % number, number)
+        work.vfs.fsync(fh)
+        assert server.store.read("file") == b"012"[: number + 1]
+        assert work.vfs.read(fh, 9, 0) == b"012"[: number + 1]
+    work.vfs.release(fh)
+
+
+def test_an_unlinked_file_lives_on_in_its_handle_only(server: Server, work: Workspace) -> None:
+    """semantics 4: a file unlinked while open stays readable and writable through its handle and never comes back."""
+    server.store.seed({"file": "content"}, age=60)
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    work.vfs.unlink("file")
+    assert not server.store.exists("file")
+    assert work.vfs.read(fh, 99, 0) == b"content"
+    work.vfs.write(fh, b"C", 0)
+    work.vfs.fsync(fh)
+    assert work.vfs.read(fh, 99, 0) == b"Content"
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    work.drain()
+    assert not server.store.exists("file")
+    assert not work.exists("file")
+
+
+def test_inode_numbers_survive_a_save(server: Server, work: Workspace) -> None:
+    """semantics 1: a save keeps the file's inode number for as long as the mount lives."""
+    server.store.seed({"file": "x"}, age=60)
+    before = work.vfs.getattr("file").ino
+    work.write("file", b"y")
+    assert work.vfs.getattr("file").ino == before
+    work.drain()
+    assert work.vfs.getattr("file").ino == before

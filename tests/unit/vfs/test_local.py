@@ -1,0 +1,87 @@
+"""Names that live on this machine only."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from tests.support.files import errno_from
+from tests.support.workspaces import CALLER, Workspace
+
+from jobfs.emulator import Server
+
+
+def test_scratch_files_cost_no_request_and_survive_a_remount(server: Server, work: Workspace) -> None:
+    """semantics 4, Scratch names: they stay on this machine; fsync of one syncs the local disk."""
+    work.write(".file.swp", b"swap", fsync=True)
+    work.vfs.rename(".file.swp", ".file.swo")
+    assert server.log.changes() == []
+    work.stop()
+    work.start()
+    assert work.read(".file.swo") == b"swap"
+    assert work.names() == [".file.swo"]
+    work.vfs.unlink(".file.swo")
+    work.stop()
+    work.start()
+    assert work.names() == []
+    assert server.log.changes() == []
+
+
+def test_what_lies_in_a_scratch_directory_stays_here_too(server: Server, work: Workspace) -> None:
+    work.mkdir("dir~")
+    work.write("dir~/file", b"x")
+    assert work.names("dir~") == ["file"]
+    assert errno_from(work.vfs.rmdir, "dir~") == errno.ENOTEMPTY
+    work.vfs.unlink("dir~/file")
+    work.vfs.rmdir("dir~")
+    assert server.log.changes() == []
+
+
+def test_a_scratch_name_that_the_job_made_is_an_ordinary_file(server: Server, work: Workspace) -> None:
+    """semantics 4: an item of such a name that the job made is an ordinary file."""
+    server.store.seed({"file~": "by the job"}, age=60)
+    assert work.read("file~") == b"by the job"
+    work.write("file~", b"changed", fsync=True)
+    assert server.store.read("file~") == b"changed"
+
+
+def test_a_backup_and_back_again_is_as_if_nothing_had_happened(server: Server, work: Workspace) -> None:
+    """semantics 4: rename of a real name to a scratch name is an alias, no request."""
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.rename("file", "file~")
+    assert work.names() == ["file~"]
+    assert errno_from(work.vfs.getattr, "file") == errno.ENOENT
+    work.vfs.rename("file~", "file")
+    assert work.names() == ["file"]
+    assert work.read("file") == b"x"
+    assert server.log.changes() == []
+
+
+def test_an_unlinked_backup_takes_the_file_with_it(server: Server, work: Workspace) -> None:
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.rename("file", "file~")
+    work.vfs.unlink("file~")
+    assert work.names() == []
+    assert not server.store.exists("file")
+
+
+def test_a_backup_keeps_the_old_bytes_after_the_save(server: Server, work: Workspace) -> None:
+    """semantics 4: a version is not deleted while an alias here still needs its bytes."""
+    server.store.seed({"file": "old"}, age=60)
+    work.vfs.rename("file", "file~")
+    work.write("file", b"new", fsync=True)
+    work.drain()
+    assert work.read("file~") == b"old"
+    work.stop()
+    work.start()
+    assert (work.read("file~"), work.read("file")) == (b"old", b"new")
+
+
+def test_a_scratch_file_that_gets_a_real_name_is_sent(server: Server, work: Workspace) -> None:
+    """semantics 4: unless they are renamed to a real name."""
+    fh = work.vfs.create("4913", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.write(fh, b"x", 0)
+    work.vfs.release(fh)
+    work.vfs.rename("4913", "file")
+    work.drain()
+    assert server.store.tree() == {"file": b"x"}

@@ -1,0 +1,116 @@
+"""Changes of names."""
+
+from __future__ import annotations
+
+import errno
+
+from tests.support.files import errno_from
+from tests.support.workspaces import CALLER, Workspace
+
+from jobfs.emulator import Server
+
+
+def test_renames_are_refused_as_rename_2_says(server: Server, work: Workspace) -> None:
+    server.store.seed({"a": "a", "dir/sub/x": "x", "empty": None}, age=60)
+    rename = work.vfs.rename
+    assert errno_from(rename, "gone", "b") == errno.ENOENT
+    assert errno_from(rename, "a", "gone/b") == errno.ENOENT
+    assert errno_from(rename, "a", "empty") == errno.EISDIR
+    assert errno_from(rename, "empty", "a") == errno.ENOTDIR
+    assert errno_from(rename, "empty", "dir") == errno.ENOTEMPTY
+    assert errno_from(rename, "dir", "dir/sub/y") == errno.EINVAL
+    assert errno_from(rename, "a", "n" * 256) == errno.ENAMETOOLONG
+    assert errno_from(rename, "a", "a") == 0
+    assert server.log.changes() == []
+
+
+def test_a_clean_file_is_renamed_at_once(server: Server, work: Workspace) -> None:
+    """semantics 4: rename of clean items is synchronous; inode numbers survive it (semantics 1)."""
+    server.store.seed({"a": "a", "dir": None}, age=60)
+    before = work.vfs.getattr("a").ino
+    work.vfs.rename("a", "dir/b")
+    assert server.store.read("dir/b") == b"a"
+    assert not work.exists("a")
+    assert work.vfs.getattr("dir/b").ino == before
+
+
+def test_an_unsent_file_is_renamed_without_a_request(server: Server, work: Workspace) -> None:
+    work.write("a", b"new")
+    work.vfs.rename("a", "b")
+    work.write("c", b"newer")
+    work.vfs.rename("c", "b")
+    assert server.log.changes() == []
+    assert work.names() == ["b"]
+    work.drain()
+    assert server.store.tree() == {"b": b"newer"}
+
+
+def test_an_unsent_file_over_an_old_one_is_its_save(server: Server, work: Workspace) -> None:
+    """semantics 4: an editor's save by rename over the file."""
+    server.store.seed({"file": "old"}, age=60)
+    assert work.read("file") == b"old"
+    work.write(".file.swp", b"new")
+    work.vfs.rename(".file.swp", "file")
+    work.drain()
+    assert server.store.read("file") == b"new"
+    assert work.names() == ["file"]
+
+
+def test_unlink_says_what_is_wrong(server: Server, work: Workspace) -> None:
+    server.store.seed({"dir": None, "file": "x"})
+    assert errno_from(work.vfs.unlink, "dir") == errno.EISDIR
+    assert errno_from(work.vfs.unlink, "gone") == errno.ENOENT
+    assert errno_from(work.vfs.rmdir, "file") == errno.ENOTDIR
+    assert errno_from(work.vfs.rmdir, "gone") == errno.ENOENT
+    assert errno_from(work.vfs.rmdir, "") == errno.EBUSY
+
+
+def test_an_unsent_change_of_a_saved_file_is_unlinked_with_it(server: Server, work: Workspace) -> None:
+    """save-protocol R10."""
+    server.store.seed({"file": "old"}, age=60)
+    work.write("file", b"new")
+    work.vfs.unlink("file")
+    assert not server.store.exists("file")
+    work.stop()
+    work.start()
+    work.drain()
+    assert server.store.tree() == {}
+    assert work.names() == []
+
+
+def test_a_file_made_anew_after_its_unlink_is_there(server: Server, work: Workspace) -> None:
+    work.write("file", b"1", fsync=True)
+    work.write("file", b"2")
+    work.vfs.unlink("file")
+    work.write("file", b"3", fsync=True)
+    assert server.store.read("file") == b"3"
+    assert work.read("file") == b"3"
+
+
+def test_a_directory_is_made_and_removed(server: Server, work: Workspace) -> None:
+    work.mkdir("dir")
+    assert server.store.item("dir").is_dir
+    work.write("dir/file", b"x")
+    assert errno_from(work.vfs.rmdir, "dir") == errno.ENOTEMPTY
+    work.vfs.unlink("dir/file")
+    work.vfs.rmdir("dir")
+    assert not work.exists("dir")
+    assert not server.store.exists("dir")
+
+
+def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
+    server: Server, work: Workspace
+) -> None:
+    server.store.seed({"dir/file": "x"}, directories=False, age=60)
+    work.vfs.unlink("dir/file")
+    assert work.names("dir") == []
+    work.vfs.rmdir("dir")
+    assert not work.exists("dir")
+
+
+def test_there_are_no_links(server: Server, work: Workspace) -> None:
+    """semantics 2: symlink: EPERM, because the job would never see it."""
+    server.store.seed({"file": "x"})
+    assert errno_from(work.vfs.symlink, "link", "file", CALLER) == errno.EPERM
+    assert errno_from(work.vfs.symlink, "file", "file", CALLER) == errno.EEXIST
+    assert errno_from(work.vfs.readlink, "file") == errno.EINVAL

@@ -1,6 +1,6 @@
 """The mount that test_loop.py tests: a Vfs in memory behind the driver, the loop pool and `jobfs.mount.run`.
 
-    python -m tests.mount.loop_process DIR STATE_DIR [undrained]
+    python -m tests.mount.loop_process DIR STATE_DIR [undrained] [background]
 
 It prints "mounted", and at its end one line of JSON: what was called. A file whose name begins with "blocked"
 can't be read before the file STATE_DIR/release exists; with "undrained" nothing is ever sent before that.
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobfs import mount
+from jobfs.cli.front import Front, Terminal, in_background
 from jobfs.settings import load
 from jobfs.vfs import OpenResult
 from jobfs.writeback import slot
@@ -55,10 +56,11 @@ class BlockingVfs(MemoryVfs):
         return super().flush_all(path, timeout, progress)
 
 
-def main() -> int:
+def serve(front: Front) -> int:
     directory, state = sys.argv[1], Path(sys.argv[2])
     vfs = BlockingVfs(state / "release", "undrained" in sys.argv)
     place = slot.acquire(state, JOB, directory, "http://127.0.0.1:1")
+    front.keep_log(place.log)
     stop = vfs.stop
 
     def report() -> None:
@@ -71,10 +73,10 @@ def main() -> int:
         settings,
         place,
         lambda: mount.Mounted(vfs),  # type: ignore[arg-type]
-        lambda text: print(text, file=sys.stderr, flush=True),
-        lambda: print("mounted", flush=True),
+        front.say,
+        lambda: front.ready("mounted"),
     )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(in_background(serve) if "background" in sys.argv else serve(Terminal()))

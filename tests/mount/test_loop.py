@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from jobfs import control
 from jobfs.cli import preflight
 from jobfs.errors import UsageError
 from jobfs.fuseloop import LOOP_THREADS
 from jobfs.mount import unmount, users_of
+from jobfs.writeback import slot
 
 ROOT = Path(__file__).parents[2]
 #: What a program may see while its mount goes away.
@@ -256,6 +259,93 @@ def test_it_can_be_mounted_and_unmounted_again_and_again(start: Callable[..., Lo
         loop.signal(signal.SIGTERM)
         assert loop.end()[0] == 0
         assert not os.path.ismount(loop.path)
+
+
+def test_a_mount_in_the_background_is_left_by_the_command_and_ended_by_umount(
+    start: Callable[..., LoopProcess],
+) -> None:
+    """semantics 6: a daemon that returns once the mount answers."""
+    loop = start("background")
+    assert loop.process.wait(20) == 0
+    assert (loop.path / "plain").read_bytes() == b"at once"
+    (found,) = slot.running(loop.state)
+    answer = control.call(found.path, "umount", {"timeout": None})
+    assert answer == {"left": [], "note": ""}
+    assert slot.wait_until_free(found, 20)
+    assert not os.path.ismount(loop.path)
+    assert '"stop": 1' in (found.path / "jobfs.log").read_text()
+
+
+def test_umount_tells_what_was_left_and_who_was_in_the_way(start: Callable[..., LoopProcess]) -> None:
+    loop = start("undrained")
+    (found,) = slot.running(loop.state)
+    with open(loop.path / "plain"):
+        answer = control.call(found.path, "umount", {"timeout": 0.0})
+    assert answer["left"] == ["unsent.txt"]
+    assert f"({os.getpid()})" in answer["note"]
+    code, _, said = loop.end()
+    assert code == 1
+    assert "unsent.txt" in said
+    record = slot.look(found.path).record
+    assert record is not None
+    assert not record.clean
+
+
+def test_who_hangs_up_while_umount_drains_keeps_the_mount(start: Callable[..., LoopProcess]) -> None:
+    loop = start("undrained")
+    (found,) = slot.running(loop.state)
+    with socket.socket(socket.AF_UNIX) as connection:
+        with control._address(found.path) as address:
+            connection.connect(address)
+        connection.sendall(b'{"call": "umount"}\n')
+        assert loop.line() == "draining"
+    assert control.call(found.path, "flush", {"timeout": 0.0}) == {"left": ["unsent.txt"]}
+    assert os.path.ismount(loop.path)
+    assert (loop.path / "plain").read_bytes() == b"at once"
+
+
+def test_names_that_cannot_be_are_refused(start: Callable[..., LoopProcess]) -> None:
+    root = os.fsencode(start().path) + b"/"
+    for name, code in (
+        (b"\xff\xfe", errno.EILSEQ),
+        (b"x" * 256, errno.ENAMETOOLONG),
+        (("\N{SNOWMAN}" * 86).encode(), errno.ENAMETOOLONG),
+        (("\N{SNOWMAN}" * 85).encode(), 0),
+    ):
+        assert (_errno(os.mkdir, root + name), _errno(os.stat, root + name)) == (code, code)
+    path, codes = root[:-1], []
+    for _ in range(6):
+        path += b"/" + b"d" * 200
+        codes.append(_errno(os.mkdir, path))
+    assert codes == [0] * 5 + [errno.ENAMETOOLONG]
+
+
+def test_a_file_unlinked_while_open_stays_readable_and_is_never_renamed(
+    start: Callable[..., LoopProcess],
+) -> None:
+    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
+    loop = start()
+    path = loop.path / "temporary"
+    with open(path, "w+b", buffering=0) as file:
+        file.write(b"before")
+        os.unlink(path)
+        assert not path.exists()
+        file.write(b" after")
+        assert os.fstat(file.fileno()).st_size == 12
+        file.seek(0)
+        assert file.read() == b"before after"
+    _eventually(lambda: not any(name.startswith(".fuse") for name in os.listdir(loop.path)))
+    loop.signal(signal.SIGTERM)
+    _, calls, _ = loop.end()
+    assert (calls["hide"], calls["rename"]) == (1, 0)
+
+
+def _errno(call: Callable[[bytes], object], path: bytes) -> int:
+    try:
+        call(path)
+    except OSError as error:
+        return error.errno or -1
+    return 0
 
 
 def _reader(path: Path) -> subprocess.Popen[bytes]:

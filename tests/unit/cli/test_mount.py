@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from jobfs import mount as mounting
-from jobfs.cli import mount as command
 from jobfs.cli import logs, preflight
+from jobfs.cli import mount as command
 from jobfs.errors import UsageError
 from jobfs.writeback import slot
 

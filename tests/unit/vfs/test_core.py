@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.files import errno_from
@@ -38,14 +39,15 @@ def test_a_read_only_mount_refuses_everything_that_writes(server: Server, tmp_pa
     server.store.seed({"file": "x", "dir": None}, age=60)
     with workspace(server, tmp_path / "home", read_only=True) as work:
         vfs = work.vfs
-        for call, arguments in [
+        calls: list[tuple[Callable[..., object], tuple[object, ...]]] = [
             (vfs.open, ("file", os.O_RDWR)), (vfs.open, ("file", os.O_TRUNC)), (vfs.truncate, ("file", 0)),
             (vfs.create, ("new", 0o644, 0, CALLER)), (vfs.mknod, ("new", 0o100644, CALLER)),
             (vfs.mkdir, ("new", 0o755, CALLER)), (vfs.rmdir, ("dir",)), (vfs.unlink, ("file",)),
             (vfs.rename, ("file", "new")), (vfs.chmod, ("file", 0)), (vfs.chown, ("file", 1, 1)),
             (vfs.utimens, ("file", 1, 1)), (vfs.symlink, ("new", "file", CALLER)),
             (vfs.access, ("file", os.W_OK, CALLER)), (vfs.hide, ("file", ".fuse_hidden1")),
-        ]:  # fmt: skip
+        ]  # fmt: skip
+        for call, arguments in calls:
             assert errno_from(call, *arguments) == errno.EROFS, call
         assert work.read("file") == b"x"
     assert server.log.changes() == []

@@ -9,6 +9,7 @@ import click
 from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of
+from jobfs.errors import FsError
 
 #: semantics.md section 2.
 FIELDS = (
@@ -24,7 +25,10 @@ FIELDS = (
 def info(path: str, as_json: bool, state_dir: str | None) -> int:
     """Show what the server knows of the file or directory PATH in a mount, and its state on this machine."""
     found, inside = mount_of(path, state_dir)
-    facts = control.call(found.path, "info", {"path": inside}, timeout=60.0)
+    try:
+        facts = control.call(found.path, "info", {"path": inside}, timeout=60.0)
+    except FsError as error:
+        raise FsError(error.errno, f"{path}: {error}") from None
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return 0

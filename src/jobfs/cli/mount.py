@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -40,6 +41,7 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
     from jobfs import mount as mounting
     from jobfs.cli import graph
 
+    os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
     key = find_key(settings, front.say)
     logs.set_up(settings.log_level, key)
     preflight.check_server(settings, job, key)

@@ -137,7 +137,7 @@ def test_info_of_what_is_not_there_says_so(run: Run, answering: Make) -> None:
         raise FsError(2)
 
     answering("/mnt/a", info=missing)
-    assert run("info", "/mnt/a/none") == Outcome(1, "", "jobfs: No such file or directory\n")
+    assert run("info", "/mnt/a/none") == Outcome(1, "", "jobfs: /mnt/a/none: No such file or directory\n")
 
 
 def test_umount_waits_until_the_slot_is_free(run: Run, answering: Make) -> None:

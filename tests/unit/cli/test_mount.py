@@ -40,6 +40,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return 0
 
     monkeypatch.setenv("PERSTACK_API_KEY", "sk-secret")
+    monkeypatch.setattr("os.umask", lambda mask: events.append(f"umask {mask:o}"))
     monkeypatch.setattr(preflight, "check_machine", check_machine)
     monkeypatch.setattr(preflight, "check_server", lambda *args: events.append("server"))
     monkeypatch.setattr(logs, "set_up", lambda *args: events.append("logs"))
@@ -52,8 +53,8 @@ def test_everything_is_checked_before_anything_is_mounted(
 ) -> None:
     done = run("mount", JOB, place, "-f", "--ttl", "2", "-o", "ro,timeout=7")
     assert done == Outcome(0, f"mounted {JOB} at {place}\n", "")
-    assert events[:3] == ["machine", "logs", "server"]
-    name, settings, directory, held = events[3]
+    assert events[:-1] == ["machine", "umask 77", "logs", "server"]
+    name, settings, directory, held = events[-1]
     assert (name, directory, held) == ("run", str(place), True)
     assert (settings.ttl, settings.timeout, settings.read_only) == (2.0, 7.0, True)
     assert slot.running(state) == []

@@ -230,7 +230,13 @@ class WriteBack:
     def _run(self, work: Transaction) -> None:
         """Take one transaction as far as it goes now."""
         if work.save.state in (State.STAGING, State.STAGED):
-            self.saver.run(work)
+            try:
+                self.saver.run(work)
+            except JobfsError:
+                if work.save.kind is SaveKind.RENAME and work.save.refused:
+                    # Undone: both files are where they were, nothing is left to retry.
+                    self.moves.forget(work)
+                raise
         if work.save.state is State.CANCELLED:
             self.finisher.cancel(work)
         elif work.save.state is State.PROMOTED:

@@ -76,18 +76,19 @@ class Moves:
         try:
             self._engine.uploader.commit(work)
         except NotFoundError:
-            self._forget_record(work)
+            self.forget(work)
             raise
         except UnavailableError:
             self._engine.uploader.add(work, 1.0)
             raise
         except JobfsError:
-            self._forget_record(work)
+            self.forget(work)
             raise
         assert work.item is not None
         return work.item
 
-    def _forget_record(self, work: Transaction) -> None:
+    def forget(self, work: Transaction) -> None:
+        """A rename that was undone leaves no record."""
         self._engine.journal.write(gone=[work.save, *work.asides])
         self._engine.uploader.remove(work)
 

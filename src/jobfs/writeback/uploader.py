@@ -201,7 +201,9 @@ class Uploader:
     def _ready(self, work: Transaction) -> bool:
         if work.settled and not work.attempts:
             return False
-        return not (work.running or work.save.refused or self._is_held(work) or self._blocker(work))
+        if work.running or work.settled or work.save.refused:
+            return False
+        return not (self._is_held(work) or self._blocker(work))
 
     def _tick(self) -> None:
         while True:
@@ -213,7 +215,9 @@ class Uploader:
                 for work in due:
                     work.running = True
                 if not due:
-                    coming = [w.due for w in self._live.values() if w.due > now and not w.running]
+                    coming = [
+                        w.due for w in self._live.values() if w.due > now and not w.running and not w.settled
+                    ]
                     self._turn.wait(min(min(coming, default=now + 60.0) - now + 0.001, 60.0))
                     continue
             for work in due:

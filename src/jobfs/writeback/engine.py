@@ -16,9 +16,7 @@ from pathlib import Path
 
 from jobfs.api import Client
 from jobfs.content import ContentStore
-from jobfs.errors import (
-    FsError,
-)
+from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.writeback.finisher import Finisher

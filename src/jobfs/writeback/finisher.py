@@ -174,8 +174,7 @@ class Finisher:
             self._engine.uploader.remove(work)
 
     def add_later(self, work: Transaction) -> None:
-        """Judge the asides of a cancelled transaction when their time has come (R7); it is not run again until then."""
-        work.due = float("inf")
+        """Judge the asides of a cancelled transaction when their time has come (R7)."""
         self._again([work], min((aside.unsure_until for aside in work.asides), default=0.0))
 
     def _staged(self, work: Transaction) -> list[Item]:

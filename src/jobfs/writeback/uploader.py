@@ -201,9 +201,7 @@ class Uploader:
     def _ready(self, work: Transaction) -> bool:
         if work.settled and not work.attempts:
             return False
-        if work.running or work.settled or work.save.refused:
-            return False
-        return not (self._is_held(work) or self._blocker(work))
+        return not (work.running or work.save.refused or self._is_held(work) or self._blocker(work))
 
     def _tick(self) -> None:
         while True:

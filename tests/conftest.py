@@ -6,8 +6,9 @@ import os
 
 from hypothesis import settings
 
-for _name in [name for name in os.environ if name.startswith(("JOBFS_", "PERSTACK_"))]:
-    del os.environ[_name]
+for _name in list(os.environ):
+    if _name.startswith(("JOBFS_", "PERSTACK_")) and not _name.startswith("JOBFS_TEST_"):
+        del os.environ[_name]
 
 settings.register_profile("jobfs", deadline=None)
 settings.load_profile("jobfs")

@@ -44,13 +44,15 @@ class Removals:
         self._sweeping = threading.Lock()
         self._hidden: dict[str, Transaction] = {}
         self._removed: dict[str, Removed] = {}
+        #: Items set aside by an unlink, from before the request until the finisher knows them.
+        self._leaving: set[str] = set()
         #: Called before an item is deleted: gives its aliases here their own bytes, or raises ApiError.
         self.spare: Callable[[str], None] = lambda item_id: None
 
     def known(self) -> set[str]:
-        """Ids of directories that are on their way out."""
+        """Ids of items that are on their way out."""
         with self._lock:
-            return set(self._removed)
+            return set(self._removed) | self._leaving
 
     # -- files
 
@@ -89,6 +91,8 @@ class Removals:
             updated_at=item.updated_at, lifecycle=item.lifecycle, permission=item.permission,
         )  # fmt: skip
         work.asides.append(aside)
+        with self._lock:
+            self._leaving.add(item.id)
         engine.journal.write(save, aside, Attempt(tid, save.seq, time.time()))
         engine.journal.sync()
         try:
@@ -167,6 +171,8 @@ class Removals:
             self._engine.journal.write(work.save, *work.asides)
         finally:
             self._engine.finisher.add(work)
+            with self._lock:
+                self._leaving -= {aside.id for aside in work.asides}
 
     def hidden_at(self, path: str) -> Transaction | None:
         """The open file that was hidden from `path` just before, if a rename over it is what libfuse is doing."""

@@ -308,3 +308,37 @@ def test_the_directory_of_a_file_being_saved_is_made_again(server: Server, work:
     work.vfs.release(fh)
     assert server.store.read("dir/file") == b"new"
     settled(work)
+
+
+def test_a_file_unlinked_while_open_is_never_put_back_by_a_listing(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4: a file unlinked while open never comes back, whenever a listing shows what was set aside."""
+    work = start(ttl=0.02)
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.003):
+            work.names()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    handles = []
+    try:
+        for number in range(40):
+            name = f"file{number}"
+            fh = work.vfs.create(name, 0o644, os.O_RDWR | os.O_CREAT, CALLER).fh
+            handles.append(fh)
+            work.vfs.write(fh, b"content", 0)
+            work.vfs.fsync(fh)
+            work.vfs.hide(name, f".fuse_hidden{number:016x}")
+        for fh in handles:
+            assert work.vfs.read(fh, 100, 0) == b"content"
+        settled(work)
+    finally:
+        stop.set()
+        thread.join()
+        for fh in handles:
+            work.vfs.release(fh)
+    assert visible(server) == {}
+    assert work.names() == []

@@ -63,7 +63,8 @@ class Operation:
         for path, content in tree.items():
             if content is not None:
                 assert work.read(path) == content, f"{self.name}, {where}: {path} in the mount"
-        assert work.names("dir") == sorted(path[4:] for path in tree if path.startswith("dir/")), where
+        listed = sorted(path[4:] for path in tree if path.startswith("dir/"))
+        eventually(lambda: work.names("dir") == listed, f"{self.name}, {where}: {listed} in the mount")
 
 
 def save(work: Mortal, promise: Promise) -> None:

@@ -21,6 +21,14 @@ LOST: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 IDS = [f"{kind} {more.get('status', '')}".strip() for kind, more in LOST]
 
+#: Each of them at each changing request of a save. A set-aside that is carried out late has a test of its own.
+SAVES = [
+    pytest.param(kind, more, target, id=f"{name}-{target}")
+    for (kind, more), name in zip(LOST, IDS, strict=True)
+    for target in ("create", "update", "update 2", "delete")
+    if (kind, target) != ("late", "update")
+]
+
 
 @pytest.mark.parametrize(
     ("status", "reason", "expected"),
@@ -113,8 +121,7 @@ def test_a_rename_whose_answer_was_lost_is_done_once(
     assert work.read("moved/a") == b"a"
 
 
-@pytest.mark.parametrize("target", ["create", "update", "update 2", "delete"])
-@pytest.mark.parametrize(("kind", "more"), LOST, ids=IDS)
+@pytest.mark.parametrize(("kind", "more", "target"), SAVES)
 def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any], target: str
 ) -> None:
@@ -132,3 +139,14 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     assert visible(server) == {"file.txt": b"new"}
     assert doubled(server) == []
     assert work.read("file.txt") == b"new"
+
+
+def test_a_set_aside_that_is_carried_out_late_loses_nothing(server: Server, work: Workspace) -> None:
+    """semantics 4, 5: the user's bytes have the name, and nothing is a conflict that is none."""
+    server.store.seed({"file.txt": "old"}, age=60)
+    assert work.read("file.txt") == b"old"
+    server.faults.next("late", on="update", delay=0.1)
+    work.write("file.txt", b"new", fsync=True)
+    work.drain()
+    assert server.store.read("file.txt") == b"new"
+    assert visible(server) == {"file.txt": b"new"}

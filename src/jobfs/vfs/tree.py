@@ -124,13 +124,24 @@ class Tree:
 
     def _unlink_dirty(self, path: str, inode: Inode) -> None:
         """A file with bytes that the server does not have: recorded first, then taken off the server (R10)."""
-        never_sent = self._engine.cancel(inode)
+        # The server may show the name until what was begun is taken back; this mount does not.
+        self._engine.overlay.put(path, WHITEOUT)
+        try:
+            never_sent = self._engine.cancel(inode)
+        except JobfsError:
+            self._engine.overlay.put(path, inode)
+            raise
         item = inode.item  # only now: a save may have ended meanwhile
         if never_sent and item is not None and not self._is_alias(item):
             there = self._engine.namespace.lookup(path, max_age=1.0)
             if there is not None and there.id == item.id:
-                self._delete(there)
-        self._engine.overlay.remove(path, inode)
+                try:
+                    self._delete(there)
+                except JobfsError:
+                    self._engine.overlay.remove(path, WHITEOUT)
+                    raise
+        if never_sent and self._local.item_behind(path) is None:
+            self._engine.overlay.remove(path, WHITEOUT)
         self._drop(inode)
 
     def _is_alias(self, item: Item) -> bool:

@@ -16,6 +16,7 @@ from jobfs.content import Content
 from jobfs.errors import ApiError, FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
+from jobfs.writeback.inodes import WHITEOUT
 from jobfs.writeback.judge import Judge
 from jobfs.writeback.records import Aside, Base, SaveKind, State
 from jobfs.writeback.transaction import Transaction
@@ -163,6 +164,8 @@ class Finisher:
             there = shown(engine.client.find(save.target))
             if there is not None and self._is_base(there, save.base):
                 self._remove(there)
+        if save.kind is SaveKind.SAVE:
+            engine.overlay.remove(save.target, WHITEOUT)
         if work.local is not None:
             local, work.local = work.local, None
             engine.bytes.retire(local)

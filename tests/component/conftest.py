@@ -13,16 +13,11 @@ from tests.support.workspaces import Workspace, workspace
 from jobfs.emulator import EmulatorConfig, Server, running
 
 
-@pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(EmulatorConfig(), tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
 @pytest.fixture
-def server(shared_server: Server) -> Server:
-    shared_server.reset()
-    return shared_server
+def server(tmp_path: Path) -> Iterator[Server]:
+    """One for each test: what a fault carries out late must not reach the next one."""
+    with running(EmulatorConfig(), tmp_path / "server") as server:
+        yield server
 
 
 @pytest.fixture

@@ -21,12 +21,11 @@ LOST: list[tuple[str, dict[str, Any]]] = [
 ]  # fmt: skip
 IDS = [f"{kind} {more.get('status', '')}".strip() for kind, more in LOST]
 
-#: Each of them at each changing request of a save. A move that is carried out late has a test of its own.
+#: Each of them at each changing request of a save.
 SAVES = [
     pytest.param(kind, more, target, id=f"{name}-{target}")
     for (kind, more), name in zip(LOST, IDS, strict=True)
     for target in ("create", "update", "update 2", "delete")
-    if kind != "late" or not target.startswith("update")
 ]
 
 
@@ -139,15 +138,3 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     assert visible(server) == {"file.txt": b"new"}
     assert doubled(server) == []
     assert work.read("file.txt") == b"new"
-
-
-@pytest.mark.parametrize("skip", [0, 1], ids=["set aside", "promote"])
-def test_a_move_that_is_carried_out_late_loses_nothing(server: Server, work: Workspace, skip: int) -> None:
-    """semantics 4, 5: the user's bytes have the name, and nothing is a conflict that is none."""
-    server.store.seed({"file.txt": "old"}, age=60)
-    assert work.read("file.txt") == b"old"
-    server.faults.next("late", on="update", delay=0.1, skip=skip)
-    work.write("file.txt", b"new", fsync=True)
-    work.drain()
-    assert server.store.read("file.txt") == b"new"
-    assert visible(server) == {"file.txt": b"new"}

@@ -85,6 +85,8 @@ class Store:
             self._db.executescript(_SCHEMA)
             self.workspaces = self._load()
         except sqlite3.Error as error:
+            if hasattr(self, "_db"):
+                self._db.close()
             os.close(self._lock_fd)
             raise UsageError(f"{directory} holds no usable state of a local server: {error}") from None
 

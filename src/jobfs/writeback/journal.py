@@ -52,9 +52,13 @@ class Journal:
         self._tables = {kind: _Table(kind) for kind in KEYS}
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        except sqlite3.Error as error:
+            raise JournalDamagedError(f"the journal {path} can't be opened: {error}") from error
+        try:
             self._prepare()
             self._seq = self._highest()
         except sqlite3.DatabaseError as error:
+            self._db.close()
             raise JournalDamagedError(f"the journal {path} can't be read: {error}") from error
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT, 0o600)
         sync_directory(path.parent)

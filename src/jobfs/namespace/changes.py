@@ -84,17 +84,32 @@ class Found:
     path: str
     items: tuple[Item, ...]
 
-    def replay(self, tree: Tree) -> Iterator[str]:
-        """Make `tree` show this answer; yields what is now in doubt: a directory that came from elsewhere.
+    def apply(self, tree: Tree) -> Iterator[str]:
+        """Make `tree`, older than this answer, show it; yields what is now in doubt: a directory from
+        elsewhere.
 
         What was below it probably came along, but only the server knows.
         """
+        yield from self._came_from_elsewhere(tree, directories_only=True)
+        tree.settle(self.path, self.items)
+
+    def replay(self, tree: Tree) -> Iterator[str]:
+        """Add this answer to a `tree` read at the same time; yields what is now in doubt: where the two
+        differ.
+        """
+        yield from self._came_from_elsewhere(tree)
+        ids = {item.id for item in self.items}
+        if any(other.id not in ids for other in tree.candidates(self.path)):
+            yield self.path
+        for item in self.items:
+            tree.put(item)
+
+    def _came_from_elsewhere(self, tree: Tree, *, directories_only: bool = False) -> Iterator[str]:
         for item in self.items:
             known = tree.get(item.id)
-            if item.is_dir and known is not None and known.path != self.path:
+            if known is not None and known.path != self.path and (item.is_dir or not directories_only):
                 yield known.path
                 yield self.path
-        tree.settle(self.path, self.items)
 
 
 Change = Arrived | Gone | Found

@@ -83,7 +83,7 @@ class Knowledge:
             # Nothing is known of what is in a directory that was not there at the last listing.
             self._doubt(path, ticket)
         found = Found(ticket, path, tuple(items))
-        for doubtful in found.replay(self.tree):
+        for doubtful in found.apply(self.tree):
             self._doubt(doubtful, ticket)
         self._record(found)
         if any(item.is_dir for item in items) or not self.tree.inhabited(path):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
-import re
 import struct
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import fuse
 
 from jobfs.errors import FsError, JobfsError
-from jobfs.names import NAME_MAX, PATH_MAX
+from jobfs.names import NAME_MAX, PATH_MAX, basename, is_fuse_hidden
 from jobfs.nodes import Attr
 from jobfs.vfs import Caller
 
@@ -33,7 +32,6 @@ _log = logging.getLogger("jobfs.driver")
 BLOCK_SIZE = 128 * 1024
 
 #: What libfuse renames an open file to when its last name goes (node and counter in hex).
-_FUSE_HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
 
 #: Errors of the local disk that tell a program more than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -185,7 +183,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def rename(self, old: str, new: str) -> None:
         source, target = relative(old), relative(new)
-        if _FUSE_HIDDEN.fullmatch(target.rpartition("/")[2]):
+        if is_fuse_hidden(basename(target)):
             self._vfs.hide(source, target)
         else:
             self._vfs.rename(source, target)

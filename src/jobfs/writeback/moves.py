@@ -15,7 +15,7 @@ from jobfs.errors import (
     NotFoundError,
     UnavailableError,
 )
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.nodes import Item, Permission
 from jobfs.writeback.records import Base, Remembered, Save, SaveKind, State
 from jobfs.writeback.transaction import Transaction
 
@@ -111,21 +111,13 @@ class Moves:
 
     def set_permission(self, item: Item, permission: Permission) -> Item:
         """Change an item's permission on the server. Raises ApiError."""
-        return self._change(item, permission=permission)
-
-    def set_lifecycle(self, item: Item, lifecycle: Lifecycle) -> Item:
-        """Change an item's lifecycle on the server. Raises ApiError."""
-        return self._change(item, lifecycle=lifecycle)
-
-    def _change(
-        self, item: Item, *, permission: Permission | None = None, lifecycle: Lifecycle | None = None
-    ) -> Item:
+        client = self._engine.client
         try:
-            answer = self._engine.client.update(item.id, permission=permission, lifecycle=lifecycle)
+            answer = client.update(item.id, permission=permission)
         except AnswerLostError:
-            answer = self._engine.client.get(item.id)
-            if permission not in (None, answer.permission) or lifecycle not in (None, answer.lifecycle):
-                answer = self._engine.client.update(item.id, permission=permission, lifecycle=lifecycle)
+            answer = client.get(item.id)
+            if answer.permission is not permission:
+                answer = client.update(item.id, permission=permission)
         self._engine.carry(item, answer)
         self._engine.namespace.publish(answer)
         return answer

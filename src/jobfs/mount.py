@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jobfs.control import Conversation, Handler, Server
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings
+from jobfs.writeback.salvage import damaged
 from jobfs.writeback.slot import Slot, others
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class Mount:
         self._mounted = mounted = build()
         try:
             mounted.vfs.start()
+            for warning in mounted.vfs.warnings:
+                self._say(warning)
             self._server = Server(self._slot.path, {**self._handlers(mounted.vfs), **mounted.handlers})
             try:
                 self._session, self._pool = self._mount(mounted.vfs)
@@ -128,6 +131,8 @@ class Mount:
             reason.outcome.put({"left": self._left, "note": self._note})
         ended = self._pool.join(_LAST_CALLBACKS)
         self._mounted.vfs.stop()
+        if not self._left:
+            self._mounted.vfs.empty_trash()
         self._mounted.close()
         self._server.close()
         self._slot.write_record(clean=not self._left)
@@ -220,6 +225,8 @@ class Mount:
             "info": lambda args, conversation: vfs.info(str(args["path"])),
             "flush": self._answer_flush,
             "umount": self._answer_umount,
+            "retry": lambda args, conversation: {"paths": vfs.retry(args.get("path"))},
+            "discard": lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))},
         }
 
     def _facts(self) -> dict[str, Any]:
@@ -233,6 +240,7 @@ class Mount:
             "mounted_at": record.started,
             "state_dir": str(self._slot.path),
             "read_only": self._settings.read_only,
+            "damaged": [str(path) for path in damaged(self._slot.path)],
             "other_slots": [
                 {"path": str(found.path), "directory": found.record.directory if found.record else None}
                 for found in unfinished

@@ -18,6 +18,9 @@ COMMANDS = {
     "umount": ("jobfs.cli.umount", "Send what is unsent, then unmount DIR."),
     "status": ("jobfs.cli.status", "Show what a mount is doing and what needs a person."),
     "flush": ("jobfs.cli.flush", "Return when the server has everything."),
+    "retry": ("jobfs.cli.retry", "Try again to send what failed."),
+    "discard": ("jobfs.cli.discard", "Give up a save that was not sent."),
+    "recover": ("jobfs.cli.recover", "Finish what a mount that was killed has left, without mounting."),
     "info": ("jobfs.cli.info", "Show what the server knows of a file."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -29,6 +30,8 @@ LISTS = {
     "hostile": ("names that can't be shown", False),
     "foreign_hidden": ("saves that another mount left unfinished: mount the job there", False),
 }
+
+_ONE = {"conflicts": "conflict"}
 
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")
@@ -71,10 +74,15 @@ def problems(report: Mapping[str, Any]) -> list[str]:
         found.append(f"the server does not answer: {server.get('last_error') or 'no reason given'}")
     for name, (meaning, needed) in LISTS.items():
         if needed and report.get(name):
-            found.append(f"{len(report[name])} {name}: {meaning}")
+            number = len(report[name])
+            found.append(f"{number} {_ONE.get(name, name) if number == 1 else name}: {meaning}")
+    for place in report.get("damaged") or ():
+        found.append(f"an earlier journal was damaged: look at what was saved in {place}, then remove it")
     for other in report.get("other_slots") or ():
         where, kept = other.get("directory"), other.get("path")
-        found.append(f"an ended mount at {where} may have left unsent work in {kept}: mount the job there")
+        found.append(
+            f"an ended mount at {where} has left unsent work in {kept}: jobfs recover {report.get('job_id')}"
+        )
     return found
 
 
@@ -106,19 +114,41 @@ def _facts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         "server",
         f"{report.get('base_url')} {answering}" + (f", {latency * 1000:.0f} ms" if latency else ""),
     )
-    for name in ("items", "snapshot_age", "effective_ttl"):
-        if report.get(name) is not None:
-            yield name.replace("_", " "), f"{report[name]:g}"
+    if report.get("items") is not None:
+        yield "items", str(report["items"])
+    if report.get("snapshot_age") is not None:
+        age, ttl = report["snapshot_age"], report.get("effective_ttl") or 0.0
+        yield "listing", f"{age:.1f} s old, good for {ttl:.1f} s"
     if cache:
-        yield "cache", ", ".join(f"{name} {value}" for name, value in cache.items())
+        yield "cache", decimal(int(cache.get("bytes") or 0))
+    if report.get("taken_up"):
+        yield "taken up", f"{_count(len(report['taken_up']), 'save')} that an earlier mount had left"
     yield "unsent", str(len(report.get("unsent") or ()))
 
 
 def describe(entry: Any) -> str:
     """One line for an entry of a list: its path, and what else is known of it."""
     if isinstance(entry, Mapping):
-        rest = [str(value) for name, value in entry.items() if name != "path" and value not in (None, "")]
+        rest = [text for name, value in entry.items() if (text := _word(name, value))]
         return ": ".join([str(entry.get("path", "")), *([", ".join(rest)] if rest else [])])
     if isinstance(entry, Sequence) and not isinstance(entry, str):
         return ": ".join(str(part) for part in entry)
     return str(entry)
+
+
+def _word(name: str, value: Any) -> str:
+    """What a fact of an entry says to a person; sizes in bytes, times in seconds."""
+    if name == "path" or value in (None, ""):
+        return ""
+    if name == "attempts":
+        return f"{_count(value, 'attempt')}" if value else ""
+    words = {
+        "size": lambda: decimal(int(value)),
+        "age": lambda: f"{value:.0f} s old",
+        "next_try": lambda: f"next try in {value:.0f} s",
+    }
+    return words.get(name, lambda: str(value))()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -79,7 +79,7 @@ class Attributes:
             return node
         if not path:
             raise FsError(errno.EPERM)
-        self._engine.saver.make_directory(path)
+        self._engine.stager.make_directory(path)
         self._engine.namespace.touch(path)
         return self._view.get(path, max_age=0.0)
 

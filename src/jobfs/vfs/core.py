@@ -17,7 +17,7 @@ from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Attr
+from jobfs.nodes import Attr, Item
 from jobfs.settings import Settings
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.files import Caller, Files, OpenResult
@@ -25,13 +25,15 @@ from jobfs.vfs.local import LocalNames
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
 from jobfs.vfs.view import Owner, View
-from jobfs.writeback import WriteBack, restore
+from jobfs.writeback import Resolver, WriteBack, restore
 from jobfs.writeback.slot import Slot
 
 log = logging.getLogger("jobfs.vfs")
 
 _BLOCK = 4096
 _DRAIN = 24 * 3600.0
+#: Seconds between looks at what is still hidden on the server.
+_LOOK = 0.3
 #: Handles of files below `.jobfs/` are numbered from here.
 _CONTROL_HANDLES = 1 << 48
 
@@ -75,6 +77,7 @@ class Vfs:
         self._files = Files(self._view, self._local, sync_on_close=settings.sync_on_close)
         self._tree = Tree(self._view, self._local)
         self._attributes = Attributes(self._view, self._local)
+        self._resolver = Resolver(self._engine)
         self._report = Report(self._view, client, namespace)
         self._control_numbers = itertools.count(_CONTROL_HANDLES)
         self._control: dict[int, bytes] = {}
@@ -90,7 +93,8 @@ class Vfs:
         """
         if self._settings.read_only:
             return
-        for line in restore(self._engine):
+        self._engine.taken_up = restore(self._engine)
+        for line in self._engine.taken_up:
             log.warning("taken up from the journal: %s", line)
         self._engine.start()
         self._local.start()
@@ -139,6 +143,60 @@ class Vfs:
             }
             for work in left
         ]
+
+    # -- what a person decides about saves that do not get through
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user has to be told when the mount starts, a sentence each."""
+        return [self._engine.damage] if self._engine.damage else []
+
+    def retry(self, path: str | None) -> list[str]:
+        """See resolve.py."""
+        return self._resolver.retry(path)
+
+    def discard(self, path: str) -> list[tuple[str, str]]:
+        """See resolve.py."""
+        return self._resolver.discard(path)
+
+    @property
+    def taken_up(self) -> list[str]:
+        """What an earlier mount had left and this one took up, a line each."""
+        return self._engine.taken_up
+
+    def tidy(self, timeout: float) -> list[str]:
+        """Wait until nothing is left to judge, and own hidden items are exposed (R4, R7), `timeout` seconds at most.
+
+        Returns the hidden paths that are still there. Raises ApiError.
+        """
+        end = time.monotonic() + timeout
+        self._engine.finisher.ended(timeout)
+        while True:
+            self._namespace.refresh()
+            left = self.hidden_of(self._engine.mount)
+            if not left or time.monotonic() > end:
+                return [item.path for item in left]
+            time.sleep(_LOOK)
+
+    def hidden_of(self, mount: str) -> list[Item]:
+        """The hidden items that a mount has left on the server, as of the last listing."""
+        found = [(item, names.parse_hidden(names.basename(item.path))) for item in self._namespace.hidden()]
+        return [item for item, parts in found if parts is not None and parts.mount == mount]
+
+    def expose(self, mount: str) -> list[str]:
+        """Give every hidden item of a mount whose state is lost a visible name (R4); returns what was done. Raises ApiError."""
+        self._namespace.refresh()
+        strays = self._engine.finisher.strays
+        done = [strays.expose(item, lambda item, parts: False) for item in self.hidden_of(mount)]
+        return [line for line in done if line]
+
+    def refresh(self) -> None:
+        """List the whole workspace now. Raises ApiError."""
+        self._namespace.refresh()
+
+    def empty_trash(self) -> None:
+        """The mount ends with everything on the server: copies of what was given up are no longer kept."""
+        self._engine.bytes.empty_trash()
 
     # -- the control directory (semantics.md section 6)
 

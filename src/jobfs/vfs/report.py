@@ -16,6 +16,7 @@ from jobfs.nodes import Item
 from jobfs.vfs.view import Node, View
 from jobfs.writeback import Inode
 from jobfs.writeback.records import SaveKind, State
+from jobfs.writeback.transaction import Transaction
 
 _INSTANCE_AGE = 5.0
 _HIDDEN_OLD = 3600.0
@@ -79,6 +80,7 @@ class Report:
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
             "cache": {"bytes": self._engine.content.used()},
+            "taken_up": self._engine.taken_up,
             "unsent": self._transactions(refused=False),
             "failed": self._transactions(refused=True),
             "conflicts": [
@@ -105,16 +107,7 @@ class Report:
         for work in self._engine.uploader.live():
             if work.settled or work.save.state is State.CANCELLED or bool(work.save.refused) != refused:
                 continue
-            entries.append(
-                {
-                    "path": work.save.target,
-                    "size": work.save.size,
-                    "reason": work.save.refused or (str(work.error) if work.error else ""),
-                    "attempts": work.attempts,
-                    "age": round(max(time.time() - work.save.made, 0.0), 1),
-                    "state": str(work.save.state),
-                }
-            )
+            entries.append(self._entry(work))
         if not refused:
             known = {entry["path"] for entry in entries}
             entries += [
@@ -123,6 +116,22 @@ class Report:
                 if inode.local is not None and inode.path and not inode.local_only and inode.path not in known
             ]
         return entries
+
+    @staticmethod
+    def _entry(work: Transaction) -> dict[str, Any]:
+        """One unsent save; age and next_try in seconds, size in bytes."""
+        waits = max(work.due - time.monotonic(), 0.0)
+        is_open = work.inode is not None and bool(work.inode.handles) and not work.attempts
+        reason = work.save.refused or str(work.error or ("open in a program" if is_open else ""))
+        return {
+            "path": work.save.target,
+            "size": work.save.size,
+            "age": round(max(time.time() - work.save.made, 0.0), 1),
+            "attempts": work.attempts,
+            "reason": reason,
+            "next_try": None if work.save.refused or work.running or is_open else round(waits, 1),
+            "state": "uploading" if work.running else str(work.save.state),
+        }
 
     def _pending(self) -> bytes:
         lines = [f"{entry['path']}\n" for entry in self._transactions(refused=False)]

@@ -228,7 +228,7 @@ class Tree:
             raise FsError(errno.EXDEV)
         self._local.settle_under(old)
         if source.implicit:
-            self._engine.saver.make_directory(old)
+            self._engine.stager.make_directory(old)
             source = self._engine.namespace.lookup(old, max_age=0.0) or source
         with self._engine.moves.renaming_directory(old, new):
             self._engine.moves.move(source, new)

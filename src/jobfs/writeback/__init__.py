@@ -3,5 +3,6 @@
 from jobfs.writeback.engine import WriteBack
 from jobfs.writeback.inodes import WHITEOUT, FileHandle, Inode, Overlay
 from jobfs.writeback.recovery import restore
+from jobfs.writeback.resolve import Resolver
 
-__all__ = ["WHITEOUT", "FileHandle", "Inode", "Overlay", "WriteBack", "restore"]
+__all__ = ["WHITEOUT", "FileHandle", "Inode", "Overlay", "Resolver", "WriteBack", "restore"]

@@ -1,7 +1,8 @@
-"""The two things that the local disk has to be asked for by name: sync a directory, copy a file cheaply."""
+"""What this machine has to be asked for by name: sync a directory, copy a file cheaply, which run of it this is."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,6 +11,11 @@ from pathlib import Path
 #: ioctl that makes a file share another's blocks, where the file system can.
 _FICLONE = 0x40049409
 _COPY_CHUNK = 8 << 20
+
+#: Which run of this machine this is: another one after each boot, "" if the kernel does not say.
+BOOT = ""
+with contextlib.suppress(OSError):
+    BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def sync_directory(directory: Path) -> None:

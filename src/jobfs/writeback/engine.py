@@ -19,9 +19,9 @@ from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
+from jobfs.writeback import disk
 from jobfs.writeback.finisher import Finisher
 from jobfs.writeback.inodes import Inode, InodeTable, Overlay
-from jobfs.writeback.journal import Journal
 from jobfs.writeback.localbytes import LocalBytes, LocalFile
 from jobfs.writeback.memory import Memory
 from jobfs.writeback.moves import Moves
@@ -35,7 +35,9 @@ from jobfs.writeback.records import (
     State,
 )
 from jobfs.writeback.removal import Removals
+from jobfs.writeback.salvage import open_journal
 from jobfs.writeback.saver import YOUNG, Saver
+from jobfs.writeback.stager import Stager
 from jobfs.writeback.transaction import Cancelled, Transaction
 from jobfs.writeback.uploader import Uploader
 
@@ -73,8 +75,11 @@ class WriteBack:
         self.timeout = timeout
         self.lifetime = lifetime
         self._cache_limit = cache_limit
-        self.journal = Journal(directory / "journal.db")
+        #: What the user has to be told of the journal, "" if all is well.
+        self.journal, self.damage = open_journal(directory)
         self.bytes = LocalBytes(directory / "bytes", directory / "trash")
+        #: What was taken up from the journal at the start, a line each.
+        self.taken_up: list[str] = []
         self.memory = Memory(self.journal)
         self.overlay = Overlay()
         self.table = InodeTable()
@@ -82,16 +87,17 @@ class WriteBack:
         self.removals = Removals(self)
         self.finisher = Finisher(self)
         self.moves = Moves(self)
+        self.stager = Stager(client, self.journal, mount, self.finisher.watch)
         self.saver = Saver(
             client,
             self.journal,
-            self.bytes,
+            self.stager,
             self._pool,
             mount,
+            sync=self.sync,
             lifetime=lifetime,
             placed=self._placed,
             learn=self._learn_hash,
-            superseded=self.finisher.watch,
         )
         self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
         self._stopping = threading.Event()
@@ -118,9 +124,17 @@ class WriteBack:
         self.journal.close()
 
     def sync(self) -> None:
-        """Bring local bytes and journal to the disk, and remove what the journal no longer names. Raises FsError(EIO)."""
+        """The protocol's (S): local bytes and journal are on the disk, and what the journal no longer names is removed.
+
+        Raises FsError(EIO).
+        """
         retired = self.bytes.retired()
-        self.bytes.sync()
+        safe = {local.generation for local in self.bytes.sync()}
+        for work in self.uploader.live() if safe else ():
+            with work.lock:
+                work.save.synced = work.save.synced or work.save.generation in safe
+        if safe:
+            self.journal.mark_synced(safe)
         self.journal.sync()
         self.bytes.remove(retired)
 
@@ -160,6 +174,7 @@ class WriteBack:
             local.synced = False
             self.bytes.seal(local)
             work = self._supersede(inode, local) or self._intend(inode, local, gone)
+            self.bytes.label(local, work.save.target)
             inode.written = False
             return work
 
@@ -168,10 +183,11 @@ class WriteBack:
         work = inode.next or inode.current
         if work is None or not self.uploader.take(work):
             return None
-        old, work.local = work.local, local.acquire()
-        self._describe(work.save, inode, local)
-        work.save.refused, work.attempts, work.error = "", 0, None
-        self.journal.write(work.save)
+        with work.lock:
+            old, work.local = work.local, local.acquire()
+            self._describe(work.save, inode, local)
+            work.save.refused, work.attempts, work.error = "", 0, None
+            self.journal.write(work.save)
         if old is not None:
             self._retire(old, local)
         self.uploader.add(work, self.delay if not inode.handles else 3600.0)
@@ -199,6 +215,7 @@ class WriteBack:
 
     def _describe(self, save: Save, inode: Inode, local: LocalFile) -> None:
         save.ino, save.generation, save.size = inode.ino, local.generation, local.size
+        save.synced, save.boot = False, disk.BOOT
         save.target = inode.path or save.target
         save.permission = inode.permission
         save.mode, save.uid, save.gid = inode.mode, inode.uid, inode.gid

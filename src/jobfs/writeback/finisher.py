@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from jobfs import names
 from jobfs.content import Content
-from jobfs.errors import ApiError, FsError, JobfsError, NotFoundError, PathExistsError
+from jobfs.errors import ApiError, FsError, JobfsError, NotFoundError
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
 from jobfs.writeback.inodes import WHITEOUT
 from jobfs.writeback.judge import Judge
-from jobfs.writeback.records import Aside, Base, SaveKind, State
+from jobfs.writeback.records import Base, SaveKind, State
+from jobfs.writeback.strays import Strays
 from jobfs.writeback.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ class Finisher:
             engine.journal,
             lifetime=engine.lifetime,
             spare=self._spare,
+            publish=engine.namespace.publish,
+            forget=engine.namespace.forget,
+        )
+        self.strays = Strays(
+            engine.client,
+            self._judge,
+            tombstone=engine.journal.tombstone,
             publish=engine.namespace.publish,
             forget=engine.namespace.forget,
         )
@@ -77,6 +85,11 @@ class Finisher:
                 if time.monotonic() >= deadline:
                     return False
         return True
+
+    def ended(self, timeout: float) -> bool:
+        """Wait until every transaction has ended, those too that have to wait (R7); False after `timeout` seconds."""
+        with self._turn:
+            return self._turn.wait_for(lambda: not self._open, timeout)
 
     def _loop(self) -> None:
         while True:
@@ -237,18 +250,18 @@ class Finisher:
     # -- hidden items that no record explains (R4)
 
     def _expose_strays(self) -> None:
-        known = self._known()
         for item in self._engine.namespace.hidden():
             parts = names.parse_hidden(names.basename(item.path))
-            if parts is None or parts.mount != self._engine.mount or item.id in known:
-                continue
-            if parts.transaction in known:
+            if parts is None or parts.mount != self._engine.mount:
                 continue
             try:
-                self._expose(item, parts)
+                self.strays.expose(item, self._explained)
             except ApiError as error:
                 log.info("%s: looked at again later: %s", item.path, error)
                 self._seen = -1
+
+    def _explained(self, item: Item, parts: names.HiddenName) -> bool:
+        return bool({item.id, parts.transaction} & self._known())
 
     def _known(self) -> set[str]:
         """Ids of items and attempts that open records explain."""
@@ -258,28 +271,3 @@ class Finisher:
             for aside in work.asides:
                 known.add(aside.id)
         return known
-
-    def _expose(self, item: Item, parts: names.HiddenName) -> None:
-        client = self._engine.client
-        try:
-            item = client.get(item.id)
-        except NotFoundError:
-            self._engine.namespace.forget(item)
-            return
-        if names.basename(item.path) != str(parts) or {item.id, parts.transaction} & self._known():
-            return
-        if parts.role is names.Role.STAGED and self._engine.journal.tombstone(parts.transaction):
-            client.delete(item.id)
-            self._engine.namespace.forget(item)
-            return
-        target = names.join(names.parent(item.path), parts.name)
-        if parts.role is not names.Role.STAGED and not client.find(target):
-            try:
-                self._engine.namespace.publish(client.update(item.id, path=target))
-                log.warning("%s: found under a hidden name, put back", target)
-                return
-            except PathExistsError:
-                pass
-        label = "recovered" if parts.role is names.Role.STAGED else "conflict"
-        aside = Aside(item.id, 0, names.basename(item.path))
-        self._judge.keep(aside, item, target, label)

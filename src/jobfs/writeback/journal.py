@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -21,13 +21,13 @@ from jobfs.errors import FsError, UsageError
 from jobfs.writeback.disk import sync_directory
 from jobfs.writeback.records import KEYS, Attempt, Base, Record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 R = TypeVar("R")
 
 
 class JournalDamagedError(UsageError):
-    """The journal is not a readable SQLite database, or not ours."""
+    """The journal's bytes are not what a jobfs wrote."""
 
 
 class Journal:
@@ -40,7 +40,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Open or make the journal.
 
-        Raises UsageError if a newer jobfs wrote it, JournalDamagedError if it can't be read.
+        Raises UsageError if a newer jobfs wrote it or the disk refuses it, JournalDamagedError if its bytes are damaged.
         """
         self.path = path
         self.observer: Callable[[str], None] | None = None
@@ -53,13 +53,18 @@ class Journal:
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         except sqlite3.Error as error:
-            raise JournalDamagedError(f"the journal {path} can't be opened: {error}") from error
+            raise UsageError(f"the journal {path} can't be opened: {error}") from error
         try:
             self._prepare()
-            self._seq = self._highest()
-        except sqlite3.DatabaseError as error:
+            self._check()
+            #: The highest number that any record held when the journal was opened.
+            self.highest = self._seq = self._highest()
+        except sqlite3.OperationalError as error:
             self._db.close()
-            raise JournalDamagedError(f"the journal {path} can't be read: {error}") from error
+            raise UsageError(f"the journal {path} can't be used: {error}") from error
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            self._db.close()
+            raise JournalDamagedError(f"the journal {path} is damaged: {error}") from error
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT, 0o600)
         sync_directory(path.parent)
 
@@ -76,8 +81,20 @@ class Journal:
         self._db.execute("BEGIN IMMEDIATE")
         for table in self._tables.values():
             self._db.execute(table.create)
+            known = {row[1] for row in self._db.execute(f"PRAGMA table_info({table.name})")}
+            for name, default in table.defaults.items():
+                if name not in known:
+                    self._db.execute(f'ALTER TABLE {table.name} ADD COLUMN "{name}" DEFAULT {default}')
         self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self._db.execute("COMMIT")
+
+    def _check(self) -> None:
+        """Read everything once. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(str(found).splitlines()[-1])
+        for kind in self._tables:
+            self.load(kind)
 
     def _highest(self) -> int:
         """The highest number that any record holds, as a transaction's or as a generation."""
@@ -119,10 +136,7 @@ class Journal:
             except sqlite3.Error as error:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
-                full = "full" in str(error)
-                raise FsError(
-                    errno.ENOSPC if full else errno.EIO, f"the journal can't be written: {error}"
-                ) from error
+                raise _refusal(error) from error
             self._written += 1
         if self.observer:
             self.observer("written")
@@ -168,6 +182,17 @@ class Journal:
         """True if something was written since the last sync."""
         return self._written > self._synced
 
+    def mark_synced(self, generations: Iterable[int]) -> None:
+        """Note that the local bytes of these generations are on the disk (w). Raises FsError(EIO, ENOSPC)."""
+        with self._lock:
+            try:
+                self._db.executemany(
+                    "UPDATE save SET synced = 1 WHERE generation = ?", [(number,) for number in generations]
+                )
+            except sqlite3.Error as error:
+                raise _refusal(error) from error
+            self._written += 1
+
     def prune(self, before: float) -> None:
         """Forget tombstones made before `before` (seconds since the epoch): their requests are long dead."""
         with self._lock:
@@ -189,6 +214,11 @@ class Journal:
             os.close(self._wal)
 
 
+def _refusal(error: sqlite3.Error) -> FsError:
+    full = "full" in str(error)
+    return FsError(errno.ENOSPC if full else errno.EIO, f"the journal can't be written: {error}")
+
+
 class _Table:
     """How one dataclass of records.py is a table: a column a field, a `Base` flattened into its own columns."""
 
@@ -198,6 +228,10 @@ class _Table:
         self.key = KEYS[kind]
         hints = get_type_hints(kind)
         self.columns: list[tuple[str, Callable[[Any], Any]]] = []
+        #: What rows of an older schema get in a column that it lacked, as SQL.
+        self.defaults = {
+            part.name: _literal(part.default) for part in fields(kind) if part.default is not MISSING
+        }
         for part in fields(kind):
             if hints[part.name] is Base:
                 base = get_type_hints(Base)
@@ -233,6 +267,13 @@ class _Table:
             base = {sub.name: values.pop(f"base_{sub.name}") for sub in fields(Base)}
             values["base"] = Base(**base)
         return self.kind(**values)
+
+
+def _literal(value: Any) -> str:
+    plain = _plain(value)
+    if plain is None:
+        return "NULL"
+    return f"'{plain}'" if isinstance(plain, str) else repr(plain)
 
 
 def _plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from jobfs.writeback.records import Aside, Base, Conflict, Fate
 log = logging.getLogger("jobfs.writeback")
 
 _NAMES = 50
+_CHANGED = "changed by the job while it was being saved here"
 
 
 class Judge:
@@ -105,7 +106,9 @@ class Judge:
         self._forget(item)
         return True
 
-    def keep(self, aside: Aside, item: Item, target: str, label: str = "conflict") -> bool:
+    def keep(
+        self, aside: Aside, item: Item, target: str, label: str = "conflict", reason: str = _CHANGED
+    ) -> bool:
         """Show the item as `name.<label>-<time>.ext` beside the target, and tell the user. True when done."""
         where = names.join(names.parent(item.path), names.basename(target))
         for attempt in range(_NAMES):
@@ -122,9 +125,8 @@ class Judge:
                     aside.unsure_until = time.time() + self._lifetime
                     return False
             self._publish(answer)
-            reason = "changed by the job while it was being saved here"
             self._journal.write(Conflict(answer.path, target, reason, time.time()))
-            log.warning("%s: %s; the job's version is kept as %s", target, reason, answer.path)
+            log.warning("%s: %s; kept as %s", target, reason, answer.path)
             return True
         return False
 

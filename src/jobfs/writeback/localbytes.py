@@ -10,13 +10,20 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
+import stat
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from jobfs.errors import FsError
 from jobfs.writeback.disk import copy_into, sync_directory
 
+#: Mode of a sealed file that the journal names.
+_CLOSED = 0o400
+#: Extended attribute with the path it is to be saved at.
+_LABEL = "user.jobfs.target"
 #: More files than this are synced with one sync of their whole file system.
 _SYNC_EACH = 16
 
@@ -93,6 +100,31 @@ class LocalFile:
             self._unlinked = True
 
 
+class Orphan(NamedTuple):
+    """Closed bytes that no record names: `size` in bytes; `target` is where they were to be saved, "" if not known."""
+
+    ino: int
+    generation: int
+    size: int
+    target: str
+
+
+def label_of(path: Path) -> str:
+    """The path in the workspace that a local file was to be saved at, "" if it does not say."""
+    try:
+        return os.getxattr(path, _LABEL).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+def _numbers(name: str) -> tuple[int, int]:
+    ino, _, generation = name.partition(".")
+    try:
+        return int(ino, 16), int(generation)
+    except ValueError:
+        return 0, 0
+
+
 class LocalBytes:
     """The directory of local files. All methods may be called from any thread."""
 
@@ -120,15 +152,17 @@ class LocalBytes:
             raise FsError(error.errno or errno.EIO, f"can't fill {path}: {error.strerror}") from error
         return LocalFile(path, ino, generation, handle)
 
-    def open(self, ino: int, generation: int) -> LocalFile | None:
-        """A generation that an earlier run left, sealed; None if it is not there."""
+    def open(self, ino: int, generation: int, *, writable: bool = False) -> LocalFile | None:
+        """A generation that an earlier run left, sealed unless it is to be `writable`; None if it is not there."""
         path = self._path(ino, generation)
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if writable:
+                path.chmod(0o600)
+            handle = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         local = LocalFile(path, ino, generation, handle)
-        local.sealed = True
+        local.sealed = not writable
         return local
 
     def seal(self, local: LocalFile) -> None:
@@ -138,8 +172,18 @@ class LocalBytes:
             with self._lock:
                 self._unsynced.append(local.acquire())
 
-    def sync(self) -> None:
-        """Return when every sealed generation is on the disk. Raises FsError(EIO)."""
+    @staticmethod
+    def label(local: LocalFile, target: str) -> None:
+        """Once the journal names these bytes: let the file itself say so, for the day when the journal is gone.
+
+        A sealed file is read-only, and bears its target's name where the file system can hold that.
+        """
+        with contextlib.suppress(OSError):
+            os.fchmod(local._handle, _CLOSED)
+            os.setxattr(local._handle, _LABEL, target.encode("utf-8", "surrogateescape"))
+
+    def sync(self) -> list[LocalFile]:
+        """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
         with self._lock:
             batch, self._unsynced = self._unsynced, []
         try:
@@ -157,6 +201,7 @@ class LocalBytes:
             raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
         for local in batch:
             local.close()
+        return batch
 
     @property
     def unsynced(self) -> bool:
@@ -165,6 +210,8 @@ class LocalBytes:
 
     def retire(self, local: LocalFile) -> None:
         """These bytes are no longer needed, once the journal that no longer names them is on the disk."""
+        with contextlib.suppress(OSError):
+            os.fchmod(local._handle, 0o600)
         with self._lock:
             self._retired.append(local)
 
@@ -181,20 +228,44 @@ class LocalBytes:
             local.remove_when_closed()
             local.close()
 
-    def sweep(self, keep: set[tuple[int, int]]) -> list[Path]:
-        """Move files that no record names to the trash; returns where they are now."""
-        moved = []
+    def sweep(self, keep: set[tuple[int, int]], newest: int) -> tuple[list[Orphan], list[Path]]:
+        """Files that no record names: those that were closed, and those moved to the trash because they were not.
+
+        `newest`: the highest number that the journal knows. A closed file with a higher one was recorded once: the record
+        is lost.
+        """
+        lost, moved = [], []
         for path in sorted(self.directory.iterdir()):
-            ino, _, generation = path.name.partition(".")
-            with contextlib.suppress(ValueError):
-                if (int(ino, 16), int(generation)) in keep:
-                    continue
-            if path.stat().st_size == 0:
-                path.unlink()
+            ino, generation = _numbers(path.name)
+            if (ino, generation) in keep:
                 continue
+            info = path.stat()
+            if stat.S_IMODE(info.st_mode) == _CLOSED and generation > newest:
+                lost.append(Orphan(ino, generation, info.st_size, label_of(path)))
+            elif info.st_size == 0:
+                path.unlink()
+            else:
+                self.trash.mkdir(mode=0o700, exist_ok=True)
+                moved.append(path.rename(self.trash / path.name))
+        return lost, moved
+
+    def throw_away(self, local: LocalFile, name: str) -> Path:
+        """Put a copy of these bytes into the trash, under a name that says what they were. Raises FsError(ENOSPC, EIO)."""
+        try:
             self.trash.mkdir(mode=0o700, exist_ok=True)
-            moved.append(path.rename(self.trash / path.name))
-        return moved
+            path = self.trash / f"{local.generation}-{name}"
+            path.unlink(missing_ok=True)
+            os.link(local.path, path)
+            path.chmod(0o600)
+        except OSError as error:
+            raise FsError(
+                error.errno or errno.EIO, f"can't keep a copy in {self.trash}: {error.strerror}"
+            ) from error
+        return path
+
+    def empty_trash(self) -> None:
+        """Remove what was thrown away."""
+        shutil.rmtree(self.trash, ignore_errors=True)
 
     def free(self) -> tuple[int, int]:
         """Free and total bytes of the disk that holds the local files."""

@@ -102,7 +102,7 @@ class Moves:
                 if answer.path != target:
                     continue
             except NoDirectoryError:
-                self._engine.saver.make_directory(names.parent(target))
+                self._engine.stager.make_directory(names.parent(target))
                 continue
             self._engine.carry(item, answer)
             self._engine.namespace.publish(answer)

@@ -89,7 +89,11 @@ class Base:
 
 @dataclass(slots=True)
 class Save:
-    """One transaction record. Times in nanoseconds since the epoch unless named otherwise, sizes in bytes."""
+    """One transaction record. Times in nanoseconds since the epoch unless named otherwise, sizes in bytes.
+
+    `synced`: the local bytes of `generation` were seen to be on the disk. `boot`: which run of this machine wrote them;
+    after another one, bytes that were not synced prove nothing. `made`: seconds since the epoch.
+    """
 
     seq: int
     kind: SaveKind
@@ -112,6 +116,7 @@ class Save:
     staged_id: str = ""
     staged_updated_at: str = ""
     synced: bool = False
+    boot: str = ""
     made: float = 0.0
     attempts: int = 0
     refused: str = ""

@@ -8,17 +8,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from pathlib import Path
 
 from jobfs.nodes import Kind
+from jobfs.writeback import disk
 from jobfs.writeback.engine import WriteBack
 from jobfs.writeback.inodes import Inode
+from jobfs.writeback.localbytes import Orphan
 from jobfs.writeback.records import Aside, Fate, LocalEntry, Removed, Save, SaveKind, State
 from jobfs.writeback.transaction import Transaction
 
 log = logging.getLogger("jobfs.writeback")
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+#: The `boot` of bytes whose record is lost: they stay suspect until they have a name.
+_UNKNOWN = "unknown"
 #: Tombstones are kept this long, in seconds.
 _TOMBSTONES = 30 * 86400.0
 
@@ -40,13 +42,16 @@ def restore(engine: WriteBack) -> list[str]:
         work = Transaction(save)
         work.asides = asides.pop(save.seq, [])
         work.unsure = True
-        found.append(f"{save.target}: {save.state}")
+        found.append(f"{save.target}: {save.kind} that was {save.state}")
         _restore(engine, work, keep)
     for entry in journal.load(LocalEntry):
         _restore_local(engine, entry, keep)
     engine.removals.restore(journal.load(Removed))
-    for path in engine.bytes.sweep(keep):
-        log.warning("local bytes that were never closed are kept as %s", path)
+    lost, unfinished = engine.bytes.sweep(keep, journal.highest)
+    for orphan in lost:
+        found.append(_bring_back(engine, orphan))
+    for path in unfinished:
+        log.warning("local bytes that were never closed are kept as %s until the next clean unmount", path)
     journal.prune(time.time() - _TOMBSTONES)
     return found
 
@@ -71,21 +76,43 @@ def _restore(engine: WriteBack, work: Transaction, keep: set[tuple[int, int]]) -
         # Nobody was told that it is there.
         save.become(State.CANCELLED)
         engine.journal.write(save)
-    if save.kind is SaveKind.SAVE:
-        work.local = engine.bytes.open(save.ino, save.generation)
-        if work.local is not None and work.local.size != save.size:
-            log.warning("%s: its local bytes are not whole", save.target)
-            work.local.close()
-            work.local = None
-        if work.local is not None:
-            keep.add((save.ino, save.generation))
-        elif save.state is State.STAGING and not save.staged_id:
-            # Never acknowledged: there is nothing whole to send.
-            engine.journal.write(gone=[save, *work.asides])
-            return
-        if save.state is not State.CANCELLED:
-            _show(engine, work)
+    if save.kind is SaveKind.SAVE and not _restore_bytes(engine, work, keep):
+        return
     engine.uploader.add(work, 0.0)
+
+
+def _restore_bytes(engine: WriteBack, work: Transaction, keep: set[tuple[int, int]]) -> bool:
+    """The local bytes of a save, shown at its target; False if it was never acknowledged and is dropped."""
+    save = work.save
+    # A journal of before `boot` was kept says nothing of it.
+    work.suspect = not save.synced and save.boot not in ("", disk.BOOT)
+    work.local = engine.bytes.open(save.ino, save.generation)
+    if work.local is not None and work.local.size != save.size:
+        log.warning("%s: its local bytes are not whole", save.target)
+        work.local.close()
+        work.local = None
+    if work.local is not None:
+        keep.add((save.ino, save.generation))
+    elif save.state is State.STAGING and not save.tid:
+        # There is nothing whole to send, here or on the server.
+        engine.journal.write(gone=[save, *work.asides])
+        return False
+    if save.state is not State.CANCELLED and not work.suspect:
+        _show(engine, work)
+    return True
+
+
+def _bring_back(engine: WriteBack, orphan: Orphan) -> str:
+    """Closed bytes whose record is lost, with the power or with a part of the journal: saved under a name of their own."""
+    save = Save(
+        engine.journal.next_seq(), SaveKind.SAVE, orphan.target or f"{orphan.ino:x}-{orphan.generation}",
+        ino=orphan.ino, generation=orphan.generation, size=orphan.size, boot=_UNKNOWN, made=time.time(),
+    )  # fmt: skip
+    engine.journal.write(save)
+    work = Transaction(save, local=engine.bytes.open(orphan.ino, orphan.generation))
+    work.suspect = True
+    engine.uploader.add(work, 0.0)
+    return f"{save.target}: closed, but its record is lost"
 
 
 def _show(engine: WriteBack, work: Transaction) -> None:
@@ -122,11 +149,10 @@ def _restore_local(engine: WriteBack, entry: LocalEntry, keep: set[tuple[int, in
     inode = Inode(entry.ino, entry.kind, entry.path)
     inode.local_only = True
     if entry.kind is Kind.FILE:
-        inode.local = engine.bytes.open(entry.ino, entry.generation)
+        inode.local = engine.bytes.open(entry.ino, entry.generation, writable=True)
         if inode.local is None:
             engine.journal.write(gone=[entry])
             return
-        inode.local.sealed = False
         keep.add((entry.ino, entry.generation))
     inode.mode, inode.uid, inode.gid = entry.mode, entry.uid, entry.gid
     inode.atime_ns, inode.mtime_ns, inode.ctime_ns = entry.atime_ns, entry.mtime_ns, entry.mtime_ns

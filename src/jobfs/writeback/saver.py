@@ -20,7 +20,6 @@ from jobfs.errors import (
     AnswerLostError,
     ApiError,
     BadRequestError,
-    ContractError,
     FsError,
     NoDirectoryError,
     NotFoundError,
@@ -28,10 +27,10 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.namespace.overlay import shown
-from jobfs.nodes import Item, Permission
+from jobfs.nodes import Item
 from jobfs.writeback.journal import Journal
-from jobfs.writeback.localbytes import LocalBytes
 from jobfs.writeback.records import Aside, Attempt, Base, Save, SaveKind, State
+from jobfs.writeback.stager import Stager
 from jobfs.writeback.transaction import Cancelled, Finding, Transaction
 from jobfs.writeback.undo import undo
 
@@ -39,8 +38,6 @@ log = logging.getLogger("jobfs.writeback")
 
 #: Most times that a target is set aside because the job keeps making it again, in one run.
 ROUNDS = 8
-#: Most creates in one run whose answers are lost before the run gives up for now.
-_CREATES = 4
 #: An answer to find is fresh for at least this long, in seconds (R8).
 _FRESH = 0.05
 #: Timestamps younger than this, in seconds, do not prove that bytes are equal (R1).
@@ -54,31 +51,30 @@ class Saver:
         self,
         client: Client,
         journal: Journal,
-        local: LocalBytes,
+        stager: Stager,
         pool: Executor,
         mount: str,
         *,
+        sync: Callable[[], None],
         lifetime: float,
         placed: Callable[[Transaction, Item | None, Item, bool], None],
         learn: Callable[[Item], str],
-        superseded: Callable[[str], None],
     ) -> None:
-        """`lifetime`: seconds an unanswered request may still be carried out.
+        """`sync` is the protocol's (S). `lifetime`: seconds an unanswered request may still be carried out.
 
         `placed(transaction, before, item, adopted)` writes `promoted` to the journal and publishes it, or raises Cancelled;
         `before`: the item before its last move; `adopted`: updatedAt is from the promote's own answer (R2).
-        `learn(item)` fetches a version's bytes and returns their hash. `superseded(path)`: a create at this hidden path was
-        given up, but may still be carried out.
+        `learn(item)` fetches a version's bytes and returns their hash.
         """
         self._client = client
         self._journal = journal
-        self._local = local
+        self._stager = stager
+        self._sync = sync
         self._pool = pool
         self._mount = mount
         self._lifetime = lifetime
         self._placed = placed
         self._learn = learn
-        self._superseded = superseded
         #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
         self.moves_keep_updated_at = False
 
@@ -109,74 +105,21 @@ class Saver:
     def _stage(self, work: Transaction) -> None:
         """Create H beside the target, and look at the target meanwhile."""
         save = work.save
-        staged = self._find_staged(save) if save.tid else None
+        staged = self._stager.find(save) if save.tid else None
         look: Future[Finding] | None = None
         if staged is None:
-            self._begin_attempt(work)
+            self._stager.begin(work)
             look = self._pool.submit(self._look, save.target)
             if work.local is not None:
                 self._pool.submit(work.local.sha256)
             self._start_learning(work)
-            staged = self._create(work)
+            staged = self._stager.create(work)
         work.item = staged
         if work.local is not None:
             save.sha256 = work.local.sha256()
         save.staged_id, save.staged_updated_at = staged.id, staged.updated_at
-        self._advance(work, State.STAGED)
+        work.advance(self._journal, State.STAGED)
         self._place(work, look.result() if look else None)
-
-    def _begin_attempt(self, work: Transaction) -> None:
-        """A new transaction id for each attempt to create, known to the journal before it is sent."""
-        work.save.tid = names.new_transaction_id()
-        self._record(work, Attempt(work.save.tid, work.save.seq, time.time()))
-
-    def _create(self, work: Transaction) -> Item:
-        save = work.save
-        permission = save.permission or Permission.READ_WRITE
-        for _ in range(_CREATES):
-            path = self._hidden(save, names.Role.STAGED)
-            try:
-                if save.kind is SaveKind.MKDIR:
-                    return self._client.create_directory(path, permission)
-                assert work.local is not None
-                staged = self._client.create_file(path, work.local.path, save.size, permission)
-                if staged.size not in (None, save.size):
-                    raise ContractError(
-                        f"create stored {staged.size} bytes of {save.size}", endpoint="create"
-                    )
-                return staged
-            except (AnswerLostError, BadRequestError) as error:
-                found = self._find_staged(save)
-                if found is not None:
-                    return found
-                if isinstance(error, NoDirectoryError):
-                    self.make_directory(names.parent(save.target))
-                elif isinstance(error, BadRequestError):
-                    raise
-                last: ApiError = error
-                if isinstance(error, AnswerLostError):
-                    self._superseded(path)
-                self._begin_attempt(work)
-        raise last
-
-    def _find_staged(self, save: Save) -> Item | None:
-        """The item at the hidden name of this attempt, if it is there with the right size."""
-        for item in self._client.find(self._hidden(save, names.Role.STAGED)):
-            if save.kind is SaveKind.MKDIR or item.size in (None, save.size):
-                return item
-        return None
-
-    def make_directory(self, path: str) -> None:
-        """Make a directory, and those above it, that the job removed under a save. Raises ApiError."""
-        if not path or any(item.is_dir for item in self._client.find(path)):
-            return
-        try:
-            self._client.create_directory(path, Permission.READ_WRITE)
-        except PathExistsError:
-            return
-        except NoDirectoryError:
-            self.make_directory(names.parent(path))
-            self._client.create_directory(path, Permission.READ_WRITE)
 
     # -- set aside and promote
 
@@ -234,15 +177,14 @@ class Saver:
             lifecycle=there.lifecycle,
             permission=there.permission,
         )
-        self._record(work, aside, Attempt(tid, work.save.seq, time.time()))
+        work.record(self._journal, aside, Attempt(tid, work.save.seq, time.time()))
         work.asides.append(aside)
-        self._local.sync()
-        self._journal.sync()
+        self._sync()
         return aside
 
     def _set_aside(self, work: Transaction, aside: Aside, there: Item) -> bool:
         """Move `there` to its hidden name; False: look at the target again."""
-        self._check(work)
+        work.check()
         try:
             answer = self._client.update(aside.id, path=aside.path)
         except AnswerLostError:
@@ -255,7 +197,7 @@ class Saver:
                 return False
         except (NotFoundError, BadRequestError):
             work.asides.remove(aside)
-            self._record(work, gone=aside)
+            work.record(self._journal, gone=[aside])
             return False
         else:
             self._notice_move(there, answer)
@@ -275,7 +217,7 @@ class Saver:
 
     def _promote(self, work: Transaction) -> bool:
         """Move H to the target; False: the target has to be looked at again (R5)."""
-        self._check(work)
+        work.check()
         save, item = work.save, work.item
         assert item is not None
         last = next((aside for aside in reversed(work.asides) if aside.moved), None)
@@ -293,7 +235,7 @@ class Saver:
         except PathExistsError:
             return False
         except NoDirectoryError:
-            self.make_directory(names.parent(save.target))
+            self._stager.make_directory(names.parent(save.target))
             return False
         except NotFoundError:
             self._staged_gone(work)
@@ -347,7 +289,7 @@ class Saver:
         save.tid = save.staged_id = ""
         work.item = None
         work.unsure = False
-        self._advance(work, State.STAGING)
+        work.advance(self._journal, State.STAGING)
 
     def _promoted(self, work: Transaction, item: Item, *, adopted: bool) -> None:
         before, work.item = work.item, item
@@ -363,9 +305,6 @@ class Saver:
         """True if this answer may still be acted on (R8)."""
         usual = self._client.health.latency or 0.0
         return time.monotonic() - finding.answered <= max(_FRESH, usual)
-
-    def _hidden(self, save: Save, role: names.Role) -> str:
-        return names.hidden_path(save.target, self._mount, save.tid, role)
 
     def _start_learning(self, work: Transaction) -> None:
         """Where timestamps will not do to judge the base, fetch its bytes while H is being staged (R1)."""
@@ -396,18 +335,3 @@ class Saver:
     def _unread(self, base: Base, there: Item) -> bool:
         same = there.id == base.id and there.updated_at == base.updated_at
         return same and not (base.sha256 or base.young or there.is_dir or self.moves_keep_updated_at)
-
-    def _check(self, work: Transaction) -> None:
-        if work.save.state is State.CANCELLED:
-            raise Cancelled
-
-    def _advance(self, work: Transaction, state: State) -> None:
-        with work.lock:
-            self._check(work)
-            work.save.become(state)
-            self._journal.write(work.save)
-
-    def _record(self, work: Transaction, *records: Aside | Attempt, gone: Aside | None = None) -> None:
-        with work.lock:
-            self._check(work)
-            self._journal.write(work.save, *records, gone=[gone] if gone else [])

@@ -127,6 +127,19 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> Slot:
         return slot
 
 
+def reopen(found: Found, base_url: str) -> Slot:
+    """Take an existing slot to finish what is in it. Raises UsageError if a process holds it or it is of another server."""
+    if found.record is None or not _same_server(found.record, base_url):
+        raise UsageError(f"{_foreign(found)}; give that server with --base-url")
+    with _refusing(found.path):
+        _check_owner(found.path)
+        lock = os.open(found.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not _locked(lock, _INSTANT):
+            os.close(lock)
+            raise UsageError(f"{found.path} is in use by process {found.record.pid}")
+        return Slot(found.path, lock, found.record)
+
+
 def others(state_dir: Path, job: str, mount_id: str) -> list[Found]:
     """The slots of this job, but for `mount_id`, that no mount holds and that have a journal."""
     return [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from jobfs.errors import JobfsError
 from jobfs.nodes import Item
 from jobfs.writeback.inodes import Inode
+from jobfs.writeback.journal import Journal
 from jobfs.writeback.localbytes import LocalFile
-from jobfs.writeback.records import Aside, Save, State
+from jobfs.writeback.records import Aside, Record, Save, State
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
@@ -39,6 +41,8 @@ class Transaction:
         self.base_item: Item | None = None
         #: After a recovery or a lost answer: look at the server before the next step.
         self.unsure = False
+        #: After a loss of power: its local bytes prove nothing.
+        self.suspect = False
         self.running = False
         self.attempts = 0
         self.due = 0.0
@@ -56,3 +60,21 @@ class Transaction:
     def untouched(self) -> bool:
         """True if nothing of this save was ever sent: it can be replaced or forgotten without a request."""
         return self.save.state is State.STAGING and not self.save.tid and not self.asides
+
+    def check(self) -> None:
+        """Raises Cancelled if the file was unlinked."""
+        if self.save.state is State.CANCELLED:
+            raise Cancelled
+
+    def record(self, journal: Journal, *records: Record, gone: Iterable[Record] = ()) -> None:
+        """Write the record as it is, with others (w). Raises Cancelled, FsError(ENOSPC, EIO)."""
+        with self.lock:
+            self.check()
+            journal.write(self.save, *records, gone=gone)
+
+    def advance(self, journal: Journal, state: State) -> None:
+        """Go to another state (w). Raises Cancelled, FsError(ENOSPC, EIO)."""
+        with self.lock:
+            self.check()
+            self.save.become(state)
+            journal.write(self.save)

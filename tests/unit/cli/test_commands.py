@@ -64,7 +64,7 @@ def test_status_as_json_names_what_the_mount_says(run: Run, answering: Make) -> 
     ("change", "words"),
     [
         ({"failed": [{"path": "a.txt", "reason": "Invalid path"}]}, "1 failed"),
-        ({"conflicts": [{"path": "a.conflict-1.txt", "origin": "a.txt"}]}, "1 conflicts"),
+        ({"conflicts": [{"path": "a.conflict-1.txt", "origin": "a.txt"}]}, "1 conflict:"),
         ({"server": {"answering": True, "key_refused": True}}, "the API key is refused"),
         ({"server": {"answering": False, "last_error": "timed out"}}, "does not answer: timed out"),
         ({"other_slots": [{"path": "/state/x", "directory": "/mnt/old"}]}, "/mnt/old"),

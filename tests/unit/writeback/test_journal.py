@@ -36,7 +36,7 @@ FULL: list[Any] = [
     Save(
         7, SaveKind.RENAME, "dir/ä 😀", State.STAGED, 2**63 - 1, 3, "from", 5, "ff", Permission.READ_ONLY,
         Lifecycle.APPLICATION, 0o644, 1, 2, 3, 4, Base("b", "then", None, "ee", True), "tid", "h", "when",
-        True, 1.5, 2, "why", errno.EFBIG,
+        True, "a boot", 1.5, 2, "why", errno.EFBIG,
     ),
     Aside(
         "a", 7, "name", 1, "path", Kind.DIRECTORY, Fate.RETURN, True, None, "then", Lifecycle.APPLICATION,
@@ -210,7 +210,7 @@ def test_a_newer_journal_is_left_alone(path: Path) -> None:
 
 def test_a_damaged_journal_is_said_so(path: Path) -> None:
     path.write_bytes(b"this is not a database, but long enough to be taken for one" * 100)
-    with pytest.raises(JournalDamagedError, match=r"can't be read"):
+    with pytest.raises(JournalDamagedError, match=r"is damaged"):
         Journal(path)
     assert path.read_bytes().startswith(b"this is not"), "it is left as it was found"
 
@@ -221,3 +221,26 @@ def test_the_observer_sees_each_boundary(journal: Journal) -> None:
     journal.write(Attempt("a", 1))
     journal.sync()
     assert seen == ["write", "written", "sync", "synced"]
+
+
+def test_a_journal_of_an_older_schema_gets_the_columns_that_it_lacks(path: Path) -> None:
+    with closing(Journal(path)) as journal:
+        journal.write(Save(1, SaveKind.SAVE, "file", boot="first"))
+        journal._db.execute("ALTER TABLE save DROP COLUMN boot")
+        journal._db.execute("PRAGMA user_version = 1")
+    with closing(Journal(path)) as again:
+        assert again.load(Save) == [Save(1, SaveKind.SAVE, "file")]
+
+
+def test_a_record_that_no_jobfs_wrote_is_damage(path: Path) -> None:
+    with closing(Journal(path)) as journal:
+        journal.write(Save(1, SaveKind.SAVE, "file"))
+        journal._db.execute("UPDATE save SET state = 'no such state'")
+    with pytest.raises(JournalDamagedError):
+        Journal(path)
+
+
+def test_synced_bytes_are_noted_for_their_generation_only(journal: Journal) -> None:
+    journal.write(Save(1, SaveKind.SAVE, "one", generation=7), Save(2, SaveKind.SAVE, "two", generation=8))
+    journal.mark_synced([8, 9])
+    assert [save.synced for save in journal.load(Save)] == [False, True]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import FsError
-from jobfs.writeback.localbytes import LocalBytes
+from jobfs.writeback.localbytes import LocalBytes, Orphan, label_of
 
 
 @pytest.fixture
@@ -135,7 +135,8 @@ def test_what_no_record_names_goes_to_the_trash_not_away(store: LocalBytes) -> N
         local.write(content, 0)
         local.close()
     (store.directory / "strange").write_bytes(b"strange")
-    moved = store.sweep({(7, 1)})
+    lost, moved = store.sweep({(7, 1)}, 100)
+    assert lost == []
     assert sorted(path.read_bytes() for path in moved) == [b"not named", b"strange"]
     assert all(path.parent == store.trash for path in moved)
     assert [path.name for path in store.directory.iterdir()] == [f"{7:016x}.1"]
@@ -144,3 +145,21 @@ def test_what_no_record_names_goes_to_the_trash_not_away(store: LocalBytes) -> N
 def test_the_disk_has_room(store: LocalBytes) -> None:
     free, total = store.free()
     assert 0 < free <= total
+
+
+def test_closed_bytes_that_are_newer_than_the_journal_are_found_again(store: LocalBytes) -> None:
+    """save-protocol, Recovery: bytes that were closed are not lost with the end of the journal."""
+    for generation, closed in ((1, True), (5, True), (6, False), (7, True)):
+        local = store.new(7, generation)
+        local.write(b"content", 0)
+        store.seal(local)
+        if closed:
+            store.label(local, f"dir/file{generation}")
+        if generation == 7:
+            store.retire(local)
+        local.close()
+    store.sync()
+    lost, moved = store.sweep(set(), 4)
+    assert lost == [Orphan(7, 5, 7, "dir/file5")]
+    assert len(moved) == 3
+    assert label_of(store.directory / f"{7:016x}.5") == "dir/file5"

@@ -1,0 +1,141 @@
+"""`jobfs recover JOB`: finish what mounts that were killed have left, without mounting (save-protocol.md, Recovery)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from jobfs.api import KeySource, check_base_url, check_job_id
+from jobfs.cli import graph, logs, preflight
+from jobfs.cli.keys import find_key
+from jobfs.cli.options import setting_options
+from jobfs.cli.progress import sending
+from jobfs.errors import UsageError
+from jobfs.mount import Mounted, describe
+from jobfs.settings import Settings, load
+from jobfs.writeback import slot
+from jobfs.writeback.salvage import damaged
+
+_MOUNT_ID = re.compile(r"[0-9a-f]{12}")
+
+
+@click.command("recover", short_help="Finish what a killed mount has left, without mounting.")
+@click.argument("job")
+@click.option(
+    "--of",
+    "mount",
+    metavar="MOUNT",
+    help="Show the unfinished saves of a mount whose state directory is lost: its 12 digits, as `jobfs status` lists them.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Give up sending after this long.  [default: as long as it takes]",
+)
+@setting_options
+def recover(
+    job: str,
+    mount: str | None,
+    yes: bool,
+    drain_timeout: float | None,
+    mount_options: tuple[str, ...],
+    **flags: Any,
+) -> int:  # fmt: skip
+    """Send what ended mounts of JOB on this machine have left unsent, and finish their saves.
+
+    The next mount of the job does the same by itself. Exits with 0 if everything is on the server, with 1 and a list if not.
+    """
+    settings = load(flags, mount_options)
+    check_job_id(job)
+    check_base_url(settings.base_url)
+    key = find_key(settings, lambda text: click.echo(f"jobfs: {text}", err=True))
+    logs.set_up(settings.log_level, key)
+    preflight.check_server(settings, job, key)
+    if mount is not None:
+        return _expose(settings, job, key, mount, yes)
+    return _finish_all(settings, job, key, drain_timeout)
+
+
+def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | None) -> int:
+    running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
+    for found in running:
+        directory = found.record.directory if found.record else "?"
+        click.echo(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
+    ended = slot.others(settings.state_dir, job, "")
+    left: list[Any] = []
+    for found in ended:
+        left += _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
+    if not ended and not running:
+        click.echo(f"nothing of job {job} is left in {settings.state_dir}")
+    if left:
+        click.echo(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
+    return 1 if left else 0
+
+
+def _finish(
+    settings: Settings, job: str, key: KeySource, place: slot.Slot, timeout: float | None
+) -> list[Any]:
+    """Do for one slot what its next mount would; returns what is left."""
+    place.write_record()
+    mounted = graph.build(settings, job, place, key)
+    left: list[Any] = []
+    try:
+        mounted.vfs.start()
+        _tell([*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)])
+        with sending("sending") as progress:
+            left = list(mounted.vfs.flush_all(None, timeout, progress))
+        # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
+        if not left:
+            left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
+        _tell([f"finished: what the mount at {place.record.directory} had left"] if not left else [])
+    finally:
+        _close(mounted, place, clean=not left and not damaged(place.path))
+    return left
+
+
+def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
+    if not _MOUNT_ID.fullmatch(mount):
+        raise UsageError(
+            f"{mount} is no mount id: it has 12 of the digits 0-9 and a-f, as `jobfs status` lists it"
+        )
+    if (settings.state_dir / job / mount / "journal.db").exists():
+        raise UsageError(
+            f"the state of mount {mount} is on this machine: jobfs recover {job}, without --of, loses nothing"
+        )
+    place = slot.acquire(settings.state_dir, job, "(recover)", settings.base_url)
+    mounted = graph.build(settings, job, place, key)
+    left: list[Any] = []
+    try:
+        mounted.vfs.start()
+        left = list(mounted.vfs.flush_all(None, settings.timeout, None))
+        mounted.vfs.refresh()
+        found = mounted.vfs.hidden_of(mount)
+        if not found:
+            click.echo(f"mount {mount} has left nothing on the server")
+            return 0
+        _tell(f"unfinished: {item.path}" + ("" if item.is_dir else f" ({item.size} bytes)") for item in found)
+        if not yes:
+            click.confirm(f"Is mount {mount} gone for good? These get visible names then", abort=True)
+        _tell(mounted.vfs.expose(mount))
+    finally:
+        _close(mounted, place, clean=not left)
+    return 0
+
+
+def _close(mounted: Mounted, place: slot.Slot, *, clean: bool) -> None:
+    mounted.vfs.stop()
+    if clean:
+        mounted.vfs.empty_trash()
+    mounted.close()
+    place.write_record(clean=clean)
+    place.close()
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)

@@ -1,0 +1,263 @@
+"""What a person does about saves that did not get through: recover, retry, discard; and a journal that is damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.files import errno_from, saved
+from tests.support.mounts import MountedJob
+from tests.support.serverside import hidden, visible
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+from jobfs.names import Role, hidden_path, new_mount_id, new_transaction_id
+
+
+def recover(mounted: MountedJob, *more: str) -> tuple[int, str, str]:
+    done = mounted.jobfs(
+        "recover", mounted.server.job, "--base-url", mounted.server.url, "--state-dir", mounted.state,
+        "--cache-dir", mounted.cache, "--request-lifetime", "0.2", "--timeout", "5", *more,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def slot(mounted: MountedJob) -> Path:
+    (journal,) = (mounted.state / mounted.server.job).glob("*/journal.db")
+    return journal.parent
+
+
+def refused(mounted: MountedJob, name: str, content: bytes) -> None:
+    """A save that the server refuses for good."""
+    mounted.server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+    assert errno_from(saved, mounted.path / name, content)
+    eventually(lambda: name in str(mounted.status()["failed"]))
+    mounted.server.faults.clear()
+
+
+def test_recover_finishes_what_a_killed_mount_left_without_mounting(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """save-protocol, Recovery: `jobfs recover JOB` does this without mounting."""
+    server.store.seed({"old.txt": "old"}, age=60)
+    mounted = mount(write_back_delay=30)
+    (mounted.path / "old.txt").write_bytes(b"new content")
+    (mounted.path / "made").write_bytes(b"made here")
+    mounted.kill()
+    code, out, err = recover(mounted)
+    assert code == 0, err
+    assert "old.txt" in out
+    assert visible(server) == {"old.txt": b"new content", "made": b"made here"}
+    assert hidden(server) == []
+    assert recover(mounted)[0] == 0, "there is nothing left to do"
+
+
+def test_recover_leaves_a_running_mount_alone(server: Server, mounted: MountedJob) -> None:
+    code, _, err = recover(mounted)
+    assert code == 0
+    assert str(mounted.path) in err
+    saved(mounted.path / "file", b"still served")
+    assert server.store.read("file") == b"still served"
+
+
+def test_recover_says_what_is_left_while_the_server_refuses(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    mounted = mount(write_back_delay=30)
+    (mounted.path / "big").write_bytes(b"too large")
+    mounted.kill()
+    server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+    code, _, err = recover(mounted)
+    assert code == 1
+    assert "big" in err
+    server.faults.clear()
+    mounted.mount()
+    assert (mounted.path / "big").read_bytes() == b"too large"
+
+
+def test_hidden_items_of_a_mount_that_is_gone_for_good_get_names(server: Server, mounted: MountedJob) -> None:
+    """save-protocol R4 and Recovery, `--of MOUNT`: exposed, never deleted; only after asking."""
+    server.store.seed({"dir/taken": "there"})
+    lost = new_mount_id()
+    for target, role, content in (
+        ("dir/file", Role.ASIDE, "was at its name"),
+        ("dir/taken", Role.ASIDE, "its name is taken"),
+        ("dir/new.txt", Role.STAGED, "was being saved"),
+    ):
+        server.store.seed({hidden_path(target, lost, new_transaction_id(), role): content})
+    code, out, _ = recover(mounted, "--of", lost)
+    assert code != 0, "nobody has said yes"
+    assert "dir/.jobfs-" in out
+    assert len(hidden(server)) == 3
+    code, out, err = recover(mounted, "--of", lost, "--yes")
+    assert code == 0, err
+    tree = visible(server)
+    assert hidden(server) == []
+    assert (tree["dir/file"], tree["dir/taken"]) == (b"was at its name", b"there")
+    beside = {path.split(".")[1][:9]: content for path, content in tree.items() if "2" in path}
+    assert beside == {"conflict-": b"its name is taken", "recovered": b"was being saved"}
+
+
+@pytest.mark.parametrize(("mount_id", "words"), [("zz", "no mount id"), ("0" * 12, "left nothing")])
+def test_recover_of_a_mount_that_is_none(mounted: MountedJob, mount_id: str, words: str) -> None:
+    code, out, err = recover(mounted, "--of", mount_id)
+    assert words in out + err
+    assert (code == 0) is (words == "left nothing")
+
+
+def test_recover_of_a_mount_whose_state_is_here_is_refused(server: Server, mounted: MountedJob) -> None:
+    mounted.umount()
+    code, _, err = recover(mounted, "--of", slot(mounted).name)
+    assert code == 2
+    assert "without --of" in err
+
+
+def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) -> None:
+    """semantics 4: `jobfs retry` and `jobfs discard` resolve it."""
+    refused(mounted, "big.bin", b"refused at first")
+    done = mounted.jobfs("retry", mounted.path / "big.bin")
+    assert (done.returncode, "big.bin" in done.stdout) == (0, True)
+    mounted.settled()
+    assert visible(server) == {"big.bin": b"refused at first"}
+    assert mounted.jobfs("status", mounted.path).returncode == 0
+    assert "nothing there has failed" in mounted.jobfs("retry", mounted.path).stderr
+
+
+def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJob) -> None:
+    """semantics 4: after discard the server's version is shown; a copy is kept until the next clean unmount."""
+    server.store.seed({"dir/old.txt": "on the server"}, age=60)
+    refused(mounted, "dir/old.txt", b"refused for good")
+    refused(mounted, "new.txt", b"never there")
+    assert mounted.jobfs("discard", mounted.path / "new.txt").returncode != 0, "nobody has said yes"
+    assert (mounted.path / "new.txt").read_bytes() == b"never there"
+    done = mounted.jobfs("discard", mounted.path / "dir", "--yes")
+    assert done.returncode == 0, done.stderr
+    (copy,) = (slot(mounted) / "trash").iterdir()
+    assert str(copy) in done.stdout
+    assert copy.read_bytes() == b"refused for good"
+    eventually(lambda: (mounted.path / "dir/old.txt").read_bytes() == b"on the server")
+    assert mounted.jobfs("discard", mounted.path / "new.txt", "--yes").returncode == 0
+    assert os.listdir(mounted.path) == ["dir"]
+    assert mounted.jobfs("status", mounted.path).returncode == 0
+    mounted.umount()
+    assert not (slot(mounted) / "trash").exists()
+    assert visible(server) == {"dir": None, "dir/old.txt": b"on the server"}
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_a_save_that_is_half_done_is_taken_back_by_discard(
+    server: Server, mounted: MountedJob, skip: int
+) -> None:
+    """save-protocol, undo: what was set aside is back at its name, the staged item is gone."""
+    server.store.seed({"old.txt": "on the server"}, age=60)
+    assert (mounted.path / "old.txt").read_bytes() == b"on the server"
+    server.faults.next("error", on="update", skip=skip, status=422, reason="refused")
+    server.faults.rate("unavailable", 1.0, on="update")
+    assert errno_from(saved, mounted.path / "old.txt", b"new") != 0
+    server.faults.clear()
+    done = mounted.jobfs("discard", mounted.path / "old.txt", "--yes")
+    if done.returncode:
+        assert "sent" in done.stderr, "it was tried again and got through"
+        return
+    eventually(lambda: visible(server) == {"old.txt": b"on the server"}, lambda: str(visible(server)))
+    mounted.settled()
+    assert (mounted.path / "old.txt").read_bytes() == b"on the server"
+
+
+def test_discard_of_what_is_not_unsent_or_open_says_so(server: Server, mounted: MountedJob) -> None:
+    server.store.seed({"clean.txt": "x"})
+    done = mounted.jobfs("discard", mounted.path / "clean.txt", "--yes")
+    assert (done.returncode, "nothing is unsent" in done.stderr) == (2, True)
+    with (mounted.path / "open.txt").open("wb", buffering=0) as file:
+        file.write(b"being written")
+        os.close(os.dup(file.fileno()))
+        done = mounted.jobfs("discard", mounted.path / "open.txt", "--yes")
+        assert done.returncode == 1
+        assert "open" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_status_tells_all_about_what_is_unsent(server: Server, mounted: MountedJob) -> None:
+    """semantics 6: size, age, attempts, reason and next try of each unsent file."""
+    server.faults.rate("unavailable", 1.0, on="create")
+    (mounted.path / "waits.txt").write_bytes(b"12345")
+    eventually(lambda: any(entry["attempts"] for entry in mounted.status()["unsent"]))
+    (entry,) = mounted.status()["unsent"]
+    assert (entry["path"], entry["size"]) == ("waits.txt", 5)
+    assert entry["age"] > 0
+    assert entry["reason"]
+    assert {"next_try", "state"} <= set(entry)
+    shown = mounted.jobfs("status", mounted.path).stdout
+    assert "waits.txt: 5 bytes" in shown
+    assert "attempt" in shown
+    server.faults.clear()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "random", "emptied"])
+def test_a_damaged_journal_is_put_aside_with_its_bytes(
+    server: Server, mount: Callable[..., MountedJob], damage: str
+) -> None:
+    """save-protocol, Recovery: it never starts as if nothing had been there."""
+    mounted = mount(write_back_delay=30)
+    os.mkdir(mounted.path / "dir")
+    (mounted.path / "dir/unsent.txt").write_bytes(b"closed, not sent")
+    mounted.kill()
+    place = slot(mounted)
+    journal, log = place / "journal.db", place / "journal.db-wal"
+    # The log is brought into the database, so that there is something to damage.
+    import sqlite3
+
+    database = sqlite3.connect(journal)
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    log.unlink(missing_ok=True)
+    whole = journal.read_bytes()
+    journal.write_bytes(
+        {"truncated": whole[: len(whole) // 2], "random": os.urandom(len(whole)), "emptied": b""}[damage]
+    )
+    mounted.mount()
+    assert "damaged" in mounted.log
+    assert "dir/unsent.txt" in mounted.log
+    assert "Traceback" not in mounted.log
+    (aside,) = place.glob("damaged-*")
+    assert (aside / "files/dir/unsent.txt").read_bytes() == b"closed, not sent"
+    assert (aside / "journal.db").exists()
+    saved(mounted.path / "goes on", b"x")
+    done = mounted.jobfs("status", mounted.path, "--json")
+    assert done.returncode == 1
+    assert str(aside) in json.loads(done.stdout)["damaged"]
+
+
+def test_closed_bytes_whose_record_is_lost_come_back_beside_their_name(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """save-protocol, The API does not allow: bytes closed but not fsynced may come back as `.recovered-`."""
+    server.store.seed({"old.txt": "on the server"}, age=60)
+    mounted = mount(write_back_delay=30)
+    (mounted.path / "old.txt").write_bytes(b"closed, not sent")
+    mounted.kill()
+    # The end of the log is what a loss of power takes.
+    (slot(mounted) / "journal.db-wal").unlink()
+    mounted.mount()
+    mounted.settled()
+    tree = visible(server)
+    assert tree.pop("old.txt") == b"on the server"
+    ((name, content),) = tree.items()
+    assert name.startswith("old.recovered-")
+    assert content == b"closed, not sent"
+
+
+def test_the_state_directory_of_another_user_is_refused(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    mounted = mount()
+    mounted.umount()
+    for path in [mounted.state, *mounted.state.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    done = mounted.jobfs(*mounted.command()[3:])
+    assert done.returncode == 2
+    assert "belongs to" in done.stderr
+    assert "Traceback" not in done.stderr

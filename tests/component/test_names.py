@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.serverside import contents, visible
+from tests.support.serverside import contents, hidden, visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import Workspace
 
@@ -212,3 +212,15 @@ def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
     assert any(name.startswith("new.recovered-") for name in visible(server))
     assert server.store.read("set.txt") == (b"set aside" if target_is_free else b"in its place")
     assert not [entry for entry in server.log.changes() if entry.operation == "delete"]
+
+
+def test_a_removed_directory_goes_away_however_often_the_mount_is_listed(
+    server: Server, work: Workspace
+) -> None:
+    """save-protocol R12: looked at again and deleted in the background, while the mount is in use."""
+    server.store.seed({"dir": None})
+    server.faults.next("drop", on="delete")
+    work.vfs.rmdir("dir")
+    eventually(lambda: not server.faults.rules(), "the first delete, which is lost")
+    assert hidden(server)
+    eventually(lambda: work.vfs.refresh() or not hidden(server), lambda: f"hidden: {hidden(server)}")

@@ -102,13 +102,18 @@ class Finisher:
                     self._turn.wait(_LOOK_EVERY)
             if due:
                 self._finish_all(due)
-            elif self._engine.namespace.snapshot_number != self._seen:
-                self._seen = self._engine.namespace.snapshot_number
-                self._expose_strays()
-            elif self._watched and self._watched[0][0] <= now:
-                self._remove_late()
-            elif self._engine.removals.due:
-                self._engine.removals.sweep()
+            else:
+                self._tidy(now)
+
+    def _tidy(self, now: float) -> None:
+        """What no transaction waits for; each in its turn, however often a listing brings work for the others."""
+        if self._engine.namespace.snapshot_number != self._seen:
+            self._seen = self._engine.namespace.snapshot_number
+            self._expose_strays()
+        if self._watched and self._watched[0][0] <= now:
+            self._remove_late()
+        if self._engine.removals.due:
+            self._engine.removals.sweep()
 
     def _finish_all(self, batch: list[Transaction]) -> None:
         try:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from jobfs import control
 from jobfs.emulator import Server
@@ -79,6 +79,18 @@ def jobfs(
     )
 
 
+class Process(Protocol):
+    """What is asked of a mount's process: the leader of a process group of its own."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdout(self) -> IO[str] | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
 class MountedJob:
     """One job, mounted at `path`. May be unmounted or killed and mounted again, with other options too."""
 
@@ -90,7 +102,7 @@ class MountedJob:
         self.state = home / "state"
         self.options = options
         self.key: str | None = server.key
-        self.process: subprocess.Popen[str] | None = None
+        self.process: Process | None = None
         self._stderr = home / "stderr"
         home.mkdir(parents=True, exist_ok=True)
         self.path.mkdir()
@@ -114,8 +126,14 @@ class MountedJob:
     def mount(self, **options: Any) -> None:
         """Starts the mount and returns when it says that it answers; AssertionError with its words if not."""
         self.options |= options
+        self.process = self.launch()
+        line = self._first_line(30)
+        assert str(self.path) in line, f"it says {line!r} and {self.log!r}"
+
+    def launch(self) -> Process:
+        """Starts the mount's process and does not wait until it answers."""
         with self._stderr.open("ab") as stderr:
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 self.command(),
                 env=environment(self.home, self.key),
                 stdin=subprocess.DEVNULL,
@@ -125,8 +143,6 @@ class MountedJob:
                 cwd=self.home,
                 start_new_session=True,
             )
-        line = self._first_line(30)
-        assert str(self.path) in line, f"it says {line!r} and {self.log!r}"
 
     def _first_line(self, timeout: float) -> str:
         assert self.process is not None
@@ -155,12 +171,16 @@ class MountedJob:
 
     def kill(self) -> None:
         """SIGKILL at once, and away with the dead mount point."""
+        self.kill_only()
+        detach(self.path)
+
+    def kill_only(self) -> None:
+        """SIGKILL; the dead mount point stays."""
         if self.process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
             self._closed()
-        detach(self.path)
 
     def _closed(self) -> None:
         if self.process is not None and self.process.stdout is not None:

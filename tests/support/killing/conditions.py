@@ -1,0 +1,83 @@
+"""What one chapter of a lane is played under: the server's switches, faults, the job's zeal, the mount's options."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin
+
+from jobfs.emulator import Behaviour, Rule
+
+#: Switches that are no question of right or wrong here, or that others set.
+_LEFT_ALONE = {"other_encoding", "page_cap", "latency", "bandwidth", "clock_skew"}
+
+
+@dataclass(slots=True)
+class Conditions:
+    """`faults` are in force from the load to the end of the recovery's first moments; `calm`: nothing goes wrong at all."""
+
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    faults: tuple[Rule, ...] = ()
+    #: Mean seconds between two steps of the job; 0: it is quiet.
+    job_pause: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def calm(self) -> bool:
+        """True if no call may fail and no second version may appear."""
+        return not self.faults and not self.job_pause
+
+    @property
+    def late(self) -> bool:
+        """True if requests may be carried out after their connection has died: then names may flip."""
+        return any(rule.kind == "late" for rule in self.faults)
+
+    def __str__(self) -> str:
+        switches = {
+            name: value
+            for name, value in self.behaviour.model_dump().items()
+            if value != Behaviour.model_fields[name].default
+        }
+        faults = ", ".join(f"{rule.kind} {rule.rate:g}@{rule.on}" for rule in self.faults)
+        job = f"every {self.job_pause:g} s" if self.job_pause else "quiet"
+        return f"switches {switches or 'as they come'}; faults: {faults or 'none'}; job: {job}; options {self.options}"
+
+
+def drawn(rng: random.Random) -> Conditions:
+    """Conditions at random."""
+    faults: list[Rule] = []
+    if rng.random() < 0.45:
+        for _ in range(rng.randint(1, 2)):
+            faults.append(_fault(rng))
+    options: dict[str, Any] = {
+        "write_back_delay": rng.choice([0, 0.05, 0.3]),
+        "request_lifetime": 0.5,
+        "timeout": 2 if any(rule.kind == "hang" for rule in faults) else 10,
+    }
+    pause = rng.choice([0.0, 0.03, 0.1]) if rng.random() < 0.6 else 0.0
+    return Conditions(_behaviour(rng), tuple(faults), pause, options)
+
+
+def _behaviour(rng: random.Random) -> Behaviour:
+    changes: dict[str, Any] = {"latency": rng.choice([0, 0, 1, 5, 15])}
+    if rng.random() < 0.5:
+        changes["page_cap"] = rng.choice([7, 20, 100])
+        for name, info in Behaviour.model_fields.items():
+            if name not in _LEFT_ALONE and rng.random() < 0.4:
+                if info.annotation is bool:
+                    changes[name] = rng.choice([True, False])
+                elif get_origin(info.annotation) is Literal:
+                    changes[name] = rng.choice(get_args(info.annotation))
+    return Behaviour().changed(**changes)
+
+
+def _fault(rng: random.Random) -> Rule:
+    kind: Any = rng.choice(
+        ["drop", "drop_after", "error_after", "late", "hang", "unavailable", "throttled", "hang_after"]
+    )
+    if kind == "throttled":
+        return Rule(kind, rng.choice(["*", "change"]), rate=0.1, retry_after="0")
+    if kind in ("hang", "hang_after"):
+        return Rule(kind, "change", rate=0.02)
+    on = rng.choice(["change", "*", "create", "update", "delete"])
+    return Rule(kind, "change" if kind == "late" else on, rate=rng.choice([0.03, 0.1, 0.25]), delay=0.2)

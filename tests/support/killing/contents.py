@@ -1,0 +1,72 @@
+"""What is written under load: unique contents that say whose they are, so that a torn or mixed one is recognized."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+
+_MARK = re.compile(rb"\[([\w-]+ #\d+) \d+\]")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Content:
+    """One whole content of a file, or one of the two constants below. `made` in monotonic seconds."""
+
+    name: str
+    data: bytes = field(default=b"", repr=False)
+    by_job: bool = False
+    made: float = 0.0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: What stands at a path where nothing is, and where a directory is.
+ABSENT = Content("nothing")
+DIRECTORY = Content("a directory")
+
+
+class Contents:
+    """Every content that anybody has written, or tried to, in one lane. Safe from any thread."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+        self._known: dict[bytes, Content] = {}
+        self._count = 0
+
+    def make(self, author: str, size: int, *, after: bytes = b"", by_job: bool = False) -> Content:
+        """A new content of about `size` bytes; or one with a record of that size added to what was there."""
+        with self._lock:
+            self._count += 1
+            name = f"{author} #{self._count}"
+            body = f"[{name} {size}]\n".encode() + self._random.randbytes(size)
+            data = after + body + hashlib.sha256(body).hexdigest().encode() + b"\n"
+            content = Content(name + " (appended)" * bool(after), data, by_job, time.monotonic())
+            self._known[hashlib.sha256(data).digest()] = content
+            return content
+
+    def adopt(self, data: bytes) -> Content:
+        """A content that was there from the start and was not made here."""
+        content = Content("as it was", data)
+        self._known[hashlib.sha256(data).digest()] = content
+        return content
+
+    def of(self, data: bytes) -> Content | None:
+        """The content that these bytes are; None if nobody ever wrote exactly these."""
+        return self._known.get(hashlib.sha256(data).digest())
+
+    def known(self, data: bytes) -> Content:
+        """The content that these bytes are, or one that stands for the torn bytes."""
+        return self.of(data) or Content(self._torn(data), data)
+
+    @staticmethod
+    def _torn(data: bytes) -> str:
+        if not data:
+            return "TORN: empty"
+        marks = [mark.decode() for mark in _MARK.findall(data)]
+        return f"TORN: {len(data)} bytes with the marks of {', '.join(marks) or 'nobody'}"

@@ -1,0 +1,185 @@
+"""Mounts that start fast: a process that has imported jobfs once and forks for each mount, before any thread.
+
+What it forks is `jobfs mount --foreground` as the command line runs it, in the main thread of a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from tests.support.mounts import MountedJob, environment
+
+from jobfs.emulator import Server
+
+
+class ForkServer:
+    """The lane's side of it."""
+
+    def __init__(self, home: Path) -> None:
+        self._lock = threading.Lock()
+        self._here, there = socket.socketpair()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.killing.forks", str(there.fileno())],
+            env={
+                **environment(home, None),
+                "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)]),
+            },
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            cwd=home,
+            start_new_session=True,
+        )
+        there.close()
+
+    def run(self, arguments: list[str], env: dict[str, str], cwd: Path, out: int, err: int) -> Forked:
+        """Runs `jobfs` with these arguments in a new process."""
+        pid = self._ask({"arguments": arguments, "env": env, "cwd": str(cwd)}, [out, err])
+        return Forked(self, pid)
+
+    def wait(self, pid: int) -> int:
+        """The exit code of a process that has ended or is about to."""
+        return self._ask({"wait": pid}, [])
+
+    def _ask(self, question: dict[str, Any], files: list[int]) -> int:
+        with self._lock:
+            socket.send_fds(self._here, [json.dumps(question).encode()], files)
+            answer = self._here.recv(64)
+        if not answer:
+            raise RuntimeError("the process that forks mounts has died")
+        return int(answer)
+
+    def close(self) -> None:
+        """Ends it; the mounts it made have been ended before."""
+        self._here.close()
+        self._process.wait(10)
+
+
+class Forked:
+    """A running mount, with what a test asks of a subprocess."""
+
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self._server = server
+        self.pid = pid
+        self.stdout: IO[str] | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Waits for its end; subprocess.TimeoutExpired if that does not come."""
+        with contextlib.closing(_PidFile(self.pid)) as ended:
+            if not ended.wait(timeout):
+                raise subprocess.TimeoutExpired("jobfs mount", timeout or 0.0)
+        return self._server.wait(self.pid)
+
+
+class _PidFile:
+    """Becomes readable when the process ends."""
+
+    def __init__(self, pid: int) -> None:
+        self._handle = os.pidfd_open(pid)
+
+    def wait(self, timeout: float | None) -> bool:
+        return bool(select.select([self._handle], [], [], timeout)[0])
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+class ForkedMount(MountedJob):
+    """A mount whose process is forked."""
+
+    def __init__(self, forks: ForkServer, server: Server, home: Path, **options: Any) -> None:
+        super().__init__(server, home, **options)
+        self._forks = forks
+
+    def launch(self) -> Any:
+        """Starts the mount's process and does not wait until it answers."""
+        read, write = os.pipe()
+        err = os.open(self._stderr, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            process = self._forks.run(
+                self.command()[3:], environment(self.home, self.key), self.home, write, err
+            )
+        finally:
+            os.close(write)
+            os.close(err)
+        process.stdout = os.fdopen(read)
+        return process
+
+
+_ROOT = Path(__file__).parents[3]
+
+
+def _serve(channel: socket.socket) -> None:
+    """Forks on demand until the other side hangs up; then nothing that it forked lives on."""
+    import jobfs.__main__
+    import jobfs.cli.graph
+    import jobfs.cli.mount
+    import jobfs.driver
+    import jobfs.fuseloop
+    import jobfs.mount  # noqa: F401 - all that a mount needs is there before the fork
+
+    assert threading.active_count() == 1
+    alive: set[int] = set()
+    try:
+        while True:
+            message, files, _, _ = socket.recv_fds(channel, 1 << 16, 2)
+            if not message:
+                return
+            question = json.loads(message)
+            if "wait" in question:
+                _, status = os.waitpid(question["wait"], 0)
+                alive.discard(question["wait"])
+                answer = os.waitstatus_to_exitcode(status)
+            else:
+                answer = os.fork()
+                if answer == 0:
+                    channel.close()
+                    _become(question, *files)
+                with contextlib.suppress(OSError):
+                    # Here and there: whoever is first, the group exists before anybody can kill it.
+                    os.setpgid(answer, answer)
+                alive.add(answer)
+                for file in files:
+                    os.close(file)
+            channel.send(str(answer).encode())
+    finally:
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def _become(question: dict[str, Any], out: int, err: int) -> NoReturn:
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        os.chdir(question["cwd"])
+        os.environ.clear()
+        os.environ.update(question["env"])
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.close(out)
+        os.close(err)
+        sys.argv = ["jobfs", *question["arguments"]]
+        code = _main()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _main() -> int:
+    from jobfs.__main__ import main
+
+    return main()
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))

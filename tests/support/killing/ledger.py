@@ -1,0 +1,278 @@
+"""The ledger of one round: what was attempted, what was acknowledged, and so what may and what must be found.
+
+It is kept outside of the mount. A path has a set of contents that may stand at it: an attempt adds one, an acknowledgement
+leaves only one. A claim says that a content must still exist: an attempt to overwrite or unlink it ends the claim, and so
+does the job when it destroys it. What the job wrote is claimed too, until it was seen here and overwritten.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from jobfs import names
+
+from .contents import ABSENT, DIRECTORY, Content
+
+#: The change replaces what is there without having looked at it.
+BLIND = Content("not looked at")
+
+
+@dataclass(slots=True)
+class Claim:
+    """`places`: where the content may be; `durable`: fsync has returned, so that the server has it."""
+
+    places: set[str]
+    durable: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """One call that changes names or contents, from before it was made. `seen_until`: see `Ledger.excused`."""
+
+    text: str
+    path: str
+    to: str = ""
+    content: Content = ABSENT
+    seen_until: float = math.inf
+    kept: bool = False
+    over: bool = False
+    moving: dict[str, set[Content]] = field(default_factory=dict)
+
+
+def moved(path: str, old: str, new: str) -> str | None:
+    """Where `path` is after `old` was renamed to `new`; None if that does not concern it."""
+    return names.moved(path, old, new) if path == old or names.under(path, old) else None
+
+
+def is_local(path: str) -> bool:
+    """True for scratch names: they stay on this machine."""
+    return any(names.is_scratch(part) for part in path.split("/"))
+
+
+class Ledger:
+    """Written by the writers and the job, read by the verdict. Safe from any thread."""
+
+    def __init__(self, baseline: Mapping[str, Content]) -> None:
+        self.lock = threading.RLock()
+        self.options: dict[str, set[Content]] = {path: {content} for path, content in baseline.items()}
+        self.claims: dict[Content, Claim] = {
+            content: Claim({path}) for path, content in baseline.items() if content is not DIRECTORY
+        }
+        self.modes: dict[str, int] = {}
+        #: Contents that the job has destroyed, and paths that it has touched or deleted.
+        self.destroyed: set[Content] = set()
+        self.disturbed: set[str] = set()
+        self.deleted: set[str] = set()
+        #: Paths of a rename (or a failed write) whose outcome is not known: not touched again in this round.
+        self.unsettled: set[str] = set()
+        self.spoiled: set[str] = set()
+        self.story: list[tuple[float, str]] = []
+        self.acknowledged = 0
+        self.written = 0
+        self._open: list[Change] = []
+        self._blind: list[Change] = []
+
+    def tell(self, text: str) -> None:
+        """Notes something for the report."""
+        self.story.append((time.monotonic(), text))
+
+    def at(self, path: str) -> set[Content]:
+        """What may stand at a path."""
+        with self.lock:
+            return set(self.options.get(path, {ABSENT}))
+
+    def usable(self, path: str) -> bool:
+        """True if the outcome of earlier calls does not forbid to work on this path."""
+        with self.lock:
+            return not any(moved(path, other, "") is not None for other in self.unsettled)
+
+    # -- what the user does
+
+    def put(self, path: str, content: Content, seen: Content, text: str) -> Change:
+        """New content for `path` is about to be written. `seen`: what was read there, or BLIND."""
+        with self.lock:
+            change = self._begin(Change(f"{text} {path} <- {content} (seen: {seen})", path, content=content))
+            self.options[path] = self.at(path) | {content}
+            self._overwrite(change, path, seen)
+            return change
+
+    def unlink(self, path: str, text: str = "unlink") -> Change:
+        """`path`, a file or an empty directory, is about to be removed."""
+        with self.lock:
+            change = self._begin(Change(f"{text} {path}", path))
+            self.options[path] = self.at(path) | {ABSENT}
+            self._overwrite(change, path, BLIND)
+            return change
+
+    def mkdir(self, path: str) -> Change:
+        """A directory is about to be made."""
+        with self.lock:
+            change = self._begin(Change(f"mkdir {path}", path, content=DIRECTORY))
+            self.options[path] = self.at(path) | {DIRECTORY}
+            self._blind.remove(change)
+            return change
+
+    def rename(self, old: str, new: str) -> Change:
+        """`old`, a file or a directory with all in it, is about to be renamed over `new`."""
+        with self.lock:
+            change = self._begin(Change(f"rename {old} -> {new}", old, new))
+            self._overwrite(change, new, BLIND)
+            for path in [path for path in self.options if moved(path, old, new) is not None]:
+                change.moving[path] = set(self.options[path])
+                target = moved(path, old, new)
+                assert target is not None
+                self.options[target] = self.at(target) | (self.options[path] - {ABSENT})
+                self.options[path].add(ABSENT)
+                self.modes.pop(target, None)
+            self.unsettled |= {old, new}
+            if is_local(old) or is_local(new):
+                # Bytes of a scratch name are on this machine only, whatever it was called before.
+                for claim in self.claims.values():
+                    claim.durable &= old not in claim.places
+            self._follow(old, new)
+            return change
+
+    def opened(self, change: Change) -> None:
+        """From now on the job's changes are not seen by this change any more."""
+        change.seen_until = time.monotonic()
+
+    def keep(self, change: Change, *, durable: bool = False) -> None:
+        """The call has returned: it is promised, and on the server if `durable`."""
+        with self.lock:
+            if not change.kept:
+                self.acknowledged += 1
+                self._settle(change)
+            change.kept = True
+            if durable and change.content in self.claims and not is_local(change.path):
+                self.claims[change.content].durable = True
+            self.tell(f"kept{' by the server' * durable}: {change.text}")
+
+    def _settle(self, change: Change) -> None:
+        if change.seen_until == math.inf:
+            change.seen_until = time.monotonic()
+        if change.to:
+            self._follow(change.path, change.to)
+            self._renamed(change)
+            return
+        self.options[change.path] = {change.content}
+        if change.content not in (ABSENT, DIRECTORY):
+            self.claims[change.content] = Claim({change.path})
+            self.written += len(change.content.data)
+        elif change.content is ABSENT:
+            self.modes.pop(change.path, None)
+
+    def _renamed(self, change: Change) -> None:
+        for path, contents in change.moving.items():
+            target = moved(path, change.path, change.to)
+            assert target is not None
+            self.options[path] = {ABSENT}
+            self.options[target] = contents
+            mode = self.modes.pop(path, None)
+            if mode is not None:
+                self.modes[target] = mode
+            for content in contents:
+                if content in self.claims and not content.by_job and path not in self.disturbed:
+                    self.claims[content].places = {target}
+        self.unsettled -= {change.path, change.to}
+
+    def failed(self, change: Change, error: object) -> None:
+        """The call has failed, or its process died: it may be carried out or not."""
+        with self.lock:
+            if change.over or change.kept:
+                return
+            change.over = True
+            change.seen_until = min(change.seen_until, time.monotonic())
+            if change.to:
+                self._follow(change.path, change.to)
+            self.modes.pop(change.path, None)
+            self.tell(f"NOT KNOWN ({error}): {change.text}")
+
+    def refused(self, change: Change, error: object) -> None:
+        """The call has failed in a way that says that nothing was done."""
+        with self.lock:
+            change.over = True
+            self.tell(f"refused ({error}): {change.text}")
+            self.unsettled |= {path for path in (change.path, change.to) if path}
+
+    def spoil(self, path: str) -> None:
+        """A write failed half way in a mount that lives: anything may be in the file."""
+        with self.lock:
+            self.unsettled.add(path)
+            self.spoiled.add(path)
+
+    def _begin(self, change: Change) -> Change:
+        self._open.append(change)
+        self._blind.append(change)
+        self.tell(f"begins: {change.text}")
+        return change
+
+    def _overwrite(self, change: Change, path: str, seen: Content) -> None:
+        """The user gives up what is at `path`; of the job's contents only what was seen."""
+        for content, claim in list(self.claims.items()):
+            if path in claim.places and (not content.by_job or content is seen):
+                del self.claims[content]
+        if seen is not BLIND:
+            self._blind.remove(change)
+
+    def _follow(self, old: str, new: str) -> None:
+        """Whatever is below `old` may be below `new` from now on."""
+        for claim in self.claims.values():
+            claim.places |= {p for p in (moved(place, old, new) for place in claim.places) if p is not None}
+        for paths in (self.disturbed, self.deleted):
+            paths |= {p for p in (moved(path, old, new) for path in paths) if p is not None}
+
+    def end_of_life(self) -> None:
+        """The mount was killed: no call of it can see anything from now on."""
+        with self.lock:
+            for change in self._open:
+                self.failed(change, "killed")
+            self._open.clear()
+
+    # -- what the job does
+
+    def job_put(self, path: str, content: Content, destroyed: Content | None, text: str) -> None:
+        """The job has written `content` to `path`, where `destroyed` was. The caller holds the server's lock."""
+        with self.lock:
+            self._disturb(path)
+            if destroyed is not None:
+                self.destroyed.add(destroyed)
+            self.claims[content] = Claim({path}, durable=True)
+            self.tell(f"job: {text} {path} <- {content} (destroys {destroyed})")
+
+    def job_delete(self, path: str, destroyed: Iterable[Content]) -> None:
+        """The job has deleted `path` and all below it."""
+        with self.lock:
+            self._disturb(path)
+            self.deleted.add(path)
+            lost = list(destroyed)
+            self.destroyed |= set(lost)
+            self.tell(f"job: delete {path} (destroys {', '.join(map(str, lost))})")
+
+    def _disturb(self, path: str) -> None:
+        while path:
+            self.disturbed.add(path)
+            path = names.parent(path)
+
+    # -- for the verdict
+
+    def excused(self, content: Content) -> bool:
+        """True if the job destroyed it itself, or a change that did not look may have seen it first."""
+        if content in self.destroyed:
+            return True
+        places = self.claims[content].places if content in self.claims else set()
+        return content.by_job and any(
+            content.made <= change.seen_until and (change.to or change.path) in places
+            for change in self._blind
+        )
+
+    def was_disturbed(self, path: str) -> bool:
+        """True if the job touched this path or one above it."""
+        return any(moved(path, other, "") is not None for other in self.disturbed)
+
+    def was_deleted(self, path: str) -> bool:
+        """True if the job deleted this path or one above it."""
+        return any(moved(path, other, "") is not None for other in self.deleted)

@@ -1,0 +1,159 @@
+"""Is what was promised there? Compares the server, and what the mount shows, with the ledger of a round."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.serverside import doubled, hidden, visible
+
+from jobfs.emulator import Server
+
+from .contents import ABSENT, DIRECTORY, Content, Contents
+from .ledger import Ledger, is_local
+
+_SECOND = re.compile(r"\.(conflict|recovered)-\d{8}T\d{6}Z(-\d+)?")
+
+Tree = Mapping[str, Content]
+
+
+def on_server(server: Server, contents: Contents) -> dict[str, Content]:
+    """Everything that the server shows."""
+    return {
+        path: DIRECTORY if data is None else contents.known(data) for path, data in visible(server).items()
+    }
+
+
+def in_mount(root: Path, contents: Contents) -> dict[str, Content]:
+    """Everything that the mount shows, scratch names too."""
+    found: dict[str, Content] = {}
+    for directory, below, files in os.walk(root):
+        for name in below + files:
+            path = Path(directory, name)
+            found[str(path.relative_to(root))] = (
+                DIRECTORY if name in below else contents.known(path.read_bytes())
+            )
+    return found
+
+
+def durable_missing(server: Server, contents: Contents, ledger: Ledger) -> list[str]:
+    """Right after the kill: contents for which fsync has returned and that no item of the server holds."""
+    with server.store._lock, ledger.lock:
+        held = {
+            contents.of(server.store.content(item.id)) for item in server.store.items() if not item.is_dir
+        }
+        promised = [content for content, claim in ledger.claims.items() if claim.durable]
+        return [
+            f"{content} was fsynced at {sorted(ledger.claims[content].places)}, and the server had it nowhere when killed"
+            for content in promised
+            if content not in held and not ledger.excused(content)
+        ]
+
+
+class Verdict:
+    """The judgement of one round, once all is settled and nobody is at work any more."""
+
+    def __init__(self, ledger: Ledger, server: Tree, mount: Tree, *, calm: bool, late: bool) -> None:
+        """`late`: requests were carried out after their connection had died, so that names may have flipped."""
+        self._ledger, self._server, self._mount = ledger, server, mount
+        self._calm, self._late = calm, late
+        #: Scratch names are on this machine only.
+        self._found = {**server, **{path: c for path, c in mount.items() if is_local(path)}}
+
+    def violations(self) -> list[str]:
+        """One sentence each."""
+        return [
+            *self._views_differ(),
+            *self._torn(),
+            *self._wrong_places(),
+            *self._lost(),
+            *self._strangers(),
+        ]
+
+    def _views_differ(self) -> list[str]:
+        """The mount shows what the server has."""
+        paths = {path for path in {*self._server, *self._mount} if not is_local(path)}
+        return [
+            f"{path}: the mount shows {self._mount.get(path, ABSENT)}, the server {self._server.get(path, ABSENT)}"
+            for path in sorted(paths)
+            if not _same(self._mount.get(path, ABSENT), self._server.get(path, ABSENT))
+        ]
+
+    def _torn(self) -> list[str]:
+        return [
+            f"{path}: {content}"
+            for path, content in sorted(self._found.items())
+            if content.name.startswith("TORN") and path not in self._ledger.spoiled
+        ]
+
+    def _wrong_places(self) -> list[str]:
+        """At each path is what may be there."""
+        wrong = []
+        for path, options in sorted(self._ledger.options.items()):
+            content = self._found.get(path, ABSENT)
+            if content in options or path in self._ledger.spoiled or self._late:
+                continue
+            if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
+                continue
+            if self._ledger.was_deleted(path) and content is ABSENT:
+                continue
+            wrong.append(f"{path}: {content}; promised: {' or '.join(sorted(map(str, options)))}")
+        return wrong
+
+    def _lost(self) -> list[str]:
+        """What was acknowledged, or written by the job and not seen here, still exists; at one place if nobody interfered."""
+        places: dict[Content, list[str]] = {}
+        for path, content in self._found.items():
+            places.setdefault(content, []).append(path)
+        lost = []
+        for content, claim in self._ledger.claims.items():
+            there = places.get(content, [])
+            if not there and not self._ledger.excused(content) and not claim.places & self._ledger.spoiled:
+                whose = "the job's " if content.by_job else ""
+                lost.append(f"LOST: {whose}{content}, promised at {' or '.join(sorted(claim.places))}")
+            elif self._calm and len(there) > 1:
+                lost.append(f"{content} is there more than once: {', '.join(sorted(there))}")
+        return lost
+
+    def _strangers(self) -> list[str]:
+        """Nothing appears that nobody made."""
+        strange = []
+        for path, content in sorted(self._found.items()):
+            if path in self._ledger.options:
+                continue
+            second = _SECOND.search(path)
+            if second is None:
+                if not self._late and not self._ledger.was_disturbed(path):
+                    strange.append(f"{path}: {content} appeared from nowhere")
+            elif second[1] == "recovered":
+                strange.append(f"{path}: {content} was not explained by any record")
+            elif not self._late and not self._ledger.disturbed:
+                strange.append(f"{path}: {content}, a conflict though the job was quiet")
+        return strange
+
+
+def _same(one: Content, other: Content) -> bool:
+    # Torn bytes are made into a content again each time.
+    return one is other or (one.name.startswith("TORN") and one.data == other.data)
+
+
+def modes_wrong(root: Path, ledger: Ledger) -> list[str]:
+    """chmod of a file that was dirty, kept through save and death."""
+    wrong = []
+    for path, mode in ledger.modes.items():
+        (content, *more) = ledger.at(path)
+        if more or content in (ABSENT, DIRECTORY) or ledger.was_disturbed(path):
+            continue
+        found = (root / path).stat().st_mode & 0o7777
+        if found != mode:
+            wrong.append(f"{path}: mode {found:o}; promised: {mode:o}")
+    return wrong
+
+
+def leftovers(server: Server) -> list[str]:
+    """Hidden items, and paths with two items."""
+    return [f"{path}: a hidden item is left" for path in hidden(server)] + [
+        f"{path}: more than one item" for path in doubled(server)
+    ]

@@ -1,0 +1,377 @@
+"""One user at work in the mount: every way that programs change files, at random, each noted in the ledger.
+
+A writer has names of its own, so that what it did to each is one sequence. It ends when its mount dies.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jobfs import names
+
+from .contents import ABSENT, DIRECTORY, Content, Contents
+from .ledger import BLIND, Change, Ledger
+
+#: The mount is gone.
+_DEAD = {errno.ENOTCONN, errno.ECONNABORTED}
+#: Nothing was done, and the job has made it so.
+_REFUSALS = {
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+}
+#: What a file shows at most.
+_WHOLE = 8 << 20
+
+
+class Writer:
+    """`run` in a thread of its own. `unexpected` collects what no healthy mount answers."""
+
+    def __init__(
+        self, number: int, root: Path, ledger: Ledger, contents: Contents, seed: int, *, calm: bool
+    ) -> None:
+        """`calm`: nothing goes wrong and the job is quiet, so that no call may fail."""
+        self.name = f"w{number}"
+        self.root, self.ledger, self.contents, self.calm = root, ledger, contents, calm
+        self.unexpected: list[str] = []
+        self._random = random.Random(seed)
+        places = ["", self.name, f"{self.name}/d0", f"{self.name}/d1"]
+        self.files = [
+            names.join(place, f"{self.name}-{letter}.txt") for place in places for letter in "abc"
+        ] + [f"{self.name}/new{n}.md" for n in range(4)]
+        self.directories = [f"{self.name}/{letter}{n}" for letter in "dn" for n in range(3)]
+
+    def run(self, stop: threading.Event) -> None:
+        """Works until told to stop, or until the mount dies."""
+        while not stop.is_set():
+            operation = self._random.choices(list(_OPERATIONS), list(_OPERATIONS.values()))[0]
+            try:
+                operation(self)
+            except OSError as error:
+                if error.errno in _DEAD or stop.is_set():
+                    return
+                self._judge(operation, error)
+
+    def _judge(self, operation: Callable[[Writer], None], error: OSError) -> None:
+        name = errno.errorcode.get(error.errno or 0, str(error.errno))
+        self.ledger.tell(f"{self.name}: {operation.__name__.strip('_')} fails with {name}: {error.filename}")
+        if self.calm:
+            self.unexpected.append(f"{operation.__name__.strip('_')} of {error.filename} failed with {name}")
+
+    # -- what there is
+
+    def _files(self) -> list[str]:
+        known = {path: self.ledger.at(path) for path in self.files}
+        return [
+            path
+            for path, contents in known.items()
+            if not contents & {ABSENT, DIRECTORY} and self.ledger.usable(path)
+        ]
+
+    def _free(self) -> list[str]:
+        return [
+            path
+            for path in self.files
+            if self.ledger.at(path) == {ABSENT} and self.ledger.usable(path) and self._has_parent(path)
+        ]
+
+    def _has_parent(self, path: str) -> bool:
+        return not names.parent(path) or self.ledger.at(names.parent(path)) == {DIRECTORY}
+
+    def _any_file(self) -> str | None:
+        return self._random.choice(self._files() or [""]) or None
+
+    def _any_free(self) -> str | None:
+        return self._random.choice(self._free() or [""]) or None
+
+    def _content(self, after: bytes = b"") -> Content:
+        size = self._random.choices(
+            [self._random.randrange(20, 3000), self._random.randrange(100_000, 600_000)], [30, 1]
+        )[0]
+        return self.contents.make(self.name, size, after=after)
+
+    # -- writing
+
+    @contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[int]:
+        """An open file, closed only if all went well, and then the caller's with has ended."""
+        handle = os.open(self.root / path, flags | os.O_CLOEXEC, 0o644)
+        try:
+            yield handle
+        except BaseException:
+            with suppress(OSError):
+                os.close(handle)
+            raise
+
+    def _seen(self, handle: int, path: str) -> Content:
+        """What the open file holds: one whole content, of those that may be there."""
+        data = os.pread(handle, _WHOLE, 0)
+        seen = self.contents.of(data)
+        if seen is None:
+            raise UnreadableError(f"{path} read as {self.contents.known(data)}")
+        if seen not in self.ledger.at(path) and not self.ledger.was_disturbed(path):
+            raise UnreadableError(f"{path} read as {seen}, of {', '.join(map(str, self.ledger.at(path)))}")
+        return seen
+
+    def _save(self, path: str, flags: int, text: str, *, fsync: bool, append: bool = False) -> Content | None:
+        """Opens, looks if it can, writes a new content, closes."""
+        with self._opened(path, flags) as handle:
+            blind = bool(flags & os.O_TRUNC) or not flags & os.O_RDWR
+            try:
+                seen = BLIND if blind else self._seen(handle, path)
+            except UnreadableError as error:
+                self.unexpected.append(str(error))
+                os.close(handle)
+                return None
+            new = self._content(after=seen.data if append else b"")
+            change = self.ledger.put(path, new, seen, text)
+            self.ledger.opened(change)
+            try:
+                whole = not append and not flags & (os.O_TRUNC | os.O_EXCL)
+                self._write(handle, new, seen if append else None, whole=whole)
+            except OSError as error:
+                self.ledger.failed(change, error)
+                if error.errno not in _DEAD:
+                    self.ledger.spoil(path)
+                raise
+            if fsync:
+                self._fsync(handle, change)
+        self._close(handle, change)
+        return new
+
+    def _fsync(self, handle: int, change: Change) -> None:
+        """Where things go wrong it may fail, and the close that follows still keeps the bytes."""
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if self.calm or error.errno in _DEAD:
+                self.ledger.failed(change, error)
+                raise
+            self.ledger.tell(f"fsync fails ({error}): {change.text}")
+        else:
+            self.ledger.keep(change, durable=True)
+
+    def _write(self, handle: int, new: Content, before: Content | None, *, whole: bool) -> None:
+        data = memoryview(new.data)[len(before.data) if before else 0 :]
+        while data:
+            data = data[os.write(handle, data) :]
+        if whole:
+            os.ftruncate(handle, len(new.data))
+
+    def _close(self, handle: int, change: Change) -> None:
+        try:
+            os.close(handle)
+        except OSError as error:
+            self.ledger.failed(change, error)
+            raise
+        self.ledger.keep(change)
+
+    def _attempt(self, change: Change, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except OSError as error:
+            if error.errno in _REFUSALS:
+                self.ledger.refused(change, error)
+            else:
+                self.ledger.failed(change, error)
+            raise
+        self.ledger.keep(change)
+
+    # -- operations
+
+    def _new_file(self) -> None:
+        path = self._any_free()
+        if path:
+            self._save(
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=self._random.random() < 0.3
+            )
+
+    def _save_in_place(self) -> None:
+        path = self._any_file()
+        if path:
+            self._save(path, os.O_RDWR, "save in place", fsync=self._random.random() < 0.7)
+
+    def _truncate_and_write(self) -> None:
+        path = self._any_file()
+        if path:
+            self._save(
+                path,
+                os.O_WRONLY | os.O_TRUNC | os.O_CREAT,
+                "truncate and write",
+                fsync=self._random.random() < 0.3,
+            )
+
+    def _append(self) -> None:
+        path = self._any_file()
+        if path:
+            self._save(
+                path, os.O_RDWR | os.O_APPEND, "append", fsync=self._random.random() < 0.4, append=True
+            )
+
+    def _rename(self, old: str, new: str) -> None:
+        change = self.ledger.rename(old, new)
+        self._attempt(change, lambda: os.rename(self.root / old, self.root / new))
+
+    def _editor_save(self) -> None:
+        """Write beside, fsync, rename over; the name beside is a real one or a desktop's scratch name."""
+        path = self._any_file() or self._any_free()
+        if not path:
+            return
+        pattern = self._random.choice([".goutputstream-{}", "{}.tmp", "sed{}"])
+        draft = names.join(names.parent(path), pattern.format(names.basename(path)))
+        if self.ledger.at(draft) == {ABSENT} and self.ledger.usable(draft):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            if self._save(draft, flags, "write draft", fsync=self._random.random() < 0.8) is not None:
+                self._rename(draft, path)
+
+    def _vim_save(self) -> None:
+        """Rename to a backup, write anew, fsync, chmod, close, unlink the backup."""
+        path = self._any_file()
+        if not path or not self.ledger.usable(path + "~"):
+            return
+        self._rename(path, path + "~")
+        if self._save(path, os.O_WRONLY | os.O_CREAT, "write anew", fsync=True) is None:
+            return
+        self._chmod(path)
+        if self._random.random() < 0.8:
+            self._unlink(path + "~")
+
+    def _rename_file(self) -> None:
+        path = self._any_file()
+        target = self._random.choice([self._any_file(), self._any_free()])
+        if path and target and path != target:
+            self._rename(path, target)
+
+    def _rename_directory(self) -> None:
+        """With a file in it that was closed just now."""
+        known = [path for path in self.directories if self.ledger.usable(path)]
+        old = [path for path in known if self.ledger.at(path) == {DIRECTORY}]
+        new = [path for path in known if self.ledger.at(path) == {ABSENT}]
+        if not old or not new:
+            return
+        source, target = self._random.choice(old), self._random.choice(new)
+        inside = names.join(source, f"unsent{self._random.randrange(3)}.txt")
+        if self.ledger.at(inside) == {ABSENT} and self.ledger.usable(inside):
+            self._save(inside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=False)
+        self._rename(source, target)
+
+    def _unlink(self, path: str) -> None:
+        change = self.ledger.unlink(path)
+        self._attempt(change, lambda: os.unlink(self.root / path))
+
+    def _unlink_file(self) -> None:
+        path = self._any_file()
+        if path:
+            self._unlink(path)
+
+    def _unlink_unsent(self) -> None:
+        path = self._any_free()
+        if path and self._save(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, "create", fsync=False):
+            self._unlink(path)
+
+    def _unlink_open(self) -> None:
+        """It stays readable and writable, and never comes back."""
+        path = self._any_file()
+        if not path:
+            return
+        with self._opened(path, os.O_RDWR) as handle:
+            self._unlink(path)
+            os.pwrite(handle, b"never to be seen", 0)
+        os.close(handle)
+
+    def _make_directory(self) -> None:
+        free = [
+            path for path in self.directories if self.ledger.at(path) == {ABSENT} and self.ledger.usable(path)
+        ]
+        if free:
+            path = self._random.choice(free)
+            self._attempt(self.ledger.mkdir(path), lambda: os.mkdir(self.root / path, 0o755))
+
+    def _remove_directory(self) -> None:
+        with self.ledger.lock:
+            options = {path: set(contents) for path, contents in self.ledger.options.items()}
+        empty = [
+            path
+            for path in self.directories
+            if self.ledger.at(path) == {DIRECTORY}
+            and self.ledger.usable(path)
+            and all(contents == {ABSENT} for other, contents in options.items() if names.under(other, path))
+        ]
+        if empty:
+            path = self._random.choice(empty)
+            change = self.ledger.unlink(path, "rmdir")
+            self._attempt(change, lambda: os.rmdir(self.root / path))
+
+    def _chmod(self, path: str) -> None:
+        mode = self._random.choice([0o644, 0o755, 0o600, 0o700])
+        self.ledger.modes.pop(path, None)
+        os.chmod(self.root / path, mode)
+        if len(self.ledger.at(path)) == 1:
+            self.ledger.modes[path] = mode
+            self.ledger.tell(f"kept: chmod {mode:o} {path}")
+
+    def _chmod_dirty(self) -> None:
+        path = self._any_free() or self._any_file()
+        if path and self._save(path, os.O_WRONLY | os.O_TRUNC | os.O_CREAT, "write", fsync=False):
+            self._chmod(path)
+
+    def _many_saves(self) -> None:
+        """One handle, several fsyncs: a program that keeps its file open."""
+        path = self._any_file()
+        if not path:
+            return
+        with self._opened(path, os.O_WRONLY | os.O_TRUNC) as handle:
+            for _ in range(self._random.randint(2, 4)):
+                new = self._content()
+                change = self.ledger.put(path, new, BLIND, "save again")
+                try:
+                    os.lseek(handle, 0, os.SEEK_SET)
+                    self._write(handle, new, None, whole=True)
+                    os.fsync(handle)
+                except OSError as error:
+                    self.ledger.failed(change, error)
+                    raise
+                self.ledger.keep(change, durable=True)
+        os.close(handle)
+
+    def _look_around(self) -> None:
+        """A listing and a look at each, as a shell or a file manager does."""
+        place = self._random.choice(["", self.name])
+        for entry in os.scandir(self.root / place):
+            with suppress(FileNotFoundError):
+                stat.S_ISDIR(entry.stat().st_mode)
+
+
+class UnreadableError(Exception):
+    """A read showed what nobody wrote, or what cannot be there."""
+
+
+_OPERATIONS: dict[Callable[[Writer], None], int] = {
+    Writer._new_file: 12,
+    Writer._save_in_place: 12,
+    Writer._truncate_and_write: 8,
+    Writer._append: 8,
+    Writer._editor_save: 10,
+    Writer._vim_save: 6,
+    Writer._rename_file: 6,
+    Writer._rename_directory: 5,
+    Writer._unlink_file: 6,
+    Writer._unlink_unsent: 4,
+    Writer._unlink_open: 3,
+    Writer._make_directory: 4,
+    Writer._remove_directory: 4,
+    Writer._chmod_dirty: 5,
+    Writer._many_saves: 4,
+    Writer._look_around: 5,
+}

@@ -230,8 +230,7 @@ class Tree:
         if source.implicit:
             self._engine.stager.make_directory(old)
             source = self._engine.namespace.lookup(old, max_age=0.0) or source
-        with self._engine.moves.renaming_directory(old, new):
-            self._engine.moves.move(source, new)
+        self._engine.moves.rename_directory(source, new)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if isinstance(source, Inode) and not source.local_only:

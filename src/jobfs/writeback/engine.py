@@ -391,6 +391,8 @@ class WriteBack:
                 if work is None or work.settled:
                     continue
                 if self.uploader.take(work):
+                    if work.local is not None:
+                        self.bytes.unlabel(work.local)
                     self.journal.write(gone=[work.save])
                     if work.local is not None:
                         self.bytes.retire(work.local)

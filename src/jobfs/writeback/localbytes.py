@@ -22,8 +22,8 @@ from jobfs.writeback.disk import copy_into, sync_directory
 
 #: Mode of a sealed file that the journal names.
 _CLOSED = 0o400
-#: Extended attribute with the path it is to be saved at.
-_LABEL = "user.jobfs.target"
+#: Extended attribute with its size in bytes, and after a space the path it is to be saved at.
+_LABEL = "user.jobfs.sealed"
 #: More files than this are synced with one sync of their whole file system.
 _SYNC_EACH = 16
 
@@ -109,12 +109,13 @@ class Orphan(NamedTuple):
     target: str
 
 
-def label_of(path: Path) -> str:
-    """The path in the workspace that a local file was to be saved at, "" if it does not say."""
+def label_of(path: Path) -> tuple[int, str]:
+    """The size in bytes that a local file had when it was sealed, and its path in the workspace; -1 and "" if it does not say."""
     try:
-        return os.getxattr(path, _LABEL).decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""
+        size, _, target = os.getxattr(path, _LABEL).decode("utf-8", "surrogateescape").partition(" ")
+        return int(size), target
+    except (OSError, ValueError):
+        return -1, ""
 
 
 def _numbers(name: str) -> tuple[int, int]:
@@ -180,7 +181,14 @@ class LocalBytes:
         """
         with contextlib.suppress(OSError):
             os.fchmod(local._handle, _CLOSED)
-            os.setxattr(local._handle, _LABEL, target.encode("utf-8", "surrogateescape"))
+            label = f"{local.size} {target}"
+            os.setxattr(local._handle, _LABEL, label.encode("utf-8", "surrogateescape"))
+
+    @staticmethod
+    def unlabel(local: LocalFile) -> None:
+        """Before the journal stops naming these bytes: nobody misses them, should it end here."""
+        with contextlib.suppress(OSError):
+            os.fchmod(local._handle, 0o600)
 
     def sync(self) -> list[LocalFile]:
         """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
@@ -210,8 +218,7 @@ class LocalBytes:
 
     def retire(self, local: LocalFile) -> None:
         """These bytes are no longer needed, once the journal that no longer names them is on the disk."""
-        with contextlib.suppress(OSError):
-            os.fchmod(local._handle, 0o600)
+        self.unlabel(local)
         with self._lock:
             self._retired.append(local)
 
@@ -240,8 +247,10 @@ class LocalBytes:
             if (ino, generation) in keep:
                 continue
             info = path.stat()
-            if stat.S_IMODE(info.st_mode) == _CLOSED and generation > newest:
-                lost.append(Orphan(ino, generation, info.st_size, label_of(path)))
+            size, target = label_of(path)
+            closed = stat.S_IMODE(info.st_mode) == _CLOSED and size in (-1, info.st_size)
+            if closed and generation > newest:
+                lost.append(Orphan(ino, generation, info.st_size, target))
             elif info.st_size == 0:
                 path.unlink()
             else:

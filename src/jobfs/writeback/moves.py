@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobfs import names
@@ -16,7 +15,8 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item, Permission
-from jobfs.writeback.records import Base, Remembered, Save, SaveKind, State
+from jobfs.writeback.journal import Journal
+from jobfs.writeback.records import Base, LocalEntry, Remembered, Removed, Renaming, Save, SaveKind, State
 from jobfs.writeback.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -122,18 +122,46 @@ class Moves:
         self._engine.namespace.publish(answer)
         return answer
 
-    @contextlib.contextmanager
-    def renaming_directory(self, old: str, new: str) -> Iterator[None]:
-        """Everything unsent below `old` rests; if the block succeeds it is re-keyed to `new`, in one journal write."""
-        with self._engine.uploader.hold(old, self._engine.timeout):
-            yield
-            moved = []
-            for work in self._engine.uploader.live():
-                if names.under(work.save.target, old):
-                    work.save.target = names.moved(work.save.target, old, new)
-                    moved.append(work.save)
-            self._engine.overlay.move_tree(old, new)
-            for inode in self._engine.table.all():
+    def rename_directory(self, item: Item, new: str) -> None:
+        """Rename a directory with one request; everything unsent below it rests meanwhile and is re-keyed. Raises ApiError.
+
+        Killed in between, the next mount asks the server whether it was renamed.
+        """
+        engine, old = self._engine, item.path
+        record = Renaming(item.id, old, new)
+        with engine.uploader.hold(old, engine.timeout):
+            engine.journal.write(record)
+            try:
+                self.move(item, new)
+            except JobfsError:
+                engine.journal.write(gone=[record])
+                raise
+            saves = [work.save for work in engine.uploader.live() if names.under(work.save.target, old)]
+            engine.overlay.move_tree(old, new)
+            for inode in engine.table.all():
                 if inode.path is not None and names.under(inode.path, old):
                     inode.path = names.moved(inode.path, old, new)
-            self._engine.journal.write(*moved)
+            rekey(engine.journal, record, saves)
+
+
+def rekey(journal: Journal, renamed: Renaming, saves: list[Save]) -> None:
+    """A directory was renamed: `saves` and the records of all else below it say so, in one journal write.
+
+    Raises FsError(ENOSPC, EIO).
+    """
+    old, new = renamed.old, renamed.new
+    for save in saves:
+        save.target = names.moved(save.target, old, new)
+    entries = [entry for entry in journal.load(LocalEntry) if names.under(entry.path, old)]
+    moved = [
+        replace(
+            entry,
+            path=names.moved(entry.path, old, new),
+            origin=names.moved(entry.origin, old, new) if names.under(entry.origin, old) else entry.origin,
+        )
+        for entry in entries
+    ]
+    removed = [record for record in journal.load(Removed) if names.under(record.path, old)]
+    for record in removed:
+        record.path = names.moved(record.path, old, new)
+    journal.write(*saves, *moved, *removed, gone=[renamed, *entries])

@@ -173,6 +173,15 @@ class Removed:
 
 
 @dataclass(slots=True)
+class Renaming:
+    """A directory that is being renamed on the server: what is unsent below it goes along if it was."""
+
+    item_id: str
+    old: str
+    new: str
+
+
+@dataclass(slots=True)
 class Remembered:
     """What the API can't hold of an item and this machine remembers (semantics.md section 2).
 
@@ -223,7 +232,7 @@ class Conflict:
     made: float = 0.0
 
 
-Record = Save | Aside | Attempt | Removed | Remembered | LocalEntry | Conflict
+Record = Save | Aside | Attempt | Removed | Renaming | Remembered | LocalEntry | Conflict
 
 #: The key column of each table.
 KEYS: dict[type[Any], str] = {
@@ -231,6 +240,7 @@ KEYS: dict[type[Any], str] = {
     Aside: "id",
     Attempt: "tid",
     Removed: "id",
+    Renaming: "item_id",
     Remembered: "item_id",
     LocalEntry: "path",
     Conflict: "path",

@@ -9,12 +9,15 @@ import logging
 import time
 from collections import defaultdict
 
+from jobfs import names
+from jobfs.errors import NotFoundError
 from jobfs.nodes import Kind
 from jobfs.writeback import disk
 from jobfs.writeback.engine import WriteBack
 from jobfs.writeback.inodes import Inode
 from jobfs.writeback.localbytes import Orphan
-from jobfs.writeback.records import Aside, Fate, LocalEntry, Removed, Save, SaveKind, State
+from jobfs.writeback.moves import rekey
+from jobfs.writeback.records import Aside, Fate, LocalEntry, Removed, Renaming, Save, SaveKind, State
 from jobfs.writeback.transaction import Transaction
 
 log = logging.getLogger("jobfs.writeback")
@@ -28,9 +31,11 @@ _TOMBSTONES = 30 * 86400.0
 def restore(engine: WriteBack) -> list[str]:
     """Rebuild the overlay and the queue from the journal, before the mount answers. Returns what was found, for the log.
 
-    Until its transaction ends, a file is served from its local bytes.
+    Raises ApiError if the server has to be asked and can't be. Until its transaction ends, a file is served from its local bytes.
     """
     journal = engine.journal
+    for renamed in journal.load(Renaming):
+        _settle_renaming(engine, renamed)
     asides: dict[int, list[Aside]] = defaultdict(list)
     for aside in sorted(journal.load(Aside), key=lambda aside: aside.order):
         # After a restart any request on an aside may have gone unanswered (R7).
@@ -54,6 +59,20 @@ def restore(engine: WriteBack) -> list[str]:
         log.warning("local bytes that were never closed are kept as %s until the next clean unmount", path)
     journal.prune(time.time() - _TOMBSTONES)
     return found
+
+
+def _settle_renaming(engine: WriteBack, renamed: Renaming) -> None:
+    """Ask the server whether a directory was renamed just before the end. Raises ApiError: nothing can be shown before."""
+    try:
+        item = engine.client.get(renamed.item_id)
+    except NotFoundError:
+        engine.journal.write(gone=[renamed])
+        return
+    if item.path == renamed.new:
+        below = [save for save in engine.journal.load(Save) if names.under(save.target, renamed.old)]
+        rekey(engine.journal, renamed, below)
+    else:
+        engine.journal.write(gone=[renamed])
 
 
 def _restore(engine: WriteBack, work: Transaction, keep: set[tuple[int, int]]) -> None:

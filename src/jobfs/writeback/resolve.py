@@ -97,6 +97,8 @@ class Resolver:
 
     def _forget(self, work: Transaction) -> None:
         engine, inode = self._engine, work.inode
+        if work.local is not None:
+            engine.bytes.unlabel(work.local)
         engine.journal.write(gone=[work.save])
         engine.uploader.remove(work)
         if work.local is not None:

@@ -62,7 +62,7 @@ def _put_aside(directory: Path, why: str) -> str:
     saved = []
     local = directory / "bytes"
     for path in sorted(local.iterdir()) if local.is_dir() else ():
-        if path.stat().st_size == 0 and not label_of(path):
+        if path.stat().st_size == 0 and not label_of(path)[1]:
             continue
         saved.append(_keep(path, files))
     for suffix in ("", "-wal", "-shm"):
@@ -76,7 +76,7 @@ def _put_aside(directory: Path, why: str) -> str:
 
 def _keep(path: Path, files: Path) -> str:
     """Move one file of local bytes to where its name says, beneath `files`; returns that name."""
-    name = label_of(path).strip("/")
+    name = label_of(path)[1].strip("/")
     parts = name.split("/")
     if not name or {"", ".", ".."} & set(parts):
         name = path.name

@@ -162,4 +162,4 @@ def test_closed_bytes_that_are_newer_than_the_journal_are_found_again(store: Loc
     lost, moved = store.sweep(set(), 4)
     assert lost == [Orphan(7, 5, 7, "dir/file5")]
     assert len(moved) == 3
-    assert label_of(store.directory / f"{7:016x}.5") == "dir/file5"
+    assert label_of(store.directory / f"{7:016x}.5") == (7, "dir/file5")

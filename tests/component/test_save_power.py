@@ -1,0 +1,58 @@
+"""The power goes at any instant: what fsync acknowledged is there, what was only closed may come back beside its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.operations import NEW, OLD, OPERATIONS, Operation, Promise
+from tests.support.powerloss import FATES, SyncedState, reboot
+from tests.support.serverside import visible
+
+from jobfs.emulator import Server
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with quick_finishing():
+        yield
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_whenever_the_power_goes_it_ends_old_or_new_whole(
+    server: Server, tmp_path: Path, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4 and save-protocol (S): only synced state survives, and that is enough."""
+    came_back = 0
+    for at in count(1):
+        boundaries, promise = Boundaries(at), Promise()
+        work = operation.start(server, tmp_path / f"{at}", boundaries)
+        synced = SyncedState(work)
+        try:
+            work.work(lambda work=work, promise=promise: operation.run(work, promise))  # type: ignore[misc]
+        finally:
+            work.end()
+        if not boundaries.struck:
+            break
+        fate = FATES[at % len(FATES)]
+        synced.lose_power(fate)
+        with monkeypatch.context() as patch:
+            reboot(patch)
+            again = Mortal(server, work.home, Boundaries())
+            again.start()
+            try:
+                again.settle()
+                where = f"power lost at {at}: {boundaries.last} of {boundaries.passed}; unsynced bytes {fate}"
+                operation.check(again, promise, where, power_lost=True)
+                recovered = {p: c for p, c in visible(server).items() if ".recovered-" in p}
+                came_back += len(recovered)
+                for path, content in recovered.items():
+                    # A directory comes back empty, a file with its bytes or with the zeros that the disk has for them.
+                    whole = (None, NEW, NEW + OLD[len(NEW) :])
+                    assert content in whole or content.strip(b"\0") == b"" != content, f"{where}: {path}"
+            finally:
+                again.end()
+    print(f"{operation.name}: power lost at {at - 1} boundaries, {came_back} came back beside their names")

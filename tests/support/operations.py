@@ -1,0 +1,225 @@
+"""Operations on one file, for tests that stop the world in the middle of each: what is there before, and what after."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobfs.emulator import Server
+
+from .boundaries import Boundaries, Mortal
+from .serverside import doubled, visible
+from .waiting import eventually
+from .workspaces import CALLER
+
+Tree = dict[str, bytes | None]
+
+OLD, NEW = b"the old content", b"what the user has written instead"
+OTHERS: Tree = {"dir": None, "dir/other": b"untouched"}
+
+
+@dataclass
+class Promise:
+    """What the operation has told its caller by now."""
+
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`run` does it; afterwards the tree is one of `before`, or `after`, which it is once the promise was given.
+
+    `durable`: the promise is that the server has it, which no loss of power takes back.
+    """
+
+    name: str
+    run: Callable[[Mortal, Promise], None]
+    before: tuple[Tree, ...]
+    after: Tree
+    prepare: Callable[[Mortal], object] = lambda work: None
+    seed: Tree = field(default_factory=lambda: {"dir/file": OLD})
+    durable: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def start(self, server: Server, home: Path, boundaries: Boundaries, **options: object) -> Mortal:
+        server.reset()
+        server.store.seed({**OTHERS, **self.seed}, age=60)
+        work = Mortal(server, home, boundaries, **{**self.options, **options})
+        work.start()
+        self.prepare(work)
+        return work
+
+    def check(self, work: Mortal, promise: Promise, where: str, *, power_lost: bool = False) -> None:
+        """The server's tree and the mount's are the old one or the new one, whole.
+
+        `power_lost`: what was only closed may have come back beside its name.
+        """
+        server = work.server
+        tree = visible(server)
+        kept = promise.kept and (self.durable or not power_lost)
+        allowed = [self.after] if kept else [*self.before, self.after]
+        if power_lost:
+            tree = without_recovered(tree)
+        assert tree in [{**OTHERS, **wanted} for wanted in allowed], f"{self.name}, {where}"
+        assert doubled(server) == [], where
+        for path, content in tree.items():
+            if content is not None:
+                assert work.read(path) == content, f"{self.name}, {where}: {path} in the mount"
+        listed = sorted(path[4:] for path in visible(server) if path.startswith("dir/"))
+        eventually(lambda: work.names("dir") == listed, f"{self.name}, {where}: {listed} in the mount")
+
+
+def without_recovered(tree: Tree) -> Tree:
+    """A tree without what came back beside its name, and without directories that hold nothing else."""
+    back = [path for path in tree if ".recovered-" in path]
+    rest = {path: content for path, content in tree.items() if path not in back}
+    above = {path.rpartition("/")[0] for path in back}
+    return {
+        path: c
+        for path, c in rest.items()
+        if path not in above or any(p.startswith(f"{path}/") for p in rest)
+    }
+
+
+def save(work: Mortal, promise: Promise) -> None:
+    fh = work.vfs.open("dir/file", os.O_RDWR).fh
+    work.vfs.write(fh, NEW, 0)
+    work.vfs.fsync(fh)
+    promise.kept = True
+    work.vfs.release(fh)
+
+
+def make(work: Mortal, promise: Promise) -> None:
+    fh = work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh
+    work.vfs.write(fh, NEW, 0)
+    work.vfs.fsync(fh)
+    promise.kept = True
+    work.vfs.release(fh)
+
+
+def truncate_and_write(work: Mortal, promise: Promise) -> None:
+    fh = work.vfs.open("dir/file", os.O_WRONLY | os.O_TRUNC).fh
+    work.vfs.write(fh, NEW, 0)
+    work.vfs.flush(fh)
+    promise.kept = True
+    work.vfs.release(fh)
+
+
+def rename_over(work: Mortal, promise: Promise) -> None:
+    work.vfs.rename("dir/draft", "dir/file")
+    promise.kept = True
+
+
+def mkdir(work: Mortal, promise: Promise) -> None:
+    work.mkdir("dir/made")
+    promise.kept = True
+
+
+def unlink(work: Mortal, promise: Promise) -> None:
+    work.vfs.unlink("dir/file")
+    promise.kept = True
+
+
+def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
+    """The file is unlinked when its save has got as far as `request`."""
+
+    def run(work: Mortal, promise: Promise) -> None:
+        fh = work.vfs.open("dir/file", os.O_RDWR).fh
+        work.vfs.write(fh, NEW, 0)
+        work.vfs.flush(fh)
+        work.vfs.release(fh)
+        eventually(lambda: work.boundaries.dead or request in work.boundaries.passed)
+        work.vfs.unlink("dir/file")
+        promise.kept = True
+
+    return run
+
+
+def rename_directory(work: Mortal, promise: Promise) -> None:
+    """A directory is renamed with a file in it that is not sent yet."""
+    work.write("box/file", NEW)
+    work.vfs.rename("box", "moved")
+    promise.kept = True
+    # It is due now; whoever called waits for it.
+    work.vfs.flush_all(None, 0.0, None)
+
+
+def unlink_unsent(work: Mortal, promise: Promise) -> None:
+    work.write("dir/made", NEW)
+    work.vfs.unlink("dir/made")
+    promise.kept = True
+
+
+def chmod_dirty(work: Mortal, promise: Promise) -> None:
+    fh = work.vfs.open("dir/file", os.O_RDWR).fh
+    work.vfs.write(fh, NEW, 0)
+    work.vfs.chmod("dir/file", 0o444)
+    work.vfs.fsync(fh)
+    promise.kept = True
+    work.vfs.release(fh)
+
+
+def saved_before(work: Mortal) -> None:
+    work.write("dir/file", NEW, fsync=True)
+    work.settle()
+
+
+OPERATIONS = [
+    Operation("save in place", save, ({"dir/file": OLD},), {"dir/file": NEW + OLD[len(NEW) :]}),
+    Operation("new file", make, ({},), {"dir/file": NEW}, seed={}),
+    Operation(
+        "truncate and write", truncate_and_write, ({"dir/file": OLD},), {"dir/file": NEW}, durable=False
+    ),
+    Operation(
+        "rename over",
+        rename_over,
+        ({"dir/file": OLD, "dir/draft": NEW},),
+        {"dir/file": NEW},
+        prepare=lambda work: (work.read("dir/draft"), work.read("dir/file")),
+        seed={"dir/file": OLD, "dir/draft": NEW},
+    ),
+    Operation("mkdir", mkdir, ({},), {"dir/made": None}, seed={}),
+    Operation("unlink of a saved file", unlink, ({"dir/file": NEW},), {}, prepare=saved_before),
+    Operation(
+        "unlink while it is staged",
+        unlink_while_saved("before create_file"),
+        ({"dir/file": OLD}, {"dir/file": NEW}),
+        {},
+        durable=False,
+    ),
+    Operation(
+        "unlink while it is placed",
+        unlink_while_saved("after update"),
+        ({"dir/file": OLD}, {"dir/file": NEW}),
+        {},
+        durable=False,
+    ),
+    Operation(
+        "rename of a directory with an unsent file in it",
+        rename_directory,
+        tuple(
+            {place: None, f"{place}/file": content} for place in ("box", "moved") for content in (OLD, NEW)
+        ),
+        {"moved": None, "moved/file": NEW},
+        seed={"box/file": OLD},
+        options={"write_back_delay": 30.0},
+        durable=False,
+    ),
+    Operation(
+        "unlink of an unsent file",
+        unlink_unsent,
+        ({"dir/file": OLD}, {"dir/file": OLD, "dir/made": NEW}),
+        {"dir/file": OLD},
+        options={"write_back_delay": 30.0},
+        durable=False,
+    ),
+    Operation(
+        "chmod of a changed file",
+        chmod_dirty,
+        ({"dir/file": OLD}, {"dir/file": NEW + OLD[len(NEW) :]}),
+        {"dir/file": NEW + OLD[len(NEW) :]},
+    ),
+]

@@ -1,0 +1,75 @@
+"""What a loss of power leaves of a mount's state: what was synced, and of the rest what chance has written.
+
+At each (S) of the protocol the journal is copied as it is then. When the power goes, that copy is all there is of it, and of the
+local bytes those that were synced; a file that was not may be gone, empty, full of zeros, or whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from jobfs.writeback import disk
+
+from .boundaries import Mortal
+
+#: What became of bytes that were not synced.
+Fate = Literal["gone", "empty", "zeros", "whole"]
+FATES: tuple[Fate, ...] = ("gone", "empty", "zeros", "whole")
+
+
+class SyncedState:
+    """The synced part of a started workspace's slot, kept up to date beside it."""
+
+    def __init__(self, work: Mortal) -> None:
+        self._slot: Path = work._slot.path
+        self._copy = self._slot.parent.parent.parent / f"synced-{self._slot.name}"
+        self._work = work
+        self._safe: set[str] = set()
+        self._take()
+        before = work.engine.journal.observer
+
+        def observe(event: str) -> None:
+            if event == "synced":
+                self._take()
+            if before is not None:
+                before(event)
+
+        work.engine.journal.observer = observe
+
+    def _take(self) -> None:
+        """What the disk has now. The file sizes tell nothing of the names: those are synced with the directory."""
+        shutil.rmtree(self._copy, ignore_errors=True)
+        self._copy.mkdir()
+        for path in self._slot.glob("journal.db*"):
+            if not path.name.endswith("-shm"):
+                shutil.copyfile(path, self._copy / path.name)
+        for work in self._work.engine.uploader.live():
+            if work.local is not None and work.local.synced:
+                self._safe.add(work.local.path.name)
+
+    def lose_power(self, fate: Fate) -> None:
+        """Replace the slot's state by what survives; the process is dead already."""
+        for path in self._slot.glob("journal.db*"):
+            path.unlink()
+        for path in self._copy.iterdir():
+            shutil.copyfile(path, self._slot / path.name)
+        for path in (self._slot / "bytes").iterdir():
+            if path.name in self._safe:
+                continue
+            if fate == "gone":
+                path.unlink()
+            elif fate != "whole":
+                mode = path.stat().st_mode
+                size = path.stat().st_size
+                path.chmod(0o600)
+                path.write_bytes(b"" if fate == "empty" else bytes(size))
+                path.chmod(mode & 0o777)
+
+
+def reboot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on it is another run of this machine."""
+    monkeypatch.setattr(disk, "BOOT", disk.BOOT + "-next")

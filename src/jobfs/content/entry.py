@@ -118,13 +118,16 @@ class Entry:
                     self._sleep(time.monotonic() + self._link.timeout)
         return self.backing.path(self.size or 0)
 
-    def start(self) -> None:
-        """Begin to bring everything, in the background, without waiting."""
+    def bring(self) -> None:
+        """Bring everything, in this thread, unless that is under way; what goes wrong is for readers to find."""
         self.attach()
         with self.cond:
             gap = self.backing.have.gap(0, _EVERYTHING if self.size is None else self.size)
-            if gap is not None and not self.fetches and not self._link.closed:
-                self._begin(Plan(gap[0], None), background=True)
+            if gap is None or self.whole or self.fetches or self._stale is not None or self._link.closed:
+                return
+            fetch = Fetch(self, self._link, gap[0], None, background=True)
+            self.fetches.append(fetch)
+        fetch.run()
 
     def sha256(self) -> str | None:
         """Hex digest of the whole content; None if it is not there."""
@@ -231,7 +234,7 @@ class Entry:
             fetch.done, fetch.error = True, error
             with contextlib.suppress(ValueError):
                 self.fetches.remove(fetch)
-            if error is not None:
+            if error is not None and not fetch.background:
                 self._failed = (error, time.monotonic())
             if isinstance(error, ContractError) and not self.whole:
                 orphan = self.backing.forget()
@@ -349,12 +352,12 @@ class Entry:
         if plan is not None:
             self._begin(plan)
 
-    def _begin(self, plan: Plan, *, background: bool = False) -> Fetch:
+    def _begin(self, plan: Plan) -> Fetch:
         if self._link.ranges is False:
             for fetch in self.fetches:
                 fetch.stop = True  # a stream that has passed what is missing: start over
         self._failed = None
-        fetch = Fetch(self, self._link, plan.start, plan.end, background=background)
+        fetch = Fetch(self, self._link, plan.start, plan.end)
         self.fetches.append(fetch)
         if not fetch.submit():
             self.fetches.remove(fetch)

@@ -66,10 +66,10 @@ class Content:
             raise FsError(errno.EBADF)
         return self._entry.fetch()
 
-    def prefetch(self) -> None:
-        """Begin to bring everything in the background, behind what readers wait for; returns at once."""
+    def bring(self) -> None:
+        """Bring everything, in this thread and behind what readers wait for; errors are left to readers."""
         if not self._closed:
-            self._entry.start()
+            self._entry.bring()
 
     def whole(self) -> bool:
         """True if every byte is on disk."""

@@ -17,26 +17,37 @@ Job = Callable[[], None]
 
 
 class Pool:
-    """Runs jobs on at most `size` threads, started when needed; background jobs never take the last one.
+    """Runs jobs on at most `size` threads, started when needed.
 
+    At most `wanted` of them run what somebody waits for; at most `background` the rest, all but one if not given.
     The threads are daemons: one that hangs in the network never keeps the process from ending.
     """
 
-    def __init__(self, size: int, name: str) -> None:
+    def __init__(
+        self, size: int, name: str, *, wanted: int | None = None, background: int | None = None
+    ) -> None:
         self._size = max(1, size)
+        self._most_wanted = max(1, self._size if wanted is None else wanted)
+        #: How many background jobs run at once.
+        self.background = max(1, self._size - 1 if background is None else background)
         self._name = name
         self._changed = threading.Condition()
         self._wanted: deque[Job] = deque()
         self._background: deque[Job] = deque()
         self._threads: set[threading.Thread] = set()
         self._idle = 0
-        self._in_background = 0
+        self._in_wanted = self._in_background = 0
         self._closed = False
 
     @property
     def starved(self) -> bool:
         """True if a job that somebody waits for has no thread."""
         return bool(self._wanted) and self._idle == 0
+
+    @property
+    def waiting(self) -> bool:
+        """True if a job has not begun for want of a thread."""
+        return bool(self._wanted or self._background)
 
     def submit(self, job: Job, *, background: bool = False) -> bool:
         """Run `job` as soon as a thread is free; False if the pool is closed."""
@@ -83,8 +94,7 @@ class Pool:
                 _log.exception("a content job failed")
             finally:
                 del job, taken
-                if background:
-                    self._background_done()
+                self._done(background=background)
 
     def _take(self) -> tuple[Job, bool] | None:
         with self._changed:
@@ -93,7 +103,8 @@ class Pool:
                 if not self._changed.wait_for(self._ready, _IDLE) or self._closed:
                     self._threads.discard(threading.current_thread())
                     return None
-                if self._wanted:
+                if self._may_take_wanted():
+                    self._in_wanted += 1
                     return self._wanted.popleft(), False
                 self._in_background += 1
                 return self._background.popleft(), True
@@ -101,12 +112,17 @@ class Pool:
                 self._idle -= 1
 
     def _ready(self) -> bool:
-        if self._closed or self._wanted:
+        if self._closed or self._may_take_wanted():
             return True
-        # One thread stays free for readers, unless there is only one.
-        return bool(self._background) and self._in_background < max(1, self._size - 1)
+        return bool(self._background) and self._in_background < self.background
 
-    def _background_done(self) -> None:
+    def _may_take_wanted(self) -> bool:
+        return bool(self._wanted) and self._in_wanted < self._most_wanted
+
+    def _done(self, *, background: bool) -> None:
         with self._changed:
-            self._in_background -= 1
+            if background:
+                self._in_background -= 1
+            else:
+                self._in_wanted -= 1
             self._changed.notify()

@@ -16,6 +16,7 @@ from pathlib import Path
 from cachetools import LRUCache
 
 from jobfs.api import Client
+from jobfs.content.ahead import Ahead, Take
 from jobfs.content.disk import DiskCache, item_prefix, version_name
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.fetch import Link
@@ -50,9 +51,12 @@ class ContentStore:
     def __init__(self, client: Client, directory: Path, *, limit: int, timeout: float = 30.0) -> None:
         self._client = client
         self._disk = DiskCache(directory, limit)
-        # One connection is left to those who ask for names.
-        self._pool = Pool(client.max_connections - 1, "jobfs-content")
+        # One connection is left to those who ask for names, and two by what is fetched ahead: the program
+        # that it is fetched for may itself be waiting for another file.
+        connections = client.max_connections
+        self._pool = Pool(connections, "jobfs-content", wanted=connections - 1, background=connections - 2)
         self._link = Link(client, self._pool, timeout)
+        self._ahead = Ahead(self._pool, self._bring)
         self._lock = threading.Lock()
         self._entries: dict[Version, Entry] = {}
         self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
@@ -128,6 +132,35 @@ class ContentStore:
             self._disk.rename(name, right)
         else:
             self._disk.stamp(name)
+
+    # -- before anybody asks ------------------------------------------------------------------------------
+
+    def prefetch(self, take: Take, count: int) -> None:
+        """Fetch the contents of items that `take` gives, in the background, until it gives None; returns at once.
+
+        `count` is how many it can give now. Readers go first, and join what is under way (section 3, Prefetch).
+        """
+        self._ahead.run(take, count)
+
+    def _bring(self, item: Item) -> None:
+        content = self.open(item)
+        try:
+            content.bring()
+        finally:
+            content.close()
+
+    def missing(self, item: Item) -> bool:
+        """True if a reader of this version would begin a download."""
+        with self._lock:
+            entry = self._entries.get(item.version)
+        if entry is not None and (entry.whole or entry.fetches):
+            return False
+        return not self.whole(item)
+
+    def lasting(self, item: Item) -> bool:
+        """True if a download that begins now would serve handles that are opened later too (see `racy`)."""
+        moment = time.time() + self._client.server_time_offset
+        return not racy(item.updated_ns, moment, fine=self._fine) and (item.size or 0) <= self._disk.limit
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 

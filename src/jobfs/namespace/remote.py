@@ -130,6 +130,11 @@ class Namespace:
         with self._lock:
             return self._known.tree.at(path)
 
+    def known_children(self, path: str) -> dict[str, Item]:
+        """What was last shown in a directory, by name, however long ago; no request."""
+        with self._lock:
+            return self._known.tree.children(path)
+
     def subtree(self, path: str) -> list[Item]:
         """Every known item at or below `path`, shadowed and hidden ones too, no implicit directories; no
         request.

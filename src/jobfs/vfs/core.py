@@ -279,7 +279,11 @@ class Vfs:
                 raise FsError(errno.ENOTDIR)
             return [(file, self._control_attr(file)) for file in self._report.files]
         attr = self._view.attr
-        return [(name, attr(node)) for name, node in self._view.list(path).items()]
+        # By inode number, as some programs sort them anyway: so they all read files in one order (see walk.py).
+        return sorted(
+            ((name, attr(node)) for name, node in self._view.list(path).items()),
+            key=lambda entry: entry[1].ino,
+        )
 
     def open(self, path: str, flags: int) -> OpenResult:
         """See files.py. A read-only mount refuses to open for writing (EROFS)."""

@@ -17,6 +17,7 @@ from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.vfs.local import LocalNames
+from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, is_dir
 from jobfs.writeback import FileHandle, Inode
 from jobfs.writeback.inodes import Readable, new_inode_number
@@ -56,6 +57,7 @@ class Files:
         self._numbers = itertools.count(1)
         self._handles: dict[int, FileHandle] = {}
         self._lock = threading.Lock()
+        self._prefetch = Prefetch(self._engine.namespace, self._engine.content, self._engine.memory)
 
     def handle(self, fh: int) -> FileHandle:
         """The handle of a number. Raises FsError(EBADF)."""
@@ -171,6 +173,8 @@ class Files:
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """Bytes at `offset`; short only at end of file. Raises FsError(EBADF), ApiError."""
         handle = self.handle(fh)
+        if not offset:
+            self._begins(handle)
         for _ in range(_REOPENS):
             source = self._source(handle)
             try:
@@ -186,6 +190,13 @@ class Files:
                 continue
             return data
         return data
+
+    def _begins(self, handle: FileHandle) -> None:
+        """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
+        item = handle.item
+        if item is not None and not handle.begun and not handle.writable and handle.inode.local is None:
+            handle.begun = True
+            self._prefetch.reading(item.path, item)
 
     def _source(self, handle: FileHandle) -> Readable:
         inode = handle.inode

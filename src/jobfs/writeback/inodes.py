@@ -38,7 +38,7 @@ class FileHandle:
     `item` is the version that it opened, `young`: its timestamp proves little (R1).
     """
 
-    __slots__ = ("append", "content", "inode", "item", "readable", "writable", "wrote", "young")
+    __slots__ = ("append", "begun", "content", "inode", "item", "readable", "writable", "wrote", "young")
 
     def __init__(
         self, inode: Inode, item: Item | None, *, readable: bool, writable: bool, append: bool
@@ -51,6 +51,8 @@ class FileHandle:
         self.young = False
         #: True once this handle changed the file since its last flush.
         self.wrote = False
+        #: True once this handle has read from the start.
+        self.begun = False
         self.content: Readable | None = None
 
 

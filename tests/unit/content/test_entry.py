@@ -221,16 +221,37 @@ def test_fetch_fills_what_ranges_left_open_and_proves_the_whole(make_store: Make
     assert store.whole(item_of(len(data)))
 
 
-def test_prefetch_brings_everything_without_waiting(make_store: MakeStore) -> None:
+def test_what_was_brought_ahead_is_read_without_another_request(make_store: MakeStore) -> None:
     data = pattern(MIB)
     client = FakeClient(data)
     with make_store(client).open(item_of(len(data))) as handle:
-        handle.prefetch()
-        handle.prefetch()
-        client.wait(lambda: client.requests and client.requests[0].finished)
+        handle.bring()
+        assert client.requests[0].finished
+        handle.bring()
         assert handle.read(0, len(data)) == data
-        handle.prefetch()
     assert len(client.requests) == 1
+
+
+def test_a_reader_joins_what_is_being_brought_ahead(make_store: MakeStore) -> None:
+    """semantics 3: one version is downloaded once, whoever asked for it first."""
+    data = pattern(MIB)
+    client = FakeClient(data, gate=2)
+    with make_store(client).open(item_of(len(data))) as handle:
+        ahead = threading.Thread(target=handle.bring)
+        ahead.start()
+        client.wait(lambda: client.requests and client.requests[0].sent)
+        assert handle.read(0, 4096) == data[:4096]
+        client.open_gate()
+        ahead.join()
+        assert handle.read(0, len(data)) == data
+    assert len(client.requests) == 1
+
+
+def test_what_could_not_be_brought_ahead_is_for_the_reader_to_find(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(MIB), errors=[UnavailableError("once")])
+    with make_store(client).open(item_of(MIB)) as handle:
+        handle.bring()
+        assert len(handle.read(0, 10)) == 10
 
 
 def test_the_hash_is_that_of_the_whole_bytes_and_absent_before(make_store: MakeStore) -> None:

@@ -93,3 +93,22 @@ def test_a_closed_pool_takes_no_job_and_drops_what_has_not_begun() -> None:
     pool.close(5)
     assert not pool.submit(queued)
     assert not queued.running.is_set()
+
+
+def test_both_kinds_of_jobs_may_be_held_to_fewer_threads() -> None:
+    pool = Pool(4, "test", wanted=2, background=1)
+    wanted, background = [Gate() for _ in range(3)], [Gate() for _ in range(2)]
+    for gate in background:
+        pool.submit(gate, background=True)
+    for gate in wanted:
+        pool.submit(gate)
+    for gate in (background[0], *wanted[:2]):
+        assert gate.running.wait(5)
+    assert pool.waiting
+    assert not background[1].running.is_set()
+    assert not wanted[2].running.is_set()
+    for gate in (*wanted, *background):
+        gate.go.set()
+    assert wanted[2].running.wait(5)
+    assert background[1].running.wait(5)
+    pool.close(5)

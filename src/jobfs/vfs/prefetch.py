@@ -1,0 +1,42 @@
+"""Contents fetched ahead of a program that reads one file after another (semantics.md section 3, Prefetch)."""
+
+from __future__ import annotations
+
+import threading
+
+from jobfs.content import ContentStore
+from jobfs.namespace import Namespace
+from jobfs.nodes import Item
+from jobfs.vfs.walk import Atlas, Walks
+from jobfs.writeback.memory import Memory
+
+#: Larger files, in bytes, are left to their reader: what a round trip costs is little beside their transfer.
+LARGE = 1 << 20
+
+
+class Prefetch:
+    """Watches which files are read from their start, and has the content store fetch what comes next.
+
+    No request is made here, nor a listing: what is fetched ahead is what the last listing showed. Thread-safe; its lock
+    comes before those of namespace and content.
+    """
+
+    def __init__(self, namespace: Namespace, content: ContentStore, memory: Memory) -> None:
+        self._content = content
+        self._lock = threading.Lock()
+        atlas = Atlas(namespace.known_children, memory.ino, lambda: namespace.snapshot_number)
+        self._walks = Walks(atlas, content.missing, self._worth_it)
+
+    def reading(self, path: str, item: Item) -> None:
+        """A file is being read from its start."""
+        with self._lock:
+            room = self._walks.read(path, item)
+        if room:
+            self._content.prefetch(self._take, room)
+
+    def _take(self) -> Item | None:
+        with self._lock:
+            return self._walks.take()
+
+    def _worth_it(self, item: Item) -> bool:
+        return (item.size or 0) <= LARGE and self._content.lasting(item)

@@ -1,0 +1,139 @@
+"""Contents fetched ahead of a program that reads one file after another: requests and connections on the server."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from tests.support.files import errno_from
+from tests.support.waiting import eventually
+from tests.support.workspaces import Workspace
+
+from jobfs.emulator import Server
+
+TREE = {f"d{number // 20:02}/f{number % 20:02}.txt": f"file {number}\n" for number in range(200)}
+
+
+def read_tree(work: Workspace, directory: str = "") -> dict[str, bytes]:
+    """Reads everything as `grep -r` does: entry by entry, as readdir gives them."""
+    found: dict[str, bytes] = {}
+    for name, attr in work.vfs.listdir(directory):
+        path = f"{directory}/{name}" if directory else name
+        if attr.mode & 0o040000:
+            found |= read_tree(work, path)
+        else:
+            found[path] = work.read(path)
+    return found
+
+
+def most_at_once(server: Server) -> int:
+    """How many downloads were under way at the same moment."""
+    entries = [(e.time, e.time + (e.ms or 0) / 1000) for e in server.log.entries("download")]
+    return max(sum(1 for begin, end in entries if begin <= moment < end) for moment, _ in entries)
+
+
+def downloaded(server: Server) -> list[str]:
+    """The paths of all downloads, once none is under way any more."""
+    eventually(lambda: all(entry.ms is not None for entry in server.log.entries("download")))
+    return [entry.target for entry in server.log.entries("download")]
+
+
+def test_a_walk_through_many_files_keeps_every_connection_busy_and_fetches_each_once(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: the next siblings' contents are fetched ahead in parallel."""
+    server.store.seed(TREE, age=60)
+    server.set(latency=40)
+    work = start(ttl=60)
+    assert read_tree(work) == {path: text.encode() for path, text in TREE.items()}
+    assert sorted(downloaded(server)) == sorted(TREE)
+    assert most_at_once(server) >= work.settings.max_connections - 4
+    requests = server.log.total
+    assert requests <= len(TREE) + server.log.count("list") + 1
+    read_tree(work)
+    assert server.log.total == requests, "all of it is here now"
+
+
+def test_a_listing_alone_fetches_no_contents(server: Server, work: Workspace) -> None:
+    """semantics 3: never from inside readdir."""
+    server.store.seed(TREE, age=60)
+    for directory in ("", "d00", "d01", "d02"):
+        work.names(directory)
+    assert not downloaded(server)
+
+
+def test_files_read_here_and_there_are_fetched_alone(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 3: only a pattern of reads has anything fetched ahead."""
+    server.store.seed(TREE, age=60)
+    work = start(ttl=60)
+    order = [
+        path
+        for directory in work.names()
+        for path in (f"{directory}/{name}" for name in work.names(directory))
+    ]
+    picked = order[7::31]
+    for path in picked:
+        work.read(path)
+    assert downloaded(server) == picked
+
+
+def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: fetching ahead never delays a foreground read."""
+    server.store.seed({**TREE, "elsewhere/a": "aa", "elsewhere/sub/b": "bb"}, age=60)
+    work = start(ttl=60)
+    order = [f"d00/{name}" for name, _ in work.vfs.listdir("d00")]
+    work.read(order[0])
+    server.faults.next("hang", on="download", path="d00/*", times=100)
+    fh = work.vfs.open(order[1], os.O_RDONLY).fh
+    results: list[object] = []
+    reader = threading.Thread(target=lambda: results.append(errno_from(work.vfs.read, fh, 10, 0)))
+    reader.start()
+    ahead = work.settings.max_connections - 2
+    eventually(lambda: len(server.log.entries("download")) == 1 + 1 + ahead)
+    assert work.read("elsewhere/sub/b") == b"bb"
+    assert work.read("elsewhere/a") == b"aa"
+    assert not results, "all others were still under way"
+    work.stop()
+    reader.join()
+    assert results
+
+
+def test_a_file_that_is_being_fetched_ahead_is_not_asked_for_again(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: a version is downloaded once: a reader joins what is under way."""
+    server.store.seed(TREE, age=60)
+    work = start(ttl=60)
+    order = [f"d00/{name}" for name, _ in work.vfs.listdir("d00")]
+    server.set(latency=300)
+    work.read(order[0])
+    work.read(order[1])
+    threads = [threading.Thread(target=work.read, args=(path,)) for path in order[2:12]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(downloaded(server)) == len(set(downloaded(server)))
+
+
+def test_what_can_not_be_fetched_ahead_is_read_all_the_same(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    server.store.seed(TREE, age=60)
+    work = start(ttl=60)
+    server.faults.rate("unavailable", 0.3, on="download")
+    assert read_tree(work, "d00") == {p: t.encode() for p, t in TREE.items() if p.startswith("d00/")}
+
+
+def test_contents_too_young_to_be_kept_are_not_fetched_ahead(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3: a version is downloaded once; one whose timestamp proves little serves only those who have it open."""
+    server.set(updated_resolution="seconds")
+    server.store.seed(TREE)
+    work = start(ttl=60)
+    read_tree(work, "d00")
+    assert len(downloaded(server)) == len(set(downloaded(server)))

@@ -1,0 +1,228 @@
+"""Which file a program reads next, told from the ones before; no network, no threads."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import pytest
+
+from jobfs import names
+from jobfs.nodes import Item, Kind, inode_number
+from jobfs.vfs.walk import IDLE, WAYS, WINDOW_MAX, Atlas, Walks, Way
+
+
+class World:
+    """A tree in memory, what of it is on disk, and a clock that stands still."""
+
+    def __init__(self, paths: Iterable[str], size: int = 1000) -> None:
+        self.items: dict[str, Item] = {}
+        numbers = itertools.count(1)
+        for path in paths:
+            *above, _ = itertools.accumulate(path.split("/"), names.join)
+            for directory in above:
+                self.items.setdefault(directory, Item(f"i{next(numbers):05}", Kind.DIRECTORY, directory))
+            self.items[path] = Item(f"i{next(numbers):05}", Kind.FILE, path, size=size)
+        self.edition = 1
+        self.now = 0.0
+        self.on_disk: set[str] = set()
+        self.large: set[str] = set()
+        self.atlas = Atlas(self.children, lambda item: inode_number(item.id), lambda: self.edition)
+        self.walks = Walks(
+            self.atlas, lambda item: item.path not in self.on_disk, self.small, clock=lambda: self.now
+        )
+
+    def small(self, item: Item) -> bool:
+        return item.path not in self.large
+
+    def children(self, directory: str) -> dict[str, Item]:
+        return {
+            names.basename(p): item for p, item in self.items.items() if p and names.parent(p) == directory
+        }
+
+    def after(self, path: str, way: Way) -> list[str]:
+        return [node.path for node in self.atlas.after(path, way)]
+
+    def order(self, way: Way) -> list[str]:
+        """All files, as a program that goes this way reads them."""
+        return [node.path for node in self.atlas._level("", None, way)]
+
+    def read(self, path: str) -> list[str]:
+        """A program reads a file; what is fetched ahead thereupon, which then is on disk."""
+        self.walks.read(path, self.items[path])
+        fetched = []
+        while (item := self.walks.take()) is not None:
+            fetched.append(item.path)
+        self.on_disk |= {path, *fetched}
+        return fetched
+
+    def read_all(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+        """What was fetched ahead in all, and what the program had to wait for."""
+        fetched: list[str] = []
+        missed = []
+        for path in paths:
+            if path not in self.on_disk:
+                missed.append(path)
+            fetched += self.read(path)
+        return fetched, missed
+
+
+def flat(count: int, directory: str = "d", suffix: str = ".txt") -> list[str]:
+    return [f"{directory}/f{number:04}{suffix}" for number in range(count)]
+
+
+def wide(directories: int, files: int) -> list[str]:
+    return [path for number in range(directories) for path in flat(files, f"d{number:03}")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_that_reads_everything_waits_for_a_handful_of_files(way: Way) -> None:
+    """semantics 3: files of one directory read one after another are fetched ahead."""
+    world = World([*wide(20, 15), *flat(5, "d003/deeper"), *flat(7, "d003/deeper/still"), "top.txt", "a.txt"])
+    order = world.order(way)
+    fetched, missed = world.read_all(order)
+    assert set(fetched) | set(missed) == set(order)
+    assert len(missed) <= 6, missed
+    assert len(fetched) == len(set(fetched)), "each once"
+
+
+def test_the_second_file_in_a_row_begins_it_and_the_first_does_not() -> None:
+    world = World(flat(100))
+    order = world.order(WAYS[0])
+    assert not world.read(order[0])
+    assert world.read(order[1])[:3] == order[2:5]
+
+
+def test_single_files_here_and_there_begin_nothing() -> None:
+    """semantics 3: only a pattern of reads has anything fetched ahead."""
+    world = World(wide(10, 100))
+    order = world.order(Way(by_name=True, files_first=False))
+    for path in order[50::97]:
+        assert not world.read(path)
+    for path in reversed(order[60::101]):
+        assert not world.read(path)
+
+
+def test_one_file_read_again_and_again_begins_nothing() -> None:
+    world = World(flat(10))
+    for _ in range(5):
+        assert not world.read("d/f0003.txt")
+        world.on_disk.clear()
+
+
+def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
+    world = World(flat(50))
+    order = world.order(WAYS[0])
+    world.on_disk |= set(order[:20]) | {order[30]}
+    fetched, missed = world.read_all(order)
+    assert missed == order[20:22]
+    assert order[30] not in fetched
+
+
+def test_the_number_of_files_ahead_is_bounded_and_grows_while_they_are_read() -> None:
+    """semantics 3: bounded in count."""
+    world = World(flat(1000))
+    order = world.order(WAYS[0])
+    ahead = []
+    unread: set[str] = set()
+    for path in order[:200]:
+        unread |= set(world.read(path))
+        unread.discard(path)
+        ahead.append(len(unread))
+    assert ahead[1] < ahead[5] < ahead[20] <= max(ahead) == WINDOW_MAX
+
+
+def test_the_bytes_ahead_are_bounded() -> None:
+    """semantics 3: bounded in bytes."""
+    world = World(flat(1000), size=1 << 20)
+    unread: set[str] = set()
+    for path in world.order(WAYS[0])[:100]:
+        unread |= set(world.read(path))
+        unread.discard(path)
+        assert len(unread) <= 33
+
+
+def test_large_files_are_left_to_their_reader() -> None:
+    world = World(flat(40))
+    order = world.order(WAYS[0])
+    world.large = {order[10]}
+    fetched, missed = world.read_all(order)
+    assert missed == [*order[:2], order[10]]
+    assert order[10] not in fetched
+
+
+def test_a_reader_of_one_directory_does_not_have_the_next_one_fetched() -> None:
+    world = World([*flat(12, "a"), *flat(12, "a/below"), *flat(12, "b")])
+    order = [path for path in world.order(Way(False, True)) if names.parent(path) == "a"]
+    fetched, _ = world.read_all(order)
+    assert {names.parent(path) for path in fetched} == {"a"}
+
+
+def test_a_walk_is_not_run_ahead_of_beyond_the_highest_directory_it_came_through() -> None:
+    world = World(
+        [*flat(12, "src/a"), *flat(12, "src/b"), *flat(12, "src/c"), *flat(90, "zoo/x"), *flat(90, "abc")]
+    )
+    order = [path for path in world.order(Way(True, False)) if path.startswith("src/")]
+    fetched, missed = world.read_all(order)
+    assert all(path.startswith("src/") for path in fetched)
+    assert len(missed) <= 3
+
+
+def test_a_program_that_picks_files_by_suffix_is_followed_after_a_while() -> None:
+    paths = [
+        path
+        for number in range(120)
+        for path in (f"d/f{number:03}.c", f"d/f{number:03}.o", f"d/f{number:03}.h")
+    ]
+    world = World(paths)
+    order = [path for path in world.order(Way(True, False)) if path.endswith(".c")]
+    fetched, missed = world.read_all(order)
+    assert len(missed) <= 3
+    others = [path for path in fetched if not path.endswith(".c")]
+    assert len(others) < len(fetched) / 2
+
+
+def test_a_walk_that_stops_has_nothing_more_fetched() -> None:
+    """semantics 3: stopped when the pattern breaks."""
+    world = World([*flat(500), *flat(3, "elsewhere")])
+    order = world.order(WAYS[0])
+    world.read_all(path for path in order if path.startswith("d/f00"))
+    world.now += IDLE + 1
+    assert world.walks.take() is None
+    assert not world.read("elsewhere/f0000.txt")
+
+
+def test_reads_in_no_order_end_a_walk() -> None:
+    """semantics 3: stopped when the pattern breaks."""
+    world = World(flat(2000))
+    order = world.order(WAYS[0])
+    world.read_all(order[:3])
+    fetched, _ = world.read_all(order[start] for start in range(60, 2000, 61))
+    assert len(fetched) < 100
+
+
+def test_two_programs_at_once_are_both_followed() -> None:
+    world = World([*flat(60, "a"), *flat(60, "b")])
+    order = world.order(WAYS[0])
+    one = [path for path in order if path.startswith("a/")]
+    other = [path for path in order if path.startswith("b/")]
+    _, missed = world.read_all(itertools.chain.from_iterable(zip(one, other, strict=True)))
+    assert len(missed) <= 6
+
+
+def test_many_readers_of_one_walk_may_overtake_each_other() -> None:
+    world = World(flat(200))
+    order = world.order(WAYS[0])
+    shuffled = [path for start in range(0, 200, 4) for path in reversed(order[start : start + 4])]
+    fetched, missed = world.read_all([*order[:2], *shuffled[2:]])
+    assert len(missed) <= 8
+    assert len(fetched) == len(set(fetched))
+
+
+def test_a_new_listing_is_used_as_soon_as_it_is_there() -> None:
+    world = World(flat(30))
+    world.read_all(world.order(WAYS[0])[:2])
+    world.items["d/new.txt"] = Item("inew", Kind.FILE, "d/new.txt", size=5)
+    assert "d/new.txt" not in world.order(WAYS[0])
+    world.edition += 1
+    assert "d/new.txt" in world.order(WAYS[0])

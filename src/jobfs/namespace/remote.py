@@ -135,6 +135,11 @@ class Namespace:
         with self._lock:
             return self._known.tree.children(path)
 
+    def directories(self, path: str) -> int:
+        """How many directories are known in the directory `path`; no request."""
+        with self._lock:
+            return self._known.tree.directories(path)
+
     def subtree(self, path: str) -> list[Item]:
         """Every known item at or below `path`, shadowed and hidden ones too, no implicit directories; no
         request.

@@ -86,6 +86,13 @@ class Tree:
         shown = ((child[start:], self.at(child)) for child in self._children.get(path, ()))
         return {name: item for name, item in shown if item is not None}
 
+    def directories(self, path: str) -> int:
+        """How many of the children of `path` are directories."""
+        return sum(
+            child in self._children or child in self._veiled or self._best[child].is_dir
+            for child in self._children.get(path, ())
+        )
+
     def below(self, path: str) -> list[Item]:
         """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
         found = list(self._walk(path))

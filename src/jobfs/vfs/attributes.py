@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import time
 
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Permission
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import View
 from jobfs.writeback import Inode
+from jobfs.writeback.records import Remembered
+
+_LATEST = 2**63 - 1
 
 
 class Attributes:
@@ -27,11 +31,12 @@ class Attributes:
         if isinstance(node, Item):
             if node.permission is not wanted:
                 node = self._engine.moves.set_permission(node, wanted)
-            record = self._engine.memory.entry(node)
+            record = self._engine.memory.timed(node)
             record.mode, record.permission = mode, wanted
-            self._engine.memory.store(record)
+            self._store(record)
             return
         with node.lock:
+            node.ctime_ns = time.time_ns()
             if node.local_only:
                 node.mode = mode
             else:
@@ -45,32 +50,40 @@ class Attributes:
         """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
         node = self._real(path)
         if isinstance(node, Item):
-            record = self._engine.memory.entry(node)
+            record = self._engine.memory.timed(node)
             record.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else record.uid
             record.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else record.gid
-            self._engine.memory.store(record)
+            self._store(record)
             return
         with node.lock:
+            node.ctime_ns = time.time_ns()
             node.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else node.uid
             node.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else node.gid
             self._keep(node)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError."""
+        """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError.
+
+        A time that 64 bits of nanoseconds don't hold becomes the nearest that they do, as disks do it.
+        """
+        atime_ns, mtime_ns = _held(atime_ns), _held(mtime_ns)
         node = self._real(path)
         if isinstance(node, Item):
             now = self._view.attr(node)
-            record = self._engine.memory.entry(node)
+            record = self._engine.memory.timed(node)
             record.atime_ns = now.atime_ns if atime_ns is None else atime_ns
             record.mtime_ns = now.mtime_ns if mtime_ns is None else mtime_ns
-            if record.updated_at != node.updated_at:
-                record.updated_at, record.sha256 = node.updated_at, ""
-            self._engine.memory.store(record)
+            self._store(record)
             return
         with node.lock:
+            node.ctime_ns = time.time_ns()
             node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
             node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
             self._keep(node)
+
+    def _store(self, record: Remembered) -> None:
+        record.ctime_ns = time.time_ns()
+        self._engine.memory.store(record)
 
     def _real(self, path: str) -> Item | Inode:
         """The node whose attributes change; a directory that no item stands for becomes a real one."""
@@ -98,3 +111,7 @@ class Attributes:
                 changed.append(save)
         if changed:
             self._engine.journal.write(*changed)
+
+
+def _held(time_ns: int | None) -> int | None:
+    return None if time_ns is None else max(min(time_ns, _LATEST), -_LATEST)

@@ -18,7 +18,7 @@ from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.prefetch import Prefetch
-from jobfs.vfs.view import Node, View, is_dir
+from jobfs.vfs.view import Node, View, check_new_name, is_dir
 from jobfs.writeback import FileHandle, Inode
 from jobfs.writeback.inodes import Readable, new_inode_number
 from jobfs.writeback.localbytes import LocalFile
@@ -129,6 +129,7 @@ class Files:
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
         """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
         with self._engine.overlay.changing(path):
             if (node := self._view.find(path)) is not None:
@@ -146,7 +147,9 @@ class Files:
         inode = Inode(new_inode_number(), Kind.FILE, path)
         inode.local_only = self._view.stays_here(path)
         inode.local = self._engine.bytes.new(inode.ino, self._engine.journal.next_seq())
-        inode.mode, inode.uid, inode.gid = mode & 0o7777, caller.uid, caller.gid
+        inode.mode, inode.uid, inode.gid = self._view.inherited(
+            path, mode, caller.uid, caller.gid, directory=False
+        )
         inode.touch()
         inode.atime_ns = inode.mtime_ns
         if not inode.local_only:
@@ -156,6 +159,7 @@ class Files:
         self._engine.overlay.put(path, inode)
         if inode.local_only:
             self._local.record(inode)
+        self._view.touch_directory(names.parent(path))
         return inode
 
     def make(self, path: str, mode: int, caller: Caller) -> None:
@@ -281,7 +285,7 @@ class Files:
         inode.base = engine.base_of(item, young=handle.young)
         inode.item = item
         inode.local = engine.bytes.new(inode.ino, engine.journal.next_seq(), source)
-        if item is not None:
+        if item is not None and inode.path is not None and not inode.local_only:
             attr = self._view.attr(item)
             inode.mode, inode.uid, inode.gid = attr.mode & 0o7777, attr.uid, attr.gid
             inode.permission = None
@@ -308,9 +312,11 @@ class Files:
         """What `fstat` shows of an open file, unlinked ones too."""
         handle = self.handle(fh)
         inode = handle.inode
-        if inode.local is None and handle.item is not None:
-            return self._view.attr(handle.item)._replace(ino=inode.ino)
-        return self._view.attr(inode)
+        if inode.local is not None or handle.item is None:
+            return self._view.attr(inode)
+        if inode.path is None or inode.local_only:
+            return self._view.attr(inode)._replace(size=self._view.size(handle.item))
+        return self._view.attr(handle.item)._replace(ino=inode.ino)
 
     # -- close and fsync
 

@@ -9,7 +9,7 @@ from jobfs.errors import FsError, JobfsError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.vfs.files import Caller
 from jobfs.vfs.local import LocalNames
-from jobfs.vfs.view import Node, View, check_name, is_dir, is_hidden_open
+from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
 from jobfs.writeback.inodes import new_inode_number
 from jobfs.writeback.records import Base, Fate
@@ -27,20 +27,24 @@ class Tree:
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
         """Make a directory; synchronous. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
-        check_name(path)
+        check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
         with self._engine.overlay.changing(path):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
+            mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=True)
             if self._view.stays_here(path):
-                self._local.make_directory(path, mode, caller.uid, caller.gid)
+                self._local.make_directory(path, mode, uid, gid)
+                self._view.touch_directory(names.parent(path))
                 return
             if self._engine.overlay.get(path) is WHITEOUT:
                 self._resolve_at(path)
             owner = self._view.owner
-            plain = mode & 0o7777 == 0o755 & ~owner.umask and (caller.uid, caller.gid) == owner[:2]
-            kept = (-1, -1, -1) if plain else (mode & 0o7777, caller.uid, caller.gid)
-            self._engine.moves.make_directory(path, *kept)
+            plain = mode == 0o755 & ~owner.umask and (uid, gid) == owner[:2]
+            kept = (-1, -1, -1) if plain else (mode, uid, gid)
+            item = self._engine.moves.make_directory(path, *kept)
+            self._engine.memory.touch(item, made=True)
+            self._view.touch_directory(names.parent(path))
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory (R12). Raises FsError(ENOTEMPTY, ENOTDIR, EPERM), ApiError."""
@@ -54,16 +58,19 @@ class Tree:
             overlaid = self._engine.overlay.children(path)
             if not all(is_hidden_open(name, entry) for name, entry in overlaid.items()):
                 raise FsError(errno.ENOTEMPTY)
-            if isinstance(node, Inode):
-                if node.local_only:
-                    self._local.remove(node)
-                    return
+            self._remove_directory(path, node)
+            self._view.touch_directory(names.parent(path))
+
+    def _remove_directory(self, path: str, node: Node) -> None:
+        if isinstance(node, Inode):
+            if node.local_only:
+                self._local.remove(node)
+            else:
                 self._engine.overlay.remove(path, node)
-                return
-            if node.implicit:
-                if self._engine.namespace.children(path, max_age=1.0):
-                    raise FsError(errno.ENOTEMPTY)
-                return
+        elif node.implicit:
+            if self._engine.namespace.children(path, max_age=1.0):
+                raise FsError(errno.ENOTEMPTY)
+        else:
             self._engine.removals.remove_directory(node)
             self._keep_parent(path)
 
@@ -100,9 +107,12 @@ class Tree:
             else:
                 self._unlink_dirty(path, node)
             self._keep_parent(path)
+            self._view.touch_directory(names.parent(path))
 
     def _delete(self, item: Item) -> None:
         inode = self._engine.table.get(self._engine.memory.ino(item))
+        if inode is not None:
+            self._view.freeze(inode)
         if inode is None or not inode.handles or self._engine.content.whole(item):
             self._engine.removals.delete(item)
         else:
@@ -168,9 +178,12 @@ class Tree:
                     node = self._view.get(path)
                 else:
                     self._local.move(node, hidden)
+                    self._view.touch(node)
+                    self._view.touch_directory(names.parent(path))
                     return
             if isinstance(node, Item):
                 inode = self._engine.table.hold(self._engine.memory.ino(node), Kind.FILE, path, node)
+                self._view.freeze(inode)
                 self._engine.removals.hide(node)
             else:
                 inode = node
@@ -181,14 +194,16 @@ class Tree:
                 self._engine.overlay.remove(path, inode)
             with inode.lock:
                 inode.path, inode.local_only = hidden, True
+            self._view.touch(inode)
             self._engine.overlay.put(hidden, inode)
             self._keep_parent(path)
+            self._view.touch_directory(names.parent(path))
 
     # -- rename
 
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
-        check_name(new)
+        check_new_name(new)
         if old == new:
             self._view.get(old)
             return
@@ -210,6 +225,10 @@ class Tree:
             else:
                 self._rename_file(source, target, old, new)
             self._keep_parent(old)
+            self._view.touch_directory(names.parent(old))
+            self._view.touch_directory(names.parent(new))
+            if (now := self._view.find(new)) is not None:
+                self._view.touch(now)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if target is not None:
@@ -297,6 +316,7 @@ class Tree:
         if item is not None:
             inode = self._engine.table.get(self._engine.memory.ino(item))
             if inode is not None:
+                self._view.freeze(inode)
                 inode.path = None
 
     def _replace(self, target: Node | None, path: str) -> tuple[Base, Item | None]:

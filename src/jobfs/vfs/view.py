@@ -13,6 +13,7 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Attr, Item, Kind, Permission
 from jobfs.writeback import WHITEOUT, Inode, WriteBack
+from jobfs.writeback.records import UNSET
 
 #: What a name stands for: an inode changed here, or the server's item.
 Node = Inode | Item
@@ -100,7 +101,7 @@ class View:
         """What `stat` shows of a node."""
         if isinstance(node, Item):
             return self._item_attr(node)
-        if node.local is None and node.item is not None and not node.local_only:
+        if node.local is None and node.item is not None and not node.local_only and node.path is not None:
             return self._item_attr(node.item)._replace(ino=node.ino)
         return self._inode_attr(node)
 
@@ -108,20 +109,27 @@ class View:
         memory = self.engine.memory
         record = memory.of(item)
         mode, uid, gid = self.default_mode(item), self.owner.uid, self.owner.gid
-        changed = item.updated_ns or self._started
-        atime, mtime = changed, changed
+        atime = mtime = ctime = item.updated_ns or self._started
         if record is not None:
             if record.mode >= 0:
                 mode = with_permission(record.mode, record.permission, item.permission)
             uid = record.uid if record.uid >= 0 else uid
             gid = record.gid if record.gid >= 0 else gid
             if record.updated_at == item.updated_at:
-                atime = record.atime_ns if record.atime_ns >= 0 else atime
-                mtime = record.mtime_ns if record.mtime_ns >= 0 else mtime
+                atime = record.atime_ns if record.atime_ns != UNSET else atime
+                mtime = record.mtime_ns if record.mtime_ns != UNSET else mtime
+                ctime = record.ctime_ns if record.ctime_ns != UNSET else ctime
         kind = stat.S_IFDIR if item.is_dir else stat.S_IFREG
         size = 0 if item.is_dir else self.size(item)
-        links = 2 if item.is_dir else 1
-        return Attr(memory.ino(item), kind | mode, links, uid, gid, size, atime, mtime, changed)
+        links = self._links(item.path) if item.is_dir else 1
+        return Attr(memory.ino(item), kind | mode, links, uid, gid, size, atime, mtime, ctime)
+
+    def _links(self, path: str) -> int:
+        """A directory's link count as on a disk: two, and one more for each directory known to be in it."""
+        count = 2 + self.engine.namespace.directories(path)
+        for entry in self.engine.overlay.children(path).values():
+            count += isinstance(entry, Inode) and is_dir(entry) and not entry.ghost
+        return count
 
     def size(self, item: Item) -> int:
         """The item's size in bytes; what was learned by reading it where the server does not say."""
@@ -147,9 +155,48 @@ class View:
         gid = inode.gid if inode.gid >= 0 else self.owner.gid
         kind = stat.S_IFDIR if directory else stat.S_IFREG
         times = (inode.atime_ns, inode.mtime_ns, inode.ctime_ns)
-        if not inode.mtime_ns and inode.item is not None:
+        if not inode.ctime_ns and inode.item is not None:
             times = (inode.item.updated_ns,) * 3
-        return Attr(inode.ino, kind | mode, 2 if directory else 1, uid, gid, 0 if directory else size, *times)
+        if directory:
+            return Attr(inode.ino, kind | mode, self._links(inode.path or ""), uid, gid, 0, *times)
+        gone = inode.path is None or is_hidden_open(names.basename(inode.path), inode)
+        return Attr(inode.ino, kind | mode, 0 if gone else 1, uid, gid, size, *times)
+
+    # -- times and owners of what is changed here
+
+    def touch(self, node: Node) -> None:
+        """Its change time is now: it got another name, or lost one."""
+        if isinstance(node, Inode):
+            with node.lock:
+                node.ctime_ns = time.time_ns()
+                if node.local is not None or node.item is None or node.local_only:
+                    return
+                node = node.item
+        self.engine.memory.touch(node)
+
+    def touch_directory(self, path: str) -> None:
+        """Something was made, renamed or removed in it: its times are now."""
+        entry = self.engine.overlay.get(path) if path else None
+        if isinstance(entry, Inode):
+            with entry.lock:
+                entry.mtime_ns = entry.ctime_ns = time.time_ns()
+            return
+        item = self.engine.namespace.peek(path)
+        if item is not None and item.is_dir:
+            self.engine.memory.touch(item, content=True)
+
+    def freeze(self, inode: Inode) -> None:
+        """The last name of an open file goes: its handles go on seeing its attributes as they are."""
+        attr = self.attr(inode)
+        inode.mode, inode.uid, inode.gid = attr.mode & 0o7777, attr.uid, attr.gid
+        inode.atime_ns, inode.mtime_ns, inode.ctime_ns = attr.atime_ns, attr.mtime_ns, time.time_ns()
+
+    def inherited(self, path: str, mode: int, uid: int, gid: int, *, directory: bool) -> tuple[int, int, int]:
+        """Mode, owner and group of what `uid` and `gid` make at `path`: a set-group directory hands on its group."""
+        above = self.attr(self.get(names.parent(path)))
+        if not above.mode & stat.S_ISGID:
+            return mode & 0o7777, uid, gid
+        return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, above.gid
 
     # -- what may be changed (semantics.md section 4, readOnly items)
 
@@ -164,9 +211,23 @@ class View:
             raise FsError(errno.EACCES)
 
     def may_replace(self, node: Node) -> None:
-        """Raises FsError(EPERM) if the item may not be removed, renamed or replaced."""
-        if self.read_only(node):
+        """Raises FsError(EPERM) if the item may not be removed, renamed or replaced.
+
+        A mode without write permission that was given here does not forbid that: on a disk the directory's mode decides.
+        """
+        if self.read_only(node) and not self._closed_here(node):
             raise FsError(errno.EPERM)
+
+    def _closed_here(self, node: Node) -> bool:
+        """True if the item is readOnly because of a `chmod` on this machine."""
+        if isinstance(node, Inode):
+            if node.permission is not None:
+                return True
+            if node.item is None:
+                return False
+            node = node.item
+        record = self.engine.memory.of(node)
+        return record is not None and record.mode >= 0 and record.permission is Permission.READ_ONLY
 
     def read_only(self, node: Node) -> bool:
         """True if the API (or a wish not yet sent) says readOnly."""
@@ -191,6 +252,13 @@ def check_name(path: str) -> None:
     """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (wire-facts.md)."""
     if len(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
+
+
+def check_new_name(path: str) -> None:
+    """As `check_name`, and raises FsError(EPERM) for a name that no mount would show: what saves under way have."""
+    check_name(path)
+    if names.parse_hidden(names.basename(path)) is not None:
+        raise FsError(errno.EPERM)
 
 
 def with_permission(mode: int, remembered: Permission | None, now: Permission) -> int:

@@ -128,6 +128,7 @@ class WriteBack:
 
         Raises FsError(EIO).
         """
+        self.memory.flush()
         retired = self.bytes.retired()
         safe = {local.generation for local in self.bytes.sync()}
         for work in self.uploader.live() if safe else ():
@@ -140,7 +141,7 @@ class WriteBack:
 
     def _sync_loop(self) -> None:
         while not self._stopping.wait(_SYNC_EVERY):
-            if self.bytes.unsynced or self.journal.unsynced:
+            if self.bytes.unsynced or self.journal.unsynced or self.memory.unwritten:
                 try:
                     self.sync()
                 except FsError as error:
@@ -305,8 +306,7 @@ class WriteBack:
             work.save.become(State.PROMOTED)
             record = Remembered(
                 item.id, inode.ino, save.mode, item.permission, save.uid, save.gid,
-                save.atime_ns or -1, save.mtime_ns or -1, item.updated_at,
-                save.sha256,
+                save.atime_ns, save.mtime_ns, item.updated_at, save.sha256, inode.ctime_ns,
             )  # fmt: skip
             following = inode.next
             base = Base(item.id, item.updated_at if adopted else "", save.size, save.sha256, young=True)

@@ -2,32 +2,74 @@
 
 from __future__ import annotations
 
+import time
+
 from jobfs.nodes import Item, inode_number
 from jobfs.writeback.journal import Journal
-from jobfs.writeback.records import Remembered
+from jobfs.writeback.records import UNSET, Remembered
 
 
 class Memory:
-    """Remembered attributes by item id; kept in the journal, so that they survive a remount."""
+    """Remembered attributes by item id; kept in the journal, so that they survive a remount.
+
+    Of a directory that no item stands for (by its path) only as long as the mount lives.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._by_item = {record.item_id: record for record in journal.load(Remembered)}
+        #: Records changed by `touch` since they were written.
+        self._touched: dict[str, Remembered] = {}
 
     def of(self, item: Item) -> Remembered | None:
         """What is remembered of an item."""
-        return self._by_item.get(item.id)
+        return self._by_item.get(_key(item))
 
     def ino(self, item: Item) -> int:
         """The item's inode number: that of the file it was saved from, else derived from its id."""
-        record = self._by_item.get(item.id)
+        record = self._by_item.get(_key(item))
         if record is not None and record.ino:
             return record.ino
-        return inode_number(item.id or f"implicit:{item.path}")
+        return inode_number(_key(item))
 
     def entry(self, item: Item) -> Remembered:
         """The record of an item, new if nothing was remembered; to be changed and given to `store`."""
-        return self._by_item.get(item.id) or Remembered(item.id)
+        return self._by_item.get(_key(item)) or Remembered(_key(item))
+
+    def timed(self, item: Item) -> Remembered:
+        """As `entry`; what it holds of times, and of the bytes, is of the item's present version."""
+        record = self.entry(item)
+        if record.updated_at != item.updated_at:
+            record.updated_at, record.sha256 = item.updated_at, ""
+            record.atime_ns = record.mtime_ns = record.ctime_ns = UNSET
+        return record
+
+    def touch(self, item: Item, *, content: bool = False, made: bool = False) -> None:
+        """The change time of an item is now (`content`: its mtime too; `made`: all its times).
+
+        Kept at once in memory and with the next `flush` in the journal: no operation waits for the disk because of it.
+        """
+        record = self.timed(item)
+        record.ctime_ns = time.time_ns()
+        if content or made:
+            record.mtime_ns = record.ctime_ns
+        if made:
+            record.atime_ns = record.ctime_ns
+        self._by_item[record.item_id] = record
+        if item.id:
+            self._touched[item.id] = record
+
+    @property
+    def unwritten(self) -> bool:
+        """True if `flush` has something to write."""
+        return bool(self._touched)
+
+    def flush(self) -> None:
+        """Write to the journal what was touched. Raises FsError(ENOSPC, EIO)."""
+        touched, self._touched = self._touched, {}
+        records = [record for item_id, record in touched.items() if self._by_item.get(item_id) is record]
+        if records:
+            self._journal.write(*records)
 
     def store(self, record: Remembered) -> None:
         """Keep a record (one journal write)."""
@@ -40,6 +82,7 @@ class Memory:
 
     def lose(self, item_id: str) -> None:
         """The item is gone, and what was remembered of it with it."""
+        self._touched.pop(item_id, None)
         record = self._by_item.pop(item_id, None)
         if record is not None:
             self._journal.write(gone=[record])
@@ -50,3 +93,7 @@ class Memory:
         if record is not None and record.updated_at == before.updated_at != after.updated_at:
             record.updated_at = after.updated_at
             self.store(record)
+
+
+def _key(item: Item) -> str:
+    return item.id or f"implicit:{item.path}"

@@ -172,6 +172,10 @@ class Removed:
     unsure_until: float = 0.0
 
 
+#: In `Remembered`: nothing is remembered. As a time it is one nanosecond before the epoch, which nobody sets.
+UNSET = -1
+
+
 @dataclass(slots=True)
 class Renaming:
     """A directory that is being renamed on the server: what is unsent below it goes along if it was."""
@@ -186,7 +190,8 @@ class Remembered:
     """What the API can't hold of an item and this machine remembers (semantics.md section 2).
 
     `mode` and `permission` go together: the mode as it was set while the item had that permission. The times, and
-    the hash of the bytes that a save of ours sent, hold for the version `updated_at` only. -1 means: nothing remembered.
+    the hash of the bytes that a save of ours sent, hold for the version `updated_at` only. -1 (UNSET) means: nothing
+    remembered.
     """
 
     item_id: str
@@ -199,6 +204,7 @@ class Remembered:
     mtime_ns: int = -1
     updated_at: str = ""
     sha256: str = ""
+    ctime_ns: int = -1
 
 
 @dataclass(slots=True)

@@ -163,6 +163,13 @@ class Removals:
         for path, work in waiting:
             self._conclude(path, work)
 
+    def _conclude_under(self, directory: str) -> None:
+        """Whoever removes a directory has unlinked what was open in it: that is not renamed over any more."""
+        with self._lock:
+            waiting = [(path, work) for path, work in self._hidden.items() if names.under(path, directory)]
+        for path, work in waiting:
+            self._conclude(path, work)
+
     def finish(self, work: Transaction) -> None:
         """The unlink stands: delete the item in the background."""
         for aside in work.asides:
@@ -196,6 +203,7 @@ class Removals:
         Raises FsError(ENOTEMPTY), ApiError.
         """
         engine = self._engine
+        self._conclude_under(item.path)
         engine.finisher.idle(engine.timeout)
         if self._removed_under(item.path):
             self.sweep()

@@ -1,0 +1,92 @@
+r"""Cases as text: what a program does, and what it sees.
+
+A case is a title and indented steps, one a line::
+
+    an unlinked file stays readable through its handle
+        create f 0644 text
+        a = open f RDONLY
+        unlink f
+        stat f                  -> ENOENT
+        nobody chmod f 0600     -> EPERM
+        read a
+
+`create f …` names a call (syscalls.py has them all). A user's name before it: that user makes the call, else root. `a =`
+gives a handle a name. `-> ENOENT`, `-> 0644`: what a disk answers; a step without it succeeds there, with whatever answer;
+`-> ?`: it may fail there.
+`x*255` is 255 letters x, `{d/}*9` nine times d/, `\xff` a byte. What the disk answers to each step, jobfs has to answer too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass
+
+from tests.conformance.syscalls import USERS
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call, as written; `expected` is None if any success will do, "?" if anything will."""
+
+    line: str
+    user: str | None
+    words: tuple[str, ...]
+    expected: str | None
+
+    @classmethod
+    def parse(cls, line: str) -> Step:
+        """A step from its line; ValueError if it is none."""
+        call, arrow, expected = line.partition("->")
+        words = [_word(word) for word in shlex.split(call.replace("\\x", "\\\\x"))]
+        user = words.pop(0) if words[0] in USERS else None
+        if len(words) > 2 and words[1] == "=":
+            name, _, verb, *rest = words
+            if verb == "open":
+                rest += ["RDONLY", "0644"][len(rest) - 1 :]
+            words = [verb, *rest, name]
+        return cls(call.strip(), user, tuple(words), expected.strip() if arrow else None)
+
+
+@dataclass(frozen=True)
+class Case:
+    """`name` is group and title, the key in differences.py."""
+
+    group: str
+    title: str
+    steps: tuple[Step, ...]
+
+    @property
+    def name(self) -> str:
+        """Names the case among all."""
+        return f"{self.group}: {self.title}"
+
+    @property
+    def needs_root(self) -> bool:
+        """True if another user's identity is taken, or something is done that only root may."""
+        return any(step.user is not None or step.words[0] in ("chown", "mknod") for step in self.steps)
+
+
+def cases(group: str, text: str) -> list[Case]:
+    """The cases in a text; those that need root only where we are root."""
+    found: list[Case] = []
+    title, steps = "", list[Step]()
+    for line in [*text.splitlines(), "end"]:
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line[0] == " ":
+            steps.append(Step.parse(line))
+            continue
+        if title:
+            if not steps:
+                raise ValueError(f"{title!r} has no steps")
+            found.append(Case(group, title, tuple(steps)))
+        title, steps = line.strip(), []
+    return [case for case in found if os.geteuid() == 0 or not case.needs_root]
+
+
+def _word(word: str) -> str:
+    word = re.sub(r"(?:\{([^}]*)\}|(\w))\*(\d+)", lambda found: (found[1] or found[2]) * int(found[3]), word)
+    raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), word.encode())
+    return os.fsdecode(raw)

@@ -1,0 +1,36 @@
+"""Fixtures: one mount for all cases, and a directory of the disk beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conformance.places import Both, place
+from tests.support.mounts import mounting
+
+from jobfs.emulator import Behaviour, EmulatorConfig, running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The other method ends the whole run at once, and would leave mounts behind.
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(90, method="signal"))
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    """A disk and a mount, where each case makes a directory of its own."""
+    home = tmp_path_factory.mktemp("conformance")
+    for name in ("server", "disk"):
+        (home / name).mkdir()
+    options = {"allow_other": True} if os.geteuid() == 0 else {}
+    with (
+        running(EmulatorConfig(behaviour=Behaviour()), home / "server") as server,
+        mounting(server, home / "home", **options) as mounted,
+        place(home / "disk") as disk,
+        place(mounted.path) as mount,
+    ):
+        yield Both(disk, mount)

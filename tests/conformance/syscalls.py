@@ -1,0 +1,388 @@
+"""The program that makes the system calls of a case: it reads cases from stdin as JSON lines, and answers what it saw.
+
+It runs as a process of its own, beside the one that serves the workspace, and takes another user's identity for
+single calls. Every call has one method here; its arguments are the words of a step (cases.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import mmap
+import os
+import re
+import select
+import signal
+import stat
+import subprocess
+import sys
+import time
+from typing import Any
+
+#: Who makes a call: uid, gid, further groups.
+USERS: dict[str, tuple[int, int, list[int]]] = {
+    "nobody": (65534, 65534, []),
+    "other": (65533, 65533, []),
+    "member": (65534, 65532, [65532, 65531]),
+}
+NUMBERS = {"NOBODY": 65534, "OTHER": 65533, "GROUP": 65532, "GROUP2": 65531}
+_COARSE = 5  # CLOCK_REALTIME_COARSE: what file systems stamp with
+_NOREPLACE, _EXCHANGE = 1, 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("sec", ctypes.c_long), ("nsec", ctypes.c_long))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _number(word: str) -> int:
+    if word in NUMBERS:
+        return NUMBERS[word]
+    return int(word, 8) if re.fullmatch(r"0[0-7]+", word) else int(word)
+
+
+def _timespec(word: str) -> _Timespec:
+    special = {"NOW": 0x3FFFFFFF, "OMIT": 0x3FFFFFFE}
+    if word in special:
+        return _Timespec(0, special[word])
+    seconds, _, fraction = word.partition(".")
+    return _Timespec(int(seconds), int(fraction.ljust(9, "0")[:9] or "0"))
+
+
+def _flags(word: str) -> int:
+    value = 0
+    for name in word.split("|"):
+        value |= getattr(os, f"O_{name}")
+    return value
+
+
+class Calls:
+    """The calls of one case; handles and marks are dropped with `close`."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+        self._times: dict[str, tuple[int, int]] = {}
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def close(self) -> None:
+        for process in self._running:
+            process.kill()
+            process.wait()
+        for handle in self._open.values():
+            with contextlib.suppress(OSError):
+                os.close(handle)
+
+    def _at(self, word: str) -> Any:
+        """A handle that was given this name, else a path."""
+        return self._open.get(word, word)
+
+    # -- files
+
+    def open(self, path: str, flags: str = "RDONLY", mode: str = "0644", name: str = "") -> str:
+        handle = os.open(path, _flags(flags), _number(mode))
+        if name:
+            self._open[name] = handle
+        else:
+            os.close(handle)
+        return "ok"
+
+    def opendir(self, path: str, name: str) -> str:
+        return self.open(path, "RDONLY|DIRECTORY", name=name)
+
+    def close_(self, name: str) -> str:
+        os.close(self._open.pop(name))
+        return "ok"
+
+    def create(self, path: str, mode: str = "0644", text: str = "") -> str:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _number(mode))
+        try:
+            os.write(handle, text.encode())
+            if SETTLE:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+        return "ok"
+
+    def get(self, path: str) -> str:
+        with open(path, "rb") as file:
+            return repr(file.read())
+
+    def read(self, name: str, size: str = "100") -> str:
+        return repr(os.read(self._open[name], int(size)))
+
+    def pread(self, name: str, size: str, offset: str) -> str:
+        return repr(os.pread(self._open[name], int(size), int(offset)))
+
+    def write(self, name: str, text: str) -> str:
+        return str(os.write(self._open[name], text.encode()))
+
+    def pwrite(self, name: str, text: str, offset: str) -> str:
+        return str(os.pwrite(self._open[name], text.encode(), int(offset)))
+
+    def seek(self, name: str, offset: str, whence: str = "SET") -> str:
+        return str(os.lseek(self._open[name], int(offset), getattr(os, f"SEEK_{whence}")))
+
+    def truncate(self, path: str, length: str) -> str:
+        os.truncate(self._at(path), int(length))
+        return "ok"
+
+    def fsync(self, name: str) -> str:
+        os.fsync(self._open[name])
+        return "ok"
+
+    def fallocate(self, name: str, offset: str, length: str) -> str:
+        _checked(_libc.fallocate(self._open[name], 0, ctypes.c_long(int(offset)), ctypes.c_long(int(length))))
+        return "ok"
+
+    def setxattr(self, path: str, name: str, value: str) -> str:
+        os.setxattr(path, name, value.encode())
+        return "ok"
+
+    def mapwrite(self, name: str, text: str) -> str:
+        """Through a shared memory map."""
+        with mmap.mmap(self._open[name], 0) as area:
+            area[: len(text)] = text.encode()
+            area.flush()
+        return "ok"
+
+    def lock(self, name: str) -> str:
+        """An exclusive fcntl lock on the whole file, or EAGAIN."""
+        import fcntl
+
+        fcntl.lockf(self._open[name], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return "ok"
+
+    # -- names
+
+    def mkdir(self, path: str, mode: str = "0755") -> str:
+        os.mkdir(path, _number(mode))
+        return "ok"
+
+    def rmdir(self, path: str) -> str:
+        os.rmdir(path)
+        return "ok"
+
+    def unlink(self, path: str) -> str:
+        os.unlink(path)
+        return "ok"
+
+    def rename(self, old: str, new: str) -> str:
+        os.rename(old, new)
+        return "ok"
+
+    def rename_noreplace(self, old: str, new: str) -> str:
+        return self._renameat2(old, new, _NOREPLACE)
+
+    def rename_exchange(self, old: str, new: str) -> str:
+        return self._renameat2(old, new, _EXCHANGE)
+
+    def _renameat2(self, old: str, new: str, flags: int) -> str:
+        here = -100
+        _checked(_libc.renameat2(here, os.fsencode(old), here, os.fsencode(new), flags))
+        return "ok"
+
+    def link(self, old: str, new: str) -> str:
+        os.link(old, new)
+        return "ok"
+
+    def symlink(self, target: str, path: str) -> str:
+        os.symlink(target, path)
+        return "ok"
+
+    def readlink(self, path: str) -> str:
+        return os.readlink(path)
+
+    def mkfifo(self, path: str, mode: str = "0644") -> str:
+        os.mkfifo(path, _number(mode))
+        return "ok"
+
+    def mknod(self, path: str, kind: str, mode: str = "0644") -> str:
+        os.mknod(path, getattr(stat, f"S_IF{kind}") | _number(mode), os.makedev(1, 3))
+        return "ok"
+
+    def ls(self, path: str = ".") -> str:
+        return " ".join(sorted(os.listdir(self._at(path)))) or "(empty)"
+
+    def chdir(self, path: str) -> str:
+        os.chdir(path)
+        return "ok"
+
+    def getcwd(self) -> str:
+        return os.path.basename(os.getcwd())
+
+    # -- attributes
+
+    def chmod(self, path: str, mode: str) -> str:
+        os.chmod(self._at(path), _number(mode))
+        return "ok"
+
+    def chown(self, path: str, uid: str, gid: str) -> str:
+        os.chown(self._at(path), _number(uid), _number(gid))
+        return "ok"
+
+    def utimens(self, path: str, atime: str, mtime: str) -> str:
+        times = (_Timespec * 2)(_timespec(atime), _timespec(mtime))
+        handle = self._open.get(path)
+        if handle is None:
+            _checked(_libc.utimensat(-100, os.fsencode(path), times, 0))
+        else:
+            _checked(_libc.futimens(handle, times))
+        return "ok"
+
+    def access(self, path: str, wanted: str) -> str:
+        mask = sum({"r": os.R_OK, "w": os.W_OK, "x": os.X_OK, "f": os.F_OK}[letter] for letter in wanted)
+        _checked(_libc.faccessat(-100, os.fsencode(path), mask, 0))
+        return "ok"
+
+    def umask(self, mask: str) -> str:
+        os.umask(_number(mask))
+        return "ok"
+
+    def stat(self, path: str, *fields: str) -> str:
+        found = os.stat(self._at(path))
+        return " ".join(self._field(found, field) for field in fields) or "ok"
+
+    def lstat(self, path: str, *fields: str) -> str:
+        found = os.lstat(path)
+        return " ".join(self._field(found, field) for field in fields) or "ok"
+
+    @staticmethod
+    def _field(found: os.stat_result, field: str) -> str:
+        if field == "mode":
+            return f"{stat.S_IMODE(found.st_mode):04o}"
+        if field == "type":
+            return stat.filemode(found.st_mode)[0]
+        if field in ("atime", "mtime"):
+            return str(getattr(found, f"st_{field}_ns"))
+        return str(getattr(found, f"st_{field}"))
+
+    def mark(self, *paths: str) -> str:
+        """Remember the times of files; what changes them afterwards gets a later time."""
+        for path in paths:
+            found = os.stat(self._at(path))
+            self._times[path] = (found.st_mtime_ns, found.st_ctime_ns)
+        latest = max(max(self._times[path]) for path in paths)
+        while time.clock_gettime_ns(_COARSE) <= latest:
+            time.sleep(0.001)
+        return "ok"
+
+    def moved(self, path: str, at: str = "") -> str:
+        """Which times went forward since `mark` (of `at`, if the file had that name then)."""
+        found = os.stat(self._at(path))
+        before = self._times[at or path]
+        now = (found.st_mtime_ns, found.st_ctime_ns)
+        words = [word for word, old, new in zip(("mtime", "ctime"), before, now, strict=True) if new > old]
+        return " ".join(words) or "nothing"
+
+    def same(self, one: str, other: str) -> str:
+        """Whether two names, or a name and a handle, are one file."""
+        return "same" if os.path.samestat(os.stat(self._at(one)), os.stat(self._at(other))) else "different"
+
+    def statvfs(self, field: str) -> str:
+        return str(getattr(os.statvfs("."), f"f_{field}"))
+
+    # -- programs
+
+    def program(self, path: str, mode: str = "0755") -> str:
+        """A small executable that waits to be killed."""
+        with open("/bin/sleep", "rb") as source, open(path, "wb") as copy:
+            copy.write(source.read())
+            if SETTLE:
+                os.fsync(copy.fileno())
+        os.chmod(path, _number(mode))
+        return "ok"
+
+    def execute(self, path: str) -> str:
+        """Run to its end."""
+        return str(subprocess.run([f"./{path}", "0"], check=False).returncode)
+
+    def start(self, path: str) -> str:
+        """Run until the case ends; it has been executed when this returns."""
+        self._running.append(subprocess.Popen([f"./{path}", "100"]))
+        return "ok"
+
+    def poll(self, name: str) -> str:
+        ready = select.select([self._open[name]], [], [], 0)[0]
+        return "ready" if ready else "not ready"
+
+
+def _become(user: str | None) -> None:
+    os.setresuid(0, 0, 0)
+    if user is None:
+        os.setgroups([])
+        os.setresgid(0, 0, 0)
+        return
+    uid, gid, groups = USERS[user]
+    os.setgroups(groups)
+    os.setresgid(gid, gid, 0)
+    os.setresuid(uid, uid, 0)
+
+
+def _step(calls: Calls, user: str | None, words: list[str]) -> str:
+    name = words[0] if hasattr(Calls, words[0]) and words[0] != "close" else f"{words[0]}_"
+    if user is not None:
+        _become(user)
+    try:
+        return str(getattr(calls, name)(*words[1:]))
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error))
+    except Exception as error:
+        return f"the step is wrong: {error!r}"
+    finally:
+        if user is not None:
+            _become(None)
+
+
+def _run(case: dict[str, Any]) -> list[str]:
+    global SETTLE
+    SETTLE = case["settle"]
+    os.chdir(case["base"])
+    if case["make"]:
+        os.mkdir(case["make"])
+        os.chmod(case["make"], 0o777)
+        os.chdir(case["make"])
+    calls = Calls()
+    try:
+        return [_step(calls, step["user"], step["words"]) for step in case["steps"]]
+    finally:
+        calls.close()
+        os.chdir("/")
+        os.umask(0)
+
+
+#: True if a new file is brought to the server (fsync) before the next step.
+SETTLE = False
+
+
+def _read_only(directory: str) -> None:
+    """Make one directory read-only, for this process alone."""
+    new_namespace, private, bind, remount, read_only = 0x20000, 1 << 18 | 1 << 14, 4096, 32, 1
+    path = os.fsencode(directory)
+    _checked(_libc.unshare(new_namespace))
+    _checked(_libc.mount(None, b"/", None, private, None))
+    _checked(_libc.mount(path, path, None, bind, None))
+    _checked(_libc.mount(None, path, None, bind | remount | read_only, None))
+
+
+def main() -> None:
+    """Answers a JSON line for a JSON line, until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0)
+    if len(sys.argv) > 1:
+        _read_only(sys.argv[1])
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(_run(json.loads(line))) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

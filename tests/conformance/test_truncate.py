@@ -1,0 +1,135 @@
+"""truncate and ftruncate."""
+
+from __future__ import annotations
+
+import pytest
+from tests.conformance.cases import Case, cases
+from tests.conformance.places import Both
+
+CASES = cases(
+    "truncate",
+    r"""
+a file is cut
+    create f 0644 text
+    truncate f 2
+    stat f size                 -> 2
+    get f                       -> b'te'
+    truncate f 0
+    get f                       -> b''
+
+a file is extended by zeroes
+    create f 0644 text
+    truncate f 6
+    get f                       -> b'text\x00\x00'
+    truncate f 100000
+    stat f size                 -> 100000
+
+it changes both times
+    create f 0644 text
+    mark f
+    truncate f 2
+    moved f                     -> mtime ctime
+    mark f
+    truncate f 100
+    moved f                     -> mtime ctime
+
+to the same size it changes both times too
+    create f 0644 text
+    mark f
+    truncate f 4
+    moved f                     -> mtime ctime
+
+through a handle
+    create f 0644 text
+    a = open f RDWR
+    mark f
+    truncate a 2
+    moved f                     -> mtime ctime
+    stat a size                 -> 2
+    stat f size                 -> 2
+    read a                      -> b'te'
+    truncate a 5
+    pread a 10 0                -> b'te\x00\x00\x00'
+
+through a handle of an unlinked file
+    create f 0644 text
+    a = open f RDWR
+    unlink f
+    truncate a 2
+    stat a size nlink           -> 2 0
+    pread a 10 0                -> b'te'
+
+when it fails no time changes
+    create f 0644 text
+    mark f
+    nobody truncate f 0         -> EACCES
+    truncate f -1               -> EINVAL
+    moved f                     -> nothing
+
+a length below zero
+    create f 0644 text
+    truncate f -1               -> EINVAL
+    a = open f RDWR
+    truncate a -1               -> EINVAL
+    stat f size                 -> 4
+
+a directory has no length
+    mkdir d
+    truncate d 0                -> EISDIR
+    truncate d/ 0               -> EISDIR
+    h = opendir d
+    truncate h 0                -> EINVAL
+
+what is not there
+    create f
+    truncate none 0             -> ENOENT
+    truncate none/f 0           -> ENOENT
+    truncate f/g 0              -> ENOTDIR
+    truncate f/ 0               -> ENOTDIR
+
+names that are too long
+    create x*255 0644 text
+    truncate x*255 1
+    truncate x*256 1            -> ENAMETOOLONG
+    truncate {d/}*2048f 1       -> ENAMETOOLONG
+
+it needs write permission
+    create f 0644 text
+    nobody truncate f 1         -> EACCES
+    chown f NOBODY NOBODY
+    nobody truncate f 1
+    chmod f 0555
+    nobody truncate f 0         -> EACCES
+    stat f size                 -> 1
+
+a handle that can write goes on without permission
+    create f 0644 text
+    chown f NOBODY NOBODY
+    nobody a = open f RDWR
+    chown f 0 0
+    nobody truncate a 2
+    nobody write a T
+    get f                       -> b'Te'
+
+it needs search permission on the way
+    mkdir d
+    create d/f 0666 text
+    chmod d 0666
+    nobody truncate d/f 0       -> EACCES
+
+a length beyond what any file has
+    create f
+    truncate f 9223372036854775807 -> EFBIG
+
+set-user bits go when another one truncates
+    create f 0644 text
+    chmod f 06777
+    nobody truncate f 1
+    stat f mode                 -> 0777
+""",
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+def test_truncate_answers_as_on_a_disk(both: Both, case: Case) -> None:
+    both.compare(case)

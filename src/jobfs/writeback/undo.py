@@ -19,7 +19,7 @@ _NAMES = 8
 def undo(client: Client, journal: Journal, work: Transaction, reason: str, code: int) -> None:
     """Nothing can be placed: the newest aside goes back, older ones become conflict copies (R11); no delete of content.
 
-    The local bytes, if any, stay as `failed`. Raises UnavailableError if it has to be tried again.
+    The local bytes, if any, stay as `failed`; of a rename no record stays. Raises UnavailableError if it has to be tried again.
     """
     save = work.save
     newest = True
@@ -37,6 +37,11 @@ def undo(client: Client, journal: Journal, work: Transaction, reason: str, code:
             return
         save.tid = save.staged_id = ""
         save.refused, save.refused_errno = reason, code
+        if save.kind is SaveKind.RENAME:
+            # Both files are where they were: nothing is left to try again, after a death neither.
+            save.become(State.DONE)
+            journal.write(gone=[save, *gone])
+            return
         if save.state is State.STAGED:
             save.become(State.STAGING)
         journal.write(save, gone=gone)

@@ -108,3 +108,15 @@ def test_a_save_that_was_taken_back_meanwhile_stays_so(journal: Journal) -> None
     assert work.save.state is State.CANCELLED
     assert work.save.refused == ""
     assert client.paths == {"1": "file.txt"}
+
+
+def test_a_rename_that_was_undone_leaves_no_record(journal: Journal) -> None:
+    """Killed right after, the next mount has nothing to take up: the source is where it was, or gone."""
+    client = FakeClient(file("1", "hidden 1"))
+    work = Transaction(Save(1, SaveKind.RENAME, "file.txt", State.STAGED, source="draft", staged_id="gone"))
+    work.asides = [aside("1", 0)]
+    journal.write(work.save, *work.asides)
+    undo(cast(Client, client), journal, work, "the source vanished", errno.ENOENT)
+    assert [*journal.load(Save), *journal.load(Aside)] == []
+    assert work.save.state is State.DONE
+    assert client.paths == {"1": "file.txt"}

@@ -2,14 +2,21 @@
 
 The states of a transaction (save-protocol.md, The steps); every arrow is one journal commit::
 
-    (new) ──► STAGING ──► STAGED ──► PROMOTED ──► DONE
-                │ ▲          │          ▲
-                │ └──────────┤ (404:    │ (found promoted)
-                │            │  again)  │
-                ├────────────┼──────────┘
-                ▼            ▼
-              CANCELLED ───────────────────────► DONE
+    (new) ──► STAGING ◄──► STAGED ──► PROMOTED ──► DONE
+                 │            │                      ▲
+                 └────────────┴─────► CANCELLED ─────┘
 
+    STAGING   ──► STAGED      H is on the server
+    STAGING   ──► CANCELLED   unlinked, or a mkdir that was given up
+    STAGING   ──► DONE        unlinked or killed before anything was acknowledged or sent
+    STAGED    ──► STAGING     H vanished: again from the local bytes; or undone, and they are kept
+    STAGED    ──► PROMOTED    H is at the target
+    STAGED    ──► CANCELLED   unlinked, or a mkdir that was given up
+    STAGED    ──► DONE        a rename that was undone
+    PROMOTED  ──► DONE        all that was set aside is judged
+    CANCELLED ──► DONE        all that was begun is taken back
+
+A save and a mkdir begin as STAGING, a rename over as STAGED (its source is H), an unlink of an open file as CANCELLED.
 DONE is not stored as a record: the record goes, its attempts stay as tombstones.
 A save that was refused for good stays STAGING with `refused` set: its bytes are kept, nothing is out on the server.
 """
@@ -35,7 +42,7 @@ class State(StrEnum):
 
 #: Every transition that may happen; `Save.become` refuses any other.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.STAGING: frozenset({State.STAGED, State.PROMOTED, State.CANCELLED, State.DONE}),
+    State.STAGING: frozenset({State.STAGED, State.CANCELLED, State.DONE}),
     State.STAGED: frozenset({State.STAGING, State.PROMOTED, State.CANCELLED, State.DONE}),
     State.PROMOTED: frozenset({State.DONE}),
     State.CANCELLED: frozenset({State.DONE}),

@@ -34,6 +34,7 @@ class Runner:
             if isinstance(error, InvalidRequestError):
                 work.save.refused = str(error)
             raise error
+        work.save.become(State.STAGED)
         work.save.become(State.PROMOTED)
 
 

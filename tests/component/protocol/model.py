@@ -1,0 +1,315 @@
+"""The world of the save protocol, made of immutable values: a server, a job, one or two mounts with their journals.
+
+One target, `T`. A name is one of T, S (the source of a rename), x (where the job may rename T to), c (any visible name
+beside T: a conflict copy or a recovered file; there is always room for another), or a hidden name: the mount, a role (h: staged,
+a: aside) and a number. Contents are tokens: `o` is the old one, `u…` are a user's, `j…` the job's.
+
+`owed` are the contents that must not be lost: at any instant each of them is in some item on the server or in the local
+bytes of a transaction. A content is owed from the moment it was written or acknowledged until somebody who has seen it
+replaces or deletes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jobfs.writeback.records import TRANSITIONS, Fate, SaveKind, State
+
+TARGET, SOURCE, ELSEWHERE, BESIDE = "T", "S", "x", "c"
+NOT_FOUND, EXISTS = "404", "400"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Switches of save-protocol.md, The rules; with one of them off a mount does what a simpler program would do.
+
+    Where a rule says two things, each has a switch of its own.
+    """
+
+    r1: bool = True
+    r2: bool = True
+    r2_repeated: bool = True
+    r3: bool = True
+    r4: bool = True
+    r5: bool = True
+    r6: bool = True
+    r7_look: bool = True
+    r7_wait: bool = True
+    r8: bool = True
+    r9: bool = True
+    r10: bool = True
+    r11: bool = True
+    r12: bool = True
+
+    @classmethod
+    def without(cls, *switches: str) -> Rules:
+        """All rules but these."""
+        return cls(**dict.fromkeys(switches, False))
+
+
+class Item(NamedTuple):
+    """On the server. `version` is what `updatedAt` tells: another number after each change that it shows."""
+
+    id: int
+    name: str
+    content: str
+    version: int = 1
+
+
+class Request(NamedTuple):
+    """A changing request: create `content` at `name`, move or delete item `id`.
+
+    `promotes`: the contents that are no longer owed once this move has brought new content to T.
+    """
+
+    op: str
+    id: int = 0
+    name: str = ""
+    content: str = ""
+    promotes: tuple[str, ...] = ()
+    by: int = 0
+
+
+class Base(NamedTuple):
+    """What a save replaces; version 0: not known (R2); `read`: its bytes are known here."""
+
+    id: int
+    version: int
+    content: str
+    read: bool = True
+
+
+class Finding(NamedTuple):
+    """What find said of T: an item, or id 0; fresh: at most one round trip ago (R8)."""
+
+    id: int
+    version: int = 0
+    fresh: bool = True
+
+
+class Aside(NamedTuple):
+    """Recorded: an item set aside. Volatile: `verdict`, and `found_base`: what find said of it before it was moved."""
+
+    id: int
+    name: str
+    fate: Fate = Fate.JUDGE
+    found_base: bool = False
+    verdict: str = ""
+
+
+class Tx(NamedTuple):
+    """A transaction: what the journal records (up to `local`), and what the process knows of it while it lives."""
+
+    kind: SaveKind
+    state: State
+    content: str
+    base: Base | None = None
+    tid: int = 0
+    staged: int = 0
+    asides: tuple[Aside, ...] = ()
+    refused: bool = False
+    #: The bytes are on this machine.
+    local: bool = True
+    #: The user has unlinked the file (known to the model only).
+    unlinked: bool = False
+    # Volatile:
+    #: A create was not answered.
+    looking: bool = False
+    #: A promote was not answered, or the process is a new one.
+    unsure: bool = False
+    #: A promote of this H may have been carried out unseen.
+    resent: bool = False
+    finding: Finding | None = None
+    #: The item whose set-aside was not answered.
+    asking: int = 0
+    undoing: tuple[int, ...] | None = None
+    #: `promoted` or `cancelled` is on the disk.
+    safe: bool = False
+    #: Of a cancelled save: how far taking back has come.
+    taken_back: int = 0
+    #: The unlink is not recorded yet.
+    unrecorded: bool = False
+
+
+class Disk(NamedTuple):
+    """What survives a loss of power."""
+
+    txs: tuple[Tx, ...] = ()
+    tombs: frozenset[int] = frozenset()
+
+
+class Mount(NamedTuple):
+    """One mount: what its user will still do, its transactions, the ids of all its attempts to create."""
+
+    todo: tuple[str, ...] = ()
+    up: bool = True
+    base: Base | None = None
+    txs: tuple[Tx, ...] = ()
+    tombs: frozenset[int] = frozenset()
+    next_tid: int = 1
+    disk: Disk = Disk()
+
+
+class World(NamedTuple):
+    """Everything. `job`, `kills`, `powers`, `losses`, `wipes`: what may still happen."""
+
+    items: tuple[Item, ...]
+    mounts: tuple[Mount, ...]
+    next_id: int = 2
+    late: tuple[Request, ...] = ()
+    job: tuple[str, ...] = ()
+    kills: int = 0
+    powers: int = 0
+    losses: int = 0
+    wipes: int = 0
+    slow: int = 0
+    owed: frozenset[str] = frozenset()
+    #: Contents that the job has given another name: saving over T does not end that they are owed.
+    claimed: frozenset[str] = frozenset()
+    #: The content that T should have at rest: "" none, "?" either may be.
+    expected: str = ""
+    #: A request was carried out late: names may have flipped.
+    flipped: bool = False
+
+    def item(self, item_id: int) -> Item | None:
+        """The item of this id."""
+        return next((item for item in self.items if item.id == item_id), None)
+
+    def at(self, name: str) -> Item | None:
+        """The item that is shown at this name."""
+        return next((item for item in reversed(self.items) if item.name == name), None)
+
+    def with_tx(self, number: int, index: int, tx: Tx | None) -> World:
+        """The world with one transaction of a mount changed, or gone."""
+        txs = list(self.mounts[number].txs)
+        txs[index : index + 1] = [tx] if tx else []
+        return self.with_mount(number, self.mounts[number]._replace(txs=tuple(txs)))
+
+    def with_mount(self, number: int, mount: Mount) -> World:
+        """The world with one mount changed."""
+        mounts = list(self.mounts)
+        mounts[number] = mount
+        return self._replace(mounts=tuple(mounts))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Which actors and faults take part; what is left out can't happen in it."""
+
+    name: str
+    #: For each mount, what its user does.
+    users: tuple[tuple[str, ...], ...]
+    job: tuple[str, ...] = ()
+    there: tuple[tuple[str, str], ...] = ((TARGET, "o"),)
+    kills: int = 0
+    powers: int = 0
+    #: How many answers may get lost, and how: the request was dropped, done, or is done late.
+    losses: int = 0
+    lost: tuple[str, ...] = ("dropped", "done", "late")
+    #: Requests that can lose their answers: parts of the names of steps.
+    losing: tuple[str, ...] = ("",)
+    #: State directories that may be lost for good.
+    wipes: int = 0
+    #: Uploads so long that a find answered before them is old.
+    slow: int = 0
+    #: Whether a move changes `updatedAt`, and what a create at an existing path does: not promised by the API.
+    moves_touch: bool = False
+    create_replaces: bool = True
+
+    def start(self) -> World:
+        """The first state."""
+        items = tuple(Item(number, name, content) for number, (name, content) in enumerate(self.there, 1))
+        return World(
+            items,
+            tuple(Mount(todo) for todo in self.users),
+            next_id=len(items) + 1,
+            job=tuple(sorted(self.job)),
+            kills=self.kills,
+            powers=self.powers,
+            losses=self.losses,
+            wipes=self.wipes,
+            slow=self.slow,
+            owed=frozenset(item.content for item in items),
+            expected=next((item.content for item in items if item.name == TARGET), ""),
+        )
+
+
+def hidden(name: str) -> bool:
+    """True for a hidden name."""
+    return name not in (TARGET, SOURCE, ELSEWHERE, BESIDE)
+
+
+def hidden_name(mount: int, role: str, number: int) -> str:
+    """A hidden name of a mount; roles: h staged, a aside."""
+    return f"{mount}{role}{number}"
+
+
+def moved_to(tx: Tx, state: State, seen: set[tuple[State, State]]) -> Tx:
+    """The transaction in another state, by an arrow that the code has too."""
+    assert state in TRANSITIONS[tx.state], f"the code can't go from {tx.state} to {state}"
+    seen.add((tx.state, state))
+    return tx._replace(state=state)
+
+
+def execute(world: World, request: Request, scenario: Scenario) -> tuple[World, Item | str]:
+    """What the server makes of a request: the world after it, and its answer."""
+    if request.op == "create":
+        there = world.at(request.name)
+        if there is not None:
+            if not scenario.create_replaces:
+                return world, EXISTS
+            item = there._replace(content=request.content, version=there.version + 1)
+            return _put(world, item), item
+        item = Item(world.next_id, request.name, request.content)
+        world = world._replace(items=(*world.items, item), next_id=world.next_id + 1)
+        if request.name == TARGET:
+            world = world._replace(expected=request.content)
+        return world, item
+    before = world.item(request.id)
+    if before is None:
+        return world, NOT_FOUND
+    if request.op == "delete":
+        return world._replace(items=tuple(item for item in world.items if item.id != before.id)), before
+    there = world.at(request.name)
+    if there is not None and there.id != before.id and request.name != BESIDE:
+        return world, EXISTS
+    item = before._replace(name=request.name, version=before.version + scenario.moves_touch)
+    world = _put(world, item)
+    if request.promotes and before.name != request.name:
+        world = world._replace(
+            owed=world.owed - (set(request.promotes) - world.claimed), expected=item.content
+        )
+    return world, item
+
+
+def _put(world: World, item: Item) -> World:
+    return world._replace(items=tuple(item if other.id == item.id else other for other in world.items))
+
+
+def wrong(world: World, at_rest: bool) -> str:
+    """What must not be in this state, "" if nothing is."""
+    on_server = {item.content for item in world.items}
+    local = {tx.content for mount in world.mounts for tx in mount.txs if tx.local}
+    if lost := world.owed - on_server - local:
+        return f"{', '.join(sorted(lost))} is lost"
+    if sum(item.name == TARGET for item in world.items) > 1:
+        return "two items stand at T"
+    return _wrong_at_rest(world) if at_rest else ""
+
+
+def _wrong_at_rest(world: World) -> str:
+    open_txs = [tx for mount in world.mounts for tx in mount.txs]
+    if left := [item.name for item in world.items if hidden(item.name)]:
+        return f"{', '.join(left)} is left under a hidden name"
+    if any(not tx.refused for tx in open_txs):
+        return "a transaction never ends"
+    if any(tx.refused and tx.local for tx in open_txs):
+        return "a save has failed that nothing refused"
+    if gone := world.owed - {item.content for item in world.items}:
+        return f"{', '.join(sorted(gone))} is nowhere to be seen"
+    there = world.at(TARGET)
+    shown = there.content if there else ""
+    if not world.flipped and world.expected not in ("?", shown):
+        return f"T shows {shown or 'nothing'}, not {world.expected or 'nothing'}"
+    return ""

@@ -49,18 +49,23 @@ def test_killed_at_any_boundary_it_ends_old_or_new_whole(
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-@pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after"])
-def test_whatever_answer_is_lost_it_ends_right(
-    server: Server, tmp_path: Path, operation: Operation, fault: Any
+@pytest.mark.parametrize(
+    ("fault", "times"), [("drop", 1), ("drop_after", 1), ("error_after", 1), ("drop", 3), ("drop_after", 2)]
+)
+def test_whatever_answers_are_lost_it_ends_right(
+    server: Server, tmp_path: Path, operation: Operation, fault: Any, times: int
 ) -> None:
-    """semantics 5: a changing request whose answer was lost is never blindly repeated: look at the server first."""
+    """semantics 5: a changing request whose answer was lost is never blindly repeated: look at the server first.
+
+    One lost answer, and several in a row.
+    """
     for skip in count():
         promise = Promise()
         work = operation.start(server, tmp_path / f"{skip}", Boundaries())
         try:
-            server.faults.next(fault, on="change", skip=skip)
+            server.faults.next(fault, on="change", skip=skip, times=times)
             failed = errno_from(work.work, lambda work=work, promise=promise: operation.run(work, promise))
-            struck = not server.faults.rules()
+            struck = not any(rule.times == times for rule in server.faults.rules())
             server.faults.clear()
             work.settle()
             operation.check(work, promise, f"{fault} after {skip} changes, errno {failed}")
@@ -68,7 +73,7 @@ def test_whatever_answer_is_lost_it_ends_right(
             work.end()
         if not struck:
             break
-    print(f"{operation.name}, {fault}: at each of {skip} changing requests")
+    print(f"{operation.name}, {times} x {fault}: from each of {skip} changing requests on")
 
 
 @pytest.mark.parametrize("seed", range(12))

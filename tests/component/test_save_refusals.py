@@ -1,0 +1,82 @@
+"""Whatever the server refuses at whatever step of a save: the bytes are kept, the target is whole, others go on."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.files import errno_from
+from tests.support.serverside import visible
+
+from jobfs.emulator import Server
+
+OLD, NEW = b"the old content", b"what the user has written"
+
+#: Status, reason, and what fsync may say; 0: a step that goes on by itself after a look.
+REFUSALS = [
+    (400, "Invalid path", {errno.EINVAL}),
+    (400, "Not today", {errno.EIO}),
+    (401, "Failed to authenticate", {errno.EACCES}),
+    (404, "Not found", {errno.EIO, errno.ETIMEDOUT, errno.ENOENT}),
+    (413, "Too large", {errno.EFBIG}),
+    (422, "Not valid", {errno.EINVAL}),
+]
+STEPS = [("create", 0), ("find", 0), ("update", 0), ("update", 1), ("get", 0), ("delete", 0), ("change", 2)]
+
+
+@pytest.fixture
+def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
+    server.store.seed({"dir/file.txt": OLD, "dir/other": b"untouched"}, age=60)
+    with quick_finishing():
+        work = Mortal(server, tmp_path / "home", Boundaries(), timeout=1.0)
+        work.start()
+        yield work
+        server.faults.clear()
+        work.end()
+
+
+@pytest.mark.parametrize(("on", "skip"), STEPS, ids=[f"{on} {skip}" for on, skip in STEPS])
+@pytest.mark.parametrize(
+    ("status", "reason", "allowed"), REFUSALS, ids=[f"{status} {reason}" for status, reason, _ in REFUSALS]
+)
+@pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
+def test_a_refusal_at_any_step_loses_nothing(
+    server: Server,
+    work: Mortal,
+    on: str,
+    skip: int,
+    status: int,
+    reason: str,
+    allowed: set[int],
+    for_good: bool,
+) -> None:
+    """semantics 4, Nothing is forgotten; semantics 5: inside a save, 400 and 404 are findings."""
+    fh = work.opened("dir/file.txt")
+    work.vfs.write(fh, NEW, 0)
+    # Not a rate: the step's first requests are to get through.
+    server.faults.next("error", on=on, skip=skip, times=1000 if for_good else 1, status=status, reason=reason)
+    failed = errno_from(work.vfs.fsync, fh)
+    work.vfs.release(fh)
+    assert failed in {0, *allowed, errno.EIO}, os.strerror(failed)
+    assert work.read("dir/file.txt") == NEW, "it is readable as before"
+    if failed:
+        everything = [server.store.content(item.id) for item in server.store.items() if not item.is_dir]
+        assert OLD in everything, "the server's version is whole"
+        if not (for_good and on in ("update", "change")):
+            # Where every update is refused, what was set aside can't go back either.
+            assert server.store.read("dir/file.txt") == OLD
+    server.faults.clear()
+    work.write("dir/new", b"another file", fsync=True)
+    assert server.store.read("dir/new") == b"another file"
+    work.vfs.retry(None)
+    work.settle()
+    tree = visible(server)
+    assert tree.pop("dir/file.txt") == NEW
+    beside = {path: tree.pop(path) for path in list(tree) if ".conflict-" in path}
+    assert set(beside.values()) <= {OLD}, "at most what could not be judged is kept beside"
+    assert tree == {"dir": None, "dir/other": b"untouched", "dir/new": b"another file"}
+    assert work.vfs.status()["failed"] == []

@@ -1,0 +1,201 @@
+"""The lab: a directory of its own, processes, mount points; all of it is gone at the end, whatever happened."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class NotMeasured(Exception):  # noqa: N818
+    """Something could not be measured, or its result was wrong; the text says what."""
+
+
+def await_that(condition: Callable[[], Any], what: str, patience: float = 30.0, pause: float = 0.01) -> Any:
+    """The first true value of `condition`; NotMeasured if there is none within `patience` seconds."""
+    end = time.monotonic() + patience
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise NotMeasured(f"{what}: not within {patience:.0f} s")
+        time.sleep(pause)
+    return value
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used, in user and kernel mode, all threads together; 10 ms resolution."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    """The most memory that the process has had resident so far, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(match[1]) * 1024 if match else 0
+
+
+def is_mounted(directory: Path) -> bool:
+    """True if something is mounted there, answering or not."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split(" ")[4] == str(directory) for line in lines)
+
+
+def detach(directory: Path) -> None:
+    """Takes away what is still mounted there."""
+    for _ in range(50):
+        if not is_mounted(directory):
+            return
+        for command in (["fusermount", "-u", "-z", "-q"], ["umount", "-l"]):
+            if is_mounted(directory):
+                subprocess.run([*command, str(directory)], check=False, capture_output=True)
+        time.sleep(0.1)
+
+
+class Lab:
+    """A context: a temporary directory, and whatever is started in it."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._number = 0
+
+    def __enter__(self) -> Lab:
+        self.root = Path(tempfile.mkdtemp(prefix="jobfs-bench-")).resolve()
+        self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A second Ctrl-C must not end the putting away of what the first one interrupted.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._stack.close()
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def keep(self, context: contextlib.AbstractContextManager[Any]) -> Any:
+        """Enters `context`, which ends with the lab."""
+        return self._stack.enter_context(context)
+
+    def fresh(self, name: str) -> Path:
+        """A new, empty directory."""
+        self._number += 1
+        directory = self.root / f"{name}-{self._number}"
+        directory.mkdir()
+        return directory
+
+    @contextlib.contextmanager
+    def mount_point(self) -> Iterator[Path]:
+        """A new directory to mount at; nothing is mounted there afterwards."""
+        directory = self.fresh("mnt")
+        try:
+            yield directory
+        finally:
+            detach(directory)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What programs run with: a home of their own, nothing that a developer has set."""
+        home = self.root / "home"
+        (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("JOBFS_", "PERSTACK_", "XDG_", "GIT_"))
+        }
+        kept |= {"HOME": str(home), "XDG_RUNTIME_DIR": str(home / "run"), "LC_ALL": "C.UTF-8"}
+        kept |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_COUNT": "1"}
+        kept |= {"GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+        kept["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT / 'scripts'}"
+        return {**kept, **more}
+
+    @contextlib.contextmanager
+    def process(
+        self, command: Sequence[object], env: Mapping[str, str] | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A process with pipes for stdin and stdout, out of the terminal's reach; ended afterwards."""
+        log = self.root / "stderr.log"
+        with log.open("ab") as stderr:
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                env=env or self.environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=self.root,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            _end(process)
+
+    def complaints(self) -> str:
+        """The last lines that any process of the lab wrote to stderr."""
+        log = self.root / "stderr.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.exists() else ""
+
+    def say_of(self, process: subprocess.Popen[str]) -> str:
+        """The next line of a process's stdout; NotMeasured with its complaints if it has ended."""
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise NotMeasured(f"{process.args!r} has ended: {self.complaints()}")
+        return line.strip()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+            return
+
+
+class Relay:
+    """A running relay to one port; `port` is its own."""
+
+    def __init__(self, lab: Lab, to: int, rtt: float = 0.0, bandwidth: int = 0) -> None:
+        command = [sys.executable, "-m", "_bench.relay", str(to), str(rtt), str(bandwidth)]
+        self._lab = lab
+        self._process = lab.keep(lab.process(command))
+        self.port = int(lab.say_of(self._process))
+
+    def ask(self, **changes: float) -> dict[str, int]:
+        """Changes the line, if asked to; the counts so far."""
+        self._process.stdin.write(json.dumps(changes) + "\n")
+        self._process.stdin.flush()
+        counts: dict[str, int] = json.loads(self._lab.say_of(self._process))
+        return counts
+
+    def quiet(self, for_seconds: float = 0.25, patience: float = 60.0) -> dict[str, int]:
+        """The counts once nothing has moved for a while."""
+        end = time.monotonic() + patience
+        counts, since = self.ask(), time.monotonic()
+        while time.monotonic() - since < for_seconds and time.monotonic() < end:
+            time.sleep(0.05)
+            now = self.ask()
+            if now != counts:
+                counts, since = now, time.monotonic()
+        return counts

@@ -1,0 +1,47 @@
+"""`python -m _bench.profiled FILE mount …`: jobfs under cProfile in every thread; the sum goes to FILE."""
+
+from __future__ import annotations
+
+import cProfile
+import pstats
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+_profiles: list[cProfile.Profile] = []
+
+
+def _begin(frame: FrameType | None = None, event: str = "", argument: Any = None) -> None:
+    """The first event of a thread: from here on its own profile watches it."""
+    profile = cProfile.Profile()
+    _profiles.append(profile)
+    profile.enable()
+
+
+def main() -> int:
+    """Runs jobfs with the remaining arguments."""
+    out = sys.argv.pop(1)
+    from jobfs.__main__ import main as jobfs
+
+    _begin()
+    if sys.version_info < (3, 12):  # later ones profile all threads at once
+        threading.setprofile(_begin)
+    try:
+        return jobfs() or 0
+    finally:
+        threading.setprofile(None)
+        total: pstats.Stats | None = None
+        for profile in _profiles:
+            if not profile.getstats():
+                continue
+            if total is None:
+                total = pstats.Stats(profile)
+            else:
+                total.add(profile)
+        if total is not None:
+            total.dump_stats(out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

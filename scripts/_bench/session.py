@@ -1,0 +1,110 @@
+"""One run of the bench: which system does which workload at which round trip, and how often."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import tree
+from .floor import Floor
+from .jobfs import Huge, Jobfs
+from .lab import Lab, NotMeasured
+from .measure import Outcome
+from .metadata import HUGE_RTT
+from .peers import start_peers
+from .system import System
+from .trial import Plan, Trial
+from .workloads import WORKLOADS, WRITING, Workload
+
+#: A peer that needs this long (seconds) for one run is not asked again.
+_LONG = 10.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be measured; `rtts` in seconds."""
+
+    names: Sequence[str]
+    rtts: Sequence[float]
+    runs: int
+    peers: Sequence[str]
+    plan: Plan
+    profile: Path | None = None
+
+    @property
+    def workloads(self) -> list[Workload]:
+        """The workloads, in the order of the table."""
+        return [workload for name, workload in WORKLOADS.items() if name in self.names]
+
+
+def measure(wish: Wish, lab: Lab, say: Callable[[str], None]) -> list[Outcome]:
+    """Everything that was wished for; what could not be measured is in the outcomes' failures."""
+    outcomes: list[Outcome] = []
+    ordinary = [workload for workload in wish.workloads if not workload.huge]
+    if ordinary:
+        systems = _systems(wish, lab, say)
+        for rtt in wish.rtts:
+            for workload in ordinary:
+                outcomes += _all_systems(workload, systems, rtt, wish, lab, say)
+    for workload in wish.workloads:
+        if workload.huge:
+            say("seeding 100,000 items")
+            outcomes += _all_systems(workload, [Huge(lab)], HUGE_RTT, wish, lab, say)
+    return outcomes
+
+
+def _systems(wish: Wish, lab: Lab, say: Callable[[str], None]) -> list[System]:
+    say("making the data")
+    share = wish.plan.share
+    datasets = {"tree": tree.small_files(share(tree.FILES), share(tree.DIRECTORIES))}
+    if {"cat", "middle"} & set(wish.names):
+        datasets["big"] = tree.big_file()
+    if "git" in wish.names:
+        datasets["git"] = tree.repository(lab.fresh("git"), lab.environment())
+    spare = len(wish.rtts) * wish.runs * WRITING
+    systems: list[System] = [Jobfs(lab, datasets, spare, wish.profile)]
+    if any(workload.floor for workload in wish.workloads):
+        systems.append(Floor(lab, {"tree": datasets["tree"]}))
+    return systems + start_peers(wish.peers, lab, datasets, say)
+
+
+def _all_systems(
+    workload: Workload,
+    systems: Sequence[System],
+    rtt: float,
+    wish: Wish,
+    lab: Lab,
+    say: Callable[[str], None],
+) -> list[Outcome]:
+    outcomes = {row.key: Outcome(row, rtt) for row in workload.rows}
+    for system in systems:
+        if not _takes_part(workload, system):
+            continue
+        trial = Trial(lab, system, rtt, wish.plan)
+        for run in range(wish.runs):
+            say(f"{workload.name} at {rtt * 1000:g} ms: {system.name}, run {run + 1}")
+            began = time.monotonic()
+            try:
+                _once(workload, trial, outcomes)
+            except (NotMeasured, OSError, ValueError) as error:
+                for outcome in outcomes.values():
+                    if system.name == "jobfs" or not outcome.samples.get(system.name):
+                        outcome.failures[system.name] = " ".join(str(error).split())[:300]
+                break
+            if system.name not in ("jobfs", "floor") and time.monotonic() - began > _LONG:
+                break
+    return list(outcomes.values())
+
+
+def _takes_part(workload: Workload, system: System) -> bool:
+    if system.name == "floor":
+        return workload.floor
+    return workload.peers or isinstance(system, Jobfs)
+
+
+def _once(workload: Workload, trial: Trial, outcomes: dict[str, Outcome]) -> None:
+    for measured in workload.run(trial):
+        name = measured.system or trial.system.name
+        outcomes[measured.row].samples.setdefault(name, []).append(measured.sample)

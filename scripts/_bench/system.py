@@ -1,0 +1,86 @@
+"""What the workloads know of a file system under test: how to mount a data set, what it costs, what arrived."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .lab import Lab, Relay, cpu_seconds
+from .tree import Tree
+
+
+@dataclass
+class Mounted:
+    """A mounted data set; `pids` are the processes whose CPU time is the driver's."""
+
+    path: Path
+    pids: list[int] = field(default_factory=list)
+
+    def cpu(self) -> float:
+        """CPU seconds that the driver has used so far."""
+        return sum(cpu_seconds(pid) for pid in self.pids)
+
+
+@dataclass
+class Cost:
+    """What a stretch of work cost: requests and bytes from the server (None: not known), driver CPU seconds."""
+
+    requests: float | None = None
+    moved: float | None = None
+    cpu: float = 0.0
+
+
+class System(ABC):
+    """One file system. Data sets: `tree`, `big`, `git`, and what `writable` makes."""
+
+    name: str
+    relay: Relay | None = None
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    @abstractmethod
+    def mount(self, dataset: str, **options: Any) -> AbstractContextManager[Mounted]:
+        """Mounts it with empty caches; unmounted, and its processes ended, afterwards."""
+
+    def writable(self, tree: Tree) -> str:
+        """A new data set that may be changed."""
+        raise NotImplementedError
+
+    def arrival(self, dataset: str, tree: Tree, since: float) -> float:
+        """When the server had all of `tree` (seconds since the epoch); waits for it."""
+        raise NotImplementedError
+
+    def set_rtt(self, rtt: float) -> None:
+        """Sets the line's round trip, in seconds."""
+        if self.relay is not None:
+            self.relay.ask(rtt=rtt)
+
+    def settle(self) -> None:
+        """Waits until the background has nothing left to do."""
+        if self.relay is not None:
+            self.relay.quiet(for_seconds=0.5)
+
+    @contextmanager
+    def metered(self, mounted: Mounted) -> Iterator[Cost]:
+        """What the block costs, with what it leaves to the background; counted once the line is quiet."""
+        cost = Cost()
+        self._forget()
+        before = self.relay.ask() if self.relay else {}
+        cpu = mounted.cpu()
+        yield cost
+        if self.relay is not None:
+            after = self.relay.quiet()
+            cost.moved = after["down"] - before["down"]
+            cost.requests = self._count(after["requests"] - before["requests"])
+        cost.cpu = mounted.cpu() - cpu
+
+    def _forget(self) -> None:  # noqa: B027 - most count at the relay, from which nothing has to be taken
+        """Start to count requests anew."""
+
+    def _count(self, through_relay: int) -> float | None:
+        return through_relay

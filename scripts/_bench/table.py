@@ -1,0 +1,109 @@
+"""The report: a table for people and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .measure import Outcome
+
+_COLUMNS = ("rtt", "jobfs", "req", "bound", "x bound", "floor/curl", "best peer", "ratio")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in a unit that leaves two or three digits."""
+    if seconds is None:
+        return ""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.1f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 else f"{seconds * 1e3:.1f} ms"
+    return f"{seconds:.2f} s"
+
+
+def _cells(outcome: Outcome) -> list[str]:
+    ours, requests, bound, peer = (
+        outcome.median("jobfs"),
+        outcome.median("jobfs", "requests"),
+        outcome.bound,
+        outcome.peer,
+    )
+    local = next(((n, s) for n in ("floor", "curl") if (s := outcome.median(n)) is not None), None)
+    return [
+        f"{outcome.rtt * 1000:g}",
+        duration(ours),
+        "" if requests is None else f"{requests:g}",
+        duration(bound),
+        f"{ours / bound:.2f}" if ours and bound else "",
+        f"{duration(local[1])} ({ours / local[1]:.2f})" if ours and local else "",
+        f"{peer[0]} {duration(peer[1])}" if peer else "",
+        f"{peer[1] / ours:.1f}" if ours and peer else "",
+    ]
+
+
+def show(outcomes: Sequence[Outcome], console: Console) -> None:
+    """Prints the table, then what misses its target, then what could not be measured."""
+    table = Table(title="jobfs bench", title_justify="left", pad_edge=False)
+    table.add_column("workload", no_wrap=True)
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("target")
+    table.add_column("met")
+    for outcome in outcomes:
+        target = ", ".join(goal.text for goal in outcome.goals)
+        met = {True: "yes", False: "NO", None: ""}[outcome.met()]
+        if outcome.median("jobfs") is not None or outcome.failures:
+            table.add_row(outcome.row.title, *_cells(outcome), target, met)
+    console.print(table)
+    for outcome in outcomes:
+        for miss in outcome.misses():
+            console.print(f"missed: {_name(outcome)}: {miss}", highlight=False)
+    for outcome in outcomes:
+        for system, reason in outcome.failures.items():
+            console.print(
+                f"not measured: {_name(outcome)}, {system}: {reason}", highlight=False, markup=False
+            )
+
+
+def _name(outcome: Outcome) -> str:
+    return f"{outcome.row.title} at {outcome.rtt * 1000:g} ms"
+
+
+def write_json(outcomes: Iterable[Outcome], file: Path, facts: dict[str, Any]) -> None:
+    """Everything that was measured: medians, extremes, each run."""
+    rows = [_as_json(outcome) for outcome in outcomes]
+    file.write_text(json.dumps({**facts, "rows": rows}, indent=1) + "\n")
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "row": outcome.row.key,
+        "title": outcome.row.title,
+        "rtt": outcome.rtt,
+        "bound": outcome.bound,
+        "targets": [
+            {"text": goal.text, "value": goal.value(outcome), "met": goal.met(outcome)}
+            for goal in outcome.goals
+        ],
+        "met": outcome.met(),
+        "best_peer": outcome.peer,
+        "not_measured": outcome.failures,
+        "systems": {
+            name: {
+                "median": outcome.median(name),
+                "min": min(sample.seconds for sample in samples),
+                "max": max(sample.seconds for sample in samples),
+                "requests": outcome.median(name, "requests"),
+                "cpu": outcome.median(name, "cpu"),
+                "runs": [asdict(sample) for sample in samples],
+            }
+            for name, samples in outcome.samples.items()
+            if samples
+        },
+    }

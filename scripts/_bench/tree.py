@@ -1,0 +1,124 @@
+"""The data: the same trees for everybody, from fixed seeds, and what the right answers about them are."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+Tree = Mapping[str, bytes]
+
+FILES, DIRECTORIES = 1000, 50
+BIG_NAME, BIG_SIZE = "video.bin", 64 << 20
+GIT_FILES = 200
+COPIED = 200
+SAVED = 20
+NEEDLE = "needle"
+
+_WORDS = [
+    "rain",
+    "month",
+    "gauge",
+    "station",
+    "mean",
+    "table",
+    "river",
+    "cloud",
+    "wind",
+    "error",
+    "sample",
+    "value",
+    "north",
+    "south",
+]
+
+
+def _text(rng: random.Random, low: int, high: int, label: str) -> bytes:
+    """Between `low` and `high` bytes of words; the last line has the needle and the label."""
+    size, lines = rng.randint(low, high), []
+    last = f"{NEEDLE} {label}\n"
+    total = len(last)
+    while total < size:
+        line = " ".join(rng.choices(_WORDS, k=9))[: size - total - 1] + "\n"
+        lines.append(line)
+        total += len(line)
+    return ("".join(lines) + last).encode()
+
+
+@cache
+def small_files(files: int = FILES, directories: int = DIRECTORIES) -> Tree:
+    """Files of 1 to 8 KiB spread over directories."""
+    rng = random.Random(1)
+    paths = [f"part-{n % directories:02d}/note-{n:04d}.txt" for n in range(files)]
+    return {path: _text(rng, 1024, 8192, path) for path in sorted(paths)}
+
+
+@cache
+def big_file() -> Tree:
+    """One file of 64 MiB that nothing can compress or guess."""
+    return {BIG_NAME: random.Random(2).randbytes(BIG_SIZE)}
+
+
+@cache
+def copied_files(count: int = COPIED) -> Tree:
+    """What `cp -r` brings in."""
+    rng = random.Random(3)
+    return {f"set-{n % 10}/item-{n:03d}.txt": _text(rng, 1024, 8192, str(n)) for n in range(count)}
+
+
+@cache
+def saved_files(generation: int) -> Tree:
+    """Twenty files that are saved; each generation has other bytes of about the same length."""
+    rng = random.Random(100 + generation)
+    return {f"doc-{n:02d}.md": _text(rng, 2000, 4000, f"{generation}.{n}") for n in range(SAVED)}
+
+
+def repository(directory: Path, env: Mapping[str, str]) -> Tree:
+    """A git repository of 200 files with one commit and one changed file, made in `directory`."""
+    rng = random.Random(4)
+    write(
+        directory, {f"src-{n % 8}/unit-{n:03d}.txt": _text(rng, 500, 4000, str(n)) for n in range(GIT_FILES)}
+    )
+
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+        subprocess.run(["git", *identity, *words], cwd=directory, env=dict(env), check=True)
+
+    git("init", "--quiet", "--template=", "--initial-branch=main")
+    git("add", ".")
+    git("commit", "--quiet", "--message=Start")
+    (directory / "src-3/unit-003.txt").write_text("changed\n")
+    return read(directory)
+
+
+GIT_STATUS = " M src-3/unit-003.txt\n"
+
+
+def write(directory: Path, tree: Tree) -> None:
+    """Puts a tree on the disk."""
+    for path, content in tree.items():
+        place = directory / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+
+
+def read(directory: Path) -> dict[str, bytes]:
+    """Every file below `directory`, by relative path."""
+    found = {}
+    for above, _, names in os.walk(directory):
+        for name in names:
+            place = Path(above, name)
+            found[str(place.relative_to(directory))] = place.read_bytes()
+    return found
+
+
+def directories_of(paths: Iterable[str]) -> set[str]:
+    """Every directory that the paths go through."""
+    return {
+        "/".join(parts[:depth])
+        for parts in (path.split("/") for path in paths)
+        for depth in range(1, len(parts))
+    }

@@ -1,0 +1,48 @@
+"""All workloads by name: what they are called with, the rows they fill, and whose turn they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from . import metadata, reading, writing
+from .measure import Measured, Row
+from .trial import Trial
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`run` yields samples for `rows`; the floor and the peers take part where that is said."""
+
+    name: str
+    rows: tuple[Row, ...]
+    run: Callable[[Trial], Iterator[Measured]]
+    peers: bool = True
+    floor: bool = False
+    huge: bool = False
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("ls", reading.LISTING, reading.listing, floor=True),
+        Workload("find", reading.FIND, reading.finding),
+        Workload("grep", reading.GREP, reading.grepping, floor=True),
+        Workload("cat", reading.CAT, reading.streaming),
+        Workload("middle", reading.MIDDLE, reading.a_part),
+        Workload("cp", writing.COPY, writing.copying),
+        Workload("save", writing.SAVE, writing.saving),
+        Workload("replace", writing.REPLACE, writing.replacing),
+        Workload("new", writing.NEW, writing.creating),
+        Workload("git", reading.GIT, reading.git_status),
+        Workload("tar", reading.TAR, reading.archiving),
+        Workload("stat", metadata.STAT, metadata.single_calls, floor=True),
+        Workload("recheck", metadata.RECHECK, metadata.recheck, peers=False),
+        Workload("absent", metadata.ABSENT, metadata.absent_names, peers=False),
+        Workload("mount", metadata.MOUNT, metadata.mounting, peers=False),
+        Workload("huge", metadata.HUGE, metadata.huge_tree, peers=False, huge=True),
+    )
+}
+
+#: How many workloads write, each to a workspace of its own in every run.
+WRITING = 4

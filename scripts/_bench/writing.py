@@ -1,0 +1,100 @@
+"""The workloads that write: `cp -r` in, saves in place, saves by a temporary file, new files."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+
+from . import tree
+from .jobfs import now
+from .measure import Measured, Row, Sample, at_most, of_bound, requests, round_trips
+from .reading import CONNECTIONS
+from .system import Mounted
+from .trial import Trial, same, sample
+
+COPY = (
+    Row("cp", "cp -r 200 files in: return", goals=(at_most("seconds", 0.5, "<= 0.5 s"),)),
+    Row(
+        "cp-all", "cp -r 200 files in: server has all", lambda rtt: tree.COPIED / CONNECTIONS * rtt,
+        (of_bound(2),),
+    ),
+)  # fmt: skip
+SAVE = (Row("save", "save in place, fsync", lambda rtt: 3 * rtt, (round_trips(3.5), requests(7))),)
+REPLACE = (
+    Row("replace", "save by rename over, fsync", lambda rtt: 4 * rtt, (round_trips(5.5), requests(9))),
+)
+NEW = (Row("new", "new file, fsync, server rejects", lambda rtt: rtt, (round_trips(1.5), requests(1))),)
+
+
+def copying(trial: Trial) -> Iterator[Measured]:
+    """`cp -r` of small files into the mount: until it returns, and until the server has every byte."""
+    files = tree.copied_files(trial.plan.share(tree.COPIED))
+    source = trial.lab.fresh("source") / "copied"
+    tree.write(source, files)
+    dataset = trial.system.writable(tree.saved_files(0))
+    with trial.mounted(dataset) as mounted, trial.system.metered(mounted) as cost:
+        began, clock = time.perf_counter(), now()
+        trial.run(["cp", "-r", source, mounted.path])
+        returned = time.perf_counter() - began
+        arrived = trial.system.arrival(
+            dataset, {f"copied/{path}": data for path, data in files.items()}, clock
+        )
+        _read_back(mounted, {f"copied/{path}": data for path, data in files.items()})
+    yield Measured("cp", Sample(returned))
+    yield Measured("cp-all", sample(arrived - clock, cost))
+
+
+def saving(trial: Trial) -> Iterator[Measured]:
+    """Twenty files opened with O_TRUNC, written, synced, closed."""
+    yield _saves(trial, "save")
+
+
+def replacing(trial: Trial) -> Iterator[Measured]:
+    """Twenty files written under another name, synced, renamed over the old ones."""
+    yield _saves(trial, "replace")
+
+
+def creating(trial: Trial) -> Iterator[Measured]:
+    """Twenty new files, after a few others, from which the mount learned what this server does."""
+    yield _saves(trial, "new")
+
+
+def _saves(trial: Trial, how: str) -> Measured:
+    """One sample: the median of the saves in seconds, and the requests for each."""
+    files = dict(list(tree.saved_files(1).items())[: trial.plan.share(tree.SAVED)])
+    first = dict(list(tree.saved_files(2).items())[:2])
+    if how == "new":
+        files, first = ({f"{prefix}-{path}": data for path, data in some.items()}
+                        for prefix, some in (("new", files), ("first", first)))  # fmt: skip
+    source, before = trial.lab.fresh("source"), trial.lab.fresh("source")
+    tree.write(source, files)
+    tree.write(before, first)
+    dataset = trial.system.writable(tree.saved_files(0))
+    with trial.mounted(dataset, ttl=60) as mounted:
+        # An editor has shown the files before it saves them, and has saved before.
+        trial.run(["cat", *sorted(mounted.path / path for path in tree.saved_files(0))])
+        trial.run([sys.executable, "-m", "_bench.client", how, mounted.path, before])
+        trial.system.settle()
+        with trial.system.metered(mounted) as cost:
+            clock = now()
+            out = trial.run([sys.executable, "-m", "_bench.client", how, mounted.path, source])
+            arrived = trial.system.arrival(dataset, files, clock)
+        _read_back(mounted, files)
+    seconds: list[float] = json.loads(out)
+    count = len(files)
+    if cost.requests is not None:
+        cost.requests /= count
+    facts = {
+        "slowest": max(seconds),
+        "mean": sum(seconds) / count,
+        "server_has_all": (arrived - clock) / count,
+    }
+    return Measured(how, sample(statistics.median(seconds), cost, **facts))
+
+
+def _read_back(mounted: Mounted, files: tree.Tree) -> None:
+    for path, content in files.items():
+        same((mounted.path / path).read_bytes(), content, f"reading back {path}")

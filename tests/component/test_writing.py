@@ -342,3 +342,44 @@ def test_a_file_unlinked_while_open_is_never_put_back_by_a_listing(
             work.vfs.release(fh)
     assert visible(server) == {}
     assert work.names() == []
+
+
+def rounds(server: Server) -> int:
+    """How many requests of the log had to wait for one another: the longest chain of one after the other's end."""
+    depth: list[tuple[float, int]] = []
+    for entry in sorted(server.log.entries(), key=lambda entry: entry.time):
+        before = [chain for end, chain in depth if end <= entry.time]
+        depth.append((entry.time + (entry.ms or 0.0) / 1000, 1 + max(before, default=0)))
+    return max((chain for _, chain in depth), default=0)
+
+
+@pytest.mark.parametrize("move_touches", ["item", "no"])
+def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
+    server: Server, work: Workspace, move_touches: str
+) -> None:
+    """save-protocol, Round trips of a save in place: three; one disk sync beside them."""
+    server.set(move_touches=move_touches, latency=40)
+    server.store.seed({"file": "old"}, age=60)
+    assert work.read("file") == b"old"
+    syncs: list[str] = []
+    work.vfs._engine.journal.observer = syncs.append
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    server.log.clear()
+    work.vfs.write(fh, b"new", 0)
+    work.vfs.fsync(fh)
+    assert rounds(server) <= 3, [(entry.operation, entry.time, entry.ms) for entry in server.log.entries()]
+    work.vfs._engine.journal.observer = None
+    assert syncs.count("sync") <= 2, "one for the save; another may be the background's"
+    work.vfs.release(fh)
+
+
+def test_a_close_without_fsync_costs_no_network(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 4: close returns when the bytes and the intent are on the local disk."""
+    server.store.seed({"file": "old"}, age=60)
+    work = start(write_back_delay=30)
+    fh = work.opened("file")
+    server.log.clear()
+    work.vfs.write(fh, b"new", 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    assert server.log.entries() == []

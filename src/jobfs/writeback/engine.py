@@ -20,6 +20,7 @@ from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.writeback import disk
+from jobfs.writeback.aliases import LeftAliases
 from jobfs.writeback.finisher import Finisher
 from jobfs.writeback.inodes import Inode, InodeTable, Overlay
 from jobfs.writeback.localbytes import LocalBytes, LocalFile
@@ -85,6 +86,7 @@ class WriteBack:
         self.table = InodeTable()
         self._pool = ThreadPoolExecutor(client.max_connections * 2, thread_name_prefix="jobfs-save")
         self.removals = Removals(self)
+        self.aliases = LeftAliases(self)
         self.finisher = Finisher(self)
         self.moves = Moves(self)
         self.stager = Stager(client, self.journal, mount, self.finisher.watch)
@@ -109,6 +111,7 @@ class WriteBack:
         """Begin background work; `recovery.restore` has been called before."""
         self.uploader.start()
         self.finisher.start()
+        self.aliases.take_up()
         self._syncer.start()
 
     def stop(self) -> None:

@@ -114,6 +114,7 @@ class Finisher:
             self._remove_late()
         if self._engine.removals.due:
             self._engine.removals.sweep()
+        self._engine.aliases.take_up()
 
     def _finish_all(self, batch: list[Transaction]) -> None:
         try:
@@ -233,6 +234,7 @@ class Finisher:
                 if handle.item is not None and handle.item.id == item_id and isinstance(content, Content):
                     content.fetch()
         self._engine.removals.spare(item_id)
+        self._engine.aliases.spare(item_id)
 
     # -- creates that were given up and may still have been carried out
 

@@ -162,8 +162,7 @@ def _show(engine: WriteBack, work: Transaction) -> None:
 def _restore_local(engine: WriteBack, entry: LocalEntry, keep: set[tuple[int, int]]) -> None:
     """A file that lives on this machine only comes back as it was."""
     if entry.item_id:
-        # An alias whose rename was acknowledged but not yet carried out: the rename is done now, in the background.
-        engine.background(lambda: _finish_alias(engine, entry))
+        engine.aliases.restore(entry)
         return
     inode = Inode(entry.ino, entry.kind, entry.path)
     inode.local_only = True
@@ -177,11 +176,3 @@ def _restore_local(engine: WriteBack, entry: LocalEntry, keep: set[tuple[int, in
     inode.atime_ns, inode.mtime_ns, inode.ctime_ns = entry.atime_ns, entry.mtime_ns, entry.mtime_ns
     engine.table.add(inode)
     engine.overlay.put(entry.path, inode)
-
-
-def _finish_alias(engine: WriteBack, entry: LocalEntry) -> None:
-    item = engine.client.get(entry.item_id)
-    replaced = any(work.save.target == entry.origin for work in engine.uploader.live())
-    if item.path == entry.origin and not replaced:
-        engine.moves.move(item, entry.path)
-    engine.journal.write(gone=[entry])

@@ -1,0 +1,86 @@
+"""A backup rename (an alias) that the mount did not live to carry out: the backup is there after the next mount."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.serverside import visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER
+
+from jobfs.emulator import Server
+
+OLD, NEW = b"the old content", b"the new one"
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with quick_finishing():
+        yield
+
+
+def killed_after(server: Server, home: Path, work: Callable[[Mortal], None], **options: float) -> Mortal:
+    """The next mount after one that did `work` and was killed at once."""
+    server.store.seed({"file.txt": OLD}, age=60)
+    first = Mortal(server, home, Boundaries(), **options)
+    first.start()
+    try:
+        work(first)
+    finally:
+        first.boundaries.dead = True
+        first.bury()
+    again = Mortal(server, home, Boundaries())
+    again.start()
+    return again
+
+
+def backup(work: Mortal) -> None:
+    work.vfs.rename("file.txt", "file.txt~")
+
+
+def backup_and_save(work: Mortal) -> None:
+    backup(work)
+    fh = work.vfs.create("file.txt", 0o644, os.O_WRONLY, CALLER).fh
+    work.vfs.write(fh, NEW, 0)
+    work.vfs.flush(fh)
+
+
+def test_a_backup_whose_file_is_being_replaced_keeps_its_bytes(server: Server, tmp_path: Path) -> None:
+    """semantics 4: a version is not deleted on the server while an alias here still needs its bytes."""
+    work = killed_after(server, tmp_path / "home", backup_and_save, write_back_delay=30)
+    try:
+        work.settle()
+        eventually(lambda: work.names() == ["file.txt", "file.txt~"])
+        assert work.read("file.txt~") == OLD
+        assert visible(server) == {"file.txt": NEW}
+    finally:
+        work.stop()
+    work.start()
+    try:
+        assert work.read("file.txt~") == OLD
+    finally:
+        work.stop()
+
+
+def test_a_backup_that_nothing_replaces_is_renamed_on_the_server(server: Server, tmp_path: Path) -> None:
+    """semantics 4: if no new file of the real name is closed it becomes a real rename on the server."""
+    work = killed_after(server, tmp_path / "home", backup)
+    try:
+        eventually(lambda: visible(server) == {"file.txt~": OLD}, lambda: visible(server))
+        assert work.read("file.txt~") == OLD
+    finally:
+        work.stop()
+
+
+def test_a_backup_is_taken_up_once_the_server_answers(server: Server, tmp_path: Path) -> None:
+    """semantics 4: nothing is forgotten."""
+    server.faults.next("error", on="get", times=12, status=403)
+    work = killed_after(server, tmp_path / "home", backup)
+    try:
+        eventually(lambda: visible(server) == {"file.txt~": OLD}, lambda: visible(server))
+    finally:
+        work.stop()

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tests.support.files import errno_from
@@ -383,3 +384,56 @@ def test_a_close_without_fsync_costs_no_network(server: Server, start: Callable[
     work.vfs.flush(fh)
     work.vfs.release(fh)
     assert server.log.entries() == []
+
+
+class _FirstOf:
+    """A lock; whoever takes it first does `before` first, while it is still free."""
+
+    def __init__(self, lock: Any, before: Callable[[], None]) -> None:
+        self._lock, self._before = lock, [before]
+
+    def __enter__(self) -> None:
+        while self._before:
+            self._before.pop()()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("append", [True, False])
+def test_a_write_while_the_last_save_ends_goes_on_with_what_was_saved(
+    server: Server, start: Callable[..., Workspace], append: bool
+) -> None:
+    """semantics 4: all handles of one file share what is written; a save that ends meanwhile takes nothing away."""
+    work = start(write_back_delay=30)
+    work.write("file", b"from the first save, ")
+    fh = work.vfs.open("file", os.O_RDWR | (os.O_APPEND if append else 0)).fh
+    inode = work.vfs._files.handle(fh).inode
+    inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
+    work.vfs.write(fh, b"and more", 21)
+    work.vfs.release(fh)
+    settled(work)
+    assert server.store.read("file") == b"from the first save, and more"
+
+
+def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4: all handles of one file share what is written."""
+    server.store.seed({"file": "one two"}, age=60)
+    work = start(write_back_delay=30)
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    inode = work.vfs._files.handle(fh).inode
+
+    def save() -> None:
+        other = work.vfs.open("file", os.O_RDWR).fh
+        work.vfs.write(other, b"ONE", 0)
+        work.vfs.fsync(other)
+        work.vfs.release(other)
+
+    inode.lock = _FirstOf(inode.lock, save)  # type: ignore[assignment]
+    work.vfs.write(fh, b"TWO", 4)
+    work.vfs.release(fh)
+    settled(work)
+    assert server.store.read("file") == b"ONE TWO"

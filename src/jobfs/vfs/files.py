@@ -247,33 +247,38 @@ class Files:
         `keep`: they begin with the content that the handle opened (downloaded before the lock is taken).
         """
         inode = handle.inode
-        source: Path | LocalFile | None = None
-        if inode.local is None and keep and handle.item is not None:
-            source = self._whole(handle)
-        with inode.lock:
-            local = inode.local
-            if local is None:
-                local = self._make_dirty(handle, source)
-            elif local.sealed:
-                fresh = self._engine.bytes.new(
-                    inode.ino, self._engine.journal.next_seq(), local if keep else None
-                )
-                inode.local = fresh
-                local.close()
-                local = fresh
-            yield local
-            inode.touch()
-            handle.wrote = True
+        for _ in range(_REOPENS):
+            content, source = self._whole(handle) if keep and inode.local is None else (None, None)
+            with inode.lock:
+                local = inode.local
+                if local is None:
+                    if keep and handle.item is not None and (source is None or handle.content is not content):
+                        # A save has ended meanwhile: what the handle goes on with has to be fetched first.
+                        continue
+                    local = self._make_dirty(handle, source)
+                elif local.sealed:
+                    fresh = self._engine.bytes.new(
+                        inode.ino, self._engine.journal.next_seq(), local if keep else None
+                    )
+                    inode.local = fresh
+                    local.close()
+                    local = fresh
+                yield local
+                inode.touch()
+                handle.wrote = True
+                return
+        raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
-    def _whole(self, handle: FileHandle) -> Path | LocalFile | None:
+    def _whole(self, handle: FileHandle) -> tuple[Readable | None, Path | LocalFile | None]:
+        """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
         for _ in range(_REOPENS):
             content = handle.content
             if isinstance(content, LocalFile):
-                return content
+                return content, content
             if not isinstance(content, Content):
-                return None
+                return None, None
             try:
-                return content.fetch()
+                return content, content.fetch()
             except StaleVersionError:
                 if not self._follow(handle, max_age=0.0):
                     raise

@@ -90,7 +90,9 @@ def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[st
     for path in PATHS:
         assert tree.at(path) == by_definition(everything, path), path
         children = {child: by_definition(everything, f"{path}/{child}") for child in ("a", "b")}
-        assert tree.children(path) == {name: one for name, one in children.items() if one is not None}, path
+        shown_there = {name: one for name, one in children.items() if one is not None}
+        assert tree.children(path) == shown_there, path
+        assert tree.directories(path) == sum(one.is_dir for one in shown_there.values()), path
         below = sorted(one.id for one in everything if names.under(one.path, path))
         assert sorted(one.id for one in tree.below(path)) == below, path
     assert sorted(one.id for one in tree.below("")) == sorted(model)

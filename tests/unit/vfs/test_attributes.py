@@ -88,3 +88,52 @@ def test_a_directory_that_no_item_stands_for_becomes_real(server: Server, work: 
 def test_the_root_has_no_item(work: Workspace) -> None:
     assert errno_from(work.vfs.chmod, "", 0o700) == errno.EPERM
     assert errno_from(work.vfs.chmod, "gone", 0o700) == errno.ENOENT
+
+
+def test_times_beyond_what_64_bits_hold_become_the_nearest(server: Server, work: Workspace) -> None:
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.utimens("file", -(2**70), 2**70)
+    attr = work.vfs.getattr("file")
+    assert (attr.atime_ns, attr.mtime_ns) == (1 - 2**63, 2**63 - 1)
+    work.write("new", b"x")
+    work.vfs.utimens("new", 0, 2**70)
+    work.drain()
+    attr = work.vfs.getattr("new")
+    assert (attr.atime_ns, attr.mtime_ns) == (0, 2**63 - 1)
+
+
+def test_the_change_time_survives_a_save_and_a_remount(server: Server, work: Workspace) -> None:
+    """semantics 2: an upload is no change that a program made; git compares these."""
+    work.write("file", b"x")
+    work.vfs.chmod("file", 0o600)
+    before = work.vfs.getattr("file").ctime_ns
+    work.drain()
+    assert work.vfs.getattr("file").ctime_ns == before
+    work.stop()
+    work.start()
+    assert work.vfs.getattr("file").ctime_ns == before
+
+
+def test_the_times_of_a_directory_survive_a_remount(server: Server, work: Workspace) -> None:
+    """semantics 2: what the API cannot hold is kept in the state directory."""
+    server.store.seed({"dir/file": "x", "other": None}, age=60)
+    before = work.vfs.getattr("dir")
+    work.vfs.rename("dir/file", "other/file")
+    after, other = work.vfs.getattr("dir"), work.vfs.getattr("other")
+    assert before.mtime_ns < after.mtime_ns
+    assert (after.ctime_ns, after.atime_ns) == (after.mtime_ns, before.atime_ns)
+    work.stop()
+    work.start()
+    assert work.vfs.getattr("dir") == after
+    assert work.vfs.getattr("other") == other
+
+
+def test_a_set_group_directory_hands_on_its_group(server: Server, work: Workspace) -> None:
+    server.store.seed({"dir": None}, age=60)
+    work.vfs.chown("dir", -1, 77)
+    work.vfs.chmod("dir", 0o2775)
+    work.write("dir/file", b"x")
+    work.mkdir("dir/sub")
+    assert work.vfs.getattr("dir/file").gid == 77
+    assert work.vfs.getattr("dir/sub")[4] == 77
+    assert mode(work, "dir/sub") == 0o2755

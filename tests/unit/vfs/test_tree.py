@@ -114,3 +114,54 @@ def test_there_are_no_links(server: Server, work: Workspace) -> None:
     assert errno_from(work.vfs.symlink, "link", "file", CALLER) == errno.EPERM
     assert errno_from(work.vfs.symlink, "file", "file", CALLER) == errno.EEXIST
     assert errno_from(work.vfs.readlink, "file") == errno.EINVAL
+
+
+def test_a_mode_given_here_keeps_nobody_from_removing(server: Server, work: Workspace) -> None:
+    """semantics 2 and 4: by a chmod here the item is readOnly for the job; on a disk the directory's mode decides."""
+    server.store.seed({"a": "a", "b": "b", "dir": None}, age=60)
+    for name in ("a", "b", "dir"):
+        work.vfs.chmod(name, 0o555)
+    assert server.store.item("a").permission == "readOnly"
+    work.vfs.rename("a", "c")
+    work.vfs.rename("c", "b")
+    work.vfs.unlink("b")
+    work.vfs.rmdir("dir")
+    assert work.names() == []
+    server.store.seed({"job": "x"}, permission="readOnly", age=60)
+    work.vfs.refresh()
+    assert errno_from(work.vfs.unlink, "job") == errno.EPERM
+
+
+def test_no_name_of_a_save_under_way_is_made(server: Server, work: Workspace) -> None:
+    """semantics 4: hidden items are never shown; so what is made here would be out of sight."""
+    server.store.seed({"file": "x"}, age=60)
+    name = ".jobfs-0123456789ab-0123456789abcdef-staged-x"
+    assert errno_from(work.write, name, b"x") == errno.EPERM
+    assert errno_from(work.mkdir, name) == errno.EPERM
+    assert errno_from(work.vfs.rename, "file", name) == errno.EPERM
+    assert server.log.changes() == []
+
+
+def test_a_directory_goes_while_a_file_that_was_unlinked_in_it_is_open(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4: a file unlinked while open stays readable through its handle."""
+    server.store.seed({"dir/file": "text"}, age=60)
+    fh = work.vfs.open("dir/file", 0).fh
+    work.vfs.hide("dir/file", f"dir/.fuse_hidden{1:016x}")
+    work.vfs.rmdir("dir")
+    assert not work.exists("dir")
+    assert work.vfs.read(fh, 10, 0) == b"text"
+    assert work.vfs.fgetattr(fh).nlink == 0
+    work.vfs.release(fh)
+
+
+def test_a_directory_has_a_link_for_each_directory_in_it(server: Server, work: Workspace) -> None:
+    server.store.seed({"dir/a/x": "x", "dir/b": None, "dir/file": "x"}, age=60)
+    work.names("dir")
+    assert work.vfs.getattr("dir").nlink == 4
+    work.mkdir("dir/c")
+    work.mkdir("dir/d~")
+    assert work.vfs.getattr("dir").nlink == 6
+    work.vfs.rmdir("dir/b")
+    assert work.vfs.getattr("dir").nlink == 5

@@ -12,7 +12,7 @@ import pytest
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.memory import Memory
-from jobfs.writeback.records import Remembered
+from jobfs.writeback.records import UNSET, Remembered
 
 ITEM = Item("one", Kind.FILE, "a", updated_at="1")
 
@@ -59,3 +59,41 @@ def test_times_go_on_to_hold_after_our_own_move_only(journal: Journal) -> None:
     memory.carry(ITEM, replace(ITEM, updated_at="3"))
     assert memory.entry(ITEM).updated_at == "2", "what was remembered was of another version"
     memory.carry(replace(ITEM, id="two"), replace(ITEM, id="two", updated_at="9"))
+
+
+def test_what_was_touched_is_written_with_the_next_flush(journal: Journal) -> None:
+    """semantics 2: times are remembered on this machine, and survive a remount."""
+    memory = Memory(journal)
+    memory.touch(ITEM, content=True)
+    record = memory.of(ITEM)
+    assert record is not None
+    assert record.ctime_ns == record.mtime_ns > 0
+    assert (record.atime_ns, record.updated_at) == (UNSET, "1")
+    assert memory.unwritten
+    assert Memory(journal).of(ITEM) is None, "nothing waited for the disk"
+    memory.flush()
+    assert not memory.unwritten
+    assert Memory(journal).of(ITEM) == record
+    memory.touch(ITEM, made=True)
+    memory.lose("one")
+    memory.flush()
+    assert Memory(journal).of(ITEM) is None, "what is gone is not written again"
+
+
+def test_a_change_here_leaves_no_time_of_an_older_version(journal: Journal) -> None:
+    memory = Memory(journal)
+    memory.store(Remembered("one", mode=0o700, atime_ns=4, mtime_ns=5, updated_at="1", sha256="ff"))
+    newer = replace(ITEM, updated_at="2")
+    memory.touch(newer)
+    record = memory.entry(newer)
+    assert (record.mode, record.mtime_ns, record.updated_at, record.sha256) == (0o700, UNSET, "2", "")
+    assert record.ctime_ns > 0
+
+
+def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_lives(journal: Journal) -> None:
+    memory, directory = Memory(journal), implicit_directory("x")
+    memory.touch(directory, content=True)
+    memory.flush()
+    assert memory.entry(directory).mtime_ns > 0
+    assert memory.of(implicit_directory("y")) is None
+    assert Memory(journal).of(directory) is None

@@ -41,7 +41,9 @@ def calls() -> set[tuple[str, str]]:
     return {(match[1], match[0]) for match in found if match}
 
 
-@pytest.mark.parametrize("script", sorted({s for line in code() for s in re.findall(r"^scripts/[\w-]+", line)}))
+@pytest.mark.parametrize(
+    "script", sorted({s for line in code() for s in re.findall(r"^scripts/[\w-]+", line)})
+)
 def test_a_script_of_the_readme_can_be_run(script: str) -> None:
     assert os.access(_ROOT / script, os.X_OK)
 

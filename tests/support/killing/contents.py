@@ -37,6 +37,7 @@ class Contents:
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._known: dict[bytes, Content] = {}
+        self._appended: dict[bytes, Content] = {}
         self._count = 0
 
     def make(self, author: str, size: int, *, after: bytes = b"", by_job: bool = False) -> Content:
@@ -48,6 +49,8 @@ class Contents:
             data = after + body + hashlib.sha256(body).hexdigest().encode() + b"\n"
             content = Content(name + " (appended)" * bool(after), data, by_job, time.monotonic())
             self._known[hashlib.sha256(data).digest()] = content
+            if after:
+                self._appended[hashlib.sha256(data[len(after) :]).digest()] = content
             return content
 
     def adopt(self, data: bytes) -> Content:
@@ -57,8 +60,18 @@ class Contents:
         return content
 
     def of(self, data: bytes) -> Content | None:
-        """The content that these bytes are; None if nobody ever wrote exactly these."""
-        return self._known.get(hashlib.sha256(data).digest())
+        """The content that these bytes are; None if nobody ever wrote exactly these.
+
+        What was appended to another whole content than its writer had read is that content of its writer's too.
+        """
+        known = self._known.get(hashlib.sha256(data).digest())
+        if known is None:
+            for mark in reversed([mark.start() for mark in _MARK.finditer(data)][1:]):
+                appended = self._appended.get(hashlib.sha256(data[mark:]).digest())
+                if appended is not None and self.of(data[:mark]) is not None:
+                    known = self._known[hashlib.sha256(data).digest()] = appended
+                    break
+        return known
 
     def known(self, data: bytes) -> Content:
         """The content that these bytes are, or one that stands for the torn bytes."""

@@ -17,6 +17,9 @@ from jobfs import names
 
 from .contents import ABSENT, DIRECTORY, Content
 
+#: Seconds for which libfuse leaves it open whether an open file is unlinked or renamed over.
+_MOMENT = 0.03
+
 #: The change replaces what is there without having looked at it.
 BLIND = Content("not looked at")
 
@@ -41,6 +44,8 @@ class Change:
     kept: bool = False
     over: bool = False
     moving: dict[str, set[Content]] = field(default_factory=dict)
+    before: set[Content] = field(default_factory=set)
+    when: float = 0.0
 
 
 def moved(path: str, old: str, new: str) -> str | None:
@@ -103,7 +108,7 @@ class Ledger:
     def unlink(self, path: str, text: str = "unlink") -> Change:
         """`path`, a file or an empty directory, is about to be removed."""
         with self.lock:
-            change = self._begin(Change(f"{text} {path}", path))
+            change = self._begin(Change(f"{text} {path}", path, before=self.at(path)))
             self.options[path] = self.at(path) | {ABSENT}
             self._overwrite(change, path, BLIND)
             return change
@@ -146,6 +151,7 @@ class Ledger:
             if not change.kept:
                 self.acknowledged += 1
                 self._settle(change)
+                change.when = time.monotonic()
             change.kept = True
             if durable and change.content in self.claims and not is_local(change.path):
                 self.claims[change.content].durable = True
@@ -229,18 +235,30 @@ class Ledger:
         """The mount was killed: no call of it can see anything from now on."""
         with self.lock:
             for change in self._open:
+                if change.kept and change.content is ABSENT and not change.to:
+                    self._unlinked_just_now(change)
                 self.failed(change, "killed")
             self._open.clear()
+
+    def _unlinked_just_now(self, change: Change) -> None:
+        """Killed within a few milliseconds, what was unlinked while open may be there again (README)."""
+        if time.monotonic() - change.when < _MOMENT and self.options[change.path] == {ABSENT}:
+            self.options[change.path] |= change.before
+            self.tell(f"MAY BE BACK: {change.text}")
 
     # -- what the job does
 
     def job_put(self, path: str, content: Content, destroyed: Content | None, text: str) -> None:
         """The job has written `content` to `path`, where `destroyed` was. The caller holds the server's lock."""
         with self.lock:
-            self._disturb(path)
+            places = {path}
             if destroyed is not None:
                 self.destroyed.add(destroyed)
-            self.claims[content] = Claim({path}, durable=True)
+                # A backup rename is carried out here first: on the server the file still has its old name.
+                places |= self.claims[destroyed].places if destroyed in self.claims else set()
+            for place in places:
+                self._disturb(place)
+            self.claims[content] = Claim(places, durable=True)
             self.tell(f"job: {text} {path} <- {content} (destroys {destroyed})")
 
     def job_delete(self, path: str, destroyed: Iterable[Content]) -> None:
@@ -250,6 +268,11 @@ class Ledger:
             self.deleted.add(path)
             lost = list(destroyed)
             self.destroyed |= set(lost)
+            for place in {
+                place for content in lost if content in self.claims for place in self.claims[content].places
+            }:
+                self._disturb(place)
+                self.deleted.add(place)
             self.tell(f"job: delete {path} (destroys {', '.join(map(str, lost))})")
 
     def _disturb(self, path: str) -> None:

@@ -12,7 +12,7 @@ from tests.support.serverside import doubled, hidden, visible
 from jobfs.emulator import Server
 
 from .contents import ABSENT, DIRECTORY, Content, Contents
-from .ledger import Ledger, is_local
+from .ledger import Claim, Ledger, is_local
 
 _SECOND = re.compile(r"\.(conflict|recovered)-\d{8}T\d{6}Z(-\d+)?")
 
@@ -110,12 +110,17 @@ class Verdict:
         lost = []
         for content, claim in self._ledger.claims.items():
             there = places.get(content, [])
-            if not there and not self._ledger.excused(content) and not claim.places & self._ledger.spoiled:
+            if not there and not self._excused(content, claim):
                 whose = "the job's " if content.by_job else ""
                 lost.append(f"LOST: {whose}{content}, promised at {' or '.join(sorted(claim.places))}")
             elif self._calm and len(there) > 1:
                 lost.append(f"{content} is there more than once: {', '.join(sorted(there))}")
         return lost
+
+    def _excused(self, content: Content, claim: Claim) -> bool:
+        """A file of this machine is not to be seen while its directory is not there."""
+        hidden_here = any(is_local(place) and self._ledger.was_deleted(place) for place in claim.places)
+        return self._ledger.excused(content) or bool(claim.places & self._ledger.spoiled) or hidden_here
 
     def _strangers(self) -> list[str]:
         """Nothing appears that nobody made."""

@@ -135,7 +135,8 @@ class Writer:
                 os.close(handle)
                 return None
             new = self._content(after=seen.data if append else b"")
-            change = self.ledger.put(path, new, seen, text)
+            # The kernel may show the size that it knew: an append goes to the end of what is there, whatever was read.
+            change = self.ledger.put(path, new, BLIND if append else seen, text)
             self.ledger.opened(change)
             try:
                 whole = not append and not flags & (os.O_TRUNC | os.O_EXCL)

@@ -40,7 +40,7 @@ def test_whenever_the_power_goes_it_ends_old_or_new_whole(
         fate = FATES[at % len(FATES)]
         synced.lose_power(fate)
         with monkeypatch.context() as patch:
-            reboot(patch)
+            reboot(patch, work.home)
             again = Mortal(server, work.home, Boundaries())
             again.start()
             try:

@@ -141,6 +141,12 @@ def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
     return run
 
 
+def knows_rejection(work: Mortal) -> None:
+    """This mount has seen the server reject a create at an existing path (R9)."""
+    work.engine.direct.learn("dir/file")
+    assert work.engine.direct.rejects
+
+
 def rename_directory(work: Mortal, promise: Promise) -> None:
     """A directory is renamed with a file in it that is not sent yet."""
     work.write("box/file", NEW)
@@ -163,6 +169,16 @@ def chmod_dirty(work: Mortal, promise: Promise) -> None:
     work.vfs.fsync(fh)
     promise.kept = True
     work.vfs.release(fh)
+
+
+def unlink_while_made(work: Mortal, promise: Promise) -> None:
+    work.write("dir/file", NEW)
+    eventually(
+        lambda: work.boundaries.dead or "before create_file" in work.boundaries.passed or work.at_rest(),
+        work.unrest,
+    )
+    work.vfs.unlink("dir/file")
+    promise.kept = True
 
 
 def saved_before(work: Mortal) -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import pytest
 
+from jobfs.content import disk as cache
 from jobfs.writeback import disk
 
 from .boundaries import Mortal
@@ -70,6 +71,9 @@ class SyncedState:
                 path.chmod(mode & 0o777)
 
 
-def reboot(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on it is another run of this machine."""
+def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """From now on it is another run of this machine, for saves and for the content cache."""
     monkeypatch.setattr(disk, "BOOT", disk.BOOT + "-next")
+    boot = home / "boot_id"
+    boot.write_text(disk.BOOT)
+    monkeypatch.setattr(cache, "_BOOT_ID", boot)

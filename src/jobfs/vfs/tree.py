@@ -296,7 +296,7 @@ class Tree:
                 except PathExistsError:
                     answer = self._engine.moves.move_over(item, new, Base())
             else:
-                answer = self._engine.moves.move_over(item, new, base, hidden)
+                answer = self._engine.moves.move_over(item, new, base, shown, hidden)
         except JobfsError:
             self._engine.namespace.touch(old)
             self._engine.namespace.touch(new)

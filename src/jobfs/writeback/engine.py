@@ -21,6 +21,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.writeback import disk
 from jobfs.writeback.aliases import LeftAliases
+from jobfs.writeback.direct import Direct
 from jobfs.writeback.finisher import Finisher
 from jobfs.writeback.inodes import Inode, InodeTable, Overlay
 from jobfs.writeback.localbytes import LocalBytes, LocalFile
@@ -90,10 +91,12 @@ class WriteBack:
         self.finisher = Finisher(self)
         self.moves = Moves(self)
         self.stager = Stager(client, self.journal, mount, self.finisher.watch)
+        self.direct = Direct(client, self.journal, self.stager, mount, directory / "probe", self.background)
         self.saver = Saver(
             client,
             self.journal,
             self.stager,
+            self.direct,
             self._pool,
             mount,
             sync=self.sync,

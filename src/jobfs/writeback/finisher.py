@@ -179,6 +179,8 @@ class Finisher:
         if save.kind in (SaveKind.SAVE, SaveKind.MKDIR):
             for item in self._staged(work):
                 self._remove(item)
+        if save.direct and (own := engine.direct.find(work)) is not None:
+            self._remove(own)
         if save.kind is SaveKind.SAVE and save.base.id:
             there = shown(engine.client.find(save.target))
             if there is not None and self._is_base(there, save.base):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from jobfs import names
 from jobfs.api import Client
 from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Kind
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.records import Aside, Base, Conflict, Fate
 
@@ -55,20 +55,35 @@ class Judge:
         if aside.unsure_until > time.time():
             return False
         try:
+            read = self._hash(aside.id) if self._has_to_read(aside, base, saved) else ""
+            # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
             item = self._client.get(aside.id)
         except NotFoundError:
             return True
         if names.basename(item.path) != aside.name:
-            # Someone gave it another name: it is theirs now (R7).
+            # Someone gave it another name: it is theirs now.
             return True
         if aside.fate is Fate.RETURN:
             return self._give_back(aside, item, target)
-        if aside.fate is Fate.DELETE or self._ours(aside, item, base, saved):
+        if aside.fate is Fate.DELETE or self._ours(aside, item, base, saved, read):
             return self._delete(aside, item)
         return self.keep(aside, item, target)
 
-    def _ours(self, aside: Aside, item: Item, base: Base, saved: str) -> bool:
-        """True if the item still holds what the save was based on, or what it saved (R1); never a guess."""
+    def _has_to_read(self, aside: Aside, base: Base, saved: str) -> bool:
+        """True if only its bytes tell whether it is ours, as far as the set-aside's answer goes."""
+        if aside.fate is not Fate.JUDGE or aside.kind is Kind.DIRECTORY or not (base.sha256 or saved):
+            return False
+        if aside.unsure_until or not aside.updated_at:
+            return False
+        if None not in (base.size, aside.size) and base.size != aside.size:
+            return False
+        return base.young or (aside.id, aside.updated_at) != (base.id, base.updated_at)
+
+    def _ours(self, aside: Aside, item: Item, base: Base, saved: str, read: str) -> bool:
+        """True if the item still holds what the save was based on, or what it saved (R1); never a guess.
+
+        `read`: the hash of its bytes, if they were read before it was looked at.
+        """
         if item.is_dir:
             return False
         if base.size is not None and item.size is not None and item.size != base.size:
@@ -80,6 +95,8 @@ class Judge:
         known = {digest for digest in (base.sha256, saved) if digest}
         # A set-aside whose answer was lost may have been carried out twice, and touched the item the second time:
         # then what is seen now, after the wait of R7, is what the bytes are read against.
+        if read and untouched:
+            return read in known
         if not known or not (untouched or aside.unsure_until):
             return False
         if self._hash(item.id) not in known:

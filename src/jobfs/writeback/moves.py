@@ -54,9 +54,17 @@ class Moves:
         work.attempts = 0
         self._engine.uploader.add(work, 0.0)
 
-    def move_over(self, item: Item, target: str, base: Base, hidden: Transaction | None = None) -> Item:
+    def move_over(
+        self,
+        item: Item,
+        target: str,
+        base: Base,
+        shown: Item | None = None,
+        hidden: Transaction | None = None,
+    ) -> Item:
         """Move an item over whatever stands at `target` (semantics.md section 4, rename). Raises ApiError.
 
+        `shown`: the item that this mount shows there, which makes `base`.
         `hidden`: an open file that libfuse hid from `target` just before; its aside becomes this transaction's.
         """
         save = Save(
@@ -69,7 +77,7 @@ class Moves:
         )
         save.staged_id, save.staged_updated_at, save.base = item.id, item.updated_at, base
         work = Transaction(save)
-        work.item = item
+        work.item, work.base_item = item, shown
         adopted = self._engine.removals.adopt(hidden, work) if hidden else []
         self._engine.journal.write(save, *adopted, gone=[hidden.save] if hidden else [])
         self._engine.uploader.add(work, 3600.0)

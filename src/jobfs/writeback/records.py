@@ -99,7 +99,8 @@ class Save:
     """One transaction record. Times in nanoseconds since the epoch unless named otherwise, sizes in bytes.
 
     `synced`: the local bytes of `generation` were seen to be on the disk. `boot`: which run of this machine wrote them;
-    after another one, bytes that were not synced prove nothing. `made`: seconds since the epoch.
+    after another one, bytes that were not synced prove nothing. `made`: seconds since the epoch. `direct`: it may have
+    been created at its target (R9).
     """
 
     seq: int
@@ -122,6 +123,7 @@ class Save:
     tid: str = ""
     staged_id: str = ""
     staged_updated_at: str = ""
+    direct: bool = False
     synced: bool = False
     boot: str = ""
     made: float = 0.0

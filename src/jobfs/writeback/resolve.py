@@ -71,6 +71,8 @@ class Resolver:
             kept: Path | str = ""
             if work.local is not None:
                 kept = engine.bytes.throw_away(work.local, names.basename(save.target))
+            if save.direct and engine.direct.find(work) is not None:
+                raise FsError(errno.EBUSY, f"{save.target} is just being sent: look again in a moment")
             if save.tid or save.staged_id or work.asides:
                 self._take_back(work)
             self._forget(work)

@@ -28,8 +28,9 @@ from jobfs.errors import (
 )
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
+from jobfs.writeback.direct import Direct
 from jobfs.writeback.journal import Journal
-from jobfs.writeback.records import Aside, Attempt, Base, Save, SaveKind, State
+from jobfs.writeback.records import Aside, Attempt, Save, SaveKind, State
 from jobfs.writeback.stager import Stager
 from jobfs.writeback.transaction import Cancelled, Finding, Transaction
 from jobfs.writeback.undo import undo
@@ -52,6 +53,7 @@ class Saver:
         client: Client,
         journal: Journal,
         stager: Stager,
+        direct: Direct,
         pool: Executor,
         mount: str,
         *,
@@ -69,6 +71,7 @@ class Saver:
         self._client = client
         self._journal = journal
         self._stager = stager
+        self._direct = direct
         self._sync = sync
         self._pool = pool
         self._mount = mount
@@ -89,6 +92,7 @@ class Saver:
                 if work.save.state is State.STAGING:
                     self._stage(work)
                 else:
+                    self._start_learning(work)
                     self._place(work, None)
         except Cancelled:
             return
@@ -103,13 +107,20 @@ class Saver:
     # -- staging
 
     def _stage(self, work: Transaction) -> None:
-        """Create H beside the target, and look at the target meanwhile."""
+        """Create H beside the target, and look at the target meanwhile; or create it there at once (R9)."""
         save = work.save
+        if (save.direct or self._direct.wanted(work)) and (item := self._direct.create(work)):
+            with work.lock:
+                work.check()
+                save.become(State.STAGED)
+            self._promoted(work, item, adopted=not work.unsure)
+            return
         staged = self._stager.find(save) if save.tid else None
         look: Future[Finding] | None = None
         if staged is None:
             self._stager.begin(work)
-            look = self._pool.submit(self._look, save.target)
+            if save.base.id:
+                look = self._pool.submit(self._look, save.target)
             if work.local is not None:
                 self._pool.submit(work.local.sha256)
             self._start_learning(work)
@@ -119,7 +130,11 @@ class Saver:
             save.sha256 = work.local.sha256()
         save.staged_id, save.staged_updated_at = staged.id, staged.updated_at
         work.advance(self._journal, State.STAGED)
-        self._place(work, look.result() if look else None)
+        if look is not None:
+            self._place(work, look.result())
+        else:
+            # For a new file nobody has to look: a promote onto something that stands there is refused (R5).
+            self._place(work, None if save.base.id else Finding([], time.monotonic()))
 
     # -- set aside and promote
 
@@ -136,6 +151,9 @@ class Saver:
             if there is not None:
                 if save.kind is SaveKind.MKDIR:
                     raise FsError(errno.EEXIST)
+                if not self._learned(work, there, finding):
+                    finding = None
+                    continue
                 aside = self._plan_aside(work, there)
                 if not self._fresh(finding):
                     finding = self._look(save.target)
@@ -154,15 +172,9 @@ class Saver:
 
     def _plan_aside(self, work: Transaction, there: Item) -> Aside:
         """Journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
-        base = work.save.base
         for aside in work.asides:
             if aside.id == there.id:
                 return aside
-        if work.learning is None and there.version == (base.id, base.updated_at, base.size):
-            # A rename, or a save taken up again: nobody has read yet what it replaces.
-            work.base_item = there
-            self._start_learning(work)
-        self._finish_learning(work, there)
         tid = names.new_transaction_id()
         path = names.hidden_path(work.save.target, self._mount, tid, names.Role.ASIDE)
         aside = Aside(
@@ -309,29 +321,36 @@ class Saver:
     def _start_learning(self, work: Transaction) -> None:
         """Where timestamps will not do to judge the base, fetch its bytes while H is being staged (R1)."""
         base, item = work.save.base, work.base_item
-        if not base.id or base.sha256 or item is None or item.is_dir:
+        if not base.id or base.sha256 or item is None or item.is_dir or work.learning is not None:
             return
         if base.young or not self.moves_keep_updated_at:
-            work.learning = self._pool.submit(self._learn, item)
+            work.learning = self._pool.submit(self._read, item)
 
-    def _finish_learning(self, work: Transaction, there: Item) -> None:
-        """The hash of the base, if what stands at the target still is that version (R1); otherwise both are kept."""
-        base = work.save.base
+    def _read(self, item: Item) -> tuple[str, float]:
+        """The hash of an item's bytes, "" if they can't be had, and when they had been read (monotonic seconds)."""
         try:
-            if work.learning is not None:
-                digest = work.learning.result()
-            elif self._unread(base, there):
-                # Taken up from the journal: nothing was learned while H was being staged.
-                digest = self._learn(there)
-            else:
-                return
-            now = self._client.get(base.id) if digest else there
-            if digest and now.updated_at == base.updated_at and now.size in (None, base.size):
-                base.sha256 = digest
+            return self._learn(item), time.monotonic()
         except (ApiError, OSError) as error:
-            log.info("%s: what it replaces could not be read, both will be kept: %s", work.save.target, error)
-        work.learning = None
+            log.info("%s: what is replaced could not be read, both will be kept: %s", item.path, error)
+            return "", 0.0
 
-    def _unread(self, base: Base, there: Item) -> bool:
-        same = there.id == base.id and there.updated_at == base.updated_at
-        return same and not (base.sha256 or base.young or there.is_dir or self.moves_keep_updated_at)
+    def _learned(self, work: Transaction, there: Item, finding: Finding) -> bool:
+        """Adopt the hash of the base's bytes, if what stands at the target still is that version (R1).
+
+        False if that can't be told from `finding`, which is older than the reading: look again.
+        """
+        base = work.save.base
+        if there.id != base.id or there.updated_at != base.updated_at:
+            return True
+        if work.learning is None:
+            # Taken up from the journal: nobody has read yet what it replaces.
+            work.base_item = there
+            self._start_learning(work)
+        if work.learning is None:
+            return True
+        digest, read = work.learning.result()
+        if digest and finding.answered < read:
+            return False
+        if digest and there.size in (None, base.size):
+            base.sha256 = digest
+        return True

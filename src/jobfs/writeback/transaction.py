@@ -47,7 +47,8 @@ class Transaction:
         self.attempts = 0
         self.due = 0.0
         self.error: JobfsError | None = None
-        self.learning: Future[str] | None = None
+        #: The hash of the base's bytes, and when they had been read (monotonic seconds).
+        self.learning: Future[tuple[str, float]] | None = None
         #: What stood at the target and was set aside, as it was shown there.
         self.taken: list[Item] = []
 
@@ -59,7 +60,8 @@ class Transaction:
     @property
     def untouched(self) -> bool:
         """True if nothing of this save was ever sent: it can be replaced or forgotten without a request."""
-        return self.save.state is State.STAGING and not self.save.tid and not self.asides
+        save = self.save
+        return save.state is State.STAGING and not (save.tid or save.direct or self.asides)
 
     def check(self) -> None:
         """Raises Cancelled if the file was unlinked."""

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,9 @@ from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+
+#: Seconds after which a program is taken to have given up.
+PATIENCE = 150.0
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -75,6 +79,7 @@ class Lab:
 
     def __enter__(self) -> Lab:
         self.root = Path(tempfile.mkdtemp(prefix="jobfs-bench-")).resolve()
+        self.root.chmod(0o711)  # davfs2 gives up root's rights, and must reach its cache
         self._stack.callback(shutil.rmtree, self.root, ignore_errors=True)
         return self
 
@@ -151,8 +156,11 @@ class Lab:
         return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.exists() else ""
 
     def say_of(self, process: subprocess.Popen[str]) -> str:
-        """The next line of a process's stdout; NotMeasured with its complaints if it has ended."""
+        """The next line of a process's stdout; NotMeasured if it has ended, or says nothing for too long."""
         assert process.stdout is not None
+        # Nobody says more than one line at a time, so that none can be in the buffer already.
+        if not select.select([process.stdout], [], [], PATIENCE)[0]:
+            raise NotMeasured(f"{process.args!r} says nothing for {PATIENCE:.0f} s")
         line = process.stdout.readline()
         if not line:
             raise NotMeasured(f"{process.args!r} has ended: {self.complaints()}")

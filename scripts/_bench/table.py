@@ -64,11 +64,13 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
     for outcome in outcomes:
         for miss in outcome.misses():
             console.print(f"missed: {_name(outcome)}: {miss}", highlight=False)
+    reasons: dict[tuple[float, str, str], list[str]] = {}
     for outcome in outcomes:
         for system, reason in outcome.failures.items():
-            console.print(
-                f"not measured: {_name(outcome)}, {system}: {reason}", highlight=False, markup=False
-            )
+            reasons.setdefault((outcome.rtt, system, reason), []).append(outcome.row.title)
+    for (rtt, system, reason), titles in reasons.items():
+        text = f"not measured: {system} at {rtt * 1000:g} ms, {', '.join(titles)}: {reason}"
+        console.print(text, highlight=False, markup=False)
 
 
 def _name(outcome: Outcome) -> str:

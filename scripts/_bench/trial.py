@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .lab import Lab, NotMeasured
+from .lab import PATIENCE, Lab, NotMeasured
 from .measure import Sample
 from .system import Cost, Mounted, System
 
@@ -24,7 +24,7 @@ class Plan:
     """How much a run does: all of it, or (`quick`) just enough to see that the bench works."""
 
     quick: bool = False
-    patience: float = 300.0
+    patience: float = PATIENCE
 
     def share(self, count: int) -> int:
         """`count`, or a small part of it."""

@@ -11,6 +11,8 @@ _SHARE = 10.0
 _SUSPICION_SHARE = 100.0
 #: So many finds in a TTL are never a storm.
 _HANDFUL = 3
+#: Of a snapshot's time, the part after which the next one is read while names are looked up all the time.
+_EARLY = 0.85
 #: The listing's duration is the shortest of the last so many: one slow answer is not a huge workspace.
 _RECENT = 3
 
@@ -24,6 +26,7 @@ class Cost:
         self.listing_seconds = 0.0
         self._window = ttl
         self._finds: deque[float] = deque()
+        self._waited = 0.0
         self._durations: deque[float] = deque(maxlen=_RECENT)
 
     @property
@@ -36,16 +39,28 @@ class Cost:
         self.listing_seconds, self.pages = seconds, max(1, pages)
         self._durations.append(seconds)
         self._finds.clear()
+        self._waited = 0.0
 
     def asked(self, now: float) -> None:
         """A find was sent."""
         self._finds.append(now)
 
+    def answered(self, seconds: float) -> None:
+        """A find was answered; somebody has waited for it."""
+        self._waited += seconds
+
     def storm(self, now: float) -> bool:
-        """True if one more find would make more of them within a TTL than a listing has requests."""
+        """True if a listing pays now: finds within a TTL have cost as many requests as it has, or more time."""
         while self._finds and self._finds[0] <= now - self._window:
+            self._waited *= 1 - 1 / len(self._finds)
             self._finds.popleft()
-        return len(self._finds) >= max(_HANDFUL, self.pages)
+        if len(self._finds) < _HANDFUL:
+            return False
+        return len(self._finds) >= self.pages or self._waited > self.listing_seconds
+
+    def early(self, age: float) -> bool:
+        """True if a snapshot of this age may be replaced before it expires, so that nobody has to wait for the next."""
+        return age > max(_EARLY * self.bound, _SHARE * min(self._durations, default=0.0))
 
     def suspicious(self, age: float, implicit_seen: bool) -> bool:
         """True if a name that is not known is worth a listing: find can't see an implicit directory.

@@ -7,6 +7,7 @@ lock of a pass over the pages (pages.py) is a leaf, and is never taken with the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
@@ -31,6 +32,8 @@ log = logging.getLogger("jobfs.namespace")
 _ROUNDS = 6
 #: So many children in doubt are asked for singly; for more of them a listing is read.
 _FEW = 8
+#: So many lookups answered by a snapshot make it worth replacing before it expires.
+_BUSY = 64
 #: Shortest time in seconds that the age of a single path is remembered.
 _REMEMBER = 60.0
 
@@ -77,6 +80,7 @@ class Namespace:
         self._finds: dict[str, Flight] = {}
         self._listing: Flight | None = None
         self._closed = False
+        self._served = 0
 
     # looking
 
@@ -93,6 +97,9 @@ class Namespace:
             for _ in range(_ROUNDS):
                 with self._lock:
                     if self._known.fresh(path, not_before) or never_shown(path):
+                        self._served += 1
+                        if self._served >= _BUSY:
+                            self._anticipate()
                         return self._known.tree.at(path)
                     flight, fly = self._board(path, not_before, max_age)
                     if flight is None:
@@ -141,9 +148,7 @@ class Namespace:
             return self._known.tree.directories(path)
 
     def subtree(self, path: str) -> list[Item]:
-        """Every known item at or below `path`, shadowed and hidden ones too, no implicit directories; no
-        request.
-        """
+        """Every known item at or below `path`, shadowed and hidden ones too; no request."""
         with self._lock:
             tree = self._known.tree
             return [*tree.candidates(path), *tree.below(path)]
@@ -171,16 +176,12 @@ class Namespace:
     # our own changes
 
     def publish(self, item: Item) -> None:
-        """The answer to our own create or update: the item now is at its path, with everything that was
-        below it.
-        """
+        """The answer to our own create or update: the item now is at its path, with all that was below it."""
         with self._lock:
             self._known.publish(item)
 
     def forget(self, item: Item) -> None:
-        """Our own delete, or a 404: the item is gone with everything below it; what it shadowed shows
-        again.
-        """
+        """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
         with self._lock:
             self._known.forget(item)
 
@@ -199,20 +200,9 @@ class Namespace:
     def status(self) -> NamespaceStatus:
         """What is known now; no request."""
         with self._lock:
-            tree, cost, error = self._known.tree, self._cost, self._breaker.error
-            return NamespaceStatus(
-                items=len(tree),
-                size=sum(item.size or 0 for item in tree.items()),
-                snapshot_age=self._clock() - self._known.snapshot_began if self._known.listed_once else None,
-                effective_ttl=cost.effective_ttl,
-                listing_seconds=cost.listing_seconds,
-                listing_pages=cost.pages,
-                shadowed=tree.shadowed(),
-                hostile=tree.refused(),
-                hidden=tree.hidden(),
-                stale=error is not None and self._known.listed_once,
-                error=None if error is None else str(error),
-            )
+            known, error = self._known, self._breaker.error
+            age = self._clock() - known.snapshot_began if known.listed_once else None
+            return NamespaceStatus.of(known.tree, self._cost, age, None if error is None else str(error))
 
     def close(self) -> None:
         """Ask nobody any more; a listing under way is waited for."""
@@ -240,9 +230,7 @@ class Namespace:
         return flight, True
 
     def _board_listing(self, *, force: bool = False) -> tuple[Flight, bool]:
-        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second
-        one.
-        """
+        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second."""
         if self._listing is not None:
             return self._listing, False
         self._check(force=force)
@@ -280,7 +268,24 @@ class Namespace:
             return _Plan.LIST
         return _Plan.FIND
 
+    def _anticipate(self) -> None:
+        """Names are being looked up all the time: have the next snapshot before this one expires."""
+        self._served = 0
+        now = self._clock()
+        if self._listing or self._closed or self._breaker.error or not self._known.listed_once:
+            return
+        if self._cost.early(now - self._known.snapshot_began):
+            self._listing = flight = Flight(None, now, self._known.takeoff())
+            threading.Thread(
+                target=self._ride_alone, args=(flight,), name="jobfs-refresh", daemon=True
+            ).start()
+
     # asking (without the table lock)
+
+    def _ride_alone(self, flight: Flight) -> None:
+        """Make a request that nobody waits for; who needs the answer after all finds out what became of it."""
+        with contextlib.suppress(ApiError):
+            self._ride(flight, True)
 
     def _complete(self, path: str, max_age: float | None) -> list[str]:
         """Have a snapshot that is young enough for a directory; returns the children that are in doubt."""
@@ -328,6 +333,8 @@ class Namespace:
             self._known.land(flight.ticket)
             if error is None:
                 self._breaker.succeeded(self._clock())
+                if flight.path is not None:
+                    self._cost.answered(self._clock() - flight.began)
             elif isinstance(error, COULD_NOT_ASK) and not self._closed:
                 if self._breaker.error is None:
                     log.warning("the server can't be asked (%s): known names are served as they were", error)
@@ -362,6 +369,7 @@ class Namespace:
                 tree.settle(path, items)
         with self._lock:
             old = self._known.listed(flight.ticket, flight.began, tree)
+            self._served = 0
             self._cost.listed(seconds, listing.pages)
         # A big tree takes a while to be freed: not while others wait for the lock.
         del old

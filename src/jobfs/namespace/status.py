@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobfs.namespace.cost import Cost
+from jobfs.namespace.tree import Tree
 from jobfs.nodes import Item
 
 
@@ -27,3 +29,20 @@ class NamespaceStatus:
     hidden: list[Item]
     stale: bool
     error: str | None
+
+    @classmethod
+    def of(cls, tree: Tree, cost: Cost, age: float | None, error: str | None) -> NamespaceStatus:
+        """The status of a tree whose snapshot is `age` seconds old; `error`: why the server can't be asked."""
+        return cls(
+            items=len(tree),
+            size=sum(item.size or 0 for item in tree.items()),
+            snapshot_age=age,
+            effective_ttl=cost.effective_ttl,
+            listing_seconds=cost.listing_seconds,
+            listing_pages=cost.pages,
+            shadowed=tree.shadowed(),
+            hostile=tree.refused(),
+            hidden=tree.hidden(),
+            stale=error is not None and age is not None,
+            error=error,
+        )

@@ -60,3 +60,31 @@ def test_an_unknown_name_is_worth_a_listing_by_what_it_costs() -> None:
 
 def test_a_kernel_timeout_longer_than_the_ttl_leaves_nothing_to_keep() -> None:
     assert Cost(0.5, 1.0).bound == 0.0
+
+
+def test_finds_that_took_longer_than_a_listing_are_a_storm_however_few() -> None:
+    """semantics 1: decide by cost, not by a fixed rule."""
+    cost = made(0.12, 11)
+    for number in range(3):
+        assert not cost.storm(10.0 + number / 20)
+        cost.asked(10.0 + number / 20)
+        cost.answered(0.05)
+    assert cost.storm(10.2)
+    cost.listed(0.12, 11)
+    assert not cost.storm(10.3)
+
+
+def test_finds_that_are_far_apart_are_no_storm_however_long_they_took() -> None:
+    cost = made(0.12, 11)
+    for number in range(20):
+        assert not cost.storm(10.0 + number * 3)
+        cost.asked(10.0 + number * 3)
+        cost.answered(1.0)
+
+
+def test_a_snapshot_is_replaced_early_only_where_listing_is_cheap() -> None:
+    """semantics 1: listing may take at most a small share of wall time."""
+    assert made(0.1).early(3.5)
+    assert not made(0.1).early(3.3)
+    assert not made(3.0).early(29.0)
+    assert made(3.0).early(31.0)

@@ -31,8 +31,6 @@ _log = logging.getLogger("jobfs.driver")
 #: The size that programs take for their buffers: the most that one read or write request carries.
 BLOCK_SIZE = 128 * 1024
 
-#: What libfuse renames an open file to when its last name goes (node and counter in hex).
-
 #: Errors of the local disk that tell a program more than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -123,6 +121,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     def __init__(self, vfs: Vfs, on_ready: Callable[[], None] = lambda: None) -> None:
         self._vfs = vfs
         self._on_ready = on_ready
+        self._packed: tuple[int, dict[str, bytes]] = (0, {})
 
     def __call__(self, operation: str, *args: Any) -> Any:
         try:
@@ -136,9 +135,20 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Names and attributes
 
     def getattr(self, path: str, fi: Any = None) -> bytes:
-        if fi is None:
-            return pack_stat(self._vfs.getattr(relative(path)))
-        return pack_stat(self._vfs.fgetattr(fi.fh))
+        if fi is not None:
+            return pack_stat(self._vfs.fgetattr(fi.fh))
+        edition = self._vfs.edition()
+        kept, packed = self._packed
+        if not edition or edition != kept:
+            # What is found from now on is kept under the number read before: a change meanwhile makes it void.
+            kept, packed = self._packed = (edition, {})
+        stat = packed.get(path)
+        if stat is None:
+            name = relative(path)
+            stat = pack_stat(self._vfs.getattr(name))
+            if edition and self._vfs.lasting(name):
+                packed[path] = stat
+        return stat
 
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
         entries = self._vfs.listdir(relative(path))

@@ -188,3 +188,53 @@ def test_the_cache_is_bounded_and_never_evicts_what_is_unsent(
         assert work.read(f"f{n}") == bytes([n]) * 300_000
     eventually(lambda: work.vfs.status()["cache"]["bytes"] <= 2**20, lambda: work.vfs.status()["cache"])
     assert work.read("unsent") == b"u" * 2_000_000
+
+
+def test_the_edition_changes_with_everything_that_attributes_show(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1: own changes are visible at once, the job's within the TTL."""
+    server.store.seed({"a": "x", "d/b": "y"}, age=60)
+    work = start(ttl=60, write_back_delay=60)
+    vfs, editions = work.vfs, set[int]()
+
+    def fresh() -> bool:
+        """True if this edition was never seen before, and stays as it is while nothing happens."""
+        vfs.getattr("a")
+        edition = vfs.edition()
+        vfs.getattr("a")
+        new = edition != 0 and edition == vfs.edition() and edition not in editions
+        editions.add(edition)
+        return new
+
+    work.names()
+    assert fresh()
+    assert vfs.lasting("a")
+    vfs.chmod("a", 0o600)
+    assert fresh()
+    vfs.utimens("a", 1, 2)
+    assert fresh()
+    work.write("a", b"longer")
+    assert fresh()
+    assert not vfs.lasting("a"), "it changes with every write"
+    work.drain()
+    assert fresh()
+    vfs.rename("d/b", "c")
+    assert fresh()
+    vfs.unlink("c")
+    assert fresh()
+    work.mkdir("e")
+    assert fresh()
+    assert not vfs.lasting("nothing")
+    assert not vfs.lasting(".jobfs/status.json")
+
+
+def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 1: a change made by the job is visible to a new stat within the TTL."""
+    server.store.seed({"a": "x"}, age=60)
+    work = start(ttl=1.2)
+    work.names()
+    assert work.vfs.edition()
+    eventually(lambda: not work.vfs.edition())
+    server.store.write("a", "longer")
+    assert work.vfs.getattr("a").size == 6

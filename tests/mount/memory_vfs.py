@@ -72,6 +72,9 @@ class MemoryVfs:
         size = len(node.data)
         return Attr(node.ino, node.mode, nlink, node.uid, node.gid, size, node.atime, node.mtime, node.mtime)
 
+    def edition(self) -> int:
+        return 0
+
     def getattr(self, path: str) -> Attr:
         self._call("getattr", path)
         return self._attr(self._node(path))

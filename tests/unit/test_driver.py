@@ -223,3 +223,32 @@ def test_init_tells_that_the_kernel_talks_to_us(vfs: MemoryVfs) -> None:
     said: list[str] = []
     FuseDriver(vfs, lambda: said.append("ready"))("init", "/")  # type: ignore[arg-type]
     assert said == ["ready"]
+
+
+def test_attributes_are_asked_for_again_once_anything_may_have_changed(
+    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edition, asked = 1, 0
+    plain = vfs.getattr
+
+    def counted(path: str) -> Attr:
+        nonlocal asked
+        asked += 1
+        return plain(path)
+
+    monkeypatch.setattr(vfs, "getattr", counted)
+    monkeypatch.setattr(vfs, "edition", lambda: edition)
+    monkeypatch.setattr(vfs, "lasting", lambda path: path != "dir", raising=False)
+    first = [driver.getattr("/file") for _ in range(3)]
+    assert asked == 1
+    assert first == [pack_stat(plain("file"))] * 3
+    vfs.put("file", b"longer content")
+    edition = 2
+    assert driver.getattr("/file") == pack_stat(plain("file")) != first[0]
+    for _ in range(3):
+        driver.getattr("/dir")
+    assert asked == 5, "what does not last as long is asked for each time"
+    edition = 0
+    for _ in range(3):
+        driver.getattr("/file")
+    assert asked == 8, "nothing is kept when nobody knows for how long"

@@ -46,8 +46,8 @@ class Owner(Protocol):
     def transient(self, entry: Entry) -> bool:
         """True if these bytes serve only the handles that are open now."""
 
-    def reserve(self) -> None:
-        """Bring the cache under its limit before more comes."""
+    def reserve(self, entry: Entry) -> None:
+        """Bring the cache under its limit before more of this entry comes."""
 
     def make_room(self, size: int) -> bool:
         """The disk is full: give up what nobody uses; False if there is nothing."""
@@ -176,7 +176,7 @@ class Entry:
         with self.cond:
             if self.began is None:
                 self.began = time.time()
-        self._owner.reserve()
+        self._owner.reserve(self)
 
     def next_start(self, fetch: Fetch) -> int | None:
         """See fetch.Target."""

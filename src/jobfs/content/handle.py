@@ -66,6 +66,11 @@ class Content:
             raise FsError(errno.EBADF)
         return self._entry.fetch()
 
+    @property
+    def here(self) -> bool:
+        """True if every byte was seen to be on disk; False proves nothing."""
+        return self._entry.whole
+
     def bring(self) -> None:
         """Bring everything, in this thread and behind what readers wait for; errors are left to readers."""
         if not self._closed:

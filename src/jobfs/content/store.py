@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import threading
 import time
 from collections import OrderedDict
@@ -16,7 +17,7 @@ from pathlib import Path
 from cachetools import LRUCache
 
 from jobfs.api import Client
-from jobfs.content.ahead import Ahead, Take
+from jobfs.content.ahead import Ahead, Take, bring
 from jobfs.content.disk import DiskCache, item_prefix, version_name
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.fetch import Link
@@ -29,8 +30,8 @@ from jobfs.nodes import Item, Version
 
 _log = logging.getLogger("jobfs.content")
 
-#: Contents that nobody has open, kept at hand: whole ones to be opened again, unfinished ones to be resumed.
-_PARKED = 128
+#: Contents that nobody has open, kept to be opened again or resumed: most, and as a part of the open files allowed.
+_PARKED, _PARKED_PART = 2048, 4
 #: Sizes remembered of versions whose items do not tell them.
 _LEARNED = 16384
 #: Older versions of an item from this size on are removed as soon as a newer one is whole.
@@ -56,10 +57,12 @@ class ContentStore:
         connections = client.max_connections
         self._pool = Pool(connections, "jobfs-content", wanted=connections - 1, background=connections - 2)
         self._link = Link(client, self._pool, timeout)
-        self._ahead = Ahead(self._pool, self._bring)
+        self._ahead = Ahead(self._pool, lambda item: bring(self.open(item)))
         self._lock = threading.Lock()
         self._entries: dict[Version, Entry] = {}
         self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
+        self._loose: set[Entry] = set()  # all that may be outside the disk's index, and some that are in it
+        self._most_parked = min(_PARKED, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _PARKED_PART)
         self._fine = False
         self._learned: LRUCache[Version, int] = LRUCache(_LEARNED)
         self._learned_lock = threading.Lock()  # a leaf: entries call with their own lock held
@@ -77,6 +80,7 @@ class ContentStore:
             if entry is None:
                 entry = Entry(version, item.updated_ns, self, self._link, self._disk)
                 self._entries[version] = entry
+                self._loose.add(entry)
             elif not entry.pins:
                 self._parked.pop(version, None)
             entry.pins += 1
@@ -110,7 +114,7 @@ class ContentStore:
 
     def _surplus(self) -> list[Entry]:
         gone = []
-        while len(self._parked) > _PARKED:
+        while len(self._parked) > self._most_parked:
             version, entry = self._parked.popitem(last=False)
             self._entries.pop(version, None)
             gone.append(entry)
@@ -119,6 +123,8 @@ class ContentStore:
     def _let_go(self, entry: Entry) -> None:
         """Nobody can reach this entry any more: the disk keeps what later handles may use."""
         entry.discard()
+        with self._lock:
+            self._loose.discard(entry)
         name = entry.backing.name
         if name is None:
             return
@@ -142,20 +148,10 @@ class ContentStore:
         """
         self._ahead.run(take, count)
 
-    def _bring(self, item: Item) -> None:
-        content = self.open(item)
-        try:
-            content.bring()
-        finally:
-            content.close()
-
     def missing(self, item: Item) -> bool:
         """True if a reader of this version would begin a download."""
-        with self._lock:
-            entry = self._entries.get(item.version)
-        if entry is not None and (entry.whole or entry.fetches):
-            return False
-        return not self.whole(item)
+        entry = self._entries.get(item.version)
+        return not (entry is not None and (entry.whole or entry.fetches)) and not self.whole(item)
 
     def lasting(self, item: Item) -> bool:
         """True if a download that begins now would serve handles that are opened later too (see `racy`)."""
@@ -293,8 +289,10 @@ class ContentStore:
             return False
         return racy(entry.updated_ns, entry.began + self._client.server_time_offset, fine=self._fine)
 
-    def reserve(self) -> None:
+    def reserve(self, entry: Entry) -> None:
         """See entry.Owner."""
+        with self._lock:
+            self._loose.add(entry)
         self._evict(self._unfinished(expected=True))
 
     def make_room(self, size: int) -> bool:
@@ -379,7 +377,8 @@ class ContentStore:
     def _unfinished(self, *, expected: bool = False) -> int:
         """Bytes outside the index of whole contents; `expected`: with what running downloads will bring."""
         with self._lock:
-            entries = [entry for entry in self._entries.values() if entry.backing.name is None]
+            self._loose = {entry for entry in self._loose if entry.backing.name is None}
+            entries = [entry for entry in self._loose if self._entries.get(entry.version) is entry]
         total = 0
         for entry in entries:
             if entry.settling:

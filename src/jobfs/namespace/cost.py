@@ -54,9 +54,12 @@ class Cost:
         while self._finds and self._finds[0] <= now - self._window:
             self._waited *= 1 - 1 / len(self._finds)
             self._finds.popleft()
-        if len(self._finds) < _HANDFUL:
-            return False
-        return len(self._finds) >= self.pages or self._waited > self.listing_seconds
+        return self.many and (len(self._finds) >= self.pages or self._waited > self.listing_seconds)
+
+    @property
+    def many(self) -> bool:
+        """True if there were more finds within a TTL than the curious make; `storm` has told what a TTL is."""
+        return len(self._finds) >= _HANDFUL
 
     def early(self, age: float) -> bool:
         """True if a snapshot of this age may be replaced before it expires, so that nobody has to wait for the next."""

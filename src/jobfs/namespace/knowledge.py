@@ -147,6 +147,11 @@ class Knowledge:
     # how old it is
 
     @property
+    def changes(self) -> int:
+        """A number that grows whenever anything that is known here has changed."""
+        return self._count + self.snapshots
+
+    @property
     def listed_once(self) -> bool:
         """True once there has been a snapshot."""
         return self.snapshots > 0

@@ -197,6 +197,17 @@ class Namespace:
         """How many snapshots have been read so far."""
         return self._known.snapshots
 
+    def edition(self) -> int:
+        """A number that stays the same while a fresh snapshot answers every lookup, and the same; 0: none is fresh."""
+        known = self._known
+        if not known.snapshot_began > self._clock() - self._cost.bound:
+            return 0
+        self._served += 1
+        if self._served >= _BUSY:
+            with self._lock:
+                self._anticipate()
+        return known.changes
+
     def status(self) -> NamespaceStatus:
         """What is known now; no request."""
         with self._lock:
@@ -264,6 +275,8 @@ class Namespace:
             if affordable and (max_age is None or cost.listing_seconds < max_age / 2):
                 return _Plan.LIST
             return _Plan.SERVE if servable else _Plan.FIND
+        if servable and cost.many:
+            return _Plan.SERVE  # a listing would pay, but can't be afforded so soon after the last one
         if shown is None and relaxed and cost.suspicious(age, known.implicit_seen):
             return _Plan.LIST
         return _Plan.FIND

@@ -231,6 +231,17 @@ class Vfs:
             return self._control_attr(name)
         return self._view.attr(self._view.get(path))
 
+    def edition(self) -> int:
+        """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
+        return self._view.edition()
+
+    def lasting(self, path: str) -> bool:
+        """True if the attributes of this path change only with the edition: it is the server's, of a known size."""
+        if self._control_name(path) is not None or self._engine.overlay.get(path) is not None:
+            return False
+        item = self._namespace.peek(path)
+        return item is not None and (item.is_dir or item.size is not None)
+
     def fgetattr(self, fh: int) -> Attr:
         """Attributes of an open file, unlinked ones too."""
         if fh in self._control:

@@ -71,6 +71,7 @@ class Files:
     def open(self, path: str, flags: int) -> OpenResult:
         """Open a file. Raises FsError(ENOENT, EISDIR, EACCES), ApiError."""
         writable = flags & os.O_ACCMODE != os.O_RDONLY
+        edition = self._view.edition()
         node = self._view.get(path)
         if is_dir(node):
             raise FsError(errno.EISDIR)
@@ -79,6 +80,7 @@ class Files:
             if isinstance(node, Inode) and node.alias_of is not None:
                 node = self._local.resolve(node)
         handle = self._new_handle(path, node, flags, writable=writable)
+        handle.edition = edition
         fh = self._add(handle)
         if writable and not flags & os.O_TRUNC:
             self._secure(handle)
@@ -198,8 +200,10 @@ class Files:
     def _begins(self, handle: FileHandle) -> None:
         """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
         item = handle.item
-        if item is not None and not handle.begun and not handle.writable and handle.inode.local is None:
-            handle.begun = True
+        if item is None or handle.begun or handle.writable or handle.inode.local is not None:
+            return
+        handle.begun = True
+        if self._prefetch.concerned(handle.content):
             self._prefetch.reading(item.path, item)
 
     def _source(self, handle: FileHandle) -> Readable:
@@ -214,6 +218,8 @@ class Files:
     def _follow(self, handle: FileHandle, max_age: float | None = None) -> bool:
         """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned)."""
         path = handle.inode.path
+        if max_age is None and handle.edition and handle.edition == self._view.edition():
+            return False  # nothing is known to have changed since, and what is known is young enough
         if path is None or handle.item is None or handle.inode.local_only:
             return False
         item = self._view.find(path, max_age)
@@ -221,7 +227,7 @@ class Files:
             return False
         with handle.inode.lock:
             old, handle.content = handle.content, self._engine.content.open(item)
-            handle.item, handle.young = item, self._engine.young(item)
+            handle.item, handle.young, handle.edition = item, self._engine.young(item), 0
             if handle.inode.local is None:
                 handle.inode.item = item
         if old is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from jobfs.content import ContentStore
+from jobfs.content import Content, ContentStore
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.vfs.walk import Atlas, Walks
@@ -26,6 +26,10 @@ class Prefetch:
         self._lock = threading.Lock()
         atlas = Atlas(namespace.known_children, memory.ino, lambda: namespace.snapshot_number)
         self._walks = Walks(atlas, content.missing, self._worth_it)
+
+    def concerned(self, content: object) -> bool:
+        """False if it makes no difference that this content is read: it is here, and nobody is fetched ahead of."""
+        return bool(self._walks) or not (isinstance(content, Content) and content.here)
 
     def reading(self, path: str, item: Item) -> None:
         """A file is being read from its start."""

@@ -36,8 +36,18 @@ class View:
         self._patterns = tuple(local_patterns)
         self._started = time.time_ns()
 
+    def edition(self) -> int:
+        """A number that stays the same while every lookup would be answered as before; 0 if that can't be said."""
+        engine = self.engine
+        edition = engine.namespace.edition()
+        if not edition or engine.removals.pending:
+            return 0
+        return edition + engine.overlay.changes + engine.memory.changes
+
     def find(self, path: str, max_age: float | None = None) -> Node | None:
         """What is at `path`, None if there is nothing. Raises ApiError if it can't be known."""
+        if not self.engine.overlay:
+            return self.engine.namespace.lookup(path, max_age)
         entry = self.engine.overlay.get(path) if path else None
         if entry is WHITEOUT:
             return None
@@ -54,9 +64,15 @@ class View:
         check_name(path)
         node = self.find(path, max_age)
         if node is None:
-            above = self.find(names.parent(path))
+            # Whoever gets here has just looked up what is above: nothing needs to be asked for the right words.
+            above = self.find_known(names.parent(path))
             raise FsError(errno.ENOTDIR if above is not None and not is_dir(above) else errno.ENOENT)
         return node
+
+    def find_known(self, path: str) -> Node | None:
+        """What was last shown at `path`; no request."""
+        entry = self.engine.overlay.get(path) if path else None
+        return entry if isinstance(entry, (Inode, Item)) else self.engine.namespace.peek(path)
 
     def directory(self, path: str) -> Node:
         """The directory at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
@@ -250,6 +266,8 @@ def is_hidden_open(name: str, entry: object) -> bool:
 
 def check_name(path: str) -> None:
     """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (wire-facts.md)."""
+    if len(path) <= names.NAME_MAX // 4:
+        return
     if len(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
 

@@ -30,7 +30,7 @@ _SLACK = 32
 #: What has been left out so often, and more often than not, is no walk.
 _WASTE = 16
 #: Seconds without a read after which nothing more is fetched, and after which the walk is forgotten.
-IDLE, _FORGOTTEN = 1.0, 30.0
+IDLE, _FORGOTTEN = 1.0, 10.0
 #: Entries of directories that are kept in order.
 _KEPT = 20_000
 #: Most walks at once, and most reads remembered of which each may be the beginning of one.
@@ -257,15 +257,20 @@ class Walks:
         self._walks: list[Walk] = []
         self._steps: deque[_Step] = deque(maxlen=_STEPS)
 
+    def __bool__(self) -> bool:
+        return bool(self._walks)
+
     def read(self, path: str, item: Item) -> int:
         """A file is being read from its start: how many files may be fetched ahead now."""
         now = self._clock()
         for walk in self._walks:
             if walk.reached(path, now):
                 return walk.room(now)
+            if now - walk.read_at > _FORGOTTEN:
+                self._walks = [other for other in self._walks if other is not walk]
         if not self._missing(item):
             return 0  # on disk: nobody waits
-        self._walks = [walk for walk in self._walks if not walk.over and now - walk.read_at < _FORGOTTEN]
+        self._walks = [walk for walk in self._walks if not walk.over]
         for walk in self._walks:
             if (found := _Step(self._atlas, walk.last, self._missing).way_to(path)) is not None:
                 walk.go_on(path, found[1], now)

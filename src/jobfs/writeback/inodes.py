@@ -38,7 +38,9 @@ class FileHandle:
     `item` is the version that it opened, `young`: its timestamp proves little (R1).
     """
 
-    __slots__ = ("append", "begun", "content", "inode", "item", "readable", "writable", "wrote", "young")
+    __slots__ = (
+        "append", "begun", "content", "edition", "inode", "item", "readable", "writable", "wrote", "young",
+    )  # fmt: skip
 
     def __init__(
         self, inode: Inode, item: Item | None, *, readable: bool, writable: bool, append: bool
@@ -53,6 +55,8 @@ class FileHandle:
         self.wrote = False
         #: True once this handle has read from the start.
         self.begun = False
+        #: What the tree's edition was when this item was looked up; 0: not known.
+        self.edition = 0
         self.content: Readable | None = None
 
 
@@ -161,6 +165,8 @@ class Overlay:
     """Names shown by this mount instead of what the server has at them."""
 
     def __init__(self) -> None:
+        #: Grows whenever something is shown differently.
+        self.changes = 0
         self._lock = threading.Lock()
         self._dirs: dict[str, dict[str, Entry]] = {}
         self._busy: set[str] = set()
@@ -168,6 +174,8 @@ class Overlay:
 
     def get(self, path: str) -> Entry | None:
         """What is shown at `path` instead of the server's item; None: the server's word counts."""
+        if not self._dirs:
+            return None
         names_here = self._dirs.get(names.parent(path))
         return names_here.get(names.basename(path)) if names_here else None
 
@@ -175,6 +183,7 @@ class Overlay:
         """Show `entry` at `path`."""
         with self._lock:
             self._dirs.setdefault(names.parent(path), {})[names.basename(path)] = entry
+            self.changes += 1
 
     def remove(self, path: str, entry: Entry | None = None) -> None:
         """Show the server's word at `path` again (only if `entry` is still there, when given)."""
@@ -186,6 +195,10 @@ class Overlay:
             del here[name]
             if not here:
                 del self._dirs[names.parent(path)]
+            self.changes += 1
+
+    def __bool__(self) -> bool:
+        return bool(self._dirs)
 
     def children(self, directory: str) -> dict[str, Entry]:
         """A copy of what is overlaid in one directory, by name."""
@@ -211,6 +224,7 @@ class Overlay:
                 for name, entry in here.items():
                     if isinstance(entry, Inode):
                         entry.path = names.join(names.moved(parent, old, new), name)
+            self.changes += 1
 
     @contextlib.contextmanager
     def changing(self, *paths: str) -> Iterator[None]:

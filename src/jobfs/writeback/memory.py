@@ -17,6 +17,8 @@ class Memory:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        #: Grows whenever something else is remembered.
+        self.changes = 0
         self._by_item = {record.item_id: record for record in journal.load(Remembered)}
         #: Records changed by `touch` since they were written.
         self._touched: dict[str, Remembered] = {}
@@ -74,17 +76,19 @@ class Memory:
     def store(self, record: Remembered) -> None:
         """Keep a record (one journal write)."""
         self._journal.write(record)
-        self._by_item[record.item_id] = record
+        self.learn(record)
 
     def learn(self, record: Remembered) -> None:
         """Know a record that the caller has written to the journal."""
         self._by_item[record.item_id] = record
+        self.changes += 1
 
     def lose(self, item_id: str) -> None:
         """The item is gone, and what was remembered of it with it."""
         self._touched.pop(item_id, None)
         record = self._by_item.pop(item_id, None)
         if record is not None:
+            self.changes += 1
             self._journal.write(gone=[record])
 
     def carry(self, before: Item, after: Item) -> None:

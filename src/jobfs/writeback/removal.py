@@ -143,6 +143,11 @@ class Removals:
                 aside.fate = Fate.DELETE
             self._engine.journal.write(*work.asides)
 
+    @property
+    def pending(self) -> bool:
+        """True while the next operation is going to tell what became of a hidden file."""
+        return bool(self._hidden)
+
     def go_on(self) -> None:
         """Another operation came: what is hidden was unlinked, not renamed over."""
         if self._hidden:

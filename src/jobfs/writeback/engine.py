@@ -41,6 +41,7 @@ from jobfs.writeback.salvage import open_journal
 from jobfs.writeback.saver import YOUNG, Saver
 from jobfs.writeback.stager import Stager
 from jobfs.writeback.transaction import Cancelled, Transaction
+from jobfs.writeback.unanswered import Unanswered
 from jobfs.writeback.uploader import Uploader
 
 log = logging.getLogger("jobfs.writeback")
@@ -76,6 +77,7 @@ class WriteBack:
         self.delay = delay
         self.timeout = timeout
         self.lifetime = lifetime
+        self.unanswered = Unanswered(lifetime)
         self._cache_limit = cache_limit
         #: What the user has to be told of the journal, "" if all is well.
         self.journal, self.damage = open_journal(directory)
@@ -100,7 +102,7 @@ class WriteBack:
             self._pool,
             mount,
             sync=self.sync,
-            lifetime=lifetime,
+            unanswered=self.unanswered,
             placed=self._placed,
             learn=self._learn_hash,
         )

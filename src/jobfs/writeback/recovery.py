@@ -39,7 +39,7 @@ def restore(engine: WriteBack) -> list[str]:
     asides: dict[int, list[Aside]] = defaultdict(list)
     for aside in sorted(journal.load(Aside), key=lambda aside: aside.order):
         # After a restart any request on an aside may have gone unanswered (R7).
-        aside.unsure_until = time.time() + engine.lifetime
+        aside.unsure_until = engine.unanswered.note(aside.id)
         asides[aside.seq].append(aside)
     keep: set[tuple[int, int]] = set()
     found = []
@@ -47,6 +47,8 @@ def restore(engine: WriteBack) -> list[str]:
         work = Transaction(save)
         work.asides = asides.pop(save.seq, [])
         work.unsure = True
+        if save.staged_id:
+            engine.unanswered.note(save.staged_id)
         found.append(f"{save.target}: {save.kind} that was {save.state}")
         _restore(engine, work, keep)
     for entry in journal.load(LocalEntry):

@@ -89,6 +89,7 @@ class Removals:
         aside = Aside(
             item.id, save.seq, names.basename(path), path=path, kind=item.kind, fate=fate, size=item.size,
             updated_at=item.updated_at, lifecycle=item.lifecycle, permission=item.permission,
+            unsure_until=engine.unanswered.until(item.id),
         )  # fmt: skip
         work.asides.append(aside)
         with self._lock:
@@ -116,7 +117,7 @@ class Removals:
             try:
                 return self._engine.client.update(item.id, path=aside.path)
             except AnswerLostError:
-                aside.unsure_until = time.time() + self._engine.lifetime
+                aside.unsure_until = self._engine.unanswered.note(item.id)
                 answer = self._engine.client.get(item.id)
                 if names.basename(answer.path) == aside.name:
                     return answer

@@ -33,6 +33,7 @@ from jobfs.writeback.journal import Journal
 from jobfs.writeback.records import Aside, Attempt, Save, SaveKind, State
 from jobfs.writeback.stager import Stager
 from jobfs.writeback.transaction import Cancelled, Finding, Transaction
+from jobfs.writeback.unanswered import Unanswered
 from jobfs.writeback.undo import undo
 
 log = logging.getLogger("jobfs.writeback")
@@ -58,11 +59,11 @@ class Saver:
         mount: str,
         *,
         sync: Callable[[], None],
-        lifetime: float,
+        unanswered: Unanswered,
         placed: Callable[[Transaction, Item | None, Item, bool], None],
         learn: Callable[[Item], str],
     ) -> None:
-        """`sync` is the protocol's (S). `lifetime`: seconds an unanswered request may still be carried out.
+        """`sync` is the protocol's (S).
 
         `placed(transaction, before, item, adopted)` writes `promoted` to the journal and publishes it, or raises Cancelled;
         `before`: the item before its last move; `adopted`: updatedAt is from the promote's own answer (R2).
@@ -75,7 +76,7 @@ class Saver:
         self._sync = sync
         self._pool = pool
         self._mount = mount
-        self._lifetime = lifetime
+        self._unanswered = unanswered
         self._placed = placed
         self._learn = learn
         #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
@@ -188,6 +189,8 @@ class Saver:
             updated_at=there.updated_at,
             lifecycle=there.lifecycle,
             permission=there.permission,
+            # It may be what an earlier save of ours promoted, with a request that is still on its way (R7).
+            unsure_until=self._unanswered.until(there.id),
         )
         work.record(self._journal, aside, Attempt(tid, work.save.seq, time.time()))
         work.asides.append(aside)
@@ -200,7 +203,7 @@ class Saver:
         try:
             answer = self._client.update(aside.id, path=aside.path)
         except AnswerLostError:
-            aside.unsure_until = time.time() + self._lifetime
+            aside.unsure_until = self._unanswered.note(aside.id)
             try:
                 answer = self._client.get(aside.id)
             except NotFoundError:
@@ -253,6 +256,7 @@ class Saver:
             self._staged_gone(work)
             return True
         except AnswerLostError:
+            self._unanswered.note(save.staged_id)
             return not self._look_at_staged(work)
         self._promoted(work, answer, adopted=True)
         return True
@@ -281,7 +285,7 @@ class Saver:
         return item.path != save.target and names.parse_hidden(names.basename(item.path)) is not None
 
     def _look_at_aside(self, work: Transaction, aside: Aside) -> None:
-        aside.unsure_until = max(aside.unsure_until, time.time() + self._lifetime)
+        aside.unsure_until = self._unanswered.note(aside.id)
         try:
             item = self._client.get(aside.id)
         except NotFoundError:

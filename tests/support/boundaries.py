@@ -17,7 +17,7 @@ import pytest
 from jobfs.api import Client
 from jobfs.cli import graph
 from jobfs.emulator import Server
-from jobfs.errors import JobfsError
+from jobfs.errors import ApiError, JobfsError
 from jobfs.writeback import finisher
 
 from .serverside import hidden
@@ -39,6 +39,9 @@ class Death(BaseException):
 
 class Boundaries:
     """Counts boundaries while it is armed; at number `at` calls `act` once, or the process dies if there is none."""
+
+    #: True if a request that fails ends in a boundary too.
+    failures = False
 
     def __init__(self, at: int = 0, act: Callable[[], None] | None = None, *, journal: bool = True) -> None:
         """`journal`: around journal writes too."""
@@ -88,7 +91,12 @@ def _watched(boundaries: Boundaries) -> type[Client]:
 
         def call(self: Client, *arguments: Any, **more: Any) -> Any:
             boundaries.reach(f"before {name}")
-            answer = real(self, *arguments, **more)
+            try:
+                answer = real(self, *arguments, **more)
+            except ApiError:
+                if boundaries.failures:
+                    boundaries.reach(f"failed {name}")
+                raise
             if after:
                 boundaries.reach(f"after {name}")
             return answer

@@ -153,7 +153,7 @@ class Play:
                 work.end()
             if synced is not None and self.power_lost:
                 synced.lose_power("gone")
-                reboot(monkeypatch)
+                reboot(monkeypatch, self.home)
             if life.wiped:
                 shutil.rmtree(self.home / "state")
             self.power_lost = False

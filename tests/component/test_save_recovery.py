@@ -169,3 +169,19 @@ def test_cancelled_is_continued(left: Left, act: Callable[[Left], None]) -> None
     left.save.base = Base()
     left.taken_up()
     assert visible(left.server) == {"dir": None, TARGET: OLD}
+
+
+@pytest.mark.parametrize("there", [None, NEW, b"the job's"])
+def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | None) -> None:
+    """save-protocol, Recovery, direct create: T has nothing: create; the same bytes: promoted; other: the hidden way."""
+    left.with_bytes()
+    left.save.direct, left.save.base = True, Base()
+    left.server.store.delete(TARGET)
+    if there is not None:
+        left.server.store.seed({TARGET: there})
+    tree = left.taken_up()
+    assert tree.pop(TARGET) == NEW
+    beside = [content for path, content in tree.items() if path != "dir"]
+    assert beside == ([there] if there == b"the job's" else [])
+    if there == NEW:
+        assert [entry.operation for entry in left.server.log.changes()] == [], "it was there already"

@@ -26,6 +26,8 @@ log = logging.getLogger("jobfs.writeback")
 
 #: So many new files are made in two requests before it is worth to ask the server.
 _WORTH = 2
+#: Where it could not be asked, it is asked again after so many more.
+_AGAIN = 50
 #: Most creates in one run whose answers are lost.
 _CREATES = 4
 
@@ -61,7 +63,7 @@ class Direct:
             return False
         with self._lock:
             self._seen += 1
-            learn = self.rejects is None and self._seen == _WORTH
+            learn = self.rejects is None and self._seen % _AGAIN == _WORTH
         if learn:
             target = save.target
             self._background(lambda: self.learn(target))

@@ -1,0 +1,82 @@
+"""New files in one request, on servers that were seen to reject a create at an existing path (save-protocol R9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+from tests.support.serverside import doubled, hidden, visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import Workspace, settled
+
+from jobfs.emulator import Server
+
+
+def made(server: Server, work: Workspace, count: int) -> dict[str, bytes | None]:
+    files: dict[str, bytes | None] = {f"file{number}": b"content %d" % number for number in range(count)}
+    for name, content in files.items():
+        work.write(name, content or b"", fsync=True)
+    return files
+
+
+@pytest.mark.parametrize("create_existing", ["reject", "overwrite", "duplicate"])
+def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
+    server: Server, work: Workspace, create_existing: Literal["reject", "overwrite", "duplicate"]
+) -> None:
+    """save-protocol R9: straight to T only after a 400 to a create at the path of an own hidden item."""
+    server.set(create_existing=create_existing)
+    files = made(server, work, 3)
+    eventually(lambda: work.vfs._engine.direct.rejects is not None)
+    settled(work)
+    assert work.vfs._engine.direct.rejects is (create_existing == "reject")
+    server.log.clear()
+    work.write("another", b"one more", fsync=True)
+    requests = [entry.operation for entry in server.log.changes()]
+    assert requests == (["create"] if create_existing == "reject" else ["create", "update"])
+    assert visible(server) == {**files, "another": b"one more"}
+    assert hidden(server) == []
+    assert doubled(server) == []
+
+
+def test_a_name_that_the_job_took_meanwhile_is_kept_beside(server: Server, work: Workspace) -> None:
+    """semantics 4, keep both: created by the job since this file was made."""
+    work.vfs._engine.direct.learn("x")
+    fh = work.opened("file.txt")
+    work.vfs.write(fh, b"the user's", 0)
+    server.store.seed({"file.txt": "the job's"})
+    work.vfs.fsync(fh)
+    work.vfs.release(fh)
+    settled(work)
+    tree = visible(server)
+    assert tree.pop("file.txt") == b"the user's"
+    assert list(tree.values()) == [b"the job's"]
+
+
+@pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after", "late"])
+def test_a_lost_answer_makes_no_second_item(
+    server: Server,
+    start: Callable[..., Workspace],
+    fault: Literal["drop", "drop_after", "error_after", "late"],
+) -> None:
+    """save-protocol R9: a lost direct create: find T: nothing: again; the same bytes: adopt."""
+    work = start()
+    work.vfs._engine.direct.learn("x")
+    server.faults.next(fault, on="create", delay=0.1)
+    work.write("file.txt", b"content", fsync=True)
+    settled(work)
+    eventually(lambda: visible(server) == {"file.txt": b"content"}, lambda: str(visible(server)))
+    assert doubled(server) == []
+    assert hidden(server) == []
+
+
+def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
+    server: Server, work: Workspace
+) -> None:
+    server.faults.next("error", on="create", status=413, skip=1)
+    with pytest.raises(Exception, match=r"."):
+        work.vfs._engine.direct.learn("x")
+    assert work.vfs._engine.direct.rejects is None
+    files = made(server, work, 1)
+    settled(work)
+    assert visible(server) == files

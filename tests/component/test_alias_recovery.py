@@ -50,7 +50,7 @@ def backup_and_save(work: Mortal) -> None:
 
 
 def test_a_backup_whose_file_is_being_replaced_keeps_its_bytes(server: Server, tmp_path: Path) -> None:
-    """semantics 4: a version is not deleted on the server while an alias here still needs its bytes."""
+    """semantics 4.36: a version is not deleted on the server while an alias here still needs its bytes."""
     work = killed_after(server, tmp_path / "home", backup_and_save, write_back_delay=30)
     try:
         work.settle()

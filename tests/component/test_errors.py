@@ -46,7 +46,7 @@ SAVES = [
 def test_each_error_of_the_server_has_its_errno(
     server: Server, start: Callable[..., Workspace], status: int, reason: str, expected: set[int]
 ) -> None:
-    """semantics 5: the table of errors."""
+    """semantics 5.1, 5.3, 5.4, 5.5: the table of errors."""
     work = start(timeout=0.5)
     assert work.names() == []
     server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
@@ -56,7 +56,7 @@ def test_each_error_of_the_server_has_its_errno(
 def test_a_refused_key_is_eacces_without_a_storm_and_told(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 5: 401: EACCES; no retry storm; status says "API key refused"."""
+    """semantics 5.2: 401: EACCES; no retry storm; status says "API key refused"."""
     server.store.seed({"dir/file": "x"}, age=60)
     work = start(ttl=0.1, stale_if_error=0)
     assert work.names() == ["dir"]
@@ -70,7 +70,7 @@ def test_a_refused_key_is_eacces_without_a_storm_and_told(
 
 
 def test_throttling_is_waited_out(server: Server, work: Workspace) -> None:
-    """semantics 5: 429 and 503 with Retry-After are retried within the deadline."""
+    """semantics 5.6: 429 and 503 with Retry-After are retried within the deadline."""
     server.store.seed({"file": "content"}, age=60)
     server.faults.next("throttled", times=2, retry_after="0")
     assert work.read("file") == b"content"
@@ -83,7 +83,7 @@ def test_throttling_is_waited_out(server: Server, work: Workspace) -> None:
 def test_a_mkdir_whose_answer_was_lost_makes_one_directory(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any]
 ) -> None:
-    """semantics 5: a changing request whose answer was lost is never blindly repeated: look first."""
+    """semantics 5.9, 5.11: a changing request whose answer was lost is never blindly repeated: look first."""
     server.set(create_existing="duplicate")
     server.faults.next(kind, on="create", **more)
     failed = errno_from(work.vfs.mkdir, "dir", 0o755, CALLER)
@@ -97,7 +97,7 @@ def test_a_mkdir_whose_answer_was_lost_makes_one_directory(
 def test_an_unlink_whose_answer_was_lost_is_done_once(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any]
 ) -> None:
-    """semantics 5: safe to send again: a delete by id."""
+    """semantics 5.10: safe to send again: a delete by id."""
     server.store.seed({"file": "x", "other": "y"}, age=60)
     assert work.names() == ["file", "other"]
     server.faults.next(kind, on="delete", **more)
@@ -110,7 +110,7 @@ def test_an_unlink_whose_answer_was_lost_is_done_once(
 def test_a_rename_whose_answer_was_lost_is_done_once(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any]
 ) -> None:
-    """semantics 5: safe to send again: an update by id to the same destination after a look."""
+    """semantics 5.10: safe to send again: an update by id to the same destination after a look."""
     server.store.seed({"dir/a": "a"}, age=60)
     assert work.names("dir") == ["a"]
     server.faults.next(kind, on="update", **more)

@@ -18,7 +18,7 @@ from jobfs.emulator import Server
 def test_a_fresh_snapshot_answers_every_lookup_without_a_request(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1: a fresh snapshot answers every lookup, negative ones too, without a request."""
+    """semantics 1.7: a fresh snapshot answers every lookup, negative ones too, without a request."""
     server.store.seed({f"d{n}/f{n}": "x" for n in range(150)})
     work = start(ttl=60)
     assert len(work.names()) == 150
@@ -33,7 +33,7 @@ def test_a_fresh_snapshot_answers_every_lookup_without_a_request(
 def test_a_storm_of_lookups_costs_a_handful_of_requests(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1: a storm of lookups costs at most one listing and a handful of finds."""
+    """semantics 1.9: a storm of lookups costs at most one listing and a handful of finds."""
     server.store.seed({f"f{n}": "x" for n in range(300)})
     work = start(ttl=5)
     for n in range(300):
@@ -42,7 +42,7 @@ def test_a_storm_of_lookups_costs_a_handful_of_requests(
 
 
 def test_concurrent_callers_share_one_listing(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 1: concurrent callers who want the same thing share one request (single flight)."""
+    """semantics 1.10: concurrent callers who want the same thing share one request (single flight)."""
     server.store.seed({f"f{n}": "x" for n in range(10)})
     work = start(ttl=60)
     server.log.clear()
@@ -73,7 +73,7 @@ def test_names_of_the_job_come_and_go_within_the_ttl(
 
 
 def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 1: expertJob shadows application; the newest wins; shadowed items are in the status."""
+    """semantics 1.16: expertJob shadows application; the newest wins; shadowed items are in the status."""
     server.store.seed({"both": "newer default"}, lifecycle="application")
     server.store.seed({"both": "of the job"}, age=100)
     server.store.seed({"twice": "older"}, age=100)
@@ -90,7 +90,7 @@ def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callabl
 def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1: implicit directories are shown; an operation that needs the real item creates it."""
+    """semantics 1.19: implicit directories are shown; an operation that needs the real item creates it."""
     server.store.seed({"x/y/z.txt": "deep"}, directories=False)
     work = start()
     assert work.names("x/y") == ["z.txt"]
@@ -104,7 +104,7 @@ def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
 def test_hostile_paths_are_never_shown_and_are_counted(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1: `..`, `.`, empty components, NUL and overlong names are never shown and never followed."""
+    """semantics 1.20: `..`, `.`, empty components, NUL and overlong names are never shown and never followed."""
     hostile = ["../up", "a/../b", "./here", "a//b", "nul\0name", "n" * 256, "\u00fc" * 128]
     server.store.seed({**dict.fromkeys(hostile, "bad"), "good": "good"}, directories=False)
     work = start()
@@ -113,7 +113,7 @@ def test_hostile_paths_are_never_shown_and_are_counted(
 
 
 def test_a_failure_is_never_taken_for_an_absence(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 1: ENOENT only when the server said so; what is known goes on being served."""
+    """semantics 1.12: ENOENT only when the server said so; what is known goes on being served."""
     server.store.seed({"known/file": "x"})
     work = start(ttl=0.2, timeout=0.5)
     assert work.names("known") == ["file"]
@@ -155,7 +155,7 @@ def test_a_listing_of_many_pages_shows_every_item(
 
 
 def test_attributes_come_from_the_item(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 2: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
+    """semantics 2.1, 2.2, 2.7: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
     server.store.seed({"file": "12345", "dir": None})
     server.store.seed({"brief": "x", "closed": None}, permission="readOnly")
     work = start(umask="077", uid=12, gid=34)
@@ -184,7 +184,7 @@ def test_a_size_that_the_server_does_not_tell_is_found_out(
 def test_a_slow_listing_stretches_the_ttl_and_says_so(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1: the effective TTL grows with the time a listing takes, and the status says so."""
+    """semantics 1.11: the effective TTL grows with the time a listing takes, and the status says so."""
     server.store.seed({f"f{n}": "x" for n in range(30)})
     server.set(page_cap=10, latency=150)
     work = start(ttl=0.5)
@@ -200,7 +200,7 @@ def test_a_slow_listing_stretches_the_ttl_and_says_so(
 def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
     server: Server, start: Callable[..., Workspace], target_is_free: bool
 ) -> None:
-    """semantics 4 (R4): exposed, never deleted: an aside at its name or as a conflict, staged as recovered."""
+    """semantics 4.24 (R4): exposed, never deleted: an aside at its name or as a conflict, staged as recovered."""
     work = start()
     own = work.mount_id
     server.store.seed({f".jobfs-{own}-{'a' * 16}-aside-set.txt": "set aside"})

@@ -42,7 +42,7 @@ def downloaded(server: Server) -> list[str]:
 def test_a_walk_through_many_files_keeps_every_connection_busy_and_fetches_each_once(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: the next siblings' contents are fetched ahead in parallel."""
+    """semantics 3.7: the next siblings' contents are fetched ahead in parallel."""
     server.store.seed(TREE, age=60)
     server.set(latency=40)
     work = start(ttl=60)
@@ -56,7 +56,7 @@ def test_a_walk_through_many_files_keeps_every_connection_busy_and_fetches_each_
 
 
 def test_a_listing_alone_fetches_no_contents(server: Server, work: Workspace) -> None:
-    """semantics 3: never from inside readdir."""
+    """semantics 3.9: never from inside readdir."""
     server.store.seed(TREE, age=60)
     for directory in ("", "d00", "d01", "d02"):
         work.names(directory)

@@ -21,7 +21,7 @@ BIG = os.urandom(3_000_000)
 def test_a_version_is_downloaded_once_across_restarts_too(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: a version in the content cache is never downloaded again, across remounts too."""
+    """semantics 3.2: a version in the content cache is never downloaded again, across remounts too."""
     server.store.seed({"a": b"text", "b": BIG}, age=60)
     work = start()
     for _ in range(3):
@@ -51,7 +51,7 @@ def test_many_readers_share_one_download(server: Server, start: Callable[..., Wo
 def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: the first bytes are served as they arrive; nobody waits for the whole file."""
+    """semantics 3.3: the first bytes are served as they arrive; nobody waits for the whole file."""
     server.store.seed({"big": BIG}, age=60)
     server.set(bandwidth=1_000_000)
     work = start()
@@ -68,7 +68,7 @@ def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(
 def test_a_piece_in_the_middle_is_right_with_ranges_and_without(
     server: Server, start: Callable[..., Workspace], ranges: bool
 ) -> None:
-    """semantics 3: a read far ahead uses Range; if the server answers 200 the stream is waited for."""
+    """semantics 3.4: a read far ahead uses Range; if the server answers 200 the stream is waited for."""
     server.set(ranges=ranges)
     server.store.seed({"big": BIG}, age=60)
     work = start()
@@ -82,7 +82,7 @@ def test_a_piece_in_the_middle_is_right_with_ranges_and_without(
 def test_a_broken_download_goes_on_and_is_never_a_short_file(
     server: Server, start: Callable[..., Workspace], ranges: bool
 ) -> None:
-    """semantics 3: a broken download resumes by range, or starts again."""
+    """semantics 3.5: a broken download resumes by range, or starts again."""
     server.set(ranges=ranges)
     server.store.seed({"big": BIG, "small": b"small" * 100}, age=60)
     server.faults.next("cut", on="download", times=3)
@@ -112,7 +112,7 @@ def test_a_download_that_cannot_be_had_is_an_error_and_may_be_tried_again(
 def test_a_hung_server_makes_an_error_not_a_hung_reader(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: no call can hang for ever; a hung server makes EIO or ETIMEDOUT."""
+    """semantics 3.15: no call can hang for ever; a hung server makes EIO or ETIMEDOUT."""
     server.store.seed({"file": b"content"}, age=60)
     work = start(timeout=0.5)
     assert work.names() == ["file"]
@@ -125,7 +125,7 @@ def test_a_hung_server_makes_an_error_not_a_hung_reader(
 def test_an_open_file_is_pinned_to_the_version_it_opened(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: open files are pinned; a new open shows the new version within the TTL."""
+    """semantics 3.1, 3.13: open files are pinned; a new open shows the new version within the TTL."""
     server.store.seed({"file": b"the first version"}, age=60)
     work = start()
     fh = work.vfs.open("file", os.O_RDONLY).fh
@@ -140,7 +140,7 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(
 
 
 def test_a_reader_at_the_end_follows_a_file_that_grows(server: Server, work: Workspace) -> None:
-    """semantics 3: a reader at end of file whose item has grown or been replaced follows the new version."""
+    """semantics 3.14: a reader at end of file whose item has grown or been replaced follows the new version."""
     server.store.seed({"log": b"one\n"}, age=60)
     fh = work.vfs.open("log", os.O_RDONLY).fh
     try:
@@ -168,7 +168,7 @@ def test_quick_changes_of_the_same_size_are_told_apart(
 
 
 def test_the_cache_is_private(server: Server, work: Workspace) -> None:
-    """semantics 3: the content cache has mode 0700."""
+    """semantics 3.10: the content cache has mode 0700."""
     server.store.seed({"file": b"content"}, age=60)
     work.read("file")
     places = [p for p in (work.home / "cache" / server.job, work.home / "state" / server.job) if p.exists()]
@@ -180,7 +180,7 @@ def test_the_cache_is_private(server: Server, work: Workspace) -> None:
 def test_the_cache_is_bounded_and_never_evicts_what_is_unsent(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: bounded by --cache-size; dirty and unsent data is never evicted and does not count."""
+    """semantics 3.11, 3.12: bounded by --cache-size; dirty and unsent data is never evicted and does not count."""
     server.store.seed({f"f{n}": bytes([n]) * 300_000 for n in range(12)}, age=60)
     work = start(cache_size="1MiB", write_back_delay=60)
     work.write("unsent", b"u" * 2_000_000)

@@ -28,7 +28,7 @@ def quick() -> Iterator[None]:
 def test_killed_at_any_boundary_it_ends_old_or_new_whole(
     server: Server, tmp_path: Path, operation: Operation
 ) -> None:
-    """semantics 4: killed at any point, the next mount of that job finishes it by looking at what the server has."""
+    """semantics 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
     for at in count(1):
         boundaries, promise = Boundaries(at), Promise()
         work = operation.start(server, tmp_path / f"{at}", boundaries)
@@ -55,7 +55,7 @@ def test_killed_at_any_boundary_it_ends_old_or_new_whole(
 def test_whatever_answers_are_lost_it_ends_right(
     server: Server, tmp_path: Path, operation: Operation, fault: Any, times: int
 ) -> None:
-    """semantics 5: a changing request whose answer was lost is never blindly repeated: look at the server first.
+    """semantics 5.9: a changing request whose answer was lost is never blindly repeated: look at the server first.
 
     One lost answer, and several in a row.
     """

@@ -139,7 +139,7 @@ def test_a_file_opened_without_reading_keeps_both_too(server: Server, tmp_path: 
 def test_whenever_the_job_removes_the_directory_the_save_brings_it_back(
     server: Server, tmp_path: Path, new: bool
 ) -> None:
-    """semantics 4: if the target was deleted meanwhile, the save brings it back; save-protocol: no directory: make it."""
+    """semantics 4.22: if the target was deleted meanwhile, the save brings it back; save-protocol: no directory: make it."""
     for at in count(1):
         server.store.clear()
         server.store.seed({"dir/other": b"the job's", **({} if new else {"dir/file.txt": OLD})}, age=60)
@@ -183,7 +183,7 @@ def saves(other: Mortal, seen: list[bool]) -> None:
 def test_whenever_another_mount_saves_the_same_file_both_contents_are_kept(
     server: Server, tmp_path: Path
 ) -> None:
-    """semantics 6: several machines may mount one job at once: every rule holds between them too."""
+    """semantics 6.12: several machines may mount one job at once: every rule holds between them too."""
     kept = 0
     for at in count(1):
         server.store.clear()

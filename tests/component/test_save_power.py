@@ -25,7 +25,7 @@ def quick() -> Iterator[None]:
 def test_whenever_the_power_goes_it_ends_old_or_new_whole(
     server: Server, tmp_path: Path, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4 and save-protocol (S): only synced state survives, and that is enough."""
+    """semantics 4.4 and save-protocol (S): only synced state survives, and that is enough."""
     came_back = 0
     for at in count(1):
         boundaries, promise = Boundaries(at), Promise()

@@ -54,7 +54,7 @@ def test_a_refusal_at_any_step_loses_nothing(
     allowed: set[int],
     for_good: bool,
 ) -> None:
-    """semantics 4, Nothing is forgotten; semantics 5: inside a save, 400 and 404 are findings."""
+    """semantics 4, Nothing is forgotten; semantics 5.12: inside a save, 400 and 404 are findings."""
     fh = work.opened("dir/file.txt")
     work.vfs.write(fh, NEW, 0)
     # Not a rate: the step's first requests are to get through.

@@ -23,7 +23,7 @@ def changes(server: Server) -> list[str]:
 
 
 def test_a_save_in_place_is_one_create_and_two_moves(server: Server, work: Workspace) -> None:
-    """semantics 4: stage, set aside, promote; the delete is off the critical path."""
+    """semantics 4.18: stage, set aside, promote; the delete is off the critical path."""
     server.store.seed({"file": "old"}, age=60)
     assert work.read("file") == b"old"
     server.log.clear()
@@ -34,7 +34,7 @@ def test_a_save_in_place_is_one_create_and_two_moves(server: Server, work: Works
 
 
 def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4: the delay coalesces rewrites, and a file deleted before then costs no request."""
+    """semantics 4.6: the delay coalesces rewrites, and a file deleted before then costs no request."""
     work = start(write_back_delay=30)
     for number in range(20):
         work.write("file", b"%d" % number)
@@ -47,7 +47,7 @@ def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callabl
 
 
 def test_the_upload_starts_by_itself_after_the_delay(server: Server, work: Workspace) -> None:
-    """semantics 4: the upload starts in the background after --write-back-delay."""
+    """semantics 4.5: the upload starts in the background after --write-back-delay."""
     work.write("file", b"content")
     eventually_equal(lambda: visible(server), {"file": b"content"})
     work.write("file", b"content 2")
@@ -55,7 +55,7 @@ def test_the_upload_starts_by_itself_after_the_delay(server: Server, work: Works
 
 
 def test_readers_see_writes_at_once(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4: all handles of one file share it; readers on this machine see writes at once."""
+    """semantics 4.2: all handles of one file share it; readers on this machine see writes at once."""
     server.store.seed({"file": "as it was"}, age=60)
     work = start(write_back_delay=30)
     reader, writer = work.vfs.open("file", os.O_RDONLY).fh, work.vfs.open("file", os.O_RDWR).fh
@@ -73,7 +73,7 @@ def test_readers_see_writes_at_once(server: Server, start: Callable[..., Workspa
 
 
 def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4: a partial write is filled with the current content first; O_TRUNC skips that."""
+    """semantics 4.1: a partial write is filled with the current content first; O_TRUNC skips that."""
     server.store.seed({"file": "x" * 100_000}, age=60)
     work = start(write_back_delay=30)
     fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC).fh
@@ -102,7 +102,7 @@ def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., 
 
 
 def test_a_default_that_is_edited_stays_a_default(server: Server, work: Workspace) -> None:
-    """semantics 4: editing a workspace default replaces it with the same lifecycle and permission."""
+    """semantics 4.18, 4.37: editing a workspace default replaces it with the same lifecycle and permission."""
     server.store.seed({"default": "old"}, lifecycle="application", age=60)
     work.write("default", b"new", fsync=True)
     assert server.store.item("default").lifecycle == "application"
@@ -111,7 +111,7 @@ def test_a_default_that_is_edited_stays_a_default(server: Server, work: Workspac
 
 
 def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, work: Workspace) -> None:
-    """semantics 4: only the item that is shown is replaced, a shadowed one stays."""
+    """semantics 4.37: only the item that is shown is replaced, a shadowed one stays."""
     server.set(path_scope="lifecycle")
     server.store.seed({"file": "default"}, lifecycle="application", age=60)
     server.store.seed({"file": "of the job"}, age=60)
@@ -122,7 +122,7 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
 
 
 def test_one_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
-    """semantics 4: one stuck upload never blocks another file."""
+    """semantics 4.13: one stuck upload never blocks another file."""
     server.faults.rate("hang", 1.0, on="create", path="*stuck*")
     work.write("stuck", b"never answered")
     work.write("free", b"free", fsync=True)
@@ -133,7 +133,7 @@ def test_one_stuck_upload_never_blocks_another_file(server: Server, work: Worksp
 
 @pytest.mark.parametrize("status", [400, 401, 413, 422])
 def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Workspace, status: int) -> None:
-    """semantics 4: an upload that the server refuses keeps its bytes, is `failed`, and gives EIO on fsync."""
+    """semantics 4.11: an upload that the server refuses keeps its bytes, is `failed`, and gives EIO on fsync."""
     server.faults.rate("error", 1.0, on="create", status=status, reason="It does not please")
     work.write("file", b"refused")
     eventually(lambda: "file" in str(work.vfs.status()["failed"]), lambda: work.vfs.status())
@@ -148,7 +148,7 @@ def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Wo
 
 
 def test_a_passing_failure_is_retried_until_it_is_sent(server: Server, work: Workspace) -> None:
-    """semantics 4: an upload that fails is retried with backoff."""
+    """semantics 4.10: an upload that fails is retried with backoff."""
     server.faults.next("error", on="create", times=2)
     server.faults.next("unavailable", on="update", times=2)
     work.write("file", b"content")
@@ -173,7 +173,7 @@ def test_unsent_work_survives_a_stop_while_the_server_is_down(
 
 
 def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -> None:
-    """semantics 4: rename of a directory: one update, with everything under it re-keyed."""
+    """semantics 4.28: rename of a directory: one update, with everything under it re-keyed."""
     server.store.seed({"dir/a": "a", "dir/sub/b": "b"}, age=60)
     assert work.read("dir/sub/b") == b"b"
     fh = work.vfs.open("dir/a", os.O_RDWR).fh
@@ -194,7 +194,7 @@ def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -
 
 
 def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Workspace) -> None:
-    """semantics 4: rmdir only after a listing newer than 1 s shows it empty, else ENOTEMPTY."""
+    """semantics 4.29: rmdir only after a listing newer than 1 s shows it empty, else ENOTEMPTY."""
     server.store.seed({"dir": None, "full/file": "x"}, age=60)
     assert work.names("dir") == []
     server.store.seed({"dir/made by the job": "x"})
@@ -210,7 +210,7 @@ def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Work
 def test_what_the_job_puts_into_a_directory_being_removed_is_not_deleted(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 4: the directory is moved out of the job's reach, then looked at again, then put back."""
+    """semantics 4.30: the directory is moved out of the job's reach, then looked at again, then put back."""
     server.store.seed({"dir": None}, age=60)
     assert work.names("dir") == []
     server.faults.next("slow", on="update", delay=0.3)
@@ -229,7 +229,7 @@ def test_what_the_job_puts_into_a_directory_being_removed_is_not_deleted(
 
 
 def test_unlink_deletes_what_stands_there_now(server: Server, work: Workspace) -> None:
-    """semantics 4: unlink deletes the id that stood at that path at most 1 s ago; 404: look again."""
+    """semantics 4.32: unlink deletes the id that stood at that path at most 1 s ago; 404: look again."""
     server.store.seed({"file": "1"}, age=60)
     assert work.read("file") == b"1"
     server.store.replace("file", "2")
@@ -240,7 +240,7 @@ def test_unlink_deletes_what_stands_there_now(server: Server, work: Workspace) -
 
 
 def test_a_rename_over_a_file_that_the_job_changed_keeps_both(server: Server, work: Workspace) -> None:
-    """semantics 4: rename over an existing file: its base is the version this mount last showed."""
+    """semantics 4.27: rename over an existing file: its base is the version this mount last showed."""
     server.store.seed({"a": "a", "b.txt": "b"}, age=60)
     assert work.read("b.txt") == b"b"
     server.store.write("b.txt", "changed by the job")
@@ -252,7 +252,7 @@ def test_a_rename_over_a_file_that_the_job_changed_keeps_both(server: Server, wo
 
 
 def test_a_rename_over_an_unchanged_file_leaves_one(server: Server, work: Workspace) -> None:
-    """semantics 4: set aside, move, judge; what still is what it was is deleted."""
+    """semantics 4.27: set aside, move, judge; what still is what it was is deleted."""
     server.store.seed({"a": "a", "b": "b"}, age=60)
     assert (work.read("a"), work.read("b")) == (b"a", b"b")
     work.vfs.rename("a", "b")
@@ -262,7 +262,7 @@ def test_a_rename_over_an_unchanged_file_leaves_one(server: Server, work: Worksp
 
 
 def test_a_backup_made_by_renaming_ends_as_one_save(server: Server, work: Workspace) -> None:
-    """semantics 4: rename of a real name to a scratch name is an alias here, no request."""
+    """semantics 4.34: rename of a real name to a scratch name is an alias here, no request."""
     server.store.seed({"a.txt": "old"}, age=60)
     assert work.read("a.txt") == b"old"
     server.log.clear()
@@ -279,7 +279,7 @@ def test_a_backup_made_by_renaming_ends_as_one_save(server: Server, work: Worksp
 
 
 def test_a_rename_to_a_scratch_name_alone_becomes_a_rename(server: Server, work: Workspace) -> None:
-    """semantics 4: if no new file of the real name is closed soon, it is a real rename on the server."""
+    """semantics 4.35: if no new file of the real name is closed soon, it is a real rename on the server."""
     server.store.seed({"a.txt": "content"}, age=60)
     work.vfs.rename("a.txt", "a.txt~")
     eventually_equal(lambda: visible(server), {"a.txt~": b"content"}, 30)
@@ -287,7 +287,7 @@ def test_a_rename_to_a_scratch_name_alone_becomes_a_rename(server: Server, work:
 
 
 def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server, work: Workspace) -> None:
-    """semantics 4: mkdir is synchronous; its errors are the caller's."""
+    """semantics 4.31: mkdir is synchronous; its errors are the caller's."""
     work.mkdir("dir")
     assert visible(server) == {"dir": None}
     assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) == errno.EEXIST

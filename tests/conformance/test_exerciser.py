@@ -56,7 +56,7 @@ class Disk:
 
 @pytest.mark.parametrize("start", range(0, OPERATIONS, 1000))
 def test_a_file_is_what_a_byte_buffer_says(mounted: MountedJob, start: int) -> None:
-    """semantics 3 and 4: reads, writes, memory maps, truncation, fsync, close and remount, on one file."""
+    """semantics 2.2: reads, writes, memory maps, truncation, fsync, close and remount, on one file."""
     operations = generate(SEED + start, 1000)
     with exercising(mounted, lambda name: visible(mounted.server).get(name)) as exerciser:
         failure = exerciser.run(operations)

@@ -20,7 +20,7 @@ from jobfs.emulator import Server
 def test_without_foreground_it_returns_once_the_mount_answers(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 6: a daemon that returns once the mount answers."""
+    """semantics 6.1: a daemon that returns once the mount answers."""
     server.store.seed({"file": "content"})
     mounted = mount(start=False)
     command = [word for word in mounted.command()[3:] if word != "--foreground"]
@@ -35,7 +35,7 @@ def test_without_foreground_it_returns_once_the_mount_answers(
 
 
 def test_it_is_called_as_fstab_calls_it(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """semantics 6: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
+    """semantics 6.2: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
     server.store.seed({"file": "content"})
     mounted = mount(start=False)
     options = f"rw,nofail,_netdev,x-systemd.automount,base_url={server.url},state_dir={mounted.state},ro"
@@ -55,7 +55,7 @@ def test_it_is_called_as_fstab_calls_it(server: Server, mount: Callable[..., Mou
 def test_umount_keeps_for_the_next_mount_what_it_could_not_send(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 6: --timeout; what is left stays in the journal for the next mount."""
+    """semantics 6.4: --timeout; what is left stays in the journal for the next mount."""
     mounted = mount(timeout=1)
     assert os.listdir(mounted.path) == []
     with server.down():
@@ -74,7 +74,7 @@ def test_umount_keeps_for_the_next_mount_what_it_could_not_send(
 
 
 def test_an_interrupt_drains_and_unmounts(server: Server, mounted: MountedJob) -> None:
-    """semantics 6: SIGTERM and SIGINT do the same."""
+    """semantics 6.5: SIGTERM and SIGINT do the same."""
     (mounted.path / "file").write_bytes(b"content")
     assert mounted.process is not None
     mounted.process.send_signal(signal.SIGINT)
@@ -96,7 +96,7 @@ def test_unmounted_from_outside_it_sends_what_is_left_and_ends(server: Server, m
 
 
 def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -> None:
-    """semantics 2: id, owner, lifecycle, permission, mime_type, key, created_at, updated_at, state, error."""
+    """semantics 2.9: id, owner, lifecycle, permission, mime_type, key, created_at, updated_at, state, error."""
     item = server.store.seed({"dir/note.txt": "text"}, lifecycle="application")[0]
     told = mounted.info("dir/note.txt")
     for word in (item.id, "application", "readWrite", "expert", "clean"):
@@ -106,7 +106,7 @@ def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -
 
 
 def test_status_names_what_a_script_needs(server: Server, mounted: MountedJob) -> None:
-    """semantics 6: job and its status, server reachability, items, unsent, failed, conflicts, and more."""
+    """semantics 6.6: job and its status, server reachability, items, unsent, failed, conflicts, and more."""
     server.store.seed({"a": "1", "b": "2"})
     assert sorted(os.listdir(mounted.path)) == ["a", "b"]
     done = mounted.jobfs("status", mounted.path, "--json")
@@ -123,7 +123,7 @@ def test_status_names_what_a_script_needs(server: Server, mounted: MountedJob) -
 def test_the_key_file_is_read_again_when_it_changes(
     server: Server, mount: Callable[..., MountedJob], tmp_path: Path
 ) -> None:
-    """semantics 6: --api-key-file is re-read when it changes."""
+    """semantics 6.8: --api-key-file is re-read when it changes."""
     file = tmp_path / "key"
     file.write_text(server.key)
     file.chmod(0o600)

@@ -13,7 +13,7 @@ from jobfs.emulator import Server
 
 
 def test_an_inode_number_survives_save_rename_and_remount(server: Server, mounted: MountedJob) -> None:
-    """semantics 1: inode numbers survive a remount and a rename; a save keeps them while the mount lives."""
+    """semantics 1.22, 1.23: inode numbers survive a remount and a rename; a save keeps them while the mount lives."""
     server.store.seed({"note.txt": "text", "dir/inner.txt": "inner"})
 
     def number(name: str) -> int:
@@ -37,7 +37,7 @@ def test_an_inode_number_survives_save_rename_and_remount(server: Server, mounte
 
 
 def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server, mounted: MountedJob) -> None:
-    """semantics 2: an editor must not see its own save as a foreign change."""
+    """semantics 2.5: an editor must not see its own save as a foreign change."""
     server.store.seed({"note.txt": "text"})
     saved(mounted.path / "note.txt", b"saved")
     before = (mounted.path / "note.txt").stat()
@@ -50,7 +50,7 @@ def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server,
 
 
 def test_mode_owner_and_times_survive_save_and_remount(server: Server, mounted: MountedJob) -> None:
-    """semantics 2: what the API cannot hold is kept on this machine for that item."""
+    """semantics 2.11: what the API cannot hold is kept on this machine for that item."""
     server.store.seed({"run.sh": "#!/bin/sh\necho ran\n", "plain": "text"})
     os.chmod(mounted.path / "run.sh", 0o755)
     os.chown(mounted.path / "plain", 12, 34)
@@ -66,7 +66,7 @@ def test_mode_owner_and_times_survive_save_and_remount(server: Server, mounted: 
 
 
 def test_what_the_api_cannot_hold_is_refused(server: Server, mounted: MountedJob) -> None:
-    """semantics 2: symlink, link and special files are EPERM."""
+    """semantics 2.12, 2.13: symlink, link and special files are EPERM."""
     server.store.seed({"file": "text"})
     assert errno_from(os.symlink, "file", mounted.path / "link") == errno.EPERM
     assert errno_from(os.link, mounted.path / "file", mounted.path / "hard") == errno.EPERM
@@ -75,7 +75,7 @@ def test_what_the_api_cannot_hold_is_refused(server: Server, mounted: MountedJob
 
 
 def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: MountedJob) -> None:
-    """semantics 4: readOnly: open for writing and truncate EACCES, unlink, rename and overwrite EPERM."""
+    """semantics 4.38, 4.39: readOnly: open for writing and truncate EACCES, unlink, rename and overwrite EPERM."""
     server.store.seed({"free.txt": "free", "closed/free.txt": "inside"})
     server.store.seed({"brief.md": "read me"}, permission="readOnly")
     server.store.set_permission("closed", "readOnly")

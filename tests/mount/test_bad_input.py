@@ -100,6 +100,7 @@ def attempt(server: Server, tmp_path: Path) -> Attempt:
     "job", ["short", "UPPERCASE1234567890ABCDE", DEFAULT_JOB + "x", "../../../../etc/passwd00"]
 )
 def test_a_malformed_job_id_is_refused(attempt: Attempt, job: str) -> None:
+    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     attempt.job = job
     attempt.fails("job id")
 
@@ -110,6 +111,7 @@ def test_an_unknown_job_is_named(attempt: Attempt) -> None:
 
 
 def test_a_refused_key_is_said_without_the_key(attempt: Attempt) -> None:
+    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     attempt.key = "wrong-" + KEY
     attempt.fails("key")
 
@@ -187,6 +189,7 @@ def test_a_directory_that_is_a_mount_already_is_left_alone(
 def test_a_stale_mount_point_comes_with_its_remedy(
     attempt: Attempt, mount: Callable[..., MountedJob]
 ) -> None:
+    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     dead = mount()
     assert dead.process is not None
     dead.process.kill()
@@ -249,12 +252,14 @@ def test_a_key_on_the_command_line_is_refused_and_not_repeated(attempt: Attempt,
 
 
 def test_a_missing_dev_fuse_is_said(attempt: Attempt) -> None:
+    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     script = 'mount -t tmpfs none /dev && : > /dev/null && exec "$@"'
     attempt.prefix = ["unshare", "-m", "sh", "-c", script, "sh"]
     attempt.fails("/dev/fuse")
 
 
 def test_a_missing_libfuse_names_the_package(attempt: Attempt) -> None:
+    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     listed = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     libraries = {line.rpartition(" => ")[2] for line in listed.splitlines() if "libfuse.so.2 " in line}
     assert libraries

@@ -72,7 +72,7 @@ def kept_both(mounted: MountedJob, place: str, action: str) -> None:
 def test_what_the_job_did_between_open_and_save_is_kept_beside_the_save(
     shared: MountedJob, place: str, action: str, read_first: bool
 ) -> None:
-    """semantics 4: keep both; the user's save wins the name; a deleted target is brought back."""
+    """semantics 4.20, 4.22: keep both; the user's save wins the name; a deleted target is brought back."""
     server, path = shared.server, f"{place}/note.txt"
     if action != "create":
         server.store.seed({path: "as it was"})
@@ -151,7 +151,7 @@ def test_what_the_job_does_in_the_middle_of_a_save_is_kept_beside_it(
 
 
 def test_a_conflict_is_told_in_the_status(server: Server, mounted: MountedJob) -> None:
-    """semantics 4: state `conflict` and a warning say so."""
+    """semantics 4.21: state `conflict` and a warning say so."""
     server.store.seed({"note.txt": "as it was"})
     assert os.listdir(mounted.path) == ["note.txt"]
     assert mounted.jobfs("status", mounted.path).returncode == 0
@@ -169,7 +169,7 @@ def test_a_conflict_is_told_in_the_status(server: Server, mounted: MountedJob) -
 def test_two_mounts_that_save_the_same_file_keep_both(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 6: several machines may mount one job at once: every rule holds between them too."""
+    """semantics 6.12: several machines may mount one job at once: every rule holds between them too."""
     server.store.seed({"note.txt": "as it was"})
     one, two = mount(), mount()
     with (one.path / "note.txt").open("r+b") as first, (two.path / "note.txt").open("r+b") as second:

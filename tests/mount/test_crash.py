@@ -20,7 +20,7 @@ from jobfs.emulator import Server
 def test_nothing_is_lost_when_killed_right_after_close(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4: close returns when the bytes and the intent survive the death of the process."""
+    """semantics 4.3: close returns when the bytes and the intent survive the death of the process."""
     mounted = mount(write_back_delay=30)
     server.store.seed({"old.txt": "old", "dir/moved.txt": "moved"}, age=60)
     expected: dict[str, bytes | None] = {"dir": None, "old.txt": b"new content", "sub": None}
@@ -82,7 +82,7 @@ def test_a_save_that_was_killed_in_the_middle_is_finished_by_the_next_mount(
 def test_a_file_unlinked_while_open_stays_readable_and_never_comes_back(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
+    """semantics 4.33: a file unlinked while open stays readable and writable through its handle."""
     server.store.seed({"open.txt": "content"})
     file = (mounted.path / "open.txt").open("r+b", buffering=0)
     new = (mounted.path / "new").open("w+b", buffering=0)
@@ -109,7 +109,7 @@ def test_a_file_unlinked_while_open_stays_readable_and_never_comes_back(
 
 
 def test_what_the_server_refuses_is_kept_readable_and_told(server: Server, mounted: MountedJob) -> None:
-    """semantics 4: an upload refused for good keeps its bytes, is `failed`, and gives EIO on fsync."""
+    """semantics 4.11: an upload refused for good keeps its bytes, is `failed`, and gives EIO on fsync."""
     server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
     assert errno_from(saved, mounted.path / "big.bin", b"refused") in (errno.EIO, errno.EFBIG)
     assert (mounted.path / "big.bin").read_bytes() == b"refused"
@@ -121,7 +121,7 @@ def test_what_the_server_refuses_is_kept_readable_and_told(server: Server, mount
 def test_scratch_names_stay_on_this_machine_until_they_get_a_real_name(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4: scratch names, and those of --local-only, make no request."""
+    """semantics 4.14, 4.15: scratch names, and those of --local-only, make no request."""
     mounted = mount(local_only="*.tmp")
     for name in (".note.txt.swp", "4913", "note~", ".#lock", "#auto#", ".DS_Store", "mine.tmp"):
         saved(mounted.path / name, b"scratch")

@@ -44,7 +44,7 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
 def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
     lane: Lane, conditions: Conditions
 ) -> None:
-    """semantics 4: killed at any point, the next mount of that job finishes it by looking at what the server has."""
+    """semantics 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
     lane.chapter(1, conditions, rounds=2)
     assert not lane.tally.violations, "\n".join(lane.tally.reports)
     assert lane.tally.kills >= 2

@@ -152,7 +152,7 @@ def test_many_clients_get_the_right_bytes(start: Callable[..., LoopProcess]) -> 
 def test_a_signal_during_load_drains_unmounts_and_ends_with_0(
     start: Callable[..., LoopProcess], number: signal.Signals
 ) -> None:
-    """semantics 6: SIGTERM and SIGINT do the same as `jobfs umount`."""
+    """semantics 6.5: SIGTERM and SIGINT do the same as `jobfs umount`."""
     loop = start()
     load = Load(loop.path)
     load.going()

@@ -23,7 +23,7 @@ CREATES = ("reject", "overwrite", "duplicate")
 def test_when_fsync_returns_the_server_has_exactly_these_bytes(
     server: Server, mounted: MountedJob, create_existing: str
 ) -> None:
-    """semantics 4: fsync returns when the server has it."""
+    """semantics 4.7: fsync returns when the server has it."""
     server.set(create_existing=create_existing)
     server.store.seed({"old.bin": b"old" * 1000, "dir/empty.txt": b""})
     mounted.remount()
@@ -40,7 +40,7 @@ def test_when_fsync_returns_the_server_has_exactly_these_bytes(
 
 
 def test_fsync_of_a_part_written_in_place_sends_the_whole(server: Server, mounted: MountedJob) -> None:
-    """semantics 4: a partial write is filled with the current content first."""
+    """semantics 4.1: a partial write is filled with the current content first."""
     content = bytearray(os.urandom(300_000))
     server.store.seed({"data.bin": bytes(content)})
     with (mounted.path / "data.bin").open("r+b", buffering=0) as file:
@@ -82,7 +82,7 @@ def test_fsync_is_true_while_a_third_of_the_requests_fails(
 
 
 def test_close_with_sync_on_close_means_fsync(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """semantics 4: --sync-on-close gives close the meaning of fsync."""
+    """semantics 4.9: --sync-on-close gives close the meaning of fsync."""
     mounted = mount(sync_on_close=True)
     for content in (b"one", b"two"):
         (mounted.path / "file").write_bytes(content)
@@ -90,7 +90,7 @@ def test_close_with_sync_on_close_means_fsync(server: Server, mount: Callable[..
 
 
 def test_flush_and_unmount_return_when_the_server_has_everything(server: Server, mounted: MountedJob) -> None:
-    """semantics 4, 6: flush, umount and SIGTERM drain what is unsent."""
+    """semantics 4.8: flush, umount and SIGTERM drain what is unsent."""
     expected: dict[str, bytes | None] = {}
     for number in range(40):
         expected[f"f{number}"] = b"%d" % number
@@ -129,7 +129,7 @@ def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) 
 def test_a_read_only_mount_refuses_all_that_writes_and_never_makes_a_changing_request(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4: -o ro and --read-only refuse everything that writes with EROFS."""
+    """semantics 4.40: -o ro and --read-only refuse everything that writes with EROFS."""
     server.store.seed({"file": "content", "dir/inner": "inner", "empty": None})
     mounted = mount(read_only=True)
     file, directory = mounted.path / "file", mounted.path / "dir"
@@ -159,7 +159,7 @@ def test_a_read_only_mount_refuses_all_that_writes_and_never_makes_a_changing_re
 
 
 def test_the_key_is_found_nowhere(server: Server, tmp_path: Path) -> None:
-    """semantics 6: the key is never in /proc/mounts, a log, an error message or the cache."""
+    """semantics 6.9: the key is never in /proc/mounts, a log, an error message or the cache."""
     home = tmp_path / "home"
     with mounting(server, home, start=False, log_level="debug", cache_size="64MiB") as mounted:
         mounted.mount()

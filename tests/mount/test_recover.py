@@ -116,7 +116,7 @@ def test_recover_of_a_mount_whose_state_is_here_is_refused(server: Server, mount
 
 
 def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) -> None:
-    """semantics 4: `jobfs retry` and `jobfs discard` resolve it."""
+    """semantics 4.12: `jobfs retry` and `jobfs discard` resolve it."""
     refused(mounted, "big.bin", b"refused at first")
     done = mounted.jobfs("retry", mounted.path / "big.bin")
     assert (done.returncode, "big.bin" in done.stdout) == (0, True)
@@ -127,7 +127,7 @@ def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) ->
 
 
 def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJob) -> None:
-    """semantics 4: after discard the server's version is shown; a copy is kept until the next clean unmount."""
+    """semantics 4.12: after discard the server's version is shown; a copy is kept until the next clean unmount."""
     server.store.seed({"dir/old.txt": "on the server"}, age=60)
     refused(mounted, "dir/old.txt", b"refused for good")
     refused(mounted, "new.txt", b"never there")

@@ -295,7 +295,7 @@ def test_echo_appends_to_a_file_of_the_job(server: Server, mounted: MountedJob) 
 
 
 def test_tail_f_follows_a_log_that_the_job_grows(server: Server, mounted: MountedJob) -> None:
-    """semantics 3: a reader at end of file follows the new version within the TTL."""
+    """semantics 3.14: a reader at end of file follows the new version within the TTL."""
     server.store.seed({"run.log": "line 0\n"})
     command = ["tail", "-n", "+1", "-s", "0.1", "-f", str(mounted.path / "run.log")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as tail:
@@ -311,7 +311,7 @@ def test_tail_f_follows_a_log_that_the_job_grows(server: Server, mounted: Mounte
 
 
 def test_a_memory_map_reads_and_writes(server: Server, mounted: MountedJob) -> None:
-    """semantics 2: mmap, read and shared-writable, works."""
+    """semantics 2.15: mmap, read and shared-writable, works."""
     server.store.seed({"map.bin": bytes(10_000)})
     code = (
         "import mmap, os\n"
@@ -328,7 +328,7 @@ def test_a_memory_map_reads_and_writes(server: Server, mounted: MountedJob) -> N
 
 
 def test_locks_hold_between_processes(server: Server, mounted: MountedJob) -> None:
-    """semantics 2: locks (flock, fcntl) work among processes of this machine."""
+    """semantics 2.14: locks (flock, fcntl) work among processes of this machine."""
     server.store.seed({"lock": ""})
     assert run(mounted.path, "flock", "-n", "lock", "sh", "-c", "flock -n lock true || echo held") == "held\n"
     assert run(mounted.path, "flock", "-n", "lock", "echo", "free") == "free\n"

@@ -19,7 +19,7 @@ from jobfs.emulator import Server
 def test_changes_of_the_job_are_seen_within_the_ttl(
     server: Server, mounted: MountedJob, path_style: str
 ) -> None:
-    """semantics 1: a change made by the job is visible to a new stat, open or readdir within the TTL."""
+    """semantics 1.4: a change made by the job is visible to a new stat, open or readdir within the TTL."""
     server.set(path_style=path_style)
     server.store.seed({"a.txt": "one", "dir/b.txt": "b"})
     root = mounted.path
@@ -38,7 +38,7 @@ def test_changes_of_the_job_are_seen_within_the_ttl(
 def test_what_is_known_is_served_while_the_server_is_down(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 1: not there is not could not ask; a failure never looks like an empty directory."""
+    """semantics 1.13: not there is not could not ask; a failure never looks like an empty directory."""
     server.store.seed({"known.txt": "known", "dir/inner.txt": "never read"})
     mounted = mount(timeout=1)
     assert (mounted.path / "known.txt").read_bytes() == b"known"
@@ -57,7 +57,7 @@ def test_what_is_known_is_served_while_the_server_is_down(
 
 
 def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mounted: MountedJob) -> None:
-    """semantics 4: hidden items of another mount are left alone; what merely begins so is ordinary."""
+    """semantics 4.23, 4.26: hidden items of another mount are left alone; what merely begins so is ordinary."""
     foreign = f".jobfs-{'a' * 12}-{'b' * 16}-aside-note.txt"
     server.store.seed({foreign: "foreign", ".jobfs-notes": "ordinary", ".jobfs": "of that name", "x": "x"})
     assert sorted(os.listdir(mounted.path)) == [".jobfs-notes", "x"]

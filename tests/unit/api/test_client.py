@@ -33,7 +33,7 @@ def test_a_page_is_asked_for_by_take_and_skip(make_client: MakeClient) -> None:
 
 
 def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: MakeClient) -> None:
-    """semantics 1: a point lookup is find, its answer filtered to the exact path."""
+    """semantics 1.1: a point lookup is find, its answer filtered to the exact path."""
     script = Script(
         many(
             wire_item("a/b"),

@@ -105,7 +105,7 @@ def test_an_empty_range_costs_no_request(make_client: MakeClient) -> None:
 def test_an_answer_that_is_not_what_was_asked_for_does_not_match_the_contract(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
 ) -> None:
-    """semantics 5: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
+    """semantics 5.8: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
     with pytest.raises(errors.ContractError, match="download"):
         make_client(Script(answer(status, b"x" * 5, **headers))).download(ID, 5)
     assert f"download '{ID}': the reply does not match" in caplog.text

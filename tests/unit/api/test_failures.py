@@ -77,7 +77,7 @@ def test_a_refusal_for_now_may_be_repeated_by_anyone(status: int, headers: dict[
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 599])
 def test_a_changing_request_that_met_a_failing_server_has_lost_its_answer(status: int) -> None:
-    """semantics 5: 500, 502, 503, 504: reading is retried, the answer of a changing request is lost."""
+    """semantics 5.7: 500, 502, 503, 504: reading is retried, the answer of a changing request is lost."""
     reading, changing = from_answer(READ, status, {}, b""), from_answer(CHANGE, status, {}, b"")
     assert (type(reading.error), reading.retry) == (errors.UnavailableError, True)
     assert (type(changing.error), changing.retry) == (errors.AnswerLostError, False)
@@ -87,7 +87,7 @@ def test_a_changing_request_that_met_a_failing_server_has_lost_its_answer(status
     "kind", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError]
 )
 def test_without_a_connection_nothing_was_sent(kind: type[httpx.TransportError]) -> None:
-    """semantics 5: a connection that was never established is retried, for changing requests too."""
+    """semantics 5.6: a connection that was never established is retried, for changing requests too."""
     for call in (READ, CHANGE):
         failure = from_exception(call, kind("why"))
         assert type(failure.error) is errors.UnavailableError

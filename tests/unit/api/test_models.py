@@ -82,7 +82,7 @@ def test_a_directory_has_no_size() -> None:
 
 
 def test_unknown_fields_and_types_do_not_break_a_listing() -> None:
-    """semantics 1: unknown fields and unknown item types do not break a listing."""
+    """semantics 1.21: unknown fields and unknown item types do not break a listing."""
     body = page_body(
         wire_item(color="red", nested={"deep": [1]}),
         {"type": "workspaceItemLink", "id": "b" * 24, "target": "elsewhere"},

@@ -67,7 +67,7 @@ def test_a_changing_request_is_never_turned_into_a_read(make_client: MakeClient,
 def test_the_key_is_never_sent_to_another_origin(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, location: str, status: int
 ) -> None:
-    """semantics 6: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
+    """semantics 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
     script = Script(redirect(status, location), one())
     with pytest.raises(ContractError, match="another origin"):
         make_client(script).get("item00000000000000000001")

@@ -189,7 +189,7 @@ def test_health_follows_what_happens(make_client: MakeClient) -> None:
 def test_a_web_page_instead_of_the_api_is_no_answer(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """semantics 5: a reply that is not JSON is EIO and a log line that names the endpoint and the mismatch."""
+    """semantics 5.8: a reply that is not JSON is EIO and a log line that names the endpoint and the mismatch."""
     client = make_client(Script(httpx.Response(200, html="<html>please log in</html>")))
     with pytest.raises(errors.ContractError, match=r"list items.*not JSON"):
         client.list_page(100, 0)

@@ -71,7 +71,7 @@ def test_an_error_before_the_body_is_final(make_store: MakeStore) -> None:
 
 
 def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(make_store: MakeStore) -> None:
-    """semantics 3: a body shorter than promised is an error, never a short file."""
+    """semantics 3.6: a body shorter than promised is an error, never a short file."""
     data = pattern(MIB)
     client = FakeClient(data, says_length=False, ranges=False, shown_size=MIB + 1)
     store = make_store(client)

@@ -359,7 +359,7 @@ def test_a_dropped_item_leaves_only_what_is_open(make_store: MakeStore, cache: P
 
 
 def test_the_least_recently_used_go_first(make_store: MakeStore) -> None:
-    """semantics 3: bounded by --cache-size, least recently used first."""
+    """semantics 3.11: bounded by --cache-size, least recently used first."""
     client = FakeClient(pattern(100_000))
     store = make_store(client, limit=350_000)
     first, second, third, fourth = (numbered(number, 100_000) for number in range(4))

@@ -66,7 +66,7 @@ def once(trigger: tuple[str, Any], action: Callable[[], object]) -> Callable[[st
 
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 198, 199, 200, 201, 298, 299, 1000])
 def test_every_item_is_there_whatever_the_number_of_pages(reading: Reading, count: int) -> None:
-    """semantics 1: all pages are one snapshot of the whole tree."""
+    """semantics 1.2: all pages are one snapshot of the whole tree."""
     everything = reading.fill(count)
     assert as_set(reading.read()) == set(everything)
     asked = reading.server.asked()
@@ -83,7 +83,7 @@ def test_a_server_that_gives_smaller_pages_is_read_whole(reading: Reading, cap: 
 
 
 def test_pages_after_the_first_are_fetched_in_parallel(reading: Reading) -> None:
-    """semantics 1: pages after the first are fetched in parallel."""
+    """semantics 1.2: pages after the first are fetched in parallel."""
     reading.fill(390)
     together = threading.Barrier(3, timeout=10)
 
@@ -127,7 +127,7 @@ def test_an_item_that_moved_from_an_unread_page_to_a_read_one_is_found_all_the_s
 def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
     reading: Reading, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """semantics 1: read again at most twice, then reconciled item by item with a warning."""
+    """semantics 1.3: read again at most twice, then reconciled item by item with a warning."""
     everything = reading.fill(250)
     gone = reading.fill(20)
     reading.known = [one.id for one in everything]
@@ -242,7 +242,7 @@ drifts = st.lists(
 def test_nothing_that_was_there_throughout_is_ever_lost(
     count: int, cap: int, order: str, known_before: bool, drift: list[tuple[int, str, int]]
 ) -> None:
-    """semantics 1: it must never lose an item that existed throughout, nor show one that never was there."""
+    """semantics 1.3: it must never lose an item that existed throughout, nor show one that never was there."""
     keys: dict[str, Callable[[Item], Any]] = {
         "created": lambda one: one.id,
         "path": lambda one: one.path,

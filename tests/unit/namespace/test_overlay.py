@@ -41,7 +41,7 @@ def test_of_nothing_nothing_is_shown() -> None:
     "path", ["a/../b", "./a", "a//b", "a\0b", "a" * 256, ".jobfs", ".jobfs/job.json", ""]
 )
 def test_hostile_paths_and_the_mounts_own_directory_are_refused_with_a_reason(path: str) -> None:
-    """semantics 1: hostile paths are never shown. semantics 4: nor is an item called .jobfs."""
+    """semantics 1.20: hostile paths are never shown. semantics 4.25: nor is an item called .jobfs."""
     assert refusal(path)
     assert never_shown(path)
 

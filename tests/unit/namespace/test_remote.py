@@ -50,7 +50,7 @@ def test_children_of_what_is_no_directory_are_refused(world: World) -> None:
 
 
 def test_a_single_stat_after_expiry_costs_one_find(world: World) -> None:
-    """semantics 1: after the snapshot expires, a single stat costs one find, not a listing."""
+    """semantics 1.8: after the snapshot expires, a single stat costs one find, not a listing."""
     a = world.server.file("a.txt")
     world.namespace.children("")
     world.server.asked()
@@ -149,7 +149,7 @@ def test_a_new_directory_of_the_job_is_shown_with_what_is_in_it(world: World) ->
 
 
 def test_two_items_at_one_path_are_one_shown_and_one_in_the_status(world: World) -> None:
-    """semantics 1: expertJob shadows application; every shadowed item is listed in the status."""
+    """semantics 1.18: expertJob shadows application; every shadowed item is listed in the status."""
     default = world.server.file("x", lifecycle=Lifecycle.APPLICATION)
     world.namespace.refresh()
     assert world.namespace.peek("x") == default
@@ -206,7 +206,7 @@ def test_the_subtree_holds_every_item_at_and_below_a_path(world: World) -> None:
 
 
 def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> None:
-    """semantics 1: own changes are visible at once."""
+    """semantics 1.6: own changes are visible at once."""
     a = world.server.file("a")
     world.namespace.refresh()
     world.server.asked()

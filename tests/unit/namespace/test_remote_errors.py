@@ -55,7 +55,7 @@ def test_known_names_go_on_being_served_while_the_server_cannot_be_asked(
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: ApiError) -> None:
-    """semantics 1: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
+    """semantics 1.14: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
 
     semantics 5: 401 is EACCES. A job that is gone is not a file that is gone.
     """
@@ -73,7 +73,7 @@ def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: A
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiError) -> None:
-    """semantics 1: a network failure never looks like an empty directory."""
+    """semantics 1.15: a network failure never looks like an empty directory."""
     fail_with(world, failure)
     with pytest.raises(ApiError):
         world.namespace.children("")
@@ -83,7 +83,7 @@ def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiE
 
 
 def test_known_names_are_served_only_so_long(world: World) -> None:
-    """semantics 1: up to --stale-if-error seconds."""
+    """semantics 1.13: up to --stale-if-error seconds."""
     world.server.file("a.txt")
     world.namespace.refresh()
     fail_with(world, UnavailableError("down"))

@@ -119,7 +119,7 @@ def test_dropping_the_shown_item_reveals_the_shadowed_one() -> None:
 
 
 def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() -> None:
-    """semantics 1: a directory shadows a file where something lives under it."""
+    """semantics 1.17: a directory shadows a file where something lives under it."""
     file = item("x", "1")
     tree = Tree.of([file, item("x/y", "2")])
     assert tree.at("x") == implicit_directory("x")

@@ -16,7 +16,7 @@ def mode(work: Workspace, path: str) -> int:
 
 
 def test_the_owners_write_bit_is_the_permission(server: Server, work: Workspace) -> None:
-    """semantics 2: chmod: owner write bit on/off = update `permission`."""
+    """semantics 2.4: chmod: owner write bit on/off = update `permission`."""
     server.store.seed({"file": "x"}, age=60)
     work.vfs.chmod("file", 0o444)
     assert server.store.item("file").permission == "readOnly"
@@ -27,7 +27,7 @@ def test_the_owners_write_bit_is_the_permission(server: Server, work: Workspace)
 
 
 def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Workspace) -> None:
-    """semantics 2: the other bits are remembered on this machine for that item."""
+    """semantics 2.4: the other bits are remembered on this machine for that item."""
     server.store.seed({"tool": "x"}, age=60)
     server.log.clear()
     work.vfs.chmod("tool", 0o755)
@@ -42,7 +42,7 @@ def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Works
 
 
 def test_owners_are_remembered_one_by_one(server: Server, work: Workspace) -> None:
-    """semantics 2: chown: remembered on this machine for that item."""
+    """semantics 2.8: chown: remembered on this machine for that item."""
     server.store.seed({"file": "x"}, age=60)
     work.vfs.chown("file", 77, -1)
     assert work.vfs.getattr("file")[3:5] == (77, 4321)
@@ -51,7 +51,7 @@ def test_owners_are_remembered_one_by_one(server: Server, work: Workspace) -> No
 
 
 def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspace) -> None:
-    """semantics 2: utimens, remembered on this machine until the item changes remotely."""
+    """semantics 2.6: utimens, remembered on this machine until the item changes remotely."""
     server.store.seed({"file": "x"}, age=60)
     work.vfs.utimens("file", 5, None)
     before = work.vfs.getattr("file")

@@ -15,7 +15,7 @@ from jobfs.emulator import Server
 
 
 def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspace) -> None:
-    """semantics 6: inside the mount, hidden from readdir: `.jobfs/job.json`, `status.json`, `pending`."""
+    """semantics 6.7: inside the mount, hidden from readdir: `.jobfs/job.json`, `status.json`, `pending`."""
     work.write("unsent", b"x")
     assert work.names() == ["unsent"]
     assert work.names(".jobfs") == ["job.json", "pending", "status.json"]
@@ -68,7 +68,7 @@ def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> No
 
 
 def test_a_conflict_is_told_until_it_is_dealt_with(server: Server, work: Workspace) -> None:
-    """semantics 4: state `conflict` and a warning say so."""
+    """semantics 4.21: state `conflict` and a warning say so."""
     server.store.seed({"file.txt": "old"}, age=60)
     work.write("file.txt", b"users")
     server.store.write("file.txt", "jobs")
@@ -101,7 +101,7 @@ def test_a_drain_shows_its_progress(work: Workspace) -> None:
 
 
 def test_free_space_is_that_of_this_machine(server: Server, work: Workspace) -> None:
-    """semantics 2: statfs."""
+    """semantics 2.10: statfs."""
     server.store.seed({"file": "x" * 10_000})
     work.names()
     facts = work.vfs.statfs()

@@ -12,7 +12,7 @@ from jobfs.emulator import Server
 
 
 def test_scratch_files_cost_no_request_and_survive_a_remount(server: Server, work: Workspace) -> None:
-    """semantics 4, Scratch names: they stay on this machine; fsync of one syncs the local disk."""
+    """semantics 4.14, 4.16, Scratch names: they stay on this machine; fsync of one syncs the local disk."""
     work.write(".file.swp", b"swap", fsync=True)
     work.vfs.rename(".file.swp", ".file.swo")
     assert server.log.changes() == []
@@ -38,7 +38,7 @@ def test_what_lies_in_a_scratch_directory_stays_here_too(server: Server, work: W
 
 
 def test_a_scratch_name_that_the_job_made_is_an_ordinary_file(server: Server, work: Workspace) -> None:
-    """semantics 4: an item of such a name that the job made is an ordinary file."""
+    """semantics 4.17: an item of such a name that the job made is an ordinary file."""
     server.store.seed({"file~": "by the job"}, age=60)
     assert work.read("file~") == b"by the job"
     work.write("file~", b"changed", fsync=True)

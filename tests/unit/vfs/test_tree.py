@@ -25,7 +25,7 @@ def test_renames_are_refused_as_rename_2_says(server: Server, work: Workspace) -
 
 
 def test_a_clean_file_is_renamed_at_once(server: Server, work: Workspace) -> None:
-    """semantics 4: rename of clean items is synchronous; inode numbers survive it (semantics 1)."""
+    """semantics 4.31: rename of clean items is synchronous; inode numbers survive it (semantics 1)."""
     server.store.seed({"a": "a", "dir": None}, age=60)
     before = work.vfs.getattr("a").ino
     work.vfs.rename("a", "dir/b")

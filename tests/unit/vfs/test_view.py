@@ -28,7 +28,7 @@ from jobfs.vfs.view import check_name, with_permission
 def test_the_mode_is_made_of_type_and_permission(
     server: Server, work: Workspace, kind: str | None, permission: str, expected: int
 ) -> None:
-    """semantics 2: `readWrite` 0644 / 0755, `readOnly` 0444 / 0555, less --umask; uid and gid: --uid/--gid."""
+    """semantics 2.3, 2.7: `readWrite` 0644 / 0755, `readOnly` 0444 / 0555, less --umask; uid and gid: --uid/--gid."""
     server.store.seed({"item": kind}, permission=permission)  # type: ignore[arg-type]
     attr = work.vfs.getattr("item")
     assert attr.mode == expected

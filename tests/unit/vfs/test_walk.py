@@ -120,7 +120,7 @@ def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
 
 
 def test_the_number_of_files_ahead_is_bounded_and_grows_while_they_are_read() -> None:
-    """semantics 3: bounded in count."""
+    """semantics 3.8: bounded in count."""
     world = World(flat(1000))
     order = world.order(WAYS[0])
     ahead = []
@@ -133,7 +133,7 @@ def test_the_number_of_files_ahead_is_bounded_and_grows_while_they_are_read() ->
 
 
 def test_the_bytes_ahead_are_bounded() -> None:
-    """semantics 3: bounded in bytes."""
+    """semantics 3.8: bounded in bytes."""
     world = World(flat(1000), size=1 << 20)
     unread: set[str] = set()
     for path in world.order(WAYS[0])[:100]:
@@ -183,7 +183,7 @@ def test_a_program_that_picks_files_by_suffix_is_followed_after_a_while() -> Non
 
 
 def test_a_walk_that_stops_has_nothing_more_fetched() -> None:
-    """semantics 3: stopped when the pattern breaks."""
+    """semantics 3.9: stopped when the pattern breaks."""
     world = World([*flat(500), *flat(3, "elsewhere")])
     order = world.order(WAYS[0])
     world.read_all(path for path in order if path.startswith("d/f00"))

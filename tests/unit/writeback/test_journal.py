@@ -157,7 +157,7 @@ def test_a_sync_covers_all_writes_before_it(journal: Journal) -> None:
 
 
 def test_concurrent_syncs_share_one(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """semantics 4: one disk sync serves many closes."""
+    """semantics 4.4: one disk sync serves many closes."""
     going, gate, calls = threading.Event(), threading.Event(), []
     real = os.fdatasync
 

@@ -257,7 +257,7 @@ def test_keeping_with_a_lost_answer_looks_where_it_is(world: World, carried_out:
 
 
 def test_bytes_that_are_needed_here_and_cannot_be_had_keep_the_item(world: World) -> None:
-    """semantics 4: a version is not deleted on the server while an open handle here still needs its bytes."""
+    """semantics 4.36: a version is not deleted on the server while an open handle here still needs its bytes."""
 
     def spare(item_id: str) -> None:
         raise UnavailableError("not now")

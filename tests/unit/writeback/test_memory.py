@@ -24,7 +24,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def test_what_is_stored_survives_a_remount_and_goes_with_the_item(journal: Journal) -> None:
-    """semantics 2: kept in the state directory per item, survives a remount, goes when the item goes."""
+    """semantics 2.11: kept in the state directory per item, survives a remount, goes when the item goes."""
     memory = Memory(journal)
     assert memory.of(ITEM) is None
     record = memory.entry(ITEM)

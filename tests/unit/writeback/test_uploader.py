@@ -150,7 +150,7 @@ def test_commit_runs_what_has_to_come_first(uploader: Uploader, runner: Runner) 
 
 
 def test_commit_raises_what_kept_it(uploader: Uploader, runner: Runner) -> None:
-    """semantics 4: fsync returns with the error."""
+    """semantics 4.7: fsync returns with the error."""
     work = transaction(1)
     uploader.add(work, 3600)
     runner.failures[1] = [InvalidRequestError("no")]

@@ -148,13 +148,14 @@ class Mount:
         return code
 
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool]:
-        from jobfs.driver import FuseDriver
+        from jobfs.driver import FuseDriver, XattrDriver
         from jobfs.fuseloop import LoopPool, Session
 
         greeted = threading.Event()
         self._serving = True
         options = mount_options(self._settings, self._slot.record.job)
-        session = Session(FuseDriver(vfs, greeted.set), self._directory, options)
+        driver = XattrDriver if self._settings.xattr else FuseDriver
+        session = Session(driver(vfs, greeted.set), self._directory, options)
         pool = LoopPool(session, lambda: self._reasons.put(_Leave("it was unmounted")))
         pool.start()
         if not greeted.wait(_GREETING):
@@ -223,6 +224,7 @@ class Mount:
         return {
             "status": lambda args, conversation: {**self._facts(), **vfs.status()},
             "info": lambda args, conversation: vfs.info(str(args["path"])),
+            "set": lambda args, conversation: vfs.set(str(args.pop("path")), args),
             "flush": self._answer_flush,
             "umount": self._answer_umount,
             "retry": lambda args, conversation: {"paths": vfs.retry(args.get("path"))},

@@ -171,6 +171,9 @@ class Settings(BaseSettings):
     )
     sync_on_close: _Flag = _define(False, "A close returns when the server has the file.")
     read_only: _Flag = _define(False, "Refuse everything that writes; also -o ro.")
+    xattr: _Flag = _define(
+        False, "Show what the API knows of a file as extended attributes user.jobfs.*; writing gets slower."
+    )
     timeout: Annotated[float, _within(0.1, 3600), _Seconds] = _define(
         30.0, "Give up on the server after this long without progress.", "SECONDS"
     )

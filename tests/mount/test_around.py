@@ -77,7 +77,7 @@ def test_an_interrupt_drains_and_unmounts(server: Server, mounted: MountedJob) -
     """semantics 6.5: SIGTERM and SIGINT do the same."""
     (mounted.path / "file").write_bytes(b"content")
     assert mounted.process is not None
-    mounted.process.send_signal(signal.SIGINT)
+    os.kill(mounted.process.pid, signal.SIGINT)
     mounted.ended()
     assert visible(server) == {"file": b"content"}
 

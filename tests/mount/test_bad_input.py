@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -192,7 +193,7 @@ def test_a_stale_mount_point_comes_with_its_remedy(
     """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     dead = mount()
     assert dead.process is not None
-    dead.process.kill()
+    os.kill(dead.process.pid, signal.SIGKILL)
     dead.process.wait(10)
     attempt.directory = dead.path
     attempt.fails("fusermount -u")

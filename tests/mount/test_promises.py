@@ -103,7 +103,7 @@ def test_flush_and_unmount_return_when_the_server_has_everything(server: Server,
     mounted.mount()
     (mounted.path / "by-signal").write_bytes(b"s")
     assert mounted.process is not None
-    mounted.process.send_signal(signal.SIGTERM)
+    os.kill(mounted.process.pid, signal.SIGTERM)
     mounted.ended()
     assert visible(server) == {**expected, "by-umount": b"u", "by-signal": b"s"}
 

@@ -22,6 +22,8 @@ COMMANDS = {
     "discard": ("jobfs.cli.discard", "Give up a save that was not sent."),
     "recover": ("jobfs.cli.recover", "Finish what a mount that was killed has left, without mounting."),
     "info": ("jobfs.cli.info", "Show what the server knows of a file."),
+    "set": ("jobfs.cli.set", "Change a file's permission or lifecycle on the server."),
+    "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with a remedy for each failure."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }
 _JOB_ID = re.compile(r"[a-z0-9]{24}")

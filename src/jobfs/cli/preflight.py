@@ -30,20 +30,22 @@ def check_machine(settings: Settings, job: str, directory: str) -> str:
     check_job_id(job)
     check_base_url(settings.base_url)
     place = check_mount_point(directory)
-    for path, what, option in (
-        (settings.cache_dir, "cache", "--cache-dir"),
-        (settings.state_dir, "state", "--state-dir"),
-    ):
+    for path, what, option in places(settings):
         if f"{os.path.realpath(path)}/".startswith(f"{place}/"):
             raise UsageError(
                 f"the {what} directory {path} lies in the mount point: give another with {option}"
             )
-        _check_writable(path, what, option)
-    _check_device()
-    _check_library()
+        check_writable(path, what, option)
+    check_device()
+    check_library()
     if os.geteuid() != 0:
         _check_ordinary_user(settings, place)
     return place
+
+
+def places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
+    """The directories that a mount writes in: each with what it is for, and the option that moves it."""
+    return (settings.cache_dir, "cache", "--cache-dir"), (settings.state_dir, "state", "--state-dir")
 
 
 def check_mount_point(directory: str) -> str:
@@ -154,8 +156,8 @@ def _unescaped(word: str) -> str:
     return word
 
 
-def _check_writable(path: Path, what: str, option: str) -> None:
-    """Make the directory if need be, and a file in it, which is the one way to know."""
+def check_writable(path: Path, what: str, option: str) -> None:
+    """Make the directory if need be, and a file in it, which is the one way to know. Raises UsageError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -166,7 +168,8 @@ def _check_writable(path: Path, what: str, option: str) -> None:
         ) from None
 
 
-def _check_device() -> None:
+def check_device() -> None:
+    """Raises UsageError if this process can't open /dev/fuse."""
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -179,8 +182,11 @@ def _check_device() -> None:
         ) from None
 
 
-def _check_library() -> None:
-    """Look for the library as its binding will, and tell that where it is: looking starts other programs."""
+def check_library() -> None:
+    """Look for the library as its binding will, and tell that where it is: looking starts other programs.
+
+    Raises UsageError if it is not installed.
+    """
     library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")
     try:
         ctypes.CDLL(library or "")
@@ -220,15 +226,21 @@ def _os_release() -> dict[str, str]:
 
 
 def _check_ordinary_user(settings: Settings, place: str) -> None:
-    if shutil.which("fusermount") is None:
-        raise UsageError("fusermount is missing: install fuse3 (or fuse)")
+    check_helper()
     if not os.access(place, os.W_OK):
         raise UsageError(f"{place} is not yours to mount on: give a directory that you may write in")
-    if settings.allow_other and not _others_allowed():
+    if settings.allow_other and not others_allowed():
         raise UsageError("--allow-other needs the line user_allow_other in /etc/fuse.conf")
 
 
-def _others_allowed() -> bool:
+def check_helper() -> None:
+    """Raises UsageError if the program that mounts for ordinary users is missing."""
+    if shutil.which("fusermount") is None:
+        raise UsageError("fusermount is missing: install fuse3 (or fuse)")
+
+
+def others_allowed() -> bool:
+    """True if ordinary users may mount for others too."""
     try:
         lines = Path("/etc/fuse.conf").read_text().splitlines()
     except OSError:

@@ -6,7 +6,7 @@ import errno
 import time
 
 from jobfs.errors import FsError
-from jobfs.nodes import Item, Permission
+from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import View
 from jobfs.writeback import Inode
@@ -30,7 +30,7 @@ class Attributes:
         node = self._real(path)
         if isinstance(node, Item):
             if node.permission is not wanted:
-                node = self._engine.moves.set_permission(node, wanted)
+                node = self._engine.moves.change(node, wanted)
             record = self._engine.memory.timed(node)
             record.mode, record.permission = mode, wanted
             self._store(record)
@@ -80,6 +80,21 @@ class Attributes:
             node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
             node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
             self._keep(node)
+
+    def assign(self, path: str, permission: Permission | None, lifecycle: Lifecycle | None) -> None:
+        """Change what is given of an item on the server; unsent bytes are sent first.
+
+        Raises FsError(EOPNOTSUPP) for a file of this machine only, ApiError.
+        """
+        node = self._real(path)
+        if isinstance(node, Inode):
+            if node.local_only:
+                raise FsError(errno.EOPNOTSUPP, f"{path} is on this machine only")
+            self._engine.commit(node)
+            if node.item is None:
+                raise FsError(errno.EBUSY, f"{path} is not on the server yet")
+            node = node.item
+        self._engine.moves.change(node, permission, lifecycle)
 
     def _store(self, record: Remembered) -> None:
         record.ctime_ns = time.time_ns()

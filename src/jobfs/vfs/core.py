@@ -25,6 +25,7 @@ from jobfs.vfs.local import LocalNames
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
 from jobfs.vfs.view import Owner, View
+from jobfs.vfs.xattrs import Xattrs
 from jobfs.writeback import Resolver, WriteBack, restore
 from jobfs.writeback.slot import Slot
 
@@ -79,6 +80,7 @@ class Vfs:
         self._attributes = Attributes(self._view, self._local)
         self._resolver = Resolver(self._engine)
         self._report = Report(self._view, client, namespace)
+        self._xattrs = Xattrs(self._report, self._attributes)
         self._control_numbers = itertools.count(_CONTROL_HANDLES)
         self._control: dict[int, bytes] = {}
         self._stopped = threading.Event()
@@ -266,6 +268,26 @@ class Vfs:
         """See attributes.py."""
         self._refuse_change(path)
         self._attributes.chown(path, uid, gid)
+
+    def set(self, path: str, values: dict[str, Any]) -> None:
+        """`jobfs set`: see xattrs.py."""
+        self._refuse_change(path)
+        self._xattrs.assign(path, values)
+
+    def listxattr(self, path: str) -> list[str]:
+        """See xattrs.py; the control directory has none."""
+        return [] if self._control_name(path) is not None else self._xattrs.names(path)
+
+    def getxattr(self, path: str, name: str) -> bytes:
+        """See xattrs.py. Raises FsError(ENODATA)."""
+        if self._control_name(path) is not None:
+            raise FsError(errno.ENODATA)
+        return self._xattrs.get(path, name)
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None:
+        """See xattrs.py."""
+        self._refuse_change(path)
+        self._xattrs.set(path, name, value)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """See attributes.py."""

@@ -14,7 +14,7 @@ from jobfs.errors import (
     NotFoundError,
     UnavailableError,
 )
-from jobfs.nodes import Item, Permission
+from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.records import Base, LocalEntry, Remembered, Removed, Renaming, Save, SaveKind, State
 from jobfs.writeback.transaction import Transaction
@@ -117,15 +117,19 @@ class Moves:
             return answer
         raise UnavailableError(f"the answers to moving {item.path} are lost", endpoint="update")
 
-    def set_permission(self, item: Item, permission: Permission) -> Item:
-        """Change an item's permission on the server. Raises ApiError."""
+    def change(
+        self, item: Item, permission: Permission | None = None, lifecycle: Lifecycle | None = None
+    ) -> Item:
+        """Change an item's permission or lifecycle on the server. Raises ApiError."""
         client = self._engine.client
         try:
-            answer = client.update(item.id, permission=permission)
+            answer = client.update(item.id, permission=permission, lifecycle=lifecycle)
         except AnswerLostError:
             answer = client.get(item.id)
-            if answer.permission is not permission:
-                answer = client.update(item.id, permission=permission)
+            if answer.permission is not (permission or answer.permission) or answer.lifecycle is not (
+                lifecycle or answer.lifecycle
+            ):
+                answer = client.update(item.id, permission=permission, lifecycle=lifecycle)
         self._engine.carry(item, answer)
         self._engine.namespace.publish(answer)
         return answer

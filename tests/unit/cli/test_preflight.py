@@ -42,8 +42,8 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that can mount, whatever this one can."""
-    monkeypatch.setattr(preflight, "_check_device", lambda: None)
-    monkeypatch.setattr(preflight, "_check_library", lambda: None)
+    monkeypatch.setattr(preflight, "check_device", lambda: None)
+    monkeypatch.setattr(preflight, "check_library", lambda: None)
 
 
 @pytest.mark.usefixtures("able")
@@ -116,10 +116,10 @@ def test_own_directories_do_not_lie_in_the_mount(
 def test_a_missing_device_names_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(preflight, "_DEVICE", tmp_path / "fuse")
     with pytest.raises(UsageError, match="modprobe fuse"):
-        preflight._check_device()
+        preflight.check_device()
     monkeypatch.setattr(preflight, "_DEVICE", tmp_path)
     with pytest.raises(UsageError, match="can't open"):
-        preflight._check_device()
+        preflight.check_device()
 
 
 def test_a_missing_library_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,10 +127,10 @@ def test_a_missing_library_names_the_package(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(preflight, "_os_release", lambda: {"ID": "debian", "VERSION_ID": "13"})
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     with pytest.raises(UsageError, match="libfuse 2 is missing: apt install libfuse2t64"):
-        preflight._check_library()
+        preflight.check_library()
     monkeypatch.setenv("FUSE_LIBRARY_PATH", "/no/such/library")
     with pytest.raises(UsageError, match="libfuse 2 is missing"):
-        preflight._check_library()
+        preflight.check_library()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_an_ordinary_user_needs_fusermount_and_leave(
         check_machine(settings, JOB, str(place))
     tools["fusermount"] = "/bin/fusermount"
     assert check_machine(settings, JOB, str(place)) == str(place)
-    monkeypatch.setattr(preflight, "_others_allowed", lambda: False)
+    monkeypatch.setattr(preflight, "others_allowed", lambda: False)
     with pytest.raises(UsageError, match=r"user_allow_other in /etc/fuse\.conf"):
         check_machine(settings.model_copy(update={"allow_other": True}), JOB, str(place))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -250,4 +250,4 @@ def test_fuse_conf_says_whether_others_are_allowed(
     monkeypatch: pytest.MonkeyPatch, text: str, allowed: bool
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path: text)
-    assert preflight._others_allowed() is allowed
+    assert preflight.others_allowed() is allowed

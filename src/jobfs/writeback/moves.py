@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -148,12 +149,16 @@ class Moves:
             except JobfsError:
                 engine.journal.write(gone=[record])
                 raise
-            saves = [work.save for work in engine.uploader.live() if names.under(work.save.target, old)]
             engine.overlay.move_tree(old, new)
             for inode in engine.table.all():
                 if inode.path is not None and names.under(inode.path, old):
                     inode.path = names.moved(inode.path, old, new)
-            rekey(engine.journal, record, saves)
+            below = [work for work in engine.uploader.live() if names.under(work.save.target, old)]
+            with contextlib.ExitStack() as still:
+                for work in below:
+                    # Whoever judges what they set aside may end them meanwhile: a record that is gone stays gone.
+                    still.enter_context(work.lock)
+                rekey(engine.journal, record, [w.save for w in below if w.save.state is not State.DONE])
 
 
 def rekey(journal: Journal, renamed: Renaming, saves: list[Save]) -> None:

@@ -37,7 +37,7 @@ FULL: list[Any] = [
     Save(
         7, SaveKind.RENAME, "dir/ä 😀", State.STAGED, 2**63 - 1, 3, "from", 5, "ff", Permission.READ_ONLY,
         Lifecycle.APPLICATION, 0o644, 1, 2, 3, 4, Base("b", "then", None, "ee", True), "tid", "h", "when",
-        True, "a boot", 1.5, 2, "why", errno.EFBIG,
+        True, True, "a boot", 1.5, 2, "why", errno.EFBIG,
     ),
     Aside(
         "a", 7, "name", 1, "path", Kind.DIRECTORY, Fate.RETURN, True, None, "then", Lifecycle.APPLICATION,

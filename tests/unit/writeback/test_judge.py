@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from jobfs.writeback.journal import Journal
 from jobfs.writeback.judge import Judge
 from jobfs.writeback.records import Aside, Base, Conflict, Fate
 
-CONTENT = b"the old content"
+CONTENT, OTHER = b"the old content", b"the new content"
 SHA = hashlib.sha256(CONTENT).hexdigest()
 TARGET, NAME = "dir/file.txt", ".jobfs-0123456789ab-0123456789abcdef-aside-file.txt"
 ITEM = Item("a", Kind.FILE, f"dir/{NAME}", updated_at="moved", size=len(CONTENT))
@@ -28,9 +29,12 @@ BASE = Base("a", "before", len(CONTENT), SHA)
 
 
 class Body:
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
     def chunks(self) -> Iterator[bytes]:
-        yield CONTENT[:4]
-        yield CONTENT[4:]
+        yield self.content[:4]
+        yield self.content[4:]
 
 
 class FakeClient:
@@ -38,11 +42,15 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.item: Item | None = ITEM
+        self.content = CONTENT
         self.done: list[str] = []
         self.lose = 0
         self.carried_out = True
         self.taken = 0
         self.touch: Callable[[], None] = lambda: None
+
+    def changes(self) -> list[str]:
+        return [step for step in self.done if step != "download"]
 
     def get(self, item_id: str) -> Item:
         if self.item is None:
@@ -52,7 +60,7 @@ class FakeClient:
     @contextmanager
     def download(self, item_id: str) -> Iterator[Body]:
         self.done.append("download")
-        yield Body()
+        yield Body(self.content)
         self.touch()
 
     def delete(self, item_id: str) -> None:
@@ -166,14 +174,43 @@ def test_a_young_base_is_proved_by_its_bytes(world: World) -> None:
 
 
 def test_what_was_changed_since_it_was_set_aside_is_kept(world: World) -> None:
-    """save-protocol R1: updatedAt still is that of the set-aside's answer."""
+    """save-protocol R1: its bytes equal base's or what we just saved: delete; else foreign."""
+    world.client.content = OTHER
     assert world.settle(updated_at="earlier")
     assert world.kept
 
 
+def test_what_was_only_touched_since_it_was_set_aside_is_deleted(world: World) -> None:
+    """save-protocol R1: by content; a rename of the directory may touch all that is in it."""
+    assert world.settle(updated_at="earlier")
+    assert world.client.item is None
+
+
 def test_what_is_changed_while_its_bytes_are_read_is_kept(world: World) -> None:
     """save-protocol R1: to read bytes safely: download, then get."""
+
+    def change() -> None:
+        world.client.item, world.client.content = replace(ITEM, updated_at="changed"), OTHER
+
+    world.client.touch = change
+    assert world.settle(BASE)
+    assert world.kept
+
+
+def test_what_is_touched_while_its_bytes_are_read_is_read_again(world: World) -> None:
+    """save-protocol R1: to read bytes safely: download, then get."""
     world.client.touch = lambda: setattr(world.client, "item", replace(ITEM, updated_at="touched"))
+    assert world.settle()
+    assert world.client.done.count("download") > 1
+    assert world.client.item is None
+
+
+def test_what_is_touched_again_and_again_is_kept(world: World) -> None:
+    """save-protocol R1: never guess."""
+    times = count()
+    world.client.touch = lambda: setattr(
+        world.client, "item", replace(ITEM, updated_at=f"touched {next(times)}")
+    )
     assert world.settle()
     assert world.kept
 
@@ -189,14 +226,14 @@ def test_what_has_another_name_is_theirs(world: World, fate: Fate) -> None:
     """save-protocol R7: the item's last component must still be our aside name, else forget it."""
     world.client.item = replace(ITEM, path="dir/taken back")
     assert world.settle(fate=fate)
-    assert world.client.done == []
+    assert world.client.changes() == []
 
 
 @pytest.mark.parametrize("fate", Fate)
 def test_what_is_gone_is_done(world: World, fate: Fate) -> None:
     world.client.item = None
     assert world.settle(fate=fate)
-    assert world.client.done == []
+    assert world.client.changes() == []
 
 
 def test_nothing_is_asked_while_a_request_may_still_be_carried_out(world: World) -> None:

@@ -97,7 +97,9 @@ class Verdict:
                 continue
             if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
                 continue
-            if self._ledger.was_deleted(path) and content is ABSENT:
+            if content is ABSENT and (
+                self._ledger.was_deleted(path) or options <= self._ledger.destroyed | {ABSENT}
+            ):
                 continue
             wrong.append(f"{path}: {content}; promised: {' or '.join(sorted(map(str, options)))}")
         return wrong

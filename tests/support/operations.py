@@ -186,6 +186,11 @@ def saved_before(work: Mortal) -> None:
     work.settle()
 
 
+def closed_before(work: Mortal) -> None:
+    work.engine.delay = 30.0
+    work.write("dir/file", NEW)
+
+
 OPERATIONS = [
     Operation("save in place", save, ({"dir/file": OLD},), {"dir/file": NEW + OLD[len(NEW) :]}),
     Operation("new file", make, ({},), {"dir/file": NEW}, seed={}),
@@ -201,6 +206,7 @@ OPERATIONS = [
         seed={"dir/file": OLD, "dir/draft": NEW},
     ),
     Operation("mkdir", mkdir, ({},), {"dir/made": None}, seed={}),
+    Operation("unlink of an unsent save", unlink, ({"dir/file": NEW},), {}, prepare=closed_before),
     Operation("unlink of a saved file", unlink, ({"dir/file": NEW},), {}, prepare=saved_before),
     Operation(
         "unlink while it is staged",

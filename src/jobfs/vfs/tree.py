@@ -137,7 +137,8 @@ class Tree:
         # The server may show the name until what was begun is taken back; this mount does not.
         self._engine.overlay.put(path, WHITEOUT)
         try:
-            never_sent = self._engine.cancel(inode)
+            behind = self._local.item_behind(path)
+            never_sent = self._engine.cancel(inode, delete=behind is None)
         except JobfsError:
             self._engine.overlay.put(path, inode)
             raise

@@ -104,7 +104,7 @@ class WriteBack:
             sync=self.sync,
             unanswered=self.unanswered,
             placed=self._placed,
-            learn=self._learn_hash,
+            learn=self.learn_hash,
         )
         self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
         self._stopping = threading.Event()
@@ -266,7 +266,7 @@ class WriteBack:
         elif work.save.state is State.PROMOTED:
             self.finisher.add(work)
 
-    def _learn_hash(self, item: Item) -> str:
+    def learn_hash(self, item: Item) -> str:
         """Fetch a version's bytes into the cache and hash them; "" if they are larger than the cache."""
         if item.size is not None and item.size > self._cache_limit:
             return ""
@@ -391,32 +391,54 @@ class WriteBack:
                 return
             self.uploader.commit(work)
 
-    def cancel(self, inode: Inode) -> bool:
-        """Unlink of a file with unsent bytes (R10): True if the server never heard of them and nothing is left to do."""
+    def cancel(self, inode: Inode, *, delete: bool = False) -> bool:
+        """Unlink of a file with unsent bytes (R10): True if the server never heard of them and nothing is left to do.
+
+        `delete`: the version that they were to replace is deleted too; once recorded, it is done now if the server answers,
+        else in the background.
+        """
         with inode.lock:
+            dropped: list[Transaction] = []
+            planned: Transaction | None = None
             never_sent = True
             for work in (inode.next, inode.current):
                 if work is None or work.settled:
                     continue
                 if self.uploader.take(work):
-                    if work.local is not None:
-                        self.bytes.unlabel(work.local)
-                    self.journal.write(gone=[work.save])
-                    if work.local is not None:
-                        self.bytes.retire(work.local)
-                    continue
+                    if not (delete and work is inode.current and work.save.base.id):
+                        dropped.append(work)
+                        continue
+                    planned = work
                 with work.lock:
                     if work.settled:
                         continue
                     # Queued first: once it is cancelled, whoever runs it may hand it on to the finisher.
                     work.attempts = 0
-                    self.uploader.add(work, 0.0)
+                    self.uploader.add(work, 3600.0 if work is planned else 0.0)
                     work.save.become(State.CANCELLED)
-                    self.journal.write(work.save)
+                    self._drop(dropped, work.save)
                 never_sent = False
+            self._drop(dropped)
             inode.current = inode.next = None
             inode.path = None
+        if planned is not None:
+            try:
+                self.uploader.commit(planned)
+            except JobfsError:
+                self.uploader.add(planned, 1.0)
         return never_sent
+
+    def _drop(self, works: list[Transaction], *records: Record) -> None:
+        """Forget saves that were not begun, and write `records`, in one journal write."""
+        for work in works:
+            if work.local is not None:
+                self.bytes.unlabel(work.local)
+        if works or records:
+            self.journal.write(*records, gone=[work.save for work in works])
+        for work in works:
+            if work.local is not None:
+                self.bytes.retire(work.local)
+        works.clear()
 
     def conflicts(self) -> list[Conflict]:
         """Kept second versions that are still there; those that a person has dealt with are forgotten."""

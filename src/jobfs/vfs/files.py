@@ -293,7 +293,10 @@ class Files:
     def _make_dirty(self, handle: FileHandle, source: Path | LocalFile | None) -> LocalFile:
         inode, item = handle.inode, handle.item
         engine = self._engine
-        inode.base = engine.base_of(item, young=handle.young)
+        saved = isinstance(handle.content, LocalFile) and item is not None and inode.base.id == item.id
+        if not saved:
+            # Else no version is known to hold these bytes; the base that the save has left says what it sent (R2).
+            inode.base = engine.base_of(item, young=handle.young)
         inode.item = item
         inode.local = engine.bytes.new(inode.ino, engine.journal.next_seq(), source)
         if item is not None and inode.path is not None and not inode.local_only:

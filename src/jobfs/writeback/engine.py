@@ -305,7 +305,7 @@ class WriteBack:
     def _placed(self, work: Transaction, before: Item | None, item: Item, adopted: bool) -> None:
         inode = work.inode
         if inode is None:
-            self._placed_item(work, before, item)
+            self._placed_item(work, before if adopted else None, item)
             return
         with inode.lock, work.lock:
             if work.save.state is State.CANCELLED:
@@ -314,7 +314,7 @@ class WriteBack:
             work.save.become(State.PROMOTED)
             record = Remembered(
                 item.id, inode.ino, save.mode, item.permission, save.uid, save.gid,
-                save.atime_ns, save.mtime_ns, item.updated_at, save.sha256, inode.ctime_ns,
+                save.atime_ns, save.mtime_ns, item.updated_at, save.sha256 if adopted else "", inode.ctime_ns,
             )  # fmt: skip
             following = inode.next
             base = Base(item.id, item.updated_at if adopted else "", save.size, save.sha256, young=True)

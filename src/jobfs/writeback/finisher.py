@@ -205,12 +205,17 @@ class Finisher:
         save, engine = work.save, self._engine
         if save.staged_id:
             try:
-                return [engine.client.get(save.staged_id)]
+                item = engine.client.get(save.staged_id)
             except NotFoundError:
                 return []
+            return [item] if work.is_staged(item) or self._is_placed(work, item) else []
         if not save.tid:
             return []
         return engine.client.find(names.hidden_path(save.target, engine.mount, save.tid, names.Role.STAGED))
+
+    def _is_placed(self, work: Transaction, item: Item) -> bool:
+        """True if H was promoted unseen and the job has not written to it since; a directory may hold what the job put there."""
+        return work.save.kind is SaveKind.SAVE and self._judge.holds(item, work.save.sha256)
 
     def _is_base(self, item: Item, base: Base) -> bool:
         if item.id != base.id:

@@ -112,6 +112,13 @@ class Judge:
                 digest.update(chunk)
         return digest.hexdigest()
 
+    def holds(self, item: Item, digest: str) -> bool:
+        """True if these are the bytes of the item as it was looked at. Raises ApiError."""
+        try:
+            return self._hash(item.id) == digest and self._client.get(item.id) == item
+        except NotFoundError:
+            return False
+
     def _delete(self, aside: Aside, item: Item) -> bool:
         self._spare(item.id)
         try:

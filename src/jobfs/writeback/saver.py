@@ -30,7 +30,7 @@ from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
 from jobfs.writeback.direct import Direct
 from jobfs.writeback.journal import Journal
-from jobfs.writeback.records import Aside, Attempt, Save, SaveKind, State
+from jobfs.writeback.records import Aside, Attempt, SaveKind, State
 from jobfs.writeback.stager import Stager
 from jobfs.writeback.transaction import Cancelled, Finding, Transaction
 from jobfs.writeback.unanswered import Unanswered
@@ -258,7 +258,7 @@ class Saver:
         except AnswerLostError:
             self._unanswered.note(save.staged_id)
             return not self._look_at_staged(work)
-        self._promoted(work, answer, adopted=True)
+        self._promoted(work, answer, adopted=not work.resent)
         return True
 
     def _look_at_staged(self, work: Transaction) -> bool:
@@ -271,18 +271,19 @@ class Saver:
         except NotFoundError:
             self._staged_gone(work)
             return False
-        if self._unmoved(save, item):
+        if self._unmoved(work, item):
             work.item = item
-            work.unsure = False
+            work.unsure, work.resent = False, True
             return True
         self._promoted(work, item, adopted=False)
         return False
 
-    def _unmoved(self, save: Save, item: Item) -> bool:
+    def _unmoved(self, work: Transaction, item: Item) -> bool:
+        save = work.save
         if save.kind is SaveKind.RENAME:
             # Source and target may have one last component: then only the whole path tells.
             return item.path != save.target and names.basename(item.path) == names.basename(save.source)
-        return item.path != save.target and names.parse_hidden(names.basename(item.path)) is not None
+        return item.path != save.target and work.is_staged(item)
 
     def _look_at_aside(self, work: Transaction, aside: Aside) -> None:
         aside.unsure_until = self._unanswered.note(aside.id)
@@ -304,7 +305,7 @@ class Saver:
             )
         save.tid = save.staged_id = ""
         work.item = None
-        work.unsure = False
+        work.unsure = work.resent = False
         work.advance(self._journal, State.STAGING)
 
     def _promoted(self, work: Transaction, item: Item, *, adopted: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import NamedTuple
 
+from jobfs import names
 from jobfs.errors import JobfsError
 from jobfs.nodes import Item
 from jobfs.writeback.inodes import Inode
@@ -41,6 +42,8 @@ class Transaction:
         self.base_item: Item | None = None
         #: After a recovery or a lost answer: look at the server before the next step.
         self.unsure = False
+        #: A promote that nobody saw the answer of may have been carried out: what a later one answers proves nothing (R2).
+        self.resent = False
         #: After a loss of power: its local bytes prove nothing.
         self.suspect = False
         self.running = False
@@ -62,6 +65,11 @@ class Transaction:
         """True if nothing of this save was ever sent: it can be replaced or forgotten without a request."""
         save = self.save
         return save.state is State.STAGING and not (save.tid or save.direct or self.asides)
+
+    def is_staged(self, item: Item) -> bool:
+        """True if the item still has the hidden name under which this save created it (R6)."""
+        parts = names.parse_hidden(names.basename(item.path))
+        return parts is not None and parts.transaction == self.save.tid
 
     def check(self) -> None:
         """Raises Cancelled if the file was unlinked."""

@@ -1,0 +1,167 @@
+"""The job writes to what a request without an answer has brought to its name: its bytes are seen, and not deleted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.serverside import contents, visible
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+OLD, USERS, SECOND = b"the old content", b"what a user wrote", b"what another did."
+#: As long as the user's: only its bytes tell that it is another.
+JOBS = b"what a job  wrote"
+TARGET = "dir/file.txt"
+
+
+class At(Boundaries):
+    """Calls `act` at the `nth` time of a boundary, or dies there."""
+
+    failures = True
+
+    def __init__(self, boundary: str, nth: int = 1, act: Callable[[], None] | None = None) -> None:
+        super().__init__(0, act, journal=False)
+        self._wanted = (boundary, nth)
+
+    def reach(self, name: str) -> None:
+        if self._armed and not self.dead and [*self.passed, name].count(name) == self._wanted[1]:
+            self.at = len(self.passed) + 1 if name == self._wanted[0] else 0
+        super().reach(name)
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with quick_finishing():
+        yield
+
+
+def job_writes(server: Server, path: str = TARGET) -> Callable[[], None]:
+    def act() -> None:
+        server.store.write(path, JOBS)
+
+    return act
+
+
+def carried_out(server: Server) -> bool:
+    """True once every late request has been."""
+    return all(entry.ms is not None for entry in server.log.entries() if entry.fault == "late")
+
+
+def test_what_the_job_writes_after_a_late_promote_is_shown(server: Server, tmp_path: Path) -> None:
+    """save-protocol R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
+    server.store.seed({"dir": None})
+
+    def late() -> None:
+        eventually(lambda: carried_out(server))
+        server.store.write(TARGET, JOBS)
+
+    work = Mortal(server, tmp_path / "home", At("before update", 2, late), request_lifetime=0.5)
+    work.start()
+    try:
+        server.faults.next("late", on="update", delay=0.2)
+        work.work(lambda: work.write(TARGET, USERS, fsync=True))
+        assert server.store.read(TARGET) == JOBS
+        eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
+    finally:
+        work.end()
+
+
+def test_what_the_job_writes_after_a_rename_without_an_answer_is_shown(
+    server: Server, tmp_path: Path
+) -> None:
+    """save-protocol R2: a look that comes later does not prove that the bytes are still those that were moved."""
+    server.store.seed({"dir/draft": USERS, TARGET: OLD}, age=60)
+    work = Mortal(server, tmp_path / "home", At("failed update", 1, job_writes(server)))
+    work.start()
+    try:
+        assert work.read("dir/draft") == USERS
+        server.faults.next("drop_after", on="update", skip=1)
+        work.work(lambda: work.vfs.rename("dir/draft", TARGET))
+        work.settle()
+        assert server.store.read(TARGET) == JOBS
+        eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
+    finally:
+        work.end()
+
+
+def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
+    server: Server, tmp_path: Path
+) -> None:
+    """save-protocol, `cancelled`: delete H where it is ours."""
+    server.store.seed({TARGET: OLD}, age=60)
+
+    def act() -> None:
+        server.store.write(TARGET, JOBS)
+        work.vfs.unlink(TARGET)
+
+    work = Mortal(server, tmp_path / "home", At("failed update", 1, act))
+    work.start()
+    try:
+        server.faults.next("drop_after", on="update", skip=1)
+        work.work(lambda: work.write(TARGET, USERS))
+        work.settle()
+        assert contents(server) == [JOBS]
+    finally:
+        work.end()
+
+
+def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
+    server: Server, tmp_path: Path
+) -> None:
+    """save-protocol R12: no delete is sent to a directory that the job can reach by its name."""
+    server.store.seed({"dir": None})
+    first = Mortal(server, tmp_path / "home", At("after update"))
+    first.start()
+    first.work(lambda: first.mkdir("dir/made"))
+    first.end()
+    assert first.boundaries.dead
+    server.store.write("dir/made/file", JOBS)
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    try:
+        again.settle()
+        assert server.store.read("dir/made/file") == JOBS
+        assert again.read("dir/made/file") == JOBS
+    finally:
+        again.end()
+
+
+def test_a_save_that_another_mount_has_set_aside_was_done(server: Server, tmp_path: Path) -> None:
+    """save-protocol R6: under its own hidden name it is not promoted; under that of another mount it was."""
+    server.store.seed({TARGET: OLD}, age=60)
+    looked, saved = threading.Event(), threading.Event()
+
+    def take_up() -> None:
+        again.boundaries.arm()
+        again.start()
+        assert looked.wait(10)
+
+    def wait_for_the_other() -> None:
+        looked.set()
+        assert saved.wait(10)
+
+    first = Mortal(server, tmp_path / "first", At("after update", 2))
+    again = Mortal(server, tmp_path / "first", At("after get", 1, wait_for_the_other))
+    second = Mortal(server, tmp_path / "second", At("after update", 1, take_up))
+    try:
+        first.start()
+        first.work(lambda: first.write(TARGET, USERS, fsync=True))
+        first.end()
+        assert server.store.read(TARGET) == USERS
+        second.start()
+        assert second.read(TARGET) == USERS
+        second.boundaries.arm()
+        second.write(TARGET, SECOND, fsync=True)
+        saved.set()
+        again.settle()
+        second.settle()
+        assert {path: data for path, data in visible(server).items() if data is not None} == {TARGET: SECOND}
+    finally:
+        saved.set()
+        for work in (first, again, second):
+            work.end()

@@ -132,11 +132,13 @@ class Finishing(Actor):
         following = tx._replace(taken_back=tx.taken_back + 1)
         if tx.taken_back == 0:
             item = world.item(tx.staged) if tx.staged else world.at(hidden_name(self._number, "h", tx.tid))
-            ours = item is not None and (hidden(item.name) or item.content == tx.content)
+            same = item is not None and item.content == tx.content
+            ours = item is not None and (hidden(item.name) or same or not self._rules.r10_ours)
         else:
             item = world.at(TARGET)
             base = tx.base.id if tx.base else 0
-            ours = item is not None and item.id in (base, tx.staged) and item.content in known
+            mine = item is not None and (item.id in (base, tx.staged) or tx.direct)
+            ours = mine and item is not None and item.content in known
         if item is None or not ours:
             yield self._local("finds nothing to take back", following)
             return

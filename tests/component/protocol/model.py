@@ -34,11 +34,13 @@ class Rules:
     r4: bool = True
     r5: bool = True
     r6: bool = True
+    r6_own: bool = True
     r7_look: bool = True
     r7_wait: bool = True
     r8: bool = True
     r9: bool = True
     r10: bool = True
+    r10_ours: bool = True
     r11: bool = True
     r12: bool = True
 
@@ -109,6 +111,8 @@ class Tx(NamedTuple):
     staged: int = 0
     asides: tuple[Aside, ...] = ()
     refused: bool = False
+    #: It may have been created at T (R9).
+    direct: bool = False
     #: The bytes are on this machine.
     local: bool = True
     #: The user has unlinked the file (known to the model only).
@@ -130,6 +134,8 @@ class Tx(NamedTuple):
     taken_back: int = 0
     #: The unlink is not recorded yet.
     unrecorded: bool = False
+    #: T exists: not to be created there.
+    taken: bool = False
 
 
 class Disk(NamedTuple):
@@ -216,6 +222,8 @@ class Scenario:
     #: Whether a move changes `updatedAt`, and what a create at an existing path does: not promised by the API.
     moves_touch: bool = False
     create_replaces: bool = True
+    #: The mounts know that it does not.
+    known_to_reject: bool = False
 
     def start(self) -> World:
         """The first state."""

@@ -17,6 +17,7 @@ from .model import (
     Request,
     Tx,
     World,
+    hidden,
     hidden_name,
 )
 
@@ -27,6 +28,9 @@ class Saving(Actor):
     # -- staging
 
     def _staging(self, tx: Tx) -> Steps:
+        if tx.looking and tx.direct:
+            yield self._look_for_direct(tx)
+            return
         if tx.looking:
             found = self._world.at(hidden_name(self._number, "h", tx.tid))
             if found is None:
@@ -43,7 +47,40 @@ class Saving(Actor):
                     slow=self._world.slow - 1
                 ),
             )
-        yield from self._create(tx)
+        straight = self._scenario.known_to_reject and tx.base is None and not (tx.tid or tx.taken)
+        if straight and tx.kind is SaveKind.SAVE:
+            yield from self._create_direct(tx)
+        else:
+            yield from self._create(tx)
+
+    def _create_direct(self, tx: Tx) -> Steps:
+        """R9: straight to T, on a server that is known to reject a create at an existing path."""
+        sent = tx._replace(direct=True)
+
+        def answered(world: World, answer: Item | str) -> World:
+            if isinstance(answer, Item):
+                placed = self._become(sent._replace(staged=answer.id), State.STAGED)
+                return self._promoted(world, placed, 0 if sent.resent else answer.version)
+            if sent.resent:
+                return self._with(world, sent._replace(looking=True))
+            return self._with(world, sent._replace(direct=False, taken=True, finding=None))
+
+        def lost(world: World) -> World:
+            return self._with(world, sent._replace(looking=True, resent=True))
+
+        request = Request("create", 0, TARGET, tx.content)
+        before = self._with(self._world, sent)
+        yield from self._send("creates T straight", request, before, answered, lost)
+
+    def _look_for_direct(self, tx: Tx) -> tuple[Step, World]:
+        there = self._world.at(TARGET)
+        if there is None:
+            return self._local("finds nothing at T", tx._replace(looking=False, resent=True))
+        if there.content != tx.content:
+            other = tx._replace(direct=False, looking=False, resent=False, taken=True, finding=None)
+            return self._local("finds another at T", other)
+        placed = self._become(tx._replace(staged=there.id), State.STAGED)
+        return Step(self._who, "finds its own bytes at T"), self._promoted(self._world, placed, 0)
 
     def _find(self, tx: Tx) -> tuple[Step, World]:
         there = self._world.at(TARGET)
@@ -107,7 +144,8 @@ class Saving(Actor):
             return self._local("finds T as it was", tx._replace(unsure=False))
         if item is None:
             return self._local("gets no H", self._staged_gone(tx))
-        if item.name in (SOURCE, hidden_name(self._number, "h", tx.tid)):
+        own = hidden_name(self._number, "h", tx.tid)
+        if item.name in (SOURCE, own) or (hidden(item.name) and not self._rules.r6_own):
             return self._local("gets H, not promoted", tx._replace(unsure=False, finding=None))
         return self._found_promoted("gets H, promoted", tx)
 

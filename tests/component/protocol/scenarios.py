@@ -77,6 +77,17 @@ SCENARIOS = [
         losses=1,
     ),
     Scenario(
+        "a new file straight at its name, on a server that rejects what exists",
+        users=(("save u1", "unlink"),),
+        job=("create", "overwrite", "delete"),
+        there=(),
+        kills=1,
+        losses=1,
+        losing=("creates", "promotes"),
+        create_replaces=False,
+        known_to_reject=True,
+    ),
+    Scenario(
         "unlinked while it is saved",
         users=(("open", "save u1", "unlink"),),
         job=("overwrite",),

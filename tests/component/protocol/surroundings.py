@@ -82,7 +82,7 @@ def network_steps(world: World, scenario: Scenario) -> Steps:
 def _recorded(tx: Tx) -> Tx:
     """What the journal holds of a transaction."""
     asides = tuple(aside._replace(verdict="") for aside in tx.asides)
-    return Tx(*tx[:9], unlinked=tx.unlinked)._replace(asides=asides)
+    return Tx(*tx[:10], unlinked=tx.unlinked)._replace(asides=asides)
 
 
 def written(mount: Mount) -> Disk:
@@ -95,7 +95,7 @@ def _dead(mount: Mount, txs: tuple[Tx, ...]) -> Mount:
         tx._replace(
             unsure=tx.state is State.STAGED or tx.kind is SaveKind.REMOVE,
             resent=tx.state is State.STAGED,
-            looking=tx.state is State.STAGING and tx.tid > 0,
+            looking=tx.state is State.STAGING and (tx.tid > 0 or tx.direct),
         )
         for tx in txs
     )

@@ -91,11 +91,11 @@ def bench(
     with Lab() as lab:
         wish = Wish(
             names, rtts, 1 if quick or profile else runs, [] if profile else peers, Plan(quick),
-            lab.root / "profile" if profile else None,
+            lab.fresh("profile") if profile else None,
         )  # fmt: skip
         outcomes = measure(wish, lab, lambda text: errors.print(text, style="dim", highlight=False))
-        if profile:
-            _show_profile(lab.root / "profile")
+        if wish.profile:
+            _show_profile(wish.profile)
     show(outcomes, console)
     if json_file is not None:
         facts = {"began": began, "seconds": time.time() - began, "runs": wish.runs, "quick": quick}
@@ -105,14 +105,15 @@ def bench(
     sys.exit(any({"jobfs", "floor"} & set(outcome.failures) for outcome in outcomes))
 
 
-def _show_profile(file: Path) -> None:
+def _show_profile(directory: Path) -> None:
     import pstats
 
-    if not file.exists():
-        raise click.ClickException("the mount left no profile")
-    stats = pstats.Stats(str(file))
-    stats.sort_stats("tottime").print_stats(30)
-    stats.sort_stats("cumulative").print_stats(30)
+    files = [str(file) for file in directory.iterdir()]
+    if not files:
+        raise NotMeasured("the mounts left no profile")
+    stats = pstats.Stats(*files)
+    stats.sort_stats("tottime").print_stats(40)
+    stats.sort_stats("cumulative").print_stats(40)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from . import tree
 from .jobfs import HUGE_DIRECTORY, HUGE_ITEMS, Huge, Jobfs, huge_paths
@@ -22,7 +22,11 @@ STAT = (
     Row("getattr", "4 clients: CPU of a getattr", goals=(of_system("floor", 1.6),), rtt=None),
     Row("open", "4 clients: CPU of open+read+close", goals=(of_system("floor", 1.6),), rtt=None),
 )
-RECHECK = (Row("recheck", "one stat after the TTL", lambda rtt: rtt, (round_trips(1.5), requests(1))),)
+RECHECK = (
+    Row("recheck", "one stat after the TTL", lambda rtt: rtt, (round_trips(1.5), requests(1))),
+    # The kernel asks for each name of the path by itself, one after the other.
+    Row("recheck-deep", "one stat after the TTL, one level down", lambda rtt: 2 * rtt),
+)
 ABSENT = (Row("absent", "500 names that do not exist", goals=(requests(0),), rtt=None),)
 MOUNT = (
     Row(
@@ -81,21 +85,20 @@ def single_calls(trial: Trial) -> Iterator[Measured]:
 
 
 def recheck(trial: Trial) -> Iterator[Measured]:
-    """What was known is too old: one file is asked for."""
-    path = next(iter(tree.small_files(trial.plan.share(tree.FILES), trial.plan.share(tree.DIRECTORIES))))
+    """What was known is too old: one name is asked for."""
+    file = next(iter(tree.small_files(trial.plan.share(tree.FILES), trial.plan.share(tree.DIRECTORIES))))
     ttl = 1.0
-    with trial.mounted("tree", ttl=ttl) as mounted:
-        trial.run(["ls", "-lR", mounted.path])
-        time.sleep(ttl + 0.2)
-        yield Measured(
-            "recheck",
-            trial.timed(
-                mounted,
-                ["stat", "-c", "%n", path],
-                lambda out: same(out, f"{path}\n", "stat"),
-                mounted.path,
-            ),
-        )
+    for row, path in zip(RECHECK, (file.partition("/")[0], file), strict=True):
+        with trial.mounted("tree", ttl=ttl) as mounted:
+            trial.run(["ls", "-lR", mounted.path])
+            time.sleep(ttl + 0.2)
+            yield Measured(
+                row.key, trial.timed(mounted, ["stat", "-c", "%n", path], _says(path), mounted.path)
+            )
+
+
+def _says(path: str) -> Callable[[str], None]:
+    return lambda out: same(out, f"{path}\n", "stat")
 
 
 def absent_names(trial: Trial) -> Iterator[Measured]:

@@ -65,7 +65,7 @@ def _systems(wish: Wish, lab: Lab, say: Callable[[str], None]) -> list[System]:
         datasets["git"] = tree.repository(lab.fresh("git"), lab.environment())
     spare = len(wish.rtts) * wish.runs * WRITING
     systems: list[System] = [Jobfs(lab, datasets, spare, wish.profile)]
-    if any(workload.floor for workload in wish.workloads):
+    if not wish.profile and any(workload.floor for workload in wish.workloads):
         systems.append(Floor(lab, {"tree": datasets["tree"]}))
     return systems + start_peers(wish.peers, lab, datasets, say)
 

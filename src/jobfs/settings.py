@@ -192,6 +192,9 @@ class Settings(BaseSettings):
     local_only: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_patterns)] = _define(
         (), "Files of such names stay on this machine; may be repeated, or joined with colons.", "PATTERN"
     )
+    local_symlinks: _Flag = _define(
+        False, "Keep symbolic links on this machine, where the job does not see them."
+    )
     umask: Annotated[int, BeforeValidator(_octal)] = _define(
         0o022, "Octal mask taken off the permissions shown.  [default: 022]", "MASK"
     )

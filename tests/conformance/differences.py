@@ -32,7 +32,7 @@ ROWS = [
     Row(
         "`symlink`",
         "makes a link",
-        "EPERM",
+        "EPERM; with `--local-symlinks` as on a disk, but the job never sees it",
         "the API has files and directories, and nothing else",
         (
             Difference(

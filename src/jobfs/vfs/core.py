@@ -21,6 +21,7 @@ from jobfs.nodes import Attr, Item
 from jobfs.settings import Settings
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.files import Caller, Files, OpenResult
+from jobfs.vfs.links import Links
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
@@ -77,6 +78,7 @@ class Vfs:
         self._local = LocalNames(self._view)
         self._files = Files(self._view, self._local, sync_on_close=settings.sync_on_close)
         self._tree = Tree(self._view, self._local)
+        self._links = Links(self._view, self._local)
         self._attributes = Attributes(self._view, self._local)
         self._resolver = Resolver(self._engine)
         self._report = Report(self._view, client, namespace)
@@ -338,9 +340,10 @@ class Vfs:
         return self._files.read(fh, size, offset)
 
     def readlink(self, path: str) -> str:
-        """There are no symbolic links. Raises FsError(EINVAL)."""
-        self.getattr(path)
-        raise FsError(errno.EINVAL)
+        """See links.py."""
+        if self._control_name(path) is not None:
+            raise FsError(errno.EINVAL)
+        return self._links.read(path)
 
     # -- writing
 
@@ -418,8 +421,11 @@ class Vfs:
         self._tree.rename(old, new)
 
     def symlink(self, path: str, target: str, caller: Caller) -> None:
-        """The job would never see it. Raises FsError(EPERM, EEXIST)."""
+        """With --local-symlinks see links.py; else EPERM: the job would never see it. Raises FsError(EPERM, EEXIST)."""
         self._refuse_change(path)
+        if self._settings.local_symlinks:
+            self._links.make(path, target, caller)
+            return
         if self._view.find(path) is not None:
             raise FsError(errno.EEXIST)
         raise FsError(errno.EPERM)

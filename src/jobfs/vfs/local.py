@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 
 from jobfs import names
 from jobfs.errors import JobfsError
@@ -49,7 +50,7 @@ class LocalNames:
 
     def record(self, inode: Inode) -> None:
         """Keep a local name in the journal, as it is now (w). Raises FsError(ENOSPC, EIO)."""
-        if inode.path is None or names.is_fuse_hidden(names.basename(inode.path)):
+        if inode.path is None or _is_hidden(inode):
             return
         inode.written = False
         self._engine.journal.write(self.entry(inode))
@@ -70,6 +71,7 @@ class LocalNames:
             inode.item.id if inode.alias_of is not None and inode.item is not None else "",
             inode.alias_of or "",
             time.time(),
+            inode.link,
         )
 
     def make_directory(self, path: str, mode: int, uid: int, gid: int) -> None:
@@ -95,6 +97,25 @@ class LocalNames:
             self._engine.journal.write(self.entry(inode), gone=gone)
         else:
             self._engine.journal.write(gone=gone)
+
+    def make_link(self, path: str, target: str, uid: int, gid: int) -> None:
+        """A symbolic link on this machine only."""
+        inode = Inode(new_inode_number(), Kind.FILE, path)
+        inode.local_only, inode.link = True, target
+        inode.mode, inode.uid, inode.gid = 0o777, uid, gid
+        inode.touch()
+        inode.atime_ns = inode.mtime_ns
+        self._engine.table.add(inode)
+        self._engine.overlay.put(path, inode)
+        self.record(inode)
+
+    def carry(self, old: str, new: str) -> None:
+        """The directory `old` is `new` now: the local names below it are recorded there, in one commit."""
+        beneath = [entry for _, entry in self._engine.overlay.beneath(new) if isinstance(entry, Inode)]
+        kept = [self.entry(i) for i in beneath if i.local_only and i.alias_of is None and not _is_hidden(i)]
+        if kept:
+            gone = [replace(entry, path=names.moved(entry.path, new, old)) for entry in kept]
+            self._engine.journal.write(*kept, gone=gone)
 
     def forget(self, inode: Inode) -> None:
         """The name is no longer a local one; the bytes are the caller's."""
@@ -144,6 +165,13 @@ class LocalNames:
     def waiting(self, inode: Inode) -> bool:
         """True if nothing has replaced the alias's item: its old name is a hole here."""
         return inode.alias_of is not None and self._engine.overlay.get(inode.alias_of) is WHITEOUT
+
+    def free(self, path: str) -> None:
+        """Something else takes the old name of an alias: the alias becomes a real rename first. Raises ApiError."""
+        if self._engine.overlay.get(path) is WHITEOUT:
+            for inode in self.aliases():
+                if inode.alias_of == path:
+                    self.resolve(inode)
 
     def resolve(self, inode: Inode) -> Item | Inode:
         """End an alias: as a real rename if nothing has replaced its item, else with its own bytes. Raises ApiError."""
@@ -241,3 +269,7 @@ class LocalNames:
         for inode in self.aliases():
             if names.under(inode.alias_of or "", directory) or names.under(inode.path or "", directory):
                 self.resolve(inode)
+
+
+def _is_hidden(inode: Inode) -> bool:
+    return inode.path is not None and names.is_fuse_hidden(names.basename(inode.path))

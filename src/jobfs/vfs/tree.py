@@ -11,7 +11,6 @@ from jobfs.vfs.files import Caller
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
-from jobfs.writeback.inodes import new_inode_number
 from jobfs.writeback.records import Base, Fate
 
 
@@ -37,8 +36,7 @@ class Tree:
                 self._local.make_directory(path, mode, uid, gid)
                 self._view.touch_directory(names.parent(path))
                 return
-            if self._engine.overlay.get(path) is WHITEOUT:
-                self._resolve_at(path)
+            self._local.free(path)
             owner = self._view.owner
             plain = mode == 0o755 & ~owner.umask and (uid, gid) == owner[:2]
             kept = (-1, -1, -1) if plain else (mode, uid, gid)
@@ -72,19 +70,7 @@ class Tree:
                 raise FsError(errno.ENOTEMPTY)
         else:
             self._engine.removals.remove_directory(node)
-            self._keep_parent(path)
-
-    def _keep_parent(self, path: str) -> None:
-        """A directory that no item stands for goes on being shown after its last child was removed here."""
-        above = names.parent(path)
-        if not above or self._engine.overlay.get(above) is not None:
-            return
-        if self._engine.namespace.peek(above) is None:
-            ghost = Inode(new_inode_number(), Kind.DIRECTORY, above)
-            ghost.ghost = True
-            ghost.touch()
-            self._engine.overlay.put(above, ghost)
-            self._keep_parent(above)
+            self._view.keep_parent(path)
 
     # -- unlink
 
@@ -106,7 +92,7 @@ class Tree:
                 self._unlink_local(node)
             else:
                 self._unlink_dirty(path, node)
-            self._keep_parent(path)
+            self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))
 
     def _delete(self, item: Item) -> None:
@@ -197,7 +183,7 @@ class Tree:
                 inode.path, inode.local_only = hidden, True
             self._view.touch(inode)
             self._engine.overlay.put(hidden, inode)
-            self._keep_parent(path)
+            self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))
 
     # -- rename
@@ -225,7 +211,7 @@ class Tree:
                 self._rename_directory(source, target, old, new)
             else:
                 self._rename_file(source, target, old, new)
-            self._keep_parent(old)
+            self._view.keep_parent(old)
             self._view.touch_directory(names.parent(old))
             self._view.touch_directory(names.parent(new))
             if (now := self._view.find(new)) is not None:
@@ -242,6 +228,7 @@ class Tree:
                 raise FsError(errno.ENOENT)
             self._engine.overlay.move_tree(old, new)
             self._local.move(source, new)
+            self._local.carry(old, new)
             return
         if self._view.stays_here(new):
             # A directory of the job does not move to this machine: EXDEV makes `mv` copy.
@@ -251,6 +238,7 @@ class Tree:
             self._engine.stager.make_directory(old)
             source = self._engine.namespace.lookup(old, max_age=0.0) or source
         self._engine.moves.rename_directory(source, new)
+        self._local.carry(old, new)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if isinstance(source, Inode) and not source.local_only:
@@ -285,8 +273,7 @@ class Tree:
         if hidden is not None:
             base = self._engine.base_of(hidden.taken[0])
         overlay = self._engine.overlay
-        if overlay.get(new) is WHITEOUT:
-            self._resolve_at(new)
+        self._local.free(new)
         pinned = shown or (hidden.taken[0] if hidden is not None else None)
         if pinned is not None:
             overlay.put(new, pinned)
@@ -338,7 +325,11 @@ class Tree:
         return self._engine.base_of(target), target
 
     def _rename_inode(self, inode: Inode, target: Node | None, old: str, new: str) -> None:
-        """A file that only this machine has: scratch or not sent yet."""
+        """A file that only this machine has: scratch, a link, or not sent yet."""
+        if inode.link:
+            self._make_room(target, new)
+            self._local.move(inode, new)
+            return
         stays = self._view.stays_here(new) and not isinstance(target, Item)
         if inode.alias_of is not None:
             self._rename_alias(inode, target, new, stays=stays)
@@ -376,6 +367,15 @@ class Tree:
         if not any(handle.writable for handle in inode.handles):
             self._engine.released(inode)
 
+    def _make_room(self, target: Node | None, path: str) -> None:
+        """A link takes the name of what is at `path`, as if that had been unlinked."""
+        if isinstance(target, Item):
+            self._delete(target)
+        elif target is not None and target.local_only:
+            self._unlink_local(target)
+        elif target is not None:
+            self._unlink_dirty(path, target)
+
     def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
         if inode.alias_of == new and self._local.waiting(inode):
             self._local.restore(inode)
@@ -392,9 +392,3 @@ class Tree:
             self._rename_item(node, target, path, new)
         else:
             self._rename_inode(node, target, path, new)
-
-    def _resolve_at(self, path: str) -> None:
-        """Something else takes the old name of an alias: the alias becomes a real rename first. Raises ApiError."""
-        for inode in self._local.aliases():
-            if inode.alias_of == path:
-                self._local.resolve(inode)

@@ -13,6 +13,7 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Attr, Item, Kind, Permission
 from jobfs.writeback import WHITEOUT, Inode, WriteBack
+from jobfs.writeback.inodes import new_inode_number
 from jobfs.writeback.records import UNSET
 
 #: What a name stands for: an inode changed here, or the server's item.
@@ -111,6 +112,18 @@ class View:
                 children[name] = entry
         return children
 
+    def keep_parent(self, path: str) -> None:
+        """A directory that no item stands for goes on being shown after its last child was removed here."""
+        above = names.parent(path)
+        if not above or self.engine.overlay.get(above) is not None:
+            return
+        if self.engine.namespace.peek(above) is None:
+            ghost = Inode(new_inode_number(), Kind.DIRECTORY, above)
+            ghost.ghost = True
+            ghost.touch()
+            self.engine.overlay.put(above, ghost)
+            self.keep_parent(above)
+
     # -- attributes (semantics.md section 2)
 
     def attr(self, node: Node) -> Attr:
@@ -175,6 +188,9 @@ class View:
             times = (inode.item.updated_ns,) * 3
         if directory:
             return Attr(inode.ino, kind | mode, self._links(inode.path or ""), uid, gid, 0, *times)
+        if inode.link:
+            mode, size = stat.S_IFLNK | 0o777, len(os.fsencode(inode.link))
+            return Attr(inode.ino, mode, 1, uid, gid, size, *times)
         gone = inode.path is None or is_hidden_open(names.basename(inode.path), inode)
         return Attr(inode.ino, kind | mode, 0 if gone else 1, uid, gid, size, *times)
 

@@ -69,7 +69,7 @@ class Inode:
 
     __slots__ = (
         "alias_of", "alias_since", "atime_ns", "base", "ctime_ns", "current", "ghost", "gid", "handles", "ino",
-        "item", "kind", "local", "local_only", "lock", "mode", "mtime_ns", "next", "path", "permission", "uid",
+        "item", "kind", "link", "local", "local_only", "lock", "mode", "mtime_ns", "next", "path", "permission", "uid",
         "written",
     )  # fmt: skip
 
@@ -81,6 +81,8 @@ class Inode:
         self.lock = threading.RLock()
         self.local: LocalFile | None = None
         self.local_only = False
+        #: What a symbolic link says; "" for everything else.
+        self.link = ""
         #: For an alias under a scratch name: the path where the item still is on the server.
         self.alias_of: str | None = None
         #: For an alias: since when (monotonic seconds).

@@ -218,9 +218,10 @@ class Remembered:
 
 @dataclass(slots=True)
 class LocalEntry:
-    """A file that lives on this machine only: a scratch name, or an alias of an item under a scratch name.
+    """What lives on this machine only: a scratch name, a symbolic link, or an alias of an item under a scratch name.
 
-    An alias (`item_id`) stands for the item that is still at `origin` on the server.
+    `link` is what a symbolic link says, "" for everything else. An alias (`item_id`) stands for the item that is still at
+    `origin` on the server.
     """
 
     path: str
@@ -235,6 +236,7 @@ class LocalEntry:
     item_id: str = ""
     origin: str = ""
     made: float = 0.0
+    link: str = ""
 
 
 @dataclass(slots=True)

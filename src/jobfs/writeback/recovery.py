@@ -167,8 +167,8 @@ def _restore_local(engine: WriteBack, entry: LocalEntry, keep: set[tuple[int, in
         engine.aliases.restore(entry)
         return
     inode = Inode(entry.ino, entry.kind, entry.path)
-    inode.local_only = True
-    if entry.kind is Kind.FILE:
+    inode.local_only, inode.link = True, entry.link
+    if entry.kind is Kind.FILE and not entry.link:
         inode.local = engine.bytes.open(entry.ino, entry.generation, writable=True)
         if inode.local is None:
             engine.journal.write(gone=[entry])

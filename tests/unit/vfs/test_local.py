@@ -85,3 +85,22 @@ def test_a_scratch_file_that_gets_a_real_name_is_sent(server: Server, work: Work
     work.vfs.rename("4913", "file")
     work.drain()
     assert server.store.tree() == {"file": b"x"}
+
+
+def test_local_names_below_a_renamed_directory_survive_a_remount(server: Server, work: Workspace) -> None:
+    """semantics 4.14, 4.28: a directory is renamed with everything under it, here too."""
+    server.store.seed({"dir/file": "x"}, age=60)
+    work.mkdir("local~")
+    work.mkdir("local~/sub")
+    for path in ("dir/.file.swp", "local~/a", "local~/sub/b"):
+        work.write(path, path.encode())
+    work.vfs.rename("dir", "moved")
+    work.vfs.rename("local~", "other~")
+    work.stop()
+    work.start()
+    assert work.names() == ["moved", "other~"]
+    assert work.read("moved/.file.swp") == b"dir/.file.swp"
+    assert work.read("other~/a") == b"local~/a"
+    assert work.read("other~/sub/b") == b"local~/sub/b"
+    assert work.names("other~") == ["a", "sub"]
+    assert not work.exists("local~/a")

@@ -18,6 +18,15 @@ with contextlib.suppress(OSError):
     BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+#: What a full or failing disk answers, and the caller may know; anything else that it answers is EIO to him.
+_TOLD = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+
+
+def failure(error: OSError) -> int:
+    """The errno that the writer of a file gets for what the local disk answered: never ENOENT for a disk that is gone."""
+    return error.errno if error.errno in _TOLD else errno.EIO
+
+
 def sync_directory(directory: Path) -> None:
     """Return when the names in `directory` are on the disk. Raises OSError."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobfs.errors import FsError
-from jobfs.writeback.disk import copy_into, sync_directory
+from jobfs.writeback.disk import copy_into, failure, sync_directory
 
 #: Mode of a sealed file that the journal names.
 _CLOSED = 0o400
@@ -143,14 +143,14 @@ class LocalBytes:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise FsError(error.errno or errno.EIO, f"can't make {path}: {error.strerror}") from error
+            raise FsError(failure(error), f"can't make {path}: {error.strerror}") from error
         try:
             if source is not None:
                 copy_into(source.path if isinstance(source, LocalFile) else source, handle)
         except OSError as error:
             os.close(handle)
             path.unlink(missing_ok=True)
-            raise FsError(error.errno or errno.EIO, f"can't fill {path}: {error.strerror}") from error
+            raise FsError(failure(error), f"can't fill {path}: {error.strerror}") from error
         return LocalFile(path, ino, generation, handle)
 
     def open(self, ino: int, generation: int, *, writable: bool = False) -> LocalFile | None:

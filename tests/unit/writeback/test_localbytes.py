@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import FsError
+from jobfs.writeback.disk import failure
 from jobfs.writeback.localbytes import LocalBytes, Orphan, label_of
 
 
@@ -59,7 +60,7 @@ def test_a_generation_may_begin_with_any_file(store: LocalBytes, tmp_path: Path)
 def test_a_source_that_is_gone_leaves_nothing(store: LocalBytes, tmp_path: Path) -> None:
     with pytest.raises(FsError) as caught:
         store.new(7, 1, tmp_path / "gone")
-    assert caught.value.errno == errno.ENOENT
+    assert caught.value.errno == errno.EIO
     assert list(store.directory.iterdir()) == []
 
 
@@ -163,3 +164,30 @@ def test_closed_bytes_that_are_newer_than_the_journal_are_found_again(store: Loc
     assert lost == [Orphan(7, 5, 7, "dir/file5")]
     assert len(moved) == 3
     assert label_of(store.directory / f"{7:016x}.5") == (7, "dir/file5")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (errno.ENOSPC, errno.ENOSPC),
+        (errno.EDQUOT, errno.EDQUOT),
+        (errno.EROFS, errno.EROFS),
+        (errno.ENOENT, errno.EIO),
+        (errno.EACCES, errno.EIO),
+        (None, errno.EIO),
+    ],
+)
+def test_what_the_disk_answers_never_looks_like_an_answer_about_the_file(
+    answer: int | None, told: int
+) -> None:
+    """semantics 1: "not there" is not "could not ask"."""
+    assert failure(OSError(answer, "the disk")) == told
+
+
+def test_a_disk_that_is_gone_is_an_input_output_error(tmp_path: Path) -> None:
+    """semantics 1: "not there" is not "could not ask"."""
+    store = LocalBytes(tmp_path / "bytes", tmp_path / "trash")
+    (tmp_path / "bytes").rmdir()
+    with pytest.raises(FsError) as caught:
+        store.new(7, 1)
+    assert caught.value.errno == errno.EIO

@@ -1,0 +1,219 @@
+"""The disk under the state directory is full, read-only or gone: the writer is told at once, what was acknowledged stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.mounts import MountedJob, is_mounted, mounting
+from tests.support.serverside import visible
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+SIZE = 4 << 20
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk of its own for this")
+
+
+class Disk:
+    """A small disk of its own, mounted at the directory that the mount keeps its state in."""
+
+    def __init__(self, directory: Path, image: Path) -> None:
+        self.directory, self._image = directory, image
+        directory.mkdir(parents=True)
+        with image.open("wb") as file:
+            file.truncate(SIZE)
+        self._run("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image)
+        self.mount()
+
+    @staticmethod
+    def _run(*command: str | Path) -> None:
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+
+    def mount(self) -> None:
+        self._run("mount", "-o", "loop", self._image, self.directory)
+
+    def fill(self) -> None:
+        """Leaves not one free block."""
+        with (self.directory / "ballast").open("ab", buffering=0) as file:
+            for size in (65536, 1024):
+                while not errno_from(file.write, b"x" * size):
+                    pass
+
+    def empty(self) -> None:
+        (self.directory / "ballast").unlink()
+
+    def fail(self) -> None:
+        """As the kernel does when a disk makes errors: read-only from now on."""
+        os.sync()
+        self._run("mount", "-o", "remount,abort", self.directory)
+
+    def replace(self) -> None:
+        """The same disk, well again."""
+        self.remove()
+        self.mount()
+
+    def remove(self) -> None:
+        """As a stick that is pulled out: the path leads nowhere any more."""
+        self._run("umount", "-l", self.directory)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    disk = Disk(tmp_path / "home" / "state", tmp_path / "disk")
+    yield disk
+    while is_mounted(disk.directory):
+        disk.remove()
+
+
+@pytest.fixture
+def mount(server: Server, disk: Disk, tmp_path: Path) -> Iterator[Callable[..., MountedJob]]:
+    with ExitStack() as stack:
+
+        def mount(**options: Any) -> MountedJob:
+            return stack.enter_context(mounting(server, tmp_path / "home", **options))
+
+        yield mount
+
+
+def write(path: Path, content: bytes, flags: int = os.O_WRONLY | os.O_CREAT | os.O_TRUNC) -> None:
+    """Writes and closes as a program does that checks every call."""
+    handle = os.open(path, flags, 0o644)
+    try:
+        data = memoryview(content)
+        while data:
+            data = data[os.write(handle, data) :]
+    except BaseException:
+        os.close(handle)
+        raise
+    os.close(handle)
+
+
+def test_a_full_disk_is_told_to_the_writer_and_takes_nothing_back(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: close returns when this machine will not lose it; a full disk is ENOSPC at write or close."""
+    server.store.seed({"old.txt": "old content", "other.txt": "other"}, age=60)
+    mounted = mount(write_back_delay=30)
+    write(mounted.path / "kept.txt", b"acknowledged")
+    write(mounted.path / "old.txt", b"new content")
+    disk.fill()
+    refused = {errno_from(write, mounted.path / f"more{n}.txt", b"y" * 50_000) for n in range(5)}
+    refused.add(errno_from(write, mounted.path / "other.txt", b"z" * 50_000))
+    assert refused == {errno.ENOSPC}
+    assert (mounted.path / "kept.txt").read_bytes() == b"acknowledged"
+    assert (mounted.path / "old.txt").read_bytes() == b"new content"
+    disk.empty()
+    write(mounted.path / "later.txt", b"goes on")
+    mounted.settled()
+    found = visible(server)
+    assert found["kept.txt"] == b"acknowledged"
+    assert found["old.txt"] == b"new content"
+    assert found["later.txt"] == b"goes on"
+    assert mounted.status()["failed"] == []
+
+
+def test_a_file_larger_than_the_disk_is_refused_while_it_is_written(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: never later than at close."""
+    mounted = mount()
+    assert errno_from(write, mounted.path / "big.bin", b"b" * 2 * SIZE) == errno.ENOSPC
+    os.unlink(mounted.path / "big.bin")
+    eventually(lambda: not errno_from(write, mounted.path / "small.txt", b"there is room again"))
+    mounted.settled()
+    assert visible(server) == {"small.txt": b"there is room again"}
+
+
+def test_what_was_acknowledged_before_the_disk_was_full_outlives_the_mount(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: what was acknowledged stays, on a full disk and through the death of the mount."""
+    server.store.seed({"old.txt": "old"}, age=60)
+    mounted = mount(write_back_delay=30)
+    write(mounted.path / "old.txt", b"acknowledged")
+    disk.fill()
+    assert errno_from(write, mounted.path / "old.txt", b"n" * 50_000) == errno.ENOSPC
+    mounted.kill()
+    disk.empty()
+    mounted.mount(write_back_delay=0)
+    mounted.settled()
+    assert visible(server) == {"old.txt": b"acknowledged"}
+
+
+def test_a_full_disk_does_not_keep_what_is_there_from_being_sent(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: nothing is forgotten; it goes on without a new mount once there is room."""
+    mounted = mount(write_back_delay=0.5)
+    for number in range(10):
+        write(mounted.path / f"f{number}", b"%d" % number * 100)
+    disk.fill()
+    eventually(lambda: mounted.status()["server"]["answering"])
+    disk.empty()
+    mounted.settled()
+    assert visible(server) == {f"f{number}": b"%d" % number * 100 for number in range(10)}
+
+
+def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: EROFS or EIO to the writer at write or close, never later; what was acknowledged stays."""
+    server.store.seed({"old.txt": "old content"}, age=60)
+    mounted = mount(write_back_delay=30)
+    write(mounted.path / "kept.txt", b"acknowledged")
+    disk.fail()
+    for name in ("new.txt", "old.txt", "kept.txt"):
+        assert errno_from(write, mounted.path / name, b"x") in (errno.EROFS, errno.EIO)
+    assert (mounted.path / "old.txt").read_bytes() == b"old content"
+    assert (mounted.path / "kept.txt").read_bytes() == b"acknowledged"
+    mounted.kill()
+    disk.replace()
+    mounted.mount(write_back_delay=0)
+    write(mounted.path / "new.txt", b"goes on")
+    mounted.settled()
+    assert visible(server) == {"kept.txt": b"acknowledged", "old.txt": b"old content", "new.txt": b"goes on"}
+
+
+def test_a_mount_on_a_read_only_state_directory_says_so_in_one_sentence(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 6: one clear sentence and the remedy, before anything is mounted."""
+    mounted = mount(start=False)
+    disk.fail()
+    done = mounted.jobfs(*mounted.command()[3:], timeout=20)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert str(disk.directory) in done.stderr
+    assert "read-only" in done.stderr.lower()
+    assert "--state-dir" in done.stderr
+
+
+def test_a_disk_that_vanishes_is_an_error_and_nothing_hangs(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4: EIO to the writer; what the server has can be read on."""
+    server.store.seed({"old.txt": "old content"}, age=60)
+    mounted = mount(write_back_delay=30)
+    write(mounted.path / "sent.txt", b"sent")
+    mounted.flush()
+    disk.remove()
+    for name in ("new.txt", "old.txt"):
+        assert errno_from(write, mounted.path / name, b"x") == errno.EIO
+    assert sorted(os.listdir(mounted.path)) == ["old.txt", "sent.txt"]
+    assert (mounted.path / "old.txt").read_bytes() == b"old content"
+    assert mounted.process is not None
+    os.kill(mounted.process.pid, signal.SIGTERM)
+    mounted.process.wait(30)
+    assert "Traceback" not in mounted.log
+    assert visible(server) == {"old.txt": b"old content", "sent.txt": b"sent"}

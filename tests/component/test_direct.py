@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Literal
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.serverside import doubled, hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
@@ -73,10 +75,41 @@ def test_a_lost_answer_makes_no_second_item(
 def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
     server: Server, work: Workspace
 ) -> None:
-    server.faults.next("error", on="create", status=413, skip=1)
+    server.faults.next("error", on="create", status=413)
     with pytest.raises(Exception, match=r"."):
         work.vfs._engine.direct.learn("x")
     assert work.vfs._engine.direct.rejects is None
     files = made(server, work, 1)
     settled(work)
     assert visible(server) == files
+
+
+def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
+    server: Server, work: Workspace
+) -> None:
+    """save-protocol R9: of the same kind."""
+    for name in ("a", "b", "c"):
+        work.mkdir(name)
+    eventually(lambda: work.vfs._engine.direct.rejects_directories)
+    settled(work)
+    server.log.clear()
+    work.mkdir("c/d")
+    assert [entry.operation for entry in server.log.changes()] == ["create"]
+    assert errno_from(work.mkdir, "c/d") == errno.EEXIST
+    server.store.seed({"c/e": None})
+    assert errno_from(work.mkdir, "c/e") == errno.EEXIST
+    assert visible(server) == dict.fromkeys(("a", "b", "c", "c/d", "c/e"))
+    assert doubled(server) == []
+
+
+@pytest.mark.parametrize("fault", ["drop", "drop_after"])
+def test_a_lost_answer_to_a_mkdir_is_looked_for(
+    server: Server, work: Workspace, fault: Literal["drop", "drop_after"]
+) -> None:
+    """semantics 5: never a create at a real path unseen."""
+    work.vfs._engine.direct.learn("x")
+    server.faults.next(fault, on="create")
+    work.mkdir("dir")
+    settled(work)
+    assert visible(server) == {"dir": None}
+    assert doubled(server) == []

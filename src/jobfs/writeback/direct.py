@@ -1,4 +1,4 @@
-"""New files that are created at their target in one request, where that is known to be safe (save-protocol.md R9).
+"""New files and directories created at their target in one request, where that is known to be safe (save-protocol.md R9).
 
 It is safe on a server that answers 400 to a create at an existing path. That is never assumed: after a few new files this
 mount tries it, once, at the path of a hidden item of its own.
@@ -28,6 +28,8 @@ log = logging.getLogger("jobfs.writeback")
 _WORTH = 2
 #: Where it could not be asked, it is asked again after so many more.
 _AGAIN = 50
+#: Seconds by which the server's clock may be misjudged.
+_SKEW = 1.5
 #: Most creates in one run whose answers are lost.
 _CREATES = 4
 
@@ -53,21 +55,44 @@ class Direct:
         self._background = background
         self._lock = threading.Lock()
         self._seen = 0
-        #: Whether this server rejects a create at the path of an existing file; None: not known.
+        #: Whether this server rejects a create at the path of an existing file, or directory; None: not known.
         self.rejects: bool | None = None
+        self.rejects_directories: bool | None = None
 
     def wanted(self, work: Transaction) -> bool:
         """True if this new file is to be created at its target; counts new files, and learns when it is worth it."""
         save = work.save
         if save.kind is not SaveKind.SAVE or save.base.id or save.tid or work.local is None or work.suspect:
             return False
+        self._count(save.target)
+        return bool(self.rejects)
+
+    def _count(self, target: str) -> None:
+        """Something new is made: after a few, the server is asked how it behaves."""
         with self._lock:
             self._seen += 1
-            learn = self.rejects is None and self._seen % _AGAIN == _WORTH
+            learn = None in (self.rejects, self.rejects_directories) and self._seen % _AGAIN == _WORTH
         if learn:
-            target = save.target
             self._background(lambda: self.learn(target))
-        return bool(self.rejects)
+
+    def make_directory(self, path: str, permission: Permission) -> Item | None:
+        """The new directory; None: it is to be made the hidden way. Raises PathExistsError, ApiError."""
+        self._count(path)
+        if not self.rejects_directories:
+            return None
+        began = time.monotonic()
+        try:
+            return self._client.create_directory(path, permission)
+        except NoDirectoryError:
+            return None
+        except AnswerLostError:
+            for item in self._client.find(path):
+                if item.is_dir and self._age(item) < time.monotonic() - began + _SKEW:
+                    return item
+        return None
+
+    def _age(self, item: Item) -> float:
+        return time.time() + self._client.server_time_offset - item.updated_ns / 1e9
 
     def create(self, work: Transaction) -> Item | None:
         """The new item at the target; None: something else is there, save it the hidden way.
@@ -128,29 +153,39 @@ class Direct:
         return None
 
     def learn(self, target: str) -> None:
-        """Create a hidden item of our own beside `target` twice, and see what the server says. Raises ApiError."""
-        tid = names.new_transaction_id()
-        # A tombstone from the start: whatever of it is left over is deleted by a later listing (R4).
-        self._journal.write(Attempt(tid, 0, time.time()))
-        path = names.hidden_path(target, self._mount, tid, names.Role.STAGED)
+        """Create hidden items of our own beside `target` twice, and see what the server says. Raises ApiError."""
         try:
             self._probe.write_bytes(b"?")
         except OSError as error:
             raise FsError(error.errno or 5, f"can't write {self._probe}: {error.strerror}") from error
+        allowed = Permission.READ_WRITE
+        self.rejects = self._rejects(
+            target, lambda path: self._client.create_file(path, self._probe, 1, allowed)
+        )
+        self.rejects_directories = self._rejects(
+            target, lambda path: self._client.create_directory(path, allowed)
+        )
+        log.info(
+            "creates at existing paths are rejected by this server: files %s, directories %s",
+            self.rejects, self.rejects_directories,
+        )  # fmt: skip
+
+    def _rejects(self, target: str, create: Callable[[str], Item]) -> bool:
+        tid = names.new_transaction_id()
+        # A tombstone from the start: whatever of it is left over is deleted by a later listing (R4).
+        self._journal.write(Attempt(tid, 0, time.time()))
+        path = names.hidden_path(target, self._mount, tid, names.Role.STAGED)
         made = []
         try:
-            made.append(self._client.create_file(path, self._probe, 1, Permission.READ_WRITE).id)
+            made.append(create(path).id)
             try:
-                made.append(self._client.create_file(path, self._probe, 1, Permission.READ_WRITE).id)
-                self.rejects = False
+                made.append(create(path).id)
             except PathExistsError:
-                self.rejects = True
+                return True
+            return False
         finally:
             for item_id in dict.fromkeys(made):
                 try:
                     self._client.delete(item_id)
                 except ApiError as error:
                     log.info("%s is deleted later: %s", path, error)
-        log.info(
-            "a create at an existing path is %s by this server", "rejected" if self.rejects else "accepted"
-        )

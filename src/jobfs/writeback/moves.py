@@ -31,7 +31,20 @@ class Moves:
         self._engine = engine
 
     def make_directory(self, path: str, mode: int, uid: int, gid: int) -> Item:
-        """A new directory at `path`, made hidden and promoted (R9). Raises FsError(EEXIST), ApiError."""
+        """A new directory at `path`, made hidden and promoted unless it is safe to make it there (R9).
+
+        Raises FsError(EEXIST), ApiError.
+        """
+        item = self._engine.direct.make_directory(path, Permission.READ_WRITE)
+        if item is not None:
+            self._engine.namespace.publish(item)
+        else:
+            item = self._make_hidden(path)
+        if (mode, uid, gid) != (-1, -1, -1):
+            self._engine.memory.store(Remembered(item.id, 0, mode, item.permission, uid, gid))
+        return item
+
+    def _make_hidden(self, path: str) -> Item:
         save = Save(self._engine.journal.next_seq(), SaveKind.MKDIR, path, made=time.time())
         work = Transaction(save)
         self._engine.journal.write(save)
@@ -42,8 +55,6 @@ class Moves:
             self.abandon(work)
             raise
         assert work.item is not None
-        if (mode, uid, gid) != (-1, -1, -1):
-            self._engine.memory.store(Remembered(work.item.id, 0, mode, work.item.permission, uid, gid))
         return work.item
 
     def abandon(self, work: Transaction) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -97,8 +98,18 @@ def bench(
         if wish.profile:
             _show_profile(wish.profile)
     show(outcomes, console)
+    load, cpus = os.getloadavg()[1], os.cpu_count() or 1
+    if load > 2 * cpus:
+        console.print(
+            f"The machine was busy (load {load:.1f} on {cpus} CPUs): seconds are too long, most of all ours."
+        )
     if json_file is not None:
-        facts = {"began": began, "seconds": time.time() - began, "runs": wish.runs, "quick": quick}
+        facts: dict[str, Any] = {
+            "began": began,
+            "seconds": time.time() - began,
+            "runs": wish.runs,
+            "quick": quick,
+        }
         write_json(
             outcomes, json_file, {**facts, "python": platform.python_version(), "cpus": os.cpu_count()}
         )

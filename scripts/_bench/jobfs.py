@@ -18,7 +18,7 @@ from jobfs.emulator.records import DIRECTORY, FILE, StoredItem, new_id
 from jobfs.emulator.store import Store
 
 from . import tree
-from .lab import Lab, NotMeasured, Relay, await_that, is_mounted
+from .lab import Lab, NotMeasured, Relay, await_that, cpu_seconds, is_mounted
 from .system import Mounted, System
 
 _KEY = "bench"
@@ -144,6 +144,9 @@ class Jobfs(System):
 
     def _forget(self) -> None:
         self.server.forget()
+
+    def _served_cpu(self) -> float:
+        return super()._served_cpu() + cpu_seconds(self.server.process.pid)
 
     def _count(self, through_relay: int) -> float:
         return len(self.server.log())

@@ -189,6 +189,7 @@ class Relay:
         self._lab = lab
         self._process = lab.keep(lab.process(command))
         self.port = int(lab.say_of(self._process))
+        self.pid: int = self._process.pid
 
     def ask(self, **changes: float) -> dict[str, int]:
         """Changes the line, if asked to; the counts so far."""

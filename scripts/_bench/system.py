@@ -27,11 +27,15 @@ class Mounted:
 
 @dataclass
 class Cost:
-    """What a stretch of work cost: requests and bytes from the server (None: not known), driver CPU seconds."""
+    """What a stretch of work cost: requests and bytes from the server (None: not known), CPU seconds.
+
+    `cpu` is the driver's, `served` that of the server and of the line, which take their share of the machine.
+    """
 
     requests: float | None = None
     moved: float | None = None
     cpu: float = 0.0
+    served: float = 0.0
 
 
 class System(ABC):
@@ -71,16 +75,19 @@ class System(ABC):
         cost = Cost()
         self._forget()
         before = self.relay.ask() if self.relay else {}
-        cpu = mounted.cpu()
+        cpu, served = mounted.cpu(), self._served_cpu()
         yield cost
         if self.relay is not None:
             after = self.relay.quiet()
             cost.moved = after["down"] - before["down"]
             cost.requests = self._count(after["requests"] - before["requests"])
-        cost.cpu = mounted.cpu() - cpu
+        cost.cpu, cost.served = mounted.cpu() - cpu, self._served_cpu() - served
 
     def _forget(self) -> None:  # noqa: B027 - most count at the relay, from which nothing has to be taken
         """Start to count requests anew."""
+
+    def _served_cpu(self) -> float:
+        return cpu_seconds(self.relay.pid) if self.relay is not None else 0.0
 
     def _count(self, through_relay: int) -> float | None:
         return through_relay

@@ -13,13 +13,15 @@ from rich.table import Table
 
 from .measure import Outcome
 
-_COLUMNS = ("rtt", "jobfs", "req", "bound", "x bound", "floor/curl", "best peer", "ratio")
+_COLUMNS = ("rtt", "jobfs", "cpu", "req", "bound", "x bound", "floor/curl", "best peer", "ratio")
 
 
 def duration(seconds: float | None) -> str:
     """Seconds in a unit that leaves two or three digits."""
     if seconds is None:
         return ""
+    if seconds == 0:
+        return "0"
     if seconds < 0.001:
         return f"{seconds * 1e6:.1f} µs"
     if seconds < 1:
@@ -38,6 +40,7 @@ def _cells(outcome: Outcome) -> list[str]:
     return [
         f"{outcome.rtt * 1000:g}",
         duration(ours),
+        duration(outcome.median("jobfs", "cpu")),
         "" if requests is None else f"{requests:g}",
         duration(bound),
         f"{ours / bound:.2f}" if ours and bound else "",

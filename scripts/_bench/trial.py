@@ -100,7 +100,7 @@ class Trial:
 
 def sample(seconds: float, cost: Cost, **facts: float) -> Sample:
     """A sample with its cost."""
-    return Sample(seconds, cost.requests, cost.moved, cost.cpu, facts)
+    return Sample(seconds, cost.requests, cost.moved, cost.cpu, {"served_cpu": cost.served, **facts})
 
 
 def same(found: Any, wanted: Any, what: str) -> None:

@@ -233,8 +233,8 @@ ROWS = [
     Row(
         "extended attributes",
         "kept",
-        "EOPNOTSUPP",
-        "the API has no place for them",
+        "EOPNOTSUPP; with `--xattr` those that show what the API knows",
+        "the API has no place for others",
         (Difference("open: an attribute of its own name", (("setxattr f user.a b", "ok", "ENOTSUP"),)),),
     ),
 ]

@@ -44,6 +44,8 @@ STATEMENTS = {
     "2.13": "link, and mknod of anything but a regular file, are EPERM",
     "2.14": "locks work among the processes of this machine",
     "2.15": "mmap works, read and shared-writable",
+    "2.16": "with --xattr the same is in user.jobfs.*; setfattr of permission and lifecycle is an update",
+    "2.17": "jobfs set changes lifecycle and permission",
     "3.1": "open revalidates when the cached metadata is older than the TTL",
     "3.2": "a version in the content cache is never downloaded again, across remounts too",
     "3.3": "the first bytes are served as they arrive",
@@ -124,6 +126,7 @@ STATEMENTS = {
     "6.10": "TLS is verified; plain http only to loopback",
     "6.11": "the key is never sent after a redirect to another origin",
     "6.12": "several machines may mount one job at once: every rule holds between them",
+    "6.13": "jobfs doctor checks the machine and the account, and prints a remedy for each failure",
 }
 
 #: The rows of the README's table "What each operation means", by their first cell, and the statements that each makes.

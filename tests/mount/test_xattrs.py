@@ -16,7 +16,7 @@ from jobfs.emulator import Server
 def test_what_the_api_knows_is_shown_as_extended_attributes(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 2: with -o xattr the xattrs user.jobfs.*."""
+    """semantics 2.16: with -o xattr the xattrs user.jobfs.*."""
     server.store.seed({"file.txt": "content"})
     mounted = mount(xattr=True)
     path = mounted.path / "file.txt"
@@ -35,7 +35,7 @@ def test_what_the_api_knows_is_shown_as_extended_attributes(
 def test_setfattr_changes_permission_and_lifecycle_on_the_server(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 2: setfattr = update."""
+    """semantics 2.16: setfattr = update."""
     server.store.seed({"file.txt": "content"})
     mounted = mount(xattr=True)
     path = mounted.path / "file.txt"
@@ -67,7 +67,7 @@ def test_without_the_option_there_are_no_extended_attributes(server: Server, mou
 
 
 def test_jobfs_set_changes_what_it_is_given(server: Server, mounted: MountedJob) -> None:
-    """semantics 2: `jobfs set PATH --lifecycle/--permission` = update."""
+    """semantics 2.17: `jobfs set PATH --lifecycle/--permission` = update."""
     server.store.seed({"dir/file.txt": "content"})
     path = mounted.path / "dir/file.txt"
     assert mounted.jobfs("set", path, "--permission", "readOnly").returncode == 0

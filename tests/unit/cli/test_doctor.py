@@ -32,7 +32,7 @@ def refuse(sentence: str) -> Callable[..., None]:
 
 
 def test_a_machine_that_is_well_is_0(run: Run, tmp_path: Path) -> None:
-    """semantics 6: `jobfs doctor`: checks the machine and the account."""
+    """semantics 6.13: `jobfs doctor`: checks the machine and the account."""
     done = run("doctor", JOB, "--state-dir", str(tmp_path / "s"), "--cache-dir", str(tmp_path / "c"))
     assert (done.code, "FAILED" in done.out) == (0, False), done.out
     for word in ("/dev/fuse", "libfuse", "cache directory", "state directory", "API key", JOB):
@@ -44,7 +44,7 @@ def test_a_machine_that_is_well_is_0(run: Run, tmp_path: Path) -> None:
 def test_each_failure_has_its_remedy_and_the_others_are_checked_all_the_same(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str
 ) -> None:
-    """semantics 6: prints a remedy per failure."""
+    """semantics 6.13: prints a remedy per failure."""
     monkeypatch.setattr(preflight, check, refuse("it is broken: mend it"))
     done = run("doctor", JOB, "--base-url", URL, "--state-dir", str(tmp_path), "--cache-dir", str(tmp_path))
     assert (done.code, done.out.count("FAILED"), done.out.count("it is broken: mend it")) == (1, 1, 1)

@@ -20,17 +20,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(90, method="signal"))
 
 
-@pytest.fixture(scope="session")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
-    """A disk and a mount, where each case makes a directory of its own."""
+#: A server that tells as little as it may, and changes as much.
+SPARING = Behaviour(
+    sizes="omitted",
+    move_touches="tree",
+    updated_resolution="seconds",
+    find="substring",
+    create_existing="duplicate",
+    create_encodings="json",
+    list_order="unstable",
+)
+
+
+@pytest.fixture(scope="session", params=[Behaviour(), SPARING], ids=["reference", "sparing"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    """A disk and a mount, where each case makes a directory of its own; with a sparing server what was sent is compared."""
     home = tmp_path_factory.mktemp("conformance")
     for name in ("server", "disk"):
         (home / name).mkdir()
     options = {"allow_other": True} if os.geteuid() == 0 else {}
     with (
-        running(EmulatorConfig(behaviour=Behaviour()), home / "server") as server,
+        running(EmulatorConfig(behaviour=request.param), home / "server") as server,
         mounting(server, home / "home", **options) as mounted,
         place(home / "disk") as disk,
         place(mounted.path) as mount,
     ):
-        yield Both(disk, mount)
+        yield Both(disk, mount, settle=(True,) if request.param is SPARING else (False, True))

@@ -92,19 +92,19 @@ class Answers:
 
 @dataclass(frozen=True)
 class Both:
-    """A disk and a mount."""
+    """A disk and a mount. `make`: cases make a directory of their own; `settle`: see `Place.run`."""
 
     disk: Place
     mount: Place
-    #: Cases make a directory of their own.
     make: bool = True
+    settle: tuple[bool, ...] = (False, True)
 
     def compare(self, case: Case) -> None:
         """AssertionError unless the mount answers each step as the disk does, or as differences.py says."""
         disk = Answers(case, tuple(self.disk.run(case, make=self.make)))
         assert disk.as_expected(), f"{case.name}: the disk answers\n{disk}"
         listed = DIFFERENCES.get(case.name)
-        for settle in (False, True):
+        for settle in self.settle:
             mount = Answers(case, tuple(self.mount.run(case, settle=settle, make=self.make)))
             differing = tuple(
                 (step.line, here, there)

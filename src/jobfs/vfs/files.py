@@ -90,7 +90,7 @@ class Files:
             except BaseException:
                 self.release(fh)
                 raise
-        unknown = isinstance(node, Item) and node.size is None
+        unknown = isinstance(node, Item) and not self._view.size_holds(node)
         others = any(other.item != handle.item for other in handle.inode.handles if other.item is not None)
         return OpenResult(fh, direct_io=unknown or others)
 

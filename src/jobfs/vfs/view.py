@@ -166,6 +166,14 @@ class View:
             return item.size
         return self.engine.content.learned_size(item.version) or 0
 
+    def size_holds(self, item: Item) -> bool:
+        """True if every size that was ever shown of this version is the right one: the server tells it, or it was saved here."""
+        if item.size is not None:
+            return True
+        record = self.engine.memory.of(item)
+        saved = record is not None and bool(record.sha256) and record.updated_at == item.updated_at
+        return saved and self.engine.content.learned_size(item.version) is not None
+
     def default_mode(self, item: Item) -> int:
         """The mode that permission and type give, less the umask."""
         mode = 0o755 if item.is_dir else 0o644

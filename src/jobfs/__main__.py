@@ -17,6 +17,8 @@ UNEXPECTED = 70
 
 def main() -> int:
     """Run the command line; the exit code: 2 for bad input, 70 for what nobody expected."""
+    # httpx's own command line is not wanted here: it would load rich, for as long as all of httpx takes.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
         from jobfs.cli import jobfs
 

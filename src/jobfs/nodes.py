@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
+
+#: Inode numbers that need not be computed anew.
+_NUMBERS = 16_384
 
 
 class Kind(StrEnum):
@@ -99,6 +103,7 @@ class Attr(NamedTuple):
     ctime_ns: int
 
 
+@lru_cache(_NUMBERS)
 def inode_number(item_id: str) -> int:
     """A stable inode number, derived from an item id so that it survives rename and remount (section 1)."""
     digest = hashlib.blake2b(item_id.encode(), digest_size=8).digest()

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from jobfs import __version__
 from jobfs.errors import UsageError
 
 #: Commands by name: where each is, and the line that `jobfs --help` shows without loading it.
@@ -78,7 +77,7 @@ def _calls_like_mount(args: list[str]) -> bool:
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="jobfs")
+@click.version_option(package_name="jobfs", prog_name="jobfs")
 def jobfs(**_: Any) -> None:
     """Mount the workspace of a running AI job as a directory.
 

@@ -11,8 +11,11 @@ from jobfs.vfs import Vfs
 from jobfs.writeback.slot import Slot
 
 
-def build(settings: Settings, job_id: str, slot: Slot, key: KeySource) -> Mounted:
-    """Everything that serves `job_id`, with its unsent work in `slot`; nothing is asked or started yet."""
+def build(settings: Settings, job_id: str, slot: Slot, key: KeySource, expected: int = 0) -> Mounted:
+    """Everything that serves `job_id`, with its unsent work in `slot`; nothing is asked or started yet.
+
+    `expected`: how many items there may be.
+    """
     client = Client(
         settings.base_url,
         job_id,
@@ -29,6 +32,7 @@ def build(settings: Settings, job_id: str, slot: Slot, key: KeySource) -> Mounte
         ttl=settings.ttl,
         kernel_timeout=settings.kernel_timeout,
         stale_if_error=settings.stale_if_error,
+        expected=expected,
     )
 
     def close() -> None:

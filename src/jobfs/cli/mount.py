@@ -37,14 +37,13 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
 
 
 def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
-    # Imported here because they start threads or need libfuse, which nothing above does.
-    from jobfs import mount as mounting
-    from jobfs.cli import graph
-
     os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
     key = find_key(settings, front.say)
     logs.set_up(settings.log_level, key)
-    preflight.check_server(settings, job, key)
+    expected = preflight.check_server(settings, job, key, _load_parts)
+    from jobfs import mount as mounting
+    from jobfs.cli import graph
+
     place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
     try:
         for warning in place.warnings:
@@ -54,9 +53,17 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
             return mounting.run(
                 settings,
                 place,
-                lambda: graph.build(settings, job, place, key),
+                lambda: graph.build(settings, job, place, key, expected),
                 front.say,
                 lambda: front.ready(f"mounted {job} at {directory}"),
             )
     finally:
         place.close()
+
+
+def _load_parts() -> None:
+    """Import what starts threads or needs libfuse, which nothing above does."""
+    from jobfs import fuseloop, mount
+    from jobfs.cli import graph
+
+    del fuseloop, mount, graph

@@ -21,6 +21,7 @@ from jobfs.settings import Settings
 T = TypeVar("T")
 
 _DEVICE = Path("/dev/fuse")
+_LIBRARY = "libfuse.so.2"
 #: Seconds that the server has for one small answer, whatever --timeout says; and that asking may take at all.
 _PROBE, _PROBE_LIMIT, _STAT_LIMIT = 4.0, 7.0, 2.0
 
@@ -73,10 +74,15 @@ def check_mount_point(directory: str) -> str:
     return path
 
 
-def check_server(settings: Settings, job: str, key: KeySource) -> None:
-    """Return if the server knows the job and takes the key; raises UsageError within a few seconds."""
+def check_server(
+    settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
+) -> int:
+    """How many items the job has, about; raises UsageError within a few seconds if the server refuses job or key.
+
+    `meanwhile` is done while the question is on its way.
+    """
     try:
-        bounded(lambda: _ask(settings, job, key), _PROBE_LIMIT)
+        return bounded(lambda: _ask(settings, job, key), _PROBE_LIMIT, meanwhile)
     except TimeoutError:
         raise UsageError(f"{settings.base_url} does not answer: check the URL and the network") from None
     except UnauthorizedError:
@@ -114,8 +120,11 @@ def is_stale(path: str) -> bool:
     return False
 
 
-def bounded(work: Callable[[], T], seconds: float) -> T:
-    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself."""
+def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
+    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself.
+
+    `meanwhile` is done in this thread.
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -127,6 +136,7 @@ def bounded(work: Callable[[], T], seconds: float) -> T:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
+    meanwhile()
     thread.join(seconds)
     if errors:
         raise errors[0]
@@ -135,11 +145,11 @@ def bounded(work: Callable[[], T], seconds: float) -> T:
     return results[0]
 
 
-def _ask(settings: Settings, job: str, key: KeySource) -> None:
+def _ask(settings: Settings, job: str, key: KeySource) -> int:
     with Client(
         settings.base_url, job, key, timeout=min(settings.timeout, _PROBE), max_connections=1
     ) as client:
-        client.instance()
+        return client.instance().count_items or 0
 
 
 def _why_mounted(path: str) -> str:
@@ -183,18 +193,25 @@ def check_device() -> None:
 
 
 def check_library() -> None:
-    """Look for the library as its binding will, and tell that where it is: looking starts other programs.
+    """Look for the library, and tell its binding where it is: looking everywhere starts other programs.
 
     Raises UsageError if it is not installed.
     """
-    library = os.environ.get("FUSE_LIBRARY_PATH") or ctypes.util.find_library("fuse")
-    try:
-        ctypes.CDLL(library or "")
-    except OSError:
-        library = None
+    given = os.environ.get("FUSE_LIBRARY_PATH")
+    library = (
+        _loadable(given) if given else _loadable(_LIBRARY) or _loadable(ctypes.util.find_library("fuse"))
+    )
     if library is None:
         raise UsageError(f"libfuse 2 is missing: {library_remedy(_os_release())}")
     os.environ["FUSE_LIBRARY_PATH"] = library
+
+
+def _loadable(library: str | None) -> str | None:
+    try:
+        ctypes.CDLL(library or "no library")
+    except OSError:
+        return None
+    return library
 
 
 def library_remedy(system: dict[str, str]) -> str:

@@ -47,10 +47,11 @@ class Listing(NamedTuple):
 
 
 class Lister:
-    """Reads snapshots with a pool of `max_connections` threads."""
+    """Reads snapshots with a pool of `max_connections` threads; `expected`: how many items there may be."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, expected: int = 0) -> None:
         self._server = server
+        self._expected = expected
         self._workers = server.max_connections
         self._moved = False
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="jobfs-listing")
@@ -64,13 +65,16 @@ class Lister:
         merged = _Merged(self._existing)
         last: Pass | None = None
         for number in range(1, _MOST + 1):
-            this = read_pass(self._server.list_page, self._executor, self._workers)
+            # A list that moves is read in its order: the total that its first page tells is newer than any other.
+            expected, self._expected = self._expected, 0
+            this = read_pass(self._server.list_page, self._executor, self._workers, expected)
             merged.add(this)
             steady = last is not None and this.same(last)
             if this.flaw is None or steady:
                 items = self._complete(this, known(), sure=steady or (last is not None and last.flaw is None))
                 if items is not None:
                     self._moved = False
+                    self._expected = this.total if this.full else 0
                     return Listing(items, this.pages)
             elif number >= _PASSES and (merged.count >= this.total or number == _MOST):
                 items = merged.reconcile(this, known())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from itertools import pairwise
 
 from jobfs.api import Page
@@ -12,6 +12,7 @@ from jobfs.nodes import Item
 
 #: Most items that the API gives in a page.
 TAKE = 100
+_STEP = TAKE - 1
 #: After so many pages without anything new the list is over, whatever total it promises.
 _BARREN = 16
 
@@ -26,6 +27,7 @@ class Pass:
         self.unknown: set[str] = set()
         self.total = 0
         self.pages = 0
+        self.full = False  # the server fills pages as far as the API allows
         self.flaw: str | None = None
 
     @property
@@ -42,31 +44,46 @@ class Pass:
         )
 
 
-def read_pass(read_page: ReadPage, executor: Executor, workers: int) -> Pass:
+def read_pass(read_page: ReadPage, executor: Executor, workers: int, expected: int = 0) -> Pass:
     """Read every page once; raises what `read_page` raises.
 
-    The first page tells the total and how many items the server really gives in a page. The others follow
+    The first page tells the total and how many items the server really gives in a page. The others are read
     in parallel, each overlapping the one before by one item: a shared item that differs shows that the list
-    moved.
+    moved. As many as `expected` items fill are asked for together with the first.
     """
-    first = read_page(TAKE, 0)
-    reader = _Reader(read_page, first)
-    if reader.more():
-        others = [executor.submit(reader.run) for _ in range(min(workers, reader.promised()) - 1)]
-        try:
-            reader.run()
-        finally:
-            for other in others:
-                if not other.cancel():
-                    other.exception()
-    return reader.result()
+    following = _pages(expected, TAKE, _STEP) if expected > TAKE else 0
+    ahead = {
+        number: executor.submit(read_page, TAKE, number * _STEP)
+        for number in range(1, min(following + 1, workers))
+    }
+    try:
+        reader = _Reader(read_page, read_page(TAKE, 0), ahead)
+        if reader.more():
+            runs = min(workers, reader.promised() - len(ahead)) - 1
+            others = [executor.submit(reader.run) for _ in range(runs)]
+            try:
+                reader.run()
+            finally:
+                for other in others:
+                    if not other.cancel():
+                        other.exception()
+        return reader.result()
+    finally:
+        for page in ahead.values():
+            page.cancel()
+
+
+def _pages(items: int, size: int, step: int) -> int:
+    """How many pages of `size` items there are besides the first: a full one at the end may go on."""
+    return max(1, (items - size) // step + 1)
 
 
 class _Reader:
     """The pages of one pass, handed out to the threads that read them."""
 
-    def __init__(self, read_page: ReadPage, first: Page) -> None:
+    def __init__(self, read_page: ReadPage, first: Page, ahead: Mapping[int, Future[Page]]) -> None:
         self._read_page = read_page
+        self._ahead = ahead
         self._lock = threading.Lock()
         self._pages: dict[int, Page] = {}
         self._seen: set[str] = set()
@@ -88,13 +105,13 @@ class _Reader:
 
     def promised(self) -> int:
         """How many pages are still to come as far as is known now."""
-        return max(1, (self._end - self._size) // self._step + 1)
+        return _pages(self._end, self._size, self._step)
 
     def run(self) -> None:
         """Read pages until none is left; raises what reading any page raised."""
         while (number := self._take()) is not None:
             try:
-                page = self._read_page(self._size, number * self._step)
+                page = self._page(number)
             except BaseException as exc:
                 with self._lock:
                     self._failed = self._failed or exc
@@ -103,6 +120,11 @@ class _Reader:
                 self._keep(number, page)
         if self._failed is not None:
             raise self._failed
+
+    def _page(self, number: int) -> Page:
+        if self._size == TAKE and number in self._ahead:
+            return self._ahead[number].result()
+        return self._read_page(self._size, number * self._step)
 
     def result(self) -> Pass:
         """All pages together, judged."""
@@ -116,6 +138,7 @@ class _Reader:
                     found.items[item.id] = item
             found.unknown.update(page.unknown)
         found.pages = len(numbers)
+        found.full = self._size == TAKE
         found.total = self._pages[numbers[-1]].total
         found.flaw = self._flaw(found, numbers)
         return found

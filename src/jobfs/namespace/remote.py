@@ -21,6 +21,7 @@ from jobfs.namespace.flights import COULD_NOT_ASK, Breaker, Flight, verdict
 from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister, Server
 from jobfs.namespace.overlay import never_shown
+from jobfs.namespace.remembering import Remembering
 from jobfs.namespace.saving import missed_names
 from jobfs.namespace.status import NamespaceStatus
 from jobfs.namespace.tree import ROOT, Tree
@@ -44,13 +45,13 @@ class _Plan(Enum):
     SERVE = auto()
 
 
-class Namespace:
+class Namespace(Remembering):
     """The workspace's tree as the server has it, with our own changes as soon as they are answered.
 
     `ttl`, `kernel_timeout`, `stale_if_error` and `moment` are seconds. An answer is at most `ttl` less
     `kernel_timeout` old, counted from the start of its request. `moment` is how long a name that was there
     and is missed now may be in the middle of another mount's save (save-protocol.md); `pause` waits that
-    long.
+    long. `expected` is a guess at the number of items, for the first listing.
 
     Errors: where the server can't be asked, what was confirmed within `stale_if_error` is served, and
     anything else raises ApiError. With an explicit `max_age` nothing stale is ever served.
@@ -66,15 +67,15 @@ class Namespace:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
         moment: float = 0.15,
+        expected: int = 0,
     ) -> None:
         self._client = client
         self._clock = clock
         self._pause = pause
         self._moment = moment
         self._stale_if_error = stale_if_error
-        self._lister = Lister(client)
-        self._lock = threading.Lock()
-        self._known = Knowledge(max(ttl, stale_if_error, _REMEMBER), clock)
+        self._lister = Lister(client, expected)
+        super().__init__(Knowledge(max(ttl, stale_if_error, _REMEMBER), clock))
         self._cost = Cost(ttl, kernel_timeout)
         self._breaker = Breaker()
         self._finds: dict[str, Flight] = {}
@@ -132,32 +133,6 @@ class Namespace:
                 raise FsError(errno.ENOTDIR)
             return self._known.tree.children(path)
 
-    def peek(self, path: str) -> Item | None:
-        """What was last shown at `path`, however long ago; no request."""
-        with self._lock:
-            return self._known.tree.at(path)
-
-    def known_children(self, path: str) -> dict[str, Item]:
-        """What was last shown in a directory, by name, however long ago; no request."""
-        with self._lock:
-            return self._known.tree.children(path)
-
-    def directories(self, path: str) -> int:
-        """How many directories are known in the directory `path`; no request."""
-        with self._lock:
-            return self._known.tree.directories(path)
-
-    def subtree(self, path: str) -> list[Item]:
-        """Every known item at or below `path`, shadowed and hidden ones too; no request."""
-        with self._lock:
-            tree = self._known.tree
-            return [*tree.candidates(path), *tree.below(path)]
-
-    def hidden(self) -> list[Item]:
-        """Every known item with a hidden name, or below one, of this mount and of others; no request."""
-        with self._lock:
-            return self._known.tree.hidden()
-
     def refresh(self) -> None:
         """Read a new snapshot now, at most one at a time; raises ApiError."""
         with self._lock:
@@ -173,29 +148,7 @@ class Namespace:
                 if flight.ticket > mark:
                     raise
 
-    # our own changes
-
-    def publish(self, item: Item) -> None:
-        """The answer to our own create or update: the item now is at its path, with all that was below it."""
-        with self._lock:
-            self._known.publish(item)
-
-    def forget(self, item: Item) -> None:
-        """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
-        with self._lock:
-            self._known.forget(item)
-
-    def touch(self, path: str) -> None:
-        """Trust nothing known of `path`, or of what is below it: the next lookup asks."""
-        with self._lock:
-            self._known.touch(path)
-
     # itself
-
-    @property
-    def snapshot_number(self) -> int:
-        """How many snapshots have been read so far."""
-        return self._known.snapshots
 
     def edition(self) -> int:
         """A number that stays the same while a fresh snapshot answers every lookup, and the same; 0: none is fresh."""

@@ -124,7 +124,7 @@ class Files:
                     continue
                 if inode.local is None and item is not None:
                     inode.item, inode.path = item, path
-                    handle.young = self._engine.young(item)
+                    handle.young = writable and self._engine.young(item)  # only a base has to prove anything
                     handle.content = self._engine.content.open(item)
                 inode.handles.append(handle)
                 return handle

@@ -125,6 +125,7 @@ def test_a_missing_device_names_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_a_missing_library_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FUSE_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(preflight, "_os_release", lambda: {"ID": "debian", "VERSION_ID": "13"})
+    monkeypatch.setattr(preflight, "_LIBRARY", "libfuse-that-is-not-there.so.2")
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     with pytest.raises(UsageError, match="libfuse 2 is missing: apt install libfuse2t64"):
         preflight.check_library()

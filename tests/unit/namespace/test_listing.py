@@ -290,3 +290,45 @@ def test_nothing_that_was_there_throughout_is_ever_lost(
     assert found <= ever
     if known_before or len(drift) < 3:
         assert found >= throughout
+
+
+def test_the_pages_that_are_expected_are_asked_for_together(reading: Reading) -> None:
+    """semantics 1: pages after the first are fetched in parallel."""
+    reading.fill(350)
+    reading.lister = Lister(reading.server, expected=350)
+    together = threading.Barrier(4)
+
+    def meet(_operation: str, _argument: Any) -> None:
+        together.wait(20)
+
+    reading.server.before = meet
+    assert len(as_set(reading.read())) == 350
+    assert len(as_set(reading.read())) == 350, "the last listing tells what to expect"
+    assert operations(reading.server) == ["list"] * 8
+
+
+@pytest.mark.parametrize("expected", [0, 1, 100, 101, 199, 200, 300, 5000])
+@pytest.mark.parametrize("cap", [100, 37])
+def test_a_wrong_expectation_costs_a_few_requests_and_nothing_else(
+    reading: Reading, expected: int, cap: int
+) -> None:
+    made = set(reading.fill(299))
+    reading.server.cap = cap
+    reading.lister = Lister(reading.server, expected=expected)
+    assert as_set(reading.read()) == made
+    pages = 4 if cap == 100 else 9
+    assert len(operations(reading.server)) <= pages + reading.server.max_connections
+
+
+def test_a_listing_that_fails_leaves_nothing_under_way_that_matters(reading: Reading) -> None:
+    made = set(reading.fill(350))
+    reading.lister = Lister(reading.server, expected=350)
+
+    def fail(_operation: str, _argument: Any) -> None:
+        raise UnavailableError("not now")
+
+    reading.server.before = fail
+    with pytest.raises(UnavailableError):
+        reading.read()
+    reading.server.before = lambda operation, argument: None
+    assert as_set(reading.read()) == made

@@ -437,3 +437,19 @@ def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
     work.vfs.release(fh)
     settled(work)
     assert server.store.read("file") == b"ONE TWO"
+
+
+@pytest.mark.parametrize("draft", ["draft", ".goutputstream-draft"])
+def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_unlinked_before(
+    server: Server, work: Workspace, draft: str
+) -> None:
+    """semantics 4: rename over an existing file: its base is the version this mount last showed."""
+    server.store.seed({"file": "the first"}, age=60)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    work.vfs.hide("file", f".fuse_hidden{1:016x}")
+    work.write("file", b"made anew", fsync=True)
+    work.write(draft, b"what counts", fsync=True)
+    work.vfs.rename(draft, "file")
+    work.vfs.release(fh)
+    settled(work)
+    assert visible(server) == {"file": b"what counts"}

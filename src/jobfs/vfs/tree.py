@@ -268,7 +268,7 @@ class Tree:
         return inode
 
     def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
-        hidden = self._engine.removals.hidden_at(new)
+        hidden = self._engine.removals.hidden_at(new) if target is None else None
         base, shown = self._replace(target, new)
         if hidden is not None:
             base = self._engine.base_of(hidden.taken[0])
@@ -334,7 +334,7 @@ class Tree:
         if inode.alias_of is not None:
             self._rename_alias(inode, target, new, stays=stays)
             return
-        hidden = None if stays else self._engine.removals.hidden_at(new)
+        hidden = None if stays or target is not None else self._engine.removals.hidden_at(new)
         base, shown = self._replace(target, new)
         if shown is None and not stays:
             shown = self._local.item_behind(new)

@@ -159,7 +159,10 @@ class Ledger:
 
     def _settle(self, change: Change) -> None:
         if change.seen_until == math.inf:
-            change.seen_until = time.monotonic()
+            # An unlink deletes what was seen at most a second ago, and may still be under way in the background (R10).
+            change.seen_until = time.monotonic() + (
+                1.0 if change.content is ABSENT and not change.to else 0.0
+            )
         if change.to:
             self._follow(change.path, change.to)
             self._renamed(change)

@@ -79,6 +79,7 @@ class Verdict:
             f"{path}: the mount shows {self._mount.get(path, ABSENT)}, the server {self._server.get(path, ABSENT)}"
             for path in sorted(paths)
             if not _same(self._mount.get(path, ABSENT), self._server.get(path, ABSENT))
+            and not (self._mount.get(path) is DIRECTORY and self._ledger.was_deleted(path))
         ]
 
     def _torn(self) -> list[str]:

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from jobfs.content.files import CacheFile
 from jobfs.content.parts import Parts
+from jobfs.errors import FsError
 from jobfs.nodes import Version
 
 _log = logging.getLogger("jobfs.content")
@@ -138,6 +139,22 @@ class DiskCache:
         file.path = path
         self._note(name, size, new=True)
         return file
+
+    @contextlib.contextmanager
+    def near(self, source: Path) -> Iterator[Path]:
+        """A path, good for this context, to the bytes of `source` on this file system, if they are not too many."""
+        copy = None
+        try:
+            size = os.stat(source).st_size
+            if size <= self.limit and not self.parts.beside(source):
+                copy = self.parts.link(source, size)
+        except (OSError, FsError) as error:
+            _log.warning("a saved file can't be copied to the cache: %s", error)
+        try:
+            yield source if copy is None else Path(copy.path)
+        finally:
+            if copy is not None:
+                self.parts.discard(copy)
 
     def rename(self, old: str, new: str) -> bool:
         """The same bytes under another name; False if they are not there any more."""

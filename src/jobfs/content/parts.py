@@ -72,6 +72,10 @@ class Parts:
         opened = CacheFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), str(source))
         return self.copy(opened.fd, size)
 
+    def beside(self, source: Path) -> bool:
+        """True if `source` is on the same file system, so that linking it costs nothing. Raises OSError."""
+        return os.stat(source).st_dev == os.stat(self._own_directory()).st_dev
+
     def discard(self, file: CacheFile) -> None:
         """Remove an unfinished file."""
         with contextlib.suppress(OSError):

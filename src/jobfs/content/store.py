@@ -12,6 +12,7 @@ import resource
 import threading
 import time
 from collections import OrderedDict
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cachetools import LRUCache
@@ -139,13 +140,8 @@ class ContentStore:
         else:
             self._disk.stamp(name)
 
-    # -- before anybody asks ------------------------------------------------------------------------------
-
     def prefetch(self, take: Take, count: int) -> None:
-        """Fetch the contents of items that `take` gives, in the background, until it gives None; returns at once.
-
-        `count` is how many it can give now. Readers go first, and join what is under way (section 3, Prefetch).
-        """
+        """Fetch contents of items that `take` gives, `count` of them now, in the background, behind readers (section 3)."""
         self._ahead.run(take, count)
 
     def missing(self, item: Item) -> bool:
@@ -159,6 +155,10 @@ class ContentStore:
         return not racy(item.updated_ns, moment, fine=self._fine) and (item.size or 0) <= self._disk.limit
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
+
+    def near(self, source: Path) -> AbstractContextManager[Path]:
+        """A path to the bytes of `source` that `adopt` need not copy (see DiskCache.near)."""
+        return self._disk.near(source)
 
     def adopt(self, item: Item, source: Path) -> None:
         """Make the bytes of `source` the content of the version that `item` shows.

@@ -307,7 +307,13 @@ class WriteBack:
         if inode is None:
             self._placed_item(work, before if adopted else None, item)
             return
-        with inode.lock, work.lock:
+        local = work.local if adopted else None
+        # What has to be copied is copied before the locks are taken: readers wait for them.
+        with (
+            self.content.near(local.path) if local else contextlib.nullcontext() as saved,
+            inode.lock,
+            work.lock,
+        ):
             if work.save.state is State.CANCELLED:
                 raise Cancelled
             save = work.save
@@ -327,9 +333,9 @@ class WriteBack:
             self._publish(work, item)
             if inode.local is not None and inode.local.generation == save.generation and not inode.written:
                 self._clean(inode, item, adopted)
-            if adopted and work.local is not None:
+            if saved is not None:
                 # After the handles have opened the version: even one that is too young to be kept serves them.
-                self.content.adopt(item, work.local.path)
+                self.content.adopt(item, saved)
         if following is not None:
             self.uploader.add(
                 following, self.delay if not inode.handles else following.due - time.monotonic()

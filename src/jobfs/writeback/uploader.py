@@ -198,10 +198,20 @@ class Uploader:
     def _is_held(self, work: Transaction) -> bool:
         return any(_within(work, prefix) for prefix in self._held)
 
-    def _ready(self, work: Transaction) -> bool:
-        if work.settled and not work.attempts:
-            return False
-        return not (work.running or work.save.refused or self._is_held(work) or self._blocker(work))
+    def _due(self, now: float) -> list[Transaction]:
+        """What may run now, found in one pass: there may be thousands, and each that ends makes for another look."""
+        first: dict[str, int] = {}
+        for seq in sorted(self._live):
+            if not self._live[seq].settled:
+                first.setdefault(self._live[seq].save.target, seq)
+        return [
+            work
+            for seq, work in self._live.items()
+            if work.due <= now
+            and (work.attempts or not work.settled)
+            and not (work.running or work.save.refused or self._is_held(work))
+            and first.get(work.save.target, seq) >= seq
+        ]
 
     def _tick(self) -> None:
         while True:
@@ -209,7 +219,7 @@ class Uploader:
                 if self._stopping:
                     return
                 now = time.monotonic()
-                due = [work for work in self._live.values() if work.due <= now and self._ready(work)]
+                due = self._due(now)
                 for work in due:
                     work.running = True
                 if not due:

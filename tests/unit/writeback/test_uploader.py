@@ -241,3 +241,19 @@ def test_what_is_done_is_not_known_any_more(uploader: Uploader) -> None:
     uploader.remove(work)
     uploader.add(work, 0.0)
     assert uploader.live() == []
+
+
+def test_of_many_saves_of_few_names_each_name_has_one_at_a_time_in_order(
+    uploader: Uploader, runner: Runner
+) -> None:
+    runner.gate.clear()
+    works = [transaction(seq, f"file{seq % 3}") for seq in range(1, 10)]
+    for work in works:
+        uploader.add(work, 0.0)
+    eventually(lambda: len(runner.ran) >= 3)
+    runner.gate.set()
+    eventually(lambda: all(work.settled for work in works))
+    for name in range(3):
+        assert [seq for seq in runner.ran if seq % 3 == name] == [
+            seq for seq in range(1, 10) if seq % 3 == name
+        ]

@@ -89,12 +89,16 @@ def bench(
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
     began = time.time()
+
+    def say(text: str) -> None:
+        errors.print(f"{time.time() - began:4.0f} s  {text}", style="dim", highlight=False)
+
     with Lab() as lab:
         wish = Wish(
             names, rtts, 1 if quick or profile else runs, [] if profile else peers, Plan(quick),
             lab.fresh("profile") if profile else None,
         )  # fmt: skip
-        outcomes = measure(wish, lab, lambda text: errors.print(text, style="dim", highlight=False))
+        outcomes = measure(wish, lab, say)
         if wish.profile:
             _show_profile(wish.profile)
     show(outcomes, console)

@@ -14,7 +14,7 @@ from jobfs.errors import FsError
 from jobfs.nodes import Attr, Item, Kind, Permission
 from jobfs.writeback import WHITEOUT, Inode, WriteBack
 from jobfs.writeback.inodes import new_inode_number
-from jobfs.writeback.records import UNSET
+from jobfs.writeback.records import UNSET, Remembered
 
 #: What a name stands for: an inode changed here, or the server's item.
 Node = Inode | Item
@@ -137,21 +137,25 @@ class View:
     def _item_attr(self, item: Item) -> Attr:
         memory = self.engine.memory
         record = memory.of(item)
-        mode, uid, gid = self.default_mode(item), self.owner.uid, self.owner.gid
+        mode, uid, gid = self._owned(item, record)
         atime = mtime = ctime = item.updated_ns or self._started
-        if record is not None:
-            if record.mode >= 0:
-                mode = with_permission(record.mode, record.permission, item.permission)
-            uid = record.uid if record.uid >= 0 else uid
-            gid = record.gid if record.gid >= 0 else gid
-            if record.updated_at == item.updated_at:
-                atime = record.atime_ns if record.atime_ns != UNSET else atime
-                mtime = record.mtime_ns if record.mtime_ns != UNSET else mtime
-                ctime = record.ctime_ns if record.ctime_ns != UNSET else ctime
+        if record is not None and record.updated_at == item.updated_at:
+            atime = record.atime_ns if record.atime_ns != UNSET else atime
+            mtime = record.mtime_ns if record.mtime_ns != UNSET else mtime
+            ctime = record.ctime_ns if record.ctime_ns != UNSET else ctime
         kind = stat.S_IFDIR if item.is_dir else stat.S_IFREG
         size = 0 if item.is_dir else self.size(item)
         links = self._links(item.path) if item.is_dir else 1
         return Attr(memory.ino(item), kind | mode, links, uid, gid, size, atime, mtime, ctime)
+
+    def _owned(self, item: Item, record: Remembered | None) -> tuple[int, int, int]:
+        """Mode bits, owner and group."""
+        mode, uid, gid = self.default_mode(item), self.owner.uid, self.owner.gid
+        if record is None:
+            return mode, uid, gid
+        if record.mode >= 0:
+            mode = with_permission(record.mode, record.permission, item.permission)
+        return mode, record.uid if record.uid >= 0 else uid, record.gid if record.gid >= 0 else gid
 
     def _links(self, path: str) -> int:
         """A directory's link count as on a disk: two, and one more for each directory known to be in it."""
@@ -233,10 +237,14 @@ class View:
 
     def inherited(self, path: str, mode: int, uid: int, gid: int, *, directory: bool) -> tuple[int, int, int]:
         """Mode, owner and group of what `uid` and `gid` make at `path`: a set-group directory hands on its group."""
-        above = self.attr(self.get(names.parent(path)))
-        if not above.mode & stat.S_ISGID:
+        node = self.get(names.parent(path))
+        if isinstance(node, Item):
+            above, _, group = self._owned(node, self.engine.memory.of(node))
+        else:
+            above, group = max(node.mode, 0), node.gid
+        if not above & stat.S_ISGID:
             return mode & 0o7777, uid, gid
-        return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, above.gid
+        return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, group
 
     # -- what may be changed (semantics.md section 4, readOnly items)
 

@@ -231,6 +231,13 @@ ROWS = [
         ),
     ),
     Row(
+        "`chown` that changes neither owner nor group",
+        "moves the change time",
+        "nothing",
+        "the kernel does not tell a FUSE file system of it",
+        (Difference("chown: -1 for both moves the change time", (("moved f", "ctime", "nothing"),)),),
+    ),
+    Row(
         "extended attributes",
         "kept",
         "EOPNOTSUPP; with `--xattr` those that show what the API knows",

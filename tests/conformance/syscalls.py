@@ -143,6 +143,10 @@ class Calls:
         _checked(_libc.fallocate(self._open[name], 0, ctypes.c_long(int(offset)), ctypes.c_long(int(length))))
         return "ok"
 
+    def posix_fallocate(self, name: str, offset: str, length: str) -> str:
+        os.posix_fallocate(self._open[name], int(offset), int(length))
+        return "ok"
+
     def setxattr(self, path: str, name: str, value: str) -> str:
         os.setxattr(path, name, value.encode())
         return "ok"

@@ -38,6 +38,12 @@ large numbers
     chown f 4294967294 2147483648
     stat f uid gid              -> 4294967294 2147483648
 
+-1 for both moves the change time
+    create f
+    mark f
+    chown f -1 -1
+    moved f                     -> ctime
+
 only the change time moves
     create f
     mkdir d

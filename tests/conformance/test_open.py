@@ -286,6 +286,17 @@ an attribute of its own name
     create f
     setxattr f user.a b
 
+room is made with what posix_fallocate falls back to
+    a = open f CREAT|RDWR
+    mark f
+    posix_fallocate a 0 567
+    stat f size                 -> 567
+    moved f                     -> mtime ctime
+    posix_fallocate a 20000 3210
+    stat f size                 -> 23210
+    pread a 3 20000             -> b'\x00\x00\x00'
+    posix_fallocate a 0 0       -> EINVAL
+
 room is set aside
     a = open f CREAT|RDWR
     fallocate a 0 1000

@@ -52,7 +52,7 @@ def lives(schedule: Iterable[Step], rest: Iterable[str] = ()) -> list[Life]:
     cuts = [0, *(number for number, step in enumerate(steps) if step.act == "comes back"), len(steps)]
     never = {step.act.split()[0] for step in steps if step.act.endswith("never carried out")}
     found = [_Translator(steps[first:last], never).life for first, last in pairwise(cuts)]
-    found[-1].program += [act.replace("save ", "saves ") for act in rest]
+    found[-1].program += [act.replace("save ", "saves ") for act in rest if act.startswith("save ")]
     return found
 
 
@@ -91,6 +91,8 @@ class _Translator:
             self._cue(number, "user unlinks")
             return
         self._looked = False
+        if step.act.startswith("saves") and not self.life.program:
+            self.life.program.append("opens T")
         self.life.program.append(step.act)
         if step.act.startswith("sets"):
             self._request(step, "update")
@@ -136,9 +138,17 @@ class _Translator:
     def _before_program(self, what: str) -> None:
         """Nothing was sent yet: the job acts before the save or rename is called, after the open."""
         at = len(self.life.program)
+        if not at and self._opens_a_new_file():
+            self.life.program.append("opens T")
+            at = 1
         if at and self.life.program[-1].startswith(("saves", "renames")):
             at -= 1
         self.life.program.insert(at, what)
+
+    def _opens_a_new_file(self) -> bool:
+        """What is saved first was opened when nothing was there."""
+        first = next((step.act for step in self._steps if step.act.startswith(_USER)), "")
+        return first.startswith("saves")
 
     def _cue(self, number: int, what: str) -> None:
         following = next(

@@ -12,6 +12,7 @@ from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
+from jobfs.nodes import Permission
 
 OLD, USERS, SECOND = b"the old content", b"what a user wrote", b"what another did."
 #: As long as the user's: only its bytes tell that it is another.
@@ -85,6 +86,29 @@ def test_what_the_job_writes_after_a_rename_without_an_answer_is_shown(
         work.settle()
         assert server.store.read(TARGET) == JOBS
         eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
+    finally:
+        work.end()
+
+
+@pytest.mark.parametrize("change", ["rename", "chmod"])
+def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
+    server: Server, tmp_path: Path, change: str
+) -> None:
+    """save-protocol R2, for what is not a save."""
+    server.store.seed({"dir/draft": USERS}, age=60)
+    path = TARGET if change == "rename" else "dir/draft"
+    work = Mortal(server, tmp_path / "home", At("failed update", 1, job_writes(server, path)))
+    work.start()
+    try:
+        assert work.read("dir/draft") == USERS
+        server.faults.next("drop_after", on="update")
+        if change == "rename":
+            work.work(lambda: work.vfs.rename("dir/draft", path))
+        else:
+            work.work(lambda: work.vfs.chmod(path, 0o444))
+            assert server.store.item(path).permission == Permission.READ_ONLY
+        assert server.store.read(path) == JOBS
+        eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
     finally:
         work.end()
 

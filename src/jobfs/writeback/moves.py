@@ -114,17 +114,22 @@ class Moves:
 
     def move(self, item: Item, target: str) -> Item:
         """Move an item to a free name with one request. Raises PathExistsError, ApiError (semantics.md section 5)."""
+        answered = True
         for _ in range(3):
             try:
                 answer = self._engine.client.update(item.id, path=target)
             except AnswerLostError:
+                self._engine.unanswered.note(item.id)
+                answered = False
                 answer = self._engine.client.get(item.id)
                 if answer.path != target:
                     continue
             except NoDirectoryError:
                 self._engine.stager.make_directory(names.parent(target))
                 continue
-            self._engine.carry(item, answer)
+            if answered:
+                # Else the job may have written to it between the move and the look (R2).
+                self._engine.carry(item, answer)
             self._engine.namespace.publish(answer)
             return answer
         raise UnavailableError(f"the answers to moving {item.path} are lost", endpoint="update")
@@ -134,15 +139,18 @@ class Moves:
     ) -> Item:
         """Change an item's permission or lifecycle on the server. Raises ApiError."""
         client = self._engine.client
+        answered = True
         try:
             answer = client.update(item.id, permission=permission, lifecycle=lifecycle)
         except AnswerLostError:
+            answered = False
             answer = client.get(item.id)
             if answer.permission is not (permission or answer.permission) or answer.lifecycle is not (
                 lifecycle or answer.lifecycle
             ):
                 answer = client.update(item.id, permission=permission, lifecycle=lifecycle)
-        self._engine.carry(item, answer)
+        if answered:
+            self._engine.carry(item, answer)
         self._engine.namespace.publish(answer)
         return answer
 

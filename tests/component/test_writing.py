@@ -15,6 +15,7 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
+from jobfs.writeback import Inode
 
 
 def changes(server: Server) -> list[str]:
@@ -415,6 +416,18 @@ def test_a_write_while_the_last_save_ends_goes_on_with_what_was_saved(
     work.vfs.release(fh)
     settled(work)
     assert server.store.read("file") == b"from the first save, and more"
+
+
+def test_a_file_that_is_opened_while_its_first_save_ends_can_be_read(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4: readers on this machine see writes at once, and go on to see them once they are saved."""
+    work = start(write_back_delay=30)
+    work.write("file", b"all of it")
+    inode = work.vfs._engine.overlay.get("file")
+    assert isinstance(inode, Inode)
+    inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
+    assert work.read("file") == b"all of it"
 
 
 def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(

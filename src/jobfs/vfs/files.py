@@ -109,25 +109,39 @@ class Files:
             log.info("%s: can't be fetched for writing yet: %s", item.path, error)
 
     def _new_handle(self, path: str, node: Node, flags: int, *, writable: bool) -> FileHandle:
-        readable = flags & os.O_ACCMODE != os.O_WRONLY
-        while True:
-            if isinstance(node, Inode):
-                inode, item = node, node.item
-            else:
-                item = node
-                inode = self._engine.table.hold(self._engine.memory.ino(item), Kind.FILE, path, item)
-            handle = FileHandle(
-                inode, item, readable=readable, writable=writable, append=bool(flags & os.O_APPEND)
-            )
-            with inode.lock:
-                if isinstance(node, Item) and self._engine.table.get(inode.ino) is not inode:
-                    continue
-                if inode.local is None and item is not None:
-                    inode.item, inode.path = item, path
-                    handle.young = writable and self._engine.young(item)  # only a base has to prove anything
-                    handle.content = self._engine.content.open(item)
-                inode.handles.append(handle)
+        for again in itertools.count():
+            handle = self._attach(path, node, flags, writable=writable, anyway=again > _REOPENS)
+            if handle is not None:
                 return handle
+            if isinstance(node, Inode):
+                # Its save has ended since it was looked up: the server's item is what there is to open.
+                node = self._view.get(path)
+        raise AssertionError
+
+    def _attach(
+        self, path: str, node: Node, flags: int, *, writable: bool, anyway: bool
+    ) -> FileHandle | None:
+        """A handle on the inode of `node`; None if that is not what stands for the file any more, unless `anyway`."""
+        if isinstance(node, Inode):
+            inode, item = node, node.item
+        else:
+            item = node
+            inode = self._engine.table.hold(self._engine.memory.ino(item), Kind.FILE, path, item)
+        readable = flags & os.O_ACCMODE != os.O_WRONLY
+        append = bool(flags & os.O_APPEND)
+        handle = FileHandle(inode, item, readable=readable, writable=writable, append=append)
+        with inode.lock:
+            if isinstance(node, Inode):
+                if inode.local is None and not inode.local_only and not anyway:
+                    return None
+            elif self._engine.table.get(inode.ino) is not inode:
+                return None
+            if inode.local is None and item is not None:
+                inode.item, inode.path = item, path
+                handle.young = writable and self._engine.young(item)  # only a base has to prove anything
+                handle.content = self._engine.content.open(item)
+            inode.handles.append(handle)
+            return handle
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
         """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -126,7 +127,8 @@ class Stager:
             return
         except NoDirectoryError:
             self.make_directory(names.parent(path))
-            self._client.create_directory(path, Permission.READ_WRITE)
+            with contextlib.suppress(PathExistsError):
+                self._client.create_directory(path, Permission.READ_WRITE)
 
     def _path(self, save: Save) -> str:
         return names.hidden_path(save.target, self._mount, save.tid, names.Role.STAGED)

@@ -18,6 +18,7 @@ from .workspaces import CALLER
 Tree = dict[str, bytes | None]
 
 OLD, NEW = b"the old content", b"what the user has written instead"
+DRAFT = b"what is renamed over it"
 OTHERS: Tree = {"dir": None, "dir/other": b"untouched"}
 
 
@@ -111,6 +112,8 @@ def truncate_and_write(work: Mortal, promise: Promise) -> None:
 def rename_over(work: Mortal, promise: Promise) -> None:
     work.vfs.rename("dir/draft", "dir/file")
     promise.kept = True
+    # It is due now; whoever called waits for it.
+    work.vfs.flush_all(None, 0.0, None)
 
 
 def mkdir(work: Mortal, promise: Promise) -> None:
@@ -187,8 +190,28 @@ def saved_before(work: Mortal) -> None:
 
 
 def closed_before(work: Mortal) -> None:
+    """The file has a save that is not sent, but on the disk."""
     work.engine.delay = 30.0
     work.write("dir/file", NEW)
+    work.engine.sync()
+
+
+def draft_before(work: Mortal) -> None:
+    """So has another, new one."""
+    closed_before(work)
+    work.write("dir/draft", DRAFT)
+    work.engine.sync()
+
+
+def unlink_open(work: Mortal, promise: Promise) -> None:
+    """As libfuse does it: renamed out of sight, and no rename over it follows."""
+    fh = work.vfs.open("dir/file", os.O_RDWR).fh
+    hidden = f"dir/.fuse_hidden{1:016x}"
+    work.vfs.hide("dir/file", hidden)
+    work.names("dir")
+    promise.kept = True
+    work.vfs.release(fh)
+    work.vfs.unlink(hidden)
 
 
 OPERATIONS = [
@@ -207,6 +230,38 @@ OPERATIONS = [
     ),
     Operation("mkdir", mkdir, ({},), {"dir/made": None}, seed={}),
     Operation("unlink of an unsent save", unlink, ({"dir/file": NEW},), {}, prepare=closed_before),
+    Operation(
+        "unlink of an open file with an unsent save",
+        unlink_open,
+        ({"dir/file": NEW},),
+        {},
+        prepare=closed_before,
+    ),
+    Operation(
+        "rename over an unsent save",
+        rename_over,
+        ({"dir/file": NEW, "dir/draft": DRAFT},),
+        {"dir/file": DRAFT},
+        prepare=closed_before,
+        seed={"dir/file": OLD, "dir/draft": DRAFT},
+    ),
+    Operation(
+        "rename of an unsent file over an unsent save",
+        rename_over,
+        ({"dir/file": NEW, "dir/draft": DRAFT},),
+        {"dir/file": DRAFT},
+        prepare=draft_before,
+        durable=False,
+    ),
+    Operation(
+        "rename of an unsent file over an unsent one",
+        rename_over,
+        ({"dir/file": NEW, "dir/draft": DRAFT},),
+        {"dir/file": DRAFT},
+        prepare=draft_before,
+        seed={},
+        durable=False,
+    ),
     Operation("unlink of a saved file", unlink, ({"dir/file": NEW},), {}, prepare=saved_before),
     Operation(
         "unlink while it is staged",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
 from jobfs import names
@@ -11,7 +12,8 @@ from jobfs.vfs.files import Caller
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
-from jobfs.writeback.records import Base, Fate
+from jobfs.writeback.records import Base, Fate, Record
+from jobfs.writeback.transaction import Transaction
 
 
 class Tree:
@@ -159,6 +161,10 @@ class Tree:
         with self._engine.overlay.changing(path, hidden):
             node = self._view.get(path)
             self._view.may_replace(node)
+            if isinstance(node, Inode) and not node.local_only and node.base.id:
+                # Should it end here, the server has the file as it was closed, not an older version.
+                self._engine.send(node)
+                node = self._view.get(path)
             if isinstance(node, Inode) and node.local_only:
                 if node.alias_of is not None:
                     self._local.resolve(node)
@@ -241,8 +247,14 @@ class Tree:
         self._local.carry(old, new)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
-        if isinstance(source, Inode) and not source.local_only:
+        while isinstance(source, Inode) and not source.local_only:
             source = self._ready_to_move(source, new)
+            if isinstance(source, Inode):
+                here = self._view.stays_here(new) and not isinstance(target, Item)
+                with contextlib.nullcontext(True) if here else self._engine.resting(source) as still:
+                    if still:
+                        self._rename_inode(source, target, old, new)
+                        return
         if isinstance(source, Inode):
             self._rename_inode(source, target, old, new)
             return
@@ -258,8 +270,9 @@ class Tree:
     def _ready_to_move(self, inode: Inode, new: str) -> Node:
         """A file with unsent bytes: one that the server has at its old name is saved there first. Raises ApiError."""
         self._engine.settle(inode)
-        if inode.current is None and inode.local is None and inode.item is not None:
-            return inode.item
+        with inode.lock:  # a save that is just ending changes all of these
+            if inode.current is None and inode.local is None and inode.item is not None:
+                return inode.item
         if not inode.base.id or (inode.item is not None and self._is_alias(inode.item)):
             return inode
         self._engine.commit(inode)
@@ -269,7 +282,11 @@ class Tree:
 
     def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
         hidden = self._engine.removals.hidden_at(new) if target is None else None
-        base, shown = self._replace(target, new)
+        if isinstance(target, Inode) and not target.local_only:
+            # Killed before the item is moved, the next mount finds the target as it was closed.
+            self._engine.send(target)
+            target = self._view.find(new)
+        base, shown, dropped = self._replace(target, new)
         if hidden is not None:
             base = self._engine.base_of(hidden.taken[0])
         overlay = self._engine.overlay
@@ -292,6 +309,7 @@ class Tree:
         finally:
             if pinned is not None:
                 overlay.remove(new, pinned)
+        self._engine.drop(dropped)
         self._unlinked(shown)
         inode = self._engine.table.get(self._engine.memory.ino(answer))
         if inode is not None:
@@ -307,22 +325,26 @@ class Tree:
                 self._view.freeze(inode)
                 inode.path = None
 
-    def _replace(self, target: Node | None, path: str) -> tuple[Base, Item | None]:
-        """What stands at `path` is about to be replaced: the base that makes, and the item shown there. Raises ApiError."""
+    def _replace(self, target: Node | None, path: str) -> tuple[Base, Item | None, list[Transaction]]:
+        """What stands at `path` is about to be replaced: the base that makes, and the item shown there. Raises ApiError.
+
+        Also the unsent saves of it, which end with what replaces it.
+        """
+        dropped: list[Transaction] = []
         if isinstance(target, Inode):
             if target.local_only:
                 self._local.remove(target)
-                return Base(), None
+                return Base(), None, dropped
             self._engine.settle(target)
             behind, base = target.item, target.base
             if target.local is not None:
-                self._engine.cancel(target)
+                self._engine.cancel(target, dropped=dropped)
                 self._engine.overlay.remove(path, target)
             self._drop(target)
-            return base, behind
+            return base, behind, dropped
         if target is None:
-            return Base(), None
-        return self._engine.base_of(target), target
+            return Base(), None, dropped
+        return self._engine.base_of(target), target, dropped
 
     def _rename_inode(self, inode: Inode, target: Node | None, old: str, new: str) -> None:
         """A file that only this machine has: scratch, a link, or not sent yet."""
@@ -335,7 +357,7 @@ class Tree:
             self._rename_alias(inode, target, new, stays=stays)
             return
         hidden = None if stays or target is not None else self._engine.removals.hidden_at(new)
-        base, shown = self._replace(target, new)
+        base, shown, dropped = self._replace(target, new)
         if shown is None and not stays:
             shown = self._local.item_behind(new)
             base = self._engine.base_of(shown)
@@ -344,22 +366,24 @@ class Tree:
             base = self._engine.base_of(shown)
         if stays:
             if not inode.local_only:
-                self._engine.cancel(inode)
+                self._engine.cancel(inode, dropped=dropped)
                 inode.path, inode.local_only = old, True
             self._local.move(inode, new)
+            self._engine.drop(dropped)
             return
         if hidden is None:
             self._unlinked(shown)
         was_local = inode.local_only
-        gone = [self._local.entry(inode)] if was_local else []
+        gone: list[Record] = [self._local.entry(inode), *(work.save for work in dropped)] if was_local else []
         self._engine.overlay.put(new, inode)
         with inode.lock:
             inode.local_only = False
             inode.item = shown
-            self._engine.retarget(inode, new, base, shown)
+            self._engine.retarget(inode, new, base, shown, dropped)
             if was_local:
                 inode.written = True
             work = self._engine.seal(inode, gone) if was_local or hidden is not None else None
+        self._engine.drop(dropped)
         self._engine.overlay.remove(old, inode)
         if hidden is not None and work is not None:
             records = self._engine.removals.adopt(hidden, work)

@@ -10,7 +10,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -380,15 +380,31 @@ class WriteBack:
 
     # -- files that are renamed or unlinked before they are sent
 
-    def retarget(self, inode: Inode, target: str, base: Base, base_item: Item | None) -> None:
-        """Give a file whose save has not begun another name. The caller holds both names and has settled the inode."""
+    def retarget(
+        self, inode: Inode, target: str, base: Base, base_item: Item | None, dropped: list[Transaction]
+    ) -> None:
+        """Give a file whose save has not begun another name. The caller holds both names, and keeps it from beginning.
+
+        `dropped`: what was to be saved at that name and is replaced by it.
+        """
         with inode.lock:
             inode.path, inode.base = target, base
             work = inode.current
             if work is not None:
                 work.save.target, work.save.base, work.base_item = target, base, base_item
                 work.save.refused = ""
-                self.journal.write(work.save)
+                self.drop(dropped, work.save)
+
+    @contextlib.contextmanager
+    def resting(self, inode: Inode) -> Iterator[bool]:
+        """Keep the save of a file that the server does not have from beginning meanwhile; False if it has begun or ended."""
+        with inode.lock:
+            work, unsent = inode.current, inode.local is not None
+        if work is None:
+            yield unsent
+            return
+        with self.uploader.resting(work) as still:
+            yield still
 
     def settle(self, inode: Inode) -> None:
         """Return when no save of this file is half done on the server. Raises ApiError if that can't be reached."""
@@ -397,14 +413,20 @@ class WriteBack:
                 return
             self.uploader.commit(work)
 
-    def cancel(self, inode: Inode, *, delete: bool = False) -> bool:
+    def send(self, inode: Inode) -> None:
+        """Return when the server has all of this file that was closed, but what it refused. Raises ApiError, FsError."""
+        while (work := inode.current) is not None and not work.save.refused:
+            self.uploader.commit(work)
+
+    def cancel(self, inode: Inode, *, delete: bool = False, dropped: list[Transaction] | None = None) -> bool:
         """Unlink of a file with unsent bytes (R10): True if the server never heard of them and nothing is left to do.
 
         `delete`: the version that they were to replace is deleted too; once recorded, it is done now if the server answers,
-        else in the background.
+        else in the background. `dropped` gets the saves that were not begun: the caller removes them with what takes
+        their place (`drop`); without it they are removed here.
         """
         with inode.lock:
-            dropped: list[Transaction] = []
+            gone: list[Transaction] = []
             planned: Transaction | None = None
             never_sent = True
             for work in (inode.next, inode.current):
@@ -412,7 +434,7 @@ class WriteBack:
                     continue
                 if self.uploader.take(work):
                     if not (delete and work is inode.current and work.save.base.id):
-                        dropped.append(work)
+                        (gone if dropped is None else dropped).append(work)
                         continue
                     planned = work
                 with work.lock:
@@ -422,9 +444,9 @@ class WriteBack:
                     work.attempts = 0
                     self.uploader.add(work, 3600.0 if work is planned else 0.0)
                     work.save.become(State.CANCELLED)
-                    self._drop(dropped, work.save)
+                    self.drop(gone, work.save)
                 never_sent = False
-            self._drop(dropped)
+            self.drop(gone)
             inode.current = inode.next = None
             inode.path = None
         if planned is not None:
@@ -434,13 +456,17 @@ class WriteBack:
                 self.uploader.add(planned, 1.0)
         return never_sent
 
-    def _drop(self, works: list[Transaction], *records: Record) -> None:
-        """Forget saves that were not begun, and write `records`, in one journal write."""
+    def drop(self, works: list[Transaction], *records: Record, gone: Iterable[Record] = ()) -> None:
+        """Forget saves that were not begun (and empty the list), write `records` and remove `gone`, in one journal write.
+
+        Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
         for work in works:
             if work.local is not None:
                 self.bytes.unlabel(work.local)
-        if works or records:
-            self.journal.write(*records, gone=[work.save for work in works])
+        removed = [*(work.save for work in works), *gone]
+        if removed or records:
+            self.journal.write(*records, gone=removed)
         for work in works:
             if work.local is not None:
                 self.bytes.retire(work.local)

@@ -72,6 +72,20 @@ class Uploader:
             self._live.pop(work.save.seq, None)
             return True
 
+    @contextlib.contextmanager
+    def resting(self, work: Transaction) -> Iterator[bool]:
+        """Keep a save that was not begun from beginning meanwhile; False if it has begun."""
+        with self._turn:
+            still = work.untouched and not work.running and work.save.seq in self._live
+            work.running = work.running or still
+        try:
+            yield still
+        finally:
+            if still:
+                with self._turn:
+                    work.running = False
+                    self._turn.notify_all()
+
     def commit(self, work: Transaction, timeout: float | None = None) -> None:
         """Return when the server has it; runs it here if nobody does.
 

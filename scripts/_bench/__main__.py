@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from .lab import Lab, NotMeasured
+from .measure import Outcome
 from .peers import PEERS
 from .session import Wish, measure
 from .table import show, write_json
@@ -88,7 +89,8 @@ def bench(
     # A signal that only ends Python would leave what was mounted.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(130))
-    began = time.time()
+    began, interrupted = time.time(), False
+    outcomes: list[Outcome] = []
 
     def say(text: str) -> None:
         errors.print(f"{time.time() - began:4.0f} s  {text}", style="dim", highlight=False)
@@ -98,7 +100,11 @@ def bench(
             names, rtts, 1 if quick or profile else runs, [] if profile else peers, Plan(quick),
             lab.fresh("profile") if profile else None,
         )  # fmt: skip
-        outcomes = measure(wish, lab, say)
+        try:
+            measure(wish, lab, say, outcomes)
+        except KeyboardInterrupt:
+            interrupted = True
+            say("interrupted; this is what there is so far")
         if wish.profile:
             _show_profile(wish.profile)
     show(outcomes, console)
@@ -117,6 +123,8 @@ def bench(
         write_json(
             outcomes, json_file, {**facts, "python": platform.python_version(), "cpus": os.cpu_count()}
         )
+    if interrupted:
+        sys.exit(130)
     sys.exit(any({"jobfs", "floor"} & set(outcome.failures) for outcome in outcomes))
 
 

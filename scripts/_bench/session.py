@@ -39,20 +39,24 @@ class Wish:
         return [workload for name, workload in WORKLOADS.items() if name in self.names]
 
 
-def measure(wish: Wish, lab: Lab, say: Callable[[str], None]) -> list[Outcome]:
-    """Everything that was wished for; what could not be measured is in the outcomes' failures."""
-    outcomes: list[Outcome] = []
+def measure(wish: Wish, lab: Lab, say: Callable[[str], None], outcomes: list[Outcome]) -> None:
+    """Adds everything that was wished for to `outcomes`, as it comes; what could not be measured is in failures."""
     ordinary = [workload for workload in wish.workloads if not workload.huge]
     if ordinary:
         systems = _systems(wish, lab, say)
         for rtt in wish.rtts:
             for workload in ordinary:
-                outcomes += _all_systems(workload, systems, rtt, wish, lab, say)
+                outcomes += (new := _blank(workload, rtt))
+                _all_systems(workload, systems, wish, lab, say, new)
     for workload in wish.workloads:
         if workload.huge:
             say("seeding 100,000 items")
-            outcomes += _all_systems(workload, [Huge(lab)], HUGE_RTT, wish, lab, say)
-    return outcomes
+            outcomes += (new := _blank(workload, HUGE_RTT))
+            _all_systems(workload, [Huge(lab)], wish, lab, say, new)
+
+
+def _blank(workload: Workload, rtt: float) -> list[Outcome]:
+    return [Outcome(row, rtt) for row in workload.rows]
 
 
 def _systems(wish: Wish, lab: Lab, say: Callable[[str], None]) -> list[System]:
@@ -71,14 +75,10 @@ def _systems(wish: Wish, lab: Lab, say: Callable[[str], None]) -> list[System]:
 
 
 def _all_systems(
-    workload: Workload,
-    systems: Sequence[System],
-    rtt: float,
-    wish: Wish,
-    lab: Lab,
-    say: Callable[[str], None],
-) -> list[Outcome]:
-    outcomes = {row.key: Outcome(row, rtt) for row in workload.rows}
+    workload: Workload, systems: Sequence[System], wish: Wish, lab: Lab, say: Callable[[str], None],
+    filled: Sequence[Outcome],
+) -> None:  # fmt: skip
+    rtt, outcomes = filled[0].rtt, {outcome.row.key: outcome for outcome in filled}
     for system in systems:
         if not _takes_part(workload, system):
             continue
@@ -95,7 +95,6 @@ def _all_systems(
                 break
             if system.name not in ("jobfs", "floor") and time.monotonic() - began > _LONG:
                 break
-    return list(outcomes.values())
 
 
 def _takes_part(workload: Workload, system: System) -> bool:

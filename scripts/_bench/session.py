@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from .peers import start_peers
 from .system import System
 from .trial import Plan, Trial
 from .workloads import WORKLOADS, WRITING, Workload
+
+#: The systems without which there is no result.
+_OURS = ("jobfs", "floor")
 
 #: A peer that needs this long (seconds) for one run is not asked again.
 _LONG = 10.0
@@ -88,12 +92,12 @@ def _all_systems(
             began = time.monotonic()
             try:
                 _once(workload, trial, outcomes)
-            except (NotMeasured, OSError, ValueError) as error:
+            except (NotMeasured, OSError, ValueError, LookupError, subprocess.SubprocessError) as error:
                 for outcome in outcomes.values():
-                    if system.name == "jobfs" or not outcome.samples.get(system.name):
+                    if system.name in _OURS or not outcome.samples.get(system.name):
                         outcome.failures[system.name] = " ".join(str(error).split())[:300]
                 break
-            if system.name not in ("jobfs", "floor") and time.monotonic() - began > _LONG:
+            if system.name not in _OURS and time.monotonic() - began > _LONG:
                 break
 
 

@@ -276,6 +276,8 @@ class Play:
         allowed = outcomes(self.scenario, tuple(self.job))
         assert (there, tuple(sorted(tree.values()))) in allowed, f"{where} not in {allowed}"
         if there:
+            # What the job did last is seen once the mount looks again.
+            eventually(lambda: work.exists(PATHS[TARGET]), where)
             eventually(lambda: work.read(PATHS[TARGET]) == content(there), where)
 
 

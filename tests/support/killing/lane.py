@@ -250,8 +250,9 @@ class Round:
             thread.start()
         time.sleep(self._random.random() ** 1.3 * _LOAD)
         stop.set()
+        killed = time.monotonic()
         self._kill("killed under load")
-        self.ledger.end_of_life()
+        self.ledger.end_of_life(killed)
         self.violations += durable_missing(self.server, self._contents, self.ledger)
         for thread in threads:
             thread.join(20)
@@ -259,7 +260,7 @@ class Round:
                 self.violations.append(
                     f"a call of {thread.name} has not returned 20 s after the mount was killed"
                 )
-        self.ledger.end_of_life()
+        self.ledger.end_of_life(killed)
         detach(self.mounted.path)
         self.violations += [f"{writer.name}: {text}" for writer in writers for text in writer.unexpected]
         self.chapter.lane.tally.kills += 1

@@ -17,8 +17,8 @@ from jobfs import names
 
 from .contents import ABSENT, DIRECTORY, Content
 
-#: Seconds for which libfuse leaves it open whether an open file is unlinked or renamed over.
-_MOMENT = 0.03
+#: Seconds for which it may stay open whether an open file is unlinked or renamed over, on a machine this busy.
+_MOMENT = 0.1
 
 #: The change replaces what is there without having looked at it.
 BLIND = Content("not looked at")
@@ -234,18 +234,18 @@ class Ledger:
         for paths in (self.disturbed, self.deleted):
             paths |= {p for p in (moved(path, old, new) for path in paths) if p is not None}
 
-    def end_of_life(self) -> None:
-        """The mount was killed: no call of it can see anything from now on."""
+    def end_of_life(self, when: float) -> None:
+        """The mount was killed at `when`: no call of it can see anything from then on."""
         with self.lock:
             for change in self._open:
                 if change.kept and change.content is ABSENT and not change.to:
-                    self._unlinked_just_now(change)
+                    self._unlinked_just_now(change, when)
                 self.failed(change, "killed")
             self._open.clear()
 
-    def _unlinked_just_now(self, change: Change) -> None:
+    def _unlinked_just_now(self, change: Change, killed: float) -> None:
         """Killed within a few milliseconds, what was unlinked while open may be there again (README)."""
-        if time.monotonic() - change.when < _MOMENT and self.options[change.path] == {ABSENT}:
+        if killed - change.when < _MOMENT and self.options[change.path] == {ABSENT}:
             self.options[change.path] |= change.before
             self.tell(f"MAY BE BACK: {change.text}")
 

@@ -28,7 +28,7 @@ from .job import Job
 from .ledger import Ledger
 from .report import report
 from .tally import Tally
-from .verdict import Verdict, durable_missing, in_mount, leftovers, modes_wrong, on_server
+from .verdict import Verdict, durable_missing, in_mount, leftovers, local_files, modes_wrong, on_server
 from .writer import Writer
 
 WRITERS = 4
@@ -190,7 +190,7 @@ class Round:
 
     def _found(self) -> dict[str, Content]:
         server, mount = on_server(self.server, self._contents), in_mount(self.mounted.path, self._contents)
-        return {**server, **{path: content for path, content in mount.items() if path not in server}}
+        return {**server, **local_files(mount)}
 
     def play(self) -> list[str]:
         """What is wrong, once all has settled."""

@@ -38,6 +38,11 @@ def in_mount(root: Path, contents: Contents) -> dict[str, Content]:
     return found
 
 
+def local_files(mount: Tree) -> dict[str, Content]:
+    """What is on this machine only; as on any disk, a file that was not closed may be there in part."""
+    return {path: c for path, c in mount.items() if is_local(path) and not c.name.startswith("TORN")}
+
+
 def durable_missing(server: Server, contents: Contents, ledger: Ledger) -> list[str]:
     """Right after the kill: contents for which fsync has returned and that no item of the server holds."""
     with server.store._lock, ledger.lock:
@@ -60,7 +65,7 @@ class Verdict:
         self._ledger, self._server, self._mount = ledger, server, mount
         self._calm, self._late = calm, late
         #: Scratch names are on this machine only.
-        self._found = {**server, **{path: c for path, c in mount.items() if is_local(path)}}
+        self._found = {**server, **local_files(mount)}
 
     def violations(self) -> list[str]:
         """One sentence each."""

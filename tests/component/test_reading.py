@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.serverside import contents
 from tests.support.waiting import eventually, eventually_equal
-from tests.support.workspaces import Workspace
+from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
@@ -238,3 +239,37 @@ def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Callab
     eventually(lambda: not work.vfs.edition())
     server.store.write("a", "longer")
     assert work.vfs.getattr("a").size == 6
+
+
+def test_fstat_at_the_end_of_a_file_shows_that_it_has_grown(server: Server, work: Workspace) -> None:
+    """semantics 3: a reader at end of file whose item has grown follows the new version: the kernel asks for its size."""
+    server.store.seed({"run.log": "one\n", "empty": ""}, age=60)
+    opened = {name: work.vfs.open(name, os.O_RDONLY).fh for name in ("run.log", "empty")}
+    assert work.vfs.read(opened["run.log"], 4, 0) == b"one\n"
+    server.store.append("run.log", "two\n")
+    server.store.append("empty", "no more\n")
+    for name, size in (("run.log", 8), ("empty", 8)):
+        eventually(lambda name=name, size=size: work.vfs.fgetattr(opened[name]).size == size)  # type: ignore[misc]
+    assert work.vfs.read(opened["run.log"], 4, 4) == b"two\n"
+    for fh in opened.values():
+        work.vfs.release(fh)
+
+
+def test_who_reads_to_the_end_and_then_writes_does_not_take_the_jobs_change_for_seen(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4, Keep both: changed by the job since this file was opened."""
+    server.store.seed({"file.txt": "as it was opened"}, age=60)
+    fh = work.vfs.open("file.txt", os.O_RDWR).fh
+    assert work.vfs.read(fh, 100, 0) == b"as it was opened"
+    server.store.write("file.txt", "what the job wrote meanwhile")
+    eventually(lambda: work.vfs.getattr("file.txt").size == len(b"what the job wrote meanwhile"))
+    assert work.vfs.read(fh, 100, 16) == b""
+    assert work.vfs.fgetattr(fh).size == 16
+    work.vfs.ftruncate(fh, 0)
+    work.vfs.write(fh, b"the user's", 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    settled(work)
+    assert server.store.read("file.txt") == b"the user's"
+    assert sorted(contents(server)) == [b"the user's", b"what the job wrote meanwhile"]

@@ -206,10 +206,14 @@ class Files:
             finally:
                 if source is not handle.content:
                     source.close()
+            handle.at_end = len(data) < size or offset + size == self._known_size(handle)
             if len(data) < size and source is handle.content and self._follow(handle):
                 continue
             return data
         return data
+
+    def _known_size(self, handle: FileHandle) -> int:
+        return self._view.size(handle.item) if handle.item is not None else -1
 
     def _begins(self, handle: FileHandle) -> None:
         """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
@@ -232,6 +236,8 @@ class Files:
     def _follow(self, handle: FileHandle, max_age: float | None = None) -> bool:
         """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned)."""
         path = handle.inode.path
+        if max_age is None and handle.writable:
+            return False  # what it saves is based on what it has read
         if max_age is None and handle.edition and handle.edition == self._view.edition():
             return False  # nothing is known to have changed since, and what is known is young enough
         if path is None or handle.item is None or handle.inode.local_only:
@@ -337,9 +343,15 @@ class Files:
         self._truncate(self.handle(fh), length)
 
     def attr(self, fh: int) -> Attr:
-        """What `fstat` shows of an open file, unlinked ones too."""
+        """What `fstat` shows of an open file, unlinked ones too.
+
+        The kernel reads no further than the size that it has here: whoever is at the end is shown a newer version's.
+        """
         handle = self.handle(fh)
         inode = handle.inode
+        if (handle.at_end or not self._known_size(handle)) and inode.local is None:
+            with contextlib.suppress(JobfsError):
+                self._follow(handle)
         if inode.local is not None or handle.item is None:
             return self._view.attr(inode)
         if inode.path is None or inode.local_only:

@@ -39,7 +39,7 @@ class FileHandle:
     """
 
     __slots__ = (
-        "append", "begun", "content", "edition", "inode", "item", "readable", "writable", "wrote", "young",
+        "append", "at_end", "begun", "content", "edition", "inode", "item", "readable", "writable", "wrote", "young",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +55,8 @@ class FileHandle:
         self.wrote = False
         #: True once this handle has read from the start.
         self.begun = False
+        #: The last read came to the end of the file.
+        self.at_end = False
         #: What the tree's edition was when this item was looked up; 0: not known.
         self.edition = 0
         self.content: Readable | None = None

@@ -1,0 +1,219 @@
+"""Editors as people use them: a save is one new version on the server, and their own files stay on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.mounts import MountedJob, run
+from tests.support.serverside import doubled, visible
+from tests.support.terminal import terminal
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+NOTES = "first line\nsecond line\nthird line\n"
+EDITED = NOTES.replace("second", "2nd").replace("third", "3rd")
+
+
+@pytest.fixture
+def file(server: Server, mounted: MountedJob) -> Path:
+    """A file of the job, with a neighbour that nobody is to touch."""
+    server.store.seed({"dir/notes.md": NOTES, "dir/other.md": "untouched"}, age=60)
+    return mounted.path / "dir" / "notes.md"
+
+
+def saves(server: Server) -> int:
+    """How many new contents were sent."""
+    return len(server.log.entries("create"))
+
+
+def only_the_edit_is_there(server: Server, mounted: MountedJob, edited: str = EDITED) -> None:
+    """The server has the edited file, once, its neighbour, and nothing that the editor made for itself."""
+    mounted.settled()
+    assert visible(server) == {"dir": None, "dir/notes.md": edited.encode(), "dir/other.md": b"untouched"}
+    assert doubled(server) == []
+    assert mounted.status()["conflicts"] == []
+    assert mounted.status()["failed"] == []
+
+
+@pytest.mark.parametrize("backupcopy", ["yes", "no", "auto"])
+@pytest.mark.parametrize("more", ["", "backup", "undofile"])
+@pytest.mark.parametrize("editor", ["vim", "nvim"])
+def test_vim_saves_twice_however_it_backs_up(
+    server: Server, mounted: MountedJob, file: Path, editor: str, backupcopy: str, more: str
+) -> None:
+    """semantics 4: a rename to a scratch name, followed by a new file of the real name, is one save of that file."""
+    options = f"set backupcopy={backupcopy} writebackup swapfile undodir=. backupdir=. directory=. {more}"
+    start = ("vim", "-u", "NONE", "-N", "-es") if editor == "vim" else ("nvim", "-u", "NONE", "--headless")
+    inode = file.stat().st_ino
+    run(
+        file.parent, *start, "--cmd", options, "notes.md", "-c", "%s/second/2nd/", "-c", "w",
+        "-c", "%s/third/3rd/", "-c", "wq",
+    )  # fmt: skip
+    assert server.store.read("dir/notes.md") == EDITED.encode(), "its fsync is true"
+    only_the_edit_is_there(server, mounted)
+    assert saves(server) == 2
+    if backupcopy == "yes":
+        assert file.stat().st_ino == inode
+
+
+def test_vim_in_a_terminal_is_not_told_that_its_own_save_changed_the_file(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    """semantics 2: mtime: an editor must not see its own save as a foreign change."""
+    with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
+        vim.shows("third line")
+        vim.type(":%s/second/2nd/")
+        vim.keys("Enter")
+        vim.type(":w")
+        vim.keys("Enter")
+        vim.shows("written")
+        vim.type(":checktime")
+        vim.keys("Enter")
+        vim.type(":%s/third/3rd/")
+        vim.keys("Enter")
+        vim.type(":w")
+        vim.keys("Enter")
+        eventually(lambda: server.store.read("dir/notes.md") == EDITED.encode())
+        assert "WARNING" not in vim.screen()
+        assert "changed since" not in vim.screen()
+        vim.type(":q")
+        vim.keys("Enter")
+        vim.ends()
+    only_the_edit_is_there(server, mounted)
+
+
+def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    """semantics 4, Scratch names: they stay on this machine, and survive there."""
+    with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
+        vim.shows("third line")
+        vim.type(":%s/second/2nd/")
+        vim.keys("Enter")
+        vim.type(":%s/third/3rd/")
+        vim.keys("Enter")
+        vim.type(":preserve")
+        vim.keys("Enter")
+        vim.shows("File preserved")
+    assert (file.parent / ".notes.md.swp").exists()
+    assert server.store.read("dir/notes.md") == NOTES.encode()
+    run(file.parent, "vim", "-u", "NONE", "-N", "-es", "-r", "notes.md", "-c", "wq")
+    (file.parent / ".notes.md.swp").unlink()
+    only_the_edit_is_there(server, mounted)
+
+
+def test_vim_that_overrides_read_only_keeps_it_so_or_says_that_it_can_not(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    """semantics 4, readOnly items: `chmod u+w` lifts it."""
+    server.store.set_permission("dir/notes.md", "readOnly")
+    eventually(lambda: file.stat().st_mode & 0o222 == 0)
+    run(
+        file.parent, "vim", "-u", "NONE", "-N", "-es", "notes.md", "-c", "%s/second/2nd/", "-c", "w!", "-c", "q!",
+        check=False,
+    )  # fmt: skip
+    mounted.settled()
+    assert server.store.read("dir/notes.md").decode() in (NOTES, NOTES.replace("second", "2nd"))
+    assert server.store.item("dir/notes.md").permission == "readOnly"
+
+
+@pytest.mark.parametrize("copying", ["nil", "t"])
+def test_emacs_saves_with_its_backups_and_lock_files(
+    server: Server, mounted: MountedJob, file: Path, copying: str
+) -> None:
+    program = f"""(progn
+      (setq backup-enable-predicate (lambda (name) t)) ; in the directory for temporary files too
+      (setq backup-by-copying {copying} make-backup-files t create-lockfiles t)
+      (find-file "notes.md")
+      (search-forward "second") (replace-match "2nd") (save-buffer)
+      (search-forward "third") (replace-match "3rd") (save-buffer)
+      (unless (verify-visited-file-modtime) (error "it thinks that another has changed it"))
+      (kill-buffer))"""
+    run(file.parent, "emacs", "-Q", "--batch", "--eval", program)
+    only_the_edit_is_there(server, mounted)
+    assert (file.parent / "notes.md~").read_text() == NOTES, "the backup is on this machine"
+
+
+def test_emacs_in_a_terminal_saves_twice_without_a_question(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
+        emacs.shows("third line")
+        for line in ("one", "two"):
+            emacs.type(f"{line} ")
+            emacs.keys("C-x", "C-s")
+            emacs.shows("Wrote ")
+        emacs.keys("C-x", "C-c")
+        emacs.ends()
+    only_the_edit_is_there(server, mounted, "one two " + NOTES)
+
+
+def test_nano_with_backups(server: Server, mounted: MountedJob, file: Path) -> None:
+    with terminal(mounted.home, file.parent, "nano", "-B", "notes.md") as nano:
+        nano.shows("third line")
+        nano.type("zeroth line")
+        nano.keys("Enter", "C-o", "Enter")
+        nano.shows("Wrote 4 lines")
+        nano.keys("C-x")
+        nano.ends()
+    only_the_edit_is_there(server, mounted, "zeroth line\n" + NOTES)
+    assert (file.parent / "notes.md~").read_text() == NOTES
+
+
+def test_micro(server: Server, mounted: MountedJob, file: Path) -> None:
+    with terminal(mounted.home, file.parent, "micro", "notes.md") as micro:
+        micro.shows("third line")
+        micro.type("zeroth line")
+        micro.keys("Enter", "C-s")
+        micro.shows("Saved")
+        micro.keys("C-q")
+        micro.ends()
+    only_the_edit_is_there(server, mounted, "zeroth line\n" + NOTES)
+
+
+def test_ed(server: Server, mounted: MountedJob, file: Path) -> None:
+    script = "2s/second/2nd/\n3s/third/3rd/\nw\nq\n"
+    (mounted.home / "script").write_text(script)
+    run(file.parent, "sh", "-c", f"ed -s notes.md < {mounted.home / 'script'}")
+    only_the_edit_is_there(server, mounted)
+
+
+#: How editors of today write a file, as they do it by system calls.
+WAYS = {
+    "truncate, write, fsync": """
+f = os.open(name, os.O_WRONLY | os.O_TRUNC); os.write(f, text); os.fsync(f); os.close(f)""",
+    "a temporary file renamed over it": """
+f = os.open(name + ".tmp-1234", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+os.write(f, text); os.fsync(f); os.close(f); os.rename(name + ".tmp-1234", name)""",
+    "JetBrains: safe write": """
+f = os.open(name + "___jb_tmp___", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+os.write(f, text); os.fsync(f); os.close(f)
+os.rename(name, name + "___jb_old___"); os.rename(name + "___jb_tmp___", name); os.unlink(name + "___jb_old___")""",
+    "GNOME: .goutputstream": """
+f = os.open(".goutputstream-ABC123", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+os.write(f, text); os.fsync(f); os.fchmod(f, 0o644); os.close(f); os.rename(".goutputstream-ABC123", name)""",
+    "a backup renamed away, then the file anew": """
+os.rename(name, name + "~")
+f = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644); os.write(f, text); os.fsync(f); os.close(f)
+os.unlink(name + "~")""",
+    "LibreOffice: with a lock file": """
+l = os.open(".~lock." + name + "#", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644); os.write(l, b"me"); os.close(l)
+f = os.open(name, os.O_RDWR); os.ftruncate(f, 0); os.pwrite(f, text, 0); os.fsync(f); os.close(f)
+os.unlink(".~lock." + name + "#")""",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_ways_in_which_editors_write(server: Server, mounted: MountedJob, file: Path, way: str) -> None:
+    """semantics 4: after an editor's fsync, and its rename, the server has it; what it made for itself is gone."""
+    program = f"import os\nname, text = 'notes.md', {EDITED.encode()!r}\n{WAYS[way]}"
+    run(file.parent, sys.executable, "-c", program)
+    if "GNOME" not in way:  # which syncs its file while that has a scratch name, on this machine
+        assert server.store.read("dir/notes.md") == EDITED.encode()
+    only_the_edit_is_there(server, mounted)
+    assert sorted(os.listdir(file.parent)) == ["notes.md", "other.md"]
+    assert file.stat().st_mode & 0o777 == 0o644

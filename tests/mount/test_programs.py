@@ -1,0 +1,301 @@
+"""More programs on a real mount; what each leaves is on the server, byte for byte, and is what a local disk would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.mounts import MountedJob, run
+from tests.support.serverside import doubled, visible
+from tests.support.terminal import terminal
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+Mount = Callable[..., MountedJob]
+
+
+def on_disk(root: Path) -> dict[str, bytes | None]:
+    """The same picture of a directory as `visible` gives of the server."""
+    return {
+        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if not path.is_symlink()
+    }
+
+
+#: Shell scripts that change files, run on a disk and in a mount: afterwards both have the same.
+SCRIPTS = {
+    "install": "install -m 755 data.txt bin && install -d made/here && install -m 600 data.txt made/here/",
+    "sort -o": "sort -o data.txt data.txt",
+    "sed -i": "sed -i.bak -e s/pear/peach/ data.txt && sed -i -e 1d data.txt",
+    "patch": "cp data.txt old; sed s/pear/peach/ old > new; diff -u --label a --label b old new > p || true; patch data.txt < p",
+    "dd": "dd if=blob of=cut bs=777 skip=3 seek=1 count=5 status=none && "
+    "dd if=data.txt of=blob bs=1 seek=5000 conv=notrunc status=none",
+    "split": "split -b 3000 blob part. && cat part.* > whole && cmp blob whole",
+    "zip": "zip -qr all.zip data.txt sub && rm -r sub && unzip -qo all.zip && rm all.zip",
+    "cp -a": "cp -a sub copy && cp -a --sparse=always blob sparse",
+    "find -delete": "find sub -name '*.txt' -delete && find . -empty -type f -delete",
+    "jq": """jq '.list[1] = "two"' doc.json > doc.tmp && mv doc.tmp doc.json""",
+    "truncate": "truncate -s 100 blob && truncate -s +50 blob && truncate -s 5000 holes",
+    "append": "for i in 1 2 3 4 5; do echo $i >> log; done; tee -a log < data.txt > /dev/null",
+    "mv": "mkdir to && mv data.txt to/ && mv to/data.txt data.txt && mv -T sub to/sub && mv to/sub/a.txt b.txt",
+    "O_EXCL": "set -C; echo one > once; ! echo two > once",
+    "cwd": "mkdir a && cd a && mv ../a ../b && echo here > file && cat file && cd .. && cat b/file",
+}
+
+
+def seeds() -> dict[str, bytes]:
+    return {
+        "data.txt": b"pear\napple\nquince\nfig\n" * 20,
+        "blob": bytes(range(256)) * 64,
+        "doc.json": json.dumps({"list": [1, 2, 3]}).encode(),
+        "empty": b"",
+        "sub/a.txt": b"a\n",
+        "sub/deep/b.txt": b"b\n",
+        "sub/deep/c.bin": b"\0" * 5000,
+    }
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_leaves_what_it_leaves_on_a_disk(
+    server: Server, mounted: MountedJob, tmp_path: Path, script: str
+) -> None:
+    """semantics, silent: what a user of a local disk would expect."""
+    disk = tmp_path / "disk"
+    for name, content in seeds().items():
+        (disk / name).parent.mkdir(parents=True, exist_ok=True)
+        (disk / name).write_bytes(content)
+    server.store.seed({f"w/{name}": content for name, content in seeds().items()}, age=60)
+    expected = run(disk, "bash", "-e", "-c", SCRIPTS[script])
+    assert run(mounted.path / "w", "bash", "-e", "-c", SCRIPTS[script]) == expected
+    mounted.settled()
+    there = {p.removeprefix("w/"): c for p, c in visible(server).items() if p.startswith("w/")}
+    assert there == on_disk(disk)
+    assert doubled(server) == []
+    assert mounted.status()["conflicts"] == []
+
+
+def test_make_builds_nothing_again_after_a_remount(server: Server, mounted: MountedJob) -> None:
+    """semantics 2: times are remembered on this machine and survive a remount."""
+    (mounted.path / "Makefile").write_text("hello: hello.c\n\tgcc -o hello hello.c\n\techo built >> log\n")
+    (mounted.path / "hello.c").write_text('#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n')
+    run(mounted.path, "make", "-s")
+    assert run(mounted.path, "./hello") == "hello\n"
+    assert "up to date" in run(mounted.path, "make")
+    mounted.remount()
+    assert "up to date" in run(mounted.path, "make")
+    assert run(mounted.path, "./hello") == "hello\n", "it is executable still"
+    mounted.settled()
+    assert server.store.read("log") == b"built\n"
+    (mounted.path / "hello.c").write_text('#include <stdio.h>\nint main(void) { puts("again"); return 0; }\n')
+    run(mounted.path, "make", "-s")
+    assert run(mounted.path, "./hello") == "again\n"
+
+
+def test_ripgrep_finds_what_it_finds_on_a_disk(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
+    files = {f"d{n % 7}/f{n}.txt": f"line\nneedle {n}\n" if n % 3 else "hay\n" for n in range(60)}
+    server.store.seed(files, age=60)
+    for name, content in files.items():
+        (tmp_path / "disk" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "disk" / name).write_text(content)
+    words = ("rg", "--no-config", "--sort", "path", "-n", "needle")
+    assert run(mounted.path, *words) == run(tmp_path / "disk", *words)
+
+
+def test_git_clones_branches_stashes_collects_and_makes_worktrees(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    origin = tmp_path / "origin"
+    script = """
+        git init -q -b main . && git config user.name A && git config user.email a@example.invalid
+        for i in $(seq 40); do echo "file $i" > f$i; done; mkdir sub; echo deep > sub/file
+        git add . && git commit -qm first && echo more >> f1 && git commit -qam second"""
+    origin.mkdir()
+    run(origin, "bash", "-e", "-c", script, home=mounted.home)
+    script = f"""
+        git clone -q {origin} copy && cd copy && git config user.name A && git config user.email a@example.invalid
+        test -z "$(git status --porcelain)"
+        git checkout -q -b other && echo changed > f2 && rm f3 && git mv f4 g4 && git commit -qam third
+        echo dirty > f5 && git stash -q && test "$(cat f5)" = "file 5" && git stash pop -q && test "$(cat f5)" = dirty
+        git checkout -q f5 && git checkout -q main && test -e f3 && git merge -q other && test ! -e f3
+        git gc -q && git fsck --strict && git worktree add -q ../tree other && test "$(cat ../tree/f2)" = changed
+        cd ../tree && echo x > new && git add new && git commit -qm fourth && git worktree list | wc -l"""
+    assert run(mounted.path, "bash", "-e", "-c", script, home=mounted.home).split()[-1] == "2"
+    mounted.settled()
+    mounted.remount()
+    check = 'test -z "$(git status --porcelain)" && git fsck --strict && git log --oneline | wc -l'
+    assert run(mounted.path / "copy", "bash", "-e", "-c", check, home=mounted.home).split()[-1] == "3"
+    assert doubled(server) == []
+    assert mounted.status()["conflicts"] == []
+
+
+def test_rsync_in_place_deletes_and_has_nothing_to_do_twice(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    source, back = tmp_path / "source", tmp_path / "back"
+    for name, content in seeds().items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    words = ("rsync", "-a", "--delete", "--inplace", "--itemize-changes")
+    run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/")
+    assert run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/") == ""
+    (source / "blob").write_bytes(seeds()["blob"] + b"more")
+    (source / "empty").unlink()
+    assert len(run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/").splitlines()) <= 3
+    run(tmp_path, "rsync", "-a", f"{mounted.path}/in/", f"{back}/")
+    assert on_disk(back) == on_disk(source)
+    mounted.settled()
+    there = {p.removeprefix("in/"): c for p, c in visible(server).items() if p.startswith("in/")}
+    assert there == on_disk(source)
+
+
+_COUNTER = """
+import sqlite3, sys
+db = sqlite3.connect("data.db", timeout=60, isolation_level=None)
+db.execute("PRAGMA journal_mode=" + sys.argv[1])
+for _ in range(10):
+    db.execute("BEGIN IMMEDIATE"); db.execute("UPDATE t SET n = n + 1"); db.execute("COMMIT")
+db.close()
+"""
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "WAL"])
+def test_sqlite_counts_right_from_two_processes(server: Server, mounted: MountedJob, mode: str) -> None:
+    """semantics 2: locks work among processes of this machine; mmap, shared-writable, works."""
+    run(mounted.path, "sqlite3", "data.db", "CREATE TABLE t (n); INSERT INTO t VALUES (0);")
+    both = f"{sys.executable} -c '{_COUNTER}' {mode} & {sys.executable} -c '{_COUNTER}' {mode}; wait"
+    run(mounted.path, "bash", "-e", "-c", both, timeout=80)
+    ask = ("sqlite3", "data.db", "SELECT n FROM t; PRAGMA integrity_check;")
+    assert run(mounted.path, *ask) == "20\nok\n"
+    mounted.settled()
+    mounted.remount()
+    assert run(mounted.path, *ask) == "20\nok\n"
+
+
+def test_python_makes_a_venv_and_runs_tests_in_it(server: Server, mount: Mount) -> None:
+    """semantics 2: --local-symlinks, for people who make a venv in a workspace."""
+    mounted = mount(local_symlinks=True)
+    program = """
+import mmap, os, shelve, tempfile
+with tempfile.NamedTemporaryFile(dir=".") as file:
+    file.write(b"x" * 5000); file.flush(); assert os.stat(file.name).st_size == 5000
+with tempfile.TemporaryDirectory(dir=".") as directory:
+    open(os.path.join(directory, "a"), "w").close()
+with shelve.open("shelf") as shelf:
+    shelf["key"] = list(range(1000))
+with shelve.open("shelf") as shelf:
+    assert shelf["key"][-1] == 999
+with open("mapped", "w+b") as file:
+    file.truncate(10000)
+    with mmap.mmap(file.fileno(), 10000) as memory:
+        memory[5000:5005] = b"hello"; memory.flush()
+    assert os.pread(file.fileno(), 5, 5000) == b"hello"
+print("well")
+"""
+    run(mounted.path, sys.executable, "-m", "venv", "--without-pip", "env", timeout=80)
+    assert (mounted.path / "env/bin/python").is_symlink()
+    assert run(mounted.path, "env/bin/python", "-c", program) == "well\n"
+    (mounted.path / "test_it.py").write_text("def test_it() -> None:\n    assert 1 + 1 == 2\n")
+    assert "1 passed" in run(
+        mounted.path, sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "test_it.py"
+    )
+    mounted.settled()
+    assert server.store.read("mapped")[5000:5005] == b"hello"
+
+
+def test_a_csv_of_the_job_is_read(server: Server, mounted: MountedJob) -> None:
+    rows = [(str(number), f"name {number}") for number in range(5000)]
+    server.store.seed({"data.csv": "\n".join(map(",".join, rows)) + "\n"})
+    program = "import csv; print(sum(int(row[0]) for row in csv.reader(open('data.csv', newline=''))))"
+    assert run(mounted.path, sys.executable, "-c", program) == f"{sum(range(5000))}\n"
+
+
+def test_several_processes_append_whole_lines(server: Server, mounted: MountedJob) -> None:
+    """semantics 4: all handles of one file share it."""
+    script = 'for p in 1 2 3 4; do (for i in $(seq 50); do echo "$p line $i" >> log; done) & done; wait'
+    run(mounted.path, "bash", "-c", script)
+    mounted.settled()
+    lines = server.store.read("log").decode().splitlines()
+    assert sorted(lines) == sorted(f"{p} line {i}" for p in range(1, 5) for i in range(1, 51))
+
+
+def test_tail_follows_by_name_what_the_job_replaces(server: Server, mounted: MountedJob) -> None:
+    """semantics 3: a reader at end of file whose item has been replaced follows the new version."""
+    server.store.seed({"run.log": "one\n"}, age=60)
+    words = ["env", "-C", str(mounted.path), "tail", "-n", "+1", "-s", "0.1", "-F", "run.log"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
+        try:
+            assert tail.stdout is not None
+            os.set_blocking(tail.stdout.fileno(), False)
+            seen = b""
+
+            def shows(text: str) -> bool:
+                nonlocal seen
+                assert tail.stdout is not None
+                seen += tail.stdout.read() or b""
+                return text.encode() in seen
+
+            eventually(lambda: shows("one"), lambda: seen.decode())
+            server.store.append("run.log", "two\n")
+            eventually(lambda: shows("two"), lambda: seen.decode())
+            server.store.replace("run.log", "three, and a new file\n")
+            eventually(lambda: shows("three"), lambda: seen.decode())
+        finally:
+            tail.kill()
+
+
+def test_less_and_watch_show_what_the_job_writes(server: Server, mounted: MountedJob) -> None:
+    """semantics 3: new lines show within the TTL."""
+    server.store.seed({"run.log": "".join(f"line {n}\n" for n in range(50))}, age=60)
+    with terminal(mounted.home, mounted.path, "less", "+F", "run.log") as less:
+        less.shows("line 49")
+        server.store.append("run.log", "the job goes on\n")
+        less.shows("the job goes on")
+    with terminal(mounted.home, mounted.path, "watch", "-n", "0.5", "tail -n 1 run.log") as watch:
+        watch.shows("the job goes on")
+        server.store.append("run.log", "and on\n")
+        watch.shows("and on")
+
+
+def test_df_and_du_count_what_is_there(server: Server, mounted: MountedJob) -> None:
+    """semantics 2, statfs: sum of known sizes."""
+    server.store.seed({"a": b"x" * 1_000_000, "b/c": b"y" * 500_000})
+    os.listdir(mounted.path)
+    assert int(run(mounted.path, "du", "-sb", "--apparent-size", ".").split()[0]) >= 1_500_000
+    kind, used, free = run(mounted.path, "df", "--output=fstype,used,avail", ".").splitlines()[1].split()
+    assert kind == "fuse.jobfs"
+    assert int(used) >= 1_500_000 // 1024
+    assert int(free) > 0
+
+
+def test_what_file_managers_leave_stays_on_this_machine(server: Server, mounted: MountedJob) -> None:
+    """semantics 4, Scratch names."""
+    for name in (".DS_Store", "._photo.jpg", ".goutputstream-1", "report~", ".#lock"):
+        (mounted.path / name).write_text("of the desktop")
+    (mounted.path / "photo.jpg").write_text("mine")
+    mounted.settled()
+    assert visible(server) == {"photo.jpg": b"mine"}
+
+
+def test_a_program_in_the_mount_can_not_be_written_to_as_far_as_fuse_goes(
+    server: Server, mounted: MountedJob
+) -> None:
+    server.store.seed({"sleeper": Path("/bin/sleep").read_bytes()})
+    os.chmod(mounted.path / "sleeper", 0o755)
+    with subprocess.Popen([str(mounted.path / "sleeper"), "60"]) as sleeper:
+        try:
+            running = f"/proc/{sleeper.pid}/exe"
+            eventually(lambda: os.readlink(running).endswith("sleeper"))
+            began = time.monotonic()
+            with pytest.raises(OSError, match="Text file busy"):
+                (mounted.path / "sleeper").open("r+b").close()
+            assert time.monotonic() >= began
+        finally:
+            sleeper.kill()

@@ -196,6 +196,8 @@ class LocalNames:
         self._engine.overlay.remove(origin)
 
     def _end(self, inode: Inode, item: Item | None) -> None:
+        if item is not None:
+            self._hand_over(inode, item)
         self.forget(inode)
         if inode.path is not None:
             self._engine.overlay.remove(inode.path, inode)
@@ -203,6 +205,14 @@ class LocalNames:
             inode.local_only, inode.alias_of, inode.item = False, None, item
             if not inode.handles:
                 self._engine.table.drop(inode)
+
+    def _hand_over(self, inode: Inode, item: Item) -> None:
+        """What was changed of an alias's attributes goes on to hold for the item."""
+        record = self._engine.memory.timed(item)
+        record.mode, record.permission = inode.mode, item.permission
+        record.uid, record.gid = inode.uid, inode.gid
+        record.atime_ns, record.mtime_ns, record.ctime_ns = inode.atime_ns, inode.mtime_ns, inode.ctime_ns
+        self._engine.memory.store(record)
 
     def _materialize(self, inode: Inode) -> None:
         """Give an alias its own bytes. Raises ApiError."""

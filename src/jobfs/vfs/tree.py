@@ -232,6 +232,9 @@ class Tree:
         if isinstance(source, Inode):
             if source.ghost:
                 raise FsError(errno.ENOENT)
+            if not self._view.stays_here(new):
+                # Else nothing in it would ever reach the job: `mv` copies.
+                raise FsError(errno.EXDEV)
             self._engine.overlay.move_tree(old, new)
             self._local.move(source, new)
             self._local.carry(old, new)

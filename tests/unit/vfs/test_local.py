@@ -104,3 +104,30 @@ def test_local_names_below_a_renamed_directory_survive_a_remount(server: Server,
     assert work.read("other~/sub/b") == b"local~/sub/b"
     assert work.names("other~") == ["a", "sub"]
     assert not work.exists("local~/a")
+
+
+def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server, work: Workspace) -> None:
+    """semantics 4.14: a scratch name that gets a real one is sent; EXDEV makes `mv` copy what is in the directory."""
+    work.mkdir("dir~")
+    work.write("dir~/file", b"x")
+    assert errno_from(work.vfs.rename, "dir~", "dir") == errno.EXDEV
+    work.vfs.rename("dir~/file", "file")
+    work.drain()
+    assert server.store.tree() == {"file": b"x"}
+
+
+def test_what_was_changed_of_a_backups_attributes_stays_when_it_becomes_real(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 2.11: modes, owners and times are kept for the item, also while it has a scratch name."""
+    server.store.seed({"one": "1", "two": "2"}, age=60)
+    for name in ("one", "two"):
+        work.vfs.rename(name, f"{name}~")
+        work.vfs.chmod(f"{name}~", 0o751)
+        work.vfs.chown(f"{name}~", 77, 88)
+        work.vfs.utimens(f"{name}~", 5, 6)
+    work.vfs.rename("one~", "one")
+    work.vfs.rename("two~", "three")
+    for name in ("one", "three"):
+        attr = work.vfs.getattr(name)
+        assert (attr.mode & 0o7777, attr.uid, attr.gid, attr.atime_ns, attr.mtime_ns) == (0o751, 77, 88, 5, 6)

@@ -179,6 +179,24 @@ ROWS = [
         ),
     ),
     Row(
+        "`rename` of a directory between a scratch name and another one, or of a file into a directory of a scratch name",
+        "does it",
+        "EXDEV; `mv` copies then",
+        "what has a scratch name is on this machine, everything else on the server",
+        (
+            Difference(
+                "scratch: a directory of the workspace becomes a local one", (("rename d d~", "ok", "EXDEV"),)
+            ),
+            Difference(
+                "scratch: a local directory becomes one of the workspace", (("rename d~ d", "ok", "EXDEV"),)
+            ),
+            Difference(
+                "scratch: a file of the workspace moves into a local directory",
+                (("rename f d~/f", "ok", "EXDEV"),),
+            ),
+        ),
+    ),
+    Row(
         "`renameat2` with `RENAME_NOREPLACE` or `RENAME_EXCHANGE`",
         "does it",
         "EINVAL; `mv -n` and others go on without",

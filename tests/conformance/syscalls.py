@@ -81,6 +81,11 @@ class Calls:
             with contextlib.suppress(OSError):
                 os.close(handle)
 
+    def _handle(self, name: str) -> int:
+        if name not in self._open:
+            raise OSError(errno.EBADF, name)
+        return self._open[name]
+
     def _at(self, word: str) -> Any:
         """A handle that was given this name, else a path."""
         return self._open.get(word, word)
@@ -89,6 +94,8 @@ class Calls:
 
     def open(self, path: str, flags: str = "RDONLY", mode: str = "0644", name: str = "") -> str:
         handle = os.open(path, _flags(flags), _number(mode))
+        if name in self._open:
+            os.close(self._open.pop(name))
         if name:
             self._open[name] = handle
         else:
@@ -99,7 +106,8 @@ class Calls:
         return self.open(path, "RDONLY|DIRECTORY", name=name)
 
     def close_(self, name: str) -> str:
-        os.close(self._open.pop(name))
+        os.close(self._handle(name))
+        del self._open[name]
         return "ok"
 
     def create(self, path: str, mode: str = "0644", text: str = "") -> str:
@@ -117,34 +125,36 @@ class Calls:
             return repr(file.read())
 
     def read(self, name: str, size: str = "100") -> str:
-        return repr(os.read(self._open[name], int(size)))
+        return repr(os.read(self._handle(name), int(size)))
 
     def pread(self, name: str, size: str, offset: str) -> str:
-        return repr(os.pread(self._open[name], int(size), int(offset)))
+        return repr(os.pread(self._handle(name), int(size), int(offset)))
 
     def write(self, name: str, text: str) -> str:
-        return str(os.write(self._open[name], text.encode()))
+        return str(os.write(self._handle(name), text.encode()))
 
     def pwrite(self, name: str, text: str, offset: str) -> str:
-        return str(os.pwrite(self._open[name], text.encode(), int(offset)))
+        return str(os.pwrite(self._handle(name), text.encode(), int(offset)))
 
     def seek(self, name: str, offset: str, whence: str = "SET") -> str:
-        return str(os.lseek(self._open[name], int(offset), getattr(os, f"SEEK_{whence}")))
+        return str(os.lseek(self._handle(name), int(offset), getattr(os, f"SEEK_{whence}")))
 
     def truncate(self, path: str, length: str) -> str:
         os.truncate(self._at(path), int(length))
         return "ok"
 
     def fsync(self, name: str) -> str:
-        os.fsync(self._open[name])
+        os.fsync(self._handle(name))
         return "ok"
 
     def fallocate(self, name: str, offset: str, length: str) -> str:
-        _checked(_libc.fallocate(self._open[name], 0, ctypes.c_long(int(offset)), ctypes.c_long(int(length))))
+        _checked(
+            _libc.fallocate(self._handle(name), 0, ctypes.c_long(int(offset)), ctypes.c_long(int(length)))
+        )
         return "ok"
 
     def posix_fallocate(self, name: str, offset: str, length: str) -> str:
-        os.posix_fallocate(self._open[name], int(offset), int(length))
+        os.posix_fallocate(self._handle(name), int(offset), int(length))
         return "ok"
 
     def setxattr(self, path: str, name: str, value: str) -> str:
@@ -153,7 +163,7 @@ class Calls:
 
     def mapwrite(self, name: str, text: str) -> str:
         """Through a shared memory map."""
-        with mmap.mmap(self._open[name], 0) as area:
+        with mmap.mmap(self._handle(name), 0) as area:
             area[: len(text)] = text.encode()
             area.flush()
         return "ok"
@@ -162,7 +172,7 @@ class Calls:
         """An exclusive fcntl lock on the whole file, or EAGAIN."""
         import fcntl
 
-        fcntl.lockf(self._open[name], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(self._handle(name), fcntl.LOCK_EX | fcntl.LOCK_NB)
         return "ok"
 
     # -- names
@@ -282,6 +292,8 @@ class Calls:
     def moved(self, path: str, at: str = "") -> str:
         """Which times went forward since `mark` (of `at`, if the file had that name then)."""
         found = os.stat(self._at(path))
+        if (at or path) not in self._times:
+            raise OSError(errno.ENODATA, path)
         before = self._times[at or path]
         now = (found.st_mtime_ns, found.st_ctime_ns)
         words = [word for word, old, new in zip(("mtime", "ctime"), before, now, strict=True) if new > old]
@@ -315,7 +327,7 @@ class Calls:
         return "ok"
 
     def poll(self, name: str) -> str:
-        ready = select.select([self._open[name]], [], [], 0)[0]
+        ready = select.select([self._handle(name)], [], [], 0)[0]
         return "ready" if ready else "not ready"
 
 

@@ -98,6 +98,31 @@ who may, is decided as elsewhere
     stat d/.g.swp uid gid       -> 65534 65534
     nobody unlink d/.g.swp
 
+a directory of the workspace becomes a local one
+    mkdir d
+    create d/f
+    rename d d~
+
+a local directory becomes one of the workspace
+    mkdir d~
+    create d~/f
+    rename d~ d
+
+a file of the workspace moves into a local directory
+    mkdir d~
+    a = open f CREAT|RDWR
+    write a text
+    fsync a
+    close a
+    rename f d~/f
+
+a file moves out of a local directory
+    mkdir d~
+    create d~/f 0644 text
+    rename d~/f f
+    get f                       -> b'text'
+    ls d~                       -> (empty)
+
 a directory does not replace a file, nor a file a directory
     create f~
     mkdir d~

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -14,6 +15,9 @@ from jobfs.cli.options import setting_options
 from jobfs.cli.running import registered
 from jobfs.settings import Settings, load
 from jobfs.writeback import slot
+
+#: When Python looks for cycles among the youngest objects, and how seldom among older ones.
+_CYCLES = (20_000, 20, 50)
 
 
 @click.command("mount", short_help="Mount a job's workspace at DIR.")
@@ -67,3 +71,7 @@ def _load_parts() -> None:
     from jobfs.cli import graph
 
     del fuseloop, mount, graph
+    # Most of what is made is either soon gone or stays for good, the tree above all: looking for cycles in it each time
+    # it has grown a little takes a fifth of the time that reading it takes.
+    gc.freeze()
+    gc.set_threshold(*_CYCLES)

@@ -37,6 +37,7 @@ class MemoryVfs:
         self.nodes: dict[str, Node] = {"": Node(stat.S_IFDIR | 0o755, 1)}
         self.open_files: dict[int, Node] = {}
         self.hidden: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
         self.callers: list[Caller] = []
         self.times: list[tuple[int | None, int | None]] = []
         self.flags: list[int] = []
@@ -71,6 +72,9 @@ class MemoryVfs:
         nlink = 2 if stat.S_ISDIR(node.mode) else 1
         size = len(node.data)
         return Attr(node.ino, node.mode, nlink, node.uid, node.gid, size, node.atime, node.mtime, node.mtime)
+
+    def empty_trash(self) -> None:
+        """Nothing was given up here."""
 
     def edition(self) -> int:
         return 0

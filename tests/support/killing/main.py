@@ -23,6 +23,7 @@ from .lane import Lane
 from .tally import Tally
 
 _console = Console()
+_INTERRUPTED = 130
 
 
 @click.command()
@@ -62,10 +63,12 @@ def _run(seed: int, lanes: int, place: Path, minutes: float) -> int:
     _console.print(f"seed {seed}, {lanes} lanes, {minutes:g} minutes; Ctrl-C ends it before")
     began = time.monotonic()
     running = [_Running(seed, number, place, minutes) for number in range(lanes)]
+    interrupted = False
     try:
         for one in running:
             one.thread.join()
     except KeyboardInterrupt:
+        interrupted = True
         _console.print("ending")
     finally:
         for one in running:
@@ -75,10 +78,10 @@ def _run(seed: int, lanes: int, place: Path, minutes: float) -> int:
         total.add(one.tally)
     total.seconds = time.monotonic() - began
     _console.print(_table(total))
-    broken = [one for one in running if one.process.returncode not in (0, 1)]
+    broken = [one for one in running if one.process.returncode not in (0, 1) and not interrupted]
     for one in broken:
         _console.print(f"lane {one.number} ended with {one.process.returncode}", style="bold red")
-    return 1 if total.violations or broken else 0
+    return 1 if total.violations or broken else _INTERRUPTED if interrupted else 0
 
 
 class _Running:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
 from tests.support.files import errno_from
-from tests.support.operations import OPERATIONS, Operation, Promise
+from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
@@ -24,7 +24,7 @@ def quick() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
 def test_killed_at_any_boundary_it_ends_old_or_new_whole(
     server: Server, tmp_path: Path, operation: Operation
 ) -> None:
@@ -48,7 +48,7 @@ def test_killed_at_any_boundary_it_ends_old_or_new_whole(
     print(f"{operation.name}: killed at {at - 1} boundaries")
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
 @pytest.mark.parametrize(
     ("fault", "times"), [("drop", 1), ("drop_after", 1), ("error_after", 1), ("drop", 3), ("drop_after", 2)]
 )

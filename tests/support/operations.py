@@ -229,39 +229,6 @@ OPERATIONS = [
         seed={"dir/file": OLD, "dir/draft": NEW},
     ),
     Operation("mkdir", mkdir, ({},), {"dir/made": None}, seed={}),
-    Operation("unlink of an unsent save", unlink, ({"dir/file": NEW},), {}, prepare=closed_before),
-    Operation(
-        "unlink of an open file with an unsent save",
-        unlink_open,
-        ({"dir/file": NEW},),
-        {},
-        prepare=closed_before,
-    ),
-    Operation(
-        "rename over an unsent save",
-        rename_over,
-        ({"dir/file": NEW, "dir/draft": DRAFT},),
-        {"dir/file": DRAFT},
-        prepare=closed_before,
-        seed={"dir/file": OLD, "dir/draft": DRAFT},
-    ),
-    Operation(
-        "rename of an unsent file over an unsent save",
-        rename_over,
-        ({"dir/file": NEW, "dir/draft": DRAFT},),
-        {"dir/file": DRAFT},
-        prepare=draft_before,
-        durable=False,
-    ),
-    Operation(
-        "rename of an unsent file over an unsent one",
-        rename_over,
-        ({"dir/file": NEW, "dir/draft": DRAFT},),
-        {"dir/file": DRAFT},
-        prepare=draft_before,
-        seed={},
-        durable=False,
-    ),
     Operation("unlink of a saved file", unlink, ({"dir/file": NEW},), {}, prepare=saved_before),
     Operation(
         "unlink while it is staged",
@@ -301,5 +268,42 @@ OPERATIONS = [
         chmod_dirty,
         ({"dir/file": OLD}, {"dir/file": NEW + OLD[len(NEW) :]}),
         {"dir/file": NEW + OLD[len(NEW) :]},
+    ),
+]
+
+#: On a file whose save is not sent, but synced before the world can be stopped: not for losses of power.
+ON_UNSENT = [
+    Operation("unlink of an unsent save", unlink, ({"dir/file": NEW},), {}, prepare=closed_before),
+    Operation(
+        "unlink of an open file with an unsent save",
+        unlink_open,
+        ({"dir/file": NEW},),
+        {},
+        prepare=closed_before,
+    ),
+    Operation(
+        "rename over an unsent save",
+        rename_over,
+        ({"dir/file": NEW, "dir/draft": DRAFT},),
+        {"dir/file": DRAFT},
+        prepare=closed_before,
+        seed={"dir/file": OLD, "dir/draft": DRAFT},
+    ),
+    Operation(
+        "rename of an unsent file over an unsent save",
+        rename_over,
+        ({"dir/file": NEW, "dir/draft": DRAFT},),
+        {"dir/file": DRAFT},
+        prepare=draft_before,
+        durable=False,
+    ),
+    Operation(
+        "rename of an unsent file over an unsent one",
+        rename_over,
+        ({"dir/file": NEW, "dir/draft": DRAFT},),
+        {"dir/file": DRAFT},
+        prepare=draft_before,
+        seed={},
+        durable=False,
     ),
 ]

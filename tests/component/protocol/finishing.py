@@ -94,7 +94,8 @@ class Finishing(Actor):
         if read or item.content == tx.content:
             return True
         same_version = tx.base is not None and (item.id, item.version) == tx.base[:2]
-        return same_version and not self._scenario.moves_touch
+        young = self._scenario.one_tick and self._rules.r1_young
+        return same_version and not (self._scenario.moves_touch or young)
 
     def _carry_out(self, tx: Tx, aside: Aside) -> Steps:
         rest = tx._replace(asides=tx.asides[1:])

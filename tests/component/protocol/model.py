@@ -28,6 +28,7 @@ class Rules:
     """
 
     r1: bool = True
+    r1_young: bool = True
     r2: bool = True
     r2_repeated: bool = True
     r3: bool = True
@@ -221,6 +222,8 @@ class Scenario:
     slow: int = 0
     #: Whether a move changes `updatedAt`, and what a create at an existing path does: not promised by the API.
     moves_touch: bool = False
+    #: The job writes so soon after what is there was written that `updatedAt` stays the same: every base is young.
+    one_tick: bool = False
     create_replaces: bool = True
     #: The mounts know that it does not.
     known_to_reject: bool = False

@@ -35,7 +35,7 @@ class Protocol(Run):
 
     def steps(self, world: World) -> Steps:
         """Everything that can happen next."""
-        yield from job_steps(world)
+        yield from job_steps(world, self.scenario)
         yield from network_steps(world, self.scenario)
         for number, mount in enumerate(world.mounts):
             yield from self._fate(world, number, mount)

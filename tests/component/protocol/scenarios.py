@@ -39,6 +39,13 @@ SCENARIOS = [
         losing=("promotes",),
     ),
     Scenario(
+        "the job overwrites within one tick of the server's clock",
+        users=(("open", "save u1"),),
+        job=("overwrite", "overwrite"),
+        kills=1,
+        one_tick=True,
+    ),
+    Scenario(
         "the source of a rename over vanishes",
         users=(("open", "rename"),),
         job=("create", "delete source"),

@@ -12,18 +12,18 @@ from .model import ELSEWHERE, SOURCE, TARGET, Disk, Item, Mount, Scenario, Tx, W
 Steps = Iterator[tuple[Step, World]]
 
 
-def job_steps(world: World) -> Steps:
+def job_steps(world: World, scenario: Scenario) -> Steps:
     """The job acts on what it sees at T."""
     for act in dict.fromkeys(world.job):
         left = list(world.job)
         left.remove(act)
         new = f"j{len(world.job)}"
-        after = _job(world, act, new)
+        after = _job(world, act, new, tick=not scenario.one_tick)
         if after is not None:
             yield Step("job", f"{act}s" if " " not in act else act), after._replace(job=tuple(left))
 
 
-def _job(world: World, act: str, new: str) -> World | None:
+def _job(world: World, act: str, new: str, *, tick: bool) -> World | None:
     there = world.at(SOURCE if act == "delete source" else TARGET)
     if act == "create":
         if there is not None:
@@ -36,7 +36,7 @@ def _job(world: World, act: str, new: str) -> World | None:
         return None
     rest = tuple(item for item in world.items if item.id != there.id)
     if act == "overwrite":
-        changed = there._replace(content=new, version=there.version + 1)
+        changed = there._replace(content=new, version=there.version + tick)
         return world._replace(
             items=tuple(changed if item.id == there.id else item for item in world.items),
             owed=(world.owed - {there.content}) | {new},

@@ -19,6 +19,10 @@ RULES = {
         "r1",
         "the job overwrites after a promote whose answer was lost",
     ),
+    "R1: a base that is young proves nothing by its updatedAt": (
+        "r1_young",
+        "the job overwrites within one tick of the server's clock",
+    ),
     "R2: no updatedAt from a later look": ("r2", "the job overwrites after a promote whose answer was lost"),
     "R2: no updatedAt from a promote that was sent before": (
         "r2_repeated",

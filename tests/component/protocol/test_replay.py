@@ -133,9 +133,10 @@ class Play:
         self.owed: set[str] = set()
         server.store.seed({"dir": None})
         for name, token in scenario.there:
-            server.store.seed({PATHS[name]: content(token)}, age=60)
+            server.store.seed({PATHS[name]: content(token)}, age=0 if scenario.one_tick else 60)
         server.set(
             move_touches="item" if scenario.moves_touch else "no",
+            updated_resolution="seconds" if scenario.one_tick else "milliseconds",
             create_existing="overwrite" if scenario.create_replaces else "reject",
         )
 

@@ -87,12 +87,18 @@ class Outcome:
         return self.row.bound(self.rtt) or None
 
     @property
+    def unsynced(self) -> list[str]:
+        """Systems whose fsync returned before the server had the bytes."""
+        return [name for name in self.samples if self.median(name, "synced") == 0]
+
+    @property
     def peer(self) -> tuple[str, float] | None:
-        """The best peer and its seconds."""
+        """The best peer and its seconds, of those that keep the same promise."""
         found = [
             (name, seconds)
             for name in self.samples
-            if name not in ("jobfs", "floor", "curl") and (seconds := self.median(name)) is not None
+            if name not in ("jobfs", "floor", "curl", *self.unsynced)
+            and (seconds := self.median(name)) is not None
         ]
         return min(found, key=lambda pair: pair[1], default=None)
 

@@ -67,6 +67,9 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
     for outcome in outcomes:
         for miss in outcome.misses():
             console.print(f"missed: {_name(outcome)}: {miss}", highlight=False)
+        for system in outcome.unsynced:
+            text = f"not compared: {_name(outcome)}: fsync of {system} does not wait for the server"
+            console.print(text, highlight=False)
     reasons: dict[tuple[float, str, str], list[str]] = {}
     for outcome in outcomes:
         for system, reason in outcome.failures.items():

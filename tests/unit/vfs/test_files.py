@@ -7,7 +7,7 @@ import os
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.workspaces import CALLER, Workspace
+from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -68,7 +68,7 @@ def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Works
     assert server.log.changes() == []
     work.start()
     assert (work.read("file"), work.read("open")) == (b"closed", b"open")
-    work.drain()
+    settled(work)
     assert server.store.tree() == {"file": b"closed", "open": b"open"}
 
 

@@ -273,3 +273,15 @@ def test_who_reads_to_the_end_and_then_writes_does_not_take_the_jobs_change_for_
     settled(work)
     assert server.store.read("file.txt") == b"the user's"
     assert sorted(contents(server)) == [b"the user's", b"what the job wrote meanwhile"]
+
+
+def test_what_the_job_wrote_just_before_a_rename_is_what_is_read_after_it(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """save-protocol R2: the content cache is never filled under a version that was not seen to have those bytes."""
+    server.store.seed({"file": "as it was read"}, age=60)
+    work = start(ttl=60)
+    assert work.read("file") == b"as it was read"
+    server.store.write("file", b"by the job now")
+    work.vfs.rename("file", "renamed")
+    assert work.read("renamed") == b"by the job now"

@@ -373,9 +373,10 @@ class WriteBack:
         self.namespace.publish(item)
 
     def carry(self, before: Item, after: Item) -> None:
-        """Our own move: the same bytes under what may be another version (R2)."""
-        if not after.is_dir and before.version != after.version:
-            self.content.rekey(before, after)
+        """Our own move: what is remembered of the item goes on to hold.
+
+        Not its bytes: where the move has changed `updatedAt`, nothing tells whether the job wrote just before it (R2).
+        """
         self.memory.carry(before, after)
 
     # -- files that are renamed or unlinked before they are sent

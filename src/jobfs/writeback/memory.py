@@ -92,10 +92,10 @@ class Memory:
             self._journal.write(gone=[record])
 
     def carry(self, before: Item, after: Item) -> None:
-        """Our own move may have changed `updatedAt`: remembered times go on to hold."""
+        """Our own move may have changed `updatedAt`: remembered times go on to hold, the hash of the bytes does not (R2)."""
         record = self._by_item.get(after.id)
         if record is not None and record.updated_at == before.updated_at != after.updated_at:
-            record.updated_at = after.updated_at
+            record.updated_at, record.sha256 = after.updated_at, ""
             self.store(record)
 
 

@@ -118,6 +118,9 @@ class Writer:
         """What the open file holds: one whole content, of those that may be there."""
         data = os.pread(handle, _WHOLE, 0)
         seen = self.contents.of(data)
+        if seen is None:
+            # Died in the middle of it, the mount has given a part: then it says so now.
+            os.pread(handle, 1, len(data))
         if seen is None and self.ledger.was_disturbed(path) and self.contents.begins(data):
             raise OSError(errno.EAGAIN, "the kernel still has the size of an older version", path)
         if seen is None:

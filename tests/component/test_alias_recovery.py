@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,26 @@ def test_a_backup_is_taken_up_once_the_server_answers(server: Server, tmp_path: 
         eventually(lambda: visible(server) == {"file.txt~": OLD}, lambda: visible(server))
     finally:
         work.stop()
+
+
+def test_an_older_backup_is_there_until_the_newer_one_is(server: Server, tmp_path: Path) -> None:
+    """semantics 4: killed at any point; a rename over a scratch file ends with the one or the other."""
+    for at in count(1):
+        server.reset()
+        server.store.seed({"file.txt": OLD}, age=60)
+        boundaries = Boundaries(at)
+        first = Mortal(server, tmp_path / f"{at}", boundaries)
+        first.start()
+        first.write("file.txt~", NEW)
+        first.work(lambda work=first: backup(work))  # type: ignore[misc]
+        first.end()
+        again = Mortal(server, first.home, Boundaries())
+        again.start()
+        try:
+            eventually(lambda work=again: "file.txt~" in work.names())  # type: ignore[misc]
+            assert again.read("file.txt~") in ((OLD, NEW) if boundaries.struck else (OLD,)), boundaries.last
+        finally:
+            again.end()
+        if not boundaries.struck:
+            break
+    assert at > 2

@@ -125,6 +125,10 @@ class LocalNames:
     def remove(self, inode: Inode) -> None:
         """Unlink a local file or remove a local directory. An alias loses only its name here."""
         self.forget(inode)
+        self.replaced(inode)
+
+    def replaced(self, inode: Inode) -> None:
+        """Another local file has this one's name, in the journal too: let go of it."""
         if inode.path is not None:
             self._engine.overlay.remove(inode.path, inode)
         with inode.lock:

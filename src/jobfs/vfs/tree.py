@@ -262,11 +262,11 @@ class Tree:
             self._rename_inode(source, target, old, new)
             return
         if self._view.stays_here(new) and not isinstance(target, Item):
-            if isinstance(target, Inode):
-                self._local.remove(target)
             if self._view.is_local(names.parent(new)):
                 raise FsError(errno.EXDEV)
             self._local.alias(source, old, new)
+            if isinstance(target, Inode):
+                self._local.replaced(target)
             return
         self._rename_item(source, target, old, new)
 

@@ -10,10 +10,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from tests.support.files import saved
 from tests.support.mounts import MountedJob, run
 from tests.support.serverside import doubled, visible
 from tests.support.terminal import terminal
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, eventually
 
 from jobfs.emulator import Server
 
@@ -332,3 +333,39 @@ def test_locks_hold_between_processes(server: Server, mounted: MountedJob) -> No
     server.store.seed({"lock": ""})
     assert run(mounted.path, "flock", "-n", "lock", "sh", "-c", "flock -n lock true || echo held") == "held\n"
     assert run(mounted.path, "flock", "-n", "lock", "echo", "free") == "free\n"
+
+
+def test_a_file_opened_again_shows_what_it_is_now_and_not_what_it_was(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 3: open revalidates; own changes are visible at once, the job's within the TTL."""
+    one, two, three = (bytes([letter]) * 9000 for letter in b"123")
+    server.store.seed({"a": one, "b": two, "d/c": three}, age=60)
+    a, b, c = (mounted.path / name for name in ("a", "b", "d/c"))
+    for _ in range(3):
+        assert [path.read_bytes() for path in (a, b, c)] == [one, two, three]
+    b.rename(mounted.path / "kept")
+    a.rename(b)
+    (mounted.path / "kept").rename(a)
+    for _ in range(3):
+        assert [path.read_bytes() for path in (a, b, c)] == [two, one, three]
+    with a.open("rb") as still:
+        assert still.read(10) == two[:10]
+        saved(a, three)
+        for _ in range(2):
+            assert a.read_bytes() == three
+    for _ in range(3):
+        assert [path.read_bytes() for path in (a, b, c)] == [three, one, three]
+    server.store.write("d/c", one)
+    eventually(lambda: c.read_bytes() == one)
+    for _ in range(3):
+        assert c.read_bytes() == one
+    server.store.move("d/c", "b")
+    eventually(lambda: not c.exists())
+    for _ in range(3):
+        assert b.read_bytes() == one
+    server.store.move("b", "d/c")
+    server.store.seed({"b": two}, age=60)
+    eventually(lambda: c.exists() and b.read_bytes() == two)
+    for _ in range(3):
+        assert [path.read_bytes() for path in (a, b, c)] == [three, two, one]

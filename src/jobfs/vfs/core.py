@@ -413,12 +413,14 @@ class Vfs:
     def hide(self, path: str, hidden: str) -> None:
         """See tree.py."""
         self._refuse_change(path)
-        self._tree.hide(path, hidden)
+        with self._files.pages.changing():
+            self._tree.hide(path, hidden)
 
     def rename(self, old: str, new: str) -> None:
         """See tree.py."""
         self._refuse_change(old, new)
-        self._tree.rename(old, new)
+        with self._files.pages.changing():
+            self._tree.rename(old, new)
 
     def symlink(self, path: str, target: str, caller: Caller) -> None:
         """With --local-symlinks see links.py; else EPERM: the job would never see it. Raises FsError(EPERM, EEXIST)."""

@@ -17,6 +17,7 @@ from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.vfs.local import LocalNames
+from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 from jobfs.writeback import FileHandle, Inode
@@ -57,6 +58,7 @@ class Files:
         self._numbers = itertools.count(1)
         self._handles: dict[int, FileHandle] = {}
         self._lock = threading.Lock()
+        self.pages = KernelPages()
         self._prefetch = Prefetch(self._engine.namespace, self._engine.content, self._engine.memory)
 
     def handle(self, fh: int) -> FileHandle:
@@ -81,7 +83,9 @@ class Files:
                 node = self._local.resolve(node)
         handle = self._new_handle(path, node, flags, writable=writable)
         handle.edition = edition
+        unknown = isinstance(node, Item) and not self._view.size_holds(node)
         fh = self._add(handle)
+        keep = self._keeps_pages(handle, path, clean=isinstance(node, Item) and not (writable or unknown))
         if writable and not flags & os.O_TRUNC:
             self._secure(handle)
         if flags & os.O_TRUNC:
@@ -90,9 +94,16 @@ class Files:
             except BaseException:
                 self.release(fh)
                 raise
-        unknown = isinstance(node, Item) and not self._view.size_holds(node)
         others = any(other.item != handle.item for other in handle.inode.handles if other.item is not None)
-        return OpenResult(fh, direct_io=unknown or others)
+        return OpenResult(fh, direct_io=unknown or others, keep_cache=keep and not others)
+
+    def _keeps_pages(self, handle: FileHandle, path: str, *, clean: bool) -> bool:
+        """True if the kernel's pages of this file hold what is opened; `clean`: nothing is written here."""
+        content = handle.content if clean and isinstance(handle.content, Content) else None
+        kept, handle.epoch = self.pages.opened(path, content.version if content is not None else None)
+        handle.at = path
+        # What is not on disk to stay may be other bytes of the same name next time (see content/racy.py).
+        return kept and content is not None and content.here
 
     def _secure(self, handle: FileHandle) -> None:
         """Have the version that is about to be edited on this machine: the job may replace or delete it any moment."""
@@ -157,7 +168,9 @@ class Files:
         handle = FileHandle(inode, None, readable=readable, writable=True, append=bool(flags & os.O_APPEND))
         handle.wrote = True
         inode.handles.append(handle)
-        return OpenResult(self._add(handle))
+        fh = self._add(handle)
+        self._keeps_pages(handle, path, clean=False)
+        return OpenResult(fh)
 
     def _make(self, path: str, mode: int, caller: Caller) -> Inode:
         inode = Inode(new_inode_number(), Kind.FILE, path)
@@ -250,6 +263,7 @@ class Files:
             handle.item, handle.young, handle.edition = item, self._engine.young(item), 0
             if handle.inode.local is None:
                 handle.inode.item = item
+        self.pages.unsure(handle.at)
         if old is not None:
             old.close()
         return True
@@ -389,6 +403,7 @@ class Files:
             handle = self._handles.pop(fh, None)
         if handle is None:
             return
+        self.pages.closed(handle.at, handle.epoch)
         inode = handle.inode
         with inode.lock:
             if handle in inode.handles:

@@ -39,7 +39,8 @@ class FileHandle:
     """
 
     __slots__ = (
-        "append", "at_end", "begun", "content", "edition", "inode", "item", "readable", "writable", "wrote", "young",
+        "append", "at", "at_end", "begun", "content", "edition", "epoch", "inode", "item", "readable", "writable",
+        "wrote", "young",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,8 @@ class FileHandle:
         self.at_end = False
         #: What the tree's edition was when this item was looked up; 0: not known.
         self.edition = 0
+        #: Where it was opened, as the kernel's pages go, and when.
+        self.at, self.epoch = "", 0
         self.content: Readable | None = None
 
 

@@ -27,11 +27,11 @@ from jobfs.writeback.inodes import Inode, InodeTable, Overlay
 from jobfs.writeback.localbytes import LocalBytes, LocalFile
 from jobfs.writeback.memory import Memory
 from jobfs.writeback.moves import Moves
+from jobfs.writeback.publish import Publisher
 from jobfs.writeback.records import (
     Base,
     Conflict,
     Record,
-    Remembered,
     Save,
     SaveKind,
     State,
@@ -40,7 +40,7 @@ from jobfs.writeback.removal import Removals
 from jobfs.writeback.salvage import open_journal
 from jobfs.writeback.saver import YOUNG, Saver
 from jobfs.writeback.stager import Stager
-from jobfs.writeback.transaction import Cancelled, Transaction
+from jobfs.writeback.transaction import Transaction
 from jobfs.writeback.unanswered import Unanswered
 from jobfs.writeback.uploader import Uploader
 
@@ -103,7 +103,7 @@ class WriteBack:
             mount,
             sync=self.sync,
             unanswered=self.unanswered,
-            placed=self._placed,
+            placed=Publisher(self).placed,
             learn=self.learn_hash,
         )
         self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
@@ -299,85 +299,6 @@ class WriteBack:
         if item is None or item.implicit:
             return Base()
         return Base.of(item, sha256=self.known_hash(item), young=self.young(item) if young is None else young)
-
-    # -- publish: the one place where namespace and content learn of a save
-
-    def _placed(self, work: Transaction, before: Item | None, item: Item, adopted: bool) -> None:
-        inode = work.inode
-        if inode is None:
-            self._placed_item(work, before if adopted else None, item)
-            return
-        local = work.local if adopted else None
-        # What has to be copied is copied before the locks are taken: readers wait for them.
-        with (
-            self.content.near(local.path) if local else contextlib.nullcontext() as saved,
-            inode.lock,
-            work.lock,
-        ):
-            if work.save.state is State.CANCELLED:
-                raise Cancelled
-            save = work.save
-            work.save.become(State.PROMOTED)
-            record = Remembered(
-                item.id, inode.ino, save.mode, item.permission, save.uid, save.gid,
-                save.atime_ns, save.mtime_ns, item.updated_at, save.sha256 if adopted else "", inode.ctime_ns,
-            )  # fmt: skip
-            following = inode.next
-            base = Base(item.id, item.updated_at if adopted else "", save.size, save.sha256, young=True)
-            if following is not None:
-                following.save.base, following.base_item = base, None
-            self.journal.write(save, record, *([following.save] if following else []))
-            self.memory.learn(record)
-            inode.current, inode.next = following, None
-            inode.item, inode.base = item, base
-            self._publish(work, item)
-            if inode.local is not None and inode.local.generation == save.generation and not inode.written:
-                self._clean(inode, item, adopted)
-            if saved is not None:
-                # After the handles have opened the version: even one that is too young to be kept serves them.
-                self.content.adopt(item, saved)
-        if following is not None:
-            self.uploader.add(
-                following, self.delay if not inode.handles else following.due - time.monotonic()
-            )
-
-    def _clean(self, inode: Inode, item: Item, adopted: bool) -> None:
-        """Everything written is on the server: handles go on with the version that was saved."""
-        local = inode.local
-        assert local is not None
-        for handle in inode.handles:
-            if handle.content is not None:
-                handle.content.close()
-            handle.content = self.content.open(item) if adopted else local.acquire()
-            handle.item, handle.young = item, True
-        inode.local = None
-        local.close()
-        if inode.path is not None:
-            self.overlay.remove(inode.path, inode)
-        if not inode.handles:
-            self.table.drop(inode)
-
-    def _placed_item(self, work: Transaction, before: Item | None, item: Item) -> None:
-        with work.lock:
-            if work.save.state is State.CANCELLED:
-                raise Cancelled
-            work.save.become(State.PROMOTED)
-            self.journal.write(work.save)
-        if before is not None:
-            self.carry(before, item)
-        self._publish(work, item)
-
-    def _publish(self, work: Transaction, item: Item) -> None:
-        for taken in work.taken:
-            self.namespace.forget(taken)
-        self.namespace.publish(item)
-
-    def carry(self, before: Item, after: Item) -> None:
-        """Our own move: what is remembered of the item goes on to hold.
-
-        Not its bytes: where the move has changed `updatedAt`, nothing tells whether the job wrote just before it (R2).
-        """
-        self.memory.carry(before, after)
 
     # -- files that are renamed or unlinked before they are sent
 

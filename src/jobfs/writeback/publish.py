@@ -24,7 +24,7 @@ class Publisher:
     def placed(self, work: Transaction, before: Item | None, item: Item, adopted: bool) -> None:
         """Write `promoted` to the journal and tell everybody. Raises Cancelled, FsError(ENOSPC, EIO).
 
-        `before`: the item before its last move; `adopted`: `item` is promote's own answer, its updatedAt is that of the bytes (R2).
+        `before`: the item before its last move; `adopted`: `item` is promote's own answer (R2).
         """
         engine, inode = self._engine, work.inode
         if inode is None:

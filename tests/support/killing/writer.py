@@ -237,7 +237,8 @@ class Writer:
         pattern = self._random.choice([".goutputstream-{}", "{}.tmp", "sed{}"])
         draft = names.join(names.parent(path), pattern.format(names.basename(path)))
         if self.ledger.at(draft) == {ABSENT} and self.ledger.usable(draft):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            # A part of one may be there that the last mount did not live to close.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             if self._save(draft, flags, "write draft", fsync=self._random.random() < 0.8) is not None:
                 self._rename(draft, path)
 
@@ -354,9 +355,10 @@ class Writer:
     def _look_around(self) -> None:
         """A listing and a look at each, as a shell or a file manager does."""
         place = self._random.choice(["", self.name])
-        for entry in os.scandir(self.root / place):
-            with suppress(FileNotFoundError):
-                stat.S_ISDIR(entry.stat().st_mode)
+        with os.scandir(self.root / place) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    stat.S_ISDIR(entry.stat().st_mode)
 
 
 class UnreadableError(Exception):

@@ -133,12 +133,12 @@ class Ledger:
                 self.options[target] = self.at(target) | (self.options[path] - {ABSENT})
                 self.options[path].add(ABSENT)
                 self.modes.pop(target, None)
-            self.unsettled |= {old, new}
             if is_local(old) or is_local(new):
                 # Bytes of a scratch name are on this machine only, whatever it was called before.
                 for claim in self.claims.values():
                     claim.durable &= old not in claim.places
             self._follow(old, new)
+            self.unsettled |= {old, new}
             return change
 
     def opened(self, change: Change) -> None:
@@ -185,7 +185,8 @@ class Ledger:
                 self.modes[target] = mode
             for content in contents:
                 if content in self.claims and not content.by_job and path not in self.disturbed:
-                    self.claims[content].places = {target}
+                    places = self.claims[content].places
+                    self.claims[content].places = {moved(p, change.path, change.to) or p for p in places}
         self.unsettled -= {change.path, change.to}
 
     def failed(self, change: Change, error: object) -> None:
@@ -233,7 +234,7 @@ class Ledger:
         """Whatever is below `old` may be below `new` from now on."""
         for claim in self.claims.values():
             claim.places |= {p for p in (moved(place, old, new) for place in claim.places) if p is not None}
-        for paths in (self.disturbed, self.deleted):
+        for paths in (self.disturbed, self.deleted, self.unsettled, self.spoiled):
             paths |= {p for p in (moved(path, old, new) for path in paths) if p is not None}
 
     def end_of_life(self, when: float) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ _log = logging.getLogger("jobfs.driver")
 #: The size that programs take for their buffers: the most that one read or write request carries.
 BLOCK_SIZE = 128 * 1024
 
+#: Paths whose sizes are remembered at most.
+_PATHS = 50_000
 #: Errors of the local disk that tell a program more than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -98,6 +101,40 @@ def _stat_packer(layout: Any) -> Callable[[Attr], bytes]:
 pack_stat = _stat_packer(fuse.c_stat)
 
 
+class _Sizes:
+    """What the kernel believes of the sizes of files that others change: what it was told last, by path.
+
+    It reads no further than that, and asks again only when its attributes have expired: a version that is opened with
+    another size is read past its cache. What is written through the mount the kernel knows better than we do.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[str, int] = {}
+        self._writers: dict[int, str] = {}
+
+    def told(self, path: str, size: int) -> None:
+        if len(self._told) > _PATHS:
+            self._told.clear()
+        self._told[path] = size
+
+    def stale(self, path: str, size: int) -> bool:
+        """True if the kernel may believe another size of what was opened; -1: it is not known."""
+        return size >= 0 and self._told.get(path, size) != size
+
+    def writes(self, path: str, fh: int) -> None:
+        self._writers[fh] = path
+        self.forget(path)
+
+    def released(self, fh: int) -> None:
+        path = self._writers.pop(fh, None)
+        if path is not None:
+            self.forget(path)
+
+    def forget(self, *paths: str) -> None:
+        for path in paths:
+            self._told.pop(path, None)
+
+
 def _caller() -> Caller:
     return Caller(*fuse.fuse_get_context())
 
@@ -125,6 +162,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs = vfs
         self._on_ready = on_ready
         self._packed: tuple[int, dict[str, bytes]] = (0, {})
+        self._sizes = _Sizes()
 
     def __call__(self, operation: str, *args: Any) -> Any:
         try:
@@ -148,7 +186,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         stat = packed.get(path)
         if stat is None:
             name = relative(path)
-            stat = pack_stat(self._vfs.getattr(name))
+            attr = self._vfs.getattr(name)
+            stat = pack_stat(attr)
+            self._sizes.told(path, attr.size)
             if edition and self._vfs.lasting(name):
                 packed[path] = stat
         return stat
@@ -196,6 +236,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def rename(self, old: str, new: str) -> None:
         source, target = relative(old), relative(new)
+        self._sizes.forget(old, new)
         if is_fuse_hidden(basename(target)):
             self._vfs.hide(source, target)
         else:
@@ -213,16 +254,18 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Open files
 
     def open(self, path: str, fi: Any) -> None:
-        self._opened(fi, self._vfs.open(relative(path), fi.flags))
+        self._opened(path, fi, self._vfs.open(relative(path), fi.flags))
 
     def create(self, path: str, mode: int, fi: Any) -> None:
-        self._opened(fi, self._vfs.create(relative(path), mode, fi.flags, _caller()))
+        self._opened(path, fi, self._vfs.create(relative(path), mode, fi.flags, _caller()))
 
-    @staticmethod
-    def _opened(fi: Any, result: OpenResult) -> None:
+    def _opened(self, path: str, fi: Any, result: OpenResult) -> None:
+        stale = self._sizes.stale(path, result.size)
+        if fi.flags & os.O_ACCMODE != os.O_RDONLY:
+            self._sizes.writes(path, result.fh)
         fi.fh = result.fh
-        fi.direct_io = result.direct_io
-        fi.keep_cache = result.keep_cache
+        fi.direct_io = result.direct_io or stale
+        fi.keep_cache = result.keep_cache and not stale
 
     def read(self, path: str | None, size: int, offset: int, fi: Any) -> bytes:
         return self._vfs.read(fi.fh, size, offset)
@@ -233,6 +276,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         if fi is None:
             self._vfs.truncate(relative(path), length)
+            self._sizes.forget(path)
         else:
             self._vfs.ftruncate(fi.fh, length)
 
@@ -243,6 +287,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs.fsync(fi.fh)
 
     def release(self, path: str | None, fi: Any) -> None:
+        self._sizes.released(fi.fh)
         self._vfs.release(fi.fh)
 
     def fsyncdir(self, path: str, datasync: int, fh: int) -> None:

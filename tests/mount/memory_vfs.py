@@ -47,6 +47,8 @@ class MemoryVfs:
         self.drained = threading.Event()
         self.stopped = threading.Event()
         self.direct_io = False
+        #: True: what is opened is a version of the server, not written here.
+        self.of_the_server = False
 
     def put(self, path: str, data: bytes = b"", mode: int = stat.S_IFREG | 0o644) -> Node:
         with self._lock:
@@ -112,7 +114,7 @@ class MemoryVfs:
     def _opened(self, node: Node) -> OpenResult:
         fh = next(self._handles)
         self.open_files[fh] = node
-        return OpenResult(fh, self.direct_io, False)
+        return OpenResult(fh, self.direct_io, False, len(node.data) if self.of_the_server else -1)
 
     def read(self, fh: int, size: int, offset: int) -> bytes:
         self._call("read")

@@ -252,3 +252,25 @@ def test_attributes_are_asked_for_again_once_anything_may_have_changed(
     for _ in range(3):
         driver.getattr("/file")
     assert asked == 8, "nothing is kept when nobody knows for how long"
+
+
+def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cache(
+    driver: FuseDriver, vfs: MemoryVfs
+) -> None:
+    """semantics 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
+    vfs.of_the_server = True
+    driver.getattr("/file")
+    same, grown, known, written = (handle(flags=os.O_RDONLY) for _ in range(4))
+    driver.open("/file", same)
+    vfs.put("file", b"content, and what the job has added")
+    driver.open("/file", grown)
+    driver.getattr("/file")
+    driver.open("/file", known)
+    assert [bool(fi.direct_io) for fi in (same, grown, known)] == [False, True, False]
+    writer = handle(flags=os.O_RDWR)
+    driver.open("/file", writer)
+    driver.getattr("/file")
+    vfs.put("file", b"longer, by this mount's own hand: the kernel knows that")
+    driver.release("/file", writer)
+    driver.open("/file", written)
+    assert not written.direct_io

@@ -17,7 +17,7 @@ from jobfs.nodes import Version
 class Content:
     """An open handle on one version's content; the version is pinned until `close`.
 
-    `version` follows a `rekey`; `size` is in bytes, None until it is known. Handles may be shared by threads.
+    `size` is in bytes, None until it is known. Handles may be shared by threads.
     """
 
     __slots__ = ("_closed", "_entry", "_release", "_run")

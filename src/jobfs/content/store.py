@@ -193,39 +193,6 @@ class ContentStore:
             self._disk.parts.discard(file)
         self._evict()
 
-    def rekey(self, old: Item, new: Item) -> None:
-        """Our own move gave `old` another `updatedAt` or path: the same bytes are the content of `new`."""
-        before, after = old.version, new.version
-        self._fine = self._fine or shows_fractions(new.updated_at)
-        if before == after:
-            return
-        size = old.size if new.size is None else new.size
-        if None not in (old.size, new.size) and old.size != new.size:
-            self.drop(old.id)
-            return
-        doubtful = self._doubtful(new, size or 0)
-        with self._lock:
-            entry = self._entries.get(before)
-            if entry is not None and after not in self._entries:
-                del self._entries[before]
-                self._entries[after] = entry
-                if self._parked.pop(before, None) is not None:
-                    self._parked[after] = entry
-                entry.version, entry.updated_ns = after, new.updated_ns
-                entry.unproved = entry.unproved or doubtful
-            at_hand = entry is not None and entry.whole and self._parked.pop(entry.version, None) is not None
-            if entry is not None and at_hand:
-                del self._entries[entry.version]
-        if entry is not None:
-            # Of an open file the name stays until the last handle is closed: `fetch` gave its path away.
-            if at_hand:
-                self._let_go(entry)
-            return
-        if doubtful:
-            self._disk.remove(version_name(before))
-        else:
-            self._disk.rename(version_name(before), version_name(after))
-
     def drop(self, item_id: str) -> None:
         """The item is gone: forget its contents, except for the handles that are open."""
         with self._lock:

@@ -32,11 +32,15 @@ log = logging.getLogger("jobfs.vfs")
 
 
 class OpenResult(NamedTuple):
-    """What the kernel is told of an open: the handle's number, and how to cache."""
+    """What the kernel is told of an open: the handle's number, and how to cache.
+
+    `size` in bytes is that of a version of the server which is opened; -1 if it is written here, or not known.
+    """
 
     fh: int
     direct_io: bool = False
     keep_cache: bool = False
+    size: int = -1
 
 
 class Caller(NamedTuple):
@@ -95,7 +99,9 @@ class Files:
                 self.release(fh)
                 raise
         others = any(other.item != handle.item for other in handle.inode.handles if other.item is not None)
-        return OpenResult(fh, direct_io=unknown or others, keep_cache=keep and not others)
+        clean = isinstance(node, Item) and not (unknown or flags & os.O_TRUNC)
+        size = self._known_size(handle) if clean else -1
+        return OpenResult(fh, direct_io=unknown or others, keep_cache=keep and not others, size=size)
 
     def _keeps_pages(self, handle: FileHandle, path: str, *, clean: bool) -> bool:
         """True if the kernel's pages of this file hold what is opened; `clean`: nothing is written here."""

@@ -73,10 +73,6 @@ class Contents:
                     break
         return known
 
-    def begins(self, data: bytes) -> bool:
-        """True if some whole content begins with these bytes."""
-        return any(content.data.startswith(data) for content in list(self._known.values()))
-
     def known(self, data: bytes) -> Content:
         """The content that these bytes are, or one that stands for the torn bytes."""
         return self.of(data) or Content(self._torn(data), data)

@@ -121,8 +121,6 @@ class Writer:
         if seen is None:
             # Died in the middle of it, the mount has given a part: then it says so now.
             os.pread(handle, 1, len(data))
-        if seen is None and self.ledger.was_disturbed(path) and self.contents.begins(data):
-            raise OSError(errno.EAGAIN, "the kernel still has the size of an older version", path)
         if seen is None:
             raise UnreadableError(f"{path} read as {self.contents.known(data)}")
         if seen not in self.ledger.at(path) and not self.ledger.was_disturbed(path):

@@ -9,7 +9,6 @@ import stat
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,7 +174,7 @@ def test_once_a_fraction_of_a_second_was_seen_versions_are_trusted_sooner(make_s
     assert store.whole(item)
 
 
-# -- adopt, rekey, drop ----------------------------------------------------------------------------------
+# -- adopt, drop -----------------------------------------------------------------------------------------
 
 
 def saved(tmp_path: Path, data: bytes) -> Path:
@@ -263,78 +262,6 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
         store.adopt(item, saved(tmp_path, b"54321"))
         assert handle.read(0, 10) == b"54321"
     assert read(store, item) == b"12345"
-
-
-def test_a_move_of_our_own_keeps_the_content(make_store: MakeStore) -> None:
-    data = pattern(1000)
-    client = FakeClient(data)
-    store = make_store(client)
-    old = item_of(1000)
-    new = replace(old, path="moved.bin", updated_at="2024-05-01T12:00:07.500Z")
-    read(store, old)
-    store.rekey(old, new)
-    assert store.whole(new)
-    assert not store.whole(old)
-    assert read(store, new) == data
-    store.close()
-    assert make_store(client).whole(new)
-    assert len(client.requests) == 1
-
-
-def test_a_move_while_the_file_is_open_keeps_its_path_and_its_content(make_store: MakeStore) -> None:
-    data = pattern(1000)
-    client = FakeClient(data)
-    store = make_store(client)
-    old = item_of(1000)
-    new = replace(old, updated_at="2024-05-01T12:00:07.500Z")
-    with store.open(old) as handle:
-        path = handle.fetch()
-        store.rekey(old, new)
-        assert handle.version == new.version
-        assert path.read_bytes() == data
-        with store.open(new) as second:
-            assert second.read(0, 1000) == data
-    assert store.whole(new)
-    store.close()
-    assert make_store(client).whole(new)
-    assert len(client.requests) == 1
-
-
-def test_a_move_during_a_download_does_not_disturb_it(make_store: MakeStore) -> None:
-    data = pattern(4 * MIB)
-    client = FakeClient(data, holds={0: MIB})
-    store = make_store(client)
-    old = item_of(len(data))
-    new = replace(old, updated_at="2024-05-01T12:00:07.500Z")
-    with store.open(old) as handle:
-        handle.read(0, 4096)
-        store.rekey(old, new)
-        client.release(0)
-        assert handle.fetch().read_bytes() == data
-    assert store.whole(new)
-
-
-def test_a_move_on_a_server_of_whole_seconds_makes_the_version_racy(make_store: MakeStore) -> None:
-    client = FakeClient(pattern(1000))
-    store = make_store(client)
-    old, new = coarse_item(1000, seconds_ago=60), replace(coarse_item(1000, seconds_ago=0.1), updated_at="x")
-    read(store, old)
-    with store.open(old) as handle:
-        store.rekey(old, new)
-        assert handle.read(0, 1000) == client.data
-    assert not store.whole(new)
-    read(store, old)
-    store.rekey(old, new)
-    assert not store.whole(new)
-    assert not store.whole(old)
-
-
-def test_a_move_that_changed_the_size_is_none_of_ours(make_store: MakeStore) -> None:
-    store = make_store(FakeClient(pattern(1000)))
-    old = item_of(1000)
-    read(store, old)
-    store.rekey(old, replace(old, size=1001))
-    assert not store.whole(replace(old, size=1001))
 
 
 def test_a_dropped_item_leaves_only_what_is_open(make_store: MakeStore, cache: Path) -> None:

@@ -285,3 +285,37 @@ def test_what_the_job_wrote_just_before_a_rename_is_what_is_read_after_it(
     server.store.write("file", b"by the job now")
     work.vfs.rename("file", "renamed")
     assert work.read("renamed") == b"by the job now"
+
+
+def test_what_the_job_wrote_between_open_and_read_is_not_taken_for_seen(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4, Keep both: the kernel may have shown only a part of the version that is read instead."""
+    old, added = b"x" * (2 << 20), b" and what the job added"
+    server.store.seed({"large.bin": old}, age=60)
+    work = start(ttl=60)
+    server.faults.next("slow", on="download", delay=0.3)
+    fh = work.vfs.open("large.bin", os.O_RDWR).fh
+    server.store.append("large.bin", added)
+    shown = b"".join(work.vfs.read(fh, 1 << 20, place) for place in (0, 1 << 20))
+    assert shown == old
+    work.vfs.ftruncate(fh, 0)
+    work.vfs.write(fh, b"the user's", 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    settled(work)
+    assert server.store.read("large.bin") == b"the user's"
+    assert sorted(map(len, contents(server))) == sorted([len(b"the user's"), len(old + added)])
+
+
+def test_what_the_job_wrote_before_open_returns_is_shown_whole(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    server.store.seed({"file.txt": "as it was listed"}, age=60)
+    work = start(ttl=60)
+    assert work.vfs.getattr("file.txt").size == 16
+    server.store.append("file.txt", ", and more")
+    opened = work.vfs.open("file.txt", os.O_RDWR)
+    assert opened.size == 26, "the kernel is told"
+    assert work.vfs.read(opened.fh, 100, 0) == b"as it was listed, and more"
+    work.vfs.release(opened.fh)

@@ -120,7 +120,7 @@ class Files:
             self._engine.background(content.fetch)
             return
         try:
-            content.fetch()
+            self._whole(handle, opening=True)
         except (JobfsError, OSError) as error:
             # The first write asks again, and fails if it has to.
             log.info("%s: can't be fetched for writing yet: %s", item.path, error)
@@ -252,8 +252,11 @@ class Files:
                 raise FsError(errno.EIO)
             return handle.content
 
-    def _follow(self, handle: FileHandle, max_age: float | None = None) -> bool:
-        """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned)."""
+    def _follow(self, handle: FileHandle, max_age: float | None = None, *, opening: bool = False) -> bool:
+        """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned).
+
+        `opening`: nobody has been shown anything of the older one yet.
+        """
         path = handle.inode.path
         if max_age is None and handle.writable:
             return False  # what it saves is based on what it has read
@@ -266,7 +269,10 @@ class Files:
             return False
         with handle.inode.lock:
             old, handle.content = handle.content, self._engine.content.open(item)
-            handle.item, handle.young, handle.edition = item, self._engine.young(item), 0
+            handle.item, handle.edition = item, 0
+            if opening or not (handle.readable and handle.writable):
+                # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
+                handle.seen, handle.young = item, self._engine.young(item)
             if handle.inode.local is None:
                 handle.inode.item = item
         self.pages.unsure(handle.at)
@@ -315,7 +321,9 @@ class Files:
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
-    def _whole(self, handle: FileHandle) -> tuple[Readable | None, Path | LocalFile | None]:
+    def _whole(
+        self, handle: FileHandle, *, opening: bool = False
+    ) -> tuple[Readable | None, Path | LocalFile | None]:
         """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
         for _ in range(_REOPENS):
             content = handle.content
@@ -326,7 +334,7 @@ class Files:
             try:
                 return content, content.fetch()
             except StaleVersionError:
-                if not self._follow(handle, max_age=0.0):
+                if not self._follow(handle, max_age=0.0, opening=opening):
                     raise
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
@@ -336,7 +344,7 @@ class Files:
         saved = isinstance(handle.content, LocalFile) and item is not None and inode.base.id == item.id
         if not saved:
             # Else no version is known to hold these bytes; the base that the save has left says what it sent (R2).
-            inode.base = engine.base_of(item, young=handle.young)
+            inode.base = engine.base_of(handle.seen, young=handle.young)
         inode.item = item
         inode.local = engine.bytes.new(inode.ino, engine.journal.next_seq(), source)
         if item is not None and inode.path is not None and not inode.local_only:

@@ -319,6 +319,8 @@ class Tree:
             inode.path, inode.item = new, answer
             for handle in inode.handles:
                 if handle.item is not None and handle.item.id == answer.id:
+                    if handle.seen == handle.item:
+                        handle.seen = answer
                     handle.item = answer
 
     def _unlinked(self, item: Item | None) -> None:

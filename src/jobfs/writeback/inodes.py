@@ -35,11 +35,12 @@ class Readable(Protocol):
 class FileHandle:
     """One open of a file.
 
-    `item` is the version that it opened, `young`: its timestamp proves little (R1).
+    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version
+    that whoever reads and writes through it was shown: what it saves is based on that.
     """
 
     __slots__ = (
-        "append", "at", "at_end", "begun", "content", "edition", "epoch", "inode", "item", "readable", "writable",
+        "append", "at", "at_end", "begun", "content", "edition", "epoch", "inode", "item", "readable", "seen", "writable",
         "wrote", "young",
     )  # fmt: skip
 
@@ -47,7 +48,7 @@ class FileHandle:
         self, inode: Inode, item: Item | None, *, readable: bool, writable: bool, append: bool
     ) -> None:
         self.inode = inode
-        self.item = item
+        self.item = self.seen = item
         self.readable = readable
         self.writable = writable
         self.append = append

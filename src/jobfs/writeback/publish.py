@@ -72,7 +72,8 @@ class Publisher:
             if handle.content is not None:
                 handle.content.close()
             handle.content = self._engine.content.open(item) if adopted else local.acquire()
-            handle.item, handle.young = item, True
+            handle.item = handle.seen = item
+            handle.young = True
         inode.local = None
         local.close()
         if inode.path is not None:

@@ -28,6 +28,11 @@ class Conditions:
         return not self.faults and not self.job_pause
 
     @property
+    def doubtful(self) -> bool:
+        """True if renaming a directory changes what is in it: nothing tells that from a change by the job (R1)."""
+        return self.behaviour.move_touches == "tree"
+
+    @property
     def late(self) -> bool:
         """True if requests may be carried out after their connection has died: then names may flip."""
         return any(rule.kind == "late" for rule in self.faults)

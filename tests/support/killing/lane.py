@@ -325,15 +325,17 @@ class Round:
             {path: content for path, content in mount.items() if not path.startswith("untouched")},
             calm=self.conditions.calm,
             late=self.conditions.late,
+            doubtful=self.conditions.doubtful,
         )
         touched = self.chapter.fingerprint(self.server) != self.chapter.untouched
         status = self.mounted.status()
+        told = self.conditions.job_pause or self.conditions.late or self.conditions.doubtful
         conflicts = [f"conflict though the job was quiet: {entry}" for entry in status["conflicts"]]
         return [
             *verdict.violations(),
             *modes,
             *leftovers(self.server),
-            *(conflicts if not self.conditions.job_pause and not self.conditions.late else []),
+            *([] if told else conflicts),
             *(["a file that nobody wrote to was touched"] if touched else []),
         ]
 

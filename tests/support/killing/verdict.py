@@ -60,10 +60,15 @@ def durable_missing(server: Server, contents: Contents, ledger: Ledger) -> list[
 class Verdict:
     """The judgement of one round, once all is settled and nobody is at work any more."""
 
-    def __init__(self, ledger: Ledger, server: Tree, mount: Tree, *, calm: bool, late: bool) -> None:
-        """`late`: requests were carried out after their connection had died, so that names may have flipped."""
+    def __init__(
+        self, ledger: Ledger, server: Tree, mount: Tree, *, calm: bool, late: bool, doubtful: bool
+    ) -> None:
+        """`late`: requests were carried out after their connection had died, so that names may have flipped.
+
+        `doubtful`: nothing tells the job's changes from our own moves, so that both may be kept without need.
+        """
         self._ledger, self._server, self._mount = ledger, server, mount
-        self._calm, self._late = calm, late
+        self._calm, self._late, self._doubtful = calm, late, doubtful
         #: Scratch names are on this machine only.
         self._found = {**server, **local_files(mount)}
 
@@ -84,8 +89,14 @@ class Verdict:
             f"{path}: the mount shows {self._mount.get(path, ABSENT)}, the server {self._server.get(path, ABSENT)}"
             for path in sorted(paths)
             if not _same(self._mount.get(path, ABSENT), self._server.get(path, ABSENT))
-            and not (self._mount.get(path) is DIRECTORY and self._ledger.was_deleted(path))
+            and not (self._mount.get(path) is DIRECTORY and self._is_explained(path))
         ]
+
+    def _is_explained(self, directory: str) -> bool:
+        """The mount shows a directory without an item: the job deleted it, or something is below it."""
+        return self._ledger.was_deleted(directory) or any(
+            path.startswith(f"{directory}/") for path in self._server
+        )
 
     def _torn(self) -> list[str]:
         return [
@@ -142,7 +153,7 @@ class Verdict:
                     strange.append(f"{path}: {content} appeared from nowhere")
             elif second[1] == "recovered":
                 strange.append(f"{path}: {content} was not explained by any record")
-            elif not self._late and not self._ledger.disturbed:
+            elif not (self._late or self._doubtful) and not self._ledger.disturbed:
                 strange.append(f"{path}: {content}, a conflict though the job was quiet")
         return strange
 

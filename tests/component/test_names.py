@@ -229,3 +229,38 @@ def test_a_removed_directory_goes_away_however_often_the_mount_is_listed(
         return not hidden(server)
 
     eventually(gone, lambda: f"hidden: {hidden(server)}")
+
+
+def test_a_directory_goes_though_what_a_save_set_aside_in_it_still_waits(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """save-protocol R12 and R7: own hidden items on their way out are no content; the directory is deleted after them."""
+    server.store.seed({"dir/file": "old"}, age=60)
+    work = start(request_lifetime=1.0)
+    assert work.read("dir/file") == b"old"
+    server.faults.next("drop_after", on="update")
+    work.write("dir/file", b"new", fsync=True)
+    assert hidden(server), "what was set aside waits until no late request can reach it"
+    work.vfs.unlink("dir/file")
+    work.vfs.rmdir("dir")
+    assert work.names() == []
+
+    def gone() -> bool:
+        work.vfs.refresh()
+        return not server.store.items()
+
+    eventually(gone, lambda: f"{[item.path for item in server.store.items()]}")
+
+
+def test_what_the_job_puts_into_a_directory_that_is_removed_is_kept(server: Server, work: Workspace) -> None:
+    """semantics 4: DELETE is recursive on the server, so the directory is looked at again, then put back."""
+    server.store.seed({"dir/sub": None}, age=60)
+    assert work.names("dir") == ["sub"]
+    server.faults.rate("unavailable", 1.0, on="delete")
+    work.vfs.rmdir("dir/sub")
+    (removed,) = [item.path for item in server.store.items() if "-removed-sub" in item.path]
+    server.store.seed({f"{removed}/new.txt": "of the job"})
+    work.vfs.rmdir("dir")
+    server.faults.clear()
+    eventually(lambda: b"of the job" in contents(server), lambda: str(visible(server)))
+    eventually(lambda: not hidden(server), lambda: f"{hidden(server)}")

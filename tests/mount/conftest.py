@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.mounts import MountedJob, mounting
+from tests.support.forks import ForkServer, forking
+from tests.support.mounts import MountedJob
 
 from jobfs.emulator import Behaviour, EmulatorConfig, Server, running
 
@@ -28,14 +29,21 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    forks = ForkServer(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
 @pytest.fixture
-def mount(server: Server, tmp_path: Path) -> Iterator[Callable[..., MountedJob]]:
+def mount(server: Server, tmp_path: Path, forks: ForkServer) -> Iterator[Callable[..., MountedJob]]:
     """Mounts the server's job; called again, a second mount with a home of its own."""
     with ExitStack() as stack:
         homes = iter(tmp_path / f"home{number}" for number in range(100))
 
         def mount(**options: Any) -> MountedJob:
-            return stack.enter_context(mounting(server, next(homes), **options))
+            return stack.enter_context(forking(forks, server, next(homes), **options))
 
         yield mount
 

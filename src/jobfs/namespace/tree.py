@@ -96,11 +96,14 @@ class Tree:
         inside = self._children.get(path)
         if inside is None:
             return 0
-        count = sum(
-            child in self._children or child in self._veiled or self._best[child].is_dir for child in inside
-        )
+        count = sum(child in self._children or self._is_directory(child) for child in inside)
         self._counts[path] = count
         return count
+
+    def _is_directory(self, path: str) -> bool:
+        """True for a directory's item, or without any for one that hidden items imply."""
+        item = self._best.get(path)
+        return item.is_dir if item is not None else path in self._veiled
 
     def below(self, path: str) -> list[Item]:
         """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""

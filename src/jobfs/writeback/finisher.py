@@ -275,12 +275,13 @@ class Finisher:
             if parts is None or parts.mount != self._engine.mount:
                 continue
             try:
-                self.strays.expose(item, self._explained)
+                self.strays.expose(item, self.explained)
             except ApiError as error:
                 log.info("%s: looked at again later: %s", item.path, error)
                 self._seen = -1
 
-    def _explained(self, item: Item, parts: names.HiddenName) -> bool:
+    def explained(self, item: Item, parts: names.HiddenName) -> bool:
+        """True if an open record of this mount knows this hidden item."""
         return bool({item.id, parts.transaction} & self._known())
 
     def _known(self) -> set[str]:

@@ -33,6 +33,8 @@ _CONFIRM = 0.003
 #: Seconds after which it is really deleted: a rename that was slow to come still finds it.
 _DELETE = 0.5
 _LOOKS = 8
+#: Seconds until a removed directory is looked at again in which something of this mount is on its way out.
+_AGAIN = 1.0
 
 
 class Removals:
@@ -211,8 +213,6 @@ class Removals:
         engine = self._engine
         self._conclude_under(item.path)
         engine.finisher.idle(engine.timeout)
-        if self._removed_under(item.path):
-            self.sweep()
         if engine.namespace.children(item.path, max_age=1.0):
             raise FsError(errno.ENOTEMPTY)
         if self._hides(item.path):
@@ -235,12 +235,15 @@ class Removals:
         engine.memory.lose(item.id)
         engine.background(self.sweep)
 
-    def _removed_under(self, path: str) -> bool:
-        with self._lock:
-            return any(names.under(record.path, path) for record in self._removed.values())
-
     def _hides(self, path: str) -> bool:
-        return any(names.under(item.path, path) for item in self._engine.namespace.hidden())
+        """True if hidden items lie there that are not this mount's own on their way out."""
+        hidden = self._engine.namespace.hidden()
+        return any(names.under(item.path, path) and not self._leaves(item) for item in hidden)
+
+    def _leaves(self, item: Item) -> bool:
+        """True for a hidden item that an open record of this mount is about to delete or to give a name."""
+        parts = names.parse_hidden(names.basename(item.path))
+        return parts is not None and self._engine.finisher.explained(item, parts)
 
     @property
     def due(self) -> bool:
@@ -258,8 +261,9 @@ class Removals:
                 return
             try:
                 self._engine.namespace.refresh()
-                hidden = self._engine.namespace.hidden()
-                for record in batch:
+                hidden = list(self._engine.namespace.hidden())
+                # The innermost first: they lie in the others.
+                for record in sorted(batch, key=lambda record: -record.path.count("/")):
                     self._sweep_one(record, hidden)
             except ApiError as error:
                 log.info("removed directories are looked at again later: %s", error)
@@ -271,12 +275,18 @@ class Removals:
             if names.basename(item.path) != record.name:
                 # Someone gave it another name: it is theirs now (R7).
                 self._forget(record)
-            elif any(names.under(other.path, item.path) for other in hidden):
+                return
+            inside = [other for other in hidden if names.under(other.path, item.path)]
+            if not all(self._leaves(other) for other in inside):
                 self._give_back(record, item)
+            elif inside:
+                # What is set aside in there still has to be judged.
+                record.unsure_until = time.time() + _AGAIN
             else:
                 client.delete(record.id)
                 self._engine.namespace.forget(item)
                 self._forget(record)
+                hidden[:] = [other for other in hidden if other.id != item.id]
         except NotFoundError:
             self._forget(record)
         except AnswerLostError:

@@ -21,9 +21,9 @@ from tests.support.serverside import hidden
 
 from jobfs.emulator import EmulatorConfig, Server, running
 
+from ..forks import ForkedMount, ForkServer
 from .conditions import Conditions, drawn
 from .contents import Content, Contents
-from .forks import ForkedMount, ForkServer
 from .job import Job
 from .ledger import Ledger
 from .report import report

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -29,7 +30,7 @@ class ForkServer:
         self._lock = threading.Lock()
         self._here, there = socket.socketpair()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.killing.forks", str(there.fileno())],
+            [sys.executable, "-m", "tests.support.forks", str(there.fileno())],
             env={
                 **environment(home, None),
                 "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)]),
@@ -70,14 +71,17 @@ class Forked:
     def __init__(self, server: ForkServer, pid: int) -> None:
         self._server = server
         self.pid = pid
+        self._code: int | None = None
         self.stdout: IO[str] | None = None
 
     def wait(self, timeout: float | None = None) -> int:
         """Waits for its end; subprocess.TimeoutExpired if that does not come."""
-        with contextlib.closing(_PidFile(self.pid)) as ended:
-            if not ended.wait(timeout):
-                raise subprocess.TimeoutExpired("jobfs mount", timeout or 0.0)
-        return self._server.wait(self.pid)
+        if self._code is None:
+            with contextlib.closing(_PidFile(self.pid)) as ended:
+                if not ended.wait(timeout):
+                    raise subprocess.TimeoutExpired("jobfs mount", timeout or 0.0)
+            self._code = self._server.wait(self.pid)
+        return self._code
 
 
 class _PidFile:
@@ -115,7 +119,21 @@ class ForkedMount(MountedJob):
         return process
 
 
-_ROOT = Path(__file__).parents[3]
+@contextlib.contextmanager
+def forking(
+    forks: ForkServer, server: Server, home: Path, start: bool = True, **options: Any
+) -> Iterator[ForkedMount]:
+    """As `mounting`, with a mount that is forked."""
+    job = ForkedMount(forks, server, home, **options)
+    try:
+        if start:
+            job.mount()
+        yield job
+    finally:
+        job.kill()
+
+
+_ROOT = Path(__file__).parents[2]
 
 
 def _serve(channel: socket.socket) -> None:

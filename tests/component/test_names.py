@@ -258,6 +258,7 @@ def test_what_the_job_puts_into_a_directory_that_is_removed_is_kept(server: Serv
     assert work.names("dir") == ["sub"]
     server.faults.rate("unavailable", 1.0, on="delete")
     work.vfs.rmdir("dir/sub")
+    eventually(lambda: server.log.count("delete"), "it was looked at and is to be deleted")
     (removed,) = [item.path for item in server.store.items() if "-removed-sub" in item.path]
     server.store.seed({f"{removed}/new.txt": "of the job"})
     work.vfs.rmdir("dir")

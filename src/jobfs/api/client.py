@@ -113,8 +113,12 @@ class Client:
         path: str | None = None,
         permission: Permission | None = None,
         lifecycle: Lifecycle | None = None,
+        once: bool = False,
     ) -> Item:
-        """Change what is given and leave the rest (POST items/{id}); a new path moves what lies under it."""
+        """Change what is given and leave the rest (POST items/{id}); a new path moves what lies under it.
+
+        `once`: as for `delete` (save-protocol.md R8).
+        """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         fields = {name: str(value) for name, value in given.items() if value is not None}
         subject = item_id if path is None else f"{item_id} to {path}"
@@ -122,14 +126,18 @@ class Client:
         if not fields:
             raise BadRequestError(f"{call}: at least one field is required", endpoint=call.endpoint)
         if path is None:
-            return self._item(call, Send(json_body(fields)))
+            return self._item(call, Send(json_body(fields)), once=once)
         return self._styled(
-            path, lambda styled: self._item(call, Send(json_body({**fields, "path": styled})))
+            path, lambda styled: self._item(call, Send(json_body({**fields, "path": styled})), once=once)
         )
 
-    def delete(self, item_id: str) -> None:
-        """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored."""
-        self._wire.request(Call("delete item", "DELETE", self._item_target(item_id), item_id, changing=True))
+    def delete(self, item_id: str, *, once: bool = False) -> None:
+        """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored.
+
+        `once`: raises UnavailableError where it would have to wait before it tries again (save-protocol.md R7).
+        """
+        call = Call("delete item", "DELETE", self._item_target(item_id), item_id, changing=True)
+        self._wire.request(call, once=once)
 
     def download(self, item_id: str, start: int = 0, end: int | None = None) -> Download:
         """The bytes of a file from `start` to before `end` (GET items/{id}/download).
@@ -180,8 +188,8 @@ class Client:
             self._learn(wire[0])
         return [item for item in items if item.path == path]
 
-    def _item(self, call: Call, send: Send, timeout: float | None = None) -> Item:
-        body = self._wire.request(call, send, timeout).content
+    def _item(self, call: Call, send: Send, timeout: float | None = None, *, once: bool = False) -> Item:
+        body = self._wire.request(call, send, timeout, once=once).content
         item, wire = self._parse(call, lambda: parse_item(body))
         self._learn(wire)
         return item

@@ -62,10 +62,13 @@ class Wire:
         self._closed.set()
         self._transport.close()
 
-    def request(self, call: Call, send: Send = _PLAIN, timeout: float | None = None) -> httpx.Response:
+    def request(
+        self, call: Call, send: Send = _PLAIN, timeout: float | None = None, *, once: bool = False
+    ) -> httpx.Response:
         """The answer, if it is a success; retried as semantics.md section 5 says; raises ApiError.
 
-        `timeout`: seconds without progress, over all attempts; the client's own if None.
+        `timeout`: seconds without progress, over all attempts; the client's own if None. `once`: no attempt after a pause,
+        for what must be looked at again before it is sent again.
         """
         deadline = Deadline(self._timeout if timeout is None else timeout)
         key, renewed, attempt = check_key(self._key()), False, 0
@@ -80,7 +83,7 @@ class Wire:
                 renewed = True
                 if key != old:
                     continue
-            if not outcome.retry:
+            if not outcome.retry or (once and (attempt or not outcome.at_once)):
                 raise outcome.error
             if attempt or not outcome.at_once:
                 self._pause(call, outcome, attempt, deadline)

@@ -233,7 +233,7 @@ class Finisher:
     def _remove(self, item: Item) -> None:
         self._spare(item.id)
         with contextlib.suppress(NotFoundError):
-            self._engine.client.delete(item.id)
+            self._engine.client.delete(item.id, once=True)
         self._engine.namespace.forget(item)
         self._engine.memory.lose(item.id)
 

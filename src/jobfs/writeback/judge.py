@@ -122,7 +122,7 @@ class Judge:
     def _delete(self, aside: Aside, item: Item) -> bool:
         self._spare(item.id)
         try:
-            self._client.delete(item.id)
+            self._client.delete(item.id, once=True)
         except NotFoundError:
             pass
         except AnswerLostError:

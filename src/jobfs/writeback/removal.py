@@ -283,7 +283,7 @@ class Removals:
                 # What is set aside in there still has to be judged.
                 record.unsure_until = time.time() + _AGAIN
             else:
-                client.delete(record.id)
+                client.delete(record.id, once=True)
                 self._engine.namespace.forget(item)
                 self._forget(record)
                 hidden[:] = [other for other in hidden if other.id != item.id]

@@ -201,7 +201,7 @@ class Saver:
         """Move `there` to its hidden name; False: look at the target again."""
         work.check()
         try:
-            answer = self._client.update(aside.id, path=aside.path)
+            answer = self._client.update(aside.id, path=aside.path, once=True)
         except AnswerLostError:
             aside.unsure_until = self._unanswered.note(aside.id)
             try:

@@ -52,7 +52,7 @@ class Strays:
         if names.basename(item.path) != str(parts) or explained(item, parts):
             return ""
         if parts.role is names.Role.STAGED and self._tombstone(parts.transaction):
-            self._client.delete(item.id)
+            self._client.delete(item.id, once=True)
             self._forget(item)
             return ""
         return self._show(item, parts)

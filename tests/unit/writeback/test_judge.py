@@ -63,7 +63,7 @@ class FakeClient:
         yield Body(self.content)
         self.touch()
 
-    def delete(self, item_id: str) -> None:
+    def delete(self, item_id: str, *, once: bool = False) -> None:
         self.done.append("delete")
         if self.lose:
             self.lose -= 1

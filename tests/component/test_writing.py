@@ -466,3 +466,19 @@ def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_
     work.vfs.release(fh)
     settled(work)
     assert visible(server) == {"file": b"what counts"}
+
+
+def test_what_was_unlinked_while_open_is_no_conflict_of_what_takes_its_name_later(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4: the user deleted it: it is not judged by the save that comes next."""
+    server.store.seed({"file": "old", "other": "another"}, age=60)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    work.vfs.hide("file", ".fuse_hidden0000000100000001")
+    work.write("file", b"made anew")
+    work.vfs.unlink("file")
+    work.vfs.rename("other", "file")
+    settled(work)
+    work.vfs.release(fh)
+    eventually(lambda: visible(server) == {"file": b"another"}, lambda: str(visible(server)))
+    assert work.vfs.status()["conflicts"] == []

@@ -171,6 +171,12 @@ class Removals:
         for path, work in waiting:
             self._conclude(path, work)
 
+    def conclude_at(self, path: str) -> None:
+        """Something new is made at this name: what was hidden there was unlinked, and is not renamed over any more."""
+        work = self._hidden.get(path)
+        if work is not None:
+            self._conclude(path, work)
+
     def _conclude_under(self, directory: str) -> None:
         """Whoever removes a directory has unlinked what was open in it: that is not renamed over any more."""
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -118,17 +117,25 @@ class Stager:
         return None
 
     def make_directory(self, path: str) -> None:
-        """Make a directory, and those above it, that the job removed under a save. Raises ApiError."""
+        """Make a directory, and those above it, that the job removed under a save; hidden and promoted (R9). Raises ApiError.
+
+        Straight at its path it might become the second of two on a server that allows that.
+        """
         if not path or any(item.is_dir for item in self._client.find(path)):
             return
+        tid = names.new_transaction_id()
+        # A tombstone from the start: what is left over of it is deleted by a later listing (R4).
+        self._journal.write(Attempt(tid, 0, time.time()))
+        hidden = names.hidden_path(path, self._mount, tid, names.Role.STAGED)
         try:
-            self._client.create_directory(path, Permission.READ_WRITE)
-        except PathExistsError:
-            return
+            made = self._client.create_directory(hidden, Permission.READ_WRITE)
         except NoDirectoryError:
             self.make_directory(names.parent(path))
-            with contextlib.suppress(PathExistsError):
-                self._client.create_directory(path, Permission.READ_WRITE)
+            made = self._client.create_directory(hidden, Permission.READ_WRITE)
+        try:
+            self._client.update(made.id, path=path)
+        except PathExistsError:
+            self._client.delete(made.id)
 
     def _path(self, save: Save) -> str:
         return names.hidden_path(save.target, self._mount, save.tid, names.Role.STAGED)

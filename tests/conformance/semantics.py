@@ -151,5 +151,6 @@ README_ROWS = {
     "`.jobfs/job.json`, `status.json`, `pending`": "6.7",
     "symlink, hard link, device, named pipe": "2.12 2.13",
     "lock, mmap": "2.14 2.15",
+    "inotify": "3.14",
     "two machines with one job": "6.12",
 }

@@ -252,7 +252,7 @@ def test_tail_follows_by_name_what_the_job_replaces(server: Server, mounted: Mou
 
 
 def test_less_and_watch_show_what_the_job_writes(server: Server, mounted: MountedJob) -> None:
-    """semantics 3: new lines show within the TTL."""
+    """semantics 3: new lines show within the TTL, for programs that look again."""
     server.store.seed({"run.log": "".join(f"line {n}\n" for n in range(50))}, age=60)
     with terminal(mounted.home, mounted.path, "less", "+F", "run.log") as less:
         less.shows("line 49")

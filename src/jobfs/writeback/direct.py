@@ -60,15 +60,14 @@ class Direct:
         self.rejects_directories: bool | None = None
 
     def wanted(self, work: Transaction) -> bool:
-        """True if this new file is to be created at its target; counts new files, and learns when it is worth it."""
+        """True if this new file is to be created at its target."""
         save = work.save
         if save.kind is not SaveKind.SAVE or save.base.id or save.tid or work.local is None or work.suspect:
             return False
-        self._count(save.target)
         return bool(self.rejects)
 
-    def _count(self, target: str) -> None:
-        """Something new is made: after a few, the server is asked how it behaves."""
+    def expect(self, target: str) -> None:
+        """Something new was made here and will have to be created: after a few, the server is asked how it behaves."""
         with self._lock:
             self._seen += 1
             learn = None in (self.rejects, self.rejects_directories) and self._seen % _AGAIN == _WORTH
@@ -77,7 +76,7 @@ class Direct:
 
     def make_directory(self, path: str, permission: Permission) -> Item | None:
         """The new directory; None: it is to be made the hidden way. Raises PathExistsError, ApiError."""
-        self._count(path)
+        self.expect(path)
         if not self.rejects_directories:
             return None
         began = time.monotonic()

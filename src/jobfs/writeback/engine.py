@@ -46,6 +46,8 @@ from jobfs.writeback.uploader import Uploader
 
 log = logging.getLogger("jobfs.writeback")
 
+#: So many unsent files are a tree that is copied in, not an editor at work.
+_MANY = 16
 #: Seconds that closed bytes may wait for their disk sync (semantics.md section 4).
 _SYNC_EVERY = 0.5
 
@@ -219,6 +221,9 @@ class WriteBack:
         else:
             inode.next = work
         self.journal.write(save, gone=gone)
+        if inode.item is None and self.uploader.waiting >= _MANY:
+            # While they wait the server can be asked how it takes new files.
+            self.direct.expect(save.target)
         self.uploader.add(work, self.delay if not inode.handles else 3600.0)
         return work
 

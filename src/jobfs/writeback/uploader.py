@@ -64,6 +64,11 @@ class Uploader:
         with self._turn:
             return [self._live[seq] for seq in sorted(self._live)]
 
+    @property
+    def waiting(self) -> int:
+        """How many transactions are not done."""
+        return len(self._live)
+
     def take(self, work: Transaction) -> bool:
         """True if `work` was at rest and untouched: it is out of the queue now and the caller's."""
         with self._turn:

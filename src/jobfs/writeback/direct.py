@@ -64,6 +64,7 @@ class Direct:
         save = work.save
         if save.kind is not SaveKind.SAVE or save.base.id or save.tid or work.local is None or work.suspect:
             return False
+        self.expect(save.target)
         return bool(self.rejects)
 
     def expect(self, target: str) -> None:

@@ -20,7 +20,8 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item
 from jobfs.settings import Settings
 from jobfs.vfs.attributes import Attributes
-from jobfs.vfs.files import Caller, Files, OpenResult
+from jobfs.vfs.calls import Caller, OpenResult
+from jobfs.vfs.files import Files
 from jobfs.vfs.links import Links
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.report import Report

@@ -10,12 +10,12 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
+from jobfs.vfs.calls import Caller, OpenResult
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.prefetch import Prefetch
@@ -29,26 +29,6 @@ _REOPENS = 3
 _AT_ONCE = 1 << 20
 
 log = logging.getLogger("jobfs.vfs")
-
-
-class OpenResult(NamedTuple):
-    """What the kernel is told of an open: the handle's number, and how to cache.
-
-    `size` in bytes is that of a version of the server which is opened; -1 if it is written here, or not known.
-    """
-
-    fh: int
-    direct_io: bool = False
-    keep_cache: bool = False
-    size: int = -1
-
-
-class Caller(NamedTuple):
-    """Who asks."""
-
-    uid: int
-    gid: int
-    pid: int
 
 
 class Files:

@@ -6,7 +6,7 @@ import errno
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.vfs.files import Caller
+from jobfs.vfs.calls import Caller
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import View, check_new_name
 from jobfs.writeback import Inode

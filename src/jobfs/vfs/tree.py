@@ -8,7 +8,7 @@ import errno
 from jobfs import names
 from jobfs.errors import FsError, JobfsError, PathExistsError
 from jobfs.nodes import Item, Kind
-from jobfs.vfs.files import Caller
+from jobfs.vfs.calls import Caller
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode

@@ -159,7 +159,7 @@ def test_rsync_in_place_deletes_and_has_nothing_to_do_twice(
 _COUNTER = """
 import sqlite3, sys
 db = sqlite3.connect("data.db", timeout=60, isolation_level=None)
-if sys.argv[1] != "WAL":  # which is the file's, and can't be set by two at once
+if sys.argv[1] != "WAL":  # that mode is of the file: two at once can not set it
     db.execute("PRAGMA journal_mode=" + sys.argv[1])
 for _ in range(10):
     db.execute("BEGIN IMMEDIATE"); db.execute("UPDATE t SET n = n + 1"); db.execute("COMMIT")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
+from collections.abc import Iterator
 
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Lifecycle, Permission
@@ -27,39 +29,37 @@ class Attributes:
         """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
-        node = self._real(path)
-        if isinstance(node, Item):
-            if node.permission is not wanted:
-                node = self._engine.moves.change(node, wanted)
-            record = self._engine.memory.timed(node)
-            record.mode, record.permission = mode, wanted
-            self._store(record)
-            return
-        with node.lock:
-            node.ctime_ns = time.time_ns()
-            if node.local_only:
-                node.mode = mode
+        with self._changing(path) as node:
+            if isinstance(node, Item):
+                if node.permission is not wanted:
+                    node = self._engine.moves.change(node, wanted)
+                record = self._engine.memory.timed(node)
+                record.mode, record.permission = mode, wanted
+                self._store(record)
             else:
-                had = self._view.attr(node).mode & 0o200
-                node.mode = mode
-                if bool(had) != bool(mode & 0o200) or node.permission is not None:
-                    node.permission = wanted
-            self._keep(node)
+                node.ctime_ns = time.time_ns()
+                if node.local_only:
+                    node.mode = mode
+                else:
+                    had = self._view.attr(node).mode & 0o200
+                    node.mode = mode
+                    if bool(had) != bool(mode & 0o200) or node.permission is not None:
+                        node.permission = wanted
+                self._keep(node)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
-        node = self._real(path)
-        if isinstance(node, Item):
-            record = self._engine.memory.timed(node)
-            record.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else record.uid
-            record.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else record.gid
-            self._store(record)
-            return
-        with node.lock:
-            node.ctime_ns = time.time_ns()
-            node.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else node.uid
-            node.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else node.gid
-            self._keep(node)
+        with self._changing(path) as node:
+            if isinstance(node, Item):
+                record = self._engine.memory.timed(node)
+                record.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else record.uid
+                record.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else record.gid
+                self._store(record)
+            else:
+                node.ctime_ns = time.time_ns()
+                node.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else node.uid
+                node.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else node.gid
+                self._keep(node)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError.
@@ -67,19 +67,18 @@ class Attributes:
         A time that 64 bits of nanoseconds don't hold becomes the nearest that they do, as disks do it.
         """
         atime_ns, mtime_ns = _held(atime_ns), _held(mtime_ns)
-        node = self._real(path)
-        if isinstance(node, Item):
-            now = self._view.attr(node)
-            record = self._engine.memory.timed(node)
-            record.atime_ns = now.atime_ns if atime_ns is None else atime_ns
-            record.mtime_ns = now.mtime_ns if mtime_ns is None else mtime_ns
-            self._store(record)
-            return
-        with node.lock:
-            node.ctime_ns = time.time_ns()
-            node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
-            node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
-            self._keep(node)
+        with self._changing(path) as node:
+            if isinstance(node, Item):
+                now = self._view.attr(node)
+                record = self._engine.memory.timed(node)
+                record.atime_ns = now.atime_ns if atime_ns is None else atime_ns
+                record.mtime_ns = now.mtime_ns if mtime_ns is None else mtime_ns
+                self._store(record)
+            else:
+                node.ctime_ns = time.time_ns()
+                node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
+                node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
+                self._keep(node)
 
     def assign(self, path: str, permission: Permission | None, lifecycle: Lifecycle | None) -> None:
         """Change what is given of an item on the server; unsent bytes are sent first.
@@ -99,6 +98,18 @@ class Attributes:
     def _store(self, record: Remembered) -> None:
         record.ctime_ns = time.time_ns()
         self._engine.memory.store(record)
+
+    @contextlib.contextmanager
+    def _changing(self, path: str) -> Iterator[Item | Inode]:
+        """The node whose attributes change: an item, or an inode with its lock held whose save has not ended meanwhile."""
+        node = self._real(path)
+        if isinstance(node, Inode):
+            with node.lock:
+                if node.item is None or not node.saved:
+                    yield node
+                    return
+                node = node.item
+        yield node
 
     def _real(self, path: str) -> Item | Inode:
         """The node whose attributes change; a directory that no item stands for becomes a real one."""

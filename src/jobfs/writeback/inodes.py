@@ -113,6 +113,11 @@ class Inode:
         self.written = True
 
     @property
+    def saved(self) -> bool:
+        """True if everything written is on the server: what is shown is the item's."""
+        return self.item is not None and self.local is None and not self.local_only
+
+    @property
     def dirty(self) -> bool:
         """True if bytes were written here that the server does not have."""
         return self.local is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import stat
 
+import pytest
 from tests.support.files import errno_from
 from tests.support.workspaces import Workspace
 
@@ -137,3 +138,23 @@ def test_a_set_group_directory_hands_on_its_group(server: Server, work: Workspac
     assert work.vfs.getattr("dir/file").gid == 77
     assert work.vfs.getattr("dir/sub")[4] == 77
     assert mode(work, "dir/sub") == 0o2755
+
+
+def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
+    work.write("file", b"content")
+    attributes = work.vfs._attributes
+    found = attributes._real
+
+    def saved_meanwhile(path: str) -> object:
+        node = found(path)
+        work.drain()
+        return node
+
+    monkeypatch.setattr(attributes, "_real", saved_meanwhile)
+    work.vfs.chmod("file", 0o700)
+    work.vfs.utimens("file", 1, 2)
+    assert work.vfs.getattr("file").mode & 0o777 == 0o700
+    assert work.vfs.getattr("file").mtime_ns == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -477,6 +478,22 @@ def test_what_was_unlinked_while_open_is_no_conflict_of_what_takes_its_name_late
     work.vfs.hide("file", ".fuse_hidden0000000100000001")
     work.write("file", b"made anew")
     work.vfs.unlink("file")
+    work.vfs.rename("other", "file")
+    settled(work)
+    work.vfs.release(fh)
+    eventually(lambda: visible(server) == {"file": b"another"}, lambda: str(visible(server)))
+    assert work.vfs.status()["conflicts"] == []
+
+
+def test_what_was_unlinked_while_open_is_no_conflict_of_a_later_rename_to_its_name(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4: the user deleted it, and something else was done meanwhile."""
+    server.store.seed({"file": "old", "other": "another"}, age=60)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    work.vfs.hide("file", ".fuse_hidden0000000100000001")
+    hidden_since = time.monotonic()
+    eventually(lambda: work.names() == ["other"] and time.monotonic() - hidden_since > 0.1)
     work.vfs.rename("other", "file")
     settled(work)
     work.vfs.release(fh)

@@ -30,6 +30,8 @@ log = logging.getLogger("jobfs.writeback")
 
 #: Seconds after which a hidden open file counts as unlinked: libfuse renames over it at once, or not at all.
 _CONFIRM = 0.003
+#: Seconds within which a rename over it still is libfuse's, though it counts as unlinked by then.
+_PAIRED = 0.03
 #: Seconds after which it is really deleted: a rename that was slow to come still finds it.
 _DELETE = 0.5
 _LOOKS = 8
@@ -196,9 +198,19 @@ class Removals:
                 self._leaving -= {aside.id for aside in work.asides}
 
     def hidden_at(self, path: str) -> Transaction | None:
-        """The open file that was hidden from `path` just before, if a rename over it is what libfuse is doing."""
+        """The open file that was hidden from `path` just before, if a rename over it is what libfuse is doing.
+
+        One that was hidden longer ago, and is known to be unlinked, is deleted: what comes now is another rename.
+        """
         with self._lock:
-            return self._hidden.pop(path, None)
+            work = self._hidden.get(path)
+            if work is None:
+                return None
+            unlinked = any(aside.fate is Fate.DELETE for aside in work.asides)
+            if not (unlinked and time.time() - work.save.made > _PAIRED):
+                return self._hidden.pop(path)
+        self._conclude(path, work)
+        return None
 
     @staticmethod
     def adopt(hidden: Transaction, work: Transaction) -> list[Aside]:

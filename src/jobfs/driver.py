@@ -2,7 +2,7 @@
 """FuseDriver: a protocol adapter between libfuse and the Vfs. Bytes, numbers and errno in and out.
 
 It is a `fuse.Operations` with raw_fi, but for one thing: `getattr` and `readdir` give packed `struct stat`s
-(`pack_stat`), which `fuseloop` copies as they are; baseline.md tells what that saves.
+(`pack_stat`), which `fuseloop` copies as they are: 1.6 times as many a second as by fields.
 """
 
 from __future__ import annotations

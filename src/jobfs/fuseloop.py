@@ -2,7 +2,7 @@
 """The loop pool: long-lived threads that serve one mounted session, in place of libfuse's own loops.
 
 libfuse's multithreaded loop makes a thread, and with it a Python thread state, again and again; ours are made
-once (baseline.md). Each sits in `fuse_loop`: it reads a request, calls back, answers, and leaves when the
+once. Each sits in `fuse_loop`: it reads a request, calls back, answers, and leaves when the
 kernel says that the file system is gone. That is the only way out: libfuse's exit flag is reset by the first
 thread that leaves, so it can't stop several. To end a session, unmount it.
 """

@@ -64,7 +64,9 @@ class Operation:
         allowed = [self.after] if kept else [*self.before, self.after]
         if power_lost:
             tree = without_recovered(tree)
-        assert tree in [{**OTHERS, **wanted} for wanted in allowed], f"{self.name}, {where}"
+        assert tree in [{**OTHERS, **wanted} for wanted in allowed], (
+            f"{self.name}, {where}: {tree}, promise {promise.kept}"
+        )
         assert doubled(server) == [], where
         for path, content in tree.items():
             if content is not None:
@@ -209,7 +211,8 @@ def unlink_open(work: Mortal, promise: Promise) -> None:
     hidden = f"dir/.fuse_hidden{1:016x}"
     work.vfs.hide("dir/file", hidden)
     work.names("dir")
-    promise.kept = True
+    # Another thread may have met its death meanwhile: then nobody was told anything any more.
+    promise.kept = not work.boundaries.dead
     work.vfs.release(fh)
     work.vfs.unlink(hidden)
 

@@ -28,6 +28,10 @@ class Promise:
 
     kept: bool = False
 
+    def keep(self, work: Mortal) -> None:
+        """The operation returns; if another thread has met its death meanwhile, nobody is told any more."""
+        self.kept = not work.boundaries.dead
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -91,7 +95,7 @@ def save(work: Mortal, promise: Promise) -> None:
     fh = work.vfs.open("dir/file", os.O_RDWR).fh
     work.vfs.write(fh, NEW, 0)
     work.vfs.fsync(fh)
-    promise.kept = True
+    promise.keep(work)
     work.vfs.release(fh)
 
 
@@ -99,7 +103,7 @@ def make(work: Mortal, promise: Promise) -> None:
     fh = work.vfs.create("dir/file", 0o644, os.O_WRONLY, CALLER).fh
     work.vfs.write(fh, NEW, 0)
     work.vfs.fsync(fh)
-    promise.kept = True
+    promise.keep(work)
     work.vfs.release(fh)
 
 
@@ -107,25 +111,25 @@ def truncate_and_write(work: Mortal, promise: Promise) -> None:
     fh = work.vfs.open("dir/file", os.O_WRONLY | os.O_TRUNC).fh
     work.vfs.write(fh, NEW, 0)
     work.vfs.flush(fh)
-    promise.kept = True
+    promise.keep(work)
     work.vfs.release(fh)
 
 
 def rename_over(work: Mortal, promise: Promise) -> None:
     work.vfs.rename("dir/draft", "dir/file")
-    promise.kept = True
+    promise.keep(work)
     # It is due now; whoever called waits for it.
     work.vfs.flush_all(None, 0.0, None)
 
 
 def mkdir(work: Mortal, promise: Promise) -> None:
     work.mkdir("dir/made")
-    promise.kept = True
+    promise.keep(work)
 
 
 def unlink(work: Mortal, promise: Promise) -> None:
     work.vfs.unlink("dir/file")
-    promise.kept = True
+    promise.keep(work)
 
 
 def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
@@ -141,7 +145,7 @@ def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
             lambda: work.boundaries.dead or request in work.boundaries.passed or work.at_rest(), work.unrest
         )
         work.vfs.unlink("dir/file")
-        promise.kept = True
+        promise.keep(work)
 
     return run
 
@@ -156,7 +160,7 @@ def rename_directory(work: Mortal, promise: Promise) -> None:
     """A directory is renamed with a file in it that is not sent yet."""
     work.write("box/file", NEW)
     work.vfs.rename("box", "moved")
-    promise.kept = True
+    promise.keep(work)
     # It is due now; whoever called waits for it.
     work.vfs.flush_all(None, 0.0, None)
 
@@ -164,7 +168,7 @@ def rename_directory(work: Mortal, promise: Promise) -> None:
 def unlink_unsent(work: Mortal, promise: Promise) -> None:
     work.write("dir/made", NEW)
     work.vfs.unlink("dir/made")
-    promise.kept = True
+    promise.keep(work)
 
 
 def chmod_dirty(work: Mortal, promise: Promise) -> None:
@@ -172,7 +176,7 @@ def chmod_dirty(work: Mortal, promise: Promise) -> None:
     work.vfs.write(fh, NEW, 0)
     work.vfs.chmod("dir/file", 0o444)
     work.vfs.fsync(fh)
-    promise.kept = True
+    promise.keep(work)
     work.vfs.release(fh)
 
 
@@ -183,7 +187,7 @@ def unlink_while_made(work: Mortal, promise: Promise) -> None:
         work.unrest,
     )
     work.vfs.unlink("dir/file")
-    promise.kept = True
+    promise.keep(work)
 
 
 def saved_before(work: Mortal) -> None:
@@ -211,8 +215,7 @@ def unlink_open(work: Mortal, promise: Promise) -> None:
     hidden = f"dir/.fuse_hidden{1:016x}"
     work.vfs.hide("dir/file", hidden)
     work.names("dir")
-    # Another thread may have met its death meanwhile: then nobody was told anything any more.
-    promise.kept = not work.boundaries.dead
+    promise.keep(work)
     work.vfs.release(fh)
     work.vfs.unlink(hidden)
 
@@ -220,6 +223,16 @@ def unlink_open(work: Mortal, promise: Promise) -> None:
 OPERATIONS = [
     Operation("save in place", save, ({"dir/file": OLD},), {"dir/file": NEW + OLD[len(NEW) :]}),
     Operation("new file", make, ({},), {"dir/file": NEW}, seed={}),
+    Operation("new file, at once", make, ({},), {"dir/file": NEW}, prepare=knows_rejection, seed={}),
+    Operation(
+        "unlink while it is created at once",
+        unlink_while_made,
+        ({}, {"dir/file": NEW}),
+        {},
+        prepare=knows_rejection,
+        seed={},
+        durable=False,
+    ),
     Operation(
         "truncate and write", truncate_and_write, ({"dir/file": OLD},), {"dir/file": NEW}, durable=False
     ),

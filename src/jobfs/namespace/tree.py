@@ -167,6 +167,8 @@ class Tree:
             return
         best = self._best.get(path)
         if best is None:
+            if path in self._veiled:
+                self._recount(path)
             self._best[path] = item
             if item.is_dir:
                 self._recount(path)
@@ -227,7 +229,7 @@ class Tree:
                 pending.append(child)
 
     def _set_candidates(self, path: str, items: list[Item]) -> None:
-        if len(items) > 1 or path in self._rest or self._best[path].is_dir:
+        if len(items) > 1 or path in self._rest or path in self._veiled or self._best[path].is_dir:
             self._recount(path)
         items.sort(key=rank, reverse=True)
         self._rest.pop(path, None)

@@ -426,8 +426,7 @@ class Files:
                 return
             if inode.path is None and inode.local is not None:
                 local, inode.local = inode.local, None
-                local.remove_when_closed()
-                local.close()
+                local.discard()
             if inode.local is None and not inode.local_only:
                 self._engine.table.drop(inode)
 

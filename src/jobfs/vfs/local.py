@@ -136,8 +136,7 @@ class LocalNames:
             if not inode.handles:
                 if inode.local is not None:
                     local, inode.local = inode.local, None
-                    local.remove_when_closed()
-                    local.close()
+                    local.discard()
                 self._engine.table.drop(inode)
 
     # -- aliases

@@ -152,8 +152,7 @@ class Tree:
             if not inode.handles:
                 if inode.local is not None:
                     local, inode.local = inode.local, None
-                    local.remove_when_closed()
-                    local.close()
+                    local.discard()
                 self._engine.table.drop(inode)
 
     def hide(self, path: str, hidden: str) -> None:

@@ -99,8 +99,7 @@ class LeftAliases:
         finally:
             content.close()
         if engine.overlay.get(entry.path) is not None:
-            local.remove_when_closed()
-            local.close()
+            local.discard()
             del self._left[entry.item_id]
             return
         engine.journal.write(

@@ -6,7 +6,6 @@ mount tries it, once, at the path of a hidden item of its own.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -17,6 +16,7 @@ from jobfs import names
 from jobfs.api import Client
 from jobfs.errors import AnswerLostError, ApiError, FsError, NoDirectoryError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Permission
+from jobfs.writeback.digest import sha256_of
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.records import Attempt, SaveKind
 from jobfs.writeback.stager import Stager
@@ -139,16 +139,13 @@ class Direct:
         for item in self._client.find(save.target):
             if item.is_dir or item.size not in (None, save.size):
                 continue
-            digest = hashlib.sha256()
             try:
-                with self._client.download(item.id) as body:
-                    for chunk in body.chunks():
-                        digest.update(chunk)
+                digest = sha256_of(self._client, item.id)
                 again = self._client.get(item.id)
             except NotFoundError:
                 continue
-            if digest.hexdigest() == work.local.sha256() and again.version == item.version:
-                save.sha256 = digest.hexdigest()
+            if digest == work.local.sha256() and again.version == item.version:
+                save.sha256 = digest
                 return again
         return None
 

@@ -5,7 +5,6 @@ Everything here is off the critical path. The caller has synced `promoted` (or `
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from jobfs import names
 from jobfs.api import Client
 from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
+from jobfs.writeback.digest import sha256_of
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.records import Aside, Base, Conflict, Fate
 
@@ -57,7 +57,7 @@ class Judge:
         if aside.unsure_until > time.time():
             return False
         try:
-            read = self._hash(aside.id) if self._has_to_read(aside, base, saved) else ""
+            read = sha256_of(self._client, aside.id) if self._has_to_read(aside, base, saved) else ""
             # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
             item = self._client.get(aside.id)
         except NotFoundError:
@@ -99,23 +99,16 @@ class Judge:
         if read and untouched:
             return read in known
         for _ in range(_READS if known else 0):
-            digest = self._hash(item.id)
+            digest = sha256_of(self._client, item.id)
             before, item = item, self._client.get(item.id)
             if item.updated_at == before.updated_at:
                 return digest in known and names.basename(item.path) == aside.name
         return False
 
-    def _hash(self, item_id: str) -> str:
-        digest = hashlib.sha256()
-        with self._client.download(item_id) as body:
-            for chunk in body.chunks():
-                digest.update(chunk)
-        return digest.hexdigest()
-
     def holds(self, item: Item, digest: str) -> bool:
         """True if these are the bytes of the item as it was looked at. Raises ApiError."""
         try:
-            return self._hash(item.id) == digest and self._client.get(item.id) == item
+            return sha256_of(self._client, item.id) == digest and self._client.get(item.id) == item
         except NotFoundError:
             return False
 

@@ -94,10 +94,11 @@ class LocalFile:
             if self._unlinked:
                 self.path.unlink(missing_ok=True)
 
-    def remove_when_closed(self) -> None:
-        """Remove the file once nobody uses it."""
+    def discard(self) -> None:
+        """One user less, and the file goes once nobody uses it."""
         with self._lock:
             self._unlinked = True
+        self.close()
 
 
 class Orphan(NamedTuple):
@@ -232,8 +233,7 @@ class LocalBytes:
     def remove(batch: Iterable[LocalFile]) -> None:
         """Remove generations that the synced journal no longer names."""
         for local in batch:
-            local.remove_when_closed()
-            local.close()
+            local.discard()
 
     def sweep(self, keep: set[tuple[int, int]], newest: int) -> tuple[list[Orphan], list[Path]]:
         """Files that no record names: those that were closed, and those moved to the trash because they were not.

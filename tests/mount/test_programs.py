@@ -11,23 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.support.files import on_disk
 from tests.support.mounts import MountedJob, run
-from tests.support.serverside import doubled, visible
+from tests.support.serverside import below, doubled, visible
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
 Mount = Callable[..., MountedJob]
-
-
-def on_disk(root: Path) -> dict[str, bytes | None]:
-    """The same picture of a directory as `visible` gives of the server."""
-    return {
-        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if not path.is_symlink()
-    }
 
 
 #: Shell scripts that change files, run on a disk and in a mount: afterwards both have the same.
@@ -76,8 +68,7 @@ def test_a_script_leaves_what_it_leaves_on_a_disk(
     expected = run(disk, "bash", "-e", "-c", SCRIPTS[script])
     assert run(mounted.path / "w", "bash", "-e", "-c", SCRIPTS[script]) == expected
     mounted.settled()
-    there = {p.removeprefix("w/"): c for p, c in visible(server).items() if p.startswith("w/")}
-    assert there == on_disk(disk)
+    assert below(server, "w") == on_disk(disk)
     assert doubled(server) == []
     assert mounted.status()["conflicts"] == []
 
@@ -152,8 +143,7 @@ def test_rsync_in_place_deletes_and_has_nothing_to_do_twice(
     run(tmp_path, "rsync", "-a", f"{mounted.path}/in/", f"{back}/")
     assert on_disk(back) == on_disk(source)
     mounted.settled()
-    there = {p.removeprefix("in/"): c for p, c in visible(server).items() if p.startswith("in/")}
-    assert there == on_disk(source)
+    assert below(server, "in") == on_disk(source)
 
 
 _COUNTER = """

@@ -10,9 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tests.support.files import saved
+from tests.support.files import on_disk, saved
 from tests.support.mounts import MountedJob, run
-from tests.support.serverside import doubled, visible
+from tests.support.serverside import below, doubled, visible
 from tests.support.terminal import terminal
 from tests.support.waiting import PATIENCE, eventually
 
@@ -38,20 +38,6 @@ def tree(tmp_path: Path) -> Path:
         (root / name).write_bytes(content)
     (root / "docs/nothing").mkdir()
     return root
-
-
-def on_disk(root: Path) -> dict[str, bytes | None]:
-    """The same picture of a directory as `visible` gives of the server."""
-    return {
-        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
-        for path in sorted(root.rglob("*"))
-    }
-
-
-def below(server: Server, directory: str) -> dict[str, bytes | None]:
-    """What the server has below a directory."""
-    prefix = directory + "/"
-    return {p.removeprefix(prefix): c for p, c in visible(server).items() if p.startswith(prefix)}
 
 
 def test_vim_saves_in_ex_mode(server: Server, mounted: MountedJob) -> None:

@@ -18,6 +18,15 @@ def saved(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def on_disk(root: Path) -> dict[str, bytes | None]:
+    """The same picture of a local directory as `serverside.visible` gives of the server: no symbolic links."""
+    return {
+        str(path.relative_to(root)): None if path.is_dir() else path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if not path.is_symlink()
+    }
+
+
 def errno_from(call: Callable[..., Any], *arguments: Any, **more: Any) -> int:
     """The errno with which a system call or an operation of the Vfs fails; 0 if it does not."""
     try:

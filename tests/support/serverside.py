@@ -27,6 +27,16 @@ def visible(server: Server) -> dict[str, bytes | None]:
     return tree
 
 
+def below(server: Server, directory: str) -> dict[str, bytes | None]:
+    """The same for what is below a directory, by names that begin there."""
+    prefix = directory + "/"
+    return {
+        path.removeprefix(prefix): content
+        for path, content in visible(server).items()
+        if path.startswith(prefix)
+    }
+
+
 def contents(server: Server) -> list[bytes]:
     """The bytes of every file that is not hidden, sorted."""
     return sorted(content for content in visible(server).values() if content is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -202,11 +203,47 @@ print("well")
     assert server.store.read("mapped")[5000:5005] == b"hello"
 
 
-def test_a_csv_of_the_job_is_read(server: Server, mounted: MountedJob) -> None:
-    rows = [(str(number), f"name {number}") for number in range(5000)]
-    server.store.seed({"data.csv": "\n".join(map(",".join, rows)) + "\n"})
-    program = "import csv; print(sum(int(row[0]) for row in csv.reader(open('data.csv', newline=''))))"
-    assert run(mounted.path, sys.executable, "-c", program) == f"{sum(range(5000))}\n"
+#: Reads and writes tables with pandas; what it prints and leaves must be what it does on a disk.
+_TABLES = """
+import pandas as pd
+kinds = {"n": "int64", "name": "string", "share": "float64", "town": "category"}
+table = pd.read_csv("data.csv", dtype=kinds, parse_dates=["day"])
+assert {name: str(kind) for name, kind in table.dtypes.items() if name != "day"} == kinds
+assert table["day"].dtype.kind == "M" and table["name"].isna().sum() == 1
+assert len(pd.read_csv("data.csv.gz")) == len(table)
+assert sum(len(part) for part in pd.read_csv("data.csv", chunksize=700)) == len(table)
+table["double"] = table["n"] * 2
+table.to_csv("out.csv", index=False)
+table.tail(3).to_csv("out.csv", index=False, header=False, mode="a")
+table.to_csv("out.csv.gz", index=False, compression={"method": "gzip", "mtime": 1})
+table.to_json("out.jsonl", orient="records", lines=True, date_format="iso")
+table.to_pickle("table.pkl")
+pd.testing.assert_frame_equal(pd.read_pickle("table.pkl"), table)
+again = pd.read_csv("out.csv", dtype={**kinds, "double": "int64"}, parse_dates=["day"])
+pd.testing.assert_frame_equal(again[: len(table)].astype({"town": table["town"].dtype}), table)
+table.describe().to_csv("data.csv")
+print(table.groupby("town", observed=True)["n"].sum().to_dict(), len(again))
+"""
+
+
+def test_pandas_reads_and_writes_tables(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
+    """semantics, silent: the same figures, types and bytes as on a disk, on the server too."""
+    towns = ("Lagos", "Reykjavík", "Quito")
+    rows = [f"{n},name {n},{n / 7!r},{towns[n % 3]},2026-01-{n % 28 + 1:02}" for n in range(5000)]
+    rows[17] = "17,,0.5,Quito,2026-01-02"
+    content = "\n".join(["n,name,share,town,day", *rows, ""]).encode()
+    packed = gzip.compress(content, mtime=1)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "data.csv").write_bytes(content)
+    (disk / "data.csv.gz").write_bytes(packed)
+    server.store.seed({"data.csv": content, "data.csv.gz": packed}, age=60)
+    said = run(disk, sys.executable, "-c", _TABLES)
+    assert run(mounted.path, sys.executable, "-c", _TABLES) == said
+    mounted.settled()
+    assert visible(server) == on_disk(disk)
+    assert server.store.read("data.csv") != content, "it was written over"
+    assert mounted.status()["conflicts"] == []
 
 
 def test_several_processes_append_whole_lines(server: Server, mounted: MountedJob) -> None:

@@ -50,6 +50,48 @@ def backup_and_save(work: Mortal) -> None:
     work.vfs.flush(fh)
 
 
+def write(work: Mortal, path: str, data: bytes, *, fsync: bool = False) -> None:
+    fh = work.vfs.create(path, 0o644, os.O_WRONLY | os.O_TRUNC, CALLER).fh
+    work.vfs.write(fh, data, 0)
+    if fsync:
+        work.vfs.fsync(fh)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+
+
+def backup_and_rename_over(work: Mortal) -> None:
+    backup(work)
+    write(work, "file.txt.new", NEW)
+    work.vfs.rename("file.txt.new", "file.txt")
+    work.settle()
+
+
+def backup_and_many_changes(work: Mortal) -> None:
+    backup(work)
+    write(work, "file.txt", b"saved once", fsync=True)
+    write(work, "file.txt", b"not sent")
+    work.vfs.unlink("file.txt")
+    write(work, "file.txt", b"made again")
+    write(work, "file.txt.new", NEW)
+    work.vfs.rename("file.txt.new", "file.txt")
+    work.settle()
+
+
+@pytest.mark.parametrize("work", [backup_and_rename_over, backup_and_many_changes])
+def test_a_backup_outlives_what_is_done_at_the_old_name(
+    server: Server, tmp_path: Path, work: Callable[[Mortal], None]
+) -> None:
+    """semantics 4.36: a version is not deleted on the server while an alias here still needs its bytes."""
+    again = killed_after(server, tmp_path / "home", work, write_back_delay=30)
+    try:
+        again.settle()
+        eventually(lambda: again.names() == ["file.txt", "file.txt~"])
+        assert again.read("file.txt~") == OLD
+        assert visible(server) == {"file.txt": NEW}
+    finally:
+        again.stop()
+
+
 def test_a_backup_whose_file_is_being_replaced_keeps_its_bytes(server: Server, tmp_path: Path) -> None:
     """semantics 4.36: a version is not deleted on the server while an alias here still needs its bytes."""
     work = killed_after(server, tmp_path / "home", backup_and_save, write_back_delay=30)

@@ -252,6 +252,22 @@ def test_a_directory_goes_though_what_a_save_set_aside_in_it_still_waits(
     eventually(gone, lambda: f"{[item.path for item in server.store.items()]}")
 
 
+@pytest.mark.parametrize("step", ["create", "update"])
+def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
+    server: Server, start: Callable[..., Workspace], step: str
+) -> None:
+    """save-protocol R10 and R12: `rm -r`: what was begun is taken back first."""
+    server.store.seed({"dir": None}, age=60)
+    work = start(write_back_delay=0)
+    server.faults.next("slow", on=step, delay=0.5)
+    work.write("dir/file", b"new")
+    eventually(lambda: not server.faults.rules(), f"the {step} is under way")
+    work.vfs.unlink("dir/file")
+    work.vfs.rmdir("dir")
+    assert work.names() == []
+    eventually(lambda: not server.store.items(), lambda: f"{[item.path for item in server.store.items()]}")
+
+
 def test_what_the_job_puts_into_a_directory_that_is_removed_is_kept(server: Server, work: Workspace) -> None:
     """semantics 4: DELETE is recursive on the server, so the directory is looked at again, then put back."""
     server.store.seed({"dir/sub": None}, age=60)

@@ -37,6 +37,7 @@ class LocalNames:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="jobfs-aliases", daemon=True)
         self._engine.removals.spare = self.spare
+        self._engine.removals.replaced = self.detach
 
     def start(self) -> None:
         """Begin to watch aliases."""
@@ -143,9 +144,8 @@ class LocalNames:
 
     def alias(self, item: Item, path: str, target: str) -> None:
         """Show `item` as `target` here, and nothing at its own name; no request."""
-        inode = self._engine.table.hold(self._engine.memory.ino(item), Kind.FILE, target, item)
         attr = self._view.attr(item)
-        with inode.lock:
+        with self._engine.table.held(self._engine.memory.ino(item), Kind.FILE, target, item) as inode:
             inode.item, inode.path, inode.local_only, inode.alias_of = item, target, True, path
             inode.mode, inode.uid, inode.gid = attr.mode & 0o7777, attr.uid, attr.gid
             inode.atime_ns, inode.mtime_ns, inode.ctime_ns = attr.atime_ns, attr.mtime_ns, attr.ctime_ns
@@ -243,6 +243,13 @@ class LocalNames:
             if inode.item is not None and inode.item.id == item_id:
                 self._materialize(inode)
 
+    def detach(self, item_id: str) -> None:
+        """The item was replaced at its name: what comes to that name now has nothing to do with its aliases."""
+        for inode in self.aliases():
+            with inode.lock:
+                if inode.alias_of is not None and inode.item is not None and inode.item.id == item_id:
+                    inode.alias_of = ""
+
     def _watch(self) -> None:
         while not self._stopping.wait(_LOOK_EVERY):
             for inode in self.aliases():
@@ -256,6 +263,11 @@ class LocalNames:
     def _settle(self, inode: Inode) -> None:
         origin, path = inode.alias_of, inode.path
         if origin is None or path is None:
+            return
+        if not origin:
+            with self._engine.overlay.changing(path):
+                if inode.alias_of is not None:
+                    self._materialize(inode)
             return
         age = time.monotonic() - inode.alias_since
         with self._engine.overlay.changing(origin, path):

@@ -55,6 +55,7 @@ class Tree:
         self._view.may_replace(node)
         with self._engine.overlay.changing(path):
             self._local.settle_under(path)
+            self._engine.uploader.taken_back(path)
             overlaid = self._engine.overlay.children(path)
             if not all(is_hidden_open(name, entry) for name, entry in overlaid.items()):
                 raise FsError(errno.ENOTEMPTY)
@@ -227,6 +228,7 @@ class Tree:
             if self._view.list(new):
                 raise FsError(errno.ENOTEMPTY)
             if isinstance(target, Item) and not target.implicit:
+                self._engine.uploader.taken_back(new)
                 self._engine.removals.remove_directory(target)
         if isinstance(source, Inode):
             if source.ghost:
@@ -278,8 +280,9 @@ class Tree:
         if not inode.base.id or (inode.item is not None and self._is_alias(inode.item)):
             return inode
         self._engine.commit(inode)
-        if inode.local is None and inode.item is not None:
-            return inode.item
+        with inode.lock:
+            if inode.local is None and inode.item is not None:
+                return inode.item
         return inode
 
     def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
@@ -325,7 +328,7 @@ class Tree:
     def _unlinked(self, item: Item | None) -> None:
         if item is not None:
             inode = self._engine.table.get(self._engine.memory.ino(item))
-            if inode is not None:
+            if inode is not None and inode.alias_of is None:
                 self._view.freeze(inode)
                 inode.path = None
 

@@ -399,6 +399,12 @@ class WriteBack:
                 self.bytes.retire(work.local)
         works.clear()
 
+    def replaced(self, work: Transaction) -> None:
+        """What this transaction has set aside is not at its name any more."""
+        for taken in work.taken:
+            self.namespace.forget(taken)
+            self.removals.replaced(taken.id)
+
     def conflicts(self) -> list[Conflict]:
         """Kept second versions that are still there; those that a person has dealt with are forgotten."""
         kept: list[Conflict] = []

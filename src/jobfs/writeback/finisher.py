@@ -185,8 +185,7 @@ class Finisher:
             there = shown(engine.client.find(save.target))
             if there is not None and self._is_base(there, save.base):
                 self._remove(there)
-        for taken in work.taken:
-            engine.namespace.forget(taken)
+        engine.replaced(work)
         if save.kind is SaveKind.SAVE:
             engine.overlay.remove(save.target, WHITEOUT)
         if work.local is not None:

@@ -89,7 +89,7 @@ class Inode:
         self.local_only = False
         #: What a symbolic link says; "" for everything else.
         self.link = ""
-        #: For an alias under a scratch name: the path where the item still is on the server.
+        #: For an alias under a scratch name: the path where the item still is on the server; "" once it was replaced there.
         self.alias_of: str | None = None
         #: For an alias: since when (monotonic seconds).
         self.alias_since = 0.0
@@ -146,6 +146,16 @@ class InodeTable:
             if inode is None:
                 inode = self._by_number[ino] = Inode(ino, kind, path, item)
             return inode
+
+    @contextlib.contextmanager
+    def held(self, ino: int, kind: Kind, path: str, item: Item | None) -> Iterator[Inode]:
+        """The inode of this number under its lock: one whose last save ended just now was forgotten, and is not meant."""
+        while True:
+            inode = self.hold(ino, kind, path, item)
+            with inode.lock:
+                if self.get(ino) is inode:
+                    yield inode
+                    return
 
     def add(self, inode: Inode) -> None:
         """Know an inode that was made here."""

@@ -92,6 +92,5 @@ class Publisher:
         self._publish(work, item)
 
     def _publish(self, work: Transaction, item: Item) -> None:
-        for taken in work.taken:
-            self._engine.namespace.forget(taken)
+        self._engine.replaced(work)
         self._engine.namespace.publish(item)

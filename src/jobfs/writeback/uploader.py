@@ -181,6 +181,23 @@ class Uploader:
                 self._turn.wait(min(remaining, 0.5))
         return []
 
+    def taken_back(self, under: str) -> None:
+        """Return when what was unlinked below `under` while it was saved is off the server (R10).
+
+        Raises UnavailableError(ETIMEDOUT).
+        """
+        with self._turn:
+            left = [w for w in self._live.values() if w.save.state is State.CANCELLED and _within(w, under)]
+            for work in left:
+                work.due = 0.0
+            self._turn.notify_all()
+            if not self._turn.wait_for(
+                lambda: not any(work.save.seq in self._live for work in left), self._timeout
+            ):
+                raise UnavailableError(
+                    f"{under}: what was unlinked in it is still there", errno=errno.ETIMEDOUT
+                )
+
     def unsent(self, under: str | None = None) -> list[Transaction]:
         """Transactions that the server does not have yet."""
         with self._turn:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 
+import pytest
 from tests.support.files import errno_from
 from tests.support.workspaces import CALLER, Workspace
 
 from jobfs.emulator import Server
+from jobfs.nodes import Item, Kind
+from jobfs.writeback import Inode
 
 
 def test_scratch_files_cost_no_request_and_survive_a_remount(server: Server, work: Workspace) -> None:
@@ -75,6 +78,28 @@ def test_a_backup_keeps_the_old_bytes_after_the_save(server: Server, work: Works
     work.stop()
     work.start()
     assert (work.read("file~"), work.read("file")) == (b"old", b"new")
+
+
+def test_a_backup_made_the_moment_the_files_save_ends_keeps_its_bytes(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: a version is not deleted while an alias here still needs its bytes."""
+    table = work.vfs._engine.table
+    hold = table.hold
+
+    def ended(ino: int, kind: Kind, path: str, item: Item | None) -> Inode:
+        inode = hold(ino, kind, path, item)
+        table.drop(inode)
+        monkeypatch.undo()
+        return inode
+
+    server.store.seed({"file": "old"}, age=60)
+    monkeypatch.setattr(table, "hold", ended)
+    work.vfs.rename("file", "file~")
+    work.write("file", b"new", fsync=True)
+    work.drain()
+    assert work.names() == ["file", "file~"]
+    assert work.read("file~") == b"old"
 
 
 def test_a_scratch_file_that_gets_a_real_name_is_sent(server: Server, work: Workspace) -> None:

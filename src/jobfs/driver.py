@@ -105,12 +105,12 @@ class _Sizes:
     """What the kernel believes of the sizes of files that others change: what it was told last, by path.
 
     It reads no further than that, and asks again only when its attributes have expired: a version that is opened with
-    another size is read past its cache. What is written through the mount the kernel knows better than we do.
+    another size is read past its cache. While a file is written, the kernel knows its size better than we do.
     """
 
     def __init__(self) -> None:
         self._told: dict[str, int] = {}
-        self._writers: dict[int, str] = {}
+        self.writers: dict[int, str] = {}
 
     def told(self, path: str, size: int) -> None:
         if len(self._told) > _PATHS:
@@ -122,17 +122,28 @@ class _Sizes:
         return size >= 0 and self._told.get(path, size) != size
 
     def writes(self, path: str, fh: int) -> None:
-        self._writers[fh] = path
-        self.forget(path)
+        self.writers[fh] = path
+        self._told.pop(path, None)
+
+    def written(self, fh: int, size: int) -> None:
+        """The kernel has learned this of an open file: by what was written through the mount, or by asking."""
+        path = self.writers.get(fh)
+        if path is not None:
+            self.told(path, size)
 
     def released(self, fh: int) -> None:
-        path = self._writers.pop(fh, None)
-        if path is not None:
-            self.forget(path)
+        self.writers.pop(fh, None)
 
-    def forget(self, *paths: str) -> None:
-        for path in paths:
-            self._told.pop(path, None)
+    def renamed(self, old: str, new: str) -> None:
+        """The kernel's attributes follow their file, and all files of a directory."""
+        below = f"{old}/"
+        for path in [path for path in list(self._told) if path == old or path.startswith(below)]:
+            size = self._told.pop(path, None)
+            if size is not None:
+                self._told[new + path[len(old) :]] = size
+        for fh, path in list(self.writers.items()):
+            if path == old or path.startswith(below):
+                self.writers[fh] = new + path[len(old) :]
 
 
 def _caller() -> Caller:
@@ -177,7 +188,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def getattr(self, path: str, fi: Any = None) -> bytes:
         if fi is not None:
-            return pack_stat(self._vfs.fgetattr(fi.fh))
+            attr = self._vfs.fgetattr(fi.fh)
+            self._sizes.written(fi.fh, attr.size)
+            return pack_stat(attr)
         edition = self._vfs.edition()
         kept, packed = self._packed
         if not edition or edition != kept:
@@ -236,11 +249,11 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def rename(self, old: str, new: str) -> None:
         source, target = relative(old), relative(new)
-        self._sizes.forget(old, new)
         if is_fuse_hidden(basename(target)):
             self._vfs.hide(source, target)
         else:
             self._vfs.rename(source, target)
+        self._sizes.renamed(old, new)
 
     def symlink(self, target: str, source: str) -> None:
         self._vfs.symlink(relative(target), source, _caller())
@@ -276,11 +289,12 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         if fi is None:
             self._vfs.truncate(relative(path), length)
-            self._sizes.forget(path)
         else:
             self._vfs.ftruncate(fi.fh, length)
 
     def flush(self, path: str | None, fi: Any) -> None:
+        if fi.fh in self._sizes.writers:
+            self._sizes.written(fi.fh, self._vfs.size(fi.fh))
         self._vfs.flush(fi.fh)
 
     def fsync(self, path: str | None, datasync: int, fi: Any) -> None:

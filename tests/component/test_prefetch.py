@@ -87,9 +87,8 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     order = [f"d00/{name}" for name, _ in work.vfs.listdir("d00")]
     work.read(order[0])
     server.faults.next("hang", on="download", path="d00/*", times=100)
-    fh = work.vfs.open(order[1], os.O_RDONLY).fh
     results: list[object] = []
-    reader = threading.Thread(target=lambda: results.append(errno_from(work.vfs.read, fh, 10, 0)))
+    reader = threading.Thread(target=lambda: results.append(errno_from(work.vfs.open, order[1], os.O_RDONLY)))
     reader.start()
     ahead = work.settings.max_connections - 2
     eventually(lambda: len(server.log.entries("download")) == 1 + 1 + ahead)

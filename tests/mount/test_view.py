@@ -73,3 +73,28 @@ def test_the_status_is_well_right_after_the_mount(server: Server, mounted: Mount
     assert done.returncode == 0, done.stdout
     mounted.umount()
     assert mounted.jobfs("status", mounted.path).returncode == 2
+
+
+@pytest.mark.parametrize("updated_resolution", ["milliseconds", "seconds"])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_what_the_job_writes_right_after_a_save_is_read_whole(
+    server: Server, mounted: MountedJob, updated_resolution: str, renamed: bool
+) -> None:
+    """semantics 1, TTL: not the part of it that the kernel knows of, which has asked for the size of our own bytes."""
+    server.set(updated_resolution=updated_resolution)
+    server.store.seed({"dir/file.txt": "x" * 100}, age=60)
+    old, new = mounted.path / "dir/file.txt", mounted.path / "folder/file.txt"
+    for number in range(5):
+        with old.open("r+b", buffering=0) as file:
+            file.write(b"the user's %d" % number)
+            file.truncate()
+            os.fsync(file.fileno())
+            os.fstat(file.fileno())
+        if renamed:
+            old.parent.rename(new.parent)
+            old, new = new, old
+        grown = b"what the job wrote, and that is longer: %d" % number
+        server.store.write(str(old.relative_to(mounted.path)), grown)
+        read = set[bytes]()
+        eventually(lambda read=read, grown=grown, path=old: read.add(path.read_bytes()) or grown in read)  # type: ignore[misc]
+        assert read <= {b"the user's %d" % number, grown}

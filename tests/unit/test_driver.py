@@ -270,7 +270,27 @@ def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cac
     writer = handle(flags=os.O_RDWR)
     driver.open("/file", writer)
     driver.getattr("/file")
-    vfs.put("file", b"longer, by this mount's own hand: the kernel knows that")
+    driver.write("/file", memoryview(b"longer, by this mount's own hand: the kernel knows that"), 0, writer)
+    driver.flush("/file", writer)
     driver.release("/file", writer)
     driver.open("/file", written)
     assert not written.direct_io
+    driver.rename("/file", "/renamed")
+    after = [handle(flags=os.O_RDONLY) for _ in range(2)]
+    driver.open("/renamed", after[0])
+    vfs.put("renamed", b"the job's, and longer than what the kernel has seen written or has been told of it")
+    driver.open("/renamed", after[1])
+    assert [bool(fi.direct_io) for fi in after] == [False, True]
+
+
+def test_the_kernel_is_known_to_have_asked_for_the_size_of_an_open_file(
+    driver: FuseDriver, vfs: MemoryVfs
+) -> None:
+    """semantics 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
+    vfs.of_the_server = True
+    writer, reader = handle(flags=os.O_RDWR), handle(flags=os.O_RDONLY)
+    driver.open("/file", writer)
+    driver.getattr("", writer)
+    vfs.put("file", b"content, and what the job has added")
+    driver.open("/file", reader)
+    assert reader.direct_io

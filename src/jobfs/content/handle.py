@@ -57,6 +57,10 @@ class Content:
                 return data
         return entry.read(self._run, offset, size)
 
+    def meet(self) -> None:
+        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
+        self._entry.read(Run(), 0, 1)
+
     def fetch(self) -> Path:
         """Bring everything; a file with the whole content, not to be written to, valid until `close`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import os
 import stat
@@ -21,6 +20,7 @@ from jobfs.nodes import Attr, Item
 from jobfs.settings import Settings
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.calls import Caller, OpenResult
+from jobfs.vfs.controldir import ControlDirectory
 from jobfs.vfs.files import Files
 from jobfs.vfs.links import Links
 from jobfs.vfs.local import LocalNames
@@ -37,8 +37,6 @@ _BLOCK = 4096
 _DRAIN = 24 * 3600.0
 #: Seconds between looks at what is still hidden on the server.
 _LOOK = 0.3
-#: Handles of files below `.jobfs/` are numbered from here.
-_CONTROL_HANDLES = 1 << 48
 
 
 class StatFs(NamedTuple):
@@ -84,10 +82,8 @@ class Vfs:
         self._resolver = Resolver(self._engine)
         self._report = Report(self._view, client, namespace)
         self._xattrs = Xattrs(self._report, self._attributes)
-        self._control_numbers = itertools.count(_CONTROL_HANDLES)
-        self._control: dict[int, bytes] = {}
+        self._control = ControlDirectory(self._report, settings.uid, settings.gid)
         self._stopped = threading.Event()
-        self.started_ns = time.time_ns()
 
     # -- life
 
@@ -203,28 +199,11 @@ class Vfs:
         """The mount ends with everything on the server: copies of what was given up are no longer kept."""
         self._engine.bytes.empty_trash()
 
-    # -- the control directory (semantics.md section 6)
-
-    def _control_name(self, path: str) -> str | None:
-        """The name below `.jobfs/`, "" for that directory itself, None for every other path."""
-        if path == names.CONTROL_DIR:
-            return ""
-        return path.removeprefix(names.CONTROL_DIR + "/") if names.under(path, names.CONTROL_DIR) else None
-
-    def _control_attr(self, name: str) -> Attr:
-        now = time.time_ns()
-        uid, gid = self._settings.uid, self._settings.gid
-        if not name:
-            times = (self.started_ns,) * 3
-            return Attr(2, stat.S_IFDIR | 0o555, 2, uid, gid, 0, *times)
-        size = len(self._report.content(name))
-        return Attr(names_inode(name), stat.S_IFREG | 0o444, 1, uid, gid, size, now, now, now)
-
     def _refuse_change(self, *paths: str) -> None:
         """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
         if self._settings.read_only:
             raise FsError(errno.EROFS)
-        if any(self._control_name(path) is not None for path in paths):
+        if any(self._control.name(path) is not None for path in paths):
             raise FsError(errno.EPERM)
 
     # -- attributes
@@ -232,8 +211,8 @@ class Vfs:
     def getattr(self, path: str) -> Attr:
         """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
         self._engine.removals.go_on()
-        if (name := self._control_name(path)) is not None:
-            return self._control_attr(name)
+        if (name := self._control.name(path)) is not None:
+            return self._control.attr(name)
         return self._view.attr(self._view.get(path))
 
     def edition(self) -> int:
@@ -242,15 +221,15 @@ class Vfs:
 
     def lasting(self, path: str) -> bool:
         """True if the attributes of this path change only with the edition: it is the server's, of a known size."""
-        if self._control_name(path) is not None or self._engine.overlay.get(path) is not None:
+        if self._control.name(path) is not None or self._engine.overlay.get(path) is not None:
             return False
         item = self._namespace.peek(path)
         return item is not None and (item.is_dir or item.size is not None)
 
     def fgetattr(self, fh: int) -> Attr:
         """Attributes of an open file, unlinked ones too."""
-        if fh in self._control:
-            return self._control_attr("status.json")
+        if self._control.opened(fh):
+            return self._control.fattr(fh)
         return self._files.attr(fh)
 
     def access(self, path: str, mask: int, caller: Caller) -> None:
@@ -259,7 +238,7 @@ class Vfs:
         if mask & os.W_OK:
             if self._settings.read_only:
                 raise FsError(errno.EROFS)
-            if not attr.mode & 0o200 and self._control_name(path) is None:
+            if not attr.mode & 0o200 and self._control.name(path) is None:
                 self._view.may_write(self._view.get(path))
 
     def chmod(self, path: str, mode: int) -> None:
@@ -279,11 +258,11 @@ class Vfs:
 
     def listxattr(self, path: str) -> list[str]:
         """See xattrs.py; the control directory has none."""
-        return [] if self._control_name(path) is not None else self._xattrs.names(path)
+        return [] if self._control.name(path) is not None else self._xattrs.names(path)
 
     def getxattr(self, path: str, name: str) -> bytes:
         """See xattrs.py. Raises FsError(ENODATA)."""
-        if self._control_name(path) is not None:
+        if self._control.name(path) is not None:
             raise FsError(errno.ENODATA)
         return self._xattrs.get(path, name)
 
@@ -310,10 +289,8 @@ class Vfs:
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
         self._engine.removals.go_on()
-        if (name := self._control_name(path)) is not None:
-            if name:
-                raise FsError(errno.ENOTDIR)
-            return [(file, self._control_attr(file)) for file in self._report.files]
+        if (name := self._control.name(path)) is not None:
+            return self._control.entries(name)
         attr = self._view.attr
         # By inode number, as some programs sort them anyway: so they all read files in one order (see walk.py).
         return sorted(
@@ -323,12 +300,8 @@ class Vfs:
 
     def open(self, path: str, flags: int) -> OpenResult:
         """See files.py. A read-only mount refuses to open for writing (EROFS)."""
-        if (name := self._control_name(path)) is not None:
-            if flags & os.O_ACCMODE != os.O_RDONLY:
-                raise FsError(errno.EACCES)
-            fh = next(self._control_numbers)
-            self._control[fh] = self._report.content(name)
-            return OpenResult(fh, direct_io=True)
+        if (name := self._control.name(path)) is not None:
+            return self._control.open(name, flags)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._refuse_change(path)
         return self._files.open(path, flags)
@@ -336,13 +309,13 @@ class Vfs:
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """See files.py."""
         self._engine.removals.go_on()
-        if fh >= _CONTROL_HANDLES:
-            return self._control[fh][offset : offset + size]
+        if self._control.opened(fh):
+            return self._control.read(fh, size, offset)
         return self._files.read(fh, size, offset)
 
     def readlink(self, path: str) -> str:
         """See links.py."""
-        if self._control_name(path) is not None:
+        if self._control.name(path) is not None:
             raise FsError(errno.EINVAL)
         return self._links.read(path)
 
@@ -374,20 +347,24 @@ class Vfs:
         """See files.py."""
         self._files.ftruncate(fh, length)
 
+    def size(self, fh: int) -> int:
+        """See files.py."""
+        return -1 if self._control.opened(fh) else self._files.size(fh)
+
     def flush(self, fh: int) -> None:
         """See files.py."""
-        if fh < _CONTROL_HANDLES:
+        if not self._control.opened(fh):
             self._files.flush(fh)
 
     def fsync(self, fh: int) -> None:
         """See files.py."""
-        if fh < _CONTROL_HANDLES:
+        if not self._control.opened(fh):
             self._files.fsync(fh)
 
     def release(self, fh: int) -> None:
         """See files.py."""
-        if fh >= _CONTROL_HANDLES:
-            self._control.pop(fh, None)
+        if self._control.opened(fh):
+            self._control.release(fh)
         else:
             self._files.release(fh)
 
@@ -442,8 +419,3 @@ class Vfs:
     def info(self, path: str) -> dict[str, Any]:
         """See report.py."""
         return self._report.info(path)
-
-
-def names_inode(name: str) -> int:
-    """Inode numbers of the control files: small, so that no item has them."""
-    return 3 + sum(name.encode())

@@ -18,15 +18,12 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.vfs.calls import Caller, OpenResult
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.pages import KernelPages
+from jobfs.vfs.pins import REOPENS, Pins
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 from jobfs.writeback import FileHandle, Inode
 from jobfs.writeback.inodes import Readable, new_inode_number
 from jobfs.writeback.localbytes import LocalFile
-
-_REOPENS = 3
-#: A file up to this size, in bytes, is fetched when it is opened for writing; a larger one meanwhile.
-_AT_ONCE = 1 << 20
 
 log = logging.getLogger("jobfs.vfs")
 
@@ -43,6 +40,7 @@ class Files:
         self._handles: dict[int, FileHandle] = {}
         self._lock = threading.Lock()
         self.pages = KernelPages()
+        self._pins = Pins(view, self.pages)
         self._prefetch = Prefetch(self._engine.namespace, self._engine.content, self._engine.memory)
 
     def handle(self, fh: int) -> FileHandle:
@@ -70,14 +68,17 @@ class Files:
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
         fh = self._add(handle)
         keep = self._keeps_pages(handle, path, clean=isinstance(node, Item) and not (writable or unknown))
-        if writable and not flags & os.O_TRUNC:
-            self._secure(handle)
-        if flags & os.O_TRUNC:
-            try:
+        try:
+            if flags & os.O_TRUNC:
                 self._truncate(handle, 0)
-            except BaseException:
-                self.release(fh)
-                raise
+            elif writable:
+                self._pins.secure(handle)
+            elif not unknown:
+                self._begins(handle)
+                self._pins.meet(handle)
+        except BaseException:
+            self.release(fh)
+            raise
         others = any(other.item != handle.item for other in handle.inode.handles if other.item is not None)
         clean = isinstance(node, Item) and not (unknown or flags & os.O_TRUNC)
         size = self._known_size(handle) if clean else -1
@@ -91,23 +92,9 @@ class Files:
         # What is not on disk to stay may be other bytes of the same name next time (see content/racy.py).
         return kept and content is not None and content.here
 
-    def _secure(self, handle: FileHandle) -> None:
-        """Have the version that is about to be edited on this machine: the job may replace or delete it any moment."""
-        content, item = handle.content, handle.item
-        if item is None or not isinstance(content, Content) or content.whole():
-            return
-        if item.size is None or item.size > _AT_ONCE:
-            self._engine.background(content.fetch)
-            return
-        try:
-            self._whole(handle, opening=True)
-        except (JobfsError, OSError) as error:
-            # The first write asks again, and fails if it has to.
-            log.info("%s: can't be fetched for writing yet: %s", item.path, error)
-
     def _new_handle(self, path: str, node: Node, flags: int, *, writable: bool) -> FileHandle:
         for again in itertools.count():
-            handle = self._attach(path, node, flags, writable=writable, anyway=again > _REOPENS)
+            handle = self._attach(path, node, flags, writable=writable, anyway=again > REOPENS)
             if handle is not None:
                 return handle
             if isinstance(node, Inode):
@@ -195,19 +182,19 @@ class Files:
         handle = self.handle(fh)
         if not offset:
             self._begins(handle)
-        for _ in range(_REOPENS):
+        for _ in range(REOPENS):
             source = self._source(handle)
             try:
                 data = source.read(offset, size)
             except StaleVersionError:
-                if not self._follow(handle, max_age=0.0):
+                if not self._pins.follow(handle, max_age=0.0):
                     raise
                 continue
             finally:
                 if source is not handle.content:
                     source.close()
             handle.at_end = len(data) < size or offset + size == self._known_size(handle)
-            if len(data) < size and source is handle.content and self._follow(handle):
+            if len(data) < size and source is handle.content and self._pins.follow(handle):
                 continue
             return data
         return data
@@ -233,34 +220,6 @@ class Files:
                 raise FsError(errno.EIO)
             return handle.content
 
-    def _follow(self, handle: FileHandle, max_age: float | None = None, *, opening: bool = False) -> bool:
-        """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned).
-
-        `opening`: nobody has been shown anything of the older one yet.
-        """
-        path = handle.inode.path
-        if max_age is None and handle.writable:
-            return False  # what it saves is based on what it has read
-        if max_age is None and handle.edition and handle.edition == self._view.edition():
-            return False  # nothing is known to have changed since, and what is known is young enough
-        if path is None or handle.item is None or handle.inode.local_only:
-            return False
-        item = self._view.find(path, max_age)
-        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
-            return False
-        with handle.inode.lock:
-            old, handle.content = handle.content, self._engine.content.open(item)
-            handle.item, handle.edition = item, 0
-            if opening or not (handle.readable and handle.writable):
-                # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
-                handle.seen, handle.young = item, self._engine.young(item)
-            if handle.inode.local is None:
-                handle.inode.item = item
-        self.pages.unsure(handle.at)
-        if old is not None:
-            old.close()
-        return True
-
     # -- write
 
     def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
@@ -280,8 +239,8 @@ class Files:
         `keep`: they begin with the content that the handle opened (downloaded before the lock is taken).
         """
         inode = handle.inode
-        for _ in range(_REOPENS):
-            content, source = self._whole(handle) if keep and inode.local is None else (None, None)
+        for _ in range(REOPENS):
+            content, source = self._pins.whole(handle) if keep and inode.local is None else (None, None)
             with inode.lock:
                 local = inode.local
                 if local is None:
@@ -301,23 +260,6 @@ class Files:
                 handle.wrote = True
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
-
-    def _whole(
-        self, handle: FileHandle, *, opening: bool = False
-    ) -> tuple[Readable | None, Path | LocalFile | None]:
-        """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
-        for _ in range(_REOPENS):
-            content = handle.content
-            if isinstance(content, LocalFile):
-                return content, content
-            if not isinstance(content, Content):
-                return None, None
-            try:
-                return content, content.fetch()
-            except StaleVersionError:
-                if not self._follow(handle, max_age=0.0, opening=opening):
-                    raise
-        raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
     def _make_dirty(self, handle: FileHandle, source: Path | LocalFile | None) -> LocalFile:
         inode, item = handle.inode, handle.item
@@ -360,12 +302,18 @@ class Files:
         inode = handle.inode
         if (handle.at_end or not self._known_size(handle)) and inode.local is None:
             with contextlib.suppress(JobfsError):
-                self._follow(handle)
+                self._pins.follow(handle)
         if inode.local is not None or handle.item is None:
             return self._view.attr(inode)
         if inode.path is None or inode.local_only:
             return self._view.attr(inode)._replace(size=self._view.size(handle.item))
         return self._view.attr(handle.item)._replace(ino=inode.ino)
+
+    def size(self, fh: int) -> int:
+        """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""
+        handle = self.handle(fh)
+        local = handle.inode.local
+        return local.size if local is not None else self._known_size(handle)
 
     # -- close and fsync
 

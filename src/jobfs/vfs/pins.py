@@ -1,0 +1,111 @@
+"""Which version an open file shows: pinned when it is opened, followed where that is right (section 3, Open files are pinned)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from pathlib import Path
+
+from jobfs.content import Content, StaleVersionError
+from jobfs.errors import FsError, JobfsError
+from jobfs.nodes import Item
+from jobfs.vfs.pages import KernelPages
+from jobfs.vfs.view import View
+from jobfs.writeback import FileHandle
+from jobfs.writeback.inodes import Readable
+from jobfs.writeback.localbytes import LocalFile
+
+#: Versions that are opened one after another, at most, when the file keeps changing.
+REOPENS = 3
+#: A file up to this size, in bytes, is looked at when it is opened; a larger one is fetched meanwhile, or as it is read.
+_AT_ONCE = 1 << 20
+
+log = logging.getLogger("jobfs.vfs")
+
+
+class Pins:
+    """The versions behind handles."""
+
+    def __init__(self, view: View, pages: KernelPages) -> None:
+        self._view = view
+        self._engine = view.engine
+        self._pages = pages
+
+    def meet(self, handle: FileHandle) -> None:
+        """Have the first bytes of what is about to be read: the kernel reads no further than the size it is told here,
+        and the server may hold a longer version by now. Of a large file any part may be wanted first. Raises ApiError.
+        """
+        for _ in range(REOPENS):
+            content, item = handle.content, handle.item
+            if (
+                item is None
+                or not isinstance(content, Content)
+                or content.whole()
+                or (item.size or 0) > _AT_ONCE
+            ):
+                return
+            try:
+                content.meet()
+                return
+            except StaleVersionError:
+                if not self.follow(handle, max_age=0.0, opening=True):
+                    raise
+
+    def secure(self, handle: FileHandle) -> None:
+        """Have the version that is about to be edited on this machine: the job may replace or delete it any moment."""
+        content, item = handle.content, handle.item
+        if item is None or not isinstance(content, Content) or content.whole():
+            return
+        if item.size is None or item.size > _AT_ONCE:
+            self._engine.background(content.fetch)
+            return
+        try:
+            self.whole(handle, opening=True)
+        except (JobfsError, OSError) as error:
+            # The first write asks again, and fails if it has to.
+            log.info("%s: can't be fetched for writing yet: %s", item.path, error)
+
+    def whole(
+        self, handle: FileHandle, *, opening: bool = False
+    ) -> tuple[Readable | None, Path | LocalFile | None]:
+        """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
+        for _ in range(REOPENS):
+            content = handle.content
+            if isinstance(content, LocalFile):
+                return content, content
+            if not isinstance(content, Content):
+                return None, None
+            try:
+                return content, content.fetch()
+            except StaleVersionError:
+                if not self.follow(handle, max_age=0.0, opening=opening):
+                    raise
+        raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
+
+    def follow(self, handle: FileHandle, max_age: float | None = None, *, opening: bool = False) -> bool:
+        """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned).
+
+        `opening`: nobody has been shown anything of the older one yet.
+        """
+        path = handle.inode.path
+        if max_age is None and handle.writable:
+            return False  # what it saves is based on what it has read
+        if max_age is None and handle.edition and handle.edition == self._view.edition():
+            return False  # nothing is known to have changed since, and what is known is young enough
+        if path is None or handle.item is None or handle.inode.local_only:
+            return False
+        item = self._view.find(path, max_age)
+        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+            return False
+        with handle.inode.lock:
+            old, handle.content = handle.content, self._engine.content.open(item)
+            handle.item, handle.edition = item, 0
+            if opening or not (handle.readable and handle.writable):
+                # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
+                handle.seen, handle.young = item, self._engine.young(item)
+            if handle.inode.local is None:
+                handle.inode.item = item
+        self._pages.unsure(handle.at)
+        if old is not None:
+            old.close()
+        return True

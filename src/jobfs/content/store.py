@@ -149,6 +149,11 @@ class ContentStore:
         entry = self._entries.get(item.version)
         return not (entry is not None and (entry.whole or entry.fetches)) and not self.whole(item)
 
+    @property
+    def fine_clock(self) -> bool:
+        """True once an `updatedAt` of this server was seen to be finer than a second."""
+        return self._fine
+
     def lasting(self, item: Item) -> bool:
         """True if a download that begins now would serve handles that are opened later too (see `racy`)."""
         moment = time.time() + self._client.server_time_offset

@@ -107,6 +107,7 @@ class WriteBack:
             unanswered=self.unanswered,
             placed=Publisher(self).placed,
             learn=self.learn_hash,
+            fine_clock=lambda: content.fine_clock,
         )
         self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
         self._stopping = threading.Event()
@@ -303,7 +304,17 @@ class WriteBack:
         """The base that a version shown by this mount makes for a save."""
         if item is None or item.implicit:
             return Base()
-        return Base.of(item, sha256=self.known_hash(item), young=self.young(item) if young is None else young)
+        young = self.young(item) if young is None else young
+        digest = self.known_hash(item)
+        if (
+            not digest
+            and young
+            and not self.content.fine_clock
+            and (record := self.memory.of(item)) is not None
+        ):
+            # Its bytes can't be learned any more: the job may write others in the same second. If they are ours, they show it.
+            digest = record.sent
+        return Base.of(item, sha256=digest, young=young)
 
     # -- files that are renamed or unlinked before they are sent
 

@@ -21,7 +21,7 @@ from jobfs.errors import FsError, UsageError
 from jobfs.writeback.disk import sync_directory
 from jobfs.writeback.records import KEYS, Attempt, Base, Record
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 R = TypeVar("R")
 

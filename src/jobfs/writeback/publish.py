@@ -44,6 +44,7 @@ class Publisher:
             record = Remembered(
                 item.id, inode.ino, save.mode, item.permission, save.uid, save.gid,
                 save.atime_ns, save.mtime_ns, item.updated_at, save.sha256 if adopted else "", inode.ctime_ns,
+                save.sha256,
             )  # fmt: skip
             following = inode.next
             base = Base(item.id, item.updated_at if adopted else "", save.size, save.sha256, young=True)

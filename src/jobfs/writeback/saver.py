@@ -62,12 +62,14 @@ class Saver:
         unanswered: Unanswered,
         placed: Callable[[Transaction, Item | None, Item, bool], None],
         learn: Callable[[Item], str],
+        fine_clock: Callable[[], bool],
     ) -> None:
         """`sync` is the protocol's (S).
 
         `placed(transaction, before, item, adopted)` writes `promoted` to the journal and publishes it, or raises Cancelled;
         `before`: the item before its last move; `adopted`: updatedAt is from the promote's own answer (R2).
-        `learn(item)` fetches a version's bytes and returns their hash.
+        `learn(item)` fetches a version's bytes and returns their hash. `fine_clock()`: this server's `updatedAt` is finer than
+        a second.
         """
         self._client = client
         self._journal = journal
@@ -79,6 +81,7 @@ class Saver:
         self._unanswered = unanswered
         self._placed = placed
         self._learn = learn
+        self._fine_clock = fine_clock
         #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
         self.moves_keep_updated_at = False
 
@@ -324,11 +327,14 @@ class Saver:
         return time.monotonic() - finding.answered <= max(_FRESH, usual)
 
     def _start_learning(self, work: Transaction) -> None:
-        """Where timestamps will not do to judge the base, fetch its bytes while H is being staged (R1)."""
+        """Where timestamps will not do to judge the base, fetch its bytes while H is being staged (R1).
+
+        What is read now are the base's bytes only if a write of the job since it was opened would show.
+        """
         base, item = work.save.base, work.base_item
         if not base.id or base.sha256 or item is None or item.is_dir or work.learning is not None:
             return
-        if base.young or not self.moves_keep_updated_at:
+        if self._fine_clock() if base.young else not self.moves_keep_updated_at:
             work.learning = self._pool.submit(self._read, item)
 
     def _read(self, item: Item) -> tuple[str, float]:

@@ -1,0 +1,87 @@
+"""Saves of files that were changed a moment ago, where the server's clock can't tell two versions apart (save-protocol R1)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.serverside import contents, visible
+from tests.support.workspaces import Workspace, settled
+
+from jobfs.emulator import Server
+
+FIRST, SECOND, OURS = b"job's first", b"job, second", b"the user's own"
+
+
+@pytest.fixture(autouse=True)
+def one_second(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is written on the server has one `updatedAt`, and it is young."""
+    ticks = count(int(time.time()) * 1_000_000)
+    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
+    server.set(updated_resolution="seconds")
+
+
+def truncate_and_write(work: Workspace | Mortal) -> None:
+    fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC).fh
+    work.vfs.write(fh, OURS, 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+
+
+@pytest.mark.parametrize("sizes", ["present", "omitted"])
+def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
+    server: Server, start: Callable[..., Workspace], sizes: str
+) -> None:
+    """semantics 4, Keep both: what nobody here has seen is never overwritten; R1: never guess."""
+    server.set(sizes=sizes)
+    server.store.seed({"file": FIRST})
+    work = start(write_back_delay=30)
+    assert work.names() == ["file"]
+    truncate_and_write(work)
+    server.store.write("file", SECOND)
+    settled(work)
+    assert server.store.read("file") == OURS
+    assert sorted(contents(server)) == sorted([SECOND, OURS])
+
+
+@pytest.mark.parametrize("sizes", ["present", "omitted"])
+def test_what_the_job_wrote_while_no_mount_was_there_is_kept(
+    server: Server, tmp_path: Path, sizes: str
+) -> None:
+    """semantics 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
+    server.set(sizes=sizes)
+    server.store.seed({"file": FIRST})
+    with quick_finishing():
+        first = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
+        first.start()
+        truncate_and_write(first)
+        first.boundaries.dead = True
+        first.bury()
+        server.store.write("file", SECOND)
+        again = Mortal(server, tmp_path / "home", Boundaries())
+        again.start()
+        try:
+            again.settle()
+        finally:
+            again.stop()
+    assert server.store.read("file") == OURS
+    assert sorted(contents(server)) == sorted([SECOND, OURS])
+
+
+@pytest.mark.parametrize("moves", ["no", "item", "tree"])
+def test_our_own_save_whose_answer_was_lost_is_no_conflict(
+    server: Server, start: Callable[..., Workspace], moves: str
+) -> None:
+    """save-protocol R2: base is H with the hash of what was sent."""
+    server.set(move_touches=moves)
+    work = start(request_lifetime=0.2)
+    server.faults.next("drop_after", on="update")
+    work.write("file", b"before", fsync=True)
+    truncate_and_write(work)
+    settled(work)
+    assert visible(server) == {"file": OURS}

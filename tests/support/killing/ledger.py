@@ -26,10 +26,15 @@ BLIND = Content("not looked at")
 
 @dataclass(slots=True)
 class Claim:
-    """`places`: where the content may be; `durable`: fsync has returned, so that the server has it."""
+    """`places`: where the content may be; `durable`: fsync has returned, so that the server has it.
+
+    `been`: where it was before it was renamed; `revisited`: something was written or renamed over one of these names since.
+    """
 
     places: set[str]
     durable: bool = False
+    been: set[str] = field(default_factory=set)
+    revisited: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -185,8 +190,9 @@ class Ledger:
                 self.modes[target] = mode
             for content in contents:
                 if content in self.claims and not content.by_job and path not in self.disturbed:
-                    places = self.claims[content].places
-                    self.claims[content].places = {moved(p, change.path, change.to) or p for p in places}
+                    claim = self.claims[content]
+                    claim.been |= claim.places
+                    claim.places = {moved(p, change.path, change.to) or p for p in claim.places}
         self.unsettled -= {change.path, change.to}
 
     def failed(self, change: Change, error: object) -> None:
@@ -224,6 +230,7 @@ class Ledger:
         """The user gives up what is at `path`; of the job's contents only what was seen."""
         for content, claim in list(self.claims.items()):
             known = seen is not BLIND and content.data == seen.data
+            claim.revisited |= path in claim.been
             if path in claim.places and (not content.by_job or known):
                 del self.claims[content]
         if seen is not BLIND:

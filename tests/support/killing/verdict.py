@@ -137,9 +137,14 @@ class Verdict:
         return lost
 
     def _excused(self, content: Content, claim: Claim) -> bool:
-        """A file of this machine is not to be seen while its directory is not there."""
+        """A file of this machine is not to be seen while its directory is not there.
+
+        A late request may move an item back to an earlier name, where the user then replaces what he is shown.
+        """
         hidden_here = any(is_local(place) and self._ledger.was_deleted(place) for place in claim.places)
-        return self._ledger.excused(content) or bool(claim.places & self._ledger.spoiled) or hidden_here
+        flipped = self._late and claim.revisited
+        spoiled = bool(claim.places & self._ledger.spoiled)
+        return self._ledger.excused(content) or spoiled or hidden_here or flipped
 
     def _strangers(self) -> list[str]:
         """Nothing appears that nobody made."""

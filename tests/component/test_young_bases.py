@@ -85,3 +85,25 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(
     truncate_and_write(work)
     settled(work)
     assert visible(server) == {"file": OURS}
+
+
+def test_the_next_mount_learns_what_was_truncated_where_each_write_shows(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R1: where base's bytes are not known, A is downloaded while H is being staged."""
+    monkeypatch.undo()
+    server.set(updated_resolution="milliseconds")
+    server.store.seed({"file": FIRST})
+    with quick_finishing():
+        first = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
+        first.start()
+        truncate_and_write(first)
+        first.boundaries.dead = True
+        first.bury()
+        again = Mortal(server, tmp_path / "home", Boundaries())
+        again.start()
+        try:
+            again.settle()
+        finally:
+            again.stop()
+    assert visible(server) == {"file": OURS}

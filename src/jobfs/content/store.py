@@ -74,8 +74,7 @@ class ContentStore:
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
         version = item.version
-        if not self._fine:
-            self._fine = shows_fractions(item.updated_at)
+        self.fine_clock(item.updated_at)
         with self._lock:
             entry = self._entries.get(version)
             if entry is None:
@@ -149,9 +148,9 @@ class ContentStore:
         entry = self._entries.get(item.version)
         return not (entry is not None and (entry.whole or entry.fetches)) and not self.whole(item)
 
-    @property
-    def fine_clock(self) -> bool:
-        """True once an `updatedAt` of this server was seen to be finer than a second."""
+    def fine_clock(self, updated_at: str) -> bool:
+        """True if this `updatedAt`, or one seen before, is finer than a second."""
+        self._fine = self._fine or shows_fractions(updated_at)
         return self._fine
 
     def lasting(self, item: Item) -> bool:
@@ -172,7 +171,7 @@ class ContentStore:
         is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
         """
         version = item.version
-        self._fine = self._fine or shows_fractions(item.updated_at)
+        self.fine_clock(item.updated_at)
         try:
             size = os.stat(source).st_size
             if item.size not in (None, size):

@@ -107,7 +107,7 @@ class WriteBack:
             unanswered=self.unanswered,
             placed=Publisher(self).placed,
             learn=self.learn_hash,
-            fine_clock=lambda: content.fine_clock,
+            fine_clock=content.fine_clock,
         )
         self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
         self._stopping = threading.Event()
@@ -309,7 +309,7 @@ class WriteBack:
         if (
             not digest
             and young
-            and not self.content.fine_clock
+            and not self.content.fine_clock(item.updated_at)
             and (record := self.memory.of(item)) is not None
         ):
             # Its bytes can't be learned any more: the job may write others in the same second. If they are ours, they show it.

@@ -62,14 +62,14 @@ class Saver:
         unanswered: Unanswered,
         placed: Callable[[Transaction, Item | None, Item, bool], None],
         learn: Callable[[Item], str],
-        fine_clock: Callable[[], bool],
+        fine_clock: Callable[[str], bool],
     ) -> None:
         """`sync` is the protocol's (S).
 
         `placed(transaction, before, item, adopted)` writes `promoted` to the journal and publishes it, or raises Cancelled;
         `before`: the item before its last move; `adopted`: updatedAt is from the promote's own answer (R2).
-        `learn(item)` fetches a version's bytes and returns their hash. `fine_clock()`: this server's `updatedAt` is finer than
-        a second.
+        `learn(item)` fetches a version's bytes and returns their hash. `fine_clock(updated_at)`: the server's clock is known to
+        be finer than a second.
         """
         self._client = client
         self._journal = journal
@@ -334,7 +334,7 @@ class Saver:
         base, item = work.save.base, work.base_item
         if not base.id or base.sha256 or item is None or item.is_dir or work.learning is not None:
             return
-        if self._fine_clock() if base.young else not self.moves_keep_updated_at:
+        if self._fine_clock(base.updated_at) if base.young else not self.moves_keep_updated_at:
             work.learning = self._pool.submit(self._read, item)
 
     def _read(self, item: Item) -> tuple[str, float]:

@@ -46,7 +46,9 @@ def test_vim_saves_twice_however_it_backs_up(
     server: Server, mounted: MountedJob, file: Path, editor: str, backupcopy: str, more: str
 ) -> None:
     """semantics 4: a rename to a scratch name, followed by a new file of the real name, is one save of that file."""
-    options = f"set backupcopy={backupcopy} writebackup swapfile undodir=. backupdir=. directory=. {more}"
+    options = (
+        f"set backupcopy={backupcopy} writebackup fsync swapfile undodir=. backupdir=. directory=. {more}"
+    )
     start = ("vim", "-u", "NONE", "-N", "-es") if editor == "vim" else ("nvim", "-u", "NONE", "--headless")
     inode = file.stat().st_ino
     run(

@@ -23,8 +23,10 @@ from jobfs.emulator import Server
 from .serverside import hidden
 from .waiting import eventually
 
-# A child made by vfork stops the parent with the lock held; if it then waits for the mount, all stand still.
+# A child made by vfork, or by posix_spawn, stops the parent with the lock held; if it then waits for the mount,
+# all stand still.
 subprocess._USE_VFORK = False  # type: ignore[misc]
+subprocess._USE_POSIX_SPAWN = False  # type: ignore[misc]
 
 _ROOT = Path(__file__).parents[2]
 

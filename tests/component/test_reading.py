@@ -155,6 +155,28 @@ def test_a_reader_at_the_end_follows_a_file_that_grows(server: Server, work: Wor
         work.vfs.release(fh)
 
 
+def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3.16: Ctrl-C works: who was interrupted in a read closes the file while the read goes on."""
+    server.store.seed({"log": b"one\n"}, age=60)
+    work = start(ttl=0)
+    opened: list[int] = []
+    content = work.vfs._engine.content
+    fh = work.vfs.open("log", os.O_RDONLY).fh
+    assert work.vfs.read(fh, 100, 0) == b"one\n"
+    server.store.replace("log", b"one\ntwo\n")
+    server.faults.rate("slow", 1.0, on="read", delay=0.5)
+    asked = server.log.count("list") + server.log.count("find")
+    reading = threading.Thread(target=lambda: opened.append(errno_from(work.vfs.read, fh, 100, 4)))
+    reading.start()
+    eventually(lambda: server.log.count("list") + server.log.count("find") > asked)
+    work.vfs.release(fh)
+    reading.join()
+    assert opened == [errno.EBADF]
+    assert [entry.version for entry in content._entries.values() if entry.pins] == []
+
+
 @pytest.mark.parametrize("resolution", ["seconds", "milliseconds", "microseconds"])
 def test_quick_changes_of_the_same_size_are_told_apart(
     server: Server, start: Callable[..., Workspace], resolution: str

@@ -98,6 +98,8 @@ class Pins:
         if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
             return False
         with handle.inode.lock:
+            if handle not in handle.inode.handles:
+                raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
             old, handle.content = handle.content, self._engine.content.open(item)
             handle.item, handle.edition = item, 0
             if opening or not (handle.readable and handle.writable):

@@ -2,15 +2,17 @@
 """The loop pool: long-lived threads that serve one mounted session, in place of libfuse's own loops.
 
 libfuse's multithreaded loop makes a thread, and with it a Python thread state, again and again; ours are made
-once. Each sits in `fuse_loop`: it reads a request, calls back, answers, and leaves when the
-kernel says that the file system is gone. That is the only way out: libfuse's exit flag is reset by the first
-thread that leaves, so it can't stop several. To end a session, unmount it.
+once. Each reads a request, has libfuse call back and answer, and leaves when the kernel says that the file system is
+gone. That is the only way out: to end a session, unmount it. They read by themselves, for the sake of whoever is told to
+end while a request waits (interruption.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import logging
 import os
 import threading
 import time
@@ -21,6 +23,9 @@ import fuse
 
 from jobfs.driver import FuseDriver, errno_of
 from jobfs.errors import UsageError
+from jobfs.interruption import Desk, Interrupter
+
+_log = logging.getLogger("jobfs.fuseloop")
 
 _lib = fuse._libfuse
 
@@ -30,6 +35,8 @@ LOOP_THREADS = 32
 _pointer, _path, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 _size, _offset = ctypes.c_size_t, fuse.c_off_t
 _STAT_SIZE = ctypes.sizeof(fuse.c_stat)
+#: What reading a request ends with, other than with one: it was taken back, or is another's.
+_AGAIN = frozenset({errno.ENOENT, errno.EAGAIN, errno.EINTR})
 #: Longer than any request: a view of a request's data is cut from it to the length that the request names.
 _Window = ctypes.c_ubyte * (1 << 30)
 
@@ -71,7 +78,11 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
 _fuse_setup = _function(
     "fuse_setup", _pointer, _int, _pointer, _pointer, _size, ctypes.POINTER(_pointer), _pointer, _pointer
 )
-_fuse_loop = _function("fuse_loop", _int, _pointer)
+_fuse_get_session = _function("fuse_get_session", _pointer, _pointer)
+_fuse_session_next_chan = _function("fuse_session_next_chan", _pointer, _pointer, _pointer)
+_fuse_session_process = _function("fuse_session_process", None, _pointer, _pointer, _size, _pointer)
+_fuse_chan_fd = _function("fuse_chan_fd", _int, _pointer)
+_fuse_chan_bufsize = _function("fuse_chan_bufsize", _size, _pointer)
 _fuse_teardown = _function("fuse_teardown", None, _pointer, _pointer)
 
 _info = fuse.fuse_file_info.from_address
@@ -90,6 +101,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._table = self._callbacks()
         self._mountpoint = _pointer()
         self._fuse = self._setup(mountpoint, ",".join(options))
+        self._session = _fuse_get_session(self._fuse)
+        self._channel = _fuse_session_next_chan(self._session, None)
+        self.device = int(_fuse_chan_fd(self._channel))
 
     def _setup(self, mountpoint: str, options: str) -> Any:
         words = [b"jobfs", b"-f", b"-o", os.fsencode(options), os.fsencode(mountpoint)]
@@ -104,9 +118,29 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             raise UsageError(f"could not mount: {'; '.join(reasons()) or 'libfuse gave no reason'}")
         return session
 
-    def loop(self) -> int:
-        """Serve requests until the file system is gone; 0, or -1 after a failure. Called by many threads."""
-        return int(_fuse_loop(self._fuse))
+    def desk(self) -> Desk:
+        """A place for the requests of one thread."""
+        return Desk(_fuse_chan_bufsize(self._channel))
+
+    def loop(self, desk: Desk) -> None:
+        """Serve requests until the file system is gone. Called by many threads, each with its desk.
+
+        Raises OSError if requests can't be read.
+        """
+        read, device, buffers = os.readv, self.device, [desk.buffer]
+        process, session, channel, address = _fuse_session_process, self._session, self._channel, desk.address
+        while True:
+            try:
+                length = read(device, buffers)
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return
+                if error.errno not in _AGAIN:
+                    raise
+                continue
+            desk.turn += 1
+            process(session, address, length, channel)
+            desk.turn += 1
 
     def close(self) -> None:
         """Free what libfuse holds. Only after every loop has ended; unmounts if nothing else did."""
@@ -180,30 +214,45 @@ def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., in
 
 
 class LoopPool:
-    """Threads that serve a session. `on_end` is called once, by the last of them to leave."""
+    """Threads that serve a session. `on_end` is called once, by the last of them to leave.
 
-    def __init__(self, session: Session, on_end: Callable[[], None], threads: int = LOOP_THREADS) -> None:
+    `interruptible`: opcodes of requests that are answered early where their program is told to end.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        on_end: Callable[[], None],
+        interruptible: frozenset[int] = frozenset(),
+        threads: int = LOOP_THREADS,
+    ) -> None:
         self._session = session
         self._on_end = on_end
         self._lock = threading.Lock()
         self._left = threads
+        desks = [session.desk() for _ in range(threads)]
+        self._interrupter = Interrupter(session.device, desks, interruptible)
         self._threads = [
-            threading.Thread(target=self._serve, name=f"fuse-{number}", daemon=True)
-            for number in range(threads)
+            threading.Thread(target=self._serve, args=(desk,), name=f"fuse-{number}", daemon=True)
+            for number, desk in enumerate(desks)
         ]
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
         for thread in self._threads:
             thread.start()
+        self._interrupter.start()
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for every thread to leave; True if they have."""
+        self._interrupter.stop()
         return _join_all(self._threads, timeout)
 
-    def _serve(self) -> None:
+    def _serve(self, desk: Desk) -> None:
         try:
-            self._session.loop()
+            self._session.loop(desk)
+        except OSError as error:
+            _log.error("a thread of the mount gives up: %s", error)
         finally:
             with self._lock:
                 self._left -= 1

@@ -150,13 +150,15 @@ class Mount:
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool]:
         from jobfs.driver import FuseDriver, XattrDriver
         from jobfs.fuseloop import LoopPool, Session
+        from jobfs.interruption import interruptible
 
         greeted = threading.Event()
         self._serving = True
         options = mount_options(self._settings, self._slot.record.job)
         driver = XattrDriver if self._settings.xattr else FuseDriver
         session = Session(driver(vfs, greeted.set), self._directory, options)
-        pool = LoopPool(session, lambda: self._reasons.put(_Leave("it was unmounted")))
+        ended = interruptible(sync_on_close=self._settings.sync_on_close)
+        pool = LoopPool(session, lambda: self._reasons.put(_Leave("it was unmounted")), ended)
         pool.start()
         if not greeted.wait(_GREETING):
             unmount(self._directory, lazy=True)

@@ -149,6 +149,7 @@ README_ROWS = {
     "readOnly items": "4.38 4.39",
     "workspace defaults": "4.37",
     "`.jobfs/job.json`, `status.json`, `pending`": "6.7",
+    "Ctrl-C, `kill`": "3.16",
     "symlink, hard link, device, named pipe": "2.12 2.13",
     "lock, mmap": "2.14 2.15",
     "inotify": "3.14",

@@ -3,12 +3,14 @@
     python -m tests.mount.loop_process DIR STATE_DIR [undrained] [background]
 
 It prints "mounted", and at its end one line of JSON: what was called. A file whose name begins with "blocked"
-can't be read before the file STATE_DIR/release exists; with "undrained" nothing is ever sent before that.
+can't be read before the file STATE_DIR/release exists, "blocked-open" not even be opened (STATE_DIR/opening says that
+somebody tries); with "undrained" nothing is ever sent before that.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -33,10 +35,17 @@ class BlockingVfs(MemoryVfs):
         self._release = release
         self._undrained = undrained
         self.put("blocked", b"after long")
+        self.put("blocked-open", b"after long")
         self.put("plain", b"at once")
         self.unsent = ["unsent.txt"] if undrained else []
 
     def open(self, path: str, flags: int) -> OpenResult:
+        if path == "blocked-open":
+            (self._release.parent / "opening").touch()
+            while not self._release.exists():
+                time.sleep(0.01)
+            if flags & os.O_TRUNC:
+                self.put(path)
         # Past the page cache, where readers of one page would wait for each other and not for us.
         return super().open(path, flags)._replace(direct_io=path == "blocked")
 

@@ -42,6 +42,9 @@ class Terminal:
     def shows(self, text: str) -> None:
         eventually(lambda: text in self.screen(), lambda: f"{text!r} on the screen: {self.screen()}")
 
+    def pid(self) -> int:
+        return int(self.tmux("display-message", "-p", "#{pane_pid}").stdout)
+
     def ends(self) -> None:
         eventually(
             lambda: self.tmux("has-session").returncode != 0,

@@ -1,0 +1,167 @@
+"""Interruption: a program that is told to end while it waits for the server goes at once (semantics.md section 3).
+
+The kernel lets a program that waits in a request go only when that is answered, even one that is killed. So the
+answer, EINTR, is given here in place of the thread that is at work. That thread goes on to its end: nothing is cut short
+or undone, its own answer only comes too late. libfuse expects that, and closes again what nobody waited for to be opened.
+
+Only programs that were told to end are answered. They get other signals all the time, of children, timers and
+windows, and no disk lets a stat fail for one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import signal
+import struct
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from enum import IntEnum
+from typing import NamedTuple
+
+_log = logging.getLogger("jobfs.interruption")
+
+
+class Opcode(IntEnum):
+    """Requests in which a program may wait for the server and which change nothing by themselves (linux/fuse.h)."""
+
+    LOOKUP = 1
+    GETATTR = 3
+    READLINK = 5
+    OPEN = 14
+    READ = 15
+    STATFS = 17
+    FSYNC = 20
+    GETXATTR = 22
+    LISTXATTR = 23
+    FLUSH = 25
+    READDIR = 28
+    ACCESS = 34
+
+
+#: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
+_HEADER = struct.Struct("=IIQQIII4xI")
+#: `fuse_out_header`: length, error, unique.
+_ANSWER = struct.Struct("=IiQ")
+
+#: Seconds between looks at who waits. Who was there at the last one already may be answered.
+_LOOK = 0.2
+#: Seconds until a read is answered. It may be that of a page of a memory map, for which an error is SIGBUS: a server that
+#: is just slow must not bring that on a program which would have had the time to tidy up.
+_READ_PATIENCE = 1.0
+
+_TO_END = sum(
+    1 << number - 1
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM)
+)
+
+
+class Request(NamedTuple):
+    """What is known of a request from its header; `turn` tells it from others in the same buffer."""
+
+    turn: int
+    opcode: int
+    unique: int
+    thread: int
+    flags: int
+
+
+class Desk:
+    """Where one thread of the loop pool has the request that it is at work on.
+
+    `turn` is odd while there is one: who looks at the buffer from another thread believes it only if the turn is the
+    same, and odd, before and after.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.buffer = ctypes.create_string_buffer(size)
+        self.address = ctypes.addressof(self.buffer)
+        self.turn = 0
+        self.since = 0.0
+        self._seen = 0
+
+    def waiting(self, now: float) -> Request | None:
+        """The request under way, if it was there at the last look already; `since` is when it was seen first."""
+        turn = self.turn
+        if turn % 2 == 0:
+            return None
+        if turn != self._seen:
+            self._seen, self.since = turn, now
+            return None
+        _, opcode, unique, _, _, _, thread, flags = _HEADER.unpack_from(self.buffer)
+        return Request(turn, opcode, unique, thread, flags) if self.turn == turn else None
+
+
+def told_to_end(thread: int) -> bool:
+    """True if a signal that is meant to end its program waits for a thread (one that is killed, or by a handler)."""
+    signals = dict.fromkeys(("SigPnd", "ShdPnd", "SigBlk"), 0)
+    # It may have ended, or belong to a user whose processes are hidden from us: then it just waits.
+    with suppress(OSError), open(f"/proc/{thread}/status", "rb") as status:
+        for line in status:
+            name, _, value = line.decode().partition(":")
+            if name in signals:
+                signals[name] = int(value, 16)
+    return bool((signals["SigPnd"] | signals["ShdPnd"]) & ~signals["SigBlk"] & _TO_END)
+
+
+def interruptible(*, sync_on_close: bool) -> frozenset[int]:
+    """Opcodes to be answered early. A close is only where it waits for the server, which comes last in it."""
+    return frozenset(set(Opcode) - (set() if sync_on_close else {Opcode.FLUSH}))
+
+
+class Interrupter:
+    """Looks at who waits at the desks, and answers those who were told to end.
+
+    `device` is the session's file descriptor; `opcodes` says which requests may be answered early.
+    """
+
+    def __init__(self, device: int, desks: Iterable[Desk], opcodes: frozenset[int]) -> None:
+        self._device = device
+        self._desks = list(desks)
+        self._opcodes = opcodes
+        self._answered: dict[Desk, int] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="interrupter", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more, before the descriptor is closed."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_LOOK):
+            self.look(time.monotonic())
+
+    def look(self, now: float) -> None:
+        """One look at all desks."""
+        for desk in self._desks:
+            request = desk.waiting(now)
+            if request is None or self._answered.get(desk) == request.turn or not self._may(request):
+                continue
+            if request.opcode == Opcode.READ and now - desk.since < _READ_PATIENCE:
+                continue
+            if told_to_end(request.thread):
+                self._answered[desk] = request.turn
+                self._answer(request)
+
+    def _may(self, request: Request) -> bool:
+        if request.opcode == Opcode.OPEN and request.flags & os.O_TRUNC:
+            return False  # who is told that it was interrupted must not find the file empty later
+        return request.opcode in self._opcodes and request.thread != 0
+
+    def _answer(self, request: Request) -> None:
+        # ENOENT: it was answered just now, as usual.
+        with suppress(FileNotFoundError):
+            try:
+                os.write(self._device, _ANSWER.pack(_ANSWER.size, -errno.EINTR, request.unique))
+                _log.info("%s was interrupted", Opcode(request.opcode).name)
+            except OSError as error:
+                _log.info("%s could not be interrupted: %s", Opcode(request.opcode).name, error)

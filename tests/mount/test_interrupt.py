@@ -1,0 +1,243 @@
+"""Programs that wait for the server can be ended, and nothing that they wrote is lost thereby."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.mount.test_loop import LoopProcess
+from tests.support.mounts import MountedJob
+from tests.support.serverside import visible
+from tests.support.terminal import terminal
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+Mount = Callable[..., MountedJob]
+
+#: Ways to wait, and the requests that hang meanwhile. What takes the time is the last thing that each does.
+WAITS = {
+    "stat": ("os.stat('d/file')", "read"),
+    "ls": ("os.listdir('d')", "read"),
+    "open": ("os.open('d/file', os.O_RDONLY)", "read"),
+    "read": ("os.read(os.open('d/file', os.O_RDONLY), 10)", "download"),
+    "fsync": ("f = os.open('d/new', os.O_CREAT | os.O_RDWR); os.write(f, b'mine'); os.fsync(f)", "change"),
+}
+
+#: With SIGINT as a terminal's shell leaves it, or as a program's own handler takes it. No other process ends it.
+PROGRAM = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler if sys.argv[2] == "handler" else signal.SIG_DFL)
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    exec(sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@contextmanager
+def program(cwd: Path, code: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python program in `cwd` that runs `code` as soon as it is told to `go`."""
+    command = ["env", "-C", str(cwd), sys.executable, "-c", PROGRAM, code, *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline() == "ready\n"
+            yield running
+        finally:
+            running.kill()
+
+
+_REQUESTS = {"read": ("list", "find"), "change": ("create",), "download": ("download",)}
+
+
+def go(program: subprocess.Popen[str]) -> None:
+    assert program.stdin is not None
+    program.stdin.write("\n")
+    program.stdin.flush()
+
+
+def hanging(server: Server, on: str) -> Callable[[], object]:
+    """From now on nothing of the kind `on` is answered; the function returned waits until something of it was asked."""
+    server.faults.rate("hang", 1.0, on=on)
+
+    def count() -> int:
+        return sum(map(server.log.count, _REQUESTS[on]))
+
+    before = count()
+    return lambda: eventually(lambda: count() > before, f"{on} is asked for")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
+    server: Server, mount: Mount, wait: str, number: signal.Signals
+) -> None:
+    """semantics 3.16: Ctrl-C works, though the call itself would go on for as long as --timeout."""
+    code, on = WAITS[wait]
+    server.store.seed({"d/file": "text"}, age=60)
+    mounted = mount(timeout=80, ttl=0)
+    with program(mounted.path, code, "default") as waiting:
+        asked = hanging(server, on)
+        go(waiting)
+        asked()
+        assert waiting.poll() is None
+        waiting.send_signal(number)
+        assert waiting.wait(20) == -number
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_program_with_a_handler_of_its_own_gets_to_run_it(server: Server, mount: Mount, wait: str) -> None:
+    """semantics 3.16: Ctrl-C works; an fsync that was interrupted has promised nothing, and has lost nothing."""
+    code, on = WAITS[wait]
+    server.store.seed({"d/file": "text"}, age=60)
+    mounted = mount(timeout=80, ttl=0)
+    with program(mounted.path, code, "handler") as waiting:
+        asked = hanging(server, on)
+        go(waiting)
+        asked()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.communicate(timeout=20)[0] == "interrupted\n"
+    server.faults.clear()
+    mounted.kill()  # what hangs would go on for as long as --timeout
+    mounted.mount()
+    mounted.settled()
+    assert visible(server).get("d/new") == (b"mine" if wait == "fsync" else None)
+    assert (mounted.path / "d/file").read_text() == "text"
+
+
+def test_with_sync_on_close_a_close_that_was_interrupted_has_lost_nothing(
+    server: Server, mount: Mount
+) -> None:
+    """semantics 4: close: the bytes are safe on this machine before it waits for the server."""
+    mounted = mount(timeout=80, ttl=0, sync_on_close=True)
+    code = "f = os.open('new', os.O_CREAT | os.O_WRONLY); os.write(f, b'mine'); os.close(f)"
+    with program(mounted.path, code, "handler") as waiting:
+        asked = hanging(server, "change")
+        go(waiting)
+        asked()
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.communicate(timeout=20)[0] == "interrupted\n"
+    assert "new" not in visible(server)
+    server.faults.clear()
+    mounted.kill()
+    mounted.mount()
+    mounted.settled()
+    assert server.store.read("new") == b"mine"
+
+
+def test_signals_that_do_not_end_a_program_let_no_call_fail(server: Server, mounted: MountedJob) -> None:
+    """semantics, silent: on a disk no stat, open, read or fsync is interrupted by a timer or a child."""
+    server.store.seed({"d/file": "text"}, age=60)
+    code = """
+ticks = []
+signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+os.stat("d/file")
+f = os.open("d/file", os.O_RDWR)
+os.read(f, 10)
+os.write(f, b" and mine")
+os.fsync(f)
+os.close(f)
+print(len(ticks) > 1)
+"""
+    with program(mounted.path, code, "handler") as busy:
+        server.faults.rate("slow", 1.0, delay=0.6)
+        go(busy)
+        assert busy.communicate(timeout=60)[0] == "True\n"
+    assert server.store.read("d/file") == b"text and mine"
+
+
+def test_vim_says_that_a_save_was_interrupted(server: Server, mount: Mount) -> None:
+    """semantics 4: fsync tells the truth. (Vim reads Ctrl-C as a key, which is why it takes a signal.)"""
+    server.store.seed({"notes.md": "text\n"}, age=60)
+    mounted = mount(timeout=80)
+    with terminal(mounted.home, mounted.path, "vim", "-u", "NONE", "-N", "notes.md") as vim:
+        vim.shows("text")
+        vim.type("Omine")
+        vim.keys("Escape")
+        asked = hanging(server, "change")
+        vim.type(":w")
+        vim.keys("Enter")
+        asked()
+        os.kill(vim.pid(), signal.SIGINT)
+        vim.shows("Fsync failed")
+        vim.keys("Enter")
+        vim.type(":set modified?")
+        vim.keys("Enter")
+        vim.shows("  modified")
+        assert server.store.read("notes.md") == b"text\n"
+        vim.type(":q!")
+        vim.keys("Enter")
+        vim.ends()
+    server.faults.clear()
+    mounted.kill()
+    mounted.mount()
+    mounted.settled()
+    assert server.store.read("notes.md") == b"mine\ntext\n", "what was closed is sent all the same"
+
+
+def test_less_goes_on_after_ctrl_c_in_a_file_that_does_not_come(server: Server, mount: Mount) -> None:
+    """semantics 3.16: Ctrl-C works."""
+    server.store.seed({"first": "the first\n", "second": "the second\n"}, age=60)
+    mounted = mount(timeout=80)
+    with terminal(mounted.home, mounted.path, "less", "first", "second") as less:
+        less.shows("the first")
+        asked = hanging(server, "download")
+        less.type(":n")
+        less.keys("Enter")
+        asked()
+
+        def again() -> bool:
+            less.keys("C-c")  # it has tried again once by itself
+            return "(END)" in less.screen()
+
+        eventually(again, less.screen)
+        less.type(":p")
+        less.shows("the first")
+        less.type("q")
+        less.ends()
+
+
+def test_an_open_that_was_interrupted_leaves_nothing_open(tmp_path: Path) -> None:
+    """semantics 3.16: libfuse closes what nobody waited for."""
+    loop = LoopProcess(tmp_path)
+    try:
+        with program(loop.path, "os.open('blocked-open', os.O_RDONLY)", "handler") as waiting:
+            go(waiting)
+            eventually(lambda: (loop.state / "opening").exists(), "it is being opened")
+            waiting.send_signal(signal.SIGINT)
+            assert waiting.communicate(timeout=20)[0] == "interrupted\n"
+        loop.release()
+        subprocess.run(["fusermount", "-u", str(loop.path)], check=True)
+        code, calls, said = loop.end()
+        assert (code, said) == (0, "")
+        assert calls["open"] == calls["release"] == 1
+    finally:
+        loop.away()
+
+
+def test_an_open_that_empties_a_file_is_not_interrupted(tmp_path: Path) -> None:
+    """semantics, silent: a program is never told that it was interrupted, to find the file empty later."""
+    loop = LoopProcess(tmp_path)
+    try:
+        code = "os.open('blocked-open', os.O_WRONLY | os.O_TRUNC); print(os.path.getsize('blocked-open'))"
+        with program(loop.path, code, "handler") as waiting:
+            go(waiting)
+            eventually(lambda: (loop.state / "opening").exists(), "it is being opened")
+            waiting.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                waiting.wait(1.5)
+            loop.release()
+            assert waiting.communicate(timeout=20)[0] in ("interrupted\n", "0\n")
+        assert (loop.path / "blocked-open").read_bytes() == b""
+    finally:
+        loop.away()

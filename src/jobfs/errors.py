@@ -116,7 +116,12 @@ class ContractError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """Could not ask: no connection, or only 429/5xx until the deadline. Nothing was changed."""
+    """Could not ask: no connection, or only 429/5xx until the deadline. Nothing was changed.
+
+    `wait`: seconds that the server asked to be left alone for (Retry-After), 0.0 if it did not.
+    """
+
+    wait: float = 0.0
 
 
 class AnswerLostError(UnavailableError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 
@@ -18,21 +18,6 @@ OLD, USERS, SECOND = b"the old content", b"what a user wrote", b"what another di
 #: As long as the user's: only its bytes tell that it is another.
 JOBS = b"what a job  wrote"
 TARGET = "dir/file.txt"
-
-
-class At(Boundaries):
-    """Calls `act` at the `nth` time of a boundary, or dies there."""
-
-    failures = True
-
-    def __init__(self, boundary: str, nth: int = 1, act: Callable[[], None] | None = None) -> None:
-        super().__init__(0, act, journal=False)
-        self._wanted = (boundary, nth)
-
-    def reach(self, name: str) -> None:
-        if self._armed and not self.dead and [*self.passed, name].count(name) == self._wanted[1]:
-            self.at = len(self.passed) + 1 if name == self._wanted[0] else 0
-        super().reach(name)
 
 
 @pytest.fixture(autouse=True)

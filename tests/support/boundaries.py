@@ -43,7 +43,7 @@ class Boundaries:
     #: True if a request that fails ends in a boundary too.
     failures = False
 
-    def __init__(self, at: int = 0, act: Callable[[], None] | None = None, *, journal: bool = True) -> None:
+    def __init__(self, at: int = 0, act: Callable[[], object] | None = None, *, journal: bool = True) -> None:
         """`journal`: around journal writes too."""
         self.at = at
         self.journal = journal
@@ -83,6 +83,21 @@ class Boundaries:
     def last(self) -> str:
         """Where it struck."""
         return self.passed[self.at - 1] if self.struck else "nowhere"
+
+
+class At(Boundaries):
+    """Calls `act` at the `nth` time of a boundary, or dies there."""
+
+    failures = True
+
+    def __init__(self, boundary: str, nth: int = 1, act: Callable[[], object] | None = None) -> None:
+        super().__init__(0, act, journal=False)
+        self._wanted = (boundary, nth)
+
+    def reach(self, name: str) -> None:
+        if self._armed and not self.dead and [*self.passed, name].count(name) == self._wanted[1]:
+            self.at = len(self.passed) + 1 if name == self._wanted[0] else 0
+        super().reach(name)
 
 
 def _watched(boundaries: Boundaries) -> type[Client]:

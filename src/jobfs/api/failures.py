@@ -107,7 +107,9 @@ def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> 
     refused = status == 429 or (status == 503 and wait is not None)
     if call.changing and not refused:
         return Failure(AnswerLostError(told, endpoint=call.endpoint, status=status))
-    return Failure(UnavailableError(told, endpoint=call.endpoint, status=status), retry=True, wait=wait)
+    error = UnavailableError(told, endpoint=call.endpoint, status=status)
+    error.wait = wait or 0.0
+    return Failure(error, retry=True, wait=wait)
 
 
 def from_exception(call: Call, exc: httpx.HTTPError | httpx.InvalidURL | httpx.StreamError) -> Failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -65,25 +66,39 @@ class Removals:
     def delete(self, item: Item) -> None:
         """Delete the item that was seen at its path at most 1 s ago; if it is gone, look for another one there (R10).
 
-        Raises ApiError.
+        No request is sent again without another look: meanwhile the job may have renamed the item, or made another one
+        where ours was deleted without an answer. Raises ApiError.
         """
-        engine = self._engine
-        for _ in range(_LOOKS):
+        engine, lost = self._engine, False
+        gone: set[str] = set()
+        deadline = time.monotonic() + engine.timeout
+        for attempt in range(_LOOKS):
             try:
-                engine.client.delete(item.id)
-            except NotFoundError:
-                engine.namespace.forget(item)
-                again = engine.namespace.lookup(item.path, max_age=0.0)
-                if again is None or again.id == item.id or again.is_dir:
-                    return
-                item = again
-                continue
+                engine.client.delete(item.id, once=True)
+                return self._deleted(item)
             except AnswerLostError:
-                continue
-            engine.namespace.forget(item)
-            engine.memory.lose(item.id)
-            return
-        raise UnavailableError(f"the answers to deleting {item.path} are lost", endpoint="delete")
+                lost = True
+            except NotFoundError:
+                if lost:
+                    return self._deleted(item)
+                gone.add(item.id)
+                engine.namespace.forget(item)
+            except UnavailableError as error:
+                pause = error.wait + random.uniform(0.05, 0.1) * 2**attempt
+                if time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+            there = engine.namespace.lookup(item.path, max_age=0.0)
+            if there is None or there.is_dir or there.id in gone:
+                return None
+            if lost and there.id != item.id:
+                return self._deleted(item)
+            item = there
+        raise UnavailableError(f"{item.path} can't be deleted: no answer", endpoint="delete")
+
+    def _deleted(self, item: Item) -> None:
+        self._engine.namespace.forget(item)
+        self._engine.memory.lose(item.id)
 
     def set_aside(self, item: Item, fate: Fate) -> Transaction:
         """Take an open file's item out of the job's sight; it is deleted once no handle here needs it. Raises ApiError."""

@@ -1,0 +1,66 @@
+"""Deleting when answers are lost or late: nothing goes that the user did not mean, nothing stays hidden for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
+from tests.support.serverside import visible
+
+from jobfs.emulator import Server
+
+OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with quick_finishing():
+        yield
+
+
+@pytest.fixture
+def mortal(server: Server, tmp_path: Path) -> Iterator[Callable[..., Mortal]]:
+    """Starts a mount with boundaries; it ends with the test."""
+    started: list[Mortal] = []
+
+    def start(boundaries: Boundaries, **options: object) -> Mortal:
+        work = Mortal(server, tmp_path / "home", boundaries, **options)
+        work.start()
+        started.append(work)
+        return work
+
+    yield start
+    server.faults.clear()
+    for work in started:
+        work.end()
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "error_after"])
+def test_what_the_job_makes_after_an_unlink_without_an_answer_stays(
+    server: Server, mortal: Callable[..., Mortal], fault: str
+) -> None:
+    """save-protocol R10: another item counts only where ours was not deleted by this unlink."""
+    server.store.seed({"file": OLD}, age=60)
+    work = mortal(At("failed delete", 1, lambda: server.store.write("file", JOBS)))
+    assert work.names() == ["file"]
+    server.faults.next(fault, on="delete")  # type: ignore[arg-type]
+    work.boundaries.arm()
+    work.vfs.unlink("file")
+    assert visible(server) == {"file": JOBS}
+    assert work.read("file") == JOBS
+
+
+@pytest.mark.parametrize("fault", ["throttled", "drop"])
+def test_what_the_job_renames_while_an_unlink_waits_stays(
+    server: Server, mortal: Callable[..., Mortal], fault: str
+) -> None:
+    """semantics 4: unlink deletes the id that stood at that path at most 1 s ago."""
+    server.store.seed({"file": OLD}, age=60)
+    work = mortal(At("failed delete", 1, lambda: server.store.move("file", "kept")))
+    assert work.names() == ["file"]
+    server.faults.next(fault, on="delete")  # type: ignore[arg-type]
+    work.boundaries.arm()
+    work.vfs.unlink("file")
+    assert visible(server) == {"kept": OLD}

@@ -32,7 +32,7 @@ ROWS = [
     Row(
         "`symlink`",
         "makes a link",
-        "EPERM; with `--local-symlinks` as on a disk, but the job never sees it",
+        "EPERM, but at scratch names, which it can not leave; with `--local-symlinks` as on a disk, but the job never sees it",
         "the API has files and directories, and nothing else",
         (
             Difference(
@@ -42,6 +42,10 @@ ROWS = [
                     ("readlink l", "f", "ENOENT"),
                     ("get l", "b'text'", "ENOENT"),
                 ),
+            ),
+            Difference(
+                "scratch: a symbolic link is renamed to a name that does not stay here",
+                (("rename .#f g", "ok", "EPERM"), ("readlink g", "none", "ENOENT")),
             ),
         ),
     ),

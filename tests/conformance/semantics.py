@@ -40,7 +40,7 @@ STATEMENTS = {
     "2.9": "jobfs info tells id, owner, lifecycle, permission, type, key, times, state and error",
     "2.10": "statfs: the sum of known sizes; free is what the local cache's disk has free",
     "2.11": "what the API cannot hold is kept per item, survives a remount, and goes with the item",
-    "2.12": "symlink is EPERM; with --local-symlinks a link is kept on this machine only",
+    "2.12": "symlink is EPERM; at a scratch name, and with --local-symlinks at any, a link is kept on this machine only",
     "2.13": "link, and mknod of anything but a regular file, are EPERM",
     "2.14": "locks work among the processes of this machine",
     "2.15": "mmap works, read and shared-writable",

@@ -26,6 +26,25 @@ a file
     stat a size nlink           -> 2 0
     ls                          -> (empty)
 
+a symbolic link
+    symlink x .#f
+    readlink .#f                -> x
+    symlink y .#f               -> EEXIST
+    create .#g
+    rename .#f .#g
+    ls                          -> .#g
+    readlink .#g                -> x
+    create d~
+    symlink .#g e~
+    readlink e~                 -> .#g
+    unlink .#g
+    ls                          -> d~ e~
+
+a symbolic link is renamed to a name that does not stay here
+    symlink none .#f
+    rename .#f g
+    readlink g                  -> none
+
 a directory
     mkdir d~ 0750
     mkdir d~/e

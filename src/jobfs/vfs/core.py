@@ -77,7 +77,7 @@ class Vfs:
         self._local = LocalNames(self._view)
         self._files = Files(self._view, self._local, sync_on_close=settings.sync_on_close)
         self._tree = Tree(self._view, self._local)
-        self._links = Links(self._view, self._local)
+        self._links = Links(self._view, self._local, everywhere=settings.local_symlinks)
         self._attributes = Attributes(self._view, self._local)
         self._resolver = Resolver(self._engine)
         self._report = Report(self._view, client, namespace)
@@ -397,18 +397,14 @@ class Vfs:
     def rename(self, old: str, new: str) -> None:
         """See tree.py."""
         self._refuse_change(old, new)
+        self._links.may_move(old, new)
         with self._files.pages.changing():
             self._tree.rename(old, new)
 
     def symlink(self, path: str, target: str, caller: Caller) -> None:
-        """With --local-symlinks see links.py; else EPERM: the job would never see it. Raises FsError(EPERM, EEXIST)."""
+        """See links.py: links stay on this machine, the job would never see them."""
         self._refuse_change(path)
-        if self._settings.local_symlinks:
-            self._links.make(path, target, caller)
-            return
-        if self._view.find(path) is not None:
-            raise FsError(errno.EEXIST)
-        raise FsError(errno.EPERM)
+        self._links.make(path, target, caller)
 
     # -- what the mount says of itself
 

@@ -13,15 +13,22 @@ from jobfs.writeback import Inode
 
 
 class Links:
-    """Makes and reads links; they are renamed and removed as other local names are."""
+    """Makes and reads links; they are renamed and removed as other local names are.
 
-    def __init__(self, view: View, local: LocalNames) -> None:
+    `everywhere`: at every name; else at scratch names only, which stay here whatever they stand for: Emacs locks a
+    file by such a link.
+    """
+
+    def __init__(self, view: View, local: LocalNames, *, everywhere: bool) -> None:
+        self._everywhere = everywhere
         self._view = view
         self._engine = view.engine
         self._local = local
 
     def make(self, path: str, target: str, caller: Caller) -> None:
-        """A link at `path` that says `target`; no request. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        """A link at `path` that says `target`; no request. Raises FsError(EPERM, EEXIST, EACCES, ENOENT), ApiError."""
+        if not self._everywhere and not self._view.stays_here(path):
+            raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
         with self._engine.overlay.changing(path):
@@ -31,6 +38,13 @@ class Links:
             _, uid, gid = self._view.inherited(path, 0, caller.uid, caller.gid, directory=False)
             self._local.make_link(path, target, uid, gid)
             self._view.touch_directory(names.parent(path))
+
+    def may_move(self, old: str, new: str) -> None:
+        """Raise FsError(EPERM) if a link is about to leave the scratch names, and must not."""
+        if not self._everywhere and self._view.stays_here(old) and not self._view.stays_here(new):
+            node = self._view.find(old)
+            if isinstance(node, Inode) and node.link:
+                raise FsError(errno.EPERM)
 
     def read(self, path: str) -> str:
         """What a link says. Raises FsError(EINVAL) for everything else, FsError(ENOENT), ApiError."""

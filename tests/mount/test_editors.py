@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -46,9 +47,7 @@ def test_vim_saves_twice_however_it_backs_up(
     server: Server, mounted: MountedJob, file: Path, editor: str, backupcopy: str, more: str
 ) -> None:
     """semantics 4: a rename to a scratch name, followed by a new file of the real name, is one save of that file."""
-    options = (
-        f"set backupcopy={backupcopy} writebackup fsync swapfile undodir=. backupdir=. directory=. {more}"
-    )
+    options = f"set backupcopy={backupcopy} writebackup backupskip= fsync swapfile undodir=. backupdir=. directory=. {more}"
     start = ("vim", "-u", "NONE", "-N", "-es") if editor == "vim" else ("nvim", "-u", "NONE", "--headless")
     inode = file.stat().st_ino
     run(
@@ -62,30 +61,59 @@ def test_vim_saves_twice_however_it_backs_up(
         assert file.stat().st_ino == inode
 
 
-def test_vim_in_a_terminal_is_not_told_that_its_own_save_changed_the_file(
-    server: Server, mounted: MountedJob, file: Path
+@pytest.mark.parametrize("editor", ["vim", "nvim"])
+def test_vim_as_it_comes_is_not_told_that_its_own_save_changed_the_file(
+    server: Server, mounted: MountedJob, file: Path, editor: str
 ) -> None:
     """semantics 2: mtime: an editor must not see its own save as a foreign change."""
-    with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
+    with terminal(mounted.home, file.parent, editor, "notes.md") as vim:
         vim.shows("third line")
-        vim.type(":%s/second/2nd/")
-        vim.keys("Enter")
-        vim.type(":w")
-        vim.keys("Enter")
+        vim.lines(":%s/second/2nd/", ":w")
         vim.shows("written")
-        vim.type(":checktime")
-        vim.keys("Enter")
-        vim.type(":%s/third/3rd/")
-        vim.keys("Enter")
-        vim.type(":w")
-        vim.keys("Enter")
-        eventually(lambda: server.store.read("dir/notes.md") == EDITED.encode())
+        mounted.settled()
+        vim.lines(":checktime", ":%s/third/3rd/", ":w", ":set modified?")
+        vim.shows("nomodified")
+        mounted.settled()
+        vim.lines(":checktime", ":set fileformat?")
+        vim.shows("fileformat=unix")
         assert "WARNING" not in vim.screen()
         assert "changed since" not in vim.screen()
-        vim.type(":q")
-        vim.keys("Enter")
+        vim.lines(":q")
         vim.ends()
     only_the_edit_is_there(server, mounted)
+    assert saves(server) == 2
+
+
+def test_vim_is_told_what_the_job_changed(server: Server, mounted: MountedJob, file: Path) -> None:
+    """semantics 1: a change made by the job is visible to a new stat at the latest after the TTL."""
+    with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
+        vim.shows("third line")
+        vim.lines(":%s/second/2nd/")
+        server.store.write("dir/notes.md", "the job's\n")
+        eventually(lambda: file.stat().st_size == len("the job's\n"))
+        vim.lines(":w")
+        vim.shows("changed since reading")
+        vim.type("n")
+        vim.lines("", ":e!")
+        vim.shows("the job's")
+        vim.lines(":q")
+        vim.ends()
+    only_the_edit_is_there(server, mounted, "the job's\n")
+
+
+@pytest.mark.parametrize("editor", ["vim", "nvim"])
+def test_vim_undoes_after_a_remount_what_it_saved_before(
+    server: Server, mounted: MountedJob, file: Path, editor: str
+) -> None:
+    """semantics 4, Scratch names: the undo file stays on this machine, and is of the file that it was made for."""
+    start = ("vim", "-u", "NONE", "-N", "-es") if editor == "vim" else ("nvim", "-u", "NONE", "--headless")
+    undo = ("--cmd", "set undofile undodir=.", "notes.md")
+    run(file.parent, *start, *undo, "-c", "%s/second/2nd/", "-c", "%s/third/3rd/", "-c", "wq")
+    only_the_edit_is_there(server, mounted)
+    assert (file.parent / ".notes.md.un~").exists()
+    mounted.remount()
+    run(file.parent, *start, *undo, "-c", "undo", "-c", "wq")
+    only_the_edit_is_there(server, mounted, NOTES)
 
 
 def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
@@ -106,6 +134,22 @@ def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
     run(file.parent, "vim", "-u", "NONE", "-N", "-es", "-r", "notes.md", "-c", "wq")
     (file.parent / ".notes.md.swp").unlink()
     only_the_edit_is_there(server, mounted)
+
+
+def test_a_second_vim_is_told_that_the_file_is_being_edited(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    """semantics 4, Scratch names: made here, such a file stays here, and is there for every program of this machine."""
+    with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
+        vim.shows("third line")
+        (mounted.home / "other").mkdir()
+        with terminal(mounted.home / "other", file.parent, "vim", "-u", "NONE", "-N", "notes.md") as other:
+            other.shows("Found a swap file")
+            other.type("q")
+            other.ends()
+        vim.lines(":q")
+        vim.ends()
+    only_the_edit_is_there(server, mounted, NOTES)
 
 
 def test_vim_that_overrides_read_only_keeps_it_so_or_says_that_it_can_not(
@@ -137,6 +181,7 @@ def test_emacs_saves_with_its_backups_and_lock_files(
       (kill-buffer))"""
     run(file.parent, "emacs", "-Q", "--batch", "--eval", program)
     only_the_edit_is_there(server, mounted)
+    assert saves(server) == 1, "in batch mode it does not sync, and both are sent as one"
     assert (file.parent / "notes.md~").read_text() == NOTES, "the backup is on this machine"
 
 
@@ -147,23 +192,93 @@ def test_emacs_in_a_terminal_saves_twice_without_a_question(
         emacs.shows("third line")
         for line in ("one", "two"):
             emacs.type(f"{line} ")
+            eventually(lambda: os.path.lexists(file.parent / ".#notes.md"), "it has locked the file")
             emacs.keys("C-x", "C-s")
             emacs.shows("Wrote ")
+            eventually(lambda: not os.path.lexists(file.parent / ".#notes.md"))
         emacs.keys("C-x", "C-c")
         emacs.ends()
     only_the_edit_is_there(server, mounted, "one two " + NOTES)
 
 
-def test_nano_with_backups(server: Server, mounted: MountedJob, file: Path) -> None:
-    with terminal(mounted.home, file.parent, "nano", "-B", "notes.md") as nano:
+def test_emacs_that_was_killed_gets_its_text_back_after_a_remount(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    """semantics 4, Scratch names: they stay on this machine, and survive there."""
+    with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
+        emacs.shows("third line")
+        emacs.type("typed and not saved ")
+        emacs.keys("M-x")
+        emacs.lines("do-auto-save")
+        eventually(lambda: (file.parent / "#notes.md#").exists())
+        os.kill(emacs.pid(), signal.SIGKILL)
+        emacs.ends()
+    mounted.remount()
+    with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
+        emacs.shows("third line")
+        emacs.keys("M-x")
+        emacs.lines("recover-this-file")
+        emacs.shows("Recover auto save file")
+        emacs.lines("yes")
+        emacs.shows("typed and not saved first line")
+        emacs.keys("C-x", "C-s")
+        emacs.shows("Wrote ")
+        emacs.keys("C-x", "C-c")
+        emacs.ends()
+    only_the_edit_is_there(server, mounted, "typed and not saved " + NOTES)
+
+
+def test_a_second_emacs_is_told_that_the_file_is_being_edited(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    """semantics 2: symlink: a link of a scratch name is kept on this machine; Emacs' locks are such links."""
+    with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
+        emacs.shows("third line")
+        emacs.type("mine ")
+        eventually(lambda: (file.parent / ".#notes.md").is_symlink(), "it has locked the file")
+        (mounted.home / "other").mkdir()
+        with terminal(mounted.home / "other", file.parent, "emacs", "-Q", "-nw", "notes.md") as other:
+            other.shows("third line")
+            other.type("x")
+            other.shows("locked by")
+            other.type("q")
+            other.keys("C-x", "C-c")
+            other.ends()
+        emacs.keys("C-x", "C-s")
+        emacs.shows("Wrote ")
+        emacs.keys("C-x", "C-c")
+        emacs.ends()
+    assert not os.path.lexists(file.parent / ".#notes.md")
+    only_the_edit_is_there(server, mounted, "mine " + NOTES)
+
+
+def test_nano_with_backups_and_a_lock_file(server: Server, mounted: MountedJob, file: Path) -> None:
+    with terminal(mounted.home, file.parent, "nano", "-B", "-G", "notes.md") as nano:
         nano.shows("third line")
+        assert (file.parent / ".notes.md.swp").exists()
         nano.type("zeroth line")
         nano.keys("Enter", "C-o", "Enter")
         nano.shows("Wrote 4 lines")
         nano.keys("C-x")
         nano.ends()
     only_the_edit_is_there(server, mounted, "zeroth line\n" + NOTES)
+    assert saves(server) == 1
+    assert sorted(os.listdir(file.parent)) == ["notes.md", "notes.md~", "other.md"]
     assert (file.parent / "notes.md~").read_text() == NOTES
+
+
+def test_nano_that_loses_its_terminal_leaves_what_was_typed(
+    server: Server, mounted: MountedJob, file: Path
+) -> None:
+    with terminal(mounted.home, file.parent, "nano", "notes.md") as nano:
+        nano.shows("third line")
+        nano.type("zeroth ")
+        nano.shows("zeroth first line")
+        os.kill(nano.pid(), signal.SIGHUP)
+        nano.ends()
+    mounted.settled()
+    assert server.store.read("dir/notes.md.save").decode() == "zeroth " + NOTES
+    assert server.store.read("dir/notes.md").decode() == NOTES
 
 
 def test_micro(server: Server, mounted: MountedJob, file: Path) -> None:
@@ -175,6 +290,7 @@ def test_micro(server: Server, mounted: MountedJob, file: Path) -> None:
         micro.keys("C-q")
         micro.ends()
     only_the_edit_is_there(server, mounted, "zeroth line\n" + NOTES)
+    assert saves(server) == 1
 
 
 def test_ed(server: Server, mounted: MountedJob, file: Path) -> None:
@@ -182,6 +298,7 @@ def test_ed(server: Server, mounted: MountedJob, file: Path) -> None:
     (mounted.home / "script").write_text(script)
     run(file.parent, "sh", "-c", f"ed -s notes.md < {mounted.home / 'script'}")
     only_the_edit_is_there(server, mounted)
+    assert saves(server) == 1
 
 
 #: How editors of today write a file, as they do it by system calls.
@@ -217,5 +334,6 @@ def test_the_ways_in_which_editors_write(server: Server, mounted: MountedJob, fi
     if "GNOME" not in way:  # which syncs its file while that has a scratch name, on this machine
         assert server.store.read("dir/notes.md") == EDITED.encode()
     only_the_edit_is_there(server, mounted)
+    assert saves(server) == 1
     assert sorted(os.listdir(file.parent)) == ["notes.md", "other.md"]
     assert file.stat().st_mode & 0o777 == 0o644

@@ -36,6 +36,13 @@ class Terminal:
         done = self.tmux("send-keys", "-l", text)
         assert done.returncode == 0, done.stderr
 
+    def lines(self, *texts: str) -> None:
+        """Types each text and presses Enter after it."""
+        for text in texts:
+            if text:
+                self.type(text)
+            self.keys("Enter")
+
     def screen(self) -> str:
         return self.tmux("capture-pane", "-p").stdout
 

@@ -187,7 +187,7 @@ class LocalNames:
             return inode
         answer = self._engine.moves.move(item, path)
         self._end(inode, answer)
-        self._engine.overlay.remove(origin)
+        self._engine.uncover(origin)
         return answer
 
     def restore(self, inode: Inode) -> None:
@@ -196,7 +196,7 @@ class LocalNames:
         assert origin is not None
         self._end(inode, inode.item)
         inode.path = origin
-        self._engine.overlay.remove(origin)
+        self._engine.uncover(origin)
 
     def _end(self, inode: Inode, item: Item | None) -> None:
         if item is not None:

@@ -43,6 +43,7 @@ class Tree:
             plain = mode == 0o755 & ~owner.umask and (uid, gid) == owner[:2]
             kept = (-1, -1, -1) if plain else (mode, uid, gid)
             item = self._engine.moves.make_directory(path, *kept)
+            self._engine.overlay.remove(path, WHITEOUT)
             self._engine.memory.touch(item, made=True)
             self._view.touch_directory(names.parent(path))
 
@@ -117,7 +118,7 @@ class Tree:
             assert item is not None
             self._engine.removals.delete(item)
             self._local.remove(inode)
-            self._engine.overlay.remove(origin)
+            self._engine.uncover(origin)
             return
         self._local.remove(inode)
 
@@ -138,10 +139,10 @@ class Tree:
                 try:
                     self._delete(there)
                 except JobfsError:
-                    self._engine.overlay.remove(path, WHITEOUT)
+                    self._engine.uncover(path)
                     raise
-        if never_sent and self._local.item_behind(path) is None:
-            self._engine.overlay.remove(path, WHITEOUT)
+        if never_sent:
+            self._engine.uncover(path)
         self._drop(inode)
 
     def _is_alias(self, item: Item) -> bool:
@@ -217,6 +218,8 @@ class Tree:
                 self._rename_directory(source, target, old, new)
             else:
                 self._rename_file(source, target, old, new)
+            # What was unlinked there may still be on its way off the server; this is not it.
+            self._engine.overlay.remove(new, WHITEOUT)
             self._view.keep_parent(old)
             self._view.touch_directory(names.parent(old))
             self._view.touch_directory(names.parent(new))

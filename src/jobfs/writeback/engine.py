@@ -23,7 +23,7 @@ from jobfs.writeback import disk
 from jobfs.writeback.aliases import LeftAliases
 from jobfs.writeback.direct import Direct
 from jobfs.writeback.finisher import Finisher
-from jobfs.writeback.inodes import Inode, InodeTable, Overlay
+from jobfs.writeback.inodes import WHITEOUT, Inode, InodeTable, Overlay
 from jobfs.writeback.localbytes import LocalBytes, LocalFile
 from jobfs.writeback.memory import Memory
 from jobfs.writeback.moves import Moves
@@ -409,6 +409,18 @@ class WriteBack:
             if work.local is not None:
                 self.bytes.retire(work.local)
         works.clear()
+
+    def uncover(self, path: str, ended: Transaction | None = None) -> None:
+        """Show the server's word at a name that was a hole here, unless something else still keeps it one.
+
+        That is a file which was unlinked there while it was saved (but for `ended`), or one whose alias has its name.
+        """
+        leaving = any(
+            work is not ended and work.save.target == path and work.save.state is State.CANCELLED
+            for work in self.uploader.live()
+        )
+        if not leaving and not any(inode.alias_of == path for inode in self.table.all()):
+            self.overlay.remove(path, WHITEOUT)
 
     def replaced(self, work: Transaction) -> None:
         """What this transaction has set aside is not at its name any more."""

@@ -16,7 +16,6 @@ from jobfs.content import Content
 from jobfs.errors import ApiError, FsError, JobfsError, NotFoundError
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
-from jobfs.writeback.inodes import WHITEOUT
 from jobfs.writeback.judge import Judge
 from jobfs.writeback.records import Base, SaveKind, State
 from jobfs.writeback.strays import Strays
@@ -187,7 +186,7 @@ class Finisher:
                 self._remove(there)
         engine.replaced(work)
         if save.kind is SaveKind.SAVE:
-            engine.overlay.remove(save.target, WHITEOUT)
+            engine.uncover(save.target, work)
         if work.local is not None:
             local, work.local = work.local, None
             engine.bytes.retire(local)

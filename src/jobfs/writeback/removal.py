@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobfs import names
 from jobfs.errors import (
@@ -40,6 +40,13 @@ _LOOKS = 8
 _AGAIN = 1.0
 
 
+class Hidden(NamedTuple):
+    """An open file that libfuse hides, and the thread that it serves the call in."""
+
+    work: Transaction
+    thread: int
+
+
 class Removals:
     """Deletes items, and remembers what is being deleted."""
 
@@ -47,7 +54,7 @@ class Removals:
         self._engine = engine
         self._lock = threading.Lock()
         self._sweeping = threading.Lock()
-        self._hidden: dict[str, Transaction] = {}
+        self._hidden: dict[str, Hidden] = {}
         self._removed: dict[str, Removed] = {}
         #: Items set aside by an unlink, from before the request until the finisher knows them.
         self._leaving: set[str] = set()
@@ -150,7 +157,7 @@ class Removals:
         if not work.asides[0].moved:
             return
         with self._lock:
-            self._hidden[item.path] = work
+            self._hidden[item.path] = Hidden(work, threading.get_ident())
         for delay, step in ((_CONFIRM, self._confirm), (_DELETE, self._conclude)):
             timer = threading.Timer(delay, step, [item.path, work])
             timer.daemon = True
@@ -159,7 +166,7 @@ class Removals:
     def _confirm(self, path: str, work: Transaction) -> None:
         """Nothing was renamed over the hidden file: from now on a crash does not bring it back."""
         with self._lock:
-            if self._hidden.get(path) is not work or work.asides[0].fate is Fate.DELETE:
+            if not self._is_hidden(path, work) or work.asides[0].fate is Fate.DELETE:
                 return
             for aside in work.asides:
                 aside.fate = Fate.DELETE
@@ -173,12 +180,16 @@ class Removals:
     def go_on(self) -> None:
         """Another operation came: what is hidden was unlinked, not renamed over."""
         if self._hidden:
-            for path, work in list(self._hidden.items()):
-                self._confirm(path, work)
+            for path, hidden in list(self._hidden.items()):
+                self._confirm(path, hidden.work)
+
+    def _is_hidden(self, path: str, work: Transaction) -> bool:
+        hidden = self._hidden.get(path)
+        return hidden is not None and hidden.work is work
 
     def _conclude(self, path: str, work: Transaction) -> None:
         with self._lock:
-            if self._hidden.get(path) is not work:
+            if not self._is_hidden(path, work):
                 return
             del self._hidden[path]
         self.finish(work)
@@ -187,21 +198,23 @@ class Removals:
         """Delete at once what was unlinked while open: the mount is being drained."""
         with self._lock:
             waiting = list(self._hidden.items())
-        for path, work in waiting:
-            self._conclude(path, work)
+        for path, hidden in waiting:
+            self._conclude(path, hidden.work)
 
     def conclude_at(self, path: str) -> None:
         """Something new is made at this name: what was hidden there was unlinked, and is not renamed over any more."""
-        work = self._hidden.get(path)
-        if work is not None:
-            self._conclude(path, work)
+        hidden = self._hidden.get(path)
+        if hidden is not None:
+            self._conclude(path, hidden.work)
 
     def _conclude_under(self, directory: str) -> None:
         """Whoever removes a directory has unlinked what was open in it: that is not renamed over any more."""
         with self._lock:
-            waiting = [(path, work) for path, work in self._hidden.items() if names.under(path, directory)]
-        for path, work in waiting:
-            self._conclude(path, work)
+            waiting = [
+                (path, hidden) for path, hidden in self._hidden.items() if names.under(path, directory)
+            ]
+        for path, hidden in waiting:
+            self._conclude(path, hidden.work)
 
     def finish(self, work: Transaction) -> None:
         """The unlink stands: delete the item in the background."""
@@ -217,15 +230,19 @@ class Removals:
     def hidden_at(self, path: str) -> Transaction | None:
         """The open file that was hidden from `path` just before, if a rename over it is what libfuse is doing.
 
-        One that was hidden longer ago, and is known to be unlinked, is deleted: what comes now is another rename.
+        It does both in one thread. One that was hidden in another, or is known to be unlinked for longer, is deleted: what
+        comes now is another rename.
         """
         with self._lock:
-            work = self._hidden.get(path)
-            if work is None:
+            hidden = self._hidden.get(path)
+            if hidden is None:
                 return None
+            work = hidden.work
             unlinked = any(aside.fate is Fate.DELETE for aside in work.asides)
-            if not (unlinked and time.time() - work.save.made > _PAIRED):
-                return self._hidden.pop(path)
+            late = unlinked and time.time() - work.save.made > _PAIRED
+            if hidden.thread == threading.get_ident() and not late:
+                del self._hidden[path]
+                return work
         self._conclude(path, work)
         return None
 

@@ -1,0 +1,94 @@
+"""A name whose file was unlinked and is still on its way off the server: what is shown there, and what may come there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.serverside import visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import Workspace, settled
+
+from jobfs.emulator import Server
+
+
+@pytest.fixture
+def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
+    """`file` was unlinked while a save of it was under way, which the server is still busy with."""
+    server.store.seed({"file": "old", "other": "another"}, age=60)
+    work = start(write_back_delay=0)
+    server.faults.next("slow", on="create", delay=1.0)
+    work.write("file", b"not wanted any more")
+    eventually(lambda: not server.faults.rules(), "the save is under way")
+    work.vfs.unlink("file")
+    return work
+
+
+def test_it_does_not_come_back_when_another_one_was_made_and_unlinked(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4: unlink returns when it is recorded; the name is free here from then on."""
+    for _ in range(2):
+        work.write("file", b"again")
+        work.vfs.unlink("file")
+        assert work.names() == ["other"]
+    settled(work)
+    eventually(lambda: visible(server) == {"other": b"another"}, lambda: str(visible(server)))
+    assert work.names() == ["other"]
+
+
+def test_what_is_renamed_to_it_is_shown_at_once(server: Server, work: Workspace) -> None:
+    """semantics 4: own changes are visible at once."""
+    work.vfs.rename("other", "file")
+    assert work.names() == ["file"]
+    assert work.read("file") == b"another"
+    settled(work)
+    assert visible(server) == {"file": b"another"}
+    assert work.vfs.status()["conflicts"] == []
+
+
+def test_a_directory_made_there_is_shown_at_once(server: Server, work: Workspace) -> None:
+    """semantics 4: own changes are visible at once."""
+    work.mkdir("file")
+    work.write("file/inside", b"x")
+    assert work.names("file") == ["inside"]
+    settled(work)
+    assert visible(server) == {"file": None, "file/inside": b"x", "other": b"another"}
+
+
+def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4: rename of a real name to a scratch name: nothing is shown at the old name."""
+    server.store.seed({"file": "old"}, age=60)
+    work = start(write_back_delay=0)
+    work.vfs.rename("file", "file~")
+    server.faults.next("slow", on="create", delay=0.5)
+    work.write("file", b"not wanted any more")
+    eventually(lambda: not server.faults.rules(), "the save is under way")
+    work.vfs.unlink("file")
+    settled(work)
+    assert work.names() == ["file~"]
+    assert work.read("file~") == b"old"
+
+
+def test_a_rename_that_fails_does_not_bring_back_what_was_unlinked_while_open(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4: a file unlinked while open never comes back."""
+    server.store.seed({"file": "unlinked", "other": "another"}, age=60)
+    work = start()
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    unlink = threading.Thread(target=work.vfs.hide, args=("file", f".fuse_hidden{1:016x}"))
+    unlink.start()
+    unlink.join()
+    assert work.names() == ["other"]
+    server.store.delete("other")
+    assert errno_from(work.vfs.rename, "other", "file") == errno.ENOENT
+    work.vfs.release(fh)
+    settled(work)
+    eventually(lambda: visible(server) == {}, lambda: str(visible(server)))

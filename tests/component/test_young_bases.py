@@ -87,6 +87,24 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(
     assert visible(server) == {"file": OURS}
 
 
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_what_was_read_and_renamed_is_no_conflict_unless_the_job_writes_to_it(
+    server: Server, start: Callable[..., Workspace], rewritten: bool
+) -> None:
+    """save-protocol R1: its bytes equal base's, though our own move has made the version young."""
+    server.set(move_touches="item")
+    server.store.seed({"before": FIRST}, age=60)
+    work = start(write_back_delay=30)
+    assert work.read("before") == FIRST
+    work.vfs.rename("before", "file")
+    if rewritten:
+        server.store.write("file", SECOND)
+    truncate_and_write(work)
+    settled(work)
+    assert server.store.read("file") == OURS
+    assert sorted(contents(server)) == sorted([OURS, *([SECOND] if rewritten else [])])
+
+
 def test_the_next_mount_learns_what_was_truncated_where_each_write_shows(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,8 @@ log = logging.getLogger("jobfs.writeback")
 
 #: So many unsent files are a tree that is copied in, not an editor at work.
 _MANY = 16
+#: The largest content, in bytes, that a rename waits to see hashed.
+_HASHED = 8 << 20
 #: Seconds that closed bytes may wait for their disk sync (semantics.md section 4).
 _SYNC_EVERY = 0.5
 
@@ -296,6 +298,13 @@ class WriteBack:
         finally:
             content.close()
 
+    def carry(self, before: Item, after: Item) -> None:
+        """What is remembered of an item goes on to hold after our own move of it."""
+        coarse = not self.content.fine_clock(after.updated_at)
+        # There its bytes can't be learned later on (see `base_of`).
+        known = self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
+        self.memory.carry(before, after, known)
+
     def young(self, item: Item) -> bool:
         """True if the item's timestamp is too recent to prove that its bytes did not change (R1)."""
         return self.saver.age(item) < YOUNG
@@ -313,7 +322,7 @@ class WriteBack:
             and (record := self.memory.of(item)) is not None
         ):
             # Its bytes can't be learned any more: the job may write others in the same second. If they are ours, they show it.
-            digest = record.sent
+            digest = record.known
         return Base.of(item, sha256=digest, young=young)
 
     # -- files that are renamed or unlinked before they are sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from jobfs.nodes import Item, inode_number
 from jobfs.writeback.journal import Journal
@@ -91,12 +92,20 @@ class Memory:
             self.changes += 1
             self._journal.write(gone=[record])
 
-    def carry(self, before: Item, after: Item) -> None:
-        """Our own move may have changed `updatedAt`: remembered times go on to hold, the hash of the bytes does not (R2)."""
+    def carry(self, before: Item, after: Item, known: str = "") -> None:
+        """Our own move may have changed `updatedAt`: remembered times go on to hold, the hash of the bytes does not (R2).
+
+        `known`: the hash of the version before, which its bytes may still be compared with.
+        """
+        if before.updated_at == after.updated_at:
+            return
         record = self._by_item.get(after.id)
-        if record is not None and record.updated_at == before.updated_at != after.updated_at:
+        if record is not None and record.updated_at == before.updated_at:
             record.updated_at, record.sha256 = after.updated_at, ""
+            record.known = known or record.known
             self.store(record)
+        elif known:
+            self.store(replace(record or Remembered(after.id), known=known))
 
 
 def _key(item: Item) -> str:

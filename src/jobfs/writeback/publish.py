@@ -89,7 +89,7 @@ class Publisher:
             work.save.become(State.PROMOTED)
             self._engine.journal.write(work.save)
         if before is not None:
-            self._engine.memory.carry(before, item)
+            self._engine.carry(before, item)
         self._publish(work, item)
 
     def _publish(self, work: Transaction, item: Item) -> None:

@@ -200,7 +200,8 @@ class Remembered:
 
     `mode` and `permission` go together: the mode as it was set while the item had that permission. The times, and
     the hash of the bytes that a save of ours sent, hold for the version `updated_at` only. -1 (UNSET) means: nothing
-    remembered. `sent`: the hash of what was sent to this item last, whatever version that has made (R2).
+    remembered. `known`: the hash of what this machine has last sent to the item, or known of it, whatever version that is
+    now (R2).
     """
 
     item_id: str
@@ -214,7 +215,7 @@ class Remembered:
     updated_at: str = ""
     sha256: str = ""
     ctime_ns: int = -1
-    sent: str = ""
+    known: str = ""
 
 
 @dataclass(slots=True)

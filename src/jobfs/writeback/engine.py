@@ -127,6 +127,8 @@ class WriteBack:
     def stop(self) -> None:
         """End background work; what is not on the server stays in the journal."""
         self._stopping.set()
+        with contextlib.suppress(FsError):
+            self.removals.conclude_all()
         self.finisher.stop()
         self.uploader.stop()
         if self._syncer.is_alive():

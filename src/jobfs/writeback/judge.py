@@ -149,8 +149,10 @@ class Judge:
         return False
 
     def _give_back(self, aside: Aside, item: Item, target: str) -> bool:
+        # Its directory may have been renamed meanwhile.
+        back = names.join(names.parent(item.path), names.basename(target))
         try:
-            self._publish(self._client.update(item.id, path=target))
+            self._publish(self._client.update(item.id, path=back))
         except PathExistsError:
             return self.keep(aside, item, target)
         except NotFoundError:

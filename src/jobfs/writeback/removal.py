@@ -127,11 +127,19 @@ class Removals:
         try:
             answer = self._move(item, aside)
         except NotFoundError:
-            engine.journal.write(gone=[save, aside])
+            self._stays(work)
             engine.namespace.forget(item)
             return work
         except BadRequestError:
-            engine.journal.write(gone=[save, aside])
+            self._stays(work)
+            raise
+        except ApiError:
+            # It may have been carried out: whoever is told that it failed gets the name back.
+            aside.fate = Fate.RETURN
+            aside.unsure_until = time.time() + engine.lifetime
+            engine.journal.write(aside)
+            engine.namespace.touch(item.path)
+            self._judge_later(work)
             raise
         work.taken.append(item)
         aside.moved = True
@@ -139,6 +147,17 @@ class Removals:
         engine.journal.write(aside)
         engine.namespace.forget(item)
         return work
+
+    def _stays(self, work: Transaction) -> None:
+        """Nothing was set aside: no record stays."""
+        self._engine.journal.write(gone=[work.save, *work.asides])
+        with self._lock:
+            self._leaving -= {aside.id for aside in work.asides}
+
+    def _judge_later(self, work: Transaction) -> None:
+        self._engine.finisher.add_later(work)
+        with self._lock:
+            self._leaving -= {aside.id for aside in work.asides}
 
     def _move(self, item: Item, aside: Aside) -> Item:
         for _ in range(_LOOKS):
@@ -282,6 +301,11 @@ class Removals:
         except (NotFoundError, BadRequestError):
             self._forget(record)
             raise
+        except ApiError:
+            # It may have been carried out: then it is looked at as one that an earlier run left.
+            self.restore([record])
+            engine.namespace.touch(item.path)
+            raise
         record.moved = True
         engine.namespace.forget(item)
         engine.memory.lose(item.id)
@@ -346,14 +370,16 @@ class Removals:
             raise
 
     def _give_back(self, record: Removed, item: Item) -> None:
+        # What it lies in may have been renamed meanwhile.
+        back = names.join(names.parent(item.path), names.basename(record.path))
         for attempt in range(_LOOKS):
-            path = record.path if attempt == 0 else names.beside(record.path, "conflict", attempt=attempt - 1)
+            path = back if attempt == 0 else names.beside(back, "conflict", attempt=attempt - 1)
             try:
                 self._engine.namespace.publish(self._engine.client.update(item.id, path=path))
             except PathExistsError:
                 continue
             log.warning(
-                "%s: the job put something into it while it was removed; it is back as %s", record.path, path
+                "%s: the job put something into it while it was removed; it is back as %s", back, path
             )
             self._forget(record)
             return
@@ -364,7 +390,7 @@ class Removals:
         self._engine.journal.write(gone=[record])
 
     def restore(self, records: list[Removed]) -> None:
-        """Take up what an earlier run left; looked at once no unanswered request of it can still be carried out."""
+        """Take up what was left half done; looked at once no unanswered request of it can still be carried out."""
         with self._lock:
             for record in records:
                 record.unsure_until = time.time() + self._engine.lifetime

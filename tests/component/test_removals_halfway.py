@@ -1,0 +1,95 @@
+"""Removals that came half the way: what was not removed is back under its name, whatever its directory is called by now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.serverside import hidden, visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import Workspace
+
+from jobfs.emulator import Server
+from jobfs.errors import UnavailableError
+
+HIDDEN = f".fuse_hidden{1:016x}"
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with quick_finishing():
+        yield
+
+
+def no_answers(server: Server) -> None:
+    """Moves are carried out, and nobody is told."""
+    server.faults.rate("drop_after", 1.0, on="update")
+    server.faults.rate("drop", 1.0, on="get")
+
+
+def test_a_file_whose_unlink_failed_is_there_again(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 4.29: unlink is synchronous, its errors are the caller's."""
+    server.store.seed({"file": b"content"}, age=60)
+    work = start(timeout=0.3, request_lifetime=0.2)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    no_answers(server)
+    with pytest.raises(UnavailableError):
+        work.vfs.hide("file", HIDDEN)
+    server.faults.clear()
+    eventually(lambda: visible(server) == {"file": b"content"}, lambda: hidden(server))
+    eventually(lambda: work.names() == ["file"])
+    work.vfs.release(fh)
+
+
+def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """save-protocol R12: it is looked at again, then deleted or put back."""
+    server.store.seed({"dir": None}, age=60)
+    work = start(timeout=0.3, request_lifetime=0.2)
+    assert work.names("dir") == []
+    no_answers(server)
+    with pytest.raises(UnavailableError):
+        work.vfs.rmdir("dir")
+    server.faults.clear()
+    eventually(lambda: not hidden(server), lambda: hidden(server))
+
+
+def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R12: what the job put into it meanwhile is seen."""
+    server.store.seed({"dir/sub": None, "dir/file": b"x"}, age=60)
+    assert work.names("dir/sub") == []
+    monkeypatch.setattr(work.vfs._engine.removals, "sweep", lambda: None)
+    work.vfs.rmdir("dir/sub")
+    (moved,) = hidden(server)
+    server.store.seed({f"{moved}/new": b"the job's"})
+    work.vfs.rename("dir", "other")
+    monkeypatch.undo()
+    eventually(lambda: visible(server).get("other/sub/new") == b"the job's", lambda: hidden(server))
+
+
+def test_an_unlink_that_was_not_confirmed_is_undone_in_a_directory_that_was_renamed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol, Recovery: nothing that was set aside stays hidden."""
+    server.store.seed({"dir/file": b"content"}, age=60)
+    first = Mortal(server, tmp_path / "home", Boundaries())
+    first.start()
+    for step in ("_confirm", "_conclude"):
+        monkeypatch.setattr(first.engine.removals, step, lambda path, work: None)
+    first.vfs.open("dir/file", os.O_RDONLY)
+    first.vfs.hide("dir/file", f"dir/{HIDDEN}")
+    first.boundaries.dead = True
+    first.bury()
+    server.store.move("dir", "other")
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    try:
+        eventually(lambda: visible(server).get("other/file") == b"content", lambda: hidden(server))
+    finally:
+        again.stop()

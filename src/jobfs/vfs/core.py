@@ -26,6 +26,7 @@ from jobfs.vfs.links import Links
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
+from jobfs.vfs.unlinking import Unlinker
 from jobfs.vfs.view import Owner, View
 from jobfs.vfs.xattrs import Xattrs
 from jobfs.writeback import Resolver, WriteBack, restore
@@ -76,7 +77,8 @@ class Vfs:
         )
         self._local = LocalNames(self._view)
         self._files = Files(self._view, self._local, sync_on_close=settings.sync_on_close)
-        self._tree = Tree(self._view, self._local)
+        self._unlinker = Unlinker(self._view, self._local)
+        self._tree = Tree(self._view, self._local, self._unlinker)
         self._links = Links(self._view, self._local, everywhere=settings.local_symlinks)
         self._attributes = Attributes(self._view, self._local)
         self._resolver = Resolver(self._engine)
@@ -384,15 +386,15 @@ class Vfs:
         self._tree.rmdir(path)
 
     def unlink(self, path: str) -> None:
-        """See tree.py."""
+        """See unlinking.py."""
         self._refuse_change(path)
-        self._tree.unlink(path)
+        self._unlinker.unlink(path)
 
     def hide(self, path: str, hidden: str) -> None:
-        """See tree.py."""
+        """See unlinking.py."""
         self._refuse_change(path)
         with self._files.pages.changing():
-            self._tree.hide(path, hidden)
+            self._unlinker.hide(path, hidden)
 
     def rename(self, old: str, new: str) -> None:
         """See tree.py."""

@@ -165,6 +165,10 @@ class LocalNames:
                 return inode.item
         return None
 
+    def is_alias(self, item: Item) -> bool:
+        """True if an alias here stands for this item."""
+        return any(inode.item is not None and inode.item.id == item.id for inode in self.aliases())
+
     def waiting(self, inode: Inode) -> bool:
         """True if nothing has replaced the alias's item: its old name is a hole here."""
         return inode.alias_of is not None and self._engine.overlay.get(inode.alias_of) is WHITEOUT

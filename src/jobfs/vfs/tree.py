@@ -1,4 +1,4 @@
-"""Changes of names: mkdir, rmdir, unlink, rename (semantics.md section 4)."""
+"""Changes of names: mkdir, rmdir, rename (semantics.md section 4)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import errno
 
 from jobfs import names
 from jobfs.errors import FsError, JobfsError, PathExistsError
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item
 from jobfs.vfs.calls import Caller
 from jobfs.vfs.local import LocalNames
+from jobfs.vfs.unlinking import Unlinker
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
-from jobfs.writeback.records import Base, Fate, Record
+from jobfs.writeback.records import Base, Record
 from jobfs.writeback.transaction import Transaction
 
 
 class Tree:
     """Makes, removes and renames. Every method holds the names it changes."""
 
-    def __init__(self, view: View, local: LocalNames) -> None:
+    def __init__(self, view: View, local: LocalNames, unlinker: Unlinker) -> None:
         self._view = view
         self._engine = view.engine
         self._local = local
+        self._unlinker = unlinker
 
     # -- directories
 
@@ -75,123 +77,6 @@ class Tree:
         else:
             self._engine.removals.remove_directory(node)
             self._view.keep_parent(path)
-
-    # -- unlink
-
-    def unlink(self, path: str) -> None:
-        """Remove a file; synchronous. Raises FsError(ENOENT, EISDIR, EPERM, EACCES), ApiError."""
-        entry = self._engine.overlay.get(path)
-        if isinstance(entry, Inode) and is_hidden_open(names.basename(path), entry):
-            self._local.remove(entry)
-            return
-        self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._engine.overlay.changing(path):
-            node = self._view.get(path, max_age=1.0)
-            if is_dir(node):
-                raise FsError(errno.EISDIR)
-            self._view.may_replace(node)
-            if isinstance(node, Item):
-                self._delete(node)
-            elif node.local_only:
-                self._unlink_local(node)
-            else:
-                self._unlink_dirty(path, node)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))
-
-    def _delete(self, item: Item) -> None:
-        inode = self._engine.table.get(self._engine.memory.ino(item))
-        if inode is not None:
-            self._view.freeze(inode)
-        if inode is None or not inode.handles or self._engine.content.whole(item):
-            self._engine.removals.delete(item)
-        else:
-            work = self._engine.removals.set_aside(item, Fate.DELETE)
-            if work.asides and work.asides[0].moved:
-                self._engine.removals.finish(work)
-        if inode is not None:
-            inode.path = None
-
-    def _unlink_local(self, inode: Inode) -> None:
-        if inode.alias_of is not None and self._local.waiting(inode):
-            origin, item = inode.alias_of, inode.item
-            assert item is not None
-            self._engine.removals.delete(item)
-            self._local.remove(inode)
-            self._engine.uncover(origin)
-            return
-        self._local.remove(inode)
-
-    def _unlink_dirty(self, path: str, inode: Inode) -> None:
-        """A file with bytes that the server does not have: recorded first, then taken off the server (R10)."""
-        # The server may show the name until what was begun is taken back; this mount does not.
-        self._engine.overlay.put(path, WHITEOUT)
-        try:
-            behind = self._local.item_behind(path)
-            never_sent = self._engine.cancel(inode, delete=behind is None)
-        except JobfsError:
-            self._engine.overlay.put(path, inode)
-            raise
-        item = inode.item  # only now: a save may have ended meanwhile
-        if never_sent and item is not None and not self._is_alias(item):
-            there = self._engine.namespace.lookup(path, max_age=1.0)
-            if there is not None and there.id == item.id:
-                try:
-                    self._delete(there)
-                except JobfsError:
-                    self._engine.uncover(path)
-                    raise
-        if never_sent:
-            self._engine.uncover(path)
-        self._drop(inode)
-
-    def _is_alias(self, item: Item) -> bool:
-        return any(inode.item is not None and inode.item.id == item.id for inode in self._local.aliases())
-
-    def _drop(self, inode: Inode) -> None:
-        with inode.lock:
-            inode.path = None
-            if not inode.handles:
-                if inode.local is not None:
-                    local, inode.local = inode.local, None
-                    local.discard()
-                self._engine.table.drop(inode)
-
-    def hide(self, path: str, hidden: str) -> None:
-        """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`."""
-        with self._engine.overlay.changing(path, hidden):
-            node = self._view.get(path)
-            self._view.may_replace(node)
-            if isinstance(node, Inode) and not node.local_only and node.base.id:
-                # Should it end here, the server has the file as it was closed, not an older version.
-                self._engine.send(node)
-                node = self._view.get(path)
-            if isinstance(node, Inode) and node.local_only:
-                if node.alias_of is not None:
-                    self._local.resolve(node)
-                    node = self._view.get(path)
-                else:
-                    self._local.move(node, hidden)
-                    self._view.touch(node)
-                    self._view.touch_directory(names.parent(path))
-                    return
-            if isinstance(node, Item):
-                inode = self._engine.table.hold(self._engine.memory.ino(node), Kind.FILE, path, node)
-                self._view.freeze(inode)
-                self._engine.removals.hide(node)
-            else:
-                inode = node
-                never_sent = self._engine.cancel(inode)
-                item = inode.item  # only now: a save may have ended meanwhile
-                if never_sent and item is not None and not self._is_alias(item):
-                    self._engine.removals.hide(item)
-                self._engine.overlay.remove(path, inode)
-            with inode.lock:
-                inode.path, inode.local_only = hidden, True
-            self._view.touch(inode)
-            self._engine.overlay.put(hidden, inode)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))
 
     # -- rename
 
@@ -280,7 +165,7 @@ class Tree:
         with inode.lock:  # a save that is just ending changes all of these
             if inode.current is None and inode.local is None and inode.item is not None:
                 return inode.item
-        if not inode.base.id or (inode.item is not None and self._is_alias(inode.item)):
+        if not inode.base.id or (inode.item is not None and self._local.is_alias(inode.item)):
             return inode
         self._engine.commit(inode)
         with inode.lock:
@@ -350,7 +235,7 @@ class Tree:
             if target.local is not None:
                 self._engine.cancel(target, dropped=dropped)
                 self._engine.overlay.remove(path, target)
-            self._drop(target)
+            self._unlinker.drop(target)
             return base, behind, dropped
         if target is None:
             return Base(), None, dropped
@@ -359,7 +244,8 @@ class Tree:
     def _rename_inode(self, inode: Inode, target: Node | None, old: str, new: str) -> None:
         """A file that only this machine has: scratch, a link, or not sent yet."""
         if inode.link:
-            self._make_room(target, new)
+            if target is not None:
+                self._unlinker.remove(target, new)
             self._local.move(inode, new)
             return
         stays = self._view.stays_here(new) and not isinstance(target, Item)
@@ -400,15 +286,6 @@ class Tree:
             self._engine.journal.write(*records, gone=[hidden.save])
         if not any(handle.writable for handle in inode.handles):
             self._engine.released(inode)
-
-    def _make_room(self, target: Node | None, path: str) -> None:
-        """A link takes the name of what is at `path`, as if that had been unlinked."""
-        if isinstance(target, Item):
-            self._delete(target)
-        elif target is not None and target.local_only:
-            self._unlink_local(target)
-        elif target is not None:
-            self._unlink_dirty(path, target)
 
     def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
         if inode.alias_of == new and self._local.waiting(inode):

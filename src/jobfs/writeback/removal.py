@@ -175,6 +175,7 @@ class Removals:
         work = self.set_aside(item, Fate.RETURN)
         if not work.asides[0].moved:
             return
+        self.conclude_at(item.path)
         with self._lock:
             self._hidden[item.path] = Hidden(work, threading.get_ident())
         for delay, step in ((_CONFIRM, self._confirm), (_DELETE, self._conclude)):

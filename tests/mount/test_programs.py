@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,10 @@ SCRIPTS = {
     "cp -a": "cp -a sub copy && cp -a --sparse=always blob sparse",
     "find -delete": "find sub -name '*.txt' -delete && find . -empty -type f -delete",
     "jq": """jq '.list[1] = "two"' doc.json > doc.tmp && mv doc.tmp doc.json""",
+    "fallocate": "fallocate -x -l 5000 room && fallocate -x -o 9000 -l 1 data.txt",
+    "unlink while open": "exec 3<>data.txt; rm data.txt; head -n 1 <&3; echo more >&3; ! cat data.txt; exec 3>&-",
+    "rename while open": "exec 3>>data.txt; echo one >&3; mv data.txt to; echo two >&3; exec 3>&-; tail -n 2 to",
+    "a new file where an open one was": "exec 3<blob; rm blob; echo new > blob; head -c 9 <&3 | od -c; exec 3>&-; cat blob",
     "truncate": "truncate -s 100 blob && truncate -s +50 blob && truncate -s 5000 holes",
     "append": "for i in 1 2 3 4 5; do echo $i >> log; done; tee -a log < data.txt > /dev/null",
     "mv": "mkdir to && mv data.txt to/ && mv to/data.txt data.txt && mv -T sub to/sub && mv to/sub/a.txt b.txt",
@@ -144,6 +149,9 @@ def test_rsync_in_place_deletes_and_has_nothing_to_do_twice(
     run(tmp_path, "rsync", "-a", f"{mounted.path}/in/", f"{back}/")
     assert on_disk(back) == on_disk(source)
     mounted.settled()
+    mounted.remount()
+    assert run(tmp_path, *words, f"{source}/", f"{mounted.path}/in/") == ""
+    assert run(tmp_path, *words, f"{mounted.path}/in/", f"{back}/") == ""
     assert below(server, "in") == on_disk(source)
 
 
@@ -170,6 +178,21 @@ def test_sqlite_counts_right_from_two_processes(server: Server, mounted: Mounted
     mounted.settled()
     mounted.remount()
     assert run(mounted.path, *ask) == "20\nok\n"
+
+
+def wheel(path: Path) -> None:
+    """A package with one program, made by hand so that nothing has to be fetched."""
+    about = "greet-1.0.dist-info"
+    files = {
+        "greet.py": "def main() -> None:\n    print('hello')\n",
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: greet\nVersion: 1.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{about}/entry_points.txt": "[console_scripts]\ngreet = greet:main\n",
+    }
+    record = "".join(f"{name},,\n" for name in [*files, f"{about}/RECORD"])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in {**files, f"{about}/RECORD": record}.items():
+            archive.writestr(name, text)
 
 
 def test_python_makes_a_venv_and_runs_tests_in_it(server: Server, mount: Mount) -> None:
@@ -199,8 +222,15 @@ print("well")
     assert "1 passed" in run(
         mounted.path, sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "test_it.py"
     )
+    wheel(mounted.path / "greet-1.0-py3-none-any.whl")
+    pip = (sys.executable, "-m", "pip", "--python", "env/bin/python", "--disable-pip-version-check")
+    run(mounted.path, *pip, "install", "-q", "--no-index", "./greet-1.0-py3-none-any.whl")
+    assert run(mounted.path, "env/bin/greet") == "hello\n"
     mounted.settled()
     assert server.store.read("mapped")[5000:5005] == b"hello"
+    mounted.remount()
+    assert run(mounted.path, "env/bin/greet") == "hello\n"
+    assert run(mounted.path, *pip, "check") == "No broken requirements found.\n"
 
 
 #: Reads and writes tables with pandas; what it prints and leaves must be what it does on a disk.
@@ -244,6 +274,74 @@ def test_pandas_reads_and_writes_tables(server: Server, mounted: MountedJob, tmp
     assert visible(server) == on_disk(disk)
     assert server.store.read("data.csv") != content, "it was written over"
     assert mounted.status()["conflicts"] == []
+
+
+_LOCKER = """
+import fcntl, os, sys
+with open("count", "r+") as file:
+    for _ in range(20):
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        file.seek(0); number = int(file.read())
+        file.seek(0); file.write(str(number + 1)); file.flush()
+        fcntl.lockf(file, fcntl.LOCK_UN)
+"""
+
+
+def test_fcntl_locks_keep_processes_apart(server: Server, mounted: MountedJob) -> None:
+    """semantics 2.14: locks (flock, fcntl) work among processes of this machine."""
+    server.store.seed({"count": "0"}, age=60)
+    script = f"for p in 1 2 3; do {sys.executable} -c '{_LOCKER}' & done; wait"
+    run(mounted.path, "bash", "-c", script)
+    mounted.settled()
+    assert server.store.read("count") == b"60"
+
+
+_WATCHER = """
+import ctypes, os, struct, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+watch = libc.inotify_init1(os.O_NONBLOCK)
+KINDS = {0x8: "written", 0x40: "moved", 0x80: "moved here", 0x100: "made", 0x200: "removed"}
+assert libc.inotify_add_watch(watch, b".", sum(KINDS)) > 0
+def seen():
+    try:
+        data, found = os.read(watch, 65536), []
+    except BlockingIOError:
+        return []
+    while data:
+        _, mask, _, length = struct.unpack_from("iIII", data)
+        name, data = data[16 : 16 + length].rstrip(bytes(1)).decode(), data[16 + length :]
+        found.append(f"{name} {KINDS[mask & 0xfff]}")
+    return found
+for line in sys.stdin:
+    print(seen(), flush=True)
+"""
+
+
+def test_inotify_tells_of_this_machine_and_not_of_the_job(server: Server, mounted: MountedJob) -> None:
+    """semantics 3.14: what the job does is seen by who looks again."""
+    server.store.seed({"log": "one\n"}, age=60)
+    words = ["env", "-C", str(mounted.path), sys.executable, "-c", _WATCHER]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
+        try:
+            assert watcher.stdin is not None
+            assert watcher.stdout is not None
+
+            def seen() -> str:
+                assert watcher.stdin is not None
+                assert watcher.stdout is not None
+                watcher.stdin.write("\n")
+                watcher.stdin.flush()
+                return watcher.stdout.readline().strip()
+
+            assert seen() == "[]"
+            run(mounted.path, "sh", "-c", "echo x > new && mv new other && rm other")
+            told = ["new made", "new written", "new moved", "other moved here", "other removed"]
+            assert seen() == str(told)
+            server.store.append("log", "two\n")
+            eventually(lambda: (mounted.path / "log").read_text() == "one\ntwo\n")
+            assert seen() == "[]"
+        finally:
+            watcher.kill()
 
 
 def test_several_processes_append_whole_lines(server: Server, mounted: MountedJob) -> None:

@@ -142,8 +142,7 @@ def test_a_second_vim_is_told_that_the_file_is_being_edited(
     """semantics 4, Scratch names: made here, such a file stays here, and is there for every program of this machine."""
     with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
         vim.shows("third line")
-        (mounted.home / "other").mkdir()
-        with terminal(mounted.home / "other", file.parent, "vim", "-u", "NONE", "-N", "notes.md") as other:
+        with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as other:
             other.shows("Found a swap file")
             other.type("q")
             other.ends()
@@ -236,8 +235,7 @@ def test_a_second_emacs_is_told_that_the_file_is_being_edited(
         emacs.shows("third line")
         emacs.type("mine ")
         eventually(lambda: (file.parent / ".#notes.md").is_symlink(), "it has locked the file")
-        (mounted.home / "other").mkdir()
-        with terminal(mounted.home / "other", file.parent, "emacs", "-Q", "-nw", "notes.md") as other:
+        with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as other:
             other.shows("third line")
             other.type("x")
             other.shows("locked by")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from .mounts import environment
 from .waiting import eventually
+
+_numbers = itertools.count(1)
 
 
 class Terminal:
@@ -62,7 +65,8 @@ class Terminal:
 @contextmanager
 def terminal(home: Path, cwd: Path, *command: str) -> Iterator[Terminal]:
     """Starts `command` in `cwd`; it and its terminal are gone afterwards."""
-    terminal = Terminal(home / "tmux", home)
+    # A socket of its own: the server of the terminal before may be still about to end.
+    terminal = Terminal(home / f"tmux{next(_numbers)}", home)
     inside = shlex.join(["env", "-C", str(cwd), *command])
     done = terminal.tmux("new-session", "-d", "-x", "100", "-y", "30", inside)
     assert done.returncode == 0, done.stderr

@@ -203,7 +203,12 @@ class WriteBack:
             old, work.local = work.local, local.acquire()
             self._describe(work.save, inode, local)
             work.save.refused, work.attempts, work.error = "", 0, None
-            self.journal.write(work.save)
+            try:
+                self.journal.write(work.save)
+            except FsError:
+                # What was recorded before goes on waiting to be sent, and these bytes with it.
+                self.uploader.add(work, self.delay)
+                raise
         if old is not None:
             self._retire(old, local)
         self.uploader.add(work, self.delay if not inode.handles else 3600.0)
@@ -378,24 +383,30 @@ class WriteBack:
             gone: list[Transaction] = []
             planned: Transaction | None = None
             never_sent = True
-            for work in (inode.next, inode.current):
-                if work is None or work.settled:
-                    continue
-                if self.uploader.take(work):
-                    if not (delete and work is inode.current and work.save.base.id):
-                        (gone if dropped is None else dropped).append(work)
+            try:
+                for work in (inode.next, inode.current):
+                    if work is None or work.settled:
                         continue
-                    planned = work
-                with work.lock:
-                    if work.settled:
-                        continue
-                    # Queued first: once it is cancelled, whoever runs it may hand it on to the finisher.
-                    work.attempts = 0
-                    self.uploader.add(work, 3600.0 if work is planned else 0.0)
-                    work.save.become(State.CANCELLED)
-                    self.drop(gone, work.save)
-                never_sent = False
-            self.drop(gone)
+                    if self.uploader.take(work):
+                        if not (delete and work is inode.current and work.save.base.id):
+                            (gone if dropped is None else dropped).append(work)
+                            continue
+                        planned = work
+                    with work.lock:
+                        if work.settled:
+                            continue
+                        # Queued first: once it is cancelled, whoever runs it may hand it on to the finisher.
+                        work.attempts = 0
+                        self.uploader.add(work, 3600.0 if work is planned else 0.0)
+                        self.drop(gone, work.save.as_of(State.CANCELLED))
+                        work.save.become(State.CANCELLED)
+                    never_sent = False
+                self.drop(gone)
+            except FsError:
+                # The caller is told that the file stays: it goes on being saved.
+                for work in (*gone, *(dropped or ()), *((planned,) if planned else ())):
+                    self.uploader.add(work, self.delay)
+                raise
             inode.current = inode.next = None
             inode.path = None
         if planned is not None:
@@ -414,8 +425,14 @@ class WriteBack:
             if work.local is not None:
                 self.bytes.unlabel(work.local)
         removed = [*(work.save for work in works), *gone]
-        if removed or records:
-            self.journal.write(*records, gone=removed)
+        try:
+            if removed or records:
+                self.journal.write(*records, gone=removed)
+        except FsError:
+            for work in works:
+                if work.local is not None:
+                    self.bytes.label(work.local, work.save.target)
+            raise
         for work in works:
             if work.local is not None:
                 self.bytes.retire(work.local)

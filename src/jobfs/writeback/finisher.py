@@ -162,8 +162,8 @@ class Finisher:
 
     def _done(self, work: Transaction) -> None:
         with work.lock:
-            work.save.become(State.DONE)
             self._engine.journal.write(gone=[work.save])
+            work.save.become(State.DONE)
         with self._turn:
             self._open.pop(work.save.seq, None)
             self._turn.notify_all()

@@ -61,8 +61,8 @@ class Moves:
         """The caller was told that it failed: what was begun is taken back, in the background if need be."""
         with work.lock:
             if work.save.state in (State.STAGING, State.STAGED):
+                self._engine.journal.write(work.save.as_of(State.CANCELLED))
                 work.save.become(State.CANCELLED)
-                self._engine.journal.write(work.save)
         work.attempts = 0
         self._engine.uploader.add(work, 0.0)
 

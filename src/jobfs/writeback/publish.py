@@ -40,7 +40,6 @@ class Publisher:
             if work.save.state is State.CANCELLED:
                 raise Cancelled
             save = work.save
-            work.save.become(State.PROMOTED)
             record = Remembered(
                 item.id, inode.ino, save.mode, item.permission, save.uid, save.gid,
                 save.atime_ns, save.mtime_ns, item.updated_at, save.sha256 if adopted else "", inode.ctime_ns,
@@ -50,7 +49,8 @@ class Publisher:
             base = Base(item.id, item.updated_at if adopted else "", save.size, save.sha256, young=True)
             if following is not None:
                 following.save.base, following.base_item = base, None
-            engine.journal.write(save, record, *([following.save] if following else []))
+            engine.journal.write(save.as_of(State.PROMOTED), record, *([following.save] if following else []))
+            save.become(State.PROMOTED)
             engine.memory.learn(record)
             inode.current, inode.next = following, None
             inode.item, inode.base = item, base
@@ -86,8 +86,8 @@ class Publisher:
         with work.lock:
             if work.save.state is State.CANCELLED:
                 raise Cancelled
+            self._engine.journal.write(work.save.as_of(State.PROMOTED))
             work.save.become(State.PROMOTED)
-            self._engine.journal.write(work.save)
         if before is not None:
             self._engine.carry(before, item)
         self._publish(work, item)

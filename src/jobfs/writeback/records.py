@@ -23,7 +23,7 @@ A save that was refused for good stays STAGING with `refused` set: its bytes are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -136,6 +136,12 @@ class Save:
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"a save can't go from {self.state} to {state}")
         self.state = state
+
+    def as_of(self, state: State) -> Save:
+        """A copy in another state, for the journal: the transaction itself is there once that has it. Raises as `become`."""
+        copy = replace(self)
+        copy.become(state)
+        return copy
 
 
 @dataclass(slots=True)

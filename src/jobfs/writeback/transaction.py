@@ -86,5 +86,5 @@ class Transaction:
         """Go to another state (w). Raises Cancelled, FsError(ENOSPC, EIO)."""
         with self.lock:
             self.check()
+            journal.write(self.save.as_of(state))
             self.save.become(state)
-            journal.write(self.save)

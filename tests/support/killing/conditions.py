@@ -35,7 +35,12 @@ class Conditions:
     @property
     def late(self) -> bool:
         """True if requests may be carried out after their connection has died: then names may flip."""
-        return any(rule.kind == "late" for rule in self.faults)
+        return bool(self.lateness)
+
+    @property
+    def lateness(self) -> float:
+        """Seconds after which every request is carried out whose connection has died, with some to spare."""
+        return max((rule.delay + 0.1 for rule in self.faults if rule.kind == "late"), default=0.0)
 
     def __str__(self) -> str:
         switches = {

@@ -184,7 +184,8 @@ class Round:
         self._contents = chapter._contents
         baseline = self._found()
         self.ledger = Ledger(
-            {path: content for path, content in baseline.items() if not path.startswith("untouched")}
+            {path: content for path, content in baseline.items() if not path.startswith("untouched")},
+            self.conditions.lateness,
         )
         self.violations: list[str] = []
 
@@ -210,8 +211,7 @@ class Round:
             self.server.faults.clear()
             if job is not None:
                 job.join()
-        if self.conditions.late:
-            time.sleep(max(rule.delay for rule in self.conditions.faults) + 0.1)
+        time.sleep(self.conditions.lateness)
         return self.violations or self._judge()
 
     def _start_job(self, end: threading.Event) -> threading.Thread | None:

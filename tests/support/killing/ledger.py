@@ -66,7 +66,9 @@ def is_local(path: str) -> bool:
 class Ledger:
     """Written by the writers and the job, read by the verdict. Safe from any thread."""
 
-    def __init__(self, baseline: Mapping[str, Content]) -> None:
+    def __init__(self, baseline: Mapping[str, Content], late: float = 0.0) -> None:
+        """`baseline`: what is there; `late`: seconds that a request may be carried out after its connection died."""
+        self._late = late
         self.lock = threading.RLock()
         self.options: dict[str, set[Content]] = {path: {content} for path, content in baseline.items()}
         self.claims: dict[Content, Claim] = {
@@ -201,7 +203,9 @@ class Ledger:
             if change.over or change.kept:
                 return
             change.over = True
-            change.seen_until = min(change.seen_until, time.monotonic())
+            # A delete that was sent before is carried out whatever the job has written to the item since (README).
+            unlinks = change.content is ABSENT and not change.to
+            change.seen_until = min(change.seen_until, time.monotonic() + (self._late if unlinks else 0.0))
             if change.to:
                 self._follow(change.path, change.to)
             self.modes.pop(change.path, None)

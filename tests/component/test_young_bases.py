@@ -125,3 +125,27 @@ def test_the_next_mount_learns_what_was_truncated_where_each_write_shows(
         finally:
             again.stop()
     assert visible(server) == {"file": OURS}
+
+
+@pytest.mark.parametrize("moves", ["no", "item"])
+def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_open(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, moves: str
+) -> None:
+    """semantics 3: what was downloaded in the second of a change serves the handles that are open then; R1: nor is it a base."""
+    server.set(move_touches=moves)
+    server.store.seed({"file": FIRST})
+    work = start()
+    reader = work.vfs.open("file", os.O_RDONLY).fh
+    assert work.vfs.read(reader, 100, 0) == FIRST
+    server.store.write("file", SECOND)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 30.0)
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    assert work.vfs.read(fh, 100, 0) == SECOND
+    assert work.vfs.read(reader, 100, 0) == FIRST
+    work.vfs.write(fh, OURS, 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    work.vfs.release(reader)
+    settled(work)
+    assert visible(server) == {"file": OURS}

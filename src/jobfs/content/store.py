@@ -77,7 +77,7 @@ class ContentStore:
         self.fine_clock(item.updated_at)
         with self._lock:
             entry = self._entries.get(version)
-            if entry is None:
+            if entry is None or self._outlived(entry):
                 entry = Entry(version, item.updated_ns, self, self._link, self._disk)
                 self._entries[version] = entry
                 self._loose.add(entry)
@@ -85,6 +85,15 @@ class ContentStore:
                 self._parked.pop(version, None)
             entry.pins += 1
         return Content(entry, self._release)
+
+    def _outlived(self, entry: Entry) -> bool:
+        """True if these bytes serve only those who have them open, and what is downloaded now would serve all (see `racy`)."""
+        if not entry.pins or entry.began is None:
+            return False
+        offset = self._client.server_time_offset
+        return racy(entry.updated_ns, entry.began + offset, fine=self._fine) and not racy(
+            entry.updated_ns, time.time() + offset, fine=self._fine
+        )
 
     def _release(self, entry: Entry) -> None:
         """A handle was closed: with the last one, decide what stays."""
@@ -192,6 +201,8 @@ class ContentStore:
         with self._lock:
             entry = self._entries.get(version)
         if entry is not None:
+            if name is None:
+                entry.began = time.time()
             entry.install(file, size, name)
         elif name is None:
             self._disk.parts.discard(file)

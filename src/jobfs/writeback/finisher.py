@@ -181,6 +181,8 @@ class Finisher:
         if save.direct and (own := engine.direct.find(work)) is not None:
             self._remove(own)
         if save.kind is SaveKind.SAVE and save.base.id:
+            # Before it is looked at: the job may write to it as long as that takes.
+            self._spare(save.base.id)
             there = shown(engine.client.find(save.target))
             if there is not None and self._is_base(there, save.base):
                 self._remove(there)
@@ -220,13 +222,11 @@ class Finisher:
     def _is_base(self, item: Item, base: Base) -> bool:
         if item.id != base.id:
             return False
-        if item.updated_at == base.updated_at and item.size == base.size:
+        proof = not (base.young and base.sha256) or self._engine.content.fine_clock(base.updated_at)
+        if proof and item.updated_at == base.updated_at and item.size == base.size:
             return True
-        if not base.sha256:
-            return False
-        # Of a version of ours whose answer was lost only the bytes are known (R2).
-        read = self._engine.known_hash if base.updated_at else self._engine.learn_hash
-        return read(item) == base.sha256
+        # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
+        return bool(base.sha256) and self._judge.holds(item, base.sha256)
 
     def _remove(self, item: Item) -> None:
         self._spare(item.id)

@@ -1,0 +1,104 @@
+"""Between the last look at an item and its deletion nothing takes time: what the job writes meanwhile is not deleted."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.serverside import contents, visible
+
+from jobfs.emulator import Server
+
+OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
+
+
+@pytest.fixture
+def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
+    server.store.seed({"dir/file": OLD, "dir/new": USERS}, age=60)
+    with quick_finishing():
+        work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
+        work.start()
+        assert work.read("dir/file") == OLD
+        yield work
+        work.end()
+
+
+def busy_readers(work: Mortal) -> None:
+    """Whoever has the item open here is given its bytes, which takes a while, in which the job writes to it."""
+    done: list[str] = []
+
+    def spare(item_id: str) -> None:
+        item = work.server.store.by_id(item_id)
+        if not done and work.server.store.content(item_id) == OLD:
+            done.append(item_id)
+            work.server.store.write(item.path, JOBS)
+            time.sleep(0.06)
+
+    work.engine.removals.spare = spare
+
+
+def rewrite(work: Mortal) -> None:
+    fh = work.vfs.open("dir/file", os.O_WRONLY | os.O_TRUNC).fh
+    work.vfs.write(fh, USERS, 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+
+
+def test_before_what_was_set_aside_is_deleted(server: Server, work: Mortal) -> None:
+    """save-protocol R7: look again before a delete."""
+    busy_readers(work)
+    work.vfs.rename("dir/new", "dir/file")
+    work.settle()
+    assert server.store.read("dir/file") == USERS
+    assert contents(server) == sorted([USERS, JOBS])
+
+
+def test_before_an_unlink_deletes_what_unsent_bytes_were_to_replace(server: Server, work: Mortal) -> None:
+    """save-protocol, `cancelled`: T's item if it is base."""
+    rewrite(work)
+    busy_readers(work)
+    work.vfs.unlink("dir/file")
+    work.settle()
+    assert visible(server) == {"dir": None, "dir/new": USERS, "dir/file": JOBS}
+
+
+def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
+    server: Server, work: Mortal
+) -> None:
+    """semantics 4: a file that was unlinked does not come back; here on a server that touches all that moves."""
+    server.set(move_touches="tree")
+    fh = work.vfs.open("dir/file", os.O_RDWR).fh
+    work.vfs.write(fh, USERS, 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    work.vfs.rename("dir", "moved")
+    work.vfs.unlink("moved/file")
+    work.settle()
+    assert visible(server) == {"moved": None, "moved/new": USERS}
+
+
+def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R1: timestamps of whole seconds do not prove that it still is base."""
+    ticks = count(int(time.time()) * 1_000_000)
+    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
+    server.set(updated_resolution="seconds")
+    server.store.seed({"dir/file": OLD})
+    with quick_finishing():
+        work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
+        work.start()
+        fh = work.vfs.open("dir/file", os.O_RDWR).fh
+        work.vfs.write(fh, USERS, 0)
+        work.vfs.flush(fh)
+        work.vfs.release(fh)
+        server.store.write("dir/file", JOBS)
+        work.vfs.unlink("dir/file")
+        work.settle()
+        assert visible(server) == {"dir": None, "dir/file": JOBS}
+        work.end()

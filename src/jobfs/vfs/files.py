@@ -62,7 +62,8 @@ class Files:
         if writable or flags & os.O_TRUNC:
             self._view.may_write(node)
             if isinstance(node, Inode) and node.alias_of is not None:
-                node = self._local.resolve(node)
+                self._local.own(node)
+                node = self._view.get(path)
         handle = self._new_handle(path, node, flags, writable=writable)
         handle.edition = edition
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
@@ -131,12 +132,20 @@ class Files:
         """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._engine.overlay.changing(path):
-            if (node := self._view.find(path)) is not None:
-                if flags & os.O_EXCL or is_dir(node):
-                    raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
+        while True:
+            with self._engine.overlay.changing(path):
+                node = self._view.find(path)
+                if node is None:
+                    inode = self._make(path, mode, caller)
+                    break
+            if flags & os.O_EXCL or is_dir(node):
+                raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
+            try:
                 return self.open(path, flags)
-            inode = self._make(path, mode, caller)
+            except FsError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                # It was unlinked just now.
         readable = flags & os.O_ACCMODE != os.O_WRONLY
         handle = FileHandle(inode, None, readable=readable, writable=True, append=bool(flags & os.O_APPEND))
         handle.wrote = True
@@ -240,8 +249,11 @@ class Files:
         """
         inode = handle.inode
         for _ in range(REOPENS):
+            self._local.own(inode)
             content, source = self._pins.whole(handle) if keep and inode.local is None else (None, None)
             with inode.lock:
+                if inode.alias_of is not None:
+                    continue
                 local = inode.local
                 if local is None:
                     if keep and handle.item is not None and (source is None or handle.content is not content):

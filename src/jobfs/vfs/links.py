@@ -31,7 +31,7 @@ class Links:
             raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._engine.overlay.changing(path):
+        with self._local.holding(path):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
             self._local.free(path)

@@ -6,13 +6,15 @@ backup rename makes. It ends as a plain scratch file once its item is replaced, 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from jobfs import names
-from jobfs.errors import JobfsError
+from jobfs.errors import JobfsError, NotFoundError
 from jobfs.nodes import Item, Kind
 from jobfs.vfs.view import View
 from jobfs.writeback import WHITEOUT, Inode
@@ -34,10 +36,13 @@ class LocalNames:
     def __init__(self, view: View) -> None:
         self._view = view
         self._engine = view.engine
+        self._lock = threading.Lock()
+        self._known: set[Inode] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="jobfs-aliases", daemon=True)
         self._engine.removals.spare = self.spare
         self._engine.removals.replaced = self.detach
+        self._engine.removals.aliased = lambda path: self.item_behind(path) is not None
 
     def start(self) -> None:
         """Begin to watch aliases."""
@@ -91,7 +96,7 @@ class LocalNames:
         old = inode.path
         assert old is not None
         gone = [self.entry(inode)]
-        self._engine.overlay.remove(old, inode)
+        self.vacate(old, inode)
         inode.path = target
         self._engine.overlay.put(target, inode)
         if not names.is_fuse_hidden(names.basename(target)):
@@ -123,6 +128,34 @@ class LocalNames:
         if inode.path is not None:
             self._engine.journal.write(gone=[self.entry(inode)])
 
+    def vacate(self, path: str, inode: Inode) -> None:
+        """This file is not at `path` any more; neither is what an alias took away from there before."""
+        if self._engine.overlay.get(path) is not inode:
+            return
+        for alias in self.aliases():
+            if alias.alias_of == path:
+                alias.alias_since = time.monotonic()
+                self._engine.overlay.put(path, WHITEOUT)
+                return
+        self._engine.overlay.remove(path, inode)
+
+    def unlink(self, inode: Inode) -> None:
+        """Unlink a local file; an alias that nothing has replaced goes with its item. Raises ApiError."""
+        self.drop_item(inode)
+        self.remove(inode)
+
+    def drop_item(self, inode: Inode) -> None:
+        """What is at this local name is unlinked or replaced: so is the item of an alias at its old name. Raises ApiError."""
+        if not inode.alias_of:
+            return
+        self._engine.uploader.taken_back(inode.alias_of)
+        if self.waiting(inode):
+            origin, item = inode.alias_of, inode.item
+            assert item is not None
+            self._engine.removals.delete(item)
+            inode.alias_of = None
+            self._engine.uncover(origin)
+
     def remove(self, inode: Inode) -> None:
         """Unlink a local file or remove a local directory. An alias loses only its name here."""
         self.forget(inode)
@@ -130,10 +163,10 @@ class LocalNames:
 
     def replaced(self, inode: Inode) -> None:
         """Another local file has this one's name, in the journal too: let go of it."""
-        if inode.path is not None:
-            self._engine.overlay.remove(inode.path, inode)
         with inode.lock:
-            inode.path, inode.alias_of = None, None
+            path, inode.path, inode.alias_of = inode.path, None, None
+            if path is not None:
+                self.vacate(path, inode)
             if not inode.handles:
                 if inode.local is not None:
                     local, inode.local = inode.local, None
@@ -142,21 +175,48 @@ class LocalNames:
 
     # -- aliases
 
-    def alias(self, item: Item, path: str, target: str) -> None:
-        """Show `item` as `target` here, and nothing at its own name; no request."""
+    @contextlib.contextmanager
+    def holding(self, *paths: str) -> Iterator[None]:
+        """Hold these names, and both of every alias that has one of its two there or below, against other changes."""
+        while True:
+            wanted = self._ends(paths)
+            with self._engine.overlay.changing(*wanted):
+                if self._ends(paths) <= wanted:
+                    yield
+                    return
+
+    def _ends(self, paths: tuple[str, ...]) -> set[str]:
+        wanted = set(paths)
+        for inode in self.aliases():
+            ends = {end for end in (inode.alias_of, inode.path) if end}
+            if any(end == path or names.under(end, path) for end in ends for path in paths):
+                wanted |= ends
+        return wanted
+
+    def alias(self, item: Item, path: str, target: str) -> bool:
+        """Show `item` as `target` here, and nothing at its own name; no request. False if it is being written to."""
         attr = self._view.attr(item)
         with self._engine.table.held(self._engine.memory.ino(item), Kind.FILE, target, item) as inode:
+            if inode.local is not None:
+                return False
             inode.item, inode.path, inode.local_only, inode.alias_of = item, target, True, path
             inode.mode, inode.uid, inode.gid = attr.mode & 0o7777, attr.uid, attr.gid
             inode.atime_ns, inode.mtime_ns, inode.ctime_ns = attr.atime_ns, attr.mtime_ns, attr.ctime_ns
             inode.alias_since = time.monotonic()
+            with self._lock:
+                self._known.add(inode)
         self._engine.journal.write(self.entry(inode))
         self._engine.overlay.put(target, inode)
         self._engine.overlay.put(path, WHITEOUT)
+        return True
 
     def aliases(self) -> list[Inode]:
         """Every alias."""
-        return [inode for inode in self._engine.table.all() if inode.alias_of is not None]
+        if not self._known:
+            return []
+        with self._lock:
+            self._known = {inode for inode in self._known if inode.alias_of is not None}
+            return list(self._known)
 
     def item_behind(self, path: str) -> Item | None:
         """The item that is still at `path` on the server though an alias has taken it from there here."""
@@ -181,26 +241,55 @@ class LocalNames:
                     self.resolve(inode)
 
     def resolve(self, inode: Inode) -> Item | Inode:
-        """End an alias: as a real rename if nothing has replaced its item, else with its own bytes. Raises ApiError."""
+        """End an alias: as a real rename if nothing has replaced its item, else with its own bytes.
+
+        Raises ApiError; NotFoundError once the alias has gone with an item that the job has deleted.
+        """
         origin, item, path = inode.alias_of, inode.item, inode.path
-        assert origin is not None
-        assert item is not None
-        assert path is not None
+        if origin:
+            self._engine.uploader.taken_back(origin)
         if not self.waiting(inode):
             self._materialize(inode)
             return inode
-        answer = self._engine.moves.move(item, path)
+        assert origin is not None
+        assert item is not None
+        assert path is not None
+        try:
+            answer = self._engine.moves.move(item, path)
+        except NotFoundError:
+            self._engine.namespace.forget(item)
+            kept = self._engine.content.whole(item)
+            if kept:
+                self._materialize(inode)
+            else:
+                self.remove(inode)
+            self._engine.uncover(origin)
+            if kept:
+                return inode
+            raise
         self._end(inode, answer)
         self._engine.uncover(origin)
         return answer
 
-    def restore(self, inode: Inode) -> None:
-        """The alias is renamed back to where its item is: as if nothing had happened."""
+    def own(self, inode: Inode) -> None:
+        """An alias is about to be written to: it ends first. Raises ApiError."""
+        while inode.alias_of is not None and (path := inode.path) is not None:
+            with self.holding(path):
+                if inode.path == path and inode.alias_of is not None:
+                    self.resolve(inode)
+
+    def restore(self, inode: Inode) -> bool:
+        """The alias is renamed back to where its item is: as if nothing had happened. False if something has replaced it."""
         origin = inode.alias_of
-        assert origin is not None
+        if not origin:
+            return False
+        self._engine.uploader.taken_back(origin)
+        if not self.waiting(inode):
+            return False
         self._end(inode, inode.item)
         inode.path = origin
         self._engine.uncover(origin)
+        return True
 
     def _end(self, inode: Inode, item: Item | None) -> None:
         if item is not None:
@@ -209,7 +298,9 @@ class LocalNames:
         if inode.path is not None:
             self._engine.overlay.remove(inode.path, inode)
         with inode.lock:
-            inode.local_only, inode.alias_of, inode.item = False, None, item
+            inode.local_only, inode.alias_of = False, None
+            if item is not None:
+                inode.moved(item)
             if not inode.handles:
                 self._engine.table.drop(inode)
 
@@ -223,23 +314,25 @@ class LocalNames:
 
     def _materialize(self, inode: Inode) -> None:
         """Give an alias its own bytes. Raises ApiError."""
-        if inode.item is None or inode.local is not None:
+        item = inode.item
+        if item is None or inode.alias_of is None:
             return
-        content = self._engine.content.open(inode.item)
+        content = self._engine.content.open(item)
         try:
             source = content.fetch()
             with inode.lock:
-                shared = inode.ino == self._engine.memory.ino(inode.item)
-                number = new_inode_number() if shared else inode.ino
+                if inode.alias_of is None or inode.path is None:
+                    return  # somebody else has done it, or it was unlinked meanwhile
+                number = new_inode_number() if inode.ino == self._engine.memory.ino(item) else inode.ino
                 # The bytes bear the number that the journal will name.
                 inode.local = self._engine.bytes.new(number, self._engine.journal.next_seq(), source)
                 inode.alias_of = None
                 self._engine.table.drop(inode)
                 inode.ino = number
+                self._engine.table.add(inode)
+                self.record(inode)
         finally:
             content.close()
-        self._engine.table.add(inode)
-        self.record(inode)
 
     def spare(self, item_id: str) -> None:
         """Before an item is deleted: its aliases get its bytes. Raises ApiError."""
@@ -247,11 +340,11 @@ class LocalNames:
             if inode.item is not None and inode.item.id == item_id:
                 self._materialize(inode)
 
-    def detach(self, item_id: str) -> None:
-        """The item was replaced at its name: what comes to that name now has nothing to do with its aliases."""
+    def detach(self, item_ids: set[str]) -> None:
+        """Items were replaced at their names: what comes to those now has nothing to do with their aliases."""
         for inode in self.aliases():
             with inode.lock:
-                if inode.alias_of is not None and inode.item is not None and inode.item.id == item_id:
+                if inode.alias_of is not None and inode.item is not None and inode.item.id in item_ids:
                     inode.alias_of = ""
 
     def _watch(self) -> None:
@@ -270,8 +363,10 @@ class LocalNames:
             return
         if not origin:
             with self._engine.overlay.changing(path):
-                if inode.alias_of is not None:
+                try:
                     self._materialize(inode)
+                except NotFoundError:
+                    self.remove(inode)
             return
         age = time.monotonic() - inode.alias_since
         with self._engine.overlay.changing(origin, path):

@@ -32,7 +32,7 @@ class Tree:
         """Make a directory; synchronous. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._engine.overlay.changing(path):
+        with self._local.holding(path):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
             mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=True)
@@ -56,7 +56,7 @@ class Tree:
             raise FsError(errno.EBUSY)
         self._view.may_enter(self._view.directory(names.parent(path)))
         self._view.may_replace(node)
-        with self._engine.overlay.changing(path):
+        with self._local.holding(path):
             self._local.settle_under(path)
             self._engine.uploader.taken_back(path)
             overlaid = self._engine.overlay.children(path)
@@ -90,7 +90,7 @@ class Tree:
             raise FsError(errno.EINVAL)
         self._view.may_enter(self._view.directory(names.parent(old)))
         self._view.may_enter(self._view.directory(names.parent(new)))
-        with self._engine.overlay.changing(old, new):
+        with self._local.holding(old, new):
             source, target = self._view.get(old), self._view.find(new)
             self._view.may_replace(source)
             if target is not None:
@@ -113,6 +113,7 @@ class Tree:
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if target is not None:
+            self._local.settle_under(new)
             if self._view.list(new):
                 raise FsError(errno.ENOTEMPTY)
             if isinstance(target, Item) and not target.implicit:
@@ -139,6 +140,9 @@ class Tree:
         self._local.carry(old, new)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
+        if isinstance(target, Inode) and target.alias_of == old:
+            # The backup of what is moved over it now.
+            self._local.resolve(target)
         while isinstance(source, Inode) and not source.local_only:
             source = self._ready_to_move(source, new)
             if isinstance(source, Inode):
@@ -153,8 +157,11 @@ class Tree:
         if self._view.stays_here(new) and not isinstance(target, Item):
             if self._view.is_local(names.parent(new)):
                 raise FsError(errno.EXDEV)
-            self._local.alias(source, old, new)
             if isinstance(target, Inode):
+                self._local.drop_item(target)
+            if not self._local.alias(source, old, new):
+                self._rename_file(self._view.get(old), target, old, new)
+            elif isinstance(target, Inode):
                 self._local.replaced(target)
             return
         self._rename_item(source, target, old, new)
@@ -206,12 +213,9 @@ class Tree:
         self._unlinked(shown)
         inode = self._engine.table.get(self._engine.memory.ino(answer))
         if inode is not None:
-            inode.path, inode.item = new, answer
-            for handle in inode.handles:
-                if handle.item is not None and handle.item.id == answer.id:
-                    if handle.seen == handle.item:
-                        handle.seen = answer
-                    handle.item = answer
+            with inode.lock:
+                inode.path = new
+                inode.moved(answer)
 
     def _unlinked(self, item: Item | None) -> None:
         if item is not None:
@@ -228,7 +232,7 @@ class Tree:
         dropped: list[Transaction] = []
         if isinstance(target, Inode):
             if target.local_only:
-                self._local.remove(target)
+                self._local.unlink(target)
                 return Base(), None, dropped
             self._engine.settle(target)
             behind, base = target.item, target.base
@@ -280,7 +284,7 @@ class Tree:
                 inode.written = True
             work = self._engine.seal(inode, gone) if was_local or hidden is not None else None
         self._engine.drop(dropped)
-        self._engine.overlay.remove(old, inode)
+        self._local.vacate(old, inode)
         if hidden is not None and work is not None:
             records = self._engine.removals.adopt(hidden, work)
             self._engine.journal.write(*records, gone=[hidden.save])
@@ -288,12 +292,11 @@ class Tree:
             self._engine.released(inode)
 
     def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
-        if inode.alias_of == new and self._local.waiting(inode):
-            self._local.restore(inode)
+        if inode.alias_of == new and self._local.restore(inode):
             return
         if stays:
             if isinstance(target, Inode):
-                self._local.remove(target)
+                self._local.unlink(target)
             self._local.move(inode, new)
             return
         path = inode.path

@@ -30,7 +30,7 @@ class Unlinker:
             self._local.remove(entry)
             return
         self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._engine.overlay.changing(path):
+        with self._local.holding(path):
             node = self._view.get(path, max_age=1.0)
             if is_dir(node):
                 raise FsError(errno.EISDIR)
@@ -44,7 +44,7 @@ class Unlinker:
         if isinstance(node, Item):
             self._delete(node)
         elif node.local_only:
-            self._unlink_local(node)
+            self._local.unlink(node)
         else:
             self._unlink_dirty(path, node)
 
@@ -69,16 +69,6 @@ class Unlinker:
         self._local.spare(item.id)
         self._engine.aliases.spare(item.id)
 
-    def _unlink_local(self, inode: Inode) -> None:
-        if inode.alias_of is not None and self._local.waiting(inode):
-            origin, item = inode.alias_of, inode.item
-            assert item is not None
-            self._engine.removals.delete(item)
-            self._local.remove(inode)
-            self._engine.uncover(origin)
-            return
-        self._local.remove(inode)
-
     def _unlink_dirty(self, path: str, inode: Inode) -> None:
         """A file with bytes that the server does not have: recorded first, then taken off the server (R10)."""
         # The server may show the name until what was begun is taken back; this mount does not.
@@ -99,7 +89,7 @@ class Unlinker:
 
     def hide(self, path: str, hidden: str) -> None:
         """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`."""
-        with self._engine.overlay.changing(path, hidden):
+        with self._local.holding(path, hidden):
             node = self._view.get(path)
             self._view.may_replace(node)
             if isinstance(node, Inode) and not node.local_only and node.base.id:

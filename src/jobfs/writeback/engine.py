@@ -447,14 +447,17 @@ class WriteBack:
             work is not ended and work.save.target == path and work.save.state is State.CANCELLED
             for work in self.uploader.live()
         )
-        if not leaving and not any(inode.alias_of == path for inode in self.table.all()):
+        if not leaving and not self.removals.aliased(path):
             self.overlay.remove(path, WHITEOUT)
 
     def replaced(self, work: Transaction) -> None:
         """What this transaction has set aside is not at its name any more."""
         for taken in work.taken:
             self.namespace.forget(taken)
-            self.removals.replaced(taken.id)
+        # Of a set-aside whose answer was lost only the record tells.
+        self.removals.replaced(
+            {aside.id for aside in work.asides if aside.moved} | {i.id for i in work.taken}
+        )
 
     def conflicts(self) -> list[Conflict]:
         """Kept second versions that are still there; those that a person has dealt with are forgotten."""

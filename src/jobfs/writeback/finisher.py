@@ -180,7 +180,7 @@ class Finisher:
                 self._remove(item)
         if save.direct and (own := engine.direct.find(work)) is not None:
             self._remove(own)
-        if save.kind is SaveKind.SAVE and save.base.id:
+        if save.kind is SaveKind.SAVE and save.base.id and not engine.removals.aliased(save.target):
             # Before it is looked at: the job may write to it as long as that takes.
             self._spare(save.base.id)
             there = shown(engine.client.find(save.target))

@@ -112,6 +112,15 @@ class Inode:
         self.mtime_ns = self.ctime_ns = time.time_ns()
         self.written = True
 
+    def moved(self, item: Item) -> None:
+        """Its item got another name through this mount: handles that show it go on with it as it is now."""
+        self.item = item
+        for handle in self.handles:
+            if handle.item is not None and handle.item.id == item.id:
+                if handle.seen == handle.item:
+                    handle.seen = item
+                handle.item = item
+
     @property
     def saved(self) -> bool:
         """True if everything written is on the server: what is shown is the item's."""

@@ -60,8 +60,10 @@ class Removals:
         self._leaving: set[str] = set()
         #: Called before an item is deleted: gives its aliases here their own bytes, or raises ApiError.
         self.spare: Callable[[str], None] = lambda item_id: None
-        #: Called when an item was replaced at its name: its aliases here need nothing but its bytes.
-        self.replaced: Callable[[str], None] = lambda item_id: None
+        #: Whether the item at this name has an alias here.
+        self.aliased: Callable[[str], bool] = lambda path: False
+        #: Called when items were replaced at their names: their aliases here need nothing but their bytes.
+        self.replaced: Callable[[set[str]], None] = lambda item_ids: None
 
     def known(self) -> set[str]:
         """Ids of items that are on their way out."""

@@ -64,3 +64,20 @@ def test_what_the_job_renames_while_an_unlink_waits_stays(
     work.boundaries.arm()
     work.vfs.unlink("file")
     assert visible(server) == {"kept": OLD}
+
+
+def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """save-protocol R10: unlink during a save is recorded before it returns."""
+    server.store.seed({"file": OLD}, age=60)
+    work = mortal(At("before find"), write_back_delay=30)
+    work.write("file", USERS)
+    work.work(lambda: work.vfs.unlink("file"))
+    work.end()
+    server.faults.next("slow", on="delete", delay=0.5)
+    work = mortal(Boundaries())
+    assert work.names() == []
+    work.settle()
+    assert work.names() == []
+    assert visible(server) == {}

@@ -14,7 +14,7 @@ from jobfs.errors import NotFoundError
 from jobfs.nodes import Kind
 from jobfs.writeback import disk
 from jobfs.writeback.engine import WriteBack
-from jobfs.writeback.inodes import Inode
+from jobfs.writeback.inodes import WHITEOUT, Inode
 from jobfs.writeback.localbytes import Orphan
 from jobfs.writeback.moves import rekey
 from jobfs.writeback.records import Aside, Fate, LocalEntry, Removed, Renaming, Save, SaveKind, State
@@ -118,7 +118,11 @@ def _restore_bytes(engine: WriteBack, work: Transaction, keep: set[tuple[int, in
         # There is nothing whole to send, here or on the server.
         engine.journal.write(gone=[save, *work.asides])
         return False
-    if save.state is not State.CANCELLED and not work.suspect:
+    if save.state is State.CANCELLED:
+        if work.local is not None:
+            # Unlinked: not shown again until it is off the server.
+            engine.overlay.put(save.target, WHITEOUT)
+    elif not work.suspect:
         _show(engine, work)
     return True
 

@@ -174,3 +174,23 @@ def test_a_save_that_another_mount_has_set_aside_was_done(server: Server, tmp_pa
         saved.set()
         for work in (first, again, second):
             work.end()
+
+
+def test_a_refusal_after_a_promote_without_an_answer_undoes_nothing_that_was_done(
+    server: Server, tmp_path: Path
+) -> None:
+    """save-protocol, undo: only when the new content is gone for good; no delete."""
+    server.store.seed({TARGET: OLD}, age=60)
+    work = Mortal(server, tmp_path / "home", At("failed update", 1, job_writes(server)))
+    work.start()
+    try:
+        assert work.read(TARGET) == OLD
+        server.faults.next("drop_after", on="update", skip=1)
+        server.faults.next("error", on="get", status=401, reason="Failed to authenticate")
+        work.work(lambda: work.write(TARGET, USERS, fsync=True))
+        work.settle()
+        assert server.store.read(TARGET) == JOBS
+        assert contents(server) == [JOBS]
+        eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
+    finally:
+        work.end()

@@ -102,6 +102,8 @@ class Saver:
             return
         except REFUSALS as error:
             log.warning("%s: refused by the server: %s", work.save.target, error)
+            # Not only a refused request may have come before: one without an answer too.
+            work.unsure = True
             undo(self._client, self._journal, work, str(error), error.errno)
             raise
         except UnavailableError:
@@ -178,6 +180,7 @@ class Saver:
         """Journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
         for aside in work.asides:
             if aside.id == there.id:
+                self._sync()
                 return aside
         tid = names.new_transaction_id()
         path = names.hidden_path(work.save.target, self._mount, tid, names.Role.ASIDE)

@@ -19,9 +19,12 @@ _NAMES = 8
 def undo(client: Client, journal: Journal, work: Transaction, reason: str, code: int) -> None:
     """Nothing can be placed: the newest aside goes back, older ones become conflict copies (R11); no delete of content.
 
-    The local bytes, if any, stay as `failed`; of a rename no record stays. Raises UnavailableError if it has to be tried again.
+    The local bytes, if any, stay as `failed`; of a rename no record stays. Raises UnavailableError if it has to be tried again,
+    or if a request without an answer has placed it after all.
     """
     save = work.save
+    if save.staged_id and _is_placed(client, work):
+        raise UnavailableError(f"{save.target}: it was placed after all", endpoint="update")
     newest = True
     for aside in sorted(work.asides, key=lambda aside: -aside.order):
         if aside.moved:
@@ -45,6 +48,15 @@ def undo(client: Client, journal: Journal, work: Transaction, reason: str, code:
         if save.state is State.STAGED:
             save.become(State.STAGING)
         journal.write(save, gone=gone)
+
+
+def _is_placed(client: Client, work: Transaction) -> bool:
+    """True if what was to be placed is not where it was staged (R6)."""
+    try:
+        item = client.get(work.save.staged_id)
+    except NotFoundError:
+        return False
+    return item.path == work.save.target if work.save.kind is SaveKind.RENAME else not work.is_staged(item)
 
 
 def _give_back(client: Client, aside: Aside, target: str, *, first: bool) -> None:

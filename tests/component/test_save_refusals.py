@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 
@@ -80,3 +80,24 @@ def test_a_refusal_at_any_step_loses_nothing(
     assert set(beside.values()) <= {OLD}, "at most what could not be judged is kept beside"
     assert tree == {"dir": None, "dir/other": b"untouched", "dir/new": b"another file"}
     assert work.vfs.status()["failed"] == []
+
+
+def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
+    server: Server, tmp_path: Path
+) -> None:
+    """semantics 4: one stuck upload never blocks another."""
+
+    def act() -> None:
+        server.faults.next("error", on="update", status=413, reason="Too large")
+        mount.write("dir/file.txt", NEW)
+
+    server.store.seed({"dir/file.txt": OLD}, age=60)
+    with quick_finishing():
+        mount = Mortal(server, tmp_path / "home", At("before update", 1, act))
+        mount.start()
+        assert mount.read("dir/file.txt") == OLD
+        mount.work(lambda: errno_from(mount.write, "dir/file.txt", NEW * 100, fsync=True))
+        mount.settle()
+        assert visible(server) == {"dir": None, "dir/file.txt": NEW}
+        assert mount.read("dir/file.txt") == NEW
+        mount.end()

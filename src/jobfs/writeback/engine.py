@@ -98,6 +98,7 @@ class WriteBack:
         self.moves = Moves(self)
         self.stager = Stager(client, self.journal, mount, self.finisher.watch)
         self.direct = Direct(client, self.journal, self.stager, mount, directory / "probe", self.background)
+        self.publisher = Publisher(self)
         self.saver = Saver(
             client,
             self.journal,
@@ -107,7 +108,7 @@ class WriteBack:
             mount,
             sync=self.sync,
             unanswered=self.unanswered,
-            placed=Publisher(self).placed,
+            placed=self.publisher.placed,
             learn=self.learn_hash,
             fine_clock=content.fine_clock,
         )
@@ -272,6 +273,8 @@ class WriteBack:
             try:
                 self.saver.run(work)
             except JobfsError:
+                if work.save.refused:
+                    self.publisher.refused(work)
                 if work.save.kind is SaveKind.RENAME and work.save.refused:
                     # Undone: both files are where they were, nothing is left to retry.
                     self.moves.forget(work)

@@ -65,6 +65,26 @@ class Publisher:
                 following, engine.delay if not inode.handles else following.due - time.monotonic()
             )
 
+    def refused(self, work: Transaction) -> None:
+        """A save was refused for good: a newer one of the same file takes its place. Raises FsError(ENOSPC, EIO)."""
+        engine, inode = self._engine, work.inode
+        if inode is None:
+            return
+        with inode.lock, work.lock:
+            following = inode.next
+            if following is None or inode.current is not work or work.save.state is not State.STAGING:
+                return
+            following.save.base, following.base_item = work.save.base, work.base_item
+            if work.local is not None:
+                engine.bytes.unlabel(work.local)
+            engine.journal.write(following.save, gone=[work.save])
+            work.save.become(State.DONE)
+            inode.current, inode.next = following, None
+            local, work.local = work.local, None
+        if local is not None:
+            engine.bytes.retire(local)
+        engine.uploader.remove(work)
+
     def _clean(self, inode: Inode, item: Item, adopted: bool) -> None:
         """Everything written is on the server: handles go on with the version that was saved."""
         local = inode.local

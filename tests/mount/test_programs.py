@@ -167,7 +167,9 @@ db.close()
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "WAL"])
-def test_sqlite_counts_right_from_two_processes(server: Server, mounted: MountedJob, mode: str) -> None:
+def test_sqlite_counts_right_from_two_processes(
+    server: Server, mounted: MountedJob, tmp_path: Path, mode: str
+) -> None:
     """semantics 2: locks work among processes of this machine; mmap, shared-writable, works."""
     make = f"PRAGMA journal_mode={mode}; CREATE TABLE t (n); INSERT INTO t VALUES (0);"
     run(mounted.path, "sqlite3", "data.db", make)
@@ -176,6 +178,10 @@ def test_sqlite_counts_right_from_two_processes(server: Server, mounted: Mounted
     ask = ("sqlite3", "data.db", "SELECT n FROM t; PRAGMA integrity_check;")
     assert run(mounted.path, *ask) == "20\nok\n"
     mounted.settled()
+    journal = {"data.db-journal"} if mode == "TRUNCATE" else set()
+    assert set(visible(server)) == {"data.db"} | journal
+    (tmp_path / "data.db").write_bytes(server.store.read("data.db"))
+    assert run(tmp_path, *ask) == "20\nok\n"
     mounted.remount()
     assert run(mounted.path, *ask) == "20\nok\n"
 

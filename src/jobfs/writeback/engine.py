@@ -439,6 +439,9 @@ class WriteBack:
         for work in works:
             if work.local is not None:
                 self.bytes.retire(work.local)
+            # Who waits for it to be sent waits no more.
+            work.save.become(State.DONE)
+            self.uploader.remove(work)
         works.clear()
 
     def uncover(self, path: str, ended: Transaction | None = None) -> None:

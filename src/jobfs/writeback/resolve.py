@@ -102,6 +102,7 @@ class Resolver:
         if work.local is not None:
             engine.bytes.unlabel(work.local)
         engine.journal.write(gone=[work.save])
+        work.save.become(State.DONE)
         engine.uploader.remove(work)
         if work.local is not None:
             local, work.local = work.local, None

@@ -101,7 +101,9 @@ class Uploader:
         while not work.settled:
             with self._turn:
                 blocker = self._blocker(work)
-                if blocker is None and not work.running and not self._is_held(work):
+                # One that was taken out is being changed, or dropped, by whoever did that.
+                free = work.save.seq in self._live and not work.running and not self._is_held(work)
+                if blocker is None and free:
                     work.running = True
                 elif blocker is None or blocker.running:
                     if (

@@ -11,13 +11,17 @@ from typing import cast
 
 import pytest
 
+from jobfs import names
 from jobfs.api import Client
-from jobfs.errors import NotFoundError, PathExistsError
+from jobfs.errors import NotFoundError, PathExistsError, UnavailableError
 from jobfs.nodes import Item, Kind
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.records import Aside, Save, SaveKind, State
 from jobfs.writeback.transaction import Transaction
 from jobfs.writeback.undo import undo
+
+TID = "0123456789abcdef"
+STAGED = names.hidden_path("file.txt", "0123456789ab", TID, names.Role.STAGED)
 
 
 class FakeClient:
@@ -62,7 +66,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 
 def undone(client: FakeClient, journal: Journal, state: State = State.STAGED, *asides: Aside) -> Transaction:
-    work = Transaction(Save(1, SaveKind.SAVE, "file.txt", state, tid="t", staged_id="new"))
+    work = Transaction(Save(1, SaveKind.SAVE, "file.txt", state, tid=TID, staged_id="new"))
     work.asides = list(asides)
     journal.write(work.save, *asides)
     undo(cast(Client, client), journal, work, "refused", errno.EFBIG)
@@ -70,7 +74,7 @@ def undone(client: FakeClient, journal: Journal, state: State = State.STAGED, *a
 
 
 def test_the_newest_goes_back_and_older_ones_stand_beside(journal: Journal) -> None:
-    client = FakeClient(file("1", "hidden 1"), file("2", "hidden 2"), file("new", "hidden new"))
+    client = FakeClient(file("1", "hidden 1"), file("2", "hidden 2"), file("new", STAGED))
     work = undone(client, journal, State.STAGED, aside("1", 0), aside("2", 1))
     assert client.paths["2"] == "file.txt"
     assert client.paths["1"].startswith("file.conflict-")
@@ -120,3 +124,12 @@ def test_a_rename_that_was_undone_leaves_no_record(journal: Journal) -> None:
     assert [*journal.load(Save), *journal.load(Aside)] == []
     assert work.save.state is State.DONE
     assert client.paths == {"1": "file.txt"}
+
+
+def test_nothing_is_undone_that_was_placed_after_all(journal: Journal) -> None:
+    """save-protocol R6: under any other name it is promoted."""
+    client = FakeClient(file("1", "hidden 1"), file("new", "file.txt"))
+    with pytest.raises(UnavailableError):
+        undone(client, journal, State.STAGED, aside("1", 0))
+    assert client.paths == {"1": "hidden 1", "new": "file.txt"}
+    assert len(journal.load(Aside)) == 1

@@ -170,8 +170,10 @@ class Moves:
                 raise
             engine.overlay.move_tree(old, new)
             for inode in engine.table.all():
-                if inode.path is not None and names.under(inode.path, old):
-                    inode.path = names.moved(inode.path, old, new)
+                # Whoever is just recording what was written to it has queued it by then.
+                with inode.lock:
+                    if inode.path is not None and names.under(inode.path, old):
+                        inode.path = names.moved(inode.path, old, new)
             below = [work for work in engine.uploader.live() if names.under(work.save.target, old)]
             with contextlib.ExitStack() as still:
                 for work in below:

@@ -93,10 +93,7 @@ class Removals:
                 gone.add(item.id)
                 engine.namespace.forget(item)
             except UnavailableError as error:
-                pause = error.wait + random.uniform(0.05, 0.1) * 2**attempt
-                if time.monotonic() + pause > deadline:
-                    raise
-                time.sleep(pause)
+                _wait(error, attempt, deadline)
             there = engine.namespace.lookup(item.path, max_age=0.0)
             if there is None or there.is_dir or there.id in gone:
                 return None
@@ -162,14 +159,20 @@ class Removals:
             self._leaving -= {aside.id for aside in work.asides}
 
     def _move(self, item: Item, aside: Aside) -> Item:
-        for _ in range(_LOOKS):
+        """Move the item to its hidden name; not sent again without a look. Raises NotFoundError if it has another name by now."""
+        deadline = time.monotonic() + self._engine.timeout
+        for attempt in range(_LOOKS):
             try:
-                return self._engine.client.update(item.id, path=aside.path)
+                return self._engine.client.update(item.id, path=aside.path, once=True)
             except AnswerLostError:
                 aside.unsure_until = self._engine.unanswered.note(item.id)
-                answer = self._engine.client.get(item.id)
-                if names.basename(answer.path) == aside.name:
-                    return answer
+            except UnavailableError as error:
+                _wait(error, attempt, deadline)
+            answer = self._engine.client.get(item.id)
+            if names.basename(answer.path) == aside.name:
+                return answer
+            if answer.path != item.path:
+                raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")
         raise UnavailableError(f"the answers to removing {item.path} are lost", endpoint="update")
 
     def hide(self, item: Item) -> None:
@@ -399,3 +402,11 @@ class Removals:
                 record.unsure_until = time.time() + self._engine.lifetime
                 record.moved = True
                 self._removed[record.id] = record
+
+
+def _wait(error: UnavailableError, attempt: int, deadline: float) -> None:
+    """Pause before a request is tried again, as long as the server asks for; raises `error` if that is after the deadline."""
+    pause = error.wait + random.uniform(0.05, 0.1) * 2**attempt
+    if time.monotonic() + pause > deadline:
+        raise error
+    time.sleep(pause)

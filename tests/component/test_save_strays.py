@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
 from tests.support.serverside import contents, hidden, visible
 from tests.support.waiting import eventually
 
@@ -83,3 +83,23 @@ def test_a_lost_state_directory_loses_no_content(server: Server, tmp_path: Path)
         assert b"old" in [server.store.content(item.id) for item in server.store.items()]
         assert again.read("file") == b"old"
         again.end()
+
+
+def test_a_directory_that_is_just_being_made_is_no_leftover(server: Server, tmp_path: Path) -> None:
+    """save-protocol R12: what a listing showed under a hidden name may have its own by now, and be full."""
+
+    def act() -> None:
+        mount.engine.namespace.refresh()
+        mount.engine.finisher._expose_strays()
+
+    mount = Mortal(server, tmp_path / "making", At("before update", 1, act))
+    mount.start()
+    try:
+        mount.boundaries.arm()
+        mount.engine.stager.make_directory("dir/below")
+        mount.boundaries.disarm()
+        assert visible(server) == {"dir": None, "dir/below": None}
+        mount.settle()
+        assert visible(server) == {"dir": None, "dir/below": None}
+    finally:
+        mount.end()

@@ -96,7 +96,7 @@ class WriteBack:
         self.aliases = LeftAliases(self)
         self.finisher = Finisher(self)
         self.moves = Moves(self)
-        self.stager = Stager(client, self.journal, mount, self.finisher.watch)
+        self.stager = Stager(client, self.journal, mount, self.finisher.watch, lifetime)
         self.direct = Direct(client, self.journal, self.stager, mount, directory / "probe", self.background)
         self.publisher = Publisher(self)
         self.saver = Saver(

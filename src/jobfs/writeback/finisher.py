@@ -284,7 +284,7 @@ class Finisher:
 
     def _known(self) -> set[str]:
         """Ids of items and attempts that open records explain."""
-        known: set[str] = set(self._engine.removals.known())
+        known = self._engine.removals.known() | self._engine.stager.making()
         for work in [*self._engine.uploader.live(), *(work for _, work in list(self._open.values()))]:
             known |= {work.save.tid, work.save.staged_id}
             for aside in work.asides:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -32,13 +33,24 @@ class Stager:
     """Creates hidden items, and finds those whose answers were lost. Every method may be called from any thread."""
 
     def __init__(
-        self, client: Client, journal: Journal, mount: str, superseded: Callable[[str], None]
+        self,
+        client: Client,
+        journal: Journal,
+        mount: str,
+        superseded: Callable[[str], None],
+        lifetime: float = 0.0,
     ) -> None:
-        """`superseded(path)`: a create at this hidden path was given up, but may still be carried out."""
+        """`superseded(path)`: a create at this hidden path was given up, but may still be carried out.
+
+        `lifetime` in seconds (R7).
+        """
         self._client = client
         self._journal = journal
         self._mount = mount
         self._superseded = superseded
+        self._lifetime = lifetime
+        #: Until when what an attempt of `make_directory` made may be on its way, in seconds since the epoch.
+        self._making: dict[str, float] = {}
 
     def begin(self, work: Transaction) -> None:
         """A new transaction id for each attempt to create, known to the journal before it is sent (w).
@@ -127,6 +139,16 @@ class Stager:
         # A tombstone from the start: what is left over of it is deleted by a later listing (R4).
         self._journal.write(Attempt(tid, 0, time.time()))
         hidden = names.hidden_path(path, self._mount, tid, names.Role.STAGED)
+        # Nobody who has seen it under that name may delete it once it has its own, with what is in it by then (R12).
+        self._making[tid] = math.inf
+        try:
+            self._promote_directory(hidden, path)
+            del self._making[tid]
+        finally:
+            if tid in self._making:
+                self._making[tid] = time.time() + self._lifetime
+
+    def _promote_directory(self, hidden: str, path: str) -> None:
         try:
             made = self._client.create_directory(hidden, Permission.READ_WRITE)
         except NoDirectoryError:
@@ -136,6 +158,11 @@ class Stager:
             self._client.update(made.id, path=path)
         except PathExistsError:
             self._client.delete(made.id)
+
+    def making(self) -> set[str]:
+        """Attempts of `make_directory` that are under way, or may still be carried out."""
+        now = time.time()
+        return {tid for tid, until in list(self._making.items()) if until > now}
 
     def _path(self, save: Save) -> str:
         return names.hidden_path(save.target, self._mount, save.tid, names.Role.STAGED)

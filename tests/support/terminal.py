@@ -67,7 +67,7 @@ def terminal(home: Path, cwd: Path, *command: str) -> Iterator[Terminal]:
     """Starts `command` in `cwd`; it and its terminal are gone afterwards."""
     # A socket of its own: the server of the terminal before may be still about to end.
     terminal = Terminal(home / f"tmux{next(_numbers)}", home)
-    inside = shlex.join(["env", "-C", str(cwd), *command])
+    inside = "exec " + shlex.join(["env", "-C", str(cwd), *command])
     done = terminal.tmux("new-session", "-d", "-x", "100", "-y", "30", inside)
     assert done.returncode == 0, done.stderr
     try:

@@ -150,3 +150,24 @@ def test_an_older_backup_is_there_until_the_newer_one_is(server: Server, tmp_pat
         if not boundaries.struck:
             break
     assert at > 2
+
+
+def test_a_local_directory_that_was_being_renamed_has_its_files(server: Server, tmp_path: Path) -> None:
+    """semantics 4.14: scratch names stay on this machine, wherever the mount dies."""
+    for at in count(1):
+        boundaries = Boundaries(at)
+        first = Mortal(server, tmp_path / f"home{at}", boundaries)
+        first.start()
+        first.mkdir("dir~")
+        first.write("dir~/file", OLD)
+        first.work(lambda work=first: work.vfs.rename("dir~", "moved~"))  # type: ignore[misc]
+        first.end()
+        again = Mortal(server, tmp_path / f"home{at}", Boundaries())
+        again.start()
+        try:
+            (name,) = again.names()
+            assert again.read(f"{name}/file") == OLD, boundaries.last
+        finally:
+            again.stop()
+        if not boundaries.struck:
+            return

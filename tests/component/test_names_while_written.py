@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, settled
+from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
 
@@ -21,6 +22,12 @@ HIDDEN = f".fuse_hidden{1:016x}"
 def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
     server.store.seed({"file": b"old", "dir/file": b"old"}, age=60)
     return start(write_back_delay=0)
+
+
+def put(work: Workspace, fh: int, data: bytes, *, closed: bool) -> None:
+    work.vfs.write(fh, data, 0)
+    if closed:
+        work.vfs.flush(fh)
 
 
 def written_at(
@@ -36,18 +43,13 @@ def written_at(
     client = work.vfs._engine.client
     real = getattr(client, request)
 
-    def write() -> None:
-        work.vfs.write(fh, b"new", 0)
-        if closed:
-            work.vfs.flush(fh)
-
     def meanwhile(*arguments: Any, **more: Any) -> Any:
         monkeypatch.undo()
         if before:
-            write()
+            put(work, fh, b"new", closed=closed)
         answer = real(*arguments, **more)
         if not before:
-            write()
+            put(work, fh, b"new", closed=closed)
         return answer
 
     monkeypatch.setattr(client, request, meanwhile)
@@ -115,3 +117,109 @@ def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
     work.vfs.release(fh)
     settled(work)
     eventually(lambda: visible(server)["file"] == b"new")
+
+
+@pytest.mark.parametrize("name", ["moved", "moved~"])
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_written_while_a_file_is_renamed_goes_along(
+    server: Server,
+    work: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    over: bool,
+    closed: bool,
+) -> None:
+    """semantics 4: rename of clean items is synchronous; a file is what its handles show, under one name."""
+    if over:
+        server.store.seed({name: b"replaced"}, age=60)
+        work.vfs.refresh()
+    fh = opened(work, "file")
+    if name == "moved~" and not over:
+        attr = work.vfs._view.attr
+
+        def meanwhile(node: Any) -> Any:
+            monkeypatch.undo()
+            put(work, fh, b"new", closed=closed)
+            return attr(node)
+
+        monkeypatch.setattr(work.vfs._view, "attr", meanwhile)
+    else:
+        written_at(work, fh, "update", monkeypatch, closed=closed)
+    work.vfs.rename("file", name)
+    for _ in range(2):
+        assert work.names() == sorted(["dir", name])
+        assert work.read(name) == b"new"
+        work.vfs.release(fh)
+        settled(work)
+    eventually(lambda: "file" not in visible(server))
+
+
+@pytest.mark.parametrize("name", ["moved", "moved~"])
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_file_that_is_written_all_the_time_can_be_renamed(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, closed: bool
+) -> None:
+    """semantics 4: a log that is rotated while a program writes to it is there once."""
+    fh = opened(work, "file")
+    put(work, fh, b"first", closed=True)
+    written_at(work, fh, "update", monkeypatch, closed=closed)
+    work.vfs.rename("file", name)
+    for _ in range(2):
+        assert work.names() == sorted(["dir", name])
+        assert work.read(name) == b"newst"
+        work.vfs.release(fh)
+        settled(work)
+    assert visible(server) == {"dir": None, "dir/file": b"old", name: b"newst"}
+
+
+def test_what_is_written_while_a_file_is_replaced_is_gone_with_it(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: what is renamed over is gone; its handles go on reading it."""
+    fh = opened(work, "file")
+    written_at(work, fh, "update", monkeypatch, closed=True)
+    work.vfs.rename("dir/file", "file")
+    assert work.vfs.read(fh, 100, 0) == b"new"
+    work.vfs.release(fh)
+    assert work.read("file") == b"old"
+    settled(work)
+    assert visible(server) == {"dir": None, "file": b"old"}
+
+
+def test_a_rename_that_fails_leaves_what_was_to_be_replaced(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: errors of a rename are the caller's; nothing is forgotten."""
+    fh = opened(work, "file")
+    server.faults.rate("error", 1.0, on="update", status=403)
+    written_at(work, fh, "update", monkeypatch, closed=True)
+    assert errno_from(work.vfs.rename, "dir/file", "file")
+    server.faults.clear()
+    assert work.read("file") == b"new"
+    work.vfs.release(fh)
+    settled(work)
+    assert visible(server) == {"dir": None, "dir/file": b"old", "file": b"new"}
+
+
+def test_what_is_closed_while_its_directory_is_renamed_goes_along(server: Server, work: Workspace) -> None:
+    """semantics 4.28: a directory is renamed with everything under it, open and unsent files too."""
+    fh = work.vfs.create("dir/made", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.write(fh, b"new", 0)
+    renamer = threading.Thread(target=work.vfs.rename, args=("dir", "other"))
+    closer = threading.current_thread()
+    journal = work.vfs._engine.journal
+
+    def meanwhile(step: str) -> None:
+        if threading.current_thread() is closer:
+            journal.observer = None
+            renamer.start()
+            renamer.join(0.5)
+
+    journal.observer = meanwhile
+    work.vfs.flush(fh)
+    renamer.join()
+    work.vfs.release(fh)
+    settled(work)
+    assert visible(server) == {"file": b"old", "other": None, "other/file": b"old", "other/made": b"new"}
+    assert work.names("other") == ["file", "made"]

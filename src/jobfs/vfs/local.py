@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from jobfs import names
@@ -19,7 +19,7 @@ from jobfs.nodes import Item, Kind
 from jobfs.vfs.view import View
 from jobfs.writeback import WHITEOUT, Inode
 from jobfs.writeback.inodes import new_inode_number
-from jobfs.writeback.records import LocalEntry
+from jobfs.writeback.records import LocalEntry, Record
 
 log = logging.getLogger("jobfs.vfs")
 
@@ -91,18 +91,24 @@ class LocalNames:
         self._engine.overlay.put(path, inode)
         self.record(inode)
 
-    def move(self, inode: Inode, target: str) -> None:
-        """Rename a local name to another local name."""
+    def move(self, inode: Inode, target: str, gone: Iterable[Record] = ()) -> None:
+        """Rename a local name to another local name, with all below it.
+
+        `gone`: records of which this takes the place, in the same commit.
+        """
         old = inode.path
         assert old is not None
-        gone = [self.entry(inode)]
+        before: list[Record] = [self.entry(inode), *gone]
         self.vacate(old, inode)
         inode.path = target
         self._engine.overlay.put(target, inode)
-        if not names.is_fuse_hidden(names.basename(target)):
-            self._engine.journal.write(self.entry(inode), gone=gone)
-        else:
-            self._engine.journal.write(gone=gone)
+        after = [] if _is_hidden(inode) else [self.entry(inode)]
+        if inode.kind is Kind.DIRECTORY:
+            self._engine.overlay.move_tree(old, target)
+            below = self._below(target)
+            before += [replace(entry, path=names.moved(entry.path, target, old)) for entry in below]
+            after += below
+        self._engine.journal.write(*after, gone=before)
 
     def make_link(self, path: str, target: str, uid: int, gid: int) -> None:
         """A symbolic link on this machine only."""
@@ -117,11 +123,15 @@ class LocalNames:
 
     def carry(self, old: str, new: str) -> None:
         """The directory `old` is `new` now: the local names below it are recorded there, in one commit."""
-        beneath = [entry for _, entry in self._engine.overlay.beneath(new) if isinstance(entry, Inode)]
-        kept = [self.entry(i) for i in beneath if i.local_only and i.alias_of is None and not _is_hidden(i)]
+        kept = self._below(new)
         if kept:
             gone = [replace(entry, path=names.moved(entry.path, new, old)) for entry in kept]
             self._engine.journal.write(*kept, gone=gone)
+
+    def _below(self, directory: str) -> list[LocalEntry]:
+        """The records of the local names below a directory."""
+        beneath = [entry for _, entry in self._engine.overlay.beneath(directory) if isinstance(entry, Inode)]
+        return [self.entry(i) for i in beneath if i.local_only and i.alias_of is None and not _is_hidden(i)]
 
     def forget(self, inode: Inode) -> None:
         """The name is no longer a local one; the bytes are the caller's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from typing import NamedTuple
 
 from jobfs import names
 from jobfs.errors import FsError, JobfsError, PathExistsError
@@ -15,6 +16,15 @@ from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
 from jobfs.writeback.records import Base, Record
 from jobfs.writeback.transaction import Transaction
+
+
+class _Replaced(NamedTuple):
+    """What a rename replaces: the base that it makes, the item shown there, what is open of it, and its unsent saves."""
+
+    base: Base
+    shown: Item | None
+    inode: Inode | None
+    dropped: list[Transaction]
 
 
 class Tree:
@@ -125,9 +135,7 @@ class Tree:
             if not self._view.stays_here(new):
                 # Else nothing in it would ever reach the job: `mv` copies.
                 raise FsError(errno.EXDEV)
-            self._engine.overlay.move_tree(old, new)
             self._local.move(source, new)
-            self._local.carry(old, new)
             return
         if self._view.stays_here(new):
             # A directory of the job does not move to this machine: EXDEV makes `mv` copy.
@@ -143,30 +151,45 @@ class Tree:
         if isinstance(target, Inode) and target.alias_of == old:
             # The backup of what is moved over it now.
             self._local.resolve(target)
-        while isinstance(source, Inode) and not source.local_only:
-            source = self._ready_to_move(source, new)
+        while not self._move_file(source, target, old, new):
+            source = self._view.get(old)
+
+    def _move_file(self, source: Node, target: Node | None, old: str, new: str) -> bool:
+        """False: it was written to, or a save of it has begun or ended, since it was looked at."""
+        here = self._view.stays_here(new) and not isinstance(target, Item)
+        if isinstance(source, Inode) and not source.local_only:
+            source = self._ready_to_move(source)
             if isinstance(source, Inode):
-                here = self._view.stays_here(new) and not isinstance(target, Item)
                 with contextlib.nullcontext(True) if here else self._engine.resting(source) as still:
-                    if still:
-                        self._rename_inode(source, target, old, new)
-                        return
+                    return still and self._rename_inode(source, target, old, new)
         if isinstance(source, Inode):
-            self._rename_inode(source, target, old, new)
-            return
-        if self._view.stays_here(new) and not isinstance(target, Item):
+            return self._rename_inode(source, target, old, new)
+        if here:
             if self._view.is_local(names.parent(new)):
                 raise FsError(errno.EXDEV)
             if isinstance(target, Inode):
                 self._local.drop_item(target)
-            if not self._local.alias(source, old, new):
-                self._rename_file(self._view.get(old), target, old, new)
-            elif isinstance(target, Inode):
-                self._local.replaced(target)
-            return
-        self._rename_item(source, target, old, new)
+            if self._local.alias(source, old, new):
+                if isinstance(target, Inode):
+                    self._local.replaced(target)
+                return True
+            # A program is writing to it: it is renamed on the server.
+        with self._engine.uploader.hold(old, self._engine.timeout):
+            if not self._rests(source):
+                return False
+            self._rename_item(source, target, old, new)
+            return True
 
-    def _ready_to_move(self, inode: Inode, new: str) -> Node:
+    def _rests(self, item: Item) -> bool:
+        """True if the item is what there is of its file on the server, and no save of it has begun."""
+        inode = self._engine.table.get(self._engine.memory.ino(item))
+        if inode is None:
+            return True
+        with inode.lock:
+            same = inode.item is None or inode.item.id == item.id
+            return same and (inode.current is None or inode.current.untouched)
+
+    def _ready_to_move(self, inode: Inode) -> Node:
         """A file with unsent bytes: one that the server has at its old name is saved there first. Raises ApiError."""
         self._engine.settle(inode)
         with inode.lock:  # a save that is just ending changes all of these
@@ -176,9 +199,8 @@ class Tree:
             return inode
         self._engine.commit(inode)
         with inode.lock:
-            if inode.local is None and inode.item is not None:
-                return inode.item
-        return inode
+            # What is written to it from now on goes along.
+            return inode.item if inode.item is not None else inode
 
     def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
         hidden = self._engine.removals.hidden_at(new) if target is None else None
@@ -186,7 +208,8 @@ class Tree:
             # Killed before the item is moved, the next mount finds the target as it was closed.
             self._engine.send(target)
             target = self._view.find(new)
-        base, shown, dropped = self._replace(target, new)
+        replaced = self._replace(target, new)
+        base, shown = replaced.base, replaced.shown
         if hidden is not None:
             base = self._engine.base_of(hidden.taken[0])
         overlay = self._engine.overlay
@@ -205,59 +228,68 @@ class Tree:
         except JobfsError:
             self._engine.namespace.touch(old)
             self._engine.namespace.touch(new)
+            if replaced.inode is not None:
+                self._unlinker.put_back(new, replaced.inode)
             raise
         finally:
             if pinned is not None:
                 overlay.remove(new, pinned)
-        self._engine.drop(dropped)
-        self._unlinked(shown)
-        inode = self._engine.table.get(self._engine.memory.ino(answer))
-        if inode is not None:
-            with inode.lock:
-                inode.path = new
-                inode.moved(answer)
+            self._engine.drop(replaced.dropped)
+        if replaced.inode is not None:
+            self._unlinker.drop(replaced.inode)
+        self._moved(answer, old, new)
 
-    def _unlinked(self, item: Item | None) -> None:
-        if item is not None:
-            inode = self._engine.table.get(self._engine.memory.ino(item))
-            if inode is not None and inode.alias_of is None:
-                self._view.freeze(inode)
-                inode.path = None
+    def _moved(self, item: Item, old: str, new: str) -> None:
+        """What is open of it, and what was written to it meanwhile, has the new name too."""
+        inode = self._engine.table.get(self._engine.memory.ino(item))
+        if inode is None:
+            return
+        with inode.lock:
+            inode.path = new
+            inode.moved(item)
+            if self._engine.overlay.get(old) is inode:
+                self._engine.overlay.put(new, inode)
+                self._engine.overlay.remove(old, inode)
+                self._engine.retarget(inode, new, inode.base, item, [])
 
-    def _replace(self, target: Node | None, path: str) -> tuple[Base, Item | None, list[Transaction]]:
-        """What stands at `path` is about to be replaced: the base that makes, and the item shown there. Raises ApiError.
-
-        Also the unsent saves of it, which end with what replaces it.
-        """
-        dropped: list[Transaction] = []
-        if isinstance(target, Inode):
-            if target.local_only:
-                self._local.unlink(target)
-                return Base(), None, dropped
-            self._engine.settle(target)
-            behind, base = target.item, target.base
-            if target.local is not None:
-                self._engine.cancel(target, dropped=dropped)
-                self._engine.overlay.remove(path, target)
-            self._unlinker.drop(target)
-            return base, behind, dropped
+    def _replace(self, target: Node | None, path: str) -> _Replaced:
+        """What stands at `path` is about to be replaced; nothing that is written to it is saved from now on. Raises ApiError."""
         if target is None:
-            return Base(), None, dropped
-        return self._engine.base_of(target), target, dropped
+            return _Replaced(Base(), None, None, [])
+        dropped: list[Transaction] = []
+        if isinstance(target, Item):
+            shown: Item | None = target
+            base = self._engine.base_of(target)
+            inode = self._engine.table.get(self._engine.memory.ino(target))
+            if inode is None or inode.alias_of is not None:
+                return _Replaced(base, shown, None, dropped)
+            self._view.freeze(inode)
+        elif target.local_only:
+            self._local.unlink(target)
+            return _Replaced(Base(), None, None, dropped)
+        else:
+            inode = target
+            self._engine.settle(inode)
+            base, shown = inode.base, inode.item
+        self._engine.cancel(inode, dropped=dropped)
+        self._engine.overlay.remove(path, inode)
+        return _Replaced(base, shown, inode, dropped)
 
-    def _rename_inode(self, inode: Inode, target: Node | None, old: str, new: str) -> None:
-        """A file that only this machine has: scratch, a link, or not sent yet."""
+    def _rename_inode(self, inode: Inode, target: Node | None, old: str, new: str) -> bool:
+        """A file that only this machine has: scratch, a link, or not sent yet. False if it was sent meanwhile."""
         if inode.link:
             if target is not None:
                 self._unlinker.remove(target, new)
             self._local.move(inode, new)
-            return
+            return True
         stays = self._view.stays_here(new) and not isinstance(target, Item)
         if inode.alias_of is not None:
             self._rename_alias(inode, target, new, stays=stays)
-            return
+            return True
         hidden = None if stays or target is not None else self._engine.removals.hidden_at(new)
-        base, shown, dropped = self._replace(target, new)
+        base, shown, replaced, dropped = self._replace(target, new)
+        if replaced is not None:
+            self._unlinker.drop(replaced)
         if shown is None and not stays:
             shown = self._local.item_behind(new)
             base = self._engine.base_of(shown)
@@ -265,14 +297,7 @@ class Tree:
             shown = hidden.taken[0]
             base = self._engine.base_of(shown)
         if stays:
-            if not inode.local_only:
-                self._engine.cancel(inode, dropped=dropped)
-                inode.path, inode.local_only = old, True
-            self._local.move(inode, new)
-            self._engine.drop(dropped)
-            return
-        if hidden is None:
-            self._unlinked(shown)
+            return self._stay_here(inode, old, new, dropped)
         was_local = inode.local_only
         gone: list[Record] = [self._local.entry(inode), *(work.save for work in dropped)] if was_local else []
         self._engine.overlay.put(new, inode)
@@ -283,13 +308,26 @@ class Tree:
             if was_local:
                 inode.written = True
             work = self._engine.seal(inode, gone) if was_local or hidden is not None else None
+            if hidden is not None and work is not None:
+                records = self._engine.removals.adopt(hidden, work)
+                self._engine.journal.write(*records, gone=[hidden.save])
         self._engine.drop(dropped)
         self._local.vacate(old, inode)
-        if hidden is not None and work is not None:
-            records = self._engine.removals.adopt(hidden, work)
-            self._engine.journal.write(*records, gone=[hidden.save])
         if not any(handle.writable for handle in inode.handles):
             self._engine.released(inode)
+        return True
+
+    def _stay_here(self, inode: Inode, old: str, new: str, dropped: list[Transaction]) -> bool:
+        """A file gets a name of this machine only; one that was to be sent is not. False if it was sent meanwhile."""
+        with inode.lock:
+            if not inode.local_only:
+                if inode.local is None:
+                    return False
+                self._engine.cancel(inode, dropped=dropped)
+                inode.path, inode.local_only = old, True
+            self._local.move(inode, new, gone=[work.save for work in dropped])
+        self._engine.drop(dropped)
+        return True
 
     def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
         if inode.alias_of == new and self._local.restore(inode):

@@ -81,7 +81,7 @@ class Unlinker:
                 if there is not None and there.id == item.id:
                     self._delete(there)
         except JobfsError:
-            self._put_back(path, inode)
+            self.put_back(path, inode)
             raise
         if never_sent:
             self._engine.uncover(path)
@@ -125,7 +125,7 @@ class Unlinker:
                 # Its directory may have been renamed since it was saved.
                 engine.removals.hide(replace(item, path=path))
         except JobfsError:
-            self._put_back(path, inode)
+            self.put_back(path, inode)
             raise
         with inode.lock:
             inode.path, inode.local_only = hidden, True
@@ -134,7 +134,7 @@ class Unlinker:
             engine.uncover(path)
         return inode
 
-    def _put_back(self, path: str, inode: Inode) -> None:
+    def put_back(self, path: str, inode: Inode) -> None:
         """It could not be removed: it is there as before, with all that was written to it."""
         with inode.lock:
             inode.path = path

@@ -105,3 +105,26 @@ def test_what_the_job_renames_while_it_is_to_be_set_aside_stays(
     work.settle()
     assert "kept" in visible(server)
     eventually(lambda: "kept" in work.names())
+
+
+@pytest.mark.parametrize("how", ["drained", "fsync"])
+def test_what_is_renamed_to_the_name_of_an_unlinked_file_waits_until_that_is_gone(
+    server: Server, mortal: Callable[..., Mortal], how: str
+) -> None:
+    """semantics 4: the unlinked file does not come back as a conflict of the file that was made before."""
+    server.store.seed({"file": OLD}, age=60)
+    work = mortal(Boundaries(), write_back_delay=30)
+    assert work.read("file") == OLD
+    work.write("new", USERS)
+    work.write("file", JOBS)
+    server.faults.next("unavailable", on="delete")
+    work.vfs.unlink("file")
+    work.vfs.rename("new", "file")
+    if how == "fsync":
+        fh = work.vfs.open("file", os.O_RDWR).fh
+        work.vfs.fsync(fh)
+        work.vfs.release(fh)
+        assert server.store.read("file") == USERS
+    work.settle()
+    assert visible(server) == {"file": USERS}
+    assert work.names() == ["file"]

@@ -1,7 +1,7 @@
 """When transactions run: after a delay in the background, or at once for fsync; retried with backoff (semantics.md section 4).
 
-Transactions on one target run in the order of their numbers, all others in parallel. `hold` keeps a subtree still while a
-directory above it is renamed.
+Transactions on one target run one after another, what was unlinked first, then in the order of their numbers; all others
+in parallel. `hold` keeps a subtree still while a directory above it is renamed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ log = logging.getLogger("jobfs.writeback")
 
 _BACKOFF_FIRST = 0.5
 _BACKOFF_MOST = 60.0
+#: After every transaction (see `_order`).
+_LAST = (True, sys.maxsize)
 
 
 class Uploader:
@@ -224,31 +227,30 @@ class Uploader:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _blocker(self, work: Transaction) -> Transaction | None:
-        """An older transaction on the same target that has to end first."""
-        for seq in sorted(self._live):
-            other = self._live[seq]
-            if seq >= work.save.seq:
-                return None
-            if other.save.target == work.save.target and not other.settled:
-                return other
-        return None
+        """A transaction on the same target that has to end first."""
+        before = [
+            other
+            for other in self._live.values()
+            if other.save.target == work.save.target and not other.settled and _order(other) < _order(work)
+        ]
+        return min(before, key=_order, default=None)
 
     def _is_held(self, work: Transaction) -> bool:
         return any(_within(work, prefix) for prefix in self._held)
 
     def _due(self, now: float) -> list[Transaction]:
         """What may run now, found in one pass: there may be thousands, and each that ends makes for another look."""
-        first: dict[str, int] = {}
-        for seq in sorted(self._live):
-            if not self._live[seq].settled:
-                first.setdefault(self._live[seq].save.target, seq)
+        first: dict[str, tuple[bool, int]] = {}
+        for work in self._live.values():
+            if not work.settled:
+                first[work.save.target] = min(_order(work), first.get(work.save.target, _LAST))
         return [
             work
-            for seq, work in self._live.items()
+            for work in self._live.values()
             if work.due <= now
             and (work.attempts or not work.settled)
             and not (work.running or work.save.refused or self._is_held(work))
-            and first.get(work.save.target, seq) >= seq
+            and first.get(work.save.target, _LAST) >= _order(work)
         ]
 
     def _tick(self) -> None:
@@ -276,6 +278,11 @@ class Uploader:
             pass
         except JobfsError as error:
             log.info("%s: tried again later: %s", work.save.target, error)
+
+
+def _order(work: Transaction) -> tuple[bool, int]:
+    """What was unlinked ends first: a file that is renamed to its name may have been made before."""
+    return work.save.state is not State.CANCELLED, work.save.seq
 
 
 def _within(work: Transaction, prefix: str) -> bool:

@@ -171,3 +171,23 @@ def test_a_local_directory_that_was_being_renamed_has_its_files(server: Server, 
             again.stop()
         if not boundaries.struck:
             return
+
+
+def test_a_backup_is_carried_out_where_its_directory_is_by_then(server: Server, tmp_path: Path) -> None:
+    """semantics 4.28: a directory is renamed with everything under it; what was acknowledged is carried out."""
+    server.store.seed({"dir/file": OLD}, age=60)
+    first = Mortal(server, tmp_path / "home", Boundaries())
+    first.start()
+    first.vfs.rename("dir/file", "dir/file~")
+    first.boundaries.dead = True
+    first.bury()
+    server.faults.rate("error", 1.0, on="get", status=403)
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    try:
+        again.vfs.rename("dir", "moved")
+        server.faults.clear()
+        eventually(lambda: visible(server) == {"moved": None, "moved/file~": OLD}, lambda: visible(server))
+        eventually(lambda: again.names("moved") == ["file~"])
+    finally:
+        again.stop()

@@ -325,6 +325,8 @@ class LocalNames:
     def _materialize(self, inode: Inode) -> None:
         """Give an alias its own bytes. Raises ApiError."""
         item = inode.item
+        if item is None:
+            inode.alias_of = None
         if item is None or inode.alias_of is None:
             return
         content = self._engine.content.open(item)

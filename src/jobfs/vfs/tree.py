@@ -151,11 +151,15 @@ class Tree:
         if isinstance(target, Inode) and target.alias_of == old:
             # The backup of what is moved over it now.
             self._local.resolve(target)
-        while not self._move_file(source, target, old, new):
-            source = self._view.get(old)
+        looked = False
+        while not self._move_file(source, target, old, new, looked=looked):
+            source, looked = self._view.get(old, max_age=0.0), True
 
-    def _move_file(self, source: Node, target: Node | None, old: str, new: str) -> bool:
-        """False: it was written to, or a save of it has begun or ended, since it was looked at."""
+    def _move_file(self, source: Node, target: Node | None, old: str, new: str, *, looked: bool) -> bool:
+        """False: it was written to, or a save of it has begun or ended, since it was looked at.
+
+        `looked`: an item was looked at on the server just now.
+        """
         here = self._view.stays_here(new) and not isinstance(target, Item)
         if isinstance(source, Inode) and not source.local_only:
             source = self._ready_to_move(source)
@@ -175,18 +179,18 @@ class Tree:
                 return True
             # A program is writing to it: it is renamed on the server.
         with self._engine.uploader.hold(old, self._engine.timeout):
-            if not self._rests(source):
+            if not self._rests(source, looked=looked):
                 return False
             self._rename_item(source, target, old, new)
             return True
 
-    def _rests(self, item: Item) -> bool:
+    def _rests(self, item: Item, *, looked: bool) -> bool:
         """True if the item is what there is of its file on the server, and no save of it has begun."""
         inode = self._engine.table.get(self._engine.memory.ino(item))
         if inode is None:
             return True
         with inode.lock:
-            same = inode.item is None or inode.item.id == item.id
+            same = looked or inode.item is None or inode.item.id == item.id
             return same and (inode.current is None or inode.current.untouched)
 
     def _ready_to_move(self, inode: Inode) -> Node:

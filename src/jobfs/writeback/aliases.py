@@ -61,11 +61,18 @@ class LeftAliases:
             if entry is not None:
                 self._own_bytes(entry, self._engine.client.get(item_id))
 
+    def moved(self, old: str, new: str) -> None:
+        """The directory `old` is `new` now, in the journal too. The caller holds both names."""
+        for item_id, entry in list(self._left.items()):
+            self._left[item_id] = entry.moved(old, new)
+
     def _settle(self, entry: LocalEntry) -> None:
         engine = self._engine
         try:
             item = engine.client.get(entry.item_id)
             with engine.overlay.changing(entry.origin, entry.path):
+                if self._left.get(entry.item_id) != entry:
+                    return  # its directory was renamed just now
                 if item.path == entry.origin and not self._replaced(entry):
                     engine.moves.move(item, entry.path)
                     self._done(entry)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobfs import names
@@ -180,6 +179,7 @@ class Moves:
                     # Whoever judges what they set aside may end them meanwhile: a record that is gone stays gone.
                     still.enter_context(work.lock)
                 rekey(engine.journal, record, [w.save for w in below if w.save.state is not State.DONE])
+            engine.aliases.moved(old, new)
 
 
 def rekey(journal: Journal, renamed: Renaming, saves: list[Save]) -> None:
@@ -190,15 +190,8 @@ def rekey(journal: Journal, renamed: Renaming, saves: list[Save]) -> None:
     old, new = renamed.old, renamed.new
     for save in saves:
         save.target = names.moved(save.target, old, new)
-    entries = [entry for entry in journal.load(LocalEntry) if names.under(entry.path, old)]
-    moved = [
-        replace(
-            entry,
-            path=names.moved(entry.path, old, new),
-            origin=names.moved(entry.origin, old, new) if names.under(entry.origin, old) else entry.origin,
-        )
-        for entry in entries
-    ]
+    entries = [entry for entry in journal.load(LocalEntry) if entry.moved(old, new) != entry]
+    moved = [entry.moved(old, new) for entry in entries]
     removed = [record for record in journal.load(Removed) if names.under(record.path, old)]
     for record in removed:
         record.path = names.moved(record.path, old, new)

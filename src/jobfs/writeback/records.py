@@ -27,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from jobfs import names
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 
@@ -245,6 +246,14 @@ class LocalEntry:
     origin: str = ""
     made: float = 0.0
     link: str = ""
+
+    def moved(self, old: str, new: str) -> LocalEntry:
+        """The record once the directory `old` is `new`."""
+        path, origin = (
+            names.moved(name, old, new) if names.under(name, old) else name
+            for name in (self.path, self.origin)
+        )
+        return replace(self, path=path, origin=origin)
 
 
 @dataclass(slots=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from jobfs import names
 from jobfs.api import Client
-from jobfs.errors import AnswerLostError, ApiError, FsError, NoDirectoryError, NotFoundError, PathExistsError
+from jobfs.errors import AnswerLostError, ApiError, FsError, NoDirectoryError, PathExistsError
 from jobfs.nodes import Item, Permission
-from jobfs.writeback.digest import sha256_of
+from jobfs.writeback.digest import with_bytes
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.records import Attempt, SaveKind
 from jobfs.writeback.stager import Stager
@@ -139,14 +139,10 @@ class Direct:
         for item in self._client.find(save.target):
             if item.is_dir or item.size not in (None, save.size):
                 continue
-            try:
-                digest = sha256_of(self._client, item.id)
-                again = self._client.get(item.id)
-            except NotFoundError:
-                continue
-            if digest == work.local.sha256() and again.version == item.version:
-                save.sha256 = digest
-                return again
+            found = with_bytes(self._client, item, work.local.sha256())
+            if found is not None:
+                save.sha256 = work.local.sha256()
+                return found
         return None
 
     def learn(self, target: str) -> None:

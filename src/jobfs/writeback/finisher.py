@@ -16,6 +16,7 @@ from jobfs.content import Content
 from jobfs.errors import ApiError, FsError, JobfsError, NotFoundError
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
+from jobfs.writeback.digest import with_bytes
 from jobfs.writeback.judge import Judge
 from jobfs.writeback.records import Base, SaveKind, State
 from jobfs.writeback.strays import Strays
@@ -217,7 +218,10 @@ class Finisher:
 
     def _is_placed(self, work: Transaction, item: Item) -> bool:
         """True if H was promoted unseen and the job has not written to it since; a directory may hold what the job put there."""
-        return work.save.kind is SaveKind.SAVE and self._judge.holds(item, work.save.sha256)
+        return work.save.kind is SaveKind.SAVE and self._has(item, work.save.sha256)
+
+    def _has(self, item: Item, digest: str) -> bool:
+        return with_bytes(self._engine.client, item, digest) is not None
 
     def _is_base(self, item: Item, base: Base) -> bool:
         if item.id != base.id:
@@ -226,7 +230,7 @@ class Finisher:
         if proof and item.updated_at == base.updated_at and item.size == base.size:
             return True
         # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
-        return bool(base.sha256) and self._judge.holds(item, base.sha256)
+        return bool(base.sha256) and self._has(item, base.sha256)
 
     def _remove(self, item: Item) -> None:
         self._spare(item.id)

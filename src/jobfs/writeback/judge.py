@@ -107,13 +107,6 @@ class Judge:
                 return digest in known and names.basename(item.path) == aside.name
         return False
 
-    def holds(self, item: Item, digest: str) -> bool:
-        """True if these are the bytes of the item as it was looked at. Raises ApiError."""
-        try:
-            return sha256_of(self._client, item.id) == digest and self._client.get(item.id) == item
-        except NotFoundError:
-            return False
-
     def _delete(self, aside: Aside, item: Item) -> bool:
         began = time.monotonic()
         self._spare(item.id)

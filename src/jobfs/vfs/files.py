@@ -123,7 +123,9 @@ class Files:
                 return None
             if inode.local is None and item is not None:
                 inode.item, inode.path = item, path
-                handle.young = writable and self._engine.young(item)  # only a base has to prove anything
+                handle.young = writable and self._engine.bases.young(
+                    item
+                )  # only a base has to prove anything
                 handle.content = self._engine.content.open(item)
             inode.handles.append(handle)
             return handle
@@ -166,7 +168,7 @@ class Files:
         inode.atime_ns = inode.mtime_ns
         if not inode.local_only:
             inode.item = self._local.item_behind(path)
-            inode.base = self._engine.base_of(inode.item)
+            inode.base = self._engine.bases.of(inode.item)
         self._engine.table.add(inode)
         self._engine.overlay.put(path, inode)
         if inode.local_only:
@@ -279,7 +281,7 @@ class Files:
         saved = isinstance(handle.content, LocalFile) and item is not None and inode.base.id == item.id
         if not saved:
             # Else no version is known to hold these bytes; the base that the save has left says what it sent (R2).
-            inode.base = engine.base_of(handle.seen, young=handle.young)
+            inode.base = engine.bases.of(handle.seen, young=handle.young)
         inode.item = item
         inode.local = engine.bytes.new(inode.ino, engine.journal.next_seq(), source)
         if item is not None and inode.path is not None and not inode.local_only:

@@ -398,7 +398,7 @@ class LocalNames:
                 answer = self._engine.moves.move(inode.item, path)
                 self._end(inode, answer)
                 with other.lock:
-                    other.item, other.base = None, self._engine.base_of(None)
+                    other.item, other.base = None, self._engine.bases.of(None)
 
     def settle_under(self, directory: str) -> None:
         """Before a directory is renamed: aliases below it are made real. Raises ApiError."""

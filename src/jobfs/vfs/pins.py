@@ -104,7 +104,7 @@ class Pins:
             handle.item, handle.edition = item, 0
             if opening or not (handle.readable and handle.writable):
                 # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
-                handle.seen, handle.young = item, self._engine.young(item)
+                handle.seen, handle.young = item, self._engine.bases.young(item)
             if handle.inode.local is None:
                 handle.inode.item = item
         self._pages.unsure(handle.at)

@@ -215,7 +215,7 @@ class Tree:
         replaced = self._replace(target, new)
         base, shown = replaced.base, replaced.shown
         if hidden is not None:
-            base = self._engine.base_of(hidden.taken[0])
+            base = self._engine.bases.of(hidden.taken[0])
         overlay = self._engine.overlay
         self._local.free(new)
         pinned = shown or (hidden.taken[0] if hidden is not None else None)
@@ -263,7 +263,7 @@ class Tree:
         dropped: list[Transaction] = []
         if isinstance(target, Item):
             shown: Item | None = target
-            base = self._engine.base_of(target)
+            base = self._engine.bases.of(target)
             inode = self._engine.table.get(self._engine.memory.ino(target))
             if inode is None or inode.alias_of is not None:
                 return _Replaced(base, shown, None, dropped)
@@ -296,10 +296,10 @@ class Tree:
             self._unlinker.drop(replaced)
         if shown is None and not stays:
             shown = self._local.item_behind(new)
-            base = self._engine.base_of(shown)
+            base = self._engine.bases.of(shown)
         if hidden is not None:
             shown = hidden.taken[0]
-            base = self._engine.base_of(shown)
+            base = self._engine.bases.of(shown)
         if stays:
             return self._stay_here(inode, old, new, dropped)
         was_local = inode.local_only

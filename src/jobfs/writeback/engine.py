@@ -21,6 +21,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.writeback import disk
 from jobfs.writeback.aliases import LeftAliases
+from jobfs.writeback.bases import Bases
 from jobfs.writeback.direct import Direct
 from jobfs.writeback.finisher import Finisher
 from jobfs.writeback.inodes import WHITEOUT, Inode, InodeTable, Overlay
@@ -38,7 +39,7 @@ from jobfs.writeback.records import (
 )
 from jobfs.writeback.removal import Removals
 from jobfs.writeback.salvage import open_journal
-from jobfs.writeback.saver import YOUNG, Saver
+from jobfs.writeback.saver import Saver
 from jobfs.writeback.stager import Stager
 from jobfs.writeback.transaction import Transaction
 from jobfs.writeback.unanswered import Unanswered
@@ -48,8 +49,6 @@ log = logging.getLogger("jobfs.writeback")
 
 #: So many unsent files are a tree that is copied in, not an editor at work.
 _MANY = 16
-#: The largest content, in bytes, that a rename waits to see hashed.
-_HASHED = 8 << 20
 #: Seconds that closed bytes may wait for their disk sync (semantics.md section 4).
 _SYNC_EVERY = 0.5
 
@@ -82,7 +81,6 @@ class WriteBack:
         self.timeout = timeout
         self.lifetime = lifetime
         self.unanswered = Unanswered(lifetime)
-        self._cache_limit = cache_limit
         #: What the user has to be told of the journal, "" if all is well.
         self.journal, self.damage = open_journal(directory)
         self.bytes = LocalBytes(directory / "bytes", directory / "trash")
@@ -99,6 +97,7 @@ class WriteBack:
         self.stager = Stager(client, self.journal, mount, self.finisher.watch, lifetime)
         self.direct = Direct(client, self.journal, self.stager, mount, directory / "probe", self.background)
         self.publisher = Publisher(self)
+        self.bases = Bases(client, content, self.memory, cache_limit)
         self.saver = Saver(
             client,
             self.journal,
@@ -109,7 +108,7 @@ class WriteBack:
             sync=self.sync,
             unanswered=self.unanswered,
             placed=self.publisher.placed,
-            learn=self.learn_hash,
+            learn=self.bases.learn_hash,
             fine_clock=content.fine_clock,
         )
         self.uploader = Uploader(self._run, workers=client.max_connections, timeout=timeout)
@@ -283,57 +282,6 @@ class WriteBack:
             self.finisher.cancel(work)
         elif work.save.state is State.PROMOTED:
             self.finisher.add(work)
-
-    def learn_hash(self, item: Item) -> str:
-        """Fetch a version's bytes into the cache and hash them; "" if they are larger than the cache."""
-        if item.size is not None and item.size > self._cache_limit:
-            return ""
-        content = self.content.open(item)
-        try:
-            content.fetch()
-            return content.sha256() or ""
-        finally:
-            content.close()
-
-    def known_hash(self, item: Item) -> str:
-        """The hash of a version that was saved here, or whose bytes are on this machine, else "" (R2)."""
-        record = self.memory.of(item)
-        if record is not None and record.sha256 and record.updated_at == item.updated_at:
-            return record.sha256
-        if item.is_dir or not self.content.whole(item):
-            return ""
-        content = self.content.open(item)
-        try:
-            return content.sha256() or ""
-        finally:
-            content.close()
-
-    def carry(self, before: Item, after: Item) -> None:
-        """What is remembered of an item goes on to hold after our own move of it."""
-        coarse = not self.content.fine_clock(after.updated_at)
-        # There its bytes can't be learned later on (see `base_of`).
-        known = self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
-        self.memory.carry(before, after, known)
-
-    def young(self, item: Item) -> bool:
-        """True if the item's timestamp is too recent to prove that its bytes did not change (R1)."""
-        return self.saver.age(item) < YOUNG
-
-    def base_of(self, item: Item | None, *, young: bool | None = None) -> Base:
-        """The base that a version shown by this mount makes for a save."""
-        if item is None or item.implicit:
-            return Base()
-        young = self.young(item) if young is None else young
-        digest = self.known_hash(item)
-        if (
-            not digest
-            and young
-            and not self.content.fine_clock(item.updated_at)
-            and (record := self.memory.of(item)) is not None
-        ):
-            # Its bytes can't be learned any more: the job may write others in the same second. If they are ours, they show it.
-            digest = record.known
-        return Base.of(item, sha256=digest, young=young)
 
     # -- files that are renamed or unlinked before they are sent
 

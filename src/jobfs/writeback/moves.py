@@ -128,7 +128,7 @@ class Moves:
                 continue
             if answered:
                 # Else the job may have written to it between the move and the look (R2).
-                self._engine.carry(item, answer)
+                self._engine.bases.carry(item, answer)
             self._engine.namespace.publish(answer)
             return answer
         raise UnavailableError(f"the answers to moving {item.path} are lost", endpoint="update")
@@ -149,7 +149,7 @@ class Moves:
             ):
                 answer = client.update(item.id, permission=permission, lifecycle=lifecycle)
         if answered:
-            self._engine.carry(item, answer)
+            self._engine.bases.carry(item, answer)
         self._engine.namespace.publish(answer)
         return answer
 

@@ -109,7 +109,7 @@ class Publisher:
             self._engine.journal.write(work.save.as_of(State.PROMOTED))
             work.save.become(State.PROMOTED)
         if before is not None:
-            self._engine.carry(before, item)
+            self._engine.bases.carry(before, item)
         self._publish(work, item)
 
     def _publish(self, work: Transaction, item: Item) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
+from jobfs.errors import FsError
 
 OLD, NEW = b"the old content", b"the new one"
 
@@ -189,5 +192,33 @@ def test_a_backup_is_carried_out_where_its_directory_is_by_then(server: Server, 
         server.faults.clear()
         eventually(lambda: visible(server) == {"moved": None, "moved/file~": OLD}, lambda: visible(server))
         eventually(lambda: again.names("moved") == ["file~"])
+    finally:
+        again.stop()
+
+
+def test_a_file_is_unlinked_while_its_backup_is_being_taken_up(server: Server, tmp_path: Path) -> None:
+    """semantics 3: no call can hang for ever; semantics 4: a version is not deleted while an alias here needs its bytes."""
+    server.store.seed({"file": OLD}, age=60)
+    first = Mortal(server, tmp_path / "home", Boundaries())
+    first.start()
+    first.vfs.rename("file", "file~")
+    first.boundaries.dead = True
+    first.bury()
+    server.faults.next("slow", on="get", delay=0.5)
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    try:
+        eventually(lambda: not server.faults.rules())
+
+        def unlink() -> None:
+            with contextlib.suppress(FsError):  # by then it may be a backup only
+                again.vfs.unlink("file")
+
+        unlinker = threading.Thread(target=unlink, daemon=True)
+        unlinker.start()
+        unlinker.join(10)
+        assert not unlinker.is_alive()
+        eventually(lambda: again.names() == ["file~"], lambda: again.names())
+        assert again.read("file~") == OLD
     finally:
         again.stop()

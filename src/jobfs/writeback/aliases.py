@@ -45,8 +45,9 @@ class LeftAliases:
     def _settle_all(self) -> None:
         self._coming = False
         for entry in list(self._left.values()):
-            with self._busy:
-                if entry.item_id in self._left:
+            # In this order: whoever unlinks or replaces the item holds its name, and waits for its bytes.
+            with self._engine.overlay.changing(entry.origin, entry.path), self._busy:
+                if self._left.get(entry.item_id) == entry:
                     try:
                         self._settle(entry)
                     except JobfsError as error:
@@ -70,13 +71,10 @@ class LeftAliases:
         engine = self._engine
         try:
             item = engine.client.get(entry.item_id)
-            with engine.overlay.changing(entry.origin, entry.path):
-                if self._left.get(entry.item_id) != entry:
-                    return  # its directory was renamed just now
-                if item.path == entry.origin and not self._replaced(entry):
-                    engine.moves.move(item, entry.path)
-                    self._done(entry)
-                    return
+            if item.path == entry.origin and not self._replaced(entry):
+                engine.moves.move(item, entry.path)
+                self._done(entry)
+                return
         except NotFoundError:
             self._done(entry)
             return

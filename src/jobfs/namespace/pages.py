@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from itertools import pairwise
+from itertools import dropwhile, pairwise
 
 from jobfs.api import Page
 from jobfs.nodes import Item
@@ -29,6 +29,7 @@ class Pass:
         self.pages = 0
         self.full = False  # the server fills pages as far as the API allows
         self.flaw: str | None = None
+        self.ordered = False  # no item was seen at two places
 
     @property
     def count(self) -> int:
@@ -36,9 +37,14 @@ class Pass:
         return len(self.items) + len(self.unknown)
 
     def same(self, other: Pass) -> bool:
-        """True if both passes saw the same items: then it is not the list that moved."""
+        """True if both passes saw the same items in some order: then it is the total that is wrong.
+
+        Where items change places, both may lack the same one.
+        """
         return (
-            self.total == other.total
+            self.ordered
+            and other.ordered
+            and self.total == other.total
             and self.unknown == other.unknown
             and self.items.keys() == other.items.keys()
         )
@@ -140,7 +146,9 @@ class _Reader:
         found.pages = len(numbers)
         found.full = self._size == TAKE
         found.total = self._pages[numbers[-1]].total
-        found.flaw = self._flaw(found, numbers)
+        pages = [self._pages[number] for number in numbers]
+        found.ordered = self._ordered(pages, found.count)
+        found.flaw = self._flaw(found, pages)
         return found
 
     def _take(self) -> int | None:
@@ -163,11 +171,19 @@ class _Reader:
         if _raw(page) >= self._size:
             self._end = max(self._end, number * self._step + _raw(page))
 
-    def _flaw(self, found: Pass, numbers: list[int]) -> str | None:
-        pages = [self._pages[number] for number in numbers]
+    def _ordered(self, pages: list[Page], count: int) -> bool:
+        """True if neighbours share their one item, and none is anywhere else; after a wrong total come empty pages."""
+        filled = list(reversed([*dropwhile(lambda page: not _raw(page), reversed(pages))]))
+        shared = max(0, len(filled) - 1) if self._size > 1 else 0
+        return self._overlaps(filled) and sum(map(_raw, filled)) - shared == count
+
+    def _overlaps(self, pages: list[Page]) -> bool:
+        return self._size <= 1 or all(_overlap(*pair) for pair in pairwise(pages))
+
+    def _flaw(self, found: Pass, pages: list[Page]) -> str | None:
         if any(page.total != pages[0].total for page in pages):
             return "its total changed"
-        if self._size > 1 and any(not _overlap(*pair) for pair in pairwise(pages)):
+        if not self._overlaps(pages):
             return "its order changed"
         if found.count != found.total:
             return f"it showed {found.count} items of {found.total}"

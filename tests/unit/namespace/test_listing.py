@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from jobfs.api import Page
 from jobfs.errors import UnavailableError
 from jobfs.namespace.listing import Lister, Listing
 from jobfs.nodes import Item
@@ -179,6 +180,28 @@ def test_a_server_without_any_order_is_still_read_whole(reading: Reading, count:
     reading.server.shuffle = random.Random(7)
     assert as_set(reading.read()) == set(everything)
     assert operations(reading.server).count("list") <= 12 * (2 + count // 99)
+
+
+@pytest.mark.parametrize("places", [(18, 20), (19, 20)])
+def test_two_passes_that_lack_the_same_item_prove_nothing(reading: Reading, places: tuple[int, int]) -> None:
+    """semantics 1: it must never lose an item that existed throughout, where neighbours change places too."""
+    everything = reading.fill(49)
+    reading.server.cap = 20
+    one, other = (everything[place].id for place in places)
+    turned = {one: everything[places[1]], other: everything[places[0]]}
+    list_page, passes = reading.server.list_page, 0
+
+    def disturbed(take: int, skip: int) -> Page:
+        nonlocal passes
+        passes += skip == 0
+        page = list_page(take, skip)
+        if passes > 2 or skip != 19:
+            return page
+        order = [turned.get(item.id, item) for item in everything]
+        return page._replace(items=order[skip : skip + 20])
+
+    reading.server.list_page = disturbed  # type: ignore[method-assign]
+    assert as_set(reading.read()) == set(everything)
 
 
 @pytest.mark.parametrize("lie", [lambda n: 0, lambda n: 1, lambda n: n - 1, lambda n: n + 1, lambda n: 10**9])

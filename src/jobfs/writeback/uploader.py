@@ -122,10 +122,11 @@ class Uploader:
                 continue
             try:
                 self._attempt(work)
-            except UnavailableError:
-                if time.monotonic() + pause > deadline:
+            except UnavailableError as error:
+                wait = max(pause * random.uniform(0.5, 1.0), error.wait)
+                if time.monotonic() + wait > deadline:
                     raise
-                time.sleep(pause * random.uniform(0.5, 1.0))
+                time.sleep(wait)
                 pause = min(pause * 2, 2.0)
             if work.save.state is State.CANCELLED:
                 return
@@ -148,9 +149,10 @@ class Uploader:
         finally:
             with self._turn:
                 work.running = False
-                wait = min(_BACKOFF_FIRST * 2 ** min(work.attempts, 10), _BACKOFF_MOST)
                 if work.attempts:
-                    work.due = time.monotonic() + wait * random.uniform(0.5, 1.0)
+                    wait = min(_BACKOFF_FIRST * 2 ** min(work.attempts, 10), _BACKOFF_MOST)
+                    asked = work.error.wait if isinstance(work.error, UnavailableError) else 0.0
+                    work.due = time.monotonic() + max(wait * random.uniform(0.5, 1.0), asked)
                 self._turn.notify_all()
 
     @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -112,6 +113,22 @@ def test_the_backoff_grows(uploader: Uploader, runner: Runner, monkeypatch: pyte
     assert uploader.unsent() == [work]
     assert "not now" in str(work.error)
     assert runner.ran == [1], "not before its time"
+
+
+def test_nobody_asks_again_before_the_server_wants_to_be_asked(uploader: Uploader, runner: Runner) -> None:
+    """semantics 5: 429 and 503 with Retry-After: as long as the server says."""
+    in_background, committed = transaction(1), transaction(2, "other")
+    for work in (in_background, committed):
+        busy = UnavailableError("too many requests")
+        busy.wait = 100.0
+        runner.failures[work.save.seq] = [busy]
+    uploader.add(in_background, 0.0)
+    eventually(lambda: in_background.attempts == 1 and not in_background.running)
+    assert in_background.due > time.monotonic() + 90
+    uploader.add(committed, 3600)
+    with pytest.raises(UnavailableError, match="too many requests"):
+        uploader.commit(committed)
+    assert runner.ran == [1, 2], "the wait would be longer than anybody waits for a commit"
 
 
 def test_what_is_refused_rests_until_it_is_asked_for(uploader: Uploader, runner: Runner) -> None:

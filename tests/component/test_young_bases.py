@@ -33,6 +33,23 @@ def truncate_and_write(work: Workspace | Mortal) -> None:
     work.vfs.release(fh)
 
 
+def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], object]) -> None:
+    """A mount is killed that was to send what was truncated and written, then `meanwhile` happens."""
+    with quick_finishing():
+        first = Mortal(server, home, Boundaries(), write_back_delay=30)
+        first.start()
+        truncate_and_write(first)
+        first.boundaries.dead = True
+        first.bury()
+        meanwhile()
+        again = Mortal(server, home, Boundaries())
+        again.start()
+        try:
+            again.settle()
+        finally:
+            again.stop()
+
+
 @pytest.mark.parametrize("sizes", ["present", "omitted"])
 def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
     server: Server, start: Callable[..., Workspace], sizes: str
@@ -56,19 +73,7 @@ def test_what_the_job_wrote_while_no_mount_was_there_is_kept(
     """semantics 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
     server.set(sizes=sizes)
     server.store.seed({"file": FIRST})
-    with quick_finishing():
-        first = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
-        first.start()
-        truncate_and_write(first)
-        first.boundaries.dead = True
-        first.bury()
-        server.store.write("file", SECOND)
-        again = Mortal(server, tmp_path / "home", Boundaries())
-        again.start()
-        try:
-            again.settle()
-        finally:
-            again.stop()
+    saved_by_the_next_mount(server, tmp_path / "home", lambda: server.store.write("file", SECOND))
     assert server.store.read("file") == OURS
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
@@ -112,18 +117,7 @@ def test_the_next_mount_learns_what_was_truncated_where_each_write_shows(
     monkeypatch.undo()
     server.set(updated_resolution="milliseconds")
     server.store.seed({"file": FIRST})
-    with quick_finishing():
-        first = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
-        first.start()
-        truncate_and_write(first)
-        first.boundaries.dead = True
-        first.bury()
-        again = Mortal(server, tmp_path / "home", Boundaries())
-        again.start()
-        try:
-            again.settle()
-        finally:
-            again.stop()
+    saved_by_the_next_mount(server, tmp_path / "home", lambda: None)
     assert visible(server) == {"file": OURS}
 
 

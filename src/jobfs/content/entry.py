@@ -156,9 +156,16 @@ class Entry:
                 fetch.stop = True
             self.cond.notify_all()
 
-    def on_disk(self) -> bool:
-        """True if every byte is on disk, in this entry or in the cache."""
+    def on_disk(self, patience: float = 0.0) -> bool:
+        """True if every byte is on disk, in this entry or in the cache; waits `patience` seconds if all have come."""
+        if patience and not self.whole and self._has_come():
+            with self.cond:
+                self.cond.wait_for(lambda: self.whole or not self._has_come(), patience)
         return self.whole or (not self._looked and self._disk.has(version_name(self.version), self.size))
+
+    def _has_come(self) -> bool:
+        """True if the last byte came just now: the thread that brought it settles that."""
+        return self._stale is None and self.size is not None and self.backing.have.covers(0, self.size)
 
     def discard(self) -> None:
         """Nobody uses this entry any more: stop its transfers and remove what only it had."""

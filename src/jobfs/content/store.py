@@ -226,12 +226,15 @@ class ContentStore:
 
     # -- questions ----------------------------------------------------------------------------------------
 
-    def whole(self, item: Item) -> bool:
-        """True if a handle opened now would read this version from the disk alone."""
+    def whole(self, item: Item, patience: float = 0.0) -> bool:
+        """True if a handle opened now would read this version from the disk alone.
+
+        `patience`: seconds to wait until bytes that have all come are in their place.
+        """
         with self._lock:
             entry = self._entries.get(item.version)
         if entry is not None:
-            return entry.on_disk()
+            return entry.on_disk(patience)
         return item.size == 0 or self._disk.has(version_name(item.version), item.size)
 
     def used(self) -> int:

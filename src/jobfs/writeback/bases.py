@@ -13,6 +13,8 @@ from jobfs.writeback.saver import YOUNG
 
 #: The largest content, in bytes, that a rename waits to see hashed.
 _HASHED = 8 << 20
+#: Seconds to wait for bytes that a reader was given just now to be in their place.
+_SETTLING = 0.1
 
 
 class Bases:
@@ -41,7 +43,7 @@ class Bases:
         record = self._memory.of(item)
         if record is not None and record.sha256 and record.updated_at == item.updated_at:
             return record.sha256
-        if item.is_dir or not self._content.whole(item):
+        if item.is_dir or not self._content.whole(item, _SETTLING):
             return ""
         content = self._content.open(item)
         try:

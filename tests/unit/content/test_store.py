@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from tests.support.waiting import eventually
 
 from jobfs.content import ContentStore
 from jobfs.content.disk import version_name
+from jobfs.content.entry import Entry
 from jobfs.content.run import KIB, MIB
 from jobfs.errors import FsError
 from jobfs.nodes import Item
@@ -239,6 +241,27 @@ def test_readers_of_an_unfinished_download_get_what_was_saved(make_store: MakeSt
         assert waiting.result(10) == data[1100 * KIB : 1100 * KIB + 4096]
         assert handle.whole()
         client.release(0)
+
+
+def test_whoever_asks_right_after_the_last_byte_can_wait_for_it_to_be_in_its_place(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader has its bytes before the cache has them under their name."""
+    released, settle = threading.Event(), Entry.settle
+
+    def later(entry: Entry) -> None:
+        released.wait(10)
+        settle(entry)
+
+    monkeypatch.setattr(Entry, "settle", later)
+    store = make_store(FakeClient(b"12345"))
+    item = item_of(5)
+    with store.open(item) as handle, ThreadPoolExecutor(1) as threads:
+        assert handle.read(0, 5) == b"12345"
+        assert not store.whole(item)
+        waiting = threads.submit(store.whole, item, 10.0)
+        released.set()
+        assert waiting.result(10)
 
 
 def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path: Path) -> None:

@@ -41,6 +41,19 @@ def test_it_does_not_come_back_when_another_one_was_made_and_unlinked(
     assert work.names() == ["other"]
 
 
+def test_it_does_not_come_back_when_another_one_was_made_and_renamed_away(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4: rename of a file with unsent bytes; the name is free here from then on."""
+    work.write("file", b"again")
+    work.vfs.rename("file", "renamed")
+    assert work.names() == ["other", "renamed"]
+    settled(work)
+    expected = {"other": b"another", "renamed": b"again"}
+    eventually(lambda: visible(server) == expected, lambda: str(visible(server)))
+    assert work.names() == ["other", "renamed"]
+
+
 def test_what_is_renamed_to_it_is_shown_at_once(server: Server, work: Workspace) -> None:
     """semantics 4: own changes are visible at once."""
     work.vfs.rename("other", "file")

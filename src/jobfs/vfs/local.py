@@ -139,15 +139,15 @@ class LocalNames:
             self._engine.journal.write(gone=[self.entry(inode)])
 
     def vacate(self, path: str, inode: Inode) -> None:
-        """This file is not at `path` any more; neither is what an alias took away from there before."""
+        """This file is not at `path` any more; neither is what was taken away from there before, by an alias or an unlink."""
         if self._engine.overlay.get(path) is not inode:
             return
         for alias in self.aliases():
             if alias.alias_of == path:
                 alias.alias_since = time.monotonic()
-                self._engine.overlay.put(path, WHITEOUT)
-                return
-        self._engine.overlay.remove(path, inode)
+        # First a hole, then a look at what keeps it one: what ends meanwhile takes it away itself.
+        self._engine.overlay.put(path, WHITEOUT)
+        self._engine.uncover(path)
 
     def unlink(self, inode: Inode) -> None:
         """Unlink a local file; an alias that nothing has replaced goes with its item. Raises ApiError."""

@@ -392,14 +392,13 @@ class WriteBack:
             self.uploader.remove(work)
         works.clear()
 
-    def uncover(self, path: str, ended: Transaction | None = None) -> None:
+    def uncover(self, path: str) -> None:
         """Show the server's word at a name that was a hole here, unless something else still keeps it one.
 
-        That is a file which was unlinked there while it was saved (but for `ended`), or one whose alias has its name.
+        That is a file which was unlinked there while it was saved, or one whose alias has its name.
         """
         leaving = any(
-            work is not ended and work.save.target == path and work.save.state is State.CANCELLED
-            for work in self.uploader.live()
+            work.save.target == path and work.save.state is State.CANCELLED for work in self.uploader.live()
         )
         if not leaving and not self.removals.aliased(path):
             self.overlay.remove(path, WHITEOUT)

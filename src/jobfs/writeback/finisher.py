@@ -188,8 +188,6 @@ class Finisher:
             if there is not None and self._is_base(there, save.base):
                 self._remove(there)
         engine.replaced(work)
-        if save.kind is SaveKind.SAVE:
-            engine.uncover(save.target, work)
         if work.local is not None:
             local, work.local = work.local, None
             engine.bytes.retire(local)
@@ -198,7 +196,9 @@ class Finisher:
         else:
             # From here on it is the finisher's alone: the name is free for the next save.
             self.add_later(work)
-            self._engine.uploader.remove(work)
+            engine.uploader.remove(work)
+        if save.kind is SaveKind.SAVE:
+            engine.uncover(save.target)
 
     def add_later(self, work: Transaction) -> None:
         """Judge the asides of a cancelled transaction when their time has come (R7)."""

@@ -326,6 +326,7 @@ class Round:
             calm=self.conditions.calm,
             late=self.conditions.late,
             doubtful=self.conditions.doubtful,
+            job=bool(self.conditions.job_pause),
         )
         touched = self.chapter.fingerprint(self.server) != self.chapter.untouched
         status = self.mounted.status()

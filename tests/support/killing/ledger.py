@@ -69,6 +69,8 @@ class Ledger:
     def __init__(self, baseline: Mapping[str, Content], late: float = 0.0) -> None:
         """`baseline`: what is there; `late`: seconds that a request may be carried out after its connection died."""
         self._late = late
+        #: In monotonic seconds, as what was made before has it.
+        self.began = time.monotonic()
         self.lock = threading.RLock()
         self.options: dict[str, set[Content]] = {path: {content} for path, content in baseline.items()}
         self.claims: dict[Content, Claim] = {

@@ -61,14 +61,23 @@ class Verdict:
     """The judgement of one round, once all is settled and nobody is at work any more."""
 
     def __init__(
-        self, ledger: Ledger, server: Tree, mount: Tree, *, calm: bool, late: bool, doubtful: bool
+        self,
+        ledger: Ledger,
+        server: Tree,
+        mount: Tree,
+        *,
+        calm: bool,
+        late: bool,
+        doubtful: bool,
+        job: bool,
     ) -> None:
         """`late`: requests were carried out after their connection had died, so that names may have flipped.
 
-        `doubtful`: nothing tells the job's changes from our own moves, so that both may be kept without need.
+        `job`: it is at work, and may have deleted directories in earlier rounds. `doubtful`: nothing tells the job's changes from
+        our own moves, so that both may be kept without need.
         """
         self._ledger, self._server, self._mount = ledger, server, mount
-        self._calm, self._late, self._doubtful = calm, late, doubtful
+        self._calm, self._late, self._doubtful, self._job = calm, late, doubtful, job
         #: Scratch names are on this machine only.
         self._found = {**server, **local_files(mount)}
 
@@ -151,6 +160,9 @@ class Verdict:
         strange = []
         for path, content in sorted(self._found.items()):
             if path in self._ledger.options:
+                continue
+            if self._job and is_local(path) and content.made < self._ledger.began:
+                # It was not to be seen while its directory was not there: the next one of that name shows it again.
                 continue
             second = _SECOND.search(path)
             if second is None:

@@ -17,6 +17,7 @@ from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
+from jobfs.writeback import Inode
 
 OLD, NEW = b"the old content", b"the new one"
 
@@ -90,6 +91,39 @@ def test_a_backup_outlives_what_is_done_at_the_old_name(
         again.settle()
         eventually(lambda: again.names() == ["file.txt", "file.txt~"])
         assert again.read("file.txt~") == OLD
+        assert visible(server) == {"file.txt": NEW}
+    finally:
+        again.stop()
+
+
+def test_a_second_backup_is_remembered_though_the_first_gets_its_own_bytes_at_that_moment(
+    server: Server, tmp_path: Path
+) -> None:
+    """semantics 4.36: a version is not deleted on the server while an alias here still needs its bytes."""
+
+    def backup_twice(work: Mortal) -> None:
+        assert work.read("file.txt") == OLD
+        backup(work)
+        server.faults.rate("unavailable", 1.0, on="get")  # the first version is not judged yet
+        write(work, "file.txt", b"the second content", fsync=True)
+        local = work.vfs._local
+        (first,) = [inode.item.id for inode in local.aliases() if inode.item is not None]
+        replaced = local.replaced
+
+        def spared_just_before(inode: Inode) -> None:
+            local.spare(first)
+            replaced(inode)
+
+        local.replaced = spared_just_before  # type: ignore[method-assign]
+        backup(work)
+        write(work, "file.txt", NEW)
+
+    again = killed_after(server, tmp_path / "home", backup_twice, write_back_delay=30)
+    try:
+        server.faults.clear()
+        again.settle()
+        eventually(lambda: again.names() == ["file.txt", "file.txt~"])
+        assert again.read("file.txt~") == b"the second content"
         assert visible(server) == {"file.txt": NEW}
     finally:
         again.stop()

@@ -98,17 +98,18 @@ class LocalNames:
         """
         old = inode.path
         assert old is not None
-        before: list[Record] = [self.entry(inode), *gone]
-        self.vacate(old, inode)
-        inode.path = target
-        self._engine.overlay.put(target, inode)
-        after = [] if _is_hidden(inode) else [self.entry(inode)]
-        if inode.kind is Kind.DIRECTORY:
-            self._engine.overlay.move_tree(old, target)
-            below = self._below(target)
-            before += [replace(entry, path=names.moved(entry.path, target, old)) for entry in below]
-            after += below
-        self._engine.journal.write(*after, gone=before)
+        with inode.lock:  # an alias may get its own bytes meanwhile, and a record of them
+            before: list[Record] = [self.entry(inode), *gone]
+            self.vacate(old, inode)
+            inode.path = target
+            self._engine.overlay.put(target, inode)
+            after = [] if _is_hidden(inode) else [self.entry(inode)]
+            if inode.kind is Kind.DIRECTORY:
+                self._engine.overlay.move_tree(old, target)
+                below = self._below(target)
+                before += [replace(entry, path=names.moved(entry.path, target, old)) for entry in below]
+                after += below
+            self._engine.journal.write(*after, gone=before)
 
     def make_link(self, path: str, target: str, uid: int, gid: int) -> None:
         """A symbolic link on this machine only."""
@@ -168,8 +169,9 @@ class LocalNames:
 
     def remove(self, inode: Inode) -> None:
         """Unlink a local file or remove a local directory. An alias loses only its name here."""
-        self.forget(inode)
-        self.replaced(inode)
+        with inode.lock:
+            self.forget(inode)
+            self.replaced(inode)
 
     def replaced(self, inode: Inode) -> None:
         """Another local file has this one's name, in the journal too: let go of it."""
@@ -203,8 +205,11 @@ class LocalNames:
                 wanted |= ends
         return wanted
 
-    def alias(self, item: Item, path: str, target: str) -> bool:
-        """Show `item` as `target` here, and nothing at its own name; no request. False if it is being written to."""
+    def alias(self, item: Item, path: str, target: str, over: Inode | None = None) -> bool:
+        """Show `item` as `target` here, and nothing at its own name; no request. False if it is being written to.
+
+        `over`: the local file that had the name `target`; its record is this one's now, and it gets no other.
+        """
         attr = self._view.attr(item)
         with self._engine.table.held(self._engine.memory.ino(item), Kind.FILE, target, item) as inode:
             if inode.local is not None:
@@ -215,7 +220,10 @@ class LocalNames:
             inode.alias_since = time.monotonic()
             with self._lock:
                 self._known.add(inode)
-        self._engine.journal.write(self.entry(inode))
+            with over.lock if over is not None else contextlib.nullcontext():
+                self._engine.journal.write(self.entry(inode))
+                if over is not None:
+                    over.path = None
         self._engine.overlay.put(target, inode)
         self._engine.overlay.put(path, WHITEOUT)
         return True

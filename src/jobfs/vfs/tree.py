@@ -173,9 +173,10 @@ class Tree:
                 raise FsError(errno.EXDEV)
             if isinstance(target, Inode):
                 self._local.drop_item(target)
-            if self._local.alias(source, old, new):
-                if isinstance(target, Inode):
-                    self._local.replaced(target)
+            over = target if isinstance(target, Inode) else None
+            if self._local.alias(source, old, new, over):
+                if over is not None:
+                    self._local.replaced(over)
                 return True
             # A program is writing to it: it is renamed on the server.
         with self._engine.uploader.hold(old, self._engine.timeout):

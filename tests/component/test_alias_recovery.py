@@ -129,6 +129,29 @@ def test_a_second_backup_is_remembered_though_the_first_gets_its_own_bytes_at_th
         again.stop()
 
 
+def test_a_backup_outlives_its_version_becoming_a_conflict_copy(server: Server, tmp_path: Path) -> None:
+    """semantics 4.36: a rename to a scratch name counts at once; the version that it took along may be kept beside the file."""
+    server.set(updated_resolution="seconds")
+
+    def backup_what_is_young(work: Mortal) -> None:
+        work.vfs._local.stop()  # it gets its bytes a moment after this, unless the mount is killed before
+        server.store.seed({"young.txt": OLD}, age=0)
+        work.vfs.rename("young.txt", "young.txt~")
+        write(work, "young.txt", NEW, fsync=True)
+        work.settle()
+        assert list(visible(server).values()).count(OLD) == 2, (
+            "the job may have written to it in the same second: it was kept"
+        )
+
+    again = killed_after(server, tmp_path / "home", backup_what_is_young, write_back_delay=30)
+    try:
+        again.settle()
+        eventually(lambda: "young.txt~" in again.names(), lambda: again.names())
+        assert again.read("young.txt~") == OLD
+    finally:
+        again.stop()
+
+
 def test_a_backup_whose_file_is_being_replaced_keeps_its_bytes(server: Server, tmp_path: Path) -> None:
     """semantics 4.36: a version is not deleted on the server while an alias here still needs its bytes."""
     work = killed_after(server, tmp_path / "home", backup_and_save, write_back_delay=30)
@@ -154,6 +177,22 @@ def test_a_backup_that_nothing_replaces_is_renamed_on_the_server(server: Server,
         assert work.read("file.txt~") == OLD
     finally:
         work.stop()
+
+
+def test_a_backup_is_there_though_the_job_has_moved_its_file_since(server: Server, tmp_path: Path) -> None:
+    """semantics 4: nothing is forgotten; what was acknowledged to a program is there after the next mount."""
+
+    def backup_and_move(work: Mortal) -> None:
+        backup(work)
+        work.boundaries.dead = True
+        server.store.move("file.txt", "elsewhere.txt")
+
+    again = killed_after(server, tmp_path / "home", backup_and_move)
+    try:
+        eventually(lambda: again.names() == ["elsewhere.txt", "file.txt~"], lambda: again.names())
+        assert again.read("file.txt~") == OLD
+    finally:
+        again.stop()
 
 
 def test_a_backup_is_taken_up_once_the_server_answers(server: Server, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jobfs import names
 from jobfs.errors import JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
 from jobfs.writeback.inodes import Inode, new_inode_number
@@ -81,11 +80,12 @@ class LeftAliases:
         except PathExistsError:
             # The backup's name is an item of the job's: the bytes stay on this machine, as those of any scratch name.
             pass
-        if item.path == entry.origin or names.parse_hidden(names.basename(item.path)) is not None:
-            self._own_bytes(entry, item)
-        else:
-            # Someone gave it another name: it is theirs now.
+        if item.path == entry.path:
+            # The rename was carried out, and its answer was lost.
             self._done(entry)
+        else:
+            # Wherever it is by now: at its name, on its way out, or where someone has moved it to.
+            self._own_bytes(entry, item)
 
     def _replaced(self, entry: LocalEntry) -> bool:
         """True if a new file has the old name."""

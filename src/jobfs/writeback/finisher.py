@@ -41,6 +41,7 @@ class Finisher:
             engine.journal,
             lifetime=engine.lifetime,
             spare=self._spare,
+            part=self._part,
             publish=engine.namespace.publish,
             forget=engine.namespace.forget,
         )
@@ -248,6 +249,10 @@ class Finisher:
                 content = handle.content
                 if handle.item is not None and handle.item.id == item_id and isinstance(content, Content):
                     content.fetch()
+        self._part(item_id)
+
+    def _part(self, item_id: str) -> None:
+        """Before an item gets another name: its aliases get its bytes. Raises ApiError."""
         self._engine.removals.spare(item_id)
         self._engine.aliases.spare(item_id)
 

@@ -37,17 +37,20 @@ class Judge:
         *,
         lifetime: float,
         spare: Callable[[str], None],
+        part: Callable[[str], None],
         publish: Callable[[Item], None],
         forget: Callable[[Item], None],
     ) -> None:
         """`spare(item_id)` returns once nothing here needs the item's bytes from the server, or raises ApiError.
 
+        `part(item_id)` returns once no alias stands for the item: it would not know it by another name. Raises ApiError.
         `publish` and `forget` tell the namespace. `lifetime` in seconds (R7).
         """
         self._client = client
         self._journal = journal
         self._lifetime = lifetime
         self._spare = spare
+        self._part = part
         self._publish = publish
         self._forget = forget
 
@@ -108,10 +111,7 @@ class Judge:
         return False
 
     def _delete(self, aside: Aside, item: Item) -> bool:
-        began = time.monotonic()
-        self._spare(item.id)
-        if time.monotonic() - began > _PAUSE:
-            # The look is too old by now (R7): next time there is nothing to wait for.
+        if not _at_once(self._spare, item):
             return False
         try:
             self._client.delete(item.id, once=True)
@@ -127,6 +127,8 @@ class Judge:
         self, aside: Aside, item: Item, target: str, label: str = "conflict", reason: str = _CHANGED
     ) -> bool:
         """Show the item as `name.<label>-<time>.ext` beside the target, and tell the user. True when done."""
+        if not _at_once(self._part, item):
+            return False
         where = names.join(names.parent(item.path), names.basename(target))
         for attempt in range(_NAMES):
             path = names.beside(where, label, attempt=attempt)
@@ -160,3 +162,11 @@ class Judge:
             aside.unsure_until = time.time() + self._lifetime
             raise
         return True
+
+
+def _at_once(let_go: Callable[[str], None], item: Item) -> bool:
+    """Nothing here needs the item any more; False if that took so long that it has to be looked at again (R7)."""
+    began = time.monotonic()
+    let_go(item.id)
+    # Next time there is nothing to wait for.
+    return time.monotonic() - began <= _PAUSE

@@ -94,6 +94,7 @@ class World:
             journal,
             lifetime=30.0,
             spare=lambda item_id: self.told.append(f"spare {item_id}"),
+            part=lambda item_id: self.told.append(f"part {item_id}"),
             publish=lambda item: self.told.append(f"publish {item.path}"),
             forget=lambda item: self.told.append(f"forget {item.id}"),
         )
@@ -136,7 +137,7 @@ def test_other_bytes_are_kept_beside(world: World) -> None:
     assert (conflict.path, conflict.origin) == (world.client.item.path, TARGET)
     assert conflict.path.startswith("dir/file.conflict-")
     assert conflict.path.endswith(".txt")
-    assert world.told == [f"publish {conflict.path}"]
+    assert world.told == ["part a", f"publish {conflict.path}"]
 
 
 def test_another_size_is_foreign_without_reading(world: World) -> None:

@@ -123,6 +123,17 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
     assert found == {"application": b"default", "expertJob": b"of the user"}
 
 
+def test_what_is_covered_up_does_not_decide_what_a_save_becomes(server: Server, work: Workspace) -> None:
+    """semantics 4.18, 4.37: where only one item may stand at a path the default has to go aside too; it gives nothing on."""
+    server.store.seed({"file": "default"}, lifecycle="application", permission="readOnly", age=60)
+    server.store.seed({"file": "of the job"}, age=60)
+    work.write("file", b"of the user", fsync=True)
+    saved = server.store.item("file")
+    assert (saved.lifecycle, saved.permission) == ("expertJob", "readWrite")
+    settled(work)
+    assert contents(server) == [b"default", b"of the user"]
+
+
 def test_one_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
     """semantics 4.13: one stuck upload never blocks another file."""
     server.faults.rate("hang", 1.0, on="create", path="*stuck*")

@@ -155,6 +155,7 @@ class Saver:
             if there is not None and there.id == save.staged_id:
                 return self._promoted(work, there, adopted=False)
             if there is not None:
+                work.covered.update(item.id for item in finding.items if item is not there)
                 if save.kind is SaveKind.MKDIR:
                     raise FsError(errno.EEXIST)
                 if not self._learned(work, there, finding):
@@ -241,9 +242,9 @@ class Saver:
         work.check()
         save, item = work.save, work.item
         assert item is not None
-        last = next((aside for aside in reversed(work.asides) if aside.moved), None)
-        lifecycle = save.lifecycle or (last.lifecycle if last else item.lifecycle)
-        permission = save.permission or (last.permission if last else item.permission)
+        was = work.replaced()
+        lifecycle = save.lifecycle or (was.lifecycle if was else item.lifecycle)
+        permission = save.permission or (was.permission if was else item.permission)
         if save.kind is SaveKind.RENAME:
             permission = item.permission
         try:

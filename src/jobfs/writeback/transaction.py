@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from jobfs import names
 from jobfs.errors import JobfsError
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Lifecycle
 from jobfs.writeback.inodes import Inode
 from jobfs.writeback.journal import Journal
 from jobfs.writeback.localbytes import LocalFile
@@ -54,6 +54,8 @@ class Transaction:
         self.learning: Future[tuple[str, float]] | None = None
         #: What stood at the target and was set aside, as it was shown there.
         self.taken: list[Item] = []
+        #: Ids of items that were seen at the target behind the one that was shown.
+        self.covered: set[str] = set()
 
     @property
     def settled(self) -> bool:
@@ -70,6 +72,19 @@ class Transaction:
         """True if the item still has the hidden name under which this save created it (R6)."""
         parts = names.parse_hidden(names.basename(item.path))
         return parts is not None and parts.transaction == self.save.tid
+
+    def replaced(self) -> Aside | None:
+        """The item set aside whose lifecycle and permission are to be kept; None if nothing was.
+
+        The last one found at the target, unless it had been covered up there: what nobody was shown decides nothing.
+        """
+
+        def order(aside: Aside) -> tuple[bool, bool, int]:
+            # After a recovery nobody knows any more what was covered up; that the job's own covers a default is always true.
+            own = aside.lifecycle is Lifecycle.EXPERT_JOB
+            return aside.id not in self.covered, own, aside.order
+
+        return max((aside for aside in self.asides if aside.moved), key=order, default=None)
 
     def check(self) -> None:
         """Raises Cancelled if the file was unlinked."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from jobfs import names
 from jobfs.api.address import check_base_url, check_item_id, check_job_id
 from jobfs.api.bodies import json_body
 from jobfs.api.create import CreateEncoding, Form, Forms
@@ -19,10 +20,23 @@ from jobfs.api.health import Health
 from jobfs.api.key import KeySource
 from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
 from jobfs.api.wire import Send, Wire
-from jobfs.errors import BadRequestError, InvalidPathError
+from jobfs.errors import (
+    ApiError,
+    BadRequestError,
+    InvalidRequestError,
+    NoDirectoryError,
+    PathExistsError,
+    UnavailableError,
+)
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 _Parsed = TypeVar("_Parsed")
+
+#: Statuses with a reason that may be "exists" or "no directory".
+_BAD_REQUEST = frozenset({400, 409})
+_UNSUPPORTED = 415
+#: Refusals that are not about how the path is written.
+_FOUND = (PathExistsError, NoDirectoryError)
 
 
 class Client:
@@ -127,8 +141,12 @@ class Client:
             raise BadRequestError(f"{call}: at least one field is required", endpoint=call.endpoint)
         if path is None:
             return self._item(call, Send(json_body(fields)), once=once)
-        return self._styled(
-            path, lambda styled: self._item(call, Send(json_body({**fields, "path": styled})), once=once)
+        return self._understood(
+            lambda: self._styled(
+                path, lambda styled: self._item(call, Send(json_body({**fields, "path": styled})), once=once)
+            ),
+            path,
+            item_id,
         )
 
     def delete(self, item_id: str, *, once: bool = False) -> None:
@@ -177,7 +195,39 @@ class Client:
         def attempt(styled: str, form: Form) -> Item:
             return self._item(call, Send(form.body(kind, styled, permission, file)))
 
-        return self._styled(path, lambda styled: self._forms.create(kind, partial(attempt, styled)))
+        return self._understood(
+            lambda: self._styled(path, lambda styled: self._forms.create(kind, partial(attempt, styled))),
+            path,
+        )
+
+    def _understood(self, send: Callable[[], Item], path: str, item_id: str = "") -> Item:
+        """Send what puts an item at `path`; what a 400 in words of the server's own means is found out by a look.
+
+        Saves go on from "exists" and "no directory" (section 5), and the reference does not say how a reason is worded.
+        """
+        try:
+            return send()
+        except BadRequestError as error:
+            if type(error) is not BadRequestError or error.status not in _BAD_REQUEST:
+                raise
+            kind = self._meaning(path, item_id)
+            if kind is None:
+                raise
+            raise kind(str(error), endpoint=error.endpoint, status=error.status) from None
+
+    def _meaning(self, path: str, item_id: str) -> type[BadRequestError] | None:
+        above = names.parent(path)
+        try:
+            there = self.find(path)
+            if any(item.id != item_id for item in there):
+                return PathExistsError
+            if not there and above and not any(item.is_dir for item in self.find(above)):
+                return NoDirectoryError
+        except UnavailableError:
+            raise
+        except ApiError:
+            pass
+        return None
 
     def _find(self, slash: str, path: str, timeout: float | None) -> list[Item]:
         argument = quote(slash + path, safe="", errors="replace")
@@ -213,10 +263,15 @@ class Client:
         slash = self._slash
         try:
             return send((slash or "") + path)
-        except InvalidPathError:
-            if slash is not None:
+        except (BadRequestError, InvalidRequestError) as error:
+            if slash is not None or error.status == _UNSUPPORTED or isinstance(error, _FOUND):
                 raise
-        return send("/" + path)
+            first = error
+        try:
+            return send("/" + path)
+        except (BadRequestError, InvalidRequestError) as error:
+            # An answer to the other style is the better one if it is about what stands there.
+            raise error if isinstance(error, _FOUND) else first from None
 
     def _item_target(self, item_id: str) -> str:
         return f"{self._root}items/{check_item_id(item_id)}"

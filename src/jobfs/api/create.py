@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from jobfs.api.bodies import Body, json_create, multipart_create
-from jobfs.errors import InvalidPathError, InvalidRequestError, NoDirectoryError, PathExistsError
+from jobfs.errors import (
+    ApiError,
+    BadRequestError,
+    InvalidPathError,
+    InvalidRequestError,
+    NoDirectoryError,
+    PathExistsError,
+)
 from jobfs.nodes import Item, Kind
 
 Encoding = Literal["multipart", "json"]
@@ -50,10 +57,11 @@ class Forms:
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 415 or 422; raises ApiError.
 
+        Nor a 400 for no reason that the reference has, as long as no form has worked: a body that can't be read is one.
         When it says so to all of them that is its answer, and nothing is learned from it. The error is the
         first that is not about the media type: the one about what was asked.
         """
-        refusals: list[InvalidRequestError] = []
+        refusals: list[ApiError] = []
         unreadable: set[str] = set()
         for form in self._candidates(kind):
             if form.encoding in unreadable:
@@ -63,7 +71,9 @@ class Forms:
             except _UNDERSTOOD:
                 self._good[kind] = form
                 raise
-            except InvalidRequestError as exc:
+            except (InvalidRequestError, BadRequestError) as exc:
+                if kind in self._good and isinstance(exc, BadRequestError):
+                    raise
                 refusals.append(exc)
                 if exc.status == _UNSUPPORTED_MEDIA_TYPE:
                     unreadable.add(form.encoding)

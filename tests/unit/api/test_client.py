@@ -12,7 +12,7 @@ from jobfs import errors
 from jobfs.api import Client, fixed_key
 from jobfs.nodes import Kind, Lifecycle, Permission
 
-from .conftest import JOB, MakeClient, Script, many, one, wire_item
+from .conftest import JOB, MakeClient, Script, failure, many, one, wire_item
 
 ID = "item00000000000000000001"
 
@@ -192,3 +192,47 @@ def test_many_threads_share_one_client(make_client: MakeClient, tmp_path: Path) 
         thread.join()
     assert wrong == []
     assert client.health.requests == 1 + 8 * 30 * 3
+
+
+OTHER = "other0000000000000000001"
+
+
+@pytest.mark.parametrize("status", [400, 409])
+@pytest.mark.parametrize(
+    ("there", "above", "error"),
+    [
+        ([wire_item("d/a.txt", id=OTHER)], [], errors.PathExistsError),
+        ([], [], errors.NoDirectoryError),
+        ([], [wire_item("d")], errors.NoDirectoryError),
+        ([], [wire_item("d", type="workspaceItemDirectory")], errors.BadRequestError),
+        ([wire_item("d/a.txt", id=ID)], [], errors.BadRequestError),
+    ],
+)
+def test_a_move_that_is_refused_in_words_of_the_servers_own_is_understood_by_a_look(
+    make_client: MakeClient,
+    there: list[dict[str, Any]],
+    above: list[dict[str, Any]],
+    error: type[Exception],
+    status: int,
+) -> None:
+    """semantics 5: inside a save, "exists" and "no directory" are findings; their wording is the server's."""
+
+    def server(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return failure(status, "This can't be done")
+        return many(*(there if request.url.params["path"].endswith("a.txt") else above))
+
+    script = Script(server)
+    with pytest.raises(error, match="can't be done") as caught:
+        make_client(script).update(ID, path="d/a.txt")
+    assert caught.type is error
+    assert [request.method for request in script.requests].count("POST") <= 2
+
+
+def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make_client: MakeClient) -> None:
+    """semantics 5: nothing was done, and what it means is not known: the same may be asked again."""
+    script = Script(many(wire_item("x")), failure(400, "This can't be done"), httpx.ConnectError("down"))
+    client = make_client(script, timeout=0.05)
+    client.find("x")
+    with pytest.raises(errors.UnavailableError):
+        client.update(ID, path="a.txt")

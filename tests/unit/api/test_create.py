@@ -27,7 +27,8 @@ def form(script: Script, number: int) -> tuple[str, str]:
 
 
 def forms(script: Script) -> list[tuple[str, str]]:
-    return [form(script, number) for number in range(len(script.requests))]
+    """The same of every request that has a body."""
+    return [form(script, number) for number, body in enumerate(script.bodies) if body]
 
 
 @pytest.fixture
@@ -79,9 +80,11 @@ def test_the_spelling_is_learned_from_the_servers_own_items(make_client: MakeCli
 
 @pytest.mark.parametrize("pinned", ["multipart", "json"])
 def test_a_pinned_encoding_is_never_left(make_client: MakeClient, create: Create, pinned: str) -> None:
-    script = Script(failure(422))
+    script = Script(many(wire_item()), failure(422))
+    client = make_client(script, create_encoding=pinned)
+    client.list_page(100, 0)
     with pytest.raises(errors.InvalidRequestError):
-        create(make_client(script, create_encoding=pinned))
+        create(client)
     assert forms(script) == [(pinned, "long"), (pinned, "short")]
 
 
@@ -104,9 +107,13 @@ def test_a_422_to_every_form_is_the_answer_and_teaches_nothing(
 
 def test_the_error_is_the_one_about_what_was_asked(make_client: MakeClient, create: Create) -> None:
     """A 415 only says that the form was wrong; the 422 to the other form is the server's answer."""
-    script = Script(failure(415, "media type"), failure(422, "path too long"), failure(422, "type"))
-    with pytest.raises(errors.InvalidRequestError, match="path too long"):
-        create(make_client(script))
+    script = Script(
+        many(wire_item()), failure(415, "media type"), failure(422, "too long"), failure(422, "type")
+    )
+    client = make_client(script)
+    client.list_page(100, 0)
+    with pytest.raises(errors.InvalidRequestError, match="too long"):
+        create(client)
     assert forms(script) == [("multipart", "long"), ("json", "long"), ("json", "short")]
 
 
@@ -115,6 +122,29 @@ def test_a_server_that_takes_no_form_at_all_has_said_415(make_client: MakeClient
     with pytest.raises(errors.InvalidRequestError, match="media type"):
         create(make_client(script))
     assert forms(script) == [("multipart", "long"), ("json", "long")]
+
+
+def test_a_400_of_a_server_that_can_not_read_the_body_is_followed_by_the_other_encoding(
+    make_client: MakeClient, create: Create
+) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        json = request.headers.get("content-type") == "application/json"
+        return one() if json else failure(400, "Malformed JSON in request body")
+
+    script = Script(server)
+    client = make_client(script)
+    create(client)
+    create(client)
+    assert forms(script) == [("multipart", "long"), ("json", "long"), ("json", "long")]
+
+
+def test_once_a_form_has_worked_a_400_is_the_answer(make_client: MakeClient, create: Create) -> None:
+    script = Script(one(), failure(400, "No more than ten files"), many(wire_item(size=3)))
+    client = make_client(script)
+    create(client)
+    with pytest.raises(errors.BadRequestError):
+        create(client)
+    assert forms(script) == [("multipart", "long")] * 2
 
 
 def test_a_refused_path_proves_the_form(make_client: MakeClient, create: Create) -> None:
@@ -163,6 +193,22 @@ def test_before_an_item_was_seen_both_path_styles_are_tried(
         create(client)
     else:
         assert client.create_directory("a.txt", RW).path == "a.txt"
+
+
+@pytest.mark.parametrize(
+    "refusal", [failure(400, "must start with a slash"), failure(422, [{"path": ["path"]}])]
+)
+def test_the_other_path_style_is_tried_however_the_first_is_refused(
+    make_client: MakeClient, create: Create, refusal: httpx.Response
+) -> None:
+    def server(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return many()
+        if b"\r\n/a.txt\r\n" in request.content:
+            return one("/a.txt")
+        return httpx.Response(refusal.status_code, content=refusal.content)
+
+    assert create(make_client(Script(server))).path == "a.txt"
 
 
 def test_once_an_item_was_seen_an_invalid_path_is_invalid(make_client: MakeClient, create: Create) -> None:

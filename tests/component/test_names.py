@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 
@@ -179,6 +180,38 @@ def test_a_size_that_the_server_does_not_tell_is_found_out(
     work = start()
     assert work.read("file") == b"x" * 200_000
     assert work.vfs.getattr("file").size == 200_000
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
+    server: Server, start: Callable[..., Workspace], ranges: bool
+) -> None:
+    """semantics 2: a program that copies as many bytes as stat says must not take the file for an empty one."""
+    server.set(sizes="omitted", ranges=ranges)
+    server.store.seed({"file": b"x" * 200_000, "dir/empty": b""}, age=60)
+    work = start()
+    assert work.vfs.getattr("file").size == 200_000
+    assert work.vfs.getattr("dir/empty").size == 0
+    opened = work.vfs.open("file", os.O_RDONLY)
+    assert not opened.direct_io, "it can be mapped"
+    server.store.write("file", b"y" * 300_000)
+    eventually(lambda: work.vfs.getattr("file").size == 300_000)
+    work.vfs.release(opened.fh)
+    server.log.clear()
+    assert work.vfs.getattr("file").size == 300_000
+    assert server.log.count("download") == 0
+
+
+def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1.13: a network failure never looks like an empty file."""
+    server.set(sizes="omitted")
+    server.store.seed({"file": "text"}, age=60)
+    work = start(timeout=0.2)
+    assert work.names() == ["file"]
+    server.faults.rate("unavailable", 1.0, on="download")
+    assert errno_from(work.vfs.getattr, "file") in (errno.EIO, errno.ETIMEDOUT)
 
 
 def test_a_slow_listing_stretches_the_ttl_and_says_so(

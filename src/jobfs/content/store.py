@@ -249,6 +249,20 @@ class ContentStore:
             size = self._learned.get(version)
         return self._disk.size(version_name(version)) if size is None else size
 
+    def measure(self, item: Item) -> int:
+        """Bytes of a version, of the server where the item does not tell; raises ApiError, FsError as `Content.read`.
+
+        A download's headers tell them mostly; where they don't it has to be brought whole.
+        """
+        size = self.learned_size(item.version)
+        if size is not None:
+            return size
+        with self.open(item) as content:
+            content.meet()
+            if content.size is None:
+                content.fetch()
+            return content.size or 0
+
     def close(self) -> None:
         """Stop every transfer, answer every reader, remove what is unfinished; at most two seconds."""
         self._link.closed = True

@@ -215,7 +215,7 @@ class Vfs:
         self._engine.removals.go_on()
         if (name := self._control.name(path)) is not None:
             return self._control.attr(name)
-        return self._view.attr(self._view.get(path))
+        return self._view.attr(self._view.measured(path, self._view.get(path)))
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""

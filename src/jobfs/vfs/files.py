@@ -319,6 +319,7 @@ class Files:
                 self._pins.follow(handle)
         if inode.local is not None or handle.item is None:
             return self._view.attr(inode)
+        self._pins.measure(handle.item)
         if inode.path is None or inode.local_only:
             return self._view.attr(inode)._replace(size=self._view.size(handle.item))
         return self._view.attr(handle.item)._replace(ino=inode.ino)

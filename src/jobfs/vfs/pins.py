@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 from pathlib import Path
 
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import FsError, JobfsError
+from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item
 from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.view import View
@@ -64,6 +65,12 @@ class Pins:
         except (JobfsError, OSError) as error:
             # The first write asks again, and fails if it has to.
             log.info("%s: can't be fetched for writing yet: %s", item.path, error)
+
+    def measure(self, item: Item) -> None:
+        """Have the size of a version that is open (see View.measured). Raises ApiError, FsError."""
+        # Where that version can't be had any more, reading it tells.
+        with contextlib.suppress(StaleVersionError, NotFoundError):
+            self._engine.content.measure(item)
 
     def whole(
         self, handle: FileHandle, *, opening: bool = False

@@ -10,11 +10,15 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from jobfs import names
-from jobfs.errors import FsError
+from jobfs.content import StaleVersionError
+from jobfs.errors import FsError, NotFoundError
 from jobfs.nodes import Attr, Item, Kind, Permission
 from jobfs.writeback import WHITEOUT, Inode, WriteBack
 from jobfs.writeback.inodes import new_inode_number
 from jobfs.writeback.records import UNSET, Remembered
+
+#: Most versions whose size is asked for before one is shown.
+_MEASURES = 3
 
 #: What a name stands for: an inode changed here, or the server's item.
 Node = Inode | Item
@@ -170,13 +174,35 @@ class View:
             return item.size
         return self.engine.content.learned_size(item.version) or 0
 
+    def measured(self, path: str, node: Node) -> Node:
+        """`node`, or what is at `path` by now, with a size that `attr` can show. Raises ApiError, FsError if it can't be had.
+
+        Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
+        """
+        for _ in range(_MEASURES):
+            item = self._unmeasured(node)
+            if item is None:
+                break
+            try:
+                self.engine.content.measure(item)
+                break
+            except (StaleVersionError, NotFoundError):
+                again = self.get(path, max_age=0.0)
+                if self._unmeasured(again) == item:
+                    break  # listed, but the server has no content of it
+                node = again
+        return node
+
+    def _unmeasured(self, node: Node) -> Item | None:
+        """The item whose content is shown, if neither it nor a download has told its size."""
+        item = node if isinstance(node, Item) else node.item if node.local is None else None
+        if item is None or item.is_dir or item.size is not None:
+            return None
+        return item if self.engine.content.learned_size(item.version) is None else None
+
     def size_holds(self, item: Item) -> bool:
-        """True if every size that was ever shown of this version is the right one: the server tells it, or it was saved here."""
-        if item.size is not None:
-            return True
-        record = self.engine.memory.of(item)
-        saved = record is not None and bool(record.sha256) and record.updated_at == item.updated_at
-        return saved and self.engine.content.learned_size(item.version) is not None
+        """True if the size is known, and so was the right one in every `stat` of this version."""
+        return item.size is not None or self.engine.content.learned_size(item.version) is not None
 
     def default_mode(self, item: Item) -> int:
         """The mode that permission and type give, less the umask."""

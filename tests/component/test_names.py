@@ -14,6 +14,7 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
+from jobfs.errors import ApiError
 
 
 def test_a_fresh_snapshot_answers_every_lookup_without_a_request(
@@ -298,6 +299,21 @@ def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     work.vfs.unlink("dir/file")
     work.vfs.rmdir("dir")
     assert work.names() == []
+    eventually(lambda: not server.store.items(), lambda: f"{[item.path for item in server.store.items()]}")
+
+
+def test_a_directory_goes_though_something_of_this_mount_was_left_in_it(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """save-protocol R4 and R12: what the next listing deletes is no content."""
+    server.store.seed({"dir": None}, age=60)
+    work = start()
+    server.faults.next("error_after", on="create")
+    with pytest.raises(ApiError):
+        work.vfs._engine.direct.learn("dir/file")
+    (left,) = hidden(server)
+    assert left.startswith("dir/")
+    work.vfs.rmdir("dir")
     eventually(lambda: not server.store.items(), lambda: f"{[item.path for item in server.store.items()]}")
 
 

@@ -323,9 +323,12 @@ class Removals:
         return any(names.under(item.path, path) and not self._leaves(item) for item in hidden)
 
     def _leaves(self, item: Item) -> bool:
-        """True for a hidden item that an open record of this mount is about to delete or to give a name."""
+        """True for a hidden item of this mount's that an open record is about to delete or to name, or a later listing (R4)."""
         parts = names.parse_hidden(names.basename(item.path))
-        return parts is not None and self._engine.finisher.explained(item, parts)
+        if parts is None or parts.mount != self._engine.mount:
+            return False
+        left = parts.role is names.Role.STAGED and self._engine.journal.tombstone(parts.transaction)
+        return left or self._engine.finisher.explained(item, parts)
 
     @property
     def due(self) -> bool:

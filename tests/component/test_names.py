@@ -330,3 +330,32 @@ def test_what_the_job_puts_into_a_directory_that_is_removed_is_kept(server: Serv
     server.faults.clear()
     eventually(lambda: b"of the job" in contents(server), lambda: str(visible(server)))
     eventually(lambda: not hidden(server), lambda: f"{hidden(server)}")
+
+
+def test_a_directory_is_renamed_whole_on_a_server_that_moves_its_item_only(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4.23: rename of a directory, with everything under it; the reference does not say who moves that."""
+    server.set(move_carries=False)
+    server.store.seed({"d/a": "a", "d/sub/b": "b", "d/empty": None, "e/c": "c"})
+    work = start()
+    work.write("d/unsent", b"here")
+    work.vfs.rename("d", "new")
+    work.vfs.rename("e", "new/e")
+    work.drain()
+    tree = {"a": b"a", "unsent": b"here", "sub": None, "sub/b": b"b", "empty": None, "e": None, "e/c": b"c"}
+    assert visible(server) == {"new": None} | {f"new/{path}": content for path, content in tree.items()}
+    assert work.read("new/sub/b") == b"b"
+    assert work.names() == ["new"]
+
+
+def test_only_the_first_rename_of_a_directory_asks_if_what_is_in_it_moved_along(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4.23: a rename of a directory is one request, once it is known that the server does the rest."""
+    server.store.seed({"d/a": "a"})
+    work = start(ttl=60)
+    work.vfs.rename("d", "new")
+    server.log.clear()
+    work.vfs.rename("new", "newer")
+    assert server.log.count() == 1

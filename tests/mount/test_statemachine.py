@@ -51,7 +51,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "other_encoding": 422, "sizes": "omitted", "ranges": False, "implicit_directories": "allowed",
         "list_order": "updated",
         "delete_body": "item", "trailing_slash": "bare", "move_touches": "tree",
-        "updated_resolution": "seconds", "instance_items": "complete",
+        "updated_resolution": "seconds", "instance_items": "complete", "move_carries": False,
     },
     "a server whose list changes its order": {
         "create_existing": "duplicate", "list_order": "unstable", "delete_body": "nothing", "page_cap": 5,

@@ -67,6 +67,9 @@ class Behaviour(BaseModel):
         default="item",
         description="Whose updatedAt a move changes: nobody's, the item's, or all that moved with it.",
     )
+    move_carries: bool = Field(
+        default=True, description="Whether a directory that is moved takes along what is in it."
+    )
     updated_resolution: Literal["microseconds", "milliseconds", "seconds"] = Field(
         default="milliseconds", description="Resolution of createdAt and updatedAt."
     )

@@ -63,7 +63,7 @@ class Workspace:
     def update(
         self, item_id: str, path: str | None, permission: str | None, lifecycle: str | None
     ) -> StoredItem:
-        """POST items/{id}: what is not None is changed; a directory takes all under it along."""
+        """POST items/{id}: what is not None is changed; a directory takes all under it along, unless `move_carries` is off."""
         with self.lock:
             item = self.get(item_id)
             if path is None and permission is None and lifecycle is None:
@@ -145,14 +145,14 @@ class Workspace:
             self.store.remove_blob(blob)
 
     def move(self, item: StoredItem, target: str, **changes: Any) -> StoredItem:
-        """The item at `target`, with `changes`; not checked; a directory takes all under it along."""
+        """The item at `target`, with `changes`; not checked; with a directory goes what is in it if `move_carries`."""
         now = self.store.now_us()
         touches = self.store.behaviour.move_touches
         is_move = target != item.path
         touched = not is_move or touches != "no" or _differs(item, changes)
         moved = replace(item, path=target, updated_us=now if touched else item.updated_us, **changes)
         puts = [moved]
-        if item.is_dir and is_move:
+        if item.is_dir and is_move and self.store.behaviour.move_carries:
             puts += [
                 replace(
                     below,

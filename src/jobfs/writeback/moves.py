@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING
 
 from jobfs import names
 from jobfs.errors import (
     AnswerLostError,
+    BadRequestError,
     JobfsError,
     NoDirectoryError,
     NotFoundError,
@@ -23,11 +25,19 @@ if TYPE_CHECKING:
     from jobfs.writeback.engine import WriteBack
 
 
+log = logging.getLogger("jobfs.writeback")
+
+#: Most items that are asked whether they moved along with their directory.
+_ASKED = 3
+
+
 class Moves:
     """Synchronous changes; each raises ApiError, with the errno that the caller gets (semantics.md section 5)."""
 
     def __init__(self, engine: WriteBack) -> None:
         self._engine = engine
+        #: Whether this server moves what is in a directory along with it; None: not known.
+        self._carries: bool | None = None
 
     def make_directory(self, path: str, mode: int, uid: int, gid: int) -> Item:
         """A new directory at `path`, made hidden and promoted unless it is safe to make it there (R9).
@@ -162,11 +172,13 @@ class Moves:
         record = Renaming(item.id, old, new)
         with engine.uploader.hold(old, engine.timeout):
             engine.journal.write(record)
+            inside = [] if self._carries else self._below(old)[:_ASKED]
             try:
                 self.move(item, new)
             except JobfsError:
                 engine.journal.write(gone=[record])
                 raise
+            self._bring_along(inside, old, new)
             engine.overlay.move_tree(old, new)
             for inode in engine.table.all():
                 # Whoever is just recording what was written to it has queued it by then.
@@ -180,6 +192,46 @@ class Moves:
                     still.enter_context(work.lock)
                 rekey(engine.journal, record, [w.save for w in below if w.save.state is not State.DONE])
             engine.aliases.moved(old, new)
+
+    def _bring_along(self, inside: list[Item], old: str, new: str) -> None:
+        """Move what is in a directory by itself, on a server that moves a directory's own item only.
+
+        The reference does not say which; the first directory with something in it shows. `inside`: some of that.
+        """
+        if self._carries or not inside:
+            return
+        try:
+            if self._carries is None:
+                self._carries = self._carried(inside, new)
+            if self._carries is not False:
+                return
+            self._engine.namespace.refresh()
+            for item in self._below(old):
+                try:
+                    self.move(item, names.moved(item.path, old, new))
+                except (BadRequestError, NotFoundError) as error:
+                    log.warning("%s stays where it is though %s was renamed: %s", item.path, old, error)
+        except JobfsError as error:
+            # The directory itself was renamed, and nothing is lost: what stayed is shown where it is.
+            log.warning("what is in %s may not have been renamed with it: %s", old, error)
+
+    def _below(self, directory: str) -> list[Item]:
+        """Every known item in a directory, those above before what is in them."""
+        known = self._engine.namespace.subtree(directory)
+        return sorted((item for item in known if item.path != directory), key=lambda item: item.path)
+
+    def _carried(self, inside: list[Item], new: str) -> bool | None:
+        """True if these items moved along, False if they stayed; None if the job moved or deleted all of them meanwhile."""
+        for item in inside:
+            try:
+                path = self._engine.client.get(item.id).path
+            except NotFoundError:
+                continue
+            if names.under(path, new):
+                return True
+            if path == item.path:
+                return False
+        return None
 
 
 def rekey(journal: Journal, renamed: Renaming, saves: list[Save]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 _Parsed = TypeVar("_Parsed")
 
+#: Characters that are not themselves in patterns of paths.
+_SPECIAL = re.compile(r"[][{}\\]")
 #: Statuses with a reason that may be "exists" or "no directory".
 _BAD_REQUEST = frozenset({400, 409})
 _UNSUPPORTED = 415
@@ -102,7 +105,12 @@ class Client:
         if not items and self._slash != asked:
             # No item had shown this server's style yet, and "not there" must not be a matter of style.
             items = self._find("/", path, timeout)
-        return items
+        return items or self._find_by_pattern(path, timeout)
+
+    def _find_by_pattern(self, path: str, timeout: float | None) -> list[Item]:
+        """Ask again for a name that means another one where find takes patterns: `[id].txt` does not match itself there."""
+        pattern = _SPECIAL.sub("?", path)
+        return [] if pattern == path else self._find(self._slash or "", path, timeout, pattern)
 
     def get(self, item_id: str, *, timeout: float | None = None) -> Item:
         """The item with this id (GET items/{id}); raises NotFoundError."""
@@ -229,8 +237,8 @@ class Client:
             pass
         return None
 
-    def _find(self, slash: str, path: str, timeout: float | None) -> list[Item]:
-        argument = quote(slash + path, safe="", errors="replace")
+    def _find(self, slash: str, path: str, timeout: float | None, pattern: str = "") -> list[Item]:
+        argument = quote(slash + (pattern or path), safe="", errors="replace")
         call = Call("find item", "GET", f"{self._root}items/find?path={argument}", path)
         body = self._wire.request(call, timeout=timeout).content
         items, wire = self._parse(call, lambda: parse_items(body))

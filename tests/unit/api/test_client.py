@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,31 @@ def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: Ma
         ("a/b", Lifecycle.EXPERT_JOB),
         ("a/b", Lifecycle.APPLICATION),
     ]
+
+
+@pytest.mark.parametrize("path", ["pages/[id].tsx", "a{b}", "a\\b", "[*]?"])
+def test_find_finds_names_that_mean_others_to_a_server_that_takes_patterns(
+    make_client: MakeClient, path: str
+) -> None:
+    """semantics 1.13: "not there" only if the server says so of this very name; one client calls the argument a pattern."""
+    pieces = {"[": "(?!)", "{": "(?!)", "\\": "(?!)", "*": ".*", "?": "."}
+
+    def server(request: httpx.Request) -> httpx.Response:
+        pattern = "".join(pieces.get(char, re.escape(char)) for char in request.url.params["path"])
+        there = ["pages/sid].tsx", path, path + "2"]
+        return many(*(wire_item(name) for name in there if re.fullmatch(pattern, name)))
+
+    client = make_client(Script(server))
+    client.find(path)
+    assert [item.path for item in client.find(path)] == [path]
+
+
+def test_a_plain_name_that_is_not_there_is_asked_for_once(make_client: MakeClient) -> None:
+    script = Script(many(wire_item("b")), many())
+    client = make_client(script)
+    client.list_page(100, 0)
+    assert client.find("a*b?") == []
+    assert len(script.requests) == 2
 
 
 def test_find_quotes_its_argument(make_client: MakeClient) -> None:

@@ -53,6 +53,22 @@ def test_each_error_of_the_server_has_its_errno(
     assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) in expected
 
 
+def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1.12: "could not ask" is not said of a server that has just answered."""
+    server.store.seed({"file": "old"}, age=60)
+    work = start(timeout=0.3)
+    fh = work.opened("file")
+    server.faults.rate("error", 1.0, status=503)
+    eventually(lambda: errno_from(work.vfs.getattr, "unknown") in (errno.EIO, errno.ETIMEDOUT))
+    server.faults.clear()
+    work.vfs.write(fh, b"new", 0)
+    work.vfs.fsync(fh)
+    assert errno_from(work.vfs.getattr, "unknown") == errno.ENOENT
+    work.vfs.release(fh)
+
+
 def test_a_refused_key_is_eacces_without_a_storm_and_told(
     server: Server, start: Callable[..., Workspace]
 ) -> None:

@@ -133,6 +133,12 @@ class Namespace(Remembering):
                 raise FsError(errno.ENOTDIR)
             return self._known.tree.children(path)
 
+    def publish(self, item: Item) -> None:
+        """See Remembering; and the server answers, whatever it did a moment ago: it may be asked again."""
+        super().publish(item)
+        with self._lock:
+            self._breaker.succeeded(self._clock())
+
     def refresh(self) -> None:
         """Read a new snapshot now, at most one at a time; raises ApiError."""
         with self._lock:

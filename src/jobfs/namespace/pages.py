@@ -100,7 +100,8 @@ class _Reader:
         self._barren = 0
         self._failed: BaseException | None = None
         self._keep(0, first)
-        full = self._size >= TAKE or self._size == first.take
+        # More than was asked for is a server that does not count pages: what it says is all is all.
+        full = self._size <= TAKE and self._size in (TAKE, first.take)
         if not self._size or (self._size >= first.total and not full):
             self._end = -1
 
@@ -130,7 +131,7 @@ class _Reader:
     def _page(self, number: int) -> Page:
         if self._size == TAKE and number in self._ahead:
             return self._ahead[number].result()
-        return self._read_page(self._size, number * self._step)
+        return self._read_page(min(self._size, TAKE), number * self._step)
 
     def result(self) -> Pass:
         """All pages together, judged."""

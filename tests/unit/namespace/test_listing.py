@@ -215,6 +215,24 @@ def test_a_wrong_total_costs_a_few_requests_and_no_item(
     assert len(reading.server.asked()) <= 60
 
 
+@pytest.mark.parametrize("told", [100, 350])
+def test_a_server_that_gives_all_at_once_is_read_whole(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    """semantics 1: the snapshot has every item; nobody is asked for more of them than the reference allows."""
+    everything = reading.fill(350)
+
+    def list_page(take: int, skip: int) -> Page:
+        assert 1 <= take <= 100
+        return Page(everything, 350, told, skip)
+
+    monkeypatch.setattr(reading.server, "list_page", list_page)
+    for _ in range(2):
+        listing = reading.read()
+        assert as_set(listing) == set(everything)
+        assert listing.pages == 1
+
+
 def test_a_server_that_ignores_skip_ends(reading: Reading) -> None:
     reading.fill(100)
     page = reading.server.list_page(100, 0)

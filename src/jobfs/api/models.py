@@ -96,7 +96,7 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, list[dict[str, 
     told = meta if isinstance(meta, dict) else {}
     page_take = _number(told.get("take"))
     page_skip = _number(told.get("skip"))
-    total = _number(told.get("total"))
+    total = _total(told.get("total"))
     if total is None:
         total = skip + len(wire) + (1 if len(wire) >= take else 0)
     page = Page(
@@ -233,6 +233,13 @@ def _object(parent: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _total(value: object) -> int | None:
+    """A number, in quotes too: without it a short page would end the list, on a server that gives less than was asked for."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,15}", value, re.ASCII):
+        return int(value)
+    return _number(value)
 
 
 def _number(value: object) -> int | None:

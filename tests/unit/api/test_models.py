@@ -125,6 +125,12 @@ def test_a_path_loses_one_slash_at_each_end_and_nothing_else(raw: str, normal: s
     assert normal_path(raw) == normal
 
 
+def test_a_total_in_quotes_counts() -> None:
+    """semantics 1.4: no item is ever lost, on a server that gives less than was asked for either."""
+    page, _ = parse_page(page_body(meta={"total": "250", "take": "100", "skip": "0"}), 100, 0)
+    assert (page.total, page.take, page.skip) == (250, 100, 0)
+
+
 def test_meta_is_taken_from_the_server_in_any_number_form() -> None:
     page, _ = parse_page(page_body(meta={"total": 250.0, "take": 50, "skip": 100.0}), 100, 100)
     assert page[1:] == (250, 50, 100, ())

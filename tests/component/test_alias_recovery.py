@@ -228,6 +228,37 @@ def test_an_older_backup_is_there_until_the_newer_one_is(server: Server, tmp_pat
     assert at > 2
 
 
+def test_a_file_stays_on_this_machine_though_its_save_had_begun(server: Server, tmp_path: Path) -> None:
+    """semantics 4.14: scratch names stay on this machine, also after a remount and the next one."""
+
+    def renamed_while_it_begins(work: Mortal) -> None:
+        write(work, "new.txt", NEW)
+        settle = work.engine.settle
+
+        def begins_just_then(inode: Inode) -> None:
+            settle(inode)
+            assert inode.current is not None
+            server.faults.next("slow", on="create", delay=0.5)
+            work.engine.uploader.add(inode.current, 0.0)
+            eventually(lambda: not server.faults.rules())
+
+        work.engine.settle = begins_just_then  # type: ignore[method-assign]
+        work.vfs.rename("new.txt", "new.txt~")
+
+    again = killed_after(server, tmp_path / "home", renamed_while_it_begins, write_back_delay=60)
+    for _ in range(2):
+        try:
+            again.settle()
+            again.engine.sync()
+            assert again.names() == ["file.txt", "new.txt~"]
+            assert again.read("new.txt~") == NEW
+        finally:
+            again.stop()
+        again = Mortal(server, tmp_path / "home", Boundaries())
+        again.start()
+    again.stop()
+
+
 def test_a_local_directory_that_was_being_renamed_has_its_files(server: Server, tmp_path: Path) -> None:
     """semantics 4.14: scratch names stay on this machine, wherever the mount dies."""
     for at in count(1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
+from dataclasses import replace
 
 from jobfs import names
 from jobfs.errors import NotFoundError
@@ -165,6 +166,20 @@ def _show(engine: WriteBack, work: Transaction) -> None:
     inode.ctime_ns = save.mtime_ns
 
 
+def _with_bytes_of_its_own(engine: WriteBack, entry: LocalEntry) -> LocalEntry:
+    """It was to be saved and got a scratch name instead: whoever takes the save back removes that one's bytes."""
+    source = engine.bytes.open(entry.ino, entry.generation)
+    if source is None:
+        return entry
+    own = engine.bytes.new(entry.ino, engine.journal.next_seq(), source)
+    own.sync()
+    entry = replace(entry, generation=own.generation)
+    engine.journal.write(entry)
+    own.close()
+    source.close()
+    return entry
+
+
 def _restore_local(engine: WriteBack, entry: LocalEntry, keep: set[tuple[int, int]]) -> None:
     """A file that lives on this machine only comes back as it was."""
     if entry.item_id:
@@ -173,6 +188,8 @@ def _restore_local(engine: WriteBack, entry: LocalEntry, keep: set[tuple[int, in
     inode = Inode(entry.ino, entry.kind, entry.path)
     inode.local_only, inode.link = True, entry.link
     if entry.kind is Kind.FILE and not entry.link:
+        if (entry.ino, entry.generation) in keep:
+            entry = _with_bytes_of_its_own(engine, entry)
         inode.local = engine.bytes.open(entry.ino, entry.generation, writable=True)
         if inode.local is None:
             engine.journal.write(gone=[entry])

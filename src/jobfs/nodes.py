@@ -104,7 +104,10 @@ class Attr(NamedTuple):
 
 
 @lru_cache(_NUMBERS)
-def inode_number(item_id: str) -> int:
-    """A stable inode number, derived from an item id so that it survives rename and remount (section 1)."""
-    digest = hashlib.blake2b(item_id.encode(), digest_size=8).digest()
+def inode_number(item_id: str, other: int = 0) -> int:
+    """A stable inode number, derived from an item id so that it survives rename and remount (section 1).
+
+    `other`: 1 for another such number, which is the item's once its first one is that of a later version of its file; and so on.
+    """
+    digest = hashlib.blake2b(item_id.encode() + b"/" * other, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1 | 2

@@ -98,9 +98,8 @@ class Files:
             handle = self._attach(path, node, flags, writable=writable, anyway=again > REOPENS)
             if handle is not None:
                 return handle
-            if isinstance(node, Inode):
-                # Its save has ended since it was looked up: the server's item is what there is to open.
-                node = self._view.get(path)
+            # Its save has ended, or it was written to, since it was looked up.
+            node = self._view.get(path)
         raise AssertionError
 
     def _attach(
@@ -111,7 +110,7 @@ class Files:
             inode, item = node, node.item
         else:
             item = node
-            inode = self._engine.table.hold(self._engine.memory.ino(item), Kind.FILE, path, item)
+            inode = self._engine.table.hold(item, path)
         readable = flags & os.O_ACCMODE != os.O_WRONLY
         append = bool(flags & os.O_APPEND)
         handle = FileHandle(inode, item, readable=readable, writable=writable, append=append)
@@ -119,7 +118,7 @@ class Files:
             if isinstance(node, Inode):
                 if inode.local is None and not inode.local_only and not anyway:
                     return None
-            elif self._engine.table.get(inode.ino) is not inode:
+            elif not self._engine.table.is_of(inode, node) or (not anyway and self._view.is_old(node, path)):
                 return None
             if inode.local is None and item is not None:
                 inode.item, inode.path = item, path

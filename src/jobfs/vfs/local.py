@@ -211,7 +211,7 @@ class LocalNames:
         `over`: the local file that had the name `target`; its record is this one's now, and it gets no other.
         """
         attr = self._view.attr(item)
-        with self._engine.table.held(self._engine.memory.ino(item), Kind.FILE, target, item) as inode:
+        with self._engine.table.held(item, target) as inode:
             if inode.local is not None:
                 return False
             inode.item, inode.path, inode.local_only, inode.alias_of = item, target, True, path
@@ -343,7 +343,7 @@ class LocalNames:
             with inode.lock:
                 if inode.alias_of is None or inode.path is None:
                     return  # somebody else has done it, or it was unlinked meanwhile
-                number = new_inode_number() if inode.ino == self._engine.memory.ino(item) else inode.ino
+                number = new_inode_number() if inode.ino == self._engine.table.number(item) else inode.ino
                 # The bytes bear the number that the journal will name.
                 inode.local = self._engine.bytes.new(number, self._engine.journal.next_seq(), source)
                 inode.alias_of = None

@@ -179,7 +179,7 @@ class Tree:
                     self._local.replaced(over)
                 return True
             # A program is writing to it: it is renamed on the server.
-        with self._engine.uploader.hold(old, self._engine.timeout):
+        with self._engine.uploader.hold(old, self._engine.timeout), self._engine.table.moving(old, new):
             if not self._rests(source, looked=looked):
                 return False
             self._rename_item(source, target, old, new)
@@ -187,12 +187,13 @@ class Tree:
 
     def _rests(self, item: Item, *, looked: bool) -> bool:
         """True if the item is what there is of its file on the server, and no save of it has begun."""
-        inode = self._engine.table.get(self._engine.memory.ino(item))
+        if not looked and self._engine.memory.superseded(item):
+            return False
+        inode = self._engine.table.of(item)
         if inode is None:
             return True
         with inode.lock:
-            same = looked or inode.item is None or inode.item.id == item.id
-            return same and (inode.current is None or inode.current.untouched)
+            return inode.current is None or inode.current.untouched
 
     def _ready_to_move(self, inode: Inode) -> Node:
         """A file with unsent bytes: one that the server has at its old name is saved there first. Raises ApiError."""
@@ -246,7 +247,7 @@ class Tree:
 
     def _moved(self, item: Item, old: str, new: str) -> None:
         """What is open of it, and what was written to it meanwhile, has the new name too."""
-        inode = self._engine.table.get(self._engine.memory.ino(item))
+        inode = self._engine.table.of(item)
         if inode is None:
             return
         with inode.lock:
@@ -265,7 +266,7 @@ class Tree:
         if isinstance(target, Item):
             shown: Item | None = target
             base = self._engine.bases.of(target)
-            inode = self._engine.table.get(self._engine.memory.ino(target))
+            inode = self._engine.table.of(target)
             if inode is None or inode.alias_of is not None:
                 return _Replaced(base, shown, None, dropped)
             self._view.freeze(inode)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from jobfs import names
 from jobfs.errors import FsError, JobfsError
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import Node, View, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
@@ -50,7 +50,7 @@ class Unlinker:
 
     def _delete(self, item: Item) -> None:
         self._spare(item)
-        inode = self._engine.table.get(self._engine.memory.ino(item))
+        inode = self._engine.table.of(item)
         if inode is not None:
             self._view.freeze(inode)
         if inode is None or not inode.handles or self._engine.content.whole(item):
@@ -114,7 +114,7 @@ class Unlinker:
             inode = node
         else:
             self._spare(node)
-            inode = engine.table.hold(engine.memory.ino(node), Kind.FILE, path, node)
+            inode = engine.table.hold(node, path)
             self._view.freeze(inode)
         engine.overlay.put(path, WHITEOUT)
         try:

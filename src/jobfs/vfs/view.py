@@ -139,8 +139,7 @@ class View:
         return self._inode_attr(node)
 
     def _item_attr(self, item: Item) -> Attr:
-        memory = self.engine.memory
-        record = memory.of(item)
+        record = self.engine.memory.of(item)
         mode, uid, gid = self._owned(item, record)
         atime = mtime = ctime = item.updated_ns or self._started
         if record is not None and record.updated_at == item.updated_at:
@@ -150,7 +149,7 @@ class View:
         kind = stat.S_IFDIR if item.is_dir else stat.S_IFREG
         size = 0 if item.is_dir else self.size(item)
         links = self._links(item.path) if item.is_dir else 1
-        return Attr(memory.ino(item), kind | mode, links, uid, gid, size, atime, mtime, ctime)
+        return Attr(self.engine.table.number(item), kind | mode, links, uid, gid, size, atime, mtime, ctime)
 
     def _owned(self, item: Item, record: Remembered | None) -> tuple[int, int, int]:
         """Mode bits, owner and group."""
@@ -199,6 +198,13 @@ class View:
         if item is None or item.is_dir or item.size is not None:
             return None
         return item if self.engine.content.learned_size(item.version) is None else None
+
+    def is_old(self, item: Item, path: str) -> bool:
+        """True if a later version of the item's file was saved since it was looked up at this path."""
+        if not self.engine.memory.superseded(item):
+            return False
+        there = self.engine.namespace.peek(path)
+        return there is None or there.id != item.id
 
     def size_holds(self, item: Item) -> bool:
         """True if the size is known, and so was the right one in every `stat` of this version."""

@@ -88,7 +88,7 @@ class WriteBack:
         self.taken_up: list[str] = []
         self.memory = Memory(self.journal)
         self.overlay = Overlay()
-        self.table = InodeTable()
+        self.table = InodeTable(self.memory.ino)
         self._pool = ThreadPoolExecutor(client.max_connections * 2, thread_name_prefix="jobfs-save")
         self.removals = Removals(self)
         self.aliases = LeftAliases(self)

@@ -43,14 +43,14 @@ class Finisher:
             spare=self._spare,
             part=self._part,
             publish=engine.namespace.publish,
-            forget=engine.namespace.forget,
+            forget=self._forget,
         )
         self.strays = Strays(
             engine.client,
             self._judge,
             tombstone=engine.journal.tombstone,
             publish=engine.namespace.publish,
-            forget=engine.namespace.forget,
+            forget=self._forget,
         )
         self._turn = threading.Condition()
         self._open: dict[int, tuple[float, Transaction]] = {}
@@ -237,6 +237,10 @@ class Finisher:
         self._spare(item.id)
         with contextlib.suppress(NotFoundError):
             self._engine.client.delete(item.id, once=True)
+        self._forget(item)
+
+    def _forget(self, item: Item) -> None:
+        """The item is gone from the server."""
         self._engine.namespace.forget(item)
         self._engine.memory.lose(item.id)
 

@@ -10,11 +10,11 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from jobfs import names
-from jobfs.nodes import Item, Kind, Permission
+from jobfs.nodes import Item, Kind, Permission, inode_number
 from jobfs.writeback.records import Base
 
 if TYPE_CHECKING:
@@ -112,6 +112,21 @@ class Inode:
         self.mtime_ns = self.ctime_ns = time.time_ns()
         self.written = True
 
+    def stands_for(self, item: Item, moving: Iterable[tuple[str, str]] = ()) -> bool:
+        """True if this is the file of that item, and not one that was changed here while the item is elsewhere by now.
+
+        `moving`: old and new names of what is being renamed here; the item may have the new one already.
+        """
+        if self.item is not None and self.item.id != item.id:
+            return False
+        path = self.path
+        if self.local is None or path == item.path:
+            return True
+        return path is not None and any(
+            (path == old or names.under(path, old)) and names.moved(path, old, new) == item.path
+            for old, new in moving
+        )
+
     def moved(self, item: Item) -> None:
         """Its item got another name through this mount: handles that show it go on with it as it is now."""
         self.item = item
@@ -140,7 +155,10 @@ def new_inode_number() -> int:
 class InodeTable:
     """Inodes by number, as long as a handle or the overlay needs them."""
 
-    def __init__(self) -> None:
+    def __init__(self, natural: Callable[[Item], int]) -> None:
+        """`natural(item)`: the item's number, unless a file that was changed here has it and the item is elsewhere by now."""
+        self._natural = natural
+        self._moving: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self._by_number: dict[int, Inode] = {}
 
@@ -148,23 +166,52 @@ class InodeTable:
         """The inode of this number, if it is open or changed here."""
         return self._by_number.get(ino)
 
-    def hold(self, ino: int, kind: Kind, path: str, item: Item | None) -> Inode:
-        """The inode of this number, made if need be."""
+    def number(self, item: Item) -> int:
+        """The item's inode number, which no other file has."""
+        number, other = self._natural(item), 0
+        while (inode := self._by_number.get(number)) is not None and not inode.stands_for(item, self._moving):
+            other += 1
+            number = inode_number(item.id, other)
+        return number
+
+    def of(self, item: Item) -> Inode | None:
+        """The inode of the file that this item is, if it is open or changed here."""
+        inode = self._by_number.get(self.number(item))
+        return inode if inode is not None and inode.stands_for(item, self._moving) else None
+
+    def hold(self, item: Item, path: str) -> Inode:
+        """The inode of the file that this item is, made if need be."""
         with self._lock:
-            inode = self._by_number.get(ino)
+            number = self.number(item)
+            inode = self._by_number.get(number)
             if inode is None:
-                inode = self._by_number[ino] = Inode(ino, kind, path, item)
+                inode = self._by_number[number] = Inode(number, Kind.FILE, path, item)
             return inode
 
     @contextlib.contextmanager
-    def held(self, ino: int, kind: Kind, path: str, item: Item | None) -> Iterator[Inode]:
-        """The inode of this number under its lock: one whose last save ended just now was forgotten, and is not meant."""
+    def held(self, item: Item, path: str) -> Iterator[Inode]:
+        """The same under its lock: one whose last save ended just now was forgotten, and is not meant."""
         while True:
-            inode = self.hold(ino, kind, path, item)
+            inode = self.hold(item, path)
             with inode.lock:
-                if self.get(ino) is inode:
+                if self.is_of(inode, item):
                     yield inode
                     return
+
+    def is_of(self, inode: Inode, item: Item) -> bool:
+        """True if this still is the inode that `hold` gave for the item; the caller has locked it."""
+        return self.get(inode.ino) is inode and inode.stands_for(item, self._moving)
+
+    @contextlib.contextmanager
+    def moving(self, old: str, new: str) -> Iterator[None]:
+        """What is at or below `old` is being renamed: meanwhile an inode has the one name and its item may have the other."""
+        self._moving = [*self._moving, (old, new)]
+        try:
+            yield
+        finally:
+            moving = list(self._moving)
+            moving.remove((old, new))
+            self._moving = moving
 
     def add(self, inode: Inode) -> None:
         """Know an inode that was made here."""

@@ -21,6 +21,8 @@ class Memory:
         #: Grows whenever something else is remembered.
         self.changes = 0
         self._by_item = {record.item_id: record for record in journal.load(Remembered)}
+        #: Items whose file has a later version by now: their number is that one's.
+        self._superseded: set[str] = set()
         #: Records changed by `touch` since they were written.
         self._touched: dict[str, Remembered] = {}
 
@@ -34,6 +36,27 @@ class Memory:
         if record is not None and record.ino:
             return record.ino
         return inode_number(_key(item))
+
+    def handing_over(self, ino: int, before: str, after: str) -> list[Remembered]:
+        """What to write so that the number `ino` goes from the item `before` to its file's next version.
+
+        Whatever becomes of the version before (a conflict copy, or what the job has renamed), two files never have one number
+        (section 1).
+        """
+        record = self._by_item.get(before) or Remembered(before)
+        if before in ("", after) or (record.ino or inode_number(before)) != ino:
+            return []
+        return [replace(record, ino=inode_number(before, 1))]
+
+    def handed_over(self, before: str, records: list[Remembered]) -> None:
+        """The next version is known to the namespace, and `records` are in the journal."""
+        for record in records:
+            self.learn(record)
+        self._superseded.add(before)
+
+    def superseded(self, item: Item) -> bool:
+        """True if a later version of the item's file was saved here since this mount began."""
+        return item.id in self._superseded
 
     def entry(self, item: Item) -> Remembered:
         """The record of an item, new if nothing was remembered; to be changed and given to `store`."""
@@ -87,6 +110,7 @@ class Memory:
     def lose(self, item_id: str) -> None:
         """The item is gone, and what was remembered of it with it."""
         self._touched.pop(item_id, None)
+        self._superseded.discard(item_id)
         record = self._by_item.pop(item_id, None)
         if record is not None:
             self.changes += 1

@@ -170,7 +170,7 @@ class Moves:
         """
         engine, old = self._engine, item.path
         record = Renaming(item.id, old, new)
-        with engine.uploader.hold(old, engine.timeout):
+        with engine.uploader.hold(old, engine.timeout), engine.table.moving(old, new):
             engine.journal.write(record)
             inside = [] if self._carries else self._below(old)[:_ASKED]
             try:

@@ -45,16 +45,21 @@ class Publisher:
                 save.atime_ns, save.mtime_ns, item.updated_at, save.sha256 if adopted else "", inode.ctime_ns,
                 save.sha256,
             )  # fmt: skip
+            handed_over = engine.memory.handing_over(inode.ino, save.base.id, item.id)
             following = inode.next
             base = Base(item.id, item.updated_at if adopted else "", save.size, save.sha256, young=True)
             if following is not None:
                 following.save.base, following.base_item = base, None
-            engine.journal.write(save.as_of(State.PROMOTED), record, *([following.save] if following else []))
+            engine.journal.write(
+                save.as_of(State.PROMOTED), record, *handed_over, *([following.save] if following else [])
+            )
             save.become(State.PROMOTED)
             engine.memory.learn(record)
             inode.current, inode.next = following, None
             inode.item, inode.base = item, base
             self._publish(work, item)
+            # Only now: who still has the version before looks again, and finds this one.
+            engine.memory.handed_over(save.base.id, handed_over)
             if inode.local is not None and inode.local.generation == save.generation and not inode.written:
                 self._clean(inode, item, adopted)
             if saved is not None:

@@ -10,7 +10,7 @@ from tests.support.files import errno_from
 from tests.support.workspaces import CALLER, Workspace
 
 from jobfs.emulator import Server
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item
 from jobfs.writeback import Inode
 
 
@@ -87,8 +87,8 @@ def test_a_backup_made_the_moment_the_files_save_ends_keeps_its_bytes(
     table = work.vfs._engine.table
     hold = table.hold
 
-    def ended(ino: int, kind: Kind, path: str, item: Item | None) -> Inode:
-        inode = hold(ino, kind, path, item)
+    def ended(item: Item, path: str) -> Inode:
+        inode = hold(item, path)
         table.drop(inode)
         monkeypatch.undo()
         return inode

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from jobfs.nodes import Item, Kind
 from jobfs.writeback.inodes import WHITEOUT, Inode, InodeTable, Overlay, new_inode_number
+from jobfs.writeback.localbytes import LocalBytes
 
 
 def file(path: str, ino: int = 7) -> Inode:
@@ -85,9 +88,9 @@ def test_names_are_free_again_after_an_error() -> None:
 
 
 def test_one_number_is_one_inode_as_long_as_it_is_needed() -> None:
-    table, item = InodeTable(), Item("1", Kind.FILE, "a")
-    inode = table.hold(7, Kind.FILE, "a", item)
-    assert table.hold(7, Kind.FILE, "other", None) is inode
+    table, item = InodeTable(lambda item: 7), Item("1", Kind.FILE, "a")
+    inode = table.hold(item, "a")
+    assert table.hold(replace(item, path="other"), "other") is inode
     assert table.get(7) is inode
     table.drop(file("a"))
     assert table.all() == [inode], "another inode of that number was meant"
@@ -95,6 +98,24 @@ def test_one_number_is_one_inode_as_long_as_it_is_needed() -> None:
     assert table.get(7) is None
     table.add(inode)
     assert table.all() == [inode]
+
+
+def test_a_file_that_was_changed_here_is_not_what_the_job_renames(tmp_path: Path) -> None:
+    """semantics 1: two files never have one number."""
+    table, item = InodeTable(lambda item: 7), Item("1", Kind.FILE, "dir/a")
+    inode = table.hold(item, "dir/a")
+    renamed = replace(item, path="new/a")
+    assert table.of(renamed) is inode, "nothing was written to it"
+    inode.local = LocalBytes(tmp_path / "bytes", tmp_path / "trash").new(7, 1)
+    assert table.of(item) is inode
+    assert table.of(renamed) is None
+    assert table.number(renamed) != 7
+    with table.moving("dir", "new"):
+        assert table.of(renamed) is inode, "it is being renamed here"
+    other = table.hold(renamed, "new/a")
+    assert other is not inode
+    assert table.of(renamed) is other
+    inode.local.close()
 
 
 def test_numbers_of_new_files_are_fit_for_the_kernel() -> None:

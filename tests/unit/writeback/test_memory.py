@@ -40,6 +40,26 @@ def test_what_is_stored_survives_a_remount_and_goes_with_the_item(journal: Journ
     assert Memory(journal).of(ITEM) is None
 
 
+def test_the_version_before_gives_its_number_to_the_next_one(journal: Journal) -> None:
+    """semantics 1: a save keeps the file's inode number; the version that is kept beside it has one of its own."""
+    memory = Memory(journal)
+    after = replace(ITEM, id="two")
+    number = memory.ino(ITEM)
+    assert not memory.superseded(ITEM)
+    records = memory.handing_over(number, ITEM.id, after.id)
+    journal.write(*records)
+    memory.store(Remembered("two", number))
+    assert memory.ino(ITEM) == number, "who has just looked it up finds its inode"
+    memory.handed_over(ITEM.id, records)
+    assert memory.superseded(ITEM)
+    assert memory.ino(after) == number
+    assert memory.ino(ITEM) not in (number, 0)
+    again = Memory(journal)
+    assert (again.ino(after), again.ino(ITEM)) == (number, memory.ino(ITEM))
+    assert again.handing_over(number, after.id, after.id) == [], "it is the same item"
+    assert again.handing_over(number, ITEM.id, after.id) == [], "it has a number of its own already"
+
+
 def test_inode_numbers_are_those_of_the_file_that_was_saved(journal: Journal) -> None:
     """semantics 1: a save keeps the file's inode number."""
     memory = Memory(journal)

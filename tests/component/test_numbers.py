@@ -1,0 +1,109 @@
+"""Two files never are one here: a conflict copy beside its file, and what the job has renamed while it was written to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.support.serverside import visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import Workspace, settled
+
+from jobfs.emulator import Server
+
+JOBS, MINE, UNSENT = b"of the job", b"mine", b"not sent yet"
+
+
+@pytest.fixture
+def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
+    """`file` was saved once, then by the job and here at a time; what was written last is not sent yet."""
+    server.store.seed({"file": "old"}, age=60)
+    work = start(write_back_delay=60)
+    work.write("file", b"saved once", fsync=True)
+    server.store.write("file", JOBS)
+    work.write("file", MINE, fsync=True)
+    settled(work)
+    work.vfs.refresh()
+    work.write("file", UNSENT)
+    return work
+
+
+def copy_of(work: Workspace) -> str:
+    (copy,) = [name for name in work.names() if "conflict" in name]
+    return copy
+
+
+def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace) -> None:
+    """semantics 1 and 4: `diff` takes two names of one inode number for one file, and would show no difference."""
+    copy = copy_of(work)
+    assert work.vfs.getattr(copy).ino != work.vfs.getattr("file").ino
+    assert (work.read(copy), work.read("file")) == (JOBS, UNSENT)
+    before = work.vfs.getattr(copy).ino
+    work.drain()
+    assert work.vfs.getattr(copy).ino == before
+    work.stop()
+    work.start()
+    assert work.vfs.getattr(copy).ino == before
+
+
+@pytest.mark.parametrize("change", ["write", "unlink", "rename"])
+def test_what_is_done_to_a_conflict_copy_is_not_done_to_the_file(
+    server: Server, work: Workspace, change: str
+) -> None:
+    """semantics 4: nothing written here is given up because the other version is dealt with."""
+    copy = copy_of(work)
+    if change == "write":
+        work.write(copy, b"merged")
+    elif change == "unlink":
+        work.vfs.unlink(copy)
+    else:
+        work.vfs.rename(copy, "kept")
+    assert work.read("file") == UNSENT
+    work.drain()
+    settled(work)
+    others = {"write": {copy: b"merged"}, "unlink": {}, "rename": {"kept": JOBS}}[change]
+    assert visible(server) == {"file": UNSENT, **others}
+
+
+@pytest.mark.parametrize("change", ["read", "write", "unlink", "rename"])
+def test_what_the_job_renames_while_it_is_written_to_is_a_file_of_its_own(
+    server: Server, start: Callable[..., Workspace], change: str
+) -> None:
+    """semantics 4: the save makes the file again at its name; what the job has moved is left as it is."""
+    server.store.seed({"file": "old"}, age=60)
+    work = start(write_back_delay=60)
+    assert work.read("file") == b"old"
+    work.write("file", UNSENT)
+    server.store.move("file", "moved")
+    work.vfs.refresh()
+    assert work.vfs.getattr("moved").ino != work.vfs.getattr("file").ino
+    if change == "write":
+        work.write("moved", MINE)
+    elif change == "unlink":
+        work.vfs.unlink("moved")
+    elif change == "rename":
+        work.vfs.rename("moved", "again")
+    assert work.read("file") == UNSENT
+    work.drain()
+    settled(work)
+    others = {"read": {"moved": b"old"}, "write": {"moved": MINE}, "unlink": {}, "rename": {"again": b"old"}}
+    eventually(lambda: visible(server) == {"file": UNSENT, **others[change]}, lambda: str(visible(server)))
+    assert {name: work.read(name) for name in work.names()} == visible(server)
+
+
+def test_a_file_that_a_late_request_has_moved_back_is_not_its_next_version(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """save-protocol, what can't be promised: a name may flip; no content is lost, and none is shown as another's."""
+    server.store.seed({"old": "first"}, age=60)
+    work = start(write_back_delay=60)
+    work.write("old", b"saved", fsync=True)
+    work.vfs.rename("old", "new")
+    server.store.move("new", "old")  # as a promote would do whose answer had been lost
+    work.write("new", MINE, fsync=True)
+    settled(work)
+    work.vfs.refresh()
+    assert {name: work.read(name) for name in work.names()} == {"old": b"saved", "new": MINE}
+    work.write("new", UNSENT)
+    assert work.vfs.getattr("old").ino != work.vfs.getattr("new").ino
+    assert (work.read("old"), work.read("new")) == (b"saved", UNSENT)

@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from jobfs.emulator import Behaviour, Rule
 
-#: Switches that are no question of right or wrong here, or that others set.
-_LEFT_ALONE = {"other_encoding", "page_cap", "latency", "bandwidth", "clock_skew"}
+#: Switches that are no question of right or wrong here, or that others set. Where a directory does not carry what is in it, no
+#: rename of one is atomic: killed in the middle of it, both names are there.
+_LEFT_ALONE = {"other_encoding", "page_cap", "latency", "bandwidth", "clock_skew", "move_carries"}
 
 
 @dataclass(slots=True)

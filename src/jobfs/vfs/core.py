@@ -77,7 +77,7 @@ class Vfs:
         )
         self._local = LocalNames(self._view)
         self._files = Files(self._view, self._local, sync_on_close=settings.sync_on_close)
-        self._unlinker = Unlinker(self._view, self._local)
+        self._unlinker = Unlinker(self._view, self._local, self._files.opened_at)
         self._tree = Tree(self._view, self._local, self._unlinker)
         self._links = Links(self._view, self._local, everywhere=settings.local_symlinks)
         self._attributes = Attributes(self._view, self._local)

@@ -50,6 +50,11 @@ class Files:
         except KeyError:
             raise FsError(errno.EBADF) from None
 
+    def opened_at(self, path: str) -> set[Inode]:
+        """What is open by this name and not changed here, though another file may have the name by now."""
+        inodes = {handle.inode for handle in list(self._handles.values())}
+        return {i for i in inodes if i.path == path and i.local is None and not i.local_only}
+
     # -- open and create
 
     def open(self, path: str, flags: int) -> OpenResult:

@@ -163,7 +163,8 @@ class LocalNames:
         if self.waiting(inode):
             origin, item = inode.alias_of, inode.item
             assert item is not None
-            self._engine.removals.delete(item)
+            if self._in_place(inode):
+                self._engine.removals.delete(item)
             inode.alias_of = None
             self._engine.uncover(origin)
 
@@ -251,6 +252,14 @@ class LocalNames:
         """True if nothing has replaced the alias's item: its old name is a hole here."""
         return inode.alias_of is not None and self._engine.overlay.get(inode.alias_of) is WHITEOUT
 
+    def _in_place(self, inode: Inode) -> bool:
+        """True if the alias's item is at its old name, as seen at most 1 s ago (R10): what the job has renamed is another file.
+
+        Raises ApiError.
+        """
+        there = self._engine.namespace.lookup(inode.alias_of or "", max_age=1.0)
+        return there is not None and inode.item is not None and there.id == inode.item.id
+
     def free(self, path: str) -> None:
         """Something else takes the old name of an alias: the alias becomes a real rename first. Raises ApiError."""
         if self._engine.overlay.get(path) is WHITEOUT:
@@ -259,7 +268,7 @@ class LocalNames:
                     self.resolve(inode)
 
     def resolve(self, inode: Inode) -> Item | Inode:
-        """End an alias: as a real rename if nothing has replaced its item, else with its own bytes.
+        """End an alias: as a real rename if its item is where it was, else with its own bytes.
 
         Raises ApiError; NotFoundError once the alias has gone with an item that the job has deleted.
         """
@@ -273,21 +282,21 @@ class LocalNames:
         assert item is not None
         assert path is not None
         try:
-            answer = self._engine.moves.move(item, path)
+            if self._in_place(inode):
+                answer = self._engine.moves.move(item, path)
+                self._end(inode, answer)
+                return answer
+            self._materialize(inode)
         except NotFoundError:
             self._engine.namespace.forget(item)
-            kept = self._engine.content.whole(item)
-            if kept:
-                self._materialize(inode)
-            else:
+            if not self._engine.content.whole(item):
                 self.remove(inode)
-            self._engine.uncover(origin)
-            if kept:
-                return inode
-            raise
-        self._end(inode, answer)
-        self._engine.uncover(origin)
-        return answer
+                raise
+            self._materialize(inode)
+        finally:
+            if inode.alias_of is None:
+                self._engine.uncover(origin)
+        return inode
 
     def own(self, inode: Inode) -> None:
         """An alias is about to be written to: it ends first. Raises ApiError."""
@@ -297,12 +306,15 @@ class LocalNames:
                     self.resolve(inode)
 
     def restore(self, inode: Inode) -> bool:
-        """The alias is renamed back to where its item is: as if nothing had happened. False if something has replaced it."""
+        """The alias is renamed back to where its item is: as if nothing had happened. False if it is not there any more.
+
+        Raises ApiError.
+        """
         origin = inode.alias_of
         if not origin:
             return False
         self._engine.uploader.taken_back(origin)
-        if not self.waiting(inode):
+        if not self.waiting(inode) or not self._in_place(inode):
             return False
         self._end(inode, inode.item)
         inode.path = origin
@@ -337,13 +349,16 @@ class LocalNames:
             inode.alias_of = None
         if item is None or inode.alias_of is None:
             return
+        if not self._engine.content.whole(item):
+            # Wherever it is by now.
+            item = self._engine.client.get(item.id)
         content = self._engine.content.open(item)
         try:
             source = content.fetch()
             with inode.lock:
                 if inode.alias_of is None or inode.path is None:
                     return  # somebody else has done it, or it was unlinked meanwhile
-                number = new_inode_number() if inode.ino == self._engine.table.number(item) else inode.ino
+                number = new_inode_number() if inode.ino == self._engine.memory.ino(item) else inode.ino
                 # The bytes bear the number that the journal will name.
                 inode.local = self._engine.bytes.new(number, self._engine.journal.next_seq(), source)
                 inode.alias_of = None
@@ -396,6 +411,9 @@ class LocalNames:
                 self.resolve(inode)
                 return
             other = self._engine.overlay.get(origin)
+            if other is None:
+                self._materialize(inode)
+                return
             still_written = isinstance(other, Inode) and other.current is None and bool(other.handles)
             if (
                 still_written
@@ -403,8 +421,10 @@ class LocalNames:
                 and inode.item is not None
                 and isinstance(other, Inode)
             ):
-                answer = self._engine.moves.move(inode.item, path)
-                self._end(inode, answer)
+                if self._in_place(inode):
+                    self._end(inode, self._engine.moves.move(inode.item, path))
+                else:
+                    self._materialize(inode)
                 with other.lock:
                     other.item, other.base = None, self._engine.bases.of(None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from jobfs import names
@@ -18,8 +19,10 @@ from jobfs.writeback.records import Fate
 class Unlinker:
     """Takes files off their names. `unlink` and `hide` hold them, the rest is for who does."""
 
-    def __init__(self, view: View, local: LocalNames) -> None:
+    def __init__(self, view: View, local: LocalNames, opened_at: Callable[[str], Iterable[Inode]]) -> None:
+        """`opened_at(path)`: see files.py."""
         self._view = view
+        self._opened_at = opened_at
         self._engine = view.engine
         self._local = local
 
@@ -35,7 +38,9 @@ class Unlinker:
             if is_dir(node):
                 raise FsError(errno.EISDIR)
             self._view.may_replace(node)
+            opened = self._opened_at(path)
             self.remove(node, path)
+            self._part(path, opened)
             self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))
 
@@ -103,7 +108,9 @@ class Unlinker:
                 self._local.move(node, hidden)
                 inode = node
             else:
+                opened = self._opened_at(path)
                 inode = self._hide(node, path, hidden)
+                self._part(path, opened)
                 self._view.keep_parent(path)
             self._view.touch(inode)
             self._view.touch_directory(names.parent(path))
@@ -133,6 +140,14 @@ class Unlinker:
         if never_sent:
             engine.uncover(path)
         return inode
+
+    def _part(self, path: str, opened: Iterable[Inode]) -> None:
+        """What stood at `path` has left it; so has what was opened there before the job put that in its place."""
+        for inode in opened:
+            with inode.lock:
+                if inode.path == path and inode.local is None:
+                    self._view.freeze(inode)
+                    inode.path = None
 
     def put_back(self, path: str, inode: Inode) -> None:
         """It could not be removed: it is there as before, with all that was written to it."""

@@ -115,14 +115,20 @@ class Inode:
     def stands_for(self, item: Item, moving: Iterable[tuple[str, str]] = ()) -> bool:
         """True if this is the file of that item, and not one that was changed here while the item is elsewhere by now.
 
-        `moving`: old and new names of what is being renamed here; the item may have the new one already.
+        One that has no name any more, or one of this machine only, is not, whatever name its item may have got: but for an
+        alias, whose item is where it was. `moving`: old and new names of what is being renamed here; the item may have the new
+        one already.
         """
         if self.item is not None and self.item.id != item.id:
             return False
         path = self.path
+        if self.local_only:
+            return self.alias_of == item.path
+        if path is None:
+            return False
         if self.local is None or path == item.path:
             return True
-        return path is not None and any(
+        return any(
             (path == old or names.under(path, old)) and names.moved(path, old, new) == item.path
             for old, new in moving
         )
@@ -161,6 +167,8 @@ class InodeTable:
         self._moving: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self._by_number: dict[int, Inode] = {}
+        #: Numbers, by item id, of inodes whose item had another file's number when they were made.
+        self._others: dict[str, int] = {}
 
     def get(self, ino: int) -> Inode | None:
         """The inode of this number, if it is open or changed here."""
@@ -168,6 +176,10 @@ class InodeTable:
 
     def number(self, item: Item) -> int:
         """The item's inode number, which no other file has."""
+        if self._others and (given := self._others.get(item.id)) is not None:
+            inode = self._by_number.get(given)
+            if inode is not None and inode.stands_for(item, self._moving):
+                return given
         number, other = self._natural(item), 0
         while (inode := self._by_number.get(number)) is not None and not inode.stands_for(item, self._moving):
             other += 1
@@ -186,6 +198,8 @@ class InodeTable:
             inode = self._by_number.get(number)
             if inode is None:
                 inode = self._by_number[number] = Inode(number, Kind.FILE, path, item)
+                if number != self._natural(item):
+                    self._others[item.id] = number
             return inode
 
     @contextlib.contextmanager
@@ -223,6 +237,8 @@ class InodeTable:
         with self._lock:
             if self._by_number.get(inode.ino) is inode:
                 del self._by_number[inode.ino]
+                for item_id in [key for key, number in self._others.items() if number == inode.ino]:
+                    del self._others[item_id]
 
     def all(self) -> list[Inode]:
         """Every inode known now."""

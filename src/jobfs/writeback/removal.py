@@ -16,6 +16,7 @@ from jobfs.errors import (
     ApiError,
     BadRequestError,
     FsError,
+    NoDirectoryError,
     NotFoundError,
     PathExistsError,
     UnavailableError,
@@ -166,6 +167,11 @@ class Removals:
                 return self._engine.client.update(item.id, path=aside.path, once=True)
             except AnswerLostError:
                 aside.unsure_until = self._engine.unanswered.note(item.id)
+            except NoDirectoryError:
+                if attempt:
+                    raise
+                self._engine.stager.make_directory(names.parent(item.path))
+                continue
             except UnavailableError as error:
                 _wait(error, attempt, deadline)
             answer = self._engine.client.get(item.id)

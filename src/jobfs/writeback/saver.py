@@ -217,9 +217,11 @@ class Saver:
                 return False
             if names.basename(answer.path) != aside.name:
                 return False
-        except (NotFoundError, BadRequestError):
+        except (NotFoundError, BadRequestError) as error:
             work.asides.remove(aside)
             work.record(self._journal, gone=[aside])
+            if isinstance(error, NoDirectoryError):
+                self._stager.make_directory(names.parent(work.save.target))
             return False
         else:
             self._notice_move(there, answer)

@@ -11,6 +11,7 @@ import pytest
 from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
 from tests.support.files import errno_from
 from tests.support.serverside import visible
+from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
 
@@ -101,3 +102,26 @@ def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
         assert visible(server) == {"dir": None, "dir/file.txt": NEW}
         assert mount.read("dir/file.txt") == NEW
         mount.end()
+
+
+def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
+    server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol, promote and staging: 400 "no directory" is made again, now or at the next try."""
+    make, left = work.engine.stager.make_directory, iter(range(5))
+
+    def made_and_removed(path: str) -> None:
+        make(path)
+        if next(left, None) is not None:
+            server.store.delete("dir")
+
+    monkeypatch.setattr(work.engine.stager, "make_directory", made_and_removed)
+    server.store.delete("dir/file.txt")
+    fh = work.vfs.create("dir/new", 0o644, os.O_WRONLY, CALLER).fh
+    server.store.delete("dir")
+    work.vfs.write(fh, NEW, 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    work.settle()
+    assert work.vfs.status()["failed"] == []
+    assert visible(server)["dir/new"] == NEW

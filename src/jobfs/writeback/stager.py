@@ -11,11 +11,11 @@ from jobfs import names
 from jobfs.api import Client
 from jobfs.errors import (
     AnswerLostError,
-    ApiError,
     BadRequestError,
     ContractError,
     NoDirectoryError,
     PathExistsError,
+    UnavailableError,
 )
 from jobfs.nodes import Item, Permission
 from jobfs.writeback import disk
@@ -115,11 +115,13 @@ class Stager:
                     self.make_directory(names.parent(save.target))
                 elif isinstance(error, BadRequestError):
                     raise
-                last: ApiError = error
+                last = error
                 if isinstance(error, AnswerLostError):
                     self._superseded(path)
                 self.begin(work)
-        raise last
+        if isinstance(last, AnswerLostError):
+            raise last
+        raise UnavailableError(f"{path}: its directory keeps being removed", endpoint="create")
 
     def find(self, save: Save) -> Item | None:
         """The item at the hidden name of this attempt, if it is there with the right size. Raises ApiError."""

@@ -143,3 +143,23 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
     work.vfs.release(reader)
     settled(work)
     assert visible(server) == {"file": OURS}
+
+
+def test_what_the_job_wrote_in_the_second_of_our_save_is_no_conflict_once_it_was_read(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R1: base's bytes are those that were shown, not those that were sent under the same `updatedAt`."""
+    work = start()
+    work.write("file", FIRST, fsync=True)
+    server.store.write("file", SECOND)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 30.0)
+    later = count(int(time.time()) * 1_000_000)
+    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(later))
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    assert work.vfs.read(fh, 100, 0) == SECOND
+    work.vfs.write(fh, OURS, 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    settled(work)
+    assert visible(server) == {"file": OURS}

@@ -41,10 +41,12 @@ class Bases:
     def known_hash(self, item: Item) -> str:
         """The hash of a version that was saved here, or whose bytes are on this machine, else "" (R2)."""
         record = self._memory.of(item)
-        if record is not None and record.sha256 and record.updated_at == item.updated_at:
-            return record.sha256
+        sent = record.sha256 if record is not None and record.updated_at == item.updated_at else ""
+        if sent and self._content.fine_clock(item.updated_at):
+            return sent
+        # Else the job may have written in the same second; what was shown since is here.
         if item.is_dir or not self._content.whole(item, _SETTLING):
-            return ""
+            return sent
         content = self._content.open(item)
         try:
             return content.sha256() or ""

@@ -273,7 +273,11 @@ class Ledger:
             if destroyed is not None:
                 self.destroyed.add(destroyed)
                 # A backup rename is carried out here first: on the server the file still has its old name.
-                places |= self.claims[destroyed].places if destroyed in self.claims else set()
+                backups = self.claims[destroyed].places - {path} if destroyed in self.claims else set()
+                places |= backups
+                if text == "replace":
+                    # It was this, and not what was being saved when the mount died.
+                    self.deleted |= backups
             for place in places:
                 self._disturb(place)
             self.claims[content] = Claim(places, durable=True)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
-from jobfs.errors import UnavailableError
+from jobfs.errors import JobfsError, UnavailableError
 
 HIDDEN = f".fuse_hidden{1:016x}"
 
@@ -81,7 +83,7 @@ def test_an_unlink_that_was_not_confirmed_is_undone_in_a_directory_that_was_rena
     first = Mortal(server, tmp_path / "home", Boundaries())
     first.start()
     for step in ("_confirm", "_conclude"):
-        monkeypatch.setattr(first.engine.removals, step, lambda path, work: None)
+        monkeypatch.setattr(first.engine.hiding, step, lambda path, work: None)
     first.vfs.open("dir/file", os.O_RDONLY)
     first.vfs.hide("dir/file", f"dir/{HIDDEN}")
     first.boundaries.dead = True
@@ -93,3 +95,54 @@ def test_an_unlink_that_was_not_confirmed_is_undone_in_a_directory_that_was_rena
         eventually(lambda: visible(server).get("other/file") == b"content", lambda: hidden(server))
     finally:
         again.stop()
+
+
+def test_killed_while_what_is_renamed_over_an_open_file_is_saved_first_that_file_is_there(
+    server: Server, tmp_path: Path
+) -> None:
+    """semantics 4: killed at any point, a rename over a file ends with the one or the other whole under the name."""
+    server.store.seed({"file": b"content", "other": b"old"}, age=60)
+    first = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=60)
+    first.start()
+    first.vfs.open("file", os.O_RDONLY)
+    first.write("other", b"new")
+    server.faults.next("slow", on="create", delay=0.5)
+
+    def replace() -> None:
+        first.vfs.hide("file", HIDDEN)
+        with contextlib.suppress(JobfsError, Death):
+            first.vfs.rename("other", "file")
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    eventually(lambda: not server.faults.rules())
+    first.engine.hiding.go_on()  # another program does something
+    first.boundaries.dead = True
+    replacing.join()
+    first.bury()
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    try:
+        again.settle()
+        eventually(lambda: visible(server) == {"file": b"content", "other": b"new"}, lambda: visible(server))
+    finally:
+        again.stop()
+
+
+def test_an_open_file_is_there_again_when_the_rename_over_it_fails(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4: what failed has changed nothing."""
+    server.store.seed({"file": b"content", "other": b"old"}, age=60)
+    work = start(timeout=0.3, write_back_delay=60)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    work.write("other", b"new")
+    server.faults.rate("unavailable", 1.0, on="create")
+    work.vfs.hide("file", HIDDEN)
+    with pytest.raises(UnavailableError):
+        work.vfs.rename("other", "file")
+    server.faults.clear()
+    eventually(lambda: visible(server) == {"file": b"content", "other": b"old"}, lambda: visible(server))
+    eventually(lambda: work.names() == ["file", "other"])
+    assert (work.read("file"), work.read("other")) == (b"content", b"new")
+    work.vfs.release(fh)

@@ -125,7 +125,7 @@ class Vfs:
         for inode in self._engine.table.all():
             if inode.local is not None and not inode.local_only and inode.path is not None:
                 self._engine.seal(inode)
-        self._engine.removals.conclude_all()
+        self._engine.hiding.conclude_all()
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
         total = len(self._engine.uploader.unsent(under))
         while True:
@@ -212,7 +212,7 @@ class Vfs:
 
     def getattr(self, path: str) -> Attr:
         """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
-        self._engine.removals.go_on()
+        self._engine.hiding.go_on()
         if (name := self._control.name(path)) is not None:
             return self._control.attr(name)
         return self._view.attr(self._view.measured(path, self._view.get(path)))
@@ -290,7 +290,7 @@ class Vfs:
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
-        self._engine.removals.go_on()
+        self._engine.hiding.go_on()
         if (name := self._control.name(path)) is not None:
             return self._control.entries(name)
         attr = self._view.attr
@@ -310,7 +310,7 @@ class Vfs:
 
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """See files.py."""
-        self._engine.removals.go_on()
+        self._engine.hiding.go_on()
         if self._control.opened(fh):
             return self._control.read(fh, size, offset)
         return self._files.read(fh, size, offset)
@@ -337,7 +337,7 @@ class Vfs:
 
     def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
         """See files.py."""
-        self._engine.removals.go_on()
+        self._engine.hiding.go_on()
         return self._files.write(fh, data, offset)
 
     def truncate(self, path: str, length: int) -> None:

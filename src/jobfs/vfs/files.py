@@ -161,7 +161,7 @@ class Files:
         return OpenResult(fh)
 
     def _make(self, path: str, mode: int, caller: Caller) -> Inode:
-        self._engine.removals.conclude_at(path)
+        self._engine.hiding.conclude_at(path)
         inode = Inode(new_inode_number(), Kind.FILE, path)
         inode.local_only = self._view.stays_here(path)
         inode.local = self._engine.bytes.new(inode.ino, self._engine.journal.next_seq())

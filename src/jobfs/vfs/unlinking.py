@@ -130,7 +130,7 @@ class Unlinker:
             item = inode.item  # only now: a save may have ended meanwhile
             if never_sent and item is not None and not self._local.is_alias(item):
                 # Its directory may have been renamed since it was saved.
-                engine.removals.hide(replace(item, path=path))
+                engine.hiding.hide(replace(item, path=path))
         except JobfsError:
             self.put_back(path, inode)
             raise

@@ -45,7 +45,7 @@ class View:
         """A number that stays the same while every lookup would be answered as before; 0 if that can't be said."""
         engine = self.engine
         edition = engine.namespace.edition()
-        if not edition or engine.removals.pending:
+        if not edition or engine.hiding.pending:
             return 0
         return edition + engine.overlay.changes + engine.memory.changes
 

@@ -24,6 +24,7 @@ from jobfs.writeback.aliases import LeftAliases
 from jobfs.writeback.bases import Bases
 from jobfs.writeback.direct import Direct
 from jobfs.writeback.finisher import Finisher
+from jobfs.writeback.hiding import Hiding
 from jobfs.writeback.inodes import WHITEOUT, Inode, InodeTable, Overlay
 from jobfs.writeback.localbytes import LocalBytes, LocalFile
 from jobfs.writeback.memory import Memory
@@ -91,6 +92,7 @@ class WriteBack:
         self.table = InodeTable(self.memory.ino)
         self._pool = ThreadPoolExecutor(client.max_connections * 2, thread_name_prefix="jobfs-save")
         self.removals = Removals(self)
+        self.hiding = Hiding(self)
         self.aliases = LeftAliases(self)
         self.finisher = Finisher(self)
         self.moves = Moves(self)
@@ -128,7 +130,7 @@ class WriteBack:
         """End background work; what is not on the server stays in the journal."""
         self._stopping.set()
         with contextlib.suppress(FsError):
-            self.removals.conclude_all()
+            self.hiding.conclude_all()
         self.finisher.stop()
         self.uploader.stop()
         if self._syncer.is_alive():

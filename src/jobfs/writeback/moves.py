@@ -99,7 +99,7 @@ class Moves:
         save.staged_id, save.staged_updated_at, save.base = item.id, item.updated_at, base
         work = Transaction(save)
         work.item, work.base_item = item, shown
-        adopted = self._engine.removals.adopt(hidden, work) if hidden else []
+        adopted = self._engine.hiding.adopt(hidden, work) if hidden else []
         self._engine.journal.write(save, *adopted, gone=[hidden.save] if hidden else [])
         self._engine.uploader.add(work, 3600.0)
         try:

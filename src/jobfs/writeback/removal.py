@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from jobfs import names
 from jobfs.errors import (
@@ -30,22 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jobfs.writeback")
 
-#: Seconds after which a hidden open file counts as unlinked: libfuse renames over it at once, or not at all.
-_CONFIRM = 0.003
-#: Seconds within which a rename over it still is libfuse's, though it counts as unlinked by then.
-_PAIRED = 0.03
-#: Seconds after which it is really deleted: a rename that was slow to come still finds it.
-_DELETE = 0.5
 _LOOKS = 8
 #: Seconds until a removed directory is looked at again in which something of this mount is on its way out.
 _AGAIN = 1.0
-
-
-class Hidden(NamedTuple):
-    """An open file that libfuse hides, and the thread that it serves the call in."""
-
-    work: Transaction
-    thread: int
 
 
 class Removals:
@@ -55,7 +42,6 @@ class Removals:
         self._engine = engine
         self._lock = threading.Lock()
         self._sweeping = threading.Lock()
-        self._hidden: dict[str, Hidden] = {}
         self._removed: dict[str, Removed] = {}
         #: Items set aside by an unlink, from before the request until the finisher knows them.
         self._leaving: set[str] = set()
@@ -139,7 +125,7 @@ class Removals:
             aside.unsure_until = time.time() + engine.lifetime
             engine.journal.write(aside)
             engine.namespace.touch(item.path)
-            self._judge_later(work)
+            self.judge_later(work)
             raise
         work.taken.append(item)
         aside.moved = True
@@ -154,7 +140,8 @@ class Removals:
         with self._lock:
             self._leaving -= {aside.id for aside in work.asides}
 
-    def _judge_later(self, work: Transaction) -> None:
+    def judge_later(self, work: Transaction) -> None:
+        """What was set aside is for the finisher, by its fate: from now on only that knows it."""
         self._engine.finisher.add_later(work)
         with self._lock:
             self._leaving -= {aside.id for aside in work.asides}
@@ -181,72 +168,6 @@ class Removals:
                 raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")
         raise UnavailableError(f"the answers to removing {item.path} are lost", endpoint="update")
 
-    def hide(self, item: Item) -> None:
-        """libfuse hides an open file: it is being unlinked, or something is about to be renamed over it."""
-        work = self.set_aside(item, Fate.RETURN)
-        if not work.asides[0].moved:
-            return
-        self.conclude_at(item.path)
-        with self._lock:
-            self._hidden[item.path] = Hidden(work, threading.get_ident())
-        for delay, step in ((_CONFIRM, self._confirm), (_DELETE, self._conclude)):
-            timer = threading.Timer(delay, step, [item.path, work])
-            timer.daemon = True
-            timer.start()
-
-    def _confirm(self, path: str, work: Transaction) -> None:
-        """Nothing was renamed over the hidden file: from now on a crash does not bring it back."""
-        with self._lock:
-            if not self._is_hidden(path, work) or work.asides[0].fate is Fate.DELETE:
-                return
-            for aside in work.asides:
-                aside.fate = Fate.DELETE
-            self._engine.journal.write(*work.asides)
-
-    @property
-    def pending(self) -> bool:
-        """True while the next operation is going to tell what became of a hidden file."""
-        return bool(self._hidden)
-
-    def go_on(self) -> None:
-        """Another operation came: what is hidden was unlinked, not renamed over."""
-        if self._hidden:
-            for path, hidden in list(self._hidden.items()):
-                self._confirm(path, hidden.work)
-
-    def _is_hidden(self, path: str, work: Transaction) -> bool:
-        hidden = self._hidden.get(path)
-        return hidden is not None and hidden.work is work
-
-    def _conclude(self, path: str, work: Transaction) -> None:
-        with self._lock:
-            if not self._is_hidden(path, work):
-                return
-            del self._hidden[path]
-        self.finish(work)
-
-    def conclude_all(self) -> None:
-        """Delete at once what was unlinked while open: the mount is being drained."""
-        with self._lock:
-            waiting = list(self._hidden.items())
-        for path, hidden in waiting:
-            self._conclude(path, hidden.work)
-
-    def conclude_at(self, path: str) -> None:
-        """Something new is made at this name: what was hidden there was unlinked, and is not renamed over any more."""
-        hidden = self._hidden.get(path)
-        if hidden is not None:
-            self._conclude(path, hidden.work)
-
-    def _conclude_under(self, directory: str) -> None:
-        """Whoever removes a directory has unlinked what was open in it: that is not renamed over any more."""
-        with self._lock:
-            waiting = [
-                (path, hidden) for path, hidden in self._hidden.items() if names.under(path, directory)
-            ]
-        for path, hidden in waiting:
-            self._conclude(path, hidden.work)
-
     def finish(self, work: Transaction) -> None:
         """The unlink stands: delete the item in the background."""
         for aside in work.asides:
@@ -258,34 +179,6 @@ class Removals:
             with self._lock:
                 self._leaving -= {aside.id for aside in work.asides}
 
-    def hidden_at(self, path: str) -> Transaction | None:
-        """The open file that was hidden from `path` just before, if a rename over it is what libfuse is doing.
-
-        It does both in one thread. One that was hidden in another, or is known to be unlinked for longer, is deleted: what
-        comes now is another rename.
-        """
-        with self._lock:
-            hidden = self._hidden.get(path)
-            if hidden is None:
-                return None
-            work = hidden.work
-            unlinked = any(aside.fate is Fate.DELETE for aside in work.asides)
-            late = unlinked and time.time() - work.save.made > _PAIRED
-            if hidden.thread == threading.get_ident() and not late:
-                del self._hidden[path]
-                return work
-        self._conclude(path, work)
-        return None
-
-    @staticmethod
-    def adopt(hidden: Transaction, work: Transaction) -> list[Aside]:
-        """Make the hidden file's aside one of the transaction that replaces it; returns records to write."""
-        for aside in hidden.asides:
-            aside.seq, aside.fate = work.save.seq, Fate.JUDGE
-            work.asides.append(aside)
-        work.taken += hidden.taken
-        return work.asides
-
     # -- directories
 
     def remove_directory(self, item: Item) -> None:
@@ -294,7 +187,7 @@ class Removals:
         Raises FsError(ENOTEMPTY), ApiError.
         """
         engine = self._engine
-        self._conclude_under(item.path)
+        self._engine.hiding.conclude_under(item.path)
         engine.finisher.idle(engine.timeout)
         if engine.namespace.children(item.path, max_age=1.0):
             raise FsError(errno.ENOTEMPTY)

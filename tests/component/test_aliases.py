@@ -98,6 +98,15 @@ def test_a_backup_that_is_replaced_goes_with_its_item(
     assert work.read("file") == b"the job's"
 
 
+def test_a_backup_whose_version_the_job_has_deleted_is_replaced(server: Server, work: Workspace) -> None:
+    """semantics 4.36: there is nothing left of it that could be kept; the rename over it is carried out."""
+    server.store.replace("file", b"of the job")
+    work.write("file", b"new", fsync=True)
+    work.vfs.rename("file", "file~")
+    assert not work.exists("file")
+    assert work.read("file~") == b"new"
+
+
 @pytest.mark.parametrize("end", ["goes on", "is unmounted", "is killed", "saves the file"])
 def test_what_is_written_through_an_older_handle_is_the_backups(
     server: Server, tmp_path: Path, seeded: None, end: str

@@ -7,7 +7,7 @@ import errno
 from typing import NamedTuple
 
 from jobfs import names
-from jobfs.errors import FsError, JobfsError, PathExistsError
+from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item
 from jobfs.vfs.calls import Caller
 from jobfs.vfs.local import LocalNames
@@ -100,7 +100,7 @@ class Tree:
             raise FsError(errno.EINVAL)
         self._view.may_enter(self._view.directory(names.parent(old)))
         self._view.may_enter(self._view.directory(names.parent(new)))
-        with self._local.holding(old, new):
+        with self._engine.hiding.replacing(new), self._local.holding(old, new):
             source, target = self._view.get(old), self._view.find(new)
             self._view.may_replace(source)
             if target is not None:
@@ -149,8 +149,9 @@ class Tree:
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if isinstance(target, Inode) and target.alias_of == old:
-            # The backup of what is moved over it now.
-            self._local.resolve(target)
+            # The backup of what is moved over it now; the job may have deleted that.
+            with contextlib.suppress(NotFoundError):
+                self._local.resolve(target)
         looked = False
         while not self._move_file(source, target, old, new, looked=looked):
             source, looked = self._view.get(old, max_age=0.0), True
@@ -209,7 +210,7 @@ class Tree:
             return inode.item if inode.item is not None else inode
 
     def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
-        hidden = self._engine.removals.hidden_at(new) if target is None else None
+        hidden = self._engine.hiding.hidden_at(new) if target is None else None
         if isinstance(target, Inode) and not target.local_only:
             # Killed before the item is moved, the next mount finds the target as it was closed.
             self._engine.send(target)
@@ -292,7 +293,7 @@ class Tree:
         if inode.alias_of is not None:
             self._rename_alias(inode, target, new, stays=stays)
             return True
-        hidden = None if stays or target is not None else self._engine.removals.hidden_at(new)
+        hidden = None if stays or target is not None else self._engine.hiding.hidden_at(new)
         base, shown, replaced, dropped = self._replace(target, new)
         if replaced is not None:
             self._unlinker.drop(replaced)
@@ -315,7 +316,7 @@ class Tree:
                 inode.written = True
             work = self._engine.seal(inode, gone) if was_local or hidden is not None else None
             if hidden is not None and work is not None:
-                records = self._engine.removals.adopt(hidden, work)
+                records = self._engine.hiding.adopt(hidden, work)
                 self._engine.journal.write(*records, gone=[hidden.save])
         self._engine.drop(dropped)
         self._local.vacate(old, inode)

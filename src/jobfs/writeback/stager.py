@@ -95,6 +95,7 @@ class Stager:
         """
         save = work.save
         permission = save.permission or Permission.READ_WRITE
+        errors: list[ApiError] = []
         for _ in range(_CREATES):
             path = self._path(save)
             try:
@@ -115,13 +116,15 @@ class Stager:
                     self.make_directory(names.parent(save.target))
                 elif isinstance(error, BadRequestError):
                     raise
-                last = error
+                errors.append(error)
                 if isinstance(error, AnswerLostError):
                     self._superseded(path)
                 self.begin(work)
-        if isinstance(last, AnswerLostError):
-            raise last
-        raise UnavailableError(f"{path}: its directory keeps being removed", endpoint="create")
+        above = names.parent(save.target)
+        insists = all(isinstance(error, NoDirectoryError) for error in errors) and self._is_there(above)
+        if insists or isinstance(errors[-1], AnswerLostError):
+            raise errors[-1]
+        raise UnavailableError(f"{above} keeps being removed", endpoint="create")
 
     def find(self, save: Save) -> Item | None:
         """The item at the hidden name of this attempt, if it is there with the right size. Raises ApiError."""
@@ -135,7 +138,7 @@ class Stager:
 
         Straight at its path it might become the second of two on a server that allows that.
         """
-        if not path or any(item.is_dir for item in self._client.find(path)):
+        if self._is_there(path):
             return
         tid = names.new_transaction_id()
         # A tombstone from the start: what is left over of it is deleted by a later listing (R4).
@@ -149,6 +152,9 @@ class Stager:
         finally:
             if tid in self._making:
                 self._making[tid] = time.time() + self._lifetime
+
+    def _is_there(self, path: str) -> bool:
+        return not path or any(item.is_dir for item in self._client.find(path))
 
     def _promote_directory(self, hidden: str, path: str) -> None:
         try:

@@ -11,6 +11,7 @@ from jobfs import names
 from jobfs.api import Client
 from jobfs.errors import (
     AnswerLostError,
+    ApiError,
     BadRequestError,
     ContractError,
     NoDirectoryError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -107,3 +108,25 @@ def test_a_file_that_a_late_request_has_moved_back_is_not_its_next_version(
     work.write("new", UNSENT)
     assert work.vfs.getattr("old").ino != work.vfs.getattr("new").ino
     assert (work.read("old"), work.read("new")) == (b"saved", UNSENT)
+
+
+def test_the_copies_of_a_copy_have_numbers_of_their_own(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1: two files never have one inode number."""
+    server.store.seed({"file": "old"}, age=60)
+    work = start(write_back_delay=60)
+    path = "file"
+    for turn in range(4):
+        assert work.read(path)
+        fh = work.vfs.open(path, os.O_RDWR).fh
+        server.store.write(path, f"of the job, {turn}")
+        before = set(work.names())
+        work.vfs.write(fh, MINE, 0)
+        work.vfs.fsync(fh)
+        work.vfs.release(fh)
+        settled(work)
+        work.vfs.refresh()
+        (path,) = set(work.names()) - before
+    numbers = [attr.ino for _, attr in work.vfs.listdir("")]
+    assert len(numbers) == len(set(numbers)) == 5

@@ -46,7 +46,9 @@ class Memory:
         record = self._by_item.get(before) or Remembered(before)
         if before in ("", after) or (record.ino or inode_number(before)) != ino:
             return []
-        return [replace(record, ino=inode_number(before, 1))]
+        # One that it was given before, with its file, is that file's: it gets one of its own, however often that goes on.
+        number = inode_number(f"{before}/{after}") if record.ino else inode_number(before, 1)
+        return [replace(record, ino=number)]
 
     def handed_over(self, before: str, records: list[Remembered]) -> None:
         """The next version is known to the namespace, and `records` are in the journal."""

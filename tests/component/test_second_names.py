@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -162,3 +163,24 @@ def test_a_number_stays_that_of_what_is_open(server: Server, start: Callable[...
         work.vfs.release(fh)
     settled(work)
     assert visible(server) == {"moved": b"123456"}
+
+
+def test_what_is_written_to_a_backup_while_it_is_renamed_has_the_new_name(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4, rename: open and unsent files go along."""
+    server.store.seed({"file": OLD}, age=60)
+    work = start(write_back_delay=0)
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    work.vfs.rename("file", "file~")
+    server.faults.next("slow", on="update", delay=0.5, skip=1)
+    renaming = threading.Thread(target=work.vfs.rename, args=("file~", "kept"))
+    renaming.start()
+    eventually(lambda: not server.faults.rules(), "the second move is under way")
+    work.vfs.write(fh, MINE, 0)
+    work.vfs.flush(fh)
+    renaming.join()
+    work.vfs.release(fh)
+    settled(work)
+    assert [name for name in work.names() if "conflict" not in name] == ["kept"]
+    assert visible(server)["kept"] == work.read("kept") == MINE

@@ -348,6 +348,6 @@ class Tree:
         assert path is not None
         node = self._local.resolve(inode)
         if isinstance(node, Item):
-            self._rename_item(node, target, path, new)
+            self._rename_file(node, target, path, new)
         else:
             self._rename_inode(node, target, path, new)

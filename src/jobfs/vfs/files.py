@@ -271,7 +271,12 @@ class Files:
                         inode.ino, self._engine.journal.next_seq(), local if keep else None
                     )
                     inode.local = fresh
-                    local.close()
+                    if inode.local_only:
+                        # The journal names the old bytes: not before it names these.
+                        self._local.record(inode)
+                        self._engine.bytes.retire(local)
+                    else:
+                        local.close()
                     local = fresh
                 yield local
                 inode.touch()

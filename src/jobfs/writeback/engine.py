@@ -387,12 +387,21 @@ class WriteBack:
                     self.bytes.label(work.local, work.save.target)
             raise
         for work in works:
-            if work.local is not None:
-                self.bytes.retire(work.local)
+            self.let_go(work)
             # Who waits for it to be sent waits no more.
             work.save.become(State.DONE)
             self.uploader.remove(work)
         works.clear()
+
+    def let_go(self, work: Transaction) -> None:
+        """A save is given up: its bytes are no longer needed, unless its file has got a name of this machine only with them."""
+        local, work.local = work.local, None
+        if local is None:
+            return
+        if work.inode is not None and work.inode.local_only and work.inode.local is local:
+            local.close()
+        else:
+            self.bytes.retire(local)
 
     def uncover(self, path: str) -> None:
         """Show the server's word at a name that was a hole here, unless something else still keeps it one.

@@ -189,9 +189,8 @@ class Finisher:
             if there is not None and self._is_base(there, save.base):
                 self._remove(there)
         engine.replaced(work)
-        if work.local is not None:
-            local, work.local = work.local, None
-            engine.bytes.retire(local)
+        with work.inode.lock if work.inode is not None else contextlib.nullcontext():
+            engine.let_go(work)
         if self._settle_asides(work):
             self._done(work)
         else:

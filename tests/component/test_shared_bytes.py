@@ -1,0 +1,48 @@
+"""Local bytes that two records named: who lets go of them leaves them to the other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Mortal
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+from jobfs.writeback import Inode
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["not begun", "begun"])
+def test_what_got_a_scratch_name_instead_of_being_sent_is_safe_while_it_is_written_to(
+    server: Server, tmp_path: Path, begun: bool
+) -> None:
+    """semantics 4: what was closed survives the death of the process, also while it is changed further."""
+    work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=60)
+    work.start()
+    work.write("new.txt", b"closed")
+    if begun:
+        settle = work.engine.settle
+
+        def begins_just_then(inode: Inode) -> None:
+            settle(inode)
+            assert inode.current is not None
+            server.faults.next("slow", on="create", delay=0.3)
+            work.engine.uploader.add(inode.current, 0.0)
+            eventually(lambda: not server.faults.rules())
+
+        work.engine.settle = begins_just_then  # type: ignore[method-assign]
+    work.vfs.rename("new.txt", "new.txt~")
+    eventually(work.at_rest, work.unrest)
+    work.engine.sync()
+    fh = work.vfs.open("new.txt~", os.O_RDWR).fh
+    work.vfs.write(fh, b" and more", 6)
+    work.boundaries.dead = True
+    work.bury()
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    try:
+        assert again.names() == ["new.txt~"]
+        assert again.read("new.txt~").startswith(b"closed")
+    finally:
+        again.stop()

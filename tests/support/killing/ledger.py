@@ -252,7 +252,8 @@ class Ledger:
     def end_of_life(self, when: float) -> None:
         """The mount was killed at `when`: no call of it can see anything from then on."""
         with self.lock:
-            for change in self._open:
+            # The latest first: of two unlinks of one name it is the one that may not have been confirmed.
+            for change in reversed(self._open):
                 if change.kept and change.content is ABSENT and not change.to:
                     self._unlinked_just_now(change, when)
                 self.failed(change, "killed")

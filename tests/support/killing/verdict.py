@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.support.serverside import doubled, hidden, visible
 
+from jobfs import names
 from jobfs.emulator import Server
 
 from .contents import ABSENT, DIRECTORY, Content, Contents
@@ -124,7 +125,9 @@ class Verdict:
             if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
                 continue
             if content is ABSENT and (
-                self._ledger.was_deleted(path) or options <= self._ledger.destroyed | {ABSENT}
+                self._ledger.was_deleted(path)
+                or self._out_of_sight(path)
+                or options <= self._ledger.destroyed | {ABSENT}
             ):
                 continue
             wrong.append(f"{path}: {content}; promised: {' or '.join(sorted(map(str, options)))}")
@@ -150,10 +153,18 @@ class Verdict:
 
         A late request may move an item back to an earlier name, where the user then replaces what he is shown.
         """
-        hidden_here = any(is_local(place) and self._ledger.was_deleted(place) for place in claim.places)
+        hidden_here = any(
+            is_local(place) and (self._ledger.was_deleted(place) or self._out_of_sight(place))
+            for place in claim.places
+        )
         flipped = self._late and claim.revisited
         spoiled = bool(claim.places & self._ledger.spoiled)
         return self._ledger.excused(content) or spoiled or hidden_here or flipped
+
+    def _out_of_sight(self, path: str) -> bool:
+        """True for a file of this machine whose directory is not there: one without an item goes with its last file."""
+        above = names.parent(path)
+        return is_local(path) and bool(above) and above not in self._mount
 
     def _strangers(self) -> list[str]:
         """Nothing appears that nobody made."""

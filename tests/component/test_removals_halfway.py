@@ -16,6 +16,7 @@ from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError, UnavailableError
+from jobfs.writeback import hiding
 
 HIDDEN = f".fuse_hidden{1:016x}"
 
@@ -98,9 +99,10 @@ def test_an_unlink_that_was_not_confirmed_is_undone_in_a_directory_that_was_rena
 
 
 def test_killed_while_what_is_renamed_over_an_open_file_is_saved_first_that_file_is_there(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 4: killed at any point, a rename over a file ends with the one or the other whole under the name."""
+    monkeypatch.setattr(hiding, "_PAIRED", 60.0)  # libfuse takes no time in between
     server.store.seed({"file": b"content", "other": b"old"}, age=60)
     first = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=60)
     first.start()
@@ -130,11 +132,12 @@ def test_killed_while_what_is_renamed_over_an_open_file_is_saved_first_that_file
 
 
 def test_an_open_file_is_there_again_when_the_rename_over_it_fails(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 4: what failed has changed nothing."""
+    monkeypatch.setattr(hiding, "_PAIRED", 60.0)  # libfuse takes no time in between
     server.store.seed({"file": b"content", "other": b"old"}, age=60)
-    work = start(timeout=0.3, write_back_delay=60)
+    work = start(timeout=1.0, write_back_delay=60)
     fh = work.vfs.open("file", os.O_RDONLY).fh
     work.write("other", b"new")
     server.faults.rate("unavailable", 1.0, on="create")

@@ -15,6 +15,7 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
+from jobfs.nodes import Item
 from jobfs.vfs import local
 
 HIDDEN = f".fuse_hidden{1:016x}"
@@ -220,3 +221,25 @@ def test_a_file_made_while_its_backup_ends_is_not_hidden(
     assert work.read("file") == NEW
     settled(work)
     assert visible(server) == {"file": NEW, "other": b"another", **ends}
+
+
+def test_a_backup_that_two_give_its_bytes_at_once_keeps_them(
+    work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4.36: whoever comes second finds the version deleted, and the backup with its bytes."""
+    names, client = work.vfs._local, work.vfs._engine.client
+    names.stop()
+    (inode,) = names.aliases()
+    assert inode.item is not None
+    names.detach({inode.item.id})
+    real = client.get
+
+    def given_and_deleted(item_id: str) -> Item:
+        monkeypatch.setattr(client, "get", real)
+        names.spare(item_id)
+        client.delete(item_id)
+        return real(item_id)
+
+    monkeypatch.setattr(client, "get", given_and_deleted)
+    names._settle(inode)
+    assert work.read("file~") == OLD

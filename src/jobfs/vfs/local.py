@@ -343,7 +343,15 @@ class LocalNames:
         self._engine.memory.store(record)
 
     def _materialize(self, inode: Inode) -> None:
-        """Give an alias its own bytes. Raises ApiError."""
+        """Give an alias its own bytes. Raises ApiError; NotFoundError only if it has none, and can't get any more."""
+        try:
+            self._fill(inode)
+        except NotFoundError:
+            # Whoever deletes its item gives it the bytes before.
+            if inode.alias_of is not None:
+                raise
+
+    def _fill(self, inode: Inode) -> None:
         item = inode.item
         if item is None:
             inode.alias_of = None

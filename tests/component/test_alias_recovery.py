@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.operations import begin_once_settled
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER
@@ -233,16 +234,7 @@ def test_a_file_stays_on_this_machine_though_its_save_had_begun(server: Server, 
 
     def renamed_while_it_begins(work: Mortal) -> None:
         write(work, "new.txt", NEW)
-        settle = work.engine.settle
-
-        def begins_just_then(inode: Inode) -> None:
-            settle(inode)
-            assert inode.current is not None
-            server.faults.next("slow", on="create", delay=0.5)
-            work.engine.uploader.add(inode.current, 0.0)
-            eventually(lambda: not server.faults.rules())
-
-        work.engine.settle = begins_just_then  # type: ignore[method-assign]
+        begin_once_settled(server, work)
         work.vfs.rename("new.txt", "new.txt~")
 
     again = killed_after(server, tmp_path / "home", renamed_while_it_begins, write_back_delay=60)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
+from tests.support.operations import begin_once_settled
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-from jobfs.writeback import Inode
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["not begun", "begun"])
@@ -22,16 +22,7 @@ def test_what_got_a_scratch_name_instead_of_being_sent_is_safe_while_it_is_writt
     work.start()
     work.write("new.txt", b"closed")
     if begun:
-        settle = work.engine.settle
-
-        def begins_just_then(inode: Inode) -> None:
-            settle(inode)
-            assert inode.current is not None
-            server.faults.next("slow", on="create", delay=0.3)
-            work.engine.uploader.add(inode.current, 0.0)
-            eventually(lambda: not server.faults.rules())
-
-        work.engine.settle = begins_just_then  # type: ignore[method-assign]
+        begin_once_settled(server, work)
     work.vfs.rename("new.txt", "new.txt~")
     eventually(work.at_rest, work.unrest)
     work.engine.sync()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobfs.emulator import Server
+from jobfs.writeback import Inode
 
 from .boundaries import Boundaries, Mortal
 from .serverside import doubled, visible
@@ -323,3 +324,17 @@ ON_UNSENT = [
         durable=False,
     ),
 ]
+
+
+def begin_once_settled(server: Server, work: Mortal) -> None:
+    """The save of a file begins just after it was found to be at rest: its create is under way, for a while."""
+    settle = work.engine.settle
+
+    def begins_just_then(inode: Inode) -> None:
+        settle(inode)
+        assert inode.current is not None
+        server.faults.next("slow", on="create", delay=0.5)
+        work.engine.uploader.add(inode.current, 0.0)
+        eventually(lambda: not server.faults.rules())
+
+    work.engine.settle = begins_just_then  # type: ignore[method-assign]

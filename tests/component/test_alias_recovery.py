@@ -107,12 +107,12 @@ def test_a_second_backup_is_remembered_though_the_first_gets_its_own_bytes_at_th
         backup(work)
         server.faults.rate("unavailable", 1.0, on="get")  # the first version is not judged yet
         write(work, "file.txt", b"the second content", fsync=True)
-        local = work.vfs._local
-        (first,) = [inode.item.id for inode in local.aliases() if inode.item is not None]
+        aliases, local = work.vfs._aliases, work.vfs._aliases._local
+        (first,) = [inode.item.id for inode in aliases.all() if inode.item is not None]
         replaced = local.replaced
 
         def spared_just_before(inode: Inode) -> None:
-            local.spare(first)
+            aliases.spare(first)
             replaced(inode)
 
         local.replaced = spared_just_before  # type: ignore[method-assign]
@@ -135,7 +135,7 @@ def test_a_backup_outlives_its_version_becoming_a_conflict_copy(server: Server, 
     server.set(updated_resolution="seconds")
 
     def backup_what_is_young(work: Mortal) -> None:
-        work.vfs._local.stop()  # it gets its bytes a moment after this, unless the mount is killed before
+        work.vfs._aliases.stop()  # it gets its bytes a moment after this, unless the mount is killed before
         server.store.seed({"young.txt": OLD}, age=0)
         work.vfs.rename("young.txt", "young.txt~")
         write(work, "young.txt", NEW, fsync=True)

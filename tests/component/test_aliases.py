@@ -16,7 +16,7 @@ from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
 from jobfs.nodes import Item
-from jobfs.vfs import local
+from jobfs.vfs import aliases
 
 HIDDEN = f".fuse_hidden{1:016x}"
 OLD, NEW = b"old", b"new one"
@@ -25,8 +25,8 @@ OLD, NEW = b"old", b"new one"
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backup that nothing follows is renamed on the server soon."""
-    monkeypatch.setattr(local, "ALIAS_GRACE", 0.2)
-    monkeypatch.setattr(local, "_LOOK_EVERY", 0.05)
+    monkeypatch.setattr(aliases, "ALIAS_GRACE", 0.2)
+    monkeypatch.setattr(aliases, "_LOOK_EVERY", 0.05)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_what_is_written_through_an_older_handle_is_the_backups(
         if end == "saves the file":
             work.write("file", b"saved", fsync=True)
         if end == "goes on":
-            eventually(lambda: not work.vfs._local.aliases())
+            eventually(lambda: not work.vfs._aliases.all())
         work.boundaries.dead = end == "is killed"
         work.end()
         again = Mortal(server, tmp_path / "home", Boundaries())
@@ -210,7 +210,7 @@ def test_a_file_made_while_its_backup_ends_is_not_hidden(
         maker.join(0.3)
         return real(*arguments, **more)
 
-    monkeypatch.setattr(local, "ALIAS_GRACE", 30)
+    monkeypatch.setattr(aliases, "ALIAS_GRACE", 30)
     monkeypatch.setattr(client, request_, meanwhile)
     if request_ == "delete":
         work.vfs.unlink("file~")
@@ -227,19 +227,19 @@ def test_a_backup_that_two_give_its_bytes_at_once_keeps_them(
     work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 4.36: whoever comes second finds the version deleted, and the backup with its bytes."""
-    names, client = work.vfs._local, work.vfs._engine.client
-    names.stop()
-    (inode,) = names.aliases()
+    known, client = work.vfs._aliases, work.vfs._engine.client
+    known.stop()
+    (inode,) = known.all()
     assert inode.item is not None
-    names.detach({inode.item.id})
+    known.detach({inode.item.id})
     real = client.get
 
     def given_and_deleted(item_id: str) -> Item:
         monkeypatch.setattr(client, "get", real)
-        names.spare(item_id)
+        known.spare(item_id)
         client.delete(item_id)
         return real(item_id)
 
     monkeypatch.setattr(client, "get", given_and_deleted)
-    names._settle(inode)
+    known._settle(inode)
     assert work.read("file~") == OLD

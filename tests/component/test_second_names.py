@@ -12,7 +12,7 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.vfs import local
+from jobfs.vfs import aliases
 
 OLD, MINE = b"old", b"mine"
 
@@ -40,7 +40,7 @@ def test_what_is_done_to_the_backup_is_not_done_to_what_the_job_has_renamed(
     server: Server, work: Workspace, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 4, unlink: the id that stood at that path; the job's own rename stands."""
-    monkeypatch.setattr(local, "ALIAS_GRACE", 0.1)
+    monkeypatch.setattr(aliases, "ALIAS_GRACE", 0.1)
     if change == "write":
         work.write("file~", MINE)
     elif change == "unlink":
@@ -50,7 +50,7 @@ def test_what_is_done_to_the_backup_is_not_done_to_what_the_job_has_renamed(
     elif change == "rename over":
         work.vfs.rename("other", "file~")
     backup = {"write": MINE, "rename over": b"another", "nothing": OLD}.get(change)
-    eventually(lambda: not work.vfs._local.aliases(), "no backup waits for anything")
+    eventually(lambda: not work.vfs._aliases.all(), "no backup waits for anything")
     shown = {"moved": OLD, "other": b"another"}
     if backup is not None:
         shown["file~"] = backup

@@ -177,7 +177,7 @@ class Mortal(Workspace):
         self.running = False
         engine = self.engine
         engine._stopping.set()
-        self.vfs._local.stop()
+        self.vfs._aliases.stop()
         engine.finisher.stop()
         engine.uploader.stop()
         engine._syncer.join()

@@ -18,6 +18,7 @@ from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item
 from jobfs.settings import Settings
+from jobfs.vfs.aliases import Aliases
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.calls import Caller, OpenResult
 from jobfs.vfs.controldir import ControlDirectory
@@ -75,12 +76,13 @@ class Vfs:
         self._view = View(
             self._engine, Owner(settings.uid, settings.gid, settings.umask), settings.local_only
         )
-        self._local = LocalNames(self._view)
-        self._files = Files(self._view, self._local, sync_on_close=settings.sync_on_close)
-        self._unlinker = Unlinker(self._view, self._local, self._files.opened_at)
-        self._tree = Tree(self._view, self._local, self._unlinker)
-        self._links = Links(self._view, self._local, everywhere=settings.local_symlinks)
-        self._attributes = Attributes(self._view, self._local)
+        local = LocalNames(self._view)
+        self._aliases = Aliases(self._view, local)
+        self._files = Files(self._view, local, self._aliases, sync_on_close=settings.sync_on_close)
+        self._unlinker = Unlinker(self._view, local, self._aliases, self._files.opened_at)
+        self._tree = Tree(self._view, local, self._aliases, self._unlinker)
+        self._links = Links(self._view, local, self._aliases, everywhere=settings.local_symlinks)
+        self._attributes = Attributes(self._view, local)
         self._resolver = Resolver(self._engine)
         self._report = Report(self._view, client, namespace)
         self._xattrs = Xattrs(self._report, self._attributes)
@@ -100,7 +102,7 @@ class Vfs:
         for line in self._engine.taken_up:
             log.warning("taken up from the journal: %s", line)
         self._engine.start()
-        self._local.start()
+        self._aliases.start()
 
     def stop(self) -> None:
         """End background work; open files are closed, what is not on the server stays in the journal."""
@@ -111,7 +113,7 @@ class Vfs:
             self._files.close_all()
         except JobfsError as error:
             log.error("%s", error)
-        self._local.stop()
+        self._aliases.stop()
         self._engine.stop()
 
     def flush_all(

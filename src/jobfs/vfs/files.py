@@ -15,6 +15,7 @@ from jobfs import names
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
+from jobfs.vfs.aliases import Aliases
 from jobfs.vfs.calls import Caller, OpenResult
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.pages import KernelPages
@@ -31,10 +32,11 @@ log = logging.getLogger("jobfs.vfs")
 class Files:
     """Handles and the bytes behind them. Handles hold inodes, not paths."""
 
-    def __init__(self, view: View, local: LocalNames, *, sync_on_close: bool) -> None:
+    def __init__(self, view: View, local: LocalNames, aliases: Aliases, *, sync_on_close: bool) -> None:
         self._view = view
         self._engine = view.engine
         self._local = local
+        self._aliases = aliases
         self._sync_on_close = sync_on_close
         self._numbers = itertools.count(1)
         self._handles: dict[int, FileHandle] = {}
@@ -67,7 +69,7 @@ class Files:
         if writable or flags & os.O_TRUNC:
             self._view.may_write(node)
             if isinstance(node, Inode) and node.alias_of is not None:
-                self._local.own(node)
+                self._aliases.own(node)
                 node = self._view.get(path)
         handle = self._new_handle(path, node, flags, writable=writable)
         handle.edition = edition
@@ -171,7 +173,7 @@ class Files:
         inode.touch()
         inode.atime_ns = inode.mtime_ns
         if not inode.local_only:
-            inode.item = self._local.item_behind(path)
+            inode.item = self._aliases.item_behind(path)
             inode.base = self._engine.bases.of(inode.item)
         self._engine.table.add(inode)
         self._engine.overlay.put(path, inode)
@@ -255,7 +257,7 @@ class Files:
         """
         inode = handle.inode
         for _ in range(REOPENS):
-            self._local.own(inode)
+            self._aliases.own(inode)
             content, source = self._pins.whole(handle) if keep and inode.local is None else (None, None)
             with inode.lock:
                 if inode.alias_of is not None:

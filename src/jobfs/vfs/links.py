@@ -6,6 +6,7 @@ import errno
 
 from jobfs import names
 from jobfs.errors import FsError
+from jobfs.vfs.aliases import Aliases
 from jobfs.vfs.calls import Caller
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import View, check_new_name
@@ -19,11 +20,12 @@ class Links:
     file by such a link.
     """
 
-    def __init__(self, view: View, local: LocalNames, *, everywhere: bool) -> None:
+    def __init__(self, view: View, local: LocalNames, aliases: Aliases, *, everywhere: bool) -> None:
         self._everywhere = everywhere
         self._view = view
         self._engine = view.engine
         self._local = local
+        self._aliases = aliases
 
     def make(self, path: str, target: str, caller: Caller) -> None:
         """A link at `path` that says `target`; no request. Raises FsError(EPERM, EEXIST, EACCES, ENOENT), ApiError."""
@@ -31,10 +33,10 @@ class Links:
             raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._local.holding(path):
+        with self._aliases.holding(path):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
-            self._local.free(path)
+            self._aliases.free(path)
             _, uid, gid = self._view.inherited(path, 0, caller.uid, caller.gid, directory=False)
             self._local.make_link(path, target, uid, gid)
             self._view.touch_directory(names.parent(path))

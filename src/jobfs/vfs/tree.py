@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jobfs import names
 from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
 from jobfs.nodes import Item
+from jobfs.vfs.aliases import Aliases
 from jobfs.vfs.calls import Caller
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.unlinking import Unlinker
@@ -30,10 +31,11 @@ class _Replaced(NamedTuple):
 class Tree:
     """Makes, removes and renames. Every method holds the names it changes."""
 
-    def __init__(self, view: View, local: LocalNames, unlinker: Unlinker) -> None:
+    def __init__(self, view: View, local: LocalNames, aliases: Aliases, unlinker: Unlinker) -> None:
         self._view = view
         self._engine = view.engine
         self._local = local
+        self._aliases = aliases
         self._unlinker = unlinker
 
     # -- directories
@@ -42,7 +44,7 @@ class Tree:
         """Make a directory; synchronous. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._local.holding(path):
+        with self._aliases.holding(path):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
             mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=True)
@@ -50,7 +52,7 @@ class Tree:
                 self._local.make_directory(path, mode, uid, gid)
                 self._view.touch_directory(names.parent(path))
                 return
-            self._local.free(path)
+            self._aliases.free(path)
             owner = self._view.owner
             plain = mode == 0o755 & ~owner.umask and (uid, gid) == owner[:2]
             kept = (-1, -1, -1) if plain else (mode, uid, gid)
@@ -66,8 +68,8 @@ class Tree:
             raise FsError(errno.EBUSY)
         self._view.may_enter(self._view.directory(names.parent(path)))
         self._view.may_replace(node)
-        with self._local.holding(path):
-            self._local.settle_under(path)
+        with self._aliases.holding(path):
+            self._aliases.settle_under(path)
             self._engine.uploader.taken_back(path)
             overlaid = self._engine.overlay.children(path)
             if not all(is_hidden_open(name, entry) for name, entry in overlaid.items()):
@@ -100,7 +102,7 @@ class Tree:
             raise FsError(errno.EINVAL)
         self._view.may_enter(self._view.directory(names.parent(old)))
         self._view.may_enter(self._view.directory(names.parent(new)))
-        with self._engine.hiding.replacing(new), self._local.holding(old, new):
+        with self._engine.hiding.replacing(new), self._aliases.holding(old, new):
             source, target = self._view.get(old), self._view.find(new)
             self._view.may_replace(source)
             if target is not None:
@@ -123,7 +125,7 @@ class Tree:
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
         if target is not None:
-            self._local.settle_under(new)
+            self._aliases.settle_under(new)
             if self._view.list(new):
                 raise FsError(errno.ENOTEMPTY)
             if isinstance(target, Item) and not target.implicit:
@@ -140,7 +142,7 @@ class Tree:
         if self._view.stays_here(new):
             # A directory of the job does not move to this machine: EXDEV makes `mv` copy.
             raise FsError(errno.EXDEV)
-        self._local.settle_under(old)
+        self._aliases.settle_under(old)
         if source.implicit:
             self._engine.stager.make_directory(old)
             source = self._engine.namespace.lookup(old, max_age=0.0) or source
@@ -151,7 +153,7 @@ class Tree:
         if isinstance(target, Inode) and target.alias_of == old:
             # The backup of what is moved over it now; the job may have deleted that.
             with contextlib.suppress(NotFoundError):
-                self._local.resolve(target)
+                self._aliases.resolve(target)
         looked = False
         while not self._move_file(source, target, old, new, looked=looked):
             source, looked = self._view.get(old, max_age=0.0), True
@@ -173,9 +175,9 @@ class Tree:
             if self._view.is_local(names.parent(new)):
                 raise FsError(errno.EXDEV)
             if isinstance(target, Inode):
-                self._local.drop_item(target)
+                self._aliases.drop_item(target)
             over = target if isinstance(target, Inode) else None
-            if self._local.alias(source, old, new, over):
+            if self._aliases.make(source, old, new, over):
                 if over is not None:
                     self._local.replaced(over)
                 return True
@@ -202,7 +204,7 @@ class Tree:
         with inode.lock:  # a save that is just ending changes all of these
             if inode.current is None and inode.local is None and inode.item is not None:
                 return inode.item
-        if not inode.base.id or (inode.item is not None and self._local.is_alias(inode.item)):
+        if not inode.base.id or (inode.item is not None and self._aliases.covers(inode.item)):
             return inode
         self._engine.commit(inode)
         with inode.lock:
@@ -220,7 +222,7 @@ class Tree:
         if hidden is not None:
             base = self._engine.bases.of(hidden.taken[0])
         overlay = self._engine.overlay
-        self._local.free(new)
+        self._aliases.free(new)
         pinned = shown or (hidden.taken[0] if hidden is not None else None)
         if pinned is not None:
             overlay.put(new, pinned)
@@ -272,7 +274,7 @@ class Tree:
                 return _Replaced(base, shown, None, dropped)
             self._view.freeze(inode)
         elif target.local_only:
-            self._local.unlink(target)
+            self._aliases.unlink(target)
             return _Replaced(Base(), None, None, dropped)
         else:
             inode = target
@@ -298,7 +300,7 @@ class Tree:
         if replaced is not None:
             self._unlinker.drop(replaced)
         if shown is None and not stays:
-            shown = self._local.item_behind(new)
+            shown = self._aliases.item_behind(new)
             base = self._engine.bases.of(shown)
         if hidden is not None:
             shown = hidden.taken[0]
@@ -337,16 +339,16 @@ class Tree:
         return True
 
     def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
-        if inode.alias_of == new and self._local.restore(inode):
+        if inode.alias_of == new and self._aliases.restore(inode):
             return
         if stays:
             if isinstance(target, Inode):
-                self._local.unlink(target)
+                self._aliases.unlink(target)
             self._local.move(inode, new)
             return
         path = inode.path
         assert path is not None
-        node = self._local.resolve(inode)
+        node = self._aliases.resolve(inode)
         if isinstance(node, Item):
             self._rename_file(node, target, path, new)
         else:

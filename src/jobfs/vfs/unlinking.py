@@ -10,6 +10,7 @@ from dataclasses import replace
 from jobfs import names
 from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Item
+from jobfs.vfs.aliases import Aliases
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import Node, View, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
@@ -19,12 +20,15 @@ from jobfs.writeback.records import Fate
 class Unlinker:
     """Takes files off their names. `unlink` and `hide` hold them, the rest is for who does."""
 
-    def __init__(self, view: View, local: LocalNames, opened_at: Callable[[str], Iterable[Inode]]) -> None:
+    def __init__(
+        self, view: View, local: LocalNames, aliases: Aliases, opened_at: Callable[[str], Iterable[Inode]]
+    ) -> None:
         """`opened_at(path)`: see files.py."""
         self._view = view
         self._opened_at = opened_at
         self._engine = view.engine
         self._local = local
+        self._aliases = aliases
 
     def unlink(self, path: str) -> None:
         """Remove a file; synchronous. Raises FsError(ENOENT, EISDIR, EPERM, EACCES), ApiError."""
@@ -33,7 +37,7 @@ class Unlinker:
             self._local.remove(entry)
             return
         self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._local.holding(path):
+        with self._aliases.holding(path):
             node = self._view.get(path, max_age=1.0)
             if is_dir(node):
                 raise FsError(errno.EISDIR)
@@ -49,7 +53,7 @@ class Unlinker:
         if isinstance(node, Item):
             self._delete(node)
         elif node.local_only:
-            self._local.unlink(node)
+            self._aliases.unlink(node)
         else:
             self._unlink_dirty(path, node)
 
@@ -71,7 +75,7 @@ class Unlinker:
 
     def _spare(self, item: Item) -> None:
         """Aliases of it, of this mount and of an earlier one, get its bytes. Raises ApiError."""
-        self._local.spare(item.id)
+        self._aliases.spare(item.id)
         self._engine.aliases.spare(item.id)
 
     def _unlink_dirty(self, path: str, inode: Inode) -> None:
@@ -79,9 +83,9 @@ class Unlinker:
         # The server may show the name until what was begun is taken back; this mount does not.
         self._engine.overlay.put(path, WHITEOUT)
         try:
-            never_sent = self._engine.cancel(inode, delete=self._local.item_behind(path) is None)
+            never_sent = self._engine.cancel(inode, delete=self._aliases.item_behind(path) is None)
             item = inode.item  # only now: a save may have ended meanwhile
-            if never_sent and item is not None and not self._local.is_alias(item):
+            if never_sent and item is not None and not self._aliases.covers(item):
                 there = self._engine.namespace.lookup(path, max_age=1.0)
                 if there is not None and there.id == item.id:
                     self._delete(there)
@@ -94,7 +98,7 @@ class Unlinker:
 
     def hide(self, path: str, hidden: str) -> None:
         """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`."""
-        with self._local.holding(path, hidden):
+        with self._aliases.holding(path, hidden):
             node = self._view.get(path)
             self._view.may_replace(node)
             if isinstance(node, Inode) and not node.local_only and node.base.id:
@@ -102,7 +106,7 @@ class Unlinker:
                 self._engine.send(node)
                 node = self._view.get(path)
             if isinstance(node, Inode) and node.alias_of is not None:
-                self._local.resolve(node)
+                self._aliases.resolve(node)
                 node = self._view.get(path)
             if isinstance(node, Inode) and node.local_only:
                 self._local.move(node, hidden)
@@ -128,7 +132,7 @@ class Unlinker:
             # From here on nothing that is written to it is saved under its old name.
             never_sent = engine.cancel(inode)
             item = inode.item  # only now: a save may have ended meanwhile
-            if never_sent and item is not None and not self._local.is_alias(item):
+            if never_sent and item is not None and not self._aliases.covers(item):
                 # Its directory may have been renamed since it was saved.
                 engine.hiding.hide(replace(item, path=path))
         except JobfsError:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from jobfs.errors import FsError, UsageError
 from jobfs.writeback.disk import sync_directory
-from jobfs.writeback.records import KEYS, Attempt, Base, Record
+from jobfs.writeback.records import DISTINCT, KEYS, Attempt, Base, Record
 
 SCHEMA_VERSION = 4
 
@@ -119,6 +119,7 @@ class Journal:
     def write(self, *records: Record, gone: Iterable[Record] = ()) -> None:
         """Store `records` and remove those in `gone`, all or none; survives the death of the process.
 
+        One in `gone` that a later record has replaced under its key leaves that one alone (records.DISTINCT).
         Raises FsError(ENOSPC) on a full disk, FsError(EIO) if the disk fails: then nothing was changed.
         """
         if self.observer:
@@ -128,7 +129,7 @@ class Journal:
                 self._db.execute("BEGIN IMMEDIATE")
                 for record in gone:
                     table = self._tables[type(record)]
-                    self._db.execute(table.delete, (getattr(record, table.key),))
+                    self._db.execute(table.delete, [getattr(record, name) for name in table.same])
                 for record in records:
                     table = self._tables[type(record)]
                     self._db.execute(table.upsert, table.encode(record))
@@ -226,6 +227,8 @@ class _Table:
         self.kind = kind
         self.name = kind.__name__.lower()
         self.key = KEYS[kind]
+        #: The columns that say that a row is this very record.
+        self.same = [self.key, *([DISTINCT[kind]] if kind in DISTINCT else [])]
         hints = get_type_hints(kind)
         self.columns: list[tuple[str, Callable[[Any], Any]]] = []
         #: What rows of an older schema get in a column that it lacked, as SQL.
@@ -247,7 +250,8 @@ class _Table:
         self.create = f"CREATE TABLE IF NOT EXISTS {self.name} ({typed}) WITHOUT ROWID"
         self.select = f'SELECT {names} FROM {self.name} ORDER BY "{self.key}"'
         self.upsert = f"INSERT OR REPLACE INTO {self.name} ({names}) VALUES ({marks})"
-        self.delete = f'DELETE FROM {self.name} WHERE "{self.key}" = ?'
+        where = " AND ".join(f'"{name}" = ?' for name in self.same)
+        self.delete = f"DELETE FROM {self.name} WHERE {where}"
 
     def encode(self, record: Record) -> list[Any]:
         """The column values of a record."""

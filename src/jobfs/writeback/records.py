@@ -279,3 +279,6 @@ KEYS: dict[type[Any], str] = {
     LocalEntry: "path",
     Conflict: "path",
 }
+
+#: What tells a record from a later one under its key, where one item may have several in turn: each has its own hidden name.
+DISTINCT: dict[type[Any], str] = {Aside: "name", Removed: "name"}

@@ -148,6 +148,20 @@ def test_a_transaction_that_is_done_is_a_tombstone_until_it_is_pruned(journal: J
     assert [journal.tombstone(tid) for tid in ("open", "old", "new")] == [True, False, True]
 
 
+def test_what_is_removed_is_that_record_and_not_a_later_one_of_the_same_item(journal: Journal) -> None:
+    """R4, R12: an item may be set aside, or a directory removed, a second time before the first time is dealt with."""
+    for first, second in (
+        (Aside("x", 1, "first"), Aside("x", 2, "second")),
+        (Removed("d", "first", "dir"), Removed("d", "second", "dir")),
+    ):
+        journal.write(first)
+        journal.write(second)
+        journal.write(gone=[first])
+        assert journal.load(type(second)) == [second]
+        journal.write(gone=[second])
+        assert journal.load(type(second)) == []
+
+
 def test_a_sync_covers_all_writes_before_it(journal: Journal) -> None:
     assert not journal.unsynced
     journal.write(Attempt("a", 1))

@@ -28,10 +28,11 @@ _DELETE = 0.5
 
 
 class Hidden(NamedTuple):
-    """An open file that libfuse hides, and the thread that it serves the call in."""
+    """An open file that libfuse hides, the thread that it serves the call in, and when that was done (monotonic seconds)."""
 
     work: Transaction
     thread: int
+    since: float
 
 
 class Hiding:
@@ -51,7 +52,7 @@ class Hiding:
             return
         self.conclude_at(item.path)
         with self._lock:
-            self._hidden[item.path] = Hidden(work, threading.get_ident())
+            self._hidden[item.path] = Hidden(work, threading.get_ident(), time.monotonic())
         for delay, step in ((_CONFIRM, self._confirm), (_DELETE, self._conclude)):
             timer = threading.Timer(delay, step, [item.path, work])
             timer.daemon = True
@@ -128,7 +129,7 @@ class Hiding:
     def _is_paired(hidden: Hidden) -> bool:
         """True if a rename over it that comes now is the second half of what libfuse does."""
         unlinked = any(aside.fate is Fate.DELETE for aside in hidden.work.asides)
-        late = unlinked and time.time() - hidden.work.save.made > _PAIRED
+        late = unlinked and time.monotonic() - hidden.since > _PAIRED
         return hidden.thread == threading.get_ident() and not late
 
     @contextlib.contextmanager

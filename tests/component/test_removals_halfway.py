@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
+from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError, UnavailableError
+from jobfs.nodes import Item
 from jobfs.writeback import hiding
+from jobfs.writeback.records import Removed, Save
 
 HIDDEN = f".fuse_hidden{1:016x}"
 
@@ -149,3 +154,67 @@ def test_an_open_file_is_there_again_when_the_rename_over_it_fails(
     eventually(lambda: work.names() == ["file", "other"])
     assert (work.read("file"), work.read("other")) == (b"content", b"new")
     work.vfs.release(fh)
+
+
+def test_an_open_file_that_was_slow_to_be_hidden_is_renamed_over_nevertheless(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: how long the server takes says nothing about what libfuse does next."""
+    monkeypatch.setattr(hiding, "_PAIRED", 0.4)
+    server.store.seed({"file": b"content", "other": b"new"}, age=60)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    server.faults.next("slow", on="update", delay=0.5)
+    work.vfs.hide("file", HIDDEN)
+    work.vfs._engine.hiding.go_on()  # another program does something
+    server.faults.rate("error", 1.0, on="update", status=403)
+    with pytest.raises(JobfsError):
+        work.vfs.rename("other", "file")
+    server.faults.clear()
+    eventually(lambda: visible(server) == {"file": b"content", "other": b"new"}, lambda: visible(server))
+    work.vfs.release(fh)
+
+
+def test_a_directory_is_removed_again_while_the_first_removal_is_looked_at(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R12: a removal that was begun and never carried out says nothing about the next one of the same directory."""
+    (directory,) = server.store.seed({"dir": None}, age=60)
+    removals, namespace = work.vfs._engine.removals, work.vfs._engine.namespace
+    killed = Removed(directory.id, f".jobfs-{work.mount_id}-{'f' * 16}-removed-dir", "dir")
+    work.vfs._engine.journal.write(killed)
+    removals.restore([killed])
+    killed.unsure_until = 0.0
+    real = namespace.refresh
+
+    def removed_again() -> None:
+        monkeypatch.setattr(namespace, "refresh", real)
+        work.vfs.rmdir("dir")
+        real()
+
+    monkeypatch.setattr(namespace, "refresh", removed_again)
+    removals.sweep()
+    eventually(lambda: not removals.known())
+    assert (visible(server), hidden(server)) == ({}, [])
+
+
+def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_that_puts_it_back(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4, 5: a key that is refused from one request to the next leaves the target where it was, once it is taken."""
+    server.store.seed({"file": b"content", "other": b"new"}, age=60)
+    client = work.vfs._engine.client
+    real = client.update
+
+    def the_last_one_for_a_while(*args: Any, **more: Any) -> Item:
+        answer = real(*args, **more)
+        monkeypatch.setattr(client, "update", real)
+        server.faults.rate("error", 1.0, status=403)
+        return answer
+
+    monkeypatch.setattr(client, "update", the_last_one_for_a_while)
+    assert errno_from(work.vfs.rename, "other", "file") == errno.EACCES
+    server.faults.clear()
+    eventually(lambda: visible(server) == {"file": b"content", "other": b"new"}, lambda: visible(server))
+    assert hidden(server) == []
+    assert work.names() == ["file", "other"]
+    eventually(lambda: not work.vfs._engine.journal.load(Save))

@@ -320,6 +320,7 @@ class Tree:
             if hidden is not None and work is not None:
                 records = self._engine.hiding.adopt(hidden, work)
                 self._engine.journal.write(*records, gone=[hidden.save])
+                self._engine.removals.passed_on(records)
         self._engine.drop(dropped)
         self._local.vacate(old, inode)
         if not any(handle.writable for handle in inode.handles):

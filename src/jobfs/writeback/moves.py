@@ -18,7 +18,17 @@ from jobfs.errors import (
 )
 from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.writeback.journal import Journal
-from jobfs.writeback.records import Base, LocalEntry, Remembered, Removed, Renaming, Save, SaveKind, State
+from jobfs.writeback.records import (
+    Base,
+    Fate,
+    LocalEntry,
+    Remembered,
+    Removed,
+    Renaming,
+    Save,
+    SaveKind,
+    State,
+)
 from jobfs.writeback.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -67,10 +77,15 @@ class Moves:
         return work.item
 
     def abandon(self, work: Transaction) -> None:
-        """The caller was told that it failed: what was begun is taken back, in the background if need be."""
+        """The caller was told that it failed: what was begun is taken back, in the background if need be.
+
+        Raises FsError(ENOSPC, EIO).
+        """
         with work.lock:
             if work.save.state in (State.STAGING, State.STAGED):
-                self._engine.journal.write(work.save.as_of(State.CANCELLED))
+                for aside in work.asides:
+                    aside.fate = Fate.RETURN
+                self._engine.journal.write(work.save.as_of(State.CANCELLED), *work.asides)
                 work.save.become(State.CANCELLED)
         work.attempts = 0
         self._engine.uploader.add(work, 0.0)
@@ -102,16 +117,18 @@ class Moves:
         adopted = self._engine.hiding.adopt(hidden, work) if hidden else []
         self._engine.journal.write(save, *adopted, gone=[hidden.save] if hidden else [])
         self._engine.uploader.add(work, 3600.0)
+        self._engine.removals.passed_on(adopted)
         try:
             self._engine.uploader.commit(work)
-        except NotFoundError:
-            self.forget(work)
-            raise
         except UnavailableError:
             self._engine.uploader.add(work, 1.0)
             raise
         except JobfsError:
-            self.forget(work)
+            if work.save.state is State.DONE:
+                self.forget(work)
+            else:
+                # Not even what was set aside could be put back.
+                self.abandon(work)
             raise
         assert work.item is not None
         return work.item

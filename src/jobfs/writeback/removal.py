@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from jobfs import names
@@ -137,14 +137,17 @@ class Removals:
     def _stays(self, work: Transaction) -> None:
         """Nothing was set aside: no record stays."""
         self._engine.journal.write(gone=[work.save, *work.asides])
-        with self._lock:
-            self._leaving -= {aside.id for aside in work.asides}
+        self.passed_on(work.asides)
 
     def judge_later(self, work: Transaction) -> None:
         """What was set aside is for the finisher, by its fate: from now on only that knows it."""
         self._engine.finisher.add_later(work)
+        self.passed_on(work.asides)
+
+    def passed_on(self, asides: Iterable[Aside]) -> None:
+        """They are no longer known here: nothing was set aside, or whoever is to judge them knows them by now."""
         with self._lock:
-            self._leaving -= {aside.id for aside in work.asides}
+            self._leaving -= {aside.id for aside in asides}
 
     def _move(self, item: Item, aside: Aside) -> Item:
         """Move the item to its hidden name; not sent again without a look. Raises NotFoundError if it has another name by now."""
@@ -176,8 +179,7 @@ class Removals:
             self._engine.journal.write(work.save, *work.asides)
         finally:
             self._engine.finisher.add(work)
-            with self._lock:
-                self._leaving -= {aside.id for aside in work.asides}
+            self.passed_on(work.asides)
 
     # -- directories
 
@@ -294,8 +296,10 @@ class Removals:
 
     def _forget(self, record: Removed) -> None:
         with self._lock:
-            self._removed.pop(record.id, None)
-        self._engine.journal.write(gone=[record])
+            # A directory that stayed where it was may be on its way out a second time: that is another record.
+            if self._removed.get(record.id) is record:
+                self._engine.journal.write(gone=[record])
+                del self._removed[record.id]
 
     def restore(self, records: list[Removed]) -> None:
         """Take up what was left half done; looked at once no unanswered request of it can still be carried out."""

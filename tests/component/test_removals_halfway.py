@@ -218,3 +218,18 @@ def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_
     assert hidden(server) == []
     assert work.names() == ["file", "other"]
     eventually(lambda: not work.vfs._engine.journal.load(Save))
+
+
+def test_a_hidden_file_that_was_judged_is_not_decided_on_again(server: Server, work: Workspace) -> None:
+    """semantics 4.33: it is deleted once the next operation shows that nothing is renamed over it, or a moment later."""
+    server.store.seed({"file": b"content"}, age=60)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    work.vfs.hide("file", HIDDEN)
+    hiding = work.vfs._engine.hiding
+    removal = hiding._hidden["file"].work
+    hiding.conclude_all()
+    eventually(lambda: not removal.asides)
+    hiding._confirm("file", removal)  # its timer, late
+    assert server.store.items() == []
+    assert not work.vfs._engine.journal.load(Save)
+    work.vfs.release(fh)

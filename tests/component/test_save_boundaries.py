@@ -13,7 +13,9 @@ import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
 from tests.support.files import errno_from
 from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise
+from tests.support.waiting import eventually
 
+from jobfs.content import entry
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 
@@ -74,6 +76,31 @@ def test_whatever_answers_are_lost_it_ends_right(
         if not struck:
             break
     print(f"{operation.name}, {times} x {fault}: from each of {skip} changing requests on")
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
+def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
+) -> None:
+    """semantics 4, Nothing is forgotten; semantics 5: a refusal at one step may be followed by one of all that undoes it."""
+    monkeypatch.setattr(entry, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
+    for skip in count():
+        promise = Promise()
+        work = operation.start(server, tmp_path / f"{skip}", Boundaries(), timeout=0.5)
+        try:
+            server.faults.next("error", skip=skip, times=10**6, status=401, reason="Failed to authenticate")
+            work.boundaries.arm()
+            failed = errno_from(operation.run, work, promise)
+            struck = not any(rule.times == 10**6 for rule in server.faults.rules())
+            server.faults.clear()
+            work.vfs.retry(None)
+            eventually(lambda work=work: not errno_from(work.settle), "it is at rest")  # type: ignore[misc]
+            operation.check(work, promise, f"refused after {skip} requests, errno {failed}")
+        finally:
+            work.end()
+        if not struck:
+            break
+    print(f"{operation.name}: the key is refused from each of {skip} requests on")
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -18,7 +18,7 @@ from jobfs.api import Client
 from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.errors import ApiError, JobfsError
-from jobfs.writeback import finisher
+from jobfs.writeback import finisher, hiding
 
 from .serverside import hidden
 from .waiting import eventually
@@ -207,5 +207,8 @@ def quick_finishing() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finisher, "_LOOK_EVERY", 0.02)
         patch.setattr(finisher, "_RETRY", 0.05)
+        # libfuse takes no time between the two halves of a rename over an open file; this process may.
+        patch.setattr(hiding, "_CONFIRM", 0.4)
+        patch.setattr(hiding, "_PAIRED", 0.4)
         patch.setattr(threading, "excepthook", silent)
         yield

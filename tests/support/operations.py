@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobfs.emulator import Server
+from jobfs.errors import REFUSALS
 from jobfs.writeback import Inode
 
 from .boundaries import Boundaries, Mortal
@@ -123,6 +124,16 @@ def rename_over(work: Mortal, promise: Promise) -> None:
     work.vfs.flush_all(None, 0.0, None)
 
 
+def rename_over_open(work: Mortal, promise: Promise) -> None:
+    """As libfuse does it: what is open under the name is renamed out of sight first."""
+    fh = work.vfs.open("dir/file", os.O_RDONLY).fh
+    hidden = f"dir/.fuse_hidden{1:016x}"
+    work.vfs.hide("dir/file", hidden)
+    rename_over(work, promise)
+    work.vfs.release(fh)
+    work.vfs.unlink(hidden)
+
+
 def mkdir(work: Mortal, promise: Promise) -> None:
     work.mkdir("dir/made")
     promise.keep(work)
@@ -133,6 +144,16 @@ def unlink(work: Mortal, promise: Promise) -> None:
     promise.keep(work)
 
 
+def comes_to(work: Mortal, request: str) -> None:
+    """Waits until a save has got as far as `request`; where answers are lost, or it is refused, it may end without that."""
+
+    def there() -> bool:
+        refused = any(isinstance(live.error, REFUSALS) for live in work.engine.uploader.live())
+        return work.boundaries.dead or request in work.boundaries.passed or refused or work.at_rest()
+
+    eventually(there, work.unrest)
+
+
 def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
     """The file is unlinked when its save has got as far as `request`."""
 
@@ -141,10 +162,7 @@ def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
         work.vfs.write(fh, NEW, 0)
         work.vfs.flush(fh)
         work.vfs.release(fh)
-        # Where answers are lost it may be saved without passing there.
-        eventually(
-            lambda: work.boundaries.dead or request in work.boundaries.passed or work.at_rest(), work.unrest
-        )
+        comes_to(work, request)
         work.vfs.unlink("dir/file")
         promise.keep(work)
 
@@ -183,10 +201,7 @@ def chmod_dirty(work: Mortal, promise: Promise) -> None:
 
 def unlink_while_made(work: Mortal, promise: Promise) -> None:
     work.write("dir/file", NEW)
-    eventually(
-        lambda: work.boundaries.dead or "before create_file" in work.boundaries.passed or work.at_rest(),
-        work.unrest,
-    )
+    comes_to(work, "before create_file")
     work.vfs.unlink("dir/file")
     promise.keep(work)
 
@@ -206,6 +221,12 @@ def closed_before(work: Mortal) -> None:
 def draft_before(work: Mortal) -> None:
     """So has another, new one."""
     closed_before(work)
+    only_draft_before(work)
+
+
+def only_draft_before(work: Mortal) -> None:
+    """Only the other one has."""
+    work.engine.delay = 30.0
     work.write("dir/draft", DRAFT)
     work.engine.sync()
 
@@ -240,6 +261,14 @@ OPERATIONS = [
     Operation(
         "rename over",
         rename_over,
+        ({"dir/file": OLD, "dir/draft": NEW},),
+        {"dir/file": NEW},
+        prepare=lambda work: (work.read("dir/draft"), work.read("dir/file")),
+        seed={"dir/file": OLD, "dir/draft": NEW},
+    ),
+    Operation(
+        "rename over an open file",
+        rename_over_open,
         ({"dir/file": OLD, "dir/draft": NEW},),
         {"dir/file": NEW},
         prepare=lambda work: (work.read("dir/draft"), work.read("dir/file")),
@@ -321,6 +350,14 @@ ON_UNSENT = [
         {"dir/file": DRAFT},
         prepare=draft_before,
         seed={},
+        durable=False,
+    ),
+    Operation(
+        "rename of an unsent file over an open one",
+        rename_over_open,
+        ({"dir/file": OLD, "dir/draft": DRAFT},),
+        {"dir/file": DRAFT},
+        prepare=only_draft_before,
         durable=False,
     ),
 ]

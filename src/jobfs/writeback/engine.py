@@ -351,6 +351,8 @@ class WriteBack:
                         # Queued first: once it is cancelled, whoever runs it may hand it on to the finisher.
                         work.attempts = 0
                         self.uploader.add(work, 3600.0 if work is planned else 0.0)
+                        # What refused the save does not stop its end from being tried again.
+                        work.save.refused, work.save.refused_errno = "", 0
                         self.drop(gone, work.save.as_of(State.CANCELLED))
                         work.save.become(State.CANCELLED)
                     never_sent = False

@@ -61,8 +61,10 @@ class Hiding:
     def _confirm(self, path: str, work: Transaction) -> None:
         """Nothing was renamed over the hidden file: from now on a crash does not bring it back."""
         with self._lock:
-            known = work.asides[0].fate is Fate.DELETE or work in self._replaced
-            if self._is_hidden(path, work) and not known:
+            if not self._is_hidden(path, work) or work in self._replaced:
+                # Whoever has dealt with it since may have judged its aside, too.
+                return
+            if any(aside.fate is not Fate.DELETE for aside in work.asides):
                 self._decide(work, Fate.DELETE)
 
     @property

@@ -321,6 +321,9 @@ class Tree:
                 records = self._engine.hiding.adopt(hidden, work)
                 self._engine.journal.write(*records, gone=[hidden.save])
                 self._engine.removals.passed_on(records)
+        if hidden is not None:
+            # As before any set-aside (S).
+            self._engine.sync()
         self._engine.drop(dropped)
         self._local.vacate(old, inode)
         if not any(handle.writable for handle in inode.handles):

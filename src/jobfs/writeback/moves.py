@@ -119,6 +119,9 @@ class Moves:
         self._engine.uploader.add(work, 3600.0)
         self._engine.removals.passed_on(adopted)
         try:
+            if adopted:
+                # As before any set-aside (S): without power the old record would bring it back beside what has its place.
+                self._engine.sync()
             self._engine.uploader.commit(work)
         except UnavailableError:
             self._engine.uploader.add(work, 1.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobfs.emulator import Server
-from jobfs.errors import REFUSALS
+from jobfs.errors import REFUSALS, FsError
 from jobfs.writeback import Inode
 
 from .boundaries import Boundaries, Mortal
@@ -148,7 +148,7 @@ def comes_to(work: Mortal, request: str) -> None:
     """Waits until a save has got as far as `request`; where answers are lost, or it is refused, it may end without that."""
 
     def there() -> bool:
-        refused = any(isinstance(live.error, REFUSALS) for live in work.engine.uploader.live())
+        refused = any(isinstance(live.error, (*REFUSALS, FsError)) for live in work.engine.uploader.live())
         return work.boundaries.dead or request in work.boundaries.passed or refused or work.at_rest()
 
     eventually(there, work.unrest)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 
 from jobfs import names
-from jobfs.errors import JobfsError, NotFoundError
+from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import View
@@ -77,21 +77,28 @@ class Aliases:
         """Show `item` as `target` here, and nothing at its own name; no request. False if it is being written to.
 
         `over`: the local file that had the name `target`; its record is this one's now, and it gets no other.
+        Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         attr = self._view.attr(item)
         with self._engine.table.held(item, target) as inode:
             if inode.local is not None:
                 return False
+            was = inode.path, inode.local_only
             inode.item, inode.path, inode.local_only, inode.alias_of = item, target, True, path
             inode.mode, inode.uid, inode.gid = attr.mode & 0o7777, attr.uid, attr.gid
             inode.atime_ns, inode.mtime_ns, inode.ctime_ns = attr.atime_ns, attr.mtime_ns, attr.ctime_ns
             inode.alias_since = time.monotonic()
-            with self._lock:
-                self._known.add(inode)
             with over.lock if over is not None else contextlib.nullcontext():
-                self._engine.journal.write(self._local.entry(inode))
+                try:
+                    self._engine.journal.write(self._local.entry(inode))
+                except FsError:
+                    inode.path, inode.local_only = was
+                    inode.alias_of = None
+                    raise
                 if over is not None:
                     over.path = None
+            with self._lock:
+                self._known.add(inode)
         self._engine.overlay.put(target, inode)
         self._engine.overlay.put(path, WHITEOUT)
         return True
@@ -239,14 +246,22 @@ class Aliases:
             with inode.lock:
                 if inode.alias_of is None or inode.path is None:
                     return  # somebody else has done it, or it was unlinked meanwhile
+                was = inode.ino, inode.alias_of
                 number = new_inode_number() if inode.ino == self._engine.memory.ino(item) else inode.ino
                 # The bytes bear the number that the journal will name.
                 inode.local = self._engine.bytes.new(number, self._engine.journal.next_seq(), source)
-                inode.alias_of = None
                 self._engine.table.drop(inode)
-                inode.ino = number
-                self._engine.table.add(inode)
-                self._local.record(inode)
+                inode.ino, inode.alias_of = number, None
+                try:
+                    self._local.record(inode)
+                except FsError:
+                    # Still an alias: whoever is about to delete its item must not.
+                    inode.local.discard()
+                    inode.local = None
+                    inode.ino, inode.alias_of = was
+                    raise
+                finally:
+                    self._engine.table.add(inode)
         finally:
             content.close()
 

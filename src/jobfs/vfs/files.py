@@ -175,10 +175,14 @@ class Files:
         if not inode.local_only:
             inode.item = self._aliases.item_behind(path)
             inode.base = self._engine.bases.of(inode.item)
+        if inode.local_only:
+            try:
+                self._local.record(inode)
+            except FsError:
+                inode.local.discard()
+                raise
         self._engine.table.add(inode)
         self._engine.overlay.put(path, inode)
-        if inode.local_only:
-            self._local.record(inode)
         self._view.touch_directory(names.parent(path))
         return inode
 

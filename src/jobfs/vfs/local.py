@@ -29,8 +29,8 @@ class LocalNames:
         """Keep a local name in the journal, as it is now (w). Raises FsError(ENOSPC, EIO)."""
         if inode.path is None or _is_hidden(inode):
             return
-        inode.written = False
         self._engine.journal.write(self.entry(inode))
+        inode.written = False
 
     def entry(self, inode: Inode) -> LocalEntry:
         """The journal's record of a local name, as it is now."""
@@ -52,13 +52,13 @@ class LocalNames:
         )
 
     def make_directory(self, path: str, mode: int, uid: int, gid: int) -> None:
-        """A directory on this machine only."""
+        """A directory on this machine only. Raises FsError(ENOSPC, EIO)."""
         inode = Inode(new_inode_number(), Kind.DIRECTORY, path)
         inode.local_only = True
         self._add(inode, mode & 0o7777, uid, gid)
 
     def make_link(self, path: str, target: str, uid: int, gid: int) -> None:
-        """A symbolic link on this machine only."""
+        """A symbolic link on this machine only. Raises FsError(ENOSPC, EIO)."""
         inode = Inode(new_inode_number(), Kind.FILE, path)
         inode.local_only, inode.link = True, target
         self._add(inode, 0o777, uid, gid)
@@ -68,29 +68,32 @@ class LocalNames:
         inode.mode, inode.uid, inode.gid = mode, uid, gid
         inode.touch()
         inode.atime_ns = inode.mtime_ns
+        self.record(inode)
         self._engine.table.add(inode)
         self._engine.overlay.put(inode.path, inode)
-        self.record(inode)
 
-    def move(self, inode: Inode, target: str, gone: Iterable[Record] = ()) -> None:
-        """Rename a local name to another local name, with all below it.
+    def move(self, inode: Inode, target: str, over: Inode | None = None, gone: Iterable[Record] = ()) -> None:
+        """Rename a local name to another local name, with all below it. Raises FsError(ENOSPC, EIO): nothing was changed.
 
-        `gone`: records of which this takes the place, in the same commit.
+        `over`: the local file that has the name `target`; `gone`: records of which this takes the place, in the same commit.
         """
         old = inode.path
         assert old is not None
         with inode.lock:  # an alias may get its own bytes meanwhile, and a record of them
-            before: list[Record] = [self.entry(inode), *gone]
+            before = [self.entry(inode)]
+            after = [] if names.is_fuse_hidden(names.basename(target)) else [replace(before[0], path=target)]
+            if inode.kind is Kind.DIRECTORY:
+                below = self._below(old)
+                before += below
+                after += [replace(entry, path=names.moved(entry.path, old, target)) for entry in below]
+            self._engine.journal.write(*after, gone=[*before, *gone])
+            if over is not None:
+                self.replaced(over)
             self.vacate(old, inode)
             inode.path = target
             self._engine.overlay.put(target, inode)
-            after = [] if _is_hidden(inode) else [self.entry(inode)]
             if inode.kind is Kind.DIRECTORY:
                 self._engine.overlay.move_tree(old, target)
-                below = self._below(target)
-                before += [replace(entry, path=names.moved(entry.path, target, old)) for entry in below]
-                after += below
-            self._engine.journal.write(*after, gone=before)
 
     def carry(self, old: str, new: str) -> None:
         """The directory `old` is `new` now: the local names below it are recorded there, in one commit."""

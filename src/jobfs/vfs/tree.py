@@ -238,15 +238,15 @@ class Tree:
             self._engine.namespace.touch(old)
             self._engine.namespace.touch(new)
             if replaced.inode is not None:
-                self._unlinker.put_back(new, replaced.inode)
+                self._unlinker.put_back(new, replaced.inode, replaced.dropped)
             raise
         finally:
             if pinned is not None:
                 overlay.remove(new, pinned)
-            self._engine.drop(replaced.dropped)
         if replaced.inode is not None:
             self._unlinker.drop(replaced.inode)
         self._moved(answer, old, new)
+        self._engine.drop(replaced.dropped)
 
     def _moved(self, item: Item, old: str, new: str) -> None:
         """What is open of it, and what was written to it meanwhile, has the new name too."""
@@ -286,49 +286,81 @@ class Tree:
 
     def _rename_inode(self, inode: Inode, target: Node | None, old: str, new: str) -> bool:
         """A file that only this machine has: scratch, a link, or not sent yet. False if it was sent meanwhile."""
+        over = target if isinstance(target, Inode) and target.local_only else None
         if inode.link:
-            if target is not None:
+            if target is not None and over is None:
                 self._unlinker.remove(target, new)
-            self._local.move(inode, new)
+            self._move_here(inode, over, new)
             return True
         stays = self._view.stays_here(new) and not isinstance(target, Item)
+        if stays and inode.local_only and inode.alias_of is None and (target is None or over is not None):
+            self._move_here(inode, over, new)
+            return True
         if inode.alias_of is not None:
             self._rename_alias(inode, target, new, stays=stays)
             return True
         hidden = None if stays or target is not None else self._engine.hiding.hidden_at(new)
         base, shown, replaced, dropped = self._replace(target, new)
-        if replaced is not None:
-            self._unlinker.drop(replaced)
         if shown is None and not stays:
             shown = self._aliases.item_behind(new)
             base = self._engine.bases.of(shown)
         if hidden is not None:
             shown = hidden.taken[0]
             base = self._engine.bases.of(shown)
+        try:
+            if stays:
+                moved, work = self._stay_here(inode, old, new, dropped), None
+            else:
+                moved, work = True, self._save_as(inode, new, base, shown, dropped, begin=hidden is not None)
+        except FsError:
+            if replaced is not None:
+                self._unlinker.put_back(new, replaced, dropped)
+            raise
+        if replaced is not None:
+            self._unlinker.drop(replaced)
         if stays:
-            return self._stay_here(inode, old, new, dropped)
-        was_local = inode.local_only
-        gone: list[Record] = [self._local.entry(inode), *(work.save for work in dropped)] if was_local else []
-        self._engine.overlay.put(new, inode)
-        with inode.lock:
-            inode.local_only = False
-            inode.item = shown
-            self._engine.retarget(inode, new, base, shown, dropped)
-            if was_local:
-                inode.written = True
-            work = self._engine.seal(inode, gone) if was_local or hidden is not None else None
-            if hidden is not None and work is not None:
-                records = self._engine.hiding.adopt(hidden, work)
-                self._engine.journal.write(*records, gone=[hidden.save])
-                self._engine.removals.passed_on(records)
-        if hidden is not None:
-            # As before any set-aside (S).
-            self._engine.sync()
-        self._engine.drop(dropped)
+            return moved
         self._local.vacate(old, inode)
         if not any(handle.writable for handle in inode.handles):
             self._engine.released(inode)
+        if hidden is not None and work is not None:
+            self._engine.hiding.hand_over(hidden, work)
+            # As before any set-aside (S).
+            self._engine.sync()
+        self._engine.drop(dropped)
         return True
+
+    def _save_as(
+        self,
+        inode: Inode,
+        path: str,
+        base: Base,
+        shown: Item | None,
+        dropped: list[Transaction],
+        *,
+        begin: bool,
+    ) -> Transaction | None:
+        """A file that only this machine has is to be saved at `path`; its save. Raises FsError: then it is as it was.
+
+        `begin`: it is to have a save, though it was never closed.
+        """
+        engine, was_local = self._engine, inode.local_only
+        gone: list[Record] = [self._local.entry(inode), *(work.save for work in dropped)] if was_local else []
+        engine.overlay.put(path, inode)
+        with inode.lock:
+            was = inode.local_only, inode.item, inode.path, inode.base
+            inode.local_only, inode.item = False, shown
+            try:
+                engine.retarget(inode, path, base, shown, dropped)
+                if was_local:
+                    inode.written = True
+                if was_local or (begin and inode.current is None):
+                    return engine.seal(inode, gone)
+            except FsError:
+                inode.local_only, inode.item, inode.path, inode.base = was
+                engine.overlay.remove(path, inode)
+                raise
+            return inode.current
 
     def _stay_here(self, inode: Inode, old: str, new: str, dropped: list[Transaction]) -> bool:
         """A file gets a name of this machine only; one that was to be sent is not. False if it was sent meanwhile."""
@@ -342,13 +374,17 @@ class Tree:
         self._engine.drop(dropped)
         return True
 
+    def _move_here(self, inode: Inode, over: Inode | None, new: str) -> None:
+        """Rename a local name to another one, over the local file that may have that. Raises ApiError, FsError."""
+        if over is not None:
+            self._aliases.drop_item(over)
+        self._local.move(inode, new, over)
+
     def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
         if inode.alias_of == new and self._aliases.restore(inode):
             return
         if stays:
-            if isinstance(target, Inode):
-                self._aliases.unlink(target)
-            self._local.move(inode, new)
+            self._move_here(inode, target if isinstance(target, Inode) else None, new)
             return
         path = inode.path
         assert path is not None

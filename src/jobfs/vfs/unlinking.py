@@ -15,6 +15,7 @@ from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import Node, View, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
 from jobfs.writeback.records import Fate
+from jobfs.writeback.transaction import Transaction
 
 
 class Unlinker:
@@ -153,13 +154,17 @@ class Unlinker:
                     self._view.freeze(inode)
                     inode.path = None
 
-    def put_back(self, path: str, inode: Inode) -> None:
-        """It could not be removed: it is there as before, with all that was written to it."""
+    def put_back(self, path: str, inode: Inode, dropped: list[Transaction] | None = None) -> None:
+        """It could not be removed: it is there as before, with all that was written to it.
+
+        `dropped`: its saves that the caller was to remove, see engine.cancel.
+        """
         with inode.lock:
             inode.path = path
             self._engine.uncover(path)
+            self._engine.reinstate(inode, dropped or [])
             if inode.local is not None:
-                inode.written = True
+                inode.written = inode.written or inode.current is None
                 self._engine.overlay.put(path, inode)
         with contextlib.suppress(FsError):
             self._engine.seal(inode)

@@ -232,7 +232,13 @@ class WriteBack:
             inode.current = work
         else:
             inode.next = work
-        self.journal.write(save, gone=gone)
+        try:
+            self.journal.write(save, gone=gone)
+        except FsError:
+            # Not saved: what is still open, or is drained, tries it again.
+            inode.current, inode.next = (None, None) if inode.current is work else (inode.current, None)
+            local.close()
+            raise
         if inode.item is None and self.uploader.waiting >= _MANY:
             # While they wait the server can be asked how it takes new files.
             self.direct.expect(save.target)
@@ -292,15 +298,31 @@ class WriteBack:
     ) -> None:
         """Give a file whose save has not begun another name. The caller holds both names, and keeps it from beginning.
 
-        `dropped`: what was to be saved at that name and is replaced by it.
+        `dropped`: what was to be saved at that name and is replaced by it. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         with inode.lock:
-            inode.path, inode.base = target, base
             work = inode.current
             if work is not None:
-                work.save.target, work.save.base, work.base_item = target, base, base_item
-                work.save.refused = ""
-                self.drop(dropped, work.save)
+                save = work.save
+                was = save.target, save.base, save.refused, work.base_item
+                save.target, save.base, save.refused, work.base_item = target, base, "", base_item
+                try:
+                    self.drop(dropped, save)
+                except FsError:
+                    save.target, save.base, save.refused, work.base_item = was
+                    raise
+            inode.path, inode.base = target, base
+
+    def reinstate(self, inode: Inode, dropped: list[Transaction]) -> None:
+        """What was to be saved and was dropped by `cancel` waits to be sent again; no record of it was removed."""
+        with inode.lock:
+            for work in reversed(dropped):
+                if inode.current is None:
+                    inode.current = work
+                else:
+                    inode.next = work
+                self.uploader.add(work, self.delay)
+        dropped.clear()
 
     @contextlib.contextmanager
     def resting(self, inode: Inode) -> Iterator[bool]:

@@ -6,18 +6,23 @@ libfuse 2 does both with a rename to a hidden name first; which of the two it is
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobfs import names
+from jobfs.errors import FsError
 from jobfs.nodes import Item
-from jobfs.writeback.records import Aside, Fate
+from jobfs.writeback.records import Fate, Record
 from jobfs.writeback.transaction import Transaction
 
 if TYPE_CHECKING:
     from jobfs.writeback.engine import WriteBack
+
+log = logging.getLogger("jobfs.writeback")
 
 #: Seconds after which a hidden open file counts as unlinked: libfuse renames over it at once, or not at all.
 _CONFIRM = 0.003
@@ -65,7 +70,11 @@ class Hiding:
                 # Whoever has dealt with it since may have judged its aside, too.
                 return
             if any(aside.fate is not Fate.DELETE for aside in work.asides):
-                self._decide(work, Fate.DELETE)
+                try:
+                    self._decide(work, Fate.DELETE)
+                except FsError as error:
+                    # Nobody who only looks at something is told of that: at worst a crash brings the file back.
+                    log.warning("%s: that it was unlinked is not recorded: %s", path, error)
 
     @property
     def pending(self) -> bool:
@@ -158,8 +167,8 @@ class Hiding:
             with self._lock:
                 if self._is_hidden(path, work):
                     del self._hidden[path]
-            # Else it is that transaction's to put back.
-            if all(aside.seq == work.save.seq for aside in work.asides):
+            # Else it is the transaction's to put back that has it now.
+            if work.asides:
                 self._engine.removals.judge_later(work)
             raise
         finally:
@@ -172,11 +181,20 @@ class Hiding:
             aside.fate = fate
         self._engine.journal.write(*work.asides)
 
-    @staticmethod
-    def adopt(hidden: Transaction, work: Transaction) -> list[Aside]:
-        """Make the hidden file's aside one of the transaction that replaces it; returns records to write."""
-        for aside in hidden.asides:
-            aside.seq, aside.fate = work.save.seq, Fate.JUDGE
-            work.asides.append(aside)
+    def hand_over(self, hidden: Transaction, work: Transaction, *records: Record) -> None:
+        """Make the hidden file's aside one of the transaction that replaces it; `records` are written with that.
+
+        Raises FsError(ENOSPC, EIO) if those can't be; then it is as it was.
+        """
+        asides = [replace(aside, seq=work.save.seq, fate=Fate.JUDGE) for aside in hidden.asides]
+        try:
+            self._engine.journal.write(*records, *asides, gone=[hidden.save])
+        except FsError as error:
+            if records:
+                raise
+            # What replaces it is recorded: only a crash would bring it back, beside that.
+            log.warning("%s: that it is replaced is not recorded: %s", work.save.target, error)
+        hidden.asides.clear()
+        work.asides += asides
         work.taken += hidden.taken
-        return work.asides
+        self._engine.removals.passed_on(asides)

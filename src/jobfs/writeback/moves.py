@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from jobfs import names
 from jobfs.errors import (
+    REFUSALS,
     AnswerLostError,
     BadRequestError,
     JobfsError,
@@ -114,24 +115,29 @@ class Moves:
         save.staged_id, save.staged_updated_at, save.base = item.id, item.updated_at, base
         work = Transaction(save)
         work.item, work.base_item = item, shown
-        adopted = self._engine.hiding.adopt(hidden, work) if hidden else []
-        self._engine.journal.write(save, *adopted, gone=[hidden.save] if hidden else [])
+        if hidden:
+            self._engine.hiding.hand_over(hidden, work, save)
+        else:
+            self._engine.journal.write(save)
         self._engine.uploader.add(work, 3600.0)
-        self._engine.removals.passed_on(adopted)
         try:
-            if adopted:
+            if hidden:
                 # As before any set-aside (S): without power the old record would bring it back beside what has its place.
                 self._engine.sync()
             self._engine.uploader.commit(work)
-        except UnavailableError:
-            self._engine.uploader.add(work, 1.0)
-            raise
-        except JobfsError:
+        except REFUSALS:
             if work.save.state is State.DONE:
                 self.forget(work)
             else:
                 # Not even what was set aside could be put back.
                 self.abandon(work)
+            raise
+        except JobfsError:
+            if work.save.state is State.DONE:
+                self.forget(work)
+            else:
+                # It may have been done, or this disk is full: it goes on.
+                self._engine.uploader.add(work, 1.0)
             raise
         assert work.item is not None
         return work.item

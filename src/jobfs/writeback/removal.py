@@ -22,7 +22,7 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item
-from jobfs.writeback.records import Aside, Attempt, Fate, Removed, Save, SaveKind, State
+from jobfs.writeback.records import Aside, Attempt, Fate, Record, Removed, Save, SaveKind, State
 from jobfs.writeback.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -108,10 +108,13 @@ class Removals:
         work.asides.append(aside)
         with self._lock:
             self._leaving.add(item.id)
-        engine.journal.write(save, aside, Attempt(tid, save.seq, time.time()))
-        engine.journal.sync()
         try:
+            engine.journal.write(save, aside, Attempt(tid, save.seq, time.time()))
+            engine.journal.sync()
             answer = self._move(item, aside)
+        except FsError:
+            self._stays(work)
+            raise
         except NotFoundError:
             self._stays(work)
             engine.namespace.forget(item)
@@ -130,14 +133,21 @@ class Removals:
         work.taken.append(item)
         aside.moved = True
         aside.size, aside.updated_at = answer.size, answer.updated_at
-        engine.journal.write(aside)
+        self._note(aside)
         engine.namespace.forget(item)
         return work
 
     def _stays(self, work: Transaction) -> None:
         """Nothing was set aside: no record stays."""
-        self._engine.journal.write(gone=[work.save, *work.asides])
+        self._note(gone=[work.save, *work.asides])
         self.passed_on(work.asides)
+
+    def _note(self, *records: Record, gone: Iterable[Record] = ()) -> None:
+        """Write what the server's answer has settled: without it the next mount asks again, so a full disk fails nobody."""
+        try:
+            self._engine.journal.write(*records, gone=gone)
+        except FsError as error:
+            log.warning("%s", error)
 
     def judge_later(self, work: Transaction) -> None:
         """What was set aside is for the finisher, by its fate: from now on only that knows it."""
@@ -175,11 +185,9 @@ class Removals:
         """The unlink stands: delete the item in the background."""
         for aside in work.asides:
             aside.fate = Fate.DELETE
-        try:
-            self._engine.journal.write(work.save, *work.asides)
-        finally:
-            self._engine.finisher.add(work)
-            self.passed_on(work.asides)
+        self._note(work.save, *work.asides)
+        self._engine.finisher.add(work)
+        self.passed_on(work.asides)
 
     # -- directories
 

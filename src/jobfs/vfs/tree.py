@@ -167,7 +167,7 @@ class Tree:
         if isinstance(source, Inode) and not source.local_only:
             source = self._ready_to_move(source)
             if isinstance(source, Inode):
-                with contextlib.nullcontext(True) if here else self._engine.resting(source) as still:
+                with contextlib.nullcontext(True) if here else self._engine.unsent.resting(source) as still:
                     return still and self._rename_inode(source, target, old, new)
         if isinstance(source, Inode):
             return self._rename_inode(source, target, old, new)
@@ -246,7 +246,7 @@ class Tree:
         if replaced.inode is not None:
             self._unlinker.drop(replaced.inode)
         self._moved(answer, old, new)
-        self._engine.drop(replaced.dropped)
+        self._engine.unsent.drop(replaced.dropped)
 
     def _moved(self, item: Item, old: str, new: str) -> None:
         """What is open of it, and what was written to it meanwhile, has the new name too."""
@@ -259,7 +259,7 @@ class Tree:
             if self._engine.overlay.get(old) is inode:
                 self._engine.overlay.put(new, inode)
                 self._engine.overlay.remove(old, inode)
-                self._engine.retarget(inode, new, inode.base, item, [])
+                self._engine.unsent.retarget(inode, new, inode.base, item, [])
 
     def _replace(self, target: Node | None, path: str) -> _Replaced:
         """What stands at `path` is about to be replaced; nothing that is written to it is saved from now on. Raises ApiError."""
@@ -280,7 +280,7 @@ class Tree:
             inode = target
             self._engine.settle(inode)
             base, shown = inode.base, inode.item
-        self._engine.cancel(inode, dropped=dropped)
+        self._engine.unsent.cancel(inode, dropped=dropped)
         self._engine.overlay.remove(path, inode)
         return _Replaced(base, shown, inode, dropped)
 
@@ -327,7 +327,7 @@ class Tree:
             self._engine.hiding.hand_over(hidden, work)
             # As before any set-aside (S).
             self._engine.sync()
-        self._engine.drop(dropped)
+        self._engine.unsent.drop(dropped)
         return True
 
     def _save_as(
@@ -351,7 +351,7 @@ class Tree:
             was = inode.local_only, inode.item, inode.path, inode.base
             inode.local_only, inode.item = False, shown
             try:
-                engine.retarget(inode, path, base, shown, dropped)
+                engine.unsent.retarget(inode, path, base, shown, dropped)
                 if was_local:
                     inode.written = True
                 if was_local or (begin and inode.current is None):
@@ -368,10 +368,10 @@ class Tree:
             if not inode.local_only:
                 if inode.local is None:
                     return False
-                self._engine.cancel(inode, dropped=dropped)
+                self._engine.unsent.cancel(inode, dropped=dropped)
                 inode.path, inode.local_only = old, True
             self._local.move(inode, new, gone=[work.save for work in dropped])
-        self._engine.drop(dropped)
+        self._engine.unsent.drop(dropped)
         return True
 
     def _move_here(self, inode: Inode, over: Inode | None, new: str) -> None:

@@ -71,7 +71,7 @@ class Unlinker:
                 self._engine.removals.finish(work)
         if inode is not None:
             # Who has it open may have written to it meanwhile.
-            self._engine.cancel(inode)
+            self._engine.unsent.cancel(inode)
             self._engine.overlay.remove(item.path, inode)
 
     def _spare(self, item: Item) -> None:
@@ -84,7 +84,7 @@ class Unlinker:
         # The server may show the name until what was begun is taken back; this mount does not.
         self._engine.overlay.put(path, WHITEOUT)
         try:
-            never_sent = self._engine.cancel(inode, delete=self._aliases.item_behind(path) is None)
+            never_sent = self._engine.unsent.cancel(inode, delete=self._aliases.item_behind(path) is None)
             item = inode.item  # only now: a save may have ended meanwhile
             if never_sent and item is not None and not self._aliases.covers(item):
                 there = self._engine.namespace.lookup(path, max_age=1.0)
@@ -131,7 +131,7 @@ class Unlinker:
         engine.overlay.put(path, WHITEOUT)
         try:
             # From here on nothing that is written to it is saved under its old name.
-            never_sent = engine.cancel(inode)
+            never_sent = engine.unsent.cancel(inode)
             item = inode.item  # only now: a save may have ended meanwhile
             if never_sent and item is not None and not self._aliases.covers(item):
                 # Its directory may have been renamed since it was saved.
@@ -157,12 +157,12 @@ class Unlinker:
     def put_back(self, path: str, inode: Inode, dropped: list[Transaction] | None = None) -> None:
         """It could not be removed: it is there as before, with all that was written to it.
 
-        `dropped`: its saves that the caller was to remove, see engine.cancel.
+        `dropped`: its saves that the caller was to remove, see Unsent.cancel.
         """
         with inode.lock:
             inode.path = path
             self._engine.uncover(path)
-            self._engine.reinstate(inode, dropped or [])
+            self._engine.unsent.reinstate(inode, dropped or [])
             if inode.local is not None:
                 inode.written = inode.written or inode.current is None
                 self._engine.overlay.put(path, inode)

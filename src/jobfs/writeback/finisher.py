@@ -190,7 +190,7 @@ class Finisher:
                 self._remove(there)
         engine.replaced(work)
         with work.inode.lock if work.inode is not None else contextlib.nullcontext():
-            engine.let_go(work)
+            engine.unsent.let_go(work)
         if self._settle_asides(work):
             self._done(work)
         else:

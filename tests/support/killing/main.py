@@ -62,6 +62,7 @@ def _directory() -> Iterator[Path]:
 def _run(seed: int, lanes: int, place: Path, minutes: float) -> int:
     _console.print(f"seed {seed}, {lanes} lanes, {minutes:g} minutes; Ctrl-C ends it before")
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     running = [_Running(seed, number, place, minutes) for number in range(lanes)]
     interrupted = False
     try:

@@ -21,7 +21,8 @@ from jobfs.emulator import Server
 from jobfs.errors import JobfsError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.writeback import hiding
-from jobfs.writeback.records import Removed, Save
+from jobfs.writeback.records import Aside, Removed, Save
+from jobfs.writeback.transaction import Transaction
 
 HIDDEN = f".fuse_hidden{1:016x}"
 
@@ -233,3 +234,41 @@ def test_a_hidden_file_that_was_judged_is_not_decided_on_again(server: Server, w
     assert server.store.items() == []
     assert not work.vfs._engine.journal.load(Save)
     work.vfs.release(fh)
+
+
+def test_what_replaces_a_hidden_file_is_not_saved_before_it_knows_that(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol, promote: the version that it replaces is its own to judge, from its first step on."""
+    monkeypatch.setattr(hiding, "_PAIRED", 60.0)  # libfuse takes no time in between
+    server.store.seed({"file": b"content"}, age=60)
+    work = start(write_back_delay=0.0)
+    work.write("scratch~", b"new content")
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    work.vfs.hide("file", HIDDEN)
+    uploader = work.vfs._engine.uploader
+    real, queued = uploader.add, []
+
+    def add(save: Transaction, delay: float) -> None:
+        queued.append(len(save.asides))
+        real(save, delay)
+
+    monkeypatch.setattr(uploader, "add", add)
+    work.vfs.rename("scratch~", "file")
+    work.vfs.release(fh)
+    assert queued
+    assert set(queued) == {1}
+    eventually(lambda: (visible(server), hidden(server)) == ({"file": b"new content"}, []))
+    assert not work.vfs._engine.journal.load(Aside)
+
+
+def test_a_file_is_renamed_over_an_edited_one_of_a_scratch_name_that_the_job_made(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4.17: an item of such a name is an ordinary file, also while what was written to it here is not sent."""
+    server.store.seed({"file": b"of the job", "file~": b"a backup of the job's"}, age=60)
+    work.write("file~", b"edited")
+    work.vfs.rename("file", "file~")
+    assert work.read("file~") == b"of the job"
+    eventually(lambda: (visible(server), hidden(server)) == ({"file~": b"of the job"}, []))
+    assert work.names() == ["file~"]

@@ -267,21 +267,35 @@ class Aliases:
 
     def unlink(self, inode: Inode) -> None:
         """Unlink a local file; an alias that nothing has replaced goes with its item. Raises ApiError."""
-        self.drop_item(inode)
-        self._local.remove(inode)
+        with self.losing(inode):
+            self._local.remove(inode)
 
-    def drop_item(self, inode: Inode) -> None:
-        """What is at this local name is unlinked or replaced: so is the item of an alias at its old name. Raises ApiError."""
-        if not inode.alias_of:
+    @contextlib.contextmanager
+    def losing(self, inode: Inode | None) -> Iterator[None]:
+        """A local name is unlinked, or replaced by another file: with an alias goes its item at its old name.
+
+        Killed in between, or if that fails, the item is still there. Raises ApiError, FsError(ENOSPC, EIO).
+        """
+        origin = inode.alias_of if inode is not None else ""
+        if inode is None or not origin:
+            yield
             return
-        self._engine.uploader.taken_back(inode.alias_of)
-        if self.waiting(inode):
-            origin, item = inode.alias_of, inode.item
-            assert item is not None
-            if self._in_place(inode):
-                self._engine.removals.delete(item)
-            inode.alias_of = None
-            self._engine.uncover(origin)
+        self._engine.uploader.taken_back(origin)
+        removal = None
+        if self.waiting(inode) and self._in_place(inode):
+            assert inode.item is not None
+            removal = self._engine.removals.set_aside(inode.item)
+        moved = removal is not None and removal.asides[0].moved
+        try:
+            yield
+        except BaseException:
+            if removal is not None and moved:
+                self._engine.removals.judge_later(removal)
+            raise
+        if removal is not None and moved:
+            self._engine.removals.finish(removal)
+        inode.alias_of = None
+        self._engine.uncover(origin)
 
     def spare(self, item_id: str) -> None:
         """Before an item is deleted: its aliases get its bytes. Raises ApiError."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from jobfs import names
+from jobfs.errors import FsError
 from jobfs.nodes import Kind
 from jobfs.vfs.view import View
 from jobfs.writeback import WHITEOUT, Inode
@@ -29,8 +30,12 @@ class LocalNames:
         """Keep a local name in the journal, as it is now (w). Raises FsError(ENOSPC, EIO)."""
         if inode.path is None or _is_hidden(inode):
             return
-        self._engine.journal.write(self.entry(inode))
         inode.written = False
+        try:
+            self._engine.journal.write(self.entry(inode))
+        except FsError:
+            inode.written = True
+            raise
 
     def entry(self, inode: Inode) -> LocalEntry:
         """The journal's record of a local name, as it is now."""

@@ -15,8 +15,13 @@ from jobfs.vfs.local import LocalNames
 from jobfs.vfs.unlinking import Unlinker
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
-from jobfs.writeback.records import Base, Record
+from jobfs.writeback.records import Base
 from jobfs.writeback.transaction import Transaction
+from jobfs.writeback.unsent import Place
+
+
+class _WrittenError(Exception):
+    """A program is writing to the file."""
 
 
 class _Replaced(NamedTuple):
@@ -163,7 +168,7 @@ class Tree:
 
         `looked`: an item was looked at on the server just now.
         """
-        here = self._view.stays_here(new) and not isinstance(target, Item)
+        here = self._stays(target, new)
         if isinstance(source, Inode) and not source.local_only:
             source = self._ready_to_move(source)
             if isinstance(source, Inode):
@@ -174,19 +179,24 @@ class Tree:
         if here:
             if self._view.is_local(names.parent(new)):
                 raise FsError(errno.EXDEV)
-            if isinstance(target, Inode):
-                self._aliases.drop_item(target)
             over = target if isinstance(target, Inode) else None
-            if self._aliases.make(source, old, new, over):
+            # Else a program is writing to it: it is renamed on the server.
+            with contextlib.suppress(_WrittenError), self._aliases.losing(over):
+                if not self._aliases.make(source, old, new, over):
+                    raise _WrittenError
                 if over is not None:
                     self._local.replaced(over)
                 return True
-            # A program is writing to it: it is renamed on the server.
         with self._engine.uploader.hold(old, self._engine.timeout), self._engine.table.moving(old, new):
             if not self._rests(source, looked=looked):
                 return False
             self._rename_item(source, target, old, new)
             return True
+
+    def _stays(self, target: Node | None, new: str) -> bool:
+        """True if a file that is renamed to `new` stays on this machine: not where an item stands, changed here or not."""
+        local = target is None or (isinstance(target, Inode) and target.local_only)
+        return local and self._view.stays_here(new)
 
     def _rests(self, item: Item, *, looked: bool) -> bool:
         """True if the item is what there is of its file on the server, and no save of it has begun."""
@@ -259,7 +269,7 @@ class Tree:
             if self._engine.overlay.get(old) is inode:
                 self._engine.overlay.put(new, inode)
                 self._engine.overlay.remove(old, inode)
-                self._engine.unsent.retarget(inode, new, inode.base, item, [])
+                self._engine.unsent.retarget(inode, new, inode.base, item)
 
     def _replace(self, target: Node | None, path: str) -> _Replaced:
         """What stands at `path` is about to be replaced; nothing that is written to it is saved from now on. Raises ApiError."""
@@ -292,93 +302,86 @@ class Tree:
                 self._unlinker.remove(target, new)
             self._move_here(inode, over, new)
             return True
-        stays = self._view.stays_here(new) and not isinstance(target, Item)
-        if stays and inode.local_only and inode.alias_of is None and (target is None or over is not None):
-            self._move_here(inode, over, new)
-            return True
+        stays = self._stays(target, new)
         if inode.alias_of is not None:
             self._rename_alias(inode, target, new, stays=stays)
             return True
-        hidden = None if stays or target is not None else self._engine.hiding.hidden_at(new)
-        base, shown, replaced, dropped = self._replace(target, new)
-        if shown is None and not stays:
+        if stays and inode.local_only:
+            self._move_here(inode, over, new)
+            return True
+        if stays:
+            return self._stay_here(inode, over, old, new)
+        hidden = None if target is not None else self._engine.hiding.hidden_at(new)
+        base, shown, replaced, dropped = self._replace(None if over is not None else target, new)
+        if shown is None:
             shown = self._aliases.item_behind(new)
             base = self._engine.bases.of(shown)
         if hidden is not None:
             shown = hidden.taken[0]
             base = self._engine.bases.of(shown)
+        gone = [self._local.entry(local) for local in (inode, over) if local is not None and local.local_only]
         try:
-            if stays:
-                moved, work = self._stay_here(inode, old, new, dropped), None
-            else:
-                moved, work = True, self._save_as(inode, new, base, shown, dropped, begin=hidden is not None)
-        except FsError:
+            with self._aliases.losing(over):
+                self._save_as(inode, new, base, shown, Place(dropped, hidden, tuple(gone)))
+                if over is not None:
+                    self._local.replaced(over)
+        except JobfsError:
             if replaced is not None:
                 self._unlinker.put_back(new, replaced, dropped)
             raise
         if replaced is not None:
             self._unlinker.drop(replaced)
-        if stays:
-            return moved
         self._local.vacate(old, inode)
         if not any(handle.writable for handle in inode.handles):
             self._engine.released(inode)
-        if hidden is not None and work is not None:
-            self._engine.hiding.hand_over(hidden, work)
-            # As before any set-aside (S).
-            self._engine.sync()
-        self._engine.unsent.drop(dropped)
         return True
 
-    def _save_as(
-        self,
-        inode: Inode,
-        path: str,
-        base: Base,
-        shown: Item | None,
-        dropped: list[Transaction],
-        *,
-        begin: bool,
-    ) -> Transaction | None:
-        """A file that only this machine has is to be saved at `path`; its save. Raises FsError: then it is as it was.
-
-        `begin`: it is to have a save, though it was never closed.
-        """
-        engine, was_local = self._engine, inode.local_only
-        gone: list[Record] = [self._local.entry(inode), *(work.save for work in dropped)] if was_local else []
+    def _save_as(self, inode: Inode, path: str, base: Base, shown: Item | None, place: Place) -> None:
+        """A file that only this machine has is to be saved at `path`. Raises FsError: then it is as it was."""
+        engine, stood = self._engine, self._engine.overlay.get(path)
+        replaces = bool(place.dropped or place.hidden or place.gone)
         engine.overlay.put(path, inode)
         with inode.lock:
-            was = inode.local_only, inode.item, inode.path, inode.base
+            was = inode.local_only, inode.item, inode.path, inode.base, inode.written
             inode.local_only, inode.item = False, shown
             try:
-                engine.unsent.retarget(inode, path, base, shown, dropped)
-                if was_local:
+                engine.unsent.retarget(inode, path, base, shown, place)
+                if replaces and inode.current is None:
+                    # It has no save yet: it was never closed, or it was not to be sent.
                     inode.written = True
-                if was_local or (begin and inode.current is None):
-                    return engine.seal(inode, gone)
+                    engine.seal(inode, place)
             except FsError:
-                inode.local_only, inode.item, inode.path, inode.base = was
-                engine.overlay.remove(path, inode)
+                inode.local_only, inode.item, inode.path, inode.base, inode.written = was
+                if stood is None:
+                    engine.overlay.remove(path, inode)
+                else:
+                    engine.overlay.put(path, stood)
+                    # What had kept it a hole may have ended meanwhile.
+                    engine.uncover(path)
                 raise
-            return inode.current
 
-    def _stay_here(self, inode: Inode, old: str, new: str, dropped: list[Transaction]) -> bool:
-        """A file gets a name of this machine only; one that was to be sent is not. False if it was sent meanwhile."""
+    def _stay_here(self, inode: Inode, over: Inode | None, old: str, new: str) -> bool:
+        """A file that was to be sent gets a name of this machine only, and is not. False if it was sent meanwhile."""
+        dropped: list[Transaction] = []
         with inode.lock:
-            if not inode.local_only:
-                if inode.local is None:
-                    return False
-                self._engine.unsent.cancel(inode, dropped=dropped)
-                inode.path, inode.local_only = old, True
-            self._local.move(inode, new, gone=[work.save for work in dropped])
-        self._engine.unsent.drop(dropped)
+            if inode.local is None:
+                return False
+            self._engine.unsent.cancel(inode, dropped=dropped)
+            inode.path, inode.local_only = old, True
+        try:
+            with self._aliases.losing(over):
+                self._local.move(inode, new, over, gone=[work.save for work in dropped])
+        except JobfsError:
+            inode.local_only = False
+            self._unlinker.put_back(old, inode, dropped)
+            raise
+        self._engine.unsent.forget(dropped)
         return True
 
     def _move_here(self, inode: Inode, over: Inode | None, new: str) -> None:
         """Rename a local name to another one, over the local file that may have that. Raises ApiError, FsError."""
-        if over is not None:
-            self._aliases.drop_item(over)
-        self._local.move(inode, new, over)
+        with self._aliases.losing(over):
+            self._local.move(inode, new, over)
 
     def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
         if inode.alias_of == new and self._aliases.restore(inode):

@@ -10,7 +10,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,7 +31,6 @@ from jobfs.writeback.moves import Moves
 from jobfs.writeback.publish import Publisher
 from jobfs.writeback.records import (
     Conflict,
-    Record,
     Save,
     SaveKind,
     State,
@@ -42,7 +41,7 @@ from jobfs.writeback.saver import Saver
 from jobfs.writeback.stager import Stager
 from jobfs.writeback.transaction import Transaction
 from jobfs.writeback.unanswered import Unanswered
-from jobfs.writeback.unsent import Unsent
+from jobfs.writeback.unsent import Place, Unsent
 from jobfs.writeback.uploader import Uploader
 
 log = logging.getLogger("jobfs.writeback")
@@ -177,7 +176,7 @@ class WriteBack:
 
     # -- what a close and an fsync mean (semantics.md section 4)
 
-    def seal(self, inode: Inode, gone: Iterable[Record] = ()) -> Transaction | None:
+    def seal(self, inode: Inode, place: Place | None = None) -> Transaction | None:
         """Record the file's bytes and the intent to save them, so that they survive this process (w).
 
         `gone`: records that this one takes the place of, in the same commit.
@@ -191,7 +190,7 @@ class WriteBack:
                 return inode.next or inode.current
             local.synced = False
             self.bytes.seal(local)
-            work = self._supersede(inode, local) or self._intend(inode, local, gone)
+            work = self._supersede(inode, local) or self._intend(inode, local, place or Place([]))
             self.bytes.label(local, work.save.target)
             inode.written = False
             return work
@@ -222,7 +221,7 @@ class WriteBack:
         else:
             self.bytes.retire(old)
 
-    def _intend(self, inode: Inode, local: LocalFile, gone: Iterable[Record]) -> Transaction:
+    def _intend(self, inode: Inode, local: LocalFile, place: Place) -> Transaction:
         save = Save(self.journal.next_seq(), SaveKind.SAVE, inode.path or "", made=time.time())
         self._describe(save, inode, local)
         work = Transaction(save, inode, local.acquire())
@@ -233,7 +232,7 @@ class WriteBack:
         else:
             inode.next = work
         try:
-            self.journal.write(save, gone=gone)
+            self.unsent.take_place(work, place)
         except FsError:
             # Not saved: what is still open, or is drained, tries it again.
             inode.current, inode.next = (None, None) if inode.current is work else (inode.current, None)
@@ -243,6 +242,7 @@ class WriteBack:
             # While they wait the server can be asked how it takes new files.
             self.direct.expect(save.target)
         self.uploader.add(work, self.delay if not inode.handles else 3600.0)
+        self.unsent.taken_place(work)
         return work
 
     def _describe(self, save: Save, inode: Inode, local: LocalFile) -> None:

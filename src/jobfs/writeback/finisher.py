@@ -101,10 +101,23 @@ class Finisher:
                 due = [work for when, work in self._open.values() if when <= now]
                 if not due:
                     self._turn.wait(_LOOK_EVERY)
-            if due:
-                self._finish_all(due)
-            else:
-                self._tidy(now)
+            try:
+                if due:
+                    self._finish_all(due)
+                else:
+                    self._tidy(now)
+            except JobfsError as error:
+                log.info("what is left over is looked at again later: %s", error)
+                self._pause()
+            except Exception:
+                log.exception("what is left over could not be looked at")
+                self._pause()
+
+    def _pause(self) -> None:
+        self._seen = -1
+        with self._turn:
+            if not self._stopping:
+                self._turn.wait(_RETRY)
 
     def _tidy(self, now: float) -> None:
         """What no transaction waits for; each in its turn, however often a listing brings work for the others."""
@@ -156,8 +169,8 @@ class Finisher:
         """Judge each aside; True if none is left."""
         for aside in list(work.asides):
             if self._judge.settle(aside, work.save.target, work.save.base, work.save.sha256):
-                work.asides.remove(aside)
                 self._engine.journal.write(gone=[aside])
+                work.asides.remove(aside)
             elif aside.unsure_until <= time.time():
                 aside.unsure_until = time.time() + _RETRY
         return not work.asides

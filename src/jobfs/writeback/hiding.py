@@ -10,13 +10,12 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item
-from jobfs.writeback.records import Fate, Record
+from jobfs.writeback.records import Fate
 from jobfs.writeback.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Hiding:
 
     def hide(self, item: Item) -> None:
         """libfuse hides an open file: it is being unlinked, or something is about to be renamed over it."""
-        work = self._engine.removals.set_aside(item, Fate.RETURN)
+        work = self._engine.removals.set_aside(item)
         if not work.asides[0].moved:
             return
         self.conclude_at(item.path)
@@ -180,21 +179,3 @@ class Hiding:
         for aside in work.asides:
             aside.fate = fate
         self._engine.journal.write(*work.asides)
-
-    def hand_over(self, hidden: Transaction, work: Transaction, *records: Record) -> None:
-        """Make the hidden file's aside one of the transaction that replaces it; `records` are written with that.
-
-        Raises FsError(ENOSPC, EIO) if those can't be; then it is as it was.
-        """
-        asides = [replace(aside, seq=work.save.seq, fate=Fate.JUDGE) for aside in hidden.asides]
-        try:
-            self._engine.journal.write(*records, *asides, gone=[hidden.save])
-        except FsError as error:
-            if records:
-                raise
-            # What replaces it is recorded: only a crash would bring it back, beside that.
-            log.warning("%s: that it is replaced is not recorded: %s", work.save.target, error)
-        hidden.asides.clear()
-        work.asides += asides
-        work.taken += hidden.taken
-        self._engine.removals.passed_on(asides)

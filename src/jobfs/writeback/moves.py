@@ -12,8 +12,10 @@ from jobfs.errors import (
     REFUSALS,
     AnswerLostError,
     BadRequestError,
+    FsError,
     JobfsError,
     NoDirectoryError,
+    NoSpaceError,
     NotFoundError,
     UnavailableError,
 )
@@ -31,6 +33,7 @@ from jobfs.writeback.records import (
     State,
 )
 from jobfs.writeback.transaction import Transaction
+from jobfs.writeback.unsent import Place
 
 if TYPE_CHECKING:
     from jobfs.writeback.engine import WriteBack
@@ -78,15 +81,16 @@ class Moves:
         return work.item
 
     def abandon(self, work: Transaction) -> None:
-        """The caller was told that it failed: what was begun is taken back, in the background if need be.
-
-        Raises FsError(ENOSPC, EIO).
-        """
+        """The caller was told that it failed: what was begun is taken back, in the background if need be."""
         with work.lock:
             if work.save.state in (State.STAGING, State.STAGED):
                 for aside in work.asides:
                     aside.fate = Fate.RETURN
-                self._engine.journal.write(work.save.as_of(State.CANCELLED), *work.asides)
+                try:
+                    self._engine.journal.write(work.save.as_of(State.CANCELLED), *work.asides)
+                except FsError as error:
+                    # The record ends with the transaction, once there is space.
+                    log.warning("%s: that it is taken back is not recorded: %s", work.save.target, error)
                 work.save.become(State.CANCELLED)
         work.attempts = 0
         self._engine.uploader.add(work, 0.0)
@@ -115,36 +119,31 @@ class Moves:
         save.staged_id, save.staged_updated_at, save.base = item.id, item.updated_at, base
         work = Transaction(save)
         work.item, work.base_item = item, shown
-        if hidden:
-            self._engine.hiding.hand_over(hidden, work, save)
-        else:
-            self._engine.journal.write(save)
+        self._engine.unsent.take_place(work, Place([], hidden))
         self._engine.uploader.add(work, 3600.0)
+        self._engine.unsent.taken_place(work)
         try:
-            if hidden:
-                # As before any set-aside (S): without power the old record would bring it back beside what has its place.
-                self._engine.sync()
             self._engine.uploader.commit(work)
-        except REFUSALS:
+        except JobfsError as error:
+            moved = work.item is not None and work.item.path == target
+            begun = moved or work.unsure or any(aside.moved for aside in work.asides)
+            refused = isinstance(error, (*REFUSALS, NoSpaceError)) or (
+                isinstance(error, FsError) and not begun
+            )
             if work.save.state is State.DONE:
                 self.forget(work)
-            else:
+            elif refused:
                 # Not even what was set aside could be put back.
                 self.abandon(work)
-            raise
-        except JobfsError:
-            if work.save.state is State.DONE:
-                self.forget(work)
             else:
-                # It may have been done, or this disk is full: it goes on.
+                # It may have been done: it goes on.
                 self._engine.uploader.add(work, 1.0)
             raise
         assert work.item is not None
         return work.item
 
     def forget(self, work: Transaction) -> None:
-        """A rename that was undone leaves no record."""
-        self._engine.journal.write(gone=[work.save, *work.asides])
+        """A rename that was undone leaves no record; its undoing has removed that already."""
         self._engine.uploader.remove(work)
 
     def move(self, item: Item, target: str) -> Item:

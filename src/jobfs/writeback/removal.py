@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import random
@@ -16,6 +17,7 @@ from jobfs.errors import (
     ApiError,
     BadRequestError,
     FsError,
+    JobfsError,
     NoDirectoryError,
     NotFoundError,
     PathExistsError,
@@ -93,15 +95,18 @@ class Removals:
         self._engine.namespace.forget(item)
         self._engine.memory.lose(item.id)
 
-    def set_aside(self, item: Item, fate: Fate) -> Transaction:
-        """Take an open file's item out of the job's sight; it is deleted once no handle here needs it. Raises ApiError."""
+    def set_aside(self, item: Item) -> Transaction:
+        """Take an item out of the job's sight. Until `finish` it comes back: after a crash, or with `judge_later`.
+
+        Its aside is not `moved` if the item was gone. Raises ApiError, FsError(ENOSPC, EIO): then it stays, or comes back.
+        """
         engine = self._engine
         save = Save(engine.journal.next_seq(), SaveKind.REMOVE, item.path, State.CANCELLED, made=time.time())
         work = Transaction(save)
         tid = names.new_transaction_id()
         path = names.hidden_path(item.path, engine.mount, tid, names.Role.ASIDE)
         aside = Aside(
-            item.id, save.seq, names.basename(path), path=path, kind=item.kind, fate=fate, size=item.size,
+            item.id, save.seq, names.basename(path), path=path, kind=item.kind, fate=Fate.RETURN, size=item.size,
             updated_at=item.updated_at, lifecycle=item.lifecycle, permission=item.permission,
             unsure_until=engine.unanswered.until(item.id),
         )  # fmt: skip
@@ -124,9 +129,8 @@ class Removals:
             raise
         except ApiError:
             # It may have been carried out: whoever is told that it failed gets the name back.
-            aside.fate = Fate.RETURN
             aside.unsure_until = time.time() + engine.lifetime
-            engine.journal.write(aside)
+            self._note(aside)
             engine.namespace.touch(item.path)
             self.judge_later(work)
             raise
@@ -209,12 +213,13 @@ class Removals:
         record = Removed(item.id, names.basename(path), item.path)
         with self._lock:
             self._removed[item.id] = record
-        engine.journal.write(record)
-        engine.journal.sync()
         try:
+            engine.journal.write(record)
+            engine.journal.sync()
             self._move(item, Aside(item.id, 0, record.name, path=path))
-        except (NotFoundError, BadRequestError):
-            self._forget(record)
+        except (NotFoundError, BadRequestError, FsError):
+            with contextlib.suppress(FsError):
+                self._forget(record)
             raise
         except ApiError:
             # It may have been carried out: then it is looked at as one that an earlier run left.
@@ -259,7 +264,7 @@ class Removals:
                 # The innermost first: they lie in the others.
                 for record in sorted(batch, key=lambda record: -record.path.count("/")):
                     self._sweep_one(record, hidden)
-            except ApiError as error:
+            except JobfsError as error:
                 log.info("removed directories are looked at again later: %s", error)
 
     def _sweep_one(self, record: Removed, hidden: list[Item]) -> None:

@@ -104,7 +104,11 @@ class Saver:
             log.warning("%s: refused by the server: %s", work.save.target, error)
             # Not only a refused request may have come before: one without an answer too.
             work.unsure = True
-            undo(self._client, self._journal, work, str(error), error.errno)
+            try:
+                undo(self._client, self._journal, work, str(error), error.errno)
+            except FsError as full:
+                # Everything is where it was, but not recorded: whoever waits is told of the refusal all the same.
+                log.warning("%s: %s", work.save.target, full)
             raise
         except UnavailableError:
             work.unsure = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from jobfs import names
 from jobfs.api import Client
@@ -20,7 +21,7 @@ def undo(client: Client, journal: Journal, work: Transaction, reason: str, code:
     """Nothing can be placed: the newest aside goes back, older ones become conflict copies (R11); no delete of content.
 
     The local bytes, if any, stay as `failed`; of a rename no record stays. Raises UnavailableError if it has to be tried again,
-    or if a request without an answer has placed it after all.
+    or if a request without an answer has placed it after all; FsError(ENOSPC, EIO).
     """
     save = work.save
     if save.staged_id and _is_placed(client, work):
@@ -29,25 +30,27 @@ def undo(client: Client, journal: Journal, work: Transaction, reason: str, code:
     for aside in sorted(work.asides, key=lambda aside: -aside.order):
         if aside.moved:
             _give_back(client, aside, save.target, first=newest)
-            newest = False
+            aside.moved = newest = False
     if save.staged_id and save.kind is not SaveKind.RENAME:
         _discard_staged(client, save)
-    gone = list(work.asides)
-    work.asides.clear()
     with work.lock:
+        # The journal first: what it can't take has to be tried again.
         if save.state is State.CANCELLED:
-            journal.write(gone=gone)
-            return
-        save.tid = save.staged_id = ""
-        save.refused, save.refused_errno = reason, code
-        if save.kind is SaveKind.RENAME:
+            journal.write(gone=work.asides)
+        elif save.kind is SaveKind.RENAME:
             # Both files are where they were: nothing is left to try again, after a death neither.
+            journal.write(gone=[save, *work.asides])
+            save.refused, save.refused_errno = reason, code
             save.become(State.DONE)
-            journal.write(gone=[save, *gone])
-            return
-        if save.state is State.STAGED:
-            save.become(State.STAGING)
-        journal.write(save, gone=gone)
+        else:
+            begun = save.as_of(State.STAGING) if save.state is State.STAGED else save
+            after = replace(begun, tid="", staged_id="", refused=reason, refused_errno=code)
+            journal.write(after, gone=work.asides)
+            save.tid = save.staged_id = ""
+            save.refused, save.refused_errno = reason, code
+            if save.state is State.STAGED:
+                save.become(State.STAGING)
+        work.asides.clear()
 
 
 def _is_placed(client: Client, work: Transaction) -> bool:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Item
 from jobfs.writeback.inodes import Inode
-from jobfs.writeback.records import Base, Record, State
+from jobfs.writeback.records import Aside, Base, Fate, Record, Save, State
 from jobfs.writeback.transaction import Transaction
 
 if TYPE_CHECKING:
     from jobfs.writeback.engine import WriteBack
+
+
+log = logging.getLogger("jobfs.writeback")
+
+
+class Place(NamedTuple):
+    """What a file takes the place of with the name that it gets, all in the one journal write that says so.
+
+    `dropped`: saves of the file that had the name, not begun. `hidden`: an open one that libfuse hid there just before.
+    `gone`: records that name what is no more.
+    """
+
+    dropped: list[Transaction]
+    hidden: Transaction | None = None
+    gone: tuple[Record, ...] = ()
 
 
 class Unsent:
@@ -22,12 +39,38 @@ class Unsent:
     def __init__(self, engine: WriteBack) -> None:
         self._engine = engine
 
+    def take_place(self, work: Transaction, place: Place) -> None:
+        """Record `work` and what it takes the place of. Nobody may run it yet; once it is queued: `taken_place`.
+
+        Raises FsError(ENOSPC, EIO); then it is as it was.
+        """
+        hidden, gone, asides = place.hidden, list(place.gone), list[Aside]()
+        if hidden is not None:
+            asides = [replace(aside, seq=work.save.seq, fate=Fate.JUDGE) for aside in hidden.asides]
+            gone.append(hidden.save)
+        self.drop(place.dropped, work.save, *asides, gone=gone)
+        if hidden is None:
+            return
+        hidden.asides.clear()
+        work.asides += asides
+        work.taken += hidden.taken
+        try:
+            # As before any set-aside (S): without power the old record would bring it back beside what has its place.
+            self._engine.sync()
+        except FsError as error:
+            log.error("%s", error)
+
+    def taken_place(self, work: Transaction) -> None:
+        """The queue has `work` now, and explains what it took over."""
+        self._engine.removals.passed_on(work.asides)
+
     def retarget(
-        self, inode: Inode, target: str, base: Base, base_item: Item | None, dropped: list[Transaction]
+        self, inode: Inode, target: str, base: Base, base_item: Item | None, place: Place | None = None
     ) -> None:
         """Give a file whose save has not begun another name. The caller holds both names, and keeps it from beginning.
 
-        `dropped`: what was to be saved at that name and is replaced by it. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        Raises FsError(ENOSPC, EIO); then nothing was changed. Without a `place` the server has it there already: then what
+        can't be written now is written with the next step of its save.
         """
         with inode.lock:
             work = inode.current
@@ -36,16 +79,23 @@ class Unsent:
                 was = save.target, save.base, save.refused, work.base_item
                 save.target, save.base, save.refused, work.base_item = target, base, "", base_item
                 try:
-                    self.drop(dropped, save)
-                except FsError:
-                    save.target, save.base, save.refused, work.base_item = was
-                    raise
+                    if place is None:
+                        self._engine.journal.write(save)
+                    else:
+                        self.take_place(work, place)
+                        self.taken_place(work)
+                except FsError as error:
+                    if place is not None:
+                        save.target, save.base, save.refused, work.base_item = was
+                        raise
+                    log.warning("%s: its new name is not recorded: %s", target, error)
             inode.path, inode.base = target, base
 
     def reinstate(self, inode: Inode, dropped: list[Transaction]) -> None:
         """What was to be saved and was dropped by `cancel` waits to be sent again; no record of it was removed."""
         with inode.lock:
             for work in reversed(dropped):
+                assert work.inode is inode
                 if inode.current is None:
                     inode.current = work
                 else:
@@ -71,6 +121,7 @@ class Unsent:
         else in the background. `dropped` gets the saves that were not begun: the caller removes them with what takes
         their place (`drop`); without it they are removed here.
         """
+        refused: list[tuple[Save, str, int]] = []
         with inode.lock:
             gone: list[Transaction] = []
             planned: Transaction | None = None
@@ -91,6 +142,7 @@ class Unsent:
                         work.attempts = 0
                         self._engine.uploader.add(work, 3600.0 if work is planned else 0.0)
                         # What refused the save does not stop its end from being tried again.
+                        refused.append((work.save, work.save.refused, work.save.refused_errno))
                         work.save.refused, work.save.refused_errno = "", 0
                         self.drop(gone, work.save.as_of(State.CANCELLED))
                         work.save.become(State.CANCELLED)
@@ -98,6 +150,9 @@ class Unsent:
                 self.drop(gone)
             except FsError:
                 # The caller is told that the file stays: it goes on being saved.
+                for save, reason, code in refused:
+                    if save.state is not State.CANCELLED:
+                        save.refused, save.refused_errno = reason, code
                 for work in (*gone, *(dropped or ()), *((planned,) if planned else ())):
                     self._engine.uploader.add(work, self._engine.delay)
                 raise
@@ -127,6 +182,10 @@ class Unsent:
                 if work.local is not None:
                     self._engine.bytes.label(work.local, work.save.target)
             raise
+        self.forget(works)
+
+    def forget(self, works: list[Transaction]) -> None:
+        """Forget saves (and empty the list) that the journal does not name any more."""
         for work in works:
             self.let_go(work)
             # Who waits for it to be sent waits no more.

@@ -195,13 +195,13 @@ def test_a_scratch_file_at_the_old_name_of_a_backup_uncovers_nothing(
     assert work.read("older~") == OLD
 
 
-@pytest.mark.parametrize(("request_", "ends"), [("delete", {}), ("update", {"file~": OLD})])
+@pytest.mark.parametrize(("ending", "ends"), [("unlink", {}), ("open", {"file~": OLD})])
 def test_a_file_made_while_its_backup_ends_is_not_hidden(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, request_: str, ends: dict[str, bytes]
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, ending: str, ends: dict[str, bytes]
 ) -> None:
     """semantics 4: readers on this machine see writes at once."""
     client = work.vfs._engine.client
-    real = getattr(client, request_)
+    real = client.update
     maker = threading.Thread(target=work.write, args=("file", NEW))
 
     def meanwhile(*arguments: Any, **more: Any) -> Any:
@@ -211,8 +211,8 @@ def test_a_file_made_while_its_backup_ends_is_not_hidden(
         return real(*arguments, **more)
 
     monkeypatch.setattr(aliases, "ALIAS_GRACE", 30)
-    monkeypatch.setattr(client, request_, meanwhile)
-    if request_ == "delete":
+    monkeypatch.setattr(client, "update", meanwhile)
+    if ending == "unlink":
         work.vfs.unlink("file~")
     else:
         work.vfs.release(work.vfs.open("file~", os.O_RDWR).fh)

@@ -306,11 +306,10 @@ def test_an_unlink_that_failed_deletes_nothing_later(
             assert errno_from(work.vfs.unlink, "file")
             struck = disk.free()
             server.faults.clear()
-            work.boundaries.dead = True
+            eventually(lambda: visible(server) == {"file": b"content"}, f"full at write {at}")
+            eventually(lambda work=work: work.names() == ["file"])  # type: ignore[misc]
         finally:
             work.end()
-        with taken_up(work):
-            eventually(lambda: visible(server) == {"file": b"content"}, f"full at write {at}")
         if not struck:
             break
 

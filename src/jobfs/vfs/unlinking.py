@@ -14,6 +14,7 @@ from jobfs.vfs.aliases import Aliases
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import Node, View, is_dir, is_hidden_open
 from jobfs.writeback import WHITEOUT, Inode
+from jobfs.writeback.records import Fate
 from jobfs.writeback.transaction import Transaction
 
 
@@ -65,7 +66,7 @@ class Unlinker:
         if inode is None or not inode.handles or self._engine.content.whole(item):
             self._engine.removals.delete(item)
         else:
-            work = self._engine.removals.set_aside(item)
+            work = self._engine.removals.set_aside(item, Fate.DELETE)
             if work.asides and work.asides[0].moved:
                 self._engine.removals.finish(work)
         if inode is not None:

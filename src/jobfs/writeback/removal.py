@@ -95,8 +95,8 @@ class Removals:
         self._engine.namespace.forget(item)
         self._engine.memory.lose(item.id)
 
-    def set_aside(self, item: Item) -> Transaction:
-        """Take an item out of the job's sight. Until `finish` it comes back: after a crash, or with `judge_later`.
+    def set_aside(self, item: Item, fate: Fate = Fate.RETURN) -> Transaction:
+        """Take an item out of the job's sight; `fate` is what a crash makes of it until `finish`, or `judge_later`.
 
         Its aside is not `moved` if the item was gone. Raises ApiError, FsError(ENOSPC, EIO): then it stays, or comes back.
         """
@@ -106,7 +106,7 @@ class Removals:
         tid = names.new_transaction_id()
         path = names.hidden_path(item.path, engine.mount, tid, names.Role.ASIDE)
         aside = Aside(
-            item.id, save.seq, names.basename(path), path=path, kind=item.kind, fate=Fate.RETURN, size=item.size,
+            item.id, save.seq, names.basename(path), path=path, kind=item.kind, fate=fate, size=item.size,
             updated_at=item.updated_at, lifecycle=item.lifecycle, permission=item.permission,
             unsure_until=engine.unanswered.until(item.id),
         )  # fmt: skip
@@ -129,6 +129,7 @@ class Removals:
             raise
         except ApiError:
             # It may have been carried out: whoever is told that it failed gets the name back.
+            aside.fate = Fate.RETURN
             aside.unsure_until = time.time() + engine.lifetime
             self._note(aside)
             engine.namespace.touch(item.path)

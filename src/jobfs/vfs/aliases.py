@@ -281,19 +281,12 @@ class Aliases:
             yield
             return
         self._engine.uploader.taken_back(origin)
-        removal = None
         if self.waiting(inode) and self._in_place(inode):
             assert inode.item is not None
-            removal = self._engine.removals.set_aside(inode.item)
-        moved = removal is not None and removal.asides[0].moved
-        try:
+            with self._engine.removals.removing(inode.item):
+                yield
+        else:
             yield
-        except BaseException:
-            if removal is not None and moved:
-                self._engine.removals.judge_later(removal)
-            raise
-        if removal is not None and moved:
-            self._engine.removals.finish(removal)
         inode.alias_of = None
         self._engine.uncover(origin)
 

@@ -21,7 +21,7 @@ from jobfs.writeback.unsent import Place
 
 
 class _WrittenError(Exception):
-    """A program is writing to the file."""
+    """A program is writing to the file, or what was written to it has just been sent."""
 
 
 class _Replaced(NamedTuple):
@@ -223,11 +223,12 @@ class Tree:
 
     def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
         hidden = self._engine.hiding.hidden_at(new) if target is None else None
-        if isinstance(target, Inode) and not target.local_only:
+        over = target if isinstance(target, Inode) and target.local_only else None
+        if isinstance(target, Inode) and over is None:
             # Killed before the item is moved, the next mount finds the target as it was closed.
             self._engine.send(target)
             target = self._view.find(new)
-        replaced = self._replace(target, new)
+        replaced = self._replace(None if over is not None else target, new)
         base, shown = replaced.base, replaced.shown
         if hidden is not None:
             base = self._engine.bases.of(hidden.taken[0])
@@ -237,13 +238,16 @@ class Tree:
         if pinned is not None:
             overlay.put(new, pinned)
         try:
-            if pinned is None:
-                try:
-                    answer = self._engine.moves.move(item, new)
-                except PathExistsError:
-                    answer = self._engine.moves.move_over(item, new, Base())
-            else:
-                answer = self._engine.moves.move_over(item, new, base, shown, hidden)
+            with self._aliases.losing(over):
+                if pinned is None:
+                    try:
+                        answer = self._engine.moves.move(item, new)
+                    except PathExistsError:
+                        answer = self._engine.moves.move_over(item, new, Base())
+                else:
+                    answer = self._engine.moves.move_over(item, new, base, shown, hidden)
+                if over is not None:
+                    self._local.remove(over)
         except JobfsError:
             self._engine.namespace.touch(old)
             self._engine.namespace.touch(new)
@@ -283,9 +287,6 @@ class Tree:
             if inode is None or inode.alias_of is not None:
                 return _Replaced(base, shown, None, dropped)
             self._view.freeze(inode)
-        elif target.local_only:
-            self._aliases.unlink(target)
-            return _Replaced(Base(), None, None, dropped)
         else:
             inode = target
             self._engine.settle(inode)
@@ -298,6 +299,10 @@ class Tree:
         """A file that only this machine has: scratch, a link, or not sent yet. False if it was sent meanwhile."""
         over = target if isinstance(target, Inode) and target.local_only else None
         if inode.link:
+            if isinstance(target, Item) and self._engine.table.of(target) is None:
+                with self._engine.removals.removing(target):
+                    self._local.move(inode, new)
+                return True
             if target is not None and over is None:
                 self._unlinker.remove(target, new)
             self._move_here(inode, over, new)
@@ -363,20 +368,20 @@ class Tree:
     def _stay_here(self, inode: Inode, over: Inode | None, old: str, new: str) -> bool:
         """A file that was to be sent gets a name of this machine only, and is not. False if it was sent meanwhile."""
         dropped: list[Transaction] = []
-        with inode.lock:
+        with contextlib.suppress(_WrittenError), self._aliases.losing(over), inode.lock:
             if inode.local is None:
-                return False
+                raise _WrittenError
             self._engine.unsent.cancel(inode, dropped=dropped)
             inode.path, inode.local_only = old, True
-        try:
-            with self._aliases.losing(over):
+            try:
                 self._local.move(inode, new, over, gone=[work.save for work in dropped])
-        except JobfsError:
-            inode.local_only = False
-            self._unlinker.put_back(old, inode, dropped)
-            raise
-        self._engine.unsent.forget(dropped)
-        return True
+            except JobfsError:
+                inode.local_only = False
+                self._unlinker.put_back(old, inode, dropped)
+                raise
+            self._engine.unsent.forget(dropped)
+            return True
+        return False
 
     def _move_here(self, inode: Inode, over: Inode | None, new: str) -> None:
         """Rename a local name to another one, over the local file that may have that. Raises ApiError, FsError."""

@@ -119,6 +119,10 @@ def label_of(path: Path) -> tuple[int, str]:
         return -1, ""
 
 
+def _not_synced(error: OSError) -> FsError:
+    return FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}")
+
+
 def _numbers(name: str) -> tuple[int, int]:
     ino, _, generation = name.partition(".")
     try:
@@ -207,10 +211,18 @@ class LocalBytes:
         except OSError as error:
             with self._lock:
                 self._unsynced += batch
-            raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
+            raise _not_synced(error) from error
         for local in batch:
             local.close()
         return batch
+
+    def sync_now(self, local: LocalFile) -> None:
+        """Return when this sealed generation is on the disk, whatever the others are. Raises FsError(EIO)."""
+        try:
+            local.sync()
+            sync_directory(self.directory)
+        except OSError as error:
+            raise _not_synced(error) from error
 
     @property
     def unsynced(self) -> bool:

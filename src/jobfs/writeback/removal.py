@@ -8,7 +8,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from jobfs import names
@@ -143,7 +143,7 @@ class Removals:
         return work
 
     def _stays(self, work: Transaction) -> None:
-        """Nothing was set aside: no record stays."""
+        """Nothing was set aside, or it is back: no record stays."""
         self._note(gone=[work.save, *work.asides])
         self.passed_on(work.asides)
 
@@ -158,6 +158,34 @@ class Removals:
         """What was set aside is for the finisher, by its fate: from now on only that knows it."""
         self._engine.finisher.add_later(work)
         self.passed_on(work.asides)
+
+    @contextlib.contextmanager
+    def removing(self, item: Item) -> Iterator[None]:
+        """What is done meanwhile takes the item's name from it: then it is deleted; failed or killed, it has the name again.
+
+        Raises ApiError, FsError(ENOSPC, EIO).
+        """
+        work = self.set_aside(item)
+        if not work.asides[0].moved:
+            yield
+            return
+        try:
+            yield
+        except BaseException:
+            self._give_name_back(work, item)
+            raise
+        self.finish(work)
+
+    def _give_name_back(self, work: Transaction, item: Item) -> None:
+        try:
+            answer = self._engine.client.update(item.id, path=item.path, once=True)
+        except ApiError as error:
+            log.info("%s: put back later: %s", item.path, error)
+            self.judge_later(work)
+            return
+        self._engine.bases.carry(item, answer)
+        self._engine.namespace.publish(answer)
+        self._stays(work)
 
     def passed_on(self, asides: Iterable[Aside]) -> None:
         """They are no longer known here: nothing was set aside, or whoever is to judge them knows them by now."""

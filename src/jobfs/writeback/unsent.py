@@ -48,6 +48,10 @@ class Unsent:
         if hidden is not None:
             asides = [replace(aside, seq=work.save.seq, fate=Fate.JUDGE) for aside in hidden.asides]
             gone.append(hidden.save)
+            if work.local is not None:
+                # Not by engine.sync: that takes the locks of other saves.
+                self._engine.bytes.sync_now(work.local)
+                work.save.synced = True
         self.drop(place.dropped, work.save, *asides, gone=gone)
         if hidden is None:
             return
@@ -56,7 +60,7 @@ class Unsent:
         work.taken += hidden.taken
         try:
             # As before any set-aside (S): without power the old record would bring it back beside what has its place.
-            self._engine.sync()
+            self._engine.journal.sync()
         except FsError as error:
             log.error("%s", error)
 

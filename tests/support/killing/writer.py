@@ -17,7 +17,7 @@ from pathlib import Path
 from jobfs import names
 
 from .contents import ABSENT, DIRECTORY, Content, Contents
-from .ledger import BLIND, Change, Ledger
+from .ledger import BLIND, Change, Ledger, is_local
 
 #: The mount is gone.
 _DEAD = {errno.ENOTCONN, errno.ECONNABORTED}
@@ -313,6 +313,8 @@ class Writer:
             and self.ledger.usable(path)
             and all(contents == {ABSENT} for other, contents in options.items() if names.under(other, path))
         ]
+        # A part of a draft may be in there that the last mount did not live to close: on no server, and not in the ledger.
+        empty = [path for path in empty if not any(map(is_local, os.listdir(self.root / path)))]
         if empty:
             path = self._random.choice(empty)
             change = self.ledger.unlink(path, "rmdir")

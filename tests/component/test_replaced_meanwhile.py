@@ -91,15 +91,19 @@ def test_it_waits_for_no_other_save(work: Mortal) -> None:
     """Lock order: no transaction's lock is taken under that of an inode which is not its own."""
     work.write("other", b"not sent")
     (elsewhere,) = work.engine.uploader.live()
-    work.engine.bytes.sync()
-    work.write("other", b"not sent either")
+    work.engine._stopping.set()
+    work.engine._syncer.join()  # else it may do what the rename is not to wait for
     work.write("scratch~", b"new content")
-    hide(work, "file")
+
+    def replace() -> None:
+        hide(work, "file")
+        work.vfs.rename("scratch~", "file")
+
     with elsewhere.lock:
-        renaming = threading.Thread(target=work.vfs.rename, args=("scratch~", "file"), daemon=True)
-        renaming.start()
-        renaming.join(10)
-        assert not renaming.is_alive()
+        replacing = threading.Thread(target=replace, daemon=True)
+        replacing.start()
+        replacing.join(10)
+        assert not replacing.is_alive()
     assert work.read("file") == b"new content"
 
 

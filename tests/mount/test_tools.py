@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import sqlite3
 import subprocess
 import tarfile
@@ -14,7 +13,7 @@ from tests.support.files import on_disk, saved
 from tests.support.mounts import MountedJob, run
 from tests.support.serverside import below, doubled, visible
 from tests.support.terminal import terminal
-from tests.support.waiting import PATIENCE, eventually
+from tests.support.waiting import PATIENCE, eventually, readable
 
 from jobfs.emulator import Server
 
@@ -289,8 +288,7 @@ def test_tail_f_follows_a_log_that_the_job_grows(server: Server, mounted: Mounte
         assert tail.stdout is not None
         try:
             for number in range(4):
-                ready, _, _ = select.select([tail.stdout], [], [], PATIENCE)
-                assert ready, f"line {number} is not shown; {mounted.log}"
+                assert readable(tail.stdout, PATIENCE), f"line {number} is not shown; {mounted.log}"
                 assert os.read(tail.stdout.fileno(), 4096) == b"line %d\n" % number
                 server.store.append("run.log", f"line {number + 1}\n")
         finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from tests.support.mounts import MountedJob, environment
+from tests.support.waiting import readable
 
 from jobfs.emulator import Server
 
@@ -91,7 +91,7 @@ class _PidFile:
         self._handle = os.pidfd_open(pid)
 
     def wait(self, timeout: float | None) -> bool:
-        return bool(select.select([self._handle], [], [], timeout)[0])
+        return readable(self._handle, timeout)
 
     def close(self) -> None:
         os.close(self._handle)

@@ -7,7 +7,6 @@ mount: memory maps and programs started inside it belong in a subprocess (`run` 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from jobfs import control
 from jobfs.emulator import Server
 
 from .serverside import hidden
-from .waiting import eventually
+from .waiting import eventually, readable
 
 # A child made by vfork, or by posix_spawn, stops the parent with the lock held; if it then waits for the mount,
 # all stand still.
@@ -149,8 +148,7 @@ class MountedJob:
     def _first_line(self, timeout: float) -> str:
         assert self.process is not None
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], timeout)
-        assert ready, f"the mount does not say that it is ready: {self.log}"
+        assert readable(self.process.stdout, timeout), f"the mount does not say that it is ready: {self.log}"
         return self.process.stdout.readline()
 
     def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 
@@ -22,6 +23,13 @@ def eventually(look: Callable[[], T], what: Any = "", timeout: float = PATIENCE)
         if time.monotonic() > end:
             raise AssertionError(f"not within {timeout:g} s: {what() if callable(what) else what or look}")
         time.sleep(0.02)
+
+
+def readable(handle: int | IO[Any], timeout: float | None) -> bool:
+    """True once something can be read there, or it has ended; False after `timeout` seconds. For handles of any number."""
+    waiting = select.poll()
+    waiting.register(handle, select.POLLIN)
+    return bool(waiting.poll(None if timeout is None else timeout * 1000))
 
 
 def eventually_equal(look: Callable[[], Any], expected: Any, timeout: float = PATIENCE) -> None:

@@ -172,15 +172,15 @@ class Files:
         )
         inode.touch()
         inode.atime_ns = inode.mtime_ns
-        if not inode.local_only:
-            inode.item = self._aliases.item_behind(path)
-            inode.base = self._engine.bases.of(inode.item)
         if inode.local_only:
             try:
                 self._local.record(inode)
             except FsError:
                 inode.local.discard()
                 raise
+        else:
+            inode.item = self._aliases.item_behind(path)
+            inode.base = self._engine.bases.of(inode.item)
         self._engine.table.add(inode)
         self._engine.overlay.put(path, inode)
         self._view.touch_directory(names.parent(path))

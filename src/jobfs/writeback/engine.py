@@ -179,7 +179,7 @@ class WriteBack:
     def seal(self, inode: Inode, place: Place | None = None) -> Transaction | None:
         """Record the file's bytes and the intent to save them, so that they survive this process (w).
 
-        `gone`: records that this one takes the place of, in the same commit.
+        `place`: what it takes the place of, in the same commit, if it is a new save.
         Returns the transaction that will carry them, None if there is nothing to save. Raises FsError(ENOSPC, EIO).
         """
         with inode.lock:

@@ -15,7 +15,9 @@ JobfsError                    everything jobfs raises on purpose
     ├── NoSpaceError          507                                         ENOSPC
     ├── ContractError         a reply that does not match the reference   EIO
     └── UnavailableError      could not ask: nothing is known             EIO, ETIMEDOUT
-        └── AnswerLostError   a changing request may have been done       EIO, ETIMEDOUT
+        ├── AnswerLostError   a changing request may have been done       EIO, ETIMEDOUT
+        ├── OutOfTimeError    the call's time was over: not asked         ETIMEDOUT
+        └── HeldBackError     the background leaves the server alone      EIO
 """
 
 from __future__ import annotations
@@ -126,6 +128,16 @@ class UnavailableError(ApiError):
 
 class AnswerLostError(UnavailableError):
     """A changing request was sent and its answer never came: it may or may not have been carried out."""
+
+
+class OutOfTimeError(UnavailableError):
+    """The call that asked had no time left: the server was not asked, or had none to answer. That says nothing of it."""
+
+    errno = _errno.ETIMEDOUT
+
+
+class HeldBackError(UnavailableError):
+    """The server wants to be left alone, or does not answer: nothing was sent in the background. Try again in `wait` s."""
 
 
 #: Refusals that do not pass by waiting: sending the same thing again gets the same answer.

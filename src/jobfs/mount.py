@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jobfs.control import Conversation, Handler, Server
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings
-from jobfs.writeback.salvage import damaged
-from jobfs.writeback.slot import Slot, others
+from jobfs.state.directory import StateDirectory, others
+from jobfs.state.quarantine import damaged
 
 if TYPE_CHECKING:
     from jobfs.fuseloop import LoopPool, Session
@@ -70,7 +70,7 @@ class _Leave(NamedTuple):
 
 def run(
     settings: Settings,
-    slot: Slot,
+    slot: StateDirectory,
     build: Callable[[], Mounted],
     say: Callable[[str], None],
     on_mounted: Callable[[], None],
@@ -91,7 +91,7 @@ def run(
 class Mount:
     """A mount and the reasons to end it; see `run`."""
 
-    def __init__(self, settings: Settings, slot: Slot, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, slot: StateDirectory, say: Callable[[str], None]) -> None:
         self._settings, self._slot, self._say = settings, slot, say
         self._directory = slot.record.directory
         self._reasons: queue.SimpleQueue[_Leave] = queue.SimpleQueue()

@@ -139,6 +139,15 @@ def beside(target: str, label: str, when: datetime | None = None, attempt: int =
     return join(directory, _cut(stem, room - len((dot + ext).encode())) + mark + dot + ext)
 
 
+_KEPT = re.compile(r"(.*)\.(conflict|recovered)-\d{8}T\d{6}Z(?:-\d+)?(\.[^./]*)?", re.DOTALL)
+
+
+def kept_beside(path: str) -> tuple[str, str] | None:
+    """The label that `beside` gave a second version at this path, and the path of its file; None if it is an ordinary name."""
+    match = _KEPT.fullmatch(path)
+    return None if match is None else (match[2], match[1] + (match[3] or ""))
+
+
 def is_fuse_hidden(name: str) -> bool:
     """True for the name that libfuse gives to a file that is unlinked while it is open."""
     return _FUSE_HIDDEN.fullmatch(name) is not None

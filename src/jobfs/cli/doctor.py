@@ -21,7 +21,7 @@ from jobfs.cli.options import setting_options
 from jobfs.cli.running import mounts
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 #: Bytes of free space below which unsent work may soon not fit.
 _LITTLE = 256 << 20

@@ -7,11 +7,13 @@ from jobfs.content import ContentStore
 from jobfs.mount import Mounted
 from jobfs.namespace import Namespace
 from jobfs.settings import Settings
+from jobfs.state.directory import StateDirectory
 from jobfs.vfs import Vfs
-from jobfs.writeback.slot import Slot
 
 
-def build(settings: Settings, job_id: str, slot: Slot, key: KeySource, expected: int = 0) -> Mounted:
+def build(
+    settings: Settings, job_id: str, slot: StateDirectory, key: KeySource, expected: int = 0
+) -> Mounted:
     """Everything that serves `job_id`, with its unsent work in `slot`; nothing is asked or started yet.
 
     `expected`: how many items there may be.

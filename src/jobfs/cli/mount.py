@@ -14,7 +14,7 @@ from jobfs.cli.keys import find_key
 from jobfs.cli.options import setting_options
 from jobfs.cli.running import registered
 from jobfs.settings import Settings, load
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 #: When Python looks for cycles among the youngest objects, and how seldom among older ones.
 _CYCLES = (20_000, 20, 50)

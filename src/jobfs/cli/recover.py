@@ -16,8 +16,8 @@ from jobfs.cli.progress import sending
 from jobfs.errors import UsageError
 from jobfs.mount import Mounted, describe
 from jobfs.settings import Settings, load
-from jobfs.writeback import slot
-from jobfs.writeback.salvage import damaged
+from jobfs.state import directory as slot
+from jobfs.state.quarantine import damaged
 
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 
@@ -78,7 +78,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
 
 
 def _finish(
-    settings: Settings, job: str, key: KeySource, place: slot.Slot, timeout: float | None
+    settings: Settings, job: str, key: KeySource, place: slot.StateDirectory, timeout: float | None
 ) -> list[Any]:
     """Do for one slot what its next mount would; returns what is left."""
     place.write_record()
@@ -127,7 +127,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
     return 0
 
 
-def _close(mounted: Mounted, place: slot.Slot, *, clean: bool) -> None:
+def _close(mounted: Mounted, place: slot.StateDirectory, *, clean: bool) -> None:
     mounted.vfs.stop()
     if clean:
         mounted.vfs.empty_trash()

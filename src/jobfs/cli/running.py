@@ -16,7 +16,7 @@ import platformdirs
 from jobfs.cli.preflight import mount_points
 from jobfs.errors import UsageError
 from jobfs.settings import load
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 
 def _register() -> Path | None:

@@ -16,7 +16,7 @@ from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of, mounts
 from jobfs.errors import JobfsError
-from jobfs.writeback.slot import Found
+from jobfs.state.directory import Found
 
 #: Exit codes: all well, something needs a person, not mounted or no answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2

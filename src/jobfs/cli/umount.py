@@ -14,7 +14,7 @@ from jobfs.cli.progress import sending
 from jobfs.cli.running import mount_of
 from jobfs.errors import UsageError
 from jobfs.mount import describe, unmount
-from jobfs.writeback.slot import wait_until_free
+from jobfs.state.directory import wait_until_free
 
 
 @click.command("umount", short_help="Send what is unsent, then unmount DIR.")

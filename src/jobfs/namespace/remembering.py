@@ -43,6 +43,15 @@ class Remembering:
         with self._lock:
             return self._known.tree.hidden()
 
+    def knows(self, item_id: str) -> bool:
+        """True if an item of this id is known, shown or not; no request."""
+        with self._lock:
+            return self._known.tree.get(item_id) is not None
+
+    def listed_since(self, moment: float) -> bool:
+        """True if the snapshot began after `moment`, in seconds of the clock."""
+        return self._known.snapshot_began > moment
+
     @property
     def snapshot_number(self) -> int:
         """How many snapshots have been read so far."""

@@ -6,79 +6,66 @@ import contextlib
 import errno
 import time
 from collections.abc import Iterator
+from typing import Any
 
+from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Lifecycle, Permission
-from jobfs.vfs.local import LocalNames
-from jobfs.vfs.view import View
-from jobfs.writeback import Inode
-from jobfs.writeback.records import Remembered
+from jobfs.state import File, edit
+from jobfs.state.tables import stale_times
+from jobfs.vfs.view import View, is_hidden_open
 
 _LATEST = 2**63 - 1
+_NONE = 0xFFFFFFFF
 
 
 class Attributes:
     """Changes of attributes."""
 
-    def __init__(self, view: View, local: LocalNames) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._engine = view.engine
-        self._local = local
+        self._state = view.state
+        self._write_back = view.write_back
 
     def chmod(self, path: str, mode: int) -> None:
         """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
-        with self._changing(path) as node:
+        with self._changing(path, resting=True) as node:
             if isinstance(node, Item):
                 if node.permission is not wanted:
-                    node = self._engine.moves.change(node, wanted)
-                record = self._engine.memory.timed(node)
-                record.mode, record.permission = mode, wanted
-                self._store(record)
-            else:
-                node.ctime_ns = time.time_ns()
-                if node.local_only:
-                    node.mode = mode
-                else:
-                    had = self._view.attr(node).mode & 0o200
-                    node.mode = mode
-                    if bool(had) != bool(mode & 0o200) or node.permission is not None:
-                        node.permission = wanted
-                self._keep(node)
+                    node = self._write_back.rename.change(node, wanted)
+                self._remember(node, mode=mode, permission=wanted)
+                return
+            values: dict[str, Any] = {"mode": mode}
+            writable = self._view.attr(node).mode & 0o200
+            if not node.stays and (bool(writable) != bool(mode & 0o200) or node.wish is not None):
+                values["wish"] = wanted
+            self._keep(node, **values)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
+        values = {name: value for name, value in (("uid", uid), ("gid", gid)) if 0 <= value != _NONE}
         with self._changing(path) as node:
             if isinstance(node, Item):
-                record = self._engine.memory.timed(node)
-                record.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else record.uid
-                record.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else record.gid
-                self._store(record)
+                self._remember(node, **values)
             else:
-                node.ctime_ns = time.time_ns()
-                node.uid = uid if uid >= 0 and uid != 0xFFFFFFFF else node.uid
-                node.gid = gid if gid >= 0 and gid != 0xFFFFFFFF else node.gid
-                self._keep(node)
+                self._keep(node, **values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError.
 
         A time that 64 bits of nanoseconds don't hold becomes the nearest that they do, as disks do it.
         """
-        atime_ns, mtime_ns = _held(atime_ns), _held(mtime_ns)
+        times = {"atime_ns": _held(atime_ns), "mtime_ns": _held(mtime_ns)}
         with self._changing(path) as node:
             if isinstance(node, Item):
                 now = self._view.attr(node)
-                record = self._engine.memory.timed(node)
-                record.atime_ns = now.atime_ns if atime_ns is None else atime_ns
-                record.mtime_ns = now.mtime_ns if mtime_ns is None else mtime_ns
-                self._store(record)
+                shown = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns}
+                given = {name: value for name, value in times.items() if value is not None}
+                self._remember(node, **{**shown, **given})
             else:
-                node.ctime_ns = time.time_ns()
-                node.atime_ns = node.atime_ns if atime_ns is None else atime_ns
-                node.mtime_ns = node.mtime_ns if mtime_ns is None else mtime_ns
-                self._keep(node)
+                self._keep(node, **{name: value for name, value in times.items() if value is not None})
 
     def assign(self, path: str, permission: Permission | None, lifecycle: Lifecycle | None) -> None:
         """Change what is given of an item on the server; unsent bytes are sent first.
@@ -86,57 +73,60 @@ class Attributes:
         Raises FsError(EOPNOTSUPP) for a file of this machine only, ApiError.
         """
         node = self._real(path)
-        if isinstance(node, Inode):
-            if node.local_only:
+        if isinstance(node, File):
+            if node.stays:
                 raise FsError(errno.EOPNOTSUPP, f"{path} is on this machine only")
-            self._engine.commit(node)
+            self._write_back.commit(node)
             if node.item is None:
                 raise FsError(errno.EBUSY, f"{path} is not on the server yet")
             node = node.item
-        self._engine.moves.change(node, permission, lifecycle)
+        self._write_back.rename.change(node, permission, lifecycle)
 
-    def _store(self, record: Remembered) -> None:
-        record.ctime_ns = time.time_ns()
-        self._engine.memory.store(record)
+    def _remember(self, item: Item, **values: Any) -> None:
+        """Attributes of what the server has; the times are of its present version."""
+        with self._state.lock:
+            file = self._state.open(item)
+            changed = {**stale_times(file, item), "ctime_ns": time.time_ns(), **values}
+            if item.id:
+                self._state.write(edit(file, **changed), new=True)
+            else:
+                self._state.apply(file, **changed)
+
+    def _keep(self, file: File, **values: Any) -> None:
+        """Attributes of what is only here, where they survive this process once the file does."""
+        values["ctime_ns"] = time.time_ns()
+        if file.recorded and not is_hidden_open(names.basename(file.path or ""), file):
+            self._state.write(edit(file, **values), new=True)
+        else:
+            self._state.apply(file, **values)
 
     @contextlib.contextmanager
-    def _changing(self, path: str) -> Iterator[Item | Inode]:
-        """The node whose attributes change: an item, or an inode with its lock held whose save has not ended meanwhile."""
+    def _changing(self, path: str, *, resting: bool = False) -> Iterator[Item | File]:
+        """The node whose attributes change: an item, or a File with its lock held whose save has not ended meanwhile.
+
+        `resting`: no save of it is half done.
+        """
         node = self._real(path)
-        if isinstance(node, Inode):
+        if isinstance(node, File):
+            if resting and not node.stays:
+                self._write_back.settle(node)
             with node.lock:
-                if node.item is None or not node.saved:
+                if node.here or node.item is None:
                     yield node
                     return
                 node = node.item
         yield node
 
-    def _real(self, path: str) -> Item | Inode:
+    def _real(self, path: str) -> Item | File:
         """The node whose attributes change; a directory that no item stands for becomes a real one."""
         node = self._view.get(path)
         if not isinstance(node, Item) or not node.implicit:
             return node
         if not path:
             raise FsError(errno.EPERM)
-        self._engine.stager.make_directory(path)
-        self._engine.namespace.touch(path)
+        self._write_back.replace.make_directory(path)
+        self._view.namespace.touch(path)
         return self._view.get(path, max_age=0.0)
-
-    def _keep(self, inode: Inode) -> None:
-        """Put changed attributes of a file that is not on the server yet where they survive this process."""
-        if inode.local_only:
-            self._local.record(inode)
-            return
-        changed = []
-        for work in (inode.current, inode.next):
-            if work is not None and not work.settled:
-                save = work.save
-                save.permission, save.mode = inode.permission, inode.mode
-                save.uid, save.gid = inode.uid, inode.gid
-                save.atime_ns, save.mtime_ns = inode.atime_ns, inode.mtime_ns
-                changed.append(save)
-        if changed:
-            self._engine.journal.write(*changed)
 
 
 def _held(time_ns: int | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import stat
 import threading
 import time
@@ -17,25 +18,24 @@ from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item
+from jobfs.save import WriteBack, discard, restore, retry
+from jobfs.save.queue import within
 from jobfs.settings import Settings
-from jobfs.vfs.aliases import Aliases
+from jobfs.state import File, StateDirectory
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.calls import Caller, OpenResult
 from jobfs.vfs.controldir import ControlDirectory
 from jobfs.vfs.files import Files
-from jobfs.vfs.links import Links
-from jobfs.vfs.local import LocalNames
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
-from jobfs.vfs.unlinking import Unlinker
 from jobfs.vfs.view import Owner, View
 from jobfs.vfs.xattrs import Xattrs
-from jobfs.writeback import Resolver, WriteBack, restore
-from jobfs.writeback.slot import Slot
 
 log = logging.getLogger("jobfs.vfs")
 
 _BLOCK = 4096
+#: Descriptors that are not for files that programs have open; and so many files may be open whatever the limit is.
+_RESERVED, _LEAST_OPEN = 300, 64
 _DRAIN = 24 * 3600.0
 #: Seconds between looks at what is still hidden on the server.
 _LOOK = 0.3
@@ -57,33 +57,35 @@ class Vfs:
     """The mounted workspace. Every method may be called from any thread and raises JobfsError with an errno."""
 
     def __init__(
-        self, settings: Settings, slot: Slot, client: Client, content: ContentStore, namespace: Namespace
+        self,
+        settings: Settings,
+        directory: StateDirectory,
+        client: Client,
+        content: ContentStore,
+        namespace: Namespace,
     ) -> None:
-        """`slot` holds this mount's unsent work. Raises UsageError if its journal can't be used."""
+        """`directory` holds this mount's unsent work. Raises UsageError if its journal can't be used."""
         self._settings = settings
         self._namespace = namespace
-        self._engine = WriteBack(
+        self._write_back = WriteBack(
             client,
             namespace,
             content,
-            slot.path,
-            slot.record.mount_id,
+            directory.path,
+            directory.record.mount_id,
             delay=settings.write_back_delay,
             timeout=settings.timeout,
             lifetime=settings.request_lifetime,
             cache_limit=settings.cache_size,
         )
+        self._state = self._write_back.state
         self._view = View(
-            self._engine, Owner(settings.uid, settings.gid, settings.umask), settings.local_only
+            self._write_back, Owner(settings.uid, settings.gid, settings.umask), settings.local_only
         )
-        local = LocalNames(self._view)
-        self._aliases = Aliases(self._view, local)
-        self._files = Files(self._view, local, self._aliases, sync_on_close=settings.sync_on_close)
-        self._unlinker = Unlinker(self._view, local, self._aliases, self._files.opened_at)
-        self._tree = Tree(self._view, local, self._aliases, self._unlinker)
-        self._links = Links(self._view, local, self._aliases, everywhere=settings.local_symlinks)
-        self._attributes = Attributes(self._view, local)
-        self._resolver = Resolver(self._engine)
+        most_open = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED, _LEAST_OPEN)
+        self._files = Files(self._view, sync_on_close=settings.sync_on_close, most_open=most_open)
+        self._tree = Tree(self._view, symlinks=settings.local_symlinks)
+        self._attributes = Attributes(self._view)
         self._report = Report(self._view, client, namespace)
         self._xattrs = Xattrs(self._report, self._attributes)
         self._control = ControlDirectory(self._report, settings.uid, settings.gid)
@@ -98,11 +100,10 @@ class Vfs:
         """
         if self._settings.read_only:
             return
-        self._engine.taken_up = restore(self._engine)
-        for line in self._engine.taken_up:
+        self._write_back.taken_up = restore(self._write_back)
+        for line in self._write_back.taken_up:
             log.warning("taken up from the journal: %s", line)
-        self._engine.start()
-        self._aliases.start()
+        self._write_back.start()
 
     def stop(self) -> None:
         """End background work; open files are closed, what is not on the server stays in the journal."""
@@ -113,8 +114,7 @@ class Vfs:
             self._files.close_all()
         except JobfsError as error:
             log.error("%s", error)
-        self._aliases.stop()
-        self._engine.stop()
+        self._write_back.stop()
 
     def flush_all(
         self,
@@ -123,51 +123,59 @@ class Vfs:
         progress: Callable[[int, int], None] | None,
     ) -> list[dict[str, Any]]:
         """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds."""
-        under = path or None
-        for inode in self._engine.table.all():
-            if inode.local is not None and not inode.local_only and inode.path is not None:
-                self._engine.seal(inode)
-        self._engine.hiding.conclude_all()
+        under, queue = path or "", self._write_back.queue
+        for file in list(self._state.opened.values()):
+            if file.local is not None and not file.stays and file.path is not None:
+                try:
+                    self._write_back.seal(file)
+                except JobfsError as error:
+                    # The others are sent all the same.
+                    log.error("%s: what was written to it can't be recorded: %s", file.path, error)
+                queue.save(file, 0.0)
+        queue.hurry(lambda change: within(change.target, under))
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
-        total = len(self._engine.uploader.unsent(under))
+        total = len(self._unsaved(under))
         while True:
             remaining = deadline - time.monotonic()
-            left = self._engine.uploader.drain(max(min(remaining, 0.25), 0.0), under)
+            done = queue.drain(max(min(remaining, 0.25), 0.0), under)
+            left = self._unsaved(under)
             if progress is not None:
-                progress(total - len(left), total)
-            waiting = [work for work in left if not work.save.refused]
-            if not waiting or remaining <= 0:
+                progress(max(total - len(left), 0), total)
+            if done or remaining <= 0:
                 break
         if not left:
-            self._engine.finisher.idle(max(min(deadline - time.monotonic(), self._settings.timeout), 0.0))
+            queue.cleaned(max(min(deadline - time.monotonic(), self._settings.timeout), 0.0), waiting=False)
         return [
             {
-                "path": work.save.target,
-                "size": work.save.size,
-                "reason": work.save.refused or str(work.error or "not sent yet"),
+                "path": file.path,
+                "size": file.size,
+                "reason": file.refused or str((file.change and file.change.error) or "not sent yet"),
             }
-            for work in left
+            for file in left
         ]
+
+    def _unsaved(self, under: str) -> list[File]:
+        return [file for file in self._state.unsaved() if within(file.path or "", under)]
 
     # -- what a person decides about saves that do not get through
 
     @property
     def warnings(self) -> list[str]:
         """What the user has to be told when the mount starts, a sentence each."""
-        return [self._engine.damage] if self._engine.damage else []
+        return [self._state.damage] if self._state.damage else []
 
     def retry(self, path: str | None) -> list[str]:
         """See resolve.py."""
-        return self._resolver.retry(path)
+        return retry(self._write_back, path)
 
     def discard(self, path: str) -> list[tuple[str, str]]:
         """See resolve.py."""
-        return self._resolver.discard(path)
+        return discard(self._write_back, path)
 
     @property
     def taken_up(self) -> list[str]:
         """What an earlier mount had left and this one took up, a line each."""
-        return self._engine.taken_up
+        return self._write_back.taken_up
 
     def tidy(self, timeout: float) -> list[str]:
         """Wait until nothing is left to judge, and own hidden items are exposed (R4, R7), `timeout` seconds at most.
@@ -175,10 +183,10 @@ class Vfs:
         Returns the hidden paths that are still there. Raises ApiError.
         """
         end = time.monotonic() + timeout
-        self._engine.finisher.ended(timeout)
+        self._write_back.queue.cleaned(timeout, waiting=True)
         while True:
             self._namespace.refresh()
-            left = self.hidden_of(self._engine.mount)
+            left = self.hidden_of(self._write_back.context.mount)
             if not left or time.monotonic() > end:
                 return [item.path for item in left]
             time.sleep(_LOOK)
@@ -191,8 +199,7 @@ class Vfs:
     def expose(self, mount: str) -> list[str]:
         """Give every hidden item of a mount whose state is lost a visible name (R4); returns what was done. Raises ApiError."""
         self._namespace.refresh()
-        strays = self._engine.finisher.strays
-        done = [strays.expose(item, lambda item, parts: False) for item in self.hidden_of(mount)]
+        done = [self._write_back.cleanup.expose(item, anyway=True) for item in self.hidden_of(mount)]
         return [line for line in done if line]
 
     def refresh(self) -> None:
@@ -201,7 +208,7 @@ class Vfs:
 
     def empty_trash(self) -> None:
         """The mount ends with everything on the server: copies of what was given up are no longer kept."""
-        self._engine.bytes.empty_trash()
+        self._state.bytes.empty_trash()
 
     def _refuse_change(self, *paths: str) -> None:
         """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
@@ -214,7 +221,6 @@ class Vfs:
 
     def getattr(self, path: str) -> Attr:
         """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
-        self._engine.hiding.go_on()
         if (name := self._control.name(path)) is not None:
             return self._control.attr(name)
         return self._view.attr(self._view.measured(path, self._view.get(path)))
@@ -225,7 +231,7 @@ class Vfs:
 
     def lasting(self, path: str) -> bool:
         """True if the attributes of this path change only with the edition: it is the server's, of a known size."""
-        if self._control.name(path) is not None or self._engine.overlay.get(path) is not None:
+        if self._control.name(path) is not None or self._state.at(path) or self._state.hidden(path):
             return False
         item = self._namespace.peek(path)
         return item is not None and (item.is_dir or item.size is not None)
@@ -283,7 +289,7 @@ class Vfs:
     def statfs(self) -> StatFs:
         """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
         facts = self._namespace.status()
-        free, _ = self._engine.bytes.free()
+        free, _ = self._state.bytes.free()
         used = -(-facts.size // _BLOCK)
         blocks = free // _BLOCK
         return StatFs(_BLOCK, used + blocks, blocks, blocks, facts.items + (1 << 20), 1 << 20, names.NAME_MAX)
@@ -292,7 +298,6 @@ class Vfs:
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
-        self._engine.hiding.go_on()
         if (name := self._control.name(path)) is not None:
             return self._control.entries(name)
         attr = self._view.attr
@@ -312,16 +317,15 @@ class Vfs:
 
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """See files.py."""
-        self._engine.hiding.go_on()
         if self._control.opened(fh):
             return self._control.read(fh, size, offset)
         return self._files.read(fh, size, offset)
 
     def readlink(self, path: str) -> str:
-        """See links.py."""
+        """See tree.py."""
         if self._control.name(path) is not None:
             raise FsError(errno.EINVAL)
-        return self._links.read(path)
+        return self._tree.readlink(path)
 
     # -- writing
 
@@ -339,7 +343,6 @@ class Vfs:
 
     def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
         """See files.py."""
-        self._engine.hiding.go_on()
         return self._files.write(fh, data, offset)
 
     def truncate(self, path: str, length: int) -> None:
@@ -388,27 +391,26 @@ class Vfs:
         self._tree.rmdir(path)
 
     def unlink(self, path: str) -> None:
-        """See unlinking.py."""
+        """See tree.py."""
         self._refuse_change(path)
-        self._unlinker.unlink(path)
+        self._tree.unlink(path)
 
     def hide(self, path: str, hidden: str) -> None:
-        """See unlinking.py."""
+        """See tree.py."""
         self._refuse_change(path)
         with self._files.pages.changing():
-            self._unlinker.hide(path, hidden)
+            self._tree.hide(path, hidden)
 
     def rename(self, old: str, new: str) -> None:
         """See tree.py."""
         self._refuse_change(old, new)
-        self._links.may_move(old, new)
         with self._files.pages.changing():
             self._tree.rename(old, new)
 
     def symlink(self, path: str, target: str, caller: Caller) -> None:
-        """See links.py: links stay on this machine, the job would never see them."""
+        """See tree.py: links stay on this machine, the job would never see them."""
         self._refuse_change(path)
-        self._links.make(path, target, caller)
+        self._tree.symlink(path, target, caller)
 
     # -- what the mount says of itself
 

@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,52 +16,47 @@ from jobfs import names
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
-from jobfs.vfs.aliases import Aliases
+from jobfs.state import File, edit
+from jobfs.state.localbytes import Local
 from jobfs.vfs.calls import Caller, OpenResult
-from jobfs.vfs.local import LocalNames
+from jobfs.vfs.handle import Handle, Readable
 from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.pins import REOPENS, Pins
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
-from jobfs.writeback import FileHandle, Inode
-from jobfs.writeback.inodes import Readable, new_inode_number
-from jobfs.writeback.localbytes import LocalFile
 
 log = logging.getLogger("jobfs.vfs")
 
 
 class Files:
-    """Handles and the bytes behind them. Handles hold inodes, not paths."""
+    """Handles and the bytes behind them. A handle holds its File, not a path."""
 
-    def __init__(self, view: View, local: LocalNames, aliases: Aliases, *, sync_on_close: bool) -> None:
+    def __init__(self, view: View, *, sync_on_close: bool, most_open: int) -> None:
+        """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself."""
         self._view = view
-        self._engine = view.engine
-        self._local = local
-        self._aliases = aliases
+        self._write_back = view.write_back
+        self._state = view.state
+        self._content = view.content
         self._sync_on_close = sync_on_close
+        self._most_open = most_open
         self._numbers = itertools.count(1)
-        self._handles: dict[int, FileHandle] = {}
+        self._handles: dict[int, Handle] = {}
         self._lock = threading.Lock()
         self.pages = KernelPages()
         self._pins = Pins(view, self.pages)
-        self._prefetch = Prefetch(self._engine.namespace, self._engine.content, self._engine.memory)
+        self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
-    def handle(self, fh: int) -> FileHandle:
+    def handle(self, fh: int) -> Handle:
         """The handle of a number. Raises FsError(EBADF)."""
         try:
             return self._handles[fh]
         except KeyError:
             raise FsError(errno.EBADF) from None
 
-    def opened_at(self, path: str) -> set[Inode]:
-        """What is open by this name and not changed here, though another file may have the name by now."""
-        inodes = {handle.inode for handle in list(self._handles.values())}
-        return {i for i in inodes if i.path == path and i.local is None and not i.local_only}
-
     # -- open and create
 
     def open(self, path: str, flags: int) -> OpenResult:
-        """Open a file. Raises FsError(ENOENT, EISDIR, EACCES), ApiError."""
+        """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, EMFILE), ApiError."""
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         edition = self._view.edition()
         node = self._view.get(path)
@@ -68,14 +64,12 @@ class Files:
             raise FsError(errno.EISDIR)
         if writable or flags & os.O_TRUNC:
             self._view.may_write(node)
-            if isinstance(node, Inode) and node.alias_of is not None:
-                self._aliases.own(node)
-                node = self._view.get(path)
-        handle = self._new_handle(path, node, flags, writable=writable)
+        self._may_open()
+        fh, handle, node = self._open(path, node, flags, writable=writable)
         handle.edition = edition
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
-        fh = self._add(handle)
-        keep = self._keeps_pages(handle, path, clean=isinstance(node, Item) and not (writable or unknown))
+        clean = isinstance(node, Item) and not (writable or unknown)
+        keep = self._keeps_pages(handle, path, clean=clean)
         try:
             if flags & os.O_TRUNC:
                 self._truncate(handle, 0)
@@ -87,12 +81,12 @@ class Files:
         except BaseException:
             self.release(fh)
             raise
-        others = any(other.item != handle.item for other in handle.inode.handles if other.item is not None)
-        clean = isinstance(node, Item) and not (unknown or flags & os.O_TRUNC)
-        size = self._known_size(handle) if clean else -1
+        others = any(other.item != handle.item for other in handle.file.handles if other.item is not None)
+        shown = isinstance(node, Item) and not (unknown or flags & os.O_TRUNC)
+        size = self._known_size(handle) if shown else -1
         return OpenResult(fh, direct_io=unknown or others, keep_cache=keep and not others, size=size)
 
-    def _keeps_pages(self, handle: FileHandle, path: str, *, clean: bool) -> bool:
+    def _keeps_pages(self, handle: Handle, path: str, *, clean: bool) -> bool:
         """True if the kernel's pages of this file hold what is opened; `clean`: nothing is written here."""
         content = handle.content if clean and isinstance(handle.content, Content) else None
         kept, handle.epoch = self.pages.opened(path, content.version if content is not None else None)
@@ -100,51 +94,84 @@ class Files:
         # What is not on disk to stay may be other bytes of the same name next time (see content/racy.py).
         return kept and content is not None and content.here
 
-    def _new_handle(self, path: str, node: Node, flags: int, *, writable: bool) -> FileHandle:
+    def _open(self, path: str, node: Node, flags: int, *, writable: bool) -> tuple[int, Handle, Node]:
         for again in itertools.count():
-            handle = self._attach(path, node, flags, writable=writable, anyway=again > REOPENS)
-            if handle is not None:
-                return handle
+            handle = self._attach(path, node, flags, writable=writable)
+            if again > REOPENS or self._still_shows(path, node):
+                return self._add(handle), handle, node
             # Its save has ended, or it was written to, since it was looked up.
+            self._detach(handle)
             node = self._view.get(path)
         raise AssertionError
 
-    def _attach(
-        self, path: str, node: Node, flags: int, *, writable: bool, anyway: bool
-    ) -> FileHandle | None:
-        """A handle on the inode of `node`; None if that is not what stands for the file any more, unless `anyway`."""
-        if isinstance(node, Inode):
-            inode, item = node, node.item
-        else:
-            item = node
-            inode = self._engine.table.hold(item, path)
+    def _still_shows(self, path: str, node: Node) -> bool:
+        file = self._state.at(path)
+        if isinstance(node, File):
+            return file is node
+        if file is not None:
+            return file.item is not None and file.item.id == node.id
+        there = self._view.namespace.peek(path)
+        return there is None or there.id == node.id
+
+    def _attach(self, path: str, node: Node, flags: int, *, writable: bool) -> Handle:
+        """A handle on the File of `node`. Raises FsError(EMFILE)."""
+        file = node if isinstance(node, File) else self._state.open(node)
+        item = node.item if isinstance(node, File) else node
         readable = flags & os.O_ACCMODE != os.O_WRONLY
-        append = bool(flags & os.O_APPEND)
-        handle = FileHandle(inode, item, readable=readable, writable=writable, append=append)
-        with inode.lock:
-            if isinstance(node, Inode):
-                if inode.local is None and not inode.local_only and not anyway:
-                    return None
-            elif not self._engine.table.is_of(inode, node) or (not anyway and self._view.is_old(node, path)):
-                return None
-            if inode.local is None and item is not None:
-                inode.item, inode.path = item, path
-                handle.young = writable and self._engine.bases.young(
+        handle = Handle(file, item, readable=readable, writable=writable, append=bool(flags & os.O_APPEND))
+        with file.lock:
+            if file.local is None and item is not None:
+                if not file.handles:
+                    self._state.add(file)  # it may have been let go of just now
+                file.item, file.path = item, path
+                handle.young = writable and self._write_back.bases.young(
                     item
                 )  # only a base has to prove anything
-                handle.content = self._engine.content.open(item)
-            inode.handles.append(handle)
+                handle.content = self._content.open(item)
+            self._hold(file, handle)
             return handle
 
+    def _hold(self, file: File, handle: Handle) -> None:
+        """One handle more. The caller has the File's lock. Raises FsError(EMFILE)."""
+        if not file.handles:
+            if file.local is not None:
+                try:
+                    file.local.acquire()
+                except OSError as error:
+                    raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
+            self._state.opened[file.ino] = file
+        file.handles.append(handle)
+
+    def _detach(self, handle: Handle) -> None:
+        """One handle less; the last one closes the local bytes, and lets go of what nothing needs."""
+        file = handle.file
+        with file.lock:
+            if handle in file.handles:
+                file.handles.remove(handle)
+                if not file.handles:
+                    self._close_last(file)
+        if handle.content is not None:
+            handle.content.close()
+
+    def _close_last(self, file: File) -> None:
+        local = file.local
+        if local is not None:
+            local.release()
+            if file.path is None:
+                file.local = None
+                local.discard()
+        self._state.opened.pop(file.ino, None)
+        self._state.let_go(file)
+
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
-        """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, EMFILE), ApiError."""
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
         while True:
-            with self._engine.overlay.changing(path):
+            with self._state.reservations.held(path):
                 node = self._view.find(path)
                 if node is None:
-                    inode = self._make(path, mode, caller)
+                    file = self._make(path, mode, caller)
                     break
             if flags & os.O_EXCL or is_dir(node):
                 raise FsError(errno.EEXIST if flags & os.O_EXCL else errno.EISDIR)
@@ -155,42 +182,57 @@ class Files:
                     raise
                 # It was unlinked just now.
         readable = flags & os.O_ACCMODE != os.O_WRONLY
-        handle = FileHandle(inode, None, readable=readable, writable=True, append=bool(flags & os.O_APPEND))
+        handle = Handle(file, None, readable=readable, writable=True, append=bool(flags & os.O_APPEND))
         handle.wrote = True
-        inode.handles.append(handle)
+        file.handles.append(handle)
         fh = self._add(handle)
         self._keeps_pages(handle, path, clean=False)
         return OpenResult(fh)
 
-    def _make(self, path: str, mode: int, caller: Caller) -> Inode:
-        self._engine.hiding.conclude_at(path)
-        inode = Inode(new_inode_number(), Kind.FILE, path)
-        inode.local_only = self._view.stays_here(path)
-        inode.local = self._engine.bytes.new(inode.ino, self._engine.journal.next_seq())
-        inode.mode, inode.uid, inode.gid = self._view.inherited(
-            path, mode, caller.uid, caller.gid, directory=False
-        )
-        inode.touch()
-        inode.atime_ns = inode.mtime_ns
-        if inode.local_only:
+    def _make(self, path: str, mode: int, caller: Caller) -> File:
+        """A new File with local bytes that are open. The caller holds its name."""
+        state, write_back = self._state, self._write_back
+        self._may_open()
+        while (leaving := state.leaving(path)) is not None:
+            write_back.queue.commit(leaving)
+        file = state.new(Kind.FILE, path)
+        file.stays = self._view.stays_here(path)
+        mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
+        local = state.bytes.new(file.ino, state.journal.next_number())
+        file.mode, file.uid, file.gid = mode, uid, gid
+        _touch(file)
+        file.atime_ns = file.mtime_ns
+        if file.stays:
             try:
-                self._local.record(inode)
+                state.write(edit(file, generation=local.generation), new=True)
             except FsError:
-                inode.local.discard()
+                local.release()
+                local.discard()
                 raise
         else:
-            inode.item = self._aliases.item_behind(path)
-            inode.base = self._engine.bases.of(inode.item)
-        self._engine.table.add(inode)
-        self._engine.overlay.put(path, inode)
+            victim = write_back.victim(path, None)
+            file.base, file.item = victim.base, victim.item
+            file.item_id = victim.item.id if victim.item is not None else ""
+            write_back.replaced(victim)
+        file.local = local
+        state.opened[file.ino] = file
+        state.add(file)
         self._view.touch_directory(names.parent(path))
-        return inode
+        return file
 
     def make(self, path: str, mode: int, caller: Caller) -> None:
         """`mknod` of a regular file. Raises as `create`."""
         self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
 
-    def _add(self, handle: FileHandle) -> int:
+    def _may_open(self) -> None:
+        """Raises FsError(EMFILE) where another open file would take what saves need."""
+        if len(self._handles) >= self._most_open:
+            raise FsError(
+                errno.EMFILE,
+                f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)",
+            )
+
+    def _add(self, handle: Handle) -> int:
         with self._lock:
             fh = next(self._numbers)
             self._handles[fh] = handle
@@ -220,23 +262,23 @@ class Files:
             return data
         return data
 
-    def _known_size(self, handle: FileHandle) -> int:
+    def _known_size(self, handle: Handle) -> int:
         return self._view.size(handle.item) if handle.item is not None else -1
 
-    def _begins(self, handle: FileHandle) -> None:
+    def _begins(self, handle: Handle) -> None:
         """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
         item = handle.item
-        if item is None or handle.begun or handle.writable or handle.inode.local is not None:
+        if item is None or handle.begun or handle.writable or handle.file.local is not None:
             return
         handle.begun = True
         if self._prefetch.concerned(handle.content):
             self._prefetch.reading(item.path, item)
 
-    def _source(self, handle: FileHandle) -> Readable:
-        inode = handle.inode
-        with inode.lock:
-            if inode.local is not None:
-                return inode.local.acquire()
+    def _source(self, handle: Handle) -> Readable:
+        file = handle.file
+        with file.lock:
+            if file.local is not None:
+                return file.local.acquire()
             if handle.content is None:
                 raise FsError(errno.EIO)
             return handle.content
@@ -249,65 +291,53 @@ class Files:
         with self._writing(handle, keep=True) as local:
             return local.write(data, local.size if handle.append else offset)
 
-    def _truncate(self, handle: FileHandle, length: int) -> None:
+    def _truncate(self, handle: Handle, length: int) -> None:
         with self._writing(handle, keep=length > 0) as local:
             local.truncate(length)
 
     @contextlib.contextmanager
-    def _writing(self, handle: FileHandle, *, keep: bool) -> Iterator[LocalFile]:
-        """Under the inode's lock: local bytes that may be changed.
+    def _writing(self, handle: Handle, *, keep: bool) -> Iterator[Local]:
+        """Under the File's lock: local bytes that may be changed.
 
         `keep`: they begin with the content that the handle opened (downloaded before the lock is taken).
         """
-        inode = handle.inode
+        file = handle.file
         for _ in range(REOPENS):
-            self._aliases.own(inode)
-            content, source = self._pins.whole(handle) if keep and inode.local is None else (None, None)
-            with inode.lock:
-                if inode.alias_of is not None:
-                    continue
-                local = inode.local
+            content, source = self._pins.whole(handle) if keep and file.local is None else (None, None)
+            with file.lock:
+                local = file.local
                 if local is None:
                     if keep and handle.item is not None and (source is None or handle.content is not content):
                         # A save has ended meanwhile: what the handle goes on with has to be fetched first.
                         continue
                     local = self._make_dirty(handle, source)
                 elif local.sealed:
-                    fresh = self._engine.bytes.new(
-                        inode.ino, self._engine.journal.next_seq(), local if keep else None
+                    # Closed bytes never change: these are the next generation.
+                    fresh = self._state.bytes.new(
+                        file.ino, self._state.journal.next_number(), local.source if keep else None
                     )
-                    inode.local = fresh
-                    if inode.local_only:
-                        # The journal names the old bytes: not before it names these.
-                        self._local.record(inode)
-                        self._engine.bytes.retire(local)
-                    else:
-                        local.close()
-                    local = fresh
-                yield local
-                inode.touch()
+                    file.local = fresh
+                    local.release()
+                yield file.local or local
+                _touch(file)
+                self._state.edition += 1
                 handle.wrote = True
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
-    def _make_dirty(self, handle: FileHandle, source: Path | LocalFile | None) -> LocalFile:
-        inode, item = handle.inode, handle.item
-        engine = self._engine
-        saved = isinstance(handle.content, LocalFile) and item is not None and inode.base.id == item.id
+    def _make_dirty(self, handle: Handle, source: Path | None) -> Local:
+        """The first write to a version of the server. The caller has the File's lock."""
+        file, item, state = handle.file, handle.item, self._state
+        saved = isinstance(handle.content, Local) and item is not None and file.base.id == item.id
+        local = state.bytes.new(file.ino, state.journal.next_number(), source)
+        values: dict[str, object] = {"item": item, "local": local}
         if not saved:
             # Else no version is known to hold these bytes; the base that the save has left says what it sent (R2).
-            inode.base = engine.bases.of(handle.seen, young=handle.young)
-        inode.item = item
-        inode.local = engine.bytes.new(inode.ino, engine.journal.next_seq(), source)
-        if item is not None and inode.path is not None and not inode.local_only:
-            attr = self._view.attr(item)
-            inode.mode, inode.uid, inode.gid = attr.mode & 0o7777, attr.uid, attr.gid
-            inode.permission = None
-            inode.atime_ns = attr.atime_ns
-        inode.touch()
-        if inode.path is not None:
-            engine.overlay.put(inode.path, inode)
-        return inode.local
+            values["base"] = self._write_back.bases.of(handle.seen, young=handle.young)
+        if item is not None and file.path is not None and not file.stays:
+            values |= {**self._view.freeze(file), "wish": None}
+        state.apply(file, **values)
+        return local
 
     def truncate(self, path: str, length: int) -> None:
         """Cut or extend a file by name. Raises as `open` and `write`."""
@@ -328,21 +358,21 @@ class Files:
         The kernel reads no further than the size that it has here: whoever is at the end is shown a newer version's.
         """
         handle = self.handle(fh)
-        inode = handle.inode
-        if (handle.at_end or not self._known_size(handle)) and inode.local is None:
+        file = handle.file
+        if (handle.at_end or not self._known_size(handle)) and file.local is None:
             with contextlib.suppress(JobfsError):
                 self._pins.follow(handle)
-        if inode.local is not None or handle.item is None:
-            return self._view.attr(inode)
+        if file.local is not None or handle.item is None:
+            return self._view.attr(file)
         self._pins.measure(handle.item)
-        if inode.path is None or inode.local_only:
-            return self._view.attr(inode)._replace(size=self._view.size(handle.item))
-        return self._view.attr(handle.item)._replace(ino=inode.ino)
+        if file.path is None or file.stays:
+            return self._view.attr(file)._replace(size=self._view.size(handle.item))
+        return self._view.attr(handle.item)._replace(ino=file.ino)
 
     def size(self, fh: int) -> int:
         """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""
         handle = self.handle(fh)
-        local = handle.inode.local
+        local = handle.file.local
         return local.size if local is not None else self._known_size(handle)
 
     # -- close and fsync
@@ -350,25 +380,22 @@ class Files:
     def flush(self, fh: int) -> None:
         """What was written survives this process now (or is on the server, with --sync-on-close). Raises FsError, ApiError."""
         handle = self.handle(fh)
-        inode = handle.inode
-        if not handle.writable or not (handle.wrote or inode.written):
+        file = handle.file
+        if not handle.writable or not (handle.wrote or file.written):
             return
         handle.wrote = False
-        if inode.local_only:
-            self._local.record(inode)
-            return
-        self._engine.seal(inode)
-        if self._sync_on_close and inode.path is not None:
-            self._engine.commit(inode)
+        self._close_dirty(file)
+        if self._sync_on_close and file.path is not None and not file.stays:
+            self._write_back.commit(file)
 
     def fsync(self, fh: int) -> None:
         """The server has it, or the error is raised; for a scratch file, the local disk has it."""
-        inode = self.handle(fh).inode
-        if inode.local_only or inode.path is None:
-            if inode.local is not None:
-                inode.local.sync()
+        file = self.handle(fh).file
+        if file.stays or file.path is None:
+            if file.local is not None:
+                file.local.sync()
             return
-        self._engine.commit(inode)
+        self._write_back.commit(file)
 
     def release(self, fh: int) -> None:
         """The last descriptor is closed: what is dirty is committed to the journal, its upload begins after the delay."""
@@ -377,38 +404,39 @@ class Files:
         if handle is None:
             return
         self.pages.closed(handle.at, handle.epoch)
-        inode = handle.inode
-        with inode.lock:
-            if handle in inode.handles:
-                inode.handles.remove(handle)
-            last_writer = handle.writable and not any(other.writable for other in inode.handles)
+        file = handle.file
         try:
-            if last_writer:
-                self._close_dirty(inode)
+            if handle.writable and not any(h.writable for h in file.handles if h is not handle):
+                handle.writable = False
+                self._close_dirty(file)
         finally:
-            if handle.content is not None:
-                handle.content.close()
-            self._maybe_drop(inode)
+            self._detach(handle)
 
-    def _close_dirty(self, inode: Inode) -> None:
-        if inode.local_only:
-            if inode.written:
-                self._local.record(inode)
-        elif inode.path is not None:
-            self._engine.seal(inode)
-            self._engine.released(inode)
+    def _close_dirty(self, file: File) -> None:
+        if file.path is None or names.is_fuse_hidden(names.basename(file.path)):
+            return
+        if file.stays:
+            self._keep(file)
+        else:
+            self._write_back.seal(file)
+            self._write_back.closed(file)
 
-    def _maybe_drop(self, inode: Inode) -> None:
-        with inode.lock:
-            if inode.handles:
+    def _keep(self, file: File) -> None:
+        """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
+        with file.lock:
+            local, before = file.local, file.generation
+            if local is None:
                 return
-            if inode.path is None and inode.local is not None:
-                local, inode.local = inode.local, None
-                local.discard()
-            if inode.local is None and not inode.local_only:
-                self._engine.table.drop(inode)
+            self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
+            if before and before != local.generation:
+                self._state.bytes.retire(file.ino, before)
 
     def close_all(self) -> None:
         """At the end of the mount: as if every program had closed its files."""
         for fh in list(self._handles):
             self.release(fh)
+
+
+def _touch(file: File) -> None:
+    """The content was changed just now."""
+    file.mtime_ns = file.ctime_ns = time.time_ns()

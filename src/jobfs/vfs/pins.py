@@ -10,11 +10,10 @@ from pathlib import Path
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item
+from jobfs.state.localbytes import Local
+from jobfs.vfs.handle import Handle, Readable
 from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.view import View
-from jobfs.writeback import FileHandle
-from jobfs.writeback.inodes import Readable
-from jobfs.writeback.localbytes import LocalFile
 
 #: Versions that are opened one after another, at most, when the file keeps changing.
 REOPENS = 3
@@ -29,10 +28,11 @@ class Pins:
 
     def __init__(self, view: View, pages: KernelPages) -> None:
         self._view = view
-        self._engine = view.engine
+        self._write_back = view.write_back
+        self._content = view.content
         self._pages = pages
 
-    def meet(self, handle: FileHandle) -> None:
+    def meet(self, handle: Handle) -> None:
         """Have the first bytes of what is about to be read: the kernel reads no further than the size it is told here,
         and the server may hold a longer version by now. Of a large file any part may be wanted first. Raises ApiError.
         """
@@ -52,13 +52,13 @@ class Pins:
                 if not self.follow(handle, max_age=0.0, opening=True):
                     raise
 
-    def secure(self, handle: FileHandle) -> None:
+    def secure(self, handle: Handle) -> None:
         """Have the version that is about to be edited on this machine: the job may replace or delete it any moment."""
         content, item = handle.content, handle.item
         if item is None or not isinstance(content, Content) or content.whole():
             return
         if item.size is None or item.size > _AT_ONCE:
-            self._engine.background(content.fetch)
+            self._write_back.beside(content.fetch)
             return
         try:
             self.whole(handle, opening=True)
@@ -70,16 +70,14 @@ class Pins:
         """Have the size of a version that is open (see View.measured). Raises ApiError, FsError."""
         # Where that version can't be had any more, reading it tells.
         with contextlib.suppress(StaleVersionError, NotFoundError):
-            self._engine.content.measure(item)
+            self._content.measure(item)
 
-    def whole(
-        self, handle: FileHandle, *, opening: bool = False
-    ) -> tuple[Readable | None, Path | LocalFile | None]:
+    def whole(self, handle: Handle, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
         """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
         for _ in range(REOPENS):
             content = handle.content
-            if isinstance(content, LocalFile):
-                return content, content
+            if isinstance(content, Local):
+                return content, content.source
             if not isinstance(content, Content):
                 return None, None
             try:
@@ -89,31 +87,31 @@ class Pins:
                     raise
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
-    def follow(self, handle: FileHandle, max_age: float | None = None, *, opening: bool = False) -> bool:
+    def follow(self, handle: Handle, max_age: float | None = None, *, opening: bool = False) -> bool:
         """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned).
 
         `opening`: nobody has been shown anything of the older one yet.
         """
-        path = handle.inode.path
+        path = handle.file.path
         if max_age is None and handle.writable:
             return False  # what it saves is based on what it has read
         if max_age is None and handle.edition and handle.edition == self._view.edition():
             return False  # nothing is known to have changed since, and what is known is young enough
-        if path is None or handle.item is None or handle.inode.local_only:
+        if path is None or handle.item is None or handle.file.stays:
             return False
         item = self._view.find(path, max_age)
         if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
             return False
-        with handle.inode.lock:
-            if handle not in handle.inode.handles:
+        with handle.file.lock:
+            if handle not in handle.file.handles:
                 raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
-            old, handle.content = handle.content, self._engine.content.open(item)
+            old, handle.content = handle.content, self._content.open(item)
             handle.item, handle.edition = item, 0
             if opening or not (handle.readable and handle.writable):
                 # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
-                handle.seen, handle.young = item, self._engine.bases.young(item)
-            if handle.inode.local is None:
-                handle.inode.item = item
+                handle.seen, handle.young = item, self._write_back.bases.young(item)
+            if handle.file.local is None:
+                handle.file.item = item
         self._pages.unsure(handle.at)
         if old is not None:
             old.close()

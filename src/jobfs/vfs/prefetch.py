@@ -7,8 +7,8 @@ import threading
 from jobfs.content import Content, ContentStore
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
+from jobfs.state import State
 from jobfs.vfs.walk import Atlas, Walks
-from jobfs.writeback.memory import Memory
 
 #: Larger files, in bytes, are left to their reader: what a round trip costs is little beside their transfer.
 LARGE = 1 << 20
@@ -21,10 +21,10 @@ class Prefetch:
     comes before those of namespace and content.
     """
 
-    def __init__(self, namespace: Namespace, content: ContentStore, memory: Memory) -> None:
+    def __init__(self, namespace: Namespace, content: ContentStore, state: State) -> None:
         self._content = content
         self._lock = threading.Lock()
-        atlas = Atlas(namespace.known_children, memory.ino, lambda: namespace.snapshot_number)
+        atlas = Atlas(namespace.known_children, state.number, lambda: namespace.snapshot_number)
         self._walks = Walks(atlas, content.missing, self._worth_it)
 
     def concerned(self, content: object) -> bool:

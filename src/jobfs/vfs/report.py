@@ -13,13 +13,16 @@ from jobfs.api import Client
 from jobfs.errors import ApiError, FsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
+from jobfs.state import File
+from jobfs.state.tables import is_unmade
 from jobfs.vfs.view import Node, View
-from jobfs.writeback import Inode
-from jobfs.writeback.records import SaveKind, State
-from jobfs.writeback.transaction import Transaction
 
 _INSTANCE_AGE = 5.0
 _HIDDEN_OLD = 3600.0
+_KEPT = {
+    "conflict": "changed by the job while it was being saved here, or found under a hidden name",
+    "recovered": "closed just before the power went, or found under a hidden name",
+}
 
 
 class Report:
@@ -27,7 +30,8 @@ class Report:
 
     def __init__(self, view: View, client: Client, namespace: Namespace) -> None:
         self._view = view
-        self._engine = view.engine
+        self._write_back = view.write_back
+        self._state = view.state
         self._client = client
         self._namespace = namespace
         self._lock = threading.Lock()
@@ -79,13 +83,13 @@ class Report:
             "snapshot_age": facts.snapshot_age,
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
-            "cache": {"bytes": self._engine.content.used()},
-            "taken_up": self._engine.taken_up,
-            "unsent": self._transactions(refused=False),
-            "failed": self._transactions(refused=True),
+            "cache": {"bytes": self._view.content.used()},
+            "taken_up": self._write_back.taken_up,
+            "unsent": self._unsaved(refused=False),
+            "failed": self._unsaved(refused=True),
             "conflicts": [
-                {"path": kept.path, "origin": kept.origin, "reason": kept.reason}
-                for kept in self._engine.conflicts()
+                {"path": item.path, "origin": origin, "reason": _KEPT[label]}
+                for item, label, origin in self._kept()
             ],
             "shadowed": [
                 {"path": path, "id": item_id, "reason": reason} for path, item_id, reason in facts.shadowed
@@ -100,51 +104,62 @@ class Report:
 
     def _own(self, item: Item) -> bool:
         parts = names.parse_hidden(names.basename(item.path))
-        return parts is not None and parts.mount == self._engine.mount
+        return parts is not None and parts.mount == self._write_back.context.mount
 
-    def _transactions(self, *, refused: bool) -> list[dict[str, Any]]:
-        entries = []
-        for work in self._engine.uploader.live():
-            if work.settled or work.save.state is State.CANCELLED or bool(work.save.refused) != refused:
-                continue
-            entries.append(self._entry(work))
-        if not refused:
-            known = {entry["path"] for entry in entries}
-            entries += [
-                {"path": inode.path, "size": inode.local.size, "reason": "open and changed", "state": "dirty"}
-                for inode in self._engine.table.all()
-                if inode.local is not None and inode.path and not inode.local_only and inode.path not in known
-            ]
+    def _kept(self) -> list[tuple[Item, str, str]]:
+        """Second versions that were kept beside their files, with the label and the path that their names tell."""
+        found = []
+        for item in self._namespace.subtree(""):
+            kept = names.kept_beside(item.path)
+            if kept is not None and not item.is_dir:
+                found.append((item, *kept))
+        return sorted(found, key=lambda kept: kept[0].path)
+
+    def _unsaved(self, *, refused: bool) -> list[dict[str, Any]]:
+        """What the server does not have yet; age and next_try in seconds, size in bytes."""
+        with self._state.lock:
+            files = sorted(self._state.unsaved(), key=lambda file: file.generation)
+            entries = [self._entry(file) for file in files if bool(file.refused) == refused]
+            if not refused:
+                entries += [
+                    {
+                        "path": file.path,
+                        "size": file.local.size,
+                        "reason": "open and changed",
+                        "state": "dirty",
+                    }
+                    for file in self._state.opened.values()
+                    if file.local is not None and file.path and not (file.stays or file.generation)
+                ]
         return entries
 
     @staticmethod
-    def _entry(work: Transaction) -> dict[str, Any]:
-        """One unsent save; age and next_try in seconds, size in bytes."""
-        waits = max(work.due - time.monotonic(), 0.0)
-        is_open = work.inode is not None and bool(work.inode.handles) and not work.attempts
-        reason = work.save.refused or str(work.error or ("open in a program" if is_open else ""))
+    def _entry(file: File) -> dict[str, Any]:
+        change = file.change
+        is_open = bool(file.handles) and (change is None or not change.attempts)
+        running = change is not None and change.running
+        reason = file.refused or str((change and change.error) or ("open in a program" if is_open else ""))
+        waits = max(change.due - time.monotonic(), 0.0) if change is not None else 0.0
         return {
-            "path": work.save.target,
-            "size": work.save.size,
-            "age": round(max(time.time() - work.save.made, 0.0), 1),
-            "attempts": work.attempts,
+            "path": file.path,
+            "size": file.size,
+            "age": round(max(time.time() - change.made, 0.0), 1) if change is not None else None,
+            "attempts": change.attempts if change is not None else 0,
             "reason": reason,
-            "next_try": None if work.save.refused or work.running or is_open else round(waits, 1),
-            "state": "uploading" if work.running else str(work.save.state),
+            "next_try": None if file.refused or running or is_open else round(waits, 1),
+            "state": "uploading" if running else str(change.stage) if change is not None else "failed",
         }
 
     def _pending(self) -> bytes:
-        lines = [f"{entry['path']}\n" for entry in self._transactions(refused=False)]
-        lines += [
-            f"{entry['path']}\tfailed: {entry['reason']}\n" for entry in self._transactions(refused=True)
-        ]
+        lines = [f"{entry['path']}\n" for entry in self._unsaved(refused=False)]
+        lines += [f"{entry['path']}\tfailed: {entry['reason']}\n" for entry in self._unsaved(refused=True)]
         return "".join(lines).encode()
 
     def info(self, path: str) -> dict[str, Any]:
         """What the API and this machine know of one path. Raises FsError(ENOENT), ApiError."""
         node = self._view.get(path)
         item = node if isinstance(node, Item) else node.item
-        state, error = self._state(node)
+        state, error = self._condition(node)
         facts: dict[str, Any] = {"path": path, "state": state, "error": error}
         if item is not None:
             facts |= {
@@ -161,23 +176,19 @@ class Report:
         facts["size"] = self._view.attr(node).size
         return facts
 
-    def _state(self, node: Node) -> tuple[str, str]:
+    @staticmethod
+    def _condition(node: Node) -> tuple[str, str]:
+        """Its state, and what went wrong with its last save."""
         if isinstance(node, Item):
-            if any(kept.path == node.path for kept in self._engine.conflicts()):
-                return "conflict", ""
-            return "clean", ""
-        return self._inode_state(node)
-
-    def _inode_state(self, inode: Inode) -> tuple[str, str]:
-        if inode.local_only:
+            return "conflict" if names.kept_beside(node.path) is not None else "clean", ""
+        if node.stays:
             return "local", ""
-        work = inode.current
-        if work is not None and work.save.kind is SaveKind.SAVE:
-            if work.save.refused:
-                return "failed", work.save.refused
-            error = str(work.error) if work.error else ""
-            return ("uploading" if work.running else "dirty"), error
-        return "dirty" if inode.local is not None else "clean", ""
+        if node.refused:
+            return "failed", node.refused
+        change = node.change
+        if change is not None:
+            return "uploading" if change.running else "dirty", str(change.error or "")
+        return "dirty" if node.local is not None or is_unmade(node) else "clean", ""
 
     def content(self, name: str) -> bytes:
         """What a file below `.jobfs/` holds now. Raises FsError(ENOENT)."""

@@ -1,70 +1,77 @@
-"""Changes of names: mkdir, rmdir, rename (semantics.md section 4)."""
+"""Changes of names: mkdir, rmdir, rename, unlink (semantics.md section 4).
+
+Every operation reserves the names that it changes, with all below them. A file is one of four there: an item; a File that was not
+begun to be sent (it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); or one that is
+being sent, which is waited for, or cancelled if it is unlinked.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import errno
-from typing import NamedTuple
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jobfs import names
-from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError
-from jobfs.nodes import Item
-from jobfs.vfs.aliases import Aliases
+from jobfs.errors import FsError, JobfsError, PathExistsError
+from jobfs.nodes import Item, Kind
+from jobfs.save import Victim
+from jobfs.state import File, edit
+from jobfs.state.records import Base
+from jobfs.state.tables import is_unmade
 from jobfs.vfs.calls import Caller
-from jobfs.vfs.local import LocalNames
-from jobfs.vfs.unlinking import Unlinker
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
-from jobfs.writeback import WHITEOUT, Inode
-from jobfs.writeback.records import Base
-from jobfs.writeback.transaction import Transaction
-from jobfs.writeback.unsent import Place
-
-
-class _WrittenError(Exception):
-    """A program is writing to the file, or what was written to it has just been sent."""
-
-
-class _Replaced(NamedTuple):
-    """What a rename replaces: the base that it makes, the item shown there, what is open of it, and its unsent saves."""
-
-    base: Base
-    shown: Item | None
-    inode: Inode | None
-    dropped: list[Transaction]
 
 
 class Tree:
-    """Makes, removes and renames. Every method holds the names it changes."""
+    """Makes, removes and renames. May be called from any thread."""
 
-    def __init__(self, view: View, local: LocalNames, aliases: Aliases, unlinker: Unlinker) -> None:
+    def __init__(self, view: View, *, symlinks: bool) -> None:
+        """`symlinks`: links may be made at every name; else at scratch names only (Emacs locks a file by such a link)."""
         self._view = view
-        self._engine = view.engine
-        self._local = local
-        self._aliases = aliases
-        self._unlinker = unlinker
+        self._symlinks = symlinks
+        self._state = view.state
+        self._write_back = view.write_back
+        self._namespace = view.namespace
+
+    @contextmanager
+    def _making(self, path: str) -> Iterator[None]:
+        """Hold a name for something new. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        check_new_name(path)
+        self._view.may_enter(self._view.directory(names.parent(path)))
+        with self._state.reservations.held(path):
+            if self._view.find(path) is not None:
+                raise FsError(errno.EEXIST)
+            if self._state.hidden(path):
+                # What is on its way from here goes first.
+                self._write_back.queue.rest(path)
+            yield
+            self._view.touch_directory(names.parent(path))
 
     # -- directories
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
-        """Make a directory; synchronous. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
-        check_new_name(path)
-        self._view.may_enter(self._view.directory(names.parent(path)))
-        with self._aliases.holding(path):
-            if self._view.find(path) is not None:
-                raise FsError(errno.EEXIST)
+        """Make a directory; synchronous, unless the server can't be asked. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        with self._making(path):
             mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=True)
             if self._view.stays_here(path):
-                self._local.make_directory(path, mode, uid, gid)
-                self._view.touch_directory(names.parent(path))
+                self._add(self._state.new(Kind.DIRECTORY, path), mode, uid, gid, stays=True)
                 return
-            self._aliases.free(path)
+            item = self._write_back.make_directory(path)
+            if item is None:
+                self._write_back.unsent_directory(path, mode, uid, gid)
+                return
+            self._state.touch(item, made=True)
             owner = self._view.owner
-            plain = mode == 0o755 & ~owner.umask and (uid, gid) == owner[:2]
-            kept = (-1, -1, -1) if plain else (mode, uid, gid)
-            item = self._engine.moves.make_directory(path, *kept)
-            self._engine.overlay.remove(path, WHITEOUT)
-            self._engine.memory.touch(item, made=True)
-            self._view.touch_directory(names.parent(path))
+            if mode != 0o755 & ~owner.umask or (uid, gid) != owner[:2]:
+                file = self._state.open(item)
+                self._state.write(edit(file, mode=mode, uid=uid, gid=gid, permission=item.permission))
+
+    def _add(self, file: File, mode: int, uid: int, gid: int, **values: object) -> None:
+        """Know a directory or link of this machine only. Raises FsError(ENOSPC, EIO)."""
+        now = time.time_ns()
+        times = {"atime_ns": now, "mtime_ns": now, "ctime_ns": now}
+        self._state.write(edit(file, mode=mode & 0o7777, uid=uid, gid=gid, **times, **values), new=True)
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory (R12). Raises FsError(ENOTEMPTY, ENOTDIR, EPERM), ApiError."""
@@ -73,27 +80,49 @@ class Tree:
             raise FsError(errno.EBUSY)
         self._view.may_enter(self._view.directory(names.parent(path)))
         self._view.may_replace(node)
-        with self._aliases.holding(path):
-            self._aliases.settle_under(path)
-            self._engine.uploader.taken_back(path)
-            overlaid = self._engine.overlay.children(path)
-            if not all(is_hidden_open(name, entry) for name, entry in overlaid.items()):
-                raise FsError(errno.ENOTEMPTY)
-            self._remove_directory(path, node)
+        with self._state.reservations.held(path, resting=True):
+            self._write_back.queue.rest(path)
+            self._remove_directory(path)
+            self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))
 
-    def _remove_directory(self, path: str, node: Node) -> None:
-        if isinstance(node, Inode):
-            if node.local_only:
-                self._local.remove(node)
-            else:
-                self._engine.overlay.remove(path, node)
-        elif node.implicit:
-            if self._engine.namespace.children(path, max_age=1.0):
+    def _remove_directory(self, path: str) -> None:
+        files, _ = self._state.children(path)
+        if not all(is_hidden_open(name, file) for name, file in files.items()):
+            raise FsError(errno.ENOTEMPTY)
+        node = self._view.directory(path)
+        if isinstance(node, File):
+            self._state.drop(
+                node, gone=[node.change] if node.change is not None and node.change.recorded else []
+            )
+            if node.change is not None:
+                self._state.end(node.change)
+            return
+        if node.implicit:
+            if self._namespace.children(path, max_age=1.0):
                 raise FsError(errno.ENOTEMPTY)
         else:
-            self._engine.removals.remove_directory(node)
-            self._view.keep_parent(path)
+            self._write_back.remove.remove_directory(node)
+        shown = self._state.at(path)
+        if shown is not None:
+            self._state.drop(shown)
+
+    # -- links
+
+    def symlink(self, path: str, target: str, caller: Caller) -> None:
+        """A link on this machine only: the API has none (section 2). Raises FsError(EPERM, EEXIST, EACCES), ApiError."""
+        if not self._symlinks and not self._view.stays_here(path):
+            raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
+        with self._making(path):
+            _, uid, gid = self._view.inherited(path, 0, caller.uid, caller.gid, directory=False)
+            self._add(self._state.new(Kind.FILE, path), 0o777, uid, gid, stays=True, link=target)
+
+    def readlink(self, path: str) -> str:
+        """What a link says. Raises FsError(EINVAL) for everything else, FsError(ENOENT), ApiError."""
+        node = self._view.get(path)
+        if isinstance(node, File) and node.link:
+            return node.link
+        raise FsError(errno.EINVAL)
 
     # -- rename
 
@@ -107,7 +136,7 @@ class Tree:
             raise FsError(errno.EINVAL)
         self._view.may_enter(self._view.directory(names.parent(old)))
         self._view.may_enter(self._view.directory(names.parent(new)))
-        with self._engine.hiding.replacing(new), self._aliases.holding(old, new):
+        with self._state.reservations.held(old, new, resting=True):
             source, target = self._view.get(old), self._view.find(new)
             self._view.may_replace(source)
             if target is not None:
@@ -120,8 +149,6 @@ class Tree:
                 self._rename_directory(source, target, old, new)
             else:
                 self._rename_file(source, target, old, new)
-            # What was unlinked there may still be on its way off the server; this is not it.
-            self._engine.overlay.remove(new, WHITEOUT)
             self._view.keep_parent(old)
             self._view.touch_directory(names.parent(old))
             self._view.touch_directory(names.parent(new))
@@ -129,275 +156,263 @@ class Tree:
                 self._view.touch(now)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
+        self._write_back.queue.rest(old)
         if target is not None:
-            self._aliases.settle_under(new)
+            self._write_back.queue.rest(new)
             if self._view.list(new):
                 raise FsError(errno.ENOTEMPTY)
-            if isinstance(target, Item) and not target.implicit:
-                self._engine.uploader.taken_back(new)
-                self._engine.removals.remove_directory(target)
-        if isinstance(source, Inode):
-            if source.ghost:
-                raise FsError(errno.ENOENT)
-            if not self._view.stays_here(new):
-                # Else nothing in it would ever reach the job: `mv` copies.
-                raise FsError(errno.EXDEV)
-            self._local.move(source, new)
+            self._remove_directory(new)
+        elif self._state.hidden(new):
+            self._write_back.queue.rest(new)
+        if isinstance(source, File):
+            self._rename_local_directory(source, old, new)
             return
         if self._view.stays_here(new):
             # A directory of the job does not move to this machine: EXDEV makes `mv` copy.
             raise FsError(errno.EXDEV)
-        self._aliases.settle_under(old)
         if source.implicit:
-            self._engine.stager.make_directory(old)
-            source = self._engine.namespace.lookup(old, max_age=0.0) or source
-        self._engine.moves.rename_directory(source, new)
-        self._local.carry(old, new)
+            self._write_back.replace.make_directory(old)
+            source = self._namespace.lookup(old, max_age=0.0) or source
+        self._write_back.rename.rename_directory(source, new)
+
+    def _rename_local_directory(self, source: File, old: str, new: str) -> None:
+        if not (source.stays or is_unmade(source)):
+            raise FsError(errno.ENOENT)  # empty, and no item stands for it
+        if source.stays and not self._view.stays_here(new):
+            # Else nothing in it would ever reach the job: `mv` copies.
+            raise FsError(errno.EXDEV)
+        below = [(f, names.moved(f.path or "", old, new)) for f in self._state.beneath(old)]
+        recorded = [edit(file, path=path) for file, path in below if file.recorded]
+        self._state.write(edit(source, path=new), *recorded, new=True)
+        for file, path in [(source, new), *below]:
+            self._state.apply(file, path=path)
+            if file.change is not None:
+                self._state.apply(file.change, target=path)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
-        if isinstance(target, Inode) and target.alias_of == old:
-            # The backup of what is moved over it now; the job may have deleted that.
-            with contextlib.suppress(NotFoundError):
-                self._aliases.resolve(target)
-        looked = False
-        while not self._move_file(source, target, old, new, looked=looked):
-            source, looked = self._view.get(old, max_age=0.0), True
-
-    def _move_file(self, source: Node, target: Node | None, old: str, new: str, *, looked: bool) -> bool:
-        """False: it was written to, or a save of it has begun or ended, since it was looked at.
-
-        `looked`: an item was looked at on the server just now.
-        """
-        here = self._stays(target, new)
-        if isinstance(source, Inode) and not source.local_only:
-            source = self._ready_to_move(source)
-            if isinstance(source, Inode):
-                with contextlib.nullcontext(True) if here else self._engine.unsent.resting(source) as still:
-                    return still and self._rename_inode(source, target, old, new)
-        if isinstance(source, Inode):
-            return self._rename_inode(source, target, old, new)
-        if here:
-            if self._view.is_local(names.parent(new)):
-                raise FsError(errno.EXDEV)
-            over = target if isinstance(target, Inode) else None
-            # Else a program is writing to it: it is renamed on the server.
-            with contextlib.suppress(_WrittenError), self._aliases.losing(over):
-                if not self._aliases.make(source, old, new, over):
-                    raise _WrittenError
-                if over is not None:
-                    self._local.replaced(over)
-                return True
-        with self._engine.uploader.hold(old, self._engine.timeout), self._engine.table.moving(old, new):
-            if not self._rests(source, looked=looked):
-                return False
+        source = self._ready(source, old)
+        target = self._ready_to_go(target, new)
+        over = target if isinstance(target, File) and target.stays else None
+        stays = self._view.stays_here(new) and (target is None or over is not None)
+        if isinstance(source, File) and source.link:
+            self._rename_link(source, target, new)
+        elif isinstance(source, File) and source.stays and stays:
+            self._rename_scratch(source, over, new)
+        elif isinstance(source, File):
+            if stays:
+                self._stay(source, over, new)
+            else:
+                victim = self._write_back.victim(new, target)
+                try:
+                    self._write_back.take_place(source, new, victim, over)
+                except JobfsError:
+                    self._write_back.spared(victim, new)
+                    raise
+        elif stays and self._back_up(source, over, old, new):
+            pass
+        else:
             self._rename_item(source, target, old, new)
-            return True
 
-    def _stays(self, target: Node | None, new: str) -> bool:
-        """True if a file that is renamed to `new` stays on this machine: not where an item stands, changed here or not."""
-        local = target is None or (isinstance(target, Inode) and target.local_only)
-        return local and self._view.stays_here(new)
+    def _ready(self, node: Node, path: str) -> Node:
+        """What is to be renamed, at rest: what the server has of it is what is here, or it has nothing of it. Raises ApiError."""
+        if not isinstance(node, File):
+            return node
+        if node.stays:
+            if node.change is not None and not node.change.settled:
+                # A backup whose item was not renamed yet: done now.
+                self._write_back.queue.commit(node.change)
+                return self._view.get(path)
+            return node
+        self._write_back.settle(node)
+        if node.here and node.base.id:
+            self._write_back.commit(node)
+        return self._view.get(path)
 
-    def _rests(self, item: Item, *, looked: bool) -> bool:
-        """True if the item is what there is of its file on the server, and no save of it has begun."""
-        if not looked and self._engine.memory.superseded(item):
-            return False
-        inode = self._engine.table.of(item)
-        if inode is None:
-            return True
-        with inode.lock:
-            return inode.current is None or inode.current.untouched
-
-    def _ready_to_move(self, inode: Inode) -> Node:
-        """A file with unsent bytes: one that the server has at its old name is saved there first. Raises ApiError."""
-        self._engine.settle(inode)
-        with inode.lock:  # a save that is just ending changes all of these
-            if inode.current is None and inode.local is None and inode.item is not None:
-                return inode.item
-        if not inode.base.id or (inode.item is not None and self._aliases.covers(inode.item)):
-            return inode
-        self._engine.commit(inode)
-        with inode.lock:
-            # What is written to it from now on goes along.
-            return inode.item if inode.item is not None else inode
+    def _ready_to_go(self, node: Node | None, path: str) -> Node | None:
+        """What is to be replaced, at rest. Raises ApiError."""
+        if not isinstance(node, File):
+            return node
+        if node.stays:
+            if node.change is not None and not node.change.settled:
+                self._write_back.queue.commit(node.change)
+                return self._view.find(path)
+            return node
+        self._write_back.settle(node)
+        return self._view.find(path)
 
     def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
-        hidden = self._engine.hiding.hidden_at(new) if target is None else None
-        over = target if isinstance(target, Inode) and target.local_only else None
-        if isinstance(target, Inode) and over is None:
-            # Killed before the item is moved, the next mount finds the target as it was closed.
-            self._engine.send(target)
-            target = self._view.find(new)
-        replaced = self._replace(None if over is not None else target, new)
-        base, shown = replaced.base, replaced.shown
-        if hidden is not None:
-            base = self._engine.bases.of(hidden.taken[0])
-        overlay = self._engine.overlay
-        self._aliases.free(new)
-        pinned = shown or (hidden.taken[0] if hidden is not None else None)
-        if pinned is not None:
-            overlay.put(new, pinned)
+        over = target if isinstance(target, File) and target.stays else None
+        victim = self._write_back.victim(new, None if over is not None else target)
+        if victim.pending is None and self._state.hidden(new):
+            # What was unlinked there while it was saved is still on its way off the server.
+            self._write_back.queue.rest(new)
         try:
-            with self._aliases.losing(over):
-                if pinned is None:
-                    try:
-                        answer = self._engine.moves.move(item, new)
-                    except PathExistsError:
-                        answer = self._engine.moves.move_over(item, new, Base())
-                else:
-                    answer = self._engine.moves.move_over(item, new, base, shown, hidden)
-                if over is not None:
-                    self._local.remove(over)
+            if victim.base.id or victim.file is not None or victim.pending is not None:
+                answer = self._write_back.move_over(item, new, victim)
+            else:
+                answer = self._move(item, new)
         except JobfsError:
-            self._engine.namespace.touch(old)
-            self._engine.namespace.touch(new)
-            if replaced.inode is not None:
-                self._unlinker.put_back(new, replaced.inode, replaced.dropped)
+            self._namespace.touch(old)
+            self._namespace.touch(new)
             raise
-        finally:
-            if pinned is not None:
-                overlay.remove(new, pinned)
-        if replaced.inode is not None:
-            self._unlinker.drop(replaced.inode)
-        self._moved(answer, old, new)
-        self._engine.unsent.drop(replaced.dropped)
+        if over is not None:
+            self._state.unname(over)
+        self._moved(answer, new)
 
-    def _moved(self, item: Item, old: str, new: str) -> None:
-        """What is open of it, and what was written to it meanwhile, has the new name too."""
-        inode = self._engine.table.of(item)
-        if inode is None:
+    def _move(self, item: Item, new: str) -> Item:
+        try:
+            return self._write_back.rename.move(item, new)
+        except PathExistsError:
+            return self._write_back.move_over(item, new, Victim())
+
+    def _moved(self, item: Item, new: str) -> None:
+        """What is open of it has the new name too."""
+        file = self._state.of(item)
+        if file is None:
             return
-        with inode.lock:
-            inode.path = new
-            inode.moved(item)
-            if self._engine.overlay.get(old) is inode:
-                self._engine.overlay.put(new, inode)
-                self._engine.overlay.remove(old, inode)
-                self._engine.unsent.retarget(inode, new, inode.base, item)
+        with file.lock:
+            self._state.apply(file, path=new, item=item)
+            for handle in file.handles:
+                handle.moved(item)
 
-    def _replace(self, target: Node | None, path: str) -> _Replaced:
-        """What stands at `path` is about to be replaced; nothing that is written to it is saved from now on. Raises ApiError."""
-        if target is None:
-            return _Replaced(Base(), None, None, [])
-        dropped: list[Transaction] = []
+    # -- names of this machine only
+
+    def _rename_link(self, link: File, target: Node | None, new: str) -> None:
+        if not self._symlinks and not self._view.stays_here(new):
+            raise FsError(errno.EPERM)
         if isinstance(target, Item):
-            shown: Item | None = target
-            base = self._engine.bases.of(target)
-            inode = self._engine.table.of(target)
-            if inode is None or inode.alias_of is not None:
-                return _Replaced(base, shown, None, dropped)
-            self._view.freeze(inode)
-        else:
-            inode = target
-            self._engine.settle(inode)
-            base, shown = inode.base, inode.item
-        self._engine.unsent.cancel(inode, dropped=dropped)
-        self._engine.overlay.remove(path, inode)
-        return _Replaced(base, shown, inode, dropped)
+            self._unlink_item(target)
+        elif target is not None and not target.stays:
+            self._unlink_file(target, new)
+        over = self._state.at(new)
+        self._rename_scratch(link, over, new)
 
-    def _rename_inode(self, inode: Inode, target: Node | None, old: str, new: str) -> bool:
-        """A file that only this machine has: scratch, a link, or not sent yet. False if it was sent meanwhile."""
-        over = target if isinstance(target, Inode) and target.local_only else None
-        if inode.link:
-            if isinstance(target, Item) and self._engine.table.of(target) is None:
-                with self._engine.removals.removing(target):
-                    self._local.move(inode, new)
-                return True
-            if target is not None and over is None:
-                self._unlinker.remove(target, new)
-            self._move_here(inode, over, new)
-            return True
-        stays = self._stays(target, new)
-        if inode.alias_of is not None:
-            self._rename_alias(inode, target, new, stays=stays)
-            return True
-        if stays and inode.local_only:
-            self._move_here(inode, over, new)
-            return True
-        if stays:
-            return self._stay_here(inode, over, old, new)
-        hidden = None if target is not None else self._engine.hiding.hidden_at(new)
-        base, shown, replaced, dropped = self._replace(None if over is not None else target, new)
-        if shown is None:
-            shown = self._aliases.item_behind(new)
-            base = self._engine.bases.of(shown)
-        if hidden is not None:
-            shown = hidden.taken[0]
-            base = self._engine.bases.of(shown)
-        gone = [self._local.entry(local) for local in (inode, over) if local is not None and local.local_only]
-        try:
-            with self._aliases.losing(over):
-                self._save_as(inode, new, base, shown, Place(dropped, hidden, tuple(gone)))
-                if over is not None:
-                    self._local.replaced(over)
-        except JobfsError:
-            if replaced is not None:
-                self._unlinker.put_back(new, replaced, dropped)
-            raise
-        if replaced is not None:
-            self._unlinker.drop(replaced)
-        self._local.vacate(old, inode)
-        if not any(handle.writable for handle in inode.handles):
-            self._engine.released(inode)
+    def _rename_scratch(self, file: File, over: File | None, new: str) -> None:
+        """A local name becomes another one, in the place of a local file that may have that. Raises FsError(ENOSPC)."""
+        victim = self._write_back.victim(new, None)
+        gone = [f for f in (over, victim.file, victim.pending) if f is not None and f.recorded]
+        self._state.write(edit(file, path=new), gone=gone, new=True)
+        self._write_back.replaced(victim)
+        if over is not None:
+            self._state.unname(over)
+
+    def _stay(self, file: File, over: File | None, new: str) -> None:
+        """A file that was to be sent gets a name of this machine only, and is not. Raises FsError(ENOSPC)."""
+        with file.lock, self._state.lock:
+            local, change = file.local, file.change
+            values = {"path": new, "stays": True, "item_id": "", "base": Base(), "refused": ""}
+            if local is not None:
+                values |= {"generation": local.generation, "size": local.size}
+            gone = [over] if over is not None and over.recorded else []
+            before = file.generation
+            self._state.write(edit(file, **values), gone=gone, new=True)
+            if change is not None:
+                self._state.end(change)
+            if before and local is not None and before != local.generation:
+                self._state.bytes.retire(file.ino, before)
+        if over is not None:
+            self._state.unname(over)
+
+    def _back_up(self, item: Item, over: File | None, old: str, new: str) -> bool:
+        """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine."""
+        if not self._view.content.whole(item):
+            return False
+        if self._view.is_local(names.parent(new)):
+            raise FsError(errno.EXDEV)
+        attr = self._view.attr(item)
+        values = {
+            "mode": attr.mode & 0o7777, "uid": attr.uid, "gid": attr.gid, "atime_ns": attr.atime_ns,
+            "mtime_ns": attr.mtime_ns, "ctime_ns": attr.ctime_ns,
+        }  # fmt: skip
+        with self._view.content.open(item) as content:
+            source = content.fetch()
+            self._write_back.back_up(item, new, source, values, over)
         return True
 
-    def _save_as(self, inode: Inode, path: str, base: Base, shown: Item | None, place: Place) -> None:
-        """A file that only this machine has is to be saved at `path`. Raises FsError: then it is as it was."""
-        engine, stood = self._engine, self._engine.overlay.get(path)
-        replaces = bool(place.dropped or place.hidden or place.gone)
-        engine.overlay.put(path, inode)
-        with inode.lock:
-            was = inode.local_only, inode.item, inode.path, inode.base, inode.written
-            inode.local_only, inode.item = False, shown
-            try:
-                engine.unsent.retarget(inode, path, base, shown, place)
-                if replaces and inode.current is None:
-                    # It has no save yet: it was never closed, or it was not to be sent.
-                    inode.written = True
-                    engine.seal(inode, place)
-            except FsError:
-                inode.local_only, inode.item, inode.path, inode.base, inode.written = was
-                if stood is None:
-                    engine.overlay.remove(path, inode)
-                else:
-                    engine.overlay.put(path, stood)
-                    # What had kept it a hole may have ended meanwhile.
-                    engine.uncover(path)
-                raise
+    # -- unlink
 
-    def _stay_here(self, inode: Inode, over: Inode | None, old: str, new: str) -> bool:
-        """A file that was to be sent gets a name of this machine only, and is not. False if it was sent meanwhile."""
-        dropped: list[Transaction] = []
-        with contextlib.suppress(_WrittenError), self._aliases.losing(over), inode.lock:
-            if inode.local is None:
-                raise _WrittenError
-            self._engine.unsent.cancel(inode, dropped=dropped)
-            inode.path, inode.local_only = old, True
-            try:
-                self._local.move(inode, new, over, gone=[work.save for work in dropped])
-            except JobfsError:
-                inode.local_only = False
-                self._unlinker.put_back(old, inode, dropped)
-                raise
-            self._engine.unsent.forget(dropped)
-            return True
-        return False
-
-    def _move_here(self, inode: Inode, over: Inode | None, new: str) -> None:
-        """Rename a local name to another one, over the local file that may have that. Raises ApiError, FsError."""
-        with self._aliases.losing(over):
-            self._local.move(inode, new, over)
-
-    def _rename_alias(self, inode: Inode, target: Node | None, new: str, *, stays: bool) -> None:
-        if inode.alias_of == new and self._aliases.restore(inode):
+    def unlink(self, path: str) -> None:
+        """Remove a file; synchronous. Raises FsError(ENOENT, EISDIR, EPERM, EACCES), ApiError."""
+        file = self._state.at(path)
+        if file is not None and is_hidden_open(names.basename(path), file):
+            self._forget_hidden(file)
             return
-        if stays:
-            self._move_here(inode, target if isinstance(target, Inode) else None, new)
+        self._view.may_enter(self._view.directory(names.parent(path)))
+        with self._state.reservations.held(path):
+            node = self._view.get(path, max_age=1.0)
+            if is_dir(node):
+                raise FsError(errno.EISDIR)
+            self._view.may_replace(node)
+            if isinstance(node, Item):
+                self._unlink_item(node)
+            else:
+                self._unlink_file(node, path)
+            self._view.keep_parent(path)
+            self._view.touch_directory(names.parent(path))
+
+    def _unlink_item(self, item: Item) -> None:
+        file = self._state.of(item)
+        frozen = self._view.freeze(file) if file is not None and file.handles else {}
+        self._write_back.remove.delete(item)
+        if file is not None and file.handles:
+            self._state.apply(file, path=None, **frozen)
+
+    def _unlink_file(self, file: File, path: str) -> None:
+        """A File of this machine, or with bytes that the server does not have."""
+        change = file.change
+        if file.stays:
+            if change is not None and not change.settled:
+                # A backup: what it stands for is still at its old name on the server.
+                self._unlink_backup(file, path)
+            else:
+                self._state.unname(file)
             return
-        path = inode.path
-        assert path is not None
-        node = self._aliases.resolve(inode)
+        if change is not None and change.begun and not change.settled and not self._write_back.cancel(file):
+            return
+        item = self._namespace.lookup(path, max_age=1.0) if file.item_id or file.base.id else None
+        if item is not None and item.id in (file.item_id, file.base.id):
+            self._write_back.remove.delete(item)
+        self._state.unname(file, *([file.change] if file.change is not None else []))
+
+    def _unlink_backup(self, file: File, path: str) -> None:
+        change = file.change
+        assert change is not None
+        self._write_back.queue.commit(change)
+        node = self._view.find(path, max_age=0.0)
         if isinstance(node, Item):
-            self._rename_file(node, target, path, new)
-        else:
-            self._rename_inode(node, target, path, new)
+            self._unlink_item(node)
+        elif node is not None:
+            self._state.unname(node)
+
+    def _forget_hidden(self, file: File) -> None:
+        """The last handle of an unlinked file is closed. Its unlink on the server is a Change of its own."""
+        with file.lock:
+            local = file.local
+            self._state.apply(file, path=None)
+            if local is not None and not file.handles:
+                self._state.apply(file, local=None)
+                if local.generation != file.generation:
+                    local.discard()  # else its bytes go with its row
+            self._state.let_go(file)
+
+    def hide(self, path: str, hidden: str) -> None:
+        """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`."""
+        with self._state.reservations.held(path, hidden):
+            node = self._view.get(path)
+            self._view.may_replace(node)
+            if isinstance(node, File) and not node.stays:
+                self._write_back.settle(node)
+                node = self._view.get(path)
+            if isinstance(node, File) and node.stays and node.change is not None and not node.change.settled:
+                self._write_back.queue.commit(node.change)
+                node = self._view.get(path)
+            file = node if isinstance(node, File) else self._state.open(node)
+            frozen = self._view.freeze(file)
+            base, item = (
+                (file.base, file.item) if isinstance(node, File) else (self._write_back.bases.of(node), node)
+            )
+            if file.stays:
+                base, item = Base(), None
+            self._write_back.unlink_later(file, path, hidden, base, item, frozen)
+            self._view.keep_parent(path)
+            self._view.touch_directory(names.parent(path))

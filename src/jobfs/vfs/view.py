@@ -1,4 +1,4 @@
-"""The merged view: what this mount has changed, over what the server has (semantics.md sections 1 and 2)."""
+"""What a path shows: the File there, else what a Change shows meanwhile, else the server's item (semantics.md section 1)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import NamedTuple
 from jobfs import names
 from jobfs.content import StaleVersionError
 from jobfs.errors import FsError, NotFoundError
+from jobfs.namespace.flights import COULD_NOT_ASK
 from jobfs.nodes import Attr, Item, Kind, Permission
-from jobfs.writeback import WHITEOUT, Inode, WriteBack
-from jobfs.writeback.inodes import new_inode_number
-from jobfs.writeback.records import UNSET, Remembered
+from jobfs.save import WriteBack
+from jobfs.state import File
+from jobfs.state.records import UNSET
 
 #: Most versions whose size is asked for before one is shown.
 _MEASURES = 3
 
-#: What a name stands for: an inode changed here, or the server's item.
-Node = Inode | Item
+#: What a name stands for: a File that is only here or was changed here, or the server's item.
+Node = File | Item
 
 
 class Owner(NamedTuple):
@@ -35,34 +36,42 @@ class Owner(NamedTuple):
 class View:
     """Lookups and attributes."""
 
-    def __init__(self, engine: WriteBack, owner: Owner, local_patterns: Iterable[str]) -> None:
-        self.engine = engine
+    def __init__(self, write_back: WriteBack, owner: Owner, local_patterns: Iterable[str]) -> None:
+        self.write_back = write_back
+        self.state = write_back.state
+        self.namespace = write_back.namespace
+        self.content = write_back.content
         self.owner = owner
         self._patterns = tuple(local_patterns)
         self._started = time.time_ns()
 
     def edition(self) -> int:
         """A number that stays the same while every lookup would be answered as before; 0 if that can't be said."""
-        engine = self.engine
-        edition = engine.namespace.edition()
-        if not edition or engine.hiding.pending:
-            return 0
-        return edition + engine.overlay.changes + engine.memory.changes
+        edition = self.namespace.edition()
+        return edition + self.state.edition if edition else 0
 
     def find(self, path: str, max_age: float | None = None) -> Node | None:
         """What is at `path`, None if there is nothing. Raises ApiError if it can't be known."""
-        if not self.engine.overlay:
-            return self.engine.namespace.lookup(path, max_age)
-        entry = self.engine.overlay.get(path) if path else None
-        if entry is WHITEOUT:
+        state = self.state
+        if not path or not state:
+            return self.namespace.lookup(path, max_age)
+        file = state.at(path)
+        if file is not None:
+            if file.kind is Kind.DIRECTORY and not file.stays:
+                # No item stands for it, as far as is known here.
+                return self._item_or(file, path, max_age)
+            return file
+        if state.hidden(path):
+            return state.meanwhile(path)
+        if self.is_local(names.parent(path)):
             return None
-        if isinstance(entry, Inode) and entry.ghost:
-            return self.engine.namespace.lookup(path, max_age) or entry
-        if isinstance(entry, (Inode, Item)):
-            return entry
-        if path and self.is_local(names.parent(path)):
-            return None
-        return self.engine.namespace.lookup(path, max_age)
+        return self.namespace.lookup(path, max_age)
+
+    def _item_or(self, file: File, path: str, max_age: float | None) -> Node:
+        try:
+            return self.namespace.lookup(path, max_age) or file
+        except COULD_NOT_ASK:
+            return file
 
     def get(self, path: str, max_age: float | None = None) -> Node:
         """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""
@@ -76,8 +85,8 @@ class View:
 
     def find_known(self, path: str) -> Node | None:
         """What was last shown at `path`; no request."""
-        entry = self.engine.overlay.get(path) if path else None
-        return entry if isinstance(entry, (Inode, Item)) else self.engine.namespace.peek(path)
+        file = self.state.at(path) if path else None
+        return file or self.namespace.peek(path)
 
     def directory(self, path: str) -> Node:
         """The directory at `path`. Raises FsError(ENOENT, ENOTDIR), ApiError."""
@@ -89,8 +98,8 @@ class View:
     def is_local(self, directory: str) -> bool:
         """True if `directory` lives on this machine only."""
         while directory:
-            entry = self.engine.overlay.get(directory)
-            if isinstance(entry, Inode) and entry.local_only:
+            file = self.state.at(directory)
+            if file is not None and file.stays:
                 return True
             directory = names.parent(directory)
         return False
@@ -104,28 +113,29 @@ class View:
         node = self.directory(path)
         children: dict[str, Node] = {}
         if isinstance(node, Item):
-            children.update(self.engine.namespace.children(path))
-        for name, entry in self.engine.overlay.children(path).items():
-            if entry is WHITEOUT:
+            children.update(self.namespace.children(path))
+        files, meanwhile = self.state.children(path)
+        for name, item in meanwhile.items():
+            if item is None:
                 children.pop(name, None)
-            elif is_hidden_open(name, entry):
+            else:
+                children[name] = item
+        for name, file in files.items():
+            if is_hidden_open(name, file):
                 continue
-            elif isinstance(entry, Inode) and entry.ghost:
-                children.setdefault(name, entry)
-            elif isinstance(entry, (Inode, Item)):
-                children[name] = entry
+            if file.kind is Kind.DIRECTORY and not file.stays:
+                children.setdefault(name, file)
+            else:
+                children[name] = file
         return children
 
     def keep_parent(self, path: str) -> None:
         """A directory that no item stands for goes on being shown after its last child was removed here."""
         above = names.parent(path)
-        if not above or self.engine.overlay.get(above) is not None:
-            return
-        if self.engine.namespace.peek(above) is None:
-            ghost = Inode(new_inode_number(), Kind.DIRECTORY, above)
-            ghost.ghost = True
-            ghost.touch()
-            self.engine.overlay.put(above, ghost)
+        if above and self.state.at(above) is None and self.namespace.peek(above) is None:
+            file = self.state.new(Kind.DIRECTORY, above)
+            file.atime_ns = file.mtime_ns = file.ctime_ns = time.time_ns()
+            self.state.add(file)
             self.keep_parent(above)
 
     # -- attributes (semantics.md section 2)
@@ -134,44 +144,41 @@ class View:
         """What `stat` shows of a node."""
         if isinstance(node, Item):
             return self._item_attr(node)
-        if node.local is None and node.item is not None and not node.local_only and node.path is not None:
+        if node.item is not None and not node.here and node.path is not None:
             return self._item_attr(node.item)._replace(ino=node.ino)
-        return self._inode_attr(node)
+        return self._file_attr(node)
 
     def _item_attr(self, item: Item) -> Attr:
-        record = self.engine.memory.of(item)
-        mode, uid, gid = self._owned(item, record)
-        atime = mtime = ctime = item.updated_ns or self._started
-        if record is not None and record.updated_at == item.updated_at:
-            atime = record.atime_ns if record.atime_ns != UNSET else atime
-            mtime = record.mtime_ns if record.mtime_ns != UNSET else mtime
-            ctime = record.ctime_ns if record.ctime_ns != UNSET else ctime
-        kind = stat.S_IFDIR if item.is_dir else stat.S_IFREG
-        size = 0 if item.is_dir else self.size(item)
-        links = self._links(item.path) if item.is_dir else 1
-        return Attr(self.engine.table.number(item), kind | mode, links, uid, gid, size, atime, mtime, ctime)
-
-    def _owned(self, item: Item, record: Remembered | None) -> tuple[int, int, int]:
-        """Mode bits, owner and group."""
+        file = self.state.of(item)
         mode, uid, gid = self.default_mode(item), self.owner.uid, self.owner.gid
-        if record is None:
-            return mode, uid, gid
-        if record.mode >= 0:
-            mode = with_permission(record.mode, record.permission, item.permission)
-        return mode, record.uid if record.uid >= 0 else uid, record.gid if record.gid >= 0 else gid
+        atime = mtime = ctime = item.updated_ns or self._started
+        if file is not None and not file.here:
+            if file.mode >= 0:
+                mode = with_permission(file.mode, file.permission, item.permission)
+            uid = file.uid if file.uid >= 0 else uid
+            gid = file.gid if file.gid >= 0 else gid
+            if file.version == item.updated_at:
+                atime = file.atime_ns if file.atime_ns != UNSET else atime
+                mtime = file.mtime_ns if file.mtime_ns != UNSET else mtime
+                ctime = file.ctime_ns if file.ctime_ns != UNSET else ctime
+        ino = file.ino if file is not None else self.state.number(item)
+        if item.is_dir:
+            links = self._links(item.path)
+            return Attr(ino, stat.S_IFDIR | mode, links, uid, gid, 0, atime, mtime, ctime)
+        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.size(item), atime, mtime, ctime)
 
     def _links(self, path: str) -> int:
         """A directory's link count as on a disk: two, and one more for each directory known to be in it."""
-        count = 2 + self.engine.namespace.directories(path)
-        for entry in self.engine.overlay.children(path).values():
-            count += isinstance(entry, Inode) and is_dir(entry) and not entry.ghost
+        count = 2 + self.namespace.directories(path)
+        if self.state:
+            count += sum(file.stays and is_dir(file) for file in self.state.children(path)[0].values())
         return count
 
     def size(self, item: Item) -> int:
         """The item's size in bytes; what was learned by reading it where the server does not say."""
         if item.size is not None:
             return item.size
-        return self.engine.content.learned_size(item.version) or 0
+        return self.content.learned_size(item.version) or 0
 
     def measured(self, path: str, node: Node) -> Node:
         """`node`, or what is at `path` by now, with a size that `attr` can show. Raises ApiError, FsError if it can't be had.
@@ -183,7 +190,7 @@ class View:
             if item is None:
                 break
             try:
-                self.engine.content.measure(item)
+                self.content.measure(item)
                 break
             except (StaleVersionError, NotFoundError):
                 again = self.get(path, max_age=0.0)
@@ -197,18 +204,11 @@ class View:
         item = node if isinstance(node, Item) else node.item if node.local is None else None
         if item is None or item.is_dir or item.size is not None:
             return None
-        return item if self.engine.content.learned_size(item.version) is None else None
-
-    def is_old(self, item: Item, path: str) -> bool:
-        """True if a later version of the item's file was saved since it was looked up at this path."""
-        if not self.engine.memory.superseded(item):
-            return False
-        there = self.engine.namespace.peek(path)
-        return there is None or there.id != item.id
+        return item if self.content.learned_size(item.version) is None else None
 
     def size_holds(self, item: Item) -> bool:
         """True if the size is known, and so was the right one in every `stat` of this version."""
-        return item.size is not None or self.engine.content.learned_size(item.version) is not None
+        return item.size is not None or self.content.learned_size(item.version) is not None
 
     def default_mode(self, item: Item) -> int:
         """The mode that permission and type give, less the umask."""
@@ -217,66 +217,65 @@ class View:
             mode &= ~0o222
         return mode & ~self.owner.umask
 
-    def _inode_attr(self, inode: Inode) -> Attr:
-        directory = inode.kind is Kind.DIRECTORY
-        local = inode.local
-        size = local.size if local is not None else (self.size(inode.item) if inode.item else 0)
-        mode = inode.mode if inode.mode >= 0 else (0o755 if directory else 0o644) & ~self.owner.umask
-        if inode.permission is not None:
-            mode = with_permission(mode, None, inode.permission)
-        uid = inode.uid if inode.uid >= 0 else self.owner.uid
-        gid = inode.gid if inode.gid >= 0 else self.owner.gid
-        kind = stat.S_IFDIR if directory else stat.S_IFREG
-        times = (inode.atime_ns, inode.mtime_ns, inode.ctime_ns)
-        if not inode.ctime_ns and inode.item is not None:
-            times = (inode.item.updated_ns,) * 3
+    def _file_attr(self, file: File) -> Attr:
+        directory, local = is_dir(file), file.local
+        size = local.size if local is not None else (self.size(file.item) if file.item else 0)
+        mode = file.mode if file.mode >= 0 else (0o755 if directory else 0o644) & ~self.owner.umask
+        if file.wish is not None:
+            mode = with_permission(mode, None, file.wish)
+        uid = file.uid if file.uid >= 0 else self.owner.uid
+        gid = file.gid if file.gid >= 0 else self.owner.gid
+        fallback = file.item.updated_ns if file.item is not None else self._started
+        times = tuple(
+            time if time != UNSET else fallback for time in (file.atime_ns, file.mtime_ns, file.ctime_ns)
+        )
         if directory:
-            return Attr(inode.ino, kind | mode, self._links(inode.path or ""), uid, gid, 0, *times)
-        if inode.link:
-            mode, size = stat.S_IFLNK | 0o777, len(os.fsencode(inode.link))
-            return Attr(inode.ino, mode, 1, uid, gid, size, *times)
-        gone = inode.path is None or is_hidden_open(names.basename(inode.path), inode)
-        return Attr(inode.ino, kind | mode, 0 if gone else 1, uid, gid, size, *times)
+            return Attr(file.ino, stat.S_IFDIR | mode, self._links(file.path or ""), uid, gid, 0, *times)
+        if file.link:
+            return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
+        gone = file.path is None or is_hidden_open(names.basename(file.path), file)
+        return Attr(file.ino, stat.S_IFREG | mode, 0 if gone else 1, uid, gid, size, *times)
 
     # -- times and owners of what is changed here
 
     def touch(self, node: Node) -> None:
         """Its change time is now: it got another name, or lost one."""
-        if isinstance(node, Inode):
-            with node.lock:
-                node.ctime_ns = time.time_ns()
-                if node.local is not None or node.item is None or node.local_only:
-                    return
-                node = node.item
-        self.engine.memory.touch(node)
+        if isinstance(node, Item):
+            self.state.touch(node)
+        elif node.here or node.item is None:
+            self.state.apply(node, ctime_ns=time.time_ns())
+        else:
+            self.state.touch(node.item)
 
     def touch_directory(self, path: str) -> None:
         """Something was made, renamed or removed in it: its times are now."""
-        entry = self.engine.overlay.get(path) if path else None
-        if isinstance(entry, Inode):
-            with entry.lock:
-                entry.mtime_ns = entry.ctime_ns = time.time_ns()
+        file = self.state.at(path) if path else None
+        if file is not None:
+            now = time.time_ns()
+            self.state.apply(file, mtime_ns=now, ctime_ns=now)
             return
-        item = self.engine.namespace.peek(path)
+        item = self.namespace.peek(path)
         if item is not None and item.is_dir:
-            self.engine.memory.touch(item, content=True)
+            self.state.touch(item, content=True)
 
-    def freeze(self, inode: Inode) -> None:
-        """The last name of an open file goes: its handles go on seeing its attributes as they are."""
-        attr = self.attr(inode)
-        inode.mode, inode.uid, inode.gid = attr.mode & 0o7777, attr.uid, attr.gid
-        inode.atime_ns, inode.mtime_ns, inode.ctime_ns = attr.atime_ns, attr.mtime_ns, time.time_ns()
+    def freeze(self, file: File) -> dict[str, int]:
+        """The attributes of a File as they are shown, to stay with it when it is this machine's alone."""
+        attr = self.attr(file)
+        return {
+            "mode": attr.mode & 0o7777,
+            "uid": attr.uid,
+            "gid": attr.gid,
+            "atime_ns": attr.atime_ns,
+            "mtime_ns": attr.mtime_ns,
+            "ctime_ns": attr.ctime_ns,
+        }
 
     def inherited(self, path: str, mode: int, uid: int, gid: int, *, directory: bool) -> tuple[int, int, int]:
         """Mode, owner and group of what `uid` and `gid` make at `path`: a set-group directory hands on its group."""
-        node = self.get(names.parent(path))
-        if isinstance(node, Item):
-            above, _, group = self._owned(node, self.engine.memory.of(node))
-        else:
-            above, group = max(node.mode, 0), node.gid
-        if not above & stat.S_ISGID:
+        above = self.attr(self.get(names.parent(path)))
+        if not above.mode & stat.S_ISGID:
             return mode & 0o7777, uid, gid
-        return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, group
+        return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, above.gid
 
     # -- what may be changed (semantics.md section 4, readOnly items)
 
@@ -300,22 +299,18 @@ class View:
 
     def _closed_here(self, node: Node) -> bool:
         """True if the item is readOnly because of a `chmod` on this machine."""
-        if isinstance(node, Inode):
-            if node.permission is not None:
-                return True
-            if node.item is None:
-                return False
-            node = node.item
-        record = self.engine.memory.of(node)
-        return record is not None and record.mode >= 0 and record.permission is Permission.READ_ONLY
+        file = self.state.of(node) if isinstance(node, Item) else node
+        if file is None:
+            return False
+        return file.wish is not None or (file.mode >= 0 and file.permission is Permission.READ_ONLY)
 
     def read_only(self, node: Node) -> bool:
         """True if the API (or a wish not yet sent) says readOnly."""
         if isinstance(node, Item):
             return node.read_only
-        if node.permission is not None:
-            return node.permission is Permission.READ_ONLY
-        return node.item is not None and node.item.read_only and not node.local_only
+        if node.wish is not None:
+            return node.wish is Permission.READ_ONLY
+        return node.item is not None and node.item.read_only and not node.stays
 
 
 def is_dir(node: Node) -> bool:
@@ -325,7 +320,7 @@ def is_dir(node: Node) -> bool:
 
 def is_hidden_open(name: str, entry: object) -> bool:
     """True for what libfuse made of a file that was unlinked while open: nobody sees it but its handles."""
-    return isinstance(entry, Inode) and entry.local_only and names.is_fuse_hidden(name)
+    return isinstance(entry, File) and entry.stays and names.is_fuse_hidden(name)
 
 
 def check_name(path: str) -> None:

@@ -19,7 +19,7 @@ with contextlib.suppress(OSError):
 
 
 #: What a full or failing disk answers, and the caller may know; anything else that it answers is EIO to him.
-_TOLD = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+_TOLD = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
 def failure(error: OSError) -> int:

@@ -9,15 +9,13 @@ import time
 from pathlib import Path
 
 from jobfs.errors import FsError
-from jobfs.writeback.journal import Journal, JournalDamagedError
-from jobfs.writeback.localbytes import label_of
+from jobfs.state.journal import Journal, JournalDamagedError
 
 _PREFIX = "damaged-"
-_MOST_NAMED = 10
 
 
 def open_journal(directory: Path) -> tuple[Journal, str]:
-    """The journal of a slot, and one sentence if it was damaged and a new one had to be begun, else "".
+    """The journal of a state directory, and one sentence if it was damaged and a new one had to be begun, else "".
 
     Raises UsageError if it can't be used, FsError if a damaged one can't be put aside.
     """
@@ -37,7 +35,7 @@ def open_journal(directory: Path) -> tuple[Journal, str]:
 
 
 def damaged(directory: Path) -> list[Path]:
-    """What was put aside in this slot, and not yet removed by a person."""
+    """What was put aside in this state directory, and not yet removed by a person."""
     return sorted(directory.glob(_PREFIX + "*"))
 
 
@@ -55,39 +53,15 @@ def _has_log(journal: Path) -> bool:
 
 
 def _put_aside(directory: Path, why: str) -> str:
-    """Move journal and local bytes into a directory of their own, the bytes under names that people know."""
+    """Move journal and local bytes into a directory of their own; returns a sentence that says where they are."""
     place = directory / f"{_PREFIX}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
-    files = place / "files"
-    files.mkdir(mode=0o700, parents=True)
-    saved = []
+    place.mkdir(mode=0o700)
     local = directory / "bytes"
-    for path in sorted(local.iterdir()) if local.is_dir() else ():
-        if path.stat().st_size == 0 and not label_of(path)[1]:
-            continue
-        saved.append(_keep(path, files))
+    count = sum(1 for path in local.iterdir() if path.stat().st_size) if local.is_dir() else 0
+    if count:
+        local.rename(place / "bytes")
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             Path(f"{directory / 'journal.db'}{suffix}").rename(place / f"journal.db{suffix}")
-    found = ", ".join(saved[:_MOST_NAMED]) + (
-        f" and {len(saved) - _MOST_NAMED} more" if len(saved) > _MOST_NAMED else ""
-    )
-    return f"{why}; it was moved to {place} with {f'the unsent {found}' if saved else 'nothing unsent'}"
-
-
-def _keep(path: Path, files: Path) -> str:
-    """Move one file of local bytes to where its name says, beneath `files`; returns that name."""
-    name = label_of(path)[1].strip("/")
-    parts = name.split("/")
-    if not name or {"", ".", ".."} & set(parts):
-        name = path.name
-    target = files / name
-    try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if target.exists():
-            target = target.with_name(f"{target.name}.{path.name}")
-        path.rename(target)
-    except OSError:
-        target = files / path.name
-        path.rename(target)
-    target.chmod(0o600)
-    return str(target.relative_to(files))
+    kept = f"the bytes of {count} files, under their numbers" if count else "nothing unsent"
+    return f"{why}; it was moved to {place} with {kept}"

@@ -1,10 +1,10 @@
-"""Slots: where one mount keeps its unsent work, `<state dir>/<job>/<mount id>/`, one mount at a time.
+"""State directories: where one mount keeps its unsent work, `<state dir>/<job>/<mount id>/`, one mount at a time.
 
-A slot outlives its mount. The next mount of that job takes it over, with the mount id and the journal in it,
+A place outlives its mount. The next mount of that job takes it over, with the mount id and the journal in it,
 so that what a killed mount left is finished wherever the job is mounted next (save-protocol.md, Recovery).
 
     lock          held exclusively (flock) while in use; the lock goes with the process, however that ends
-    mount.json    what the slot was last used for (`Record`)
+    mount.json    what the place was last used for (`Record`)
     journal.db    the journal; bytes/ the local bytes; control.sock the running mount's socket
 """
 
@@ -28,13 +28,13 @@ from jobfs.names import new_mount_id
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 #: Whoever only looks whether a lock is free holds it for an instant: seconds to try again.
 _INSTANT = 0.3
-#: Choosing a slot takes milliseconds: seconds to wait for another mount that does.
+#: Choosing a state directory takes milliseconds: seconds to wait for another mount that does.
 _CHOOSING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a slot was last used for; `clean` if that mount left nothing to send. `started` in s."""
+    """What a state directory was last used for; `clean` if that mount left nothing to send. `started` in s."""
 
     mount_id: str
     job: str
@@ -47,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A slot on disk: its directory, and what it was last used for if that is known."""
+    """A place on disk: its directory, and what it was last used for if that is known."""
 
     path: Path
     record: Record | None
@@ -58,8 +58,8 @@ class Found:
         return (self.path / "journal.db").exists()
 
 
-class Slot:
-    """A slot that this process holds; `warnings` are sentences for the user about slots left alone."""
+class StateDirectory:
+    """A place that this process holds; `warnings` are sentences for the user about state directories left alone."""
 
     def __init__(self, path: Path, lock: int, record: Record, warnings: tuple[str, ...] = ()) -> None:
         self.path = path
@@ -88,7 +88,7 @@ class Slot:
         return self.path / "jobfs.log"
 
     def write_record(self, *, clean: bool = False) -> None:
-        """Note on disk what the slot is used for, by this process. Raises UsageError if that fails."""
+        """Note on disk what the place is used for, by this process. Raises UsageError if that fails."""
         self.record = Record(**{**asdict(self.record), "pid": os.getpid(), "clean": clean})
         draft = self.path / "mount.json.new"
         with _refusing(self.path):
@@ -96,17 +96,17 @@ class Slot:
             draft.replace(self.path / "mount.json")
 
     def close(self) -> None:
-        """Let the next mount have the slot."""
+        """Let the next mount have the place."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
 
-def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> Slot:
-    """Take the slot last used for this job and `directory`, else a free one of this job, else a new one.
+def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDirectory:
+    """Take the place last used for this job and `directory`, else a free one of this job, else a new one.
 
     Raises UsageError if a running mount has this job at this directory, if the place belongs to another user
-    or can't be written. A slot that was used with another server is left alone, with a warning.
+    or can't be written. A place that was used with another server is left alone, with a warning.
     """
     home = state_dir / job
     with _refusing(state_dir), _choosing(_private(home)):
@@ -122,13 +122,13 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> Slot:
                 usable.append(found)
         path, lock = _first_free(sorted(usable, key=lambda found: _preference(found, directory)), home)
         record = Record(path.name, job, directory, base_url, os.getpid(), time.time())
-        slot = Slot(path, lock, record, tuple(warnings))
-        slot.write_record()
-        return slot
+        place = StateDirectory(path, lock, record, tuple(warnings))
+        place.write_record()
+        return place
 
 
-def reopen(found: Found, base_url: str) -> Slot:
-    """Take an existing slot to finish what is in it. Raises UsageError if a process holds it or it is of another server."""
+def reopen(found: Found, base_url: str) -> StateDirectory:
+    """Take an existing place to finish what is in it. Raises UsageError if a process holds it or it is of another server."""
     if found.record is None or not _same_server(found.record, base_url):
         raise UsageError(f"{_foreign(found)}; give that server with --base-url")
     with _refusing(found.path):
@@ -137,11 +137,11 @@ def reopen(found: Found, base_url: str) -> Slot:
         if not _locked(lock, _INSTANT):
             os.close(lock)
             raise UsageError(f"{found.path} is in use by process {found.record.pid}")
-        return Slot(found.path, lock, found.record)
+        return StateDirectory(found.path, lock, found.record)
 
 
 def others(state_dir: Path, job: str, mount_id: str) -> list[Found]:
-    """The slots of this job, but for `mount_id`, that no mount holds and that have a journal."""
+    """The state directories of this job, but for `mount_id`, that no mount holds and that have a journal."""
     return [
         found
         for found in _slots(state_dir / job)
@@ -150,7 +150,7 @@ def others(state_dir: Path, job: str, mount_id: str) -> list[Found]:
 
 
 def running(state_dir: Path) -> list[Found]:
-    """The slots under `state_dir` that a running mount holds."""
+    """The state directories under `state_dir` that a running mount holds."""
     try:
         homes = sorted(state_dir.iterdir())
     except OSError:
@@ -159,7 +159,7 @@ def running(state_dir: Path) -> list[Found]:
 
 
 def look(path: Path) -> Found:
-    """The slot at `path`."""
+    """The place at `path`."""
     try:
         values = json.loads((path / "mount.json").read_text())
         record = Record(**values) if values.get("mount_id") == path.name else None
@@ -169,7 +169,7 @@ def look(path: Path) -> Found:
 
 
 def in_use(found: Found, patience: float = 0.0) -> bool:
-    """True if a process holds the slot, and goes on holding it for `patience` seconds."""
+    """True if a process holds the place, and goes on holding it for `patience` seconds."""
     try:
         lock = os.open(found.path / "lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -183,7 +183,7 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
 
 
 def wait_until_free(found: Found, timeout: float) -> bool:
-    """Wait up to `timeout` seconds for the process that holds the slot to end; True if it has."""
+    """Wait up to `timeout` seconds for the process that holds the place to end; True if it has."""
     end = time.monotonic() + timeout
     while in_use(found):
         if time.monotonic() >= end:
@@ -210,7 +210,7 @@ def _preference(found: Found, directory: str) -> tuple[bool, bool, float]:
 
 
 def _first_free(candidates: list[Found], home: Path) -> tuple[Path, int]:
-    """The first slot whose lock is free, made if none is, and its lock, held."""
+    """The first place whose lock is free, made if none is, and its lock, held."""
     for path in [*(found.path for found in candidates), home / new_mount_id()]:
         _private(path)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -236,7 +236,7 @@ def _locked(lock: int, patience: float = 0.0) -> bool:
 
 @contextlib.contextmanager
 def _choosing(home: Path) -> Iterator[None]:
-    """One at a time: a slot is chosen and recorded before the next mount looks."""
+    """One at a time: a state directory is chosen and recorded before the next mount looks."""
     lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not _locked(lock, _CHOOSING):

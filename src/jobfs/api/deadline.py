@@ -1,0 +1,172 @@
+"""The time that a system call has: one deadline over all that it asks, looks at again and tries again (semantics.md section 3).
+
+The thread that serves a call sets it (`begin`), and every wait in the call reads it: each request takes its timeouts from
+what is left, each wait for a lock or for another thread ends with it. Work that a call hands to other threads takes it
+along (`carried`). A thread without one works in the background: there, each request has a timeout of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextvars import ContextVar
+from typing import TypeVar
+
+from jobfs.errors import OutOfTimeError
+
+_Result = TypeVar("_Result")
+
+#: Seconds that a call may still look at the server after its deadline: what became of a change whose answer is lost.
+GRACE = 2.0
+
+_lock = threading.Lock()
+
+
+class Deadline:
+    """`timeout` seconds without progress; one within an `outer` one ends with that at the latest.
+
+    `waited`: a program waits for what is done within it, which then goes before the rest; within an outer one that one says so.
+    `grace`: seconds by which it may outlast the outer one. Threads may share it.
+    """
+
+    def __init__(
+        self, timeout: float, outer: Deadline | None = None, *, waited: bool = True, grace: float = 0.0
+    ) -> None:
+        self.timeout = timeout
+        self._outer = outer
+        self._grace = grace
+        self._end = time.monotonic() + timeout
+        self._waited = waited and outer is None
+        self._joined: list[Deadline] = []
+
+    @property
+    def waited(self) -> bool:
+        """True if a program waits for what is done within this deadline, be it only meanwhile (see `joined`)."""
+        return self._waited or bool(self._joined) or (self._outer is not None and self._outer.waited)
+
+    def left(self) -> float:
+        """Seconds that remain; negative once it has passed."""
+        left = self._end - time.monotonic()
+        if self._outer is None:
+            return left
+        outer = self._outer.left()
+        return min(left, max(outer, min(self._grace, outer + self._grace)))
+
+    def extend(self, seconds: float) -> None:
+        """Do not count `seconds` in which bytes were moving, nor for those who wait for the same."""
+        with _lock:
+            self._end += seconds
+        for other in list(self._joined):
+            other.extend(seconds)
+        if self._outer is not None:
+            self._outer.extend(seconds)
+
+    def renew(self) -> None:
+        """Begin to count anew; an outer deadline goes on."""
+        with _lock:
+            self._end = time.monotonic() + self.timeout
+
+    def waited_in_line(self, seconds: float) -> None:
+        """In the background, time spent in the queue for a connection does not count; a program's time goes on."""
+        if not self.waited:
+            self.extend(seconds)
+
+    @contextlib.contextmanager
+    def joined(self, other: Deadline | None) -> Iterator[None]:
+        """Meanwhile `other` waits for what is done within this one: a program waits then, and progress here is progress there."""
+        if other is None or other is self:
+            yield
+            return
+        self._joined.append(other)
+        try:
+            yield
+        finally:
+            self._joined.remove(other)
+
+    def check(self, what: str) -> None:
+        """Raises OutOfTimeError(ETIMEDOUT) once it has passed; `what` did not come to its end."""
+        if self.left() <= 0:
+            raise out_of_time(what)
+
+
+_current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+
+
+def current() -> Deadline | None:
+    """The deadline of this thread's call; None in the background."""
+    return _current.get()
+
+
+def begin(timeout: float) -> None:
+    """This thread, which serves nothing but calls, begins one."""
+    _current.set(Deadline(timeout))
+
+
+@contextlib.contextmanager
+def within(timeout: float = math.inf, *, waited: bool = True) -> Iterator[Deadline]:
+    """What is done meanwhile in this thread has `timeout` seconds without progress, and no more than its call has left."""
+    deadline = Deadline(timeout, _current.get(), waited=waited)
+    token = _current.set(deadline)
+    try:
+        yield deadline
+    finally:
+        _current.reset(token)
+
+
+def carried(task: Callable[..., _Result]) -> Callable[..., _Result]:
+    """`task` for another thread: it runs within the deadline of this one's call."""
+    deadline = _current.get()
+
+    def run(*args: object) -> _Result:
+        token = _current.set(deadline)
+        try:
+            return task(*args)
+        finally:
+            _current.reset(token)
+
+    return run
+
+
+def left(most: float = math.inf) -> float:
+    """Seconds that this thread's call may still wait, not negative, and `most` of them."""
+    deadline = _current.get()
+    return max(0.0, most if deadline is None else min(most, deadline.left()))
+
+
+def wait_for(condition: threading.Condition, predicate: Callable[[], object], what: str) -> None:
+    """Wait, with the condition's lock held, as long as this thread's call may.
+
+    Raises OutOfTimeError(ETIMEDOUT): `what` says what was waited for.
+    """
+    while not predicate():
+        deadline = _current.get()
+        if deadline is None:
+            condition.wait()
+            continue
+        deadline.check(what)
+        condition.wait(deadline.left())
+
+
+def result(future: Future[_Result], what: str) -> _Result:
+    """What another thread does for this one's call, waited for as long as that may.
+
+    Raises what it raises, or OutOfTimeError(ETIMEDOUT): `what` says what was waited for.
+    """
+    while True:
+        deadline = _current.get()
+        try:
+            return future.result(None if deadline is None else max(deadline.left(), 0.0))
+        except TimeoutError:
+            if deadline is None or future.done():
+                raise
+            deadline.check(what)
+
+
+def out_of_time(what: str) -> OutOfTimeError:
+    """The error of a call whose deadline has passed."""
+    return OutOfTimeError(f"{what}: not within the time that a call has", errno=errno.ETIMEDOUT)

@@ -1,0 +1,104 @@
+"""What this mount knows of the versions that saves replace (save-protocol.md R1, R2)."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+from jobfs.api import Client
+from jobfs.errors import NotFoundError
+from jobfs.nodes import Item
+from jobfs.save.context import Context
+from jobfs.state import edit
+from jobfs.state.records import Base
+
+#: Timestamps younger than this, in seconds, do not prove that bytes are equal (R1).
+YOUNG = 2.0
+#: The largest content, in bytes, that a rename waits to see hashed.
+_HASHED = 8 << 20
+#: Seconds to wait for bytes that a reader was given just now to be in their place.
+_SETTLING = 0.1
+
+
+def sha256_of(client: Client, item_id: str) -> str:
+    """The hash, in hex, of an item's bytes as the server has them now. Raises ApiError."""
+    digest = hashlib.sha256()
+    with client.download(item_id) as body:
+        for chunk in body.chunks():
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def with_bytes(client: Client, item: Item, digest: str) -> Item | None:
+    """The item as it is now, if it has these bytes and was neither written to nor moved while they were read. Raises ApiError."""
+    try:
+        if sha256_of(client, item.id) != digest:
+            return None
+        now = client.get(item.id)
+    except NotFoundError:
+        return None
+    return now if (now.version, now.path) == (item.version, item.path) else None
+
+
+class Bases:
+    """One for a mount. Every method may be called from any thread."""
+
+    def __init__(self, context: Context) -> None:
+        self._client = context.client
+        self._content = context.content
+        self._state = context.state
+        self._cache_limit = context.cache_limit
+
+    def of(self, item: Item | None, *, young: bool | None = None) -> Base:
+        """The base that a version shown by this mount makes for a save."""
+        if item is None or item.implicit:
+            return Base()
+        young = self.young(item) if young is None else young
+        digest = self.known_hash(item)
+        if not digest and young and not self._content.fine_clock(item.updated_at):
+            # Its bytes can't be learned any more: the job may write others in the same second. If they are ours, they show it.
+            file = self._state.of(item)
+            digest = file.sent if file is not None else ""
+        return Base.of(item, sha256=digest, young=young)
+
+    def young(self, item: Item) -> bool:
+        """True if the item's timestamp is too recent to prove that its bytes did not change (R1)."""
+        return self.age(item) < YOUNG
+
+    def age(self, item: Item) -> float:
+        """Seconds since the item's `updatedAt`, by the server's clock."""
+        return time.time() + self._client.server_time_offset - item.updated_ns / 1e9
+
+    def known_hash(self, item: Item) -> str:
+        """The hash of a version that was saved here, or whose bytes are on this machine, else "" (R2)."""
+        file = self._state.of(item)
+        sent = file.sha256 if file is not None and file.version == item.updated_at else ""
+        if sent and self._content.fine_clock(item.updated_at):
+            return sent
+        # Else the job may have written in the same second; what was shown since is here.
+        if item.is_dir or not self._content.whole(item, _SETTLING):
+            return sent
+        with self._content.open(item) as content:
+            return content.sha256() or ""
+
+    def learn_hash(self, item: Item) -> str:
+        """Fetch a version's bytes into the cache and hash them; "" if they are larger than the cache. Raises ApiError, FsError."""
+        if item.size is not None and item.size > self._cache_limit:
+            return ""
+        with self._content.open(item) as content:
+            content.fetch()
+            return content.sha256() or ""
+
+    def carry(self, before: Item, after: Item) -> None:
+        """Our own move may have changed `updatedAt`: remembered times go on to hold, the hash of the bytes does not (R2)."""
+        if before.updated_at == after.updated_at:
+            return
+        coarse = not self._content.fine_clock(after.updated_at)
+        # There its bytes can't be learned later on (see `of`).
+        known = self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
+        with self._state.lock:
+            file = self._state.of(after)
+            if file is not None and not file.here and file.version == before.updated_at:
+                self._state.write(edit(file, version=after.updated_at, sha256="", sent=known or file.sent))
+            elif known and (file is None or not file.here):
+                self._state.write(edit(self._state.open(after), sent=known))

@@ -1,0 +1,29 @@
+"""What every part of a save works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jobfs.api import Client
+from jobfs.content import ContentStore
+from jobfs.namespace import Namespace
+from jobfs.save.unanswered import Unanswered
+from jobfs.state import State
+
+
+@dataclass(frozen=True)
+class Context:
+    """One for a mount. `mount`: the id in its hidden names; `lifetime` (R7) and `timeout` in seconds; `cache_limit` in bytes."""
+
+    client: Client
+    namespace: Namespace
+    content: ContentStore
+    state: State
+    mount: str
+    lifetime: float
+    timeout: float
+    cache_limit: int
+    unanswered: Unanswered = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unanswered", Unanswered(self.lifetime))

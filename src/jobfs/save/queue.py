@@ -1,0 +1,416 @@
+"""When Changes run: after a delay in the background, or at once for fsync (semantics.md section 4).
+
+Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as many
+threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent; while more than a
+few dozen hidden items stand in the workspace nothing more is begun.
+
+Backing off belongs to the server, not to a file: while attempts fail one after another, one Change at a time asks whether it is back,
+and with the first that gets through all others are due. What the server asks to wait for (Retry-After) holds for all.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from jobfs import names
+from jobfs.api import deadline
+from jobfs.errors import REFUSALS, FsError, JobfsError, UnavailableError
+from jobfs.nodes import Kind
+from jobfs.save.cleanup import Cleanup
+from jobfs.save.context import Context
+from jobfs.save.remove import Remove
+from jobfs.save.replace import Replace
+from jobfs.state import Change, File
+from jobfs.state.records import Stage, Verb
+from jobfs.state.tables import is_unmade
+
+log = logging.getLogger("jobfs.save")
+
+#: Seconds until a Change that failed runs again, at first and at most; and while the server is away, until one asks for it.
+_BACKOFF, _MOST, _ASK = 0.5, 8.0, 2.0
+#: So many attempts that failed one after another, whosever they were, are an outage.
+_OUTAGE = 4
+#: Most hidden items of saves that may stand in the workspace when another save is begun.
+_HIDDEN = 40
+#: Seconds that an open file which was flushed may wait to be sent.
+WHILE_OPEN = 3600.0
+#: Most seconds that a thread waits before it looks again.
+_LONGEST = 60.0
+
+
+class Queue:
+    """Runs the Changes of one mount. May be called from any thread."""
+
+    def __init__(
+        self, context: Context, replace: Replace, remove: Remove, cleanup: Cleanup, *, delay: float
+    ) -> None:
+        """`delay` in seconds from the close of a file to its upload."""
+        self._context = context
+        self._state = context.state
+        self._replace = replace
+        self._remove = remove
+        self._cleanup = cleanup
+        self.delay = delay
+        self._reservations = context.state.reservations
+        self._turn = self._reservations.turn
+        #: Due times: of what was not begun, and of the rest.
+        self._new: list[tuple[float, int, Change]] = []
+        self._begun: list[tuple[float, int, Change]] = []
+        #: What is due and has to wait: for another Change of its target, or for a reservation.
+        self._blocked: dict[str, list[Change]] = {}
+        self._reserved: list[Change] = []
+        self._ended = 0
+        #: Changes that may have something hidden on the server.
+        self._out: dict[int, Change] = {}
+        self._threads: list[threading.Thread] = []
+        self._idle = self._working = 0
+        self._failures = 0
+        self._not_before = 0.0
+        self._stopping = False
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin to run what is due."""
+        with self._turn:
+            self._start_thread()
+
+    def stop(self) -> None:
+        """Run nothing more; returns when what runs has come to rest."""
+        with self._turn:
+            self._stopping = True
+            self._turn.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    # -- what is to run
+
+    def save(self, file: File, delay: float | None = None) -> Change | None:
+        """A File has something to be sent: its Change, due in `delay` seconds (None: the mount's delay); None if it has not."""
+        with self._state.lock:
+            if file.refused or file.path is None or not (file.unsaved or is_unmade(file)):
+                return None
+            change = file.change
+            if change is None:
+                verb = Verb.MKDIR if file.kind is Kind.DIRECTORY else Verb.PUT
+                change = self._state.change(verb, file.path, file)
+        if not change.begun:
+            # Else the newer bytes are sent when it ends.
+            self.add(change, self.delay if delay is None else delay)
+        return change
+
+    def add(self, change: Change, delay: float) -> None:
+        """A Change is due in `delay` seconds."""
+        with self._turn:
+            self._push(change, time.monotonic() + delay)
+            self._turn.notify_all()
+
+    def wake(self) -> None:
+        """The state has Changes to clean up."""
+        with self._turn:
+            self._turn.notify_all()
+
+    def hurry(self, wanted: Callable[[Change], bool]) -> None:
+        """What has not been tried yet, of what is wanted, is due now."""
+        with self._state.lock:
+            found = [c for c in self._state.changes.values() if not (c.settled or c.attempts) and wanted(c)]
+        now = time.monotonic()
+        with self._turn:
+            for change in found:
+                if not change.running:
+                    self._push(change, now)
+            self._turn.notify_all()
+
+    def _push(self, change: Change, due: float) -> None:
+        change.due = due
+        heapq.heappush(self._begun if change.begun else self._new, (due, change.seq, change))
+
+    # -- the threads
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"jobfs-save-{len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._turn:
+                change = self._next()
+                if change is None:
+                    return
+                self._working += 1
+                if not self._idle and len(self._threads) < self._context.client.max_connections:
+                    self._start_thread()
+            try:
+                self._attempt(change)
+            except REFUSALS:
+                pass
+            except JobfsError as error:
+                log.info("%s: tried again later: %s", change.target, error)
+            finally:
+                with self._turn:
+                    self._working -= 1
+
+    def _next(self) -> Change | None:
+        """Wait for a Change that may run, and claim it; None at the end."""
+        while not self._stopping:
+            self._take_back()
+            now = time.monotonic()
+            wait = self._pause(now)
+            if wait <= 0:
+                change = self._first(self._begun, now)
+                if change is None and self._hidden() < _HIDDEN:
+                    change = self._first(self._new, now)
+                if change is not None:
+                    self._claim(change)
+                    return change
+                coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
+                # What is due and may not be begun yet is looked at when something ends.
+                wait = min((seconds for seconds in coming if seconds > 0), default=_LONGEST)
+            self._idle += 1
+            self._turn.wait(min(wait, _LONGEST) + 0.001)
+            self._idle -= 1
+        return None
+
+    def _pause(self, now: float) -> float:
+        """Seconds for which nothing may begin because of how the server is; 0 or less if it may."""
+        if self._failures >= _OUTAGE and self._working:
+            return _LONGEST
+        return self._not_before - now
+
+    def _take_back(self) -> None:
+        """What waited for a reservation that has ended, and what has come to cleanup, is due."""
+        now = time.monotonic()
+        if self._ended != self._reservations.ended:
+            self._ended = self._reservations.ended
+            waiting, self._reserved = self._reserved, []
+            for change in waiting:
+                self._push(change, now)
+        while self._state.to_clean:
+            change = self._state.to_clean.popleft()
+            if not change.running and change.stage is not Stage.DONE:
+                self._push(change, now)
+
+    def _first(self, heap: list[tuple[float, int, Change]], now: float) -> Change | None:
+        """The first Change that is due and may run."""
+        while heap and heap[0][0] <= now:
+            due, _, change = heapq.heappop(heap)
+            if due != change.due or change.running or change.seq not in self._state.changes:
+                continue
+            if change.settled:
+                return change
+            if self._state.before(change) is not None:
+                self._blocked.setdefault(change.target, []).append(change)
+            elif not self._reservations.may_start(change.target):
+                self._reserved.append(change)
+            else:
+                return change
+        return None
+
+    def _hidden(self) -> int:
+        """How many Changes may have something hidden on the server that does not have to wait there (R7)."""
+        now = time.time()
+        return sum(
+            not any(aside.unsure_until > now for aside in change.asides) for change in self._out.values()
+        )
+
+    def _claim(self, change: Change) -> None:
+        change.running = change.begun = True
+        self._out[change.seq] = change
+        if not change.settled:
+            self._reservations.start(change.target)
+
+    # -- one run
+
+    def _attempt(self, change: Change) -> None:
+        """One run of a claimed Change, and what its outcome means for the next. Raises what came of it."""
+        target, resting, again, error = change.target, change.settled, 0.0, None
+        try:
+            again = self._run(change)
+        except JobfsError as failure:
+            error = failure
+            raise
+        except Exception as failure:
+            log.exception("%s: a save failed in an unexpected way", change.target)
+            error = FsError(errno.EIO, f"internal error: {failure!r}")
+            raise error from failure
+        finally:
+            with self._turn:
+                change.running, change.error = False, error
+                change.attempts = change.attempts + 1 if error is not None else 0
+                if not resting:
+                    self._reservations.end(target)
+                self._server_did(error)
+                self._again(change, again)
+
+    def _run(self, change: Change) -> float:
+        """Take a Change as far as it goes now; returns when to come back, in epoch seconds, 0.0 for at once or never."""
+        if change.settled or change.stage is Stage.CANCELLED:
+            return self._cleanup.finish(change)
+        if change.verb is Verb.REMOVE:
+            self._remove.run(change)
+        else:
+            self._replace.run(change)
+        return 0.0
+
+    def _server_did(self, error: JobfsError | None) -> None:
+        """Whether it answered."""
+        if isinstance(error, FsError):
+            return
+        if not isinstance(error, UnavailableError):
+            if self._failures >= _OUTAGE:
+                self._all_at_once()
+            self._failures, self._not_before = 0, 0.0
+            return
+        self._failures += 1
+        now = time.monotonic()
+        if error.wait:
+            self._not_before = max(self._not_before, now + error.wait)
+        elif self._failures >= _OUTAGE:
+            self._not_before = now + _ASK * random.uniform(0.25, 0.5)
+
+    def _all_at_once(self) -> None:
+        """The server is back: what had failed meanwhile is due, however often it had."""
+        now = time.monotonic()
+        for change in list(self._state.changes.values()):
+            if change.attempts and not change.running:
+                change.attempts = 0
+                self._push(change, now)
+
+    def _again(self, change: Change, when: float) -> None:
+        """When it runs again; and what has waited for it is due."""
+        now = time.monotonic()
+        if change.stage is Stage.DONE:
+            self._out.pop(change.seq, None)
+        elif change.error is not None:
+            pause = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST)
+            self._push(change, now + pause * random.uniform(0.5, 1.0))
+        else:
+            self._push(change, now + max(when - time.time(), 0.0) if when else now)
+        for waiting in self._blocked.pop(change.target, ()):
+            self._push(waiting, now)
+        file = change.file
+        if file is not None and file.change is None:
+            # Newer bytes waited in the File: they are its next Change.
+            self.save(file, WHILE_OPEN if any(handle.writable for handle in file.handles) else None)
+
+    # -- for those who wait
+
+    def commit(self, change: Change) -> None:
+        """Return when the server has the outcome, or it was cancelled; runs it here if nobody does.
+
+        Raises what refused it, or UnavailableError when the time of this thread's call is up (then it is tried on later).
+        """
+        if deadline.current() is None:
+            with deadline.within(self._context.timeout):
+                return self.commit(change)
+        pause = 0.05
+        while True:
+            with self._turn:
+                deadline.wait_for(
+                    self._turn,
+                    lambda: self._over(change) or self._free(change),
+                    f"{change.target} is being saved",
+                )
+                if self._over(change):
+                    return None
+                first = self._state.before(change) or change
+                self._claim(first)
+            try:
+                self._attempt(first)
+            except UnavailableError as error:
+                wait = max(pause * random.uniform(0.5, 1.0), error.wait)
+                if wait >= deadline.left(self._context.timeout):
+                    raise
+                time.sleep(wait)
+                pause = min(pause * 2, 2.0)
+            except JobfsError:
+                if first is change:
+                    raise
+
+    def _over(self, change: Change) -> bool:
+        return change.settled or change.stage is Stage.CANCELLED or change.seq not in self._state.changes
+
+    def _free(self, change: Change) -> bool:
+        first = self._state.before(change) or change
+        return not first.running and self._reservations.may_start(first.target)
+
+    def drain(self, timeout: float, under: str) -> bool:
+        """Wait until nothing at or below `under` is left to be sent that is not refused; False after `timeout` seconds."""
+        self.hurry(lambda change: within(change.target, under))
+        end = time.monotonic() + timeout
+        with self._turn:
+            while self.left(under):
+                remaining = end - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._turn.wait(min(remaining, 0.5))
+        return True
+
+    def left(self, under: str) -> bool:
+        """True if something at or below `under` is still to be done on the server, cleanup apart."""
+        with self._state.lock:
+            return any(
+                not change.settled and change.stage is not Stage.CANCELLED and within(change.target, under)
+                for change in self._state.changes.values()
+            )
+
+    def cleaned(self, timeout: float, *, waiting: bool) -> bool:
+        """Wait until nothing is left to clean up (`waiting`: what has to wait for R7 too); False after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        with self._turn:
+            while self._to_clean(waiting=waiting):
+                remaining = end - time.monotonic()
+                if remaining <= 0:
+                    return False
+                self._turn.wait(min(remaining, 0.2))
+        return True
+
+    def _to_clean(self, *, waiting: bool) -> bool:
+        now = time.time()
+        with self._state.lock:
+            return any(
+                (change.settled or change.stage is Stage.CANCELLED)
+                and (waiting or not change.asides or any(a.unsure_until <= now for a in change.asides))
+                for change in self._state.changes.values()
+            )
+
+    def rest(self, path: str) -> None:
+        """Return when what was begun at or below `path` is placed, and what waits there to be done is done. Raises ApiError."""
+        while True:
+            with self._state.lock:
+                found = [
+                    c for c in self._state.changes.values() if within(c.target, path) and self._unrest(c)
+                ]
+            if not found:
+                return
+            for change in found:
+                self.commit(change)
+            with self._turn:
+                deadline.wait_for(
+                    self._turn,
+                    lambda: not any(map(_taking_back, found)),
+                    f"{path}: what was unlinked in it is still there",
+                )
+
+    @staticmethod
+    def _unrest(change: Change) -> bool:
+        if change.settled or change.stage is Stage.CANCELLED:
+            return _taking_back(change)
+        return change.begun or change.verb in (Verb.MOVE, Verb.REMOVE)
+
+
+def _taking_back(change: Change) -> bool:
+    """True while what was begun of a cancelled Change may still be on the server under the target's name."""
+    return change.stage is Stage.CANCELLED and bool(change.tid or change.staged_id or change.direct)
+
+
+def within(path: str, prefix: str) -> bool:
+    """True if `path` is `prefix`, or lies below it."""
+    return not prefix or path == prefix or names.under(path, prefix)

@@ -1,0 +1,180 @@
+"""Deleting: a file, a file that is still open, a directory; never what the user did not see (semantics.md section 4, R10, R12)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import random
+import time
+
+from jobfs import names
+from jobfs.api import deadline
+from jobfs.errors import (
+    AnswerLostError,
+    ApiError,
+    BadRequestError,
+    FsError,
+    NoDirectoryError,
+    NotFoundError,
+    UnavailableError,
+)
+from jobfs.nodes import Item
+from jobfs.save.bases import with_bytes
+from jobfs.save.conflict import ConflictCheck, forget, spare
+from jobfs.save.context import Context
+from jobfs.save.replace import Replace
+from jobfs.state import Change, edit
+from jobfs.state.records import Aside, Base, Fate, Stage, Verb
+
+log = logging.getLogger("jobfs.save")
+
+_LOOKS = 8
+
+
+class Remove:
+    """Deletes items. May be called from any thread."""
+
+    def __init__(self, context: Context, replace: Replace, check: ConflictCheck) -> None:
+        self._context = context
+        self._client = context.client
+        self._state = context.state
+        self._replace = replace
+        self._check = check
+
+    def delete(self, item: Item) -> None:
+        """Delete the item that was seen at its path at most 1 s ago; if it is gone, look for another one there (R10).
+
+        No request is sent again without another look: meanwhile the job may have renamed the item, or made another one
+        where ours was deleted without an answer. Raises ApiError.
+        """
+        spare(self._context, item.id)
+        lost = False
+        gone: set[str] = set()
+        for attempt in range(_LOOKS):
+            try:
+                self._client.delete(item.id, once=True)
+                return forget(self._context, item)
+            except AnswerLostError:
+                lost = True
+            except NotFoundError:
+                if lost:
+                    return forget(self._context, item)
+                gone.add(item.id)
+                forget(self._context, item)
+            except UnavailableError as error:
+                self._wait(error, attempt)
+            there = self._context.namespace.lookup(item.path, max_age=0.0)
+            if there is None or there.is_dir or there.id in gone:
+                return None
+            if lost and there.id != item.id:
+                return forget(self._context, item)
+            item = there
+        raise UnavailableError(f"{item.path} can't be deleted: no answer", endpoint="delete")
+
+    def _wait(self, error: UnavailableError, attempt: int) -> None:
+        """Pause before a request is tried again, as long as the server asks for; raises `error` if there is no time for that."""
+        pause = error.wait + random.uniform(0.05, 0.1) * 2**attempt
+        if pause >= deadline.left(self._context.timeout):
+            raise error
+        time.sleep(pause)
+
+    # -- a file that is unlinked while it is open
+
+    def run(self, change: Change) -> None:
+        """Carry out the unlink of an open file: what the job has written to it since stays. Raises ApiError, FsError."""
+        change.begun = True
+        file = change.file
+        assert file is not None
+        if change.base.id:
+            spare(self._context, change.base.id)
+            item = self._still_there(change.target, change.base)
+            if item is not None:
+                try:
+                    self._client.delete(item.id, once=True)
+                except NotFoundError:
+                    pass
+                self._context.namespace.forget(item)
+        self._state.unname(file, change)
+
+    def _still_there(self, path: str, base: Base) -> Item | None:
+        """The item of that version, if that is what stands at the path."""
+        try:
+            item = self._client.get(base.id)
+        except NotFoundError:
+            return None
+        if item.path != path:
+            return None
+        if (item.updated_at, item.size) == (base.updated_at, base.size):
+            return item
+        if not base.updated_at and base.sha256:
+            return with_bytes(self._client, item, base.sha256)
+        log.warning("%s: the job has written to it since it was unlinked here: it stays", path)
+        return None
+
+    # -- directories
+
+    def remove_directory(self, item: Item) -> None:
+        """Remove a directory that a fresh listing shows empty (R12): out of the job's reach, looked at again later, then deleted.
+
+        Raises FsError(ENOTEMPTY), ApiError.
+        """
+        namespace, state = self._context.namespace, self._state
+        if namespace.children(item.path, max_age=1.0):
+            raise FsError(errno.ENOTEMPTY)
+        if self._hides(item.path):
+            namespace.refresh()
+            if self._hides(item.path):
+                raise FsError(errno.ENOTEMPTY)
+        change = state.change(Verb.REMOVE, item.path, stage=Stage.STAGED, begun=True, running=True)
+        try:
+            aside = self._replace.plan_aside(change, item, Fate.EMPTY, names.Role.REMOVED)
+            self._take_away(change, item, aside)
+        except BaseException:
+            if change.stage is Stage.STAGED:
+                state.end(change)
+            raise
+        finally:
+            change.running = False
+        namespace.forget(item)
+        state.lose(item.id)
+
+    def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
+        """Move the directory to its hidden name. Raises NotFoundError if it has another name by now, ApiError."""
+        try:
+            answer = self._hide(item, aside)
+        except (NotFoundError, BadRequestError):
+            raise
+        except ApiError:
+            if aside.unsure_until > time.time():
+                # It may have been carried out: then it is looked at as one that an earlier run left.
+                self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
+                self._context.namespace.touch(item.path)
+            raise
+        aside.moved = True
+        aside.size, aside.updated_at = answer.size, answer.updated_at
+        self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
+
+    def _hide(self, item: Item, aside: Aside) -> Item:
+        for attempt in range(_LOOKS):
+            try:
+                return self._client.update(item.id, path=aside.path, once=True)
+            except AnswerLostError:
+                aside.unsure_until = self._context.unanswered.note(item.id)
+            except NoDirectoryError:
+                if attempt:
+                    raise
+                self._replace.make_directory(names.parent(item.path))
+                continue
+            except UnavailableError as error:
+                self._wait(error, attempt)
+            answer = self._client.get(item.id)
+            if names.basename(answer.path) == aside.name:
+                return answer
+            if answer.path != item.path:
+                raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")
+        raise UnavailableError(f"the answers to removing {item.path} are lost", endpoint="update")
+
+    def _hides(self, path: str) -> bool:
+        """True if hidden items lie there that are not this mount's own on their way out."""
+        hidden = self._context.namespace.hidden()
+        return any(names.under(item.path, path) and not self._check.leaves(item) for item in hidden)

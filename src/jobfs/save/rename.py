@@ -1,0 +1,189 @@
+"""Changes of items on the server that the caller waits for: moved, a directory with all in it, given another permission."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from jobfs import names
+from jobfs.errors import (
+    AnswerLostError,
+    BadRequestError,
+    JobfsError,
+    NoDirectoryError,
+    NotFoundError,
+    UnavailableError,
+)
+from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.save.bases import Bases
+from jobfs.save.context import Context
+from jobfs.save.replace import Replace
+from jobfs.state import Change, File, State, edit
+from jobfs.state.records import Stage, Verb
+
+log = logging.getLogger("jobfs.save")
+
+#: Most items that are asked whether they moved along with their directory.
+_ASKED = 3
+
+
+class Rename:
+    """Synchronous changes; each raises ApiError, with the errno that the caller gets (semantics.md section 5)."""
+
+    def __init__(self, context: Context, replace: Replace, bases: Bases) -> None:
+        self._context = context
+        self._client = context.client
+        self._state = context.state
+        self._namespace = context.namespace
+        self._replace = replace
+        self._bases = bases
+        #: Whether this server moves what is in a directory along with it; None: not known.
+        self._carries: bool | None = None
+
+    def move(self, item: Item, target: str) -> Item:
+        """Move an item to a free name with one request. Raises PathExistsError, ApiError."""
+        answered = True
+        for _ in range(3):
+            try:
+                answer = self._client.update(item.id, path=target)
+            except AnswerLostError:
+                self._context.unanswered.note(item.id)
+                answered = False
+                answer = self._client.get(item.id)
+                if answer.path != target:
+                    continue
+            except NoDirectoryError:
+                self._replace.make_directory(names.parent(target))
+                continue
+            if answered:
+                # Else the job may have written to it between the move and the look (R2).
+                self._bases.carry(item, answer)
+            self._namespace.publish(answer)
+            return answer
+        raise UnavailableError(f"the answers to moving {item.path} are lost", endpoint="update")
+
+    def change(
+        self, item: Item, permission: Permission | None = None, lifecycle: Lifecycle | None = None
+    ) -> Item:
+        """Change an item's permission or lifecycle on the server. Raises ApiError."""
+        answered = True
+        try:
+            answer = self._client.update(item.id, permission=permission, lifecycle=lifecycle)
+        except AnswerLostError:
+            answered = False
+            answer = self._client.get(item.id)
+            if answer.permission is not (permission or answer.permission) or answer.lifecycle is not (
+                lifecycle or answer.lifecycle
+            ):
+                answer = self._client.update(item.id, permission=permission, lifecycle=lifecycle)
+        if answered:
+            self._bases.carry(item, answer)
+        self._namespace.publish(answer)
+        return answer
+
+    def rename_directory(self, item: Item, new: str) -> None:
+        """Rename a directory with one request; the caller holds both names, and nothing runs below them. Raises ApiError.
+
+        Killed in between, the next mount asks the server whether it was renamed (`settle_directory`).
+        """
+        old = item.path
+        change = self._state.change(
+            Verb.MOVE,
+            new,
+            stage=Stage.STAGED,
+            source=old,
+            staged_id=item.id,
+            direct=True,
+            begun=True,
+            running=True,
+        )
+        try:
+            self._state.write(edit(change), new=True)
+            inside = [] if self._carries else self._below(old)[:_ASKED]
+            self.move(item, new)
+            self._bring_along(inside, old, new)
+            repath(self._state, change)
+        except BaseException:
+            self._state.end(change)
+            raise
+
+    def _bring_along(self, inside: list[Item], old: str, new: str) -> None:
+        """Move what is in a directory by itself, on a server that moves a directory's own item only.
+
+        The reference does not say which; the first directory with something in it shows. `inside`: some of that.
+        """
+        if self._carries or not inside:
+            return
+        try:
+            if self._carries is None:
+                self._carries = self._carried(inside, new)
+            if self._carries is not False:
+                return
+            self._namespace.refresh()
+            for item in self._below(old):
+                try:
+                    self.move(item, names.moved(item.path, old, new))
+                except (BadRequestError, NotFoundError) as error:
+                    log.warning("%s stays where it is though %s was renamed: %s", item.path, old, error)
+        except JobfsError as error:
+            # The directory itself was renamed, and nothing is lost: what stayed is shown where it is.
+            log.warning("what is in %s may not have been renamed with it: %s", old, error)
+
+    def _below(self, directory: str) -> list[Item]:
+        """Every known item in a directory, those above before what is in them."""
+        known = self._namespace.subtree(directory)
+        return sorted((item for item in known if item.path != directory), key=lambda item: item.path)
+
+    def _carried(self, inside: list[Item], new: str) -> bool | None:
+        """True if these items moved along, False if they stayed; None if the job moved or deleted all of them meanwhile."""
+        for item in inside:
+            try:
+                path = self._client.get(item.id).path
+            except NotFoundError:
+                continue
+            if names.under(path, new):
+                return True
+            if path == item.path:
+                return False
+        return None
+
+
+def repath(state: State, change: Change) -> None:
+    """A directory was renamed: every File and Change below it says so, in the journal write that ends the rename.
+
+    Raises FsError(EIO).
+    """
+    old, new = change.source, change.target
+    with state.lock:
+        edits: list[tuple[File | Change, dict[str, Any]]] = [
+            (file, {"path": names.moved(file.path or "", old, new)}) for file in state.beneath(old)
+        ]
+        for other in list(state.changes.values()):
+            if other is not change and names.under(other.target, old):
+                shows = {
+                    names.moved(path, old, new) if names.under(path, old) else path: item
+                    for path, item in other.shows.items()
+                }
+                source = (
+                    names.moved(other.source, old, new) if names.under(other.source, old) else other.source
+                )
+                target = names.moved(other.target, old, new)
+                edits.append((other, {"target": target, "source": source, "shows": shows}))
+        state.write(*(step for step in edits if step[0].recorded), gone=[change])
+        for record, values in edits:
+            if not record.recorded:
+                state.apply(record, **values)
+        state.end(change)
+
+
+def settle_directory(context: Context, change: Change) -> None:
+    """Ask the server whether a directory was renamed just before the end. Raises ApiError: nothing can be shown before."""
+    try:
+        item = context.client.get(change.staged_id)
+    except NotFoundError:
+        context.state.end(change)
+        return
+    if item.path == change.target:
+        repath(context.state, change)
+    else:
+        context.state.end(change)

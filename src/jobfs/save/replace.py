@@ -1,0 +1,624 @@
+"""The verb: stage the source if it is bytes, look, set aside what stands at the target, place the source (save-protocol.md).
+
+A save from its first line to its last, in reading order:
+
+    vfs/files.py    write        bytes go into an open generation of the File
+                    flush        one journal write: this File has a generation to be sent
+    save/queue.py   commit       fsync, or the timer: the File's Change runs
+    here            run          until the server has the outcome, or there is a reason to stop
+                    _stage       a transaction id in the journal; the hidden item is made while the target is looked at
+                    _place       again and again: what stands at the target is set aside, then the staged item is moved there
+                    _set_aside   the aside is in the journal, synced, before it is moved (S)
+                    _move        the staged item takes the target's place
+                    _placed      one journal write: placed, the File's item and base are new; fsync answers
+    save/cleanup.py finish       later: sync, look at each aside, delete it or keep both, drop the row
+
+Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose answer
+did not come: a Change that is `unsure` looks at the server before its next step. Recovery enters the same loop that way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import random
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from jobfs import names
+from jobfs.api import deadline
+from jobfs.errors import (
+    REFUSALS,
+    AnswerLostError,
+    ApiError,
+    BadRequestError,
+    FsError,
+    NoDirectoryError,
+    NotFoundError,
+    PathExistsError,
+    UnavailableError,
+)
+from jobfs.namespace.overlay import shown
+from jobfs.nodes import Item
+from jobfs.save.bases import YOUNG, Bases
+from jobfs.save.context import Context
+from jobfs.save.undo import undo
+from jobfs.save.upload import Upload, hidden, wanted
+from jobfs.state import Change, File, edit
+from jobfs.state.disk import BOOT
+from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
+
+log = logging.getLogger("jobfs.save")
+
+#: Most times that a target is set aside because the job keeps making it again, in one run.
+_ROUNDS = 8
+#: Most creates in one run that end without an item.
+_CREATES = 4
+#: An answer to find is fresh for at least this long, in seconds (R8).
+_FRESH = 0.05
+
+
+class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
+    """The file was unlinked while its save was under way (R10)."""
+
+
+class Finding(NamedTuple):
+    """What find said of a target, and when (monotonic seconds)."""
+
+    items: list[Item]
+    answered: float
+
+
+class Replace:
+    """Runs Changes. One for a mount; every method may be called from any thread, one run per Change."""
+
+    def __init__(self, context: Context, upload: Upload, bases: Bases) -> None:
+        self._context = context
+        self._client = context.client
+        self._state = context.state
+        self._upload = upload
+        self._bases = bases
+        #: For what is asked, hashed or read beside an upload.
+        self.beside = ThreadPoolExecutor(context.client.max_connections, thread_name_prefix="jobfs-beside")
+        #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
+        self.moves_keep_updated_at = False
+
+    def run(self, change: Change) -> None:
+        """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
+
+        Raises UnavailableError if it has to be tried again later, a class of REFUSALS if the server refuses it for good (then
+        everything set aside is back and the bytes are kept), FsError(EEXIST) for a mkdir that came too late.
+        """
+        change.begun = True
+        try:
+            while change.stage in (Stage.STAGING, Stage.STAGED):
+                if change.stage is Stage.STAGING:
+                    self._stage(change)
+                else:
+                    self._start_learning(change)
+                    self._place(change, None)
+        except Cancelled:
+            return
+        except REFUSALS as error:
+            log.warning("%s: refused by the server: %s", change.target, error)
+            # Not only a refused request may have come before: one without an answer too.
+            change.unsure = True
+            undo(self._client, self._state, change, str(error), error.errno)
+            raise
+        except UnavailableError:
+            change.unsure = True
+            raise
+
+    # -- staging
+
+    def _stage(self, change: Change) -> None:
+        """Have the new content on the server: at the target at once (R9), or hidden beside it, while the target is looked at."""
+        staged = self._upload.find(change) if change.tid else None
+        if staged is None:
+            suspect = change.file is not None and change.file.boot not in ("", BOOT)
+            if suspect:
+                self._rename_suspect(change)
+            if self._upload.may_be_direct(change, suspect) and self._create_directly(change):
+                return
+        look: Future[Finding] | None = None
+        if staged is None:
+            self._attempt(change)
+            if change.base.id:
+                look = self.beside.submit(deadline.carried(self._look), change.target)
+            self._start_learning(change)
+            staged = self._create(change)
+        change.item = staged
+        digest = self._hash(change)
+        self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
+        if look is not None:
+            self._place(change, deadline.result(look, f"looking for {change.target}"))
+        else:
+            # For a new file nobody has to look: a move onto something that stands there is refused (R5).
+            self._place(change, None if change.base.id else Finding([], time.monotonic()))
+
+    def _attempt(self, change: Change, *lost: Aside) -> None:
+        """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
+        tid = names.new_transaction_id()
+        state, file = self._state, change.file
+        with file.lock if file is not None else contextlib.nullcontext(), state.lock:
+            self._check(change)
+            values: dict[str, Any] = {"tid": tid, "asides": [*change.asides, *lost]}
+            if change.verb is Verb.PUT and not change.recorded:
+                values |= self._plan(change)
+            state.write(edit(change, **values), edit(Tombstone(tid, time.time())))
+
+    def _plan(self, change: Change) -> dict[str, Any]:
+        """What the save of a File sends, and what it replaces: as it stands now. Raises Cancelled."""
+        file = change.file
+        if file is None or not file.unsaved or file.change is not change:
+            self._state.end(change)
+            raise Cancelled
+        assert file.path is not None
+        change.base_item = file.item
+        return {
+            "target": file.path,
+            "generation": file.generation,
+            "size": file.size,
+            "base": file.base,
+            "sha256": "",
+        }
+
+    def _create(self, change: Change) -> Item:
+        """Make the hidden item; one whose answer was lost is looked for, then made again under another name. Raises ApiError."""
+        errors: list[ApiError] = []
+        for _ in range(_CREATES):
+            try:
+                return self._upload.create(change)
+            except (AnswerLostError, BadRequestError) as error:
+                found = self._upload.find(change)
+                if found is not None:
+                    return found
+                if isinstance(error, NoDirectoryError):
+                    self.make_directory(names.parent(change.target))
+                elif isinstance(error, BadRequestError):
+                    raise
+                errors.append(error)
+                lost = []
+                if isinstance(error, AnswerLostError):
+                    late = time.time() + self._context.lifetime
+                    path = hidden(change, self._context.mount)
+                    lost = [Aside("", path, Fate.LOST, unsure_until=late)]
+                self._attempt(change, *lost)
+        above = names.parent(change.target)
+        insists = all(isinstance(error, NoDirectoryError) for error in errors) and self._is_directory(above)
+        if insists or isinstance(errors[-1], AnswerLostError):
+            raise errors[-1]
+        raise UnavailableError(f"{above} keeps being removed", endpoint="create")
+
+    def _create_directly(self, change: Change) -> bool:
+        """Make a new file straight at its target; False: something else is there, save it the hidden way.
+
+        After a lost answer the target is looked at: nothing there: again; the same bytes: adopt them.
+        """
+        state, file = self._state, change.file
+        assert file is not None
+        if not change.recorded:
+            with file.lock, state.lock:
+                self._check(change)
+                state.write(edit(change, **self._plan(change), direct=True))
+        digest = self._hash(change)
+        self._record(change, direct=True, sha256=digest)
+        for _ in range(_CREATES):
+            if change.unsure and (found := self._upload.find_direct(change)) is not None:
+                self._direct(change, found, adopted=False)
+                return True
+            try:
+                made = self._upload.create_directly(change)
+                if made is not None:
+                    self._direct(change, made, adopted=not change.unsure)
+                    return True
+                break
+            except PathExistsError:
+                if not change.unsure:
+                    break
+            except NoDirectoryError:
+                self.make_directory(names.parent(change.target))
+            except AnswerLostError:
+                change.unsure = True
+        if change.unsure and (found := self._upload.find_direct(change)) is not None:
+            self._direct(change, found, adopted=False)
+            return True
+        change.unsure = False
+        self._record(change, direct=False)
+        return False
+
+    def _direct(self, change: Change, item: Item, *, adopted: bool) -> None:
+        with self._state.lock:
+            self._check(change)
+            change.become(Stage.STAGED)
+        self._placed(change, item, adopted=adopted)
+
+    def _rename_suspect(self, change: Change) -> None:
+        """The power went before these bytes were known to be on the disk: they get a name of their own, never the target's."""
+        file = change.file
+        assert file is not None
+        assert file.path is not None
+        target, number = file.path, 0
+        while self._client.find(path := names.beside(target, "recovered", attempt=number)):
+            number += 1
+        with file.lock, self._state.lock:
+            self._check(change)
+            file.local = self._state.bytes.open(file.ino, file.generation)
+            self._state.write(
+                edit(file, path=path, base=Base(), item_id="", boot=BOOT),
+                *([edit(change, target=path, base=Base())] if change.recorded else []),
+            )
+            self._state.apply(change, target=path, base=Base())
+        log.warning("%s: closed just before the power went; what the disk has is kept as %s", target, path)
+
+    def _hash(self, change: Change) -> str:
+        """The hash of what is sent; "" for a directory. Raises FsError."""
+        if change.verb is not Verb.PUT or change.sha256:
+            return change.sha256
+        try:
+            local = self._state.bytes.open(change.ino, change.generation)
+            if local is None:
+                raise FsError(errno.EIO, f"the local bytes of {change.target} are gone")
+            return local.sha256()
+        except OSError as error:
+            raise FsError(errno.EIO, f"the local bytes of {change.target} can't be read: {error}") from error
+
+    # -- set aside and place
+
+    def _place(self, change: Change, finding: Finding | None) -> None:
+        """Bring the staged item to the target, setting aside what stands there."""
+        if change.unsure and not self._look_at_staged(change):
+            return
+        for turn in range(_ROUNDS):
+            finding = finding or self._look(change.target)
+            there = shown(finding.items)
+            if there is not None and there.id == change.staged_id:
+                self._placed(change, there, adopted=False)
+                return
+            if there is not None:
+                change.covered.update(item.id for item in finding.items if item is not there)
+                if change.verb is Verb.MKDIR:
+                    raise FsError(errno.EEXIST)
+                if not self._learned(change, there, finding):
+                    finding = None
+                    continue
+                aside = self.plan_aside(change, there, Fate.CHECK)
+                if not self._fresh(finding):
+                    finding = self._look(change.target)
+                    again = shown(finding.items)
+                    if again is None or again.id != there.id:
+                        continue
+                    there = again
+                if not self._set_aside(change, aside, there):
+                    finding = None
+                    continue
+            if self._move(change):
+                return
+            finding = None
+            time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
+        raise UnavailableError(f"{change.target} keeps being made again by the job", endpoint="update")
+
+    def plan_aside(
+        self, change: Change, there: Item, fate: Fate, role: names.Role = names.Role.ASIDE
+    ) -> Aside:
+        """Have it in the journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
+        for aside in change.asides:
+            if aside.id == there.id:
+                self._state.sync()
+                return aside
+        tid = names.new_transaction_id()
+        aside = Aside(
+            id=there.id,
+            path=names.hidden_path(there.path, self._context.mount, tid, role),
+            fate=fate,
+            kind=there.kind,
+            size=there.size,
+            updated_at=there.updated_at,
+            lifecycle=there.lifecycle,
+            permission=there.permission,
+            # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
+            unsure_until=self._context.unanswered.until(there.id),
+        )
+        with self._state.lock:
+            self._check(change)
+            self._state.write(edit(change, asides=[*change.asides, aside]), edit(Tombstone(tid, time.time())))
+        self._state.sync()
+        return aside
+
+    def _set_aside(self, change: Change, aside: Aside, there: Item) -> bool:
+        """Move `there` to its hidden name; False: look at the target again."""
+        self._check(change)
+        try:
+            answer = self._client.update(aside.id, path=aside.path, once=True)
+        except AnswerLostError:
+            aside.unsure_until = self._context.unanswered.note(aside.id)
+            try:
+                answer = self._client.get(aside.id)
+            except NotFoundError:
+                return False
+            if names.basename(answer.path) != aside.name:
+                return False
+        except (NotFoundError, BadRequestError) as error:
+            self._record(change, asides=[other for other in change.asides if other is not aside])
+            if isinstance(error, NoDirectoryError):
+                self.make_directory(names.parent(change.target))
+            return False
+        else:
+            self._notice_move(there, answer)
+        aside.moved = True
+        aside.size, aside.updated_at = answer.size, answer.updated_at
+        change.taken.append(there)
+        return True
+
+    def _notice_move(self, before: Item, after: Item) -> None:
+        """Learn whether a move changes `updatedAt`: only an old item's unchanged one proves that it doesn't."""
+        if before.updated_at == after.updated_at and self._bases.age(before) > YOUNG:
+            self.moves_keep_updated_at = True
+
+    def _move(self, change: Change) -> bool:
+        """Move the staged item to the target; False: the target has to be looked at again (R5)."""
+        self._check(change)
+        item = change.item
+        assert item is not None
+        was = change.replaced()
+        lifecycle = was.lifecycle if was else item.lifecycle
+        permission = wanted(change) or (was.permission if was else item.permission)
+        if change.verb is Verb.MOVE:
+            permission = item.permission
+        try:
+            answer = self._client.update(
+                change.staged_id,
+                path=change.target,
+                lifecycle=lifecycle if lifecycle != item.lifecycle else None,
+                permission=permission if permission != item.permission else None,
+            )
+        except PathExistsError:
+            return False
+        except NoDirectoryError:
+            self.make_directory(names.parent(change.target))
+            return False
+        except NotFoundError:
+            self._staged_gone(change)
+            return True
+        except AnswerLostError:
+            self._context.unanswered.note(change.staged_id)
+            return not self._look_at_staged(change)
+        self._placed(change, answer, adopted=not change.resent)
+        return True
+
+    def _look_at_staged(self, change: Change) -> bool:
+        """Judge a lost move by getting the staged item (R6). True: it is where it was, go on; False: it was dealt with."""
+        for aside in [aside for aside in change.asides if not aside.moved and aside.id]:
+            self._look_at_aside(aside)
+        try:
+            item = self._client.get(change.staged_id)
+        except NotFoundError:
+            self._staged_gone(change)
+            return False
+        if _unmoved(change, item):
+            change.item = item
+            change.unsure, change.resent = False, True
+            return True
+        self._placed(change, item, adopted=False)
+        return False
+
+    def _look_at_aside(self, aside: Aside) -> None:
+        aside.unsure_until = self._context.unanswered.note(aside.id)
+        try:
+            item = self._client.get(aside.id)
+        except NotFoundError:
+            return
+        if names.basename(item.path) == aside.name:
+            aside.moved = True
+            aside.size, aside.updated_at = item.size, item.updated_at
+
+    def _staged_gone(self, change: Change) -> None:
+        """The staged item vanished: make it again from the local bytes; a rename's source has none."""
+        if change.verb is Verb.MOVE:
+            undo(self._client, self._state, change, "it vanished from the server", errno.ENOENT)
+            raise NotFoundError(f"{change.source} is not on the server any more", endpoint="update")
+        change.item = None
+        change.unsure = change.resent = False
+        self._record(change, stage=Stage.STAGING, tid="", staged_id="")
+
+    def _placed(self, change: Change, item: Item, *, adopted: bool) -> None:
+        """One step: the journal, the File, the namespace and the content cache know the outcome. Raises Cancelled, FsError(EIO).
+
+        `adopted`: `item` is the move's own answer, or the create's (R2).
+        """
+        before, change.item = change.item, item
+        file = change.file
+        if file is not None and change.verb is Verb.PUT:
+            self._saved(change, file, item, adopted=adopted)
+            return
+        with file.lock if file is not None else contextlib.nullcontext(), self._state.lock:
+            self._check(change)
+            edits = [edit(change, stage=Stage.PLACED, staged_id=item.id)]
+            gone: list[File] = []
+            if file is not None and change.verb is Verb.MKDIR:
+                edits.append(edit(file, item_id=item.id, version=item.updated_at))
+            elif file is not None and not (file.stays and file.path == change.target):
+                # Unsent bytes of what was replaced.
+                gone += [file] if file.recorded else []
+            elif file is not None and file.generation == change.generation and not file.written:
+                # A backup that was not written to gives way to the item.
+                edits.append(edit(file, item_id=item.id, stays=False, **_nothing()))
+            if file is not None and file.change is change:
+                file.change = None
+            self._state.write(*edits, gone=gone)
+            for replaced in gone:
+                self._state.forget_bytes(replaced)
+            self._tell(change, item)
+            if file is not None and file.item_id == item.id and file.local is not None:
+                self._go_on(file, item, adopted=False)
+                self._state.bytes.retire(file.ino, change.generation)
+        if before is not None and adopted:
+            self._bases.carry(before, item)
+
+    def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
+        state, content = self._state, self._context.content
+        source = state.bytes.path(file.ino, change.generation)
+        # What has to be copied is copied before the locks are taken: readers wait for them.
+        with content.near(source) if adopted else contextlib.nullcontext() as saved, file.lock, state.lock:
+            self._check(change)
+            state.write(
+                edit(change, stage=Stage.PLACED, staged_id=item.id),
+                edit(
+                    file,
+                    item_id=item.id,
+                    base=Base(
+                        item.id, item.updated_at if adopted else "", change.size, change.sha256, young=True
+                    ),
+                    version=item.updated_at,
+                    sha256=change.sha256 if adopted else "",
+                    sent=change.sha256,
+                    permission=item.permission,
+                    wish=None if file.wish is item.permission else file.wish,
+                    refused="",
+                    **(_nothing() if file.generation == change.generation else {}),
+                ),
+            )
+            file.item, file.change = item, None
+            self._tell(change, item)
+            if file.local is not None and file.local.generation == change.generation:
+                self._go_on(file, item, adopted=adopted)
+            state.bytes.retire(file.ino, change.generation)
+            if saved is not None:
+                # After the handles have opened the version: even one that is too young to be kept serves them.
+                content.adopt(item, saved)
+
+    def _go_on(self, file: File, item: Item, *, adopted: bool) -> None:
+        """Everything written is on the server: handles go on with the version that was saved."""
+        local, file.local = file.local, None
+        assert local is not None
+        for handle in file.handles:
+            handle.go_on(item, self._context.content.open(item) if adopted else local.acquire())
+        if file.handles:
+            local.release()
+        self._state.show(file)
+
+    def _tell(self, change: Change, item: Item) -> None:
+        for taken in change.taken:
+            self._context.namespace.forget(taken)
+        self._context.namespace.publish(item)
+
+    # -- directories
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory, and those above it, that is missing under a save; hidden and moved (R9). Raises ApiError.
+
+        Straight at its path it might become the second of two on a server that allows that.
+        """
+        if self._is_directory(path):
+            return
+        change = self._state.change(Verb.MKDIR, path)
+        try:
+            self.run(change)
+        except FsError:
+            if not self._is_directory(path):
+                raise
+        finally:
+            if change.stage in (Stage.STAGING, Stage.STAGED):
+                self.give_up(change)
+            # Not removed under a hidden name by anybody who saw it there, once it has its own (R12).
+            if not change.asides and change.stage is Stage.PLACED:
+                self._state.end(change)
+
+    def give_up(self, change: Change) -> None:
+        """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""
+        with self._state.lock:
+            if change.stage not in (Stage.STAGING, Stage.STAGED):
+                return
+            if not change.recorded:
+                self._state.end(change)
+                return
+            for aside in change.asides:
+                if aside.fate is Fate.CHECK:
+                    aside.fate = Fate.RETURN
+            self._state.write(edit(change, stage=Stage.CANCELLED, asides=change.asides))
+            self._state.apply(change, shows={})
+
+    def _is_directory(self, path: str) -> bool:
+        return not path or any(item.is_dir for item in self._client.find(path))
+
+    # -- helpers
+
+    def _check(self, change: Change) -> None:
+        if change.stage in (Stage.CANCELLED, Stage.DONE):
+            raise Cancelled
+
+    def _record(self, change: Change, **values: Any) -> None:
+        """Write a step of the change (w). Raises Cancelled, FsError(EIO)."""
+        with self._state.lock:
+            self._check(change)
+            self._state.write(edit(change, **values))
+
+    def _look(self, path: str) -> Finding:
+        return Finding(self._client.find(path), time.monotonic())
+
+    def _fresh(self, finding: Finding) -> bool:
+        """True if this answer may still be acted on (R8)."""
+        usual = self._client.health.latency or 0.0
+        return time.monotonic() - finding.answered <= max(_FRESH, usual)
+
+    def _start_learning(self, change: Change) -> None:
+        """Where timestamps will not do to tell the base, fetch its bytes while the new ones are being staged (R1).
+
+        What is read now are the base's bytes only if a write of the job since it was opened would show.
+        """
+        base, item = change.base, change.base_item
+        if not base.id or base.sha256 or item is None or item.id != base.id or item.is_dir:
+            return
+        fine = self._context.content.fine_clock(base.updated_at)
+        if change.learning is None and (fine if base.young else not self.moves_keep_updated_at):
+            change.learning = self.beside.submit(deadline.carried(self._read), item)
+
+    def _read(self, item: Item) -> tuple[str, float]:
+        """The hash of an item's bytes, "" if there is none to be had, and when they had been read (monotonic seconds)."""
+        try:
+            return self._bases.learn_hash(item), time.monotonic()
+        except UnavailableError:
+            # Not known yet: the save is tried again, and so is this.
+            raise
+        except (ApiError, FsError, OSError) as error:
+            log.info("%s: what is replaced could not be read, both will be kept: %s", item.path, error)
+            return "", 0.0
+
+    def _learned(self, change: Change, there: Item, finding: Finding) -> bool:
+        """Adopt the hash of the base's bytes, if what stands at the target still is that version (R1).
+
+        False if that can't be told from `finding`, which is older than the reading: look again. Raises UnavailableError.
+        """
+        base = change.base
+        if there.id != base.id or there.updated_at != base.updated_at:
+            return True
+        if change.learning is None:
+            # Taken up from the journal: nobody has read yet what it replaces.
+            change.base_item = there
+            self._start_learning(change)
+        if change.learning is None:
+            return True
+        try:
+            digest, read = deadline.result(change.learning, f"reading {change.target}")
+        except ApiError:
+            change.learning = None
+            raise
+        if digest and finding.answered < read:
+            return False
+        if digest and there.size in (None, base.size):
+            base.sha256 = digest
+        return True
+
+
+def _nothing() -> dict[str, Any]:
+    """A File without bytes that the server does not have."""
+    return {"generation": 0, "size": 0, "boot": ""}
+
+
+def _unmoved(change: Change, item: Item) -> bool:
+    if change.verb is Verb.MOVE:
+        # Source and target may have one last component: then only the whole path tells.
+        return item.path != change.target and names.basename(item.path) == names.basename(change.source)
+    return item.path != change.target and change.is_staged(item)

@@ -1,0 +1,95 @@
+"""What a person decides about saves that do not get through: try again, or give them up (semantics.md section 4)."""
+
+from __future__ import annotations
+
+import errno
+
+from jobfs import names
+from jobfs.errors import FsError, NotFoundError
+from jobfs.nodes import Kind
+from jobfs.save.queue import within
+from jobfs.save.undo import undo
+from jobfs.save.writeback import WriteBack
+from jobfs.state import Change, File, edit
+
+#: Seconds to wait for a request on a file that is to be given up.
+_PATIENCE = 10.0
+
+
+def unsaved(write_back: WriteBack, path: str | None) -> list[File]:
+    """Files at or below `path` (None: all) with bytes that the server does not have, oldest first."""
+    files = [
+        f for f in write_back.state.unsaved() if f.kind is Kind.FILE and within(f.path or "", path or "")
+    ]
+    return sorted(files, key=lambda file: file.generation)
+
+
+def retry(write_back: WriteBack, path: str | None) -> list[str]:
+    """Try at once what was refused, or waits for its next try, at or below `path`; returns the paths."""
+    found = []
+    for file in unsaved(write_back, path):
+        change = file.change
+        if not file.refused and (change is None or not change.attempts):
+            continue
+        if file.refused:
+            write_back.state.write(edit(file, refused="", refused_errno=0))
+        if change is not None and change.begun:
+            write_back.queue.add(change, 0.0)
+        else:
+            write_back.queue.save(file, 0.0)
+        found.append(file.path or "")
+    return found
+
+
+def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
+    """Give up what is unsent at or below `path`; returns each path and where a copy of its bytes is kept.
+
+    The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has the file
+    open or it is just being sent, ApiError if what was begun on the server can't be taken back now.
+    """
+    given_up = []
+    for file in unsaved(write_back, path):
+        if file.handles:
+            raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
+        target = file.path or ""
+        given_up.append((target, _give_up(write_back, file, target)))
+    if not given_up:
+        raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
+    return given_up
+
+
+def _give_up(write_back: WriteBack, file: File, target: str) -> str:
+    """Take back what was begun on the server, then let go of record and bytes."""
+    state = write_back.state
+    with state.reservations.held(target, resting=True):
+        if not file.unsaved:
+            raise FsError(errno.ENOENT, f"{target} was just sent")
+        local = file.local or state.bytes.open(file.ino, file.generation)
+        kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""
+        change = file.change
+        if change is not None and change.begun:
+            _take_back(write_back, change)
+        with state.lock:
+            state.unname(file, *([file.change] if file.change is not None else []))
+        write_back.namespace.touch(target)
+    return kept
+
+
+def _take_back(write_back: WriteBack, change: Change) -> None:
+    """The server looks as if this save had not been begun. Raises ApiError, FsError(EBUSY)."""
+    client = write_back.client
+    if change.direct and write_back.upload.find_direct(change) is not None:
+        raise FsError(errno.EBUSY, f"{change.target} is just being sent: look again in a moment")
+    if change.tid and not change.staged_id:
+        staged = write_back.upload.find(change)
+        change.staged_id = staged.id if staged is not None else ""
+    elif change.staged_id:
+        try:
+            item = client.get(change.staged_id)
+        except NotFoundError:
+            item = None
+        if item is not None and not change.is_staged(item):
+            raise FsError(errno.EBUSY, f"{change.target} is just being sent: look again in a moment")
+    undo(client, write_back.state, change, "given up", errno.ECANCELED)
+    for taken in change.taken:
+        write_back.namespace.touch(taken.path)

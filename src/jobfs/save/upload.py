@@ -1,0 +1,198 @@
+"""How new content comes to the server: as a hidden item beside its target, or straight at it where that is safe (R9).
+
+It is safe on a server that answers 400 to a create at an existing path. That is never assumed: after a few new files this mount
+tries it, at the path of a hidden item of its own, and remembers the answer in the state directory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from jobfs import names
+from jobfs.errors import (
+    AnswerLostError,
+    ApiError,
+    ContractError,
+    FsError,
+    NotFoundError,
+    PathExistsError,
+)
+from jobfs.nodes import Item, Permission
+from jobfs.save.bases import with_bytes
+from jobfs.save.context import Context
+from jobfs.state import Change, edit
+from jobfs.state.records import Aside, Fate, Stage, Tombstone, Verb
+
+log = logging.getLogger("jobfs.save")
+
+#: So many new files are made in two requests before it is worth to ask the server how it behaves.
+_WORTH = 2
+#: Where it could not be asked, it is asked again after so many more.
+_AGAIN = 50
+#: Seconds by which the server's clock may be misjudged.
+_SKEW = 1.5
+
+
+class Upload:
+    """Creates items, and finds those whose answers were lost. Every method may be called from any thread."""
+
+    def __init__(self, context: Context, directory: Path) -> None:
+        """`directory`: the state directory."""
+        self._context = context
+        self._client = context.client
+        self._state = context.state
+        self._facts = directory / "server.json"
+        self._probe = directory / "probe"
+        self._lock = threading.Lock()
+        self._seen = 0
+        self._rejects: dict[str, bool] = self._recall()
+
+    # -- hidden
+
+    def create(self, change: Change) -> Item:
+        """Create the item that the change stages at its hidden name, or find it there. Raises ApiError, FsError."""
+        path = hidden(change, self._context.mount)
+        permission = wanted(change) or Permission.READ_WRITE
+        if change.verb is Verb.MKDIR:
+            return self._client.create_directory(path, permission)
+        source = self._state.bytes.path(change.ino, change.generation)
+        staged = self._client.create_file(path, source, change.size, permission)
+        if staged.size not in (None, change.size):
+            raise ContractError(f"create stored {staged.size} bytes of {change.size}", endpoint="create")
+        return staged
+
+    def find(self, change: Change) -> Item | None:
+        """The item at the change's hidden name, if it is there with the right size. Raises ApiError."""
+        for item in self._client.find(hidden(change, self._context.mount)):
+            if change.verb is Verb.MKDIR or item.size in (None, change.size):
+                return item
+        return None
+
+    # -- straight at the target
+
+    def may_be_direct(self, change: Change, suspect: bool) -> bool:
+        """True if this change is to be created at its target."""
+        if change.direct:
+            return True
+        if change.base.id or change.staged_id or suspect or self._rejects.get("file") is None:
+            return False
+        return change.verb is Verb.PUT and self._rejects["file"]
+
+    def create_directly(self, change: Change) -> Item | None:
+        """The new item at the target; None: something else is there. Raises AnswerLostError, ApiError."""
+        permission = wanted(change) or Permission.READ_WRITE
+        source = self._state.bytes.path(change.ino, change.generation)
+        made = self._client.create_file(change.target, source, change.size, permission)
+        return made if made.size in (None, change.size) else None
+
+    def find_direct(self, change: Change) -> Item | None:
+        """The item at the target, if it has the bytes of this save. Raises ApiError."""
+        if not change.sha256:
+            return None
+        for item in self._client.find(change.target):
+            if item.is_dir or item.size not in (None, change.size):
+                continue
+            found = with_bytes(self._client, item, change.sha256)
+            if found is not None:
+                return found
+        return None
+
+    def make_directory(self, path: str) -> Item | None:
+        """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
+        if not self._rejects.get("directory"):
+            return None
+        began = time.monotonic()
+        try:
+            return self._client.create_directory(path, Permission.READ_WRITE)
+        except AnswerLostError:
+            for item in self._client.find(path):
+                age = time.time() + self._client.server_time_offset - item.updated_ns / 1e9
+                if item.is_dir and age < time.monotonic() - began + _SKEW:
+                    return item
+        return None
+
+    # -- how this server takes creates
+
+    def worth_asking(self) -> bool:
+        """Something new was made, and will have to be created: True if the server should be asked now how it takes that."""
+        with self._lock:
+            self._seen += 1
+            return len(self._rejects) < 2 and self._seen % _AGAIN == _WORTH
+
+    def ask(self, target: str) -> Change | None:
+        """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
+
+        Returns the journaled change that takes them away again; None if there is nothing to ask.
+        """
+        if len(self._rejects) == 2:
+            return None
+        tid = names.new_transaction_id()
+        path = names.hidden_path(target, self._context.mount, tid, names.Role.STAGED)
+        with self._state.lock:
+            change = self._state.change(Verb.PUT, path, begun=True)
+            self._state.write(
+                edit(change, stage=Stage.CANCELLED, asides=[Aside("", path, Fate.LOST)]),
+                edit(Tombstone(tid, time.time())),
+                new=True,
+            )
+        try:
+            self._probe.write_bytes(b"?")
+            allowed = Permission.READ_WRITE
+            found = {}
+            for kind, create in (
+                ("file", lambda at: self._client.create_file(at, self._probe, 1, allowed)),
+                ("directory", lambda at: self._client.create_directory(at, allowed)),
+            ):
+                found[kind] = self._refused(path, create)
+            self._rejects = found
+            self._remember()
+            log.info("creates at existing paths are rejected by this server: %s", found)
+        except OSError as error:
+            log.info("how the server takes creates can't be asked: %s", error)
+        except (ApiError, FsError) as error:
+            log.info("how the server takes creates is asked later: %s", error)
+        return change
+
+    def _refused(self, path: str, create: Callable[[str], Item]) -> bool:
+        """True if a second create at this path is refused; what was made is taken away again."""
+        made = [create(path).id]
+        try:
+            made.append(create(path).id)
+            return False
+        except PathExistsError:
+            return True
+        finally:
+            for item_id in dict.fromkeys(made):
+                try:
+                    self._client.delete(item_id)
+                except NotFoundError:
+                    pass
+
+    def _recall(self) -> dict[str, bool]:
+        try:
+            facts = json.loads(self._facts.read_text())
+            if facts["base_url"] == self._client.base_url:
+                return {kind: bool(facts[kind]) for kind in ("file", "directory")}
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        return {}
+
+    def _remember(self) -> None:
+        draft = self._facts.with_suffix(".new")
+        draft.write_text(json.dumps({"base_url": self._client.base_url, **self._rejects}))
+        draft.replace(self._facts)
+
+
+def hidden(change: Change, mount: str) -> str:
+    """The hidden path at which a change stages its item."""
+    return names.hidden_path(change.target, mount, change.tid, names.Role.STAGED)
+
+
+def wanted(change: Change) -> Permission | None:
+    """The permission that the user has given the file meanwhile, None if he has not."""
+    return change.file.wish if change.file is not None else None

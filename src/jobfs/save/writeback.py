@@ -1,0 +1,435 @@
+"""Write-back: what the file system asks of the save protocol, and the threads that bring changes to the server."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobfs.api import Client, deadline
+from jobfs.content import ContentStore
+from jobfs.errors import FsError, JobfsError, UnavailableError
+from jobfs.namespace import Namespace
+from jobfs.nodes import Item, Kind
+from jobfs.save.bases import Bases
+from jobfs.save.cleanup import Cleanup
+from jobfs.save.context import Context
+from jobfs.save.queue import WHILE_OPEN, Queue
+from jobfs.save.remove import Remove
+from jobfs.save.rename import Rename
+from jobfs.save.replace import Replace
+from jobfs.save.upload import Upload
+from jobfs.state import Change, File, State, edit
+from jobfs.state.disk import BOOT
+from jobfs.state.records import Base, Record, Stage, Verb
+from jobfs.state.tables import is_unmade
+
+log = logging.getLogger("jobfs.save")
+
+#: Seconds that closed bytes may wait for their disk sync (semantics.md section 4).
+_SYNC_EVERY = 0.5
+#: Seconds between looks at what the last listing has brought.
+_TIDY_EVERY = 1.0
+#: Seconds until the unlink of an open file is carried out, and the rename of a file to a scratch name.
+UNLINK_DELAY, BACKUP_DELAY = 1.0, 3.0
+#: Tombstones are kept this many times as long as a request may still be carried out, at least so many seconds.
+_TOMBSTONES, _TOMBSTONES_LEAST = 20, 3600.0
+#: How often they are pruned, in syncs.
+_PRUNE_EVERY = 600
+
+
+class Victim(NamedTuple):
+    """What makes room for something that takes its name: the base that it makes, its item, its bytes, and what would end it."""
+
+    base: Base = Base()
+    item: Item | None = None
+    file: File | None = None
+    pending: Change | None = None
+
+
+class WriteBack:
+    """One for a mount. Owns the state and the queue. May be called from any thread."""
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: Namespace,
+        content: ContentStore,
+        directory: Path,
+        mount: str,
+        *,
+        delay: float,
+        timeout: float,
+        lifetime: float,
+        cache_limit: int,
+    ) -> None:
+        """`directory`: this mount's state directory. `delay`, `timeout`, `lifetime` in seconds, `cache_limit` in bytes.
+
+        Raises UsageError if its journal can't be used.
+        """
+        self.client = client
+        self.namespace = namespace
+        self.content = content
+        self.state = State(directory)
+        self.context = Context(client, namespace, content, self.state, mount, lifetime, timeout, cache_limit)
+        self.bases = Bases(self.context)
+        self.upload = Upload(self.context, directory)
+        self.replace = Replace(self.context, self.upload, self.bases)
+        self.cleanup = Cleanup(self.context, self.upload)
+        self.remove = Remove(self.context, self.replace, self.cleanup.check)
+        self.rename = Rename(self.context, self.replace, self.bases)
+        self.queue = Queue(self.context, self.replace, self.remove, self.cleanup, delay=delay)
+        #: What was taken up from the journal at the start, a line each.
+        self.taken_up: list[str] = []
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._sync_loop, name="jobfs-sync", daemon=True),
+            threading.Thread(target=self._tidy_loop, name="jobfs-tidy", daemon=True),
+        ]
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin background work; `recovery.restore` has been called before."""
+        self.queue.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End background work; what is not on the server stays in the journal."""
+        self._stopping.set()
+        self.queue.stop()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        self.replace.beside.shutdown(wait=True, cancel_futures=True)
+        try:
+            self.state.sync()
+        except FsError as error:
+            log.error("%s", error)
+        self.state.journal.close()
+
+    def _sync_loop(self) -> None:
+        rounds = 0
+        while not self._stopping.wait(_SYNC_EVERY):
+            try:
+                if self.state.unsynced:
+                    self.state.sync()
+                self.state.journal.restore_spare()
+                rounds += 1
+                if rounds % _PRUNE_EVERY == 0:
+                    self.prune()
+            except FsError as error:
+                log.error("%s", error)
+
+    def prune(self) -> None:
+        """Forget transaction ids whose requests are long dead, and that no listing has shown since."""
+        self.state.journal.prune(max(self.context.lifetime * _TOMBSTONES, _TOMBSTONES_LEAST))
+
+    def _tidy_loop(self) -> None:
+        seen = -1
+        while not self._stopping.wait(_TIDY_EVERY):
+            now = self.namespace.snapshot_number
+            if now == seen:
+                continue
+            try:
+                self.cleanup.expose_orphans()
+                self.cleanup.forget_vanished()
+                seen = now
+            except JobfsError as error:
+                log.info("what the listing has shown is looked at again later: %s", error)
+            except Exception:
+                log.exception("what the listing has shown could not be looked at")
+                seen = now
+
+    def beside(self, task: Callable[[], object]) -> None:
+        """Run something that nobody waits for; what goes wrong is logged."""
+
+        def guarded() -> None:
+            try:
+                task()
+            except Exception as error:
+                log.warning("background work failed: %s", error)
+
+        self.replace.beside.submit(guarded)
+
+    # -- what a close and an fsync mean (semantics.md section 4)
+
+    def seal(self, file: File, *, gone: tuple[Record, ...] = ()) -> None:
+        """Record the File's bytes as they are: they survive this process, and are to be sent (w). Raises FsError(ENOSPC, EIO).
+
+        `gone`: records of which it takes the place, in the same step.
+        """
+        with file.lock:
+            local = file.local
+            if local is None or file.path is None or not (file.written or gone):
+                return
+            if not file.stays:
+                self.state.bytes.seal(file.ino, local)
+            before, change = file.generation, file.change
+            self.state.write(
+                edit(
+                    file,
+                    generation=local.generation,
+                    size=local.size,
+                    boot="" if file.stays else BOOT,
+                    refused="",
+                ),
+                gone=gone,
+                new=True,
+            )
+            sending = change is not None and change.begun and change.generation == before
+            if before and before != local.generation and not sending:
+                self.state.bytes.retire(file.ino, before)
+
+    def closed(self, file: File) -> None:
+        """Sealed bytes are to be sent: after the delay, or with the last close of who writes."""
+        writing = any(handle.writable for handle in file.handles)
+        change = self.queue.save(file, WHILE_OPEN if writing else None)
+        if change is not None and not file.item_id and not change.begun and self.upload.worth_asking():
+            self.beside(lambda: self._ask(change.target))
+
+    def _ask(self, target: str) -> None:
+        probe = self.upload.ask(target)
+        if probe is not None:
+            self.queue.wake()
+
+    def commit(self, file: File) -> None:
+        """Return when the server has what was written so far (fsync). Raises what kept it from that."""
+        self.seal(file)
+        wanted = file.generation
+        while True:
+            if file.refused:
+                raise FsError(errno.EIO, f"{file.path} was refused by the server: {file.refused}")
+            if not (file.unsaved or is_unmade(file)) or file.generation > wanted:
+                return
+            change = self.queue.save(file, WHILE_OPEN)
+            if change is not None:
+                self.queue.commit(change)
+
+    def settle(self, file: File) -> None:
+        """Return when no save of this File is half done on the server. Raises ApiError, FsError."""
+        while (change := file.change) is not None and change.begun and not change.settled:
+            self.queue.commit(change)
+            if change.stage is Stage.CANCELLED:
+                return
+
+    # -- names
+
+    def make_directory(self, path: str) -> Item | None:
+        """A new directory on the server; None if that can't be asked: it is made when it can. Raises FsError(EEXIST), ApiError."""
+        if self.upload.worth_asking():
+            self.beside(lambda: self._ask(path))
+        try:
+            item = self.upload.make_directory(path)
+            if item is None:
+                change = self.state.change(Verb.MKDIR, path, running=True)
+                try:
+                    self.replace.run(change)
+                finally:
+                    change.running = False
+                    self.replace.give_up(change)
+                    self.queue.wake()
+                item = change.item
+        except UnavailableError:
+            return None
+        assert item is not None
+        self.namespace.publish(item)
+        return item
+
+    def unsent_directory(self, path: str, mode: int, uid: int, gid: int) -> None:
+        """A directory that the server could not be asked to make: it is here, and is made there later. Raises FsError(ENOSPC)."""
+        file = self.state.new(Kind.DIRECTORY, path)
+        self.state.write(edit(file, mode=mode, uid=uid, gid=gid), new=True)
+        self.queue.save(file)
+
+    def cancel(self, file: File) -> bool:
+        """A File with unsent bytes is unlinked (R10): True if the server never heard of them and nothing is left to do.
+
+        What was begun is recorded as cancelled before this returns, and its name is hidden until that is taken back. Raises FsError.
+        """
+        with file.lock, self.state.lock:
+            change = file.change
+            if change is not None and change.begun and not change.settled:
+                path = change.target
+                self.state.write(
+                    edit(change, stage=Stage.CANCELLED, shows={path: None}, file=None),
+                    gone=[file] if file.recorded else [],
+                )
+                file.change = None
+                begun = True
+            else:
+                begun = False
+            self.state.unname(file, *([change] if change is not None and not begun else []))
+        self.queue.wake()
+        return not begun
+
+    def unlink_later(
+        self, file: File, path: str, hidden: str, base: Base, item: Item | None, attr: dict[str, int]
+    ) -> None:
+        """libfuse hides an open File under a name of its own: it is unlinked in a second, unless something takes its name before.
+
+        Nothing is recorded yet: killed before, the file is there as it was closed.
+        """
+        with file.lock, self.state.lock:
+            if file.change is not None:
+                self.state.end(file.change)
+            change = self.state.change(
+                Verb.REMOVE, path, file, stage=Stage.STAGED, base=base, item=item, stays=file.stays,
+                shows={path: None},
+            )  # fmt: skip
+            self.state.apply(file, item=item, path=hidden, stays=True, **attr)
+        self.queue.add(change, UNLINK_DELAY)
+
+    def victim(self, path: str, node: File | Item | None) -> Victim:
+        """What makes room if something takes this name; `node` is what is shown there, at rest. Raises nothing."""
+        if isinstance(node, Item):
+            return Victim(self.bases.of(node), node)
+        if isinstance(node, File):
+            return Victim() if node.stays else Victim(node.base, node.item, node)
+        pending = self.state.pending(path)
+        if pending is None:
+            return Victim()
+        if pending.verb is Verb.REMOVE:
+            return Victim(pending.base, pending.item, pending.file, pending)
+        return Victim(self.bases.of(pending.item), pending.item, None, pending)
+
+    def replaced(self, victim: Victim) -> None:
+        """Something has the name, in the journal too: let go of what had it."""
+        if victim.pending is not None:
+            self.state.end(victim.pending)
+        if victim.file is not None:
+            self.state.unname(victim.file, *([victim.file.change] if victim.file.change else []))
+
+    def spared(self, victim: Victim, path: str) -> None:
+        """The name was not taken after all: what had it is there as before. A file that libfuse had hidden is back."""
+        file, pending = victim.file, victim.pending
+        if file is None:
+            return
+        if pending is not None:
+            self.state.end(pending)
+            self.state.apply(file, path=path, stays=pending.stays)
+        self.queue.save(file)
+
+    def take_place(self, file: File, path: str, victim: Victim, over: File | None = None) -> None:
+        """A File that only this machine has gets the name of what it replaces, in one step (semantics.md section 4, rename).
+
+        `over`: a file of this machine only that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        gone: list[Record] = [
+            row for row in (victim.pending, victim.file, over) if row is not None and row.recorded
+        ]
+        item = victim.item
+        with file.lock, self.state.lock:
+            local, before = file.local, file.generation
+            values: dict[str, Any] = {
+                "path": path, "stays": False, "base": victim.base, "refused": "",
+                "item_id": item.id if item is not None else "",
+            }  # fmt: skip
+            replaces = bool(gone or victim.base.id)
+            if local is not None and (file.stays or (replaces and not before)):
+                # What was never closed is closed with its new name: that is what has the place after a death.
+                self.state.bytes.seal(file.ino, local)
+                values |= {"generation": local.generation, "size": local.size, "boot": BOOT}
+            if file.recorded or replaces:
+                self.state.write(edit(file, **values), gone=gone, new=True)
+            self.state.apply(file, **values, item=item)
+            if file.change is not None:
+                self.state.apply(file.change, target=path)
+            if before and before != file.generation:
+                self.state.bytes.retire(file.ino, before)
+        self.replaced(victim)
+        if over is not None:
+            self.state.unname(over)
+        self.closed(file)
+
+    def move_over(self, item: Item, target: str, victim: Victim) -> Item:
+        """Move an item over what stands at `target` (semantics.md section 4, rename). Raises ApiError: then that is there again.
+
+        What is replaced goes on being shown until the move is done.
+        """
+        state, file = self.state, victim.file
+        with state.lock:
+            if file is not None and file.change is not None:
+                state.end(file.change)
+            change = state.change(
+                Verb.MOVE, target, file, stage=Stage.STAGED, source=item.path, staged_id=item.id, base=victim.base,
+                base_item=victim.item, item=item, shows={target: victim.item} if victim.item else {},
+            )  # fmt: skip
+        try:
+            state.write(edit(change), new=True)
+            self.queue.commit(change)
+        except JobfsError as error:
+            if change.stage is Stage.DONE or not change.recorded:
+                state.end(change)
+                self.spared(victim, target)
+            elif isinstance(error, UnavailableError):
+                # It may have been done: it goes on.
+                state.apply(change, shows={})
+            else:
+                # Not even what was set aside could be put back: that is tried again.
+                self.replace.give_up(change)
+                self.queue.wake()
+            self.namespace.touch(item.path)
+            self.namespace.touch(target)
+            raise
+        assert change.item is not None
+        self.replaced(victim)
+        return change.item
+
+    def back_up(self, item: Item, target: str, source: Path, attr: dict[str, Any], over: File | None) -> None:
+        """The rename of an item to a scratch name: a file of this machine, with bytes of its own from `source`.
+
+        On the server it is renamed in a few seconds, unless a new file has taken its name by then. `over`: the file of this machine
+        that had the scratch name. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        state = self.state
+        with state.lock:
+            file = state.of(item)
+            opened = file is not None and bool(file.handles)
+        if file is None or opened:
+            # Who has the item open goes on with that.
+            file = state.new(Kind.FILE, target)
+        local = state.bytes.new(file.ino, state.journal.next_number(), source)
+        local.release()
+        try:
+            with file.lock, state.lock:
+                state.bytes.seal(file.ino, local)
+                change = state.change(
+                    Verb.MOVE, target, None, stage=Stage.STAGED, source=item.path, staged_id=item.id,
+                    item=item, generation=local.generation, base_item=item, shows={item.path: None},
+                )  # fmt: skip
+                try:
+                    state.write(
+                        edit(
+                            file, path=target, stays=True, item_id="", generation=local.generation,
+                            size=local.size, boot=BOOT, **attr,
+                        ),
+                        edit(change, ino=file.ino),
+                        gone=[over] if over is not None else [],
+                        new=True,
+                    )  # fmt: skip
+                except FsError:
+                    state.end(change)
+                    raise
+                file.local, file.item, file.change, change.file = local, None, change, file
+                state.show(file)
+        except FsError:
+            local.discard()
+            raise
+        if over is not None:
+            self.state.unname(over)
+        self.queue.add(change, BACKUP_DELAY)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may wait without progress."""
+        return self.context.timeout
+
+    def drain(self, timeout: float, under: str) -> bool:
+        """Bring everything at or below `under` to the server; False if something is left after `timeout` seconds."""
+        with deadline.within():
+            return self.queue.drain(timeout, under)

@@ -1,0 +1,7 @@
+"""The state of a mount: the tables File, Change and Tombstone, their journal, and the local bytes (core.md)."""
+
+from jobfs.state.directory import StateDirectory
+from jobfs.state.records import Change, File
+from jobfs.state.tables import State, edit
+
+__all__ = ["Change", "File", "State", "StateDirectory", "edit"]

@@ -1,0 +1,329 @@
+"""The journal: what this mount still owes the server, on disk, in SQLite (save-protocol.md).
+
+`write` is the protocol's (w): it survives the death of the process. `sync` is its (S): it survives power loss, and many
+callers share one disk sync. The journal's lock is innermost; nothing is called while it is held.
+
+The state directory holds some spare room (`Spare`). Whatever needs the disk for something new is refused with ENOSPC while
+that is spent; what only records what has already happened takes from it, and so can't fail for want of space. A journal that
+fails otherwise takes nothing new any more, as a file system that is remounted read-only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jobfs.errors import FsError, UsageError
+from jobfs.state.disk import sync_directory
+from jobfs.state.records import KEYS, Change, File, Record, Tombstone, columns, decode, encode
+
+log = logging.getLogger("jobfs.state")
+
+SCHEMA_VERSION = 10
+
+R = TypeVar("R")
+
+#: Bytes kept free for records of what has happened: some thousands of them, and the growth of SQLite's own files.
+_SPARE = 4 << 20
+#: Pages after which SQLite moves its log into the database.
+_CHECKPOINT = 256
+
+
+class JournalDamagedError(UsageError):
+    """The journal's bytes are not what a jobfs wrote."""
+
+
+class Spare:
+    """A file of zeros beside the journal that is given up when the disk is full."""
+
+    def __init__(self, path: Path, size: int = _SPARE) -> None:
+        self._path = path
+        self._size = size
+        self.whole = False
+        self.restore()
+
+    def restore(self) -> bool:
+        """Take the room again; False if the disk does not have it."""
+        if not self.whole:
+            try:
+                handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError:
+                return False
+            try:
+                os.posix_fallocate(handle, 0, self._size)
+                self.whole = True
+            except OSError:
+                os.ftruncate(handle, 0)
+            finally:
+                os.close(handle)
+        return self.whole
+
+    def give_up(self) -> bool:
+        """Make the room free; False if there is none left to give."""
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_size:
+                os.truncate(self._path, 0)
+                self.whole = False
+                return True
+        return False
+
+
+class Journal:
+    """Records in memory and on disk. All methods may be called from any thread.
+
+    `observer`, if set, is called with "write" or "sync" before and after each ("write", "written", "sync", "synced"):
+    tests stop the world there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the journal.
+
+        Raises UsageError if another jobfs wrote it or the disk refuses it, JournalDamagedError if its bytes are damaged.
+        """
+        self.path = path
+        self.observer: Callable[[str], None] | None = None
+        #: Why nothing new is taken any more, "" while all is well.
+        self.broken = ""
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(threading.Lock())
+        self._written = 0
+        self._synced = 0
+        self._syncing = False
+        self._tables = {kind: _Table(kind) for kind in KEYS}
+        self._spare = Spare(path.with_name("spare"))
+        try:
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        except sqlite3.Error as error:
+            raise UsageError(f"the journal {path} can't be opened: {error}") from error
+        try:
+            try:
+                self._prepare()
+            except sqlite3.OperationalError:
+                # On a full disk what is there has to be finished all the same.
+                if not self._spare.give_up():
+                    raise
+                self._prepare()
+            self._check()
+            self._seq = self._highest()
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise UsageError(f"the journal {path} can't be used: {error}") from error
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            self._db.close()
+            raise JournalDamagedError(f"the journal {path} is damaged: {error}") from error
+        self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        sync_directory(path.parent)
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, SCHEMA_VERSION):
+            self._db.close()
+            raise UsageError(
+                f"the journal {self.path} was written by another version of jobfs (schema {version}, this one has "
+                f"{SCHEMA_VERSION}); send what is unsent with that version, or move the file away"
+            )
+        if version == 0:
+            self._db.execute("BEGIN IMMEDIATE")
+            for table in self._tables.values():
+                self._db.execute(table.create)
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._db.execute("COMMIT")
+
+    def _check(self) -> None:
+        """Read everything once. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
+        (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(str(found).splitlines()[-1])
+        for kind in self._tables:
+            self.load(kind)
+
+    def _highest(self) -> int:
+        query = """SELECT max(n) FROM (SELECT seq AS n FROM change UNION ALL SELECT generation FROM change
+                   UNION ALL SELECT generation FROM file)"""
+        (highest,) = self._db.execute(query).fetchone()
+        return int(highest or 0)
+
+    def next_number(self) -> int:
+        """A number that orders changes and generations; never used before in this journal's records."""
+        with self._lock:
+            self._seq += 1
+            return self._seq
+
+    def load(self, kind: type[R]) -> list[R]:
+        """Every record of one kind, in the order of their keys."""
+        with self._lock:
+            rows = self._db.execute(self._tables[kind].select).fetchall()
+        return [decode(kind, row) for row in rows]
+
+    def write(
+        self,
+        *edits: tuple[Record, Mapping[str, Any]],
+        gone: Iterable[Record] = (),
+        new: bool = False,
+    ) -> None:
+        """Store records, each with some fields changed, and remove those in `gone`; all or none. Survives the process's death.
+
+        `new`: it is for something new, which may be refused: FsError(ENOSPC, EIO), and nothing was changed. What only records
+        what has happened takes from the spare room, and raises FsError(EIO) if the disk fails.
+        """
+        if self.observer:
+            self.observer("write")
+        with self._lock:
+            if self.broken and new:
+                raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
+            if new and not self._spare.restore():
+                raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
+            try:
+                self._write(edits, gone)
+            except sqlite3.Error as error:
+                full = "full" in str(error)
+                if not full and not new:
+                    self.broken = f"the journal can't be written: {error}"
+                if new or not (full and self._spare.give_up()):
+                    raise _refusal(error) from error
+                try:
+                    self._write(edits, gone)
+                except sqlite3.Error as again:
+                    raise _refusal(again) from again
+            self._written += 1
+        if self.observer:
+            self.observer("written")
+
+    def _write(self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for record in gone:
+                table = self._tables[type(record)]
+                self._db.execute(table.delete, [getattr(record, table.key)])
+            for record, changed in edits:
+                table = self._tables[type(record)]
+                self._db.execute(table.upsert, table.encode(record, changed))
+            self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+
+    def sync(self) -> None:
+        """Return when everything written so far is on the disk; concurrent callers share one disk sync.
+
+        Raises FsError(EIO) if the disk fails.
+        """
+        if self.observer:
+            self.observer("sync")
+        with self._lock:
+            wanted = self._written
+        with self._turn:
+            while self._synced < wanted:
+                if self._syncing:
+                    self._turn.wait()
+                    continue
+                self._syncing = True
+                self._turn.release()
+                done = self._synced
+                try:
+                    done = self._sync_once()
+                finally:
+                    self._turn.acquire()
+                    self._syncing = False
+                    self._synced = max(self._synced, done)
+                    self._turn.notify_all()
+        if self.observer:
+            self.observer("synced")
+
+    def _sync_once(self) -> int:
+        with self._lock:
+            upto = self._written
+        try:
+            os.fdatasync(self._wal)
+        except OSError as error:
+            raise FsError(errno.EIO, f"the journal can't be synced: {error.strerror}") from error
+        return upto
+
+    @property
+    def unsynced(self) -> bool:
+        """True if something was written since the last sync."""
+        return self._written > self._synced
+
+    def restore_spare(self) -> bool:
+        """Take the spare room again if the disk has it; False if it does not."""
+        with self._lock:
+            return self._spare.restore()
+
+    def mark_synced(self, generations: Iterable[int]) -> None:
+        """Note that the local bytes of these generations are on the disk (w). Raises FsError(EIO)."""
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany(
+                    "UPDATE file SET boot = '' WHERE generation = ?", [(number,) for number in generations]
+                )
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise _refusal(error) from error
+            self._written += 1
+
+    def prune(self, before: float) -> None:
+        """Forget tombstones made before `before` (seconds since the epoch): their requests are long dead."""
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            self._db.execute("DELETE FROM tombstone WHERE made < ?", (before,))
+
+    def tombstone(self, tid: str) -> bool:
+        """True if a change of this mount used this id."""
+        with self._lock:
+            row = self._db.execute("SELECT 1 FROM tombstone WHERE tid = ?", (tid,)).fetchone()
+        return row is not None
+
+    def count(self, kind: type[Record]) -> int:
+        """How many records of one kind there are."""
+        with self._lock:
+            (number,) = self._db.execute(f"SELECT count(*) FROM {self._tables[kind].name}").fetchone()
+        return int(number)
+
+    def close(self) -> None:
+        """Close the database; the records stay."""
+        with self._lock:
+            self._db.close()
+            os.close(self._wal)
+
+
+def _refusal(error: sqlite3.Error) -> FsError:
+    full = "full" in str(error)
+    return FsError(errno.ENOSPC if full else errno.EIO, f"the journal can't be written: {error}")
+
+
+class _Table:
+    """How one dataclass of records.py is a table: a column a field."""
+
+    def __init__(self, kind: type[File | Change | Tombstone]) -> None:
+        self.name = kind.__name__.lower()
+        self.key = KEYS[kind]
+        self._columns = columns(kind)
+        listed = ", ".join(f'"{name}"' for name in self._columns)
+        typed = ", ".join(
+            f'"{name}" PRIMARY KEY' if name == self.key else f'"{name}"' for name in self._columns
+        )
+        marks = ", ".join("?" for _ in self._columns)
+        self.create = f"CREATE TABLE {self.name} ({typed}) WITHOUT ROWID"
+        self.select = f'SELECT {listed} FROM {self.name} ORDER BY "{self.key}"'
+        self.upsert = f"INSERT OR REPLACE INTO {self.name} ({listed}) VALUES ({marks})"
+        self.delete = f'DELETE FROM {self.name} WHERE "{self.key}" = ?'
+
+    def encode(self, record: Record, changed: Mapping[str, Any]) -> list[Any]:
+        """The column values of a record with some fields changed."""
+        return [
+            encode(changed[name]) if name in changed else encode(getattr(record, name))
+            for name in self._columns
+        ]

@@ -1,0 +1,244 @@
+"""Local bytes: one file per generation of a File, in the state directory (save-protocol.md, Vocabulary).
+
+A generation is written until it is sealed, and is immutable from then on; the next write makes the next generation, a copy.
+It is known by its name: a descriptor is open only while somebody reads or writes. The files of generations that are no longer
+needed go only after the journal that stopped naming them is on the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from jobfs.errors import FsError
+from jobfs.state.disk import copy_into, failure, sync_directory
+
+#: More files than this are synced with one sync of all file systems.
+_SYNC_EACH = 16
+_PIECE = 1 << 20
+
+
+class Local:
+    """The bytes of one generation; `size` in bytes. Open while it has users (`acquire` and `release`)."""
+
+    __slots__ = ("_discarded", "_handle", "_lock", "_users", "generation", "path", "sealed", "size")
+
+    def __init__(
+        self, path: Path, generation: int, size: int, *, handle: int = -1, sealed: bool = True
+    ) -> None:
+        self.path = path
+        self.generation = generation
+        self.size = size
+        self.sealed = sealed
+        self._handle = handle
+        self._users = 1 if handle >= 0 else 0
+        self._lock = threading.Lock()
+        self._discarded = False
+
+    def acquire(self) -> Local:
+        """One more user. Raises OSError if the file can't be opened (EMFILE)."""
+        with self._lock:
+            if self._handle < 0:
+                self._handle = os.open(self.path, (os.O_RDONLY if self.sealed else os.O_RDWR) | os.O_CLOEXEC)
+            self._users += 1
+        return self
+
+    def release(self) -> None:
+        """One user less; the last one closes the file."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            handle, self._handle = self._handle, -1
+            gone = self._discarded
+        os.close(handle)
+        if gone:
+            self.path.unlink(missing_ok=True)
+
+    close = release
+
+    def discard(self) -> None:
+        """Remove the file, once nobody uses it."""
+        with self._lock:
+            self._discarded = True
+            if self._users:
+                return
+        self.path.unlink(missing_ok=True)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes at `offset`, at most `size`; short only at the end. For users."""
+        return os.pread(self._handle, size, offset)
+
+    def write(self, data: bytes | memoryview, offset: int) -> int:
+        """Write all of `data` at `offset`. Raises OSError (ENOSPC, EIO) from the disk. For users."""
+        done = os.pwrite(self._handle, data, offset)
+        while done < len(data):
+            done += os.pwrite(self._handle, memoryview(data)[done:], offset + done)
+        self.size = max(self.size, offset + done)
+        return done
+
+    def truncate(self, length: int) -> None:
+        """Cut or extend with zeros to `length` bytes. For users."""
+        os.ftruncate(self._handle, length)
+        self.size = length
+
+    def sync(self) -> None:
+        """Return when the bytes are on the disk. Raises OSError."""
+        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(handle)
+        finally:
+            os.close(handle)
+
+    @property
+    def source(self) -> Path:
+        """A path to the bytes that holds while somebody uses them, though the file was removed."""
+        return Path(f"/proc/self/fd/{self._handle}") if self._handle >= 0 else self.path
+
+    def sha256(self) -> str:
+        """The hash of the bytes, in hex. Raises OSError."""
+        digest = hashlib.sha256()
+        with self.path.open("rb", buffering=0) as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+        return digest.hexdigest()
+
+
+class LocalBytes:
+    """The directory of local bytes. All methods may be called from any thread."""
+
+    def __init__(self, directory: Path, trash: Path) -> None:
+        self.directory = directory
+        self.trash = trash
+        self._lock = threading.Lock()
+        self._unsynced: dict[tuple[int, int], Path] = {}
+        self._retired: list[Path] = []
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    def path(self, ino: int, generation: int) -> Path:
+        """Where a generation's bytes are."""
+        return self.directory / f"{ino:016x}.{generation}"
+
+    def new(self, ino: int, generation: int, source: Path | None = None) -> Local:
+        """A new generation with one user, empty or with the bytes of `source`. Raises FsError(ENOSPC, EMFILE, EIO)."""
+        path = self.path(ino, generation)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FsError(failure(error), f"can't make {path}: {error.strerror}") from error
+        try:
+            if source is not None:
+                copy_into(source, handle)
+            size = os.fstat(handle).st_size
+        except OSError as error:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            raise FsError(failure(error), f"can't fill {path}: {error.strerror}") from error
+        return Local(path, generation, size, handle=handle, sealed=False)
+
+    def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:
+        """A generation that an earlier run left; None if it is not there."""
+        path = self.path(ino, generation)
+        try:
+            return Local(path, generation, path.stat().st_size, sealed=sealed)
+        except FileNotFoundError:
+            return None
+
+    def seal(self, ino: int, local: Local) -> None:
+        """From now on these bytes never change; the next sync covers them."""
+        local.sealed = True
+        with self._lock:
+            self._unsynced[ino, local.generation] = local.path
+
+    def retire(self, ino: int, generation: int) -> None:
+        """These bytes are no longer needed, once the journal that does not name them is on the disk."""
+        with self._lock:
+            self._unsynced.pop((ino, generation), None)
+            self._retired.append(self.path(ino, generation))
+
+    def retired(self) -> list[Path]:
+        """Take over what is retired by now, to be given to `remove` after a sync of the journal."""
+        with self._lock:
+            batch, self._retired = self._retired, []
+        return batch
+
+    @staticmethod
+    def remove(batch: Iterable[Path]) -> None:
+        """Remove generations that the synced journal no longer names. Who still has one open goes on reading it."""
+        for path in batch:
+            path.unlink(missing_ok=True)
+
+    def sync(self) -> list[tuple[int, int]]:
+        """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
+        with self._lock:
+            batch, self._unsynced = self._unsynced, {}
+        try:
+            if len(batch) > _SYNC_EACH:
+                os.sync()
+            else:
+                for path in batch.values():
+                    _sync(path)
+            sync_directory(self.directory)
+        except OSError as error:
+            with self._lock:
+                self._unsynced = {**batch, **self._unsynced}
+            raise _not_synced(error) from error
+        return list(batch)
+
+    @property
+    def waiting(self) -> bool:
+        """True if something waits for a sync, to be on the disk or to be removed."""
+        return bool(self._unsynced or self._retired)
+
+    def sweep(self, named: set[str]) -> list[Path]:
+        """Move files that no record names into the trash; those without bytes are removed. Returns where they are."""
+        moved = []
+        for path in sorted(self.directory.iterdir()):
+            if path.name in named:
+                continue
+            if path.stat().st_size == 0:
+                path.unlink()
+            else:
+                self.trash.mkdir(mode=0o700, exist_ok=True)
+                moved.append(path.rename(self.trash / path.name))
+        return moved
+
+    def throw_away(self, local: Local, name: str) -> Path:
+        """Keep these bytes in the trash, under a name that says what they were. Raises FsError(ENOSPC, EIO)."""
+        path = self.trash / f"{local.generation}-{name}"
+        try:
+            self.trash.mkdir(mode=0o700, exist_ok=True)
+            path.unlink(missing_ok=True)
+            os.link(local.path, path)
+        except OSError as error:
+            raise FsError(failure(error), f"can't keep a copy in {self.trash}: {error.strerror}") from error
+        return path
+
+    def empty_trash(self) -> None:
+        """Remove what was thrown away."""
+        shutil.rmtree(self.trash, ignore_errors=True)
+
+    def free(self) -> tuple[int, int]:
+        """Free and total bytes of the disk that holds the local bytes."""
+        facts = os.statvfs(self.directory)
+        return facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+
+
+def _sync(path: Path) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return  # no longer needed
+    try:
+        os.fdatasync(handle)
+    finally:
+        os.close(handle)
+
+
+def _not_synced(error: OSError) -> FsError:
+    return FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}")

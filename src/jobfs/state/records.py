@@ -1,0 +1,343 @@
+"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (core.md).
+
+The stages of a Change (save-protocol.md, The steps); every arrow is one journal write::
+
+    (new) ──► STAGING ◄──► STAGED ──► PLACED ──► DONE
+                 │            │                    ▲
+                 └────────────┴────► CANCELLED ────┘
+
+    STAGING   the staged item is not on the server yet; or it vanished, and is made again from the local bytes
+    STAGED    it is there: what stands at the target is set aside, and the staged item takes its place
+    PLACED    the server has the outcome: only what was set aside has to be looked at (`promoted` in save-protocol.md)
+    CANCELLED unlinked, or given up: what was begun is taken back
+    DONE      nothing is left; the row is gone, its transaction id stays as a Tombstone
+
+A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED: their source is on the server, or they have none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from threading import RLock
+from typing import TYPE_CHECKING, Any
+
+from jobfs import names
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
+
+if TYPE_CHECKING:
+    from jobfs.errors import JobfsError
+    from jobfs.state.localbytes import Local
+
+#: Nothing is remembered. As a time it is one nanosecond before the epoch, which nobody sets.
+UNSET = -1
+
+
+class Stage(StrEnum):
+    """How far a Change has come."""
+
+    STAGING = "staging"
+    STAGED = "staged"
+    PLACED = "placed"
+    CANCELLED = "cancelled"
+    DONE = "done"
+
+
+#: Every transition that may happen; `Change.become` refuses any other.
+TRANSITIONS: dict[Stage, frozenset[Stage]] = {
+    Stage.STAGING: frozenset({Stage.STAGED, Stage.CANCELLED, Stage.DONE}),
+    Stage.STAGED: frozenset({Stage.STAGING, Stage.PLACED, Stage.CANCELLED, Stage.DONE}),
+    Stage.PLACED: frozenset({Stage.DONE}),
+    Stage.CANCELLED: frozenset({Stage.DONE}),
+    Stage.DONE: frozenset(),
+}
+
+
+class Verb(StrEnum):
+    """What a Change does to its target."""
+
+    PUT = "put"
+    """New content, from the local bytes of a generation."""
+    MKDIR = "mkdir"
+    """A new directory; never replaces anything."""
+    MOVE = "move"
+    """The item at `source` moves over whatever stands at the target."""
+    REMOVE = "remove"
+    """Nothing takes the target's place."""
+
+
+class Fate(StrEnum):
+    """What becomes of an item under a hidden name."""
+
+    CHECK = "check"
+    """Delete it if it is what the save was based on, else keep both (R1)."""
+    RETURN = "return"
+    """It goes back to its name."""
+    EMPTY = "empty"
+    """A directory: delete it if nothing is in it, else it goes back to its name (R12)."""
+    LOST = "lost"
+    """A create whose answer was lost may make it yet: delete whatever comes under that name."""
+
+
+@dataclass(slots=True)
+class Base:
+    """The version that a save replaces (save-protocol.md, Vocabulary); an empty id means none.
+
+    `updated_at` is empty when the version was ours and its answer was lost (R2). `young`: at the time it was opened it was
+    less than 2 s old, so that equal timestamps do not prove equal bytes (R1). `size` in bytes, None if not known.
+    """
+
+    id: str = ""
+    updated_at: str = ""
+    size: int | None = None
+    sha256: str = ""
+    young: bool = False
+
+    @classmethod
+    def of(cls, item: Item, *, sha256: str = "", young: bool = False) -> Base:
+        """The base that a shown item makes."""
+        return cls(item.id, item.updated_at, item.size, sha256, young)
+
+
+@dataclass(slots=True)
+class Aside:
+    """An item under a hidden name, on its way to its fate.
+
+    `moved`: seen at its hidden name. `unsure_until`: seconds since the epoch; until then a request on it whose answer never
+    came may still be carried out (R7). `updated_at` is that of the set-aside's answer, empty if not known. `size` in bytes.
+    """
+
+    id: str
+    path: str
+    fate: Fate = Fate.CHECK
+    kind: Kind = Kind.FILE
+    moved: bool = False
+    size: int | None = None
+    updated_at: str = ""
+    lifecycle: Lifecycle = Lifecycle.EXPERT_JOB
+    permission: Permission = Permission.READ_WRITE
+    unsure_until: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The hidden name: it stays the same when a directory above it is renamed."""
+        return names.basename(self.path)
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> Aside:
+        """The aside that `asdict` gave."""
+        kinds: dict[str, Any] = {"fate": Fate, "kind": Kind, "lifecycle": Lifecycle, "permission": Permission}
+        plain: dict[str, Any] = {
+            name: kinds[name](value) if name in kinds else value for name, value in values.items()
+        }
+        return cls(**plain)
+
+
+def _memory(default: Any = None) -> Any:
+    """A field that the journal does not hold."""
+    if callable(default):
+        return field(default_factory=default, metadata={"memory": True})
+    return field(default=default, metadata={"memory": True})
+
+
+@dataclass(slots=True, eq=False)
+class File:
+    """A file, directory or symbolic link of which this machine knows more than the server.
+
+    `path`: its name here; None once it is unlinked and only open. `item_id`: what it is on the server, "" if only here.
+    `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes. `stays`: on this machine
+    only. `wish`: the permission that its next save gives it. `boot`: in which run of this machine the bytes were closed,
+    "" once they were seen on the disk: after another boot they prove nothing. `version`: the `updatedAt` for which the times
+    and `sha256`, the hash of what was sent, hold; `sent`: the hash of what this machine last sent to the item, whatever its
+    version is now (R2). Times in nanoseconds since the epoch.
+    """
+
+    ino: int
+    kind: Kind = Kind.FILE
+    path: str | None = None
+    item_id: str = ""
+    version: str = ""
+    sha256: str = ""
+    sent: str = ""
+    mode: int = UNSET
+    permission: Permission = Permission.READ_WRITE
+    wish: Permission | None = None
+    uid: int = UNSET
+    gid: int = UNSET
+    atime_ns: int = UNSET
+    mtime_ns: int = UNSET
+    ctime_ns: int = UNSET
+    generation: int = 0
+    size: int = 0
+    boot: str = ""
+    stays: bool = False
+    link: str = ""
+    base: Base = field(default_factory=Base)
+    refused: str = ""
+    refused_errno: int = 0
+
+    #: True once the journal has a row of it.
+    recorded: bool = _memory(False)
+    #: The item as it was shown last; None if there is none, or it was not looked at since the mount began.
+    item: Item | None = _memory()
+    #: The bytes that are read and written here: those of `generation`, or of a later one that was not closed yet.
+    local: Local | None = _memory()
+    #: What is being done about it on the server, or will be.
+    change: Change | None = _memory()
+    handles: list[Any] = _memory(list)
+    #: Guards the bytes and the handles; taken before the state's lock, never held across a request.
+    lock: RLock = _memory(RLock)
+    #: Where it is shown now (see tables.py).
+    shown_at: str | None = _memory()
+
+    @property
+    def unsaved(self) -> bool:
+        """True if bytes were closed here that the server does not have: a generation that no Change has placed."""
+        return self.generation > 0 and not self.stays and self.path is not None
+
+    @property
+    def written(self) -> bool:
+        """True if something was written since it was last closed: a generation that the journal does not have."""
+        return self.local is not None and self.local.generation != self.generation
+
+    @property
+    def here(self) -> bool:
+        """True if what is shown at its path is this machine's word, and not the server's."""
+        return self.stays or self.local is not None or (self.kind is Kind.DIRECTORY and not self.item_id)
+
+
+@dataclass(slots=True, eq=False)
+class Change:
+    """One unfinished change of the server. `seq` orders them; `ino`: the File that it is for, 0 if it is for an item.
+
+    `generation`, `size` and `sha256` are of the bytes that a `put` sends; `source` is where a `move`'s item was. `direct`: it
+    goes straight to its target: a file that may have been created there (R9), or a directory. `made` in seconds since the epoch.
+    """
+
+    seq: int
+    verb: Verb
+    target: str
+    stage: Stage = Stage.STAGING
+    ino: int = 0
+    generation: int = 0
+    size: int = 0
+    sha256: str = ""
+    source: str = ""
+    tid: str = ""
+    staged_id: str = ""
+    direct: bool = False
+    base: Base = field(default_factory=Base)
+    asides: list[Aside] = field(default_factory=list)
+    made: float = 0.0
+
+    recorded: bool = _memory(False)
+    file: File | None = _memory()
+    #: The item staged, or moved; later the item as it was placed.
+    item: Item | None = _memory()
+    #: The item that the save is based on, as long as its content may have to be fetched.
+    base_item: Item | None = _memory()
+    #: What its names show meanwhile instead of the server's word: an item, or None for nothing.
+    shows: dict[str, Item | None] = _memory(dict)
+    #: Of an unlink: the file was of this machine only.
+    stays: bool = _memory(False)
+    #: True once a request of it may have been sent.
+    begun: bool = _memory(False)
+    #: After a recovery or a lost answer: look at the server before the next step.
+    unsure: bool = _memory(False)
+    #: A move that nobody saw the answer of may have been carried out: what a later one answers proves nothing (R2).
+    resent: bool = _memory(False)
+    #: The hash of the base's bytes, and when they had been read, once somebody fetches them.
+    learning: Any = _memory()
+    #: What stood at the target and was set aside, as it was shown there; ids of what was seen behind that.
+    taken: list[Item] = _memory(list)
+    covered: set[str] = _memory(set)
+    running: bool = _memory(False)
+    attempts: int = _memory(0)
+    #: When it is to run, in monotonic seconds.
+    due: float = _memory(0.0)
+    error: JobfsError | None = _memory()
+    #: Since when nothing but cleanup is left, in monotonic seconds.
+    since: float = _memory(0.0)
+
+    @property
+    def settled(self) -> bool:
+        """True if the server has the outcome: only what was set aside may be left."""
+        return self.stage in (Stage.PLACED, Stage.DONE)
+
+    def become(self, stage: Stage) -> None:
+        """Go to another stage; raises ValueError for a transition that the diagram does not have."""
+        if stage not in TRANSITIONS[self.stage]:
+            raise ValueError(f"a change can't go from {self.stage} to {stage}")
+        self.stage = stage
+
+    def is_staged(self, item: Item) -> bool:
+        """True if the item still has the hidden name under which this change created it (R6)."""
+        parts = names.parse_hidden(names.basename(item.path))
+        return parts is not None and parts.transaction == self.tid
+
+    def replaced(self) -> Aside | None:
+        """The item set aside whose lifecycle and permission are to be kept; None if nothing was.
+
+        The last one found at the target, unless it had been covered up there: what nobody was shown decides nothing.
+        """
+
+        def order(numbered: tuple[int, Aside]) -> tuple[bool, bool, int]:
+            # After a recovery nobody knows any more what was covered up; that the job's own covers a default is always true.
+            number, aside = numbered
+            return aside.id not in self.covered, aside.lifecycle is Lifecycle.EXPERT_JOB, number
+
+        moved = [(number, aside) for number, aside in enumerate(self.asides) if aside.moved and aside.id]
+        return max(moved, key=order)[1] if moved else None
+
+
+@dataclass(slots=True)
+class Tombstone:
+    """A transaction id that was used in a hidden name, `made` seconds since the epoch (R4)."""
+
+    tid: str
+    made: float = 0.0
+
+
+Record = File | Change | Tombstone
+
+#: The key column of each table.
+KEYS: dict[type[Any], str] = {File: "ino", Change: "seq", Tombstone: "tid"}
+
+
+def columns(kind: type[Any]) -> list[str]:
+    """The columns of a table: the fields that are not of this process alone."""
+    return [part.name for part in fields(kind) if "memory" not in part.metadata]
+
+
+def encode(value: Any) -> Any:
+    """A field's value as SQLite holds it."""
+    if isinstance(value, Base):
+        return json.dumps(list(asdict(value).values())) if value.id else ""
+    if isinstance(value, list):
+        return json.dumps([asdict(aside) for aside in value]) if value else ""
+    if isinstance(value, StrEnum):
+        return value.value
+    return int(value) if isinstance(value, bool) else value
+
+
+_DECODERS: dict[str, Any] = {
+    "kind": Kind,
+    "permission": Permission,
+    "wish": lambda value: None if value is None else Permission(value),
+    "verb": Verb,
+    "stage": Stage,
+    "stays": bool,
+    "direct": bool,
+    "base": lambda value: Base(*json.loads(value)) if value else Base(),
+    "asides": lambda value: [Aside.load(aside) for aside in json.loads(value)] if value else [],
+}
+
+
+def decode(kind: type[Any], row: tuple[Any, ...]) -> Any:
+    """The record of a row."""
+    values = zip(columns(kind), row, strict=True)
+    record = kind(**{name: _DECODERS[name](value) if name in _DECODERS else value for name, value in values})
+    if kind is not Tombstone:
+        record.recorded = True
+    return record

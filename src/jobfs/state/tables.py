@@ -1,0 +1,495 @@
+"""The three tables, their indexes, and the one lock (core.md).
+
+The life of a File, from what a program does to it:
+
+      create, write              close                    the save is placed
+    ──────────────► open here ──────────► unsaved ─────────────────────────► clean ──► (goes with its item)
+                     local≠generation      generation>0     ▲  generation=0   │
+                                               │            │                 │ write
+                                               └── Change ──┘  ◄──────────────┘
+    A scratch file `stays`: its generation is never sent. A directory without an item is one that was made while the server
+    could not be asked, or one that no item stands for. A File without a row is just open, or touched.
+
+The life of a Change: see records.py. It is made when something is to be done on the server, has a row once a request of it may
+be sent, and is dropped when nothing of it is left to do. A File has at most one: newer bytes wait in the File and become the
+next Change when this one ends.
+
+What a path shows is a function: the File that is shown there; else what a Change says is shown meanwhile (an item, or nothing);
+else what the namespace says. A listing is the namespace's children, less what Changes hide, plus the Files.
+
+Lock order: a reservation of names; a File's lock (its bytes and handles); the lock of the state. That one guards all tables and
+indexes, and the journal write that goes with a change of them. It is never held across a request, nor while bytes are copied or
+a disk is synced. Who lets go of it for a request looks again at the row when the answer is there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jobfs import names
+from jobfs.nodes import Item, Kind, inode_number
+from jobfs.state.journal import Journal
+from jobfs.state.localbytes import LocalBytes
+from jobfs.state.quarantine import open_journal
+from jobfs.state.records import UNSET, Change, File, Record, Stage, Tombstone, Verb
+from jobfs.state.reservations import Reservations
+
+Edit = tuple[Record, dict[str, Any]]
+
+
+def edit(record: Record, **changed: Any) -> Edit:
+    """A record with some fields changed, for `State.write`."""
+    return record, changed
+
+
+class State:
+    """What this machine knows more than the server. Every method may be called from any thread."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory`: the state directory of this mount. Raises UsageError if its journal can't be used."""
+        self.lock = threading.RLock()
+        self.reservations = Reservations()
+        journal, self.damage = open_journal(directory)
+        self.journal: Journal = journal
+        self.bytes = LocalBytes(directory / "bytes", directory / "trash")
+        #: Grows whenever a path shows something else, or a remembered attribute is another one.
+        self.edition = 1
+        self.changes: dict[int, Change] = {}
+        #: Files that programs have open, by number.
+        self.opened: dict[int, File] = {}
+        self._by_number: dict[int, File] = {}
+        self._by_item: dict[str, File] = {}
+        self._shown: dict[str, dict[str, File]] = {}
+        self._meanwhile: dict[str, dict[str, list[Change]]] = {}
+        self._at_target: dict[str, list[Change]] = {}
+        self._touched: dict[int, File] = {}
+        self._syncing = threading.Lock()
+        #: Changes that have come to where only cleanup is left, for the queue to take.
+        self.to_clean: deque[Change] = deque()
+
+    def load(self) -> tuple[list[File], list[Change]]:
+        """Take the rows of an earlier mount into the tables; nothing of them is shown or run yet."""
+        with self.lock:
+            files, changes = self.journal.load(File), self.journal.load(Change)
+            for file in files:
+                self._by_number[file.ino] = file
+                if file.item_id:
+                    self._by_item[file.item_id] = file
+            for change in changes:
+                change.file = self._by_number.get(change.ino)
+                if change.file is not None:
+                    change.file.change = change
+            return files, changes
+
+    # -- what is shown
+
+    def __bool__(self) -> bool:
+        """True if any path shows something else than the namespace says."""
+        return bool(self._shown or self._meanwhile)
+
+    def at(self, path: str) -> File | None:
+        """The File that is shown at a path."""
+        here = self._shown.get(names.parent(path))
+        return here.get(names.basename(path)) if here else None
+
+    def hidden(self, path: str) -> bool:
+        """True if a Change says what is shown at this path meanwhile."""
+        here = self._meanwhile.get(names.parent(path))
+        return here is not None and names.basename(path) in here
+
+    def meanwhile(self, path: str) -> Item | None:
+        """What is shown at a path where `hidden` is true."""
+        with self.lock:
+            found = self._meanwhile.get(names.parent(path), {}).get(names.basename(path))
+            return found[-1].shows.get(path) if found else None
+
+    def children(self, directory: str) -> tuple[dict[str, File], dict[str, Item | None]]:
+        """The Files shown in a directory, and what Changes say is shown there meanwhile, by name."""
+        with self.lock:
+            changes = self._meanwhile.get(directory, {})
+            meanwhile = {
+                name: there[-1].shows[names.join(directory, name)] for name, there in changes.items()
+            }
+            return dict(self._shown.get(directory, {})), meanwhile
+
+    def beneath(self, directory: str) -> list[File]:
+        """Every File below a directory whose path is this machine's word: it is open, or has something that is only here."""
+        with self.lock:
+            return [
+                file
+                for file in self._by_number.values()
+                if file.path is not None
+                and names.under(file.path, directory)
+                and (file.here or file.handles or file.generation)
+            ]
+
+    # -- which file is which
+
+    def file(self, ino: int) -> File | None:
+        """The File of a number."""
+        return self._by_number.get(ino)
+
+    def of(self, item: Item) -> File | None:
+        """The File that this item is.
+
+        One that was changed here while the job gave its item another name is another file by now.
+        """
+        if not item.id:
+            return self._by_number.get(self.number(item))
+        file = self._by_item.get(item.id)
+        return None if file is None or (file.here and file.path != item.path) else file
+
+    def number(self, item: Item) -> int:
+        """The item's inode number: its File's; where it has none, one made from its id that no other File has."""
+        file = self._by_item.get(item.id)
+        if file is not None and not (file.here and file.path != item.path):
+            return file.ino
+        # A directory that no item stands for goes by its path.
+        key = item.id or f"implicit:{item.path}"
+        number, other = inode_number(key), 0
+        while (file := self._by_number.get(number)) is not None and (file.item_id or not item.implicit):
+            other += 1
+            number = inode_number(key, other)
+        return number
+
+    def open(self, item: Item) -> File:
+        """The File that this item is, made if need be. Without a handle or a row it goes again (`let_go`)."""
+        with self.lock:
+            file = self.of(item)
+            if file is None:
+                file = File(self.number(item), item.kind, item.path, item.id)
+                self.add(file)
+            if not file.here:
+                file.item, file.path = item, item.path
+            return file
+
+    def new(self, kind: Kind, path: str) -> File:
+        """A File that is only here; not in the tables yet (`add`)."""
+        return File(secrets.randbits(62) << 1 | 3, kind, path)
+
+    def add(self, file: File) -> None:
+        """Know a File."""
+        with self.lock:
+            self._by_number[file.ino] = file
+            if file.item_id:
+                self._by_item[file.item_id] = file
+            self.show(file)
+
+    def let_go(self, file: File) -> None:
+        """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
+        with self.lock:
+            if file.handles or file.recorded or file.change is not None:
+                return
+            if file.path is not None and file.here:
+                return
+            self._drop(file)
+
+    def files(self) -> list[File]:
+        """Every File."""
+        with self.lock:
+            return list(self._by_number.values())
+
+    def unsaved(self) -> list[File]:
+        """Every File with bytes, or a directory, that was acknowledged and the server does not have."""
+        with self.lock:
+            return [f for f in self._by_number.values() if f.unsaved or is_unmade(f)]
+
+    def unname(self, file: File, *gone: Change) -> None:
+        """A File has lost its name: no row of it stays, and what is open of it lives on with its handles.
+
+        `gone`: Changes that end with it, in the same step. Raises FsError(EIO).
+        """
+        with file.lock, self.lock:
+            owners: list[File | Change] = [file, *gone]
+            rows: list[Record] = [record for record in owners if record.recorded]
+            if rows:
+                self.write(gone=rows)
+            for change in gone:
+                self.end(change)
+            self.forget_bytes(file)
+
+    def forget_bytes(self, file: File) -> None:
+        """What `unname` does in the tables: the row of the File is gone already."""
+        with file.lock, self.lock:
+            generation, local = file.generation, file.local
+            if generation and (local is None or local.generation != generation):
+                self.bytes.retire(file.ino, generation)
+            gone = file.path is None or not names.is_fuse_hidden(names.basename(file.path))
+            self.apply(
+                file, item_id="", generation=0, size=0, boot="", refused="", path=None if gone else file.path
+            )
+            if not file.handles:
+                if local is not None:
+                    file.local = None
+                    self.bytes.retire(file.ino, local.generation)
+                if gone:
+                    self._drop(file)
+
+    # -- changes under the lock
+
+    def write(self, *edits: Edit, gone: Iterable[Record] = (), new: bool = False) -> None:
+        """One step: the journal has it, then the tables have it, all or nothing.
+
+        `edits`: records with what changes of them; `gone`: records that go. `new`: see Journal.write. Raises FsError.
+        """
+        with self.lock:
+            removed = [record for record in gone if not isinstance(record, Tombstone)]
+            self.journal.write(*edits, gone=removed, new=new)
+            for old in removed:
+                old.recorded = False
+                if isinstance(old, Change):
+                    self._forget(old)
+                else:
+                    self._touched.pop(old.ino, None)
+            for record, changed in edits:
+                if isinstance(record, Tombstone):
+                    continue
+                record.recorded = True
+                self.apply(record, **changed)
+                if isinstance(record, File):
+                    self._touched.pop(record.ino, None)
+
+    def apply(self, record: File | Change, **changed: Any) -> None:
+        """Change a record in the tables only: what the journal need not know, or knows already."""
+        with self.lock:
+            if isinstance(record, Change):
+                self._forget(record)
+                if "stage" in changed and changed["stage"] is not record.stage:
+                    record.become(changed["stage"])
+                    if record.stage in (Stage.PLACED, Stage.CANCELLED):
+                        record.since = time.monotonic()
+                        self.to_clean.append(record)
+                _assign(record, changed)
+                if record.stage is not Stage.DONE:
+                    self._know(record)
+                return
+            if "item_id" in changed and record.item_id != changed["item_id"]:
+                if self._by_item.get(record.item_id) is record:
+                    del self._by_item[record.item_id]
+                if changed["item_id"]:
+                    self._by_item[changed["item_id"]] = record
+            _assign(record, changed)
+            self._by_number[record.ino] = record
+            self.show(record)
+
+    def show(self, file: File) -> None:
+        """Have the index say where this File is shown."""
+        with self.lock:
+            path = file.path if file.path is not None and file.here else None
+            self.edition += 1
+            if path == file.shown_at:
+                return
+            if file.shown_at is not None:
+                _remove(self._shown, file.shown_at, file)
+            file.shown_at = path
+            if path is not None:
+                self._shown.setdefault(names.parent(path), {})[names.basename(path)] = file
+
+    def _drop(self, file: File) -> None:
+        if self._by_number.get(file.ino) is file:
+            del self._by_number[file.ino]
+        if self._by_item.get(file.item_id) is file:
+            del self._by_item[file.item_id]
+        self._touched.pop(file.ino, None)
+        if file.shown_at is not None:
+            _remove(self._shown, file.shown_at, file)
+            file.shown_at = None
+            self.edition += 1
+
+    def drop(self, *files: File, gone: Iterable[Record] = ()) -> None:
+        """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
+        with self.lock:
+            rows = [*(file for file in files if file.recorded), *gone]
+            if rows:
+                self.write(gone=rows)
+            for file in files:
+                self._drop(file)
+
+    def _know(self, change: Change) -> None:
+        self.changes[change.seq] = change
+        self._at_target.setdefault(change.target, []).append(change)
+        for path in change.shows:
+            here = self._meanwhile.setdefault(names.parent(path), {})
+            here.setdefault(names.basename(path), []).append(change)
+        if change.shows:
+            self.edition += 1
+
+    def _forget(self, change: Change) -> None:
+        if self.changes.pop(change.seq, None) is None:
+            return
+        there = self._at_target[change.target]
+        there.remove(change)
+        if not there:
+            del self._at_target[change.target]
+        for path in change.shows:
+            here = self._meanwhile[names.parent(path)]
+            here[names.basename(path)].remove(change)
+            if not here[names.basename(path)]:
+                del here[names.basename(path)]
+                if not here:
+                    del self._meanwhile[names.parent(path)]
+        if change.shows:
+            self.edition += 1
+
+    def change(self, verb: Verb, target: str, file: File | None = None, **values: Any) -> Change:
+        """A Change in the tables, without a row; it runs once it is queued."""
+        with self.lock:
+            change = Change(
+                self.journal.next_number(), verb, target, ino=file.ino if file is not None else 0,
+                file=file, made=time.time(), **values,
+            )  # fmt: skip
+            if file is not None:
+                file.change = change
+            self._know(change)
+            return change
+
+    def end(self, change: Change) -> None:
+        """Nothing is left to do for a Change: its row goes, and what it showed. Raises FsError(EIO)."""
+        with self.lock:
+            if change.recorded:
+                self.write(gone=[change])
+            self._forget(change)
+            if change.stage is not Stage.DONE:
+                change.become(Stage.DONE)
+            if change.file is not None and change.file.change is change:
+                change.file.change = None
+
+    def pending(self, path: str) -> Change | None:
+        """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""
+        with self.lock:
+            there = self._meanwhile.get(names.parent(path), {}).get(names.basename(path), [])
+            return next((change for change in there if not change.begun and not change.settled), None)
+
+    def leaving(self, path: str) -> Change | None:
+        """A Change that is just taking what it hides away from this name."""
+        with self.lock:
+            there = self._meanwhile.get(names.parent(path), {}).get(names.basename(path), [])
+            return next(
+                (c for c in there if c.begun and not c.settled and c.stage is not Stage.CANCELLED), None
+            )
+
+    def before(self, change: Change) -> Change | None:
+        """The Change of the same target that has to come to rest first: what was unlinked, then what is older."""
+        with self.lock:
+            there = self._at_target.get(change.target, ())
+            earlier = [other for other in there if not other.settled and order(other) < order(change)]
+            return min(earlier, key=order, default=None)
+
+    def sync(self) -> None:
+        """The protocol's (S): local bytes and journal are on the disk, and what the journal no longer names is removed.
+
+        Raises FsError(EIO).
+        """
+        with self._syncing:
+            # Who waited here finds its own bytes on the disk, with those of all who waited.
+            self.flush()
+            retired = self.bytes.retired()
+            safe = self.bytes.sync()
+            if safe:
+                with self.lock:
+                    self.journal.mark_synced(generation for _, generation in safe)
+                    for ino, generation in safe:
+                        file = self._by_number.get(ino)
+                        if file is not None and file.generation == generation:
+                            file.boot = ""
+            self.journal.sync()
+            self.bytes.remove(retired)
+
+    @property
+    def unsynced(self) -> bool:
+        """True if `sync` has something to do."""
+        return self.bytes.waiting or self.journal.unsynced or bool(self._touched)
+
+    # -- remembered attributes (semantics.md section 2)
+
+    def touch(self, item: Item, *, content: bool = False, made: bool = False) -> None:
+        """The change time of an item is now (`content`: its mtime too; `made`: all its times).
+
+        Kept at once in memory, and with the next `flush` in the journal: no operation waits for the disk because of it.
+        """
+        with self.lock:
+            file = self.open(item)
+            now = time.time_ns()
+            times = {"ctime_ns": now}
+            if content or made:
+                times["mtime_ns"] = now
+            if made:
+                times["atime_ns"] = now
+            _assign(file, {**stale_times(file, item), **times})
+            if item.id:
+                self._touched[file.ino] = file
+            self.edition += 1
+
+    def flush(self) -> None:
+        """Write what was touched to the journal. Raises FsError(EIO)."""
+        with self.lock:
+            touched = [file for file in self._touched.values() if not file.here]
+            self._touched = {ino: file for ino, file in self._touched.items() if file.here}
+            if touched:
+                self.write(*(edit(file) for file in touched))
+
+    def lose(self, item_id: str) -> None:
+        """The item is gone from the server, and what was remembered of it with it. Raises FsError(EIO)."""
+        with self.lock:
+            file = self._by_item.get(item_id)
+            if file is None:
+                return
+            if file.here or file.handles or file.change is not None:
+                # Open, or changed here: a file of its own from now on.
+                self.apply(file, item_id="")
+                if file.recorded and not file.generation:
+                    self.write(gone=[file])
+                return
+            self.drop(file)
+
+    def forgettable(self) -> list[File]:
+        """Files that are nothing but what is remembered of an item."""
+        with self.lock:
+            return [
+                file
+                for file in self._by_number.values()
+                if file.item_id and not (file.here or file.handles or file.change is not None)
+            ]
+
+
+def order(change: Change) -> tuple[bool, int]:
+    """What was unlinked ends first: a file that is renamed to its name may have been made before."""
+    return change.stage is not Stage.CANCELLED, change.seq
+
+
+def is_unmade(file: File) -> bool:
+    """True for a directory that was acknowledged while the server could not be asked, and is not there yet."""
+    return file.kind is Kind.DIRECTORY and file.recorded and not file.item_id and not file.stays
+
+
+def stale_times(file: File, item: Item) -> dict[str, Any]:
+    """What a File has to forget because its item has another version now: its times, and the hash of its bytes."""
+    if file.here or file.version == item.updated_at:
+        return {}
+    return {
+        "version": item.updated_at,
+        "sha256": "",
+        "atime_ns": UNSET,
+        "mtime_ns": UNSET,
+        "ctime_ns": UNSET,
+    }
+
+
+def _assign(record: Record, changed: dict[str, Any]) -> None:
+    for name, value in changed.items():
+        setattr(record, name, value)
+
+
+def _remove(shown: dict[str, dict[str, File]], path: str, file: File) -> None:
+    directory, name = names.parent(path), names.basename(path)
+    here = shown.get(directory)
+    if here is not None and here.get(name) is file:
+        del here[name]
+        if not here:
+            del shown[directory]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,6 @@ import pytest
 from tests.support.workspaces import Workspace, workspace
 
 from jobfs.emulator import EmulatorConfig, Server, running
-from jobfs.writeback.localbytes import LocalFile
-
-
-@pytest.fixture(autouse=True, scope="session")
-def handles_that_nobody_gave_back() -> Iterator[None]:
-    """Of the many mounts that are thrown away here: a process that really ends gives back its local bytes."""
-
-    def give_back(local: LocalFile) -> None:
-        if local._users > 0:
-            with suppress(OSError):
-                os.close(local._handle)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LocalFile, "__del__", give_back, raising=False)
-        yield
 
 
 @pytest.fixture

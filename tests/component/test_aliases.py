@@ -200,7 +200,7 @@ def test_a_file_made_while_its_backup_ends_is_not_hidden(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, ending: str, ends: dict[str, bytes]
 ) -> None:
     """semantics 4: readers on this machine see writes at once."""
-    client = work.vfs._engine.client
+    client = work.vfs._write_back.client
     real = client.update
     maker = threading.Thread(target=work.write, args=("file", NEW))
 
@@ -227,7 +227,7 @@ def test_a_backup_that_two_give_its_bytes_at_once_keeps_them(
     work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 4.36: whoever comes second finds the version deleted, and the backup with its bytes."""
-    known, client = work.vfs._aliases, work.vfs._engine.client
+    known, client = work.vfs._aliases, work.vfs._write_back.client
     known.stop()
     (inode,) = known.all()
     assert inode.item is not None

@@ -22,7 +22,7 @@ OLD, USERS, SECOND = b"the old content", b"what the user wrote", b"what comes af
 @contextmanager
 def full(work: Workspace, wanted: Callable[[Save], bool]) -> Iterator[None]:
     """The disk has no room for the next journal write that is about such a save."""
-    journal = work.vfs._engine.journal
+    journal = work.vfs._state.journal
     refused: list[Record] = []
 
     def write(*records: Record, gone: Iterable[Record] = ()) -> None:

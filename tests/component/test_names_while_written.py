@@ -40,7 +40,7 @@ def written_at(
     before: bool = True,
 ) -> None:
     """A program writes to `fh` while the next such request is under way."""
-    client = work.vfs._engine.client
+    client = work.vfs._write_back.client
     real = getattr(client, request)
 
     def meanwhile(*arguments: Any, **more: Any) -> Any:
@@ -105,7 +105,7 @@ def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
     """semantics 4.29: unlink's errors are the caller's; nothing is forgotten."""
     fh = opened(work, "file")
     work.vfs.write(fh, b"new", 0)
-    namespace = work.vfs._engine.namespace
+    namespace = work.vfs._write_back.namespace
     namespace.touch("file")
     server.faults.rate("error", 1.0, on="change+find", status=403)
     assert errno_from(
@@ -208,7 +208,7 @@ def test_what_is_closed_while_its_directory_is_renamed_goes_along(server: Server
     work.vfs.write(fh, b"new", 0)
     renamer = threading.Thread(target=work.vfs.rename, args=("dir", "other"))
     closer = threading.current_thread()
-    journal = work.vfs._engine.journal
+    journal = work.vfs._state.journal
 
     def meanwhile(step: str) -> None:
         if threading.current_thread() is closer:

@@ -162,7 +162,7 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     server.store.seed({"log": b"one\n"}, age=60)
     work = start(ttl=0)
     opened: list[int] = []
-    content = work.vfs._engine.content
+    content = work.vfs._write_back.content
     fh = work.vfs.open("log", os.O_RDONLY).fh
     assert work.vfs.read(fh, 100, 0) == b"one\n"
     server.store.replace("log", b"one\ntwo\n")

@@ -180,9 +180,9 @@ def test_a_directory_is_removed_again_while_the_first_removal_is_looked_at(
 ) -> None:
     """R12: a removal that was begun and never carried out says nothing about the next one of the same directory."""
     (directory,) = server.store.seed({"dir": None}, age=60)
-    removals, namespace = work.vfs._engine.removals, work.vfs._engine.namespace
+    removals, namespace = work.vfs._engine.removals, work.vfs._write_back.namespace
     killed = Removed(directory.id, f".jobfs-{work.mount_id}-{'f' * 16}-removed-dir", "dir")
-    work.vfs._engine.journal.write(killed)
+    work.vfs._state.journal.write(killed)
     removals.restore([killed])
     killed.unsure_until = 0.0
     real = namespace.refresh
@@ -203,7 +203,7 @@ def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_
 ) -> None:
     """semantics 4, 5: a key that is refused from one request to the next leaves the target where it was, once it is taken."""
     server.store.seed({"file": b"content", "other": b"new"}, age=60)
-    client = work.vfs._engine.client
+    client = work.vfs._write_back.client
     real = client.update
 
     def the_last_one_for_a_while(*args: Any, **more: Any) -> Item:
@@ -218,7 +218,7 @@ def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_
     eventually(lambda: visible(server) == {"file": b"content", "other": b"new"}, lambda: visible(server))
     assert hidden(server) == []
     assert work.names() == ["file", "other"]
-    eventually(lambda: not work.vfs._engine.journal.load(Save))
+    eventually(lambda: not work.vfs._state.journal.load(Save))
 
 
 def test_a_hidden_file_that_was_judged_is_not_decided_on_again(server: Server, work: Workspace) -> None:
@@ -232,7 +232,7 @@ def test_a_hidden_file_that_was_judged_is_not_decided_on_again(server: Server, w
     eventually(lambda: not removal.asides)
     hiding._confirm("file", removal)  # its timer, late
     assert server.store.items() == []
-    assert not work.vfs._engine.journal.load(Save)
+    assert not work.vfs._state.journal.load(Save)
     work.vfs.release(fh)
 
 
@@ -259,7 +259,7 @@ def test_what_replaces_a_hidden_file_is_not_saved_before_it_knows_that(
     assert queued
     assert set(queued) == {1}
     eventually(lambda: (visible(server), hidden(server)) == ({"file": b"new content"}, []))
-    assert not work.vfs._engine.journal.load(Aside)
+    assert not work.vfs._state.journal.load(Aside)
 
 
 def test_a_file_is_renamed_over_an_edited_one_of_a_scratch_name_that_the_job_made(

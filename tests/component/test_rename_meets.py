@@ -25,7 +25,7 @@ def test_what_is_closed_while_its_directory_is_renamed_goes_along(
     work = start(write_back_delay=30)
     fh = work.vfs.open("dir/file", 2).fh
     work.vfs.write(fh, USERS, 0)
-    journal = work.vfs._engine.journal
+    journal = work.vfs._state.journal
     write = journal.write
     renamed = threading.Thread(target=work.vfs.rename, args=["dir", "moved"])
 

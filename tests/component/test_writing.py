@@ -16,7 +16,7 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.writeback import Inode
+from jobfs.state import File
 
 
 def changes(server: Server) -> list[str]:
@@ -376,13 +376,13 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     server.store.seed({"file": "old"}, age=60)
     assert work.read("file") == b"old"
     syncs: list[str] = []
-    work.vfs._engine.journal.observer = syncs.append
+    work.vfs._state.journal.observer = syncs.append
     fh = work.vfs.open("file", os.O_RDWR).fh
     server.log.clear()
     work.vfs.write(fh, b"new", 0)
     work.vfs.fsync(fh)
     assert rounds(server) <= 3, [(entry.operation, entry.time, entry.ms) for entry in server.log.entries()]
-    work.vfs._engine.journal.observer = None
+    work.vfs._state.journal.observer = None
     assert syncs.count("sync") <= 2, "one for the save; another may be the background's"
     work.vfs.release(fh)
 
@@ -422,7 +422,7 @@ def test_a_write_while_the_last_save_ends_goes_on_with_what_was_saved(
     work = start(write_back_delay=30)
     work.write("file", b"from the first save, ")
     fh = work.vfs.open("file", os.O_RDWR | (os.O_APPEND if append else 0)).fh
-    inode = work.vfs._files.handle(fh).inode
+    inode = work.vfs._files.handle(fh).file
     inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
     work.vfs.write(fh, b"and more", 21)
     work.vfs.release(fh)
@@ -436,8 +436,8 @@ def test_a_file_that_is_opened_while_its_first_save_ends_can_be_read(
     """semantics 4: readers on this machine see writes at once, and go on to see them once they are saved."""
     work = start(write_back_delay=30)
     work.write("file", b"all of it")
-    inode = work.vfs._engine.overlay.get("file")
-    assert isinstance(inode, Inode)
+    inode = work.vfs._state.at("file")
+    assert isinstance(inode, File)
     inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
     assert work.read("file") == b"all of it"
 
@@ -449,7 +449,7 @@ def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
     server.store.seed({"file": "one two"}, age=60)
     work = start(write_back_delay=30)
     fh = work.vfs.open("file", os.O_RDWR).fh
-    inode = work.vfs._files.handle(fh).inode
+    inode = work.vfs._files.handle(fh).file
 
     def save() -> None:
         other = work.vfs.open("file", os.O_RDWR).fh

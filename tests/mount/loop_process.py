@@ -20,7 +20,7 @@ from jobfs import mount
 from jobfs.cli.front import Front, Terminal, in_background
 from jobfs.settings import load
 from jobfs.vfs import OpenResult
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 from .memory_vfs import MemoryVfs
 

@@ -23,7 +23,7 @@ from jobfs.cli import preflight
 from jobfs.errors import UsageError
 from jobfs.fuseloop import LOOP_THREADS
 from jobfs.mount import unmount, users_of
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 ROOT = Path(__file__).parents[2]
 #: What a program may see while its mount goes away.

@@ -18,7 +18,8 @@ from jobfs.api import Client
 from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.errors import ApiError, JobfsError
-from jobfs.writeback import finisher, hiding
+from jobfs.save import queue as save_queue
+from jobfs.save import writeback
 
 from .serverside import hidden
 from .waiting import eventually
@@ -138,9 +139,10 @@ class Mortal(Workspace):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(graph, "Client", _watched(self.boundaries))
             super().start()
-        self.engine = self.vfs._engine
+        self.write_back = self.vfs._write_back
+        self.state = self.write_back.state
         if self.boundaries.journal:
-            self.engine.journal.observer = self.boundaries.reach
+            self.state.journal.observer = self.boundaries.reach
 
     def work(self, operation: Callable[[], R]) -> R | None:
         """Runs `operation` with the boundaries armed, and waits until the background is at rest; None once it is dead."""
@@ -158,12 +160,12 @@ class Mortal(Workspace):
     def at_rest(self) -> bool:
         """True if nothing is left to send or to judge, and the server shows nothing hidden."""
         self.vfs.listdir("")
-        open_records = [work for work in self.engine.uploader.live() if not work.save.refused]
-        return not open_records and not self.engine.finisher._open and not hidden(self.server)
+        refused = [file for file in self.state.unsaved() if file.refused]
+        unsent = [file for file in self.state.unsaved() if file not in refused]
+        return not (unsent or self.state.changes) and not hidden(self.server)
 
     def unrest(self) -> str:
-        live = [work.save for work in self.engine.uploader.live()]
-        return f"open: {live} {self.engine.finisher._open} hidden: {hidden(self.server)}"
+        return f"open: {list(self.state.changes.values())} hidden: {hidden(self.server)}"
 
     def settle(self) -> None:
         """Sends all that is unsent and waits until nothing is left to judge."""
@@ -175,14 +177,13 @@ class Mortal(Workspace):
         assert self.running
         assert self.boundaries.dead
         self.running = False
-        engine = self.engine
-        engine._stopping.set()
-        self.vfs._aliases.stop()
-        engine.finisher.stop()
-        engine.uploader.stop()
-        engine._syncer.join()
-        engine._pool.shutdown(wait=True, cancel_futures=True)
-        engine.journal.close()
+        write_back = self.write_back
+        write_back._stopping.set()
+        write_back.queue.stop()
+        for thread in write_back._threads:
+            thread.join()
+        write_back.replace.beside.shutdown(wait=True, cancel_futures=True)
+        self.state.journal.close()
         self._graph.close()
         self._slot.close()
 
@@ -205,10 +206,9 @@ def quick_finishing() -> Iterator[None]:
             before(arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finisher, "_LOOK_EVERY", 0.02)
-        patch.setattr(finisher, "_RETRY", 0.05)
-        # libfuse takes no time between the two halves of a rename over an open file; this process may.
-        patch.setattr(hiding, "_CONFIRM", 0.4)
-        patch.setattr(hiding, "_PAIRED", 0.4)
+        patch.setattr(writeback, "_TIDY_EVERY", 0.02)
+        patch.setattr(writeback, "UNLINK_DELAY", 0.1)
+        patch.setattr(writeback, "BACKUP_DELAY", 0.2)
+        patch.setattr(save_queue, "_BACKOFF", 0.05)
         patch.setattr(threading, "excepthook", silent)
         yield

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobfs.emulator import Server
 from jobfs.errors import REFUSALS, FsError
-from jobfs.writeback import Inode
+from jobfs.state import File
 
 from .boundaries import Boundaries, Mortal
 from .serverside import doubled, visible
@@ -148,7 +148,10 @@ def comes_to(work: Mortal, request: str) -> None:
     """Waits until a save has got as far as `request`; where answers are lost, or it is refused, it may end without that."""
 
     def there() -> bool:
-        refused = any(isinstance(live.error, (*REFUSALS, FsError)) for live in work.engine.uploader.live())
+        changes = list(work.state.changes.values())
+        refused = any(file.refused for file in work.state.unsaved()) or any(
+            isinstance(change.error, (*REFUSALS, FsError)) for change in changes
+        )
         return work.boundaries.dead or request in work.boundaries.passed or refused or work.at_rest()
 
     eventually(there, work.unrest)
@@ -171,8 +174,9 @@ def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
 
 def knows_rejection(work: Mortal) -> None:
     """This mount has seen the server reject a create at an existing path (R9)."""
-    work.engine.direct.learn("dir/file")
-    assert work.engine.direct.rejects
+    work.write_back._ask("dir/file")
+    assert work.write_back.upload.rejects("file")
+    eventually(work.at_rest)
 
 
 def rename_directory(work: Mortal, promise: Promise) -> None:
@@ -213,9 +217,9 @@ def saved_before(work: Mortal) -> None:
 
 def closed_before(work: Mortal) -> None:
     """The file has a save that is not sent, but on the disk."""
-    work.engine.delay = 30.0
+    work.write_back.queue.delay = 30.0
     work.write("dir/file", NEW)
-    work.engine.sync()
+    work.state.sync()
 
 
 def draft_before(work: Mortal) -> None:
@@ -226,9 +230,9 @@ def draft_before(work: Mortal) -> None:
 
 def only_draft_before(work: Mortal) -> None:
     """Only the other one has."""
-    work.engine.delay = 30.0
+    work.write_back.queue.delay = 30.0
     work.write("dir/draft", DRAFT)
-    work.engine.sync()
+    work.state.sync()
 
 
 def unlink_open(work: Mortal, promise: Promise) -> None:
@@ -365,13 +369,12 @@ ON_UNSENT = [
 
 def begin_once_settled(server: Server, work: Mortal) -> None:
     """The save of a file begins just after it was found to be at rest: its create is under way, for a while."""
-    settle = work.engine.settle
+    settle = work.write_back.settle
 
-    def begins_just_then(inode: Inode) -> None:
-        settle(inode)
-        assert inode.current is not None
+    def begins_just_then(file: File) -> None:
+        settle(file)
         server.faults.next("slow", on="create", delay=0.5)
-        work.engine.uploader.add(inode.current, 0.0)
+        assert work.write_back.queue.save(file, 0.0) is not None
         eventually(lambda: not server.faults.rules())
 
-    work.engine.settle = begins_just_then  # type: ignore[method-assign]
+    work.write_back.settle = begins_just_then  # type: ignore[method-assign]

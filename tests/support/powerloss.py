@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 
 from jobfs.content import disk as cache
-from jobfs.writeback import disk
+from jobfs.state import disk
 
 from .boundaries import Mortal
 
@@ -31,7 +31,7 @@ class SyncedState:
         self._work = work
         self._safe: set[str] = set()
         self._take()
-        before = work.engine.journal.observer
+        before = work.state.journal.observer
 
         def observe(event: str) -> None:
             if event == "synced":
@@ -39,7 +39,7 @@ class SyncedState:
             if before is not None:
                 before(event)
 
-        work.engine.journal.observer = observe
+        work.state.journal.observer = observe
 
     def _take(self) -> None:
         """What the disk has now. The file sizes tell nothing of the names: those are synced with the directory."""
@@ -48,9 +48,13 @@ class SyncedState:
         for path in self._slot.glob("journal.db*"):
             if not path.name.endswith("-shm"):
                 shutil.copyfile(path, self._copy / path.name)
-        for work in self._work.engine.uploader.live():
-            if work.local is not None and work.local.synced:
-                self._safe.add(work.local.path.name)
+        state = self._work.state
+        unsynced = set(state.bytes._unsynced.values())
+        for path in state.bytes.directory.iterdir():
+            file = state.file(int(path.name.split(".")[0], 16))
+            named = file is not None and state.bytes.path(file.ino, file.generation) == path
+            if named and path not in unsynced:
+                self._safe.add(path.name)
 
     def lose_power(self, fate: Fate) -> None:
         """Replace the slot's state by what survives; the process is dead already."""

@@ -13,7 +13,7 @@ from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.settings import Settings
 from jobfs.vfs import Caller, Vfs
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 from .mounts import QUICK
 from .serverside import hidden

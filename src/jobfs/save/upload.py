@@ -118,6 +118,10 @@ class Upload:
 
     # -- how this server takes creates
 
+    def rejects(self, kind: str) -> bool | None:
+        """Whether this server rejects a create at the path of an existing "file" or "directory"; None: not known."""
+        return self._rejects.get(kind)
+
     def worth_asking(self) -> bool:
         """Something new was made, and will have to be created: True if the server should be asked now how it takes that."""
         with self._lock:

@@ -12,7 +12,7 @@ import pytest
 
 from jobfs.__main__ import main
 from jobfs.control import Server
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 JOB = "j" * 24
 URL = "https://api.example.com"

@@ -9,7 +9,7 @@ import pytest
 
 from jobfs.cli import preflight
 from jobfs.errors import UsageError
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Outcome
 

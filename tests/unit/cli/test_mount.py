@@ -12,7 +12,7 @@ from jobfs import mount as mounting
 from jobfs.cli import logs, preflight
 from jobfs.cli import mount as command
 from jobfs.errors import UsageError
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 from .conftest import JOB, Outcome
 

@@ -10,7 +10,7 @@ import pytest
 from jobfs.cli import running
 from jobfs.cli.running import mount_of, mounts, registered
 from jobfs.errors import UsageError
-from jobfs.writeback import slot
+from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Answering
 

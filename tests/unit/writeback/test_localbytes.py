@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import FsError
-from jobfs.writeback.disk import failure
+from jobfs.state.disk import failure
 from jobfs.writeback.localbytes import LocalBytes, Orphan, label_of
 
 

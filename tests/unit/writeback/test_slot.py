@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.writeback import slot
-from jobfs.writeback.slot import Found, Slot
+from jobfs.state import directory as slot
+from jobfs.state.directory import Found, StateDirectory
 
 JOB = "j" * 24
 URL = "https://api.example.com"
@@ -24,10 +24,10 @@ def state(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def take(state: Path) -> Iterator[Callable[..., Slot]]:
-    held: list[Slot] = []
+def take(state: Path) -> Iterator[Callable[..., StateDirectory]]:
+    held: list[StateDirectory] = []
 
-    def take(directory: str = "/mnt/a", url: str = URL, job: str = JOB) -> Slot:
+    def take(directory: str = "/mnt/a", url: str = URL, job: str = JOB) -> StateDirectory:
         held.append(slot.acquire(state, job, directory, url))
         return held[-1]
 
@@ -36,7 +36,7 @@ def take(state: Path) -> Iterator[Callable[..., Slot]]:
         one.close()
 
 
-def ended(one: Slot, journal: bool = True, *, clean: bool = False) -> Slot:
+def ended(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> StateDirectory:
     """As a mount leaves its slot."""
     if journal:
         one.journal.touch()
@@ -45,7 +45,7 @@ def ended(one: Slot, journal: bool = True, *, clean: bool = False) -> Slot:
     return one
 
 
-def test_a_new_slot_is_the_users_own_and_tells_what_it_is_for(take: Callable[..., Slot], state: Path) -> None:
+def test_a_new_slot_is_the_users_own_and_tells_what_it_is_for(take: Callable[..., StateDirectory], state: Path) -> None:
     one = take()
     assert one.path.parent == state / JOB
     assert one.path.name == one.mount_id
@@ -58,7 +58,7 @@ def test_a_new_slot_is_the_users_own_and_tells_what_it_is_for(take: Callable[...
     assert record["clean"] is False
 
 
-def test_the_slot_of_the_same_directory_is_taken_again(take: Callable[..., Slot]) -> None:
+def test_the_slot_of_the_same_directory_is_taken_again(take: Callable[..., StateDirectory]) -> None:
     first, second = take("/mnt/a"), take("/mnt/b")
     ended(second)
     ended(first)
@@ -66,7 +66,7 @@ def test_the_slot_of_the_same_directory_is_taken_again(take: Callable[..., Slot]
     assert take("/mnt/a").mount_id == first.mount_id
 
 
-def test_the_slot_of_a_killed_mount_is_taken_at_another_directory(take: Callable[..., Slot]) -> None:
+def test_the_slot_of_a_killed_mount_is_taken_at_another_directory(take: Callable[..., StateDirectory]) -> None:
     """save-protocol, Recovery: the next mount of that job finishes it."""
     killed = ended(take("/mnt/a"))
     one = take("/mnt/b")
@@ -75,29 +75,29 @@ def test_the_slot_of_a_killed_mount_is_taken_at_another_directory(take: Callable
     assert one.warnings == ()
 
 
-def test_a_slot_with_a_journal_goes_before_an_empty_one(take: Callable[..., Slot]) -> None:
+def test_a_slot_with_a_journal_goes_before_an_empty_one(take: Callable[..., StateDirectory]) -> None:
     empty, unsent = take("/mnt/a"), take("/mnt/b")
     ended(unsent)
     ended(empty, journal=False)
     assert take("/mnt/c").mount_id == unsent.mount_id
 
 
-def test_each_running_mount_of_a_job_has_a_slot_of_its_own(take: Callable[..., Slot]) -> None:
+def test_each_running_mount_of_a_job_has_a_slot_of_its_own(take: Callable[..., StateDirectory]) -> None:
     assert take("/mnt/a").mount_id != take("/mnt/b").mount_id
 
 
-def test_jobs_share_nothing(take: Callable[..., Slot]) -> None:
+def test_jobs_share_nothing(take: Callable[..., StateDirectory]) -> None:
     ended(take())
     assert take(job="k" * 24).path.parent.name == "k" * 24
 
 
-def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(take: Callable[..., Slot]) -> None:
+def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(take: Callable[..., StateDirectory]) -> None:
     take("/mnt/a")
     with pytest.raises(UsageError, match=f"/mnt/a still runs .process {os.getpid()}"):
         take("/mnt/a")
 
 
-def test_a_closed_slot_is_free(take: Callable[..., Slot]) -> None:
+def test_a_closed_slot_is_free(take: Callable[..., StateDirectory]) -> None:
     one = take()
     found = slot.look(one.path)
     assert slot.in_use(found)
@@ -108,7 +108,7 @@ def test_a_closed_slot_is_free(take: Callable[..., Slot]) -> None:
     assert slot.wait_until_free(found, 0.0)
 
 
-def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[..., Slot]) -> None:
+def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[..., StateDirectory]) -> None:
     other = ended(take("/mnt/a", "https://other.example.com"))
     one = take("/mnt/a")
     assert one.mount_id != other.mount_id
@@ -117,7 +117,7 @@ def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[.
     assert "https://other.example.com" in one.warnings[0]
 
 
-def test_a_slot_without_work_may_be_used_with_another_server(take: Callable[..., Slot]) -> None:
+def test_a_slot_without_work_may_be_used_with_another_server(take: Callable[..., StateDirectory]) -> None:
     other = ended(take("/mnt/a", "https://other.example.com"), journal=False)
     one = take("/mnt/a")
     assert (one.mount_id, one.warnings) == (other.mount_id, ())
@@ -134,13 +134,13 @@ def test_a_slot_without_work_may_be_used_with_another_server(take: Callable[...,
     ],
 )
 def test_servers_of_this_machine_count_as_one(
-    take: Callable[..., Slot], then: str, now: str, same: bool
+    take: Callable[..., StateDirectory], then: str, now: str, same: bool
 ) -> None:
     other = ended(take("/mnt/a", then))
     assert (take("/mnt/a", now).mount_id == other.mount_id) is same
 
 
-def test_work_of_which_the_record_is_lost_is_left_alone(take: Callable[..., Slot]) -> None:
+def test_work_of_which_the_record_is_lost_is_left_alone(take: Callable[..., StateDirectory]) -> None:
     lost = ended(take())
     (lost.path / "mount.json").write_text("{")
     one = take()
@@ -148,7 +148,7 @@ def test_work_of_which_the_record_is_lost_is_left_alone(take: Callable[..., Slot
     assert "not recorded" in one.warnings[0]
 
 
-def test_other_ended_slots_with_a_journal_are_told(take: Callable[..., Slot], state: Path) -> None:
+def test_other_ended_slots_with_a_journal_are_told(take: Callable[..., StateDirectory], state: Path) -> None:
     first, second, third, fourth = take("/mnt/a"), take("/mnt/b"), take("/mnt/c"), take("/mnt/d")
     ended(second)
     ended(third, journal=False)
@@ -160,7 +160,7 @@ def test_other_ended_slots_with_a_journal_are_told(take: Callable[..., Slot], st
     }
 
 
-def test_running_slots_are_found(take: Callable[..., Slot], state: Path) -> None:
+def test_running_slots_are_found(take: Callable[..., StateDirectory], state: Path) -> None:
     running, gone = take("/mnt/a"), take("/mnt/b")
     ended(gone)
     (state / "a-file").touch()
@@ -169,7 +169,7 @@ def test_running_slots_are_found(take: Callable[..., Slot], state: Path) -> None
 
 
 def test_a_slot_of_another_user_is_refused(
-    take: Callable[..., Slot], monkeypatch: pytest.MonkeyPatch
+    take: Callable[..., StateDirectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended(take())
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_001)
@@ -184,7 +184,7 @@ def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
 
 
 def test_two_mounts_that_start_at_once_take_turns(
-    take: Callable[..., Slot], state: Path, monkeypatch: pytest.MonkeyPatch
+    take: Callable[..., StateDirectory], state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slot, "_CHOOSING", 0.0)
     ended(take())
@@ -192,13 +192,13 @@ def test_two_mounts_that_start_at_once_take_turns(
         take()
 
 
-def test_a_directory_that_is_no_slot_is_ignored(take: Callable[..., Slot], state: Path) -> None:
+def test_a_directory_that_is_no_slot_is_ignored(take: Callable[..., StateDirectory], state: Path) -> None:
     (state / JOB / "lost+found").mkdir(parents=True)
     take()
     assert slot.others(state, JOB, "") == []
 
 
-def test_a_record_of_another_slot_is_no_record(take: Callable[..., Slot], state: Path) -> None:
+def test_a_record_of_another_slot_is_no_record(take: Callable[..., StateDirectory], state: Path) -> None:
     one = take()
     copy = state / JOB / "0123456789ab"
     copy.mkdir()

@@ -43,7 +43,7 @@ def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
 
 def test_a_name_that_the_job_took_meanwhile_is_kept_beside(server: Server, work: Workspace) -> None:
     """semantics 4, keep both: created by the job since this file was made."""
-    work.vfs._write_back._ask("x")
+    work.vfs._write_back.upload.ask("x")
     fh = work.opened("file.txt")
     work.vfs.write(fh, b"the user's", 0)
     server.store.seed({"file.txt": "the job's"})
@@ -63,7 +63,7 @@ def test_a_lost_answer_makes_no_second_item(
 ) -> None:
     """save-protocol R9: a lost direct create: find T: nothing: again; the same bytes: adopt."""
     work = start()
-    work.vfs._write_back._ask("x")
+    work.vfs._write_back.upload.ask("x")
     server.faults.next(fault, on="create", delay=0.1)
     work.write("file.txt", b"content", fsync=True)
     settled(work)
@@ -77,7 +77,7 @@ def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
 ) -> None:
     server.faults.next("error", on="create", status=413)
     with pytest.raises(Exception, match=r"."):
-        work.vfs._write_back._ask("x")
+        work.vfs._write_back.upload.ask("x")
     assert work.vfs._write_back.upload.rejects("file") is None
     files = made(server, work, 1)
     settled(work)
@@ -107,7 +107,7 @@ def test_a_lost_answer_to_a_mkdir_is_looked_for(
     server: Server, work: Workspace, fault: Literal["drop", "drop_after"]
 ) -> None:
     """semantics 5: never a create at a real path unseen."""
-    work.vfs._write_back._ask("x")
+    work.vfs._write_back.upload.ask("x")
     server.faults.next(fault, on="create")
     work.mkdir("dir")
     settled(work)

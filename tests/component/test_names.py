@@ -310,7 +310,7 @@ def test_a_directory_goes_though_something_of_this_mount_was_left_in_it(
     work = start()
     server.faults.next("error_after", on="create")
     with pytest.raises(ApiError):
-        work.vfs._write_back._ask("dir/file")
+        work.vfs._write_back.upload.ask("dir/file")
     (left,) = hidden(server)
     assert left.startswith("dir/")
     work.vfs.rmdir("dir")

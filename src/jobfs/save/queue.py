@@ -307,18 +307,22 @@ class Queue:
 
         Raises what refused it, or UnavailableError when the time of this thread's call is up (then it is tried on later).
         """
+        self._drive(change, self._over)
+
+    def _over(self, change: Change) -> bool:
+        return change.settled or change.stage is Stage.CANCELLED or change.seq not in self._state.changes
+
+    def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
         if deadline.current() is None:
             with deadline.within(self._context.timeout):
-                return self.commit(change)
+                return self._drive(change, over)
         pause = 0.05
         while True:
             with self._turn:
                 deadline.wait_for(
-                    self._turn,
-                    lambda: self._over(change) or self._free(change),
-                    f"{change.target} is being saved",
+                    self._turn, lambda: over(change) or self._free(change), f"{change.target} is being saved"
                 )
-                if self._over(change):
+                if over(change):
                     return None
                 first = self._state.before(change) or change
                 self._claim(first)
@@ -333,9 +337,6 @@ class Queue:
             except JobfsError:
                 if first is change:
                     raise
-
-    def _over(self, change: Change) -> bool:
-        return change.settled or change.stage is Stage.CANCELLED or change.seq not in self._state.changes
 
     def _free(self, change: Change) -> bool:
         first = self._state.before(change) or change
@@ -391,24 +392,14 @@ class Queue:
             if not found:
                 return
             for change in found:
-                self.commit(change)
-            with self._turn:
-                deadline.wait_for(
-                    self._turn,
-                    lambda: not any(map(_taking_back, found)),
-                    f"{path}: what was unlinked in it is still there",
-                )
+                self._drive(change, lambda change: not self._unrest(change))
 
     @staticmethod
     def _unrest(change: Change) -> bool:
         if change.settled or change.stage is Stage.CANCELLED:
-            return _taking_back(change)
+            # While it is taken back it may still be on the server under the target's name.
+            return change.stage is Stage.CANCELLED and bool(change.tid or change.staged_id or change.direct)
         return change.begun or change.verb in (Verb.MOVE, Verb.REMOVE)
-
-
-def _taking_back(change: Change) -> bool:
-    """True while what was begun of a cancelled Change may still be on the server under the target's name."""
-    return change.stage is Stage.CANCELLED and bool(change.tid or change.staged_id or change.direct)
 
 
 def within(path: str, prefix: str) -> bool:

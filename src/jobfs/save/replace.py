@@ -24,6 +24,7 @@ import errno
 import logging
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -116,6 +117,8 @@ class Replace:
     def _stage(self, change: Change) -> None:
         """Have the new content on the server: at the target at once (R9), or hidden beside it, while the target is looked at."""
         staged = self._upload.find(change) if change.tid else None
+        if not change.base.id and not change.recorded and self._upload.worth_asking():
+            self.in_background(lambda: self._upload.ask(change.target))
         if staged is None:
             suspect = change.file is not None and change.file.boot not in ("", BOOT)
             if suspect:
@@ -544,6 +547,17 @@ class Replace:
         return not path or any(item.is_dir for item in self._client.find(path))
 
     # -- helpers
+
+    def in_background(self, task: Callable[[], object]) -> None:
+        """Run something that nobody waits for; what goes wrong is logged."""
+
+        def guarded() -> None:
+            try:
+                task()
+            except Exception as error:
+                log.warning("background work failed: %s", error)
+
+        self.beside.submit(guarded)
 
     def _check(self, change: Change) -> None:
         if change.stage in (Stage.CANCELLED, Stage.DONE):

@@ -6,6 +6,7 @@ tries it, at the path of a hidden item of its own, and remembers the answer in t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -26,6 +27,7 @@ from jobfs.nodes import Item, Permission
 from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
 from jobfs.state import Change, edit
+from jobfs.state.disk import failure
 from jobfs.state.records import Aside, Fate, Stage, Tombstone, Verb
 
 log = logging.getLogger("jobfs.save")
@@ -128,13 +130,11 @@ class Upload:
             self._seen += 1
             return len(self._rejects) < 2 and self._seen % _AGAIN == _WORTH
 
-    def ask(self, target: str) -> Change | None:
+    def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
 
-        Returns the journaled change that takes them away again; None if there is nothing to ask.
+        They are in the journal, as a change that was cancelled: what is left of them is taken away by cleanup.
         """
-        if len(self._rejects) == 2:
-            return None
         tid = names.new_transaction_id()
         path = names.hidden_path(target, self._context.mount, tid, names.Role.STAGED)
         with self._state.lock:
@@ -147,20 +147,17 @@ class Upload:
         try:
             self._probe.write_bytes(b"?")
             allowed = Permission.READ_WRITE
-            found = {}
-            for kind, create in (
-                ("file", lambda at: self._client.create_file(at, self._probe, 1, allowed)),
-                ("directory", lambda at: self._client.create_directory(at, allowed)),
-            ):
-                found[kind] = self._refused(path, create)
-            self._rejects = found
-            self._remember()
-            log.info("creates at existing paths are rejected by this server: %s", found)
+            rejects = {
+                "file": self._refused(path, lambda at: self._client.create_file(at, self._probe, 1, allowed)),
+                "directory": self._refused(path, lambda at: self._client.create_directory(at, allowed)),
+            }
+            self._remember(rejects)
         except OSError as error:
-            log.info("how the server takes creates can't be asked: %s", error)
-        except (ApiError, FsError) as error:
-            log.info("how the server takes creates is asked later: %s", error)
-        return change
+            raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
+        finally:
+            with self._state.reservations.turn:
+                # The queue takes away what was made.
+                self._state.reservations.turn.notify_all()
 
     def _refused(self, path: str, create: Callable[[str], Item]) -> bool:
         """True if a second create at this path is refused; what was made is taken away again."""
@@ -172,10 +169,8 @@ class Upload:
             return True
         finally:
             for item_id in dict.fromkeys(made):
-                try:
+                with contextlib.suppress(NotFoundError):
                     self._client.delete(item_id)
-                except NotFoundError:
-                    pass
 
     def _recall(self) -> dict[str, bool]:
         try:
@@ -186,9 +181,11 @@ class Upload:
             pass
         return {}
 
-    def _remember(self) -> None:
+    def _remember(self, rejects: dict[str, bool]) -> None:
+        self._rejects = rejects
+        log.info("creates at existing paths are rejected by this server: %s", rejects)
         draft = self._facts.with_suffix(".new")
-        draft.write_text(json.dumps({"base_url": self._client.base_url, **self._rejects}))
+        draft.write_text(json.dumps({"base_url": self._client.base_url, **rejects}))
         draft.replace(self._facts)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,17 +144,6 @@ class WriteBack:
                 log.exception("what the listing has shown could not be looked at")
                 seen = now
 
-    def beside(self, task: Callable[[], object]) -> None:
-        """Run something that nobody waits for; what goes wrong is logged."""
-
-        def guarded() -> None:
-            try:
-                task()
-            except Exception as error:
-                log.warning("background work failed: %s", error)
-
-        self.replace.beside.submit(guarded)
-
     # -- what a close and an fsync mean (semantics.md section 4)
 
     def seal(self, file: File, *, gone: tuple[Record, ...] = ()) -> None:
@@ -188,14 +176,7 @@ class WriteBack:
     def closed(self, file: File) -> None:
         """Sealed bytes are to be sent: after the delay, or with the last close of who writes."""
         writing = any(handle.writable for handle in file.handles)
-        change = self.queue.save(file, WHILE_OPEN if writing else None)
-        if change is not None and not file.item_id and not change.begun and self.upload.worth_asking():
-            self.beside(lambda: self._ask(change.target))
-
-    def _ask(self, target: str) -> None:
-        probe = self.upload.ask(target)
-        if probe is not None:
-            self.queue.wake()
+        self.queue.save(file, WHILE_OPEN if writing else None)
 
     def commit(self, file: File) -> None:
         """Return when the server has what was written so far (fsync). Raises what kept it from that."""
@@ -222,7 +203,7 @@ class WriteBack:
     def make_directory(self, path: str) -> Item | None:
         """A new directory on the server; None if that can't be asked: it is made when it can. Raises FsError(EEXIST), ApiError."""
         if self.upload.worth_asking():
-            self.beside(lambda: self._ask(path))
+            self.replace.in_background(lambda: self.upload.ask(path))
         try:
             item = self.upload.make_directory(path)
             if item is None:

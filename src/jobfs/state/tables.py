@@ -281,7 +281,7 @@ class State:
     def show(self, file: File) -> None:
         """Have the index say where this File is shown."""
         with self.lock:
-            path = file.path if file.path is not None and file.here else None
+            path = file.path if file.path and file.here else None
             self.edition += 1
             if path == file.shown_at:
                 return

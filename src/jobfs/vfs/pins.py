@@ -58,7 +58,7 @@ class Pins:
         if item is None or not isinstance(content, Content) or content.whole():
             return
         if item.size is None or item.size > _AT_ONCE:
-            self._write_back.beside(content.fetch)
+            self._write_back.replace.in_background(content.fetch)
             return
         try:
             self.whole(handle, opening=True)

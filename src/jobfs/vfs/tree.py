@@ -22,6 +22,9 @@ from jobfs.state.tables import is_unmade
 from jobfs.vfs.calls import Caller
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 
+#: Seconds to wait for bytes that a reader was given just now to be in their place.
+_SETTLING = 0.1
+
 
 class Tree:
     """Makes, removes and renames. May be called from any thread."""
@@ -315,7 +318,7 @@ class Tree:
 
     def _back_up(self, item: Item, over: File | None, old: str, new: str) -> bool:
         """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine."""
-        if not self._view.content.whole(item):
+        if not self._view.content.whole(item, _SETTLING):
             return False
         if self._view.is_local(names.parent(new)):
             raise FsError(errno.EXDEV)

@@ -108,14 +108,14 @@ def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save-protocol, promote and staging: 400 "no directory" is made again, now or at the next try."""
-    make, left = work.engine.stager.make_directory, iter(range(5))
+    make, left = work.write_back.replace.make_directory, iter(range(5))
 
     def made_and_removed(path: str) -> None:
         make(path)
         if next(left, None) is not None:
             server.store.delete("dir")
 
-    monkeypatch.setattr(work.engine.stager, "make_directory", made_and_removed)
+    monkeypatch.setattr(work.write_back.replace, "make_directory", made_and_removed)
     server.store.delete("dir/file.txt")
     fh = work.vfs.create("dir/new", 0o644, os.O_WRONLY, CALLER).fh
     server.store.delete("dir")

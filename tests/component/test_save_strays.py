@@ -25,7 +25,7 @@ def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
 
 
 def stray(work: Mortal, role: Role, mount: str = "") -> str:
-    path = hidden_path("dir/file.txt", mount or work.engine.mount, new_transaction_id(), role)
+    path = hidden_path("dir/file.txt", mount or work.mount_id, new_transaction_id(), role)
     work.server.store.seed({path: "stray"})
     return path
 
@@ -89,14 +89,14 @@ def test_a_directory_that_is_just_being_made_is_no_leftover(server: Server, tmp_
     """save-protocol R12: what a listing showed under a hidden name may have its own by now, and be full."""
 
     def act() -> None:
-        mount.engine.namespace.refresh()
-        mount.engine.finisher._expose_strays()
+        mount.write_back.namespace.refresh()
+        mount.write_back.cleanup.expose_orphans()
 
     mount = Mortal(server, tmp_path / "making", At("before update", 1, act))
     mount.start()
     try:
         mount.boundaries.arm()
-        mount.engine.stager.make_directory("dir/below")
+        mount.write_back.replace.make_directory("dir/below")
         mount.boundaries.disarm()
         assert visible(server) == {"dir": None, "dir/below": None}
         mount.settle()

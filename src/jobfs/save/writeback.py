@@ -361,49 +361,45 @@ class WriteBack:
         self.replaced(victim)
         return change.item
 
-    def back_up(self, item: Item, target: str, source: Path, attr: dict[str, Any], over: File | None) -> None:
+    def back_up(self, item: Item, target: str, source: Path, attr: dict[str, Any], over: File | None) -> bool:
         """The rename of an item to a scratch name: a file of this machine, with bytes of its own from `source`.
 
-        On the server it is renamed in a few seconds, unless a new file has taken its name by then. `over`: the file of this machine
-        that had the scratch name. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        On the server it is renamed in a few seconds, unless a new file has taken its name by then. `over`: the file of this
+        machine that had the scratch name. False if a program writes to it. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
         state = self.state
-        with state.lock:
-            file = state.of(item)
-            opened = file is not None and bool(file.handles)
-        if file is None or opened:
-            # Who has the item open goes on with that.
-            file = state.new(Kind.FILE, target)
+        file = state.open(item)
         local = state.bytes.new(file.ino, state.journal.next_number(), source)
-        local.release()
-        try:
-            with file.lock, state.lock:
-                state.bytes.seal(file.ino, local)
-                change = state.change(
-                    Verb.MOVE, target, None, stage=Stage.STAGED, source=item.path, staged_id=item.id,
-                    item=item, generation=local.generation, base_item=item, shows={item.path: None},
-                )  # fmt: skip
-                try:
-                    state.write(
-                        edit(
-                            file, path=target, stays=True, item_id="", generation=local.generation,
-                            size=local.size, boot=BOOT, **attr,
-                        ),
-                        edit(change, ino=file.ino),
-                        gone=[over] if over is not None else [],
-                        new=True,
-                    )  # fmt: skip
-                except FsError:
-                    state.end(change)
-                    raise
-                file.local, file.item, file.change, change.file = local, None, change, file
-                state.show(file)
-        except FsError:
-            local.discard()
-            raise
+        with file.lock, state.lock:
+            if file.local is not None:
+                local.release()
+                local.discard()
+                return False
+            state.bytes.seal(file.ino, local)
+            change = state.change(
+                Verb.MOVE, target, stage=Stage.STAGED, source=item.path, staged_id=item.id,
+                item=item, generation=local.generation, base_item=item, shows={item.path: None},
+            )  # fmt: skip
+            values = {
+                "path": target, "stays": True, "item_id": "", "generation": local.generation, "size": local.size,
+                "boot": BOOT, **attr,
+            }  # fmt: skip
+            try:
+                gone = [over] if over is not None and over.recorded else []
+                state.write(edit(file, **values), edit(change, ino=file.ino), gone=gone, new=True)
+            except FsError:
+                state.end(change)
+                local.release()
+                local.discard()
+                raise
+            file.change, change.file = change, file
+            state.apply(file, item=None, local=local)
+            if not file.handles:
+                local.release()
         if over is not None:
-            self.state.unname(over)
+            state.unname(over)
         self.queue.add(change, BACKUP_DELAY)
+        return True
 
     @property
     def timeout(self) -> float:

@@ -229,6 +229,9 @@ class Tree:
         self._write_back.settle(node)
         if node.here and node.base.id:
             self._write_back.commit(node)
+            if node.item is not None:
+                # What is written to it from now on goes along.
+                return node.item
         return self._view.get(path)
 
     def _ready_to_go(self, node: Node | None, path: str) -> Node | None:
@@ -249,6 +252,8 @@ class Tree:
         if victim.pending is None and self._state.hidden(new):
             # What was unlinked there while it was saved is still on its way off the server.
             self._write_back.queue.rest(new)
+        file = self._state.of(item)
+        replaced = self._state.of(victim.item) if victim.item is not None else None
         try:
             if victim.base.id or victim.file is not None or victim.pending is not None:
                 answer = self._write_back.move_over(item, new, victim)
@@ -258,9 +263,17 @@ class Tree:
             self._namespace.touch(old)
             self._namespace.touch(new)
             raise
-        if over is not None:
-            self._state.unname(over)
-        self._moved(answer, new)
+        for gone in (over, replaced):
+            if gone is not None and gone.path == new:
+                self._lose(gone)
+        if file is not None:
+            self._moved(file, answer, new)
+
+    def _lose(self, file: File) -> None:
+        """Another file has its name: what is open of it, and what was written to it meanwhile, is its handles' alone."""
+        frozen = self._view.freeze(file)
+        self._state.unname(file, *([file.change] if file.change is not None else []))
+        self._state.apply(file, **frozen)
 
     def _move(self, item: Item, new: str) -> Item:
         try:
@@ -268,13 +281,14 @@ class Tree:
         except PathExistsError:
             return self._write_back.move_over(item, new, Victim())
 
-    def _moved(self, item: Item, new: str) -> None:
-        """What is open of it has the new name too."""
-        file = self._state.of(item)
-        if file is None:
-            return
+    def _moved(self, file: File, item: Item, new: str) -> None:
+        """What is open of it, and what was written to it meanwhile, has the new name too. Raises FsError(EIO)."""
         with file.lock:
+            if file.unsaved and file.recorded:
+                self._state.write(edit(file, path=new))
             self._state.apply(file, path=new, item=item)
+            if file.change is not None and not file.change.begun:
+                self._state.apply(file.change, target=new)
             for handle in file.handles:
                 handle.moved(item)
 
@@ -317,7 +331,7 @@ class Tree:
             self._state.unname(over)
 
     def _back_up(self, item: Item, over: File | None, old: str, new: str) -> bool:
-        """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine."""
+        """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine, or it is written to."""
         if not self._view.content.whole(item, _SETTLING):
             return False
         if self._view.is_local(names.parent(new)):
@@ -328,9 +342,7 @@ class Tree:
             "mtime_ns": attr.mtime_ns, "ctime_ns": attr.ctime_ns,
         }  # fmt: skip
         with self._view.content.open(item) as content:
-            source = content.fetch()
-            self._write_back.back_up(item, new, source, values, over)
-        return True
+            return self._write_back.back_up(item, new, content.fetch(), values, over)
 
     # -- unlink
 
@@ -355,10 +367,10 @@ class Tree:
 
     def _unlink_item(self, item: Item) -> None:
         file = self._state.of(item)
-        frozen = self._view.freeze(file) if file is not None and file.handles else {}
         self._write_back.remove.delete(item)
         if file is not None and file.handles:
-            self._state.apply(file, path=None, **frozen)
+            # Who has it open may have written to it meanwhile.
+            self._lose(file)
 
     def _unlink_file(self, file: File, path: str) -> None:
         """A File of this machine, or with bytes that the server does not have."""

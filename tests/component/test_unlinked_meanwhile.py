@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import threading
 from collections.abc import Callable
 
 import pytest
-from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
@@ -87,21 +83,3 @@ def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
     settled(work)
     assert work.names() == ["file~"]
     assert work.read("file~") == b"old"
-
-
-def test_a_rename_that_fails_does_not_bring_back_what_was_unlinked_while_open(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """semantics 4: a file unlinked while open never comes back."""
-    server.store.seed({"file": "unlinked", "other": "another"}, age=60)
-    work = start()
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    unlink = threading.Thread(target=work.vfs.hide, args=("file", f".fuse_hidden{1:016x}"))
-    unlink.start()
-    unlink.join()
-    assert work.names() == ["other"]
-    server.store.delete("other")
-    assert errno_from(work.vfs.rename, "other", "file") == errno.ENOENT
-    work.vfs.release(fh)
-    settled(work)
-    eventually(lambda: visible(server) == {}, lambda: str(visible(server)))

@@ -137,8 +137,8 @@ class Aside:
 def _memory(default: Any = None) -> Any:
     """A field that the journal does not hold."""
     if callable(default):
-        return field(default_factory=default, metadata={"memory": True})
-    return field(default=default, metadata={"memory": True})
+        return field(default_factory=default, metadata={"memory": True}, repr=False)
+    return field(default=default, metadata={"memory": True}, repr=False)
 
 
 @dataclass(slots=True, eq=False)

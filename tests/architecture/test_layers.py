@@ -43,7 +43,7 @@ def test_imports_go_downward_only() -> None:
     [
         ("httpx", ("api",)),
         ("fuse", ("driver", "fuseloop", "mount")),
-        ("sqlite3", ("writeback", "emulator.store")),
+        ("sqlite3", ("state", "emulator.store")),
         ("starlette", ("emulator",)),
         ("uvicorn", ("emulator",)),
         ("click", ("cli", "__main__")),

@@ -101,7 +101,9 @@ def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
     assert visible(server) == {"other": None, "file": b"old"}
 
 
-def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(server: Server, work: Workspace) -> None:
+def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
+    server: Server, work: Workspace
+) -> None:
     """semantics 4.29: unlink's errors are the caller's; nothing is forgotten."""
     fh = opened(work, "file")
     work.vfs.write(fh, b"new", 0)

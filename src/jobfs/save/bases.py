@@ -82,7 +82,7 @@ class Bases:
             return content.sha256() or ""
 
     def learn_hash(self, item: Item) -> str:
-        """Fetch a version's bytes into the cache and hash them; "" if they are larger than the cache. Raises ApiError, FsError."""
+        """Fetch a version's bytes into the cache and hash them; "" if they are larger than that. Raises ApiError, FsError."""
         if item.size is not None and item.size > self._cache_limit:
             return ""
         with self._content.open(item) as content:

@@ -1,7 +1,7 @@
 """The conflict check: what becomes of an item set aside (R1, R3, R7).
 
-It is deleted if it is what the save was based on, else kept beside it. All of this is off the critical path; the caller has synced
-`placed` (or `cancelled`) before the first delete.
+It is deleted if it is what the save was based on, else kept beside it. All of this is off the critical path; the caller has
+synced `placed` (or `cancelled`) before the first delete.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """When Changes run: after a delay in the background, or at once for fsync (semantics.md section 4).
 
-Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as many
-threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent; while more than a
-few dozen hidden items stand in the workspace nothing more is begun.
+Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as
+many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent; while more
+than a few dozen hidden items stand in the workspace nothing more is begun.
 
-Backing off belongs to the server, not to a file: while attempts fail one after another, one Change at a time asks whether it is back,
-and with the first that gets through all others are due. What the server asks to wait for (Retry-After) holds for all.
+Backing off belongs to the server, not to a file: while attempts fail one after another, one Change at a time asks whether it is
+back, and with the first that gets through all others are due. What the server asks to wait for (Retry-After) holds for all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Taking up what an earlier mount left in the journal (save-protocol.md, Recovery).
 
-Nothing is assumed of the last request: each Change looks at the server before its next step. Until it ends, its file is served from
-the local bytes.
+Nothing is assumed of the last request: each Change looks at the server before its next step. Until it ends, its file is served
+from the local bytes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Deleting: a file, a file that is still open, a directory; never what the user did not see (semantics.md section 4, R10, R12)."""
+"""Deleting: a file, one that is still open, a directory; never what the user did not see (semantics.md section 4, R10, R12)."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import random
@@ -89,10 +90,8 @@ class Remove:
             spare(self._context, change.base.id)
             item = self._still_there(change.target, change.base)
             if item is not None:
-                try:
+                with contextlib.suppress(NotFoundError):
                     self._client.delete(item.id, once=True)
-                except NotFoundError:
-                    pass
                 self._context.namespace.forget(item)
         self._state.unname(file, change)
 

@@ -13,8 +13,8 @@ A save from its first line to its last, in reading order:
                     _placed      one journal write: placed, the File's item and base are new; fsync answers
     save/cleanup.py finish       later: sync, look at each aside, delete it or keep both, drop the row
 
-Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose answer
-did not come: a Change that is `unsure` looks at the server before its next step. Recovery enters the same loop that way.
+Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
+answer did not come: a Change that is `unsure` looks at the server before its next step. Recovery enters the same loop that way.
 """
 
 from __future__ import annotations

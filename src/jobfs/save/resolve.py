@@ -44,8 +44,8 @@ def retry(write_back: WriteBack, path: str | None) -> list[str]:
 def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
     """Give up what is unsent at or below `path`; returns each path and where a copy of its bytes is kept.
 
-    The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has the file
-    open or it is just being sent, ApiError if what was begun on the server can't be taken back now.
+    The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has the
+    file open or it is just being sent, ApiError if what was begun on the server can't be taken back now.
     """
     given_up = []
     for file in unsaved(write_back, path):

@@ -17,7 +17,6 @@ from pathlib import Path
 from jobfs import names
 from jobfs.errors import (
     AnswerLostError,
-    ApiError,
     ContractError,
     FsError,
     NotFoundError,

@@ -201,7 +201,7 @@ class WriteBack:
     # -- names
 
     def make_directory(self, path: str) -> Item | None:
-        """A new directory on the server; None if that can't be asked: it is made when it can. Raises FsError(EEXIST), ApiError."""
+        """A new directory on the server; None if that can't be asked. Raises FsError(EEXIST), ApiError."""
         if self.upload.worth_asking():
             self.replace.in_background(lambda: self.upload.ask(path))
         try:
@@ -230,7 +230,7 @@ class WriteBack:
     def cancel(self, file: File) -> bool:
         """A File with unsent bytes is unlinked (R10): True if the server never heard of them and nothing is left to do.
 
-        What was begun is recorded as cancelled before this returns, and its name is hidden until that is taken back. Raises FsError.
+        What was begun is recorded as cancelled before this returns, its name hidden until that is taken back. Raises FsError.
         """
         with file.lock, self.state.lock:
             change = file.change

@@ -134,11 +134,8 @@ class Aside:
         return cls(**plain)
 
 
-def _memory(default: Any = None) -> Any:
-    """A field that the journal does not hold."""
-    if callable(default):
-        return field(default_factory=default, metadata={"memory": True}, repr=False)
-    return field(default=default, metadata={"memory": True}, repr=False)
+#: Of a field that the journal does not hold.
+_MEMORY = {"memory": True}
 
 
 @dataclass(slots=True, eq=False)
@@ -178,18 +175,18 @@ class File:
     refused_errno: int = 0
 
     #: True once the journal has a row of it.
-    recorded: bool = _memory(False)
+    recorded: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: The item as it was shown last; None if there is none, or it was not looked at since the mount began.
-    item: Item | None = _memory()
+    item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
     #: The bytes that are read and written here: those of `generation`, or of a later one that was not closed yet.
-    local: Local | None = _memory()
+    local: Local | None = field(default=None, metadata=_MEMORY, repr=False)
     #: What is being done about it on the server, or will be.
-    change: Change | None = _memory()
-    handles: list[Any] = _memory(list)
+    change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
+    handles: list[Any] = field(default_factory=list, metadata=_MEMORY, repr=False)
     #: Guards the bytes and the handles; taken before the state's lock, never held across a request.
-    lock: RLock = _memory(RLock)
+    lock: RLock = field(default_factory=RLock, metadata=_MEMORY, repr=False)
     #: Where it is shown now (see tables.py).
-    shown_at: str | None = _memory()
+    shown_at: str | None = field(default=None, metadata=_MEMORY, repr=False)
 
     @property
     def unsaved(self) -> bool:
@@ -231,34 +228,34 @@ class Change:
     asides: list[Aside] = field(default_factory=list)
     made: float = 0.0
 
-    recorded: bool = _memory(False)
-    file: File | None = _memory()
+    recorded: bool = field(default=False, metadata=_MEMORY, repr=False)
+    file: File | None = field(default=None, metadata=_MEMORY, repr=False)
     #: The item staged, or moved; later the item as it was placed.
-    item: Item | None = _memory()
+    item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
     #: The item that the save is based on, as long as its content may have to be fetched.
-    base_item: Item | None = _memory()
+    base_item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
     #: What its names show meanwhile instead of the server's word: an item, or None for nothing.
-    shows: dict[str, Item | None] = _memory(dict)
+    shows: dict[str, Item | None] = field(default_factory=dict, metadata=_MEMORY, repr=False)
     #: Of an unlink: the file was of this machine only.
-    stays: bool = _memory(False)
+    stays: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: True once a request of it may have been sent.
-    begun: bool = _memory(False)
+    begun: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: After a recovery or a lost answer: look at the server before the next step.
-    unsure: bool = _memory(False)
+    unsure: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: A move that nobody saw the answer of may have been carried out: what a later one answers proves nothing (R2).
-    resent: bool = _memory(False)
+    resent: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: The hash of the base's bytes, and when they had been read, once somebody fetches them.
-    learning: Any = _memory()
+    learning: Any = field(default=None, metadata=_MEMORY, repr=False)
     #: What stood at the target and was set aside, as it was shown there; ids of what was seen behind that.
-    taken: list[Item] = _memory(list)
-    covered: set[str] = _memory(set)
-    running: bool = _memory(False)
-    attempts: int = _memory(0)
+    taken: list[Item] = field(default_factory=list, metadata=_MEMORY, repr=False)
+    covered: set[str] = field(default_factory=set, metadata=_MEMORY, repr=False)
+    running: bool = field(default=False, metadata=_MEMORY, repr=False)
+    attempts: int = field(default=0, metadata=_MEMORY, repr=False)
     #: When it is to run, in monotonic seconds.
-    due: float = _memory(0.0)
-    error: JobfsError | None = _memory()
+    due: float = field(default=0.0, metadata=_MEMORY, repr=False)
+    error: JobfsError | None = field(default=None, metadata=_MEMORY, repr=False)
     #: Since when nothing but cleanup is left, in monotonic seconds.
-    since: float = _memory(0.0)
+    since: float = field(default=0.0, metadata=_MEMORY, repr=False)
 
     @property
     def settled(self) -> bool:

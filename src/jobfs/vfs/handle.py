@@ -21,8 +21,8 @@ class Readable(Protocol):
 class Handle:
     """One open of a File.
 
-    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that who
-    reads and writes through it was shown: what it saves is based on that. `content` holds the bytes of `item`.
+    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
+    its program was shown: what it saves is based on that. `content` holds the bytes of `item`.
     """
 
     __slots__ = (

@@ -45,7 +45,9 @@ def ended(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> 
     return one
 
 
-def test_a_new_slot_is_the_users_own_and_tells_what_it_is_for(take: Callable[..., StateDirectory], state: Path) -> None:
+def test_a_new_slot_is_the_users_own_and_tells_what_it_is_for(
+    take: Callable[..., StateDirectory], state: Path
+) -> None:
     one = take()
     assert one.path.parent == state / JOB
     assert one.path.name == one.mount_id
@@ -66,7 +68,9 @@ def test_the_slot_of_the_same_directory_is_taken_again(take: Callable[..., State
     assert take("/mnt/a").mount_id == first.mount_id
 
 
-def test_the_slot_of_a_killed_mount_is_taken_at_another_directory(take: Callable[..., StateDirectory]) -> None:
+def test_the_slot_of_a_killed_mount_is_taken_at_another_directory(
+    take: Callable[..., StateDirectory],
+) -> None:
     """save-protocol, Recovery: the next mount of that job finishes it."""
     killed = ended(take("/mnt/a"))
     one = take("/mnt/b")
@@ -91,7 +95,9 @@ def test_jobs_share_nothing(take: Callable[..., StateDirectory]) -> None:
     assert take(job="k" * 24).path.parent.name == "k" * 24
 
 
-def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(take: Callable[..., StateDirectory]) -> None:
+def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(
+    take: Callable[..., StateDirectory],
+) -> None:
     take("/mnt/a")
     with pytest.raises(UsageError, match=f"/mnt/a still runs .process {os.getpid()}"):
         take("/mnt/a")

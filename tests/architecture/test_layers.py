@@ -12,7 +12,7 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "src" / "jobfs"
-_LONGEST = 450
+_LONGEST = 600
 
 
 def modules() -> Iterator[tuple[str, Path]]:

@@ -222,7 +222,14 @@ class State:
                 self.bytes.retire(file.ino, generation)
             gone = file.path is None or not names.is_fuse_hidden(names.basename(file.path))
             self.apply(
-                file, item_id="", generation=0, size=0, boot="", refused="", path=None if gone else file.path
+                file,
+                item_id="",
+                ctime_ns=time.time_ns(),
+                generation=0,
+                size=0,
+                boot="",
+                refused="",
+                path=None if gone else file.path,
             )
             if not file.handles:
                 if local is not None:
@@ -262,6 +269,9 @@ class State:
                 self._forget(record)
                 if "stage" in changed and changed["stage"] is not record.stage:
                     record.become(changed["stage"])
+                    if record.stage is Stage.PLACED:
+                        # The server has the outcome: its word counts again.
+                        record.shows = {}
                     if record.stage in (Stage.PLACED, Stage.CANCELLED):
                         record.since = time.monotonic()
                         self.to_clean.append(record)

@@ -271,9 +271,8 @@ class Tree:
 
     def _lose(self, file: File) -> None:
         """Another file has its name: what is open of it, and what was written to it meanwhile, is its handles' alone."""
-        frozen = self._view.freeze(file)
+        self._state.apply(file, **self._view.freeze(file))
         self._state.unname(file, *([file.change] if file.change is not None else []))
-        self._state.apply(file, **frozen)
 
     def _move(self, item: Item, new: str) -> Item:
         try:

@@ -80,7 +80,9 @@ class Behaviour(BaseModel):
         default=0.0, ge=0, le=600_000, description="Milliseconds that each request takes at least."
     )
     bandwidth: int = Field(
-        default=0, ge=0, description="Bytes a second, all bodies together, each way; 0: no cap."
+        default=0,
+        ge=0,
+        description="Bytes a second that all connections share, in each of the two directions; 0: no cap.",
     )
     clock_skew: float = Field(
         default=0.0, description="Seconds that the server's clock is ahead of this machine's."

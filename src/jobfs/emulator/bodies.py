@@ -12,7 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from .behaviour import Behaviour
-from .exchange import Exchange, Throttle
+from .exchange import Exchange
 from .records import DIRECTORY, FILE, LIFECYCLES, PERMISSIONS, Invalid
 from .store import Blob, Store
 from .wire import LONG, SHORT
@@ -35,7 +35,7 @@ class Draft:
     blob: Blob | None
 
 
-async def read_create(exchange: Exchange, store: Store, throttle: Throttle) -> Draft:
+async def read_create(exchange: Exchange, store: Store) -> Draft:
     """The body of POST items/; Unsupported, or Invalid."""
     behaviour = exchange.behaviour
     header = exchange.request.headers.get("content-type", "")
@@ -45,16 +45,16 @@ async def read_create(exchange: Exchange, store: Store, throttle: Throttle) -> D
         boundary = options.get(b"boundary")
         if not boundary:
             raise Invalid("body", "multipart without a boundary")
-        return await _read_multipart(exchange, store, throttle, boundary)
+        return await _read_multipart(exchange, store, boundary)
     if kind == b"application/json" and accepted in ("both", "json"):
-        return _json_draft(await read_object(exchange, throttle), store, behaviour)
+        return _json_draft(await read_object(exchange), store, behaviour)
     raise Unsupported
 
 
-async def read_object(exchange: Exchange, throttle: Throttle) -> dict[str, Any]:
+async def read_object(exchange: Exchange) -> dict[str, Any]:
     """A JSON object; Invalid if the body is not one."""
     body = bytearray()
-    async for piece in exchange.body(throttle):
+    async for piece in exchange.body():
         body += piece
     try:
         value = json.loads(body)
@@ -65,9 +65,9 @@ async def read_object(exchange: Exchange, throttle: Throttle) -> dict[str, Any]:
     return value
 
 
-async def read_update(exchange: Exchange, throttle: Throttle) -> tuple[str | None, str | None, str | None]:
+async def read_update(exchange: Exchange) -> tuple[str | None, str | None, str | None]:
     """Path, permission and lifecycle of POST items/{id}, each None if absent; Invalid."""
-    value = await read_object(exchange, throttle)
+    value = await read_object(exchange)
     return (
         _text(value, "path") if "path" in value else None,
         _choice(value, "permission", PERMISSIONS) if "permission" in value else None,
@@ -132,11 +132,11 @@ class _Form:
         self.whole = True
 
 
-async def _read_multipart(exchange: Exchange, store: Store, throttle: Throttle, boundary: bytes) -> Draft:
+async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> Draft:
     form = _Form(store)
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
-        async for piece in exchange.body(throttle):
+        async for piece in exchange.body():
             parser.write(piece)
         parser.finalize()
         if not form.whole:

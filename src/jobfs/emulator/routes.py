@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from .bodies import read_create, read_update
-from .exchange import Answer, Exchange, FileAnswer, Throttle
+from .exchange import Answer, Exchange, FileAnswer
 from .ranges import content_range
 from .records import Invalid
 from .store import Store
@@ -61,9 +61,8 @@ def _route(
 class Operations:
     """The handlers, one an endpoint; they raise Refused, Missing, Invalid, Unsupported or Struck."""
 
-    def __init__(self, store: Store, upload: Throttle) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._upload = upload
         self.table: dict[str, Callable[[Exchange], Awaitable[Answer]]] = {
             "instance": self.instance,
             "list": self.list,
@@ -118,7 +117,7 @@ class Operations:
     async def create(self, exchange: Exchange) -> Answer:
         """POST items/."""
         workspace = exchange.workspace
-        draft = await read_create(exchange, self._store, self._upload)
+        draft = await read_create(exchange, self._store)
         blob = draft.blob
         try:
             await exchange.aim(draft.path.removeprefix("/"))
@@ -134,7 +133,7 @@ class Operations:
     async def update(self, exchange: Exchange) -> Answer:
         """POST items/{id}."""
         workspace = exchange.workspace
-        path, permission, lifecycle = await read_update(exchange, self._upload)
+        path, permission, lifecycle = await read_update(exchange)
         current = workspace.path_of(exchange.item_id)
         await exchange.aim(current if path is None else path.removeprefix("/"))
         item = workspace.update(exchange.item_id, path, permission, lifecycle)

@@ -6,6 +6,7 @@ import json
 import mimetypes
 import time
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from http import HTTPStatus
 from typing import Any
 
@@ -59,6 +60,20 @@ def many_json(items: Iterable[bytes], meta: dict[str, int] | None = None) -> byt
     """`data.workspaceItems`, with `meta` on a page."""
     tail = b"" if meta is None else b',"meta":' + json.dumps(meta).encode()
     return b'{"data":{"workspaceItems":[' + b",".join(items) + b"]}" + tail + b"}"
+
+
+def with_odd_items(body: bytes, pattern: str, field: str, value: str) -> bytes:
+    """The answer with the JSON `value` as `field` of each item whose path fits `pattern`."""
+    answer = json.loads(body) if body else None
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, dict):
+        return body
+    items = data.get("workspaceItems") or data.get("workspaceInstance", {}).get("items") or data.values()
+    for item in items:
+        path = item.get("path") if isinstance(item, dict) else None
+        if path is not None and fnmatchcase(path.removeprefix("/"), pattern):
+            item[field] = json.loads(value)
+    return json.dumps(answer).encode()
 
 
 def error_json(status: int, reason: Any) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 
 import pytest
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -105,3 +107,24 @@ def test_bandwidth_caps_both_ways(wire: Wire, server: Server) -> None:
     wire.download(item["id"])
     assert middle - started >= 0.09
     assert time.monotonic() - middle >= 0.09
+
+
+def test_the_line_is_shared_by_all_connections_and_they_take_turns(wire: Wire, server: Server) -> None:
+    item = server.store.write("big", bytes(400_000))
+    server.set(bandwidth=1_000_000)
+    with ThreadPoolExecutor(4) as pool:
+        started = time.monotonic()
+        downloads = [pool.submit(wire.download, item.id) for _ in range(2)]
+        eventually(lambda: server.log.count("download") == 2, "both are on their way")
+        assert pool.submit(wire.listed).result()
+        assert not any(download.done() for download in downloads)
+        assert all(len(download.result().content) == 400_000 for download in downloads)
+        assert time.monotonic() - started >= 0.75
+
+
+def test_what_a_refused_request_carries_crosses_the_line_as_well(wire: Wire, server: Server) -> None:
+    server.set(bandwidth=1_000_000)
+    server.faults.next("unavailable")
+    started = time.monotonic()
+    assert wire.create("f", bytes(100_000)).status_code == 503
+    assert time.monotonic() - started >= 0.09

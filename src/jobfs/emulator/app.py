@@ -18,10 +18,11 @@ from .control import Control
 from .exchange import Answer, Exchange, Line, Struck, error
 from .faults import BEFORE, Faults, Rule
 from .log import RequestLog
-from .records import Invalid, Missing, Refused, valid_id
+from .records import BadPath, Invalid, Missing, Refused, valid_id
 from .routes import Operations, Route, resolve
 from .store import Store
 from .wire import invalid_json, with_odd_items
+from .workspace import Nowhere
 
 _STATUS = {"unavailable": 503, "throttled": 429}
 _LOST = ("drop_after", "hang_after", "late")
@@ -48,7 +49,7 @@ class App:
         if scope["path"].startswith("/_emulator/"):
             await self._control(scope, receive, send)
             return
-        route = resolve(scope["method"], scope["path"]) or Route("")
+        route = resolve(scope["method"], scope["raw_path"].decode("ascii")) or Route("")
         query = scope["query_string"].decode("latin-1")
         entry = self._log.start(scope["method"], route.operation, route.job, scope["path"], query)
         entry.item = route.item
@@ -133,6 +134,10 @@ class App:
             answer = self._refusal(exchange, route)
             if answer is None:
                 return await self._operations.table[route.operation](exchange)
+        except BadPath as refused:
+            answer = error(400, str(refused))
+            if exchange.behaviour.bad_path_status == 422:
+                answer = Answer(422, invalid_json("body.path", str(refused)))
         except Refused as refused:
             answer = error(400, str(refused))
         except Missing as missing:
@@ -168,7 +173,9 @@ class App:
             raise Invalid("params.workspaceItemId", "expected 24 characters of a-z and 0-9")
         workspace = self._store.workspaces.get(route.job)
         if workspace is None:
-            raise Missing("Expert job not found")
+            if route.operation == "instance" or exchange.behaviour.unknown_job == 404:
+                raise Missing("Expert job not found")
+            workspace = Nowhere(self._store, route.job)
         exchange.workspace = workspace
         exchange.item_id = route.item
         return None
@@ -179,7 +186,7 @@ class App:
 
     def _redirect(self, exchange: Exchange, route: Route) -> Answer | None:
         mode = exchange.behaviour.trailing_slash
-        path = exchange.entry.path
+        path = exchange.request.scope["raw_path"].decode("ascii")
         wanted = "/" if route.collection and mode == "slash" else ""
         if mode == "both" or path.endswith("/") is bool(wanted):
             return None

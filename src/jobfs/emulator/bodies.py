@@ -57,16 +57,25 @@ async def read_object(exchange: Exchange) -> dict[str, Any]:
     async for piece in exchange.body():
         body += piece
     try:
-        value = json.loads(body)
+        value = json.loads(body.decode(), parse_constant=_no_json)
     except ValueError:
         raise Invalid("body", "not JSON") from None
+    except RecursionError:
+        raise Invalid("body", "nested too deep") from None
     if not isinstance(value, dict):
         raise Invalid("body", "expected an object")
     return value
 
 
+def _no_json(constant: str) -> None:
+    raise ValueError(constant)  # NaN and Infinity, which Python takes for JSON
+
+
 async def read_update(exchange: Exchange) -> tuple[str | None, str | None, str | None]:
     """Path, permission and lifecycle of POST items/{id}, each None if absent; Invalid."""
+    kind, _ = parse_options_header(exchange.request.headers.get("content-type", ""))
+    if kind != b"application/json":
+        raise Invalid("body", "expected JSON")
     value = await read_object(exchange)
     return (
         _text(value, "path") if "path" in value else None,
@@ -108,10 +117,18 @@ class _Form:
         if bytes(self._header).lower() == b"content-disposition":
             _, options = parse_options_header(bytes(self._value))
             self._name = options.get(b"name", b"").decode("utf-8", "replace")
-            if self._name == "file" and self.blob is None:
-                self.blob = self._store.new_blob()
+            self._begin(b"filename" in options)
         self._header.clear()
         self._value.clear()
+
+    def _begin(self, named: bool) -> None:
+        # A framework makes a list of parts with one name, and a string of a part without a filename.
+        if self._name in self.fields or (self._name == "file" and self.blob is not None):
+            raise Invalid(f"body.{self._name}", "given more than once")
+        if self._name == "file":
+            if not named:
+                raise Invalid("body.file", "expected a file, which has a filename")
+            self.blob = self._store.new_blob()
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file" and self.blob is not None:

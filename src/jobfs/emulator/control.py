@@ -71,7 +71,9 @@ class Control:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        name, _, rest = request.url.path.removeprefix("/_emulator/").partition("/")
+        # As sent: what is encoded in a path of a file is decoded once, after the routes are told apart.
+        sent: str = request.scope["raw_path"].decode("ascii")
+        name, _, rest = sent.removeprefix("/_emulator/").partition("/")
         if name == "jobs" and rest:
             return await self._job(request, rest)
         handlers = {

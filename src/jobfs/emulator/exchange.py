@@ -18,7 +18,7 @@ from .log import Entry
 from .wire import error_json
 from .workspace import Workspace
 
-JSON = (b"content-type", b"application/json")
+_JSON = (b"content-type", b"application/json")
 
 #: How much of a download is read and sent at once.
 CHUNK = 256 * 1024
@@ -42,11 +42,15 @@ class Struck(Exception):  # noqa: N818
 
 @dataclass(slots=True)
 class Answer:
-    """A status, headers and a body in memory."""
+    """A status, headers and a body in memory; without headers of its own a body is JSON."""
 
     status: int = 200
     body: bytes = b""
-    headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [JSON])
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.body and not self.headers:
+            self.headers.append(_JSON)
 
     @property
     def length(self) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -103,6 +104,12 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
     assert control(wire, "POST", f"jobs/{server.job}", json={"status": "completed"})["status"] == "completed"
     assert control(wire, "GET", "jobs")[0]["status"] == "completed"
     server.store.set_job(status="processing")
+
+
+@pytest.mark.parametrize("name", ["100%", "what?", "a#b", "%41", "c+d"])
+def test_a_name_of_a_file_is_decoded_once(wire: Wire, server: Server, name: str) -> None:
+    control(wire, "PUT", f"jobs/{server.job}/files/{quote(name)}", content=b"x")
+    assert list(server.store.tree()) == [name]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Behaviour(BaseModel):
         default="both", description="Which forms of a create's body are accepted."
     )
     other_encoding: Literal[415, 422] = Field(
-        default=415, description="Status that answers a create in the form that is not accepted."
+        default=422, description="Status that answers a create in the form that is not accepted."
     )
     path_style: Literal["relative", "slash"] = Field(
         default="relative", description="Paths in answers: a/b or /a/b."

@@ -48,7 +48,8 @@ def resolve(method: str, path: str) -> Route | None:
         return _route(method, {"GET": "instance"}, job, collection=True)
     if rest == ["items"]:
         return _route(method, {"GET": "list", "POST": "create"}, job, collection=True)
-    if rest == ["items", "find"] and method == "GET":
+    # To a router of methods, these two are about the item "find", which is no id.
+    if rest == ["items", "find"] and method not in ("POST", "DELETE"):
         return _route(method, {"GET": "find"}, job)
     if len(rest) == 2 and rest[0] == "items":
         return _route(method, {"GET": "get", "POST": "update", "DELETE": "delete"}, job, rest[1])
@@ -95,11 +96,11 @@ class Operations:
         """GET items/: take 1..100, default 100; skip from 0, default 0."""
         workspace = exchange.workspace
         query = exchange.request.query_params
-        take = int(min(_number(query.get("take", "100"), "take", 1, 100), exchange.behaviour.page_cap))
-        skip = int(_number(query.get("skip", "0"), "skip", 0, math.inf))
+        take = min(_number(query.get("take", "100"), "take", 1, 100), float(exchange.behaviour.page_cap))
+        skip = _number(query.get("skip", "0"), "skip", 0, math.inf)
         await exchange.aim("")
-        items, total = workspace.page(take, skip)
-        meta = {"total": total, "take": take, "skip": skip}
+        items, total = workspace.page(int(take), int(skip))
+        meta = {"total": total, "take": _shown(take), "skip": _shown(skip)}
         return Answer(body=many_json(map(workspace.rendered, items), meta))
 
     async def find(self, exchange: Exchange) -> Answer:
@@ -176,6 +177,11 @@ class Operations:
 
 def _one(exchange: Exchange, item: StoredItem) -> Answer:
     return Answer(body=one_json(exchange.workspace.rendered(item), exchange.behaviour.envelope))
+
+
+def _shown(value: float) -> float:
+    """As JavaScript writes a number: 5, 5.5, 1e+21."""
+    return int(value) if value.is_integer() and value < 1e21 else value
 
 
 def _number(text: str, name: str, low: float, high: float) -> float:

@@ -62,7 +62,7 @@ def one_json(item: bytes, envelope: str) -> bytes:
     return b'{"data":{"' + envelope.encode() + b'":' + item + b"}}"
 
 
-def many_json(items: Iterable[bytes], meta: dict[str, int] | None = None) -> bytes:
+def many_json(items: Iterable[bytes], meta: dict[str, float] | None = None) -> bytes:
     """`data.workspaceItems`, with `meta` on a page."""
     tail = b"" if meta is None else b',"meta":' + json.dumps(meta).encode()
     return b'{"data":{"workspaceItems":[' + b",".join(items) + b"]}" + tail + b"}"

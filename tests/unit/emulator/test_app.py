@@ -123,6 +123,8 @@ def test_another_url_is_404_and_another_method_405(wire: Wire) -> None:
     assert wire.http.get("/").status_code == 404
     answer = wire.delete("/items/")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    answer = wire.http.patch(wire.base + "/items/find")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
 
 
 @pytest.mark.parametrize(("mode", "redirected"), [("both", []), ("slash", ["/items"]), ("bare", ["/items/"])])

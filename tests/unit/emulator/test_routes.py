@@ -150,6 +150,13 @@ def test_a_number_is_what_javascript_takes_for_one(wire: Wire, text: str, taken:
     assert wire.get(f"/items/?take={text}&skip=").json()["meta"] == {"total": 0, "take": taken, "skip": 0}
 
 
+def test_a_page_says_what_it_was_asked_for_as_javascript_writes_it(wire: Wire, server: Server) -> None:
+    server.store.seed({"f": "", "g": "", "h": ""})
+    page = wire.get("/items/?take=2.5&skip=1e300")
+    assert page.text.endswith('"meta":{"total": 3, "take": 2.5, "skip": 1e+300}}')
+    assert len(wire.listed(take=2.5)) == 2
+
+
 @pytest.mark.parametrize(("order", "paths"), [("created", "bac"), ("path", "abc"), ("updated", "cab")])
 def test_the_list_is_in_the_order_of_the_switch(wire: Wire, server: Server, order: str, paths: str) -> None:
     server.set(list_order=order)

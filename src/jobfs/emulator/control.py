@@ -64,7 +64,7 @@ class Control:
             response = await self._respond(request)
         except _Refusal as refusal:
             response = JSONResponse({"error": str(refusal)}, refusal.status)
-        except (UsageError, ValueError, TypeError) as error:
+        except (UsageError, ValueError, TypeError, RecursionError) as error:
             response = JSONResponse({"error": str(error)}, 422)
         except KeyError as error:
             response = JSONResponse({"error": f"nothing at {error}"}, 404)

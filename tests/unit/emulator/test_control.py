@@ -122,6 +122,7 @@ def test_a_name_of_a_file_is_decoded_once(wire: Wire, server: Server, name: str)
         ("POST", "behaviour", b'{"find": "regex"}', 422),
         ("POST", "behaviour", b"[", 422),
         ("POST", "behaviour", b"[]", 422),
+        ("POST", "behaviour", b"[" * 5000, 422),
         ("POST", "faults", b'{"kind": "explode"}', 422),
         ("POST", "faults", b"[3]", 422),
         ("POST", "jobs/test12345678901234567890", b'{"no": 1}', 422),

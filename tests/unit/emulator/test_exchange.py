@@ -118,9 +118,9 @@ def test_a_silent_server_neither_works_nor_answers_and_notices_who_has_gone(
     server.faults.rate("silent", 1.0, on="POST+DELETE")
     item = server.store.write("g", "")
     wire.http.timeout = httpx.Timeout(0.2)
-    with pytest.raises(httpx.ReadTimeout):
+    with pytest.raises(httpx.TimeoutException):
         wire.create("f", bytes(size))
-    with pytest.raises(httpx.ReadTimeout):
+    with pytest.raises(httpx.TimeoutException):
         wire.delete(f"/items/{item.id}")
     wire.http.timeout = httpx.Timeout(10)
     assert eventually(lambda: all(entry.ms is not None for entry in server.log.entries()))
@@ -175,8 +175,9 @@ def test_bad_weather_fails_in_many_ways_and_every_one_leaves_a_server_that_answe
     for number in range(100):
         with contextlib.suppress(httpx.TransportError):
             wire.create(f"f{number}", b"x")
-    assert {entry.fault for entry in server.log.entries()} == set(WEATHER)
-    assert {entry.status for entry in server.log.entries()} >= {None, 200, 429, 500, 502, 503, 504}
+    assert eventually(lambda: {entry.fault for entry in server.log.entries()} == set(WEATHER))
+    statuses = {None, 200, 429, 500, 502, 503, 504}
+    assert eventually(lambda: {entry.status for entry in server.log.entries()} >= statuses)
     server.faults.clear()
     wire.http.timeout = httpx.Timeout(10)
     assert wire.create("g").status_code == 200

@@ -57,7 +57,7 @@ def test_concurrent_callers_share_one_listing(server: Server, start: Callable[..
     assert server.log.count("list") <= 1
 
 
-@pytest.mark.parametrize("find", ["exact", "prefix", "substring"])
+@pytest.mark.parametrize("find", ["exact", "prefix", "substring", "glob"])
 @pytest.mark.parametrize("path_style", ["relative", "slash"])
 def test_names_of_the_job_come_and_go_within_the_ttl(
     server: Server, work: Workspace, find: str, path_style: str

@@ -28,9 +28,18 @@ SIGTERM or Ctrl-C stops it.
 A fault is KIND[=RATE][@ON][,NAME=VALUE]…: for example unavailable=0.3@change,retry_after=1.
 KIND: one of {", ".join(KINDS)}.
 ON: one of {", ".join(OPERATIONS)}, GET, POST, DELETE, read, change, or several joined by "+".
-NAME: times, skip, path (a pattern), status, reason, retry_after, delay.
+NAME: times, skip, path (a pattern), status, reason, retry_after, delay, by, field, value.
 
-Everything can be changed while it runs, at URL/_emulator/ (see jobfs.emulator.control).
+\b
+  --fault silent                       accepts connections and says nothing
+  --fault silent@POST+DELETE           the same for what changes something
+  --fault unavailable,retry_after=30   503 to everything
+  --fault throttled@create,retry_after=60
+  --fault weather=0.1                  a tenth fails, each time in another way
+  --latency 50 --bandwidth 2000000     a slow line
+
+Everything can be changed while it runs, at URL/_emulator/ (see jobfs.emulator.control): switches, faults, and whether
+connections are refused (POST {{"open": false, "seconds": 5}} to URL/_emulator/listener).
 """
 
 
@@ -60,6 +69,11 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=0, show_default=True, help="Port to listen on; 0: any free one.")
+@click.option(
+    "--control-port",
+    type=int,
+    help="A second port, for /_emulator/ only, which answers while the first is closed; 0: any free one.",
+)
 @click.option(
     "--job", "jobs", multiple=True, help="Id of a job to serve; repeat for several. Default: those in DIR."
 )
@@ -119,7 +133,8 @@ def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int
             seed_sample(server.job_side(job))
     server.start()
     jobs = ("job " if len(server.jobs) == 1 else "jobs ") + ", ".join(server.jobs)
-    click.echo(f"serving {jobs} at {server.url} (API key: {key_source})")
+    control = "" if server.config.control_port is None else f", controlled at {server.control_url}"
+    click.echo(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
     player = Player(server.store, *play) if play else None
     if player:
         player.start()

@@ -5,7 +5,11 @@ from jobfs.emulator import Behaviour, EmulatorConfig, running
 with running(EmulatorConfig(behaviour=Behaviour(find="prefix"))) as server:
     server.store.seed({"notes/a.md": "hello"})
     ...                                             # a client at server.url, server.job, server.key
-    server.faults.next("drop_after", on="create")
+    server.faults.next("drop_after", on="create")   # the next create is carried out, its answer is lost
+    server.faults.rate("weather", 0.1)              # a tenth fails, each time in another way
+    server.set(latency=50, bandwidth=2_000_000)     # a slow line
+    with server.down():                             # connections are refused
+        ...
     assert not server.log.changes()
 """
 

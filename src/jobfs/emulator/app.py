@@ -6,7 +6,6 @@ clients are measured against.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hmac
 import time
@@ -16,29 +15,31 @@ from starlette.types import Receive, Scope, Send
 
 from .bodies import Unsupported
 from .control import Control
-from .exchange import Answer, Exchange, Struck, Throttle, error
+from .exchange import Answer, Exchange, Line, Struck, error
 from .faults import BEFORE, Faults, Rule
 from .log import RequestLog
-from .records import Invalid, Missing, Refused, valid_id
+from .records import BadPath, Invalid, Missing, Refused, valid_id
 from .routes import Operations, Route, resolve
 from .store import Store
-from .wire import invalid_json
+from .wire import invalid_json, with_odd_items
+from .workspace import Nowhere
 
 _STATUS = {"unavailable": 503, "throttled": 429}
 _LOST = ("drop_after", "hang_after", "late")
+_PAGE = b"<html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
 
 
 class App:
     """The local server's application; all state is in the objects it is given."""
 
-    def __init__(self, store: Store, key: str, faults: Faults, log: RequestLog) -> None:
+    def __init__(self, store: Store, key: str, faults: Faults, log: RequestLog, control: Control) -> None:
         self._store = store
         self._key = key.encode()
         self._faults = faults
         self._log = log
-        self._download = Throttle()
-        self._operations = Operations(store, Throttle())
-        self._control = Control(store, faults, log)
+        self._line = Line()
+        self._operations = Operations(store)
+        self._control = control
         self._date = (0, b"")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,11 +49,12 @@ class App:
         if scope["path"].startswith("/_emulator/"):
             await self._control(scope, receive, send)
             return
-        route = resolve(scope["method"], scope["path"]) or Route("")
+        route = resolve(scope["method"], scope["raw_path"].decode("ascii")) or Route("")
         query = scope["query_string"].decode("latin-1")
         entry = self._log.start(scope["method"], route.operation, route.job, scope["path"], query)
         entry.item = route.item
-        exchange = Exchange(scope, receive, send, entry, self._faults, self._store.behaviour)
+        behaviour = self._store.behaviour
+        exchange = Exchange(scope, receive, send, entry, self._faults, behaviour, self._line)
         try:
             answer = await self._answer(exchange, route)
         except ConnectionResetError:
@@ -65,13 +67,13 @@ class App:
         self._log.finish(entry, answer.status)
         try:
             rule = exchange.rule
-            await exchange.send(answer, self._download, cut=rule is not None and rule.kind == "cut")
+            await exchange.send(answer, cut=rule is not None and rule.kind == "cut")
         finally:
             answer.close()
 
     async def _answer(self, exchange: Exchange, route: Route) -> Answer | None:
         """The answer, or None if there is to be none; what a rule says happens before or after the work."""
-        await self._wait(exchange)
+        await exchange.arrive()
         rule = exchange.rule = self._faults.pick(route.operation, exchange.entry.method)
         if rule is not None:
             exchange.entry.fault = rule.kind
@@ -81,16 +83,24 @@ class App:
             answer = await self._work(exchange, route)
         except Struck as hit:
             return await self._strike(exchange, hit.rule)
-        await self._wait(exchange)
+        await exchange.travel()
         rule = exchange.rule
-        if rule is not None and rule.kind == "error_after":
+        return answer if rule is None else self._spoil(exchange, rule, answer)
+
+    def _spoil(self, exchange: Exchange, rule: Rule, answer: Answer) -> Answer | None:
+        """What becomes of the answer once the work is done."""
+        if rule.kind == "error_after":
             answer.close()
             return error(rule.status, rule.reason)
-        if rule is not None and rule.kind in _LOST:
+        if rule.kind in _LOST:
             answer.close()
             if rule.kind == "drop_after":
                 exchange.drop()
             return None
+        if rule.kind == "wrong_length":
+            answer.stretch(rule.by)
+        if rule.kind == "odd_item":
+            answer.body = with_odd_items(answer.body, rule.path, rule.field, rule.value)
         return answer
 
     async def _strike(self, exchange: Exchange, rule: Rule) -> Answer | None:
@@ -98,13 +108,25 @@ class App:
         if rule.kind == "drop":
             exchange.drop()
             return None
+        if rule.kind == "silent":
+            await exchange.ignore()
+            return None
         await exchange.drain()
         if rule.kind == "hang":
             return None
+        if rule.kind == "gateway":
+            return Answer(rule.status, _PAGE, [(b"content-type", b"text/html")])
         answer = error(_STATUS.get(rule.kind, rule.status), rule.reason)
-        if rule.retry_after is not None:
-            answer.headers.append((b"retry-after", rule.retry_after.encode()))
+        if rule.retry_after is not None and rule.kind in _STATUS:
+            answer.headers.append((b"retry-after", self._moment(rule.retry_after)))
         return answer
+
+    def _moment(self, retry_after: str) -> bytes:
+        """The header's value; "+N" is a date."""
+        if retry_after.startswith("+"):
+            clock = time.time() + self._store.behaviour.clock_skew
+            retry_after = formatdate(clock + float(retry_after), usegmt=True)
+        return retry_after.encode()
 
     async def _work(self, exchange: Exchange, route: Route) -> Answer:
         """The operation's own answer; its refusals become the reference's error bodies."""
@@ -112,6 +134,10 @@ class App:
             answer = self._refusal(exchange, route)
             if answer is None:
                 return await self._operations.table[route.operation](exchange)
+        except BadPath as refused:
+            answer = error(400, str(refused))
+            if exchange.behaviour.bad_path_status == 422:
+                answer = Answer(422, invalid_json("body.path", str(refused)))
         except Refused as refused:
             answer = error(400, str(refused))
         except Missing as missing:
@@ -147,7 +173,9 @@ class App:
             raise Invalid("params.workspaceItemId", "expected 24 characters of a-z and 0-9")
         workspace = self._store.workspaces.get(route.job)
         if workspace is None:
-            raise Missing("Expert job not found")
+            if route.operation == "instance" or exchange.behaviour.unknown_job == 404:
+                raise Missing("Expert job not found")
+            workspace = Nowhere(self._store, route.job)
         exchange.workspace = workspace
         exchange.item_id = route.item
         return None
@@ -158,7 +186,7 @@ class App:
 
     def _redirect(self, exchange: Exchange, route: Route) -> Answer | None:
         mode = exchange.behaviour.trailing_slash
-        path = exchange.entry.path
+        path = exchange.request.scope["raw_path"].decode("ascii")
         wanted = "/" if route.collection and mode == "slash" else ""
         if mode == "both" or path.endswith("/") is bool(wanted):
             return None
@@ -171,11 +199,6 @@ class App:
         if exchange.behaviour.other_encoding == 422:
             return Answer(422, invalid_json("body", "expected another content type"))
         return error(415, "Unsupported content type")
-
-    async def _wait(self, exchange: Exchange) -> None:
-        """Half of the latency: once on the way to the work, once on the way back."""
-        if exchange.behaviour.latency:
-            await asyncio.sleep(exchange.behaviour.latency / 2000)
 
     def _now(self) -> bytes:
         """The Date header, of the server's own clock."""

@@ -24,14 +24,23 @@ class Behaviour(BaseModel):
         default="all",
         description="What counts as existing: any item at the path, or only one of the same lifecycle.",
     )
-    find: Literal["exact", "prefix", "substring"] = Field(
-        default="exact", description="How find compares its argument with the paths."
+    bad_path_status: Literal[400, 422] = Field(
+        default=400, description="Status that answers a create or a move to an impossible path."
+    )
+    unknown_job: Literal["documented", 404] = Field(
+        default="documented",
+        description="A job that does not exist: what the reference documents for each endpoint "
+        "(an empty list, 404, 400 Directory not found), or 404 for all.",
+    )
+    find: Literal["exact", "prefix", "substring", "glob"] = Field(
+        default="exact",
+        description="How find compares its argument with the paths; glob: a pattern with *, **, ?, [] and {}.",
     )
     create_encodings: Literal["both", "multipart", "json"] = Field(
         default="both", description="Which forms of a create's body are accepted."
     )
     other_encoding: Literal[415, 422] = Field(
-        default=415, description="Status that answers a create in the form that is not accepted."
+        default=422, description="Status that answers a create in the form that is not accepted."
     )
     path_style: Literal["relative", "slash"] = Field(
         default="relative", description="Paths in answers: a/b or /a/b."
@@ -39,6 +48,12 @@ class Behaviour(BaseModel):
     type_spelling: Literal["long", "short"] = Field(
         default="long",
         description="Types in answers: workspaceItemFile/workspaceItemDirectory or file/directory.",
+    )
+    envelope: Literal["workspaceItem", "item"] = Field(
+        default="workspaceItem", description="What an answer with one item calls it."
+    )
+    expert: Literal["expertDigest", "registryExpert", "studioExpert"] = Field(
+        default="expertDigest", description="Which of its three kinds the job's expert is shown as."
     )
     input_spelling: Literal["both", "own"] = Field(
         default="both",
@@ -80,7 +95,9 @@ class Behaviour(BaseModel):
         default=0.0, ge=0, le=600_000, description="Milliseconds that each request takes at least."
     )
     bandwidth: int = Field(
-        default=0, ge=0, description="Bytes a second, all bodies together, each way; 0: no cap."
+        default=0,
+        ge=0,
+        description="Bytes a second that all connections share, in each of the two directions; 0: no cap.",
     )
     clock_skew: float = Field(
         default=0.0, description="Seconds that the server's clock is ahead of this machine's."

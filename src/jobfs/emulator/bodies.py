@@ -12,7 +12,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from .behaviour import Behaviour
-from .exchange import Exchange, Throttle
+from .exchange import Exchange
 from .records import DIRECTORY, FILE, LIFECYCLES, PERMISSIONS, Invalid
 from .store import Blob, Store
 from .wire import LONG, SHORT
@@ -35,7 +35,7 @@ class Draft:
     blob: Blob | None
 
 
-async def read_create(exchange: Exchange, store: Store, throttle: Throttle) -> Draft:
+async def read_create(exchange: Exchange, store: Store) -> Draft:
     """The body of POST items/; Unsupported, or Invalid."""
     behaviour = exchange.behaviour
     header = exchange.request.headers.get("content-type", "")
@@ -45,29 +45,38 @@ async def read_create(exchange: Exchange, store: Store, throttle: Throttle) -> D
         boundary = options.get(b"boundary")
         if not boundary:
             raise Invalid("body", "multipart without a boundary")
-        return await _read_multipart(exchange, store, throttle, boundary)
+        return await _read_multipart(exchange, store, boundary)
     if kind == b"application/json" and accepted in ("both", "json"):
-        return _json_draft(await read_object(exchange, throttle), store, behaviour)
+        return _json_draft(await read_object(exchange), store, behaviour)
     raise Unsupported
 
 
-async def read_object(exchange: Exchange, throttle: Throttle) -> dict[str, Any]:
+async def read_object(exchange: Exchange) -> dict[str, Any]:
     """A JSON object; Invalid if the body is not one."""
     body = bytearray()
-    async for piece in exchange.body(throttle):
+    async for piece in exchange.body():
         body += piece
     try:
-        value = json.loads(body)
+        value = json.loads(body.decode(), parse_constant=_no_json)
     except ValueError:
         raise Invalid("body", "not JSON") from None
+    except RecursionError:
+        raise Invalid("body", "nested too deep") from None
     if not isinstance(value, dict):
         raise Invalid("body", "expected an object")
     return value
 
 
-async def read_update(exchange: Exchange, throttle: Throttle) -> tuple[str | None, str | None, str | None]:
+def _no_json(constant: str) -> None:
+    raise ValueError(constant)  # NaN and Infinity, which Python takes for JSON
+
+
+async def read_update(exchange: Exchange) -> tuple[str | None, str | None, str | None]:
     """Path, permission and lifecycle of POST items/{id}, each None if absent; Invalid."""
-    value = await read_object(exchange, throttle)
+    kind, _ = parse_options_header(exchange.request.headers.get("content-type", ""))
+    if kind != b"application/json":
+        raise Invalid("body", "expected JSON")
+    value = await read_object(exchange)
     return (
         _text(value, "path") if "path" in value else None,
         _choice(value, "permission", PERMISSIONS) if "permission" in value else None,
@@ -108,10 +117,18 @@ class _Form:
         if bytes(self._header).lower() == b"content-disposition":
             _, options = parse_options_header(bytes(self._value))
             self._name = options.get(b"name", b"").decode("utf-8", "replace")
-            if self._name == "file" and self.blob is None:
-                self.blob = self._store.new_blob()
+            self._begin(b"filename" in options)
         self._header.clear()
         self._value.clear()
+
+    def _begin(self, named: bool) -> None:
+        # A framework makes a list of parts with one name, and a string of a part without a filename.
+        if self._name in self.fields or (self._name == "file" and self.blob is not None):
+            raise Invalid(f"body.{self._name}", "given more than once")
+        if self._name == "file":
+            if not named:
+                raise Invalid("body.file", "expected a file, which has a filename")
+            self.blob = self._store.new_blob()
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file" and self.blob is not None:
@@ -132,11 +149,11 @@ class _Form:
         self.whole = True
 
 
-async def _read_multipart(exchange: Exchange, store: Store, throttle: Throttle, boundary: bytes) -> Draft:
+async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> Draft:
     form = _Form(store)
     try:
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
-        async for piece in exchange.body(throttle):
+        async for piece in exchange.body():
             parser.write(piece)
         parser.finalize()
         if not form.whole:

@@ -21,13 +21,15 @@ class EmulatorConfig:
     """Everything but the directory; UsageError for a malformed job id, an empty key or an impossible port.
 
     `jobs` are made if the directory does not hold them; none: those that it holds, or a new one. The first
-    is the server's `job`. `port` 0: any free one.
+    is the server's `job`. `port` 0: any free one. `control_port`: a second port, for the control routes only
+    (control.py); None: they are on `port` alone.
     """
 
     jobs: tuple[str, ...] = (DEFAULT_JOB,)
     key: str = DEFAULT_KEY
     host: str = "127.0.0.1"
     port: int = 0
+    control_port: int | None = None
     behaviour: Behaviour = field(default_factory=Behaviour)
     faults: tuple[Rule, ...] = ()
     seed: int = 0
@@ -43,5 +45,6 @@ class EmulatorConfig:
             or any(c.isspace() or not c.isprintable() for c in self.key)
         ):
             raise UsageError("the API key must be one word of printable ASCII")
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"no such port: {self.port}; 0 to 65535, 0 for any free one")
+        for port in (self.port, self.control_port or 0):
+            if not 0 <= port <= 65535:
+                raise UsageError(f"no such port: {port}; 0 to 65535, 0 for any free one")

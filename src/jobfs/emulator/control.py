@@ -1,9 +1,15 @@
 """The control routes under `/_emulator/`: switches, faults, log and the job's side, for tests and scripts.
 
-They need no key and answer only to this machine, and not to a page in a browser (no `Origin`).
+They need no key and answer only to this machine, and not to a page in a browser (no `Origin`). With
+`--control-port` they are also on a port of their own, which answers while the API's is closed.
 
     GET  /_emulator/behaviour            the switches            POST  some of them, as JSON
-    GET  /_emulator/faults               the rules               POST  one, or a list, of rules; DELETE all
+    GET  /_emulator/faults               the rules               POST  adds one, or a list; PUT  has them
+                                                                 instead of all others;  DELETE  ends all
+    GET  /_emulator/listener             {"open": true}          POST  {"open": false}: connections break,
+                                                                 new ones are refused; {"open": true}: back
+                                                                 on the same port; {"open": false,
+                                                                 "seconds": 5}: back after that time
     GET  /_emulator/log                  the entries, ?operation=…, ?changing=1       DELETE forgets them
     GET  /_emulator/jobs                 the jobs                POST /_emulator/jobs/JOB  its state
     GET  /_emulator/jobs/JOB/items       every item with its path, sha256 and size
@@ -13,9 +19,11 @@ They need no key and answer only to this machine, and not to a page in a browser
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
 import json
+import threading
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import unquote
@@ -28,6 +36,7 @@ from jobfs.errors import UsageError
 
 from .faults import Faults, rule_from, rule_json
 from .jobside import JobSide
+from .listener import Listener
 from .log import RequestLog
 from .store import Store
 
@@ -41,10 +50,11 @@ class _Refusal(Exception):  # noqa: N818
 class Control:
     """The ASGI application of the control routes."""
 
-    def __init__(self, store: Store, faults: Faults, log: RequestLog) -> None:
+    def __init__(self, store: Store, faults: Faults, log: RequestLog, listener: Listener) -> None:
         self._store = store
         self._faults = faults
         self._log = log
+        self._listener = listener
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; errors are `{"error": sentence}`."""
@@ -54,19 +64,22 @@ class Control:
             response = await self._respond(request)
         except _Refusal as refusal:
             response = JSONResponse({"error": str(refusal)}, refusal.status)
-        except (UsageError, ValueError, TypeError) as error:
+        except (UsageError, ValueError, TypeError, RecursionError) as error:
             response = JSONResponse({"error": str(error)}, 422)
         except KeyError as error:
             response = JSONResponse({"error": f"nothing at {error}"}, 404)
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        name, _, rest = request.url.path.removeprefix("/_emulator/").partition("/")
+        # As sent: what is encoded in a path of a file is decoded once, after the routes are told apart.
+        sent: str = request.scope["raw_path"].decode("ascii")
+        name, _, rest = sent.removeprefix("/_emulator/").partition("/")
         if name == "jobs" and rest:
             return await self._job(request, rest)
         handlers = {
             "behaviour": self._behaviour,
             "faults": self._rules,
+            "listener": self._listening,
             "log": self._entries,
             "jobs": self._jobs,
         }
@@ -80,14 +93,36 @@ class Control:
         return self._store.behaviour.model_dump()
 
     async def _rules(self, request: Request) -> Any:
-        method = _method(request, "GET", "POST", "DELETE")
-        if method == "DELETE":
-            self._faults.clear()
-        if method == "POST":
+        method = _method(request, "GET", "POST", "PUT", "DELETE")
+        rules = []
+        if method in ("POST", "PUT"):
             value = await request.json()
-            for rule in [rule_from(one) for one in (value if isinstance(value, list) else [value])]:
-                self._faults.add(rule)
+            rules = [rule_from(one) for one in (value if isinstance(value, list) else [value])]
+        if method in ("PUT", "DELETE"):
+            self._faults.clear()
+        for rule in rules:
+            self._faults.add(rule)
         return [rule_json(rule) for rule in self._faults.rules()]
+
+    async def _listening(self, request: Request) -> Any:
+        if _method(request, "GET", "POST") == "POST":
+            value = await _object(request)
+            is_open, seconds = value.get("open"), value.get("seconds")
+            if not isinstance(is_open, bool) or not (seconds is None or 0 <= float(seconds) <= 86_400):
+                raise _Refusal(422, 'expected {"open": true or false}, and "seconds" from 0 to 86400 or none')
+            await self._set_open(request, is_open, seconds)
+        return {"open": self._listener.is_open}
+
+    async def _set_open(self, request: Request, is_open: bool, seconds: float | None) -> None:
+        if is_open:
+            await asyncio.to_thread(self._listener.open)
+        elif request.scope["server"][1] != self._listener.port:
+            await asyncio.to_thread(self._listener.close, seconds)
+        elif seconds is None:
+            raise _Refusal(422, 'this port can only be closed for some "seconds"; see --control-port')
+        else:
+            # Its own end is something that this request can't wait for; the answer goes first.
+            threading.Thread(target=self._listener.close, args=(seconds,), daemon=True).start()
 
     async def _entries(self, request: Request) -> Any:
         if _method(request, "GET", "DELETE") == "DELETE":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+import select
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +18,18 @@ from .log import Entry
 from .wire import error_json
 from .workspace import Workspace
 
-JSON = (b"content-type", b"application/json")
+_JSON = (b"content-type", b"application/json")
 
 #: How much of a download is read and sent at once.
 CHUNK = 256 * 1024
 
-#: How many pieces a second a capped line carries at most.
-_PER_SECOND = 50
+#: How many pieces a second a capped line carries at most: connections take turns, a small answer waits for
+#: a piece of each of the others, not for all that they have to send.
+_PER_SECOND = 200
+
+#: Seconds between two looks at whether a client has gone that nothing is read from, and for which it is kept
+#: if that can't be seen, since its end stands behind bytes that nobody reads.
+_LOOK, _SILENCE = 0.1, 300
 
 
 class Struck(Exception):  # noqa: N818
@@ -36,11 +42,15 @@ class Struck(Exception):  # noqa: N818
 
 @dataclass(slots=True)
 class Answer:
-    """A status, headers and a body in memory."""
+    """A status, headers and a body in memory; without headers of its own a body is JSON."""
 
     status: int = 200
     body: bytes = b""
-    headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [JSON])
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.body and not self.headers:
+            self.headers.append(_JSON)
 
     @property
     def length(self) -> int:
@@ -51,6 +61,11 @@ class Answer:
         """The body in pieces of at most `size` bytes; one empty piece if it is empty."""
         for offset in range(0, max(self.length, 1), size):
             yield self.body[offset : offset + size]
+
+    def stretch(self, by: int) -> None:
+        """Makes the body `by` bytes longer, or shorter if negative; an empty one is always made longer."""
+        body = self.body
+        self.body = body[:by] if -len(body) <= by < 0 else body + bytes(abs(by))
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -73,7 +88,12 @@ class FileAnswer(Answer):
     def chunks(self, size: int) -> Iterator[bytes]:
         """The stretch in pieces of at most `size` bytes; one empty piece if it is empty."""
         for offset in range(self._start, max(self._end, self._start + 1), size):
-            yield os.pread(self._fd, min(size, self._end - offset), offset)
+            wanted = min(size, self._end - offset)
+            yield os.pread(self._fd, wanted, offset).ljust(wanted, b"\0")
+
+    def stretch(self, by: int) -> None:
+        """Makes the stretch longer, by zeros, or shorter; see `Answer.stretch`."""
+        self._end += by if by >= -self.length else abs(by)
 
     def close(self) -> None:
         """Closes the file."""
@@ -88,25 +108,42 @@ def error(status: int, reason: Any) -> Answer:
 
 
 class Throttle:
-    """Spreads bytes over time: all bodies of one direction share one line of so many bytes a second."""
+    """Spreads bytes over time: all that goes in one direction shares one line of so many bytes a second."""
 
     def __init__(self) -> None:
         self._free_at = 0.0
 
     async def take(self, size: int, rate: int) -> None:
-        """Waits until `size` more bytes may have passed; no wait if `rate` is 0."""
-        if rate <= 0:
-            return
-        now = asyncio.get_running_loop().time()
-        self._free_at = max(now, self._free_at) + size / rate
-        await asyncio.sleep(self._free_at - now)
+        """Waits until `size` more bytes have passed; no wait if `rate` is 0."""
+        piece = max(rate // _PER_SECOND, 1)
+        while rate > 0 and size > 0:
+            now = asyncio.get_running_loop().time()
+            # A piece may be late by its own length: what the clock sleeps too long is caught up.
+            self._free_at = max(now - piece / rate, self._free_at) + min(size, piece) / rate
+            size -= piece
+            await asyncio.sleep(self._free_at - now)
+
+
+class Line:
+    """What all connections share: one direction is one line, and does not slow the other."""
+
+    def __init__(self) -> None:
+        self.up = Throttle()
+        self.down = Throttle()
 
 
 class Exchange:
     """One request on its way: its parts for the handler, and the connection for the faults."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, entry: Entry, faults: Faults, behaviour: Behaviour
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        entry: Entry,
+        faults: Faults,
+        behaviour: Behaviour,
+        line: Line,
     ) -> None:
         self.request = Request(scope, receive)
         self.entry = entry
@@ -118,9 +155,20 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._faults = faults
+        self._line = line
         self._ended = False
 
-    async def body(self, throttle: Throttle) -> AsyncIterator[bytes]:
+    async def travel(self) -> None:
+        """Half of the latency: once on the way to the work, once on the way back."""
+        if self.behaviour.latency:
+            await asyncio.sleep(self.behaviour.latency / 2000)
+
+    async def arrive(self) -> None:
+        """Waits until the request's head is here."""
+        await self.travel()
+        await self._line.up.take(_weight(self.request.scope["headers"]), self.behaviour.bandwidth)
+
+    async def body(self) -> AsyncIterator[bytes]:
         """The request's body as it arrives; ConnectionResetError if the client goes away."""
         while True:
             if self._ended:
@@ -131,16 +179,24 @@ class Exchange:
             self._ended = not message.get("more_body", False)
             piece = message.get("body", b"")
             if piece:
-                await throttle.take(len(piece), self.behaviour.bandwidth)
+                await self._line.up.take(len(piece), self.behaviour.bandwidth)
                 yield piece
 
     async def drain(self) -> None:
         """Reads what is left of the request's body and forgets it."""
-        while not self._ended:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ConnectionResetError
-            self._ended = not message.get("more_body", False)
+        async for _ in self.body():
+            pass
+
+    async def ignore(self) -> None:
+        """Reads and says nothing until the client has gone, five minutes at most."""
+        # asyncio does not see the end of a connection that it does not read from.
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        for _ in range(int(_SILENCE / _LOOK)):
+            if self._transport.is_closing() or poll.poll(0):
+                break
+            await asyncio.sleep(_LOOK)
+        self._transport.abort()
 
     async def aim(self, path: str) -> None:
         """Called right before the work with the path it is about: the place of late, slow and path faults."""
@@ -166,20 +222,26 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def send(self, answer: Answer, throttle: Throttle, cut: bool = False) -> None:
+    async def send(self, answer: Answer, cut: bool = False) -> None:
         """Sends the answer; with `cut` only the first half of its body, then the connection ends."""
         length = answer.length
         headers = [*answer.headers, (b"content-length", str(length).encode())]
+        rate, line = self.behaviour.bandwidth, self._line.down
+        await line.take(_weight(headers), rate)
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
         left = length // 2 if cut else length
-        rate = self.behaviour.bandwidth
         for piece in answer.chunks(min(CHUNK, max(rate // _PER_SECOND, 1024)) if rate else CHUNK):
             piece = piece[:left]
             left -= len(piece)
-            await throttle.take(len(piece), rate)
+            await line.take(len(piece), rate)
             await self._send({"type": "http.response.body", "body": piece, "more_body": cut or left > 0})
             if left == 0:
                 break
         if cut:
             self._transport.close()
             await self.gone()
+
+
+def _weight(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Bytes of a head, about."""
+    return sum(len(name) + len(value) + 4 for name, value in headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,18 +18,29 @@ Kind = Literal[
     "throttled",  # 429 before the work
     "error",  # 500, or `status`, before the work
     "error_after",  # the work is done, the answer is 500, or `status`
+    "gateway",  # 500, or `status`, before the work, with the HTML page of a proxy
     "drop",  # the connection is dropped before the work
     "drop_after",  # the work is done, the connection is dropped without an answer
     "late",  # the connection is dropped, the work is done `delay` seconds later
     "cut",  # the answer breaks off in the middle of its body
     "hang",  # no answer, no work, the connection stays open
     "hang_after",  # the work is done, no answer, the connection stays open
+    "silent",  # no answer, no work, not even the request's body is read; the connection stays open
     "slow",  # the work begins `delay` seconds late
+    "wrong_length",  # the body is `by` bytes longer (shorter if negative) than it is, and says so
+    "odd_item",  # items of the answer whose path fits `path` have the JSON `value` as their `field`
+    "weather",  # any of the kinds above but the last two, drawn anew for each request that is struck
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 #: Kinds that strike instead of the work.
-BEFORE = frozenset({"unavailable", "throttled", "error", "drop", "hang"})
+BEFORE = frozenset({"unavailable", "throttled", "error", "gateway", "drop", "hang", "silent"})
+
+#: What weather is made of: everything that fails; not the answers that lie.
+WEATHER: tuple[Kind, ...] = (
+    "unavailable", "throttled", "error", "error_after", "gateway", "drop", "drop_after", "late", "cut",
+    "hang", "hang_after", "silent", "slow",
+)  # fmt: skip
 OPERATIONS = ("instance", "list", "find", "get", "create", "update", "delete", "download")
 
 
@@ -37,8 +49,10 @@ class Rule:
     """Which requests (`on`, `path`), how often (`rate`, at most `times`, after `skip`), and what happens.
 
     `on` is an operation, a method, "read", "change" or "*", several joined by "+". `path` is a pattern for
-    the workspace path that the request is about ("*": all, also requests about none). `retry_after` is a
-    header's value: seconds or a date. `delay` in seconds. `status` and `reason` belong to error, error_after.
+    the workspace path that the request is about ("*": all, also requests about none); for odd_item, of the
+    items in the answer. `retry_after` is a header's value: seconds, a date, or "+60" for the date that is 60
+    seconds from the answer; it belongs to unavailable and throttled. `delay` in seconds. `status` and `reason`
+    belong to error, error_after and gateway; `by` (bytes) to wrong_length; `field` and `value` (JSON) to odd_item.
     """
 
     kind: Kind
@@ -51,6 +65,9 @@ class Rule:
     reason: str = "Injected fault"
     retry_after: str | None = None
     delay: float = 1.0
+    by: int = -1
+    field: str = "type"
+    value: str = '["workspaceItemFile"]'
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -65,6 +82,18 @@ class Rule:
             raise UsageError(f"a fault's delay is between 0 and 3600 seconds, not {self.delay}")
         if not 400 <= self.status <= 599:
             raise UsageError(f"a fault's status is between 400 and 599, not {self.status}")
+        wait = self.retry_after or ""
+        if wait.startswith("+") and not wait[1:].isdecimal():
+            raise UsageError(f"a fault's retry_after is seconds, a date or +seconds, not {self.retry_after}")
+        try:
+            json.loads(self.value)
+        except (TypeError, ValueError):
+            raise UsageError(f"a fault's value is JSON, not {self.value!r}") from None
+
+    @property
+    def by_path(self) -> bool:
+        """True if it depends on the path that a request is about."""
+        return self.path != "*" and self.kind != "odd_item"
 
     def matches(self, operation: str, method: str) -> bool:
         """True if this rule is about such a request."""
@@ -98,7 +127,7 @@ class Faults:
         self.add(Rule(kind, on, rate=rate, **more))
 
     def clear(self) -> None:
-        """Removes all rules; requests that hang go on hanging."""
+        """Removes all rules; requests that hang go on hanging, until their connection is broken."""
         with self._lock:
             self._rules.clear()
 
@@ -118,14 +147,23 @@ class Faults:
             return None
         with self._lock:
             for position, rule in enumerate(self._rules):
-                if (rule.path == "*") is not (path is None) or not rule.matches(operation, method):
+                if rule.by_path is (path is None) or not rule.matches(operation, method):
                     continue
                 if path is not None and not fnmatchcase(path, rule.path):
                     continue
                 if self._strikes(position, rule):
                     self.struck += 1
-                    return rule
+                    return self._drawn(rule) if rule.kind == "weather" else rule
         return None
+
+    def _drawn(self, rule: Rule) -> Rule:
+        """What the weather is for one request."""
+        return replace(
+            rule,
+            kind=self._rng.choice(WEATHER),
+            status=self._rng.choice((500, 502, 504)),
+            retry_after=self._rng.choice((None, "1", "+1")),
+        )
 
     def _strikes(self, position: int, rule: Rule) -> bool:
         if rule.skip:
@@ -160,7 +198,7 @@ def parse_rule(text: str) -> Rule:
     head, _, on = head.partition("@")
     kind, _, rate = head.partition("=")
     values: dict[str, Any] = {"kind": kind.strip(), "on": on or "*"}
-    numbers = {"rate": float, "times": int, "skip": int, "status": int, "delay": float}
+    numbers = {"rate": float, "times": int, "skip": int, "status": int, "delay": float, "by": int}
     pairs = [("rate", rate)] if rate else []
     for part in more:
         name, equals, value = part.partition("=")

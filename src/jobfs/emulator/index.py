@@ -18,6 +18,8 @@ class Index:
     def __init__(self) -> None:
         self._items: dict[str, StoredItem] = {}
         self._paths: dict[str, tuple[str, ...]] = {}
+        #: What is directly below a path: where an item is, or something further down.
+        self._below: dict[str, dict[str, None]] = {}
         self._order: list[StoredItem] | None = None
         self._order_kind = ""
 
@@ -37,8 +39,16 @@ class Index:
 
     def under(self, directory: str) -> list[StoredItem]:
         """All items below this path."""
-        prefix = directory + "/"
-        return [item for item in self._items.values() if item.path.startswith(prefix)]
+        found: list[StoredItem] = []
+        left = [directory]
+        while left:
+            inside = left.pop()
+            # "/x", which a test may seed, is below "" as "x" is, but not in the directory "".
+            below = [path for path in self._below.get(inside, ()) if path.startswith(inside + "/")]
+            for path in below:
+                found += self.at(path)
+            left += below
+        return found
 
     def shown(self, path: str) -> StoredItem | None:
         """The item that wins at this path: the job's own before a default, then the newest."""
@@ -51,7 +61,7 @@ class Index:
         if old is None or old.path != item.path:
             if old is not None:
                 self._unlink(old)
-            self._paths[item.path] = (*self._paths.get(item.path, ()), item.id)
+            self._link(item)
         if old is None and self._order_kind == "created" and self._order is not None:
             self._order.append(item)
         else:
@@ -79,12 +89,26 @@ class Index:
             self._order_kind = kind
         return _perturbed(self._order, rng) if kind == "unstable" else self._order
 
+    def _link(self, item: StoredItem) -> None:
+        path = item.path
+        self._paths[path] = (*self._paths.get(path, ()), item.id)
+        while path and path not in (siblings := self._below.setdefault(parent(path), {})):
+            siblings[path] = None
+            path = parent(path)
+
     def _unlink(self, item: StoredItem) -> None:
-        left = tuple(item_id for item_id in self._paths[item.path] if item_id != item.id)
+        path = item.path
+        left = tuple(item_id for item_id in self._paths[path] if item_id != item.id)
         if left:
-            self._paths[item.path] = left
-        else:
-            del self._paths[item.path]
+            self._paths[path] = left
+            return
+        del self._paths[path]
+        while path and path not in self._paths and path not in self._below:
+            above = parent(path)
+            del self._below[above][path]
+            if not self._below[above]:
+                del self._below[above]
+            path = above
 
 
 def _precedence(item: StoredItem) -> tuple[bool, int, int, str]:

@@ -9,11 +9,10 @@ import threading
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from jobfs.errors import UsageError
-
-from .app import App
 
 #: Seconds that an idle connection is kept.
 _KEEP_ALIVE = 600
@@ -68,23 +67,69 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """One listening address and the thread that serves it."""
+    """One listening address and the thread that serves it; safe from any thread but the one that serves.
 
-    def __init__(self, app: App, host: str, port: int) -> None:
-        self._app = app
+    From the first start on the port is its own, also while it is closed: clients are refused then, and none
+    of them gets it as the port that it calls from (and talks to itself).
+    """
+
+    def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
+        self._lock = threading.Lock()
+        self._app: ASGIApp
+        self._kept: socket.socket | None = None
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
+        self._timer: threading.Timer | None = None
 
     @property
     def port(self) -> int:
         """The port, real once it was started."""
         return self._address[1]
 
-    def start(self) -> None:
-        """Binds and serves; UsageError if the address can't be had. The port stays the same from then on."""
-        bound = _bind(*self._address)
-        self._address = (self._address[0], bound.getsockname()[1])
+    @property
+    def is_open(self) -> bool:
+        """True if clients are answered."""
+        return self._server is not None
+
+    def start(self, app: ASGIApp) -> None:
+        """Binds, unless it has its port, and serves `app`; UsageError if the address can't be had."""
+        with self._lock:
+            self._app = app
+            if self._kept is None:
+                self._kept = _bind(*self._address)
+                self._address = (self._address[0], self._kept.getsockname()[1])
+            self._open()
+
+    def stop(self) -> None:
+        """Ends it for good and gives the port back."""
+        with self._lock:
+            self._close()
+            if self._kept is not None:
+                self._kept.close()
+                self._kept = None
+
+    def open(self) -> None:
+        """Serves again on the same port; nothing if it does, or was never started."""
+        with self._lock:
+            self._open()
+
+    def close(self, seconds: float | None = None) -> None:
+        """Connections break, new ones are refused; for good or for so many seconds."""
+        with self._lock:
+            self._close()
+            if seconds is not None and self._kept is not None:
+                self._timer = threading.Timer(seconds, self.open)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _open(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._kept is None or self._server is not None:
+            return
+        bound = _listening(*self._address)
         config = uvicorn.Config(
             self._app,
             http=_Protocol,
@@ -99,17 +144,18 @@ class Listener:
             date_header=False,
             timeout_keep_alive=_KEEP_ALIVE,
         )
-        self._server = _Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, args=([bound],), name="emulator", daemon=True
-        )
-        self._thread.start()
-        while not self._server.ready.wait(0.1):
-            if not self._thread.is_alive():
+        server = _Server(config)
+        thread = threading.Thread(target=server.run, args=([bound],), name="emulator", daemon=True)
+        thread.start()
+        while not server.ready.wait(0.1):
+            if not thread.is_alive():
                 raise UsageError(f"the server on port {self.port} did not start")
+        self._server, self._thread = server, thread
 
-    def stop(self) -> None:
-        """Ends it; clients see the connection break, then refused connections."""
+    def _close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._server is not None and self._thread is not None:
             self._server.request_stop()
             self._thread.join()
@@ -117,6 +163,7 @@ class Listener:
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    """A socket that holds the address and does not listen."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, proto)
@@ -125,13 +172,26 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise _unavailable(host, port, error) from None
+    return bound
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    bound = _bind(host, port)
+    try:
         bound.listen(256)
     except OSError as error:
         bound.close()
-        raise UsageError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host or --port 0"
-        ) from None
+        raise _unavailable(host, port, error) from None
     return bound
+
+
+def _unavailable(host: str, port: int, error: OSError) -> UsageError:
+    return UsageError(
+        f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host or --port 0"
+    )
 
 
 __all__: list[Any] = ["Listener"]

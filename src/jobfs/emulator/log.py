@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -14,8 +14,8 @@ from jobfs.errors import UsageError
 
 CHANGING = frozenset({"create", "update", "delete"})
 
-#: Entries kept in memory; `RequestLog.total` goes on counting.
-_KEPT = 200_000
+#: Entries kept in memory, about 12 MB; `total` and `count` go on counting.
+KEPT = 20_000
 
 
 @dataclass(slots=True)
@@ -47,19 +47,24 @@ class Entry:
 
 
 class RequestLog:
-    """All entries since the last `clear`, in memory and, with a file, as JSON lines. Safe from any thread."""
+    """The last entries since the last `clear` in memory and, with a file, all as JSON lines. Safe from any thread."""
 
     def __init__(self, file: Path | None = None) -> None:
         self._lock = threading.Lock()
-        self._entries: deque[Entry] = deque(maxlen=_KEPT)
-        self.total = 0
+        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._counts: Counter[str] = Counter()
         self._file = _opened(file) if file else None
+
+    @property
+    def total(self) -> int:
+        """How many requests there were."""
+        return self._counts.total()
 
     def start(self, method: str, operation: str, job: str, path: str, query: str) -> Entry:
         """Notes a request that has arrived."""
         with self._lock:
-            self.total += 1
-            entry = Entry(self.total, time.time(), method, operation, job, path, query)
+            self._counts[operation] += 1
+            entry = Entry(self._counts.total(), time.time(), method, operation, job, path, query)
             self._entries.append(entry)
             return entry
 
@@ -85,13 +90,13 @@ class RequestLog:
 
     def count(self, operation: str | None = None) -> int:
         """How many requests there were, of one operation or of all."""
-        return len(self.entries(operation))
+        return self.total if operation is None else self._counts[operation]
 
     def clear(self) -> None:
         """Forgets all entries; the file keeps its lines."""
         with self._lock:
             self._entries.clear()
-            self.total = 0
+            self._counts.clear()
 
     def close(self) -> None:
         """Closes the file."""

@@ -12,7 +12,7 @@ DIRECTORY: Literal["directory"] = "directory"
 LIFECYCLES = ("application", "expertJob")
 PERMISSIONS = ("readOnly", "readWrite")
 
-#: wire-facts.md: 1..1024 characters.
+#: wire-facts.md: 1..1024 characters, counted as `units` does.
 PATH_MAX = 1024
 
 _ID = re.compile(r"[a-z0-9]{24}")
@@ -21,6 +21,13 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 class Refused(Exception):  # noqa: N818 - named after what the server does
     """400 with this reason."""
+
+
+class BadPath(Refused):
+    """400 "Invalid path", or 422, as the switch `bad_path_status` says."""
+
+    def __init__(self) -> None:
+        super().__init__("Invalid path")
 
 
 class Missing(Exception):  # noqa: N818
@@ -101,14 +108,19 @@ def ancestors(path: str) -> list[str]:
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
+def units(text: str) -> int:
+    """The length of `text` as JavaScript counts it: UTF-16 units."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 def clean_path(path: str) -> str:
-    """`path` without one leading slash; Refused("Invalid path") if no client may use it."""
+    """`path` without one leading slash; BadPath if no client may use it."""
     relative = path.removeprefix("/")
     parts = relative.split("/")
-    if len(relative) > PATH_MAX or "\0" in relative or any(part in ("", ".", "..") for part in parts):
-        raise Refused("Invalid path")
+    if units(path) > PATH_MAX or "\0" in relative or any(part in ("", ".", "..") for part in parts):
+        raise BadPath
     try:
         relative.encode()
     except UnicodeEncodeError:
-        raise Refused("Invalid path") from None
+        raise BadPath from None
     return relative

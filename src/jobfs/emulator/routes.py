@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from .bodies import read_create, read_update
-from .exchange import Answer, Exchange, FileAnswer, Throttle
+from .exchange import Answer, Exchange, FileAnswer
+from .numbers import number
 from .ranges import content_range
-from .records import Invalid
+from .records import Invalid, StoredItem
 from .store import Store
 from .wire import instance_json, many_json, one_json
 
 _PREFIX = "/api/studio/v1/expert_jobs/"
+
+_TEXT = (b"content-type", b"text/plain")
 
 #: Items that a partial instance shows.
 _PARTIAL = 10
@@ -30,7 +34,10 @@ class Route(NamedTuple):
 
 
 def resolve(method: str, path: str) -> Route | None:
-    """The route of a URL path, with or without a trailing slash; None if the API has no such URL."""
+    """The route of a URL path, with or without a trailing slash; None if the API has no such URL.
+
+    `path` is as sent: what is encoded in it is decoded after the ids are cut out, so that an encoded slash is part of an id.
+    """
     if not path.startswith(_PREFIX):
         return None
     parts = path[len(_PREFIX) :].removesuffix("/").split("/")
@@ -41,7 +48,8 @@ def resolve(method: str, path: str) -> Route | None:
         return _route(method, {"GET": "instance"}, job, collection=True)
     if rest == ["items"]:
         return _route(method, {"GET": "list", "POST": "create"}, job, collection=True)
-    if rest == ["items", "find"] and method == "GET":
+    # To a router of methods, these two are about the item "find", which is no id.
+    if rest == ["items", "find"] and method not in ("POST", "DELETE"):
         return _route(method, {"GET": "find"}, job)
     if len(rest) == 2 and rest[0] == "items":
         return _route(method, {"GET": "get", "POST": "update", "DELETE": "delete"}, job, rest[1])
@@ -55,15 +63,14 @@ def _route(
 ) -> Route:
     operation = operations.get(method, "")
     allow = "" if operation else ", ".join(operations)
-    return Route(operation, job, item, collection, allow)
+    return Route(operation, unquote(job), unquote(item), collection, allow)
 
 
 class Operations:
     """The handlers, one an endpoint; they raise Refused, Missing, Invalid, Unsupported or Struck."""
 
-    def __init__(self, store: Store, upload: Throttle) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._upload = upload
         self.table: dict[str, Callable[[Exchange], Awaitable[Answer]]] = {
             "instance": self.instance,
             "list": self.list,
@@ -83,18 +90,17 @@ class Operations:
         shown = exchange.behaviour.instance_items
         items = [] if shown == "empty" else items[:_PARTIAL] if shown == "partial" else items
         rendered = [workspace.rendered(item) for item in items]
-        resolution = exchange.behaviour.updated_resolution
-        return Answer(body=instance_json(workspace.job, rendered, count, resolution))
+        return Answer(body=instance_json(workspace.job, rendered, count, exchange.behaviour))
 
     async def list(self, exchange: Exchange) -> Answer:
         """GET items/: take 1..100, default 100; skip from 0, default 0."""
         workspace = exchange.workspace
         query = exchange.request.query_params
-        take = int(min(_number(query.get("take", "100"), "take", 1, 100), exchange.behaviour.page_cap))
-        skip = int(_number(query.get("skip", "0"), "skip", 0, math.inf))
+        take = min(_number(query.get("take", "100"), "take", 1, 100), float(exchange.behaviour.page_cap))
+        skip = _number(query.get("skip", "0"), "skip", 0, math.inf)
         await exchange.aim("")
-        items, total = workspace.page(take, skip)
-        meta = {"total": total, "take": take, "skip": skip}
+        items, total = workspace.page(int(take), int(skip))
+        meta = {"total": total, "take": _shown(take), "skip": _shown(skip)}
         return Answer(body=many_json(map(workspace.rendered, items), meta))
 
     async def find(self, exchange: Exchange) -> Answer:
@@ -113,12 +119,12 @@ class Operations:
         """GET items/{id}."""
         workspace = exchange.workspace
         await exchange.aim(workspace.path_of(exchange.item_id))
-        return Answer(body=one_json(workspace.rendered(workspace.get(exchange.item_id))))
+        return _one(exchange, workspace.get(exchange.item_id))
 
     async def create(self, exchange: Exchange) -> Answer:
         """POST items/."""
         workspace = exchange.workspace
-        draft = await read_create(exchange, self._store, self._upload)
+        draft = await read_create(exchange, self._store)
         blob = draft.blob
         try:
             await exchange.aim(draft.path.removeprefix("/"))
@@ -129,16 +135,16 @@ class Operations:
                 blob.discard()
             raise
         exchange.entry.item = item.id
-        return Answer(body=one_json(workspace.rendered(item)))
+        return _one(exchange, item)
 
     async def update(self, exchange: Exchange) -> Answer:
         """POST items/{id}."""
         workspace = exchange.workspace
-        path, permission, lifecycle = await read_update(exchange, self._upload)
+        path, permission, lifecycle = await read_update(exchange)
         current = workspace.path_of(exchange.item_id)
         await exchange.aim(current if path is None else path.removeprefix("/"))
         item = workspace.update(exchange.item_id, path, permission, lifecycle)
-        return Answer(body=one_json(workspace.rendered(item)))
+        return _one(exchange, item)
 
     async def delete(self, exchange: Exchange) -> Answer:
         """DELETE items/{id}."""
@@ -147,14 +153,14 @@ class Operations:
         item = workspace.delete(exchange.item_id)
         bodies = {"null": b"null", "empty": b"{}", "nothing": b""}
         body = bodies.get(exchange.behaviour.delete_body)
-        return Answer(body=one_json(workspace.rendered(item)) if body is None else body)
+        return _one(exchange, item) if body is None else Answer(body=body)
 
     async def download(self, exchange: Exchange) -> Answer:
         """GET items/{id}/download: text/plain whatever the bytes are; 206 or 416 to a Range if `ranges`."""
         workspace = exchange.workspace
         await exchange.aim(workspace.path_of(exchange.item_id))
         item, fd = workspace.open_content(exchange.item_id)
-        headers = [(b"content-type", b"text/plain")]
+        headers = [_TEXT]
         if not exchange.behaviour.ranges:
             return FileAnswer(200, headers, fd, 0, item.size)
         headers.append((b"accept-ranges", b"bytes"))
@@ -162,17 +168,25 @@ class Operations:
         if wanted is None:
             return FileAnswer(200, headers, fd, 0, item.size)
         start, end = wanted
+        if end == start:
+            headers.remove(_TEXT)
         shown = f"{start}-{end - 1}" if end > start else "*"
         headers.append((b"content-range", f"bytes {shown}/{item.size}".encode()))
         return FileAnswer(206 if end > start else 416, headers, fd, start, end)
 
 
+def _one(exchange: Exchange, item: StoredItem) -> Answer:
+    return Answer(body=one_json(exchange.workspace.rendered(item), exchange.behaviour.envelope))
+
+
+def _shown(value: float) -> float:
+    """As JavaScript writes a number: 5, 5.5, 1e+21."""
+    return int(value) if value.is_integer() and value < 1e21 else value
+
+
 def _number(text: str, name: str, low: float, high: float) -> float:
     """A number as JavaScript reads one from a query; Invalid if it is none or out of range."""
-    try:
-        value = float(text) if text.strip() else 0.0
-    except ValueError:
-        value = math.nan
+    value = number(text)
     if not math.isfinite(value):
         raise Invalid(f"query.{name}", "expected number")
     if not low <= value <= high:

@@ -11,6 +11,7 @@ from typing import Any
 from .app import App
 from .behaviour import Behaviour
 from .config import EmulatorConfig
+from .control import Control
 from .faults import Faults
 from .jobside import JobSide
 from .listener import Listener
@@ -40,15 +41,27 @@ class Server:
             raise
         self.job, self.store = self.jobs[0], sides[0]
         self.faults = Faults(config.faults, config.seed)
-        self._listener = Listener(
-            App(self._state, config.key, self.faults, self.log), config.host, config.port
-        )
+        self._listener = Listener(config.host, config.port)
+        self._control = Control(self._state, self.faults, self.log, self._listener)
+        self._app = App(self._state, config.key, self.faults, self.log, self._control)
+        self._control_listener = Listener("127.0.0.1", config.control_port or 0)
 
     @property
     def url(self) -> str:
         """The base URL, without a slash at the end."""
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
         return f"http://{host}:{self._listener.port}"
+
+    @property
+    def control_url(self) -> str:
+        """The base URL of the control routes, without a slash at the end: `url`, or that of their own port."""
+        own = self.config.control_port is not None
+        return f"http://127.0.0.1:{self._control_listener.port}" if own else self.url
+
+    @property
+    def is_open(self) -> bool:
+        """False while connections are refused."""
+        return self._listener.is_open
 
     @property
     def behaviour(self) -> Behaviour:
@@ -79,11 +92,13 @@ class Server:
 
     def start(self) -> None:
         """Listens; UsageError if the address can't be had."""
-        self._listener.start()
+        self._listener.start(self._app)
+        if self.config.control_port is not None:
+            self._control_listener.start(self._control)
 
     def stop(self) -> None:
-        """Stops answering: connections break, new ones are refused."""
-        self._listener.stop()
+        """Stops answering: connections break, new ones are refused; the port stays this server's."""
+        self._listener.close()
 
     @contextmanager
     def down(self) -> Iterator[None]:
@@ -95,7 +110,8 @@ class Server:
             self.start()
 
     def reset(self) -> None:
-        """No items, no faults, an empty log, the first behaviour again; for tests that share a server."""
+        """No items, no faults, an empty log, the first behaviour, open again; for tests that share a server."""
+        self._listener.open()
         self.faults.clear()
         self.faults.reseed(self.config.seed)
         self.behaviour = self.config.behaviour
@@ -103,8 +119,9 @@ class Server:
         self.log.clear()
 
     def close(self) -> None:
-        """Stops and gives the directory back."""
-        self.stop()
+        """Stops and gives ports and directory back."""
+        self._control_listener.stop()
+        self._listener.stop()
         self._state.close()
         self.log.close()
 

@@ -45,7 +45,14 @@ class Blob:
         self.name = secrets.token_hex(12)
         self.size = 0
         self._path = directory / self.name[:2] / self.name
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            self._fd = self._create()
+        except FileNotFoundError:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = self._create()
+
+    def _create(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
 
     def write(self, data: bytes | memoryview) -> None:
         """Appends `data`."""
@@ -161,12 +168,9 @@ class Store:
         return {job.id: Workspace(self, job, items.get(job.id, [])) for job in jobs}
 
     def _sweep(self, known: set[str]) -> None:
-        for number in range(256):
-            shard = self._content / f"{number:02x}"
-            shard.mkdir(parents=True, exist_ok=True)
-            for entry in os.scandir(shard):
-                if entry.name not in known:
-                    os.unlink(entry.path)
+        for path in list(self._content.glob("*/*")):
+            if path.name not in known:
+                path.unlink()
 
 
 def _claim(directory: Path) -> int:

@@ -6,6 +6,7 @@ import json
 import mimetypes
 import time
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from .records import DIRECTORY, FILE, Job, StoredItem
 LONG = {FILE: "workspaceItemFile", DIRECTORY: "workspaceItemDirectory"}
 SHORT = {FILE: "file", DIRECTORY: "directory"}
 
+_EXPERT = "sample-expert@1.0.0"
 _ERRORS = {422: "Validation Failed"}
 _FRACTION = {"microseconds": (1, 6), "milliseconds": (1000, 3), "seconds": (1_000_000, 3)}
 
@@ -29,6 +31,11 @@ def timestamp(moment_us: int, resolution: str) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{shown}Z"
 
 
+def shown_path(path: str, behaviour: Behaviour) -> str:
+    """A path as answers show it."""
+    return "/" + path if behaviour.path_style == "slash" else path
+
+
 def item_json(item: StoredItem, job_id: str, behaviour: Behaviour) -> bytes:
     """One workspace item."""
     spelling = LONG if behaviour.type_spelling == "long" else SHORT
@@ -38,7 +45,7 @@ def item_json(item: StoredItem, job_id: str, behaviour: Behaviour) -> bytes:
         "owner": item.owner,
         "lifecycle": item.lifecycle,
         "permission": item.permission,
-        "path": "/" + item.path if behaviour.path_style == "slash" else item.path,
+        "path": shown_path(item.path, behaviour),
         "createdAt": timestamp(item.created_us, behaviour.updated_resolution),
         "updatedAt": timestamp(item.updated_us, behaviour.updated_resolution),
     }
@@ -50,15 +57,29 @@ def item_json(item: StoredItem, job_id: str, behaviour: Behaviour) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-def one_json(item: bytes) -> bytes:
-    """`data.workspaceItem`."""
-    return b'{"data":{"workspaceItem":' + item + b"}}"
+def one_json(item: bytes, envelope: str) -> bytes:
+    """`data.workspaceItem`, or `data.item`."""
+    return b'{"data":{"' + envelope.encode() + b'":' + item + b"}}"
 
 
-def many_json(items: Iterable[bytes], meta: dict[str, int] | None = None) -> bytes:
+def many_json(items: Iterable[bytes], meta: dict[str, float] | None = None) -> bytes:
     """`data.workspaceItems`, with `meta` on a page."""
     tail = b"" if meta is None else b',"meta":' + json.dumps(meta).encode()
     return b'{"data":{"workspaceItems":[' + b",".join(items) + b"]}" + tail + b"}"
+
+
+def with_odd_items(body: bytes, pattern: str, field: str, value: str) -> bytes:
+    """The answer with the JSON `value` as `field` of each item whose path fits `pattern`."""
+    answer = json.loads(body) if body else None
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, dict):
+        return body
+    items = data.get("workspaceItems") or data.get("workspaceInstance", {}).get("items") or data.values()
+    for item in items:
+        path = item.get("path") if isinstance(item, dict) else None
+        if path is not None and fnmatchcase(path.removeprefix("/"), pattern):
+            item[field] = json.loads(value)
+    return json.dumps(answer).encode()
 
 
 def error_json(status: int, reason: Any) -> bytes:
@@ -72,8 +93,9 @@ def invalid_json(where: str, message: str) -> bytes:
     return error_json(422, [{"path": where.split("."), "message": message}])
 
 
-def instance_json(job: Job, items: list[bytes], count: int, resolution: str) -> bytes:
+def instance_json(job: Job, items: list[bytes], count: int, behaviour: Behaviour) -> bytes:
     """`data.workspaceInstance`: the job's state, the names of its variables; all fields of the reference."""
+    resolution = behaviour.updated_resolution
     created, updated = timestamp(job.created_us, resolution), timestamp(job.updated_us, resolution)
     times = {"createdAt": created, "updatedAt": updated}
     instance = {
@@ -81,7 +103,7 @@ def instance_json(job: Job, items: list[bytes], count: int, resolution: str) -> 
         "id": job.instance_id,
         "applicationId": job.application_id,
         "application": _application(job, times),
-        "expertJob": _expert_job(job, times),
+        "expertJob": _expert_job(job, times, behaviour.expert),
         **times,
         "items": [],
         "countItems": count,
@@ -117,7 +139,32 @@ def _application(job: Job, times: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _expert_job(job: Job, times: dict[str, str]) -> dict[str, Any]:
+def _expert(job: Job, times: dict[str, str], kind: str) -> dict[str, Any]:
+    """The job's expert, as one of the three kinds that wire-facts.md names."""
+    name, version = _EXPERT.split("@")
+    shared = {
+        "type": kind,
+        "id": job.instance_id,
+        "key": _EXPERT,
+        "name": name,
+        "minRuntimeVersion": "v1.0",
+        "description": "An expert of the local server",
+        "owner": {
+            "name": "local",
+            "organizationId": job.organization_id,
+            "createdAt": times["createdAt"],
+        },
+        **times,
+    }
+    if kind == "expertDigest":
+        return {**shared, "version": version, "tags": []}
+    whole = {**shared, "instruction": "Do what is asked.", "skills": {}, "delegates": []}
+    if kind == "registryExpert":
+        return {**whole, "version": version, "status": "available", "tags": []}
+    return {**whole, "application": _application(job, times)}
+
+
+def _expert_job(job: Job, times: dict[str, str], expert: str) -> dict[str, Any]:
     tokens = 1200 * job.current_step
     return {
         "type": "expertJob",
@@ -126,10 +173,10 @@ def _expert_job(job: Job, times: dict[str, str]) -> dict[str, Any]:
         **times,
         "status": job.status,
         "runtimeVersion": "v1.0",
-        "expertKey": "sample-expert@1.0.0",
+        "expertKey": _EXPERT,
         "query": job.query,
         "files": [],
-        "expert": {"type": "expert", "key": "sample-expert@1.0.0"},
+        "expert": _expert(job, times, expert),
         "model": "claude-sonnet-4-5",
         "temperature": 0.3,
         "maxSteps": job.max_steps,

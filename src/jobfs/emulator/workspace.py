@@ -8,8 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .behaviour import Behaviour
+from .globs import matcher
 from .index import Index
 from .records import (
+    PATH_MAX,
+    BadPath,
     Job,
     Missing,
     Refused,
@@ -17,8 +20,9 @@ from .records import (
     clean_path,
     new_id,
     parent,
+    units,
 )
-from .wire import item_json
+from .wire import item_json, shown_path
 
 if TYPE_CHECKING:
     from .store import Store
@@ -92,6 +96,9 @@ class Workspace:
                 return self.index.at(wanted)
             if mode == "prefix":
                 return [item for item in self.index if item.path.startswith(wanted)]
+            if mode == "glob":
+                matches = matcher(wanted)
+                return [item for item in self.index if matches(item.path)]
             return [item for item in self.index if wanted in item.path]
 
     def page(self, take: int, skip: int) -> tuple[list[StoredItem], int]:
@@ -184,18 +191,38 @@ class Workspace:
         """The relative path of a destination; Refused if it is not one."""
         behaviour = self.store.behaviour
         if behaviour.input_spelling == "own" and path.startswith("/") != (behaviour.path_style == "slash"):
-            raise Refused("Invalid path")
+            raise BadPath
         path = clean_path(path)
         if item is not None and item.is_dir and path.startswith(item.path + "/"):
-            raise Refused("Invalid path")
+            raise BadPath
+        if self._too_long(path, item, behaviour):
+            raise BadPath
         if not self._has_parent(path, behaviour):
             raise Refused("Directory not found")
         return path
+
+    def _too_long(self, path: str, item: StoredItem | None, behaviour: Behaviour) -> bool:
+        """True if the path, or that of something a moved directory takes along, would be shown too long."""
+        longest = units(shown_path(path, behaviour))
+        if item is not None and item.is_dir and behaviour.move_carries:
+            ends = (units(below.path) - units(item.path) for below in self.index.under(item.path))
+            longest += max(ends, default=0)
+        return longest > PATH_MAX
 
     def _has_parent(self, path: str, behaviour: Behaviour) -> bool:
         if behaviour.implicit_directories == "allowed":
             return not self.index.blocked(path)
         return self.index.has_directory(parent(path))
+
+
+class Nowhere(Workspace):
+    """The workspace of a job that does not exist: nothing is in it, and no directory to make anything in."""
+
+    def __init__(self, store: Store, job_id: str) -> None:
+        super().__init__(store, Job(job_id, "", "", "", 0, 0), ())
+
+    def _has_parent(self, path: str, behaviour: Behaviour) -> bool:
+        return False
 
 
 def _differs(item: StoredItem, changes: dict[str, Any]) -> bool:

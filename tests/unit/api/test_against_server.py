@@ -19,6 +19,8 @@ SETTINGS: list[dict[str, Any]] = [
     {},
     {"path_style": "slash", "type_spelling": "short", "input_spelling": "own", "create_encodings": "json"},
     {"path_style": "slash", "input_spelling": "own", "trailing_slash": "bare", "delete_body": "nothing"},
+    {"create_encodings": "json", "other_encoding": 415, "find": "glob", "bad_path_status": 422},
+    {"unknown_job": 404, "expert": "studioExpert", "instance_items": "partial"},
     {"type_spelling": "short", "input_spelling": "own", "create_encodings": "multipart", "find": "substring"},
     {"create_encodings": "json", "other_encoding": 422, "trailing_slash": "slash", "delete_body": "item"},
     {"find": "prefix", "sizes": "omitted", "ranges": False, "page_cap": 2, "delete_body": "empty"},

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import pytest
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -40,10 +43,69 @@ def test_a_malformed_id_is_422(wire: Wire, bad: str) -> None:
         assert (answer.status_code, answer.json()["error"]) == (422, "Validation Failed")
 
 
-def test_an_unknown_job_is_404(wire: Wire) -> None:
-    for rest in ("/", "/items/", "/items/find?path=x", f"/items/{UNKNOWN}"):
-        answer = wire.http.get(f"/api/studio/v1/expert_jobs/{UNKNOWN}/workspace_instance{rest}")
-        assert (answer.status_code, answer.json()["error"]) == (404, "Not Found")
+@pytest.mark.parametrize("bad", ["a" * 20 + "%2Fbcd", "a%2F" + "b" * 22, "%2e%2e", "%66ind", "%FF" * 24])
+def test_an_id_is_cut_out_of_the_url_before_it_is_decoded(wire: Wire, bad: str) -> None:
+    for path in (f"/items/{bad}", f"/items/{bad}/download"):
+        assert wire.get(path).json()["reason"][0]["path"] == ["params", "workspaceItemId"]
+    answer = wire.http.get(f"/api/studio/v1/expert_jobs/{bad}/workspace_instance/items/")
+    assert (answer.status_code, answer.json()["reason"][0]["path"]) == (422, ["params", "expertJobId"])
+
+
+def test_an_encoded_letter_of_an_id_is_that_letter(wire: Wire) -> None:
+    item_id = wire.made("f")["id"]
+    encoded = f"%{ord(item_id[0]):02x}{item_id[1:]}"
+    assert wire.get(f"/items/{encoded}").json()["data"]["workspaceItem"]["id"] == item_id
+
+
+def test_a_redirect_keeps_what_is_encoded(wire: Wire, server: Server) -> None:
+    server.set(trailing_slash="slash")
+    answer = wire.http.get("/api/studio/v1/expert_jobs/a%2Fb/workspace_instance/items")
+    assert answer.headers["location"].endswith("/a%2Fb/workspace_instance/items/")
+
+
+def elsewhere(wire: Wire, method: str, rest: str, **more: Any) -> tuple[int, Any]:
+    """The answer for a job that does not exist: its data, or the reason of its error."""
+    url = f"/api/studio/v1/expert_jobs/{UNKNOWN}/workspace_instance{rest}"
+    answer = wire.http.request(method, url, **more)
+    return answer.status_code, answer.json().get("data", answer.json().get("reason"))
+
+
+def test_an_unknown_job_gets_what_the_reference_documents(wire: Wire, server: Server) -> None:
+    server.set(implicit_directories="allowed")
+    missing = (404, "Workspace item not found")
+    assert elsewhere(wire, "GET", "/") == (404, "Expert job not found")
+    assert elsewhere(wire, "GET", "/items/") == (200, {"workspaceItems": []})
+    assert elsewhere(wire, "GET", "/items/find?path=x") == (200, {"workspaceItems": []})
+    assert elsewhere(wire, "POST", "/items/", json={"path": "f", "content": ""}) == (
+        400,
+        "Directory not found",
+    )
+    for method, rest in (("GET", ""), ("GET", "/download"), ("DELETE", "")):
+        assert elsewhere(wire, method, f"/items/{UNKNOWN}{rest}") == missing
+    assert elsewhere(wire, "POST", f"/items/{UNKNOWN}", json={"path": "f"}) == missing
+    assert elsewhere(wire, "GET", "/items/?take=0")[0] == 422
+
+
+def test_an_unknown_job_can_be_404_everywhere(wire: Wire, server: Server) -> None:
+    server.set(unknown_job=404)
+    for rest in ("/", "/items/", "/items/find?path=x", f"/items/{UNKNOWN}", f"/items/{UNKNOWN}/download"):
+        assert elsewhere(wire, "GET", rest) == (404, "Expert job not found")
+
+
+def test_an_empty_body_has_no_content_type(wire: Wire, server: Server) -> None:
+    server.set(delete_body="nothing", trailing_slash="slash")
+    item = wire.made("f", b"x")
+    answers = [
+        wire.get("/items"),
+        wire.download(item["id"], range="bytes=5-"),
+        wire.delete(f"/items/{item['id']}"),
+    ]
+    assert [(answer.status_code, answer.content) for answer in answers] == [
+        (307, b""),
+        (416, b""),
+        (200, b""),
+    ]
+    assert [answer.headers.get("content-type") for answer in answers] == [None, None, None]
 
 
 def test_jobs_do_not_see_each_other(wire: Wire, server: Server) -> None:
@@ -61,6 +123,8 @@ def test_another_url_is_404_and_another_method_405(wire: Wire) -> None:
     assert wire.http.get("/").status_code == 404
     answer = wire.delete("/items/")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    answer = wire.http.patch(wire.base + "/items/find")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
 
 
 @pytest.mark.parametrize(("mode", "redirected"), [("both", []), ("slash", ["/items"]), ("bare", ["/items/"])])
@@ -105,3 +169,24 @@ def test_bandwidth_caps_both_ways(wire: Wire, server: Server) -> None:
     wire.download(item["id"])
     assert middle - started >= 0.09
     assert time.monotonic() - middle >= 0.09
+
+
+def test_the_line_is_shared_by_all_connections_and_they_take_turns(wire: Wire, server: Server) -> None:
+    item = server.store.write("big", bytes(400_000))
+    server.set(bandwidth=1_000_000)
+    with ThreadPoolExecutor(4) as pool:
+        started = time.monotonic()
+        downloads = [pool.submit(wire.download, item.id) for _ in range(2)]
+        eventually(lambda: server.log.count("download") == 2, "both are on their way")
+        assert pool.submit(wire.listed).result()
+        assert not any(download.done() for download in downloads)
+        assert all(len(download.result().content) == 400_000 for download in downloads)
+        assert time.monotonic() - started >= 0.75
+
+
+def test_what_a_refused_request_carries_crosses_the_line_as_well(wire: Wire, server: Server) -> None:
+    server.set(bandwidth=1_000_000)
+    server.faults.next("unavailable")
+    started = time.monotonic()
+    assert wire.create("f", bytes(100_000)).status_code == 503
+    assert time.monotonic() - started >= 0.09

@@ -77,6 +77,62 @@ def test_broken_multipart_is_422(wire: Wire, header: str, body: bytes) -> None:
     assert wire.post("/items/", content=body, headers={"content-type": header}).status_code == 422
 
 
+def part(name: str, value: bytes, more: str = "") -> bytes:
+    return f'--x\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + value + b"\r\n"
+
+
+WHOLE = [part("type", b"file"), part("path", b"f"), part("file", b"1", '; filename="f"')]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [*WHOLE, part("file", b"2", '; filename="g"')],
+        [*WHOLE, part("path", b"g")],
+        [*WHOLE[:2], part("file", b"1")],
+        [part("type", b"directory"), WHOLE[1], part("file", b"1")],
+    ],
+)
+def test_a_second_part_or_a_file_without_a_filename_is_422(
+    wire: Wire, server: Server, parts: list[bytes]
+) -> None:
+    header = {"content-type": "multipart/form-data; boundary=x"}
+    assert wire.post("/items/", content=b"".join(WHOLE) + b"--x--\r\n", headers=header).status_code == 200
+    server.store.clear()
+    answer = wire.post("/items/", content=b"".join(parts) + b"--x--\r\n", headers=header)
+    assert (answer.status_code, answer.json()["reason"][0]["path"][0]) == (422, "body")
+    assert (server.store.items(), contents(server)) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"path": "f", "content": "", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"path": "f", "content": "", "x": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
+        b'{"path": "f", "content": "", "x": NaN}',
+        '{"path": "f", "content": ""}'.encode("utf-16"),
+        b'{"path": "\xff", "content": ""}',
+    ],
+)
+def test_json_that_no_server_reads_is_422(wire: Wire, server: Server, text: bytes) -> None:
+    header = {"content-type": "application/json"}
+    item = server.store.write("g", "")
+    for path in ("/items/", f"/items/{item.id}"):
+        answer = wire.post(path, content=text, headers=header)
+        assert (answer.status_code, answer.json()["error"]) == (422, "Validation Failed")
+    assert list(server.store.tree()) == ["g"]
+
+
+@pytest.mark.parametrize("header", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_an_update_is_json_and_nothing_else(wire: Wire, server: Server, header: str) -> None:
+    item = server.store.write("f", "")
+    answer = wire.post(f"/items/{item.id}", content=b'{"path": "g"}', headers={"content-type": header})
+    assert (answer.status_code, list(server.store.tree())) == (422, ["f"])
+    header = "application/json; charset=utf-8"
+    answer = wire.post(f"/items/{item.id}", content=b'{"path": "g"}', headers={"content-type": header})
+    assert (answer.status_code, list(server.store.tree())) == (200, ["g"])
+
+
 def test_a_refused_create_leaves_no_content_behind(wire: Wire, server: Server) -> None:
     assert wire.create("none/f", b"bytes").status_code == 400
     assert contents(server) == 0

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import httpx
 import pytest
+from tests.support.waiting import eventually
 
-from jobfs.emulator import Server
+from jobfs.emulator import EmulatorConfig, Server, running
 
 from .conftest import Wire
 
@@ -29,6 +33,52 @@ def test_faults_are_added_seen_and_cleared(wire: Wire, server: Server) -> None:
     assert wire.get("/items/find?path=x").status_code == 500
     assert control(wire, "DELETE", "faults") == []
     assert server.faults.rules() == []
+
+
+def test_faults_are_set_in_place_of_others(wire: Wire) -> None:
+    control(wire, "POST", "faults", json={"kind": "hang"})
+    rules = control(wire, "PUT", "faults", json=[{"kind": "weather", "rate": 0.1}])
+    assert [(rule["kind"], rule["rate"]) for rule in rules] == [("weather", 0.1)]
+    answer = wire.http.put("/_emulator/faults", content=b'[{"kind": "explode"}]')
+    assert answer.status_code == 422
+    assert control(wire, "GET", "faults") == rules
+
+
+def test_the_port_that_carries_the_request_is_closed_for_a_while(wire: Wire, server: Server) -> None:
+    url = server.url
+    assert control(wire, "POST", "listener", json={"open": False, "seconds": 0.3}) == {"open": True}
+    eventually(lambda: not server.is_open, "it is closed")
+    with pytest.raises(httpx.ConnectError):
+        wire.listed()
+    eventually(lambda: server.is_open, "it is open")
+    assert (wire.listed(), server.url) == ([], url)
+    answer = wire.http.post("/_emulator/listener", json={"open": False})
+    assert (answer.status_code, "--control-port" in answer.json()["error"]) == (422, True)
+
+
+def test_a_port_of_its_own_closes_and_opens_the_other(tmp_path: Path) -> None:
+    with running(EmulatorConfig(control_port=0), tmp_path) as server:
+        wire = Wire(server)
+        with httpx.Client(base_url=server.control_url + "/_emulator/", trust_env=False) as other:
+            assert other.get("listener").json() == {"open": True}
+            assert other.post("listener", json={"open": False}).json() == {"open": False}
+            with pytest.raises(httpx.ConnectError):
+                wire.listed()
+            assert other.post("faults", json={"kind": "unavailable", "times": 1}).status_code == 200
+            assert other.post("listener", json={"open": True}).json() == {"open": True}
+            assert wire.get("/items/").status_code == 503
+            assert wire.listed() == []
+            other.post("listener", json={"open": False, "seconds": 0.1})
+            eventually(lambda: server.is_open, "it is open again by itself")
+            other.post("listener", json={"open": False, "seconds": 3600})
+        wire.http.close()
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"open": 1}, {"open": False, "seconds": -1}, {"open": False, "seconds": "x"}]
+)
+def test_a_listener_is_open_or_not(wire: Wire, body: dict[str, Any]) -> None:
+    assert wire.http.post("/_emulator/listener", json=body).status_code == 422
 
 
 def test_the_log_is_read_and_reset_without_entries_of_its_own(wire: Wire) -> None:
@@ -56,6 +106,12 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
     server.store.set_job(status="processing")
 
 
+@pytest.mark.parametrize("name", ["100%", "what?", "a#b", "%41", "c+d"])
+def test_a_name_of_a_file_is_decoded_once(wire: Wire, server: Server, name: str) -> None:
+    control(wire, "PUT", f"jobs/{server.job}/files/{quote(name)}", content=b"x")
+    assert list(server.store.tree()) == [name]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
@@ -66,6 +122,7 @@ def test_the_jobs_side_is_reached_from_another_process(wire: Wire, server: Serve
         ("POST", "behaviour", b'{"find": "regex"}', 422),
         ("POST", "behaviour", b"[", 422),
         ("POST", "behaviour", b"[]", 422),
+        ("POST", "behaviour", b"[" * 5000, 422),
         ("POST", "faults", b'{"kind": "explode"}', 422),
         ("POST", "faults", b"[3]", 422),
         ("POST", "jobs/test12345678901234567890", b'{"no": 1}', 422),

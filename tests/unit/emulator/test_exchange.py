@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 import pytest
 
 from jobfs.emulator import Server
+from jobfs.emulator.faults import WEATHER
 from jobfs.emulator.store import Blob
 
 from .conftest import Wire
@@ -44,6 +47,13 @@ def test_an_error_before_the_work_leaves_all_as_it_was(
     assert server.store.items() == []
     assert [(entry.status, entry.fault) for entry in server.log.entries()] == [(status, kind)]
     assert wire.create("f").status_code == 200
+
+
+def test_retry_after_can_be_a_date_that_moves_with_the_clock(wire: Wire, server: Server) -> None:
+    server.faults.rate("throttled", 1.0, on="create", retry_after="+60")
+    answer = wire.create("f")
+    moments = [parsedate_to_datetime(answer.headers[name]) for name in ("retry-after", "date")]
+    assert 59 <= (moments[0] - moments[1]).total_seconds() <= 61
 
 
 @pytest.mark.parametrize("value", ["2", "Wed, 25 Nov 2026 12:00:00 GMT"])
@@ -99,6 +109,78 @@ def test_a_hung_request_never_answers(wire: Wire, server: Server, kind: Any, tre
             timeout=0.2,
         )
     assert server.store.tree() == tree
+
+
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_silent_server_neither_works_nor_answers_and_notices_who_has_gone(
+    wire: Wire, server: Server, size: int
+) -> None:
+    server.faults.rate("silent", 1.0, on="POST+DELETE")
+    item = server.store.write("g", "")
+    wire.http.timeout = httpx.Timeout(0.2)
+    with pytest.raises(httpx.TimeoutException):
+        wire.create("f", bytes(size))
+    with pytest.raises(httpx.TimeoutException):
+        wire.delete(f"/items/{item.id}")
+    wire.http.timeout = httpx.Timeout(10)
+    assert eventually(lambda: all(entry.ms is not None for entry in server.log.entries()))
+    assert [entry.status for entry in server.log.entries()] == [None, None]
+    assert [item["path"] for item in wire.listed()] == ["g"]
+
+
+def test_a_silent_server_does_not_even_read(wire: Wire, server: Server) -> None:
+    server.faults.next("silent")
+    with pytest.raises(httpx.WriteTimeout):
+        wire.http.post(wire.base + "/items/", content=bytes(30_000_000), timeout=0.3)
+
+
+def test_a_gateways_page_is_no_answer_of_the_api(wire: Wire, server: Server) -> None:
+    server.faults.next("gateway", status=404)
+    answer = wire.get("/items/")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html")
+    assert answer.text.startswith("<html>")
+
+
+@pytest.mark.parametrize("by", [-3, 2])
+def test_a_wrong_length_is_in_the_header_and_in_the_bytes(wire: Wire, server: Server, by: int) -> None:
+    item = server.store.write("f", b"x" * 300_000)
+    server.faults.next("wrong_length", on="download", by=by)
+    assert wire.download(item.id).content == (b"x" * 300_000 + b"\0\0")[: 300_000 + by]
+    assert wire.download(item.id).content == b"x" * 300_000
+
+
+def test_an_empty_file_of_a_wrong_length_is_longer(wire: Wire, server: Server) -> None:
+    server.faults.next("wrong_length", by=-1)
+    assert wire.download(server.store.write("f", b"").id).content == b"\0"
+
+
+def test_an_item_can_be_odd_among_others_that_are_not(wire: Wire, server: Server) -> None:
+    server.store.seed({"a": "", "b": "", "c": ""})
+    server.faults.rate("odd_item", 1.0, path="b")
+    assert [type(item["type"]) for item in wire.listed()] == [str, list, str]
+    one = wire.get(f"/items/{server.store.item('b').id}").json()["data"]["workspaceItem"]
+    assert one["type"] == ["workspaceItemFile"]
+    server.faults.clear()
+    server.faults.next("odd_item", path="[bc]", field="size", value='"12"')
+    assert [item["size"] for item in wire.listed()] == [0, "12", "12"]
+    server.faults.next("odd_item")
+    assert wire.get("/").json()["data"]["workspaceInstance"]["type"] == "workspaceInstance"
+
+
+def test_bad_weather_fails_in_many_ways_and_every_one_leaves_a_server_that_answers(
+    wire: Wire, server: Server
+) -> None:
+    server.faults.rate("weather", 1.0, delay=0.01)
+    wire.http.timeout = httpx.Timeout(0.05)
+    for number in range(100):
+        with contextlib.suppress(httpx.TransportError):
+            wire.create(f"f{number}", b"x")
+    assert eventually(lambda: {entry.fault for entry in server.log.entries()} == set(WEATHER))
+    statuses = {None, 200, 429, 500, 502, 503, 504}
+    assert eventually(lambda: {entry.status for entry in server.log.entries()} >= statuses)
+    server.faults.clear()
+    wire.http.timeout = httpx.Timeout(10)
+    assert wire.create("g").status_code == 200
 
 
 def test_a_slow_request_is_answered_late(wire: Wire, server: Server) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobfs.emulator import Faults, Rule
-from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule, rule_from, rule_json
+from jobfs.emulator.faults import KINDS, OPERATIONS, WEATHER, parse_rule, rule_from, rule_json
 from jobfs.errors import UsageError
 
 
@@ -63,6 +63,14 @@ def test_a_rule_is_on_operations_methods_or_groups(on: str, struck: set[str]) ->
     assert {name for name in OPERATIONS if rule.matches(name, methods.get(name, "GET"))} == struck
 
 
+def test_weather_is_another_fault_each_time_and_the_same_for_the_same_seed() -> None:
+    rules = (Rule("weather", rate=0.5),)
+    first = kinds(Faults(rules, seed=5), 400)
+    assert first == kinds(Faults(rules, seed=5), 400)
+    assert set(first) == {"", *WEATHER}
+    assert 150 < first.count("") < 250
+
+
 def test_a_path_pattern_is_asked_when_the_path_is_known() -> None:
     faults = Faults((Rule("error", path="*.bin"),))
     assert faults.pick("create", "POST") is None
@@ -87,7 +95,19 @@ def test_the_command_lines_form_says_all_that_a_rule_can() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "explode", "drop=2", "drop=x", "drop@nowhere", "drop,times", "drop,no=1", "error,status=200"]
+    "text",
+    [
+        "",
+        "explode",
+        "drop=2",
+        "drop=x",
+        "drop@nowhere",
+        "drop,times",
+        "drop,no=1",
+        "error,status=200",
+        "throttled,retry_after=+x",
+        "odd_item,value=x",
+    ],
 )
 def test_what_is_no_fault_is_one_sentence(text: str) -> None:
     with pytest.raises(UsageError) as refusal:

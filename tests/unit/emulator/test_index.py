@@ -77,11 +77,16 @@ def test_missing_parents_come_outermost_first() -> None:
     ]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["p", "q", "p/q", ""])), max_size=40))
-def test_paths_and_orders_agree_with_the_items_after_any_changes(steps: list[tuple[str, str]]) -> None:
+PATHS = ["p", "q", "p/q", "p/q/r/s", "p//q", "/p", "//p", "pq/r"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([*PATHS, None])), max_size=40))
+def test_paths_and_orders_agree_with_the_items_after_any_changes(
+    steps: list[tuple[str, str | None]],
+) -> None:
     index, model = Index(), dict[str, StoredItem]()
     for moment, (item_id, path) in enumerate(steps):
-        if path:
+        if path is not None:
             new = (
                 replace(model[item_id], path=path) if item_id in model else item(item_id, path, moment=moment)
             )
@@ -90,5 +95,15 @@ def test_paths_and_orders_agree_with_the_items_after_any_changes(steps: list[tup
         elif item_id in model:
             index.drop(model.pop(item_id))
         assert index.ordered(Behaviour(), RNG) == list(model.values())
-        for where in ("p", "q", "p/q"):
+        for where in ("", "/", *PATHS):
             assert {one.id for one in index.at(where)} == {i for i, one in model.items() if one.path == where}
+            below = [i for i, one in model.items() if one.path.startswith(where + "/")]
+            assert sorted(one.id for one in index.under(where)) == sorted(below)
+
+
+def test_what_is_below_a_directory_is_found_without_a_look_at_all_others() -> None:
+    index = filled(*(item(f"{number}", f"d{number}/f") for number in range(20_000)))
+    looked: list[str] = []
+    index.at = lambda path: looked.append(path) or []  # type: ignore[method-assign, func-returns-value]
+    index.under("d7")
+    assert looked == ["d7/f"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.emulator import EmulatorConfig, RequestLog, running
+from jobfs.emulator.log import KEPT
 from jobfs.errors import UsageError
 
 from .conftest import Wire
@@ -52,3 +53,14 @@ def test_the_file_has_a_line_a_request_and_never_the_key(tmp_path: Path) -> None
 def test_a_log_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot write the log file"):
         RequestLog(tmp_path / "no" / "log")
+
+
+def test_the_log_counts_all_requests_and_keeps_the_last_ones() -> None:
+    log = RequestLog()
+    for number in range(KEPT + 5):
+        log.start("GET", "list" if number % 2 else "find", "j", f"/{number}", "")
+    assert (log.total, log.count(), log.count("list")) == (KEPT + 5, KEPT + 5, KEPT // 2 + 2)
+    assert [entry.path for entry in (log.entries()[0], log.entries()[-1])] == ["/5", f"/{KEPT + 4}"]
+    assert log.entries()[-1].number == KEPT + 5
+    log.clear()
+    assert (log.total, log.count("list")) == (0, 0)

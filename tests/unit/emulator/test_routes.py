@@ -71,6 +71,33 @@ def test_the_instances_items_are_as_many_as_the_switch_says(
     assert all(item["path"].startswith("f") for item in instance["items"])
 
 
+@pytest.mark.parametrize("kind", ["expertDigest", "registryExpert", "studioExpert"])
+def test_the_jobs_expert_is_of_one_of_its_kinds(wire: Wire, server: Server, kind: str) -> None:
+    assert wire.get("/").json()["data"]["workspaceInstance"]["expertJob"]["expert"]["type"] == "expertDigest"
+    server.set(expert=kind)
+    job = wire.get("/").json()["data"]["workspaceInstance"]["expertJob"]
+    expert = job["expert"]
+    assert (expert["type"], expert["key"]) == (kind, job["expertKey"])
+    shared = {
+        "type",
+        "id",
+        "key",
+        "name",
+        "minRuntimeVersion",
+        "description",
+        "owner",
+        "createdAt",
+        "updatedAt",
+    }
+    whole = {"instruction", "skills", "delegates"}
+    own = {
+        "expertDigest": {"version", "tags"},
+        "registryExpert": whole | {"version", "tags", "status"},
+        "studioExpert": whole | {"application"},
+    }
+    assert set(expert) == shared | own[kind]
+
+
 # GET items/
 
 
@@ -93,13 +120,41 @@ def test_take_and_skip_have_defaults_and_the_cap_holds(wire: Wire, server: Serve
 
 
 @pytest.mark.parametrize(
-    "query", ["take=0", "take=101", "take=x", "take=", "take=nan", "skip=-1", "skip=Infinity"]
+    "query",
+    [
+        "take=0",
+        "take=101",
+        "take=x",
+        "take=",
+        "take=nan",
+        "skip=-1",
+        "skip=Infinity",
+        "take=1_0",
+        "skip=1_0",
+        "take=１０",
+        "skip=٣",
+        "take=1e",
+        "skip=0x",
+        "skip=inf",
+    ],
 )
 def test_a_page_out_of_range_is_422(wire: Wire, query: str) -> None:
     answer = wire.get(f"/items/?{query}")
     assert answer.status_code == 422
     body = answer.json()
     assert (body["code"], body["error"], body["reason"][0]["path"][0]) == (422, "Validation Failed", "query")
+
+
+@pytest.mark.parametrize(("text", "taken"), [("0x10", 16), ("%201e1%0a", 10), ("+5.", 5), ("0b11", 3)])
+def test_a_number_is_what_javascript_takes_for_one(wire: Wire, text: str, taken: int) -> None:
+    assert wire.get(f"/items/?take={text}&skip=").json()["meta"] == {"total": 0, "take": taken, "skip": 0}
+
+
+def test_a_page_says_what_it_was_asked_for_as_javascript_writes_it(wire: Wire, server: Server) -> None:
+    server.store.seed({"f": "", "g": "", "h": ""})
+    page = wire.get("/items/?take=2.5&skip=1e300")
+    assert page.text.endswith('"meta":{"total": 3, "take": 2.5, "skip": 1e+300}}')
+    assert len(wire.listed(take=2.5)) == 2
 
 
 @pytest.mark.parametrize(("order", "paths"), [("created", "bac"), ("path", "abc"), ("updated", "cab")])
@@ -115,13 +170,27 @@ def test_the_list_is_in_the_order_of_the_switch(wire: Wire, server: Server, orde
 
 @pytest.mark.parametrize(
     ("mode", "paths"),
-    [("exact", {"a/b"}), ("prefix", {"a/b", "a/bc"}), ("substring", {"a/b", "a/bc", "x/a/b"})],
+    [
+        ("exact", {"a/b"}),
+        ("prefix", {"a/b", "a/bc"}),
+        ("substring", {"a/b", "a/bc", "x/a/b"}),
+        ("glob", {"a/b"}),
+    ],
 )
 def test_find_compares_as_the_switch_says(wire: Wire, server: Server, mode: str, paths: set[str]) -> None:
     server.store.seed({"a/b": "", "a/bc": "", "x/a/b": "", "other": ""})
     server.set(find=mode)
     assert set(wire.found("a/b")) == paths
     assert set(wire.found("/a/b")) == paths
+
+
+def test_find_can_take_a_path_for_a_pattern(wire: Wire, server: Server) -> None:
+    server.store.seed({"a[1].txt": "", "a1.txt": "", "b/c.txt": "", "{x}": ""})
+    assert wire.found("a[1].txt") == ["a[1].txt"]
+    server.set(find="glob")
+    assert wire.found("a[1].txt") == ["a1.txt"]
+    assert set(wire.found("/*.txt")) == {"a[1].txt", "a1.txt"}
+    assert wire.found("{x}") == []
 
 
 def test_find_shows_every_item_at_a_path_and_nothing_is_an_empty_list(wire: Wire, server: Server) -> None:
@@ -149,6 +218,50 @@ def test_a_created_file_is_there_with_its_bytes(wire: Wire, server: Server) -> N
 @pytest.mark.parametrize("path", ["", "../x", "a//b", "a/", "x" * 1025])
 def test_a_create_at_an_impossible_path_is_400(wire: Wire, path: str) -> None:
     assert refused(wire.create(path), 400, "Invalid path")
+
+
+def test_an_impossible_path_can_be_422(wire: Wire, server: Server) -> None:
+    server.set(bad_path_status=422)
+    for answer in (wire.create("../x"), wire.update(wire.made("f")["id"], path="a//b")):
+        assert (answer.status_code, answer.json()["reason"][0]["path"]) == (422, ["body", "path"])
+    assert refused(wire.create("none/f"), 400, "Directory not found")
+
+
+@pytest.mark.parametrize(
+    ("style", "sent", "status"),
+    [
+        ("relative", "x" * 1024, 200),
+        ("relative", "/" + "x" * 1023, 200),
+        ("relative", "/" + "x" * 1024, 400),
+        ("slash", "/" + "x" * 1023, 200),
+        ("slash", "x" * 1024, 400),
+        ("relative", "ü" * 1024, 200),
+        ("relative", "😀" * 512, 200),
+        ("relative", "😀" * 512 + "x", 400),
+    ],
+)
+def test_a_path_is_as_long_as_sent_and_as_shown_in_utf16(
+    wire: Wire, server: Server, style: str, sent: str, status: int
+) -> None:
+    server.set(path_style=style)
+    item = wire.made("f")
+    assert wire.update(item["id"], path=sent).status_code == status
+    server.store.clear()
+    assert wire.create(sent).status_code == status
+
+
+@pytest.mark.parametrize(("style", "length"), [("relative", 518), ("slash", 517)])
+def test_a_move_that_makes_a_path_below_too_long_is_refused(
+    wire: Wire, server: Server, style: str, length: int
+) -> None:
+    server.set(path_style=style)
+    server.store.seed({"d/" + "x" * 500 + "/leaf": ""})
+    item = server.store.item("d")
+    assert refused(wire.update(item.id, path="y" * (length + 1)), 400, "Invalid path")
+    assert server.store.exists("d")
+    assert wire.update(item.id, path="y" * length).status_code == 200
+    server.set(move_carries=False)
+    assert wire.update(item.id, path="y" * (length + 1)).status_code == 200
 
 
 def test_a_create_needs_its_directory(wire: Wire, server: Server) -> None:
@@ -206,6 +319,15 @@ def test_a_default_counts_as_existing_or_not(wire: Wire, server: Server, scope: 
 # GET, POST, DELETE items/{id}
 
 
+def test_one_item_can_be_called_item(wire: Wire, server: Server) -> None:
+    server.set(envelope="item", delete_body="item")
+    item = wire.create("f").json()["data"]["item"]
+    assert wire.get(f"/items/{item['id']}").json() == {"data": {"item": item}}
+    assert list(wire.update(item["id"], path="g").json()["data"]) == ["item"]
+    assert [one["path"] for one in wire.listed()] == ["g"]
+    assert list(wire.delete(f"/items/{item['id']}").json()["data"]) == ["item"]
+
+
 def test_an_item_is_got_by_its_id(wire: Wire) -> None:
     item = wire.made("f", b"x")
     assert wire.get(f"/items/{item['id']}").json() == {"data": {"workspaceItem": item}}
@@ -244,7 +366,7 @@ def test_an_update_is_refused_as_the_reference_says(wire: Wire) -> None:
 )
 def test_an_update_of_the_wrong_form_is_422(wire: Wire, body: bytes) -> None:
     item = wire.made("f")
-    answer = wire.post(f"/items/{item['id']}", content=body)
+    answer = wire.post(f"/items/{item['id']}", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["error"]) == (422, "Validation Failed")
 
 

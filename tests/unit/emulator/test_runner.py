@@ -26,6 +26,16 @@ def test_a_server_can_go_down_and_come_back_with_its_state(tmp_path: Path) -> No
         assert server.store.tree() == {"f": b"x"}
 
 
+def test_a_port_is_the_servers_while_it_is_down() -> None:
+    with (
+        running() as server,
+        server.down(),
+        socket.socket() as client,
+        pytest.raises(OSError, match="in use"),
+    ):
+        client.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
+
+
 def test_a_server_stops_though_a_request_hangs_and_another_is_late() -> None:
     config = EmulatorConfig(faults=(Rule("hang", "list"), Rule("late", "create", delay=3600)))
     with running(config) as server:

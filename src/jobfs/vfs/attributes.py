@@ -8,13 +8,11 @@ import time
 from collections.abc import Iterator
 
 from jobfs.errors import FsError
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.nodes import Item, Lifecycle, Permission, held_ns
 from jobfs.vfs.local import LocalNames
 from jobfs.vfs.view import View
 from jobfs.writeback import Inode
 from jobfs.writeback.records import Remembered
-
-_LATEST = 2**63 - 1
 
 
 class Attributes:
@@ -140,4 +138,4 @@ class Attributes:
 
 
 def _held(time_ns: int | None) -> int | None:
-    return None if time_ns is None else max(min(time_ns, _LATEST), -_LATEST)
+    return None if time_ns is None else held_ns(time_ns)

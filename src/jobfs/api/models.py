@@ -56,8 +56,8 @@ _TOLERANT = threading.Lock()
 class Page(NamedTuple):
     """One page of the item list; `unknown` stands for items left out: of a type or form we do not know.
 
-    `total`, `take` and `skip` are the server's own words where it gave them. Without a total that can be one
-    (`counted` False), a page that is not full ends the list, and a full one promises one item more.
+    `total`, `take` and `skip` are the server's own words where it gave them. Without a total, or with one that can't
+    be, a page that is not full ends the list, and a full one promises one item more.
     """
 
     items: list[Item]
@@ -65,7 +65,6 @@ class Page(NamedTuple):
     take: int
     skip: int
     unknown: tuple[str, ...] = ()
-    counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,8 +112,7 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, list[dict[str, 
     page_take = _number(told.get("take"))
     page_skip = _number(told.get("skip"))
     total = _number(told.get("total"))
-    counted = total is not None and total <= MOST_ITEMS
-    if total is None or not counted:
+    if total is None or total > MOST_ITEMS:
         total = skip + len(wire) + (1 if len(wire) >= take else 0)
     page = Page(
         items,
@@ -122,7 +120,6 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, list[dict[str, 
         take if page_take is None else page_take,
         skip if page_skip is None else page_skip,
         unknown,
-        counted,
     )
     return page, wire
 

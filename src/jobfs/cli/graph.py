@@ -33,6 +33,7 @@ def build(settings: Settings, job_id: str, slot: Slot, key: KeySource, expected:
         kernel_timeout=settings.kernel_timeout,
         stale_if_error=settings.stale_if_error,
         expected=expected,
+        timeout=settings.timeout,
     )
 
     def close() -> None:

@@ -224,7 +224,7 @@ def test_a_total_in_quotes_counts() -> None:
 
 def test_meta_is_taken_from_the_server_in_any_number_form() -> None:
     page, _ = parse_page(page_body(meta={"total": 250.0, "take": 50, "skip": 100.0}), 100, 100)
-    assert page[1:] == (250, 50, 100, (), True)
+    assert page[1:] == (250, 50, 100, ())
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_meta_is_taken_from_the_server_in_any_number_form() -> None:
 )
 def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> None:
     items = [wire_item(str(number)) for number in range(3)]
-    assert parse_page(page_body(*items, meta=meta), 4, 8)[0][1:] == (11, 4, 8, (), False)
-    assert parse_page(page_body(*items, meta=meta), 3, 8)[0][1:] == (12, 3, 8, (), False)
+    assert parse_page(page_body(*items, meta=meta), 4, 8)[0][1:] == (11, 4, 8, ())
+    assert parse_page(page_body(*items, meta=meta), 3, 8)[0][1:] == (12, 3, 8, ())
 
 
 def test_a_reply_without_meta_is_read() -> None:

@@ -13,10 +13,10 @@ import time
 from typing import Protocol
 
 from jobfs.api import Client, Download
-from jobfs.content.errors import StaleVersionError, again
+from jobfs.content.errors import StaleVersionError, UnboundedError, WrongLengthError, again
 from jobfs.content.pool import Pool
 from jobfs.content.run import MIB, NEAR
-from jobfs.errors import ApiError, ContractError, FsError, JobfsError, NotFoundError, UnavailableError
+from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
 from jobfs.nodes import Version
 
 _log = logging.getLogger("jobfs.content")
@@ -33,12 +33,16 @@ _REACH_MAX = 16 * MIB
 
 
 class Link:
-    """What all transfers of a store share: client, threads, deadline, whether ranges work (None: unknown)."""
+    """What all transfers of a store share: client, threads, deadline, whether ranges work (None: unknown).
 
-    def __init__(self, client: Client, pool: Pool, timeout: float) -> None:
+    `most`: bytes that are taken of a content whose size is not known.
+    """
+
+    def __init__(self, client: Client, pool: Pool, timeout: float, most: int) -> None:
         self.client = client
         self.pool = pool
         self.timeout = timeout
+        self.most = most
         self.ranges: bool | None = None
         self.closed = False
 
@@ -72,6 +76,9 @@ class Target(Protocol):
 
     def put(self, fetch: Fetch, position: int, data: bytes) -> None:
         """Bytes came; raises OSError or FsError if they can be kept nowhere."""
+
+    def start_over(self, fetch: Fetch) -> bool:
+        """None of the bytes are good, bring all once more; False if that was done before."""
 
     def pause(self, fetch: Fetch, seconds: float) -> None:
         """Wait, at most until the fetch is to stop."""
@@ -153,7 +160,14 @@ class Fetch:
                 return False
             self.pos = start
             before = self.progress
-            broken = self._request(start)
+            try:
+                broken = self._request(start)
+            except WrongLengthError as wrong:
+                self._look(wrong)
+                if not self._target.start_over(self):
+                    raise
+                self.pos, self.end = 0, None
+                continue
             if broken is None:
                 failures = 0
                 continue
@@ -192,6 +206,9 @@ class Fetch:
             if not chunk:
                 continue
             size = self._target.size
+            if size is None and self.pos + len(chunk) > self._link.most:
+                told = f"download: no size is told, and more than {self._link.most} bytes came (see --cache-size)"
+                raise UnboundedError(told, endpoint="download")
             if size is not None and self.pos + len(chunk) > size:
                 self.pos += len(chunk)
                 return True  # too much: that is said once the connection is given back
@@ -228,8 +245,8 @@ class Fetch:
         if size is None:
             self._target.learn(total)
         elif total != size:
-            told = f"download: the item has {total} bytes now instead of {size}: it was written meanwhile"
-            raise StaleVersionError(told, endpoint="download")
+            told = f"download: {total} bytes are announced instead of the {size} promised"
+            raise WrongLengthError(told, endpoint="download")
 
     def _leave(self, body: Download, seconds: float) -> bool:
         """True if the rest of the body is not wanted, or not now."""
@@ -251,27 +268,25 @@ class Fetch:
         size = self._target.size
         nothing = self.pos == start and body.start > 0
         if size is not None and self.pos > size and not nothing:
-            raise self._wrong_length(f"download: more than the {size} bytes promised came")
+            raise WrongLengthError(f"download: more than the {size} bytes promised came", endpoint="download")
         if size is None:
             self._find_size(start, body, nothing)
             return
         if self.pos >= min(size, size if self.end is None else self.end):
             return
         if nothing and body.length == 0 and body.total is None:
-            raise StaleVersionError(f"download: the item has no byte {start} any more", endpoint="download")
+            told = f"download: there is no byte {start} of the {size} promised"
+            raise WrongLengthError(told, endpoint="download")
         if nothing or body.start == 0:
-            raise self._wrong_length(f"download: {self.pos} bytes came instead of the {size} promised")
+            told = f"download: {self.pos} bytes came instead of the {size} promised"
+            raise WrongLengthError(told, endpoint="download")
 
-    def _wrong_length(self, told: str) -> ApiError:
-        """The error for a body that did not say its length and has another: was the item written meanwhile?"""
+    def _look(self, wrong: WrongLengthError) -> None:
+        """Raises StaleVersionError if the item was written meanwhile, and ApiError if that can't be known."""
         version = self._target.version
-        try:
-            item = self._link.client.get(version.item_id)
-        except (NotFoundError, UnavailableError) as error:
-            return error
+        item = self._link.client.get(version.item_id)
         if item.updated_at != version.updated_at or item.size != version.size:
-            return StaleVersionError(f"{told}: the item was written meanwhile", endpoint="download")
-        return ContractError(told, endpoint="download")
+            raise StaleVersionError(f"{wrong}: the item was written meanwhile", endpoint="download")
 
     def _find_size(self, start: int, body: Download, nothing: bool) -> None:
         if nothing and body.length == 0 and self._target.covered_until(0) < start:

@@ -71,9 +71,7 @@ class Lister:
         for number in range(1, _MOST + 1):
             # A list that moves is read in its order: the total that its first page tells is newer than any other.
             expected, self._expected = self._expected, 0
-            this = read_pass(
-                self._server.list_page, self._executor, self._workers, expected, self._patience
-            )
+            this = read_pass(self._server.list_page, self._executor, self._workers, expected, self._patience)
             merged.add(this)
             steady = last is not None and this.same(last)
             if this.flaw is None or steady:

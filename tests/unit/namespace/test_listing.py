@@ -205,7 +205,9 @@ def test_two_passes_that_lack_the_same_item_prove_nothing(reading: Reading, plac
     assert as_set(reading.read()) == set(everything)
 
 
-@pytest.mark.parametrize("lie", [lambda n: 0, lambda n: 1, lambda n: n - 1, lambda n: n + 1, lambda n: 10**9, lambda n: 2**62])
+@pytest.mark.parametrize(
+    "lie", [lambda n: 0, lambda n: 1, lambda n: n - 1, lambda n: n + 1, lambda n: 10**9, lambda n: 2**62]
+)
 @pytest.mark.parametrize("count", [0, 37, 100, 250])
 def test_a_wrong_total_costs_a_few_requests_and_no_item(
     reading: Reading, count: int, lie: Callable[[int], int]
@@ -404,7 +406,7 @@ class Endless:
 def test_a_list_whose_total_grows_with_every_page_is_given_up(total: Callable[[int], int]) -> None:
     """semantics 5.8: a reply that does not match the contract is EIO; nobody reads for ever."""
     endless = Endless(total)
-    with pytest.raises(ContractError, match="promised .* items and has no end"):
+    with pytest.raises(ContractError, match=r"promised .* items and has no end"):
         endless.read()
     assert endless.pages <= 150
 

@@ -16,7 +16,6 @@ from jobfs.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-
 from jobfs.nodes import implicit_directory
 
 from .world import STALE, World, nothing

@@ -145,7 +145,9 @@ def parse_item(body: bytes) -> tuple[Item, dict[str, Any]]:
 
 def parse_instance(body: bytes, job_id: str) -> Instance:
     """The workspace instance; raises MismatchError. `job_id`: if the reply does not name the job."""
-    raw = _object(_data(_load(body)), "workspaceInstance", "data.workspaceInstance")
+    # Never deeper than others can write it again, hence not by the quick way.
+    with _TOLERANT:
+        raw = _object(_data(_as_object(_load_odd(body))), "workspaceInstance", "data.workspaceInstance")
     job = raw.get("expertJob")
     job = job if isinstance(job, dict) else {}
     return Instance(
@@ -261,6 +263,10 @@ def _load(body: bytes) -> dict[str, Any]:
         value = json.loads(body)
     except (ValueError, RecursionError):
         value = _load_odd(body)
+    return _as_object(value)
+
+
+def _as_object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MismatchError("the body is not a JSON object")
     return value

@@ -283,6 +283,15 @@ def test_an_instance_names_job_status_and_count() -> None:
     assert instance.raw == raw
 
 
+@pytest.mark.parametrize("depth", [300, 100_000])
+def test_an_instance_is_never_deeper_than_can_be_written_again(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    raw = parse_instance(
+        b'{"data": {"workspaceInstance": {"items": %b, "countItems": 1}}}' % deep, "x" * 24
+    ).raw
+    assert json.loads(json.dumps(raw, indent=2))["countItems"] == 1
+
+
 def test_an_instance_that_says_little_is_read() -> None:
     instance = parse_instance(b'{"data": {"workspaceInstance": {"expertJob": null}}}', "x" * 24)
     assert (instance.job_id, instance.job_status, instance.count_items) == ("x" * 24, "", None)

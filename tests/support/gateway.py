@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,7 +59,7 @@ class Gateway:
         self.asked: list[Asked] = []
         self.sent = 0
         self.closed = threading.Event()
-        self._listener = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._listener = _Listener(("127.0.0.1", 0), _Handler)
         self._listener.daemon_threads = True
         self._listener.gateway = self  # type: ignore[attr-defined]
         self.url = f"http://127.0.0.1:{self._listener.server_address[1]}"
@@ -68,6 +69,13 @@ class Gateway:
         self.closed.set()
         self._listener.shutdown()
         self._listener.server_close()
+
+
+class _Listener(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that leave in the middle are what these tests are about."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

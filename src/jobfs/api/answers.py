@@ -16,7 +16,7 @@ from jobfs.api.failures import MismatchError
 #: Bytes of JSON. A page of 100 items whose paths and keys have 1,024 characters, all spelled `\uXXXX`, has 1.5 MB.
 MOST_JSON = 4 << 20
 #: Bytes of what describes the job: it may have all items in it once more.
-MOST_INSTANCE = 32 << 20
+MOST_INSTANCE = 16 << 20
 #: Bytes of a body that says no more than why, or nothing of interest.
 MOST_REASON = 64 << 10
 #: Bytes that are decompressed at a time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -9,9 +10,18 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, NotRequired
+from typing import Annotated, Any, NamedTuple, NotRequired
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    ConfigDict,
+    FailFast,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 from jobfs.api.address import valid_item_id
@@ -41,6 +51,12 @@ _DIGITS = re.compile(r"(\d{1,19})(?:\.0+)?", re.ASCII)
 
 #: The most items that a workspace is believed to have; a greater total is none.
 MOST_ITEMS = 1_000_000
+#: Commas and brackets in a reply: 100 items whose paths and keys are nothing else have fewer, and each may be a Python object.
+_MOST_VALUES = 250_000
+#: The same of the description of a job, which may have all items in it.
+_MOST_INSTANCE_VALUES = 1_000_000
+#: Bytes of a reply up to which many may be parsed at once, each in the quick way.
+_QUICK = 128 << 10
 #: A page has at most 100 items; some servers send all they have.
 _MOST_IN_A_PAGE = 20_000
 #: Texts and paths of an item that are longer are not what the reference says (1,024 at most) and not kept.
@@ -77,30 +93,43 @@ class Instance:
     raw: dict[str, Any] = field(repr=False)
 
 
+#: Nothing that nests: a reply is never more objects than it has items.
+_Number = StrictInt | StrictFloat | StrictStr | None
+
+
 @with_config(ConfigDict(extra="ignore"))
 class _WireItem(TypedDict):
     type: str
     id: str
     path: str
-    lifecycle: NotRequired[Any]
-    permission: NotRequired[Any]
-    owner: NotRequired[Any]
-    createdAt: NotRequired[Any]
-    updatedAt: NotRequired[Any]
-    size: NotRequired[Any]
-    mimeType: NotRequired[Any]
-    key: NotRequired[Any]
+    lifecycle: NotRequired[str | None]
+    permission: NotRequired[str | None]
+    owner: NotRequired[str | None]
+    createdAt: NotRequired[str | None]
+    updatedAt: NotRequired[str | None]
+    size: NotRequired[_Number]
+    mimeType: NotRequired[str | None]
+    key: NotRequired[str | None]
+
+
+@with_config(ConfigDict(extra="ignore"))
+class _Meta(TypedDict):
+    total: NotRequired[_Number]
+    take: NotRequired[_Number]
+    skip: NotRequired[_Number]
 
 
 class _ItemsData(TypedDict):
-    workspaceItems: list[_WireItem]
+    workspaceItems: Annotated[list[_WireItem], FailFast()]
 
 
 class _ItemsReply(TypedDict):
     data: _ItemsData
-    meta: NotRequired[Any]
+    meta: NotRequired[_Meta | None]
 
 
+#: All that is read of an item or of the meta of a list.
+_FIELDS = (*_WireItem.__annotations__, *_Meta.__annotations__)
 _ITEMS: TypeAdapter[_ItemsReply] = TypeAdapter(_ItemsReply)
 
 
@@ -132,6 +161,7 @@ def parse_items(body: bytes) -> tuple[list[Item], list[dict[str, Any]]]:
 
 def parse_item(body: bytes) -> tuple[Item, dict[str, Any]]:
     """The item of a get, create or update, and as it came; raises MismatchError."""
+    _check_values(body)
     with _TOLERANT:
         data = _data(_load(body))
         name = "item" if data.get("workspaceItem") is None and "item" in data else "workspaceItem"
@@ -145,6 +175,7 @@ def parse_item(body: bytes) -> tuple[Item, dict[str, Any]]:
 
 def parse_instance(body: bytes, job_id: str) -> Instance:
     """The workspace instance; raises MismatchError. `job_id`: if the reply does not name the job."""
+    _check_values(body, _MOST_INSTANCE_VALUES)
     # Never deeper than others can write it again, hence not by the quick way.
     with _TOLERANT:
         raw = _object(_data(_as_object(_load_odd(body))), "workspaceInstance", "data.workspaceInstance")
@@ -215,11 +246,15 @@ def _exact_time(text: str) -> int:
 
 def _read_items(body: bytes) -> tuple[list[dict[str, Any]], object]:
     """The list and the meta of a reply; the quick way, and where one item is odd the tolerant one."""
-    try:
-        reply = _ITEMS.validate_json(body)
-        items, meta = reply["data"]["workspaceItems"], reply.get("meta")
-    except ValidationError:
-        items, meta = _read_odd_items(body)
+    _check_values(body)
+    reply: _ItemsReply | None = None
+    if len(body) <= _QUICK:
+        with contextlib.suppress(ValidationError):
+            reply = _ITEMS.validate_json(body)
+    # Here the error is gone, and with it the whole reply that it holds.
+    items, meta = (
+        _read_odd_items(body) if reply is None else (reply["data"]["workspaceItems"], reply.get("meta"))
+    )
     if len(items) > _MOST_IN_A_PAGE:
         raise MismatchError(f"more than {_MOST_IN_A_PAGE} items in a page")
     return items, meta  # type: ignore[return-value]
@@ -240,8 +275,8 @@ def _read_odd_items(body: bytes) -> tuple[list[Any], object]:
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, Any]:
-    """What can be read of an object: its texts and numbers."""
-    return {name: value for name, value in entry.items() if isinstance(value, (str, int, float))}
+    """What is read of an object: the texts and numbers among its known fields."""
+    return {name: entry[name] for name in _FIELDS if isinstance(entry.get(name), (str, int, float))}
 
 
 def _to_items(wire: list[dict[str, Any]], skip: int = 0) -> tuple[list[Item], tuple[str, ...]]:
@@ -254,6 +289,12 @@ def _to_items(wire: list[dict[str, Any]], skip: int = 0) -> tuple[list[Item], tu
     logger.debug("items left out, of a type or form not known: %d", len(left_out))
     ids = ((wire[place].get("id"), skip + place) for place in left_out)
     return items, tuple(_text(item_id) if valid_item_id(item_id) else f"#{place}" for item_id, place in ids)
+
+
+def _check_values(body: bytes, most: int = _MOST_VALUES) -> None:
+    """Raises MismatchError for a reply that would take a hundred times its bytes as objects."""
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > most:
+        raise MismatchError(f"more than {most} values")
 
 
 def _load(body: bytes) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(
 def test_a_gateways_404_is_no_missing_file(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 5.16: 404 only if the API said it; known names go on being served."""
+    """semantics 5.14: 404 only if the API said it; known names go on being served."""
     server.store.write("known.txt", b"known")
     work = start(ttl=0.1, timeout=0.5)
     assert work.read("known.txt") == b"known"
@@ -159,6 +159,21 @@ def test_a_gateways_404_is_no_missing_file(
     before.answer = lambda asked: None
     settled(work)
     assert visible(server) == {"known.txt": b"saved later"}
+
+
+@pytest.mark.parametrize(
+    "page", [b"", b"no healthy upstream", b"<html>Not Found</html>", b'{"message": "no Route matched"}']
+)
+def test_a_download_that_a_gateway_does_not_find_is_eio_and_not_a_missing_file(
+    before: Gateway, server: Server, start: Callable[..., Workspace], page: bytes
+) -> None:
+    """semantics 5.14: ENOENT only if the API said it."""
+    server.store.write("a.txt", b"here")
+    work = start(timeout=0.5)
+    before.answer = lambda asked: Reply([page], 404) if asked.download else None
+    assert errno_from(work.read, "a.txt") in (errno.EIO, errno.ETIMEDOUT)
+    before.answer = lambda asked: None
+    assert work.read("a.txt") == b"here"
 
 
 def test_a_save_whose_answers_are_a_gateways_404_is_exactly_one_save(
@@ -248,7 +263,7 @@ def test_a_stat_of_a_file_without_any_size_ends(
 def test_a_length_that_is_wrong_once_is_asked_for_again_and_then_is_eio(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 5.17: the same version: once more; then EIO, never ESTALE."""
+    """semantics 5.15: the same version: once more; then EIO, never ESTALE."""
     server.store.write("a.txt", b"0123456789")
     short = [1]
 

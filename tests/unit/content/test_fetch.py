@@ -111,7 +111,7 @@ class WrongOnce(FakeClient):
 def test_a_wrong_length_of_the_same_version_is_asked_for_once_more_from_the_start(
     make_store: MakeStore, wrong: dict[str, Any], offset: int
 ) -> None:
-    """semantics 5.17: look at the item; the same version: once more."""
+    """semantics 5.15: look at the item; the same version: once more."""
     data = pattern(8 * MIB)
     client = WrongOnce(data, **wrong)
     store = make_store(client)
@@ -123,7 +123,7 @@ def test_a_wrong_length_of_the_same_version_is_asked_for_once_more_from_the_star
 
 @pytest.mark.parametrize("lie", [5, -5])
 def test_a_length_that_stays_wrong_is_eio_and_not_stale(make_store: MakeStore, lie: int) -> None:
-    """semantics 5.17: then EIO. ESTALE is for a version that is gone."""
+    """semantics 5.15: then EIO. ESTALE is for a version that is gone."""
     client = FakeClient(pattern(MIB), lie=lie)
     store = make_store(client)
     with store.open(item_of(MIB)) as handle:

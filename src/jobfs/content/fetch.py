@@ -109,6 +109,8 @@ class Fetch:
         self._link = link
         self._latency = 0.0
         self._rate = 0.0
+        self._gained = self.progress  # when bytes came that had not come before
+        self._furthest = start
         self._took_turn = False
 
     def submit(self) -> bool:
@@ -151,7 +153,7 @@ class Fetch:
 
     def _transfer(self) -> bool:
         """Send requests until nothing is left to bring; False if it only gave up its thread for now."""
-        self.progress = time.monotonic()
+        self.progress = self._gained = time.monotonic()
         self._took_turn = False
         self._target.started()
         failures = 0
@@ -159,7 +161,7 @@ class Fetch:
             if self._took_turn:
                 return False
             self.pos = start
-            before = self.progress
+            before = self._gained
             try:
                 broken = self._request(start)
             except WrongLengthError as wrong:
@@ -171,8 +173,9 @@ class Fetch:
             if broken is None:
                 failures = 0
                 continue
-            failures = 0 if self.progress > before and self.pos != start else failures + 1
-            left = self.progress + self._link.timeout - time.monotonic()
+            # The same bytes once more, from a server without ranges, are no reason to go on for ever.
+            failures = 0 if self._gained > before else failures + 1
+            left = self._gained + self._link.timeout - time.monotonic()
             if left <= 0:
                 raise broken
             delay = min(_BACKOFF * 2**failures, _BACKOFF_MAX) * random.uniform(0.5, 1.0)
@@ -215,6 +218,8 @@ class Fetch:
             self._target.put(self, self.pos, chunk)
             self.pos += len(chunk)
             self.progress = now = time.monotonic()
+            if self.pos > self._furthest:
+                self._furthest, self._gained = self.pos, now
             self._rate = (self.pos - first) / max(now - began, 0.001)
             if self._leave(body, now - began):
                 return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ def test_a_download_that_stays_broken_fails_every_reader_and_a_later_one_tries_a
                 break
             except UnavailableError:
                 continue
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_always_breaks_at_one_place_is_given_up(make_store: MakeStore, ranges: bool) -> None:
+    """semantics 3: no call can hang for ever; without ranges the same bytes come again and again."""
+    data = pattern(MIB)
+    client = FakeClient(data, ranges=ranges, says_length=False)
+    client.breaks = [300 * KIB] + [0 if ranges else 300 * KIB] * 1000
+    began = time.monotonic()
+    with make_store(client, timeout=0.5).open(item_of(len(data))) as handle:
+        assert handle.read(0, 4096) == data[:4096]
+        with pytest.raises(UnavailableError):
+            handle.fetch()
+    assert time.monotonic() - began < 0.5 + 5
+    assert len(client.requests) < 50
 
 
 def test_an_error_before_the_body_is_final(make_store: MakeStore) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import fuse
 
 from jobfs.errors import FsError, JobfsError
-from jobfs.names import NAME_MAX, PATH_MAX, basename, is_fuse_hidden
+from jobfs.names import NAME_MAX, PATH_MAX, basename, is_fuse_hidden, path_length
 from jobfs.nodes import Attr
 from jobfs.vfs import Caller
 
@@ -61,7 +61,7 @@ def relative(path: str) -> str:
     """The Vfs's form of a path that libfuse gave: no leading slash, the root is ""; raises ENAMETOOLONG."""
     path = path[1:]
     if len(path) > NAME_MAX // 4 and (
-        len(path) > PATH_MAX or any(len(part.encode()) > NAME_MAX for part in path.split("/"))
+        path_length(path) > PATH_MAX or any(len(part.encode()) > NAME_MAX for part in path.split("/"))
     ):
         raise FsError(errno.ENAMETOOLONG)
     return path

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-#: Longest component in bytes of UTF-8 (semantics.md section 1) and longest path in characters (wire-facts.md).
+#: Longest component in bytes of UTF-8 (semantics.md section 1), longest path in `path_length`s (wire-facts.md).
 NAME_MAX = 255
 PATH_MAX = 1024
 
@@ -86,8 +86,15 @@ def moved(path: str, old: str, new: str) -> str:
     return new + path[len(old) :]
 
 
+def path_length(path: str) -> int:
+    """How long the API takes a path to be: in units of UTF-16 (wire-facts.md)."""
+    return len(path) if path.isascii() else len(path.encode("utf-16-le", "surrogatepass")) // 2
+
+
 def hostile(path: str) -> str | None:
     """Why a server's path can't be shown (semantics.md section 1), or None if it can."""
+    if path_length(path) > PATH_MAX:
+        return f"has over {PATH_MAX} characters"
     if "\0" in path:
         return "contains a NUL"
     for part in path.split("/"):
@@ -117,7 +124,7 @@ def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
     directory = parent(target)
     while True:
         prefix = join(directory, str(HiddenName(mount, transaction, role, "")))
-        room = min(NAME_MAX - len(basename(prefix)), PATH_MAX - 1 - len(prefix))
+        room = min(NAME_MAX - len(basename(prefix)), PATH_MAX - 1 - path_length(prefix))
         if room > 0 or not directory:
             return prefix + _cut(basename(target), room)
         directory = parent(directory)
@@ -131,9 +138,9 @@ def beside(target: str, label: str, when: datetime | None = None, attempt: int =
     stem, dot, ext = name.rpartition(".")
     if not stem:
         stem, dot, ext = name, "", ""
-    while directory and len(directory) + len(mark) + 8 > PATH_MAX:
+    while directory and path_length(directory) + len(mark) + 8 > PATH_MAX:
         directory = parent(directory)
-    room = min(NAME_MAX, PATH_MAX - 1 - len(directory) - 1) - len(mark)
+    room = min(NAME_MAX, PATH_MAX - 1 - path_length(directory) - 1) - len(mark)
     if len((dot + ext).encode()) >= room:
         stem, dot, ext = name, "", ""
     return join(directory, _cut(stem, room - len((dot + ext).encode())) + mark + dot + ext)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 #: Inode numbers that need not be computed anew.
 _NUMBERS = 16_384
+#: The last and, negated, the first time that a file system shows, in nanoseconds since the epoch: 2262 and 1677.
+_LAST_NS = 2**63 - 1
 
 
 class Kind(StrEnum):
@@ -87,6 +89,11 @@ class Item:
 def implicit_directory(path: str) -> Item:
     """The item shown for a directory that exists only because paths lie under it."""
     return Item(id="", kind=Kind.DIRECTORY, path=path)
+
+
+def held_ns(time_ns: int) -> int:
+    """A time in nanoseconds since the epoch, or the nearest that 64 bits hold: what disks and the journal can keep."""
+    return max(min(time_ns, _LAST_NS), -_LAST_NS)
 
 
 class Attr(NamedTuple):

@@ -103,10 +103,10 @@ ROWS = [
         ),
     ),
     Row(
-        "a path of more than 1,024 characters, counted from the workspace",
+        "a path of more than 1,023 characters, counted from the workspace; one beyond U+FFFF, as an emoji, is two",
         "4,095 bytes, and any length below the working directory",
         "ENAMETOOLONG",
-        "the API's paths have at most 1,024 characters",
+        "the API's paths have at most 1,024 units of UTF-16, with a slash before them",
         (
             Difference(
                 "names: a path of more than 1024 characters",

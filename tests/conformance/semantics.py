@@ -114,6 +114,8 @@ STATEMENTS = {
     "5.10": "safe to send again: a delete by id, an update by id to the same destination after a look",
     "5.11": "never a create at a real path unseen",
     "5.12": "inside a save, 400 and 404 are findings: look and go on",
+    "5.14": "404 is gone only if the API said it: a gateway's is a server that can't be asked",
+    "5.15": "a download of another length: look at the item; the same version: once more; then EIO; ESTALE if it is gone",
     "6.1": "jobfs mount stays in the foreground on request, else returns once the mount answers",
     "6.2": "jobfs JOB DIR -o … is how mount and fstab call it",
     "6.3": "what keeps it from mounting is one clear sentence and the remedy, before anything is mounted",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobfs.nodes import Item, Kind, Permission, Version, implicit_directory, inode_number
+from jobfs.nodes import Item, Kind, Permission, Version, held_ns, implicit_directory, inode_number
 
 
 def test_a_version_is_id_time_and_size() -> None:
@@ -35,3 +35,11 @@ def test_inode_numbers_are_stable_and_fit_in_63_bits(item_id: str) -> None:
 
 def test_different_items_have_different_numbers() -> None:
     assert len({inode_number(f"item{number}") for number in range(10_000)}) == 10_000
+
+
+@given(st.integers())
+def test_every_time_becomes_one_that_64_bits_hold(time_ns: int) -> None:
+    held = held_ns(time_ns)
+    held.to_bytes(8, "little", signed=True)
+    assert held == time_ns or abs(time_ns) > 2**63 - 1
+    assert (held > 0) == (time_ns > 0)

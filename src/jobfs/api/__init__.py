@@ -6,9 +6,10 @@ from jobfs.api.create import CreateEncoding
 from jobfs.api.download import Download
 from jobfs.api.health import Health
 from jobfs.api.key import FileKey, KeySource, fixed_key
-from jobfs.api.models import Instance, Page
+from jobfs.api.models import MOST_ITEMS, Instance, Page
 
 __all__ = [
+    "MOST_ITEMS",
     "Client",
     "CreateEncoding",
     "Download",

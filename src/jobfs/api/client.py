@@ -13,6 +13,7 @@ import httpx
 
 from jobfs import names
 from jobfs.api.address import check_base_url, check_item_id, check_job_id
+from jobfs.api.answers import MOST_INSTANCE
 from jobfs.api.bodies import json_body
 from jobfs.api.create import CreateEncoding, Form, Forms
 from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_download, range_header
@@ -37,7 +38,8 @@ _Parsed = TypeVar("_Parsed")
 _SPECIAL = re.compile(r"[][{}\\]")
 #: Statuses with a reason that may be "exists" or "no directory".
 _BAD_REQUEST = frozenset({400, 409})
-_UNSUPPORTED = 415
+#: Statuses that may be about how a path is written.
+_ABOUT_A_PATH = frozenset({400, 422})
 #: Refusals that are not about how the path is written.
 _FOUND = (PathExistsError, NoDirectoryError)
 
@@ -84,7 +86,7 @@ class Client:
     def instance(self, *, timeout: float | None = None) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
         call = Call("get workspace instance", "GET", self._root)
-        body = self._wire.request(call, timeout=timeout).content
+        body = self._wire.request(call, Send(limit=MOST_INSTANCE), timeout).content
         return self._parse(call, lambda: parse_instance(body, self.job_id))
 
     def list_page(self, take: int, skip: int, *, timeout: float | None = None) -> Page:
@@ -263,7 +265,7 @@ class Client:
         path, name = wire.get("path"), wire.get("type")
         if isinstance(path, str) and path:
             self._slash = "/" if path.startswith("/") else ""
-        if name in KINDS:
+        if isinstance(name, str) and name in KINDS:
             self._forms.saw_type(name)
 
     def _styled(self, path: str, send: Callable[[str], Item]) -> Item:
@@ -272,7 +274,7 @@ class Client:
         try:
             return send((slash or "") + path)
         except (BadRequestError, InvalidRequestError) as error:
-            if slash is not None or error.status == _UNSUPPORTED or isinstance(error, _FOUND):
+            if slash is not None or error.status not in _ABOUT_A_PATH or isinstance(error, _FOUND):
                 raise
             first = error
         try:

@@ -21,6 +21,8 @@ Encoding = Literal["multipart", "json"]
 CreateEncoding = Literal["auto", "multipart", "json"]
 
 _UNSUPPORTED_MEDIA_TYPE = 415
+#: Statuses that may be about the form of a create; any other is about what was asked, or about who asks.
+_ABOUT_THE_FORM = frozenset({400, 415, 422})
 #: The server read the request and refused what it says: its form was right.
 _UNDERSTOOD = (PathExistsError, NoDirectoryError, InvalidPathError)
 
@@ -55,9 +57,9 @@ class Forms:
         self._long_type = name.startswith("workspaceItem")
 
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
-        """Call `attempt` with one form after another until the answer is not 415 or 422; raises ApiError.
+        """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
 
-        Nor a 400 for no reason that the reference has, as long as no form has worked: a body that can't be read is one.
+        A 400 is final if it has a reason that the reference has, or once a form has worked.
         When it says so to all of them that is its answer, and nothing is learned from it. The error is the
         first that is not about the media type: the one about what was asked.
         """
@@ -72,7 +74,8 @@ class Forms:
                 self._good[kind] = form
                 raise
             except (InvalidRequestError, BadRequestError) as exc:
-                if kind in self._good and isinstance(exc, BadRequestError):
+                known = kind in self._good and isinstance(exc, BadRequestError)
+                if known or exc.status not in _ABOUT_THE_FORM:
                     raise
                 refusals.append(exc)
                 if exc.status == _UNSUPPORTED_MEDIA_TYPE:

@@ -89,13 +89,11 @@ def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes
     """The failure that an answer other than success means; the only place that maps statuses."""
     reason = _shortened(_one_line(scrub(_reason(headers, body), key)))
     told = f"{call}: the server answered {_phrase(status)}" + (f": {reason}" if reason else "")
+    if status == 404 and not _is_gone(body):
+        # A gateway's own 404 says nothing about the item: "not there" must come from the API (section 5).
+        return _passing(call, status, headers, f"{told} (something on the way, not the API)")
     if status in _PASSING or (status >= 500 and status != 507):
         return _passing(call, status, headers, told)
-    if status == 404 and _is_html(headers, body):
-        # A gateway's own page says nothing about the item: "not there" must come from the API.
-        return Failure(
-            ContractError(f"{told} (a web page, not the API)", endpoint=call.endpoint, status=status)
-        )
     if 400 <= status < 500 or status == 507:
         kind = _STATUSES.get(status) or _bad_request(status, reason)
         return Failure(kind(told, endpoint=call.endpoint, status=status))
@@ -164,6 +162,17 @@ def _bad_request(status: int, reason: str) -> type[BadRequestError]:
             if reason.casefold().startswith(words):
                 return kind
     return BadRequestError
+
+
+def _is_gone(body: bytes) -> bool:
+    """True if a 404 is the API's own: it says so once more in its body."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(answer, dict) and (
+        answer.get("code") in (404, "404") or answer.get("error") == "Not Found"
+    )
 
 
 def _reason(headers: Mapping[str, str], body: bytes) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import httpx
 
+from jobfs.api.answers import MOST_JSON, MOST_REASON, read_answer
 from jobfs.api.bodies import Body
 from jobfs.api.failures import Call, Failure, MismatchError, from_answer, from_exception, mismatch
 from jobfs.api.health import Monitor
@@ -24,12 +25,16 @@ logger = logging.getLogger("jobfs.api")
 
 
 class Send(NamedTuple):
-    """What is sent for a call; `streamed`: the caller reads the body; `statuses`: welcome besides 2xx."""
+    """What is sent for a call; `streamed`: the caller reads the body; `statuses`: welcome besides 2xx.
+
+    `limit`: the most bytes of an answer that is not streamed.
+    """
 
     body: Body | None = None
     headers: Sequence[tuple[str, str]] = (("Accept-Encoding", "gzip"),)
     streamed: bool = False
     statuses: frozenset[int] = frozenset()
+    limit: int = MOST_JSON
 
 
 _PLAIN = Send()
@@ -123,9 +128,14 @@ class Wire:
             latency = time.monotonic() - began
             success = 200 <= response.status_code < 300 or response.status_code in send.statuses
             if not (success and send.streamed):
-                response.read()
+                # The answer to a delete is its status, and why something failed is told in few words.
+                whole = success and call.method != "DELETE"
+                left = deadline.left() + (send.body.seconds if send.body is not None else 0.0)
+                read_answer(response, send.limit if whole else MOST_REASON, left, whole=whole)
         except ContractError as exc:
             return self._failed(Failure(exc), key)
+        except MismatchError as exc:
+            return self._failed(Failure(mismatch(call, str(exc))), key)
         except httpx.HTTPError as exc:
             if response is None or not (call.method == "DELETE" and success):
                 return self._failed(from_exception(call, exc), key)
@@ -157,7 +167,7 @@ class Wire:
             response = self._transport.handle_request(request)
             if response.status_code not in REDIRECTS:
                 return response
-            response.read()
+            read_answer(response, MOST_REASON, deadline.left(), whole=False)
             url = self._redirects.follow(call, url, response)
         raise refusal(call, response.status_code, f"more than {MAX_REDIRECTS} redirects")
 

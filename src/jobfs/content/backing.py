@@ -39,6 +39,7 @@ class Backing:
         self.spill: Spill | None = None
         self._on_disk = IntervalSet()  # of `have`, once there is a spill
         self._installed = False  # `file` is whole and not to be written
+        self._forgotten = 0  # how often all bytes were
         self._disk = disk
         self._lock = lock
         self._make_room = make_room
@@ -48,10 +49,12 @@ class Backing:
         with self._lock:
             if self.have.covers(position, position + len(data)):
                 return
-            file, spill = self.file, self.spill
+            file, spill, forgotten = self.file, self.spill, self._forgotten
         if spill is None and not self._written(file, data, position):
             self._begin_spill()
         with self._lock:
+            if forgotten != self._forgotten:
+                return
             if self.spill is not None:
                 for start, end in self.spill.put(position, data):
                     self._dropped(start, end)
@@ -119,6 +122,7 @@ class Backing:
     def forget(self) -> CacheFile | None:
         """None of these bytes are good; the file to discard. The caller holds the lock."""
         orphan = self.file if self.name is None else None
+        self._forgotten += 1
         self.have.clear()
         self._on_disk.clear()
         self.file = self.name = None

@@ -88,6 +88,7 @@ class Entry:
         self._read_end = 0
         self._failed: tuple[JobfsError, float] | None = None
         self._stale: StaleVersionError | None = None
+        self._started_over = False
         self._digest: str | None = None
         self._discarded = False
 
@@ -228,6 +229,21 @@ class Entry:
         self.backing.put(position, data)
         if self.backing.spill is not None:
             self._hold_back(fetch, position + len(data))
+
+    def start_over(self, fetch: Fetch) -> bool:
+        """See fetch.Target."""
+        with self.cond:
+            if self._started_over or self.whole:
+                return False
+            self._started_over = True
+            for other in self.fetches:
+                other.stop = other.stop or other is not fetch
+            orphan = self.backing.forget()
+            self.size = self.version.size
+            self.cond.notify_all()
+        if orphan is not None:
+            self._disk.parts.discard(orphan)
+        return True
 
     def pause(self, fetch: Fetch, seconds: float) -> None:
         """See fetch.Target."""

@@ -6,7 +6,7 @@ import copy
 import errno
 from typing import TypeVar
 
-from jobfs.errors import ApiError, JobfsError
+from jobfs.errors import ApiError, ContractError, JobfsError
 
 _Error = TypeVar("_Error", bound=JobfsError)
 
@@ -15,6 +15,16 @@ class StaleVersionError(ApiError):
     """The server no longer has this version: the job wrote the item in place. Look up, open again."""
 
     errno = errno.ESTALE
+
+
+class WrongLengthError(ContractError):
+    """A body of another length than the item's size: was the item written meanwhile, or is the server wrong?"""
+
+
+class UnboundedError(ContractError):
+    """More came than is taken of a content whose size neither the item nor the download tells."""
+
+    errno = errno.EFBIG
 
 
 def again(error: _Error) -> _Error:

@@ -13,10 +13,10 @@ import time
 from typing import Protocol
 
 from jobfs.api import Client, Download
-from jobfs.content.errors import StaleVersionError, again
+from jobfs.content.errors import StaleVersionError, UnboundedError, WrongLengthError, again
 from jobfs.content.pool import Pool
 from jobfs.content.run import MIB, NEAR
-from jobfs.errors import ApiError, ContractError, FsError, JobfsError, NotFoundError, UnavailableError
+from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
 from jobfs.nodes import Version
 
 _log = logging.getLogger("jobfs.content")
@@ -33,12 +33,16 @@ _REACH_MAX = 16 * MIB
 
 
 class Link:
-    """What all transfers of a store share: client, threads, deadline, whether ranges work (None: unknown)."""
+    """What all transfers of a store share: client, threads, deadline, whether ranges work (None: unknown).
 
-    def __init__(self, client: Client, pool: Pool, timeout: float) -> None:
+    `most`: bytes that are taken of a content whose size is not known.
+    """
+
+    def __init__(self, client: Client, pool: Pool, timeout: float, most: int) -> None:
         self.client = client
         self.pool = pool
         self.timeout = timeout
+        self.most = most
         self.ranges: bool | None = None
         self.closed = False
 
@@ -73,6 +77,9 @@ class Target(Protocol):
     def put(self, fetch: Fetch, position: int, data: bytes) -> None:
         """Bytes came; raises OSError or FsError if they can be kept nowhere."""
 
+    def start_over(self, fetch: Fetch) -> bool:
+        """None of the bytes are good, bring all once more; False if that was done before."""
+
     def pause(self, fetch: Fetch, seconds: float) -> None:
         """Wait, at most until the fetch is to stop."""
 
@@ -102,6 +109,8 @@ class Fetch:
         self._link = link
         self._latency = 0.0
         self._rate = 0.0
+        self._gained = self.progress  # when bytes came that had not come before
+        self._furthest = start
         self._took_turn = False
 
     def submit(self) -> bool:
@@ -144,7 +153,7 @@ class Fetch:
 
     def _transfer(self) -> bool:
         """Send requests until nothing is left to bring; False if it only gave up its thread for now."""
-        self.progress = time.monotonic()
+        self.progress = self._gained = time.monotonic()
         self._took_turn = False
         self._target.started()
         failures = 0
@@ -152,13 +161,21 @@ class Fetch:
             if self._took_turn:
                 return False
             self.pos = start
-            before = self.progress
-            broken = self._request(start)
+            before = self._gained
+            try:
+                broken = self._request(start)
+            except WrongLengthError as wrong:
+                self._look(wrong)
+                if not self._target.start_over(self):
+                    raise
+                self.pos, self.end = 0, None
+                continue
             if broken is None:
                 failures = 0
                 continue
-            failures = 0 if self.progress > before and self.pos != start else failures + 1
-            left = self.progress + self._link.timeout - time.monotonic()
+            # The same bytes once more, from a server without ranges, are no reason to go on for ever.
+            failures = 0 if self._gained > before else failures + 1
+            left = self._gained + self._link.timeout - time.monotonic()
             if left <= 0:
                 raise broken
             delay = min(_BACKOFF * 2**failures, _BACKOFF_MAX) * random.uniform(0.5, 1.0)
@@ -192,12 +209,17 @@ class Fetch:
             if not chunk:
                 continue
             size = self._target.size
+            if size is None and self.pos + len(chunk) > self._link.most:
+                told = f"download: no size is told, and more than {self._link.most} bytes came (see --cache-size)"
+                raise UnboundedError(told, endpoint="download")
             if size is not None and self.pos + len(chunk) > size:
                 self.pos += len(chunk)
                 return True  # too much: that is said once the connection is given back
             self._target.put(self, self.pos, chunk)
             self.pos += len(chunk)
             self.progress = now = time.monotonic()
+            if self.pos > self._furthest:
+                self._furthest, self._gained = self.pos, now
             self._rate = (self.pos - first) / max(now - began, 0.001)
             if self._leave(body, now - began):
                 return False
@@ -228,8 +250,8 @@ class Fetch:
         if size is None:
             self._target.learn(total)
         elif total != size:
-            told = f"download: the item has {total} bytes now instead of {size}: it was written meanwhile"
-            raise StaleVersionError(told, endpoint="download")
+            told = f"download: {total} bytes are announced instead of the {size} promised"
+            raise WrongLengthError(told, endpoint="download")
 
     def _leave(self, body: Download, seconds: float) -> bool:
         """True if the rest of the body is not wanted, or not now."""
@@ -251,27 +273,25 @@ class Fetch:
         size = self._target.size
         nothing = self.pos == start and body.start > 0
         if size is not None and self.pos > size and not nothing:
-            raise self._wrong_length(f"download: more than the {size} bytes promised came")
+            raise WrongLengthError(f"download: more than the {size} bytes promised came", endpoint="download")
         if size is None:
             self._find_size(start, body, nothing)
             return
         if self.pos >= min(size, size if self.end is None else self.end):
             return
         if nothing and body.length == 0 and body.total is None:
-            raise StaleVersionError(f"download: the item has no byte {start} any more", endpoint="download")
+            told = f"download: there is no byte {start} of the {size} promised"
+            raise WrongLengthError(told, endpoint="download")
         if nothing or body.start == 0:
-            raise self._wrong_length(f"download: {self.pos} bytes came instead of the {size} promised")
+            told = f"download: {self.pos} bytes came instead of the {size} promised"
+            raise WrongLengthError(told, endpoint="download")
 
-    def _wrong_length(self, told: str) -> ApiError:
-        """The error for a body that did not say its length and has another: was the item written meanwhile?"""
+    def _look(self, wrong: WrongLengthError) -> None:
+        """Raises StaleVersionError if the item was written meanwhile, and ApiError if that can't be known."""
         version = self._target.version
-        try:
-            item = self._link.client.get(version.item_id)
-        except (NotFoundError, UnavailableError) as error:
-            return error
+        item = self._link.client.get(version.item_id)
         if item.updated_at != version.updated_at or item.size != version.size:
-            return StaleVersionError(f"{told}: the item was written meanwhile", endpoint="download")
-        return ContractError(told, endpoint="download")
+            raise StaleVersionError(f"{wrong}: the item was written meanwhile", endpoint="download")
 
     def _find_size(self, start: int, body: Download, nothing: bool) -> None:
         if nothing and body.length == 0 and self._target.covered_until(0) < start:

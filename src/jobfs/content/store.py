@@ -21,6 +21,7 @@ from jobfs.api import Client
 from jobfs.content.ahead import Ahead, Take, bring
 from jobfs.content.disk import DiskCache, item_prefix, version_name
 from jobfs.content.entry import LINGER, Entry
+from jobfs.content.errors import UnboundedError, again
 from jobfs.content.fetch import Link
 from jobfs.content.handle import Content
 from jobfs.content.pool import Pool
@@ -57,7 +58,7 @@ class ContentStore:
         # that it is fetched for may itself be waiting for another file.
         connections = client.max_connections
         self._pool = Pool(connections, "jobfs-content", wanted=connections - 1, background=connections - 2)
-        self._link = Link(client, self._pool, timeout)
+        self._link = Link(client, self._pool, timeout, limit)
         self._ahead = Ahead(self._pool, lambda item: bring(self.open(item)))
         self._lock = threading.Lock()
         self._entries: dict[Version, Entry] = {}
@@ -66,6 +67,7 @@ class ContentStore:
         self._most_parked = min(_PARKED, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _PARKED_PART)
         self._fine = False
         self._learned: LRUCache[Version, int] = LRUCache(_LEARNED)
+        self._endless: LRUCache[Version, UnboundedError] = LRUCache(_LEARNED)
         self._learned_lock = threading.Lock()  # a leaf: entries call with their own lock held
         self._pool.submit(self._scan, background=True)
 
@@ -252,15 +254,25 @@ class ContentStore:
     def measure(self, item: Item) -> int:
         """Bytes of a version, of the server where the item does not tell; raises ApiError, FsError as `Content.read`.
 
-        A download's headers tell them mostly; where they don't it has to be brought whole.
+        A download's headers tell them mostly; where they don't it has to be brought whole. One that is larger than
+        the cache then is not brought again: UnboundedError.
         """
         size = self.learned_size(item.version)
         if size is not None:
             return size
+        with self._learned_lock:
+            endless = self._endless.get(item.version)
+        if endless is not None:
+            raise again(endless)
         with self.open(item) as content:
-            content.meet()
-            if content.size is None:
-                content.fetch()
+            try:
+                content.meet()
+                if content.size is None:
+                    content.fetch()
+            except UnboundedError as error:
+                with self._learned_lock:
+                    self._endless[item.version] = again(error)
+                raise
             return content.size or 0
 
     def close(self) -> None:

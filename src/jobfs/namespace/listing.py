@@ -47,11 +47,15 @@ class Listing(NamedTuple):
 
 
 class Lister:
-    """Reads snapshots with a pool of `max_connections` threads; `expected`: how many items there may be."""
+    """Reads snapshots with a pool of `max_connections` threads; `expected`: how many items there may be.
 
-    def __init__(self, server: Server, expected: int = 0) -> None:
+    `patience`: seconds that a list may go on beyond its promise.
+    """
+
+    def __init__(self, server: Server, expected: int = 0, patience: float = 30.0) -> None:
         self._server = server
         self._expected = expected
+        self._patience = patience
         self._workers = server.max_connections
         self._moved = False
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="jobfs-listing")
@@ -67,7 +71,7 @@ class Lister:
         for number in range(1, _MOST + 1):
             # A list that moves is read in its order: the total that its first page tells is newer than any other.
             expected, self._expected = self._expected, 0
-            this = read_pass(self._server.list_page, self._executor, self._workers, expected)
+            this = read_pass(self._server.list_page, self._executor, self._workers, expected, self._patience)
             merged.add(this)
             steady = last is not None and this.same(last)
             if this.flaw is None or steady:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from itertools import dropwhile, pairwise
 
-from jobfs.api import Page
+from jobfs.api import MOST_ITEMS, Page
+from jobfs.errors import ContractError
 from jobfs.nodes import Item
 
 #: Most items that the API gives in a page.
@@ -15,6 +17,8 @@ TAKE = 100
 _STEP = TAKE - 1
 #: After so many pages without anything new the list is over, whatever total it promises.
 _BARREN = 16
+#: A list may grow while it is read: to twice what its first page promised, and so many items.
+_ROOM = 10_000
 
 ReadPage = Callable[[int, int], Page]
 
@@ -50,8 +54,12 @@ class Pass:
         )
 
 
-def read_pass(read_page: ReadPage, executor: Executor, workers: int, expected: int = 0) -> Pass:
-    """Read every page once; raises what `read_page` raises.
+def read_pass(
+    read_page: ReadPage, executor: Executor, workers: int, expected: int = 0, patience: float = 30.0
+) -> Pass:
+    """Read every page once; raises what `read_page` raises, and ContractError for a list that has no end.
+
+    That is one that goes on far beyond what its first page promised, or any way beyond it for `patience` seconds.
 
     The first page tells the total and how many items the server really gives in a page. The others are read
     in parallel, each overlapping the one before by one item: a shared item that differs shows that the list
@@ -63,7 +71,7 @@ def read_pass(read_page: ReadPage, executor: Executor, workers: int, expected: i
         for number in range(1, min(following + 1, workers))
     }
     try:
-        reader = _Reader(read_page, read_page(TAKE, 0), ahead)
+        reader = _Reader(read_page, read_page(TAKE, 0), ahead, patience)
         if reader.more():
             runs = min(workers, reader.promised() - len(ahead)) - 1
             others = [executor.submit(reader.run) for _ in range(runs)]
@@ -87,7 +95,9 @@ def _pages(items: int, size: int, step: int) -> int:
 class _Reader:
     """The pages of one pass, handed out to the threads that read them."""
 
-    def __init__(self, read_page: ReadPage, first: Page, ahead: Mapping[int, Future[Page]]) -> None:
+    def __init__(
+        self, read_page: ReadPage, first: Page, ahead: Mapping[int, Future[Page]], patience: float
+    ) -> None:
         self._read_page = read_page
         self._ahead = ahead
         self._lock = threading.Lock()
@@ -95,7 +105,9 @@ class _Reader:
         self._seen: set[str] = set()
         self._size = _raw(first)
         self._step = max(1, self._size - 1)
-        self._end = first.total
+        self._promised = self._end = min(first.total, MOST_ITEMS)
+        self._most = min(2 * self._promised, MOST_ITEMS) + _ROOM
+        self._until = time.monotonic() + patience
         self._next = 1
         self._barren = 0
         self._failed: BaseException | None = None
@@ -155,6 +167,11 @@ class _Reader:
     def _take(self) -> int | None:
         with self._lock:
             if not self.more():
+                return None
+            place = self._next * self._step
+            if place > self._most or (place > self._promised and time.monotonic() > self._until):
+                told = f"list items: the list promised {self._promised} items and has no end"
+                self._failed = ContractError(told, endpoint="list items")
                 return None
             self._next += 1
             return self._next - 1

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
-from jobfs.errors import ApiError, FsError, UnavailableError
+from jobfs.errors import ApiError, ContractError, FsError, UnavailableError
 from jobfs.namespace.cost import Cost
 from jobfs.namespace.flights import COULD_NOT_ASK, Breaker, Flight, verdict
 from jobfs.namespace.knowledge import Knowledge
@@ -51,10 +51,12 @@ class Namespace(Remembering):
     `ttl`, `kernel_timeout`, `stale_if_error` and `moment` are seconds. An answer is at most `ttl` less
     `kernel_timeout` old, counted from the start of its request. `moment` is how long a name that was there
     and is missed now may be in the middle of another mount's save (save-protocol.md); `pause` waits that
-    long. `expected` is a guess at the number of items, for the first listing.
+    long. `expected` is a guess at the number of items, for the first listing. A list without an end is given up
+    after `timeout` seconds.
 
     Errors: where the server can't be asked, what was confirmed within `stale_if_error` is served, and
-    anything else raises ApiError. With an explicit `max_age` nothing stale is ever served.
+    anything else raises ApiError. With an explicit `max_age` nothing stale is ever served. Where only the listing
+    is no good, single names go on being found.
     """
 
     def __init__(
@@ -68,16 +70,18 @@ class Namespace(Remembering):
         pause: Callable[[float], None] = time.sleep,
         moment: float = 0.15,
         expected: int = 0,
+        timeout: float = 30.0,
     ) -> None:
         self._client = client
         self._clock = clock
         self._pause = pause
         self._moment = moment
         self._stale_if_error = stale_if_error
-        self._lister = Lister(client, expected)
+        self._lister = Lister(client, expected, timeout)
         super().__init__(Knowledge(max(ttl, stale_if_error, _REMEMBER), clock))
         self._cost = Cost(ttl, kernel_timeout)
         self._breaker = Breaker()
+        self._listings = Breaker()  # for what is wrong with listings alone
         self._finds: dict[str, Flight] = {}
         self._listing: Flight | None = None
         self._closed = False
@@ -105,7 +109,11 @@ class Namespace(Remembering):
                     flight, fly = self._board(path, not_before, max_age)
                     if flight is None:
                         return self._known.tree.at(path)
-                self._ride(flight, fly)
+                try:
+                    self._ride(flight, fly)
+                except ContractError:
+                    if flight.path is not None:
+                        raise
         except COULD_NOT_ASK as exc:
             if max_age is not None:
                 raise
@@ -170,7 +178,7 @@ class Namespace(Remembering):
     def status(self) -> NamespaceStatus:
         """What is known now; no request."""
         with self._lock:
-            known, error = self._known, self._breaker.error
+            known, error = self._known, self._breaker.error or self._listings.error
             age = self._clock() - known.snapshot_began if known.listed_once else None
             return NamespaceStatus.of(known.tree, self._cost, age, None if error is None else str(error))
 
@@ -204,6 +212,8 @@ class Namespace(Remembering):
         if self._listing is not None:
             return self._listing, False
         self._check(force=force)
+        if not force:
+            self._listings.check(self._clock())
         self._listing = Flight(None, self._clock(), self._known.takeoff())
         return self._listing, True
 
@@ -221,8 +231,9 @@ class Namespace(Remembering):
         effective TTL will do.
         """
         known, cost, now = self._known, self._cost, self._clock()
+        listable = self._listings.error is None
         if not known.listed_once:
-            return _Plan.LIST
+            return _Plan.LIST if listable else _Plan.FIND
         relaxed = max_age is None
         age = now - known.snapshot_began
         affordable = age > cost.effective_ttl
@@ -231,12 +242,12 @@ class Namespace(Remembering):
         if shown is not None and shown.implicit:
             return _Plan.SERVE if servable else _Plan.LIST
         if cost.storm(now):
-            if affordable and (max_age is None or cost.listing_seconds < max_age / 2):
+            if listable and affordable and (max_age is None or cost.listing_seconds < max_age / 2):
                 return _Plan.LIST
             return _Plan.SERVE if servable else _Plan.FIND
         if servable and cost.many:
             return _Plan.SERVE  # a listing would pay, but can't be afforded so soon after the last one
-        if shown is None and relaxed and cost.suspicious(age, known.implicit_seen):
+        if listable and shown is None and relaxed and cost.suspicious(age, known.implicit_seen):
             return _Plan.LIST
         return _Plan.FIND
 
@@ -244,7 +255,8 @@ class Namespace(Remembering):
         """Names are being looked up all the time: have the next snapshot before this one expires."""
         self._served = 0
         now = self._clock()
-        if self._listing or self._closed or self._breaker.error or not self._known.listed_once:
+        broken = self._breaker.error or self._listings.error
+        if self._listing or self._closed or broken or not self._known.listed_once:
             return
         if self._cost.early(now - self._known.snapshot_began):
             self._listing = flight = Flight(None, now, self._known.takeoff())
@@ -307,10 +319,19 @@ class Namespace(Remembering):
                 self._breaker.succeeded(self._clock())
                 if flight.path is not None:
                     self._cost.answered(self._clock() - flight.began)
+                else:
+                    self._listings.succeeded(self._clock())
             elif isinstance(error, COULD_NOT_ASK) and not self._closed:
-                if self._breaker.error is None:
-                    log.warning("the server can't be asked (%s): known names are served as they were", error)
-                self._breaker.failed(error, flight.began, self._clock())
+                alone = flight.path is None and isinstance(error, ContractError)
+                breaker = self._listings if alone else self._breaker
+                if breaker.error is None:
+                    log.warning(
+                        "the items can't be listed (%s): names are asked for one by one"
+                        if alone
+                        else "the server can't be asked (%s): known names are served as they were",
+                        error,
+                    )
+                breaker.failed(error, flight.began, self._clock())
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)

@@ -30,7 +30,10 @@ def _targets(item: Item, before: Tree) -> Iterator[str]:
     if hidden is None or hidden.role is names.Role.REMOVED or veil(directory) is not None:
         return
     yield names.join(directory, hidden.name)
-    if len(name.encode()) >= names.NAME_MAX - _CUT or len(item.path) >= names.PATH_MAX - 1 - _CUT:
+    if (
+        len(name.encode()) >= names.NAME_MAX - _CUT
+        or names.path_length(item.path) >= names.PATH_MAX - 1 - _CUT
+    ):
         yield from (
             names.join(directory, other) for other in before.children(directory) if _cut(other, hidden.name)
         )

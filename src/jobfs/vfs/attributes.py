@@ -10,12 +10,11 @@ from typing import Any
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.nodes import Item, Lifecycle, Permission, held_ns
 from jobfs.state import File, edit
 from jobfs.state.tables import stale_times
 from jobfs.vfs.view import View, is_hidden_open
 
-_LATEST = 2**63 - 1
 _NONE = 0xFFFFFFFF
 
 
@@ -130,4 +129,4 @@ class Attributes:
 
 
 def _held(time_ns: int | None) -> int | None:
-    return None if time_ns is None else max(min(time_ns, _LATEST), -_LATEST)
+    return None if time_ns is None else held_ns(time_ns)

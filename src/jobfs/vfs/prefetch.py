@@ -43,4 +43,5 @@ class Prefetch:
             return self._walks.take()
 
     def _worth_it(self, item: Item) -> bool:
-        return (item.size or 0) <= LARGE and self._content.lasting(item)
+        size = self._content.learned_size(item.version)
+        return size is not None and size <= LARGE and self._content.lasting(item)

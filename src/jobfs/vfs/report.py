@@ -58,7 +58,8 @@ class Report:
 
     def status(self) -> dict[str, Any]:
         """Everything `jobfs status --json` shows; no request but at most one for the job itself."""
-        job = self.instance().get("expertJob") or {}
+        job = self.instance().get("expertJob")
+        job = job if isinstance(job, dict) else {}
         health = self._client.health
         facts = self._namespace.status()
         now = time.time() + self._client.server_time_offset

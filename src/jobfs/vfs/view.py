@@ -327,13 +327,18 @@ def check_name(path: str) -> None:
     """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (wire-facts.md)."""
     if len(path) <= names.NAME_MAX // 4:
         return
-    if len(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
+    if names.path_length(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
 
 
 def check_new_name(path: str) -> None:
-    """As `check_name`, and raises FsError(EPERM) for a name that no mount would show: what saves under way have."""
+    """As `check_name`, and raises FsError(EPERM) for a name that no mount would show: what saves under way have.
+
+    The server may count the slash that it has paths begin with.
+    """
     check_name(path)
+    if names.path_length(path) >= names.PATH_MAX:
+        raise FsError(errno.ENAMETOOLONG)
     if names.parse_hidden(names.basename(path)) is not None:
         raise FsError(errno.EPERM)
 

@@ -108,6 +108,25 @@ def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeCli
     assert script.asked == ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/find?path=%2Fb"]
 
 
+@pytest.mark.parametrize("odd", [["file"], {"file": 1}, 7, None])
+def test_an_item_whose_type_is_no_text_hides_only_itself(make_client: MakeClient, odd: Any) -> None:
+    """semantics 1.21: also where it is the one that the server's style would be learned from."""
+    client = make_client(Script(many({**wire_item("bad"), "type": odd}, wire_item("good"), total=2)))
+    page = client.list_page(100, 0)
+    assert ([item.path for item in page.items], len(page.unknown)) == (["good"], 1)
+    assert [item.path for item in client.find("good")] == ["good"]
+    with pytest.raises(errors.ContractError, match="no file or directory"):
+        make_client(lambda request: one(type=odd)).get(ID)
+
+
+def test_a_single_item_may_come_as_data_item(make_client: MakeClient, tmp_path: Path) -> None:
+    """wire-facts.md: the vendor's rewrite wraps it so; a create or an update must not look like a lost answer."""
+    client = make_client(Script(httpx.Response(200, json={"data": {"item": wire_item("b", type="file")}})))
+    (tmp_path / "x").write_bytes(b"hello")
+    assert client.get(ID).path == client.update(ID, path="b").path == "b"
+    assert client.create_file("b", tmp_path / "x", 5, Permission.READ_WRITE).kind is Kind.FILE
+
+
 def test_an_item_is_asked_for_by_its_id(make_client: MakeClient) -> None:
     script = Script(one("dir", type="workspaceItemDirectory"))
     item = make_client(script).get(ID)

@@ -170,6 +170,30 @@ def test_directories_may_need_another_form_than_files(make_client: MakeClient, c
     assert forms(script)[-2:] == [("json", "long"), ("multipart", "long")]
 
 
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 406, 409, 410, 411, 413, 423, 431, 451, 507])
+@pytest.mark.parametrize("make", ["file", "directory"])
+def test_a_refusal_that_is_not_about_the_form_is_final(
+    make_client: MakeClient, create: Create, status: int, make: str
+) -> None:
+    """Other forms and path styles are tried after 400, 415 and 422 only: the same bytes are not sent eight times."""
+    script = Script(lambda request: many() if request.method == "GET" else failure(status))
+    client = make_client(script)
+    with pytest.raises(errors.ApiError) as caught:
+        create(client) if make == "file" else client.create_directory("d", RW)
+    assert caught.value.status == status
+    assert len(forms(script)) == 1
+
+
+@pytest.mark.parametrize("status", [402, 405, 409, 451])
+def test_a_move_that_is_refused_for_another_reason_is_not_tried_in_another_style(
+    make_client: MakeClient, status: int
+) -> None:
+    script = Script(lambda request: many() if request.method == "GET" else failure(status))
+    with pytest.raises(errors.BadRequestError):
+        make_client(script).update("item00000000000000000001", path="b")
+    assert len([body for body in script.bodies if body]) == 1
+
+
 @pytest.mark.parametrize("answer", [failure(500), httpx.ReadTimeout("slow")])
 def test_no_other_form_is_tried_after_a_lost_answer(
     make_client: MakeClient, create: Create, answer: httpx.Response | Exception

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 import httpx
@@ -98,7 +99,9 @@ def test_an_empty_range_costs_no_request(make_client: MakeClient) -> None:
         (206, {"content_range": "bytes 5-4/10"}),
         (206, {"content_range": "items 5-9/10"}),
         (206, {"content_range": "bytes 5-9/10", "content_length": "4"}),
-        (200, {"content_encoding": "gzip"}),
+        (200, {"content_encoding": "br"}),
+        (200, {"content_encoding": "gzip, gzip"}),
+        (206, {"content_range": "bytes 5-9/10", "content_encoding": "gzip"}),
         (204, {}),
     ],
 )
@@ -109,6 +112,27 @@ def test_an_answer_that_is_not_what_was_asked_for_does_not_match_the_contract(
     with pytest.raises(errors.ContractError, match="download"):
         make_client(Script(answer(status, b"x" * 5, **headers))).download(ID, 5)
     assert f"download '{ID}': the reply does not match" in caplog.text
+
+
+def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make_client: MakeClient) -> None:
+    """Its Content-Length counts what is on the wire, and says nothing of the file."""
+    packed = gzip.compress(b"hello" * 100_000)
+    script = Script(answer(200, packed, content_encoding="gzip", content_length=str(len(packed))))
+    with make_client(script).download(ID) as download:
+        assert (download.start, download.length, download.total) == (0, None, None)
+        pieces = list(download.chunks())
+    assert b"".join(pieces) == b"hello" * 100_000
+    assert max(map(len, pieces)) <= 1 << 16
+
+
+@pytest.mark.parametrize("packed", [b"hello", gzip.compress(b"hello")[:-1]])
+def test_a_file_that_is_badly_compressed_is_an_error_never_a_short_file(
+    make_client: MakeClient, packed: bytes
+) -> None:
+    """semantics 5.8: a reply that does not match the contract is EIO."""
+    script = Script(answer(200, packed, content_encoding="gzip"))
+    with make_client(script).download(ID) as download, pytest.raises(errors.ContractError):
+        list(download.chunks())
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ def from_answer(call: Call, status: int, headers: dict[str, str], body: bytes) -
     return failures.from_answer(call, status, headers, body, KEY)
 
 
-def body(reason: Any) -> bytes:
-    return json.dumps({"code": 0, "error": "E", "reason": reason}).encode()
+def body(reason: Any, status: int = 0) -> bytes:
+    return json.dumps({"code": status, "error": "E", "reason": reason}).encode()
 
 
 @pytest.mark.parametrize("call", [READ, CHANGE])
@@ -52,7 +52,7 @@ def test_each_status_has_its_error_and_errno(
     call: Call, status: int, reason: Any, kind: type[errors.ApiError], number: int
 ) -> None:
     """semantics 5: the errno of each answer."""
-    failure = from_answer(call, status, {}, body(reason))
+    failure = from_answer(call, status, {}, body(reason, status))
     assert type(failure.error) is kind
     assert (failure.error.errno, failure.error.status, failure.error.endpoint) == (
         number,
@@ -154,17 +154,43 @@ def test_a_key_is_scrubbed_before_a_reason_is_cut() -> None:
         assert KEY[:4] not in message
 
 
-def test_a_web_page_is_not_quoted_and_not_believed_to_say_not_there() -> None:
-    """semantics 1: ENOENT only when the server said so; a gateway's own 404 page is not the API's word."""
+#: What gateways answer on their own account.
+GATEWAY = [
+    ({"content-type": "text/html"}, b"gone"),
+    ({}, b" <html>gone</html>"),
+    ({}, b""),
+    ({"content-type": "text/plain"}, b"no healthy upstream"),
+    ({"content-type": "text/plain"}, b"Not Found"),
+    ({"content-type": "application/json"}, b'{"message": "no Route matched with those values"}'),
+    ({"content-type": "application/json"}, b'["Not Found"]'),
+    ({"content-type": "application/json"}, b"{}"),
+    ({"content-type": "application/json"}, b'{"code": [404], "error": {}}'),
+    ({"content-type": "application/json"}, b"[" * 100_000),
+]
+
+
+@pytest.mark.parametrize(("headers", "page"), GATEWAY)
+def test_a_404_of_a_gateway_is_a_server_that_can_not_be_asked(headers: dict[str, str], page: bytes) -> None:
+    """semantics 5: "gone" only if the API said it; otherwise as 502: reading is retried, a change has lost its answer."""
+    reading, changing = from_answer(READ, 404, headers, page), from_answer(CHANGE, 404, headers, page)
+    assert (type(reading.error), reading.retry) == (errors.UnavailableError, True)
+    assert (type(changing.error), changing.retry) == (errors.AnswerLostError, False)
+    assert reading.error.errno == errno.EIO
+    assert "not the API" in str(reading.error)
+
+
+@pytest.mark.parametrize(
+    "page", [b'{"code": 404}', b'{"code": "404"}', b'{"error": "Not Found"}', b'{"code": 404, "reason": []}']
+)
+def test_a_404_is_the_apis_if_its_body_says_so_too(page: bytes) -> None:
+    """semantics 5: a JSON object with `code` 404 or `error` "Not Found"."""
+    for call in (READ, CHANGE):
+        assert type(from_answer(call, 404, {}, page).error) is errors.NotFoundError
+
+
+def test_a_web_page_is_not_quoted() -> None:
     for headers, page in (({"content-type": "text/html"}, b"gone"), ({}, b" <html>gone</html>")):
-        error = from_answer(READ, 404, headers, page).error
-        assert type(error) is errors.ContractError
-        assert "gone" not in str(error)
-
-
-@pytest.mark.parametrize("page", [b"", b"Not Found", b"{}"])
-def test_a_404_without_the_usual_body_is_still_a_404(page: bytes) -> None:
-    assert type(from_answer(READ, 404, {"content-type": "text/plain"}, page).error) is errors.NotFoundError
+        assert "gone" not in str(from_answer(READ, 404, headers, page).error)
 
 
 def test_a_successful_answer_of_another_form_is_a_lost_answer_for_a_changing_request() -> None:

@@ -71,9 +71,28 @@ def test_optional_fields_of_another_form_are_as_if_absent(odd: Any) -> None:
 
 @pytest.mark.parametrize(
     ("given", "size"),
-    [(0, 0), (12, 12), (12.0, 12), (-1, None), ("12", None), (None, None), (1e300, None), (True, None)],
+    [
+        (0, 0),
+        (12, 12),
+        (12.0, 12),
+        ("12", 12),
+        ("12.0", 12),
+        (2**63 - 1, 2**63 - 1),
+        (-1, None),
+        ("-1", None),
+        ("12 bytes", None),
+        ("\N{ARABIC-INDIC DIGIT ONE}", None),
+        ("9" * 19, None),
+        (2**64, None),
+        (None, None),
+        (1e300, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (True, None),
+        ([12], None),
+    ],
 )
-def test_a_size_is_a_number_or_not_known(given: Any, size: int | None) -> None:
+def test_a_size_is_a_number_in_quotes_or_not_or_not_known(given: Any, size: int | None) -> None:
     assert parse_item(item_body(size=given))[0].size == size
 
 
@@ -100,6 +119,78 @@ def test_one_malformed_item_hides_no_other(odd: Any) -> None:
     page, _ = parse_page(page_body(wire_item(), odd), 100, 0)
     assert [item.path for item in page.items] == ["a.txt"]
     assert len(page.unknown) == 1
+
+
+ODD = [
+    b'"type": ["file"]',
+    b'"type": {"file": 1}',
+    b'"size": ' + b"9" * 5000,
+    b'"size": -' + b"9" * 5000,
+    b'"size": 1e9999',
+    b'"size": NaN',
+    b'"size": -Infinity',
+    b'"color": ' + b"[" * 100_000 + b"]" * 100_000,
+    b'"color": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+    b'"path": ' + b"[" * 2000 + b'"]\\""' + b"]" * 2000,
+    b'"path": "\xff\xfe"',
+    b'"path": "\xed\xa0\x80"',
+    b'"path": "\\ud800"',
+    b'"path": "a\x00b"',
+    b'"path": "a\nb"',
+    b'"owner": "\xff"',
+    b'"updatedAt": "\\udcff"',
+    b'"\xff": "\x01"',
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_one_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
+    """semantics 1.21: one item with an absurd number, depth, byte or type does not break a listing."""
+    good = json.dumps(wire_item("good"), ensure_ascii=False).encode()
+    bad = json.dumps({**wire_item("bad"), "id": "b" * 24}).encode()[:-1] + b", " + odd + b"}"
+    body = b'{"meta": {"total": 3}, "data": {"workspaceItems": [%b, %b, %b]}}' % (good, bad, good)
+    page, _ = parse_page(body, 100, 0)
+    assert [item.path for item in page.items if item.id != "b" * 24] == ["good", "good"]
+    assert page.total == 3
+    for item in page.items:
+        for text in (item.updated_at, item.created_at, item.owner, item.mime_type, item.key):
+            text.encode()
+
+
+def test_texts_that_differ_only_in_what_is_no_text_still_differ() -> None:
+    items, _ = parse_items(page_body(*(wire_item(updatedAt=f"x{odd}") for odd in ("\ud800", "\ud801"))))
+    assert items[0].version != items[1].version
+
+
+def test_a_string_that_does_not_end_takes_no_longer_than_one_that_does() -> None:
+    body = b'{"data": {"workspaceItems": [' + b'\\"' * 1_000_000
+    with pytest.raises(MismatchError, match="not JSON"):
+        parse_page(body, 100, 0)
+
+
+def test_texts_longer_than_the_reference_allows_are_not_kept() -> None:
+    item, _ = parse_item(item_body(key="k" * 5000, owner="o" * 5000, mimeType="m" * 1024))
+    assert (item.key, item.owner, item.mime_type) == ("", "", "m" * 1024)
+    page, _ = parse_page(page_body(wire_item("p/" * 3000), wire_item("good")), 100, 0)
+    assert [item.path for item in page.items] == ["good"]
+
+
+def test_items_left_out_without_an_id_are_told_apart_by_their_place() -> None:
+    """The same one on two pages is one, and two on one page are two: else the list would never hold still."""
+    assert parse_page(page_body({}, wire_item(), {}), 3, 0)[0].unknown == ("#0", "#2")
+    assert parse_page(page_body({}, wire_item()), 3, 2)[0].unknown == ("#2",)
+
+
+def test_a_page_of_more_items_than_any_server_gives_is_none() -> None:
+    body = b'{"data": {"workspaceItems": [' + b"{}," * 100_000 + b"{}]}}"
+    with pytest.raises(MismatchError, match="more than 20000 items in a page"):
+        parse_page(body, 100, 0)
+
+
+@pytest.mark.parametrize("data", [{"item": wire_item()}, {"workspaceItem": None, "item": wire_item()}])
+def test_a_single_item_has_one_of_two_names(data: dict[str, Any]) -> None:
+    """wire-facts.md: the vendor's rewrite wraps it as data.item."""
+    assert parse_item(json.dumps({"data": data}).encode())[0].path == "a.txt"
 
 
 def test_a_path_of_invalid_unicode_hides_no_other() -> None:
@@ -136,7 +227,15 @@ def test_meta_is_taken_from_the_server_in_any_number_form() -> None:
     assert page[1:] == (250, 50, 100, ())
 
 
-@pytest.mark.parametrize("meta", [None, [], {}, {"total": "many"}, {"total": -1}, {"total": None}])
+@pytest.mark.parametrize(
+    "meta",
+    [
+        None,
+        [],
+        {},
+        *({"total": total} for total in ("many", -1, None, 2**62, "9" * 18, 1e300, [3], 10**4000)),
+    ],
+)
 def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> None:
     items = [wire_item(str(number)) for number in range(3)]
     assert parse_page(page_body(*items, meta=meta), 4, 8)[0][1:] == (11, 4, 8, ())
@@ -155,6 +254,8 @@ def test_a_reply_without_meta_is_read() -> None:
         (b"<html>", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"a":' * 100_000, "not JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "not a JSON object"),
         (b"[]", "not a JSON object"),
         (b"null", "not a JSON object"),
         (b"{}", "data is missing"),
@@ -182,6 +283,15 @@ def test_an_instance_names_job_status_and_count() -> None:
     assert instance.raw == raw
 
 
+@pytest.mark.parametrize("depth", [300, 100_000])
+def test_an_instance_is_never_deeper_than_can_be_written_again(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    raw = parse_instance(
+        b'{"data": {"workspaceInstance": {"items": %b, "countItems": 1}}}' % deep, "x" * 24
+    ).raw
+    assert json.loads(json.dumps(raw, indent=2))["countItems"] == 1
+
+
 def test_an_instance_that_says_little_is_read() -> None:
     instance = parse_instance(b'{"data": {"workspaceInstance": {"expertJob": null}}}', "x" * 24)
     assert (instance.job_id, instance.job_status, instance.count_items) == ("x" * 24, "", None)
@@ -204,6 +314,21 @@ def test_an_instance_that_says_little_is_read() -> None:
 )
 def test_a_time_is_read_to_the_nanosecond(text: str, expected: int) -> None:
     assert parse_time(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0001-01-01T00:00:00Z", -(2**63)),
+        ("0001-01-01T00:00:00.000000000Z", -(2**63)),
+        ("0001-01-01T00:00:00+14:00", -(2**63)),
+        ("9999-12-31T23:59:59Z", 2**63),
+        ("9999-12-31T23:59:59.999999999-14:00", 2**63),
+        ("2262-04-12T00:00:00Z", 2**63),
+    ],
+)
+def test_a_time_that_no_file_system_holds_is_the_nearest_that_one_does(text: str, seconds: int) -> None:
+    assert abs(parse_time(text) - seconds) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import errno
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -164,6 +165,55 @@ def test_a_body_that_breaks_off_is_an_error_after_what_came(serve: Serve, cut: i
         with pytest.raises(errors.UnavailableError, match="download"):
             got.extend(download.chunks())
     assert b"".join(got) == content[:cut]
+
+
+@pytest.mark.parametrize("ask", ["list", "find", "instance"])
+def test_json_that_comes_byte_by_byte_has_a_deadline_as_a_whole(serve: Serve, ask: str) -> None:
+    """semantics 3: no call can hang for ever, however steadily the server keeps sending."""
+    done = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not done.wait(0.02):
+            connection.sendall(b" ")
+
+    with client_of(serve(drip), timeout=0.5) as client:
+        asks: dict[str, Callable[[], object]] = {
+            "list": lambda: client.list_page(100, 0),
+            "find": lambda: client.find("a"),
+            "instance": client.instance,
+        }
+        began = time.monotonic()
+        with pytest.raises(errors.UnavailableError) as caught:
+            asks[ask]()
+        assert time.monotonic() - began < 0.5 + 5
+        assert caught.value.errno == errno.ETIMEDOUT
+        with pytest.raises(errors.AnswerLostError):
+            client.update(ID, path="b")
+    done.set()
+
+
+@pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Connection: close"])
+def test_an_endless_body_is_left_and_its_connection_closed(serve: Serve, framing: str) -> None:
+    """semantics 5.8: EIO, and the next request is answered over another connection."""
+    sent: list[int] = []
+
+    def flood(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
+        piece = b" " * 65536
+        while True:
+            connection.sendall(b"10000\r\n%b\r\n" % piece if "chunked" in framing else piece)
+            sent.append(len(piece))
+
+    server = serve(flood, answer_for_ever)
+    with client_of(server) as client:
+        with pytest.raises(errors.ContractError, match="a body of more than"):
+            client.list_page(100, 0)
+        assert client.get(ID).id == ID
+    assert server.connections == 2
+    assert sum(sent) < 64 << 20  # what the sockets' buffers hold besides
 
 
 def test_a_body_that_stops_times_out_for_want_of_progress(serve: Serve) -> None:

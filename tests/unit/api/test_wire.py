@@ -29,6 +29,7 @@ LOST = [
     failure(502),
     failure(503),
     failure(504),
+    httpx.Response(404, text="no healthy upstream"),
 ]
 
 
@@ -82,7 +83,17 @@ def test_a_refusal_is_not_repeated(make_client: MakeClient, status: int) -> None
     assert len(script.requests) == 1
 
 
-@pytest.mark.parametrize("trouble", [httpx.ConnectError("refused"), failure(503)])
+def test_a_404_of_a_gateway_is_asked_again_until_the_api_answers(make_client: MakeClient) -> None:
+    """semantics 5: a gateway's 404 is a server that can't be asked, as with 503."""
+    script = Script(httpx.Response(404, text="no healthy upstream"), httpx.Response(404), one())
+    assert make_client(script).get(ID).id == ID
+    assert len(script.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [httpx.ConnectError("refused"), failure(503), httpx.Response(404, html="<h1>Not Found</h1>")],
+)
 def test_after_the_deadline_it_has_timed_out(
     make_client: MakeClient, trouble: httpx.Response | Exception
 ) -> None:
@@ -339,7 +350,7 @@ def test_closing_ends_the_wait_for_a_retry(make_client: MakeClient) -> None:
 
 
 def test_the_servers_clock_is_read_from_its_answers(make_client: MakeClient) -> None:
-    ahead = httpx.Response(404, headers={"date": formatdate(time.time() + 3600, usegmt=True)})
+    ahead = failure(404, headers={"date": formatdate(time.time() + 3600, usegmt=True)})
     client = make_client(Script(ahead))
     assert client.server_time_offset == 0.0
     with pytest.raises(errors.NotFoundError):

@@ -101,3 +101,20 @@ def test_a_path_needs_a_disk_that_takes_it(tmp_path: Path) -> None:
     assert backing.load(0, 3) == b"abc"
     with pytest.raises(FsError):
         backing.path(3)
+
+
+def test_bytes_that_were_on_their_way_when_all_were_forgotten_are_not_announced(
+    backing: Backing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are of what was forgotten, and may be in a file that is not the content's any more."""
+    backing.put(0, b"abc")
+    real = os.pwrite
+
+    def overtaken(fd: int, data: bytes, offset: int) -> int:
+        written = real(fd, data, offset)
+        backing.forget()
+        return written
+
+    monkeypatch.setattr(os, "pwrite", overtaken)
+    backing.put(10, b"xyz")
+    assert list(backing.have) == []

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import errno
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobfs.content import ContentStore, StaleVersionError
+from jobfs.content.errors import UnboundedError
 from jobfs.content.run import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
 
 from .conftest import MakeStore
-from .server import FakeClient, item_of, pattern
+from .server import Body, FakeClient, item_of, pattern
 
 
 def test_a_broken_download_resumes_by_range_where_it_broke(make_store: MakeStore) -> None:
@@ -61,6 +64,21 @@ def test_a_download_that_stays_broken_fails_every_reader_and_a_later_one_tries_a
                 continue
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_always_breaks_at_one_place_is_given_up(make_store: MakeStore, ranges: bool) -> None:
+    """semantics 3: no call can hang for ever; without ranges the same bytes come again and again."""
+    data = pattern(MIB)
+    client = FakeClient(data, ranges=ranges, says_length=False)
+    client.breaks = [300 * KIB] + [0 if ranges else 300 * KIB] * 1000
+    began = time.monotonic()
+    with make_store(client, timeout=0.5).open(item_of(len(data))) as handle:
+        assert handle.read(0, 4096) == data[:4096]
+        with pytest.raises(UnavailableError):
+            handle.fetch()
+    assert time.monotonic() - began < 0.5 + 5
+    assert len(client.requests) < 50
+
+
 def test_an_error_before_the_body_is_final(make_store: MakeStore) -> None:
     """The client has retried by then, within the deadline and as the server asked."""
     client = FakeClient(pattern(MIB), errors=[UnavailableError("down", errno=errno.ETIMEDOUT)])
@@ -89,6 +107,79 @@ def test_a_body_longer_than_promised_is_an_error(make_store: MakeStore) -> None:
     with store.open(item_of(MIB)) as handle, pytest.raises(ContractError):
         handle.fetch()
     assert not store.whole(item_of(MIB))
+
+
+class WrongOnce(FakeClient):
+    """Tells or sends a wrong length once, and is right from then on."""
+
+    def download(self, item_id: str, start: int = 0, end: int | None = None) -> Body:
+        body = super().download(item_id, start, end)
+        self.lie, self.extra = 0, b""
+        return body
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lie": 5}, {"lie": -5}, {"says_length": False, "ranges": False, "extra": b"more"}, {"breaks": [MIB]}],
+    ids=["longer", "shorter", "too much", "broken"],
+)
+@pytest.mark.parametrize("offset", [0, 5 * MIB])
+def test_a_wrong_length_of_the_same_version_is_asked_for_once_more_from_the_start(
+    make_store: MakeStore, wrong: dict[str, Any], offset: int
+) -> None:
+    """semantics 5.15: look at the item; the same version: once more."""
+    data = pattern(8 * MIB)
+    client = WrongOnce(data, **wrong)
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        assert handle.read(offset, 4096) == data[offset : offset + 4096]
+        assert handle.fetch().read_bytes() == data
+    assert store.whole(item_of(len(data)))
+
+
+@pytest.mark.parametrize("lie", [5, -5])
+def test_a_length_that_stays_wrong_is_eio_and_not_stale(make_store: MakeStore, lie: int) -> None:
+    """semantics 5.15: then EIO. ESTALE is for a version that is gone."""
+    client = FakeClient(pattern(MIB), lie=lie)
+    store = make_store(client)
+    with store.open(item_of(MIB)) as handle:
+        with pytest.raises(ContractError) as caught:
+            handle.read(0, 4096)
+        assert caught.value.errno == errno.EIO
+    assert [request.start for request in client.requests] == [0, 0]
+    assert store.used() == 0
+
+
+def test_a_wrong_length_that_can_not_be_looked_into_says_nothing_of_the_version(
+    make_store: MakeStore,
+) -> None:
+    client = FakeClient(pattern(MIB), lie=5)
+    client.get = lambda item_id: (_ for _ in ()).throw(UnavailableError("down"))  # type: ignore[method-assign]
+    with make_store(client).open(item_of(MIB)) as handle, pytest.raises(UnavailableError):
+        handle.read(0, 4096)
+
+
+@pytest.mark.parametrize("size", [3 * MIB, 64 * MIB])
+def test_a_download_without_any_size_ends_at_the_size_of_the_cache(make_store: MakeStore, size: int) -> None:
+    """Whatever a server sends, the disk that it takes is bounded."""
+    client = FakeClient(b"x" * size, says_length=False, ranges=False)
+    store = make_store(client, limit=2 * MIB)
+    item = item_of(None)
+    for _ in range(3):
+        with pytest.raises(UnboundedError, match="no size is told") as caught:
+            store.measure(item)
+        assert caught.value.errno == errno.EFBIG
+    assert (
+        len(client.requests) <= 2
+    )  # one that finds no length, and where that was quick the one that brings all
+    assert all(request.sent <= 2 * MIB + client.chunk for request in client.requests)
+    assert store.used() == 0
+
+
+def test_a_download_without_any_size_that_fits_into_the_cache_is_read(make_store: MakeStore) -> None:
+    data = pattern(2 * MIB)
+    store = make_store(FakeClient(data, says_length=False, ranges=False), limit=2 * MIB)
+    assert store.measure(item_of(None)) == len(data)
 
 
 @pytest.mark.parametrize("size", [MIB - 1, MIB + 1])

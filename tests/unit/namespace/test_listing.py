@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 
 from jobfs.api import Page
-from jobfs.errors import UnavailableError
+from jobfs.errors import ContractError, UnavailableError
+from jobfs.namespace import pages
 from jobfs.namespace.listing import Lister, Listing
 from jobfs.nodes import Item
 
-from .world import Server
+from .world import Server, item
 
 
 class Reading:
@@ -204,7 +205,9 @@ def test_two_passes_that_lack_the_same_item_prove_nothing(reading: Reading, plac
     assert as_set(reading.read()) == set(everything)
 
 
-@pytest.mark.parametrize("lie", [lambda n: 0, lambda n: 1, lambda n: n - 1, lambda n: n + 1, lambda n: 10**9])
+@pytest.mark.parametrize(
+    "lie", [lambda n: 0, lambda n: 1, lambda n: n - 1, lambda n: n + 1, lambda n: 10**9, lambda n: 2**62]
+)
 @pytest.mark.parametrize("count", [0, 37, 100, 250])
 def test_a_wrong_total_costs_a_few_requests_and_no_item(
     reading: Reading, count: int, lie: Callable[[int], int]
@@ -373,3 +376,60 @@ def test_a_listing_that_fails_leaves_nothing_under_way_that_matters(reading: Rea
         reading.read()
     reading.server.before = lambda operation, argument: None
     assert as_set(reading.read()) == made
+
+
+class Endless:
+    """A list that goes on: each page brings `take` items that were never seen before."""
+
+    def __init__(self, total: Callable[[int], int]) -> None:
+        self.server = Server()
+        self.pages = 0
+        self.server.list_page = self.list_page  # type: ignore[method-assign]
+        self._total = total
+
+    def list_page(self, take: int, skip: int) -> Page:
+        self.pages += 1
+        items = [item(f"f{number}", f"{number:024d}") for number in range(skip, skip + take)]
+        return Page(items, self._total(skip + take), take, skip)
+
+    def read(self, patience: float = 30.0) -> Listing:
+        lister = Lister(self.server, patience=patience)
+        try:
+            return lister.read(list)
+        finally:
+            lister.close()
+
+
+@pytest.mark.parametrize(
+    "total", [lambda end: end + 1, lambda end: end + 100, lambda end: end * 2], ids=["one", "page", "double"]
+)
+def test_a_list_whose_total_grows_with_every_page_is_given_up(total: Callable[[int], int]) -> None:
+    """semantics 5.8: a reply that does not match the contract is EIO; nobody reads for ever."""
+    endless = Endless(total)
+    with pytest.raises(ContractError, match=r"promised .* items and has no end"):
+        endless.read()
+    assert endless.pages <= 150
+
+
+def test_a_list_beyond_its_promise_is_given_up_after_the_deadline_too() -> None:
+    """semantics 3: every call has a deadline, also where each of its requests is answered."""
+    endless = Endless(lambda end: end + 1)
+    with pytest.raises(ContractError, match="has no end"):
+        endless.read(patience=-1.0)
+    assert endless.pages <= 3
+
+
+def test_no_total_makes_a_list_longer_than_any_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "MOST_ITEMS", 3_000)
+    monkeypatch.setattr(pages, "_ROOM", 1_000)
+    endless = Endless(lambda end: 2**62)
+    with pytest.raises(ContractError, match="promised 3000 items and has no end"):
+        endless.read()
+    assert endless.pages <= 4_000 // 99 + 2
+
+
+def test_a_list_that_doubles_while_it_is_read_is_read(reading: Reading) -> None:
+    """semantics 1.3: what the job makes meanwhile is drift, however much it is."""
+    before = reading.fill(300)
+    reading.server.before = once(("list", 198), lambda: [reading.server.file(f"n{n}") for n in range(300)])
+    assert as_set(reading.read()) >= set(before)

@@ -13,7 +13,7 @@ from jobfs.emulator import Server
 from jobfs.errors import FsError
 from jobfs.names import NAME_MAX, PATH_MAX
 from jobfs.nodes import Permission
-from jobfs.vfs.view import check_name, with_permission
+from jobfs.vfs.view import check_name, check_new_name, with_permission
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,19 @@ def test_a_name_that_the_api_cannot_hold_is_refused() -> None:
         with pytest.raises(FsError) as caught:
             check_name(path)
         assert caught.value.errno == errno.ENAMETOOLONG
+
+
+def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> None:
+    """wire-facts.md: 1,024 units of UTF-16, the leading slash among them where the server's paths have one."""
+    directory = "/".join(["d" * 200] * 5) + "/"
+    for name in ("n" * 18, "\N{GRINNING FACE}" * 9):
+        check_new_name(directory + name)
+        check_name(directory + name + "n")
+        with pytest.raises(FsError) as caught:
+            check_new_name(directory + name + "n")
+        assert caught.value.errno == errno.ENAMETOOLONG
+        with pytest.raises(FsError):
+            check_name(directory + name + "nn")
 
 
 def test_a_remembered_mode_agrees_with_the_permission() -> None:

@@ -1,0 +1,49 @@
+"""Whatever a server sends: no exception but those of errors.py, no growth, and what is right is shown.
+
+The short form of scripts/fuzz.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.support.fuzzing.answers import Answer, answers, odd_items
+from tests.support.fuzzing.checks import Growth, check_any_answer, check_odd_items
+from tests.support.fuzzing.world import World, world
+
+from jobfs.api import retry
+
+quickly = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@pytest.fixture
+def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A client of a hostile server that hurries, and does not write a line for each thing that is wrong."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.05)
+    logging.disable(logging.CRITICAL)
+    growth = Growth()
+    with world() as made:
+        yield made
+    logging.disable(logging.NOTSET)
+    growth.check()
+
+
+@settings(quickly, max_examples=60)
+@given(odd=st.lists(odd_items(), max_size=8))
+def test_odd_items_hide_themselves_at_most(hostile: World, odd: list[bytes]) -> None:
+    """semantics 1.21: unknown fields and unknown item types do not break a listing."""
+    check_odd_items(hostile, odd)
+
+
+@settings(quickly, max_examples=25)
+@given(answer=answers())
+def test_any_answer_is_a_result_or_an_error_in_time(hostile: World, answer: Answer) -> None:
+    """semantics 5.8: a reply that does not match the contract is EIO, and the next one is read as ever."""
+    check_any_answer(hostile, answer)

@@ -1,0 +1,206 @@
+"""What a server sends without an end takes a bounded amount of a mount's time, memory and disk."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.forks import ForkServer, forking
+from tests.support.gateway import Asked, Gateway, Reply, changed_items, endless, gateway
+from tests.support.mounts import MountedJob, run
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+#: Seconds that a call may take beyond --timeout, and bytes that one attack may add to the mount's peak of memory.
+SLACK, ROOM = 5, 256 << 20
+
+
+@pytest.fixture
+def before(server: Server) -> Iterator[Gateway]:
+    with gateway(server) as made:
+        yield made
+        made.answer = lambda asked: None
+
+
+@pytest.fixture
+def mounted(before: Gateway, tmp_path: Path, forks: ForkServer) -> Iterator[MountedJob]:
+    """A mount behind the gateway, with known.txt in it, of which nothing was asked yet."""
+    before.server.store.write("known.txt", b"known")
+    before.server.store.write("endless", b"x")
+    with forking(forks, before, tmp_path / "home", timeout=5, cache_size="16M") as job:  # type: ignore[arg-type]
+        yield job
+        before.closed.set()
+
+
+class Peak:
+    """The most memory that a process has had since this was made."""
+
+    def __init__(self, job: MountedJob) -> None:
+        assert job.process is not None
+        self._pid = job.process.pid
+        Path(f"/proc/{self._pid}/clear_refs").write_text("5")
+        self._before = self._now()
+
+    def _now(self) -> int:
+        lines = Path(f"/proc/{self._pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+    @property
+    def grown(self) -> int:
+        """Bytes that came on top."""
+        return self._now() - self._before
+
+
+def bomb() -> bytes:
+    """64 MiB of white space as 64 KiB of gzip."""
+    return gzip.compress(b" " * (64 << 20))
+
+
+def page_of(numbers: range, total: int) -> bytes:
+    """One page of new items."""
+    items = [{"type": "file", "id": f"{number:024d}", "path": f"f{number}", "size": 1} for number in numbers]
+    return json.dumps({"data": {"workspaceItems": items}, "meta": {"total": total}}).encode()
+
+
+def pages(total: Callable[[int], int]) -> Callable[[Asked], Reply | None]:
+    """Listings of which every page is full of new items."""
+
+    def answer(asked: Asked) -> Reply | None:
+        if not asked.listing:
+            return None
+        take, skip = int(asked.query["take"]), int(asked.query["skip"])
+        body = page_of(range(skip, skip + take), total(skip + take))
+        return Reply([body], 200, (("Content-Length", str(len(body))),))
+
+    return answer
+
+
+ATTACKS: dict[str, Callable[[Gateway], Callable[[Asked], Reply | None]]] = {
+    "gzip bomb": lambda before: (
+        lambda asked: (
+            Reply(endless(before, bomb()), 200, (("Content-Encoding", "gzip"),)) if asked.listing else None
+        )
+    ),
+    "endless body": lambda before: (
+        lambda asked: Reply(endless(before, b" " * 65536)) if asked.listing else None
+    ),
+    "nothing but brackets": lambda before: (
+        lambda asked: (
+            Reply([b'{"data": {"workspaceItems": [' + b"[]," * 1_300_000 + b"0]}}"])
+            if asked.listing
+            else None
+        )
+    ),
+    "growing total": lambda before: pages(lambda end: end + 100),
+    "total 2^62": lambda before: pages(lambda end: 2**62),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_listing_without_an_end_is_eio_and_single_names_are_found(
+    before: Gateway, mounted: MountedJob, attack: str
+) -> None:
+    """semantics 5.8: EIO within the deadline; the memory it takes is bounded; names and bytes are served, and saved."""
+    peak = Peak(mounted)
+    before.answer = ATTACKS[attack](before)
+    began = time.monotonic()
+    assert errno_from(os.listdir, mounted.path) == errno.EIO
+    assert time.monotonic() - began < 5 + SLACK
+    assert (mounted.path / "known.txt").read_bytes() == b"known"
+    assert not (mounted.path / "unknown.txt").exists()
+    (mounted.path / "known.txt").write_bytes(b"saved")
+    mounted.flush()
+    assert before.server.store.content(item(before, "known.txt")) == b"saved"
+    assert peak.grown < ROOM
+    print(
+        f"{attack}: {peak.grown / 1e6:.0f} MB, {len(before.asked)} requests, {time.monotonic() - began:.1f} s"
+    )
+    before.answer = lambda asked: None
+    eventually(lambda: errno_from(os.listdir, mounted.path) == 0)
+
+
+def test_the_largest_replies_at_once_take_little_more_than_one(before: Gateway, mounted: MountedJob) -> None:
+    """What the parser makes of a hostile page is many times its bytes, and pages are read in parallel."""
+    peak = Peak(mounted)
+    keys = b",".join(b'"%x": 1' % number for number in range(240_000))
+    first, other = page_of(range(100), 100_000), b'{"data": {"workspaceItems": [{%b}]}}' % keys
+    before.answer = lambda asked: (
+        Reply([first if asked.query["skip"] == "0" else other]) if asked.listing else None
+    )
+    assert errno_from(os.listdir, mounted.path) in (errno.EIO, errno.ETIMEDOUT)
+    assert peak.grown < ROOM
+    print(f"largest replies at once: {peak.grown / 1e6:.0f} MB")
+
+
+def test_json_byte_by_byte_ends_in_time(before: Gateway, mounted: MountedJob) -> None:
+    """semantics 3: no call can hang for ever, however steadily the server keeps sending."""
+    before.answer = lambda asked: (
+        Reply(endless(before, b" ", 0.1), 200, (("Content-Length", "1000000"),)) if asked.listing else None
+    )
+    began = time.monotonic()
+    assert errno_from(os.listdir, mounted.path) in (errno.EIO, errno.ETIMEDOUT)
+    assert time.monotonic() - began < 5 + SLACK
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob, coding: str) -> None:
+    """A plain stat takes no more of the disk than --cache-size, and the other files are shown."""
+    item_id = item(before, "endless")
+    before.change = changed_items(lambda wire: wire.pop("size", None) if wire["id"] == item_id else None)
+    chunk, headers = (bomb(), (("Content-Encoding", "gzip"),)) if coding else (b"x" * 65536, ())
+    before.answer = lambda asked: (
+        Reply(endless(before, chunk), 200, headers) if asked.download and item_id in asked.target else None
+    )
+    peak = Peak(mounted)
+    began = time.monotonic()
+    assert "known.txt" in run(mounted.path, "ls", "-l", check=False)
+    assert errno_from(os.stat, mounted.path / "endless") == errno.EFBIG
+    assert time.monotonic() - began < 5 + SLACK
+    assert (mounted.path / "known.txt").read_bytes() == b"known"
+    assert disk_used(mounted.cache) <= 16 << 20
+    assert peak.grown < ROOM
+
+
+def test_an_item_of_the_year_one_is_edited_and_all_is_sent(before: Gateway, mounted: MountedJob) -> None:
+    """semantics 2 and 6: Go's zero time is common; closing, fsync and unmounting are as with any other file."""
+
+    def odd(wire: dict[str, Any]) -> None:
+        if wire["path"].endswith("known.txt"):
+            wire["updatedAt"] = "0001-01-01T00:00:00Z"
+
+    before.change = changed_items(odd)
+    file = mounted.path / "known.txt"
+    assert file.stat().st_mtime_ns < 0
+    with file.open("r+b") as handle:
+        handle.write(b"K")
+        handle.flush()
+        os.fsync(handle.fileno())
+    file.write_bytes(b"again")
+    (mounted.path / "endless").write_bytes(b"and another")
+    mounted.umount()
+    assert before.server.store.content(item(before, "known.txt")) == b"again"
+    assert before.server.store.content(item(before, "endless")) == b"and another"
+
+
+def item(before: Gateway, path: str) -> str:
+    """The id of the server's item at a path."""
+    (item_id,) = (each.id for each in before.server.store.items() if each.path == path)
+    return item_id
+
+
+def disk_used(directory: Path) -> int:
+    total = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_blocks * 512
+    return total

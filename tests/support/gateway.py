@@ -1,0 +1,169 @@
+"""A gateway before the local server: it passes on what comes, and answers as bad ones do where a test says so."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from jobfs.emulator import Server
+
+#: Headers that are about a connection, not about what is passed on.
+_OWN = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "host"})
+
+
+class Asked(NamedTuple):
+    """A request: the method, the target below `workspace_instance/` without its query, and the query."""
+
+    method: str
+    target: str
+    query: dict[str, str]
+
+    @property
+    def listing(self) -> bool:
+        """True for a page of the list of items."""
+        return self.method == "GET" and self.target == "items/"
+
+    @property
+    def download(self) -> bool:
+        """True for the bytes of a file."""
+        return self.target.endswith("/download")
+
+
+class Reply(NamedTuple):
+    """An answer; without a Content-Length among its headers it ends with the connection."""
+
+    chunks: Iterable[bytes] = ()
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Gateway:
+    """Stands for the local server: give it to a mount or a workspace in its place.
+
+    `answer` may give a reply of its own instead of the server's, `change` another body. `sent` counts the bytes of
+    replies of its own, `asked` has every request.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.job, self.key, self.faults, self.store = server.job, server.key, server.faults, server.store
+        self.answer: Callable[[Asked], Reply | None] = lambda asked: None
+        self.change: Callable[[Asked, bytes], bytes] = lambda asked, body: body
+        self.asked: list[Asked] = []
+        self.sent = 0
+        self.closed = threading.Event()
+        self._listener = _Listener(("127.0.0.1", 0), _Handler)
+        self._listener.daemon_threads = True
+        self._listener.gateway = self  # type: ignore[attr-defined]
+        self.url = f"http://127.0.0.1:{self._listener.server_address[1]}"
+        threading.Thread(target=self._listener.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self.closed.set()
+        self._listener.shutdown()
+        self._listener.server_close()
+
+
+class _Listener(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that leave in the middle are what these tests are about."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
+
+    def _serve(self) -> None:
+        gateway: Gateway = self.server.gateway  # type: ignore[attr-defined]
+        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        asked = Asked(self.command, parts.path.partition("/workspace_instance/")[2], query)
+        gateway.asked.append(asked)
+        with suppress(ConnectionError):
+            reply = gateway.answer(asked)
+            if reply is None:
+                self._pass_on(gateway, asked, body)
+            else:
+                self._reply(gateway, reply)
+
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815
+
+    def _pass_on(self, gateway: Gateway, asked: Asked, body: bytes) -> None:
+        there = urlsplit(gateway.server.url)
+        assert there.hostname
+        connection = http.client.HTTPConnection(there.hostname, there.port, timeout=30)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _OWN}
+        headers["Accept-Encoding"] = "identity"
+        try:
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            content = gateway.change(asked, answer.read())
+        finally:
+            connection.close()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in {*_OWN, "date", "server"}:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _reply(self, gateway: Gateway, reply: Reply) -> None:
+        self.close_connection = not any(name.lower() == "content-length" for name, _ in reply.headers)
+        self.send_response(reply.status)
+        for name, value in reply.headers:
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        for chunk in reply.chunks:
+            self.wfile.write(chunk)
+            self.wfile.flush()
+            gateway.sent += len(chunk)
+
+
+@contextmanager
+def gateway(server: Server) -> Iterator[Gateway]:
+    """A gateway before `server`, gone afterwards."""
+    made = Gateway(server)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def endless(gateway: Gateway, chunk: bytes, pause: float = 0.0) -> Iterator[bytes]:
+    """The same bytes for ever, `pause` seconds between each two."""
+    while not gateway.closed.wait(pause) if pause else not gateway.closed.is_set():
+        yield chunk
+
+
+def changed_items(change: Callable[[dict[str, Any]], object]) -> Callable[[Asked, bytes], bytes]:
+    """A `Gateway.change` that changes every item which goes through in JSON."""
+
+    def body(asked: Asked, content: bytes) -> bytes:
+        if asked.download or not content.startswith(b"{"):
+            return content
+        answer = json.loads(content)
+        data = answer.get("data")
+        if not isinstance(data, dict):
+            return content
+        for item in (*data.get("workspaceItems", ()), data.get("workspaceItem")):
+            if item is not None:
+                change(item)
+        return json.dumps(answer).encode()
+
+    return body

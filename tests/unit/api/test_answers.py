@@ -1,0 +1,200 @@
+"""Bodies are read within bounds: bytes after decompression, and time as a whole."""
+
+from __future__ import annotations
+
+import gzip
+import time
+import zlib
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from jobfs import errors
+from jobfs.api.answers import MOST_INSTANCE, MOST_JSON, MOST_REASON, read_answer
+from jobfs.api.failures import MismatchError
+
+from .conftest import MakeClient, one, wire_item
+
+ID = "item00000000000000000001"
+
+
+class Endless(httpx.SyncByteStream):
+    """The same bytes for ever, and how many of them were taken; it may be closed in between."""
+
+    def __init__(self, chunk: bytes, pause: float = 0.0) -> None:
+        self.taken = 0
+        self.closed = False
+        self._chunk = chunk
+        self._pause = pause
+
+    def __iter__(self) -> Iterator[bytes]:
+        while not self.closed:
+            self.taken += len(self._chunk)
+            yield self._chunk
+            time.sleep(self._pause)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Pieces(httpx.SyncByteStream):
+    """A body in pieces."""
+
+    def __init__(self, body: bytes, size: int = 1) -> None:
+        self._body = body
+        self._size = size
+
+    def __iter__(self) -> Iterator[bytes]:
+        for place in range(0, len(self._body), self._size):
+            yield self._body[place : place + self._size]
+
+
+def answer(stream: httpx.SyncByteStream, status: int = 200, coding: str = "") -> httpx.Response:
+    return httpx.Response(status, headers={"content-encoding": coding} if coding else {}, stream=stream)
+
+
+def bomb(size: int) -> bytes:
+    """`size` bytes of white space as gzip: a thousandth of them."""
+    return gzip.compress(b" " * size)
+
+
+def test_a_body_within_the_bound_is_read() -> None:
+    response = answer(Pieces(b"x" * 10))
+    read_answer(response, 10, 5.0)
+    assert response.content == b"x" * 10
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP"])
+def test_the_bound_counts_what_is_decompressed(coding: str) -> None:
+    packed = gzip.compress(b"x" * 100_000)
+    response = answer(Pieces(packed), coding=coding)
+    read_answer(response, 100_000, 5.0)
+    assert response.content == b"x" * 100_000
+    with pytest.raises(MismatchError, match="more than 99999 bytes"):
+        read_answer(answer(Pieces(packed), coding=coding), 99_999, 5.0)
+
+
+def test_an_endless_body_is_left_at_the_bound() -> None:
+    endless = Endless(b" " * 1000)
+    with pytest.raises(MismatchError, match="more than 50000 bytes"):
+        read_answer(answer(endless), 50_000, 5.0)
+    assert endless.closed
+    assert endless.taken <= 51_000
+
+
+def test_bytes_behind_the_end_of_what_was_compressed_count_too() -> None:
+    class Trailing(Endless):
+        def __iter__(self) -> Iterator[bytes]:
+            yield gzip.compress(b"{}")
+            yield from super().__iter__()
+
+    with pytest.raises(MismatchError, match="more than 50000 bytes"):
+        read_answer(answer(Trailing(b"x" * 1000), coding="gzip"), 50_000, 5.0)
+
+
+@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(b"x" * 1000)[:-9]])
+def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes) -> None:
+    with pytest.raises(httpx.DecodingError):
+        read_answer(answer(Pieces(packed), coding="gzip"), 10_000, 5.0)
+
+
+def test_an_empty_body_is_empty_however_it_is_compressed() -> None:
+    response = answer(Pieces(b""), coding="gzip")
+    read_answer(response, 10, 5.0)
+    assert response.content == b""
+
+
+def test_only_what_was_asked_for_is_decompressed() -> None:
+    with pytest.raises(MismatchError, match="'deflate', which was not asked for"):
+        read_answer(answer(Pieces(zlib.compress(b"{}")), coding="deflate"), 100, 5.0)
+
+
+def test_a_body_that_comes_byte_by_byte_has_a_deadline_as_a_whole() -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        read_answer(answer(Endless(b" ", pause=0.01)), 1_000_000, 0.1)
+
+
+def test_a_body_that_comes_at_once_is_in_time_however_late_it_is() -> None:
+    response = answer(Pieces(b"x"))
+    read_answer(response, 10, -1.0)
+    assert response.content == b"x"
+
+
+@pytest.mark.parametrize(
+    ("stream", "coding"),
+    [
+        (Endless(b"why " * 100), ""),
+        (Endless(b"why ", pause=0.01), ""),
+        (Endless(gzip.compress(b"why ")[:12]), "gzip"),
+        (Pieces(b"no gzip"), "gzip"),
+    ],
+)
+def test_of_a_reason_the_beginning_will_do(stream: httpx.SyncByteStream, coding: str) -> None:
+    response = answer(stream, 422, coding)
+    read_answer(response, 50_000, 0.1, whole=False)
+    assert len(response.content) <= 50_000
+
+
+def test_the_largest_page_there_can_be_fits(make_client: MakeClient) -> None:
+    longest = "/".join(["\N{SNOWMAN}" * 85] * 11)  # 945 characters of 3 bytes, \uXXXX in JSON
+    items = [wire_item(longest, key="\N{SNOWMAN}" * 1024, mimeType="\N{SNOWMAN}" * 256)] * 100
+    body = httpx.Response(200, json={"data": {"workspaceItems": items}, "meta": {"total": 100}}).content
+    escaped = body.decode().encode("ascii", "backslashreplace")
+    assert len(escaped) > 1_300_000
+    client = make_client(lambda request: answer(Pieces(escaped, 65536)))
+    assert len(client.list_page(100, 0).items) == 100
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_no_answer_takes_more_than_its_bound(make_client: MakeClient, coding: str) -> None:
+    """semantics 5.8: a reply that does not match the contract is EIO."""
+    chunk = bomb(64 << 20) if coding else b" " * 65536
+    streams: list[Endless] = []
+
+    def server(request: httpx.Request) -> httpx.Response:
+        streams.append(Endless(chunk))
+        return answer(streams[-1], coding=coding)
+
+    client = make_client(server)
+    for ask, bound in (
+        (lambda: client.list_page(100, 0), MOST_JSON),
+        (lambda: client.find("a"), MOST_JSON),
+        (lambda: client.get(ID), MOST_JSON),
+        (client.instance, MOST_INSTANCE),
+    ):
+        with pytest.raises(errors.ContractError, match=f"more than {bound} bytes"):
+            ask()
+    with pytest.raises(errors.AnswerLostError, match="more than"):
+        client.update(ID, path="b")
+    assert len(streams) == 5
+    assert all(stream.closed and stream.taken <= MOST_INSTANCE + 65536 for stream in streams)
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_the_answer_to_a_delete_is_its_status_however_long_it_is(
+    make_client: MakeClient, coding: str
+) -> None:
+    stream = Endless(bomb(1 << 20) if coding else b" " * 1000)
+    make_client(lambda request: answer(stream, coding=coding)).delete(ID)
+    assert stream.closed
+    assert stream.taken <= MOST_REASON + 2000
+
+
+def test_an_endless_reason_is_cut_and_its_status_counts(make_client: MakeClient) -> None:
+    stream = Endless(b"no " * 1000)
+    with pytest.raises(errors.InvalidRequestError, match=r"422 .*: no no no"):
+        make_client(lambda request: answer(stream, 422)).get(ID)
+    assert stream.taken <= MOST_REASON + 3000
+
+
+def test_the_body_of_a_redirect_is_not_waited_for(make_client: MakeClient) -> None:
+    stream = Endless(b"x" * 1000)
+
+    def server(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/there"):
+            return one()
+        return httpx.Response(307, headers={"location": request.url.path + "/there"}, stream=stream)
+
+    assert make_client(server).get(ID).id == ID
+    assert stream.closed

@@ -22,6 +22,8 @@ End = Literal["back", "remount", "recover"]
 _PIECES = 2 << 20
 #: Seconds until the first file arrives once the server is back, whatever the number of attempts that failed before.
 _FIRST = 5.0
+#: --timeout of the mount in seconds: so long a request that was sent to a silent server waits for it still.
+_TIMEOUT = 5
 
 
 def outage(
@@ -30,7 +32,7 @@ def outage(
     """New files, saves, renames and unlinks while the server is away; then it is back."""
     old = names(saves // 2, "old")
     places = {f"new/d{number:02}": None for number in range(10)}
-    stage.start({**tree(len(old), "old"), **places}, latency=latency, timeout=5)
+    stage.start({**tree(len(old), "old"), **places}, latency=latency, timeout=_TIMEOUT)
     for _ in os.walk(stage.path):
         pass
     read_back(stage, old[:20])
@@ -57,7 +59,8 @@ def outage(
     if end == "back":
         while stage.sampler.take().unsent >= unsent and time.monotonic() - began < 60 and not stage.expired:
             time.sleep(0.05)
-        stage.check(at_most("seconds until the first file arrives", time.monotonic() - began, _FIRST))
+        first = _FIRST + (_TIMEOUT if away == "silent" else 0)
+        stage.check(at_most("seconds until the first file arrives", time.monotonic() - began, first))
     stage.finish(Bounds(files=files + saves), within=10 + (files + saves) / 25)
 
 

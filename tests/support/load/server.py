@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from tests.support.forks import Forked, ForkServer
 from tests.support.mounts import environment
 from tests.support.waiting import readable
 
@@ -36,17 +37,17 @@ class Row(NamedTuple):
 
 
 class ServerProcess:
-    """`jobfs emulator` on one directory.
+    """`jobfs emulator` on one directory; it ends with `forks`, if not before.
 
     The names `url`, `job` and `key` are those of `jobfs.emulator.Server`, which is what a mount is told.
     """
 
     job, key = DEFAULT_JOB, DEFAULT_KEY
 
-    def __init__(self, home: Path, seed: int) -> None:
-        self._home, self._seed = home, seed
+    def __init__(self, forks: ForkServer, home: Path, seed: int) -> None:
+        self._forks, self._home, self._seed = forks, home, seed
         self._directory = home / "server"
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Forked | None = None
         self.url = self._control_url = ""
         home.mkdir(parents=True, exist_ok=True)
 
@@ -65,19 +66,17 @@ class ServerProcess:
             "control-port": 0,
         }
         flags = [str(word) for name, value in {**given, **switches}.items() for word in (_flag(name), value)]
-        with (self._home / "server.log").open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "jobfs", "emulator", *flags],
-                env=environment(self._home, None),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                start_new_session=True,
-            )
-        assert self._process.stdout is not None
-        assert readable(self._process.stdout, _START), "the local server does not start"
-        line = self._process.stdout.readline()
+        read, write = os.pipe()
+        try:
+            with (self._home / "server.log").open("ab") as stderr:
+                self._process = self._forks.run(
+                    ["emulator", *flags], environment(self._home, None), self._home, write, stderr.fileno()
+                )
+        finally:
+            os.close(write)
+        with os.fdopen(read) as said:
+            assert readable(said, _START), "the local server does not start"
+            line = said.readline()
         urls = re.findall(r"http://127\.0\.0\.1:\d+", line)
         assert len(urls) == 2, f"the local server says {line!r}"
         self.url, self._control_url = urls
@@ -87,10 +86,8 @@ class ServerProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        assert process.stdout is not None
-        process.stdout.close()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            process.send_signal(number)
+            os.kill(process.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_END)
                 return

@@ -107,7 +107,7 @@ class Stage:
     ) -> None:
         self.home, self.random = home, random.Random(f"{seed}/{name}")
         self.outcome = Outcome(name)
-        self.server = ServerProcess(home / "far", seed)
+        self.server = ServerProcess(forks, home / "far", seed)
         self.calls, self.expected = Calls(), Expected()
         self.mounted = LimitedMount(forks, self.server, home / "near")
         self.sampler = Sampler(self.server, self.mounted.state, self._pid, pause)

@@ -8,7 +8,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from .bounds import Bounds, equal
+from .bounds import Bounds, Check, equal
 from .expected import tree_of
 from .rewriting import tree
 from .stage import Stage
@@ -38,16 +38,19 @@ def copied(stage: Stage, files: int, latency: float) -> None:
 
 
 def unpacked(stage: Stage, files: int, latency: float) -> None:
-    """`tar x` of many small files over a line of high latency."""
+    """`tar x` of many small files over a line of high latency; none is sent before all are there, as where tar is much faster."""
     here = made(stage.home / "here", files)
     archive = stage.home / "tree.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(here, "tree")
-    stage.start({}, latency=latency)
-    with stage.doing(f"tar x of {files:,} files at {latency:g} ms", files):
+    stage.start({}, latency=latency, write_back_delay=300)
+    with stage.doing(f"tar x of {files:,} files at {latency:g} ms, then flush", files):
         stage.run("tar", "-xf", archive, cwd=stage.path)
     stage.expected.put_all({"tree": None, **tree_of(here, "tree")})
-    stage.finish(Bounds(files=files), within=15 + 4 * files * latency / 1000 / 16)
+    within = 15 + 4 * files * latency / 1000 / 16
+    code, told = stage.mounted.limited("flush", stage.path, within=within)
+    stage.check(Check("flush", f"ends with {code} {told[:200]}".strip(), "ends with 0", held=code == 0))
+    stage.finish(Bounds(files=files))
 
 
 def repository(stage: Stage, commits: int, files: int, latency: float) -> None:

@@ -13,8 +13,8 @@ DESCRIPTORS = 300
 THREADS = 100
 #: Of one mount on the server at any moment: a few dozen.
 HIDDEN = 64
-#: Bytes of memory a file that is unsent or known.
-MEMORY_A_FILE = 2048
+#: Bytes of memory a file: that an outage may add for one that is unsent; for one of the workspace, all that is known of it.
+MEMORY_UNSENT, MEMORY_KNOWN = 2048, 4096
 #: Bytes of memory that caches, buffers and stacks of threads may take in all, once.
 MEMORY = 48 << 20
 #: Rows of a table of the journal at rest that belong to no item: tombstones, which are pruned while it is mounted.
@@ -68,7 +68,7 @@ class Bounds:
     @property
     def memory(self) -> int:
         """Bytes that the mount may grow by."""
-        return MEMORY + MEMORY_A_FILE * self.files
+        return MEMORY + MEMORY_KNOWN * self.files
 
 
 def standing(peak: Sample, rest: Sample, baseline: Sample, items: int, bounds: Bounds) -> list[Check]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from jobfs.emulator import Rule
 
-from .bounds import MEMORY_A_FILE, Bounds, Check, at_most
+from .bounds import MEMORY_UNSENT, Bounds, Check, at_most
 from .calls import GaveUpError, RefusedError
 from .rewriting import names, read_back, source, tree
 from .stage import Stage
@@ -86,7 +86,7 @@ def _work(stage: Stage, files: int, old: list[str], renames: int, unlinks: int) 
         if number == files // 2:
             early = stage.sampler.take().memory
     grown = stage.sampler.take().memory - early
-    allowed = MEMORY_A_FILE * files // 2 + _PIECES
+    allowed = MEMORY_UNSENT * files // 2 + _PIECES
     stage.check(at_most("KB that memory grows by in the second half", grown / 1e3, allowed / 1e3))
     for number, path in enumerate([*old, *new[: len(old)]]):
         _write(stage, path, b"saved again " + source(number))

@@ -16,7 +16,7 @@ from .stage import Outcome
 _FIGURES: tuple[tuple[str, str, Callable[[Sample], str]], ...] = (
     (f"descriptors\n≤ {bounds.DESCRIPTORS} + open", "descriptors", lambda s: f"{s.descriptors:,}"),
     (f"threads\n≤ {bounds.THREADS}", "threads", lambda s: f"{s.threads:,}"),
-    ("memory, MB\n≤ start + 48 + 2 KB/file", "MB of memory", lambda s: f"{s.memory / 1e6:,.0f}"),
+    ("memory, MB\n≤ start + 48 MiB + 4 KiB/file", "MB of memory", lambda s: f"{s.memory / 1e6:,.0f}"),
     (f"journal rows\n≤ items + {bounds.ROWS} a table, 0 unsent", "rows of", lambda s: f"{s.rows:,}"),
     ("local MB\n0 at rest", "local bytes", lambda s: f"{s.local_bytes / 1e6:,.1f}"),
     (f"hidden items\n≤ {bounds.HIDDEN}, 0 at rest", "hidden items", lambda s: f"{s.hidden:,}"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -24,9 +25,9 @@ from jobfs.emulator import Server
 
 
 class ForkServer:
-    """The lane's side of it."""
+    """The lane's side of it. What it forks may have `descriptors` open, soft and hard limit; None: as many as this process."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, descriptors: int | None = None) -> None:
         self._lock = threading.Lock()
         self._here, there = socket.socketpair()
         self._process = subprocess.Popen(
@@ -41,6 +42,8 @@ class ForkServer:
             start_new_session=True,
         )
         there.close()
+        if descriptors is not None:
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
     def run(self, arguments: list[str], env: dict[str, str], cwd: Path, out: int, err: int) -> Forked:
         """Runs `jobfs` with these arguments in a new process."""

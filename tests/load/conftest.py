@@ -1,0 +1,45 @@
+"""Fixtures of the load tests: workloads in forms that end in seconds, each on a server and a mount of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.forks import ForkServer
+from tests.support.load.stage import Workload, limited, played
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The other method ends the whole run at once, and would leave mounts behind.
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(110, method="signal"))
+
+
+@pytest.fixture(scope="session")
+def limited_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    forks = limited(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def held(limited_forks: ForkServer, tmp_path: Path) -> Callable[..., None]:
+    """Plays a workload with these arguments, and fails with all its bounds if one of them did not hold.
+
+    It is broken off after `seconds`, which is what fails it then: no test of these hangs.
+    """
+
+    def held(play: Callable[..., None], *, seconds: float = 40, **arguments: Any) -> None:
+        work = Workload(play.__name__, partial(_called, play, arguments), seconds)
+        outcome = played(work, limited_forks, tmp_path / "stage")
+        assert not outcome.broken, "\n".join(["", *map(str, outcome.broken), "", str(outcome)])
+
+    return held
+
+
+def _called(play: Callable[..., None], arguments: dict[str, Any], stage: Any) -> None:
+    play(stage, **arguments)

@@ -1,0 +1,28 @@
+"""An outage of any kind costs disk, and nothing else; then all is sent, after kill -9 too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from tests.support.load import outages, weather
+
+NUMBERS = {"files": 400, "saves": 100, "renames": 20, "unlinks": 20, "latency": 20}
+
+
+@pytest.mark.parametrize("away", ["503", "refused", "silent"])
+def test_work_goes_on_while_the_server_is_away_and_is_sent_when_it_is_back(
+    held: Callable[..., None], away: outages.Away
+) -> None:
+    held(outages.outage, away=away, end="back", **NUMBERS)
+
+
+@pytest.mark.parametrize("end", ["remount", "recover"])
+def test_what_was_unsent_when_the_mount_was_killed_is_sent_with_a_shells_descriptors(
+    held: Callable[..., None], end: outages.End
+) -> None:
+    held(outages.outage, away="503", end=end, **NUMBERS)
+
+
+def test_several_people_work_in_bad_weather(held: Callable[..., None]) -> None:
+    held(weather.bad_weather, storm=8.0, latency=20, seconds=60)

@@ -1,0 +1,123 @@
+"""The suite itself: it sees what breaks, it never hangs, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.forks import ForkServer
+from tests.support.load.bounds import Bounds
+from tests.support.load.expected import ABSENT, Expected
+from tests.support.load.stage import DESCRIPTORS, Stage, Workload, played
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Rule
+
+_ROOT = Path(__file__).parents[2]
+
+
+def load(directory: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`scripts/load` without its installing."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.load.main", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}", "TMPDIR": str(directory)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def mounted_below(directory: Path) -> bool:
+    return f" {directory}/" in Path("/proc/self/mounts").read_text()
+
+
+def test_the_mounts_have_a_shells_descriptors(limited_forks: ForkServer, tmp_path: Path) -> None:
+    limits = []
+
+    def look(stage: Stage) -> None:
+        stage.start({}, latency=0)
+        assert stage.mounted.process is not None
+        limits.append(Path(f"/proc/{stage.mounted.process.pid}/limits").read_text())
+
+    outcome = played(Workload("look", look, 30), limited_forks, tmp_path / "stage")
+    assert not outcome.broken, str(outcome)
+    (line,) = [line for line in limits[0].splitlines() if line.startswith("Max open files")]
+    assert line.split()[3:5] == [str(DESCRIPTORS)] * 2
+
+
+def test_what_is_lost_too_much_or_not_sent_is_seen(limited_forks: ForkServer, tmp_path: Path) -> None:
+    def lose(stage: Stage) -> None:
+        stage.start({"there": b"old", "twice": b"one"}, latency=0)
+        stage.server.break_with(Rule("unavailable", "change"))
+        (stage.path / "never-sent").write_bytes(b"bytes")
+        stage.expected.put("never-made", b"bytes")
+        stage.expected.put("there", b"new")
+        stage.expected.forget("twice")
+        stage.finish(Bounds(), within=0.5, umount=0.5)
+
+    outcome = played(Workload("lose", lose, 30), limited_forks, tmp_path / "stage")
+    broken = {check.what: check.found for check in outcome.broken}
+    assert broken["paths that differ from what was written"].startswith("3, such as ")
+    assert "unsent rows at rest" in broken
+    assert "local bytes at rest" in broken
+    assert "unsent rows after umount" in broken
+    assert "umount" in broken
+    assert not mounted_below(tmp_path)
+
+
+def test_a_workload_that_hangs_is_broken_off(limited_forks: ForkServer, tmp_path: Path) -> None:
+    def hang(stage: Stage) -> None:
+        stage.start({"file": b"content"}, latency=0, timeout=600)
+        stage.server.break_with(Rule("silent"))
+        (stage.path / "file").read_bytes()
+
+    outcome = played(Workload("hang", hang, 3), limited_forks, tmp_path / "stage")
+    assert [check.what for check in outcome.broken] == ["the workload"]
+    assert outcome.broken[0].found.startswith("not within 3 s")
+    assert not (tmp_path / "stage").exists()
+    assert not mounted_below(tmp_path)
+
+
+def test_a_call_that_failed_leaves_both_possibilities() -> None:
+    expected = Expected()
+    expected.put("a", b"old")
+    expected.doubt("a", b"new")
+    expected.doubt("b", b"made")
+    assert expected.at("a") == [b"old", b"new"]
+    assert expected.at("b") == [ABSENT, b"made"]
+    expected.move("a", "c")
+    assert (expected.at("a"), expected.at("c")) == ([ABSENT], [b"old", b"new"])
+
+
+def test_the_script_prints_what_was_done_and_held(tmp_path: Path) -> None:
+    done = load(tmp_path, "--minutes", "0.1", "--only", "git", "--seed", "1")
+    output, _ = done.communicate(timeout=100)
+    assert done.returncode in (0, 1), output
+    assert "git clone of 5 commits" in output
+    assert "descriptors" in output
+    assert ("broken: git: " in output) is bool(done.returncode)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_script_ends_on_a_signal_and_leaves_nothing(tmp_path: Path) -> None:
+    running = load(tmp_path, "--minutes", "5", "--only", "weather")
+    eventually(lambda: mounted_below(tmp_path), "it mounts", 40)
+    running.send_signal(signal.SIGTERM)
+    output, _ = running.communicate(timeout=40)
+    assert running.returncode == 130, output
+    assert "interrupted" in output
+    assert not mounted_below(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--only", "sedd"], ["--minutes", "-1"]])
+def test_what_the_script_does_not_know_is_named(tmp_path: Path, arguments: list[str]) -> None:
+    done = load(tmp_path, *arguments)
+    output, _ = done.communicate(timeout=40)
+    assert done.returncode == 2
+    assert arguments[1] in output
+    assert "Traceback" not in output

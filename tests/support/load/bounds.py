@@ -1,0 +1,89 @@
+"""The bounds (semantics.md section 6, Bounds): constants, whatever the number of files, saves and hours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .figures import Sample
+
+#: Of a mount, and one more for each file that a program has open.
+DESCRIPTORS = 300
+#: 32 that serve the kernel, one for each of 16 connections, and as many again for prefetch, downloads and the rest.
+THREADS = 100
+#: Of one mount on the server at any moment: a few dozen.
+HIDDEN = 64
+#: Bytes of memory a file: that an outage may add for one that is unsent; for one of the workspace, all that is known of it.
+MEMORY_UNSENT, MEMORY_KNOWN = 2048, 4096
+#: Bytes of memory that caches, buffers and stacks of threads may take in all, once.
+MEMORY = 48 << 20
+#: Rows of a table of the journal at rest that belong to no item: tombstones, which are pruned while it is mounted.
+ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Check:
+    """A bound, what was found, and whether it held."""
+
+    what: str
+    found: str
+    bound: str
+    held: bool
+
+    def __str__(self) -> str:
+        return f"{'held  ' if self.held else 'BROKEN'} {self.what}: {self.found} ({self.bound})"
+
+
+def at_most(what: str, found: float, limit: float) -> Check:
+    """Held if it is no more than that."""
+    return Check(what, _number(found), f"at most {_number(limit)}", held=found <= limit)
+
+
+def at_least(what: str, found: float, limit: float) -> Check:
+    """Held if it is no less than that."""
+    return Check(what, _number(found), f"at least {_number(limit)}", held=found >= limit)
+
+
+def equal(what: str, found: Any, wanted: Any) -> Check:
+    """Held if it is that."""
+    return Check(what, str(found), str(wanted), held=found == wanted)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.2f}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a workload changes of them: `open_files` that its programs hold open; `files` that it made or had unsent."""
+
+    open_files: int = 0
+    files: int = 0
+
+    @property
+    def descriptors(self) -> int:
+        """At most."""
+        return DESCRIPTORS + self.open_files
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the mount may grow by."""
+        return MEMORY + MEMORY_KNOWN * self.files
+
+
+def standing(peak: Sample, rest: Sample, baseline: Sample, items: int, bounds: Bounds) -> list[Check]:
+    """The bounds of every workload; `items` are those on the server at rest."""
+    return [
+        at_most("descriptors at peak", peak.descriptors, bounds.descriptors),
+        at_most("descriptors at rest", rest.descriptors, DESCRIPTORS),
+        at_most("threads at peak", peak.threads, THREADS),
+        at_most(
+            "MB of memory more than at the start", (peak.memory - baseline.memory) / 1e6, bounds.memory / 1e6
+        ),
+        at_most("hidden items at peak", peak.hidden, HIDDEN),
+        at_most("hidden items at rest", rest.hidden, 0),
+        at_most("conflict copies", peak.conflicts, 0),
+        at_most("unsent rows at rest", rest.unsent, 0),
+        at_most("local bytes at rest", rest.local_bytes, 0),
+        *[at_most(f"rows of {name} at rest", rows, items + ROWS) for name, rows in rest.tables.items()],
+    ]

@@ -1,0 +1,99 @@
+"""What has to be on the server in the end: for each path the contents that it may have."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+
+from jobfs import names
+
+from .server import ServerProcess
+
+
+class Absent(Enum):
+    """Nothing at that path."""
+
+    ABSENT = "nothing"
+
+
+ABSENT = Absent.ABSENT
+
+#: A file's bytes, None for a directory, or nothing at all.
+State = bytes | None | Absent
+
+
+class Expected:
+    """Safe from any thread. A path that was never named must not be there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._states: dict[str, list[State]] = {}
+
+    def put(self, path: str, state: State) -> None:
+        """Acknowledged: this and nothing else is there now."""
+        with self._lock:
+            self._states[path] = [state]
+
+    def put_all(self, tree: Mapping[str, State]) -> None:
+        """The same for many."""
+        with self._lock:
+            self._states.update({path: [state] for path, state in tree.items()})
+
+    def set(self, path: str, states: list[State]) -> None:
+        """One of these is there now."""
+        with self._lock:
+            self._states[path] = list(states)
+
+    def doubt(self, path: str, state: State) -> None:
+        """A call failed: this may be there now, or what was."""
+        with self._lock:
+            states = self._states.setdefault(path, [ABSENT])
+            if state not in states:
+                states.append(state)
+
+    def forget(self, path: str) -> None:
+        """Acknowledged: nothing is there any more."""
+        self.put(path, ABSENT)
+
+    def at(self, path: str) -> list[State]:
+        """What may be there."""
+        with self._lock:
+            return list(self._states.get(path, [ABSENT]))
+
+    def move(self, old: str, new: str) -> None:
+        """Acknowledged: a file has another name."""
+        with self._lock:
+            self._states[new] = self._states.get(old, [ABSENT])
+            self._states[old] = [ABSENT]
+
+    def differences(self, server: ServerProcess) -> list[str]:
+        """One sentence for each path that is missing, differs, stands there twice or should not be there, but for hidden ones."""
+        found: dict[str, list[State]] = {}
+        for row in server.rows():
+            if not any(names.parse_hidden(part) for part in row.path.split("/")):
+                found.setdefault(row.path, []).append(None if row.is_dir else server.content(row))
+        with self._lock:
+            wanted = dict(self._states)
+        texts = [f"{path}: there {len(states)} times" for path, states in found.items() if len(states) > 1]
+        for path in sorted({*wanted, *found}):
+            states = wanted.get(path, [ABSENT])
+            there: State = found[path][0] if path in found else ABSENT
+            if there not in states:
+                texts.append(f"{path}: {_shown(there)}, not {' or '.join(map(_shown, states))}")
+        return texts
+
+
+def tree_of(directory: Path, prefix: str = "") -> dict[str, State]:
+    """The files and directories of a local directory, with their paths below `prefix`."""
+    return {
+        names.join(prefix, str(path.relative_to(directory))): None if path.is_dir() else path.read_bytes()
+        for path in directory.rglob("*")
+    }
+
+
+def _shown(state: State) -> str:
+    if state is None:
+        return "a directory"
+    return "nothing" if isinstance(state, Absent) else f"{len(state)} bytes ({state[:24]!r})"

@@ -1,0 +1,137 @@
+"""What a mount costs while it works: read from outside, once in a while, with the highest of each kept."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from .server import ServerProcess
+
+#: Tables of the journal whose rows mean that something is not sent, or not cleaned up, yet.
+UNSENT = ("save", "aside", "removed", "renaming")
+#: Patterns of paths on the server: hidden names, second versions (names.py).
+_HIDDEN, _CONFLICT = "%.jobfs-____________-________________-%", "%.conflict-%"
+
+
+@dataclass
+class Sample:
+    """Descriptors, threads and resident bytes of the mount; rows of its journal by table, files and bytes it keeps
+    unsent; on the server hidden items and conflict copies."""
+
+    descriptors: int = 0
+    threads: int = 0
+    memory: int = 0
+    rows: int = 0
+    unsent: int = 0
+    local_files: int = 0
+    local_bytes: int = 0
+    hidden: int = 0
+    conflicts: int = 0
+    tables: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def at_rest(self) -> bool:
+        """Everything is sent and cleaned up."""
+        return not (self.unsent or self.local_files or self.hidden)
+
+    def highest(self, other: Sample) -> Sample:
+        """Of each number the greater one."""
+        numbers = {
+            part.name: max(getattr(self, part.name), getattr(other, part.name))
+            for part in fields(self)
+            if part.name != "tables"
+        }
+        names = sorted({*self.tables, *other.tables})
+        return Sample(
+            **numbers,
+            tables={name: max(self.tables.get(name, 0), other.tables.get(name, 0)) for name in names},
+        )
+
+    def __str__(self) -> str:
+        rows = ", ".join(f"{count} {name}" for name, count in self.tables.items() if count)
+        return (
+            f"{self.descriptors} descriptors, {self.threads} threads, {self.memory / 1e6:.0f} MB, rows: {rows or 'none'}, "
+            f"{self.local_files} local files of {self.local_bytes} bytes, {self.hidden} hidden, {self.conflicts} conflicts"
+        )
+
+
+class Sampler:
+    """Takes a sample every `pause` seconds in a thread of its own, from `start` to `stop`.
+
+    `process` tells the mount's process id, or None while there is none; `state` is its state directory. What can't be read at
+    that moment (the server's disk while it starts, a process that has just ended) keeps the last value.
+    """
+
+    def __init__(
+        self, server: ServerProcess, state: Path, process: Callable[[], int | None], pause: float
+    ) -> None:
+        self._server, self._state, self._process, self._pause = server, state, process, pause
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.now = Sample()
+        self.peak = Sample()
+
+    def start(self) -> None:
+        """Begins to take samples."""
+        self.take()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes no more of them."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._pause):
+            self.take()
+
+    def take(self) -> Sample:
+        """A sample of this moment."""
+        with self._lock:
+            sample = replace(self.now)
+            self._of_process(sample)
+            self._of_state(sample)
+            with suppress(sqlite3.Error):
+                sample.hidden, sample.conflicts = self._server.count(_HIDDEN, _CONFLICT)
+            self.now, self.peak = sample, self.peak.highest(sample)
+            return sample
+
+    def _of_process(self, sample: Sample) -> None:
+        pid = self._process()
+        if pid is None:
+            return
+        with suppress(OSError, TypeError):
+            sample.descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+            status = Path(f"/proc/{pid}/status").read_text()
+            sample.threads = int(re.search(r"^Threads:\s+(\d+)", status, re.MULTILINE)[1])  # type: ignore[index]
+            sample.memory = int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
+
+    def _of_state(self, sample: Sample) -> None:
+        sample.tables = {}
+        for journal in self._state.glob("*/*/journal.db"):
+            with suppress(sqlite3.Error):
+                for name, count in rows_in(journal).items():
+                    sample.tables[name] = sample.tables.get(name, 0) + count
+        sample.rows = sum(sample.tables.values())
+        sample.unsent = sum(sample.tables.get(name, 0) for name in UNSENT)
+        sizes = []
+        for path in self._state.glob("*/*/bytes/*"):
+            with suppress(OSError):
+                sizes.append(path.stat().st_size)
+        sample.local_files, sample.local_bytes = len(sizes), sum(sizes)
+
+
+def rows_in(journal: Path) -> dict[str, int]:
+    """How many rows each table has. Raises sqlite3.Error if it can't be read now."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=1)) as db:
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}

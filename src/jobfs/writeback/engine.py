@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jobfs.api import Client
 from jobfs.content import ContentStore
-from jobfs.errors import FsError, JobfsError
+from jobfs.errors import FsError, JobfsError, TooLargeError
 from jobfs.namespace import Namespace
 from jobfs.writeback import disk
 from jobfs.writeback.aliases import LeftAliases
@@ -266,7 +266,8 @@ class WriteBack:
         if work is None:
             return
         if work.save.refused:
-            raise FsError(errno.EIO, f"{work.save.target} was refused by the server: {work.save.refused}")
+            number = errno.EFBIG if isinstance(work.error, TooLargeError) else errno.EIO
+            raise FsError(number, f"{work.save.target} was refused by the server: {work.save.refused}")
         first = inode.current
         if first is not None and first is not work and not first.settled:
             self.uploader.commit(first)

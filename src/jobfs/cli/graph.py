@@ -42,6 +42,5 @@ def build(settings: Settings, job_id: str, slot: Slot, key: KeySource, expected:
 
     return Mounted(
         vfs=Vfs(settings, slot, client, content, namespace),
-        answering=lambda: client.health.answering,
         close=close,
     )

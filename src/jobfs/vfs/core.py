@@ -122,7 +122,10 @@ class Vfs:
         timeout: float | None,
         progress: Callable[[int, int], None] | None,
     ) -> list[dict[str, Any]]:
-        """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds."""
+        """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
+
+        What `progress` raises breaks it off; it is called several times a second.
+        """
         under = path or None
         for inode in self._engine.table.all():
             if inode.local is not None and not inode.local_only and inode.path is not None:
@@ -138,8 +141,12 @@ class Vfs:
             waiting = [work for work in left if not work.save.refused]
             if not waiting or remaining <= 0:
                 break
-        if not left:
-            self._engine.finisher.idle(max(min(deadline - time.monotonic(), self._settings.timeout), 0.0))
+        deadline = min(deadline, time.monotonic() + self._settings.timeout)
+        while not left and not self._engine.finisher.idle(max(min(deadline - time.monotonic(), 0.25), 0.0)):
+            if progress is not None:
+                progress(total, total)
+            if time.monotonic() >= deadline:
+                break
         return [
             {
                 "path": work.save.target,
@@ -148,6 +155,10 @@ class Vfs:
             }
             for work in left
         ]
+
+    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+        """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
+        return self._report.unsent(path)
 
     # -- what a person decides about saves that do not get through
 

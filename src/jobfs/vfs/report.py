@@ -102,6 +102,15 @@ class Report:
         parts = names.parse_hidden(names.basename(item.path))
         return parts is not None and parts.mount == self._engine.mount
 
+    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
+        """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
+        return [
+            entry
+            for refused in (False, True)
+            for entry in self._transactions(refused=refused)
+            if not under or entry["path"] == under or names.under(entry["path"], under)
+        ]
+
     def _transactions(self, *, refused: bool) -> list[dict[str, Any]]:
         entries = []
         for work in self._engine.uploader.live():

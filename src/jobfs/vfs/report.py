@@ -19,6 +19,8 @@ from jobfs.writeback.records import SaveKind, State
 from jobfs.writeback.transaction import Transaction
 
 _INSTANCE_AGE = 5.0
+#: Seconds that a status waits for the server: it answers within a second (semantics.md section 6).
+_PATIENCE = 0.5
 _HIDDEN_OLD = 3600.0
 
 
@@ -33,6 +35,7 @@ class Report:
         self._lock = threading.Lock()
         self._instance: dict[str, Any] = {}
         self._asked = 0.0
+        self._asking: threading.Event | None = None
         #: The files below `.jobfs/`, each with what it holds now.
         self.files: dict[str, Callable[[], bytes]] = {
             "job.json": lambda: _as_json(self.instance()),
@@ -40,21 +43,34 @@ class Report:
             "pending": self._pending,
         }
 
-    def instance(self) -> dict[str, Any]:
-        """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer."""
+    def instance(self, patience: float | None = None) -> dict[str, Any]:
+        """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer.
+
+        `patience`: seconds to wait for the answer, however long the request goes on.
+        """
         with self._lock:
-            if time.monotonic() - self._asked > _INSTANCE_AGE or not self._instance:
-                try:
-                    self._instance = dict(self._client.instance().raw)
-                except ApiError:
-                    if not self._instance:
-                        return {}
-                self._asked = time.monotonic()
-            return self._instance
+            if self._instance and time.monotonic() - self._asked <= _INSTANCE_AGE:
+                return self._instance
+            if self._asking is None:
+                self._asking = threading.Event()
+                threading.Thread(target=self._ask, args=(self._asking,), name="instance", daemon=True).start()
+            asking = self._asking
+        asking.wait(patience)
+        return self._instance
+
+    def _ask(self, answered: threading.Event) -> None:
+        try:
+            self._instance = dict(self._client.instance().raw)
+        except ApiError:
+            pass  # status says that the server does not answer
+        finally:
+            with self._lock:
+                self._asked, self._asking = time.monotonic(), None
+            answered.set()
 
     def status(self) -> dict[str, Any]:
-        """Everything `jobfs status --json` shows; no request but at most one for the job itself."""
-        job = self.instance().get("expertJob") or {}
+        """Everything `jobfs status --json` shows; no request but at most one for the job itself, which is not waited for long."""
+        job = self.instance(_PATIENCE).get("expertJob") or {}
         health = self._client.health
         facts = self._namespace.status()
         now = time.time() + self._client.server_time_offset

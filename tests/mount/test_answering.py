@@ -1,0 +1,91 @@
+"""What the mount answers beside its files: at once, whatever else is under way, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.support.holders import holding
+from tests.support.mounts import MountedJob, environment
+from tests.support.waiting import eventually
+
+from jobfs import control
+from jobfs.emulator import Server
+
+Mount = Callable[..., MountedJob]
+
+
+def threads(mounted: MountedJob) -> dict[str, str]:
+    """The threads of the mount's process: number to name."""
+    assert mounted.process is not None
+    found = {}
+    for task in Path(f"/proc/{mounted.process.pid}/task").iterdir():
+        found[task.name] = (task / "comm").read_text().strip()
+    return found
+
+
+def test_a_flush_that_was_broken_off_leaves_no_thread(server: Server, mount: Mount) -> None:
+    """semantics 6, bounds: by Ctrl-C, by a client that is gone, by one that is killed."""
+    mounted = mount(timeout=60)
+    assert os.listdir(mounted.path) == []
+    server.faults.rate("unavailable", 1.0, on="change")
+    (mounted.path / "unsent.txt").write_bytes(b"kept")
+    eventually(lambda: mounted.status()["unsent"][0]["attempts"] >= 1)
+    before = len(threads(mounted))
+    for number in (signal.SIGINT, signal.SIGKILL):
+        flushes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "jobfs", "flush", str(mounted.path)],
+                env=environment(mounted.home, mounted.key),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(3)
+        ]
+        eventually(lambda: len(threads(mounted)) >= before + 3)
+        for flush in flushes:
+            flush.send_signal(number)
+            flush.wait(20)
+        eventually(lambda: len(threads(mounted)) <= before, lambda: threads(mounted))
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as connection:
+            (place,) = (mounted.state / server.job).glob(f"*/{control.SOCKET}")
+            with control._address(place.parent) as address:
+                connection.connect(address)
+            connection.sendall(b'{"call": "flush"}\n')
+    eventually(lambda: len(threads(mounted)) <= before, lambda: threads(mounted))
+
+
+@pytest.mark.parametrize("on", ["change", "*"])
+def test_status_answers_within_a_second_while_the_server_is_silent_and_forty_programs_wait(
+    server: Server, mount: Mount, on: str
+) -> None:
+    """semantics 6: nothing that waits for the server keeps `status` from answering."""
+    server.store.seed({f"f{number}": "text" for number in range(40)})
+    mounted = mount(timeout=20, ttl=1)
+    os.listdir(mounted.path)
+    with ExitStack() as stack:
+        programs = [stack.enter_context(holding(mounted.path / f"f{number}")) for number in range(40)]
+        for program in programs:
+            assert program.does("write mine") == "ok"
+        server.faults.rate("hang", 1.0, on=on)
+        for program in programs:
+            program.begins("fsync")
+        eventually(lambda: mounted.status()["unsent"][0]["state"] == "uploading")
+        slowest = 0.0
+        end = time.monotonic() + 7
+        while time.monotonic() < end:
+            began = time.monotonic()
+            assert len(mounted.status()["unsent"]) == 40
+            slowest = max(slowest, time.monotonic() - began)
+        mounted.kill()
+        assert slowest < 1.0

@@ -6,6 +6,7 @@ import logging
 import logging.handlers
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -52,6 +53,10 @@ class _ToFile(logging.handlers.RotatingFileHandler):
         self._repeats = counted(self)
         self._take_output()
 
+    def _open(self) -> TextIOWrapper:
+        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.fdopen(handle, "a", encoding=self.encoding, errors=self.errors)
+
     def doRollover(self) -> None:  # noqa: N802 - the library's name
         super().doRollover()
         self._take_output()
@@ -78,7 +83,6 @@ def set_up(level: str, key: KeySource) -> None:
 
 def keep_in(path: Path) -> None:
     """From now on what is logged or printed goes to `path`, which only this user can read; one older file is kept."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     handler = _ToFile(path)
     root = logging.getLogger()
     for before in root.handlers[:]:

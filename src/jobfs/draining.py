@@ -93,7 +93,8 @@ class _Stillness:
             if entry.get("state") == "uploading"
         }
         self._under_way = {which: self._under_way.get(which, now) for which in running}
-        still = now - self._moved >= self._patience
+        # Without any, what was set aside is cleaned up, which has a bound of its own.
+        still = bool(entries) and now - self._moved >= self._patience
         return still and all(now - since < self._patience for since in self._under_way.values())
 
 

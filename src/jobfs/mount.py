@@ -301,6 +301,8 @@ class Mount:
             if conversation.gone():
                 return {}
             self._refuse_while(lambda: self._busy(end))
+            # What is sent last ends by itself then.
+            end = None if end is None else end + _LAST_CALLBACKS
         return self._answer_when_over(end, conversation)
 
     def _answer_when_over(self, end: float | None, conversation: Conversation) -> dict[str, Any]:
@@ -312,7 +314,12 @@ class Mount:
                 told = self._sent
                 conversation.progress(*told)
             if end is not None and time.monotonic() > end + _INSTANT:
-                return {"left": self._mounted.vfs.unsent(), "goes_on": os.getpid(), "open": self._users()}
+                programs = programs_in(self._here)
+                return {
+                    "left": self._mounted.vfs.unsent(),
+                    "goes_on": os.getpid(),
+                    "open": described(programs) if programs else "",
+                }
         return {"left": self._left}
 
     # Draining

@@ -62,16 +62,12 @@ def test_sentences_come_before_the_result(serve: Callable[..., Path]) -> None:
     assert said == ["it takes a while"]
 
 
-#: A server in a process that has no descriptor left.
+#: A server in a process that has one descriptor left for it.
 _SHORT = """
-import resource, sys, threading
+import os, resource, sys
 from pathlib import Path
 from jobfs.control import Server
 
-# The first thread that ends makes C load a library.
-first = threading.Thread(target=int)
-first.start()
-first.join()
 server = Server(Path(sys.argv[1]), {"ping": lambda args, conversation: "pong"})
 kept = []
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
@@ -79,13 +75,15 @@ try:
     while True:
         kept.append(open("/dev/null"))
 except OSError:
+    kept.pop()
     print("full", flush=True)
 sys.stdin.readline()
+os._exit(0)
 """
 
 
-def test_without_a_free_descriptor_one_call_after_another_is_answered(tmp_path: Path) -> None:
-    """The kernel sets one aside for the next caller; who comes meanwhile waits for that one."""
+def test_with_one_descriptor_left_one_call_after_another_is_answered(tmp_path: Path) -> None:
+    """The next caller waits until the one before has hung up."""
     with subprocess.Popen(
         [sys.executable, "-c", _SHORT, str(tmp_path)],
         stdin=subprocess.PIPE,

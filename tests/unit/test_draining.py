@@ -94,6 +94,13 @@ def test_what_is_under_way_for_longer_than_an_attempt_may_stand_still_gets_on(vf
     assert vfs.looks >= 60
 
 
+def test_while_nothing_is_unsent_what_was_set_aside_may_take_its_time(vfs: DrainedVfs) -> None:
+    vfs.waiting = []
+    vfs.on_look = lambda number: vfs.let_go.set() if number == 60 else None
+    assert draining(vfs, patience=0.1) == []
+    assert vfs.looks >= 60
+
+
 def test_a_drain_that_sends_one_after_another_goes_on(vfs: DrainedVfs) -> None:
     def one_more(number: int) -> None:
         vfs.waiting = vfs.waiting[:-1] if number % 5 == 0 else vfs.waiting

@@ -63,10 +63,11 @@ def umount(directory: str, lazy: bool, timeout: float | None, state_dir: str | N
         )
     left = answer["left"]
     if "goes_on" in answer:
+        still = f"; still open there: {answer['open']}" if answer["open"] else ""
         unsent = f"; not sent yet: {describe(left)}" if left else ""
         click.echo(
             f"jobfs: {directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
-            f"sent; still open there: {answer['open']}{unsent}",
+            f"sent{still}{unsent}",
             err=True,
         )
         return 1

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -141,12 +142,8 @@ class Vfs:
             waiting = [work for work in left if not work.save.refused]
             if not waiting or remaining <= 0:
                 break
-        deadline = min(deadline, time.monotonic() + self._settings.timeout)
-        while not left and not self._engine.finisher.idle(max(min(deadline - time.monotonic(), 0.25), 0.0)):
-            if progress is not None:
-                progress(total, total)
-            if time.monotonic() >= deadline:
-                break
+        if not left:
+            self._clean_up(deadline, lambda: progress(total, total) if progress is not None else None)
         return [
             {
                 "path": work.save.target,
@@ -155,6 +152,17 @@ class Vfs:
             }
             for work in left
         ]
+
+    def _clean_up(self, deadline: float, going_on: Callable[[], None]) -> None:
+        """Wait until what saves have set aside is off the server, as long as that gets on (R7: not what has to wait)."""
+        finisher, due = self._engine.finisher, sys.maxsize
+        while not finisher.idle(max(min(deadline - time.monotonic(), 0.25), 0.0)):
+            going_on()
+            now, number = time.monotonic(), finisher.due
+            if number < due:
+                due, patient_until = number, now + self._settings.timeout
+            if now >= min(deadline, patient_until):
+                return
 
     def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
         """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""

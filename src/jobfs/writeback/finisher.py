@@ -87,6 +87,12 @@ class Finisher:
                     return False
         return True
 
+    @property
+    def due(self) -> int:
+        """How many transactions could be ended now."""
+        with self._turn:
+            return sum(when <= time.time() for when, _ in self._open.values())
+
     def ended(self, timeout: float) -> bool:
         """Wait until every transaction has ended, those too that have to wait (R7); False after `timeout` seconds."""
         with self._turn:

@@ -380,8 +380,13 @@ def test_every_close_that_was_answered_is_on_the_server_when_it_ends(
         left.unlink()
 
 
-def test_an_unmount_in_good_weather_leaves_nothing_hidden(server: Server, mounted: MountedJob) -> None:
-    """semantics 6: what saves, removals and renames have set aside is gone when umount answers."""
+def test_an_unmount_in_good_weather_leaves_nothing_hidden(server: Server, mount: Mount) -> None:
+    """semantics 6: what saves, removals and renames have set aside is gone when umount answers.
+
+    However long that takes, as long as it gets on: one after another, it would take longer than --timeout.
+    """
+    mounted = mount(timeout=3)
+    server.set(latency=40)
     names = [f"f{number}" for number in range(60)]
     server.store.seed({name: f"old {name}" for name in names})
     server.store.seed({"dir/gone.txt": "x", "over.txt": "old"})

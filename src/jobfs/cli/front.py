@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -107,7 +106,6 @@ def in_background(serve: Callable[[Front], int]) -> int:
     except Exception as error:
         front.failed(f"unexpected {type(error).__name__}: {error}", code)
     finally:
-        logging.shutdown()
         os._exit(code)
 
 

@@ -100,11 +100,11 @@ class Mount:
             mounted.vfs.start()
             for warning in mounted.vfs.warnings:
                 self._say(warning)
-            self._server = Server(self._slot.path, {**self._handlers(mounted.vfs), **mounted.handlers})
+            self._session, self._pool, self._here = self._mount(mounted.vfs)
             try:
-                self._session, self._pool, self._here = self._mount(mounted.vfs)
+                self._server = Server(self._slot.path, {**self._handlers(mounted.vfs), **mounted.handlers})
             except BaseException:
-                self._server.close()
+                unmount(self._directory, lazy=True)
                 raise
         except BaseException:
             mounted.vfs.stop()
@@ -114,13 +114,14 @@ class Mount:
     def serve(self) -> int:
         """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""
         end = self._until_over()
+        over = self._over.is_set()
         answered = self._pool.close(_within(end, _LAST_CALLBACKS))
         self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
         self._finished.set()
         if self._left:
             self._say(f"not sent yet, kept for the next mount of this job: {describe(self._left)}")
         stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
-        ended = answered and stopped and self._over.is_set() and self._pool.join(_INSTANT)
+        ended = over and answered and stopped and self._pool.join(_INSTANT)
         if stopped:
             if not self._left:
                 self._mounted.vfs.empty_trash()

@@ -1,13 +1,14 @@
 """The control socket: how `jobfs status` and its like reach a running mount, without going through the mount.
 
 JSON lines over a Unix socket in the mount's slot. A request is one line, `{"call": name, "args": {…}}`; the
-answer is any number of `{"progress": [done, total]}` (also a sign of life, once a second) and then one
-`{"result": …}` or `{"error": sentence, "errno": number}`. Only processes of the same user are answered.
+answer is any number of `{"progress": [done, total]}` (also a sign of life, once a second) and `{"say": sentence}`, and
+then one `{"result": …}` or `{"error": sentence, "errno": number}`. Only processes of the same user are answered.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import select
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ _log = logging.getLogger("jobfs.control")
 SOCKET = "control.sock"
 _LONGEST = 1 << 20
 _SIGN_OF_LIFE = 1.0
+#: A lack of descriptors or memory, which passes; seconds until the next try.
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
+_SHORTAGE = 0.05
 
 
 class NoMountError(JobfsError):
@@ -44,6 +49,10 @@ class Conversation:
         """Tell the other side how far it is; never raises, for the work goes on without a listener too."""
         self._progress = (done, total)
         self._send({"progress": self._progress})
+
+    def say(self, sentence: str) -> None:
+        """Tell the other side's user something while the work goes on; never raises."""
+        self._send({"say": sentence})
 
     def gone(self) -> bool:
         """True if the other side has hung up."""
@@ -85,6 +94,7 @@ class Server:
 
     def close(self, timeout: float = 2.0) -> None:
         """Take no more calls, and let those being answered end within `timeout` seconds."""
+        end = time.monotonic() + timeout
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join(timeout)
@@ -92,17 +102,26 @@ class Server:
         with contextlib.suppress(OSError):
             (self._directory / SOCKET).unlink()
         for thread in list(self._busy):
-            thread.join(timeout)
+            thread.join(max(end - time.monotonic(), 0.0))
 
     def _accept(self) -> None:
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if error.errno not in _SHORT:
+                    return
+                # Other descriptors will be closed; whoever calls waits that long.
+                time.sleep(_SHORTAGE)
+                continue
             thread = threading.Thread(target=self._converse, args=(connection,), daemon=True)
             self._busy.add(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._busy.discard(thread)
+                connection.close()
+                _log.warning("a control call could not be answered: %s", error)
 
     def _converse(self, connection: socket.socket) -> None:
         try:
@@ -153,8 +172,9 @@ def call(
     *,
     timeout: float = 10.0,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Any:
-    """What the mount of the slot `directory` answers.
+    """What the mount of the slot `directory` answers; `progress` and `say` get what it tells meanwhile.
 
     Raises NoMountError if it does not answer, or says nothing for `timeout` seconds; FsError if it refuses.
     """
@@ -166,12 +186,14 @@ def call(
             # Who refuses at once may have hung up before it reads this; its answer is there all the same.
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(json.dumps({"call": name, "args": dict(args or {})}).encode() + b"\n")
-            return _result(connection, progress)
+            return _result(connection, progress or (lambda done, total: None), say or (lambda sentence: None))
     except (OSError, ValueError) as error:
         raise NoMountError(f"the mount does not answer: {error}") from None
 
 
-def _result(connection: socket.socket, progress: Callable[[int, int], None] | None) -> Any:
+def _result(
+    connection: socket.socket, progress: Callable[[int, int], None], say: Callable[[str], None]
+) -> Any:
     with connection.makefile("rb") as lines:
         for line in lines:
             message = json.loads(line)
@@ -179,7 +201,9 @@ def _result(connection: socket.socket, progress: Callable[[int, int], None] | No
                 return message["result"]
             if "error" in message:
                 raise FsError(int(message.get("errno", 5)), str(message["error"]))
-            if progress is not None:
+            if "say" in message:
+                say(str(message["say"]))
+            else:
                 done, total = message["progress"]
                 progress(done, total)
     raise NoMountError("the mount ended before it answered")

@@ -34,8 +34,11 @@ BLOCK_SIZE = 128 * 1024
 
 #: Paths whose sizes are remembered at most.
 _PATHS = 50_000
-#: Errors of the local disk that tell a program more than EIO does.
+#: Errors of a disk that tell a program more than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: What a save may fail with beside EIO. Editors take some other numbers for "can't be synced here" and say "written".
+_SAVE_ERRORS = _DISK_ERRORS | {errno.ETIMEDOUT, errno.EBADF, errno.EINTR}
+_SAVES = frozenset({"flush", "fsync"})
 
 #: `tv_nsec` of utimensat(2), as fusepy delivers it: seconds are 0 then.
 _UTIME_NOW = 0x3FFFFFFF
@@ -43,7 +46,15 @@ _UTIME_OMIT = 0x3FFFFFFE
 
 
 def errno_of(operation: str, error: BaseException) -> int:
-    """The errno a program sees for `error` (semantics.md section 5); what nobody expected is logged."""
+    """The errno a program sees for `error` (semantics.md section 5); what nobody expected is logged.
+
+    Whatever made the server refuse a save, fsync and close say EIO, or what a disk would say.
+    """
+    number = _errno_of(operation, error)
+    return errno.EIO if operation in _SAVES and number not in _SAVE_ERRORS else number
+
+
+def _errno_of(operation: str, error: BaseException) -> int:
     if isinstance(error, JobfsError):
         return error.errno
     if isinstance(error, fuse.FuseOSError):

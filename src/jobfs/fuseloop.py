@@ -35,6 +35,8 @@ LOOP_THREADS = 32
 _pointer, _path, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 _size, _offset = ctypes.c_size_t, fuse.c_off_t
 _STAT_SIZE = ctypes.sizeof(fuse.c_stat)
+#: Seconds between looks at calls under way.
+_LOOK = 0.005
 #: What reading a request ends with, other than with one: it was taken back, or is another's.
 _AGAIN = frozenset({errno.ENOENT, errno.EAGAIN, errno.EINTR})
 #: Longer than any request: a view of a request's data is cut from it to the length that the request names.
@@ -104,6 +106,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._session = _fuse_get_session(self._fuse)
         self._channel = _fuse_session_next_chan(self._session, None)
         self.device = int(_fuse_chan_fd(self._channel))
+        #: True: no request that is read from now on is looked at; its program gets an error when the process ends.
+        self.closed = False
+        # Kept from the start: at the end there may be no descriptor left.
+        self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def _setup(self, mountpoint: str, options: str) -> Any:
         words = [b"jobfs", b"-f", b"-o", os.fsencode(options), os.fsencode(mountpoint)]
@@ -123,7 +129,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         return Desk(_fuse_chan_bufsize(self._channel))
 
     def loop(self, desk: Desk) -> None:
-        """Serve requests until the file system is gone. Called by many threads, each with its desk.
+        """Serve requests until the file system is gone, or `closed`. Called by many threads, each with its desk.
 
         Raises OSError if requests can't be read.
         """
@@ -139,14 +145,23 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                     raise
                 continue
             desk.turn += 1
+            # After the turn: whoever closes it sees either that nothing is under way, or this request.
+            if self.closed:
+                desk.turn += 1
+                return
             process(session, address, length, channel)
             desk.turn += 1
+
+    def mute(self) -> None:
+        """No answer reaches the kernel any more. It waits for none once the process has ended."""
+        os.dup2(self._nowhere, self.device, inheritable=False)
 
     def close(self) -> None:
         """Free what libfuse holds. Only after every loop has ended; unmounts if nothing else did."""
         if self._fuse:
             _fuse_teardown(self._fuse, self._mountpoint)
             self._fuse = None
+            os.close(self._nowhere)
 
     def _callbacks(self) -> _Operations:
         table = _Operations(flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
@@ -214,8 +229,9 @@ def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., in
 
 
 class LoopPool:
-    """Threads that serve a session. `on_end` is called once, by the last of them to leave.
+    """Threads that serve a session. `on_end` is called once, when the kernel says that the file system is gone.
 
+    That is when it is unmounted and nothing in it is open any more. Calls may still be under way then.
     `interruptible`: opcodes of requests that are answered early where their program is told to end.
     """
 
@@ -230,7 +246,8 @@ class LoopPool:
         self._on_end = on_end
         self._lock = threading.Lock()
         self._left = threads
-        desks = [session.desk() for _ in range(threads)]
+        self._ended = False
+        self._desks = desks = [session.desk() for _ in range(threads)]
         self._interrupter = Interrupter(session.device, desks, interruptible)
         self._threads = [
             threading.Thread(target=self._serve, args=(desk,), name=f"fuse-{number}", daemon=True)
@@ -243,21 +260,38 @@ class LoopPool:
             thread.start()
         self._interrupter.start()
 
+    def close(self, timeout: float) -> bool:
+        """Begin no call any more, and wait up to `timeout` seconds for those under way; no program gets an answer after it.
+
+        True if all were answered. If not, the session can't be closed: the process has to end.
+        """
+        self._session.closed = True
+        end = time.monotonic() + timeout
+        while any(desk.turn % 2 for desk in self._desks):
+            if time.monotonic() > end:
+                self._session.mute()
+                return False
+            time.sleep(_LOOK)
+        return True
+
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for every thread to leave; True if they have."""
         self._interrupter.stop()
         return _join_all(self._threads, timeout)
 
     def _serve(self, desk: Desk) -> None:
+        gone = False
         try:
             self._session.loop(desk)
+            gone = True
         except OSError as error:
             _log.error("a thread of the mount gives up: %s", error)
         finally:
             with self._lock:
                 self._left -= 1
-                last = not self._left
-            if last:
+                tell = (gone or not self._left) and not self._ended
+                self._ended = self._ended or tell
+            if tell:
                 self._on_end()
 
 

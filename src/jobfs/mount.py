@@ -1,29 +1,29 @@
 """One mount from its first request to its last: run, drain, unmount (semantics.md section 6).
 
-The main thread waits for a reason to end: a signal, `jobfs umount` over the control socket, or the file
-system being unmounted from outside. Signals are blocked in every thread and taken by one that only waits for
-them, so that none ever interrupts a callback.
+It is over when the kernel says so: it is unmounted and nothing in it is open any more. Whoever wants it to end
+(a signal, `jobfs umount` over the control socket, a umount from outside) only unmounts it, and the main thread
+waits for that moment. What is sent then was closed before, so the last drain misses nothing.
+
+Signals are blocked in every thread and taken by one that only waits for them, so that none ever interrupts a callback.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import logging
 import os
 import queue
-import shutil
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from jobfs.control import Conversation, Handler, Server
+from jobfs.draining import describe, drain
 from jobfs.errors import JobfsError, UsageError
+from jobfs.mountpoint import BusyError, MountInfo, described, mount_at, mounts, programs_in, unmount
 from jobfs.settings import Settings
 from jobfs.state.directory import StateDirectory, others
 from jobfs.state.quarantine import damaged
@@ -35,37 +35,23 @@ if TYPE_CHECKING:
 _log = logging.getLogger("jobfs.mount")
 
 _STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
-#: Seconds: for the kernel to greet a new mount; for programs that just look to leave before it is detached;
-#: for callbacks in flight to end once it is unmounted; before the user is told that a drain takes a moment.
+#: Seconds: for the kernel to greet a new mount; for programs that just look to leave before umount is refused;
+#: for callbacks in flight to end once it is over; before the user is told that a drain takes a moment.
 _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS, _QUIET = 10.0, 1.0, 5.0, 0.3
-#: Seconds between looks whether a drain is still wanted.
+#: Seconds between looks at what others do.
 _LOOK = 0.1
-
-
-class BusyError(JobfsError):
-    """Something in the mounted directory is open, or is some program's current directory."""
-
-    errno = errno.EBUSY
+#: Seconds in which threads that nothing keeps end.
+_INSTANT = 0.5
 
 
 @dataclass(frozen=True)
 class Mounted:
-    """What a mount serves; `answering`: whether the server does; `handlers`: of further control calls."""
+    """What a mount serves; `handlers`: of further control calls."""
 
     vfs: Vfs
-    answering: Callable[[], bool] = lambda: True
     close: Callable[[], None] = lambda: None
     handlers: Mapping[str, Handler] = field(default_factory=dict)
-
-
-class _Leave(NamedTuple):
-    """A reason to end, after a drain that left `left`; `outcome` gets how it went, or what prevents it."""
-
-    why: str
-    left: Sequence[Any] = ()
-    outcome: queue.SimpleQueue[dict[str, Any] | JobfsError] | None = None
 
 
 def run(
@@ -94,11 +80,17 @@ class Mount:
     def __init__(self, settings: Settings, slot: StateDirectory, say: Callable[[str], None]) -> None:
         self._settings, self._slot, self._say = settings, slot, say
         self._directory = slot.record.directory
-        self._reasons: queue.SimpleQueue[_Leave] = queue.SimpleQueue()
+        #: Names of signals; "" when it is over.
+        self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._over = threading.Event()
         self._signals = 0
         self._serving = False
+        self._detaching = threading.Lock()
+        #: When whoever unmounts it wants everything to be over (monotonic time).
+        self._end: float | None = None
+        self._sent = (0, 0)
+        self._finished = threading.Event()
         self._left: list[Any] = []
-        self._note = ""
         threading.Thread(target=self._take_signals, name="signals", daemon=True).start()
 
     def start(self, build: Callable[[], Mounted]) -> None:
@@ -108,11 +100,11 @@ class Mount:
             mounted.vfs.start()
             for warning in mounted.vfs.warnings:
                 self._say(warning)
-            self._server = Server(self._slot.path, {**self._handlers(mounted.vfs), **mounted.handlers})
+            self._session, self._pool, self._here = self._mount(mounted.vfs)
             try:
-                self._session, self._pool = self._mount(mounted.vfs)
+                self._server = Server(self._slot.path, {**self._handlers(mounted.vfs), **mounted.handlers})
             except BaseException:
-                self._server.close()
+                unmount(self._directory, lazy=True)
                 raise
         except BaseException:
             mounted.vfs.stop()
@@ -120,34 +112,40 @@ class Mount:
             raise
 
     def serve(self) -> int:
-        """Wait for a reason to end, drain, unmount, and put everything away."""
-        reason = self._reasons.get()
-        while not self._leave(reason):
-            reason = self._reasons.get()
-        if not self._left:
-            # What was closed since the last look, and everything if it was unmounted from outside.
-            self._left = self._drain(None, None, self._interrupted())
-        if reason.outcome is not None:
-            reason.outcome.put({"left": self._left, "note": self._note})
-        ended = self._pool.join(_LAST_CALLBACKS)
-        self._mounted.vfs.stop()
-        if not self._left:
-            self._mounted.vfs.empty_trash()
-        self._mounted.close()
-        self._server.close()
-        self._slot.write_record(clean=not self._left)
+        """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""
+        end = self._until_over()
+        over = self._over.is_set()
+        answered = self._pool.close(_within(end, _LAST_CALLBACKS))
+        self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
+        self._finished.set()
         if self._left:
             self._say(f"not sent yet, kept for the next mount of this job: {describe(self._left)}")
+        stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
+        ended = over and answered and stopped and self._pool.join(_INSTANT)
+        if stopped:
+            if not self._left:
+                self._mounted.vfs.empty_trash()
+            self._mounted.close()
+        self._server.close()
+        self._note(clean=not self._left)
         code = 1 if self._left else 0
         if not ended:
-            _log.warning("a call was still in flight at the end")
+            if not (answered and stopped):
+                _log.warning("a call was still in flight at the end")
             logging.shutdown()
             os._exit(code)
         self._session.close()
         self._slot.close()
         return code
 
-    def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool]:
+    def _note(self, *, clean: bool) -> None:
+        """The last word on disk; without it the next mount looks for what is left, and finds nothing."""
+        try:
+            self._slot.write_record(clean=clean)
+        except UsageError as error:
+            _log.warning("%s", error)
+
+    def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
         from jobfs.driver import FuseDriver, XattrDriver
         from jobfs.fuseloop import LoopPool, Session
         from jobfs.interruption import interruptible
@@ -157,13 +155,21 @@ class Mount:
         options = mount_options(self._settings, self._slot.record.job)
         driver = XattrDriver if self._settings.xattr else FuseDriver
         session = Session(driver(vfs, greeted.set), self._directory, options)
+        here = mount_at(self._directory)
         ended = interruptible(sync_on_close=self._settings.sync_on_close)
-        pool = LoopPool(session, lambda: self._reasons.put(_Leave("it was unmounted")), ended)
+        pool = LoopPool(session, self._is_over, ended)
         pool.start()
-        if not greeted.wait(_GREETING):
+        if here is None or not greeted.wait(_GREETING):
             unmount(self._directory, lazy=True)
             raise UsageError("the kernel does not talk to the new mount: see `dmesg`")
-        return session, pool
+        return session, pool, here
+
+    def _is_over(self) -> None:
+        """The kernel says so: it is unmounted, and nothing in it is open any more."""
+        self._over.set()
+        self._reasons.put("")
+
+    # Signals
 
     def _take_signals(self) -> None:
         """Signals are blocked everywhere and waited for here. Before anything is mounted one just ends us."""
@@ -172,32 +178,152 @@ class Mount:
             if not self._serving:
                 os._exit(128 + number)
             self._signals += 1
-            self._reasons.put(_Leave(signal.Signals(number).name))
+            self._reasons.put(signal.Signals(number).name)
 
     def _interrupted(self) -> Callable[[], bool]:
         """A function that tells whether a signal came after this call."""
         before = self._signals
         return lambda: self._signals > before
 
-    def _leave(self, reason: _Leave) -> bool:
-        """Act on a reason to end; True if that is the end."""
-        _log.info("ending: %s", reason.why)
-        if reason.outcome is not None:
+    def _until_over(self) -> float | None:
+        """Wait until it is over, or a signal has cut it off; when everything has to be done (monotonic time)."""
+        reason = self._reasons.get()
+        if not reason:
+            return self._end
+        _log.info("ending: %s", reason)
+        return self._leave(self._interrupted())
+
+    def _leave(self, again: Callable[[], bool]) -> float:
+        """A signal came: drain and wait for open files as long as `timeout`, detach, and end in twice that.
+
+        `again`: whether one more came, which ends the waiting.
+        """
+        patience, began = self._settings.timeout, time.monotonic()
+        self._drain(patience, self._tell_waiting(), again)
+        self._detach_when_idle(began + patience, again)
+        # What is open then is served on, but for the time that the last drain and the end may take.
+        if not self._over_within(began + 1.5 * patience, again):
+            with contextlib.suppress(JobfsError):
+                self._detach(lazy=True)
+            if not self._over.wait(_INSTANT):
+                self._say(
+                    f"{self._directory} was in use by {self._users()}: what is still open there is cut off"
+                )
+        return time.monotonic() if again() else began + 2 * patience - min(1.0, patience / 4)
+
+    def _detach_when_idle(self, end: float, again: Callable[[], bool]) -> None:
+        """Unmount once nothing is open, or detach at `end`; the user is told who is waited for."""
+        told = False
+        while not again():
             try:
-                self._note = detach(self._directory)
-                self._left = list(reason.left)
+                self._detach(lazy=time.monotonic() >= end)
+                break
+            except BusyError:
+                if not told:
+                    told = True
+                    self._say(
+                        f"{self._directory} is in use by {self._users()}: waiting for {_within(end):.0f} s; "
+                        "once more detaches it now"
+                    )
+                self._over.wait(_LOOK)
             except JobfsError as error:
-                reason.outcome.put(error)
+                self._say(str(error))
+                break
+
+    def _over_within(self, end: float, cancelled: Callable[[], bool]) -> bool:
+        """Wait until it is over; False at `end`, or once `cancelled()`."""
+        while not self._over.wait(_within(end, _LOOK)):
+            if cancelled() or time.monotonic() >= end:
                 return False
-        elif reason.why in signal.Signals.__members__:
-            self._left = self._drain(None, self._tell_waiting(), self._interrupted())
-            try:
-                note = detach(self._directory)
-            except JobfsError as error:
-                note = str(error)
-            if note:
-                self._say(note)
         return True
+
+    # Unmounting
+
+    def _attached(self) -> bool:
+        """True if this mount is what can be reached at its directory: nobody has unmounted it."""
+        there = mount_at(self._directory)
+        return there is not None and there.device == self._here.device
+
+    def _detach(self, *, lazy: bool, end: float | None = None) -> None:
+        """Unmount it, if that was not done yet; `end`: when everything has to be over. Raises JobfsError, BusyError."""
+        with self._detaching:
+            if self._attached():
+                before, self._end = self._end, end
+                try:
+                    unmount(self._directory, lazy=lazy)
+                except BaseException:
+                    self._end = before
+                    raise
+
+    def _users(self) -> str:
+        """Who has something open here; another mount in it counts too."""
+        below = [
+            f"the mount {there.point}" for there in mounts() if there.point.startswith(f"{self._directory}/")
+        ]
+        return ", ".join(below) or described(programs_in(self._here))
+
+    def _refuse_while(self, used: Callable[[], bool]) -> None:
+        """Return once `used()` is false. Raises BusyError, which names who is in the way, if that takes long."""
+        patient_until = time.monotonic() + _BUSY_PATIENCE
+        while used():
+            if time.monotonic() >= patient_until:
+                raise BusyError(
+                    f"{self._directory} is in use by {self._users()}: close what is open there, "
+                    f"or detach it with jobfs umount --lazy {self._directory}"
+                )
+            time.sleep(0.05)
+
+    def _busy(self, end: float | None) -> bool:
+        try:
+            self._detach(lazy=False, end=end)
+        except BusyError:
+            return True
+        return False
+
+    def _answer_umount(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
+        """Drain and unmount, or detach and drain; answered when it is over and sent (or after `timeout` seconds).
+
+        Who hangs up before it is unmounted has thought better of it. Raises BusyError: then the mount goes on.
+        """
+        timeout = args.get("timeout")
+        end = None if timeout is None else time.monotonic() + timeout
+        if args.get("lazy"):
+            users = programs_in(self._here)
+            self._detach(lazy=True)
+            if users and not self._finished.wait(_LOOK):
+                conversation.say(
+                    f"{self._directory} is detached; it ends when what is open there is closed and sent: "
+                    f"{described(users)}"
+                )
+        elif self._attached():
+            # Before the drain, which may take long.
+            self._refuse_while(lambda: bool(programs_in(self._here)))
+            self._drain(timeout, conversation.progress, conversation.gone)
+            if conversation.gone():
+                return {}
+            self._refuse_while(lambda: self._busy(end))
+            # What is sent last ends by itself then.
+            end = None if end is None else end + _LAST_CALLBACKS
+        return self._answer_when_over(end, conversation)
+
+    def _answer_when_over(self, end: float | None, conversation: Conversation) -> dict[str, Any]:
+        told = self._sent
+        while not self._finished.wait(_LOOK):
+            if conversation.gone():
+                return {}
+            if self._sent != told:
+                told = self._sent
+                conversation.progress(*told)
+            if end is not None and time.monotonic() > end + _INSTANT:
+                programs = programs_in(self._here)
+                return {
+                    "left": self._mounted.vfs.unsent(),
+                    "goes_on": os.getpid(),
+                    "open": described(programs) if programs else "",
+                }
+        return {"left": self._left}
+
+    # Draining
 
     def _drain(
         self,
@@ -206,7 +332,11 @@ class Mount:
         cancelled: Callable[[], bool],
         path: str | None = None,
     ) -> list[Any]:
-        return drain(self._mounted, path, timeout, progress, cancelled, self._settings.timeout)
+        return drain(self._mounted.vfs, path, timeout, progress, cancelled, self._settings.timeout)
+
+    def _count(self, done: int, total: int) -> None:
+        """How far the last drain is, for those who wait for its end."""
+        self._sent = (done, total)
 
     def _tell_waiting(self) -> Callable[[int, int], None]:
         """A progress callback that tells the user once that this will take a moment."""
@@ -256,49 +386,6 @@ class Mount:
         left = self._drain(args.get("timeout"), conversation.progress, conversation.gone, args.get("path"))
         return {"left": left}
 
-    def _answer_umount(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
-        """Drain and unmount; who hangs up meanwhile has thought better of it."""
-        left = self._drain(args.get("timeout"), conversation.progress, conversation.gone)
-        if conversation.gone():
-            return {}
-        outcome: queue.SimpleQueue[dict[str, Any] | JobfsError] = queue.SimpleQueue()
-        self._reasons.put(_Leave("umount was asked for", left, outcome))
-        result = outcome.get()
-        if isinstance(result, JobfsError):
-            raise result
-        return result
-
-
-def drain(
-    mounted: Mounted,
-    path: str | None,
-    timeout: float | None,
-    progress: Callable[[int, int], None] | None,
-    cancelled: Callable[[], bool],
-    patience: float,
-) -> list[Any]:
-    """Send what is unsent (at or below `path`); what is left when that ends, or after `timeout` seconds.
-
-    It also ends once `cancelled()`, or when the server has not answered for `patience` seconds.
-    """
-    results: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
-
-    def flush() -> None:
-        try:
-            results.put(list(mounted.vfs.flush_all(path, timeout, progress)))
-        except Exception as error:
-            results.put([f"sending failed: {error}"])
-
-    threading.Thread(target=flush, name="drain", daemon=True).start()
-    silent_since: float | None = None
-    while True:
-        with contextlib.suppress(queue.Empty):
-            return results.get(timeout=_LOOK)
-        now = time.monotonic()
-        silent_since = None if mounted.answering() else silent_since or now
-        if cancelled() or (silent_since is not None and now - silent_since > patience):
-            return list(mounted.vfs.flush_all(path, 0.0, None))
-
 
 def mount_options(settings: Settings, job: str) -> list[str]:
     """libfuse's options for a mount; the kernel's timeouts count into the TTL (semantics.md section 1)."""
@@ -317,72 +404,21 @@ def mount_options(settings: Settings, job: str) -> list[str]:
     return options + ["ro"] * settings.read_only + ["allow_other"] * settings.allow_other
 
 
-def detach(directory: str) -> str:
-    """Unmount; if something stays open there, lazily. What the user should know of it, or "".
+def _within(end: float | None, most: float = float("inf")) -> float:
+    """Seconds until `end` (monotonic time), `most` at most; an instant if that has passed."""
+    return most if end is None else max(min(end - time.monotonic(), most), 0.0)
 
-    Raises JobfsError if the kernel refuses either.
-    """
-    end = time.monotonic() + _BUSY_PATIENCE
-    while True:
+
+def _done_within(work: Callable[[], object], timeout: float) -> bool:
+    """Do something in a thread; True if it was done in `timeout` seconds, else it is left to itself."""
+    done = threading.Event()
+
+    def guarded() -> None:
         try:
-            unmount(directory)
-            return ""
-        except BusyError:
-            if time.monotonic() >= end:
-                break
-            time.sleep(0.05)
-    users = ", ".join(users_of(directory)) or "some program"
-    unmount(directory, lazy=True)
-    return f"{directory} was in use by {users}; it was detached, and files still open there are cut off"
+            work()
+        except Exception:
+            _log.exception("the end was not in good order")
+        done.set()
 
-
-def unmount(directory: str, *, lazy: bool = False) -> None:
-    """Unmount `directory`, stale or not; no error if nothing is mounted there.
-
-    Raises BusyError if something is open there and it is not `lazy`, JobfsError if it can't be done.
-    """
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
-        failed = libc.umount2(os.fsencode(directory), flags)
-        code = ctypes.get_errno() if failed else 0
-        reason = os.strerror(code)
-    else:
-        command = shutil.which("fusermount") or shutil.which("fusermount3")
-        if command is None:
-            raise UsageError("fusermount is missing: install fuse3 (or fuse)")
-        words = [command, "-u", *(["-z"] if lazy else []), "--", directory]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        reason = done.stderr.strip()
-        code = errno.EBUSY if "busy" in reason else errno.EINVAL if "not found" in reason else done.returncode
-    if code == errno.EBUSY and not lazy:
-        raise BusyError(f"{directory} is in use")
-    if code not in (0, errno.EINVAL):
-        raise JobfsError(f"could not unmount {directory}: {reason}")
-
-
-def users_of(directory: str) -> list[str]:
-    """Programs seen to use something in `directory`, as "name (pid)"; asks nothing of the mount itself."""
-    users = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        base = f"/proc/{pid}"
-        with contextlib.suppress(OSError):
-            links = [f"{base}/cwd", f"{base}/root", *(f"{base}/fd/{fd}" for fd in os.listdir(f"{base}/fd"))]
-            if int(pid) != os.getpid() and any(_leads_into(link, directory) for link in links):
-                with open(f"{base}/comm") as name:
-                    users.append(f"{name.read().strip()} ({pid})")
-    return users
-
-
-def _leads_into(link: str, directory: str) -> bool:
-    try:
-        return f"{os.readlink(link)}/".startswith(f"{directory}/")
-    except OSError:
-        return False
-
-
-def describe(left: Sequence[Any], most: int = 10) -> str:
-    """The paths in a list of what is unsent, in one line."""
-    names = [str(entry.get("path", entry)) if isinstance(entry, dict) else str(entry) for entry in left]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    threading.Thread(target=guarded, name="end", daemon=True).start()
+    return done.wait(max(timeout, _INSTANT))

@@ -37,7 +37,7 @@ class BlockingVfs(MemoryVfs):
         self.put("blocked", b"after long")
         self.put("blocked-open", b"after long")
         self.put("plain", b"at once")
-        self.unsent = ["unsent.txt"] if undrained else []
+        self.waiting = ["unsent.txt"] if undrained else []
 
     def open(self, path: str, flags: int) -> OpenResult:
         if path == "blocked-open":
@@ -58,9 +58,12 @@ class BlockingVfs(MemoryVfs):
     def flush_all(
         self, path: str | None, timeout: float | None, progress: Callable[[int, int], None] | None = None
     ) -> list[str]:
-        if self._undrained and timeout is None:
+        if self._undrained and timeout != 0.0:
             print("draining", flush=True)
-            while not self._release.exists():
+            end = time.monotonic() + (timeout or 60.0)
+            while not self._release.exists() and time.monotonic() < end:
+                if progress is not None:
+                    progress(0, 1)
                 time.sleep(0.01)
         return super().flush_all(path, timeout, progress)
 
@@ -77,7 +80,7 @@ def serve(front: Front) -> int:
         print(json.dumps(vfs.calls), flush=True)
 
     vfs.stop = report  # type: ignore[method-assign]
-    settings = load({"state_dir": str(state), "ttl": "0"})
+    settings = load({"state_dir": str(state), "ttl": "0", "timeout": "2"})
     return mount.run(
         settings,
         place,

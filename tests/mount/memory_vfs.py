@@ -43,7 +43,7 @@ class MemoryVfs:
         self.flags: list[int] = []
         self.calls: Counter[str] = Counter()
         self.hooks: dict[str, Callable[[str], None]] = {}
-        self.unsent: list[str] = []
+        self.waiting: list[str] = []
         self.drained = threading.Event()
         self.stopped = threading.Event()
         self.direct_io = False
@@ -228,7 +228,10 @@ class MemoryVfs:
         self.put(path, mode=mode)
 
     def status(self) -> dict[str, Any]:
-        return {"unsent": [{"path": path} for path in self.unsent], "failed": [], "conflicts": []}
+        return {"unsent": [{"path": path} for path in self.waiting], "failed": [], "conflicts": []}
+
+    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+        return [{"path": path} for path in self.waiting]
 
     def info(self, path: str) -> dict[str, Any]:
         self._node(path)
@@ -242,9 +245,9 @@ class MemoryVfs:
     ) -> list[str]:
         self._call("flush_all", path or "")
         if progress is not None:
-            progress(0, len(self.unsent))
+            progress(0, len(self.waiting))
         self.drained.set()
-        return list(self.unsent)
+        return list(self.waiting)
 
     def start(self) -> None:
         self._call("start")

@@ -26,6 +26,8 @@ def test_without_foreground_it_returns_once_the_mount_answers(
     command = [word for word in mounted.command()[3:] if word != "--foreground"]
     started = jobfs(*command, home=mounted.home, key=server.key)
     assert started.returncode == 0, started.stderr
+    (log,) = (mounted.state / server.job).glob("*/jobfs.log")
+    assert started.stdout == f"mounted {server.job} at {mounted.path}; its log is {log}\n"
     assert os.listdir(mounted.path) == ["file"]
     saved(mounted.path / "file", b"saved")
     assert server.store.read("file") == b"saved"

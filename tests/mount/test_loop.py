@@ -20,9 +20,9 @@ import pytest
 
 from jobfs import control
 from jobfs.cli import preflight
-from jobfs.errors import UsageError
+from jobfs.errors import FsError, UsageError
 from jobfs.fuseloop import LOOP_THREADS
-from jobfs.mount import unmount, users_of
+from jobfs.mountpoint import mount_at, programs_in, unmount
 from jobfs.state import directory as slot
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ class LoopProcess:
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert self.line() == "mounted"
+        assert self.line().partition(";")[0] == "mounted"
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -200,14 +200,19 @@ def test_calls_that_wait_do_not_stop_others(start: Callable[..., LoopProcess]) -
 
 
 def test_calls_in_flight_for_long_do_not_keep_it_from_ending(start: Callable[..., LoopProcess]) -> None:
+    """semantics 6: on SIGTERM it waits, then ends; whoever is cut off is told so by an error."""
     loop = start()
+    here = mount_at(str(loop.path))
+    assert here is not None
     waiting = [_reader(loop.path / "blocked") for _ in range(3)]
-    _eventually(lambda: len(users_of(str(loop.path))) == 3)
+    _eventually(lambda: len(programs_in(here)) == 3)
     loop.signal(signal.SIGTERM)
     code, calls, said = loop.end()
     assert code == 0
     assert calls["stop"] == 1
-    assert "was in use by" in said
+    for process in waiting:
+        assert f"cat ({process.pid}: blocked)" in said
+    assert "cut off" in said
     assert all(process.wait(10) != 0 for process in waiting)
     assert not os.path.ismount(loop.path)
 
@@ -270,19 +275,24 @@ def test_a_mount_in_the_background_is_left_by_the_command_and_ended_by_umount(
     assert (loop.path / "plain").read_bytes() == b"at once"
     (found,) = slot.running(loop.state)
     answer = control.call(found.path, "umount", {"timeout": None})
-    assert answer == {"left": [], "note": ""}
+    assert answer == {"left": []}
     assert slot.wait_until_free(found, 20)
     assert not os.path.ismount(loop.path)
     assert '"stop": 1' in (found.path / "jobfs.log").read_text()
 
 
-def test_umount_tells_what_was_left_and_who_was_in_the_way(start: Callable[..., LoopProcess]) -> None:
+def test_umount_tells_who_is_in_the_way_and_then_what_was_left(start: Callable[..., LoopProcess]) -> None:
+    """semantics 6: where programs have files open in it, `umount` names them and refuses; the mount goes on."""
     loop = start("undrained")
     (found,) = slot.running(loop.state)
-    with open(loop.path / "plain"):
-        answer = control.call(found.path, "umount", {"timeout": 0.0})
+    with open(loop.path / "plain") as file:
+        with pytest.raises(FsError, match=rf"\({os.getpid()}: plain\).*umount --lazy") as caught:
+            control.call(found.path, "umount", {"timeout": 0.0})
+        assert caught.value.errno == errno.EBUSY
+        assert os.path.ismount(loop.path)
+        assert file.read() == "at once"
+    answer = control.call(found.path, "umount", {"timeout": 0.0})
     assert answer["left"] == ["unsent.txt"]
-    assert f"({os.getpid()})" in answer["note"]
     code, _, said = loop.end()
     assert code == 1
     assert "unsent.txt" in said

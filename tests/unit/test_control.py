@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +48,52 @@ def test_progress_comes_before_the_result(serve: Callable[..., Path]) -> None:
     seen: list[tuple[int, int]] = []
     assert call(serve(work=work), "work", progress=lambda done, total: seen.append((done, total))) == "done"
     assert seen == [(0, 2), (1, 2), (2, 2)]
+
+
+def test_sentences_come_before_the_result(serve: Callable[..., Path]) -> None:
+    def work(args: dict[str, Any], conversation: Conversation) -> str:
+        conversation.say("it takes a while")
+        return "done"
+
+    said: list[str] = []
+    place = serve(work=work)
+    assert call(place, "work", say=said.append) == "done"
+    assert call(place, "work") == "done"
+    assert said == ["it takes a while"]
+
+
+#: A server in a process that has one descriptor left for it.
+_SHORT = """
+import os, resource, sys
+from pathlib import Path
+from jobfs.control import Server
+
+server = Server(Path(sys.argv[1]), {"ping": lambda args, conversation: "pong"})
+kept = []
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+try:
+    while True:
+        kept.append(open("/dev/null"))
+except OSError:
+    kept.pop()
+    print("full", flush=True)
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+def test_with_one_descriptor_left_one_call_after_another_is_answered(tmp_path: Path) -> None:
+    """The next caller waits until the one before has hung up."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _SHORT, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "full\n"
+        for _ in range(5):
+            assert call(tmp_path, "ping", timeout=20) == "pong"
 
 
 def test_a_refusal_keeps_its_sentence_and_errno(serve: Callable[..., Path]) -> None:

@@ -16,7 +16,17 @@ from tests.mount.memory_vfs import MemoryVfs
 fuse = pytest.importorskip("fuse", exc_type=ImportError)
 
 from jobfs.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
-from jobfs.errors import FsError, NotFoundError, UnavailableError  # noqa: E402
+from jobfs.errors import (  # noqa: E402
+    FsError,
+    InvalidRequestError,
+    JobfsError,
+    NoSpaceError,
+    NotFoundError,
+    PathExistsError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from jobfs.nodes import Attr  # noqa: E402
 
 
@@ -82,6 +92,27 @@ def test_an_error_of_ours_keeps_its_errno_and_is_not_logged(
     """semantics 5: errors from the API become errno."""
     assert errno_of("read", error) == expected
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("operation", ["fsync", "flush"])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (InvalidRequestError("422"), errno.EIO),
+        (UnauthorizedError("401"), errno.EIO),
+        (PathExistsError("400"), errno.EIO),
+        (FsError(errno.EOPNOTSUPP), errno.EIO),
+        (FsError(errno.ENOSYS), errno.EIO),
+        (TooLargeError("413"), errno.EFBIG),
+        (NoSpaceError("507"), errno.ENOSPC),
+        (FsError(errno.EDQUOT), errno.EDQUOT),
+        (UnavailableError("slow", errno=errno.ETIMEDOUT), errno.ETIMEDOUT),
+    ],
+)
+def test_a_save_fails_as_on_a_disk(operation: str, error: JobfsError, expected: int) -> None:
+    """semantics 5: fsync and close never fail with EINVAL, EOPNOTSUPP or ENOSYS."""
+    assert errno_of(operation, error) == expected
+    assert errno_of("truncate", error) == error.errno
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import click
 from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of
+from jobfs.draining import describe
 from jobfs.errors import UsageError
-from jobfs.mount import describe
 
 
 @click.command("discard", short_help="Give up a save that was not sent.")

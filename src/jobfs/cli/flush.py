@@ -8,8 +8,8 @@ from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.progress import sending
 from jobfs.cli.running import mount_of, mounts
+from jobfs.draining import describe
 from jobfs.errors import UsageError
-from jobfs.mount import describe
 
 
 @click.command("flush", short_help="Return when the server has everything.")

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from jobfs.cli import logs
 from jobfs.errors import JobfsError, UsageError
-
-_LOG_LIMIT = 10 << 20
 
 
 class Front(Protocol):
@@ -22,7 +21,7 @@ class Front(Protocol):
         """Show a sentence on stderr."""
 
     def keep_log(self, path: Path) -> None:
-        """From now on what is logged goes to `path`, if it has nowhere better to go."""
+        """From now on what is logged or printed goes to `path`, if it has nowhere better to go."""
 
     def ready(self, text: str) -> None:
         """The mount answers; `text` is the one line that says so on stdout."""
@@ -57,15 +56,11 @@ class _Pipe:
             self._send("say", text)
 
     def keep_log(self, path: Path) -> None:
-        """Keep one older log, so that it does not grow for ever."""
-        if path.exists() and path.stat().st_size > _LOG_LIMIT:
-            path.replace(path.with_suffix(".log.1"))
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        _redirect(log)
+        logs.keep_in(path)
         self._log = path
 
     def ready(self, text: str) -> None:
-        self._send("ready", text)
+        self._send("ready", f"{text}; its log is {self._log}" if self._log else text)
         self._hang_up()
 
     def failed(self, text: str, code: int) -> None:
@@ -137,11 +132,3 @@ def _detach_input() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-
-
-def _redirect(log: int) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)

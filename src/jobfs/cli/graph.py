@@ -45,6 +45,5 @@ def build(
 
     return Mounted(
         vfs=Vfs(settings, slot, client, content, namespace),
-        answering=lambda: client.health.answering,
         close=close,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from typing import Any
 
@@ -63,6 +64,8 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
             )
     finally:
         place.close()
+        # What was counted and not told yet.
+        logging.shutdown()
 
 
 def _load_parts() -> None:

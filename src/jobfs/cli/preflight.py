@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from jobfs.api import Client, KeySource, check_base_url, check_job_id
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
+from jobfs.mountpoint import mount_points
 from jobfs.settings import Settings
 
 T = TypeVar("T")
@@ -99,16 +100,6 @@ def check_server(
         raise UsageError(f"can't use {settings.base_url}: {error}; check the URL and the network") from None
 
 
-def mount_points() -> dict[str, str]:
-    """Every mount point that this process sees, with the type of what is mounted there."""
-    points = {}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            words = line.split(" ")
-            points[_unescaped(words[4])] = words[words.index("-") + 1]
-    return points
-
-
 def is_stale(path: str) -> bool:
     """True if the process that served the mount at `path` is gone."""
     try:
@@ -158,12 +149,6 @@ def _why_mounted(path: str) -> str:
     if mount_points().get(path) == "fuse.jobfs":
         return f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
     return f"something is mounted at {path} already: give another directory"
-
-
-def _unescaped(word: str) -> str:
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        word = word.replace(code, char)
-    return word
 
 
 def check_writable(path: Path, what: str, option: str) -> None:

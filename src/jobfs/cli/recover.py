@@ -13,8 +13,9 @@ from jobfs.cli import graph, logs, preflight
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import setting_options
 from jobfs.cli.progress import sending
+from jobfs.draining import describe
 from jobfs.errors import UsageError
-from jobfs.mount import Mounted, describe
+from jobfs.mount import Mounted
 from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
 from jobfs.state.quarantine import damaged

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import platformdirs
 
-from jobfs.cli.preflight import mount_points
 from jobfs.errors import UsageError
+from jobfs.mountpoint import mount_points
 from jobfs.settings import load
 from jobfs.state import directory as slot
 

@@ -366,17 +366,18 @@ class Queue:
         """Wait until nothing is left to clean up (`waiting`: what has to wait for R7 too); False after `timeout` seconds."""
         end = time.monotonic() + timeout
         with self._turn:
-            while self._to_clean(waiting=waiting):
+            while self.to_clean(waiting=waiting):
                 remaining = end - time.monotonic()
                 if remaining <= 0:
                     return False
                 self._turn.wait(min(remaining, 0.2))
         return True
 
-    def _to_clean(self, *, waiting: bool) -> bool:
+    def to_clean(self, *, waiting: bool) -> int:
+        """How many Changes are left to clean up now (`waiting`: with those that have to wait for R7)."""
         now = time.time()
         with self._state.lock:
-            return any(
+            return sum(
                 (change.settled or change.stage is Stage.CANCELLED)
                 and (waiting or not change.asides or any(a.unsure_until <= now for a in change.asides))
                 for change in self._state.changes.values()

@@ -184,7 +184,8 @@ class WriteBack:
         wanted = file.generation
         while True:
             if file.refused:
-                raise FsError(errno.EIO, f"{file.path} was refused by the server: {file.refused}")
+                number = errno.EFBIG if file.refused_errno == errno.EFBIG else errno.EIO
+                raise FsError(number, f"{file.path} was refused by the server: {file.refused}")
             if not (file.unsaved or is_unmade(file)) or file.generation > wanted:
                 return
             change = self.queue.save(file, WHILE_OPEN)

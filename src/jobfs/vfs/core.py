@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -122,7 +123,10 @@ class Vfs:
         timeout: float | None,
         progress: Callable[[int, int], None] | None,
     ) -> list[dict[str, Any]]:
-        """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds."""
+        """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
+
+        What `progress` raises breaks it off; it is called several times a second.
+        """
         under, queue = path or "", self._write_back.queue
         for file in list(self._state.opened.values()):
             if file.local is not None and not file.stays and file.path is not None:
@@ -144,7 +148,7 @@ class Vfs:
             if done or remaining <= 0:
                 break
         if not left:
-            queue.cleaned(max(min(deadline - time.monotonic(), self._settings.timeout), 0.0), waiting=False)
+            self._clean_up(deadline, lambda: progress(total, total) if progress is not None else None)
         return [
             {
                 "path": file.path,
@@ -156,6 +160,22 @@ class Vfs:
 
     def _unsaved(self, under: str) -> list[File]:
         return [file for file in self._state.unsaved() if within(file.path or "", under)]
+
+    def _clean_up(self, deadline: float, going_on: Callable[[], None]) -> None:
+        """Wait until what saves have set aside is off the server, as long as that gets on (R7: not what has to wait)."""
+        queue, due = self._write_back.queue, sys.maxsize
+        patient_until = time.monotonic()
+        while not queue.cleaned(max(min(deadline - time.monotonic(), 0.25), 0.0), waiting=False):
+            going_on()
+            now, number = time.monotonic(), queue.to_clean(waiting=False)
+            if number < due:
+                due, patient_until = number, now + self._settings.timeout
+            if now >= min(deadline, patient_until):
+                return
+
+    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+        """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
+        return self._report.unsent(path)
 
     # -- what a person decides about saves that do not get through
 

@@ -13,11 +13,14 @@ from jobfs.api import Client
 from jobfs.errors import ApiError, FsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
+from jobfs.save.queue import within
 from jobfs.state import File
 from jobfs.state.tables import is_unmade
 from jobfs.vfs.view import Node, View
 
 _INSTANCE_AGE = 5.0
+#: Seconds that a status waits for the server: it answers within a second (semantics.md section 6).
+_PATIENCE = 0.5
 _HIDDEN_OLD = 3600.0
 _KEPT = {
     "conflict": "changed by the job while it was being saved here, or found under a hidden name",
@@ -37,6 +40,7 @@ class Report:
         self._lock = threading.Lock()
         self._instance: dict[str, Any] = {}
         self._asked = 0.0
+        self._asking: threading.Event | None = None
         #: The files below `.jobfs/`, each with what it holds now.
         self.files: dict[str, Callable[[], bytes]] = {
             "job.json": lambda: _as_json(self.instance()),
@@ -44,21 +48,34 @@ class Report:
             "pending": self._pending,
         }
 
-    def instance(self) -> dict[str, Any]:
-        """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer."""
+    def instance(self, patience: float | None = None) -> dict[str, Any]:
+        """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer.
+
+        `patience`: seconds to wait for the answer, however long the request goes on.
+        """
         with self._lock:
-            if time.monotonic() - self._asked > _INSTANCE_AGE or not self._instance:
-                try:
-                    self._instance = dict(self._client.instance().raw)
-                except ApiError:
-                    if not self._instance:
-                        return {}
-                self._asked = time.monotonic()
-            return self._instance
+            if self._instance and time.monotonic() - self._asked <= _INSTANCE_AGE:
+                return self._instance
+            if self._asking is None:
+                self._asking = threading.Event()
+                threading.Thread(target=self._ask, args=(self._asking,), name="instance", daemon=True).start()
+            asking = self._asking
+        asking.wait(patience)
+        return self._instance
+
+    def _ask(self, answered: threading.Event) -> None:
+        try:
+            self._instance = dict(self._client.instance().raw)
+        except ApiError:
+            pass  # status says that the server does not answer
+        finally:
+            with self._lock:
+                self._asked, self._asking = time.monotonic(), None
+            answered.set()
 
     def status(self) -> dict[str, Any]:
-        """Everything `jobfs status --json` shows; no request but at most one for the job itself."""
-        job = self.instance().get("expertJob")
+        """Everything `jobfs status --json` shows; no request but at most one for the job itself, which is not waited for long."""
+        job = self.instance(_PATIENCE).get("expertJob")
         job = job if isinstance(job, dict) else {}
         health = self._client.health
         facts = self._namespace.status()
@@ -115,6 +132,11 @@ class Report:
             if kept is not None and not item.is_dir:
                 found.append((item, *kept))
         return sorted(found, key=lambda kept: kept[0].path)
+
+    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
+        """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
+        entries = [*self._unsaved(refused=False), *self._unsaved(refused=True)]
+        return [entry for entry in entries if within(entry["path"], under or "")]
 
     def _unsaved(self, *, refused: bool) -> list[dict[str, Any]]:
         """What the server does not have yet; age and next_try in seconds, size in bytes."""

@@ -13,6 +13,7 @@ import pytest
 from jobfs.cli import umount as umounting
 from jobfs.cli.status import problems
 from jobfs.errors import FsError
+from jobfs.mountpoint import BusyError, MountInfo
 
 from .conftest import JOB, URL, Answering, Outcome
 
@@ -158,14 +159,35 @@ def test_umount_is_1_and_lists_what_is_kept(
 ) -> None:
     """semantics 6: what is left stays in the journal for the next mount."""
     monkeypatch.setattr(umounting, "wait_until_free", lambda found, timeout: True)
-    one = answering("/mnt/a", umount={"left": ["a.txt"], "note": "/mnt/a was in use by vim (4)"})
+    one = answering("/mnt/a", umount={"left": ["a.txt"]})
     done = run("umount", "/mnt/a", "--timeout", "5")
     assert (done.code, done.out) == (1, "")
-    assert done.err.splitlines() == [
-        "jobfs: /mnt/a was in use by vim (4)",
-        "jobfs: not sent yet, kept for the next mount of this job: a.txt",
-    ]
-    assert one.calls == [("umount", {"timeout": 5.0})]
+    assert done.err == "jobfs: not sent yet, kept for the next mount of this job: a.txt\n"
+    assert one.calls == [("umount", {"timeout": 5.0, "lazy": False})]
+
+
+def test_umount_is_1_with_the_reason_where_the_mount_refuses(run: Run, answering: Make) -> None:
+    """semantics 6: where programs have files open in it, `umount` names them and refuses."""
+
+    def busy(args: dict[str, Any], conversation: Any) -> None:
+        raise FsError(16, "/mnt/a is in use by vim (4: a.txt)")
+
+    answering("/mnt/a", umount=busy)
+    assert run("umount", "/mnt/a") == Outcome(1, "", "jobfs: /mnt/a is in use by vim (4: a.txt)\n")
+
+
+def test_umount_is_1_while_what_was_detached_goes_on(run: Run, answering: Make) -> None:
+    def lazily(args: dict[str, Any], conversation: Any) -> dict[str, Any]:
+        conversation.say("/mnt/a is detached")
+        return {"left": [{"path": "b.txt"}], "goes_on": 42, "open": "vim (4: a.txt)"}
+
+    one = answering("/mnt/a", umount=lazily)
+    done = run("umount", "--lazy", "--timeout", "1", "/mnt/a")
+    first, second = done.err.splitlines()
+    assert (done.code, first) == (1, "jobfs: /mnt/a is detached")
+    for word in ("process 42", "vim (4: a.txt)", "not sent yet: b.txt"):
+        assert word in second
+    assert one.calls == [("umount", {"timeout": 1.0, "lazy": True})]
 
 
 def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
@@ -175,20 +197,49 @@ def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code", "words"),
+    ("kind", "user", "stale", "code", "words"),
     [
-        ("fuse.jobfs", 0, "no process served"),
-        ("fuse.sshfs", 2, "is not a job"),
-        (None, 2, "nothing is mounted"),
+        ("fuse.jobfs", 0, True, 0, "no process served"),
+        ("fuse.jobfs", 0, False, 2, "--state-dir"),
+        ("fuse.jobfs", 54321, False, 2, "was mounted by user 54321"),
+        ("fuse.sshfs", 0, False, 2, "is not a job"),
+        (None, None, False, 2, "nothing is mounted"),
     ],
 )
-def test_umount_of_what_no_process_serves(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, code: int, words: str
+def test_umount_of_what_no_process_of_this_user_serves(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str | None,
+    user: int | None,
+    stale: bool,
+    code: int,
+    words: str,
 ) -> None:
     unmounted: list[str] = []
-    monkeypatch.setattr(umounting, "mount_points", lambda: {str(tmp_path): kind} if kind else {})
+    there = MountInfo("1", "0:1", str(tmp_path), kind, user) if kind else None
+    monkeypatch.setattr(umounting, "mount_at", lambda path: there)
+    monkeypatch.setattr(umounting, "is_stale", lambda path: stale)
     monkeypatch.setattr(umounting, "unmount", unmounted.append)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
     done = run("umount", tmp_path)
     assert done.code == code
     assert words in done.err
     assert unmounted == ([str(tmp_path)] if code == 0 else [])
+
+
+def test_a_stale_mount_in_which_something_is_open_is_detached(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+
+    def unmount(path: str, *, lazy: bool = False) -> None:
+        calls.append(lazy)
+        if not lazy:
+            raise BusyError("busy")
+
+    monkeypatch.setattr(umounting, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
+    monkeypatch.setattr(umounting, "is_stale", lambda path: True)
+    monkeypatch.setattr(umounting, "unmount", unmount)
+    assert run("umount", tmp_path).code == 0
+    assert calls == [False, True]

@@ -85,7 +85,8 @@ def test_the_command_returns_once_the_mount_answers(
 ) -> None:
     """semantics 6: a daemon that returns once the mount answers."""
     done = background("ready")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "mounted here\n", "jobfs: a warning\n")
+    ready = f"mounted here; its log is {tmp_path / 'log'}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, ready, "jobfs: a warning\n")
     assert (tmp_path / "log").read_text().splitlines() == ["jobfs: said later", "printed later"]
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 

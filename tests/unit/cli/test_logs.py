@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,43 @@ def test_the_level_is_ours_and_others_are_quiet(level: str, capfd: pytest.Captur
     err = capfd.readouterr().err
     assert [name for name in names if f"ours-{name}" in err] == names[names.index(level) :]
     assert [name for name in names if f"theirs-{name}" in err] == ["warning", "error"]
+
+
+#: A process in the background, as `in_background` makes it.
+_BACKGROUND = """
+import logging, os, sys
+from pathlib import Path
+from jobfs.cli import logs
+
+logs._LIMIT = 2000
+logs.set_up("info", lambda: "sk-secret")
+logs.keep_in(Path(sys.argv[1]))
+for number in range(9):
+    logging.getLogger("jobfs.test").info("line %d of sk-secret %s", number, "x" * 300)
+print("printed after", flush=True)
+os.write(2, b"and written after\\n")
+for _ in range(5):
+    logging.getLogger("jobfs.test").error("again")
+logging.shutdown()
+"""
+
+
+def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path: Path) -> None:
+    """semantics 6, bounds: the log rotates while it runs."""
+    log = tmp_path / "jobfs.log"
+    done = subprocess.run(
+        [sys.executable, "-c", _BACKGROUND, log], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    files = sorted(tmp_path.glob("jobfs.log*"))
+    assert [path.name for path in files] == ["jobfs.log", "jobfs.log.1"]
+    lines = log.read_text().splitlines()
+    assert lines[-4:-2] == ["printed after", "and written after"]
+    assert lines[-2].endswith("ERROR jobfs.test: again")
+    assert lines[-1].endswith("4 more like this within 60 s, the last one: again")
+    older = (tmp_path / "jobfs.log.1").read_text()
+    assert "line 1 of ***" in older + log.read_text()
+    for path in files:
+        assert path.stat().st_size < 2200
+        assert path.stat().st_mode & 0o777 == 0o600, path
+        assert "sk-secret" not in path.read_text()

@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -228,14 +227,6 @@ def test_what_fails_in_time_fails_here(error: BaseException) -> None:
 
     with pytest.raises(type(error)):
         bounded(fail, 20)
-
-
-def test_mount_points_with_spaces_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    line = r"42 27 0:39 / /mnt/my\040job\134 rw - fuse.jobfs jobfs:x rw" + "\n"
-    real: Callable[..., Any] = open
-    (tmp_path / "mountinfo").write_text(line)
-    monkeypatch.setattr("builtins.open", lambda path, *rest, **words: real(tmp_path / "mountinfo"))
-    assert preflight.mount_points() == {"/mnt/my job\\": "fuse.jobfs"}
 
 
 @pytest.mark.parametrize(

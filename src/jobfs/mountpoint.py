@@ -1,0 +1,178 @@
+"""What the kernel knows of a mount: where it is, which programs use it, how it is taken away (semantics.md section 6).
+
+Nothing here asks the mounted file system itself: its process may be the caller, or be gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from jobfs.errors import JobfsError, UsageError
+from jobfs.names import basename, is_fuse_hidden
+
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+
+#: Files a program, and programs, that a sentence names at most.
+_MOST_FILES, _MOST_PROGRAMS = 3, 5
+
+
+class BusyError(JobfsError):
+    """Something in the mounted directory is open, or is some program's current directory."""
+
+    errno = errno.EBUSY
+
+
+class MountInfo(NamedTuple):
+    """One mount: the kernel's numbers of it, where it is, what it is, and the user that made it, if it is of FUSE."""
+
+    number: str
+    device: str
+    point: str
+    kind: str
+    user: int | None
+
+
+class Program(NamedTuple):
+    """A running program and what it uses in a mount: paths relative to the mount point, or a phrase."""
+
+    pid: int
+    name: str
+    uses: tuple[str, ...]
+
+
+def mounts() -> list[MountInfo]:
+    """Every mount that this process sees, in the order in which they were made."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            words = line.split()
+            rest = words.index("-")
+            user = re.search(r"\buser_id=(\d+)", words[-1])
+            found.append(
+                MountInfo(
+                    words[0],
+                    words[2],
+                    _unescaped(words[4]),
+                    words[rest + 1],
+                    int(user[1]) if user else None,
+                )
+            )
+    return found
+
+
+def mount_at(point: str) -> MountInfo | None:
+    """What is mounted at a directory, above everything else there."""
+    return next((mount for mount in reversed(mounts()) if mount.point == point), None)
+
+
+def mount_points() -> dict[str, str]:
+    """Every mount point that this process sees, with the type of what is mounted there."""
+    return {mount.point: mount.kind for mount in mounts()}
+
+
+def unmount(directory: str, *, lazy: bool = False) -> None:
+    """Unmount `directory`, stale or not; no error if nothing is mounted there.
+
+    Raises BusyError if something is open there and it is not `lazy`, JobfsError if it can't be done.
+    """
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
+        failed = libc.umount2(os.fsencode(directory), flags)
+        code = ctypes.get_errno() if failed else 0
+        reason = os.strerror(code)
+    else:
+        command = shutil.which("fusermount") or shutil.which("fusermount3")
+        if command is None:
+            raise UsageError("fusermount is missing: install fuse3 (or fuse)")
+        words = [command, "-u", *(["-z"] if lazy else []), "--", directory]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        reason = done.stderr.strip()
+        code = errno.EBUSY if "busy" in reason else errno.EINVAL if "not found" in reason else done.returncode
+    if code == errno.EBUSY and not lazy:
+        raise BusyError(f"{directory} is in use")
+    if code not in (0, errno.EINVAL):
+        raise JobfsError(f"could not unmount {directory}: {reason}")
+
+
+def programs_in(mount: MountInfo) -> list[Program]:
+    """The programs that have something of a mount open, mapped, or as their directory, as far as they can be seen.
+
+    Files that were opened before the mount was detached are found after that too. This process is left out.
+    """
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) == os.getpid():
+            continue
+        # It may have ended, or belong to somebody whose programs can't be looked into.
+        with contextlib.suppress(OSError):
+            uses = dict.fromkeys([*_directories(pid, mount), *_open_files(pid, mount), *_mapped(pid, mount)])
+            if uses:
+                with open(f"/proc/{pid}/comm") as name:
+                    found.append(Program(int(pid), name.read().strip(), tuple(uses)))
+    return found
+
+
+def described(programs: Iterable[Program]) -> str:
+    """Programs and what they use, in one line; a phrase if none is known."""
+    every = [f"{name} ({pid}: {_listed(uses, _MOST_FILES)})" for pid, name, uses in programs]
+    return _listed(every, _MOST_PROGRAMS) or "a program that can't be seen from here"
+
+
+def _listed(words: Sequence[str], most: int) -> str:
+    more = [f"{len(words) - most} more"] if len(words) > most else []
+    return ", ".join([*words[:most], *more])
+
+
+def _directories(pid: str, mount: MountInfo) -> Iterator[str]:
+    for link, meaning in (("cwd", "current directory"), ("root", "root directory")):
+        path = os.readlink(f"/proc/{pid}/{link}")
+        if f"{path}/".startswith(f"{mount.point}/"):
+            yield meaning
+
+
+def _open_files(pid: str, mount: MountInfo) -> Iterator[str]:
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        # It may be closed by now.
+        with contextlib.suppress(OSError):
+            path = os.readlink(f"/proc/{pid}/fd/{number}")
+            # The kernel says of a file that is open on which mount it is: paths say nothing once that is detached.
+            if path.startswith("/") and _mount_number(f"/proc/{pid}/fdinfo/{number}") == mount.number:
+                yield _inside(path, mount)
+
+
+def _mount_number(file: str) -> str:
+    with open(file) as lines:
+        return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
+
+
+def _mapped(pid: str, mount: MountInfo) -> Iterator[str]:
+    major, minor = map(int, mount.device.split(":"))
+    device = f"{major:02x}:{minor:02x}"
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            words = line.split(maxsplit=5)
+            if len(words) == 6 and words[3] == device:
+                yield _inside(words[5].rstrip("\n"), mount)
+
+
+def _inside(path: str, mount: MountInfo) -> str:
+    """A path as it is in the mount; of one that is detached, the kernel gives no more than that."""
+    path = path.removesuffix(" (deleted)")
+    if path == mount.point:
+        return "."
+    if is_fuse_hidden(basename(path)):
+        return "a file without a name"
+    return path.removeprefix(mount.point if path.startswith(f"{mount.point}/") else "").lstrip("/") or "."
+
+
+def _unescaped(word: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), word)

@@ -1,0 +1,452 @@
+"""Unmounting tells the truth: what was closed is sent before anybody says so, however the mount ends (semantics 6)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from tests.support.files import saved
+from tests.support.holders import closing_files, holding
+from tests.support.mounts import MountedJob, environment, is_mounted
+from tests.support.serverside import hidden, visible
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+Mount = Callable[..., MountedJob]
+
+
+class Unmounting:
+    """`jobfs umount` under way."""
+
+    def __init__(self, mounted: MountedJob, *flags: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jobfs", "umount", str(mounted.path), *flags],
+            env=environment(mounted.home, mounted.key),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+        )
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def line(self) -> str:
+        assert self._process.stderr is not None
+        return self._process.stderr.readline()
+
+    def ended(self, timeout: float = 40) -> tuple[int, str]:
+        """The exit code, and what was said since the last `line`."""
+        _, said = self._process.communicate(timeout=timeout)
+        return self._process.returncode, said
+
+    def away(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def unmounting(mounted: MountedJob, *flags: str) -> Iterator[Unmounting]:
+    under_way = Unmounting(mounted, *flags)
+    try:
+        yield under_way
+    finally:
+        under_way.away()
+
+
+def end(mounted: MountedJob, number: signal.Signals = signal.SIGTERM) -> None:
+    assert mounted.process is not None
+    os.kill(mounted.process.pid, number)
+
+
+def code_of(mounted: MountedJob, timeout: float = 30) -> int:
+    assert mounted.process is not None
+    return mounted.process.wait(timeout)
+
+
+# umount beside open files
+
+
+def test_umount_beside_an_open_file_names_it_and_the_mount_goes_on(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 6: `umount` names the programs and files, and refuses with exit code 1."""
+    (mounted.path / "dir").mkdir()
+    with holding(mounted.path / "dir/notes.md") as program:
+        assert program.does("write one") == "ok"
+        refused = mounted.jobfs("umount", mounted.path)
+        assert refused.returncode == 1
+        assert f"python ({program.pid}: dir/notes.md)" in refused.stderr
+        assert "--lazy" in refused.stderr
+        assert is_mounted(mounted.path)
+        assert (program.does("write two"), program.does("close")) == ("ok", "ok")
+    mounted.umount()
+    assert visible(server) == {"dir": None, "dir/notes.md": b"onetwo"}
+
+
+def test_umount_refuses_while_a_file_is_mapped_or_a_directory_is_some_programs(
+    server: Server, mounted: MountedJob
+) -> None:
+    server.store.seed({"dir/mapped.bin": b"x" * 5000})
+    os.listdir(mounted.path / "dir")
+    with holding(mounted.path / "dir/mapped.bin") as program:
+        assert (program.does("map"), program.does("close")) == ("ok", "ok")
+        refused = mounted.jobfs("umount", mounted.path)
+        assert (refused.returncode, f"({program.pid}: dir/mapped.bin)" in refused.stderr) == (1, True)
+    stander = subprocess.Popen(["env", "-C", str(mounted.path / "dir"), "sleep", "60"])
+    try:
+        eventually(lambda: os.readlink(f"/proc/{stander.pid}/cwd") == str(mounted.path / "dir"))
+        refused = mounted.jobfs("umount", mounted.path)
+        assert (refused.returncode, f"({stander.pid}: current directory)" in refused.stderr) == (1, True)
+    finally:
+        stander.kill()
+        stander.wait()
+    mounted.umount()
+
+
+def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mounted: MountedJob) -> None:
+    """Only the shell: this command's own directory keeps nobody from unmounting."""
+    server.store.seed({"file": "text"})
+    script = f'cd {mounted.path} && "$1" -m jobfs umount . ; echo $?'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable],
+        env=environment(mounted.home, mounted.key),
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert done.stdout == "1\n"
+    assert done.stderr.count("current directory") == 1
+    assert "sh (" in done.stderr
+    assert (mounted.path / "file").read_text() == "text"
+
+
+def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 6: it answers after the last file is closed and sent."""
+    with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
+        said = umount.line()
+        assert "is detached" in said
+        assert f"({program.pid}: notes.md)" in said
+        assert not is_mounted(mounted.path)
+        assert program.does("write after") == "ok"
+        assert program.does("fsync") == "ok"
+        assert visible(server) == {"notes.md": b"after"}
+        assert program.does("write  the detaching") == "ok"
+        assert umount.running
+        assert program.does("close") == "ok"
+        assert umount.ended() == (0, "")
+        assert visible(server) == {"notes.md": b"after the detaching"}
+    mounted.ended()
+
+
+def test_umount_lazy_without_open_files_is_umount(server: Server, mounted: MountedJob) -> None:
+    (mounted.path / "file").write_bytes(b"text")
+    done = mounted.jobfs("umount", "--lazy", mounted.path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert visible(server) == {"file": b"text"}
+    mounted.ended()
+
+
+def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_later(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 6: never says "all sent" before."""
+    assert mounted.process is not None
+    with holding(mounted.path / "notes.md") as program:
+        assert program.does("write one") == "ok"
+        done = mounted.jobfs("umount", "--lazy", "--timeout", "0.5", mounted.path)
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        for words in (f"process {mounted.process.pid}", f"({program.pid}: notes.md)", "not sent yet"):
+            assert words in last
+        again = mounted.jobfs("mount", server.job, mounted.path, *mounted.command()[7:])
+        assert again.returncode == 2
+        assert "still runs" in again.stderr
+        assert (program.does("write two"), program.does("close")) == ("ok", "ok")
+    mounted.ended()
+    assert visible(server) == {"notes.md": b"onetwo"}
+
+
+def test_who_waits_for_a_detached_mount_a_second_time_gets_its_answer_too(
+    server: Server, mounted: MountedJob
+) -> None:
+    with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as first:
+        assert "is detached" in first.line()
+        with unmounting(mounted, "--lazy") as second:
+            assert "is detached" in second.line()
+            assert (program.does("write text"), program.does("close")) == ("ok", "ok")
+            assert (first.ended(), second.ended()) == ((0, ""), (0, ""))
+    assert visible(server) == {"notes.md": b"text"}
+
+
+def test_what_was_mounted_there_later_is_left_alone(server: Server, mount: Mount) -> None:
+    """A mount that was detached and ends by a signal unmounts nothing that is not its own."""
+    mounted = mount(timeout=1)
+    with holding(mounted.path / "notes.md"), unmounting(mounted, "--lazy") as umount:
+        assert "is detached" in umount.line()
+        subprocess.run(["mount", "-t", "tmpfs", "later", str(mounted.path)], check=True)
+        try:
+            end(mounted)
+            assert code_of(mounted) == 0
+            assert is_mounted(mounted.path)
+        finally:
+            subprocess.run(["umount", str(mounted.path)], check=True)
+
+
+# signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_on_a_signal_it_waits_for_open_files(
+    server: Server, mounted: MountedJob, number: signal.Signals
+) -> None:
+    """semantics 6: on SIGTERM it waits; what was closed until the very end counts."""
+    with holding(mounted.path / "notes.md") as program:
+        assert program.does("write one") == "ok"
+        end(mounted, number)
+        eventually(lambda: f"({program.pid}: notes.md)" in mounted.log)
+        assert is_mounted(mounted.path)
+        assert (program.does("write two"), program.does("close")) == ("ok", "ok")
+        mounted.ended()
+    assert visible(server) == {"notes.md": b"onetwo"}
+
+
+def test_on_a_signal_it_detaches_after_the_timeout_and_what_is_closed_then_counts(
+    server: Server, mount: Mount
+) -> None:
+    mounted = mount(timeout=4)
+    with holding(mounted.path / "notes.md") as program:
+        end(mounted)
+        eventually(lambda: not is_mounted(mounted.path))
+        assert (program.does("write late"), program.does("close")) == ("ok", "ok")
+        mounted.ended()
+    assert visible(server) == {"notes.md": b"late"}
+
+
+def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_timeout(
+    server: Server, mount: Mount
+) -> None:
+    """semantics 6: SIGTERM ends the mount within twice --timeout; a program that is cut off is told by an error."""
+    mounted = mount(timeout=2)
+    with holding(mounted.path / "notes.md") as program:
+        assert program.does("write one") == "ok"
+        began = time.monotonic()
+        end(mounted)
+        mounted.ended()
+        assert time.monotonic() - began < 2 * 2 + 5
+        assert "cut off" in mounted.log
+        assert visible(server) == {"notes.md": b"one"}
+        assert program.does("write two") in {"ENOTCONN", "EIO", "ECONNABORTED"}
+    mounted.mount()
+    assert (mounted.path / "notes.md").read_bytes() == b"one"
+
+
+def test_a_second_signal_waits_for_nobody_and_keeps_what_is_unsent(server: Server, mount: Mount) -> None:
+    mounted = mount(timeout=60)
+    with holding(mounted.path / "notes.md") as program:
+        assert program.does("write one") == "ok"
+        end(mounted)
+        eventually(lambda: "once more" in mounted.log)
+        server.faults.rate("hang", 1.0, on="change")
+        assert program.does("write two") == "ok"
+        end(mounted)
+        assert code_of(mounted) == 1
+        assert "kept for the next mount" in mounted.log
+    server.faults.clear()
+    mounted.kill()
+    mounted.mount()
+    mounted.settled()
+    assert visible(server) == {"notes.md": b"onetwo"}
+
+
+def test_on_a_signal_a_server_that_takes_changes_and_is_silent_is_given_up_in_time(
+    server: Server, mount: Mount
+) -> None:
+    """semantics 6: SIGTERM ends the mount within twice --timeout; what is left stays for the next mount."""
+    mounted = mount(timeout=2)
+    assert os.listdir(mounted.path) == []
+    server.faults.rate("hang", 1.0, on="change")
+    for number in range(40):
+        (mounted.path / f"f{number}").write_bytes(b"%d" % number)
+    began = time.monotonic()
+    end(mounted)
+    assert code_of(mounted) == 1
+    assert time.monotonic() - began < 2 * 2 + 5
+    assert "kept for the next mount" in mounted.log
+    assert not is_mounted(mounted.path)
+    server.faults.clear()
+    mounted.kill()
+    mounted.mount()
+    mounted.settled()
+    assert visible(server) == {f"f{number}": b"%d" % number for number in range(40)}
+
+
+# a server that does not take what is unsent
+
+
+@pytest.mark.parametrize("flags", [("--timeout", "1"), ()])
+def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
+    server: Server, mount: Mount, flags: tuple[str, ...]
+) -> None:
+    """semantics 6: `umount --timeout` within what it says; without, as long as it gets on."""
+    mounted = mount(timeout=2)
+    assert os.listdir(mounted.path) == []
+    server.faults.rate("hang", 1.0, on="change")
+    (mounted.path / "unsent.txt").write_bytes(b"kept")
+    began = time.monotonic()
+    done = mounted.jobfs("umount", mounted.path, *flags)
+    took = time.monotonic() - began
+    assert done.returncode == 1
+    assert "unsent.txt" in done.stderr
+    assert took < (1 + 5 if flags else 2 * 2 * 1.25 + 10)
+    server.faults.clear()
+    mounted.kill()
+    mounted.mount()
+    mounted.settled()
+    assert visible(server) == {"unsent.txt": b"kept"}
+
+
+def test_killed_while_it_waits_detached_the_next_mount_sends_what_was_closed(
+    server: Server, mount: Mount
+) -> None:
+    mounted = mount()
+    with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
+        assert "is detached" in umount.line()
+        server.faults.rate("unavailable", 1.0, on="change")
+        assert (program.does("write one"), program.does("close")) == ("ok", "ok")
+        mounted.kill()
+        code, said = umount.ended()
+        assert code == 1
+        assert "ended before it answered" in said
+    server.faults.clear()
+    mounted.mount()
+    mounted.settled()
+    assert visible(server) == {"notes.md": b"one"}
+
+
+# nothing that was acknowledged is missing, nothing is left
+
+
+def by_umount(mounted: MountedJob) -> None:
+    # Refused now and then: a file may be just open.
+    eventually(lambda: mounted.jobfs("umount", mounted.path).returncode == 0, timeout=60)
+
+
+def by_umount_lazy(mounted: MountedJob) -> None:
+    assert mounted.jobfs("umount", "--lazy", mounted.path).returncode == 0
+
+
+def by_signal(mounted: MountedJob) -> None:
+    end(mounted)
+
+
+def from_outside(mounted: MountedJob) -> None:
+    subprocess.run(["fusermount", "-u", "-z", str(mounted.path)], check=True)
+
+
+@pytest.mark.parametrize("way", [by_umount, by_umount_lazy, by_signal, from_outside])
+def test_every_close_that_was_answered_is_on_the_server_when_it_ends(
+    server: Server, mounted: MountedJob, way: Callable[[MountedJob], None]
+) -> None:
+    """semantics 6: the last drain comes after the last close that was answered, the exit code after that drain."""
+    with closing_files(mounted.path) as program:
+        assert program.stdout is not None
+        closed = [program.stdout.readline().strip() for _ in range(30)]
+        ending = threading.Thread(target=way, args=(mounted,))
+        ending.start()
+        for line in program.stdout:
+            if not is_mounted(mounted.path) and (mounted.path / line.strip()).exists():
+                break  # it writes to the directory below by now
+            closed.append(line.strip())
+            if len(closed) > 2000:
+                program.terminate()
+        ending.join()
+    mounted.ended(60)
+    there = visible(server)
+    assert [name for name in closed if there.get(name) != name.encode()] == []
+    for left in mounted.path.iterdir():
+        left.unlink()
+
+
+def test_an_unmount_in_good_weather_leaves_nothing_hidden(server: Server, mount: Mount) -> None:
+    """semantics 6: what saves, removals and renames have set aside is gone when umount answers.
+
+    However long that takes, as long as it gets on: one after another, it would take longer than --timeout.
+    """
+    mounted = mount(timeout=3)
+    server.set(latency=40)
+    names = [f"f{number}" for number in range(60)]
+    server.store.seed({name: f"old {name}" for name in names})
+    server.store.seed({"dir/gone.txt": "x", "over.txt": "old"})
+    os.listdir(mounted.path)
+    for name in names:
+        (mounted.path / "draft").write_bytes(f"new {name}".encode())
+        (mounted.path / "draft").rename(mounted.path / name)
+    (mounted.path / "dir/gone.txt").unlink()
+    (mounted.path / "dir").rmdir()
+    (mounted.path / "made").mkdir()
+    (mounted.path / "made").rmdir()
+    saved(mounted.path / "over.txt", b"new")
+    with open(mounted.path / "open.txt", "wb") as file:
+        file.write(b"open")
+        (mounted.path / "open.txt").unlink()
+    mounted.umount()
+    assert hidden(server) == []
+    assert visible(server) == {"over.txt": b"new", **{name: f"new {name}".encode() for name in names}}
+
+
+# what can't be unmounted
+
+
+def test_umount_of_what_is_no_mount_says_so(mounted: MountedJob) -> None:
+    done = mounted.jobfs("umount", mounted.home)
+    assert (done.returncode, done.stderr) == (2, f"jobfs: nothing is mounted at {mounted.home}\n")
+
+
+def test_umount_of_a_dead_mount_takes_it_away(mounted: MountedJob) -> None:
+    with holding(mounted.path / "notes.md"):
+        mounted.kill_only()
+        done = mounted.jobfs("umount", mounted.path)
+        assert done.returncode == 0
+        assert "the next mount of that job sends what is left" in done.stderr
+        assert not is_mounted(mounted.path)
+
+
+#: All is imported before: what is installed for root may be closed to others.
+_AS_NOBODY = """
+import os, sys
+import jobfs.__main__, jobfs.cli.umount
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sys.argv = ["jobfs", "umount", sys.argv[1]]
+sys.exit(jobfs.__main__.main())
+"""
+
+
+def test_umount_as_another_user_says_whose_it_is(mounted: MountedJob) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _AS_NOBODY, str(mounted.path)],
+        env={**environment(mounted.home, None), "HOME": "/nonexistent", "XDG_RUNTIME_DIR": "/nonexistent"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        timeout=40,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "was mounted by root" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert is_mounted(mounted.path)

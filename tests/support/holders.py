@@ -1,0 +1,100 @@
+"""Programs that hold a file of a mount open, and do as they are told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Told "write TEXT", "close" or "map": does it, and says "ok" or the error's name.
+_CODE = """
+import errno, mmap, os, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
+print("ok", flush=True)
+for line in sys.stdin:
+    word, _, text = line.rstrip().partition(" ")
+    try:
+        if word == "write":
+            os.write(file, text.encode())
+        elif word == "fsync":
+            os.fsync(file)
+        elif word == "map":
+            kept = mmap.mmap(file, 0)
+        elif word == "close":
+            os.close(file)
+        print("ok", flush=True)
+    except OSError as error:
+        print(errno.errorcode[error.errno], flush=True)
+"""
+
+#: Writes files n0, n1, … and says the name of each once its close has returned 0; ends at the first error.
+_CLOSER = """
+import os, sys
+os.chdir("/")
+for number in range(100_000):
+    name = f"n{number}"
+    try:
+        file = os.open(os.path.join(sys.argv[1], name), os.O_WRONLY | os.O_CREAT, 0o644)
+        os.write(file, name.encode())
+        os.close(file)
+    except OSError:
+        break
+    print(name, flush=True)
+"""
+
+
+class Holder:
+    """A program with one file open."""
+
+    def __init__(self, path: Path) -> None:
+        command = ["env", "-C", "/", sys.executable, "-c", _CODE, str(path)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._answer() == "ok"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def begins(self, what: str) -> None:
+        """Tells it to, and does not wait for what comes of it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+
+    def does(self, what: str) -> str:
+        """What came of it: "ok", or the error's name."""
+        self.begins(what)
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[Holder]:
+    """A program that has made or opened the file `path`; it is gone afterwards."""
+    holder = Holder(path)
+    try:
+        yield holder
+    finally:
+        holder.end()
+
+
+@contextmanager
+def closing_files(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program that makes files in `directory`, and writes the names of those whose close returned 0, a line each."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CLOSER, str(directory)], stdout=subprocess.PIPE, text=True, cwd="/"
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

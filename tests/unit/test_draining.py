@@ -1,0 +1,133 @@
+"""Draining: when it ends, and what it leaves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.mount.memory_vfs import MemoryVfs
+
+from jobfs import draining as module
+from jobfs.draining import describe, drain
+
+
+def never() -> bool:
+    return False
+
+
+class DrainedVfs(MemoryVfs):
+    """Drains when it is told to; what is unsent until then stays, and is in the state of `states`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = ["a", "b"]
+        self.let_go = threading.Event()
+        self.ended = threading.Event()
+        self.looks = 0
+        self.on_look: Callable[[int], object] = lambda number: None
+        self.state: Callable[[int], tuple[str, int]] = lambda number: ("staging", 1)
+
+    def flush_all(
+        self, path: str | None, timeout: float | None, progress: Callable[[int, int], None] | None = None
+    ) -> list[str]:
+        assert progress is not None
+        try:
+            while not self.let_go.wait(0.005):
+                progress(0, len(self.waiting))
+            self.waiting = []
+            return super().flush_all(path, timeout, progress)
+        finally:
+            self.ended.set()
+
+    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+        self.looks += 1
+        self.on_look(self.looks)
+        state, attempts = self.state(self.looks)
+        return [{"path": path, "state": state, "attempts": attempts} for path in self.waiting]
+
+
+@pytest.fixture
+def vfs(monkeypatch: pytest.MonkeyPatch) -> Iterator[DrainedVfs]:
+    monkeypatch.setattr(module, "_LOOK", 0.005)
+    vfs = DrainedVfs()
+    yield vfs
+    vfs.let_go.set()
+
+
+def draining(
+    vfs: DrainedVfs,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] = never,
+    patience: float = 20,
+) -> list[str]:
+    left = drain(vfs, None, None, progress, cancelled, patience)  # type: ignore[arg-type]
+    return [entry["path"] if isinstance(entry, dict) else entry for entry in left]
+
+
+def test_a_drain_ends_when_everything_is_sent(vfs: DrainedVfs) -> None:
+    vfs.let_go.set()
+    seen: list[tuple[int, int]] = []
+    assert draining(vfs, lambda *state: seen.append(state)) == []
+    assert seen == [(0, 0)]
+
+
+def test_a_cancelled_drain_tells_what_is_left_and_leaves_no_thread(vfs: DrainedVfs) -> None:
+    """semantics 6, bounds: a flush that was broken off leaves no thread."""
+    assert draining(vfs, cancelled=lambda: True) == ["a", "b"]
+    assert vfs.ended.wait(20)
+    assert vfs.waiting == ["a", "b"]
+
+
+def test_a_drain_gives_up_what_does_not_get_on(vfs: DrainedVfs) -> None:
+    """Each attempt fails before `patience` is over, and another begins: as with a server that takes and does not answer."""
+    vfs.state = lambda number: ("uploading", number // 5)
+    assert draining(vfs, patience=0.1) == ["a", "b"]
+    assert vfs.ended.wait(20)
+
+
+def test_what_is_under_way_for_longer_than_an_attempt_may_stand_still_gets_on(vfs: DrainedVfs) -> None:
+    vfs.state = lambda number: ("uploading", 0)
+    vfs.on_look = lambda number: vfs.let_go.set() if number == 60 else None
+    assert draining(vfs, patience=0.1) == []
+    assert vfs.looks >= 60
+
+
+def test_while_nothing_is_unsent_what_was_set_aside_may_take_its_time(vfs: DrainedVfs) -> None:
+    vfs.waiting = []
+    vfs.on_look = lambda number: vfs.let_go.set() if number == 60 else None
+    assert draining(vfs, patience=0.1) == []
+    assert vfs.looks >= 60
+
+
+def test_a_drain_that_sends_one_after_another_goes_on(vfs: DrainedVfs) -> None:
+    def one_more(number: int) -> None:
+        vfs.waiting = vfs.waiting[:-1] if number % 5 == 0 else vfs.waiting
+        if not vfs.waiting:
+            vfs.let_go.set()
+
+    vfs.waiting = [str(number) for number in range(12)]
+    vfs.on_look = one_more
+    assert draining(vfs, patience=0.1) == []
+
+
+def test_a_drain_that_fails_is_not_taken_for_done(vfs: DrainedVfs) -> None:
+    def broken(path: str) -> None:
+        raise ValueError("no journal")
+
+    vfs.let_go.set()
+    vfs.hooks["flush_all"] = broken
+    assert draining(vfs) == ["sending failed: no journal"]
+
+
+@pytest.mark.parametrize(
+    ("left", "line"),
+    [
+        ([], ""),
+        (["a", {"path": "b", "reason": "x"}], "a, b"),
+        ([str(number) for number in range(12)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
+    ],
+)
+def test_what_is_left_is_described_in_one_line(left: list[Any], line: str) -> None:
+    assert describe(left) == line

@@ -1,0 +1,100 @@
+"""What the kernel says of a mount point: what is mounted, who uses it, how it goes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobfs import mountpoint
+from jobfs.errors import JobfsError
+from jobfs.mountpoint import BusyError, MountInfo, Program, described, mount_at, mounts, programs_in, unmount
+
+LINES = r"""
+42 27 0:39 / /mnt/my\040job\134 rw,nosuid shared:1 - fuse.jobfs jobfs:x rw,user_id=1000,group_id=7
+43 42 8:1 /home / rw - ext4 /dev/sda1 rw
+44 42 0:40 / /mnt/my\040job\134 rw - tmpfs tmpfs rw
+""".lstrip()
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real: Callable[..., Any] = open
+    (tmp_path / "mountinfo").write_text(LINES)
+    monkeypatch.setattr("builtins.open", lambda path, *rest, **words: real(tmp_path / "mountinfo"))
+
+
+@pytest.mark.usefixtures("lines")
+def test_mounts_are_read_with_their_owner_and_spaces() -> None:
+    jobfs, disk, memory = mounts()
+    assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000)
+    assert (disk.point, disk.kind, disk.user) == ("/", "ext4", None)
+    assert mount_at("/mnt/my job\\") == memory
+    assert mount_at("/mnt") is None
+
+
+def test_unmounting_what_is_not_mounted_is_no_error(tmp_path: Path) -> None:
+    unmount(str(tmp_path))
+
+
+def test_an_ordinary_user_unmounts_with_fusermount(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, lazy, error in (
+        ("", False, None),
+        ("fusermount: failed to unmount /m: Device or resource busy", False, BusyError),
+        ("fusermount: entry for /m not found in /etc/mtab", False, None),
+        ("fusermount: something else", True, JobfsError),
+    ):
+        tool = tmp_path / "fusermount"
+        tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/args\necho "{said}" >&2\ntest -z "{said}"\n')
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        if error is None:
+            unmount("/m", lazy=lazy)
+        else:
+            with pytest.raises(error):
+                unmount("/m", lazy=lazy)
+        assert (tmp_path / "args").read_text().split() == ["-u", *(["-z"] if lazy else []), "--", "/m"]
+
+
+def test_programs_are_named_by_what_they_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open files and mapped ones by the mount that the kernel names, directories by their path."""
+    (tmp_path / "inside").mkdir()
+    for name in ("file", "mapped"):
+        (tmp_path / name).write_text("text")
+    with open(tmp_path / "file") as file:
+        number = mountpoint._mount_number(f"/proc/self/fdinfo/{file.fileno()}")
+        holder = subprocess.Popen(["sleep", "60"], stdin=file)
+    here = next(mount for mount in mounts() if mount.number == number)._replace(point=str(tmp_path))
+    stander = subprocess.Popen(["sleep", "60"], cwd=tmp_path / "inside")
+    code = "import mmap, sys; f = open(sys.argv[1]); m = mmap.mmap(f.fileno(), 4, prot=1); f.close(); print(flush=True); input()"
+    mapper = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "mapped"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert mapper.stdout is not None
+        mapper.stdout.readline()
+        found = {program.pid: program for program in programs_in(here)}
+        assert found[holder.pid].name == "sleep"
+        assert "file" in found[holder.pid].uses
+        assert found[stander.pid].uses[0] == "current directory"
+        assert "mapped" in found[mapper.pid].uses
+        assert os.getpid() not in found
+    finally:
+        for process in (holder, stander, mapper):
+            process.kill()
+            process.communicate()
+
+
+def test_programs_are_described_in_one_line() -> None:
+    vim = Program(42, "vim", ("notes.md",))
+    assert described([vim]) == "vim (42: notes.md)"
+    many = Program(7, "git", ("a", "b", "c", "d", "e"))
+    assert described([vim, many]) == "vim (42: notes.md), git (7: a, b, c, 2 more)"
+    assert described([vim] * 7).endswith("vim (42: notes.md), 2 more")
+    assert described([]) == "a program that can't be seen from here"

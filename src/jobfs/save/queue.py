@@ -388,7 +388,10 @@ class Queue:
         while True:
             with self._state.lock:
                 found = [
-                    c for c in self._state.changes.values() if within(c.target, path) and self._unrest(c)
+                    change
+                    for change in self._state.changes.values()
+                    if any(within(name, path) for name in (change.target, *change.shows))
+                    and self._unrest(change)
                 ]
             if not found:
                 return

@@ -331,10 +331,10 @@ class Tree:
 
     def _back_up(self, item: Item, over: File | None, old: str, new: str) -> bool:
         """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine, or it is written to."""
-        if not self._view.content.whole(item, _SETTLING):
-            return False
         if self._view.is_local(names.parent(new)):
             raise FsError(errno.EXDEV)
+        if not self._view.content.whole(item, _SETTLING):
+            return False
         attr = self._view.attr(item)
         values = {
             "mode": attr.mode & 0o7777, "uid": attr.uid, "gid": attr.gid, "atime_ns": attr.atime_ns,

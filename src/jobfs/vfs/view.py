@@ -259,7 +259,7 @@ class View:
             self.state.touch(item, content=True)
 
     def freeze(self, file: File) -> dict[str, int]:
-        """The attributes of a File as they are shown, to stay with it when it is this machine's alone."""
+        """The attributes of a File as they are shown, to stay with it from now on: its change time."""
         attr = self.attr(file)
         return {
             "mode": attr.mode & 0o7777,
@@ -267,7 +267,7 @@ class View:
             "gid": attr.gid,
             "atime_ns": attr.atime_ns,
             "mtime_ns": attr.mtime_ns,
-            "ctime_ns": attr.ctime_ns,
+            "ctime_ns": time.time_ns(),
         }
 
     def inherited(self, path: str, mode: int, uid: int, gid: int, *, directory: bool) -> tuple[int, int, int]:

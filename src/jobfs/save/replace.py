@@ -116,8 +116,15 @@ class Replace:
 
     def _stage(self, change: Change) -> None:
         """Have the new content on the server: at the target at once (R9), or hidden beside it, while the target is looked at."""
+        if change.verb is Verb.PUT and not change.recorded:
+            with self._state.lock:
+                self._state.apply(change, **self._plan(change))
         staged = self._upload.find(change) if change.tid else None
-        if not change.base.id and not change.recorded and self._upload.worth_asking():
+        if (
+            change.verb is Verb.PUT
+            and not (change.base.id or change.recorded)
+            and self._upload.worth_asking()
+        ):
             self.in_background(lambda: self._upload.ask(change.target))
         if staged is None:
             suspect = change.file is not None and change.file.boot not in ("", BOOT)

@@ -143,6 +143,8 @@ class Upload:
                 edit(Tombstone(tid, time.time())),
                 new=True,
             )
+        # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
+        self._state.sync()
         try:
             self._probe.write_bytes(b"?")
             allowed = Permission.READ_WRITE

@@ -10,7 +10,6 @@ from typing import Any
 
 from jobfs.emulator import Server
 from jobfs.errors import REFUSALS, FsError
-from jobfs.state import File
 
 from .boundaries import Boundaries, Mortal
 from .serverside import doubled, visible
@@ -366,15 +365,3 @@ ON_UNSENT = [
     ),
 ]
 
-
-def begin_once_settled(server: Server, work: Mortal) -> None:
-    """The save of a file begins just after it was found to be at rest: its create is under way, for a while."""
-    settle = work.write_back.settle
-
-    def begins_just_then(file: File) -> None:
-        settle(file)
-        server.faults.next("slow", on="create", delay=0.5)
-        assert work.write_back.queue.save(file, 0.0) is not None
-        eventually(lambda: not server.faults.rules())
-
-    work.write_back.settle = begins_just_then  # type: ignore[method-assign]

@@ -119,6 +119,9 @@ class Replace:
         staged = self._upload.find(change) if change.tid else None
         if not change.base.id and not change.recorded and self._upload.worth_asking():
             self.in_background(lambda: self._upload.ask(change.target))
+        if staged is None and change.recorded and not self._upload.has_bytes(change):
+            undo(self._client, self._state, change, "its local bytes are not whole", errno.EIO)
+            raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
         if staged is None:
             suspect = change.file is not None and change.file.boot not in ("", BOOT)
             if suspect:

@@ -74,6 +74,13 @@ class Upload:
                 return item
         return None
 
+    def has_bytes(self, change: Change) -> bool:
+        """True if what the change is to create is whole on this machine: a directory always is."""
+        if change.verb is not Verb.PUT:
+            return True
+        local = self._state.bytes.open(change.ino, change.generation)
+        return local is not None and local.size == change.size
+
     # -- straight at the target
 
     def may_be_direct(self, change: Change, suspect: bool) -> bool:

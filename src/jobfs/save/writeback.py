@@ -242,6 +242,9 @@ class WriteBack:
                     gone=[file] if file.recorded else [],
                 )
                 file.change = None
+                if change.generation and change.generation != file.generation:
+                    # Newer bytes waited behind it.
+                    self.state.bytes.retire(file.ino, change.generation)
                 begun = True
             else:
                 begun = False

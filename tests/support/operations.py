@@ -235,14 +235,15 @@ def only_draft_before(work: Mortal) -> None:
 
 
 def unlink_open(work: Mortal, promise: Promise) -> None:
-    """As libfuse does it: renamed out of sight, and no rename over it follows."""
+    """As libfuse does it: renamed out of sight, and no rename over it follows. Killed within a second, it may be back."""
     fh = work.vfs.open("dir/file", os.O_RDWR).fh
     hidden = f"dir/.fuse_hidden{1:016x}"
     work.vfs.hide("dir/file", hidden)
-    work.names("dir")
-    promise.keep(work)
+    assert "file" not in work.names("dir")
     work.vfs.release(fh)
     work.vfs.unlink(hidden)
+    eventually(lambda: work.boundaries.dead or not work.state.changes, work.unrest)
+    promise.keep(work)
 
 
 OPERATIONS = [

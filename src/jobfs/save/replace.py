@@ -534,6 +534,7 @@ class Replace:
 
     def give_up(self, change: Change) -> None:
         """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""
+        file = change.file
         with self._state.lock:
             if change.stage not in (Stage.STAGING, Stage.STAGED):
                 return
@@ -543,8 +544,10 @@ class Replace:
             for aside in change.asides:
                 if aside.fate is Fate.CHECK:
                     aside.fate = Fate.RETURN
-            self._state.write(edit(change, stage=Stage.CANCELLED, asides=change.asides))
-            self._state.apply(change, shows={})
+            self._state.write(edit(change, stage=Stage.CANCELLED, asides=change.asides, shows={}, file=None))
+            if file is not None and file.change is change:
+                # What the file has to be sent is another change, which waits for this one.
+                file.change = None
 
     def _is_directory(self, path: str) -> bool:
         return not path or any(item.is_dir for item in self._client.find(path))

@@ -143,16 +143,20 @@ class Upload:
         """
         tid = names.new_transaction_id()
         path = names.hidden_path(target, self._context.mount, tid, names.Role.STAGED)
-        with self._state.lock:
-            change = self._state.change(Verb.PUT, path, begun=True)
+        # Running until it is asked: cleanup would take away what the answer depends on.
+        change = self._state.change(Verb.PUT, path, begun=True, running=True)
+        try:
             self._state.write(
                 edit(change, stage=Stage.CANCELLED, asides=[Aside("", path, Fate.LOST)]),
                 edit(Tombstone(tid, time.time())),
                 new=True,
             )
-        # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
-        self._state.sync()
+        except FsError:
+            self._state.end(change)
+            raise
         try:
+            # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
+            self._state.sync()
             self._probe.write_bytes(b"?")
             allowed = Permission.READ_WRITE
             rejects = {
@@ -163,6 +167,8 @@ class Upload:
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
         finally:
+            change.running = False
+            self._state.to_clean.append(change)
             with self._state.reservations.turn:
                 # The queue takes away what was made.
                 self._state.reservations.turn.notify_all()

@@ -357,6 +357,7 @@ class WriteBack:
             else:
                 # Not even what was set aside could be put back: that is tried again.
                 self.replace.give_up(change)
+                self.spared(victim, target)
                 self.queue.wake()
             self.namespace.touch(item.path)
             self.namespace.touch(target)

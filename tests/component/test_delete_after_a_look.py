@@ -13,6 +13,8 @@ from tests.support.boundaries import Boundaries, Mortal, quick_finishing
 from tests.support.serverside import contents, visible
 
 from jobfs.emulator import Server
+from jobfs.save import cleanup, conflict, remove
+from jobfs.save.context import Context
 
 OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
 
@@ -28,18 +30,19 @@ def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
         work.end()
 
 
-def busy_readers(work: Mortal) -> None:
+def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has the item open here is given its bytes, which takes a while, in which the job writes to it."""
     done: list[str] = []
 
-    def spare(item_id: str) -> None:
+    def spare(context: Context, item_id: str) -> None:
         item = work.server.store.by_id(item_id)
         if not done and work.server.store.content(item_id) == OLD:
             done.append(item_id)
             work.server.store.write(item.path, JOBS)
             time.sleep(0.06)
 
-    work.engine.removals.spare = spare
+    for module in (cleanup, conflict, remove):
+        monkeypatch.setattr(module, "spare", spare)
 
 
 def rewrite(work: Mortal) -> None:
@@ -49,19 +52,23 @@ def rewrite(work: Mortal) -> None:
     work.vfs.release(fh)
 
 
-def test_before_what_was_set_aside_is_deleted(server: Server, work: Mortal) -> None:
+def test_before_what_was_set_aside_is_deleted(
+    server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """save-protocol R7: look again before a delete."""
-    busy_readers(work)
+    busy_readers(work, monkeypatch)
     work.vfs.rename("dir/new", "dir/file")
     work.settle()
     assert server.store.read("dir/file") == USERS
     assert contents(server) == sorted([USERS, JOBS])
 
 
-def test_before_an_unlink_deletes_what_unsent_bytes_were_to_replace(server: Server, work: Mortal) -> None:
+def test_before_an_unlink_deletes_what_unsent_bytes_were_to_replace(
+    server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """save-protocol, `cancelled`: T's item if it is base."""
     rewrite(work)
-    busy_readers(work)
+    busy_readers(work, monkeypatch)
     work.vfs.unlink("dir/file")
     work.settle()
     assert visible(server) == {"dir": None, "dir/new": USERS, "dir/file": JOBS}

@@ -40,7 +40,6 @@ SAVES = [
         (413, "Too large", {errno.EFBIG}),
         (507, "Full", {errno.ENOSPC}),
         (422, "Not valid", {errno.EINVAL}),
-        (503, "Down", {errno.EIO, errno.ETIMEDOUT}),
     ],
 )
 def test_each_error_of_the_server_has_its_errno(
@@ -51,6 +50,35 @@ def test_each_error_of_the_server_has_its_errno(
     assert work.names() == []
     server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
     assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) in expected
+
+
+def test_a_server_that_is_away_is_told_of_to_whoever_renames(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 5.5: 503: retried within the deadline, then EIO or ETIMEDOUT; nothing has changed."""
+    server.store.seed({"file": "x"}, age=60)
+    work = start(timeout=0.5)
+    assert work.names() == ["file"]
+    server.faults.rate("error", 1.0, on="update", status=503)
+    assert errno_from(work.vfs.rename, "file", "moved") in (errno.EIO, errno.ETIMEDOUT)
+    server.faults.clear()
+    eventually(lambda: work.names() == ["file"])
+
+
+def test_a_directory_is_made_here_while_the_server_is_away_and_there_later(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4: an outage costs disk, and nothing else."""
+    work = start(timeout=0.5)
+    assert work.names() == []
+    server.faults.rate("error", 1.0, on="create", status=503)
+    work.mkdir("dir")
+    work.write("dir/file", b"in it")
+    assert (work.names(), work.names("dir")) == (["dir"], ["file"])
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"dir": None, "dir/file": b"in it"}
+    assert (work.names(), work.names("dir")) == (["dir"], ["file"])
 
 
 def test_names_are_asked_for_again_as_soon_as_a_save_got_through(

@@ -87,17 +87,17 @@ def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
 
 
 @pytest.mark.parametrize("fault", ["throttled", "drop"])
-@pytest.mark.parametrize("what", ["file", "dir"])
-def test_what_the_job_renames_while_it_is_to_be_set_aside_stays(
-    server: Server, mortal: Callable[..., Mortal], fault: str, what: str
+@pytest.mark.parametrize(("what", "request_"), [("file", "delete"), ("dir", "update")])
+def test_what_the_job_renames_while_it_is_removed_stays(
+    server: Server, mortal: Callable[..., Mortal], fault: str, what: str, request_: str
 ) -> None:
     """semantics 4: unlink deletes the id that stood at that path at most 1 s ago; R12."""
     server.store.seed({"dir": None, "file": OLD * 1000}, age=60)
     server.set(bandwidth=50_000)
-    work = mortal(At("failed update", 1, lambda: server.store.move(what, "kept")))
+    work = mortal(At(f"failed {request_}", 1, lambda: server.store.move(what, "kept")))
     assert work.names() == ["dir", "file"]
     fh = work.vfs.open("file", os.O_RDONLY).fh
-    server.faults.next(fault, on="update")  # type: ignore[arg-type]
+    server.faults.next(fault, on=request_)  # type: ignore[arg-type]
     work.boundaries.arm()
     errno_from(work.vfs.unlink if what == "file" else work.vfs.rmdir, what)
     server.set(bandwidth=0)

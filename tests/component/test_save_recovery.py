@@ -1,22 +1,28 @@
-"""What the next mount makes of what the journal says and the server has (save-protocol, Recovery)."""
+"""What the next mount makes of what the journal says and the server has: a test for each row of save-protocol, Recovery."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.boundaries import Boundaries, Mortal, quick_finishing
 from tests.support.serverside import contents, hidden, visible
 
 from jobfs.emulator import Server
-from jobfs.names import Role, basename, hidden_path, new_transaction_id
-from jobfs.writeback.journal import Journal
-from jobfs.writeback.records import Aside, Attempt, Base, Save, SaveKind, State
+from jobfs.names import Role, hidden_path, new_transaction_id
+from jobfs.nodes import Kind
+from jobfs.state import Change, File, edit
+from jobfs.state.disk import BOOT
+from jobfs.state.journal import Journal
+from jobfs.state.records import Aside, Base, Fate, Record, Stage, Tombstone, Verb
 
-NEW, OLD = b"the new content", b"the old"
-TARGET = "dir/file.txt"
+NEW, OLD, DRAFT = b"the new content", b"the old", b"what is renamed over it"
+TARGET, SOURCE = "dir/file.txt", "dir/draft.txt"
+INO, GENERATION = 77, 2000
 
 
 class Left:
@@ -28,49 +34,69 @@ class Left:
         self.home = home
         first = Mortal(server, home, Boundaries())
         first.start()
-        self.place, self.mount = first._slot.path, first._slot.mount_id
+        self.place, self.mount = first._slot.path, first.mount_id
+        (item,) = first.write_back.client.find(TARGET)
         first.stop()
-        self.save = Save(1000, SaveKind.SAVE, TARGET, ino=77, generation=2000, size=len(NEW))
-        item = server.store.item(TARGET)
-        self.save.base = Base(item.id, "", len(OLD))
-        self.records: list[Save | Aside | Attempt] = [self.save]
+        server.log.clear()
+        self.base = Base.of(item, sha256=sha256(OLD).hexdigest())
+        self.file = File(INO, path=TARGET, item_id=item.id, generation=GENERATION, size=len(NEW), boot=BOOT)
+        self.file.base = self.base
+        self.change = Change(1000, Verb.PUT, TARGET, ino=INO, generation=GENERATION, size=len(NEW))
+        self.change.base = self.base
+        self.records: list[Record] = [self.change, self.file]
 
     def with_bytes(self, content: bytes = NEW) -> None:
-        (self.place / "bytes" / f"{77:016x}.2000").write_bytes(content)
+        (self.place / "bytes" / f"{INO:016x}.{GENERATION}").write_bytes(content)
 
-    def begun(self) -> str:
+    def begun(self, *, recorded: bool = True) -> str:
         """A create was begun; the hidden path of its item."""
-        self.save.tid = new_transaction_id()
-        self.records.append(Attempt(self.save.tid, self.save.seq, 1.0))
-        return hidden_path(TARGET, self.mount, self.save.tid, Role.STAGED)
+        self.change.tid = tid = new_transaction_id()
+        if recorded:
+            self.records.append(Tombstone(tid, 1.0))
+        return hidden_path(self.change.target, self.mount, tid, Role.STAGED)
 
-    def staged(self, *, there: bool = True) -> None:
+    def staged(self, *, there: bool = True) -> str:
         path = self.begun()
         (item,) = self.server.store.seed({path: NEW})
-        self.save.state, self.save.staged_id = State.STAGED, item.id
+        self.change.stage, self.change.staged_id = Stage.STAGED, item.id
         if not there:
             self.server.store.delete(path)
+        return path
 
-    def aside(self, *, moved: bool) -> None:
+    def aside(self, path: str = TARGET, *, moved: bool, fate: Fate = Fate.CHECK) -> str:
+        """An item was about to be set aside; the hidden path that it was to have."""
         tid = new_transaction_id()
-        path = hidden_path(TARGET, self.mount, tid, Role.ASIDE)
-        item = self.server.store.item(TARGET)
-        self.records.append(Aside(item.id, self.save.seq, basename(path), path=path, size=len(OLD)))
-        self.records.append(Attempt(tid, self.save.seq, 1.0))
+        away = hidden_path(path, self.mount, tid, Role.ASIDE if fate is Fate.CHECK else Role.REMOVED)
+        item = self.server.store.item(path)
+        kind = Kind.DIRECTORY if item.is_dir else Kind.FILE
+        updated_at = self.base.updated_at if fate is Fate.CHECK else ""
+        self.change.asides.append(Aside(item.id, away, fate, kind, moved, len(OLD), updated_at))
+        self.records.append(Tombstone(tid, 1.0))
         if moved:
-            self.server.store.move(TARGET, path)
+            self.server.store.move(path, away)
+        return away
 
-    def taken_up(self) -> dict[str, bytes | None]:
-        """The tree after the next mount has done all there is to do."""
+    def instead(self, verb: Verb, target: str = TARGET, **values: Any) -> None:
+        """It was not a save, but something else."""
+        self.change = Change(1000, verb, target, **values)
+        self.records = [self.change]
+
+    def write(self) -> None:
         with closing(Journal(self.place / "journal.db")) as journal:
-            journal.write(*self.records)
+            journal.write(*(edit(record) for record in self.records))
+
+    def taken_up(self, look: Callable[[Mortal], object] = lambda work: None) -> dict[str, bytes | None]:
+        """The tree after the next mount has done all there is to do, and nothing is left here."""
+        self.write()
         with quick_finishing():
             work = Mortal(self.server, self.home, Boundaries())
             work.start()
             try:
+                look(work)
                 work.settle()
-                assert [*work.engine.journal.load(Save), *work.engine.journal.load(Aside)] == []
-                work.engine.sync()
+                assert work.state.journal.load(Change) == []
+                assert [file for file in work.state.journal.load(File) if file.generation] == []
+                work.state.sync()
                 assert list((self.place / "bytes").iterdir()) == []
             finally:
                 work.stop()
@@ -84,10 +110,27 @@ def left(server: Server, tmp_path: Path) -> Left:
 
 
 def newest(left: Left) -> None:
-    """The new content is at the name, the old one is not lost or was the base."""
-    left.taken_up()
+    """The new content is at the name, from the first look on; the old one is not lost or was the base."""
+
+    def shown(work: Mortal) -> None:
+        assert work.read(TARGET) == NEW
+
+    left.taken_up(shown)
     assert left.server.store.read(TARGET) == NEW
     assert contents(left.server) in ([NEW], sorted([NEW, OLD]))
+
+
+# -- nothing was begun
+
+
+def test_what_was_closed_and_not_begun_is_sent(left: Left) -> None:
+    """semantics 4.3: close means that this machine will not lose it."""
+    left.with_bytes()
+    left.records = [left.file]
+    newest(left)
+
+
+# -- staging
 
 
 def test_staging_with_the_hidden_item_there_goes_on(left: Left) -> None:
@@ -110,14 +153,31 @@ def test_staging_with_nothing_there_is_created_again(left: Left) -> None:
     newest(left)
 
 
-@pytest.mark.parametrize("content", [None, NEW[:4]])
-def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | None) -> None:
+@pytest.mark.parametrize("content", [None, NEW[:4]], ids=["gone", "cut"])
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
+def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | None, begun: bool) -> None:
     """save-protocol, Recovery: it was never acknowledged."""
     if content is not None:
         left.with_bytes(content)
-    left.begun()
-    left.taken_up()
-    assert left.server.store.read(TARGET) == OLD
+    if begun:
+        left.begun()
+    else:
+        left.records = [left.file]
+    left.write()
+    left.records = []
+    with quick_finishing():
+        work = Mortal(left.server, left.home, Boundaries())
+        work.start()
+        try:
+            assert work.read(TARGET) == OLD
+            work.settle()
+            assert (work.state.journal.load(Change), work.state.unsaved()) == ([], [])
+        finally:
+            work.stop()
+    assert visible(left.server) == {"dir": None, TARGET: OLD}
+
+
+# -- staged
 
 
 @pytest.mark.parametrize("moved", [True, False])
@@ -128,12 +188,21 @@ def test_staged_is_placed(left: Left, moved: bool) -> None:
     newest(left)
 
 
-def test_staged_with_its_item_under_any_other_name_is_promoted(left: Left) -> None:
-    """save-protocol R6."""
+def test_staged_is_placed_though_its_aside_was_moved_unseen(left: Left) -> None:
+    """save-protocol, set aside: answer lost: get A; at its aside name: go on."""
     left.with_bytes()
     left.staged()
     left.aside(moved=True)
-    path = left.server.store.by_id(left.save.staged_id).path
+    left.change.asides[0].moved = False
+    left.change.asides[0].updated_at = ""
+    newest(left)
+
+
+def test_staged_with_its_item_under_any_other_name_is_placed(left: Left) -> None:
+    """save-protocol R6."""
+    left.with_bytes()
+    path = left.staged()
+    left.aside(moved=True)
     left.server.store.move(path, "dir/renamed by the job")
     left.taken_up()
     assert left.server.store.read("dir/renamed by the job") == NEW
@@ -150,32 +219,61 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
     """save-protocol, undo: only when the new content is gone for good."""
     left.staged(there=False)
     left.aside(moved=True)
-    with closing(Journal(left.place / "journal.db")) as journal:
-        journal.write(*left.records)
-    with quick_finishing():
-        work = Mortal(left.server, left.home, Boundaries())
-        work.start()
-        work.vfs.flush_all(None, 5, None)
-        assert left.server.store.read(TARGET) == OLD
-        work.stop()
+    assert left.taken_up() == {"dir": None, TARGET: OLD}
+
+
+# -- placed
+
+
+@pytest.mark.parametrize("theirs", [False, True], ids=["the base", "the job's"])
+def test_placed_looks_at_what_was_set_aside(left: Left, theirs: bool) -> None:
+    """save-protocol R1, R7: the base is deleted; what the job has written since is kept beside."""
+    left.with_bytes()
+    path = left.staged()
+    away = left.aside(moved=True)
+    left.server.store.move(path, TARGET)
+    if theirs:
+        left.server.store.write(away, b"of the job")
+    left.change.stage, left.file.generation, left.file.item_id = Stage.PLACED, 0, left.change.staged_id
+    left.taken_up()
+    assert left.server.store.read(TARGET) == NEW
+    assert contents(left.server) == sorted([NEW, b"of the job"] if theirs else [NEW])
+
+
+# -- cancelled
 
 
 @pytest.mark.parametrize("act", [lambda left: left.staged(), lambda left: left.begun()])
 def test_cancelled_is_continued(left: Left, act: Callable[[Left], None]) -> None:
-    """save-protocol R10: delete H where it is ours."""
+    """save-protocol R10: delete H where it is ours, T's item if it is base."""
     left.with_bytes()
     act(left)
-    left.save.state = State.CANCELLED
-    left.save.base = Base()
-    left.taken_up()
-    assert visible(left.server) == {"dir": None, TARGET: OLD}
+    left.change.stage = Stage.CANCELLED
+    left.records.remove(left.file)
+
+    def unlinked(work: Mortal) -> None:
+        assert work.names("dir") == []
+
+    assert left.taken_up(unlinked) == {"dir": None}
+
+
+def test_cancelled_leaves_what_it_was_not_based_on(left: Left) -> None:
+    """save-protocol R10: T's item if it is base or our own bytes."""
+    left.with_bytes()
+    left.staged()
+    left.change.stage, left.change.base = Stage.CANCELLED, Base()
+    left.records.remove(left.file)
+    assert left.taken_up() == {"dir": None, TARGET: OLD}
+
+
+# -- straight at the target
 
 
 @pytest.mark.parametrize("there", [None, NEW, b"the job's"])
 def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | None) -> None:
-    """save-protocol, Recovery, direct create: T has nothing: create; the same bytes: promoted; other: the hidden way."""
+    """save-protocol, Recovery, direct create: T has nothing: create; the same bytes: placed; other: the hidden way."""
     left.with_bytes()
-    left.save.direct, left.save.base = True, Base()
+    left.change.direct, left.change.base, left.file.base, left.file.item_id = True, Base(), Base(), ""
     left.server.store.delete(TARGET)
     if there is not None:
         left.server.store.seed({TARGET: there})
@@ -185,3 +283,130 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
     assert beside == ([there] if there == b"the job's" else [])
     if there == NEW:
         assert [entry.operation for entry in left.server.log.changes()] == [], "it was there already"
+
+
+# -- other verbs
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
+def test_a_rename_over_goes_on(left: Left, done: bool) -> None:
+    """save-protocol, Recovery: H gone: rename over: source still there: find T, go on."""
+    (source,) = left.server.store.seed({SOURCE: DRAFT}, age=60)
+    left.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=left.base)
+    left.aside(moved=True)
+    if done:
+        left.server.store.move(SOURCE, TARGET)
+    assert left.taken_up() == {"dir": None, TARGET: DRAFT}
+
+
+def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
+    """save-protocol, Recovery: else undo."""
+    (source,) = left.server.store.seed({SOURCE: DRAFT}, age=60)
+    left.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=left.base)
+    left.aside(moved=True)
+    left.server.store.delete(SOURCE)
+    assert left.taken_up() == {"dir": None, TARGET: OLD}
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
+def test_the_rename_of_a_directory_is_asked_for(left: Left, done: bool) -> None:
+    """semantics 4.28: what is only here is found where its directory is."""
+    left.with_bytes()
+    item = left.server.store.item("dir")
+    left.instead(Verb.MOVE, "moved", stage=Stage.STAGED, source="dir", staged_id=item.id, direct=True)
+    left.records.append(left.file)
+    if done:
+        left.server.store.move("dir", "moved")
+    place = "moved" if done else "dir"
+    assert left.taken_up() == {place: None, f"{place}/file.txt": NEW}
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["empty", "the job put something in"])
+@pytest.mark.parametrize("stage", [Stage.STAGED, Stage.PLACED])
+@pytest.mark.parametrize("moved", [False, True], ids=["there", "away"])
+def test_the_removal_of_a_directory_is_looked_at_again(
+    left: Left, full: bool, stage: Stage, moved: bool
+) -> None:
+    """save-protocol R12: still empty: delete; else back to its name."""
+    left.server.store.seed({"box": None}, age=60)
+    left.instead(Verb.REMOVE, "box", stage=stage)
+    away = left.aside("box", moved=moved, fate=Fate.EMPTY)
+    if full:
+        left.server.store.seed({f"{away if moved else 'box'}/new": b"of the job"})
+    tree = left.taken_up()
+    there = {"box/new": b"of the job"} if full else {}
+    assert {path: c for path, c in tree.items() if path.startswith("box/")} == there
+    if moved:
+        assert ("box" in tree) is full
+
+
+def test_a_directory_of_which_nobody_was_told_is_not_there(left: Left) -> None:
+    """A save that needed it makes it again."""
+    left.instead(Verb.MKDIR, "made")
+    left.server.store.seed({left.begun(): None})
+    assert left.taken_up() == {"dir": None, TARGET: OLD}
+
+
+def test_a_directory_that_was_acknowledged_during_an_outage_is_made(left: Left) -> None:
+    """semantics 4: what was acknowledged is carried out."""
+    left.records = [File(INO, Kind.DIRECTORY, "made")]
+    assert left.taken_up() == {"dir": None, "made": None, TARGET: OLD}
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
+def test_a_backup_is_there_and_is_renamed_on_the_server(left: Left, done: bool) -> None:
+    """semantics 4.36: the scratch file has its bytes at once; its item is moved later."""
+    left.with_bytes(OLD)
+    item, backup = left.server.store.item(TARGET), f"{TARGET}~"
+    left.file.path, left.file.item_id, left.file.stays, left.file.size = backup, "", True, len(OLD)
+    left.instead(
+        Verb.MOVE, backup, stage=Stage.STAGED, source=TARGET, staged_id=item.id, ino=INO, generation=GENERATION
+    )
+    left.records.append(left.file)
+    if done:
+        left.server.store.move(TARGET, backup)
+
+    def shown(work: Mortal) -> None:
+        assert work.names("dir") == ["file.txt~"]
+        assert work.read(backup) == OLD
+
+    assert left.taken_up(shown) == {"dir": None, backup: OLD}
+
+
+# -- no record
+
+
+def test_an_aside_without_a_record_is_put_back(left: Left) -> None:
+    """save-protocol R4: to T if T is free."""
+    left.aside(moved=True)
+    left.records = []
+    assert left.taken_up() == {"dir": None, TARGET: OLD}
+
+
+def test_an_aside_without_a_record_is_kept_beside_what_has_its_name(left: Left) -> None:
+    """save-protocol R4: else a conflict copy."""
+    left.aside(moved=True)
+    left.records = []
+    left.server.store.seed({TARGET: b"of the job"})
+    tree = left.taken_up()
+    assert tree.pop(TARGET) == b"of the job"
+    ((path, content),) = [(path, content) for path, content in tree.items() if path != "dir"]
+    assert ".conflict-" in path
+    assert content == OLD
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["used here", "not known"])
+def test_a_staged_item_without_a_record_is_shown_unless_its_transaction_is_known(
+    left: Left, known: bool
+) -> None:
+    """save-protocol R4: `.recovered-`, never T; only one whose own transaction is a tombstone is deleted."""
+    left.server.store.seed({left.begun(): NEW})
+    left.records = [record for record in left.records if known and isinstance(record, Tombstone)]
+    for record in left.records:
+        assert isinstance(record, Tombstone)
+        record.made = 1e12
+    tree = left.taken_up()
+    assert tree.pop(TARGET) == OLD
+    recovered = {path: content for path, content in tree.items() if path != "dir"}
+    assert list(recovered.values()) == ([] if known else [NEW])
+    assert all(".recovered-" in path for path in recovered)

@@ -5,27 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
 from tests.support.boundaries import Boundaries, Mortal
-from tests.support.operations import begin_once_settled
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
 
-@pytest.mark.parametrize("begun", [False, True], ids=["not begun", "begun"])
 def test_what_got_a_scratch_name_instead_of_being_sent_is_safe_while_it_is_written_to(
-    server: Server, tmp_path: Path, begun: bool
+    server: Server, tmp_path: Path
 ) -> None:
     """semantics 4: what was closed survives the death of the process, also while it is changed further."""
     work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=60)
     work.start()
     work.write("new.txt", b"closed")
-    if begun:
-        begin_once_settled(server, work)
     work.vfs.rename("new.txt", "new.txt~")
     eventually(work.at_rest, work.unrest)
-    work.engine.sync()
+    work.state.sync()
     fh = work.vfs.open("new.txt~", os.O_RDWR).fh
     work.vfs.write(fh, b" and more", 6)
     work.boundaries.dead = True

@@ -10,7 +10,6 @@ from typing import Any
 
 from jobfs.emulator import Server
 from jobfs.errors import REFUSALS, FsError
-from jobfs.state import File
 
 from .boundaries import Boundaries, Mortal
 from .serverside import doubled, visible
@@ -236,14 +235,15 @@ def only_draft_before(work: Mortal) -> None:
 
 
 def unlink_open(work: Mortal, promise: Promise) -> None:
-    """As libfuse does it: renamed out of sight, and no rename over it follows."""
+    """As libfuse does it: renamed out of sight, and no rename over it follows. Killed within a second, it may be back."""
     fh = work.vfs.open("dir/file", os.O_RDWR).fh
     hidden = f"dir/.fuse_hidden{1:016x}"
     work.vfs.hide("dir/file", hidden)
-    work.names("dir")
-    promise.keep(work)
+    assert "file" not in work.names("dir")
     work.vfs.release(fh)
     work.vfs.unlink(hidden)
+    eventually(lambda: work.boundaries.dead or not work.state.changes, work.unrest)
+    promise.keep(work)
 
 
 OPERATIONS = [
@@ -366,15 +366,3 @@ ON_UNSENT = [
     ),
 ]
 
-
-def begin_once_settled(server: Server, work: Mortal) -> None:
-    """The save of a file begins just after it was found to be at rest: its create is under way, for a while."""
-    settle = work.write_back.settle
-
-    def begins_just_then(file: File) -> None:
-        settle(file)
-        server.faults.next("slow", on="create", delay=0.5)
-        assert work.write_back.queue.save(file, 0.0) is not None
-        eventually(lambda: not server.faults.rules())
-
-    work.write_back.settle = begins_just_then  # type: ignore[method-assign]

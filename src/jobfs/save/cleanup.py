@@ -14,11 +14,11 @@ from jobfs.errors import ApiError, NotFoundError, PathExistsError
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
 from jobfs.save.bases import with_bytes
-from jobfs.save.conflict import ConflictCheck, explained, forget, spare
+from jobfs.save.conflict import ConflictCheck, explained, forget, is_base, spare
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Base, Fate, Stage, Verb
+from jobfs.state.records import Aside, Fate, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -82,7 +82,7 @@ class Cleanup:
             # Before it is looked at: the job may write to it as long as that takes.
             spare(self._context, change.base.id)
             there = shown(self._client.find(change.target))
-            if there is not None and self._is_base(there, change.base):
+            if there is not None and is_base(self._context, there, change.base):
                 self._remove(there)
         for taken in change.taken:
             self._context.namespace.forget(taken)
@@ -104,15 +104,6 @@ class Cleanup:
     def _is_placed(self, change: Change, item: Item) -> bool:
         """True if it was placed unseen and the job has not written to it since; a directory may hold what the job put there."""
         return change.verb is Verb.PUT and with_bytes(self._client, item, change.sha256) is not None
-
-    def _is_base(self, item: Item, base: Base) -> bool:
-        if item.id != base.id:
-            return False
-        proof = not (base.young and base.sha256) or self._context.content.fine_clock(base.updated_at)
-        if proof and item.updated_at == base.updated_at and item.size == base.size:
-            return True
-        # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
-        return bool(base.sha256) and with_bytes(self._client, item, base.sha256) is not None
 
     def _remove(self, item: Item) -> None:
         spare(self._context, item.id)

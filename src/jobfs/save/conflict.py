@@ -13,7 +13,7 @@ from jobfs import names
 from jobfs.content import Content
 from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError
 from jobfs.nodes import Item, Kind
-from jobfs.save.bases import sha256_of
+from jobfs.save.bases import sha256_of, with_bytes
 from jobfs.save.context import Context
 from jobfs.state.records import Aside, Base, Fate
 
@@ -199,6 +199,17 @@ def spare(context: Context, item_id: str) -> None:
             content = handle.content
             if handle.item is not None and handle.item.id == item_id and isinstance(content, Content):
                 content.fetch()
+
+
+def is_base(context: Context, item: Item, base: Base) -> bool:
+    """True if the item still is the version that a save was to replace: what the user saw. Raises ApiError."""
+    if item.id != base.id:
+        return False
+    proof = not (base.young and base.sha256) or context.content.fine_clock(base.updated_at)
+    if proof and item.updated_at == base.updated_at and item.size == base.size:
+        return True
+    # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
+    return bool(base.sha256) and with_bytes(context.client, item, base.sha256) is not None
 
 
 def forget(context: Context, item: Item) -> None:

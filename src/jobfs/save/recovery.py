@@ -61,6 +61,9 @@ def _restore(write_back: WriteBack, change: Change) -> None:
     if change.stage in (Stage.PLACED, Stage.CANCELLED):
         change.since = time.monotonic()
         state.to_clean.append(change)
+        if change.generation and (file is None or file.generation != change.generation):
+            # Nobody needs these bytes any more; the mount before did not come to removing them.
+            state.bytes.retire(change.ino, change.generation)
         if change.stage is Stage.CANCELLED and change.verb is Verb.PUT and change.tid:
             # Unlinked: not shown again until it is off the server.
             state.apply(change, shows={change.target: None})
@@ -78,18 +81,10 @@ def _restore(write_back: WriteBack, change: Change) -> None:
         # Nobody was told that it is there.
         state.write(edit(change, stage=Stage.CANCELLED))
         return
-    if change.verb is Verb.PUT and not _has_bytes(state, change) and not (change.tid or change.staged_id):
-        state.end(change)
-        return
     if change.verb is Verb.MOVE and file is not None:
         change.generation = file.generation
         state.apply(change, shows={change.source: None})
     write_back.queue.add(change, 0.0)
-
-
-def _has_bytes(state: State, change: Change) -> bool:
-    local = state.bytes.open(change.ino, change.generation)
-    return local is not None and local.size == change.size
 
 
 def _show(state: State, file: File) -> bool:
@@ -98,8 +93,10 @@ def _show(state: State, file: File) -> bool:
         local = state.bytes.open(file.ino, file.generation, sealed=not file.stays or file.boot != "")
         if local is None or (local.size != file.size and not file.stays):
             log.warning("%s: its local bytes are not whole", file.path)
-            if file.change is None or not file.change.begun:
-                state.drop(file)
+            if file.change is not None:
+                # What was begun goes on if the server has the bytes, else it is undone.
+                file.change.file = None
+            state.drop(file)
             return False
         if file.stays or file.boot in ("", BOOT):
             file.local = local

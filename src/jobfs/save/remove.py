@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import random
@@ -20,8 +19,7 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item
-from jobfs.save.bases import with_bytes
-from jobfs.save.conflict import ConflictCheck, forget, spare
+from jobfs.save.conflict import ConflictCheck, forget, is_base, spare
 from jobfs.save.context import Context
 from jobfs.save.replace import Replace
 from jobfs.state import Change, edit
@@ -79,21 +77,38 @@ class Remove:
             raise error
         time.sleep(pause)
 
-    # -- a file that is unlinked while it is open
+    # -- a file that is open, or whose bytes here the server does not have
 
     def run(self, change: Change) -> None:
-        """Carry out the unlink of an open file: what the job has written to it since stays. Raises ApiError, FsError."""
+        """Carry out the unlink of an open file. Raises ApiError, FsError."""
         change.begun = True
         file = change.file
         assert file is not None
-        if change.base.id:
-            spare(self._context, change.base.id)
-            item = self._still_there(change.target, change.base)
-            if item is not None:
-                with contextlib.suppress(NotFoundError):
-                    self._client.delete(item.id, once=True)
-                self._context.namespace.forget(item)
+        self.delete_version(change.target, change.base)
         self._state.unname(file, change)
+
+    def delete_version(self, path: str, base: Base) -> None:
+        """Delete the item at `path` if it still is the version that was shown here: what the job has written since stays.
+
+        Before every delete it is looked at (R7). Raises ApiError, FsError.
+        """
+        if not base.id:
+            return
+        spare(self._context, base.id)
+        for attempt in range(_LOOKS):
+            item = self._still_there(path, base)
+            if item is None:
+                return
+            try:
+                self._client.delete(item.id, once=True)
+                return forget(self._context, item)
+            except NotFoundError:
+                return forget(self._context, item)
+            except AnswerLostError:
+                continue
+            except UnavailableError as error:
+                self._wait(error, attempt)
+        raise UnavailableError(f"{path} can't be deleted: no answer", endpoint="delete")
 
     def _still_there(self, path: str, base: Base) -> Item | None:
         """The item of that version, if that is what stands at the path."""
@@ -103,11 +118,9 @@ class Remove:
             return None
         if item.path != path:
             return None
-        if (item.updated_at, item.size) == (base.updated_at, base.size):
+        if is_base(self._context, item, base):
             return item
-        if not base.updated_at and base.sha256:
-            return with_bytes(self._client, item, base.sha256)
-        log.warning("%s: the job has written to it since it was unlinked here: it stays", path)
+        log.warning("%s: the job has written to it since it was shown here: it stays", path)
         return None
 
     # -- directories

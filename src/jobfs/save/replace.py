@@ -126,6 +126,9 @@ class Replace:
             and self._upload.worth_asking()
         ):
             self.in_background(lambda: self._upload.ask(change.target))
+        if staged is None and change.recorded and not self._upload.has_bytes(change):
+            undo(self._client, self._state, change, "its local bytes are not whole", errno.EIO)
+            raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
         if staged is None:
             suspect = change.file is not None and change.file.boot not in ("", BOOT)
             if suspect:
@@ -538,6 +541,7 @@ class Replace:
 
     def give_up(self, change: Change) -> None:
         """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""
+        file = change.file
         with self._state.lock:
             if change.stage not in (Stage.STAGING, Stage.STAGED):
                 return
@@ -547,8 +551,10 @@ class Replace:
             for aside in change.asides:
                 if aside.fate is Fate.CHECK:
                     aside.fate = Fate.RETURN
-            self._state.write(edit(change, stage=Stage.CANCELLED, asides=change.asides))
-            self._state.apply(change, shows={})
+            self._state.write(edit(change, stage=Stage.CANCELLED, asides=change.asides, shows={}, file=None))
+            if file is not None and file.change is change:
+                # What the file has to be sent is another change, which waits for this one.
+                file.change = None
 
     def _is_directory(self, path: str) -> bool:
         return not path or any(item.is_dir for item in self._client.find(path))

@@ -74,6 +74,13 @@ class Upload:
                 return item
         return None
 
+    def has_bytes(self, change: Change) -> bool:
+        """True if what the change is to create is whole on this machine: a directory always is."""
+        if change.verb is not Verb.PUT:
+            return True
+        local = self._state.bytes.open(change.ino, change.generation)
+        return local is not None and local.size == change.size
+
     # -- straight at the target
 
     def may_be_direct(self, change: Change, suspect: bool) -> bool:
@@ -136,14 +143,20 @@ class Upload:
         """
         tid = names.new_transaction_id()
         path = names.hidden_path(target, self._context.mount, tid, names.Role.STAGED)
-        with self._state.lock:
-            change = self._state.change(Verb.PUT, path, begun=True)
+        # Running until it is asked: cleanup would take away what the answer depends on.
+        change = self._state.change(Verb.PUT, path, begun=True, running=True)
+        try:
             self._state.write(
                 edit(change, stage=Stage.CANCELLED, asides=[Aside("", path, Fate.LOST)]),
                 edit(Tombstone(tid, time.time())),
                 new=True,
             )
+        except FsError:
+            self._state.end(change)
+            raise
         try:
+            # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
+            self._state.sync()
             self._probe.write_bytes(b"?")
             allowed = Permission.READ_WRITE
             rejects = {
@@ -154,6 +167,8 @@ class Upload:
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
         finally:
+            change.running = False
+            self._state.to_clean.append(change)
             with self._state.reservations.turn:
                 # The queue takes away what was made.
                 self._state.reservations.turn.notify_all()

@@ -242,6 +242,9 @@ class WriteBack:
                     gone=[file] if file.recorded else [],
                 )
                 file.change = None
+                if change.generation and change.generation != file.generation:
+                    # Newer bytes waited behind it.
+                    self.state.bytes.retire(file.ino, change.generation)
                 begun = True
             else:
                 begun = False
@@ -354,6 +357,7 @@ class WriteBack:
             else:
                 # Not even what was set aside could be put back: that is tried again.
                 self.replace.give_up(change)
+                self.spared(victim, target)
                 self.queue.wake()
             self.namespace.touch(item.path)
             self.namespace.touch(target)

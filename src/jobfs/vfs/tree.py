@@ -383,9 +383,7 @@ class Tree:
             return
         if change is not None and change.begun and not change.settled and not self._write_back.cancel(file):
             return
-        item = self._namespace.lookup(path, max_age=1.0) if file.item_id or file.base.id else None
-        if item is not None and item.id in (file.item_id, file.base.id):
-            self._write_back.remove.delete(item)
+        self._write_back.remove.delete_version(path, file.base)
         self._state.unname(file, *([file.change] if file.change is not None else []))
 
     def _unlink_backup(self, file: File, path: str) -> None:

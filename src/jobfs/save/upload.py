@@ -138,11 +138,15 @@ class Upload:
         path = names.hidden_path(target, self._context.mount, tid, names.Role.STAGED)
         with self._state.lock:
             change = self._state.change(Verb.PUT, path, begun=True)
-            self._state.write(
-                edit(change, stage=Stage.CANCELLED, asides=[Aside("", path, Fate.LOST)]),
-                edit(Tombstone(tid, time.time())),
-                new=True,
-            )
+            try:
+                self._state.write(
+                    edit(change, stage=Stage.CANCELLED, asides=[Aside("", path, Fate.LOST)]),
+                    edit(Tombstone(tid, time.time())),
+                    new=True,
+                )
+            except FsError:
+                self._state.end(change)
+                raise
         try:
             self._probe.write_bytes(b"?")
             allowed = Permission.READ_WRITE

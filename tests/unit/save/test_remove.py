@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -34,7 +34,7 @@ def remove(world: World) -> Any:
 def failed(call: Any, *arguments: Any) -> int:
     with pytest.raises((ApiError, FsError)) as caught:
         call(*arguments)
-    return cast(int, caught.value.errno)
+    return caught.value.errno
 
 
 # -- a file

@@ -360,7 +360,13 @@ def test_a_backup_is_there_and_is_renamed_on_the_server(left: Left, done: bool) 
     item, backup = left.server.store.item(TARGET), f"{TARGET}~"
     left.file.path, left.file.item_id, left.file.stays, left.file.size = backup, "", True, len(OLD)
     left.instead(
-        Verb.MOVE, backup, stage=Stage.STAGED, source=TARGET, staged_id=item.id, ino=INO, generation=GENERATION
+        Verb.MOVE,
+        backup,
+        stage=Stage.STAGED,
+        source=TARGET,
+        staged_id=item.id,
+        ino=INO,
+        generation=GENERATION,
     )
     left.records.append(left.file)
     if done:

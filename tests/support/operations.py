@@ -365,4 +365,3 @@ ON_UNSENT = [
         durable=False,
     ),
 ]
-

@@ -115,7 +115,7 @@ class Journal:
         except sqlite3.OperationalError as error:
             self._db.close()
             raise UsageError(f"the journal {path} can't be used: {error}") from error
-        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, AttributeError) as error:
             self._db.close()
             raise JournalDamagedError(f"the journal {path} is damaged: {error}") from error
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

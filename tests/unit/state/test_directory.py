@@ -1,4 +1,4 @@
-"""Slots: which one a mount takes, and which it leaves alone."""
+"""State directories: which one a mount takes, and which it leaves alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.state import directory as slot
+from jobfs.state import directory as places
 from jobfs.state.directory import Found, StateDirectory
 
 JOB = "j" * 24
@@ -28,7 +28,7 @@ def take(state: Path) -> Iterator[Callable[..., StateDirectory]]:
     held: list[StateDirectory] = []
 
     def take(directory: str = "/mnt/a", url: str = URL, job: str = JOB) -> StateDirectory:
-        held.append(slot.acquire(state, job, directory, url))
+        held.append(places.acquire(state, job, directory, url))
         return held[-1]
 
     yield take
@@ -37,7 +37,7 @@ def take(state: Path) -> Iterator[Callable[..., StateDirectory]]:
 
 
 def ended(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> StateDirectory:
-    """As a mount leaves its slot."""
+    """As a mount leaves its places."""
     if journal:
         one.journal.touch()
     one.write_record(clean=clean)
@@ -45,7 +45,7 @@ def ended(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> 
     return one
 
 
-def test_a_new_slot_is_the_users_own_and_tells_what_it_is_for(
+def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(
     take: Callable[..., StateDirectory], state: Path
 ) -> None:
     one = take()
@@ -60,7 +60,7 @@ def test_a_new_slot_is_the_users_own_and_tells_what_it_is_for(
     assert record["clean"] is False
 
 
-def test_the_slot_of_the_same_directory_is_taken_again(take: Callable[..., StateDirectory]) -> None:
+def test_the_place_of_the_same_directory_is_taken_again(take: Callable[..., StateDirectory]) -> None:
     first, second = take("/mnt/a"), take("/mnt/b")
     ended(second)
     ended(first)
@@ -68,7 +68,7 @@ def test_the_slot_of_the_same_directory_is_taken_again(take: Callable[..., State
     assert take("/mnt/a").mount_id == first.mount_id
 
 
-def test_the_slot_of_a_killed_mount_is_taken_at_another_directory(
+def test_the_place_of_a_killed_mount_is_taken_at_another_directory(
     take: Callable[..., StateDirectory],
 ) -> None:
     """save-protocol, Recovery: the next mount of that job finishes it."""
@@ -79,14 +79,14 @@ def test_the_slot_of_a_killed_mount_is_taken_at_another_directory(
     assert one.warnings == ()
 
 
-def test_a_slot_with_a_journal_goes_before_an_empty_one(take: Callable[..., StateDirectory]) -> None:
+def test_a_place_with_a_journal_goes_before_an_empty_one(take: Callable[..., StateDirectory]) -> None:
     empty, unsent = take("/mnt/a"), take("/mnt/b")
     ended(unsent)
     ended(empty, journal=False)
     assert take("/mnt/c").mount_id == unsent.mount_id
 
 
-def test_each_running_mount_of_a_job_has_a_slot_of_its_own(take: Callable[..., StateDirectory]) -> None:
+def test_each_running_mount_of_a_job_has_a_place_of_its_own(take: Callable[..., StateDirectory]) -> None:
     assert take("/mnt/a").mount_id != take("/mnt/b").mount_id
 
 
@@ -103,15 +103,15 @@ def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(
         take("/mnt/a")
 
 
-def test_a_closed_slot_is_free(take: Callable[..., StateDirectory]) -> None:
+def test_a_closed_place_is_free(take: Callable[..., StateDirectory]) -> None:
     one = take()
-    found = slot.look(one.path)
-    assert slot.in_use(found)
-    assert not slot.wait_until_free(found, 0.0)
+    found = places.look(one.path)
+    assert places.in_use(found)
+    assert not places.wait_until_free(found, 0.0)
     one.close()
     one.close()
-    assert not slot.in_use(found)
-    assert slot.wait_until_free(found, 0.0)
+    assert not places.in_use(found)
+    assert places.wait_until_free(found, 0.0)
 
 
 def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[..., StateDirectory]) -> None:
@@ -123,7 +123,7 @@ def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[.
     assert "https://other.example.com" in one.warnings[0]
 
 
-def test_a_slot_without_work_may_be_used_with_another_server(take: Callable[..., StateDirectory]) -> None:
+def test_a_place_without_work_may_be_used_with_another_server(take: Callable[..., StateDirectory]) -> None:
     other = ended(take("/mnt/a", "https://other.example.com"), journal=False)
     one = take("/mnt/a")
     assert (one.mount_id, one.warnings) == (other.mount_id, ())
@@ -154,27 +154,27 @@ def test_work_of_which_the_record_is_lost_is_left_alone(take: Callable[..., Stat
     assert "not recorded" in one.warnings[0]
 
 
-def test_other_ended_slots_with_a_journal_are_told(take: Callable[..., StateDirectory], state: Path) -> None:
+def test_other_ended_places_with_a_journal_are_told(take: Callable[..., StateDirectory], state: Path) -> None:
     first, second, third, fourth = take("/mnt/a"), take("/mnt/b"), take("/mnt/c"), take("/mnt/d")
     ended(second)
     ended(third, journal=False)
     ended(fourth, clean=True)
-    told = {found.path: found.record for found in slot.others(state, JOB, first.mount_id)}
+    told = {found.path: found.record for found in places.others(state, JOB, first.mount_id)}
     assert {path: record and record.clean for path, record in told.items()} == {
         second.path: False,
         fourth.path: True,
     }
 
 
-def test_running_slots_are_found(take: Callable[..., StateDirectory], state: Path) -> None:
+def test_running_places_are_found(take: Callable[..., StateDirectory], state: Path) -> None:
     running, gone = take("/mnt/a"), take("/mnt/b")
     ended(gone)
     (state / "a-file").touch()
-    assert [found.path for found in slot.running(state)] == [running.path]
-    assert slot.running(state / "missing") == []
+    assert [found.path for found in places.running(state)] == [running.path]
+    assert places.running(state / "missing") == []
 
 
-def test_a_slot_of_another_user_is_refused(
+def test_a_place_of_another_user_is_refused(
     take: Callable[..., StateDirectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended(take())
@@ -186,27 +186,27 @@ def test_a_slot_of_another_user_is_refused(
 @pytest.mark.parametrize("place", ["/proc/no-such-place", "/dev/null/state"])
 def test_a_place_that_cannot_be_written_is_named(place: str) -> None:
     with pytest.raises(UsageError, match=r"can't write in the state directory.*--state-dir"):
-        slot.acquire(Path(place), JOB, "/mnt/a", URL)
+        places.acquire(Path(place), JOB, "/mnt/a", URL)
 
 
 def test_two_mounts_that_start_at_once_take_turns(
     take: Callable[..., StateDirectory], state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slot, "_CHOOSING", 0.0)
+    monkeypatch.setattr(places, "_CHOOSING", 0.0)
     ended(take())
-    with slot._choosing(state / JOB), pytest.raises(UsageError, match="just starting"):
+    with places._choosing(state / JOB), pytest.raises(UsageError, match="just starting"):
         take()
 
 
-def test_a_directory_that_is_no_slot_is_ignored(take: Callable[..., StateDirectory], state: Path) -> None:
+def test_a_directory_that_is_no_place_is_ignored(take: Callable[..., StateDirectory], state: Path) -> None:
     (state / JOB / "lost+found").mkdir(parents=True)
     take()
-    assert slot.others(state, JOB, "") == []
+    assert places.others(state, JOB, "") == []
 
 
-def test_a_record_of_another_slot_is_no_record(take: Callable[..., StateDirectory], state: Path) -> None:
+def test_a_record_of_another_place_is_no_record(take: Callable[..., StateDirectory], state: Path) -> None:
     one = take()
     copy = state / JOB / "0123456789ab"
     copy.mkdir()
     (copy / "mount.json").write_text((one.path / "mount.json").read_text())
-    assert slot.look(copy) == Found(copy, None)
+    assert places.look(copy) == Found(copy, None)

@@ -6,7 +6,7 @@ import time
 
 from tests.support.waiting import eventually
 
-from jobfs.writeback.unanswered import Unanswered
+from jobfs.save.unanswered import Unanswered
 
 
 def test_an_item_is_waited_for_as_long_as_a_request_may_live() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.writeback import disk
+from jobfs.state import disk
 
 
 def copied(source: Path, target: Path) -> bytes:
@@ -57,3 +57,21 @@ def test_a_directory_is_synced(tmp_path: Path) -> None:
     disk.sync_directory(tmp_path)
     with pytest.raises(FileNotFoundError):
         disk.sync_directory(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (errno.ENOSPC, errno.ENOSPC),
+        (errno.EDQUOT, errno.EDQUOT),
+        (errno.EROFS, errno.EROFS),
+        (errno.ENOENT, errno.EIO),
+        (errno.EACCES, errno.EIO),
+        (None, errno.EIO),
+    ],
+)
+def test_what_the_disk_answers_never_looks_like_an_answer_about_the_file(
+    answer: int | None, told: int
+) -> None:
+    """semantics 1: "not there" is not "could not ask"."""
+    assert disk.failure(OSError(answer, "the disk")) == told

@@ -1,0 +1,324 @@
+"""The conflict check: what becomes of an item that was set aside (save-protocol R1, R3, R7)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from jobfs import names
+from jobfs.errors import PathExistsError, UnavailableError
+from jobfs.nodes import Item, Kind
+from jobfs.save.conflict import ConflictCheck, explained
+from jobfs.state import edit
+from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
+
+from .world import TID, World, hidden, sha
+
+CONTENT, OTHER = b"the old content", b"the new content"
+TARGET = "dir/file.txt"
+#: The base as it was opened; the move has changed its `updatedAt`.
+BASE = Base("a", "before", len(CONTENT), sha(CONTENT))
+
+
+class Checked:
+    """One item `a` that was set aside."""
+
+    def __init__(self, world: World, content: bytes | None = CONTENT) -> None:
+        self.world, self.client = world, world.client
+        item = self.client.put("a", hidden(TARGET), content, updated_at="moved")
+        self.aside = Aside("a", item.path, kind=item.kind, moved=True, size=item.size, updated_at="moved")
+        self.check = ConflictCheck(world.context)
+
+    def settle(self, base: Base = BASE, saved: str = "", **changes: Any) -> bool:
+        self.aside = replace(self.aside, **changes)
+        return self.check.settle(self.aside, TARGET, base, saved)
+
+    @property
+    def kept(self) -> bool:
+        path = self.client.paths.get("a", "")
+        return path.startswith("dir/file.conflict-") and path.endswith(".txt")
+
+
+@pytest.fixture
+def checked(world: World) -> Checked:
+    return Checked(world)
+
+
+# -- R1: by content
+
+
+def test_what_has_the_bytes_of_the_base_is_deleted(checked: Checked) -> None:
+    """save-protocol R1: its bytes equal base's: delete."""
+    assert checked.settle()
+    assert checked.client.done == ["download a", "delete a"]
+    assert checked.world.namespace.told == ["forget a"]
+
+
+def test_what_has_the_bytes_that_were_just_saved_is_deleted(checked: Checked) -> None:
+    """save-protocol R1: its bytes equal base's or what we just saved."""
+    assert checked.settle(replace(BASE, sha256=""), saved=sha(CONTENT))
+    assert checked.client.done == ["download a", "delete a"]
+
+
+def test_other_bytes_are_kept_beside(checked: Checked) -> None:
+    """semantics 4, Keep both: the item set aside becomes `name.conflict-<UTC time>.ext`."""
+    assert checked.settle(replace(BASE, sha256=sha(OTHER)))
+    assert checked.kept
+    assert checked.world.namespace.told == [f"publish {checked.client.paths['a']}"]
+
+
+def test_another_size_is_foreign_without_reading(checked: Checked) -> None:
+    """save-protocol R1: A's size differs from base's: foreign."""
+    assert checked.settle(replace(BASE, size=3))
+    assert checked.kept
+    assert "download a" not in checked.client.done
+
+
+def test_the_same_version_is_enough_where_moves_leave_it_alone(checked: Checked) -> None:
+    """save-protocol R1: (id, updatedAt, size) equal to base is enough where moves don't change updatedAt."""
+    assert checked.settle(Base("a", "moved", len(CONTENT)))
+    assert checked.client.done == ["delete a"]
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        Base("a", "moved", len(CONTENT), young=True),
+        Base("a", "before", len(CONTENT)),
+        Base("other", "moved", len(CONTENT)),
+        Base(),
+    ],
+)
+def test_what_cannot_be_known_is_kept(checked: Checked, base: Base) -> None:
+    """save-protocol R1: else keep both. Never guess."""
+    assert checked.settle(base)
+    assert checked.kept
+
+
+def test_a_young_base_is_proved_by_its_bytes(checked: Checked) -> None:
+    """save-protocol R1: unless base is younger than 2 s when it was opened (clock resolution)."""
+    assert checked.settle(Base("a", "moved", len(CONTENT), sha(CONTENT), young=True))
+    assert checked.client.done == ["download a", "delete a"]
+
+
+def test_what_was_changed_since_it_was_set_aside_is_kept(checked: Checked) -> None:
+    checked.client.contents["a"] = OTHER
+    assert checked.settle(updated_at="earlier")
+    assert checked.kept
+
+
+def test_what_was_only_touched_since_it_was_set_aside_is_deleted(checked: Checked) -> None:
+    """save-protocol R1: equal bytes decide also where `updatedAt` moved, as by a rename of its directory."""
+    assert checked.settle(updated_at="earlier")
+    assert checked.client.items == {}
+
+
+def test_what_is_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> None:
+    """save-protocol R1: to read bytes safely: download, then get."""
+    checked.client.after_download = lambda: checked.client.put("a", hidden(TARGET), OTHER)
+    assert checked.settle()
+    assert checked.kept
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_what_is_touched_while_its_bytes_are_read_is_read_again_but_not_for_ever(
+    checked: Checked, times: int
+) -> None:
+    """save-protocol R1: to read bytes safely: download, then get. Never guess."""
+    touches = iter(range(times))
+    checked.client.after_download = lambda: next(touches, None) is None or checked.client.touched("a")
+    assert checked.settle()
+    assert checked.client.done.count("download a") > 1
+    assert (checked.kept, bool(checked.client.items)) == (times == 100, times == 100)
+
+
+def test_a_directory_set_aside_is_kept(world: World) -> None:
+    """A directory that stood at the target of a save is never deleted."""
+    checked = Checked(world, content=None)
+    assert checked.settle(Base("a", "moved"))
+    assert checked.kept
+    assert checked.kept
+
+
+# -- R7: look again
+
+
+@pytest.mark.parametrize("fate", [Fate.CHECK, Fate.RETURN, Fate.EMPTY])
+def test_what_has_another_name_is_theirs(checked: Checked, fate: Fate) -> None:
+    """save-protocol R7: the item's last component must still be our aside name, else forget it."""
+    checked.client.put("a", "dir/taken back", CONTENT)
+    assert checked.settle(fate=fate)
+    assert checked.world.changes() == []
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_what_is_gone_is_done(checked: Checked, fate: Fate) -> None:
+    checked.client.items.clear()
+    checked.client.contents.clear()
+    assert checked.settle(fate=fate)
+    assert checked.world.changes() == []
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_nothing_is_asked_while_a_request_may_still_be_carried_out(checked: Checked, fate: Fate) -> None:
+    """save-protocol R7: first wait until `--request-lifetime` has passed, then look, then delete."""
+    asked = ["get", "find", "update", "delete"]
+    checked.client.before = {endpoint: [lambda: pytest.fail("asked")] for endpoint in asked}
+    assert not checked.settle(fate=fate, unsure_until=time.time() + 60)
+    checked.client.before.clear()
+    assert checked.settle(fate=fate, unsure_until=time.time() - 1)
+    assert checked.world.changes()
+
+
+def test_a_delete_whose_answer_is_lost_is_looked_at_later(checked: Checked) -> None:
+    """save-protocol R7."""
+    checked.client.lose, checked.client.carried_out = 1, False
+    assert not checked.settle()
+    assert checked.aside.unsure_until > time.time() + 20
+    assert checked.settle(unsure_until=0.0)
+    assert checked.client.done.count("delete a") == 2
+
+
+def test_after_a_pause_it_is_looked_at_again_before_it_is_deleted(
+    checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R7: a look before everything that comes after something that took time."""
+    monkeypatch.setattr("jobfs.save.conflict._PAUSE", -1.0)
+    assert not checked.settle()
+    assert checked.world.changes() == []
+    monkeypatch.undo()
+    assert checked.settle()
+    assert checked.client.items == {}
+
+
+# -- keep both
+
+
+def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
+    checked.client.before["update"] = [exists, exists]
+    assert checked.settle(replace(BASE, sha256=sha(OTHER)))
+    assert len(set(checked.client.done[1:])) == 3
+    assert checked.kept
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_out: bool) -> None:
+    """semantics 5: look at the server first."""
+    checked.client.lose, checked.client.carried_out = 1, carried_out
+    assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
+    assert checked.kept is carried_out
+    assert (checked.aside.unsure_until > 0) is not carried_out
+
+
+def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
+    checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
+    assert checked.settle(replace(BASE, sha256=sha(OTHER)))
+    assert checked.client.paths["a"].startswith("moved/file.conflict-")
+
+
+# -- other fates
+
+
+def test_what_was_only_set_aside_goes_back(checked: Checked) -> None:
+    assert checked.settle(fate=Fate.RETURN)
+    assert checked.client.done == [f"move {TARGET}"]
+    assert checked.world.namespace.told == [f"publish {TARGET}"]
+
+
+def test_what_cannot_go_back_is_kept_beside(checked: Checked) -> None:
+    checked.client.put("new", TARGET, OTHER)
+    assert checked.settle(fate=Fate.RETURN)
+    assert checked.kept
+
+
+def test_going_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
+    checked.client.lose = 1
+    with pytest.raises(UnavailableError):
+        checked.settle(fate=Fate.RETURN)
+    assert checked.aside.unsure_until > time.time() + 20
+
+
+def test_whatever_a_lost_create_has_made_is_deleted(checked: Checked) -> None:
+    """save-protocol R4: only a staged item whose own transaction is a tombstone is deleted."""
+    checked.client.lose, checked.client.carried_out = 1, False
+    assert not checked.settle(fate=Fate.LOST, id="")
+    assert checked.aside.unsure_until > time.time() + 20
+    checked.client.put("b", hidden(TARGET), b"once more")
+    assert checked.settle(fate=Fate.LOST, id="", unsure_until=0.0)
+    assert checked.client.items == {}
+
+
+@pytest.mark.parametrize(
+    ("inside", "deleted"),
+    [(None, True), ("file", False), (".jobfs-ffffffffffff-0123456789abcdef-staged-x", False)],
+)
+def test_a_directory_that_was_removed_is_deleted_if_it_still_is_empty(
+    world: World, inside: str | None, deleted: bool
+) -> None:
+    """save-protocol R12: in the background one listing: still empty: delete; else back to its name."""
+    checked = Checked(world, content=None)
+    if inside is not None:
+        world.client.put("b", f"{hidden(TARGET)}/{inside}", b"of the job")
+    assert checked.settle(fate=Fate.EMPTY)
+    assert world.client.paths.get("a", "") == ("" if deleted else TARGET)
+
+
+def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(world: World) -> None:
+    """save-protocol R12: hidden items of this mount that an open record is about to delete or name are no content."""
+    checked = Checked(world, content=None)
+    inside = f"{hidden(TARGET)}/{hidden('x', tid='f' * 16)}"
+    world.client.put("b", inside, b"set aside")
+    change = world.state.change(Verb.PUT, f"{TARGET}/x", tid="f" * 16)
+    assert not checked.settle(fate=Fate.EMPTY), "it is waited for"
+    assert world.changes() == []
+    del world.client.items["b"]
+    world.state.end(change)
+    assert checked.settle(fate=Fate.EMPTY)
+    assert "a" not in world.client.items
+
+
+@pytest.mark.parametrize(
+    "known",
+    [{"staged_id": "b"}, {"tid": TID}, {"asides": [Aside("b", "x")]}, {"asides": [Aside("", hidden("x"))]}, {}],
+)  # fmt: skip
+def test_a_hidden_item_is_explained_by_the_change_that_made_it(world: World, known: dict[str, Any]) -> None:
+    """save-protocol R4: what is just being made is explained too."""
+    world.state.change(Verb.PUT, "x", stage=Stage.STAGED, **known)
+    assert explained(world.context, Item("b", Kind.FILE, hidden("x"))) is bool(known)
+
+
+@pytest.mark.parametrize("tombstone", [True, False])
+def test_a_staged_item_of_a_transaction_that_is_over_leaves_by_itself(world: World, tombstone: bool) -> None:
+    """save-protocol R4."""
+    if tombstone:
+        world.state.write(edit(Tombstone(TID, time.time())))
+    check = ConflictCheck(world.context)
+    assert check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.STAGED))) is tombstone
+    assert not check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.ASIDE)))
+    assert not check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.STAGED, mount="f" * 12)))
+
+
+# -- bytes that are needed here
+
+
+def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Checked) -> None:
+    """semantics 4: a version is not deleted while an open handle here still needs its bytes."""
+    content = checked.world.opened(checked.client.items["a"])
+    other = checked.world.opened(checked.client.put("b", "b"))
+    assert checked.settle()
+    assert (content.fetched, other.fetched) == (1, 0)
+
+
+def test_bytes_that_are_needed_here_and_cannot_be_had_keep_the_item(checked: Checked) -> None:
+    """semantics 4: a version is not deleted while an open handle here still needs its bytes."""
+    checked.world.opened(checked.client.items["a"], UnavailableError("not now"))
+    with pytest.raises(UnavailableError):
+        checked.settle()
+    assert checked.world.changes() == []
+
+
+def exists() -> None:
+    raise PathExistsError("exists")

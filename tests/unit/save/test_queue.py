@@ -1,0 +1,601 @@
+"""When changes run, in which order, how often (semantics 4; save-protocol R7, R10)."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from tests.support.waiting import eventually
+
+from jobfs.api import deadline
+from jobfs.errors import REFUSALS, FsError, InvalidRequestError, JobfsError, UnavailableError
+from jobfs.nodes import Kind
+from jobfs.save import queue as module
+from jobfs.save.queue import WHILE_OPEN, Queue
+from jobfs.state import Change, File, State, edit
+from jobfs.state.records import Aside, Stage, Verb
+
+from .world import World
+
+#: Seconds after which nothing in these tests is due by itself.
+NEVER = 3600.0
+
+
+class Runner:
+    """Runs changes as the test wants: waits for `gate`, fails with what is in `failures`, or `away`; else places and ends."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.ran: list[int] = []
+        self.finished: list[int] = []
+        self.running = self.most = 0
+        self.gate, self.clean = threading.Event(), threading.Event()
+        self.gate.set()
+        self.clean.set()
+        self.failures: dict[int, list[BaseException]] = {}
+        self.away = False
+        self._lock = threading.Lock()
+
+    def run(self, change: Change) -> None:
+        with self._lock:
+            self.ran.append(change.seq)
+            self.running += 1
+            self.most = max(self.most, self.running)
+        try:
+            assert self.gate.wait(20)
+            if self.away:
+                raise UnavailableError("nobody there")
+            if failures := self.failures.get(change.seq):
+                self._fail(change, failures.pop(0))
+            if change.stage is Stage.STAGING:
+                self.state.write(edit(change, stage=Stage.STAGED))
+            if change.stage is Stage.STAGED:
+                self.state.write(edit(change, stage=Stage.PLACED))
+                self._saved(change)
+        finally:
+            with self._lock:
+                self.running -= 1
+
+    def _fail(self, change: Change, error: BaseException) -> None:
+        if isinstance(error, REFUSALS):
+            if change.file is not None:
+                self.state.write(edit(change.file, refused=str(error)))
+            self.state.end(change)
+        raise error
+
+    def _saved(self, change: Change) -> None:
+        file = change.file
+        if file is not None:
+            file.change = None
+            if file.generation == change.generation:
+                self.state.apply(file, generation=0)
+
+    def finish(self, change: Change) -> float:
+        assert self.clean.wait(20)
+        self.finished.append(change.seq)
+        later = max((aside.unsure_until for aside in change.asides), default=0.0)
+        if later > time.time():
+            return later
+        self.state.end(change)
+        return 0.0
+
+
+@pytest.fixture
+def state(world: World) -> State:
+    return world.state
+
+
+@pytest.fixture
+def runner(state: State) -> Runner:
+    return Runner(state)
+
+
+@pytest.fixture
+def queue(world: World, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
+    monkeypatch.setattr(module, "_BACKOFF", 0.01)
+    verb = cast(Any, runner)
+    queue = Queue(world.context, verb, verb, verb, delay=NEVER)
+    queue.start()
+    yield queue
+    runner.gate.set()
+    runner.clean.set()
+    queue.stop()
+
+
+@pytest.fixture
+def put(state: State) -> Callable[..., Change]:
+    def put(target: str = "file", **values: Any) -> Change:
+        return state.change(Verb.PUT, target, **values)
+
+    return put
+
+
+Put = Callable[..., Change]
+
+
+def unsaved(state: State, path: str = "file", generation: int = 1) -> File:
+    file = state.new(Kind.FILE, path)
+    state.write(edit(file, generation=generation))
+    return file
+
+
+def waiting(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=call)
+    thread.start()
+    return thread
+
+
+def busy(seconds: float) -> UnavailableError:
+    error = UnavailableError("too many requests")
+    error.wait = seconds
+    return error
+
+
+# -- in the background
+
+
+def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, put: Put) -> None:
+    now, later = put(), put("other")
+    queue.add(later, NEVER)
+    queue.add(now, 0.0)
+    eventually(lambda: now.stage is Stage.DONE)
+    assert (runner.ran, runner.finished) == ([now.seq], [now.seq])
+    assert later.stage is Stage.STAGING
+    queue.add(now, 0.0)
+    queue.add(later, 0.0)
+    eventually(lambda: later.stage is Stage.DONE)
+    assert runner.ran == [now.seq, later.seq], "what has ended does not run again"
+
+
+def test_what_is_due_first_runs_first(queue: Queue, runner: Runner, put: Put, world: World) -> None:
+    world.client.max_connections = 1
+    works = [put(str(number)) for number in range(5)]
+    with queue._turn:
+        for delay, work in zip((-1, -3, -5, -2, -4), works, strict=True):
+            queue.add(work, delay)
+    eventually(lambda: all(work.settled for work in works))
+    assert runner.ran == [works[n].seq for n in (2, 4, 1, 3, 0)]
+
+
+def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner: Runner, put: Put) -> None:
+    """semantics 4: one stuck upload never blocks another file."""
+    runner.gate.clear()
+    first, second, other = put(), put(), put("other")
+    for work in (second, first, other):
+        queue.add(work, 0.0)
+    eventually(lambda: set(runner.ran) == {first.seq, other.seq})
+    assert not second.running
+    runner.gate.set()
+    eventually(lambda: second.settled)
+    assert runner.ran.index(first.seq) < runner.ran.index(second.seq)
+
+
+def test_what_was_unlinked_goes_before_what_takes_its_name(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    """save-protocol: `cancelled` ends before the next transaction of that target."""
+    runner.clean.clear()
+    unlinked, newer = put(), put()
+    unlinked.begun = True
+    state.write(edit(unlinked, stage=Stage.CANCELLED))
+    queue.add(newer, 0.0)
+    eventually(lambda: unlinked.running)
+    assert runner.ran == []
+    runner.clean.set()
+    eventually(lambda: newer.settled)
+    assert runner.finished[0] == unlinked.seq
+
+
+def test_of_many_changes_of_few_names_each_name_has_one_at_a_time_in_order(
+    queue: Queue, runner: Runner, put: Put
+) -> None:
+    runner.gate.clear()
+    works = [put(f"file{number % 3}") for number in range(9)]
+    for work in reversed(works):
+        queue.add(work, 0.0)
+    eventually(lambda: len(runner.ran) == 3)
+    runner.gate.set()
+    eventually(lambda: all(work.settled for work in works))
+    for name in range(3):
+        own = [work.seq for work in works if work.target == f"file{name}"]
+        assert [seq for seq in runner.ran if seq in own] == own
+
+
+def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:
+    """semantics 6, Bounds: threads do not grow with the number of files."""
+    runner.gate.clear()
+    works = [put(str(number)) for number in range(20)]
+    for work in works:
+        queue.add(work, 0.0)
+    eventually(lambda: runner.running == 4)
+    assert sum(thread.name.startswith("jobfs-save-") for thread in threading.enumerate()) == 4
+    runner.gate.set()
+    eventually(lambda: all(work.settled for work in works))
+    assert runner.most == 4
+
+
+# -- what is saved of a file
+
+
+def test_a_file_with_closed_bytes_has_one_change(queue: Queue, state: State) -> None:
+    file = unsaved(state)
+    change = queue.save(file)
+    assert change is not None
+    assert (change.verb, change.target, file.change) == (Verb.PUT, "file", change)
+    assert queue.save(file, NEVER) is change
+    assert change.due > time.monotonic() + NEVER / 2, "the mount's delay"
+
+
+def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, state: State) -> None:
+    """semantics 4: refused for good: it rests until somebody asks for it."""
+    refused, saved, nameless = (unsaved(state, name) for name in "abc")
+    state.apply(refused, refused="too large")
+    state.apply(saved, generation=0)
+    state.apply(nameless, path=None)
+    assert [queue.save(file, 0.0) for file in (refused, saved, nameless)] == [None] * 3
+
+
+def test_a_directory_that_was_acknowledged_is_made(queue: Queue, state: State) -> None:
+    directory = state.new(Kind.DIRECTORY, "dir")
+    state.write(edit(directory, mode=0o755))
+    change = queue.save(directory)
+    assert change is not None
+    assert change.verb is Verb.MKDIR
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_newer_bytes_are_the_next_change_when_this_one_ends(
+    queue: Queue, runner: Runner, state: State, writing: bool
+) -> None:
+    """core.md: at most one Change a File: newer bytes wait in the File."""
+    runner.gate.clear()
+    file = unsaved(state)
+    file.handles.append(SimpleNamespace(writable=writing))
+    first = queue.save(file, 0.0)
+    assert first is not None
+    state.apply(first, generation=1)
+    eventually(lambda: first.running)
+    state.write(edit(file, generation=2))
+    assert queue.save(file, 0.0) is first
+    runner.gate.set()
+    second = eventually(lambda: file.change if file.change is not first else None)
+    assert second is not None
+    eventually(lambda: second.due)
+    assert runner.ran == [first.seq]
+    expected = WHILE_OPEN if writing else queue.delay
+    assert abs(second.due - time.monotonic() - expected) < 60
+
+
+# -- what fails
+
+
+def test_what_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
+    """semantics 4: an upload that fails is retried with backoff."""
+    work = put()
+    runner.failures[work.seq] = [
+        UnavailableError("not now"),
+        FsError(errno.EIO, "a bad moment"),
+        RuntimeError("a surprise"),
+    ]
+    queue.add(work, 0.0)
+    eventually(lambda: work.settled)
+    assert runner.ran == [work.seq] * 4
+    eventually(lambda: (work.error, work.attempts) == (None, 0))
+
+
+def test_the_backoff_grows_up_to_a_bound(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BACKOFF", 1000.0)
+    monkeypatch.setattr(module, "_MOST", 3000.0)
+    work = put()
+    runner.failures[work.seq] = [FsError(errno.EIO, "a bad moment")] * 10
+    pauses = []
+    for attempt in range(1, 5):
+        queue.add(work, 0.0)
+        eventually(lambda attempt=attempt: work.attempts == attempt and not work.running)  # type: ignore[misc]
+        pauses.append(work.due - time.monotonic())
+    assert "a bad moment" in str(work.error)
+    assert 400 < pauses[0] <= 1000
+    assert 900 < pauses[1] <= 2000
+    assert all(1400 < pause <= 3000 for pause in pauses[2:])
+    assert len(runner.ran) == 4, "not before its time"
+
+
+def test_while_the_server_is_away_one_asks_for_all_and_then_all_are_sent(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
+    monkeypatch.setattr(module, "_BACKOFF", NEVER)
+    monkeypatch.setattr(module, "_MOST", NEVER)
+    monkeypatch.setattr(module, "_ASK", 0.1)
+    runner.away = True
+    works = [put(str(number)) for number in range(30)]
+    for work in works:
+        queue.add(work, 0.0)
+    eventually(lambda: queue._failures >= module._OUTAGE and not runner.running)
+    runner.most, before = 0, len(runner.ran)
+    eventually(lambda: len(runner.ran) >= before + 3)
+    assert runner.most == 1
+    assert len(runner.ran) < len(works), "nobody is asked about once for each file"
+    runner.away = False
+    eventually(lambda: all(work.settled for work in works))
+
+
+def test_one_file_that_fails_is_no_outage(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: one stuck upload never blocks another file."""
+    monkeypatch.setattr(module, "_ASK", NEVER)
+    stuck = put("stuck")
+    runner.failures[stuck.seq] = [FsError(errno.EIO, "a bad moment")] * 1000
+    queue.add(stuck, 0.0)
+    eventually(lambda: stuck.attempts > module._OUTAGE)
+    other = put("other")
+    queue.add(other, 0.0)
+    eventually(lambda: other.settled)
+
+
+def test_nothing_is_begun_before_the_server_wants_to_be_asked(queue: Queue, runner: Runner, put: Put) -> None:
+    """semantics 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
+    first, second, committed = put("1"), put("2"), put("3")
+    runner.failures = {work.seq: [busy(100.0)] for work in (first, committed)}
+    queue.add(first, 0.0)
+    eventually(lambda: first.attempts == 1 and not first.running)
+    queue.add(second, 0.0)
+    with pytest.raises(UnavailableError, match="too many requests"):
+        queue.commit(committed)
+    assert queue._not_before > time.monotonic() + 90
+    assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
+
+
+def test_what_is_refused_rests(queue: Queue, runner: Runner, state: State) -> None:
+    """semantics 4: refused for good: keeps its bytes, is `failed`."""
+    file = unsaved(state)
+    change = queue.save(file)
+    assert change is not None
+    runner.failures[change.seq] = [InvalidRequestError("no")]
+    queue.add(change, 0.0)
+    eventually(lambda: file.refused and not change.running)
+    assert queue.drain(5.0, ""), "a drain does not wait for it"
+    assert (runner.ran, file.change, file.unsaved) == ([change.seq], None, True)
+
+
+# -- who waits
+
+
+def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put: Put) -> None:
+    """semantics 4: fsync returns when the server has it."""
+    work = put()
+    queue.add(work, NEVER)
+    queue.commit(work)
+    assert work.settled
+    runner.gate.clear()
+    going = put()
+    queue.add(going, 0.0)
+    eventually(lambda: going.running)
+    thread = waiting(lambda: queue.commit(going))
+    runner.gate.set()
+    thread.join(20)
+    assert going.settled
+    assert runner.ran == [work.seq, going.seq], "nobody ran it twice"
+
+
+def test_commit_runs_what_has_to_come_first(queue: Queue, runner: Runner, put: Put) -> None:
+    first, second = put(), put()
+    queue.add(first, NEVER)
+    queue.add(second, NEVER)
+    queue.commit(second)
+    assert runner.ran == [first.seq, second.seq]
+
+
+def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner, put: Put) -> None:
+    """semantics 4.7: fsync returns with the error."""
+    refused, once, away = put("1"), put("2"), put("3")
+    runner.failures = {
+        refused.seq: [InvalidRequestError("no")],
+        once.seq: [UnavailableError("not now")],
+        away.seq: [UnavailableError("nobody there")] * 1000,
+    }
+    with pytest.raises(InvalidRequestError):
+        queue.commit(refused)
+    queue.commit(once)
+    assert once.settled
+    with deadline.within(0.2), pytest.raises(UnavailableError):
+        queue.commit(away)
+    assert not away.running
+    assert away.attempts, "it is tried on"
+
+
+def test_commit_of_what_somebody_else_runs_has_a_deadline(queue: Queue, runner: Runner, put: Put) -> None:
+    """semantics 3: no call can hang for ever."""
+    runner.gate.clear()
+    work = put()
+    queue.add(work, 0.0)
+    eventually(lambda: work.running)
+    with deadline.within(0.02), pytest.raises(UnavailableError) as caught:
+        queue.commit(work)
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_commit_of_what_is_cancelled_returns(queue: Queue, runner: Runner, put: Put, state: State) -> None:
+    """save-protocol R10."""
+    runner.gate.clear()
+    work = put()
+    queue.add(work, 0.0)
+    eventually(lambda: work.running)
+    thread = waiting(lambda: queue.commit(work))
+    state.write(edit(work, stage=Stage.CANCELLED))
+    runner.failures[work.seq] = [UnavailableError("lost")]
+    runner.gate.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    eventually(lambda: work.stage is Stage.DONE)
+
+
+def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    """semantics 4: a directory is renamed while nothing below it is half saved."""
+    runner.gate.clear()
+    inside, outside = put("dir/sub/file"), put("dirt")
+    queue.add(inside, 0.0)
+    eventually(lambda: inside.running)
+    with deadline.within(0.02), pytest.raises(UnavailableError), state.reservations.held("dir", resting=True):
+        pass
+    runner.gate.set()
+    with state.reservations.held("dir", resting=True):
+        assert inside.settled
+        late, own = put("dir/late"), put("dir/own")
+        for work in (late, outside):
+            queue.add(work, 0.0)
+        eventually(lambda: outside.settled)
+        queue.commit(own)
+        assert own.settled
+        assert late.seq not in runner.ran
+    eventually(lambda: late.settled)
+
+
+def test_cleanup_goes_on_where_a_name_is_reserved(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    work = put("dir/file")
+    with state.reservations.held("dir"):
+        queue.commit(work)
+        eventually(lambda: work.stage is Stage.DONE)
+
+
+def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
+    queue: Queue, runner: Runner, put: Put
+) -> None:
+    inside, outside = put("dir/file"), put("other")
+    queue.add(inside, NEVER)
+    queue.add(outside, NEVER)
+    assert queue.drain(20.0, "dir")
+    assert (inside.settled, outside.settled) == (True, False)
+    assert (queue.left("dir"), queue.left("other"), queue.left("")) == (False, True, True)
+    runner.failures[outside.seq] = [UnavailableError("not now")] * 1000
+    assert not queue.drain(0.1, "")
+    runner.failures.clear()
+    assert queue.drain(20.0, "")
+
+
+def test_a_drain_does_not_hurry_what_backs_off(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BACKOFF", NEVER)
+    monkeypatch.setattr(module, "_MOST", NEVER)
+    work = put()
+    runner.failures[work.seq] = [UnavailableError("not now")]
+    queue.add(work, 0.0)
+    eventually(lambda: work.attempts == 1 and not work.running)
+    assert not queue.drain(0.05, "")
+    assert runner.ran == [work.seq]
+
+
+def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    """semantics 4, rename of a directory; what was not begun goes along, and costs no request."""
+    begun, unbegun = put("dir/a", begun=True), put("dir/b")
+    backup = state.change(Verb.MOVE, "dir/c~", stage=Stage.STAGED)
+    unlinked = state.change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
+    elsewhere = state.change(Verb.REMOVE, "other", stage=Stage.STAGED)
+    for work in (begun, unbegun, backup, unlinked, elsewhere):
+        queue.add(work, NEVER)
+    queue.rest("dir")
+    assert set(runner.ran) == {begun.seq, backup.seq, unlinked.seq}
+    assert all(work.settled for work in (begun, backup, unlinked))
+
+
+def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    """save-protocol R10: while it is taken back it may still be on the server under the target's name."""
+    runner.clean.clear()
+    work = put("dir/a", tid="begun", begun=True)
+    state.write(edit(work, stage=Stage.CANCELLED))
+    thread = waiting(lambda: queue.rest("dir"))
+    eventually(lambda: work.running)
+    assert thread.is_alive()
+    runner.clean.set()
+    thread.join(20)
+    assert work.stage is Stage.DONE
+
+
+# -- what is left on the server meanwhile
+
+
+def test_nothing_more_is_begun_while_too_much_is_hidden(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 6, Bounds: what a save sets aside is cleaned up as fast as saves are made."""
+    monkeypatch.setattr(module, "_HIDDEN", 2)
+    runner.clean.clear()
+    first, second, third = (put(str(number)) for number in range(3))
+    for work in (first, second):
+        queue.add(work, 0.0)
+    eventually(lambda: first.settled and second.settled)
+    queue.add(third, 0.0)
+    queue.wake()
+    eventually(lambda: first.running and second.running)
+    assert runner.ran.count(third.seq) == 0
+    runner.clean.set()
+    eventually(lambda: third.settled)
+
+
+def test_what_has_to_wait_on_the_server_keeps_nobody_from_saving(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R7: nobody waits for this; an unmount leaves such asides to the next mount, and counts as clean."""
+    monkeypatch.setattr(module, "_HIDDEN", 1)
+    aside = Aside("x", "h", moved=True, unsure_until=time.time() + NEVER)
+    first, second = put("1", asides=[aside]), put("2")
+    queue.add(first, 0.0)
+    eventually(lambda: first.settled and not first.running and runner.finished)
+    queue.add(second, 0.0)
+    eventually(lambda: second.stage is Stage.DONE)
+    assert queue.cleaned(20.0, waiting=False)
+    assert not queue.cleaned(0.01, waiting=True)
+    assert runner.finished.count(first.seq) == 1, "it comes back when it is time"
+
+
+def test_cleanup_that_fails_is_tried_again(queue: Queue, runner: Runner, put: Put, state: State) -> None:
+    work = put()
+    real, failures = runner.finish, [UnavailableError("not now"), FsError(errno.EIO)]
+
+    def finish(change: Change) -> float:
+        if failures:
+            raise failures.pop()
+        return real(change)
+
+    runner.finish = finish  # type: ignore[method-assign]
+    queue.commit(work)
+    assert queue.cleaned(20.0, waiting=True)
+    assert (work.stage, failures) == (Stage.DONE, [])
+
+
+def test_stop_waits_for_what_runs_and_begins_nothing_more(queue: Queue, runner: Runner, put: Put) -> None:
+    runner.gate.clear()
+    running, waits = put("1"), put("2")
+    queue.add(running, 0.0)
+    eventually(lambda: running.running)
+    thread = waiting(queue.stop)
+    eventually(lambda: queue._stopping)
+    queue.add(waits, 0.0)
+    runner.gate.set()
+    thread.join(20)
+    assert (running.settled, runner.ran) == (True, [running.seq])
+
+
+def test_an_unexpected_failure_is_the_callers_error(queue: Queue, runner: Runner, put: Put) -> None:
+    work = put()
+    runner.failures[work.seq] = [RuntimeError("a surprise")]
+    with pytest.raises(JobfsError, match="internal error"):
+        queue.commit(work)
+    assert not work.running

@@ -1,0 +1,247 @@
+"""Deleting: never what the user did not see (save-protocol R10, R12; semantics 4)."""
+
+from __future__ import annotations
+
+import errno
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobfs import names
+from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError
+from jobfs.nodes import Item, Kind
+from jobfs.save.bases import Bases
+from jobfs.save.conflict import ConflictCheck
+from jobfs.save.remove import Remove
+from jobfs.save.replace import Replace
+from jobfs.save.upload import Upload
+from jobfs.state import Change, File, edit
+from jobfs.state.records import Base, Fate, Stage, Verb
+
+from .world import World, hidden, sha
+
+
+@pytest.fixture
+def remove(world: World) -> Any:
+    context = world.context
+    upload = Upload(context, world.state.journal.path.parent)
+    replace = Replace(context, upload, Bases(context))
+    yield Remove(context, replace, ConflictCheck(context))
+    replace.beside.shutdown()
+
+
+def failed(call: Any, *arguments: Any) -> int:
+    with pytest.raises((ApiError, FsError)) as caught:
+        call(*arguments)
+    return caught.value.errno
+
+
+# -- a file
+
+
+def test_the_item_that_was_seen_is_deleted(world: World, remove: Remove) -> None:
+    """save-protocol R10: plain unlink stays one DELETE."""
+    remove.delete(world.client.put("a", "file"))
+    assert world.client.done == ["delete a"]
+    assert world.namespace.told == ["forget a"]
+
+
+def test_after_a_404_another_item_may_be_there(world: World, remove: Remove) -> None:
+    """save-protocol R10: after a 404, find again."""
+    gone = world.client.put("a", "file")
+    del world.client.items["a"]
+    world.client.put("b", "file")
+    remove.delete(gone)
+    assert world.client.done == ["delete a", "delete b"]
+    assert world.client.items == {}
+
+
+def test_a_directory_that_took_the_name_stays(world: World, remove: Remove) -> None:
+    gone = world.client.put("a", "file")
+    del world.client.items["a"]
+    world.client.put("b", "file", None)
+    remove.delete(gone)
+    assert world.client.paths == {"b": "file"}
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_delete_whose_answer_is_lost_is_looked_at_before_it_is_sent_again(
+    world: World, remove: Remove, carried_out: bool
+) -> None:
+    """save-protocol R10: a look before every repeat; a 404 after our own unanswered delete means done."""
+    world.client.lose, world.client.carried_out = 1, carried_out
+    remove.delete(world.client.put("a", "file"))
+    assert world.client.items == {}
+    assert world.client.done == ["delete a"] * (1 if carried_out else 2)
+
+
+def test_what_the_job_made_after_our_lost_delete_stays(world: World, remove: Remove) -> None:
+    """save-protocol R10: what the user did not see is not deleted."""
+    world.client.lose = 1
+    item = world.client.put("a", "file")
+    world.client.before["find"] = [lambda: world.client.put("b", "file")]
+    remove.delete(item)
+    assert world.client.paths == {"b": "file"}
+    assert world.client.done == ["delete a"]
+
+
+def test_a_server_that_never_answers_a_delete_is_unavailable(world: World, remove: Remove) -> None:
+    world.client.lose, world.client.carried_out = 100, False
+    assert failed(remove.delete, world.client.put("a", "file")) == errno.EIO
+    assert "a" in world.client.items
+
+
+def test_open_handles_get_their_bytes_first(world: World, remove: Remove) -> None:
+    """semantics 4: a version is not deleted on the server while an open handle still needs its bytes."""
+    item = world.client.put("a", "file")
+    content = world.opened(item)
+    world.client.before["delete"] = [lambda: None if content.fetched else pytest.fail("not fetched")]
+    remove.delete(item)
+    other = world.client.put("b", "other")
+    world.opened(other, UnavailableError("not now"))
+    assert failed(remove.delete, other) == errno.EIO
+    assert world.client.paths == {"b": "other"}
+
+
+# -- an open file
+
+
+def unlinked(world: World, base: Base, **values: Any) -> tuple[Change, File]:
+    """An open file that libfuse has hidden: its unlink is due."""
+    file = world.state.new(Kind.FILE, f".fuse_hidden{1:016x}")
+    file.handles.append(SimpleNamespace(item=None, content=None, writable=False))
+    world.state.apply(file, stays=True, **values)
+    change = world.state.change(
+        Verb.REMOVE, "file", file, stage=Stage.STAGED, base=base, shows={"file": None}
+    )
+    return change, file
+
+
+def test_an_open_file_is_unlinked_a_little_later(world: World, remove: Remove) -> None:
+    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
+    item = world.client.put("a", "file", b"content")
+    change, file = unlinked(world, Base.of(item), item_id="a")
+    remove.run(change)
+    assert world.client.items == {}
+    assert (change.stage, world.state.hidden("file"), world.state.file(file.ino)) == (Stage.DONE, False, file)
+
+
+@pytest.mark.parametrize("act", ["write", "rename", "replace"])
+def test_what_the_job_did_to_it_since_stays(world: World, remove: Remove, act: str) -> None:
+    """core.md: before it is sent, the item is looked at: what the job has written since stays."""
+    base = Base.of(world.client.put("a", "file", b"content"))
+    if act == "replace":
+        del world.client.items["a"]
+    world.client.put({"replace": "b"}.get(act, "a"), {"rename": "other"}.get(act, "file"), b"the job's")
+    there = dict(world.client.paths)
+    change, _ = unlinked(world, base)
+    remove.run(change)
+    assert world.client.paths == there
+    assert change.stage is Stage.DONE
+
+
+def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: World, remove: Remove) -> None:
+    """save-protocol R2."""
+    for content, deleted in ((b"ours", True), (b"the job's", False)):
+        world.client.put("a", "file", content)
+        change, _ = unlinked(world, Base("a", "", None, sha(b"ours")))
+        remove.run(change)
+        assert (world.client.items == {}) is deleted
+
+
+def test_an_unlink_that_fails_is_still_to_be_done(world: World, remove: Remove) -> None:
+    item = world.client.put("a", "file")
+    change, _ = unlinked(world, Base.of(item))
+    world.client.lose = 1
+    assert failed(remove.run, change) == errno.EIO
+    assert (change.stage, world.state.hidden("file")) == (Stage.STAGED, True)
+    remove.run(change)
+    assert change.stage is Stage.DONE
+
+
+# -- a directory
+
+
+def test_an_empty_directory_is_taken_out_of_the_jobs_reach_and_looked_at_later(
+    world: World, remove: Remove
+) -> None:
+    """save-protocol R12: move the directory to a hidden name, answer."""
+    item = world.client.put("d", "dir", None)
+    remove.remove_directory(item)
+    (change,) = world.state.changes.values()
+    (aside,) = change.asides
+    assert (change.stage, aside.fate, aside.moved) == (Stage.PLACED, Fate.EMPTY, True)
+    assert world.client.paths == {"d": aside.path}
+    parts = names.parse_hidden(aside.path)
+    assert parts is not None
+    assert (parts.role, parts.mount) == (names.Role.REMOVED, world.context.mount)
+    assert not any("delete" in step for step in world.client.done)
+    assert list(world.state.to_clean) == [change]
+    assert world.state.journal.load(Change)[0].asides == [aside]
+
+
+def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Remove) -> None:
+    """save-protocol R4: a hidden item of ours is named by a record."""
+    seen: list[list[str]] = []
+    world.client.before["update"] = [
+        lambda: seen.append([a.id for c in world.state.journal.load(Change) for a in c.asides])
+    ]
+    remove.remove_directory(world.client.put("d", "dir", None))
+    assert seen == [["d"]]
+
+
+@pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
+def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, inside: str) -> None:
+    """semantics 4, rmdir: else ENOTEMPTY; save-protocol R12: hidden items count as content."""
+    item = world.client.put("d", "dir", None)
+    world.client.put("x", inside)
+    assert failed(remove.remove_directory, item) == errno.ENOTEMPTY
+    assert world.client.done == []
+    assert world.state.changes == {}
+
+
+def test_our_own_hidden_items_on_their_way_out_are_no_content(world: World, remove: Remove) -> None:
+    """save-protocol R12."""
+    item = world.client.put("d", "dir", None)
+    world.client.put("x", hidden("dir/x"))
+    world.state.write(edit(world.state.change(Verb.PUT, "dir/x", stage=Stage.STAGED, staged_id="x")))
+    remove.remove_directory(item)
+    assert names.parse_hidden(world.client.paths["d"]) is not None
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Remove, carried_out: bool) -> None:
+    """save-protocol R7: and what is still unsure is not deleted before its time."""
+    world.client.lose, world.client.carried_out = 1, carried_out
+    remove.remove_directory(world.client.put("d", "dir", None))
+    (change,) = world.state.changes.values()
+    assert world.client.paths == {"d": change.asides[0].path}
+    assert len(world.client.done) == (1 if carried_out else 2)
+    assert change.asides[0].unsure_until > 0
+
+
+def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(world: World, remove: Remove) -> None:
+    world.client.lose, world.client.carried_out = 100, False
+    assert failed(remove.remove_directory, world.client.put("d", "dir", None)) == errno.EIO
+    (change,) = world.state.changes.values()
+    assert (change.stage, change.asides[0].fate) == (Stage.PLACED, Fate.EMPTY)
+    assert world.namespace.told == ["touch dir"]
+
+
+def test_a_directory_that_the_job_has_renamed_stays(world: World, remove: Remove) -> None:
+    item = world.client.put("d", "dir", None)
+    world.client.lose, world.client.carried_out = 1, False
+    world.client.before["get"] = [lambda: world.client.put("d", "other", None)]
+    with pytest.raises(NotFoundError):
+        remove.remove_directory(item)
+    assert world.client.paths == {"d": "other"}
+    assert all(change.settled for change in world.state.changes.values())
+
+
+def test_a_directory_that_is_gone_leaves_no_record(world: World, remove: Remove) -> None:
+    item: Item = world.client.put("d", "dir", None)
+    del world.client.items["d"]
+    with pytest.raises(NotFoundError):
+        remove.remove_directory(item)
+    assert (world.state.changes, world.state.journal.count(Change)) == ({}, 0)

@@ -1,0 +1,192 @@
+"""How new content comes to the server: hidden, or straight where the server was seen to refuse a second create (R9)."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from jobfs import names
+from jobfs.errors import AnswerLostError, ContractError, FsError, PathExistsError, UnavailableError
+from jobfs.nodes import Kind, Permission
+from jobfs.save.upload import Upload
+from jobfs.state import Change
+from jobfs.state.records import Base, Fate, Stage, Verb
+
+from .world import TID, World, hidden, sha
+
+STAGED = hidden("dir/file", names.Role.STAGED)
+
+
+@pytest.fixture
+def upload(world: World, tmp_path: Path) -> Upload:
+    return Upload(world.context, tmp_path)
+
+
+def put(world: World, content: bytes = b"content", **values: object) -> Change:
+    file = world.state.new(Kind.FILE, "dir/file")
+    local = world.state.bytes.new(file.ino, 1)
+    local.write(content, 0)
+    local.release()
+    return world.state.change(
+        Verb.PUT, "dir/file", file, tid=TID, generation=1, size=len(content), sha256=sha(content), **values
+    )
+
+
+def test_new_content_is_made_under_its_hidden_name(world: World, upload: Upload) -> None:
+    """save-protocol, Vocabulary: H, the staged item."""
+    item = upload.create(put(world))
+    assert (item.path, world.client.contents[item.id]) == (STAGED, b"content")
+    assert upload.create(world.state.change(Verb.MKDIR, "dir/file", tid="f" * 16)).is_dir
+
+
+@pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
+def test_it_has_the_permission_that_the_user_gave_the_file_meanwhile(
+    world: World, upload: Upload, wish: Permission | None
+) -> None:
+    change = put(world)
+    assert change.file is not None
+    change.file.wish = wish
+    assert upload.create(change).permission is (wish or Permission.READ_WRITE)
+
+
+def test_a_server_that_stores_another_size_breaks_the_contract(world: World, upload: Upload) -> None:
+    """semantics 5: a reply that does not match the contract: EIO."""
+    change = put(world)
+    change.size = 3
+    world.client.create_file = lambda *arguments: world.client.put("x", STAGED, b"other size")  # type: ignore[method-assign]
+    with pytest.raises(ContractError, match="10 bytes of 3"):
+        upload.create(change)
+
+
+def test_one_whose_answer_was_lost_is_found_by_name_and_size(world: World, upload: Upload) -> None:
+    """save-protocol, `staging`: find the hidden name; there with the right size: take its id."""
+    change = put(world)
+    assert upload.find(change) is None
+    world.client.put("short", STAGED, b"cont")
+    assert upload.find(change) is None
+    whole = world.client.put("whole", STAGED, b"content")
+    assert upload.find(change) == whole
+
+
+# -- R9
+
+
+def test_nothing_is_made_straight_before_the_server_was_asked(world: World, upload: Upload) -> None:
+    """save-protocol R9: only after this mount has seen this server answer 400."""
+    assert upload.rejects("file") is None
+    assert not upload.may_be_direct(put(world), suspect=False)
+    assert upload.make_directory("dir") is None
+    assert world.client.done == []
+
+
+def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
+    world: World, upload: Upload, tmp_path: Path
+) -> None:
+    """core.md: what the server does is asked once a state directory and kept there."""
+    assert [upload.worth_asking() for _ in range(3)] == [False, True, False]
+    upload.ask("dir/file")
+    assert (upload.rejects("file"), upload.rejects("directory")) == (True, True)
+    assert world.client.items == {}, "what was made for it is gone"
+    assert not any(upload.worth_asking() for _ in range(100))
+    assert Upload(world.context, tmp_path).rejects("file") is True
+    world.client.base_url = "https://other.example.com"
+    assert Upload(world.context, tmp_path).rejects("file") is None, "that is another server"
+
+
+def test_a_server_that_makes_a_second_item_is_never_created_at_directly(world: World, upload: Upload) -> None:
+    """save-protocol, What is assumed: not what create does at an existing path."""
+    world.client.rejects = False
+    upload.ask("dir/file")
+    assert (upload.rejects("file"), upload.rejects("directory")) == (False, False)
+    assert world.client.items == {}
+    assert not upload.may_be_direct(put(world), suspect=False)
+    assert upload.make_directory("dir") is None
+
+
+def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
+    """core.md: the probe's hidden item is an ordinary journaled Change; killed while it asks, nothing is left on the server."""
+    seen: list[Change] = []
+    world.client.before["create"] = [lambda: seen.extend(world.state.journal.load(Change))]
+    world.client.lose = 1
+    with pytest.raises(AnswerLostError):
+        upload.ask("dir/file")
+    (change,) = seen
+    (aside,) = change.asides
+    assert (change.stage, aside.fate) == (Stage.CANCELLED, Fate.LOST)
+    assert world.client.done == [f"create {aside.path}"]
+    assert [found.asides for found in world.state.to_clean] == [[aside]]
+    assert upload.rejects("file") is None
+
+
+@pytest.mark.parametrize(
+    ("why", "direct"),
+    [("new", True), ("base", False), ("staged", False), ("suspect", False), ("directory", False)],
+)
+def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str, direct: bool) -> None:
+    """save-protocol R9: new files."""
+    upload.ask("dir/file")
+    change = put(world)
+    if why == "base":
+        change.base = Base("a")
+    if why == "staged":
+        change.staged_id = "h"
+    if why == "directory":
+        change.verb = Verb.MKDIR
+    assert upload.may_be_direct(change, why == "suspect") is direct
+
+
+def test_a_lost_direct_create_is_known_by_its_bytes(world: World, upload: Upload) -> None:
+    """save-protocol R9: find T: nothing: again; same bytes: adopt."""
+    change = put(world)
+    assert upload.find_direct(change) is None
+    world.client.put("job", "dir/file", b"another")
+    world.client.put("d", "dir/file", None)
+    assert upload.find_direct(change) is None
+    own = world.client.put("own", "dir/file", b"content")
+    assert upload.find_direct(change) == own
+    world.client.after_download = lambda: world.client.touched("own")
+    assert upload.find_direct(change) is None, "it may have been written to while it was read"
+
+
+def test_a_directory_is_one_request_where_the_server_refuses_a_second(world: World, upload: Upload) -> None:
+    upload.ask("dir/file")
+    world.client.done.clear()
+    item = upload.make_directory("dir")
+    assert item is not None
+    assert (item.path, item.is_dir, world.client.done) == ("dir", True, ["create dir"])
+    with pytest.raises(PathExistsError):
+        upload.make_directory("dir")
+
+
+def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, upload: Upload) -> None:
+    """semantics 5: look at the server first."""
+    upload.ask("dir/file")
+    world.client.lose, world.client.carried_out = 1, False
+    assert upload.make_directory("dir") is None
+    world.client.put("old", "dir", None)
+    world.client.lose = 1
+    assert upload.make_directory("dir") is None, "it was there before"
+    world.client.before["find"] = [lost]
+    world.client.lose = 1
+    with pytest.raises(UnavailableError):
+        upload.make_directory("other")
+
+
+def test_a_full_disk_keeps_it_from_being_asked(
+    world: World, upload: Upload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """core.md, A full disk: what is new is refused before anything has changed."""
+
+    def full(*edits: object, **more: object) -> None:
+        raise FsError(errno.ENOSPC)
+
+    monkeypatch.setattr(world.state.journal, "write", full)
+    with pytest.raises(FsError):
+        upload.ask("dir/file")
+    assert (world.client.done, world.state.changes) == ([], {})
+
+
+def lost() -> None:
+    raise UnavailableError("nobody there")

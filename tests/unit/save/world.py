@@ -1,0 +1,279 @@
+"""A world for these tests: a server in memory that loses answers and lets the job act between requests, and a state."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from jobfs import names
+from jobfs.api import Client
+from jobfs.content import Content, ContentStore
+from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
+from jobfs.namespace import Namespace
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
+from jobfs.save.context import Context
+from jobfs.state import State
+
+MOUNT = "0123456789ab"
+TID = "0123456789abcdef"
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def hidden(target: str, role: names.Role = names.Role.ASIDE, tid: str = TID, mount: str = MOUNT) -> str:
+    return names.hidden_path(target, mount, tid, role)
+
+
+class FakeClient:
+    """The workspace in memory.
+
+    `done`: the requests that may change something, and downloads. `before[endpoint]`: called with the next requests to it;
+    raises what they are answered. `lose`: answers to the next changing requests are lost, after they were `carried_out`.
+    """
+
+    max_connections = 4
+    server_time_offset = 0.0
+    base_url = "http://127.0.0.1"
+    health = SimpleNamespace(latency=0.01)
+
+    def __init__(self) -> None:
+        self.items: dict[str, Item] = {}
+        self.contents: dict[str, bytes] = {}
+        self.done: list[str] = []
+        self.before: dict[str, list[Callable[[], object]]] = {}
+        self.after_download: Callable[[], object] = lambda: None
+        self.lose, self.carried_out = 0, True
+        self.rejects = True
+        self.moves_touch = False
+        self._version = 0
+
+    # -- what the job does
+
+    def put(self, item_id: str, path: str, content: bytes | None = b"", **values: Any) -> Item:
+        """An item, with content or (None) a directory."""
+        self._version += 1
+        kind = Kind.DIRECTORY if content is None else Kind.FILE
+        size = None if content is None else len(content)
+        values = {"updated_at": f"version {self._version}", "updated_ns": self._version, **values}
+        self.items[item_id] = Item(item_id, kind, path, size=size, **values)
+        self.contents[item_id] = content or b""
+        return self.items[item_id]
+
+    def touched(self, item_id: str) -> Item:
+        """Another `updatedAt`, the same bytes."""
+        self._version += 1
+        self.items[item_id] = replace(self.items[item_id], updated_at=f"version {self._version}")
+        return self.items[item_id]
+
+    @property
+    def paths(self) -> dict[str, str]:
+        return {item.id: item.path for item in self.items.values()}
+
+    # -- requests
+
+    def _asked(self, endpoint: str) -> None:
+        waiting = self.before.get(endpoint)
+        if waiting:
+            waiting.pop(0)()
+
+    def _answer(self, change: Callable[[], Item | None]) -> Any:
+        if not self.lose:
+            return change()
+        self.lose -= 1
+        if self.carried_out:
+            change()
+        raise AnswerLostError("lost")
+
+    def get(self, item_id: str) -> Item:
+        self._asked("get")
+        if item_id not in self.items:
+            raise NotFoundError("gone")
+        return self.items[item_id]
+
+    def find(self, path: str) -> list[Item]:
+        self._asked("find")
+        return [item for item in self.items.values() if item.path == path]
+
+    def download(self, item_id: str) -> Any:
+        @contextmanager
+        def body() -> Iterator[SimpleNamespace]:
+            self.done.append(f"download {item_id}")
+            if item_id not in self.contents:
+                raise NotFoundError("gone")
+            content = self.contents[item_id]
+            yield SimpleNamespace(chunks=lambda: iter((content[:2], content[2:])))
+            self.after_download()
+
+        return body()
+
+    def delete(self, item_id: str, *, once: bool = False) -> None:
+        self.done.append(f"delete {item_id}")
+        self._asked("delete")
+
+        def change() -> None:
+            if item_id not in self.items:
+                raise NotFoundError("gone")
+            del self.items[item_id], self.contents[item_id]
+
+        self._answer(change)
+
+    def update(
+        self,
+        item_id: str,
+        *,
+        path: str | None = None,
+        lifecycle: Lifecycle | None = None,
+        permission: Permission | None = None,
+        once: bool = False,
+    ) -> Item:
+        self.done.append(f"move {path}")
+        self._asked("update")
+
+        def change() -> Item:
+            if item_id not in self.items:
+                raise NotFoundError("gone")
+            before = self.items[item_id]
+            if any(item.path == path and item.id != item_id for item in self.items.values()):
+                raise PathExistsError("exists")
+            changed: dict[str, Any] = {"path": path, "lifecycle": lifecycle, "permission": permission}
+            self.items[item_id] = replace(before, **{n: v for n, v in changed.items() if v is not None})
+            return self.touched(item_id) if self.moves_touch else self.items[item_id]
+
+        return cast(Item, self._answer(change))
+
+    def create_file(self, path: str, source: Path, size: int, permission: Permission) -> Item:
+        return self._create(path, source.read_bytes()[:size], permission)
+
+    def create_directory(self, path: str, permission: Permission) -> Item:
+        return self._create(path, None, permission)
+
+    def _create(self, path: str, content: bytes | None, permission: Permission) -> Item:
+        self.done.append(f"create {path}")
+        self._asked("create")
+
+        def change() -> Item:
+            if self.rejects and any(item.path == path for item in self.items.values()):
+                raise PathExistsError("exists")
+            return self.put(f"made {len(self.done)}", path, content, permission=permission)
+
+        return cast(Item, self._answer(change))
+
+
+class FakeNamespace:
+    """What the last listing showed is what the server has, unless a test says otherwise; `told`: what it was told."""
+
+    def __init__(self, client: FakeClient) -> None:
+        self._client = client
+        self.told: list[str] = []
+        self.refreshed = 0
+
+    def publish(self, item: Item) -> None:
+        self.told.append(f"publish {item.path}")
+
+    def forget(self, item: Item) -> None:
+        self.told.append(f"forget {item.id}")
+
+    def touch(self, path: str) -> None:
+        self.told.append(f"touch {path}")
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def listed_since(self, moment: float) -> bool:
+        return self.refreshed > 0
+
+    def knows(self, item_id: str) -> bool:
+        return item_id in self._client.items
+
+    def lookup(self, path: str, max_age: float | None = None) -> Item | None:
+        return next(iter(self._client.find(path)), None)
+
+    def subtree(self, path: str) -> list[Item]:
+        return [
+            item for item in self._client.items.values() if item.path == path or names.under(item.path, path)
+        ]
+
+    def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
+        shown = [item for item in self.subtree(path) if names.parent(item.path) == path]
+        return {
+            names.basename(item.path): item
+            for item in shown
+            if names.parse_hidden(names.basename(item.path)) is None
+        }
+
+    def hidden(self) -> list[Item]:
+        return [
+            item
+            for item in self._client.items.values()
+            if any(names.parse_hidden(part) is not None for part in item.path.split("/"))
+        ]
+
+
+class FakeContent:
+    """The content cache. `cached`: hashes of what is on this machine, by item; `fine`: the server's clock shows fractions."""
+
+    def __init__(self, client: FakeClient) -> None:
+        self._client = client
+        self.cached: set[str] = set()
+        self.fine = True
+
+    def fine_clock(self, updated_at: str) -> bool:
+        return self.fine
+
+    def whole(self, item: Item, patience: float = 0.0) -> bool:
+        return item.id in self.cached
+
+    @contextmanager
+    def open(self, item: Item) -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(
+            fetch=lambda: self.cached.add(item.id),
+            sha256=lambda: sha(self._client.contents[item.id]) if item.id in self.cached else None,
+        )
+
+
+class OpenVersion(Content):
+    """The content behind a handle: notes that it was fetched, or fails to be."""
+
+    __slots__ = ("error", "fetched")
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.fetched = error, 0
+
+    def fetch(self) -> Path:
+        if self.error is not None:
+            raise self.error
+        self.fetched += 1
+        return Path("/dev/null")
+
+
+class World:
+    """A state, and the doubles around it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.state = State(directory)
+        self.client = FakeClient()
+        self.namespace = FakeNamespace(self.client)
+        self.content = FakeContent(self.client)
+        self.context = Context(
+            cast(Client, self.client), cast(Namespace, self.namespace), cast(ContentStore, self.content), self.state,
+            MOUNT, lifetime=30.0, timeout=10.0, cache_limit=1 << 20,
+        )  # fmt: skip
+
+    def changes(self) -> list[str]:
+        """The requests that were to change something."""
+        return [step for step in self.client.done if not step.startswith("download")]
+
+    def opened(self, item: Item, error: Exception | None = None) -> OpenVersion:
+        """A program has this version open, and not all of its bytes are on this machine."""
+        content = OpenVersion(error)
+        file = self.state.open(item)
+        file.handles.append(SimpleNamespace(item=item, content=content, writable=False))
+        self.state.opened[file.ino] = file
+        return content

@@ -1,0 +1,382 @@
+"""The journal: what is written is there again, what is damaged is said so, and room is spared for what has happened."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from
+
+from jobfs.errors import FsError, UsageError
+from jobfs.nodes import Kind, Lifecycle, Permission
+from jobfs.state.journal import SCHEMA_VERSION, Journal, JournalDamagedError, Spare
+from jobfs.state.records import (
+    KEYS,
+    Aside,
+    Base,
+    Change,
+    Fate,
+    File,
+    Stage,
+    Tombstone,
+    Verb,
+    columns,
+)
+
+BASE = Base("b", "then", None, "ee", True)
+ASIDES = [
+    Aside("a", "dir/h", Fate.EMPTY, Kind.DIRECTORY, True, None, "then", Lifecycle.APPLICATION, Permission.READ_ONLY, 2.5),
+    Aside("", "dir/lost", Fate.LOST),
+]  # fmt: skip
+FULL: list[Any] = [
+    File(
+        2**63 - 1, Kind.DIRECTORY, "dir/ä 😀", "i", "v", "ff", "ee", 0o755, Permission.READ_ONLY, Permission.READ_WRITE,
+        1, 2, 3, 4, 5, 6, 7, "a boot", True, "target", BASE, "why", errno.EFBIG,
+    ),
+    Change(7, Verb.MOVE, "dir/ä 😀", Stage.STAGED, 9, 3, 5, "ff", "from", "tid", "h", True, BASE, ASIDES, 1.5),
+    Tombstone("tid", 3.5),
+]  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    with closing(Journal(path)) as journal:
+        yield journal
+
+
+def put(seq: int, target: str = "file") -> tuple[Change, dict[str, Any]]:
+    return Change(seq, Verb.PUT, target), {}
+
+
+def tombstone(tid: str, made: float = 0.0) -> tuple[Tombstone, dict[str, Any]]:
+    return Tombstone(tid, made), {}
+
+
+def held(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in columns(type(record))}
+
+
+def full(journal: Journal, pages: int = 0) -> None:
+    """The disk has no room for more than so many further pages of the journal."""
+    (count,) = journal._db.execute("PRAGMA page_count").fetchone()
+    journal._db.execute(f"PRAGMA max_page_count = {count + pages}")
+
+
+# -- records
+
+
+def test_each_kind_of_record_is_tried_here_with_every_column_set() -> None:
+    assert {type(record) for record in FULL} == set(KEYS)
+    for record in FULL:
+        default = {part.name: part.default for part in fields(record)}
+        assert not [name for name, value in held(record).items() if value == default[name]]
+
+
+@pytest.mark.parametrize("record", FULL, ids=lambda record: type(record).__name__)
+def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
+    """save-protocol, (w): it survives the death of the process; so another connection sees it at once."""
+    with closing(Journal(path)) as journal:
+        journal.write((record, {}))
+        with closing(Journal(path)) as other:
+            assert [held(found) for found in other.load(type(record))] == [held(record)]
+    with closing(Journal(path)) as again:
+        (loaded,) = again.load(type(record))
+        assert held(loaded) == held(record)
+        assert {n: type(v) for n, v in held(loaded).items()} == {n: type(v) for n, v in held(record).items()}
+        again.write(gone=[record])
+        assert again.load(type(record)) == []
+
+
+def test_a_record_with_its_defaults_comes_back_too(journal: Journal) -> None:
+    for record in (File(1), Change(1, Verb.PUT, "file"), Tombstone("t")):
+        journal.write((record, {}))
+        assert [held(found) for found in journal.load(type(record))] == [held(record)]
+
+
+def test_what_is_written_has_the_changed_fields_and_the_record_is_left_to_its_owner(journal: Journal) -> None:
+    change = Change(1, Verb.PUT, "file")
+    journal.write((change, {}))
+    journal.write((change, {"target": "other", "base": BASE}))
+    assert [(found.target, found.base) for found in journal.load(Change)] == [("other", BASE)]
+    assert (change.target, change.base) == ("file", Base())
+
+
+def test_records_are_loaded_in_the_order_of_their_keys(journal: Journal) -> None:
+    for seq in (10, 2, 33, 1):
+        journal.write(put(seq))
+    assert [change.seq for change in journal.load(Change)] == [1, 2, 10, 33]
+
+
+def test_a_write_is_all_or_nothing(journal: Journal) -> None:
+    kept = tombstone("kept")
+    journal.write(kept)
+    with pytest.raises(FsError) as caught:
+        journal.write(put(1), (Change(2, Verb.PUT, "x"), {"size": object()}), gone=[kept[0]], new=True)
+    assert caught.value.errno == errno.EIO
+    assert (journal.count(Change), journal.count(Tombstone)) == (0, 1)
+    journal.write(put(3))
+    assert [change.seq for change in journal.load(Change)] == [3]
+
+
+def test_numbers_go_on_where_they_were(path: Path) -> None:
+    with closing(Journal(path)) as journal:
+        first = [journal.next_number() for _ in range(3)]
+        assert first == sorted(set(first))
+        journal.write((Change(first[1], Verb.PUT, "file"), {}), (File(1, generation=first[2] + 40), {}))
+    with closing(Journal(path)) as again:
+        assert again.next_number() > first[2] + 40
+
+
+def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(journal: Journal) -> None:
+    """save-protocol, `done`: the transaction's id is kept as a tombstone."""
+    journal.write(tombstone("old", 10.0), tombstone("new", 30.0))
+    assert (journal.tombstone("old"), journal.tombstone("new"), journal.tombstone("never")) == (
+        True,
+        True,
+        False,
+    )
+    journal.prune(20.0)
+    assert (journal.tombstone("old"), journal.tombstone("new")) == (False, True)
+
+
+def test_synced_bytes_are_noted_for_their_generation_only(journal: Journal) -> None:
+    """save-protocol, Recovery: after another boot, bytes that were not seen on the disk prove nothing."""
+    journal.write(*((File(n, generation=n, boot="this"), {}) for n in (7, 8)))
+    journal.mark_synced([8, 9])
+    assert [file.boot for file in journal.load(File)] == ["this", ""]
+
+
+# -- the spare room
+
+
+def test_what_is_new_is_refused_by_a_full_disk_and_what_has_happened_takes_from_the_spare_room(
+    path: Path,
+) -> None:
+    """semantics 4: close fails with ENOSPC before anything was changed; what has already happened can't fail (core.md)."""
+    with closing(Journal(path)) as journal:
+        large = "x" * 100_000
+        full(journal)
+        with pytest.raises(FsError) as caught:
+            journal.write(put(1, large), new=True)
+        assert caught.value.errno == errno.ENOSPC
+        assert journal.count(Change) == 0
+        room = path.with_name("spare").stat().st_size
+        assert room, "a refusal takes nothing from it"
+
+        given_up: list[int] = []
+        real = journal._spare.give_up
+
+        def give_up() -> bool:
+            given_up.append(path.with_name("spare").stat().st_size)
+            full(journal, 1000)
+            return real()
+
+        journal._spare.give_up = give_up  # type: ignore[method-assign]
+        journal.write(put(1, large))
+        assert given_up == [room]
+        assert [change.target for change in journal.load(Change)] == [large]
+        assert path.with_name("spare").stat().st_size == 0
+        assert not journal.broken
+
+
+def test_nothing_new_is_taken_while_the_spare_room_is_spent(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """core.md: whatever needs the disk for something new gets ENOSPC before anything has changed."""
+    with closing(Journal(path)) as journal:
+        assert journal._spare.give_up()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", refused(errno.ENOSPC))
+            assert not journal.restore_spare()
+            with pytest.raises(FsError, match="full") as caught:
+                journal.write(put(1), new=True)
+            assert caught.value.errno == errno.ENOSPC
+            journal.write(put(2))
+        assert journal.restore_spare()
+        journal.write(put(3), new=True)
+        assert [change.seq for change in journal.load(Change)] == [2, 3]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "jobfs-test", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("file systems can't be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(small_disk: Path) -> None:
+    """core.md: the state directory holds some spare room; what records what has happened takes from it."""
+    with closing(Journal(small_disk / "journal.db")) as journal:
+        with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(bytes(1 << 16))
+        with (small_disk / "filler").open("ab", buffering=0) as filler, suppress(OSError):
+            while True:
+                filler.write(b"x")
+        answers = [errno_from(journal.write, put(number), new=True) for number in range(300)]
+        accepted = answers.count(0)
+        assert answers == [0] * accepted + [errno.ENOSPC] * (300 - accepted)
+        assert accepted < 300
+        assert journal.count(Change) == accepted
+        for number in range(2000):
+            journal.write(tombstone(str(number)))
+        assert not journal.restore_spare()
+        with pytest.raises(FsError) as caught:
+            journal.write(put(accepted), new=True)
+        assert (caught.value.errno, journal.broken) == (errno.ENOSPC, "")
+        (small_disk / "filler").unlink()
+        journal.write(put(accepted), new=True)
+        assert (journal.count(Change), journal.count(Tombstone)) == (accepted + 1, 2000)
+
+
+def test_the_spare_room_is_real_blocks_and_is_given_once(tmp_path: Path) -> None:
+    spare = Spare(tmp_path / "spare", 1 << 20)
+    assert spare.whole
+    assert (tmp_path / "spare").stat().st_blocks * 512 >= 1 << 20
+    assert spare.give_up()
+    assert not spare.whole
+    assert not spare.give_up()
+    assert spare.restore()
+    assert (tmp_path / "spare").stat().st_size == 1 << 20
+
+
+def test_a_journal_that_fails_takes_nothing_new_any_more(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """core.md: a journal that fails otherwise (EIO) makes the mount read-only, as ext4 does, and says so."""
+
+    def broken(*arguments: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_write", broken)
+        with pytest.raises(FsError) as caught:
+            journal.write(put(1))
+    assert caught.value.errno == errno.EIO
+    assert "disk I/O error" in journal.broken
+    with pytest.raises(FsError, match="nothing is written any more") as caught:
+        journal.write(put(2), new=True)
+    assert caught.value.errno == errno.EIO
+    journal.write(put(3))
+    assert [change.seq for change in journal.load(Change)] == [3], (
+        "what has happened is recorded if it can be"
+    )
+
+
+def refused(code: int) -> Any:
+    def refuse(*arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+# -- sync
+
+
+def test_a_sync_covers_all_writes_before_it(journal: Journal) -> None:
+    assert not journal.unsynced
+    journal.write(tombstone("a"))
+    assert journal.unsynced
+    journal.sync()
+    assert not journal.unsynced
+
+
+def test_concurrent_syncs_share_one(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """semantics 4.4: one disk sync serves many closes."""
+    going, gate, calls = threading.Event(), threading.Event(), []
+    real = os.fdatasync
+
+    def slow(handle: int) -> None:
+        calls.append(handle)
+        going.set()
+        assert gate.wait(10)
+        real(handle)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    journal.write(tombstone("first"))
+    first = threading.Thread(target=journal.sync)
+    first.start()
+    assert going.wait(10)
+    journal.write(tombstone("later"))
+    others = [threading.Thread(target=journal.sync) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    gate.set()
+    for thread in [first, *others]:
+        thread.join(10)
+    assert len(calls) == 2
+    assert not journal.unsynced
+
+
+def test_a_disk_that_does_not_sync_is_an_error_and_is_tried_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.write(tombstone("a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refused(errno.EIO))
+        with pytest.raises(FsError) as caught:
+            journal.sync()
+    assert caught.value.errno == errno.EIO
+    assert journal.unsynced
+    journal.sync()
+    assert not journal.unsynced
+
+
+def test_the_observer_sees_each_boundary(journal: Journal) -> None:
+    seen: list[str] = []
+    journal.observer = seen.append
+    journal.write(tombstone("a"))
+    journal.sync()
+    assert seen == ["write", "written", "sync", "synced"]
+
+
+# -- what is not ours
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
+def test_a_journal_of_another_version_is_left_alone(path: Path, version: int) -> None:
+    """core.md: an older schema is refused with a sentence."""
+    Journal(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {version}")
+    with pytest.raises(UsageError, match=f"another version of jobfs .schema {version}.*move the file away"):
+        Journal(path)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (version,)
+
+
+def test_a_damaged_journal_is_said_so(path: Path) -> None:
+    path.write_bytes(b"this is not a database, but long enough to be taken for one" * 100)
+    with pytest.raises(JournalDamagedError, match=r"is damaged"):
+        Journal(path)
+    assert path.read_bytes().startswith(b"this is not"), "it is left as it was found"
+
+
+@pytest.mark.parametrize("column", ["stage = 'no such stage'", "asides = '[7]'", "base = '{'"])
+def test_a_record_that_no_jobfs_wrote_is_damage(path: Path, column: str) -> None:
+    with closing(Journal(path)) as journal:
+        journal.write(put(1))
+        journal._db.execute(f"UPDATE change SET {column}")
+    with pytest.raises(JournalDamagedError):
+        Journal(path)

@@ -1,0 +1,192 @@
+"""Local bytes: generations, sharing, what is kept and what goes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from jobfs.errors import FsError
+from jobfs.state.localbytes import LocalBytes
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalBytes:
+    return LocalBytes(tmp_path / "bytes", tmp_path / "trash")
+
+
+def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> Path:
+    """A closed generation of file 7."""
+    local = store.new(7, generation)
+    local.write(content, 0)
+    store.seal(7, local)
+    local.release()
+    return local.path
+
+
+def test_what_is_written_is_read(store: LocalBytes) -> None:
+    local = store.new(7, 1)
+    assert local.write(b"hello", 0) == 5
+    assert local.write(memoryview(b"!"), 9) == 1
+    assert (local.read(0, 100), local.read(3, 2), local.read(10, 5)) == (b"hello\0\0\0\0!", b"lo", b"")
+    assert local.size == 10
+    local.truncate(2)
+    assert (local.size, local.read(0, 9)) == (2, b"he")
+    local.truncate(3)
+    assert local.read(0, 9) == b"he\0"
+    local.release()
+
+
+def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes) -> None:
+    """save-protocol, Vocabulary: freeing generation n never touches n+1."""
+    first = store.new(7, 1)
+    first.write(b"first", 0)
+    store.seal(7, first)
+    second = store.new(7, 2, first.source)
+    second.write(b"SE", 0)
+    assert (first.read(0, 9), second.read(0, 9)) == (b"first", b"SErst")
+    store.retire(7, 1)
+    store.remove(store.retired())
+    assert [path.name for path in store.directory.iterdir()] == [f"{7:016x}.2"]
+    assert first.read(0, 9) == b"first", "who has it open goes on reading it"
+    third = store.new(7, 3, first.source)
+    assert third.read(0, 9) == b"first", "and may begin another with it"
+    for local in (first, second, third):
+        local.release()
+
+
+def test_a_generation_may_begin_with_any_file(store: LocalBytes, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(100_000))
+    local = store.new(7, 1, source)
+    assert local.read(0, 200_000) == source.read_bytes()
+    assert local.size == 100_000
+    local.release()
+
+
+def test_a_source_that_is_gone_leaves_nothing(store: LocalBytes, tmp_path: Path) -> None:
+    with pytest.raises(FsError) as caught:
+        store.new(7, 1, tmp_path / "gone")
+    assert caught.value.errno == errno.EIO
+    assert list(store.directory.iterdir()) == []
+
+
+def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> None:
+    """semantics 6, Bounds: descriptors do not grow with what is unsent."""
+    before = len(os.listdir("/proc/self/fd"))
+    path = sealed(store, 1)
+    local = store.open(7, 1)
+    assert local is not None
+    assert (local.sealed, local.size, local.source) == (True, 7, path)
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        local.read(0, 9)
+    local.acquire()
+    assert local.acquire().read(0, 9) == b"content"
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    local.release()
+    local.release()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert store.open(7, 2) is None
+
+
+def test_a_discarded_file_goes_with_its_last_user(store: LocalBytes) -> None:
+    local = store.new(7, 1)
+    local.write(b"x", 0)
+    local.discard()
+    assert local.path.exists()
+    assert local.read(0, 9) == b"x"
+    local.release()
+    assert not local.path.exists()
+    sealed(store, 2)
+    unused = store.open(7, 2)
+    assert unused is not None
+    unused.discard()
+    assert not unused.path.exists()
+
+
+def test_the_hash_is_that_of_the_bytes(store: LocalBytes) -> None:
+    data = os.urandom(3 << 20)
+    sealed(store, 1, data)
+    local = store.open(7, 1)
+    assert local is not None
+    assert local.sha256() == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_a_sync_covers_all_that_is_sealed_and_says_what(store: LocalBytes, count: int) -> None:
+    for generation in range(count):
+        sealed(store, generation)
+    assert store.waiting
+    assert sorted(store.sync()) == [(7, generation) for generation in range(count)]
+    assert not store.waiting
+    assert store.sync() == []
+
+
+def test_a_sync_that_fails_is_made_up_for_by_the_next(
+    store: LocalBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(handle: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    sealed(store, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", broken)
+        with pytest.raises(FsError) as caught:
+            store.sync()
+    assert caught.value.errno == errno.EIO
+    assert store.waiting
+    assert store.sync() == [(7, 1)]
+
+
+def test_what_was_retired_before_its_sync_need_not_be_there(store: LocalBytes) -> None:
+    sealed(store, 1).unlink()
+    assert store.sync() == [(7, 1)]
+    sealed(store, 2)
+    store.retire(7, 2)
+    assert store.sync() == [], "nothing waits for bytes that nobody needs"
+    assert store.waiting, "they are removed once the journal that does not name them is on the disk"
+
+
+def test_what_no_record_names_goes_to_the_trash_not_away(store: LocalBytes) -> None:
+    """semantics 4, Nothing is forgotten."""
+    named = sealed(store, 1)
+    sealed(store, 2, b"not named")
+    sealed(store, 3, b"")
+    (store.directory / "strange").write_bytes(b"strange")
+    moved = store.sweep({named.name})
+    assert sorted(path.read_bytes() for path in moved) == [b"not named", b"strange"]
+    assert all(path.parent == store.trash for path in moved)
+    assert list(store.directory.iterdir()) == [named]
+    store.empty_trash()
+    assert not store.trash.exists()
+
+
+def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: LocalBytes) -> None:
+    """semantics 4: `jobfs discard`."""
+    path = sealed(store, 5)
+    local = store.open(7, 5)
+    assert local is not None
+    kept = store.throw_away(local, "notes.txt")
+    store.throw_away(local, "notes.txt")
+    path.unlink()
+    assert (kept.parent, kept.name, kept.read_bytes()) == (store.trash, "5-notes.txt", b"content")
+    with pytest.raises(FsError) as caught:
+        store.throw_away(local, "gone")
+    assert caught.value.errno == errno.EIO
+
+
+def test_the_disk_has_room(store: LocalBytes) -> None:
+    free, total = store.free()
+    assert 0 < free <= total
+
+
+def test_a_disk_that_is_gone_is_an_input_output_error(store: LocalBytes) -> None:
+    """semantics 1: "not there" is not "could not ask"."""
+    store.directory.rmdir()
+    with pytest.raises(FsError) as caught:
+        store.new(7, 1)
+    assert caught.value.errno == errno.EIO

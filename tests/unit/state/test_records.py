@@ -1,0 +1,105 @@
+"""The records: which way a Change may go, and what each record says of itself."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from jobfs import names
+from jobfs.nodes import Item, Kind, Lifecycle
+from jobfs.state import records
+from jobfs.state.localbytes import Local
+from jobfs.state.records import TRANSITIONS, Aside, Base, Change, File, Stage, Verb
+
+TID = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(("old", "new"), list(product(Stage, Stage)))
+def test_a_change_goes_only_where_the_diagram_has_an_arrow(old: Stage, new: Stage) -> None:
+    """save-protocol, The steps."""
+    change = Change(1, Verb.PUT, "file", old)
+    if new in TRANSITIONS[old]:
+        change.become(new)
+        assert change.stage is new
+    else:
+        with pytest.raises(ValueError, match=f"from {old} to {new}"):
+            change.become(new)
+        assert change.stage is old
+
+
+def test_every_stage_is_told_and_has_a_way_to_the_end() -> None:
+    told = re.findall(r"^    ([A-Z]+) +\w", records.__doc__ or "", re.MULTILINE)
+    assert {Stage(name.lower()) for name in told} == set(Stage) == set(TRANSITIONS)
+    for stage in Stage:
+        reached = {stage}
+        for _ in Stage:
+            reached |= {new for old in reached for new in TRANSITIONS[old]}
+        assert Stage.DONE in reached
+
+
+def test_placed_is_never_taken_back() -> None:
+    """save-protocol R3: once a delete may have been sent, nothing is restored."""
+    assert TRANSITIONS[Stage.PLACED] == {Stage.DONE}
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_change_is_settled_once_the_server_has_the_outcome(stage: Stage) -> None:
+    assert Change(1, Verb.PUT, "file", stage).settled is (stage in (Stage.PLACED, Stage.DONE))
+
+
+def test_a_base_is_made_of_what_was_shown() -> None:
+    item = Item("1", Kind.FILE, "a", updated_at="now", size=3)
+    assert Base.of(item, sha256="ff", young=True) == Base("1", "now", 3, "ff", True)
+    assert Base.of(item) == Base("1", "now", 3)
+    assert Base().id == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "generation", "stays", "unsaved"),
+    [("a", 3, False, True), ("a", 0, False, False), ("a", 3, True, False), (None, 3, False, False)],
+)
+def test_closed_bytes_of_a_file_with_a_name_are_to_be_sent(
+    path: str | None, generation: int, stays: bool, unsaved: bool
+) -> None:
+    """core.md: dirty is a comparison, never a flag."""
+    assert File(7, path=path, generation=generation, stays=stays).unsaved is unsaved
+
+
+def test_what_was_written_since_the_last_close_is_a_later_generation(tmp_path: Path) -> None:
+    file = File(7, path="a", generation=3, item_id="1")
+    assert (file.written, file.here) == (False, False)
+    file.local = Local(tmp_path / "3", 3, 0)
+    assert (file.written, file.here) == (False, True)
+    file.local = Local(tmp_path / "4", 4, 0)
+    assert file.written
+
+
+def test_a_directory_without_an_item_is_this_machines_word() -> None:
+    assert File(7, Kind.DIRECTORY, "dir").here
+    assert not File(7, Kind.DIRECTORY, "dir", "1").here
+
+
+def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:
+    """save-protocol R6: by the last component of its path."""
+    change = Change(1, Verb.PUT, "dir/file", tid=TID)
+    for directory, tid, staged in (("dir", TID, True), ("moved", TID, True), ("dir", "f" * 16, False)):
+        path = names.hidden_path(f"{directory}/file", "0" * 12, tid, names.Role.STAGED)
+        assert change.is_staged(Item("1", Kind.FILE, path)) is staged
+    assert not change.is_staged(Item("1", Kind.FILE, "dir/file"))
+
+
+def test_what_is_kept_of_the_replaced_is_what_was_shown_last() -> None:
+    """semantics 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
+    change = Change(1, Verb.PUT, "file")
+    assert change.replaced() is None
+    covered = Aside("default", "h1", moved=True, lifecycle=Lifecycle.APPLICATION)
+    own, later = Aside("own", "h2", moved=True), Aside("later", "h3", moved=True)
+    change.asides = [own, covered, Aside("not moved", "h4")]
+    assert change.replaced() is own, "the job's own covers a default"
+    change.asides.append(later)
+    assert change.replaced() is later
+    change.covered = {"own", "later"}
+    assert change.replaced() is covered

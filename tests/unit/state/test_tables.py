@@ -1,0 +1,502 @@
+"""The tables: what a path shows, which file is which, and that a step happens whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobfs.errors import FsError
+from jobfs.nodes import Item, Kind, implicit_directory, inode_number
+from jobfs.state import Change, File, State, edit
+from jobfs.state.records import UNSET, Aside, Stage, Tombstone, Verb
+from jobfs.state.tables import is_unmade
+
+ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    state = State(tmp_path)
+    with closing(state.journal):
+        yield state
+
+
+def again(state: State) -> State:
+    """What the next mount finds."""
+    other = State(state.journal.path.parent)
+    other.load()
+    other.journal.close()
+    return other
+
+
+def written(state: State, path: str, *, item: Item | None = None, content: bytes = b"x") -> File:
+    """A file with bytes that were closed here, as files.py and writeback.py make it; open as long as a test likes."""
+    file = state.open(item) if item is not None else state.new(Kind.FILE, path)
+    local = state.bytes.new(file.ino, state.journal.next_number())
+    local.write(content, 0)
+    state.bytes.seal(file.ino, local)
+    local.release()
+    state.apply(file, local=local)
+    state.write(edit(file, generation=local.generation, size=local.size), new=True)
+    return file
+
+
+def broken(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*edits: Any, **more: Any) -> None:
+        raise FsError(errno.ENOSPC)
+
+    monkeypatch.setattr(state.journal, "write", refuse)
+
+
+# -- what is shown
+
+
+def test_a_file_is_shown_while_it_is_this_machines_word(state: State) -> None:
+    """semantics 1; core.md, One view."""
+    assert not state
+    file = written(state, "dir/b")
+    assert state
+    assert state.at("dir/b") is file
+    assert state.children("dir") == ({"b": file}, {})
+    state.write(edit(file, item_id="two", generation=0), edit(file, path="dir/c"))
+    assert (state.at("dir/b"), state.at("dir/c")) == (None, file)
+    state.apply(file, local=None)
+    assert state.at("dir/c") is None, "the namespace has the word"
+    assert not state
+
+
+def test_a_file_of_another_name_is_not_taken_from_the_view_by_one_that_had_it(state: State) -> None:
+    first = written(state, "a")
+    state.apply(first, path="b")
+    second = written(state, "a")
+    state.apply(first, local=None, generation=0)
+    assert (state.at("a"), state.at("b")) == (second, None)
+
+
+def test_what_a_change_shows_is_shown_until_it_ends(state: State) -> None:
+    """core.md: a name stops being hidden when its Change ends; nobody has to lift it."""
+    change = state.change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
+    assert state.hidden("dir/a")
+    assert state.meanwhile("dir/a") is None
+    assert state.meanwhile("top") is ITEM
+    assert state.children("dir") == ({}, {"a": None})
+    other = state.change(Verb.MOVE, "dir/a", shows={"dir/a": ITEM}, stage=Stage.STAGED)
+    assert state.meanwhile("dir/a") is ITEM, "the later one has the word"
+    state.end(other)
+    assert state.hidden("dir/a")
+    state.end(change)
+    assert not state.hidden("dir/a")
+    assert not state
+
+
+def test_everything_below_a_directory_that_is_this_machines_word_is_found(state: State) -> None:
+    """semantics 4: rename of a directory: open and unsent files are re-keyed."""
+    unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
+    opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
+    opened.handles.append(object())
+    state.write(edit(remembered, mode=0o600))
+    assert set(state.beneath("dir")) == {*unsent[:2], opened}
+    assert set(state.beneath("")) == {*unsent, opened}
+
+
+def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) -> None:
+    editions = [state.edition]
+    file = written(state, "a")
+    editions.append(state.edition)
+    state.apply(file, mode=0o600)
+    editions.append(state.edition)
+    change = state.change(Verb.MOVE, "a", shows={"b": None})
+    editions.append(state.edition)
+    state.end(change)
+    editions.append(state.edition)
+    state.touch(ITEM)
+    editions.append(state.edition)
+    assert editions == sorted(set(editions))
+
+
+# -- which file is which
+
+
+def test_a_number_is_made_from_the_item_until_a_file_has_it(state: State) -> None:
+    """semantics 1: inode numbers are stable: derived from the item id; a save keeps the file's inode number."""
+    assert state.number(ITEM) == inode_number("one")
+    file = written(state, "dir/a", item=ITEM)
+    assert file.ino == inode_number("one")
+    saved = replace(ITEM, id="two", updated_at="2")
+    state.write(edit(file, item_id="two", generation=0))
+    assert state.of(saved) is file
+    assert state.number(saved) == file.ino
+    assert state.number(ITEM) not in (file.ino, 0), "the version that is kept beside it has another one"
+    assert again(state).number(saved) == file.ino
+
+
+def test_directories_that_no_item_stands_for_go_by_their_paths(state: State) -> None:
+    one, other = implicit_directory("x"), implicit_directory("y")
+    assert state.number(one) == state.number(one) != state.number(other)
+    file = state.open(one)
+    assert (state.of(one), state.of(other)) == (file, None)
+
+
+def test_numbers_of_new_files_are_fit_for_the_kernel(state: State) -> None:
+    numbers = {state.new(Kind.FILE, "a").ino for _ in range(1000)}
+    assert len(numbers) == 1000
+    assert all(2 < number < 1 << 63 for number in numbers)
+
+
+def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) -> None:
+    """semantics 1: two files never have one number."""
+    file = state.open(ITEM)
+    renamed = replace(ITEM, path="new/a")
+    assert state.of(renamed) is file, "nothing was written to it"
+    written(state, "dir/a", item=ITEM)
+    assert state.of(ITEM) is file
+    assert state.of(renamed) is None
+    assert state.number(renamed) != file.ino
+
+
+def test_an_open_file_follows_its_item_unless_it_was_changed_here(state: State) -> None:
+    file = state.open(ITEM)
+    newer = replace(ITEM, path="dir/b", updated_at="2")
+    assert state.open(newer) is file
+    assert (file.path, file.item) == ("dir/b", newer)
+    assert state.file(file.ino) is file
+
+
+def test_what_nothing_needs_is_let_go_of(state: State) -> None:
+    """semantics 6, Bounds: memory does not grow with the number of files or hours."""
+    needed = {
+        "handle": state.open(replace(ITEM, id="1", path="1")),
+        "row": state.open(replace(ITEM, id="2", path="2")),
+        "change": state.open(replace(ITEM, id="3", path="3")),
+        "bytes": written(state, "4", item=replace(ITEM, id="4", path="4")),
+        "nothing": state.open(replace(ITEM, id="5", path="5")),
+    }
+    needed["handle"].handles.append(object())
+    state.write(edit(needed["row"], mode=0o600))
+    state.change(Verb.PUT, "3", needed["change"])
+    for file in needed.values():
+        state.let_go(file)
+    assert {name for name, file in needed.items() if state.file(file.ino) is file} == {
+        "handle",
+        "row",
+        "change",
+        "bytes",
+    }
+    assert state.of(replace(ITEM, id="5", path="5")) is None
+
+
+# -- steps
+
+
+def test_a_step_is_in_the_journal_and_then_in_the_tables(state: State) -> None:
+    file = state.new(Kind.FILE, "a")
+    change = state.change(Verb.PUT, "a", file)
+    assert file.change is change
+    state.write(edit(file, generation=5, path="b"), edit(change, target="b"), edit(Tombstone("t")), new=True)
+    assert (file.path, file.generation, file.recorded, change.target) == ("b", 5, True, "b")
+    files, changes = State(state.journal.path.parent).load()
+    assert [(found.ino, found.path, found.generation) for found in files] == [(file.ino, "b", 5)]
+    assert [(found.target, found.file) for found in changes] == [("b", files[0])]
+    assert files[0].change is changes[0]
+    assert state.journal.tombstone("t")
+
+
+def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """semantics 4: a full disk: ENOSPC before anything has changed."""
+    file, gone = written(state, "a"), written(state, "gone")
+    change = state.change(Verb.PUT, "a", file, asides=[Aside("x", "h")])
+    state.write(edit(change))
+    before = (file.path, change.stage, change.asides, state.edition)
+    with monkeypatch.context() as patch:
+        broken(state, patch)
+        with pytest.raises(FsError):
+            state.write(edit(file, path="b"), edit(change, stage=Stage.STAGED, asides=[]), gone=[gone], new=True)  # fmt: skip
+        with pytest.raises(FsError):
+            state.end(change)
+        with pytest.raises(FsError):
+            state.unname(file, change)
+        with pytest.raises(FsError):
+            state.drop(gone)
+    assert (file.path, change.stage, change.asides, state.edition) == before
+    assert (state.at("a"), state.at("gone"), state.at("b")) == (file, gone, None)
+    assert (file.change, state.changes, gone.recorded) == (change, {change.seq: change}, True)
+    assert not state.to_clean
+
+
+def test_a_change_that_is_placed_or_cancelled_is_to_be_cleaned_up(state: State) -> None:
+    placed, cancelled = (
+        state.change(Verb.MOVE, "a", stage=Stage.STAGED),
+        state.change(Verb.PUT, "b", begun=True),
+    )
+    state.write(edit(placed, stage=Stage.PLACED))
+    state.write(edit(cancelled, stage=Stage.CANCELLED))
+    state.write(edit(placed, asides=[]))
+    assert list(state.to_clean) == [placed, cancelled], "once each"
+    assert placed.since > 0
+    with pytest.raises(ValueError, match="from placed to staged"):
+        state.write(edit(placed, stage=Stage.STAGED))
+
+
+def test_a_change_that_ends_leaves_no_row_and_frees_its_file(state: State) -> None:
+    file = written(state, "a")
+    change = state.change(Verb.PUT, "a", file)
+    state.write(edit(change, stage=Stage.CANCELLED))
+    state.end(change)
+    assert (change.stage, file.change, state.changes) == (Stage.DONE, None, {})
+    state.end(change)
+    state.apply(change, asides=[])
+    assert state.changes == {}, "what has ended does not come back"
+    assert again(state).changes == {}
+
+
+def test_the_end_of_an_older_change_leaves_the_newer_one_to_its_file(state: State) -> None:
+    file = written(state, "a")
+    older = state.change(Verb.PUT, "a", file)
+    newer = state.change(Verb.PUT, "a", file)
+    state.end(older)
+    assert file.change is newer
+
+
+# -- changes of one name
+
+
+def test_changes_of_one_target_come_to_rest_in_order_and_what_was_unlinked_first(state: State) -> None:
+    """save-protocol: `cancelled` ends before the next transaction of that target."""
+    first, second, third = (state.change(Verb.PUT, "a") for _ in range(3))
+    other = state.change(Verb.PUT, "b")
+    assert [state.before(change) for change in (first, second, third, other)] == [None, first, first, None]
+    state.apply(third, stage=Stage.CANCELLED)
+    assert [state.before(change) for change in (first, second, third)] == [third, third, None]
+    state.end(third)
+    state.apply(first, stage=Stage.STAGED)
+    state.apply(first, stage=Stage.PLACED)
+    assert state.before(second) is None, "the server has the outcome: only cleanup is left"
+    state.apply(second, target="b")
+    assert state.before(other) is second, "the older one goes first, wherever it was made"
+
+
+def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> None:
+    """core.md: a new file of the old name makes the move of a backup void, and takes the item as its base."""
+    change = state.change(Verb.MOVE, "a~", shows={"a": None}, stage=Stage.STAGED)
+    assert state.pending("a") is change
+    assert (state.pending("a~"), state.leaving("a")) == (None, None)
+    change.begun = True
+    assert (state.pending("a"), state.leaving("a")) == (None, change)
+    state.apply(change, stage=Stage.PLACED)
+    assert (state.pending("a"), state.leaving("a")) == (None, None)
+
+
+# -- a file loses its name
+
+
+def test_a_file_that_lost_its_name_leaves_no_row_and_no_bytes(state: State) -> None:
+    """semantics 4: a file deleted before its upload costs no request; local bytes go once the journal is synced."""
+    file = written(state, "a")
+    change = state.change(Verb.PUT, "a", file)
+    state.write(edit(change))
+    state.unname(file, change)
+    assert (state.at("a"), state.file(file.ino), state.changes) == (None, None, {})
+    assert (again(state).files(), again(state).changes) == ([], {})
+    assert list(state.bytes.directory.iterdir()), (
+        "not before the journal that does not name them is on the disk"
+    )
+    state.sync()
+    assert list(state.bytes.directory.iterdir()) == []
+
+
+def test_an_open_file_lives_on_with_its_handles(state: State) -> None:
+    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
+    file = written(state, "a", content=b"content")
+    assert file.local is not None
+    local = file.local.acquire()
+    file.handles.append(object())
+    state.unname(file)
+    state.sync()
+    assert (state.at("a"), file.path, file.generation, file.recorded) == (None, None, 0, False)
+    assert file.local is local
+    assert local.read(0, 9) == b"content"
+    assert again(state).files() == []
+    local.release()
+
+
+def test_what_libfuse_has_hidden_keeps_that_name_as_long_as_it_is_open(state: State) -> None:
+    file = state.open(ITEM)
+    file.handles.append(object())
+    hidden = f"dir/.fuse_hidden{1:016x}"
+    state.apply(file, path=hidden, stays=True)
+    state.unname(file)
+    assert state.at(hidden) is file
+
+
+def test_newer_bytes_that_were_not_closed_are_not_taken_for_those_of_the_row(state: State) -> None:
+    file = written(state, "a", content=b"closed")
+    local = state.bytes.new(file.ino, state.journal.next_number())
+    state.apply(file, local=local)
+    file.handles.append(object())
+    state.unname(file)
+    state.sync()
+    assert list(state.bytes.directory.iterdir()) == [local.path]
+    local.release()
+
+
+# -- sync
+
+
+def test_a_sync_covers_bytes_and_rows_and_removes_what_is_no_longer_named(state: State) -> None:
+    """save-protocol, (S): synced to disk, with all earlier records and the local bytes."""
+    file, gone = written(state, "a"), written(state, "gone")
+    state.write(edit(file, boot="this boot"))
+    state.unname(gone)
+    state.touch(replace(ITEM, id="t"))
+    assert state.unsynced
+    state.sync()
+    assert not state.unsynced
+    assert file.boot == "", "its bytes are on the disk"
+    assert {found.boot for found in again(state).files()} == {""}
+    assert [path.name for path in state.bytes.directory.iterdir()] == [f"{file.ino:016x}.{file.generation}"]
+
+
+def test_nothing_is_removed_before_the_journal_is_on_the_disk(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R3: `promoted` is synced before local bytes are freed."""
+    state.unname(written(state, "a"))
+    there = []
+    real = state.journal.sync
+
+    def sync() -> None:
+        there.append(len(os.listdir(state.bytes.directory)))
+        real()
+
+    monkeypatch.setattr(state.journal, "sync", sync)
+    state.sync()
+    assert there == [1]
+    assert os.listdir(state.bytes.directory) == []
+
+
+def test_bytes_that_a_sync_failed_to_remove_are_removed_by_the_next_mount(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(handle: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    state.unname(written(state, "a"))
+    monkeypatch.setattr(os, "fdatasync", broken)
+    with pytest.raises(FsError) as caught:
+        state.sync()
+    assert caught.value.errno == errno.EIO
+    assert len(os.listdir(state.bytes.directory)) == 1, "kept: the journal on the disk may still name them"
+
+
+# -- what is remembered of items
+
+
+def test_what_was_touched_is_written_with_the_next_flush(state: State) -> None:
+    """semantics 2: times are remembered on this machine, and survive a remount; no operation waits for the disk."""
+    state.touch(ITEM, content=True)
+    file = state.of(ITEM)
+    assert file is not None
+    assert file.ctime_ns == file.mtime_ns > 0
+    assert (file.atime_ns, file.version) == (UNSET, "1")
+    assert again(state).of(ITEM) is None
+    state.flush()
+    found = again(state).of(ITEM)
+    assert found is not None
+    assert (found.ctime_ns, found.mtime_ns, found.version) == (file.ctime_ns, file.mtime_ns, "1")
+    state.touch(ITEM, made=True)
+    assert file.atime_ns == file.mtime_ns
+    state.lose("one")
+    state.flush()
+    assert again(state).of(ITEM) is None, "what is gone is not written again"
+
+
+def test_a_change_here_leaves_no_time_of_an_older_version(state: State) -> None:
+    """semantics 2: remembered until the item changes remotely."""
+    state.write(edit(state.open(ITEM), mode=0o700, atime_ns=4, mtime_ns=5, version="1", sha256="ff"))
+    newer = replace(ITEM, updated_at="2")
+    state.touch(newer)
+    file = state.of(newer)
+    assert file is not None
+    assert (file.mode, file.mtime_ns, file.version, file.sha256) == (0o700, UNSET, "2", "")
+    assert file.ctime_ns > 0
+
+
+def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_lives(state: State) -> None:
+    directory = implicit_directory("x")
+    state.touch(directory, content=True)
+    state.flush()
+    file = state.of(directory)
+    assert file is not None
+    assert file.mtime_ns > 0
+    assert again(state).files() == []
+
+
+def test_what_is_remembered_goes_with_the_item(state: State) -> None:
+    """semantics 2.11: kept in the state directory per item, survives a remount, goes when the item goes."""
+    state.write(edit(state.open(ITEM), mode=0o755))
+    found = again(state).of(ITEM)
+    assert found is not None
+    assert found.mode == 0o755
+    state.lose("one")
+    state.lose("one")
+    assert state.of(ITEM) is None
+    assert again(state).of(ITEM) is None
+
+
+def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None:
+    file = state.open(ITEM)
+    file.handles.append(object())
+    state.write(edit(file, mode=0o755))
+    state.lose("one")
+    assert state.of(ITEM) is None
+    assert (file.item_id, file.mode, state.file(file.ino)) == ("", 0o755, file)
+    assert again(state).files() == []
+    assert file not in state.forgettable()
+
+
+def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
+    """semantics 4: if the target was deleted meanwhile, the save brings it back."""
+    file = written(state, "dir/a", item=ITEM)
+    state.lose("one")
+    assert (state.at("dir/a"), state.of(ITEM), file.unsaved) == (file, None, True)
+    (found,) = again(state).files()
+    assert (found.path, found.generation) == ("dir/a", file.generation)
+
+
+def test_only_what_is_nothing_but_remembered_is_forgotten_with_a_listing(state: State) -> None:
+    remembered = state.open(ITEM)
+    state.write(edit(remembered, mode=0o755))
+    opened = state.open(replace(ITEM, id="2", path="2"))
+    opened.handles.append(object())
+    written(state, "3", item=replace(ITEM, id="3", path="3"))
+    state.open(implicit_directory("x"))
+    assert state.forgettable() == [remembered]
+
+
+def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State) -> None:
+    """semantics 4, Nothing is forgotten."""
+    file, directory = written(state, "a"), state.new(Kind.DIRECTORY, "dir")
+    state.write(edit(directory, mode=0o755), new=True)
+    scratch = written(state, "a~")
+    state.write(edit(scratch, stays=True))
+    implicit = state.new(Kind.DIRECTORY, "implicit")
+    state.add(implicit)
+    assert set(state.unsaved()) == {file, directory}
+    assert (is_unmade(directory), is_unmade(implicit)) == (True, False)
+
+
+def test_a_change_of_an_earlier_mount_is_shown_and_run_by_nobody_yet(state: State) -> None:
+    """save-protocol, Recovery: the rows are taken up one by one."""
+    file = written(state, "a")
+    state.write(edit(Change(77, Verb.PUT, "a", ino=file.ino)))
+    other = again(state)
+    assert not other
+    assert other.changes == {}
+    assert other.file(file.ino) is not None

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from jobfs.writeback import Inode
 from tests.support.boundaries import Boundaries, Mortal, quick_finishing
 from tests.support.operations import begin_once_settled
 from tests.support.serverside import visible
@@ -18,7 +19,6 @@ from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
-from jobfs.writeback import Inode
 
 OLD, NEW = b"the old content", b"the new one"
 

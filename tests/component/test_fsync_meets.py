@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from jobfs.writeback.transaction import Transaction
 from tests.support.serverside import visible
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.writeback.transaction import Transaction
 
 OLD, USERS, SECOND = b"the old content", b"what the user wrote", b"what comes after it"
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jobfs.writeback import hiding
+from jobfs.writeback.records import Aside, Removed, Save
+from jobfs.writeback.transaction import Transaction
 from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
 from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
@@ -20,9 +23,6 @@ from tests.support.workspaces import Workspace
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError, UnavailableError
 from jobfs.nodes import Item
-from jobfs.writeback import hiding
-from jobfs.writeback.records import Aside, Removed, Save
-from jobfs.writeback.transaction import Transaction
 
 HIDDEN = f".fuse_hidden{1:016x}"
 

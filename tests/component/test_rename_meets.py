@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from jobfs.writeback.records import Save
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
-from jobfs.writeback.records import Save
 
 OLD, USERS = b"the old content", b"what the user wrote"
 

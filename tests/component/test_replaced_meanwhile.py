@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jobfs.writeback import hiding
+from jobfs.writeback.records import LocalEntry, Record, Save
 from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
 from tests.support.files import errno_from
 from tests.support.powerloss import SyncedState, reboot
@@ -19,8 +21,6 @@ from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
-from jobfs.writeback import hiding
-from jobfs.writeback.records import LocalEntry, Record, Save
 
 HIDDEN = f".fuse_hidden{1:016x}"
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from jobfs import mount
 from jobfs.cli.front import Front, Terminal, in_background
 from jobfs.settings import load
-from jobfs.vfs import OpenResult
 from jobfs.state import directory as slot
+from jobfs.vfs import OpenResult
 
 from .memory_vfs import MemoryVfs
 

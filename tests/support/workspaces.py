@@ -12,8 +12,8 @@ from jobfs.api import fixed_key
 from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.settings import Settings
-from jobfs.vfs import Caller, Vfs
 from jobfs.state import directory as slot
+from jobfs.vfs import Caller, Vfs
 
 from .mounts import QUICK
 from .serverside import hidden

@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+from jobfs.writeback.records import TRANSITIONS, Fate, SaveKind, State
 from tests.component.protocol.explorer import Search
 from tests.component.protocol.model import Rules, Scenario, World
 from tests.component.protocol.protocol import Protocol
 from tests.component.protocol.removal import Removal
 from tests.component.protocol.scenarios import SCENARIOS
-
-from jobfs.writeback.records import TRANSITIONS, Fate, SaveKind, State
 
 #: What each rule says, the switch that leaves it out, and a scenario that needs it. R12 has a model of its own.
 RULES = {

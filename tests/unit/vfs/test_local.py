@@ -6,12 +6,12 @@ import errno
 import os
 
 import pytest
+from jobfs.writeback import Inode
 from tests.support.files import errno_from
 from tests.support.workspaces import CALLER, Workspace
 
 from jobfs.emulator import Server
 from jobfs.nodes import Item
-from jobfs.writeback import Inode
 
 
 def test_scratch_files_cost_no_request_and_survive_a_remount(server: Server, work: Workspace) -> None:

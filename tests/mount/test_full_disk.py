@@ -27,11 +27,11 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a
 class Disk:
     """A small disk of its own, mounted at the directory that the mount keeps its state in."""
 
-    def __init__(self, directory: Path, image: Path) -> None:
+    def __init__(self, directory: Path, image: Path, size: int = SIZE) -> None:
         self.directory, self._image = directory, image
         directory.mkdir(parents=True)
         with image.open("wb") as file:
-            file.truncate(SIZE)
+            file.truncate(size)
         self._run("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image)
         self.mount()
 
@@ -76,7 +76,16 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def mount(server: Server, disk: Disk, tmp_path: Path) -> Iterator[Callable[..., MountedJob]]:
+def larger(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 16 MB that holds state and cache."""
+    disk = Disk(tmp_path / "home", tmp_path / "disk", 16 << 20)
+    yield disk
+    while is_mounted(disk.directory):
+        disk.remove()
+
+
+@pytest.fixture
+def mount(server: Server, tmp_path: Path) -> Iterator[Callable[..., MountedJob]]:
     with ExitStack() as stack:
 
         def mount(**options: Any) -> MountedJob:
@@ -162,6 +171,78 @@ def test_a_full_disk_does_not_keep_what_is_there_from_being_sent(
     disk.empty()
     mounted.settled()
     assert visible(server) == {f"f{number}": b"%d" % number * 100 for number in range(10)}
+
+
+def _local_bytes(mounted: MountedJob) -> list[Path]:
+    return list(mounted.state.glob("*/*/bytes/*"))
+
+
+@pytest.mark.parametrize("again", ["mount", "recover"])
+def test_what_was_acknowledged_is_sent_though_the_disk_has_no_byte_left(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob], again: str
+) -> None:
+    """semantics 4, A full disk: what records what has happened takes from the spare room; unlink works; a mount starts."""
+    server.store.seed({f"old{n}": f"old content {n}" for n in range(20)}, age=60)
+    mounted = mount(write_back_delay=0.1, timeout=5)
+    sorted(mounted.path.iterdir())
+    server.faults.rate("unavailable", 1.0, on="create")
+    expected: dict[str, bytes | None] = {}
+    for number in range(20):
+        content = b"%d" % number * 1000
+        write(mounted.path / f"old{number}", content)
+        write(mounted.path / f"new{number}", content)
+        expected |= {f"old{number}": content, f"new{number}": content}
+    disk.fill()
+    os.unlink(mounted.path / "new0")
+    os.unlink(mounted.path / "old0")
+    disk.fill()
+    assert errno_from(write, mounted.path / "more", b"x" * 10_000) == errno.ENOSPC
+    del expected["new0"], expected["old0"]
+    mounted.kill()
+    disk.fill()
+    server.faults.clear()
+    if again == "mount":
+        mounted.mount(write_back_delay=0)
+        mounted.settled()
+    else:
+        places: list[str | Path] = [
+            "--base-url",
+            server.url,
+            "--state-dir",
+            mounted.state,
+            "--cache-dir",
+            mounted.cache,
+        ]
+        done = mounted.jobfs("recover", server.job, *places, "--request-lifetime", "0.2")
+        assert done.returncode == 0, done.stderr
+    assert visible(server) == expected
+    assert _local_bytes(mounted) == []
+
+
+def test_as_much_as_the_disk_holds_is_acknowledged_and_all_of_that_is_sent(
+    server: Server, larger: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4, A full disk: the cache gives way before anything new is refused."""
+    server.store.seed({f"cached{n}": b"%d" % n * 500_000 for n in range(12)}, age=60)
+    mounted = mount(write_back_delay=0.1)
+    for number in range(12):
+        assert len((mounted.path / f"cached{number}").read_bytes()) >= 500_000
+    server.faults.rate("unavailable", 1.0, on="create")
+    outcome = [errno_from(write, mounted.path / f"f{number}", b"f" * (1 << 20)) for number in range(20)]
+    acknowledged = [number for number, told in enumerate(outcome) if not told]
+    assert set(outcome) == {0, errno.ENOSPC}
+    assert len(acknowledged) >= 9
+    server.faults.clear()
+    for number, told in enumerate(outcome):
+        if told and (mounted.path / f"f{number}").exists():
+            os.unlink(mounted.path / f"f{number}")
+    mounted.settled()
+    found = visible(server)
+    assert {path for path in found if path.startswith("f")} == {f"f{number}" for number in acknowledged}
+    assert all(found[f"f{number}"] == b"f" * (1 << 20) for number in acknowledged)
+    eventually(lambda: not _local_bytes(mounted))
+    write(mounted.path / "later", b"there is room")
+    mounted.settled()
 
 
 def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(

@@ -48,7 +48,9 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
     expected = preflight.check_server(settings, job, key, _load_parts)
     from jobfs import mount as mounting
     from jobfs.cli import graph
+    from jobfs.vfs.descriptors import ask_for_more
 
+    ask_for_more()
     place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
     try:
         for warning in place.warnings:

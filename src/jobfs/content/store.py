@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import threading
 import time
 from collections import OrderedDict
@@ -32,8 +31,8 @@ from jobfs.nodes import Item, Version
 
 _log = logging.getLogger("jobfs.content")
 
-#: Contents that nobody has open, kept to be opened again or resumed: most, and as a part of the open files allowed.
-_PARKED, _PARKED_PART = 2048, 4
+#: Contents that nobody has open, kept to be opened again or resumed, with a descriptor each.
+_PARKED = 64
 #: Sizes remembered of versions whose items do not tell them.
 _LEARNED = 16384
 #: Older versions of an item from this size on are removed as soon as a newer one is whole.
@@ -64,7 +63,6 @@ class ContentStore:
         self._entries: dict[Version, Entry] = {}
         self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
         self._loose: set[Entry] = set()  # all that may be outside the disk's index, and some that are in it
-        self._most_parked = min(_PARKED, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _PARKED_PART)
         self._fine = False
         self._learned: LRUCache[Version, int] = LRUCache(_LEARNED)
         self._endless: LRUCache[Version, UnboundedError] = LRUCache(_LEARNED)
@@ -125,7 +123,7 @@ class ContentStore:
 
     def _surplus(self) -> list[Entry]:
         gone = []
-        while len(self._parked) > self._most_parked:
+        while len(self._parked) > _PARKED:
             version, entry = self._parked.popitem(last=False)
             self._entries.pop(version, None)
             gone.append(entry)
@@ -209,6 +207,16 @@ class ContentStore:
         elif name is None:
             self._disk.parts.discard(file)
         self._evict()
+
+    def give_way(self, directory: Path, size: int) -> bool:
+        """What is unsent needs `size` bytes on the disk of `directory`. False if the cache has none to give there."""
+        try:
+            if os.stat(directory).st_dev != os.stat(self._disk.directory).st_dev:
+                return False
+        except OSError:
+            return False
+        self._drop_parked()
+        return self._disk.free(max(size, _ROOM), self._names()) > 0
 
     def drop(self, item_id: str) -> None:
         """The item is gone: forget its contents, except for the handles that are open."""

@@ -61,6 +61,10 @@ class Breaker:
             raise again(self.error)
         self._until = now + self._delay
 
+    def due(self, now: float) -> bool:
+        """True if one caller may ask again."""
+        return now >= self._until
+
     def succeeded(self, now: float) -> None:
         """A request was answered."""
         self.error, self._delay = None, 0.0

@@ -54,9 +54,10 @@ class Namespace(Remembering):
     long. `expected` is a guess at the number of items, for the first listing. A list without an end is given up
     after `timeout` seconds.
 
-    Errors: where the server can't be asked, what was confirmed within `stale_if_error` is served, and
-    anything else raises ApiError. With an explicit `max_age` nothing stale is ever served. Where only the listing
-    is no good, single names go on being found.
+    Errors: where the server can't be asked, what was confirmed within `stale_if_error` is served, a name that
+    the listing of that time lacks as one that is free; anything else raises ApiError. Once that is known nobody
+    waits for the server: it is asked in the background whether it answers again. With an explicit `max_age`
+    nothing stale is ever served. Where only the listing is no good, single names go on being found.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Namespace(Remembering):
         self._finds: dict[str, Flight] = {}
         self._listing: Flight | None = None
         self._closed = False
+        self._probing = False
         self._served = 0
 
     # looking
@@ -106,6 +108,9 @@ class Namespace(Remembering):
                         if self._served >= _BUSY:
                             self._anticipate()
                         return self._known.tree.at(path)
+                    if max_age is None and self._breaker.error is not None and self._serves_stale(path):
+                        self._probe(path)
+                        return self._known.tree.at(path)
                     flight, fly = self._board(path, not_before, max_age)
                     if flight is None:
                         return self._known.tree.at(path)
@@ -126,13 +131,21 @@ class Namespace(Remembering):
         The snapshot is at most the effective TTL old, or `max_age` seconds. Raises FsError (ENOENT,
         ENOTDIR), ApiError.
         """
+        with self._lock:
+            if max_age is None and self._breaker.error is not None:
+                entries = self._stale_children(path)
+                if entries is not None:
+                    self._probe(path)
+                    return entries
         try:
             for child in self._complete(path, max_age):
                 self.lookup(child, max_age)
-        except COULD_NOT_ASK as exc:
-            if max_age is not None:
+        except COULD_NOT_ASK:
+            with self._lock:
+                entries = self._stale_children(path) if max_age is None else None
+            if entries is None:
                 raise
-            return self._stale_children(path, exc)
+            return entries
         with self._lock:
             item = self._known.tree.at(path)
             if item is None:
@@ -181,6 +194,11 @@ class Namespace(Remembering):
             known, error = self._known, self._breaker.error or self._listings.error
             age = self._clock() - known.snapshot_began if known.listed_once else None
             return NamespaceStatus.of(known.tree, self._cost, age, None if error is None else str(error))
+
+    @property
+    def unreachable(self) -> bool:
+        """True if the server could not be asked when last somebody tried."""
+        return self._breaker.error is not None
 
     def close(self) -> None:
         """Ask nobody any more; a listing under way is waited for."""
@@ -373,24 +391,43 @@ class Namespace(Remembering):
 
     # when nobody answers
 
+    def _serves_stale(self, path: str) -> bool:
+        """True if what is known of `path`, or that nothing is there, may be served though nobody could be asked."""
+        known = self._known
+        confirmed = self._clock() - known.confirmed(path) <= self._stale_if_error
+        return confirmed and (known.tree.at(path) is not None or not known.doubtful(path))
+
     def _stale_item(self, path: str, error: ApiError) -> Item | None:
         with self._lock:
-            item = self._known.tree.at(path)
-            if item is not None and self._clock() - self._known.confirmed(path) <= self._stale_if_error:
-                return item
+            if self._serves_stale(path):
+                return self._known.tree.at(path)
         raise error
 
-    def _stale_children(self, path: str, error: ApiError) -> dict[str, Item]:
-        with self._lock:
-            known = self._known
-            shown = known.tree.at(path)
-            if (
-                shown is not None
-                and shown.is_dir
-                and self._clock() - known.snapshot_began <= self._stale_if_error
-            ):
-                entries = known.tree.children(path)
-                # Of a directory that came after the last listing nothing is known: it must not look empty.
-                if entries or known.snapshot_ticket >= known.needed(path):
-                    return entries
-        raise error
+    def _stale_children(self, path: str) -> dict[str, Item] | None:
+        """The entries of a directory that may be served though nobody could be asked; None if they may not."""
+        known = self._known
+        shown = known.tree.at(path)
+        if (
+            shown is None
+            or not shown.is_dir
+            or not self._clock() - known.snapshot_began <= self._stale_if_error
+        ):
+            return None
+        entries = known.tree.children(path)
+        # Of a directory that came after the last listing nothing is known: it must not look empty.
+        return entries if entries or known.snapshot_ticket >= known.needed(path) else None
+
+    def _probe(self, path: str) -> None:
+        """Ask in the background whether the server answers again, if it is time for that. Under the table lock."""
+        if self._probing or self._closed or path in self._finds or not self._breaker.due(self._clock()):
+            return
+        self._check()
+        self._probing = True
+        self._finds[path] = flight = Flight(path, self._clock(), self._known.takeoff())
+        threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
+
+    def _ride_probe(self, flight: Flight) -> None:
+        try:
+            self._ride_alone(flight)
+        finally:
+            self._probing = False

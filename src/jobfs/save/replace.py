@@ -292,8 +292,9 @@ class Replace:
                 return
             if there is not None:
                 change.covered.update(item.id for item in finding.items if item is not there)
-                if change.verb is Verb.MKDIR:
-                    raise FsError(errno.EEXIST)
+                if change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
+                    self._meet_directory(change, there)
+                    return
                 if not self._learned(change, there, finding):
                     finding = None
                     continue

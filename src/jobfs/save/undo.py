@@ -36,7 +36,7 @@ def undo(client: Client, state: State, change: Change, reason: str, code: int) -
             state.write(edit(change, asides=[]))
             return
         edits = []
-        if file is not None and change.verb is Verb.PUT:
+        if file is not None and change.verb in (Verb.PUT, Verb.MKDIR):
             if file.generation == change.generation:
                 edits.append(edit(file, refused=reason, refused_errno=code))
             else:

@@ -199,10 +199,23 @@ class WriteBack:
             if change.stage is Stage.CANCELLED:
                 return
 
+    def begin_anew(self, file: File) -> None:
+        """In an outage, a new file whose save was begun need not wait for that: it is taken back later, and another one begun."""
+        with file.lock, self.state.lock:
+            change = file.change
+            if change is None or not change.begun or change.settled or change.base.id:
+                return
+            self.state.write(edit(change, stage=Stage.CANCELLED, ino=0))
+            change.file = file.change = None
+        self.queue.wake()
+        self.queue.save(file)
+
     # -- names
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory on the server; None if that can't be asked. Raises FsError(EEXIST), ApiError."""
+        if self.namespace.unreachable:
+            return None
         if self.upload.worth_asking():
             self.replace.in_background(lambda: self.upload.ask(path))
         try:

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from jobfs.errors import UsageError
 from jobfs.names import new_mount_id
+from jobfs.state.journal import free_for_start
 
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 #: Whoever only looks whether a lock is free holds it for an instant: seconds to try again.
@@ -91,6 +92,7 @@ class StateDirectory:
         """Note on disk what the place is used for, by this process. Raises UsageError if that fails."""
         self.record = Record(**{**asdict(self.record), "pid": os.getpid(), "clean": clean})
         draft = self.path / "mount.json.new"
+        free_for_start(self.path)
         with _refusing(self.path):
             draft.write_text(json.dumps(asdict(self.record)))
             draft.replace(self.path / "mount.json")

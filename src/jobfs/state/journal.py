@@ -30,8 +30,11 @@ SCHEMA_VERSION = 10
 
 R = TypeVar("R")
 
-#: Bytes kept free for records of what has happened: some thousands of them, and the growth of SQLite's own files.
-_SPARE = 4 << 20
+#: Bytes kept free for records of what has happened, some thousands of them and the growth of SQLite's own files; on a small disk
+#: so large a part of it.
+_SPARE, _PART = 4 << 20, 8
+#: Bytes that anything new takes: a name, a row of the journal, a block or two.
+_LEAST = 32 << 10
 #: Pages after which SQLite moves its log into the database.
 _CHECKPOINT = 256
 
@@ -43,9 +46,10 @@ class JournalDamagedError(UsageError):
 class Spare:
     """A file of zeros beside the journal that is given up when the disk is full."""
 
-    def __init__(self, path: Path, size: int = _SPARE) -> None:
+    def __init__(self, path: Path, size: int | None = None) -> None:
+        """`size` in bytes; None: what is right for the disk."""
         self._path = path
-        self._size = size
+        self._size = size or _size_for(path.parent)
         self.whole = False
         self.restore()
 
@@ -65,6 +69,11 @@ class Spare:
                 os.close(handle)
         return self.whole
 
+    def beside(self) -> int:
+        """Bytes that are free beside it."""
+        facts = os.statvfs(self._path.parent)
+        return facts.f_bavail * facts.f_frsize
+
     def give_up(self) -> bool:
         """Make the room free; False if there is none left to give."""
         with contextlib.suppress(OSError):
@@ -73,6 +82,20 @@ class Spare:
                 self.whole = False
                 return True
         return False
+
+
+def _size_for(directory: Path) -> int:
+    facts = os.statvfs(directory)
+    return min(_SPARE, facts.f_blocks * facts.f_frsize // _PART)
+
+
+def free_for_start(directory: Path) -> None:
+    """On a full disk: give up the spare room, so that a mount can start."""
+    path = directory / "spare"
+    with contextlib.suppress(OSError):
+        facts = os.statvfs(directory)
+        if facts.f_bavail * facts.f_frsize < _LEAST:
+            os.truncate(path, 0)
 
 
 class Journal:
@@ -181,7 +204,7 @@ class Journal:
         with self._lock:
             if self.broken and new:
                 raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
-            if new and not self._spare.restore():
+            if new and not (self._spare.restore() and self._spare.beside() >= _LEAST):
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
             try:
                 self._write(edits, gone)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import stat
 import sys
 import threading
@@ -23,6 +22,7 @@ from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.save.queue import within
 from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
+from jobfs.vfs import descriptors
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.calls import Caller, OpenResult
 from jobfs.vfs.controldir import ControlDirectory
@@ -35,8 +35,6 @@ from jobfs.vfs.xattrs import Xattrs
 log = logging.getLogger("jobfs.vfs")
 
 _BLOCK = 4096
-#: Descriptors that are not for files that programs have open; and so many files may be open whatever the limit is.
-_RESERVED, _LEAST_OPEN = 300, 64
 _DRAIN = 24 * 3600.0
 #: Seconds between looks at what is still hidden on the server.
 _LOOK = 0.3
@@ -83,8 +81,9 @@ class Vfs:
         self._view = View(
             self._write_back, Owner(settings.uid, settings.gid, settings.umask), settings.local_only
         )
-        most_open = max(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED, _LEAST_OPEN)
-        self._files = Files(self._view, sync_on_close=settings.sync_on_close, most_open=most_open)
+        self._files = Files(
+            self._view, sync_on_close=settings.sync_on_close, most_open=descriptors.for_programs()
+        )
         self._tree = Tree(self._view, symlinks=settings.local_symlinks)
         self._attributes = Attributes(self._view)
         self._report = Report(self._view, client, namespace)

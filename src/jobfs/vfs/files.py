@@ -9,8 +9,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
@@ -26,6 +27,8 @@ from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
 log = logging.getLogger("jobfs.vfs")
+
+T = TypeVar("T")
 
 
 class Files:
@@ -198,7 +201,7 @@ class Files:
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
         mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
-        local = state.bytes.new(file.ino, state.journal.next_number())
+        local = self._with_room(0, lambda: state.bytes.new(file.ino, state.journal.next_number()))
         file.mode, file.uid, file.gid = mode, uid, gid
         _touch(file)
         file.atime_ns = file.mtime_ns
@@ -289,7 +292,18 @@ class Files:
         """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had."""
         handle = self.handle(fh)
         with self._writing(handle, keep=True) as local:
-            return local.write(data, local.size if handle.append else offset)
+            at = local.size if handle.append else offset
+            return self._with_room(len(data), lambda: local.write(data, at))
+
+    def _with_room(self, size: int, attempt: Callable[[], T]) -> T:
+        """What `attempt` answers, which takes `size` bytes of the disk: before it fails for want of them the cache gives way."""
+        try:
+            return attempt()
+        except (OSError, FsError) as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full or not self._content.give_way(self._state.bytes.directory, size):
+                raise
+            return attempt()
 
     def _truncate(self, handle: Handle, length: int) -> None:
         with self._writing(handle, keep=length > 0) as local:
@@ -313,9 +327,10 @@ class Files:
                     local = self._make_dirty(handle, source)
                 elif local.sealed:
                     # Closed bytes never change: these are the next generation.
-                    fresh = self._state.bytes.new(
-                        file.ino, self._state.journal.next_number(), local.source if keep else None
-                    )
+                    number, before = self._state.journal.next_number(), local
+                    source = before.source if keep else None
+                    size = before.size if keep else 0
+                    fresh = self._with_room(size, lambda: self._state.bytes.new(file.ino, number, source))
                     file.local = fresh
                     local.release()
                 yield file.local or local
@@ -329,7 +344,8 @@ class Files:
         """The first write to a version of the server. The caller has the File's lock."""
         file, item, state = handle.file, handle.item, self._state
         saved = isinstance(handle.content, Local) and item is not None and file.base.id == item.id
-        local = state.bytes.new(file.ino, state.journal.next_number(), source)
+        number, size = state.journal.next_number(), (item.size or 0) if item is not None and source else 0
+        local = self._with_room(size, lambda: state.bytes.new(file.ino, number, source))
         values: dict[str, object] = {"item": item, "local": local}
         if not saved:
             # Else no version is known to hold these bytes; the base that the save has left says what it sent (R2).
@@ -418,7 +434,7 @@ class Files:
         if file.stays:
             self._keep(file)
         else:
-            self._write_back.seal(file)
+            self._with_room(0, lambda: self._write_back.seal(file))
             self._write_back.closed(file)
 
     def _keep(self, file: File) -> None:

@@ -60,7 +60,9 @@ class Tree:
             if self._view.stays_here(path):
                 self._add(self._state.new(Kind.DIRECTORY, path), mode, uid, gid, stays=True)
                 return
-            item = self._write_back.make_directory(path)
+            above = self._state.at(names.parent(path))
+            unmade = above is not None and is_unmade(above)
+            item = None if unmade else self._write_back.make_directory(path)
             if item is None:
                 self._write_back.unsent_directory(path, mode, uid, gid)
                 return
@@ -139,7 +141,9 @@ class Tree:
             raise FsError(errno.EINVAL)
         self._view.may_enter(self._view.directory(names.parent(old)))
         self._view.may_enter(self._view.directory(names.parent(new)))
-        with self._state.reservations.held(old, new, resting=True):
+        # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
+        directory = is_dir(self._view.get(old))
+        with self._state.reservations.held(old, new, resting=directory):
             source, target = self._view.get(old), self._view.find(new)
             self._view.may_replace(source)
             if target is not None:
@@ -226,6 +230,8 @@ class Tree:
                 self._write_back.queue.commit(node.change)
                 return self._view.get(path)
             return node
+        if self._namespace.unreachable:
+            self._write_back.begin_anew(node)
         self._write_back.settle(node)
         if node.here and node.base.id:
             self._write_back.commit(node)

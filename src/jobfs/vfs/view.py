@@ -17,6 +17,7 @@ from jobfs.nodes import Attr, Item, Kind, Permission
 from jobfs.save import WriteBack
 from jobfs.state import File
 from jobfs.state.records import UNSET
+from jobfs.state.tables import is_unmade
 
 #: Most versions whose size is asked for before one is shown.
 _MEASURES = 3
@@ -63,14 +64,20 @@ class View:
             return file
         if state.hidden(path):
             return state.meanwhile(path)
-        if self.is_local(names.parent(path)):
+        if self.is_local(names.parent(path)) or self._is_unmade(names.parent(path)):
             return None
         return self.namespace.lookup(path, max_age)
+
+    def _is_unmade(self, directory: str) -> bool:
+        """True if `directory` was made here and the server does not have it yet, nor anything in it."""
+        file = self.state.at(directory) if directory else None
+        return file is not None and is_unmade(file)
 
     def _item_or(self, file: File, path: str, max_age: float | None) -> Node:
         try:
             return self.namespace.lookup(path, max_age) or file
         except COULD_NOT_ASK:
+            # It was made here, whatever the job may have made there meanwhile.
             return file
 
     def get(self, path: str, max_age: float | None = None) -> Node:

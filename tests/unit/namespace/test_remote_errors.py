@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 from typing import Any
 
 import pytest
+from tests.support.waiting import eventually
 
 from jobfs.errors import (
     ApiError,
@@ -55,6 +57,35 @@ def test_known_names_go_on_being_served_while_the_server_cannot_be_asked(
 
 
 @pytest.mark.parametrize("failure", FAILURES)
+def test_a_name_that_the_known_listing_lacks_is_free_as_long_as_that_is_served(
+    world: World, failure: ApiError
+) -> None:
+    """semantics 6, Bounds: in an outage new files can be made where the listing is known."""
+    world.server.file("dir/a.txt")
+    world.namespace.refresh()
+    fail_with(world, failure)
+    world.clock.advance(STALE - 1)
+    for _ in range(2):
+        assert world.namespace.lookup("dir/new") is None
+        with pytest.raises(ApiError):
+            world.namespace.lookup("dir/new", max_age=1.0)
+
+
+def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(world: World) -> None:
+    """semantics 1: "not there" is not "could not ask"."""
+    world.namespace.refresh()
+    world.expire()
+    world.server.directory("new")
+    assert world.namespace.lookup("new", max_age=0.0) is not None
+    fail_with(world, UnavailableError("down"))
+    world.expire()
+    with pytest.raises(UnavailableError):
+        world.namespace.lookup("new/a.txt")
+    with pytest.raises(UnavailableError):
+        world.namespace.children("new")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
 def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: ApiError) -> None:
     """semantics 1.14: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
 
@@ -63,7 +94,7 @@ def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: A
     world.server.file("a.txt")
     world.namespace.refresh()
     fail_with(world, failure)
-    world.expire()
+    world.clock.advance(STALE + 1)
     for _ in range(2):
         with pytest.raises(ApiError) as raised:
             world.namespace.lookup("unknown")
@@ -141,8 +172,33 @@ def test_a_storm_on_a_dead_server_asks_once_in_a_moment(
     assert len(world.server.asked()) == 1
     assert len(caplog.records) == 1
     world.clock.advance(1.0)
-    world.namespace.lookup("f0")
-    assert len(world.server.asked()) == 1
+    for number in range(20):
+        assert world.namespace.lookup(f"f{number}") is not None
+    assert len(eventually(world.server.asked)) == 1
+
+
+def test_nobody_waits_for_a_server_that_is_known_not_to_answer(world: World) -> None:
+    """semantics 6, Bounds: an outage costs disk, and nothing else."""
+    a = world.server.file("a.txt")
+    world.namespace.refresh()
+    fail_with(world, UnavailableError("down"))
+    world.expire()
+    assert world.namespace.lookup("a.txt") == a
+    silent = threading.Event()
+
+    def hang(_operation: str, _argument: object) -> None:
+        silent.wait(10)
+        raise UnavailableError("no answer")
+
+    world.server.before = hang
+    world.server.asked()
+    for _ in range(5):
+        world.clock.advance(5.0)
+        assert world.namespace.lookup("a.txt") == a
+        assert world.namespace.lookup("new") is None
+        assert world.namespace.children("") == {"a.txt": a}
+    assert len(world.server.asked()) <= 1, "one probe at a time"
+    silent.set()
 
 
 def test_once_the_server_answers_again_everything_is_as_before(world: World) -> None:
@@ -154,7 +210,7 @@ def test_once_the_server_answers_again_everything_is_as_before(world: World) -> 
     fail_with(world, None)
     newer = world.server.rewrite(a)
     world.clock.advance(5)
-    assert world.namespace.lookup("a.txt") == newer
+    eventually(lambda: world.namespace.lookup("a.txt") == newer)
     assert not world.namespace.status().stale
     assert world.namespace.status().error is None
 

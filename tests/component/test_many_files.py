@@ -1,0 +1,87 @@
+"""Bounds that hold whatever the number of files (semantics.md section 6, Bounds)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Callable
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.serverside import visible
+from tests.support.workspaces import CALLER, Workspace, settled
+
+from jobfs.emulator import Server
+
+#: Descriptors that come and go whatever is done: connections, contents that may be opened again soon.
+_SOME = 110
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_files_that_wait_to_be_sent_hold_no_descriptors(server: Server, work: Workspace) -> None:
+    work.names()
+    before = _descriptors()
+    server.faults.rate("unavailable", 1.0, on="create")
+    for number in range(300):
+        work.write(f"f{number}", b"%d" % number)
+    assert _descriptors() < before + _SOME
+    server.faults.clear()
+    settled(work)
+    assert _descriptors() < before + _SOME
+    assert visible(server) == {f"f{number}": b"%d" % number for number in range(300)}
+
+
+def test_an_open_file_that_is_written_to_holds_one_descriptor(server: Server, work: Workspace) -> None:
+    server.store.seed({f"f{number}": b"old" for number in range(150)}, age=60)
+    work.names()
+    before = _descriptors()
+    handles = [work.vfs.open(f"f{number}", os.O_RDWR).fh for number in range(150)]
+    for fh in handles:
+        work.vfs.write(fh, b"new", 0)
+    assert _descriptors() < before + 150 + _SOME
+    for fh in handles:
+        assert work.vfs.read(fh, 10, 0) == b"new"
+        work.vfs.release(fh)
+    settled(work)
+    assert _descriptors() < before + _SOME
+
+
+def test_whoever_opens_too_many_files_is_told_and_all_else_goes_on(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "getrlimit", lambda which: (320, 320))
+        work = start()
+    work.write("first", b"first")
+    most = 80  # a quarter: the rest is less than the mount's own work needs
+    handles = [work.vfs.create(f"f{n}", 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for n in range(most)]
+    assert errno_from(work.vfs.open, "first", os.O_RDONLY) == errno.ENFILE
+    assert errno_from(work.vfs.create, "more", 0o644, os.O_WRONLY | os.O_CREAT, CALLER) == errno.ENFILE
+    assert work.vfs.status()["unsent"]
+    for fh in handles:
+        work.vfs.write(fh, b"x", 0)
+        work.vfs.release(fh)
+    work.write("more", b"more", fsync=True)
+    settled(work)
+    assert visible(server)["more"] == b"more"
+
+
+def test_one_file_that_can_not_be_recorded_keeps_no_other_from_being_sent(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4: one stuck upload never blocks another file."""
+    handles = [work.vfs.create(name, 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for name in ("odd", "other")]
+    for fh in handles:
+        work.vfs.write(fh, b"x", 0)
+    odd = work.vfs._files.handle(handles[0]).file
+    odd.atime_ns = 1 << 70  # no journal holds that
+    left = work.vfs.flush_all(None, 10.0, None)
+    assert [entry["path"] for entry in left] == ["odd"]
+    assert visible(server) == {"other": b"x"}
+    odd.atime_ns = 0
+    settled(work)
+    assert visible(server) == {"odd": b"x", "other": b"x"}

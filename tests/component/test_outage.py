@@ -1,0 +1,227 @@
+"""An outage costs disk, and nothing else (semantics.md section 6, Bounds)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.serverside import hidden, visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER, Workspace, settled
+
+from jobfs.emulator import Server
+
+OUTAGES = ["unavailable", "drop"]
+OLD, NEW, JOBS = b"old", b"new", b"the job's"
+
+
+def _go_down(server: Server, work: Workspace, kind: str = "unavailable") -> None:
+    """The workspace is known, and the server is found not to answer."""
+    work.names()
+    server.faults.rate(kind, 1.0)  # type: ignore[arg-type]
+    eventually(lambda: work.names() is not None and work.vfs._namespace.unreachable)
+
+
+@pytest.fixture
+def patient(start: Callable[..., Workspace]) -> Workspace:
+    """A mount whose listing is old at once; a request that can't be answered takes a second."""
+    return start(timeout=1.0, ttl=0.1, write_back_delay=0.0)
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
+    server: Server, patient: Workspace, kind: str
+) -> None:
+    work = patient
+    server.store.seed({"dir/there": OLD})
+    _go_down(server, work, kind)
+    began = time.monotonic()
+    expected: dict[str, bytes | None] = {"dir": None, "dir/there": OLD}
+    for number in range(20):
+        work.mkdir(f"dir/d{number}")
+        work.mkdir(f"dir/d{number}/sub")
+        expected |= {f"dir/d{number}": None, f"dir/d{number}/sub": None}
+        for name in ("file", "sub/file"):
+            work.write(f"dir/d{number}/{name}", b"%d" % number)
+            expected[f"dir/d{number}/{name}"] = b"%d" % number
+    assert time.monotonic() - began < 10, "nobody waits for the server"
+    assert work.names("dir/d3") == ["file", "sub"]
+    assert work.read("dir/d3/sub/file") == b"3"
+    assert stat.S_ISDIR(work.vfs.getattr("dir/d3").mode)
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == expected
+    assert work.names("dir/d3") == ["file", "sub"]
+    assert work.read("dir/d3/sub/file") == b"3"
+
+
+def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
+    server: Server, patient: Workspace
+) -> None:
+    work = patient
+    _go_down(server, work)
+    for number in range(100):
+        work.write(f"f{number}", b"%d" % number)
+    state = work.vfs._state
+    eventually(lambda: sum(change.attempts for change in list(state.changes.values())) >= 3, timeout=30)
+    server.faults.clear()
+    began = time.monotonic()
+    eventually(lambda: len(visible(server)) == 100)
+    assert time.monotonic() - began < 10
+    settled(work)
+
+
+def test_a_directory_made_in_an_outage_is_there_after_a_remount(server: Server, patient: Workspace) -> None:
+    work = patient
+    _go_down(server, work)
+    work.vfs.mkdir("dir", 0o2750, CALLER)
+    work.vfs.utimens("dir", 1, 2_000_000_000)
+    work.write("dir/file", NEW)
+    before = work.vfs.getattr("dir")
+    work.stop()
+    work.start()
+    assert work.names("dir") == ["file"]
+    after = work.vfs.getattr("dir")
+    assert (after.mode, after.ino) == (before.mode, before.ino)
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"dir": None, "dir/file": NEW}
+    after = work.vfs.getattr("dir")
+    assert (after.mode, after.ino) == (before.mode, before.ino)
+
+
+def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, patient: Workspace) -> None:
+    work = patient
+    _go_down(server, work)
+    work.mkdir("dir")
+    work.write("dir/mine", NEW)
+    server.store.seed({"dir/jobs": JOBS})
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"dir": None, "dir/mine": NEW, "dir/jobs": JOBS}
+    eventually(lambda: work.names("dir") == ["jobs", "mine"])
+
+
+def test_a_file_of_the_jobs_at_the_name_of_a_directory_is_kept_beside_it(
+    server: Server, patient: Workspace
+) -> None:
+    """semantics 4, Keep both."""
+    work = patient
+    _go_down(server, work)
+    work.mkdir("name")
+    work.write("name/mine", NEW)
+    work.write("other", NEW)
+    server.store.seed({"name": JOBS, "other": JOBS})
+    server.faults.clear()
+    settled(work)
+    tree = visible(server)
+    copies = {path.partition(".conflict-")[0] for path in tree if ".conflict-" in path}
+    assert copies == {"name", "other"}
+    assert [tree.pop(path) for path in list(tree) if ".conflict-" in path] == [JOBS, JOBS]
+    assert tree == {"name": None, "name/mine": NEW, "other": NEW}
+
+
+def test_a_directory_made_in_an_outage_can_be_removed_in_it(server: Server, patient: Workspace) -> None:
+    work = patient
+    _go_down(server, work)
+    work.vfs._write_back.queue.delay = 30.0
+    work.mkdir("dir")
+    work.write("dir/file", NEW)
+    assert errno_from(work.vfs.rmdir, "dir") == errno.ENOTEMPTY
+    work.vfs.unlink("dir/file")
+    work.vfs.rmdir("dir")
+    assert not work.exists("dir")
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {}
+
+
+def test_one_that_may_have_been_made_is_removed_once_the_server_answers(
+    server: Server, patient: Workspace
+) -> None:
+    work = patient
+    _go_down(server, work)
+    work.mkdir("dir")
+    eventually(lambda: any(change.attempts for change in list(work.vfs._state.changes.values())))
+    assert errno_from(work.vfs.rmdir, "dir") in (errno.EIO, errno.ETIMEDOUT)
+    assert work.exists("dir")
+    server.faults.clear()
+    settled(work)
+    work.vfs.rmdir("dir")
+    settled(work)
+    assert visible(server) == {}
+
+
+def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
+    server: Server, patient: Workspace
+) -> None:
+    work = patient
+    _go_down(server, work)
+    work.mkdir("dir")
+    server.faults.clear()
+    server.faults.rate("error", 1.0, on="create", status=422)
+    eventually(lambda: [entry["path"] for entry in work.vfs.status()["failed"]] == ["dir"])
+    server.faults.clear()
+    assert work.vfs.retry("dir") == ["dir"]
+    settled(work)
+    assert visible(server) == {"dir": None}
+    assert not work.vfs.status()["failed"]
+
+
+def test_saves_and_renames_of_unsent_files_go_on(server: Server, patient: Workspace) -> None:
+    work = patient
+    server.store.seed({f"f{number}": OLD for number in range(20)}, age=60)
+    work.names()
+    handles = [work.vfs.open(f"f{number}", os.O_RDWR).fh for number in range(20)]
+    _go_down(server, work)
+    for number, fh in enumerate(handles):
+        work.vfs.write(fh, b"new", 0)
+        work.vfs.release(fh)
+        work.write(f".tmp{number}", NEW)
+        work.vfs.rename(f".tmp{number}", f"renamed{number}")
+        assert work.read(f"f{number}") == NEW
+    server.faults.clear()
+    settled(work)
+    tree = visible(server)
+    assert tree == {f"{name}{number}": NEW for number in range(20) for name in ("f", "renamed")}
+    assert not hidden(server)
+
+
+@pytest.mark.parametrize("kind", ["drop", "drop_after", "hang"])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
+    server: Server, patient: Workspace, kind: str, again: bool
+) -> None:
+    """semantics 6, Bounds: what was begun of it is taken back, whether it has reached the server or not."""
+    work = patient
+    work.names()
+    server.faults.rate(kind, 1.0, on="create")  # type: ignore[arg-type]
+    server.faults.rate("unavailable", 1.0)
+    for name in ("first", "second", "third"):
+        work.write(name, OLD)
+    eventually(lambda: any(change.begun for change in list(work.vfs._state.changes.values())))
+    eventually(lambda: work.names() and work.vfs._namespace.unreachable)
+    if again:
+        for name in ("first", "second", "third"):
+            work.write(name, NEW)
+    began = time.monotonic()
+    work.vfs.rename("first", "renamed")
+    work.vfs.unlink("second")
+    work.vfs.rename("third", "fourth")
+    work.vfs.rename("fourth", "third")
+    assert time.monotonic() - began < 1.0, "nobody waits for the server"
+    content = NEW if again else OLD
+    assert work.names() == ["renamed", "third"]
+    assert [work.read(name) for name in ("renamed", "third")] == [content] * 2
+    if kind == "drop":
+        work.stop()
+        work.start()
+        assert [work.read(name) for name in ("renamed", "third")] == [content] * 2
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"renamed": content, "third": content}

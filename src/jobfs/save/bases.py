@@ -6,7 +6,7 @@ import hashlib
 import time
 
 from jobfs.api import Client
-from jobfs.errors import NotFoundError
+from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.save.context import Context
 from jobfs.state import edit
@@ -38,6 +38,17 @@ def with_bytes(client: Client, item: Item, digest: str) -> Item | None:
     except NotFoundError:
         return None
     return now if (now.version, now.path) == (item.version, item.path) else None
+
+
+def version_hash(client: Client, item: Item) -> str:
+    """The hash, in hex, of the bytes of just this version; "" if the server has them no more. Raises UnavailableError."""
+    try:
+        digest = sha256_of(client, item.id)
+        return digest if client.get(item.id).version == item.version else ""
+    except UnavailableError:
+        raise
+    except ApiError:
+        return ""
 
 
 class Bases:

@@ -77,14 +77,16 @@ class ConflictCheck:
         """
         if item.is_dir:
             return False
-        if base.size is not None and item.size is not None and item.size != base.size:
+        sent = self._context.sent.get(item.id, "")
+        resized = None not in (base.size, item.size) and item.size != base.size
+        if resized and not sent:
             return False
         untouched = item.updated_at == aside.updated_at and bool(aside.updated_at)
         same_time = untouched and item.id == base.id and item.updated_at == base.updated_at
-        if same_time and not base.young:
+        if same_time and not (base.young or resized):
             return True
         # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
-        known = {digest for digest in (base.sha256, saved) if digest}
+        known = {digest for digest in (base.sha256, saved, sent) if digest}
         if read and untouched:
             return read in known
         for _ in range(_READS if known else 0):

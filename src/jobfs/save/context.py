@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cachetools import LRUCache
+
 from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
 from jobfs.save.unanswered import Unanswered
 from jobfs.state import State
+
+
+#: Items of which it is known what was sent.
+_SENT = 20_000
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,9 @@ class Context:
     timeout: float
     cache_limit: int
     unanswered: Unanswered = field(init=False)
+    #: The hash of what this mount has sent to an item, by its id (R1: what it sent itself is always known).
+    sent: LRUCache[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unanswered", Unanswered(self.lifetime))
+        object.__setattr__(self, "sent", LRUCache(_SENT))

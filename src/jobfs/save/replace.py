@@ -43,7 +43,7 @@ from jobfs.errors import (
 )
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
-from jobfs.save.bases import YOUNG, Bases
+from jobfs.save.bases import YOUNG, Bases, version_hash
 from jobfs.save.context import Context
 from jobfs.save.undo import undo
 from jobfs.save.upload import Upload, hidden, wanted
@@ -144,6 +144,7 @@ class Replace:
             staged = self._create(change)
         change.item = staged
         digest = self._hash(change)
+        self._context.sent[staged.id] = digest
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
         if look is not None:
             self._place(change, deadline.result(look, f"looking for {change.target}"))
@@ -243,6 +244,7 @@ class Replace:
         return False
 
     def _direct(self, change: Change, item: Item, *, adopted: bool) -> None:
+        self._context.sent[item.id] = change.sha256
         with self._state.lock:
             self._check(change)
             change.become(Stage.STAGED)
@@ -314,6 +316,18 @@ class Replace:
             time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
         raise UnavailableError(f"{change.target} keeps being made again by the job", endpoint="update")
 
+    def _meet_directory(self, change: Change, there: Item) -> None:
+        """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
+
+        Raises FsError(EEXIST) for a directory whose maker waits.
+        """
+        if change.file is None:
+            raise FsError(errno.EEXIST)
+        with contextlib.suppress(NotFoundError, UnavailableError):
+            # Else a later listing shows it, and its transaction is a tombstone.
+            self._client.delete(change.staged_id)
+        self._placed(change, there, adopted=False)
+
     def plan_aside(
         self, change: Change, there: Item, fate: Fate, role: names.Role = names.Role.ASIDE
     ) -> Aside:
@@ -355,6 +369,10 @@ class Replace:
             if names.basename(answer.path) != aside.name:
                 return False
         except (NotFoundError, BadRequestError) as error:
+            if aside.unsure_until and self._has_moved(aside):
+                # An earlier request that went unanswered was carried out meanwhile.
+                change.taken.append(there)
+                return True
             self._record(change, asides=[other for other in change.asides if other is not aside])
             if isinstance(error, NoDirectoryError):
                 self.make_directory(names.parent(change.target))
@@ -420,13 +438,18 @@ class Replace:
 
     def _look_at_aside(self, aside: Aside) -> None:
         aside.unsure_until = self._context.unanswered.note(aside.id)
+        self._has_moved(aside)
+
+    def _has_moved(self, aside: Aside) -> bool:
+        """True if the item is seen at its hidden name."""
         try:
             item = self._client.get(aside.id)
         except NotFoundError:
-            return
+            return False
         if names.basename(item.path) == aside.name:
             aside.moved = True
             aside.size, aside.updated_at = item.size, item.updated_at
+        return aside.moved
 
     def _staged_gone(self, change: Change) -> None:
         """The staged item vanished: make it again from the local bytes; a rename's source has none."""
@@ -606,15 +629,18 @@ class Replace:
             change.learning = self.beside.submit(deadline.carried(self._read), item)
 
     def _read(self, item: Item) -> tuple[str, float]:
-        """The hash of an item's bytes, "" if there is none to be had, and when they had been read (monotonic seconds)."""
+        """The hash of an item's bytes, "" if there is none to be had, and when they had been read (monotonic seconds).
+
+        Raises UnavailableError: that says nothing of them, and the save is tried again.
+        """
         try:
             return self._bases.learn_hash(item), time.monotonic()
         except UnavailableError:
-            # Not known yet: the save is tried again, and so is this.
             raise
         except (ApiError, FsError, OSError) as error:
-            log.info("%s: what is replaced could not be read, both will be kept: %s", item.path, error)
-            return "", 0.0
+            log.info("%s: what is replaced is read once more: %s", item.path, error)
+        digest = version_hash(self._client, item)
+        return digest, time.monotonic() if digest else 0.0
 
     def _learned(self, change: Change, there: Item, finding: Finding) -> bool:
         """Adopt the hash of the base's bytes, if what stands at the target still is that version (R1).

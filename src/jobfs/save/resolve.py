@@ -6,7 +6,6 @@ import errno
 
 from jobfs import names
 from jobfs.errors import FsError, NotFoundError
-from jobfs.nodes import Kind
 from jobfs.save.queue import within
 from jobfs.save.undo import undo
 from jobfs.save.writeback import WriteBack
@@ -17,10 +16,8 @@ _PATIENCE = 10.0
 
 
 def unsaved(write_back: WriteBack, path: str | None) -> list[File]:
-    """Files at or below `path` (None: all) with bytes that the server does not have, oldest first."""
-    files = [
-        f for f in write_back.state.unsaved() if f.kind is Kind.FILE and within(f.path or "", path or "")
-    ]
+    """What the server does not have at or below `path` (None: all), oldest first."""
+    files = [file for file in write_back.state.unsaved() if within(file.path or "", path or "")]
     return sorted(files, key=lambda file: file.generation)
 
 

@@ -35,8 +35,8 @@ R = TypeVar("R")
 _SPARE, _PART = 4 << 20, 8
 #: Bytes that anything new takes: a name, a row of the journal, a block or two.
 _LEAST = 32 << 10
-#: Pages after which SQLite moves its log into the database.
-_CHECKPOINT = 256
+#: Pages after which SQLite moves its log into the database: it stays small enough for the spare room.
+_CHECKPOINT = 64
 
 
 class JournalDamagedError(UsageError):
@@ -208,6 +208,8 @@ class Journal:
                 raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
             try:
                 self._write(edits, gone)
+            except OverflowError as error:
+                raise FsError(errno.EIO, f"the journal can't hold a record: {error}") from error
             except sqlite3.Error as error:
                 full = "full" in str(error)
                 if not full and not new:

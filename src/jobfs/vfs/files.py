@@ -59,7 +59,7 @@ class Files:
     # -- open and create
 
     def open(self, path: str, flags: int) -> OpenResult:
-        """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, EMFILE), ApiError."""
+        """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         edition = self._view.edition()
         node = self._view.get(path)
@@ -167,7 +167,7 @@ class Files:
         self._state.let_go(file)
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
-        """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, EMFILE), ApiError."""
+        """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, ENFILE), ApiError."""
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
         while True:
@@ -228,10 +228,10 @@ class Files:
         self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
 
     def _may_open(self) -> None:
-        """Raises FsError(EMFILE) where another open file would take what saves need."""
+        """Raises FsError(ENFILE) where another open file would take what saves need."""
         if len(self._handles) >= self._most_open:
             raise FsError(
-                errno.EMFILE,
+                errno.ENFILE,
                 f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)",
             )
 
@@ -353,6 +353,11 @@ class Files:
         if item is not None and file.path is not None and not file.stays:
             values |= {**self._view.freeze(file), "wish": None}
         state.apply(file, **values)
+        for other in file.handles:
+            # What is read from now on are these bytes: one descriptor an open file.
+            if other.content is not None:
+                other.content.close()
+                other.content = None
         return local
 
     def truncate(self, path: str, length: int) -> None:

@@ -93,12 +93,12 @@ class Remove:
         Before every delete it is looked at (R7). Raises ApiError, FsError.
         """
         if not base.id:
-            return
+            return None
         spare(self._context, base.id)
         for attempt in range(_LOOKS):
             item = self._still_there(path, base)
             if item is None:
-                return
+                return None
             try:
                 self._client.delete(item.id, once=True)
                 return forget(self._context, item)

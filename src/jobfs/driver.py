@@ -180,7 +180,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     opendir = releasedir = lock = bmap = ioctl = None
     destroy = None
 
-    def __init__(self, vfs: Vfs, on_ready: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, vfs: Vfs, on_ready: Callable[[], None] = lambda: None, timeout: float = 30.0) -> None:
+        """`timeout`: seconds that a call has without progress."""
+        self.timeout = timeout
         self._vfs = vfs
         self._on_ready = on_ready
         self._packed: tuple[int, dict[str, bytes]] = (0, {})

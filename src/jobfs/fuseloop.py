@@ -2,9 +2,9 @@
 """The loop pool: long-lived threads that serve one mounted session, in place of libfuse's own loops.
 
 libfuse's multithreaded loop makes a thread, and with it a Python thread state, again and again; ours are made
-once. Each reads a request, has libfuse call back and answer, and leaves when the kernel says that the file system is
-gone. That is the only way out: to end a session, unmount it. They read by themselves, for the sake of whoever is told to
-end while a request waits (interruption.py).
+once, and more only while all of them wait for the server. Each reads a request, has libfuse call back and answer, and
+leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount it. They read
+by themselves, for the sake of whoever is told to end while a request waits (interruption.py).
 """
 
 from __future__ import annotations
@@ -13,24 +13,33 @@ import contextlib
 import ctypes
 import errno
 import logging
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import fuse
 
+from jobfs.api.deadline import Deadline, begin
 from jobfs.driver import FuseDriver, errno_of
 from jobfs.errors import UsageError
-from jobfs.interruption import Desk, Interrupter
+from jobfs.interruption import Desk, Interrupter, Opcode
 
 _log = logging.getLogger("jobfs.fuseloop")
 
 _lib = fuse._libfuse
 
-#: More than the calls that may wait for the network at once: what is left goes on answering from memory.
-LOOP_THREADS = 32
+#: Threads that stay. Where all are at work another one is made, so that what is known is answered at once, however many
+#: programs wait for the server; of those as many stay as have nothing to do at any one time.
+LOOP_THREADS, _SPARE = 32, 8
+#: Most threads: each program that waits has one.
+_MOST_THREADS = 2048
+#: Requests with which the kernel begins a call that consists of several.
+_BEFORE_OTHERS = frozenset({Opcode.LOOKUP, Opcode.GETATTR, Opcode.ACCESS})
+#: Seconds within which a call comes that the kernel had queued behind another.
+_RIGHT_AFTER = 0.1
 
 _pointer, _path, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 _size, _offset = ctypes.c_size_t, fuse.c_off_t
@@ -101,6 +110,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.operations = driver
         self.raw_fi, self.encoding, self.use_ns = True, "utf-8", True
         self._table = self._callbacks()
+        self._late = Late()
         self._mountpoint = _pointer()
         self._fuse = self._setup(mountpoint, ",".join(options))
         self._session = _fuse_get_session(self._fuse)
@@ -128,29 +138,42 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """A place for the requests of one thread."""
         return Desk(_fuse_chan_bufsize(self._channel))
 
-    def loop(self, desk: Desk) -> None:
+    def loop(self, desk: Desk, idle: list[Desk], all_busy: Callable[[], None], most_idle: float) -> bool:
         """Serve requests until the file system is gone, or `closed`. Called by many threads, each with its desk.
 
-        Raises OSError if requests can't be read.
+        `idle` has as many entries as threads wait for a request; with more than `most_idle`, this one leaves, and returns False.
+        `all_busy` is called when a request was read and nobody waits for another. Raises OSError if requests can't be read.
         """
+        timeout, late = self.operations.timeout, self._late
         read, device, buffers = os.readv, self.device, [desk.buffer]
         process, session, channel, address = _fuse_session_process, self._session, self._channel, desk.address
-        while True:
+        while len(idle) <= most_idle:
+            idle.append(desk)
             try:
                 length = read(device, buffers)
             except OSError as error:
                 if error.errno == errno.ENODEV:
-                    return
+                    return True
                 if error.errno not in _AGAIN:
                     raise
                 continue
+            finally:
+                idle.pop()
             desk.turn += 1
             # After the turn: whoever closes it sees either that nothing is under way, or this request.
             if self.closed:
                 desk.turn += 1
-                return
+                return True
+            if not idle:
+                all_busy()
+            call = begin(timeout)
+            if late:
+                late.queued(desk, call)
             process(session, address, length, channel)
+            if call.left() <= 0:
+                late.ended(desk, call)
             desk.turn += 1
+        return False
 
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
@@ -216,6 +239,51 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.operations.release(None, _info(info))
 
 
+class _Queue(NamedTuple):
+    """Calls that the kernel lets go on one at a time: the last one that was late, and who has had their turn."""
+
+    ended: float
+    call: Deadline
+    served: set[int]
+
+
+class Late:
+    """Calls whose time was over when they ended, and calls that waited for them in the kernel.
+
+    That lets one change of a directory's names go on at a time, and hands us the next when the last one has ended: its
+    program has waited as long. So the time of a call that comes right after a late one, about the same node and from another
+    thread, began with that one's: forty in one directory end as soon as one.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[int, _Queue] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
+
+    def ended(self, desk: Desk, call: Deadline) -> None:
+        """A request ended late."""
+        node, thread, opcode = desk.about()
+        if len(self._queues) > _MOST_THREADS:
+            self._queues.clear()
+        queue = self._queues.get(node)
+        served = queue.served if queue is not None else set()
+        if opcode not in _BEFORE_OTHERS:
+            served.add(thread)
+        self._queues[node] = _Queue(time.monotonic(), call, served)
+
+    def queued(self, desk: Desk, call: Deadline) -> None:
+        """A request begins: if its call was queued behind a late one, so has its time."""
+        node, thread, _ = desk.about()
+        queue = self._queues.get(node)
+        if queue is None:
+            return
+        if time.monotonic() - queue.ended > _RIGHT_AFTER:
+            self._queues.pop(node, None)
+        elif thread not in queue.served:
+            call.begun_with(queue.call)
+
+
 def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:
     """`callback`, for C: an error of any kind becomes a negative errno."""
 
@@ -245,19 +313,18 @@ class LoopPool:
         self._session = session
         self._on_end = on_end
         self._lock = threading.Lock()
-        self._left = threads
+        self._stay = threads
         self._ended = False
-        self._desks = desks = [session.desk() for _ in range(threads)]
-        self._interrupter = Interrupter(session.device, desks, interruptible)
-        self._threads = [
-            threading.Thread(target=self._serve, args=(desk,), name=f"fuse-{number}", daemon=True)
-            for number, desk in enumerate(desks)
-        ]
+        self._idle: list[Desk] = []
+        self._desks: list[Desk] = []
+        self._threads: set[threading.Thread] = set()
+        self._interrupter = Interrupter(session.device, self._desks, interruptible)
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
-        for thread in self._threads:
-            thread.start()
+        with self._lock:
+            for _ in range(self._stay):
+                self._add(most_idle=math.inf)
         self._interrupter.start()
 
     def close(self, timeout: float) -> bool:
@@ -267,7 +334,9 @@ class LoopPool:
         """
         self._session.closed = True
         end = time.monotonic() + timeout
-        while any(desk.turn % 2 for desk in self._desks):
+        with self._lock:
+            desks = list(self._desks)  # whoever comes after this begins nothing
+        while any(desk.turn % 2 for desk in desks):
             if time.monotonic() > end:
                 self._session.mute()
                 return False
@@ -277,19 +346,41 @@ class LoopPool:
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for every thread to leave; True if they have."""
         self._interrupter.stop()
-        return _join_all(self._threads, timeout)
+        with self._lock:
+            threads = list(self._threads)
+        return _join_all(threads, timeout)
 
-    def _serve(self, desk: Desk) -> None:
+    def _add(self, most_idle: float) -> None:
+        desk = self._session.desk()
+        name = f"fuse-{len(self._threads)}"
+        thread = threading.Thread(target=self._serve, args=(desk, most_idle), name=name, daemon=True)
+        # It does not run before it is known: the last one to leave ends the mount.
+        self._threads.add(thread)
+        self._desks.append(desk)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._threads.remove(thread)
+            self._desks.remove(desk)
+            _log.warning("no thread for another request: %s", error)
+
+    def _all_busy(self) -> None:
+        """Every thread has a request, and may have to wait with it for the server: the next one is answered all the same."""
+        with self._lock:
+            if not self._idle and len(self._threads) < _MOST_THREADS:
+                self._add(most_idle=_SPARE)
+
+    def _serve(self, desk: Desk, most_idle: float) -> None:
         gone = False
         try:
-            self._session.loop(desk)
-            gone = True
+            gone = self._session.loop(desk, self._idle, self._all_busy, most_idle)
         except OSError as error:
             _log.error("a thread of the mount gives up: %s", error)
         finally:
             with self._lock:
-                self._left -= 1
-                tell = (gone or not self._left) and not self._ended
+                self._threads.remove(threading.current_thread())
+                self._desks.remove(desk)
+                tell = (gone or not self._threads) and not self._ended
                 self._ended = self._ended or tell
             if tell:
                 self._on_end()

@@ -18,10 +18,11 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 _log = logging.getLogger("jobfs.interruption")
 
@@ -84,6 +85,11 @@ class Desk:
         self.since = 0.0
         self._seen = 0
 
+    def about(self) -> tuple[int, int, int]:
+        """The node that the request at work is about, the thread that made it, and its opcode."""
+        _, opcode, _, node, _, _, thread, _ = _HEADER.unpack_from(self.buffer)
+        return node, thread, opcode
+
     def waiting(self, now: float) -> Request | None:
         """The request under way, if it was there at the last look already; `since` is when it was seen first."""
         turn = self.turn
@@ -116,14 +122,15 @@ def interruptible(*, sync_on_close: bool) -> frozenset[int]:
 class Interrupter:
     """Looks at who waits at the desks, and answers those who were told to end.
 
-    `device` is the session's file descriptor; `opcodes` says which requests may be answered early.
+    `device` is the session's file descriptor; `desks` those that there are at any time; `opcodes` says which requests may be
+    answered early.
     """
 
-    def __init__(self, device: int, desks: Iterable[Desk], opcodes: frozenset[int]) -> None:
+    def __init__(self, device: int, desks: Sequence[Desk], opcodes: frozenset[int]) -> None:
         self._device = device
-        self._desks = list(desks)
+        self._desks = desks
         self._opcodes = opcodes
-        self._answered: dict[Desk, int] = {}
+        self._answered: WeakKeyDictionary[Desk, int] = WeakKeyDictionary()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="interrupter", daemon=True)
 
@@ -142,7 +149,7 @@ class Interrupter:
 
     def look(self, now: float) -> None:
         """One look at all desks."""
-        for desk in self._desks:
+        for desk in list(self._desks):
             request = desk.waiting(now)
             if request is None or self._answered.get(desk) == request.turn or not self._may(request):
                 continue

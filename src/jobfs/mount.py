@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from jobfs.api.deadline import within
 from jobfs.control import Conversation, Handler, Server
 from jobfs.draining import describe, drain
 from jobfs.errors import JobfsError, UsageError
@@ -47,9 +48,10 @@ _INSTANT = 0.5
 
 @dataclass(frozen=True)
 class Mounted:
-    """What a mount serves; `handlers`: of further control calls."""
+    """What a mount serves; `break_off`: every request under way ends at once; `handlers`: of further control calls."""
 
     vfs: Vfs
+    break_off: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
     handlers: Mapping[str, Handler] = field(default_factory=dict)
 
@@ -97,7 +99,8 @@ class Mount:
         """Build, mount, and return once the kernel and the control socket are answered."""
         self._mounted = mounted = build()
         try:
-            mounted.vfs.start()
+            with within():
+                mounted.vfs.start()
             for warning in mounted.vfs.warnings:
                 self._say(warning)
             self._session, self._pool, self._here = self._mount(mounted.vfs)
@@ -118,6 +121,9 @@ class Mount:
         answered = self._pool.close(_within(end, _LAST_CALLBACKS))
         self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
         self._finished.set()
+        if self._left:
+            # Whoever still waits for the server would only keep this from ending.
+            self._mounted.break_off()
         if self._left:
             self._say(f"not sent yet, kept for the next mount of this job: {describe(self._left)}")
         stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
@@ -154,7 +160,7 @@ class Mount:
         self._serving = True
         options = mount_options(self._settings, self._slot.record.job)
         driver = XattrDriver if self._settings.xattr else FuseDriver
-        session = Session(driver(vfs, greeted.set), self._directory, options)
+        session = Session(driver(vfs, greeted.set, self._settings.timeout), self._directory, options)
         here = mount_at(self._directory)
         ended = interruptible(sync_on_close=self._settings.sync_on_close)
         pool = LoopPool(session, self._is_over, ended)
@@ -353,15 +359,24 @@ class Mount:
     # What the control socket answers
 
     def _handlers(self, vfs: Vfs) -> dict[str, Handler]:
-        return {
-            "status": lambda args, conversation: {**self._facts(), **vfs.status()},
-            "info": lambda args, conversation: vfs.info(str(args["path"])),
-            "set": lambda args, conversation: vfs.set(str(args.pop("path")), args),
-            "flush": self._answer_flush,
-            "umount": self._answer_umount,
-            "retry": lambda args, conversation: {"paths": vfs.retry(args.get("path"))},
-            "discard": lambda args, conversation: {"given_up": vfs.discard(str(args["path"]))},
+        at_once: dict[str, Callable[[dict[str, Any]], Any]] = {
+            "status": lambda args: {**self._facts(), **vfs.status()},
+            "info": lambda args: vfs.info(str(args["path"])),
+            "set": lambda args: vfs.set(str(args.pop("path")), args),
+            "retry": lambda args: {"paths": vfs.retry(args.get("path"))},
+            "discard": lambda args: {"given_up": vfs.discard(str(args["path"]))},
         }
+        handlers = {name: self._in_time(answer) for name, answer in at_once.items()}
+        return {**handlers, "flush": self._answer_flush, "umount": self._answer_umount}
+
+    def _in_time(self, answer: Callable[[dict[str, Any]], Any]) -> Handler:
+        """An answer that somebody waits for, as a program does in a system call."""
+
+        def handler(args: dict[str, Any], conversation: Conversation) -> Any:
+            with within(self._settings.timeout):
+                return answer(args)
+
+        return handler
 
     def _facts(self) -> dict[str, Any]:
         record = self._slot.record

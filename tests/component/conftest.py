@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from tests.support.workspaces import Workspace, workspace
 
+from jobfs.api.deadline import within
 from jobfs.emulator import EmulatorConfig, Server, running
+
+
+@pytest.fixture(autouse=True)
+def a_program_waits() -> Iterator[None]:
+    """A test's own calls are system calls; what threads do is done in the background."""
+    with within():
+        yield
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from tests.support.files import errno_from
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace
 
+from jobfs.api.deadline import carried
 from jobfs.emulator import Server
 
 TREE = {f"d{number // 20:02}/f{number % 20:02}.txt": f"file {number}\n" for number in range(200)}
@@ -88,9 +89,10 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     work.read(order[0])
     server.faults.next("hang", on="download", path="d00/*", times=100)
     results: list[object] = []
-    reader = threading.Thread(target=lambda: results.append(errno_from(work.vfs.open, order[1], os.O_RDONLY)))
+    read = carried(lambda: results.append(errno_from(work.vfs.open, order[1], os.O_RDONLY)))
+    reader = threading.Thread(target=read)
     reader.start()
-    ahead = work.settings.max_connections - 2
+    ahead = work.settings.max_connections * 3 // 4
     eventually(lambda: len(server.log.entries("download")) == 1 + 1 + ahead)
     assert work.read("elsewhere/sub/b") == b"bb"
     assert work.read("elsewhere/a") == b"aa"

@@ -9,7 +9,7 @@ import mimetypes
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,13 +18,15 @@ from jobfs.errors import FsError
 from jobfs.names import basename
 
 #: Bytes read from disk at a time; a multiple of 3, so that each piece is whole base64 groups.
-_CHUNK = 3 * 64 * 1024
+_CHUNK = 3 * 16 * 1024
+#: Bytes that buffers on the way may hold when the last one was handed over.
+_BUFFERED = 8 << 20
 
 
 class Body(httpx.SyncByteStream):
     """A request body of known length that can be sent again from the start.
 
-    `seconds` is how long the last sending took, first byte to last: time in which there was progress.
+    While it is sent, `moved` is called with the seconds that each piece took: time in which there was progress.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class Body(httpx.SyncByteStream):
     ) -> None:
         self.content_type = content_type
         self.length = len(head) + (source.length if source else 0) + len(tail)
-        self.seconds = 0.0
+        self.moved: Callable[[float], None] = lambda seconds: None
         self._head = head
         self._source = source
         self._tail = tail
@@ -41,14 +43,17 @@ class Body(httpx.SyncByteStream):
         if self._source is None:
             yield self._head + self._tail
             return
-        began = time.monotonic()
-        self.seconds = 0.0
+        began = since = time.monotonic()
         yield self._head
         for chunk in self._source.chunks():
-            self.seconds = time.monotonic() - began
+            now = time.monotonic()
+            self.moved(now - since)
+            since = now
             yield chunk
         yield self._tail
-        self.seconds = time.monotonic() - began
+        now = time.monotonic()
+        # The last of it is still on its way: in buffers here and there.
+        self.moved(now - since + (now - began) * min(1.0, _BUFFERED / self.length))
 
 
 class Source:

@@ -20,7 +20,9 @@ from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_dow
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.health import Health
 from jobfs.api.key import KeySource
+from jobfs.api.line import LARGE, Line
 from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
+from jobfs.api.restraint import Restraint
 from jobfs.api.wire import Send, Wire
 from jobfs.errors import (
     ApiError,
@@ -77,6 +79,21 @@ class Client:
     def health(self) -> Health:
         """How the server has been answering."""
         return self._wire.monitor.health()
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the server gave a sign of itself, of those in which it was asked something."""
+        return self._wire.monitor.silent()
+
+    @property
+    def line(self) -> Line:
+        """Who uses the connections, and who waits for one."""
+        return self._wire.line
+
+    @property
+    def restraint(self) -> Restraint:
+        """Whether the background leaves the server alone."""
+        return self._wire.restraint
 
     @property
     def server_time_offset(self) -> float:
@@ -167,11 +184,14 @@ class Client:
         call = Call("delete item", "DELETE", self._item_target(item_id), item_id, changing=True)
         self._wire.request(call, once=once)
 
-    def download(self, item_id: str, start: int = 0, end: int | None = None) -> Download:
+    def download(
+        self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
+    ) -> Download:
         """The bytes of a file from `start` to before `end` (GET items/{id}/download).
 
-        The server may send more than was asked for: look at `Download.start`. Only the request is retried,
-        not the body; each chunk may take `timeout` seconds.
+        `size`: bytes of the whole file, if they are known: small bodies go before large ones. The server may send more than
+        was asked for: look at `Download.start`. Only the request is retried, not the body; each chunk may take `timeout`
+        seconds.
         """
         call = Call("download", "GET", self._item_target(item_id) + "/download", item_id)
         if end is not None and end <= start:
@@ -179,12 +199,18 @@ class Client:
         wanted = range_header(start, end)
         headers = [IDENTITY] if wanted is None else [IDENTITY, wanted]
         statuses = frozenset() if wanted is None else frozenset({RANGE_UNSATISFIABLE})
-        response = self._wire.request(call, Send(None, headers, streamed=True, statuses=statuses))
+        large = size is None or (size if end is None else min(end, size)) - start > LARGE
+        send = Send(None, headers, streamed=True, statuses=statuses, large=large)
+        response = self._wire.request(call, send)
         try:
             return open_download(call, response, start, self._wire.explain)
         except MismatchError as exc:
             response.close()
             raise self._wire.explain(call, exc) from None
+
+    def break_off(self) -> None:
+        """End every request under way, as if its connection had broken; nothing is asked any more."""
+        self._wire.break_off()
 
     def close(self) -> None:
         """Close every connection; what waits for a retry ends at once."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,8 @@ from jobfs.errors import OutOfTimeError
 
 _Result = TypeVar("_Result")
 
+#: Seconds without end, for waits that take a number.
+UNBOUNDED = 1e8
 #: Seconds that a call may still look at the server after its deadline: what became of a change whose answer is lost.
 GRACE = 2.0
 
@@ -31,14 +32,21 @@ class Deadline:
     """`timeout` seconds without progress; one within an `outer` one ends with that at the latest.
 
     `waited`: a program waits for what is done within it, which then goes before the rest; within an outer one that one says so.
-    `grace`: seconds by which it may outlast the outer one. Threads may share it.
+    `grace`: seconds that there are beyond it for looks, as what is done within one that is `looking`. Threads may share it.
     """
 
     def __init__(
-        self, timeout: float, outer: Deadline | None = None, *, waited: bool = True, grace: float = 0.0
+        self,
+        timeout: float,
+        outer: Deadline | None = None,
+        *,
+        waited: bool = True,
+        looking: bool = False,
+        grace: float = 0.0,
     ) -> None:
         self.timeout = timeout
         self._outer = outer
+        self._looking = looking
         self._grace = grace
         self._end = time.monotonic() + timeout
         self._waited = waited and outer is None
@@ -47,15 +55,19 @@ class Deadline:
     @property
     def waited(self) -> bool:
         """True if a program waits for what is done within this deadline, be it only meanwhile (see `joined`)."""
-        return self._waited or bool(self._joined) or (self._outer is not None and self._outer.waited)
+        return (
+            self._waited
+            or (self._outer is not None and self._outer.waited)
+            or any(other.waited for other in list(self._joined))
+        )
 
-    def left(self) -> float:
-        """Seconds that remain; negative once it has passed."""
+    def left(self, *, looking: bool = False) -> float:
+        """Seconds that remain, for a look at the server or for anything; negative once it has passed."""
+        looking = looking or self._looking
         left = self._end - time.monotonic()
-        if self._outer is None:
-            return left
-        outer = self._outer.left()
-        return min(left, max(outer, min(self._grace, outer + self._grace)))
+        if looking and self._grace:
+            left = max(left, min(self._grace, left + self._grace))
+        return left if self._outer is None else min(left, self._outer.left(looking=looking))
 
     def extend(self, seconds: float) -> None:
         """Do not count `seconds` in which bytes were moving, nor for those who wait for the same."""
@@ -65,6 +77,10 @@ class Deadline:
             other.extend(seconds)
         if self._outer is not None:
             self._outer.extend(seconds)
+
+    def begun_with(self, other: Deadline) -> None:
+        """Its time began with that of `other`."""
+        self._end = other._end
 
     def renew(self) -> None:
         """Begin to count anew; an outer deadline goes on."""
@@ -102,18 +118,27 @@ def current() -> Deadline | None:
     return _current.get()
 
 
-def begin(timeout: float) -> None:
+def begin(timeout: float) -> Deadline:
     """This thread, which serves nothing but calls, begins one."""
-    _current.set(Deadline(timeout))
+    deadline = Deadline(timeout, grace=GRACE)
+    _current.set(deadline)
+    return deadline
 
 
 @contextlib.contextmanager
-def within(timeout: float = math.inf, *, waited: bool = True) -> Iterator[Deadline]:
+def within(timeout: float = UNBOUNDED, *, waited: bool = True) -> Iterator[Deadline]:
     """What is done meanwhile in this thread has `timeout` seconds without progress, and no more than its call has left."""
     deadline = Deadline(timeout, _current.get(), waited=waited)
+    with bound_by(deadline):
+        yield deadline
+
+
+@contextlib.contextmanager
+def bound_by(deadline: Deadline | None) -> Iterator[None]:
+    """What is done meanwhile in this thread is bound by `deadline`."""
     token = _current.set(deadline)
     try:
-        yield deadline
+        yield
     finally:
         _current.reset(token)
 
@@ -123,16 +148,13 @@ def carried(task: Callable[..., _Result]) -> Callable[..., _Result]:
     deadline = _current.get()
 
     def run(*args: object) -> _Result:
-        token = _current.set(deadline)
-        try:
+        with bound_by(deadline):
             return task(*args)
-        finally:
-            _current.reset(token)
 
     return run
 
 
-def left(most: float = math.inf) -> float:
+def left(most: float = UNBOUNDED) -> float:
     """Seconds that this thread's call may still wait, not negative, and `most` of them."""
     deadline = _current.get()
     return max(0.0, most if deadline is None else min(most, deadline.left()))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
 import httpx
 
 from jobfs.api.answers import coding_of, decoded
+from jobfs.api.deadline import current
 from jobfs.api.failures import Call, MismatchError
 from jobfs.errors import ApiError, UnavailableError
 
@@ -51,13 +53,16 @@ class Download:
         """The bytes as they arrive; raises UnavailableError if the body breaks off or is too short."""
         if self._response is None or self.length == 0:
             return
-        came = 0
+        came, since, deadline = 0, time.monotonic(), current()
         try:
             for chunk in decoded(self._response.iter_raw(), coding_of(self._response.headers)):
                 came += len(chunk)
+                if deadline is not None:
+                    deadline.extend(time.monotonic() - since)
                 if self.length is not None and came > self.length:
                     raise MismatchError(f"a body longer than the {self.length} bytes promised")
                 yield chunk
+                since = time.monotonic()
         except (httpx.HTTPError, MismatchError) as exc:
             raise self._explain(self._call, exc) from None
         if self.length is not None and came < self.length:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from jobfs.api.failures import http_date
@@ -33,6 +36,8 @@ class Monitor:
         self._lock = threading.Lock()
         self._health = Health()
         self._clock = ServerClock()
+        self._under_way: dict[object, float] = {}
+        self._last_sign = 0.0
 
     def health(self) -> Health:
         """What is known now."""
@@ -45,12 +50,31 @@ class Monitor:
     def heard(self, date: str, began: float, ended: float) -> None:
         """An answer with this Date header came to a request sent between these `time.time()`s."""
         with self._lock:
+            self._last_sign = time.monotonic()
             self._clock.heard(date, began, ended)
 
-    def sending(self) -> None:
-        """An attempt begins."""
+    @contextlib.contextmanager
+    def sending(self) -> Iterator[None]:
+        """An attempt is under way."""
+        token = object()
         with self._lock:
             self._health = self._health._replace(requests=self._health.requests + 1)
+            self._under_way[token] = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._under_way[token]
+
+    def moved(self) -> None:
+        """Bytes of a request's body have gone out."""
+        self._last_sign = time.monotonic()
+
+    def silent(self) -> float:
+        """Seconds since the server gave a sign of itself, of those in which it was asked something."""
+        with self._lock:
+            since = max(min(self._under_way.values(), default=math.inf), self._last_sign)
+        return max(0.0, time.monotonic() - since)
 
     def answered(self, latency: float | None) -> None:
         """An attempt got an answer that speaks of the request; `latency` None leaves the average alone."""

@@ -1,9 +1,11 @@
-"""Deadline and backoff: how long a request may go without progress, and when it is tried again."""
+"""Backoff: when a request is tried again, and what one attempt may take of the time that is left."""
 
 from __future__ import annotations
 
 import random
-import time
+from typing import Any
+
+from jobfs.api.deadline import Deadline
 
 #: Seconds before the first retry and at most between two, before jitter.
 FIRST_PAUSE = 0.1
@@ -12,24 +14,26 @@ LONGEST_PAUSE = 2.0
 CONNECT_WITHIN = 10.0
 
 
-class Deadline:
-    """`timeout` seconds without progress, over all attempts of one request (semantics.md section 3)."""
+class Timeouts(dict[str, float]):
+    """httpx's timeouts of one attempt, each of which bounds one step: what is left when the step begins.
 
-    def __init__(self, timeout: float) -> None:
-        self._end = time.monotonic() + timeout
+    `most`: seconds that any step may take at most.
+    """
+
+    def __init__(self, deadline: Deadline, most: float) -> None:
+        self._deadline, self._most = deadline, most
+        super().__init__({step: self._now(step) for step in ("connect", "read", "write", "pool")})
+
+    def get(self, step: str, default: Any = None) -> Any:  # noqa: D102 - dict's
+        return self._now(step) if step in self else default
 
     def left(self) -> float:
-        """Seconds that remain; negative once it has passed."""
-        return self._end - time.monotonic()
+        """Seconds that one step may take now."""
+        return max(min(self._deadline.left(), self._most), 0.001)
 
-    def extend(self, seconds: float) -> None:
-        """Do not count `seconds` in which a body was moving."""
-        self._end += seconds
-
-    def timeouts(self) -> dict[str, float]:
-        """What is left, as httpx's timeouts of one attempt: each bounds one step without progress."""
-        left = max(self.left(), 0.001)
-        return {"connect": min(left, CONNECT_WITHIN), "read": left, "write": left, "pool": left}
+    def _now(self, step: str) -> float:
+        left = self.left()
+        return min(left, CONNECT_WITHIN) if step == "connect" else left
 
 
 def backoff(attempt: int) -> float:

@@ -45,5 +45,6 @@ def build(
 
     return Mounted(
         vfs=Vfs(settings, slot, client, content, namespace),
+        break_off=client.break_off,
         close=close,
     )

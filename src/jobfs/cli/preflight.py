@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from jobfs.api import Client, KeySource, check_base_url, check_job_id
+from jobfs.api.deadline import within
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import mount_points
 from jobfs.settings import Settings
@@ -137,9 +138,11 @@ def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], objec
 
 
 def _ask(settings: Settings, job: str, key: KeySource) -> int:
-    with Client(
-        settings.base_url, job, key, timeout=min(settings.timeout, _PROBE), max_connections=1
-    ) as client:
+    timeout = min(settings.timeout, _PROBE)
+    with (
+        within(),
+        Client(settings.base_url, job, key, timeout=timeout, max_connections=1) as client,
+    ):
         return client.instance().count_items or 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from jobfs.api import KeySource, check_base_url, check_job_id
+from jobfs.api.deadline import within
 from jobfs.cli import graph, logs, preflight
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import setting_options
@@ -78,6 +79,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
     return 1 if left else 0
 
 
+@within()
 def _finish(
     settings: Settings, job: str, key: KeySource, place: slot.StateDirectory, timeout: float | None
 ) -> list[Any]:
@@ -99,6 +101,7 @@ def _finish(
     return left
 
 
+@within()
 def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
     if not _MOUNT_ID.fullmatch(mount):
         raise UsageError(

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from jobfs.api.deadline import Deadline, current
 from jobfs.content.backing import Backing
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.errors import StaleVersionError, again
@@ -116,7 +117,7 @@ class Entry:
                 if self._stale is not None:
                     raise again(self._stale)
                 if not self.whole and (self.settling or self.fetches):
-                    self._sleep(time.monotonic() + self._link.timeout)
+                    self._sleep(Deadline(self._link.timeout, current(), waited=False))
         return self.backing.path(self.size or 0)
 
     def bring(self) -> None:
@@ -312,7 +313,7 @@ class Entry:
     def _wait(self, run: Run, offset: int, end: int, *, on_disk: bool = False) -> int:
         """Wait until [offset, end) is there; the end, cut to the file. Raises ApiError, FsError."""
         asked = end - offset
-        began = time.monotonic()
+        deadline = Deadline(self._link.timeout, current(), waited=False)
         with self.cond:
             self._read_end = end
             self.cond.notify_all()
@@ -325,22 +326,24 @@ class Entry:
                 if gap is None:
                     self._look_ahead(run, end, asked)
                     return end
-                self._await(self._bring(gap, run), gap, began)
+                self._await(self._bring(gap, run), gap, deadline)
 
-    def _await(self, fetch: Fetch, gap: tuple[int, int], began: float) -> None:
+    def _await(self, fetch: Fetch, gap: tuple[int, int], deadline: Deadline) -> None:
         fetch.waiters += 1
         try:
-            self._sleep(max(began, fetch.progress) + self._link.timeout + _GRACE, fetch)
+            # Only bytes are progress, not that a transfer has begun.
+            with fetch.deadline.joined(deadline):
+                self._sleep(deadline, fetch)
         finally:
             fetch.waiters -= 1
         if fetch.error is not None and self.backing.have.covered_until(gap[0]) == gap[0]:
             raise again(fetch.error)
 
-    def _sleep(self, deadline: float, fetch: Fetch | None = None) -> None:
+    def _sleep(self, deadline: Deadline, fetch: Fetch | None = None) -> None:
         """Wait for a change; raises UnavailableError if the deadline has passed or the store is closed."""
         if self._link.closed:
             raise UnavailableError("download: the mount is going away", endpoint="download")
-        left = deadline - time.monotonic()
+        left = deadline.left() + _GRACE
         if left > 0:
             self.cond.wait(left)
             return

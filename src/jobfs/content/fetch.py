@@ -13,6 +13,8 @@ import time
 from typing import Protocol
 
 from jobfs.api import Client, Download
+from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
+from jobfs.api.line import Rank
 from jobfs.content.errors import StaleVersionError, UnboundedError, WrongLengthError, again
 from jobfs.content.pool import Pool
 from jobfs.content.run import MIB, NEAR
@@ -28,6 +30,8 @@ _BACKOFF = 0.05
 _BACKOFF_MAX = 2.0
 #: Seconds after which a transfer lets another one have its thread.
 _TURN = 2.0
+#: The same for one that a request waits for which goes before it.
+_SHORT_TURN = 0.2
 #: The most that a running transfer is credited with bringing within a round trip.
 _REACH_MAX = 16 * MIB
 
@@ -112,6 +116,9 @@ class Fetch:
         self._gained = self.progress  # when bytes came that had not come before
         self._furthest = start
         self._took_turn = False
+        call = current()
+        #: Who waits for its bytes joins this: then it goes before the rest, and each piece that comes is progress for both.
+        self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
 
     def submit(self) -> bool:
         """Queue this fetch; False if the store is closed."""
@@ -139,7 +146,7 @@ class Fetch:
         """Transfer until everything is there or it is over; tells the target how it went."""
         error: JobfsError | None = None
         try:
-            if not self._transfer() and self._link.pool.submit(self.run, background=self.background):
+            if not self._in_time() and self._link.pool.submit(self.run, background=self.background):
                 return
         except JobfsError as failed:
             error = failed
@@ -150,6 +157,11 @@ class Fetch:
             error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
         # A copy, because a traceback would keep all this alive, an open file among it.
         self._target.ended(self, None if error is None else again(error))
+
+    def _in_time(self) -> bool:
+        """Transfer in the place of whoever waits for it, if anybody does: it goes before the rest then."""
+        with bound_by(self.deadline):
+            return self._transfer()
 
     def _transfer(self) -> bool:
         """Send requests until nothing is left to bring; False if it only gave up its thread for now."""
@@ -188,7 +200,8 @@ class Fetch:
         An error before the body is final: the client has done its retries by then.
         """
         sent = time.monotonic()
-        with self._link.client.download(self._target.version.item_id, start, self.end) as body:
+        item_id, size = self._target.version.item_id, self._target.size
+        with self._link.client.download(item_id, start, self.end, size=size) as body:
             if not self._accept(start, body):
                 return None
             # Only bytes are progress: a server that answers and then sends nothing has the same deadline.
@@ -263,10 +276,18 @@ class Fetch:
             )  # else read on: a body read to its end keeps the connection
         if not self._link.ranges:
             return False
-        if seconds > _TURN and self._link.pool.starved:
+        if self._is_in_the_way(seconds):
             self._took_turn = True
             return True
         return self._target.covered_until(self.pos) - self.pos >= SKIP
+
+    def _is_in_the_way(self, seconds: float) -> bool:
+        """True if another transfer waits for a thread, or for a connection; at once if that goes before this one."""
+        rank = Rank.LARGE if self.deadline.waited else Rank.BACKGROUND_LARGE
+        line = self._link.client.line
+        if seconds <= _TURN:
+            return seconds > _SHORT_TURN and line.wanted(before=rank)
+        return self._link.pool.starved or line.wanted(before=rank + 1)
 
     def _check_end(self, start: int, body: Download) -> None:
         """The body ended as the server meant it: is that where it should end?"""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 
-from jobfs.errors import ApiError, ContractError, NotFoundError, UnauthorizedError, UnavailableError
+from jobfs.api.deadline import Deadline, current
+from jobfs.errors import (
+    ApiError,
+    ContractError,
+    HeldBackError,
+    NotFoundError,
+    OutOfTimeError,
+    UnauthorizedError,
+    UnavailableError,
+)
 
 #: Errors that say nothing of a name: the server was not reached, or does not talk to us as it should.
 COULD_NOT_ASK = (UnavailableError, UnauthorizedError, ContractError)
+#: Of them, those that say nothing of the server either.
+NOT_ASKED = (OutOfTimeError, HeldBackError)
 
 
 class Flight:
@@ -16,13 +28,15 @@ class Flight:
     failed.
     """
 
-    __slots__ = ("_done", "began", "error", "path", "ticket")
+    __slots__ = ("_done", "began", "deadline", "error", "path", "ticket")
 
     def __init__(self, path: str | None, began: float, ticket: int) -> None:
         self.path = path
         self.began = began
         self.ticket = ticket
         self.error: ApiError | None = None
+        #: Of whoever makes the request, once that has begun.
+        self.deadline: Deadline | None = None
         self._done = threading.Event()
 
     def land(self, error: ApiError | None) -> None:
@@ -31,9 +45,12 @@ class Flight:
         self._done.set()
 
     def wait(self) -> None:
-        """Wait until the request is over; raises its error."""
-        # Who flies it is bound by the client's deadline, so this wait is too.
-        self._done.wait()
+        """Wait until the request is over; raises its error, or OutOfTimeError(ETIMEDOUT) if the call may not wait so long."""
+        mine = current()
+        with contextlib.nullcontext() if self.deadline is None else self.deadline.joined(mine):
+            while not self._done.wait(None if mine is None else max(mine.left(), 0.0)):
+                if mine is not None:
+                    mine.check("what another call has asked for")
         if self.error is not None:
             raise again(self.error)
 

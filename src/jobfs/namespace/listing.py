@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
-from jobfs.api import Page
+from jobfs.api import Health, Page
+from jobfs.api.deadline import carried
 from jobfs.errors import NotFoundError
 from jobfs.namespace.pages import Pass, read_pass
 from jobfs.nodes import Item
@@ -24,6 +25,14 @@ _FEW = 8
 
 class Server(Protocol):
     """What the namespace asks of the API client (jobfs.api.Client)."""
+
+    @property
+    def health(self) -> Health:
+        """How the server has been answering."""
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the server gave a sign of itself, of those in which it was asked something."""
 
     @property
     def max_connections(self) -> int:
@@ -92,7 +101,7 @@ class Lister:
     def find_each(self, paths: Iterable[str]) -> list[tuple[str, list[Item]]]:
         """What is at each of these paths, asked in parallel (GET items/find); raises ApiError."""
         asked = list(paths)
-        return list(zip(asked, self._executor.map(self._server.find, asked), strict=True))
+        return list(zip(asked, self._executor.map(carried(self._server.find), asked), strict=True))
 
     def close(self) -> None:
         """Stop the threads; what is under way is waited for."""
@@ -115,7 +124,7 @@ class Lister:
     def _existing(self, ids: Collection[str]) -> dict[str, Item | None]:
         """Each item as it is now, asked for by id in parallel; None where it is gone."""
         asked = list(ids)
-        return dict(zip(asked, self._executor.map(self._get, asked), strict=True))
+        return dict(zip(asked, self._executor.map(carried(self._get), asked), strict=True))
 
     def _warn(self, passes: int, last: Pass, count: int, asked: int) -> None:
         """Tell of a list that moves; as a warning only the first time until it holds still."""

@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future
 from itertools import dropwhile, pairwise
 
 from jobfs.api import MOST_ITEMS, Page
+from jobfs.api.deadline import carried, current
 from jobfs.errors import ContractError
 from jobfs.nodes import Item
 
@@ -65,6 +66,7 @@ def read_pass(
     in parallel, each overlapping the one before by one item: a shared item that differs shows that the list
     moved. As many as `expected` items fill are asked for together with the first.
     """
+    read_page, run_in_time = carried(read_page), carried(_Reader.run)
     following = _pages(expected, TAKE, _STEP) if expected > TAKE else 0
     ahead = {
         number: executor.submit(read_page, TAKE, number * _STEP)
@@ -74,7 +76,7 @@ def read_pass(
         reader = _Reader(read_page, read_page(TAKE, 0), ahead, patience)
         if reader.more():
             runs = min(workers, reader.promised() - len(ahead)) - 1
-            others = [executor.submit(reader.run) for _ in range(runs)]
+            others = [executor.submit(run_in_time, reader) for _ in range(runs)]
             try:
                 reader.run()
             finally:
@@ -111,6 +113,7 @@ class _Reader:
         self._next = 1
         self._barren = 0
         self._failed: BaseException | None = None
+        self._kept = time.monotonic()
         self._keep(0, first)
         # More than was asked for is a server that does not count pages: what it says is all is all.
         full = self._size <= TAKE and self._size in (TAKE, first.take)
@@ -177,6 +180,10 @@ class _Reader:
             return self._next - 1
 
     def _keep(self, number: int, page: Page) -> None:
+        now = time.monotonic()
+        if (deadline := current()) is not None:
+            deadline.extend(now - self._kept)  # each page is progress
+        self._kept = now
         self._pages[number] = page
         before = len(self._seen)
         self._seen.update(item.id for item in page.items)

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
-from jobfs.errors import ApiError, ContractError, FsError, UnavailableError
+from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
+from jobfs.errors import ApiError, ContractError, FsError, OutOfTimeError, UnavailableError
 from jobfs.namespace.cost import Cost
-from jobfs.namespace.flights import COULD_NOT_ASK, Breaker, Flight, verdict
+from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight, verdict
 from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister, Server
 from jobfs.namespace.overlay import never_shown
@@ -35,6 +36,9 @@ _ROUNDS = 6
 _FEW = 8
 #: So many lookups answered by a snapshot make it worth replacing before it expires.
 _BUSY = 64
+#: Seconds without progress after which what is known is shown unconfirmed, at least; so many usual answers; and while the
+#: server does not answer anyway.
+_PATIENCE, _TIMES, _IMPATIENCE = 2.0, 8, 0.5
 #: Shortest time in seconds that the age of a single path is remembered.
 _REMEMBER = 60.0
 
@@ -100,6 +104,7 @@ class Namespace(Remembering):
         if not path:
             return ROOT
         not_before = self._clock() - (self._cost.bound if max_age is None else max_age)
+        mine: Deadline | None = None
         try:
             for _ in range(_ROUNDS):
                 with self._lock:
@@ -114,15 +119,20 @@ class Namespace(Remembering):
                     flight, fly = self._board(path, not_before, max_age)
                     if flight is None:
                         return self._known.tree.at(path)
+                    known = max_age is None and self._serves_stale(path)
+                    mine = mine or self._deadline(known)
                 try:
-                    self._ride(flight, fly)
+                    self._ride(flight, fly, mine)
                 except ContractError:
                     if flight.path is not None:
                         raise
         except COULD_NOT_ASK as exc:
             if max_age is not None:
                 raise
-            return self._stale_item(path, exc)
+            with self._lock:
+                if self._serves_stale(path):
+                    return self._known.tree.at(path)
+            raise exc
         return self.peek(path)
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
@@ -170,7 +180,7 @@ class Namespace(Remembering):
                     return
                 flight, fly = self._board_listing(force=True)
             try:
-                self._ride(flight, fly)
+                self._ride(flight, fly, self._deadline(False))
             except ApiError:
                 if flight.ticket > mark:
                     raise
@@ -287,12 +297,13 @@ class Namespace(Remembering):
     def _ride_alone(self, flight: Flight) -> None:
         """Make a request that nobody waits for; who needs the answer after all finds out what became of it."""
         with contextlib.suppress(ApiError):
-            self._ride(flight, True)
+            self._ride(flight, True, self._deadline(False))
 
     def _complete(self, path: str, max_age: float | None) -> list[str]:
         """Have a snapshot that is young enough for a directory; returns the children that are in doubt."""
         with self._lock:
             not_before = self._clock() - (self._cost.effective_ttl if max_age is None else max_age)
+        mine: Deadline | None = None
         for _ in range(_ROUNDS):
             with self._lock:
                 if self._known.complete(path, not_before):
@@ -300,14 +311,37 @@ class Namespace(Remembering):
                     if len(doubtful) <= _FEW:
                         return doubtful
                 flight, fly = self._board_listing()
-            self._ride(flight, fly)
+                known = max_age is None and self._stale_children(path) is not None
+                mine = mine or self._deadline(known)
+            self._ride(flight, fly, mine)
         return []
 
-    def _ride(self, flight: Flight, fly: bool) -> None:
-        """Make the request, or wait for the one who makes it; raises its error."""
-        if not fly:
-            flight.wait()
-            return
+    def _deadline(self, known: bool) -> Deadline:
+        """How long a call asks; only a moment where it is to confirm what is `known`, and less if nobody answers anyway."""
+        patience = UNBOUNDED
+        if known and (self._breaker.error is not None or self._client.silent > _PATIENCE):
+            patience = _IMPATIENCE
+        elif known:
+            patience = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
+        return Deadline(patience, current(), waited=False)
+
+    def _ride(self, flight: Flight, fly: bool, mine: Deadline) -> None:
+        """Make the request, or wait for the one who makes it, within `mine`; raises its error.
+
+        Returns early, without an answer, if whoever made it had less time than there is left.
+        """
+        with bound_by(mine):
+            if fly:
+                flight.deadline = mine
+                self._fly(flight)
+                return
+            try:
+                flight.wait()
+            except OutOfTimeError:
+                if mine.left() <= 0:
+                    raise
+
+    def _fly(self, flight: Flight) -> None:
         error: ApiError | None = UnavailableError("the request was broken off")
         try:
             if flight.path is None:
@@ -339,7 +373,7 @@ class Namespace(Remembering):
                     self._cost.answered(self._clock() - flight.began)
                 else:
                     self._listings.succeeded(self._clock())
-            elif isinstance(error, COULD_NOT_ASK) and not self._closed:
+            elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED) and not self._closed:
                 alone = flight.path is None and isinstance(error, ContractError)
                 breaker = self._listings if alone else self._breaker
                 if breaker.error is None:
@@ -389,19 +423,13 @@ class Namespace(Remembering):
         with self._lock:
             return self._known.tree.ids()
 
-    # when nobody answers
+    # when nobody answers (under the table lock)
 
     def _serves_stale(self, path: str) -> bool:
         """True if what is known of `path`, or that nothing is there, may be served though nobody could be asked."""
         known = self._known
         confirmed = self._clock() - known.confirmed(path) <= self._stale_if_error
         return confirmed and (known.tree.at(path) is not None or not known.doubtful(path))
-
-    def _stale_item(self, path: str, error: ApiError) -> Item | None:
-        with self._lock:
-            if self._serves_stale(path):
-                return self._known.tree.at(path)
-        raise error
 
     def _stale_children(self, path: str) -> dict[str, Item] | None:
         """The entries of a directory that may be served though nobody could be asked; None if they may not."""

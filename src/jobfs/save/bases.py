@@ -20,10 +20,10 @@ _HASHED = 8 << 20
 _SETTLING = 0.1
 
 
-def sha256_of(client: Client, item_id: str) -> str:
-    """The hash, in hex, of an item's bytes as the server has them now. Raises ApiError."""
+def sha256_of(client: Client, item_id: str, size: int | None) -> str:
+    """The hash, in hex, of an item's bytes as the server has them now; `size` as far as it is known. Raises ApiError."""
     digest = hashlib.sha256()
-    with client.download(item_id) as body:
+    with client.download(item_id, size=size) as body:
         for chunk in body.chunks():
             digest.update(chunk)
     return digest.hexdigest()
@@ -32,7 +32,7 @@ def sha256_of(client: Client, item_id: str) -> str:
 def with_bytes(client: Client, item: Item, digest: str) -> Item | None:
     """The item as it is now, if it has these bytes and was neither written to nor moved while they were read. Raises ApiError."""
     try:
-        if sha256_of(client, item.id) != digest:
+        if sha256_of(client, item.id, item.size) != digest:
             return None
         now = client.get(item.id)
     except NotFoundError:
@@ -43,7 +43,7 @@ def with_bytes(client: Client, item: Item, digest: str) -> Item | None:
 def version_hash(client: Client, item: Item) -> str:
     """The hash, in hex, of the bytes of just this version; "" if the server has them no more. Raises UnavailableError."""
     try:
-        digest = sha256_of(client, item.id)
+        digest = sha256_of(client, item.id, item.size)
         return digest if client.get(item.id).version == item.version else ""
     except UnavailableError:
         raise

@@ -44,7 +44,8 @@ class ConflictCheck:
         if aside.fate is Fate.LOST:
             return self._delete_lost(aside)
         try:
-            read = sha256_of(self._client, aside.id) if self._has_to_read(aside, base, saved) else ""
+            reads = self._has_to_read(aside, base, saved)
+            read = sha256_of(self._client, aside.id, aside.size) if reads else ""
             # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
             item = self._client.get(aside.id)
         except NotFoundError:
@@ -90,7 +91,7 @@ class ConflictCheck:
         if read and untouched:
             return read in known
         for _ in range(_READS if known else 0):
-            digest = sha256_of(self._client, item.id)
+            digest = sha256_of(self._client, item.id, item.size)
             before, item = item, self._client.get(item.id)
             if item.updated_at == before.updated_at:
                 return digest in known and names.basename(item.path) == aside.name

@@ -4,12 +4,13 @@ Changes of one target run one after another (State.before), none where a name is
 many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent; while more
 than a few dozen hidden items stand in the workspace nothing more is begun.
 
-Backing off belongs to the server, not to a file: while attempts fail one after another, one Change at a time asks whether it is
-back, and with the first that gets through all others are due. What the server asks to wait for (Retry-After) holds for all.
+Backing off belongs to the server, not to a file (api/restraint.py): nothing begins while it wants to be left alone; in an outage
+one Change a second asks whether it is back, and once it is, all that had failed is due.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import logging
@@ -20,7 +21,7 @@ from collections.abc import Callable
 
 from jobfs import names
 from jobfs.api import deadline
-from jobfs.errors import REFUSALS, FsError, JobfsError, UnavailableError
+from jobfs.errors import REFUSALS, FsError, JobfsError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
@@ -32,10 +33,10 @@ from jobfs.state.tables import is_unmade
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds until a Change that failed runs again, at first and at most; and while the server is away, until one asks for it.
-_BACKOFF, _MOST, _ASK = 0.5, 8.0, 2.0
-#: So many attempts that failed one after another, whosever they were, are an outage.
-_OUTAGE = 4
+#: Seconds until a Change that failed runs again, at first and at most.
+_BACKOFF, _MOST = 0.5, 8.0
+#: Seconds between two that ask whether an outage is over, and between looks whether they may.
+_ASK, _LOOK = 1.0, 0.25
 #: Most hidden items of saves that may stand in the workspace when another save is begun.
 _HIDDEN = 40
 #: Seconds that an open file which was flushed may wait to be sent.
@@ -69,9 +70,10 @@ class Queue:
         #: Changes that may have something hidden on the server.
         self._out: dict[int, Change] = {}
         self._threads: list[threading.Thread] = []
-        self._idle = self._working = 0
-        self._failures = 0
-        self._not_before = 0.0
+        self._idle = 0
+        self._restraint = context.client.restraint
+        self._recoveries = self._restraint.recoveries
+        self._asked = 0.0
         self._stopping = False
 
     # -- life
@@ -144,45 +146,69 @@ class Queue:
                 change = self._next()
                 if change is None:
                     return
-                self._working += 1
                 if not self._idle and len(self._threads) < self._context.client.max_connections:
                     self._start_thread()
             try:
-                self._attempt(change)
+                with deadline.bound_by(change.deadline):
+                    self._attempt(change)
             except REFUSALS:
                 pass
             except JobfsError as error:
                 log.info("%s: tried again later: %s", change.target, error)
-            finally:
-                with self._turn:
-                    self._working -= 1
 
     def _next(self) -> Change | None:
         """Wait for a Change that may run, and claim it; None at the end."""
         while not self._stopping:
             self._take_back()
             now = time.monotonic()
-            wait = self._pause(now)
-            if wait <= 0:
-                change = self._first(self._begun, now)
-                if change is None and self._hidden() < _HIDDEN:
-                    change = self._first(self._new, now)
+            if self._may_begin(now):
+                change = self._due(now)
+                if change is None and self._restraint.out:
+                    self._ask_early(now)
+                    change = self._due(now)
                 if change is not None:
-                    self._claim(change)
+                    self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
                     return change
-                coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
-                # What is due and may not be begun yet is looked at when something ends.
-                wait = min((seconds for seconds in coming if seconds > 0), default=_LONGEST)
+            coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
+            # What is due and may not be begun yet is looked at when something ends.
+            wait = min((seconds for seconds in coming if seconds > 0), default=_LONGEST)
+            held_back = self._restraint.out or self._restraint.wait(changing=True) > 0
             self._idle += 1
-            self._turn.wait(min(wait, _LONGEST) + 0.001)
+            self._turn.wait(min(wait, _LOOK if held_back else _LONGEST) + 0.001)
             self._idle -= 1
         return None
 
-    def _pause(self, now: float) -> float:
-        """Seconds for which nothing may begin because of how the server is; 0 or less if it may."""
-        if self._failures >= _OUTAGE and self._working:
-            return _LONGEST
-        return self._not_before - now
+    def _may_begin(self, now: float) -> bool:
+        """True if the server is not to be left alone; in an outage once a second, for one Change."""
+        restraint = self._restraint
+        if self._recoveries != restraint.recoveries:
+            self._recoveries = restraint.recoveries
+            self._all_at_once(now)
+        if restraint.wait(changing=True) > 0:
+            return False
+        if restraint.out:
+            if now - self._asked < _ASK:
+                return False
+            self._asked = now
+        return True
+
+    def _all_at_once(self, now: float) -> None:
+        """The server is back: what had failed meanwhile is due, however often it had."""
+        for change in self._failed(now):
+            change.attempts = 0
+            self._push(change, now)
+
+    def _ask_early(self, now: float) -> None:
+        """Nothing is due that could ask whether the server is back: of what failed, the next has its turn."""
+        failed = [change for change in self._failed(now) if isinstance(change.error, UnavailableError)]
+        if failed:
+            self._push(min(failed, key=lambda change: change.due), now)
+
+    def _failed(self, now: float) -> list[Change]:
+        """What waits until it is tried again."""
+        with self._state.lock:
+            changes = list(self._state.changes.values())
+        return [change for change in changes if change.attempts and change.due > now and not change.running]
 
     def _take_back(self) -> None:
         """What waited for a reservation that has ended, and what has come to cleanup, is due."""
@@ -196,6 +222,13 @@ class Queue:
             change = self._state.to_clean.popleft()
             if not change.running and change.stage is not Stage.DONE:
                 self._push(change, now)
+
+    def _due(self, now: float) -> Change | None:
+        """The Change that is next and may run now."""
+        change = self._first(self._begun, now)
+        if change is None and self._hidden() < _HIDDEN:
+            change = self._first(self._new, now)
+        return change
 
     def _first(self, heap: list[tuple[float, int, Change]], now: float) -> Change | None:
         """The first Change that is due and may run."""
@@ -220,8 +253,10 @@ class Queue:
             not any(aside.unsure_until > now for aside in change.asides) for change in self._out.values()
         )
 
-    def _claim(self, change: Change) -> None:
+    def _claim(self, change: Change, until: deadline.Deadline | None) -> None:
+        """It is about to run; `until`: the deadline of that run."""
         change.running = change.begun = True
+        change.deadline = until
         self._out[change.seq] = change
         if not change.settled:
             self._reservations.start(change.target)
@@ -246,7 +281,6 @@ class Queue:
                 change.attempts = change.attempts + 1 if error is not None else 0
                 if not resting:
                     self._reservations.end(target)
-                self._server_did(error)
                 self._again(change, again)
 
     def _run(self, change: Change) -> float:
@@ -259,38 +293,15 @@ class Queue:
             self._replace.run(change)
         return 0.0
 
-    def _server_did(self, error: JobfsError | None) -> None:
-        """Whether it answered."""
-        if isinstance(error, FsError):
-            return
-        if not isinstance(error, UnavailableError):
-            if self._failures >= _OUTAGE:
-                self._all_at_once()
-            self._failures, self._not_before = 0, 0.0
-            return
-        self._failures += 1
-        now = time.monotonic()
-        if error.wait:
-            self._not_before = max(self._not_before, now + error.wait)
-        elif self._failures >= _OUTAGE:
-            self._not_before = now + _ASK * random.uniform(0.25, 0.5)
-
-    def _all_at_once(self) -> None:
-        """The server is back: what had failed meanwhile is due, however often it had."""
-        now = time.monotonic()
-        for change in list(self._state.changes.values()):
-            if change.attempts and not change.running:
-                change.attempts = 0
-                self._push(change, now)
-
     def _again(self, change: Change, when: float) -> None:
         """When it runs again; and what has waited for it is due."""
         now = time.monotonic()
         if change.stage is Stage.DONE:
             self._out.pop(change.seq, None)
         elif change.error is not None:
-            pause = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST)
-            self._push(change, now + pause * random.uniform(0.5, 1.0))
+            pause = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST) * random.uniform(0.5, 1.0)
+            asked = change.error.wait if isinstance(change.error, UnavailableError) else 0.0
+            self._push(change, now + max(pause, asked))
         else:
             self._push(change, now + max(when - time.time(), 0.0) if when else now)
         for waiting in self._blocked.pop(change.target, ()):
@@ -316,19 +327,21 @@ class Queue:
         if deadline.current() is None:
             with deadline.within(self._context.timeout):
                 return self._drive(change, over)
-        pause = 0.05
+        pause, failed = 0.05, None
         while True:
             with self._turn:
-                deadline.wait_for(
-                    self._turn, lambda: over(change) or self._free(change), f"{change.target} is being saved"
-                )
+                self._await(change, over)
                 if over(change):
                     return None
                 first = self._state.before(change) or change
-                self._claim(first)
+                self._claim(first, deadline.current())
             try:
                 self._attempt(first)
+            except OutOfTimeError as error:
+                # What went wrong before says more.
+                raise failed or error from None
             except UnavailableError as error:
+                failed = error
                 wait = max(pause * random.uniform(0.5, 1.0), error.wait)
                 if wait >= deadline.left(self._context.timeout):
                     raise
@@ -337,6 +350,26 @@ class Queue:
             except JobfsError:
                 if first is change:
                     raise
+
+    def _await(self, change: Change, over: Callable[[Change], bool]) -> None:
+        """Wait until it is over, or may run here; what runs for it meanwhile has this call's place, and its progress is ours."""
+
+        def ready() -> bool:
+            return over(change) or self._free(change)
+
+        while not ready():
+            attempt = self._under_way(change)
+            with attempt.joined(deadline.current()) if attempt else contextlib.nullcontext():
+                deadline.wait_for(
+                    self._turn,
+                    lambda attempt=attempt: ready() or self._under_way(change) is not attempt,  # type: ignore[misc]
+                    f"{change.target} is being saved",
+                )
+
+    def _under_way(self, change: Change) -> deadline.Deadline | None:
+        """The deadline of the run that has to end first."""
+        first = self._state.before(change) or change
+        return first.deadline if first.running else None
 
     def _free(self, change: Change) -> bool:
         first = self._state.before(change) or change

@@ -27,6 +27,7 @@ from jobfs import names
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 if TYPE_CHECKING:
+    from jobfs.api.deadline import Deadline
     from jobfs.errors import JobfsError
     from jobfs.state.localbytes import Local
 
@@ -250,6 +251,8 @@ class Change:
     taken: list[Item] = field(default_factory=list, metadata=_MEMORY, repr=False)
     covered: set[str] = field(default_factory=set, metadata=_MEMORY, repr=False)
     running: bool = field(default=False, metadata=_MEMORY, repr=False)
+    #: Of the run: who waits for it gives it their place.
+    deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
     #: When it is to run, in monotonic seconds.
     due: float = field(default=0.0, metadata=_MEMORY, repr=False)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api import Client, deadline
 from jobfs.errors import ApiError, FsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
@@ -60,12 +60,13 @@ class Report:
                 self._asking = threading.Event()
                 threading.Thread(target=self._ask, args=(self._asking,), name="instance", daemon=True).start()
             asking = self._asking
-        asking.wait(patience)
+        asking.wait(deadline.left(deadline.UNBOUNDED if patience is None else patience))
         return self._instance
 
     def _ask(self, answered: threading.Event) -> None:
         try:
-            self._instance = dict(self._client.instance().raw)
+            with deadline.within():  # somebody waits for it
+                self._instance = dict(self._client.instance().raw)
         except ApiError:
             pass  # status says that the server does not answer
         finally:

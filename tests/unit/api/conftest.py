@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from jobfs.api import Client, fixed_key, retry
+from jobfs.api.deadline import within
 
 JOB = "test12345678901234567890"
 KEY = "pk_very-secret"
@@ -24,6 +25,13 @@ Handler = Callable[[httpx.Request], httpx.Response]
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.002)
+
+
+@pytest.fixture(autouse=True)
+def a_program_waits() -> Iterator[None]:
+    """Each test is a system call; what the background does is tested in threads."""
+    with within():
+        yield
 
 
 def wire_item(path: str = "a.txt", **fields: Any) -> dict[str, Any]:

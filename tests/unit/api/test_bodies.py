@@ -137,13 +137,16 @@ def test_a_name_that_is_not_valid_unicode_can_not_be_sent(make: Make) -> None:
     assert caught.value.errno == errno.EILSEQ
 
 
-def test_a_small_body_takes_no_time() -> None:
-    body = json_body({"path": "x"})
-    assert sent(body) == b'{"path": "x"}'
-    assert body.seconds == 0.0
-
-
-def test_how_long_a_file_took_is_known(source: Path) -> None:
-    body = multipart_create(FIELDS, (source, 5))
+def test_how_long_each_piece_of_a_file_took_is_told(source: Path) -> None:
+    body, told = multipart_create(FIELDS, (source, 5)), list[float]()
+    body.moved = told.append
     list(body)
-    assert body.seconds > 0
+    assert len(told) == 2
+    assert all(seconds > 0 for seconds in told)
+
+
+def test_a_small_body_is_no_progress() -> None:
+    body, told = json_body({"path": "x"}), list[float]()
+    body.moved = told.append
+    assert sent(body) == b'{"path": "x"}'
+    assert not told

@@ -17,11 +17,11 @@ def test_before_the_first_answer_nothing_is_claimed() -> None:
 
 def test_an_answer_clears_what_went_wrong_before() -> None:
     monitor = Monitor()
-    monitor.sending()
-    monitor.refused("key")
+    with monitor.sending():
+        monitor.refused("key")
     assert monitor.health().key_refused
-    monitor.sending()
-    monitor.failed("gone")
+    with monitor.sending():
+        monitor.failed("gone")
     assert not monitor.health().answering
     assert monitor.health().last_error == "gone"
     assert monitor.health().key_refused

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from jobfs.api import retry
-from jobfs.api.retry import Deadline, backoff
+from jobfs.api.deadline import Deadline
+from jobfs.api.retry import Timeouts, backoff
 
 
 def test_pauses_grow_up_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,14 +17,19 @@ def test_pauses_grow_up_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -
     assert len({backoff(3) for _ in range(20)}) > 1
 
 
-def test_a_deadline_gives_each_step_what_is_left() -> None:
-    timeouts = Deadline(30).timeouts()
+def test_each_step_gets_what_is_left_when_it_begins() -> None:
+    deadline = Deadline(30)
+    timeouts = Timeouts(deadline, math.inf)
     assert timeouts["connect"] == retry.CONNECT_WITHIN
     assert 29 < timeouts["read"] <= 30
-    assert Deadline(-5).timeouts()["read"] > 0
+    deadline.extend(-20)
+    assert 9 < timeouts.get("read") <= 10
+    assert timeouts.get("other") is None
 
 
-def test_time_in_which_a_body_moved_does_not_count() -> None:
-    deadline = Deadline(1)
-    deadline.extend(100)
-    assert 100 < deadline.left() <= 101
+def test_a_step_is_never_given_nothing() -> None:
+    assert Timeouts(Deadline(-5), math.inf).get("read") > 0
+
+
+def test_a_step_may_be_bound_more_closely() -> None:
+    assert Timeouts(Deadline(30), 4.0).get("read") == 4.0

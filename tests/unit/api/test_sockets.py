@@ -9,14 +9,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from jobfs import errors
 from jobfs.api import Client, fixed_key
+from jobfs.api.deadline import carried
 from jobfs.nodes import Permission
 
 from .conftest import JOB, KEY, SocketServer, failure, many, one, read_request, send_answer, wire_item
@@ -145,9 +147,30 @@ def test_a_busy_pool_makes_a_request_wait_and_nothing_is_sent(serve: Serve) -> N
     with client_of(server, timeout=0.2, max_connections=1) as client, client.download(ID):
         with pytest.raises(errors.UnavailableError) as caught:
             client.update(ID, path="b")
-        assert type(caught.value) is errors.UnavailableError
+        assert type(caught.value) is errors.OutOfTimeError
         assert caught.value.errno == errno.ETIMEDOUT
+        assert client.health.last_error is None
     assert server.connections == 1
+
+
+def test_what_is_broken_off_ends_at_once(serve: Serve) -> None:
+    """semantics 6: a mount that has to end waits for no silent server."""
+    asked, done = threading.Event(), threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        read_request(connection)
+        asked.set()
+        done.wait(30)
+
+    with client_of(serve(silent), timeout=300.0) as client, ThreadPoolExecutor(2) as pool:
+        calls: list[Future[Any]] = [pool.submit(client.get, ID), pool.submit(client.delete, ID)]
+        assert asked.wait(10)
+        client.break_off()
+        for call in calls:
+            assert isinstance(call.exception(10), errors.UnavailableError)
+        with pytest.raises(errors.UnavailableError, match="closed"):
+            client.get(ID)
+    done.set()
 
 
 @pytest.mark.parametrize("cut", [0, 1, 70_000])
@@ -323,10 +346,10 @@ def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve
 
     def slowly(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        read_request(connection, before_each=lambda: pause.wait(0.001))
+        read_request(connection, before_each=lambda: pause.wait(0.002))
         send_answer(connection, one())
 
-    with client_of(serve(slowly), timeout=0.5) as client:
+    with client_of(serve(slowly), timeout=1.0) as client:
         assert client.create_file("a.txt", tmp_path / "x", size, RW).id == ID
 
 
@@ -350,7 +373,8 @@ def test_no_more_connections_are_opened_than_allowed(serve: Serve) -> None:
 
     server = serve(talk)
     with client_of(server, max_connections=3) as client, ThreadPoolExecutor(12) as pool:
-        assert all(page.items for page in pool.map(lambda skip: client.list_page(100, skip), range(60)))
+        ask = carried(lambda skip: client.list_page(100, skip))
+        assert all(page.items for page in pool.map(ask, range(60)))
     assert most == 3
 
 

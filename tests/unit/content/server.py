@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
+from jobfs.api.deadline import current
+from jobfs.api.line import Line
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind
 
@@ -60,6 +63,7 @@ class FakeClient:
     requests: list[Request] = field(default_factory=list)
     gets: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
+    line: Line = field(default_factory=lambda: Line(4))
 
     def get(self, item_id: str) -> Item:
         self.gets += 1
@@ -68,7 +72,9 @@ class FakeClient:
         size = len(self.data) if self.shown_size is None else self.shown_size
         return replace(item_of(size, item_id), updated_at=self.updated_at)
 
-    def download(self, item_id: str, start: int = 0, end: int | None = None) -> Body:
+    def download(
+        self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
+    ) -> Body:
         with self.changed:
             request = Request(start, end)
             self.requests.append(request)
@@ -135,6 +141,7 @@ class Body:
 
     def chunks(self) -> Iterator[bytes]:
         client, request = self._client, self._request
+        since, deadline = time.monotonic(), current()
         for position in range(0, len(self._bytes), client.chunk):
             piece = self._bytes[position : position + client.chunk]
             limit = len(self._bytes) if self._limit is None else self._limit
@@ -147,7 +154,10 @@ class Body:
                 request.sent += len(piece)
                 client.changed.notify_all()
             if piece:
+                if deadline is not None:
+                    deadline.extend(time.monotonic() - since)
                 yield piece
+                since = time.monotonic()
             if broken:
                 raise UnavailableError("the connection broke", endpoint="download")
 

@@ -112,8 +112,10 @@ def test_a_body_longer_than_promised_is_an_error(make_store: MakeStore) -> None:
 class WrongOnce(FakeClient):
     """Tells or sends a wrong length once, and is right from then on."""
 
-    def download(self, item_id: str, start: int = 0, end: int | None = None) -> Body:
-        body = super().download(item_id, start, end)
+    def download(
+        self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
+    ) -> Body:
+        body = super().download(item_id, start, end, size=size)
         self.lie, self.extra = 0, b""
         return body
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from jobfs import names
-from jobfs.api import Page
+from jobfs.api import Health, Page
 from jobfs.errors import NotFoundError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle
@@ -43,6 +43,8 @@ class Server:
     """The workspace instance in memory; `before` runs before an answer is made, `after` before it is sent."""
 
     max_connections = 4
+    health = Health()
+    silent = 0.0
 
     def __init__(self) -> None:
         self.items: dict[str, Item] = {}

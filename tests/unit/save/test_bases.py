@@ -120,7 +120,7 @@ def test_where_the_clock_is_coarse_the_bytes_are_noted_when_it_is_moved(world: W
 def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:
     """save-protocol R1: download, then get, and `updatedAt` still is the same."""
     version, client = item(world), cast(Client, world.client)
-    assert sha256_of(client, "a") == sha(CONTENT)
+    assert sha256_of(client, "a", None) == sha(CONTENT)
     assert with_bytes(client, version, sha(CONTENT)) == version
     assert with_bytes(client, version, sha(b"other")) is None
     world.client.after_download = lambda: world.client.touched("a")

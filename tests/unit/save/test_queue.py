@@ -6,13 +6,15 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.api import deadline
+from jobfs.api import deadline, restraint
+from jobfs.api.restraint import Restraint
 from jobfs.errors import REFUSALS, FsError, InvalidRequestError, JobfsError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import queue as module
@@ -29,8 +31,9 @@ NEVER = 3600.0
 class Runner:
     """Runs changes as the test wants: waits for `gate`, fails with what is in `failures`, or `away`; else places and ends."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, restraint: Restraint) -> None:
         self.state = state
+        self._restraint = restraint
         self.ran: list[int] = []
         self.finished: list[int] = []
         self.running = self.most = 0
@@ -49,9 +52,11 @@ class Runner:
         try:
             assert self.gate.wait(20)
             if self.away:
+                self._restraint.failed(changing=True)
                 raise UnavailableError("nobody there")
             if failures := self.failures.get(change.seq):
                 self._fail(change, failures.pop(0))
+            self._restraint.succeeded(changing=True)
             if change.stage is Stage.STAGING:
                 self.state.write(edit(change, stage=Stage.STAGED))
             if change.stage is Stage.STAGED:
@@ -66,6 +71,8 @@ class Runner:
             if change.file is not None:
                 self.state.write(edit(change.file, refused=str(error)))
             self.state.end(change)
+        if isinstance(error, UnavailableError) and error.wait:
+            self._restraint.asked_to_wait(error.wait)
         raise error
 
     def _saved(self, change: Change) -> None:
@@ -91,8 +98,8 @@ def state(world: World) -> State:
 
 
 @pytest.fixture
-def runner(state: State) -> Runner:
-    return Runner(state)
+def runner(world: World) -> Runner:
+    return Runner(world.state, world.client.restraint)
 
 
 @pytest.fixture
@@ -308,22 +315,61 @@ def test_the_backoff_grows_up_to_a_bound(
 
 
 def test_while_the_server_is_away_one_asks_for_all_and_then_all_are_sent(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
     monkeypatch.setattr(module, "_BACKOFF", NEVER)
     monkeypatch.setattr(module, "_MOST", NEVER)
     monkeypatch.setattr(module, "_ASK", 0.1)
+    monkeypatch.setattr(module, "_LOOK", 0.02)
+    monkeypatch.setattr(restraint, "_PROBE_EVERY", 0.1)
     runner.away = True
     works = [put(str(number)) for number in range(30)]
     for work in works:
         queue.add(work, 0.0)
-    eventually(lambda: queue._failures >= module._OUTAGE and not runner.running)
+    eventually(lambda: world.client.restraint.out and not runner.running)
     runner.most, before = 0, len(runner.ran)
     eventually(lambda: len(runner.ran) >= before + 3)
     assert runner.most == 1
     assert len(runner.ran) < len(works), "nobody is asked about once for each file"
     runner.away = False
+    eventually(lambda: all(work.settled for work in works))
+
+
+def test_who_alone_is_unsent_asks_whether_an_outage_is_over_however_often_it_failed(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 5: what is unsent is sent as soon as the server is back."""
+    monkeypatch.setattr(module, "_BACKOFF", NEVER)
+    monkeypatch.setattr(module, "_MOST", NEVER)
+    monkeypatch.setattr(module, "_ASK", 0.05)
+    monkeypatch.setattr(module, "_LOOK", 0.02)
+    monkeypatch.setattr(restraint, "_PROBE_EVERY", 0.05)
+    runner.away = True
+    work = put()
+    for attempt in range(1, 4):
+        queue.add(work, 0.0)
+        eventually(lambda attempt=attempt: work.attempts >= attempt and not work.running)  # type: ignore[misc]
+    eventually(lambda: work.attempts > 5)
+    runner.away = False
+    eventually(lambda: work.settled)
+
+
+def test_what_failed_is_due_when_a_program_has_found_the_server_back(
+    queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BACKOFF", NEVER)
+    monkeypatch.setattr(module, "_MOST", NEVER)
+    monkeypatch.setattr(module, "_ASK", NEVER)
+    monkeypatch.setattr(module, "_LOOK", 0.02)
+    runner.away = True
+    works = [put(str(number)) for number in range(4)]
+    for work in works:
+        queue.add(work, 0.0)
+    eventually(lambda: all(work.attempts and not work.running for work in works[:3]))
+    eventually(lambda: world.client.restraint.out)
+    runner.away = False
+    world.client.restraint.succeeded(changing=True)
     eventually(lambda: all(work.settled for work in works))
 
 
@@ -335,13 +381,15 @@ def test_one_file_that_fails_is_no_outage(
     stuck = put("stuck")
     runner.failures[stuck.seq] = [FsError(errno.EIO, "a bad moment")] * 1000
     queue.add(stuck, 0.0)
-    eventually(lambda: stuck.attempts > module._OUTAGE)
+    eventually(lambda: stuck.attempts > 5)
     other = put("other")
     queue.add(other, 0.0)
     eventually(lambda: other.settled)
 
 
-def test_nothing_is_begun_before_the_server_wants_to_be_asked(queue: Queue, runner: Runner, put: Put) -> None:
+def test_nothing_is_begun_before_the_server_wants_to_be_asked(
+    queue: Queue, runner: Runner, put: Put, world: World
+) -> None:
     """semantics 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
     first, second, committed = put("1"), put("2"), put("3")
     runner.failures = {work.seq: [busy(100.0)] for work in (first, committed)}
@@ -350,7 +398,7 @@ def test_nothing_is_begun_before_the_server_wants_to_be_asked(queue: Queue, runn
     queue.add(second, 0.0)
     with pytest.raises(UnavailableError, match="too many requests"):
         queue.commit(committed)
-    assert queue._not_before > time.monotonic() + 90
+    assert world.client.restraint.wait(changing=True) > 90
     assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
 
 
@@ -421,6 +469,47 @@ def test_commit_of_what_somebody_else_runs_has_a_deadline(queue: Queue, runner: 
     with deadline.within(0.02), pytest.raises(UnavailableError) as caught:
         queue.commit(work)
     assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_what_a_commit_waits_for_has_its_place_and_its_progress_is_progress(
+    queue: Queue, runner: Runner, put: Put
+) -> None:
+    """semantics 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
+    runner.gate.clear()
+    work = put()
+    queue.add(work, 0.0)
+    eventually(lambda: work.running)
+    run = work.deadline
+    assert run is not None
+    assert not run.waited
+    waits = threading.Event()
+
+    def commit() -> None:
+        with deadline.within(0.1):
+            waits.set()
+            queue.commit(work)
+
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(commit)
+        assert waits.wait(20)
+        eventually(lambda: run.waited)
+        run.extend(60.0)
+        time.sleep(0.2)
+        assert not done.done()
+        runner.gate.set()
+        done.result(20)
+    assert not run.waited
+
+
+def test_what_went_wrong_is_told_when_the_time_is_over(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BACKOFF", NEVER)
+    monkeypatch.setattr(module, "_MOST", NEVER)
+    work = put()
+    runner.failures[work.seq] = [UnavailableError("the reason"), deadline.out_of_time("no time")]
+    with pytest.raises(UnavailableError, match="the reason"):
+        queue.commit(work)
 
 
 def test_commit_of_what_is_cancelled_returns(queue: Queue, runner: Runner, put: Put, state: State) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from jobfs import names
 from jobfs.api import Client
+from jobfs.api.restraint import Restraint
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace
@@ -52,6 +53,7 @@ class FakeClient:
         self.lose, self.carried_out = 0, True
         self.rejects = True
         self.moves_touch = False
+        self.restraint = Restraint()
         self._version = 0
 
     # -- what the job does
@@ -101,7 +103,7 @@ class FakeClient:
         self._asked("find")
         return [item for item in self.items.values() if item.path == path]
 
-    def download(self, item_id: str) -> Any:
+    def download(self, item_id: str, *, size: int | None = None) -> Any:
         @contextmanager
         def body() -> Iterator[SimpleNamespace]:
             self.done.append(f"download {item_id}")

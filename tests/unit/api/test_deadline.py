@@ -1,0 +1,155 @@
+"""One deadline a call (semantics.md section 3)."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobfs import errors
+from jobfs.api import deadline
+from jobfs.api.deadline import Deadline, bound_by, carried, current, left, within
+from jobfs.nodes import Permission
+
+from .conftest import Handler, MakeClient, Script, failure, one
+
+ID = "item00000000000000000001"
+
+
+class Streaming(httpx.BaseTransport):
+    """Gives the handler the body as it comes, where MockTransport reads it first."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._handler(request)
+
+
+def test_an_inner_deadline_ends_with_the_outer_one() -> None:
+    outer = Deadline(10)
+    assert 9 < Deadline(100, outer).left() <= 10
+    assert 4 < Deadline(5, outer).left() <= 5
+
+
+def test_time_in_which_bytes_moved_does_not_count_for_the_outer_one_either() -> None:
+    outer = Deadline(10)
+    inner = Deadline(10, outer)
+    inner.extend(100)
+    assert 109 < inner.left() <= 110
+    assert 109 < outer.left() <= 110
+
+
+def test_a_look_may_outlast_its_call_by_the_grace_and_no_more() -> None:
+    ended = Deadline(0, grace=2)
+    assert Deadline(30, ended).left() <= 0
+    assert 1 < Deadline(30, ended, looking=True).left() <= 2
+    assert Deadline(30, Deadline(-2, grace=2), looking=True).left() <= 0
+    assert Deadline(30, Deadline(0, ended), looking=True).left() <= 0
+
+
+def test_who_waits_for_what_another_sends_shares_its_progress_and_gives_it_their_place() -> None:
+    attempt, call = Deadline(10, waited=False), Deadline(5)
+    with attempt.joined(call):
+        assert attempt.waited
+        attempt.extend(50)
+    assert not attempt.waited
+    assert 54 < call.left() <= 55
+    attempt.extend(50)
+    assert call.left() <= 55
+
+
+def test_waiting_in_line_counts_for_a_program_only() -> None:
+    background, call = Deadline(10, waited=False), Deadline(10)
+    for one_of in (background, call):
+        one_of.waited_in_line(100)
+    assert background.left() > 100
+    assert call.left() <= 10
+
+
+def test_work_for_another_thread_takes_the_deadline_along() -> None:
+    with ThreadPoolExecutor(1) as pool, within(7) as call:
+        assert pool.submit(carried(current)).result() is call
+        assert pool.submit(current).result() is None
+        with bound_by(None):
+            assert left(3) == 3
+
+
+def test_a_wait_ends_with_its_call() -> None:
+    condition = threading.Condition()
+    with condition, within(0.05), pytest.raises(errors.OutOfTimeError, match="the name") as caught:
+        deadline.wait_for(condition, lambda: False, "the name")
+    assert caught.value.errno == errno.ETIMEDOUT
+    with within(0.05), pytest.raises(errors.OutOfTimeError):
+        deadline.result(Future[None](), "a look")
+
+
+def test_a_wait_outlasts_its_call_while_bytes_move() -> None:
+    future = Future[int]()
+    with within(0.1) as call:
+        call.extend(100)
+        threading.Timer(0.2, future.set_result, [1]).start()
+        assert deadline.result(future, "a look") == 1
+
+
+def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
+    """semantics 3: every call has a deadline, whatever it has to ask."""
+
+    def slow(request: httpx.Request) -> httpx.Response:
+        time.sleep(0.1)
+        return one()
+
+    script = Script(slow)
+    client = make_client(script)
+
+    def ask_for_ever() -> None:
+        while True:
+            client.update(ID, permission=Permission.READ_ONLY)
+
+    with within(0.35), pytest.raises(errors.OutOfTimeError) as caught:
+        ask_for_ever()
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert 1 <= len(script.requests) <= 4
+    assert client.health.last_error is None
+
+
+def test_retries_end_with_the_call(make_client: MakeClient) -> None:
+    client = make_client(Script(failure(503)), timeout=300)
+    with within(0.1), pytest.raises(errors.UnavailableError) as caught:
+        client.get(ID)
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_after_a_lost_answer_there_is_time_for_a_look_but_not_for_another_change(
+    make_client: MakeClient,
+) -> None:
+    """semantics 5: look first; the look tells what became of the change though the call's time is over."""
+    client = make_client(Script(one()))
+    with bound_by(Deadline(0.0, grace=10)):
+        assert client.get(ID).path == "a.txt"
+        with pytest.raises(errors.OutOfTimeError):
+            client.update(ID, path="b")
+
+
+def test_a_body_on_its_way_is_progress(make_client: MakeClient, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(bytes(500_000))
+
+    def slow(request: httpx.Request) -> httpx.Response:
+        assert isinstance(request.stream, httpx.SyncByteStream)
+        for _ in request.stream:
+            time.sleep(0.05)
+        return one(size=500_000)
+
+    client = make_client(slow, transport=Streaming(slow))
+    with within(0.3):
+        assert client.create_file("a.txt", tmp_path / "x", 500_000, Permission.READ_WRITE).size == 500_000
+
+
+def test_a_thread_without_a_call_works_in_the_background() -> None:
+    assert Context().run(current) is None

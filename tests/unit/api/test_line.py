@@ -1,0 +1,135 @@
+"""Who may use the connections, and in which order (semantics.md section 3)."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from jobfs import errors
+from jobfs.api.deadline import UNBOUNDED, Deadline
+from jobfs.api.line import Line, Rank, Slot
+
+WAITED, BACKGROUND = Deadline(UNBOUNDED), Deadline(UNBOUNDED, waited=False)
+
+
+def taken(line: Line, deadline: Deadline, **kind: bool) -> int:
+    """How many of this kind get a connection at once."""
+    count = 0
+    while True:
+        asked = ask(line, deadline, **kind)
+        if not asked.done():
+            return count
+        count += 1
+
+
+def ask(line: Line, deadline: Deadline, **kind: bool) -> Future[Slot]:
+    """Ask in a thread of its own; returns once that has its connection, or waits for it."""
+    future, before = Future[Slot](), len(line._waiting)
+
+    def take() -> None:
+        try:
+            future.set_result(line.take(deadline, "x", **kind))
+        except errors.JobfsError as error:
+            future.set_exception(error)
+
+    threading.Thread(target=take, daemon=True).start()
+    while not future.done() and len(line._waiting) == before:
+        time.sleep(0.001)
+    return future
+
+
+@pytest.mark.parametrize(
+    ("connections", "large", "background", "background_large", "changes"),
+    [(16, 8, 12, 4, 14), (8, 4, 6, 2, 7), (4, 2, 3, 1, 4), (3, 1, 2, 1, 3), (2, 1, 1, 1, 2), (1, 1, 1, 1, 1)],
+)
+def test_a_quarter_is_for_small_requests_that_a_program_waits_for(
+    connections: int, large: int, background: int, background_large: int, changes: int
+) -> None:
+    for deadline, kind, most in (
+        (WAITED, {"large": True}, large),
+        (BACKGROUND, {}, background),
+        (BACKGROUND, {"large": True}, background_large),
+        (WAITED, {"changing": True}, changes),
+        (WAITED, {}, connections),
+    ):
+        line = Line(connections)
+        assert taken(line, deadline, **kind) == most
+        line.close()
+
+
+def test_who_looks_is_served_though_everything_else_is_taken() -> None:
+    line = Line(16)
+    for deadline, kind in ((BACKGROUND, {"large": True}), (WAITED, {"large": True}), (BACKGROUND, {})):
+        taken(line, deadline, **kind)
+    assert taken(line, WAITED, changing=True) == 2
+    assert taken(line, WAITED) == 2
+    line.close()
+
+
+def test_a_connection_that_becomes_free_goes_to_the_first_in_rank() -> None:
+    line = Line(1)
+    slot = line.take(WAITED, "x")
+    waiting = [
+        ask(line, BACKGROUND, large=True),
+        ask(line, BACKGROUND),
+        ask(line, WAITED, large=True),
+        ask(line, WAITED, changing=True),
+        ask(line, WAITED),
+    ]
+    for rank, future in zip(Rank, reversed(waiting), strict=True):
+        assert line.wanted(before=rank + 1)
+        slot.release()
+        slot.release()
+        slot = future.result(10)
+        assert slot.rank is rank
+
+
+def test_what_a_program_begins_to_wait_for_goes_first_from_then_on() -> None:
+    line = Line(1)
+    slot = line.take(WAITED, "x")
+    attempt = Deadline(UNBOUNDED, waited=False)
+    first, second = ask(line, BACKGROUND), ask(line, attempt)
+    with attempt.joined(WAITED):
+        slot.release()
+        assert second.result(10).rank is Rank.LOOK
+    assert not first.done()
+    line.close()
+
+
+def test_a_program_waits_as_long_as_its_call_may_and_the_background_until_it_is_its_turn() -> None:
+    line = Line(1)
+    slot = line.take(WAITED, "x")
+    late, patient = ask(line, Deadline(0.05)), ask(line, Deadline(0.05, waited=False))
+    with pytest.raises(errors.OutOfTimeError, match="no connection") as caught:
+        late.result(10)
+    assert caught.value.errno == errno.ETIMEDOUT
+    slot.release()
+    assert patient.result(10)
+
+
+def test_waiting_behind_large_bodies_that_move_is_no_standstill() -> None:
+    line = Line(1)
+    slot = line.take(WAITED, "x", large=True)
+    waiting = ask(line, Deadline(0.4), large=True)
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        line.moved()
+        time.sleep(0.01)
+    assert not waiting.done()
+    slot.release()
+    assert waiting.result(10)
+
+
+def test_a_closed_line_gives_no_connection() -> None:
+    line = Line(1)
+    line.take(WAITED, "x")
+    waiting = ask(line, BACKGROUND)
+    line.close()
+    with pytest.raises(errors.UnavailableError, match="closed"):
+        waiting.result(10)
+    with pytest.raises(errors.UnavailableError, match="closed"):
+        line.take(WAITED, "x")

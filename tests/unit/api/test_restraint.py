@@ -1,0 +1,192 @@
+"""When the background leaves the server alone (semantics.md section 5)."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
+from typing import Any
+
+import httpx
+import pytest
+
+from jobfs import errors
+from jobfs.api import Client, restraint
+from jobfs.api.restraint import Restraint
+from jobfs.nodes import Permission
+
+from .conftest import MakeClient, Script, failure, one
+
+ID = "item00000000000000000001"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(restraint, "time", clock)
+    return clock
+
+
+def admitted(held: Restraint, *, changing: bool = True) -> bool:
+    try:
+        held.admit("x", changing=changing, latency=None)
+    except errors.HeldBackError as error:
+        return not error.wait
+    return True
+
+
+def fail(held: Restraint, times: int, *, changing: bool = True) -> None:
+    for _ in range(times):
+        held.failed(changing=changing)
+
+
+def test_what_the_server_asks_for_holds_for_reads_and_changes(clock: Clock) -> None:
+    held = Restraint()
+    held.asked_to_wait(60.0)
+    held.asked_to_wait(5.0)
+    clock.now += 59
+    assert not admitted(held)
+    assert not admitted(held, changing=False)
+    assert 0 < held.wait(changing=True) <= 1
+    clock.now += 2
+    assert admitted(held)
+    assert not held.wait(changing=True)
+
+
+def test_a_success_meanwhile_does_not_shorten_what_it_asked_for(clock: Clock) -> None:
+    held = Restraint()
+    held.asked_to_wait(60.0)
+    held.succeeded(changing=True)
+    assert not admitted(held)
+
+
+def test_nobody_waits_for_days(clock: Clock) -> None:
+    held = Restraint()
+    held.asked_to_wait(1e9)
+    clock.now += 901
+    assert admitted(held)
+
+
+def test_without_a_time_the_pauses_grow_and_many_refusals_at_once_are_one(clock: Clock) -> None:
+    held, pauses = Restraint(), []
+    for _ in range(7):
+        for _ in range(12):
+            held.asked_to_wait(None)
+        pauses.append(held.wait(changing=True))
+        clock.now += 31
+    assert pauses[0] <= 1.0
+    assert 22 <= pauses[-1] <= 30
+    held.succeeded(changing=True)
+    held.asked_to_wait(None)
+    assert held.wait(changing=True) <= 1.0
+
+
+def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everything(clock: Clock) -> None:
+    held = Restraint()
+    fail(held, 2)
+    assert admitted(held)
+    assert not held.out
+    fail(held, 1)
+    assert held.out
+    assert not admitted(held)
+    for _ in range(10):
+        clock.now += 1.01
+        assert [admitted(held) for _ in range(5)] == [True, False, False, False, False]
+        held.failed(changing=True)
+    held.succeeded(changing=True)
+    assert (held.out, held.recoveries) == (False, 1)
+    assert all(admitted(held) for _ in range(5))
+
+
+def test_failures_between_successes_are_no_outage(clock: Clock) -> None:
+    held = Restraint()
+    for _ in range(10):
+        fail(held, 2)
+        held.succeeded(changing=True)
+    assert admitted(held)
+    assert held.recoveries == 0
+
+
+def test_reads_and_changes_are_told_apart(clock: Clock) -> None:
+    """A server may answer the ones and be silent on the others."""
+    held = Restraint()
+    fail(held, 3)
+    held.succeeded(changing=False)
+    assert not admitted(held)
+    assert admitted(held, changing=False)
+
+
+def test_who_finds_out_is_given_less_time_but_enough_for_a_slow_server(clock: Clock) -> None:
+    held = Restraint()
+    assert held.admit("x", changing=True, latency=5.0) > 1e6
+    fail(held, 3)
+    clock.now += 2
+    assert held.admit("x", changing=True, latency=5.0) == 40.0
+    clock.now += 2
+    assert held.admit("x", changing=True, latency=None) == 4.0
+
+
+# with a client
+
+
+def in_background(client: Client, times: int) -> list[Any]:
+    """What comes of so many changes in the background, one after another."""
+
+    def change(_: int) -> Any:
+        try:
+            return client.update(ID, permission=Permission.READ_ONLY)
+        except errors.ApiError as error:
+            return type(error)
+
+    with ThreadPoolExecutor(1) as pool:
+        return list(pool.map(change, range(times)))
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_one_429_keeps_the_whole_background_from_asking(make_client: MakeClient, date: bool) -> None:
+    """semantics 5: `Retry-After` honoured, in seconds or as a date."""
+    told = {"retry-after": "60"}
+    if date:
+        told = {
+            "retry-after": formatdate(1_000_060, usegmt=True),
+            "date": formatdate(1_000_000, usegmt=True),
+        }
+    script = Script(failure(429, headers=told), one())
+    client = make_client(script)
+    came = in_background(client, 200)
+    assert came == [errors.UnavailableError] + [errors.HeldBackError] * 199
+    assert len(script.requests) == 1
+    # Who waits in a program may ask, and is told.
+    assert client.get(ID).path == "a.txt"
+
+
+def test_a_server_that_is_gone_is_not_hammered_by_the_background(make_client: MakeClient) -> None:
+    script = Script(httpx.ConnectError("refused"))
+    client = make_client(script, timeout=300.0)
+    came = in_background(client, 50)
+    assert len(script.requests) <= 4
+    assert errors.HeldBackError in came
+
+
+def test_a_program_goes_on_trying_and_its_success_opens_the_background(make_client: MakeClient) -> None:
+    down = threading.Event()
+    down.set()
+
+    def server(request: httpx.Request) -> httpx.Response:
+        return failure(503) if down.is_set() else one()
+
+    client = make_client(server)
+    in_background(client, 5)
+    assert client.restraint.out
+    down.clear()
+    client.update(ID, permission=Permission.READ_ONLY)
+    assert not client.restraint.out
+    assert errors.HeldBackError not in in_background(client, 5)

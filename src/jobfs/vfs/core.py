@@ -128,7 +128,7 @@ class Vfs:
         What `progress` raises breaks it off; it is called several times a second.
         """
         under, queue = path or "", self._write_back.queue
-        for file in list(self._state.opened.values()):
+        for file in {*self._state.opened.values(), *self._state.unclosed}:
             if file.local is not None and not file.stays and file.path is not None:
                 try:
                     self._write_back.seal(file)

@@ -397,6 +397,8 @@ class WriteBack:
             change = state.change(
                 Verb.MOVE, target, stage=Stage.STAGED, source=item.path, staged_id=item.id,
                 item=item, generation=local.generation, base_item=item, shows={item.path: None},
+                # In a few seconds the job may have given it another name: it is looked at first.
+                unsure=True,
             )  # fmt: skip
             values = {
                 "path": target, "stays": True, "item_id": "", "generation": local.generation, "size": local.size,

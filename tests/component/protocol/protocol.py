@@ -182,8 +182,8 @@ class _Mounted(Saving, Finishing):
 
     def _given_up(self, tx: Tx) -> Steps:
         """The server refuses a rename and all that would undo it: whoever called is told, and cleanup gives back (R11)."""
-        if tx.verb is not Verb.MOVE or not self._world.refusals or tx.unsure or tx.asking:
-            return
+        if tx.verb is not Verb.MOVE or not self._world.refusals or tx.unsure or tx.resent or tx.asking:
+            return  # nobody waits for one that was taken up from the journal
         asides = tuple(aside._replace(fate=Fate.RETURN) for aside in tx.asides)
         after = self._become(tx, Stage.CANCELLED)._replace(asides=asides, finding=None)
         step, world = self._local("gives the rename up", after)

@@ -131,7 +131,7 @@ class Play:
         assert schedule.last is not None
         self._lives = lives(schedule.schedule, schedule.last.mounts[0].todo)
         self._fh: int | None = None
-        self._hidden = self._refusing = False
+        self._hidden = self._renaming = self._refusing = False
         self._syncs = not any(step.act.startswith("unlinks") for step in schedule.schedule)
         self.owed: set[str] = set()
         server.store.seed({"dir": None})
@@ -206,7 +206,7 @@ class Play:
             delay = LATE if kind == "late" else 0.2
             self.server.faults.next(kind, on=on, delay=delay)  # type: ignore[arg-type]
         elif what == "fate gives the rename up":
-            self._refuses(True)
+            self._refuses(self._renaming)
         elif first == "net":
             eventually(lambda: all(e.ms is not None for e in self.server.log.entries() if e.fault == "late"))
         else:
@@ -260,8 +260,10 @@ class Play:
             self._save(act.split()[1])
         elif act == "renames S over T":
             self._let_go()
+            self._renaming = True
             with suppress(JobfsError):
                 vfs.rename(PATHS[SOURCE], path)
+            self._renaming = False
             self._refuses(False)
         elif act == "user unlinks":
             vfs.unlink(path)

@@ -46,28 +46,33 @@ class Cleanup:
         self._state.sync()
         if change.stage is Stage.CANCELLED and (change.tid or change.staged_id or change.direct):
             self._take_back(change)
-        for aside in list(change.asides):
+        for aside in reversed(change.asides):
             if aside.fate is Fate.EMPTY and not self._context.namespace.listed_since(change.since):
                 # One listing serves all that were taken away before it.
                 self._context.namespace.refresh()
-            self._settle(change, aside)
+            if not self._settle(change, aside) and aside.fate is Fate.RETURN:
+                break  # the newest one has the name (R11)
         if not change.asides:
             self._state.end(change)
             return 0.0
         later = min(aside.unsure_until for aside in change.asides)
         return max(later, time.time() + _AGAIN)
 
-    def _settle(self, change: Change, aside: Aside) -> None:
+    def _settle(self, change: Change, aside: Aside) -> bool:
+        """Bring an aside to its fate; False if it has to wait."""
         try:
-            if self.check.settle(aside, change.target, change.base, change.sha256):
-                with self._state.lock:
-                    self._state.apply(change, asides=[a for a in change.asides if a is not aside])
-                    if change.asides:
-                        self._state.write((change, {}))
+            if not self.check.settle(aside, change.target, change.base, change.sha256):
+                return False
+            with self._state.lock:
+                self._state.apply(change, asides=[a for a in change.asides if a is not aside])
+                if change.asides:
+                    self._state.write((change, {}))
+            return True
         except ApiError as error:
             log.info("%s: what was set aside is looked at again later: %s", change.target, error)
             if len(change.asides) == 1:
                 raise
+            return False
 
     # -- cancelled
 

@@ -391,7 +391,8 @@ class Queue:
         """True if something at or below `under` is still to be done on the server, cleanup apart."""
         with self._state.lock:
             return any(
-                not change.settled and change.stage is not Stage.CANCELLED and within(change.target, under)
+                not (change.settled or change.stage is Stage.CANCELLED or isinstance(change.error, REFUSALS))
+                and within(change.target, under)
                 for change in self._state.changes.values()
             )
 

@@ -49,7 +49,7 @@ def restore(write_back: WriteBack) -> list[str]:
 
 def _restore(write_back: WriteBack, change: Change) -> None:
     state, context, file = write_back.state, write_back.context, change.file
-    change.begun = change.unsure = True
+    change.begun = change.unsure = change.resent = True
     for aside in change.asides:
         # After a restart any request on an aside may have gone unanswered (R7).
         aside.unsure_until = time.time() + context.lifetime
@@ -82,7 +82,7 @@ def _restore(write_back: WriteBack, change: Change) -> None:
         state.write(edit(change, stage=Stage.CANCELLED))
         return
     if change.verb is Verb.MOVE and file is not None:
-        change.generation = file.generation
+        # A backup: `generation` is what the item holds; what was written to it since stays here.
         state.apply(change, shows={change.source: None})
     write_back.queue.add(change, 0.0)
 

@@ -105,11 +105,11 @@ class Replace:
         except REFUSALS as error:
             log.warning("%s: refused by the server: %s", change.target, error)
             # Not only a refused request may have come before: one without an answer too.
-            change.unsure = True
+            change.unsure = change.resent = True
             undo(self._client, self._state, change, str(error), error.errno)
             raise
         except UnavailableError:
-            change.unsure = True
+            change.unsure = change.resent = True
             raise
 
     # -- staging
@@ -416,6 +416,7 @@ class Replace:
             return True
         except AnswerLostError:
             self._context.unanswered.note(change.staged_id)
+            change.resent = True
             return not self._look_at_staged(change)
         self._placed(change, answer, adopted=not change.resent)
         return True
@@ -431,7 +432,7 @@ class Replace:
             return False
         if _unmoved(change, item):
             change.item = item
-            change.unsure, change.resent = False, True
+            change.unsure = False
             return True
         self._placed(change, item, adopted=False)
         return False
@@ -454,6 +455,8 @@ class Replace:
     def _staged_gone(self, change: Change) -> None:
         """The staged item vanished: make it again from the local bytes; a rename's source has none."""
         if change.verb is Verb.MOVE:
+            if change.item is not None:
+                self._context.namespace.forget(change.item)
             undo(self._client, self._state, change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is not on the server any more", endpoint="update")
         change.item = None
@@ -479,7 +482,9 @@ class Replace:
             elif file is not None and not (file.stays and file.path == change.target):
                 # Unsent bytes of what was replaced.
                 gone += [file] if file.recorded else []
-            elif file is not None and file.generation == change.generation and not file.written:
+            elif file is None or item.path != change.target:
+                pass  # the job has given what was to be moved another name: a backup of it stays here
+            elif file.generation == change.generation and not file.written:
                 # A backup that was not written to gives way to the item.
                 edits.append(edit(file, item_id=item.id, stays=False, **_nothing()))
             if file is not None and file.change is change:

@@ -59,7 +59,7 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
     """Take back what was begun on the server, then let go of record and bytes."""
     state = write_back.state
     with state.reservations.held(target, resting=True):
-        if not file.unsaved:
+        if not (file.unsaved or file in state.unclosed):
             raise FsError(errno.ENOENT, f"{target} was just sent")
         local = file.local or state.bytes.open(file.ino, file.generation)
         kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""

@@ -117,7 +117,8 @@ class WriteBack:
             try:
                 if self.state.unsynced:
                     self.state.sync()
-                self.state.journal.restore_spare()
+                if self.state.journal.restore_spare():
+                    self.close_again()
                 rounds += 1
                 if rounds % _PRUNE_EVERY == 0:
                     self.prune()
@@ -153,25 +154,37 @@ class WriteBack:
         """
         with file.lock:
             local = file.local
+            self.state.unclosed.discard(file)
             if local is None or file.path is None or not (file.written or gone):
                 return
             if not file.stays:
                 self.state.bytes.seal(file.ino, local)
             before, change = file.generation, file.change
-            self.state.write(
-                edit(
-                    file,
-                    generation=local.generation,
-                    size=local.size,
-                    boot="" if file.stays else BOOT,
-                    refused="",
-                ),
-                gone=gone,
-                new=True,
-            )
+            try:
+                self.state.write(
+                    edit(
+                        file,
+                        generation=local.generation,
+                        size=local.size,
+                        boot="" if file.stays else BOOT,
+                        refused="",
+                    ),
+                    gone=gone,
+                    new=True,
+                )
+            except FsError:
+                local.sealed = file.stays and local.sealed
+                self.state.unclosed.add(file)
+                raise
             sending = change is not None and change.begun and change.generation == before
             if before and before != local.generation and not sending:
                 self.state.bytes.retire(file.ino, before)
+
+    def close_again(self) -> None:
+        """Record what could not be when it was closed. Raises FsError(ENOSPC, EIO) as long as it can't be."""
+        for file in list(self.state.unclosed):
+            self.seal(file)
+            self.closed(file)
 
     def closed(self, file: File) -> None:
         """Sealed bytes are to be sent: after the delay, or with the last close of who writes."""
@@ -397,6 +410,8 @@ class WriteBack:
             change = state.change(
                 Verb.MOVE, target, stage=Stage.STAGED, source=item.path, staged_id=item.id,
                 item=item, generation=local.generation, base_item=item, shows={item.path: None},
+                # In a few seconds the job may have given it another name: it is looked at first.
+                unsure=True,
             )  # fmt: skip
             values = {
                 "path": target, "stays": True, "item_id": "", "generation": local.generation, "size": local.size,

@@ -63,6 +63,8 @@ class State:
         self.changes: dict[int, Change] = {}
         #: Files that programs have open, by number.
         self.opened: dict[int, File] = {}
+        #: Files whose close could not be recorded because the disk was full: that is tried again.
+        self.unclosed: set[File] = set()
         self._by_number: dict[int, File] = {}
         self._by_item: dict[str, File] = {}
         self._shown: dict[str, dict[str, File]] = {}
@@ -198,7 +200,7 @@ class State:
     def unsaved(self) -> list[File]:
         """Every File with bytes, or a directory, that was acknowledged and the server does not have."""
         with self.lock:
-            return [f for f in self._by_number.values() if f.unsaved or is_unmade(f)]
+            return [f for f in self._by_number.values() if f.unsaved or is_unmade(f) or f in self.unclosed]
 
     def unname(self, file: File, *gone: Change) -> None:
         """A File has lost its name: no row of it stays, and what is open of it lives on with its handles.
@@ -217,6 +219,7 @@ class State:
     def forget_bytes(self, file: File) -> None:
         """What `unname` does in the tables: the row of the File is gone already."""
         with file.lock, self.lock:
+            self.unclosed.discard(file)
             generation, local = file.generation, file.local
             if generation and (local is None or local.generation != generation):
                 self.bytes.retire(file.ino, generation)

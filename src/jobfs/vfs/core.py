@@ -127,14 +127,13 @@ class Vfs:
         What `progress` raises breaks it off; it is called several times a second.
         """
         under, queue = path or "", self._write_back.queue
-        unsealed = []
-        for file in list(self._state.opened.values()):
+        for file in {*self._state.opened.values(), *self._state.unclosed}:
             if file.local is not None and not file.stays and file.path is not None:
                 try:
                     self._write_back.seal(file)
                 except JobfsError as error:
                     # One that can't be recorded keeps no other from being sent.
-                    unsealed.append({"path": file.path, "size": file.local.size, "reason": str(error)})
+                    log.error("%s: what was written to it can't be recorded: %s", file.path, error)
                 queue.save(file, 0.0)
         queue.hurry(lambda change: within(change.target, under))
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
@@ -156,7 +155,7 @@ class Vfs:
                 "reason": file.refused or str((file.change and file.change.error) or "not sent yet"),
             }
             for file in left
-        ] + unsealed
+        ]
 
     def _unsaved(self, under: str) -> list[File]:
         return [file for file in self._state.unsaved() if within(file.path or "", under)]

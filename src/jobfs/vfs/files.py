@@ -446,7 +446,7 @@ class Files:
         """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
         with file.lock:
             local, before = file.local, file.generation
-            if local is None:
+            if local is None or (file.generation, file.size) == (local.generation, local.size):
                 return
             self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
             if before and before != local.generation:

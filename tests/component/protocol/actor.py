@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from jobfs.writeback.records import Fate, SaveKind, State
+from jobfs.state.records import Fate, Stage, Verb
 
 from .explorer import Step
 from .model import Item, Request, Rules, Scenario, Tx, World, execute, moved_to
@@ -18,14 +18,14 @@ MOUNTS = ("one", "two")
 
 
 class Run:
-    """One scenario under some rules; `taken`, `kinds`, `fates`: what of the code's own was seen so far."""
+    """One scenario under some rules; `taken`, `verbs`, `fates`: what of the code's own was seen so far."""
 
     def __init__(self, scenario: Scenario, rules: Rules) -> None:
         self.name = scenario.name
         self.scenario = scenario
         self.rules = rules
-        self.taken: set[tuple[State, State]] = set()
-        self.kinds: set[SaveKind] = set()
+        self.taken: set[tuple[Stage, Stage]] = set()
+        self.verbs: set[Verb] = set()
         self.fates: set[Fate] = set()
 
 
@@ -47,8 +47,8 @@ class Actor:
         """A step without a changing request: the transaction becomes `tx`."""
         return Step(self._who, act, outcome), self._world.with_tx(self._number, self._index, tx)
 
-    def _become(self, tx: Tx, state: State) -> Tx:
-        return moved_to(tx, state, self._run.taken)
+    def _become(self, tx: Tx, stage: Stage) -> Tx:
+        return moved_to(tx, stage, self._run.taken)
 
     def _send(
         self,

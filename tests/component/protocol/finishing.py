@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobfs.writeback.records import Fate, SaveKind, State
+from jobfs.state.records import Fate, Stage, Verb
 
 from .actor import Actor, Steps
 from .explorer import Step
@@ -17,14 +17,13 @@ class Finishing(Actor):
     def _undo(self, tx: Tx) -> Steps:
         assert tx.undoing is not None
         if not tx.undoing:
-            if tx.kind is SaveKind.SAVE and self._world.item(tx.staged) is not None:
+            if tx.verb is Verb.PUT and self._world.item(tx.staged) is not None:
                 yield from self._discard(tx)
-            elif tx.kind is SaveKind.RENAME:
-                self._become(tx, State.DONE)
-                yield self._local("has undone the rename", None)
-            else:
-                tx = self._become(tx, State.STAGING)
-                yield self._local("has failed", tx._replace(refused=True, asides=(), undoing=None))
+                return
+            tx = self._become(tx, Stage.DONE)
+            # Bytes that are here stay, as refused.
+            failed = tx._replace(refused=True, asides=(), undoing=None) if tx.local else None
+            yield self._local("has undone it", failed)
             return
         first, rest = tx.undoing[0], tx.undoing[1:]
         item = self._world.item(first)
@@ -58,14 +57,17 @@ class Finishing(Actor):
         """R3: on the disk before local bytes are freed and before the first delete."""
         world = self._with(self._world, after)
         if self._rules.r3:
-            return Step(self._who, f"syncs {tx.state}"), self._synced(world)
+            return Step(self._who, f"syncs {tx.stage}"), self._synced(world)
         return Step(self._who, "frees the local bytes"), world
 
     def _judge_or_end(self, tx: Tx) -> Steps:
         if not tx.asides:
-            self._become(tx, State.DONE)
+            self._become(tx, Stage.DONE)
             yield self._local("is done", None)
             return
+        if tx.stage is Stage.CANCELLED and self._rules.r11:
+            newest = sorted(tx.asides, key=lambda aside: int(aside.name[2:]), reverse=True)
+            tx = tx._replace(asides=tuple(newest))
         aside = tx.asides[0]
         if aside.verdict:
             yield from self._carry_out(tx, aside)
@@ -86,8 +88,8 @@ class Finishing(Actor):
 
     def _ours(self, tx: Tx, aside: Aside, item: Item) -> bool:
         """R1: by content, after the move."""
-        if aside.fate is not Fate.JUDGE:
-            return aside.fate is Fate.DELETE
+        if aside.fate is not Fate.CHECK:
+            return False
         if not self._rules.r1:
             return aside.found_base
         read = tx.base is not None and tx.base.read and item.content == tx.base.content
@@ -120,9 +122,7 @@ class Finishing(Actor):
         if not tx.safe:
             after = tx._replace(safe=True, looking=False, finding=None, asking=0)
             yield self._make_safe(tx, after)
-        elif tx.kind is SaveKind.REMOVE and not tx.unsure and tx.asides and tx.asides[0].fate is Fate.RETURN:
-            return
-        elif tx.kind is SaveKind.REMOVE or tx.taken_back == 2:
+        elif tx.verb is Verb.MOVE or tx.taken_back == 2:
             yield from self._judge_or_end(tx._replace(local=False))
         else:
             yield from self._take_back(tx)
@@ -175,4 +175,4 @@ class Finishing(Actor):
 
     def _cancelled(self, tx: Tx) -> Tx:
         tx = tx._replace(unlinked=True, unrecorded=False, undoing=None)
-        return self._become(tx, State.CANCELLED)
+        return self._become(tx, Stage.CANCELLED)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jobfs.writeback.records import TRANSITIONS, Fate, SaveKind, State
+from jobfs.state.records import TRANSITIONS, Fate, Stage, Verb
 
 TARGET, SOURCE, ELSEWHERE, BESIDE = "T", "S", "x", "c"
 NOT_FOUND, EXISTS = "404", "400"
@@ -96,7 +96,7 @@ class Aside(NamedTuple):
 
     id: int
     name: str
-    fate: Fate = Fate.JUDGE
+    fate: Fate = Fate.CHECK
     found_base: bool = False
     verdict: str = ""
 
@@ -104,8 +104,8 @@ class Aside(NamedTuple):
 class Tx(NamedTuple):
     """A transaction: what the journal records (up to `local`), and what the process knows of it while it lives."""
 
-    kind: SaveKind
-    state: State
+    verb: Verb
+    stage: Stage
     content: str
     base: Base | None = None
     tid: int = 0
@@ -129,7 +129,7 @@ class Tx(NamedTuple):
     #: The item whose set-aside was not answered.
     asking: int = 0
     undoing: tuple[int, ...] | None = None
-    #: `promoted` or `cancelled` is on the disk.
+    #: `placed` or `cancelled` is on the disk.
     safe: bool = False
     #: Of a cancelled save: how far taking back has come.
     taken_back: int = 0
@@ -159,7 +159,7 @@ class Mount(NamedTuple):
 
 
 class World(NamedTuple):
-    """Everything. `job`, `kills`, `powers`, `losses`, `wipes`: what may still happen."""
+    """Everything. `job`, `kills`, `powers`, `losses`, `wipes`, `slow`, `refusals`: what may still happen."""
 
     items: tuple[Item, ...]
     mounts: tuple[Mount, ...]
@@ -171,6 +171,7 @@ class World(NamedTuple):
     losses: int = 0
     wipes: int = 0
     slow: int = 0
+    refusals: int = 0
     owed: frozenset[str] = frozenset()
     #: Contents that the job has given another name: saving over T does not end that they are owed.
     claimed: frozenset[str] = frozenset()
@@ -216,10 +217,12 @@ class Scenario:
     lost: tuple[str, ...] = ("dropped", "done", "late")
     #: Requests that can lose their answers: parts of the names of steps.
     losing: tuple[str, ...] = ("",)
-    #: State directories that may be lost for good.
+    #: Stage directories that may be lost for good.
     wipes: int = 0
     #: Uploads so long that a find answered before them is old.
     slow: int = 0
+    #: Times that the server refuses a rename, and all that would undo it.
+    refusals: int = 0
     #: Whether a move changes `updatedAt`, and what a create at an existing path does: not promised by the API.
     moves_touch: bool = False
     #: The job writes so soon after what is there was written that `updatedAt` stays the same: every base is young.
@@ -241,6 +244,7 @@ class Scenario:
             losses=self.losses,
             wipes=self.wipes,
             slow=self.slow,
+            refusals=self.refusals,
             owed=frozenset(item.content for item in items),
             expected=next((item.content for item in items if item.name == TARGET), ""),
         )
@@ -256,11 +260,11 @@ def hidden_name(mount: int, role: str, number: int) -> str:
     return f"{mount}{role}{number}"
 
 
-def moved_to(tx: Tx, state: State, seen: set[tuple[State, State]]) -> Tx:
+def moved_to(tx: Tx, stage: Stage, seen: set[tuple[Stage, Stage]]) -> Tx:
     """The transaction in another state, by an arrow that the code has too."""
-    assert state in TRANSITIONS[tx.state], f"the code can't go from {tx.state} to {state}"
-    seen.add((tx.state, state))
-    return tx._replace(state=state)
+    assert stage in TRANSITIONS[tx.stage], f"the code can't go from {tx.stage} to {stage}"
+    seen.add((tx.stage, stage))
+    return tx._replace(stage=stage)
 
 
 def execute(world: World, request: Request, scenario: Scenario) -> tuple[World, Item | str]:

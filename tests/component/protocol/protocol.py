@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobfs.writeback.records import Fate, SaveKind, State
+from jobfs.state.records import Fate, Stage, Verb
 
 from .actor import MOUNTS, Run, Steps
 from .explorer import Search, Step, search
@@ -10,15 +10,13 @@ from .finishing import Finishing
 from .model import (
     SOURCE,
     TARGET,
-    Aside,
     Base,
     Disk,
-    Item,
+    Finding,
     Mount,
     Request,
     Tx,
     World,
-    hidden_name,
     moved_to,
     wrong,
 )
@@ -57,7 +55,7 @@ class Protocol(Run):
                     world.with_mount(number, mount._replace(disk=written(mount))),
                 )
         if world.wipes and not mount.up:
-            lost = {tx.content for tx in mount.txs if tx.local and tx.state is not State.PROMOTED}
+            lost = {tx.content for tx in mount.txs if tx.local and tx.stage is not Stage.PLACED}
             empty = mount._replace(txs=(), tombs=frozenset(), disk=Disk())
             yield (
                 Step("fate", f"loses the state directory of {who}"),
@@ -70,14 +68,11 @@ class Protocol(Run):
         txs = []
         for tx in mount.txs:
             if (
-                tx.kind is SaveKind.MKDIR
-                and tx.state is not State.CANCELLED
-                and tx.state is not State.PROMOTED
+                tx.verb is Verb.MKDIR
+                and tx.stage is not Stage.CANCELLED
+                and tx.stage is not Stage.PLACED
             ):
-                tx = moved_to(tx, State.CANCELLED, self.taken)
-            if tx.state is State.STAGING and not tx.local and not tx.refused and tx.kind is SaveKind.SAVE:
-                moved_to(tx, State.DONE, self.taken)
-                continue
+                tx = moved_to(tx, Stage.CANCELLED, self.taken)
             txs.append(tx)
         return world.with_mount(number, mount._replace(up=True, txs=tuple(txs)))
 
@@ -95,15 +90,18 @@ class _Mounted(Saving, Finishing):
             if tx.unrecorded:
                 yield self._local("records the unlink", self._cancelled(tx))
                 continue
-            self._run.kinds.add(tx.kind)
+            self._run.verbs.add(tx.verb)
             self._run.fates |= {aside.fate for aside in tx.asides}
-            if tx.state is State.STAGING:
-                yield from self._staging(tx)
-            elif tx.undoing is not None:
+            if tx.undoing is not None:
                 yield from self._undo(tx)
-            elif tx.state is State.STAGED:
+            elif tx.verb is Verb.REMOVE:
+                yield from self._remove(tx)
+            elif tx.stage is Stage.STAGING:
+                yield from self._staging(tx)
+            elif tx.stage is Stage.STAGED:
+                yield from self._given_up(tx)
                 yield from self._staged(tx)
-            elif tx.state is State.CANCELLED:
+            elif tx.stage is Stage.CANCELLED:
                 yield from self._cancelled_steps(tx)
             else:
                 yield from self._promoted_steps(tx)
@@ -116,17 +114,17 @@ class _Mounted(Saving, Finishing):
         what, _, content = self._mount.todo[0].partition(" ")
         mount = self._mount._replace(todo=self._mount.todo[1:])
         world = self._world
-        busy = [tx for tx in mount.txs if tx.state in (State.STAGING, State.STAGED) and not tx.refused]
+        busy = [tx for tx in mount.txs if tx.stage in (Stage.STAGING, Stage.STAGED) and not tx.refused]
         there = world.at(TARGET)
         if what in ("open", "truncate") and not busy:
             base = Base(there.id, there.version, there.content, what == "open") if there else None
             yield Step(self._who, f"{what}s T"), world.with_mount(self._number, mount._replace(base=base))
         elif what == "save" and not busy:
-            tx = Tx(SaveKind.SAVE, State.STAGING, content, mount.base)
+            tx = Tx(Verb.PUT, Stage.STAGING, content, mount.base)
             world = world._replace(owed=world.owed | {content})
             yield Step(self._who, f"saves {content}"), self._added(world, mount, tx)
         elif what == "mkdir" and not busy:
-            tx = Tx(SaveKind.MKDIR, State.STAGING, content, local=False)
+            tx = Tx(Verb.MKDIR, Stage.STAGING, content, local=False)
             world = self._added(world, mount, tx)._replace(expected="?")
             yield Step(self._who, "makes a directory"), world
         elif what == "rename" and not busy:
@@ -134,14 +132,16 @@ class _Mounted(Saving, Finishing):
             if source is None:
                 yield Step(self._who, "finds nothing to rename"), world.with_mount(self._number, mount)
                 return
-            tx = Tx(SaveKind.RENAME, State.STAGED, source.content, mount.base, staged=source.id, local=False)
+            tx = Tx(Verb.MOVE, Stage.STAGED, source.content, mount.base, staged=source.id, local=False)
             yield Step(self._who, "renames S over T"), self._added(world, mount, tx)
         elif what == "unlink":
             yield from self._unlink(mount, busy)
-        elif what in ("remove", "hide") and not busy and there is not None:
-            yield from self._remove_open(mount, there, Fate.DELETE if what == "remove" else Fate.RETURN)
-        elif what == "confirm" and mount.txs:
-            yield self._confirmed(mount, mount.txs[0])
+        elif what == "remove" and not busy and there is not None:
+            # Hidden at once, and carried out in a second; nothing is recorded.
+            base = Base(there.id, there.version, there.content)
+            tx = Tx(Verb.REMOVE, Stage.STAGED, "", base, local=False)
+            world = world._replace(owed=world.owed - {there.content}, expected="?")
+            yield Step(self._who, "hides T, which is open"), self._added(world, mount, tx)
 
     def _added(self, world: World, mount: Mount, tx: Tx) -> World:
         return world.with_mount(self._number, mount._replace(txs=(*mount.txs, tx)))
@@ -160,32 +160,31 @@ class _Mounted(Saving, Finishing):
         now = self._cancelled(tx) if self._rules.r10 else tx._replace(unlinked=True, unrecorded=True)
         yield Step(self._who, "unlinks T"), self._with(world, now)
 
-    def _remove_open(self, mount: Mount, there: Item, fate: Fate) -> Steps:
-        """Unlink of an open file: set aside, deleted later; only hidden: it goes back unless the unlink is confirmed."""
-        name = hidden_name(self._number, "a", mount.next_tid)
-        tx = Tx(SaveKind.REMOVE, State.CANCELLED, "", local=False, asides=(Aside(there.id, name, fate),))
-        mount = mount._replace(next_tid=mount.next_tid + 1)
-        world, unlinked = self._world, fate is Fate.DELETE
-        if unlinked:
-            world = world._replace(owed=world.owed - {there.content}, expected="?")
-        before = self._synced(self._added(world, mount, tx))
+    def _remove(self, tx: Tx) -> Steps:
+        """An open file that was unlinked: what the job has written to it since stays."""
+        assert tx.base is not None
+        item = self._world.item(tx.base.id)
+        if tx.finding is None and self._rules.r7_look:
+            same = item is not None and item.name == TARGET and item.version == tx.base.version
+            if same:
+                yield self._local("looks at T once more", tx._replace(finding=Finding(tx.base.id)))
+            else:
+                self._become(tx, Stage.DONE)
+                yield self._local("leaves T alone", None)
+            return
+        yield from self._send(
+            "deletes T",
+            Request("delete", tx.base.id),
+            self._world,
+            lambda world, answer: self._with(world, None),
+            None,
+        )
 
-        def answered(world: World, answer: Item | str) -> World:
-            if not isinstance(answer, Item):
-                self._index = len(mount.txs)
-                return self._with(world, None)
-            return world._replace(expected="") if unlinked else world
-
-        act = "sets T aside to remove it" if unlinked else "hides T"
-        yield from self._send(act, Request("move", there.id, name), before, answered, None)
-
-    def _confirmed(self, mount: Mount, tx: Tx) -> tuple[Step, World]:
-        (aside,) = tx.asides
-        self._index = 0
-        world = self._with(self._world.with_mount(self._number, mount), tx)
-        item = world.item(aside.id)
-        if item is not None:
-            shown = "" if world.expected == item.content else world.expected
-            world = world._replace(owed=world.owed - {item.content}, expected=shown)
-        tx = tx._replace(asides=(aside._replace(fate=Fate.DELETE),))
-        return Step(self._who, "confirms the unlink"), self._with(world, tx)
+    def _given_up(self, tx: Tx) -> Steps:
+        """The server refuses a rename and all that would undo it: whoever called is told, and cleanup gives back (R11)."""
+        if tx.verb is not Verb.MOVE or not self._world.refusals or tx.unsure or tx.resent or tx.asking:
+            return  # nobody waits for one that was taken up from the journal
+        asides = tuple(aside._replace(fate=Fate.RETURN) for aside in tx.asides)
+        after = self._become(tx, Stage.CANCELLED)._replace(asides=asides, finding=None)
+        step, world = self._local("gives the rename up", after)
+        yield Step("fate", step.act), world._replace(refusals=world.refusals - 1)

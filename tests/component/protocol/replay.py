@@ -23,7 +23,7 @@ _CHANGES = {
     "creates": "create_file", "sets": "update", "promotes": "update", "gives": "update", "keeps": "update",
     "shows": "update", "deletes": "delete", "takes an": "delete", "discards": "delete",
 }  # fmt: skip
-_USER = ("opens", "truncates", "saves", "renames", "makes", "unlinks", "sets T aside to remove")
+_USER = ("opens", "truncates", "saves", "renames", "makes", "unlinks", "hides")
 #: Outcomes of a request, as faults of the local server.
 _FAULTS = {"dropped": "drop", "done": "drop_after", "late": "late"}
 _OPERATIONS = {"create_file": "create"}
@@ -94,8 +94,6 @@ class _Translator:
         if step.act.startswith("saves") and not self.life.program:
             self.life.program.append("opens T")
         self.life.program.append(step.act)
-        if step.act.startswith("sets"):
-            self._request(step, "update")
 
     def _request(self, step: Step, request: str) -> None:
         self._sent[request] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobfs.writeback.records import SaveKind, State
+from jobfs.state.records import Stage, Verb
 
 from .actor import Actor, Steps
 from .explorer import Step
@@ -28,6 +28,9 @@ class Saving(Actor):
     # -- staging
 
     def _staging(self, tx: Tx) -> Steps:
+        if not tx.local and tx.verb is Verb.PUT and (tx.direct or not tx.looking):
+            yield self._local("has no bytes to send", self._begin_undo(tx))
+            return
         if tx.looking and tx.direct:
             yield self._look_for_direct(tx)
             return
@@ -48,7 +51,7 @@ class Saving(Actor):
                 ),
             )
         straight = self._scenario.known_to_reject and tx.base is None and not (tx.tid or tx.taken)
-        if straight and tx.kind is SaveKind.SAVE:
+        if straight and tx.verb is Verb.PUT:
             yield from self._create_direct(tx)
         else:
             yield from self._create(tx)
@@ -59,7 +62,7 @@ class Saving(Actor):
 
         def answered(world: World, answer: Item | str) -> World:
             if isinstance(answer, Item):
-                placed = self._become(sent._replace(staged=answer.id), State.STAGED)
+                placed = self._become(sent._replace(staged=answer.id), Stage.STAGED)
                 return self._promoted(world, placed, 0 if sent.resent else answer.version)
             if sent.resent:
                 return self._with(world, sent._replace(looking=True))
@@ -79,7 +82,7 @@ class Saving(Actor):
         if there.content != tx.content:
             other = tx._replace(direct=False, looking=False, resent=False, taken=True, finding=None)
             return self._local("finds another at T", other)
-        placed = self._become(tx._replace(staged=there.id), State.STAGED)
+        placed = self._become(tx._replace(staged=there.id), Stage.STAGED)
         return Step(self._who, "finds its own bytes at T"), self._promoted(self._world, placed, 0)
 
     def _find(self, tx: Tx) -> tuple[Step, World]:
@@ -99,7 +102,7 @@ class Saving(Actor):
         name = hidden_name(number, "h", tid)
         act = "creates H"
         free = tx.base is None and tx.finding is not None and not tx.finding.id
-        if not self._rules.r9 and free and tx.kind is SaveKind.SAVE:
+        if not self._rules.r9 and free and tx.verb is Verb.PUT:
             name, act = TARGET, "creates T directly"
 
         def answered(world: World, answer: Item | str) -> World:
@@ -115,7 +118,7 @@ class Saving(Actor):
         tx = tx._replace(staged=item.id, looking=False, unsure=False)
         if item.name == TARGET:
             tx = tx._replace(finding=None)
-        return self._become(tx, State.STAGED)
+        return self._become(tx, Stage.STAGED)
 
     # -- set aside and promote
 
@@ -128,8 +131,8 @@ class Saving(Actor):
             yield self._find(tx)
         elif tx.finding.id == tx.staged:
             yield self._found_promoted("sees H at T", tx)
-        elif tx.finding.id and tx.kind is SaveKind.MKDIR:
-            yield self._local("gives up: T exists", self._become(tx, State.CANCELLED))
+        elif tx.finding.id and tx.verb is Verb.MKDIR:
+            yield self._local("gives up: T exists", self._become(tx, Stage.CANCELLED))
         elif tx.finding.id and self._rules.r8 and not tx.finding.fresh:
             yield self._local("knows that what it found is old", tx._replace(finding=None))
         elif tx.finding.id:
@@ -186,14 +189,14 @@ class Saving(Actor):
                 return self._promoted(world, tx, answer.version if trusted else 0)
             if answer == NOT_FOUND:
                 return self._with(world, self._staged_gone(tx))
-            if not self._rules.r5 and tx.kind is not SaveKind.MKDIR:
+            if not self._rules.r5 and tx.verb is not Verb.MKDIR:
                 return self._with(world, self._begin_undo(tx))
             return self._with(world, tx._replace(finding=None))
 
         def lost(world: World) -> World:
             return self._with(world, tx._replace(unsure=True, resent=True, finding=None))
 
-        silent = tx.unlinked or tx.kind is SaveKind.MKDIR
+        silent = tx.unlinked or tx.verb is Verb.MKDIR
         frees = () if silent else (tx.base.content if tx.base else "",)
         request = Request("move", tx.staged, TARGET, promotes=frees)
         yield from self._send("promotes", request, self._world, answered, lost)
@@ -207,11 +210,11 @@ class Saving(Actor):
     def _promoted(self, world: World, tx: Tx, version: int) -> World:
         mount = world.mounts[self._number]
         base = Base(tx.staged, version, tx.content)
-        tx = self._become(tx, State.PROMOTED)._replace(finding=None, unsure=False, resent=False, asking=0)
+        tx = self._become(tx, Stage.PLACED)._replace(finding=None, unsure=False, resent=False, asking=0)
         return self._with(world.with_mount(self._number, mount._replace(base=base)), tx)
 
     def _staged_gone(self, tx: Tx) -> Tx:
         if not tx.local:
             return self._begin_undo(tx)
-        tx = self._become(tx, State.STAGING)
+        tx = self._become(tx, Stage.STAGING)
         return tx._replace(tid=0, staged=0, unsure=False, resent=False, finding=None)

@@ -25,10 +25,12 @@ SCENARIOS = [
         kills=1,
     ),
     Scenario(
-        "an open file is hidden, and unlinked after all",
-        users=(("hide", "confirm"),),
-        job=("create",),
+        "a rename over is refused, and so is all that would undo it",
+        users=(("open", "rename"),),
+        job=("create", "overwrite"),
+        there=((TARGET, "o"), (SOURCE, "s")),
         kills=1,
+        refusals=1,
     ),
     Scenario(
         "the job overwrites after a promote whose answer was lost",

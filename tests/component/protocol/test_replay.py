@@ -29,6 +29,8 @@ from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 
 PATHS = {TARGET: "dir/file.txt", SOURCE: "dir/draft.txt", ELSEWHERE: "dir/elsewhere.txt"}
+#: Where libfuse hides what is open.
+HIDDEN = f"dir/.fuse_hidden{1:016x}"
 #: Seconds until a late request is carried out, and how long the mounts wait for such requests.
 LATE, LIFETIME = 0.6, 1.2
 
@@ -38,7 +40,7 @@ REPLAYED = [rule for rule, (switch, _) in RULES.items() if switch != "r6_own"]
 
 #: Those of one mount with a file at T.
 PLAYABLE = [
-    each for each in SCENARIOS if len(each.users) == 1 and each.users[0][0] not in ("hide", "mkdir d")
+    each for each in SCENARIOS if len(each.users) == 1 and each.users[0][0] != "mkdir d"
 ]
 
 
@@ -129,6 +131,7 @@ class Play:
         assert schedule.last is not None
         self._lives = lives(schedule.schedule, schedule.last.mounts[0].todo)
         self._fh: int | None = None
+        self._hidden = self._renaming = self._refusing = False
         self._syncs = not any(step.act.startswith("unlinks") for step in schedule.schedule)
         self.owed: set[str] = set()
         server.store.seed({"dir": None})
@@ -150,7 +153,7 @@ class Play:
             script.arm()
             work.start()
             if self.scenario.known_to_reject:
-                work.engine.direct.rejects = True
+                work.write_back.upload._rejects = {"file": True, "directory": True}
             synced = SyncedState(work) if any(cue.what == "power" for cue in life.cues) else None
             try:
                 for mount in mounts:
@@ -188,6 +191,9 @@ class Play:
             with suppress(JobfsError):
                 self.work.vfs.flush(fh)
                 self.work.vfs.release(fh)
+                if self._hidden:
+                    self._hidden = False
+                    self.work.vfs.unlink(HIDDEN)
 
     def act(self, what: str) -> None:
         """One thing happens."""
@@ -199,10 +205,20 @@ class Play:
             kind, on = rest.split()
             delay = LATE if kind == "late" else 0.2
             self.server.faults.next(kind, on=on, delay=delay)  # type: ignore[arg-type]
+        elif what == "fate gives the rename up":
+            self._refuses(self._renaming)
         elif first == "net":
             eventually(lambda: all(e.ms is not None for e in self.server.log.entries() if e.fault == "late"))
         else:
             self._user(what)
+
+    def _refuses(self, everything: bool) -> None:
+        """From now on the server refuses all, or nothing any more."""
+        if everything:
+            self.server.faults.rate("error", 1.0, status=403)
+        elif self._refusing:
+            self.server.faults.clear()
+        self._refusing = everything
 
     def _job(self, act: str) -> None:
         store, path, token = self.server.store, PATHS[TARGET], f"j{len(self.job)}"
@@ -244,16 +260,20 @@ class Play:
             self._save(act.split()[1])
         elif act == "renames S over T":
             self._let_go()
+            self._renaming = True
             with suppress(JobfsError):
                 vfs.rename(PATHS[SOURCE], path)
+            self._renaming = False
+            self._refuses(False)
         elif act == "user unlinks":
             vfs.unlink(path)
             self.owed.clear()
         else:
-            assert act == "sets T aside to remove it"
+            assert act == "hides T, which is open"
             self._fh = vfs.open(path, os.O_RDONLY).fh
             self._gone(path)
-            vfs.unlink(path)
+            vfs.hide(path, HIDDEN)
+            self._hidden = True
 
     def _save(self, token: str) -> None:
         vfs = self.work.vfs

@@ -1,0 +1,484 @@
+"""Backups that editors make by a rename to a scratch name: here at once, on the server a few seconds later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
+from tests.support.files import errno_from
+from tests.support.serverside import visible
+from tests.support.waiting import eventually, eventually_equal
+from tests.support.workspaces import CALLER, Workspace, settled
+
+from jobfs.emulator import Server
+from jobfs.errors import JobfsError
+from jobfs.save import writeback
+
+HIDDEN = f".fuse_hidden{1:016x}"
+OLD, NEW, OTHER = b"old", b"new one", b"another"
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with quick_finishing():
+        yield
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No backup is renamed on the server by itself."""
+    monkeypatch.setattr(writeback, "BACKUP_DELAY", 60.0)
+
+
+@pytest.fixture
+def seeded(server: Server) -> None:
+    server.store.seed({"file": OLD, "other": OTHER}, age=60)
+
+
+def back_up(work: Workspace) -> None:
+    assert work.read("file") == OLD
+    work.vfs.rename("file", "file~")
+
+
+@pytest.fixture
+def work(start: Callable[..., Workspace], seeded: None, waits: None) -> Workspace:
+    """A mount in which `file~` is the backup of `file`, and what is saved is sent only when it has to be."""
+    work = start(write_back_delay=30)
+    back_up(work)
+    return work
+
+
+def tree(work: Workspace) -> dict[str, bytes]:
+    return {name: work.read(name) for name in work.names()}
+
+
+# -- alone
+
+
+def test_it_is_here_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
+    """semantics 4.36: the scratch file has the bytes at once, on this machine."""
+    server.log.clear()
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+    assert server.log.changes() == []
+    assert visible(server)["file"] == OLD
+
+
+def test_it_is_renamed_on_the_server_when_nothing_takes_its_name(
+    server: Server, start: Callable[..., Workspace], seeded: None
+) -> None:
+    """semantics 4.36: the item's move on the server waits a few seconds; then it is an item as any other."""
+    work = start()
+    back_up(work)
+    number = work.vfs.getattr("file~").ino
+    eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
+    eventually(lambda: not work.vfs._state.changes)
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+    assert work.vfs.getattr("file~").ino == number
+    server.store.write("file~", b"of the job")
+    eventually(lambda: work.read("file~") == b"of the job")
+
+
+def test_without_its_bytes_here_it_is_a_plain_rename(
+    server: Server, start: Callable[..., Workspace], seeded: None, waits: None
+) -> None:
+    """core: where the bytes are not in the cache, it is a plain rename at once."""
+    work = start()
+    work.vfs.rename("file", "file~")
+    assert visible(server) == {"file~": OLD, "other": OTHER}
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+
+
+def test_a_flush_renames_it_on_the_server(server: Server, work: Workspace) -> None:
+    """semantics 6: a clean unmount leaves nothing to be done."""
+    settled(work)
+    assert visible(server) == {"file~": OLD, "other": OTHER}
+
+
+# -- a new file of the old name
+
+
+@pytest.mark.parametrize("fsync", [True, False], ids=["fsync", "close"])
+def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
+    server: Server, work: Workspace, fsync: bool
+) -> None:
+    """semantics 4.36: the move is void if a new file of the real name comes, which is then one save of that item."""
+    (item,) = [item.id for item in server.store.items() if item.path == "file"]
+    work.write("file", NEW, fsync=fsync)
+    settled(work)
+    assert visible(server) == {"file": NEW, "other": OTHER}
+    assert item not in [item.id for item in server.store.items()]
+    for _ in range(2):
+        assert tree(work) == {"file": NEW, "file~": OLD, "other": OTHER}
+        work.stop()
+        work.start()
+
+
+def test_what_the_job_wrote_to_the_item_meanwhile_is_kept(server: Server, work: Workspace) -> None:
+    """semantics 4, Keep both: the version that was backed up is what the save is based on."""
+    server.store.write("file", b"of the job")
+    work.write("file", NEW)
+    settled(work)
+    found = visible(server)
+    assert found.pop("file") == NEW
+    assert sorted(content or b"" for content in found.values()) == sorted([b"of the job", OTHER])
+    assert work.read("file~") == OLD
+
+
+def test_a_new_file_that_is_renamed_over_it_from_a_scratch_name(server: Server, work: Workspace) -> None:
+    """semantics 4: rename over; what the backup was made of is what is replaced."""
+    work.write("file.new~", NEW)
+    work.vfs.rename("file.new~", "file")
+    settled(work)
+    assert visible(server) == {"file": NEW, "other": OTHER}
+    assert tree(work) == {"file": NEW, "file~": OLD, "other": OTHER}
+
+
+def test_an_item_that_is_renamed_to_the_old_name(server: Server, work: Workspace) -> None:
+    """semantics 4: rename over; nothing is shown at the old name, and the item that stands there is replaced."""
+    work.vfs.rename("other", "file")
+    assert tree(work) == {"file": OTHER, "file~": OLD}
+    settled(work)
+    assert visible(server) == {"file": OTHER}
+    assert tree(work) == {"file": OTHER, "file~": OLD}
+
+
+@pytest.mark.parametrize("name", ["moved", "moved~", "file~", ".file.swp"])
+def test_a_new_file_that_is_renamed_again_does_not_uncover_the_old_name(
+    server: Server, work: Workspace, name: str
+) -> None:
+    """semantics 4: a rename of a real name to a scratch name takes the real name away."""
+    work.write("file", NEW)
+    work.vfs.rename("file", name)
+    expected = {"other": OTHER, "file~": OLD, name: NEW}
+    assert tree(work) == expected
+    settled(work)
+    assert tree(work) == expected
+    assert "file" not in visible(server)
+
+
+@pytest.mark.parametrize("how", ["unlinked", "unlinked while open"])
+def test_a_new_file_that_is_unlinked_does_not_uncover_the_old_name(
+    server: Server, work: Workspace, how: str
+) -> None:
+    """semantics 4: a file that was unlinked never comes back, nor does what was there before it."""
+    fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.write(fh, NEW, 0)
+    if how == "unlinked":
+        work.vfs.release(fh)
+        work.vfs.unlink("file")
+    else:
+        work.vfs.hide("file", HIDDEN)
+        assert work.names() == ["file~", "other"]
+        work.vfs.release(fh)
+        work.vfs.unlink(HIDDEN)
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+    settled(work)
+    assert visible(server) == {"other": OTHER}
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+
+
+@pytest.mark.parametrize("step", ["create", "update"])
+def test_a_save_is_taken_back_and_the_backup_gets_its_name_again(
+    server: Server, start: Callable[..., Workspace], seeded: None, waits: None, step: str
+) -> None:
+    """save-protocol R10: an unlink during a save deletes T's item if it is base; the backup has its own bytes."""
+    work = start(write_back_delay=0)
+    back_up(work)
+    server.faults.next("slow", on=step, delay=0.5)
+    work.write("file", NEW)
+    eventually(lambda: not server.faults.rules())
+    work.vfs.unlink("file")
+    work.vfs.rename("file~", "file")
+    assert work.names() == ["file", "other"]
+    settled(work)
+    assert tree(work) == visible(server) == {"file": OLD, "other": OTHER}
+
+
+def test_a_directory_is_made_at_the_old_name(server: Server, work: Workspace) -> None:
+    """semantics 4: what is shown as free is free."""
+    work.mkdir("file")
+    work.write("file/inside", b"x")
+    settled(work)
+    assert visible(server) == {"file": None, "file/inside": b"x", "file~": OLD, "other": OTHER}
+
+
+def test_a_scratch_file_at_its_old_name_uncovers_nothing(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4.17: an item of a scratch name is an ordinary file; scratch names stay on this machine."""
+    server.store.seed({"file~": OLD}, age=60)
+    work = start()
+    assert work.read("file~") == OLD
+    work.vfs.rename("file~", "older~")
+    work.write("file~", NEW)
+    work.vfs.unlink("file~")
+    assert work.names() == ["older~"]
+    settled(work)
+    eventually(lambda: work.names() == ["older~"])
+    assert work.read("older~") == OLD
+
+
+# -- the backup itself
+
+
+def test_it_gets_its_old_name_again(server: Server, work: Workspace) -> None:
+    """semantics 4: rename."""
+    work.vfs.rename("file~", "file")
+    settled(work)
+    assert tree(work) == visible(server) == {"file": OLD, "other": OTHER}
+
+
+def test_it_is_unlinked(server: Server, work: Workspace) -> None:
+    """semantics 4.29: the id that stood at that path."""
+    work.vfs.unlink("file~")
+    assert work.names() == ["other"]
+    settled(work)
+    assert visible(server) == {"other": OTHER}
+
+
+def a_scratch_file(work: Workspace) -> None:
+    work.write("made~", OTHER)
+    work.vfs.rename("made~", "file~")
+    work.vfs.unlink("other")
+
+
+def another_backup(work: Workspace) -> None:
+    assert work.read("other") == OTHER
+    work.vfs.rename("other", "file~")
+
+
+def a_backup_moved(work: Workspace) -> None:
+    assert work.read("other") == OTHER
+    work.vfs.rename("other", "other~")
+    work.vfs.rename("other~", "file~")
+
+
+@pytest.mark.parametrize("replace", [a_scratch_file, another_backup, a_backup_moved])
+def test_it_is_replaced_and_goes_with_its_item(
+    server: Server, work: Workspace, replace: Callable[[Workspace], None]
+) -> None:
+    """semantics 1: a name that the job makes again is shown; semantics 4: what is renamed over is gone."""
+    replace(work)
+    assert tree(work) == {"file~": OTHER}
+    settled(work)
+    assert tree(work) == {"file~": OTHER}
+    assert "file" not in visible(server)
+    assert OLD not in visible(server).values()
+    server.store.seed({"file": b"the job's"})
+    eventually(lambda: work.exists("file"))
+    assert work.read("file") == b"the job's"
+
+
+def test_it_replaces_a_scratch_file(server: Server, start: Callable[..., Workspace], seeded: None) -> None:
+    """semantics 4: rename over."""
+    work = start()
+    work.write("file~", b"an older backup")
+    back_up(work)
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+    eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+
+
+@pytest.mark.parametrize("end", ["goes on", "is unmounted", "is killed", "saves the file"])
+def test_what_is_written_through_an_older_handle_is_its_own(
+    server: Server, tmp_path: Path, seeded: None, end: str
+) -> None:
+    """semantics 4.3: close means that this machine will not lose it."""
+    work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
+    work.start()
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    assert work.vfs.read(fh, 10, 0) == OLD
+    work.vfs.rename("file", "file~")
+    work.vfs.write(fh, NEW, 0)
+    assert work.vfs.read(fh, 10, 0) == NEW
+    work.vfs.release(fh)
+    if end == "saves the file":
+        work.write("file", b"saved", fsync=True)
+    if end == "goes on":
+        eventually(lambda: not work.state.changes)
+    work.boundaries.dead = end == "is killed"
+    work.end()
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    try:
+        again.settle()
+        expected = {"file~": NEW, "other": OTHER}
+        if end == "saves the file":
+            expected["file"] = b"saved"
+        eventually(lambda: again.names() == sorted(expected), lambda: again.names())
+        assert tree(again) == expected
+    finally:
+        again.stop()
+
+
+def test_a_handle_that_only_reads_goes_on_reading(server: Server, work: Workspace) -> None:
+    """semantics 3: open files are pinned to the version they opened."""
+    work.vfs.rename("file~", "file")
+    settled(work)
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    assert work.vfs.read(fh, 10, 0) == OLD
+    work.vfs.rename("file", "file~")
+    work.write("file", NEW, fsync=True)
+    assert work.vfs.read(fh, 10, 0) == OLD
+    work.vfs.release(fh)
+
+
+def test_it_goes_along_with_its_directory(server: Server, start: Callable[..., Workspace], waits: None) -> None:
+    """semantics 4.28: a directory is renamed with everything under it."""
+    server.store.seed({"dir/file": OLD}, age=60)
+    work = start()
+    assert work.read("dir/file") == OLD
+    work.vfs.rename("dir/file", "dir/file~")
+    work.vfs.rename("dir", "moved")
+    assert work.read("moved/file~") == OLD
+    settled(work)
+    assert visible(server) == {"moved": None, "moved/file~": OLD}
+    assert work.names("moved") == ["file~"]
+
+
+def test_a_directory_replaces_one_whose_last_file_became_a_backup_elsewhere(
+    server: Server, start: Callable[..., Workspace], waits: None
+) -> None:
+    """semantics 4: rename of a directory over an empty one."""
+    server.store.seed({"dir/file": OLD, "else": None, "new/x": b"x"}, age=60)
+    work = start()
+    assert work.read("dir/file") == OLD
+    work.vfs.rename("dir/file", "else/file~")
+    work.vfs.rename("new", "dir")
+    settled(work)
+    assert (work.names("dir"), work.names("else")) == (["x"], ["file~"])
+    assert visible(server)["else/file~"] == OLD
+
+
+# -- the job
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_the_job_makes_at_the_old_name_is_shown(
+    server: Server, start: Callable[..., Workspace], seeded: None, again: bool
+) -> None:
+    """semantics 1: a change made by the job is visible; the backup has its own bytes."""
+    work = start()
+    back_up(work)
+    server.store.delete("file")
+    if again:
+        server.store.seed({"file": b"the job's"})
+    eventually_equal(work.names, ["file", "file~", "other"] if again else ["file~", "other"])
+    eventually(lambda: not work.vfs._state.changes)
+    assert work.read("file~") == OLD
+    assert work.names() == (["file", "file~", "other"] if again else ["file~", "other"])
+
+
+@pytest.fixture
+def renamed(server: Server, start: Callable[..., Workspace], seeded: None) -> Workspace:
+    """The job gives the item another name, `moved`, before it could be moved for the backup."""
+    work = start(write_back_delay=60)
+    back_up(work)
+    server.store.move("file", "moved")
+    work.vfs.refresh()
+    return work
+
+
+def test_what_the_job_has_renamed_is_another_file_than_the_backup(server: Server, renamed: Workspace) -> None:
+    """semantics 1: two files never have one inode number; the job's own rename stands."""
+    for _ in range(2):
+        assert tree(renamed) == {"file~": OLD, "moved": OLD, "other": OTHER}
+        assert renamed.vfs.getattr("file~").ino != renamed.vfs.getattr("moved").ino
+        settled(renamed)
+        renamed.vfs.refresh()
+        assert visible(server) == {"moved": OLD, "other": OTHER}
+    renamed.stop()
+    renamed.start()
+    assert tree(renamed) == {"file~": OLD, "moved": OLD, "other": OTHER}
+
+
+@pytest.mark.parametrize("change", ["write", "unlink", "rename", "rename over"])
+@pytest.mark.parametrize("to", ["file~", "moved"])
+def test_what_is_done_to_the_one_is_not_done_to_the_other(
+    server: Server, renamed: Workspace, change: str, to: str
+) -> None:
+    """semantics 4.29: the id that stood at that path; the job's own rename stands."""
+    work, shown = renamed, {"file~": OLD, "moved": OLD, "other": OTHER}
+    if change == "write":
+        work.write(to, NEW)
+        shown[to] = NEW
+    elif change == "unlink":
+        work.vfs.unlink(to)
+        del shown[to]
+    elif change == "rename":
+        work.vfs.rename(to, "kept")
+        shown["kept"] = shown.pop(to)
+    else:
+        work.vfs.rename("other", to)
+        shown[to] = shown.pop("other")
+    assert tree(work) == shown
+    settled(work)
+    work.vfs.refresh()
+    for _ in range(2):
+        assert tree(work) == shown
+        work.stop()
+        work.start()
+
+
+# -- what fails, and the end of the mount
+
+
+def test_a_move_that_is_refused_leaves_the_backup_here(
+    server: Server, start: Callable[..., Workspace], seeded: None
+) -> None:
+    """semantics 4, Nothing is forgotten: the server's word counts at the old name again."""
+    work = start()
+    server.faults.rate("error", 1.0, on="update", status=403)
+    back_up(work)
+    eventually(lambda: not work.vfs._state.changes)
+    assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
+    assert visible(server) == {"file": OLD, "other": OTHER}
+
+
+@pytest.mark.parametrize("fault", ["drop", "drop_after", "late"])
+def test_whatever_becomes_of_the_answer(
+    server: Server, start: Callable[..., Workspace], seeded: None, fault: str
+) -> None:
+    """semantics 5.9: look at the server first."""
+    work = start()
+    server.faults.next(fault, on="update", delay=0.2)  # type: ignore[arg-type]
+    back_up(work)
+    settled(work)
+    eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
+    eventually(lambda: tree(work) == {"file~": OLD, "other": OTHER})
+
+
+@pytest.mark.parametrize("boundary", ["before get", "after get", "before update", "after update"])
+def test_killed_while_it_is_renamed_on_the_server(
+    server: Server, tmp_path: Path, seeded: None, boundary: str
+) -> None:
+    """semantics 4.19: killed at any point."""
+    work = Mortal(server, tmp_path / "home", At(boundary))
+    work.start()
+    back_up(work)
+    with suppress(JobfsError):
+        work.work(lambda: None)
+    work.end()
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    try:
+        assert work.boundaries.struck
+        assert tree(again) == {"file~": OLD, "other": OTHER}
+        eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
+    finally:
+        again.stop()
+
+
+def test_a_backup_into_a_directory_of_this_machine_is_for_mv(
+    server: Server, start: Callable[..., Workspace], seeded: None
+) -> None:
+    """semantics 4: EXDEV makes `mv` copy."""
+    work = start()
+    work.mkdir("here~")
+    assert work.read("file") == OLD
+    assert errno_from(work.vfs.rename, "file", "here~/file") == 18
+    assert work.names() == ["file", "here~", "other"]

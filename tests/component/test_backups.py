@@ -327,7 +327,9 @@ def test_a_handle_that_only_reads_goes_on_reading(server: Server, work: Workspac
     work.vfs.release(fh)
 
 
-def test_it_goes_along_with_its_directory(server: Server, start: Callable[..., Workspace], waits: None) -> None:
+def test_it_goes_along_with_its_directory(
+    server: Server, start: Callable[..., Workspace], waits: None
+) -> None:
     """semantics 4.28: a directory is renamed with everything under it."""
     server.store.seed({"dir/file": OLD}, age=60)
     work = start()

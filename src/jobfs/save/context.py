@@ -12,7 +12,6 @@ from jobfs.namespace import Namespace
 from jobfs.save.unanswered import Unanswered
 from jobfs.state import State
 
-
 #: Items of which it is known what was sent.
 _SENT = 20_000
 

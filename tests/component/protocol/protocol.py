@@ -67,11 +67,7 @@ class Protocol(Run):
         mount = world.mounts[number]
         txs = []
         for tx in mount.txs:
-            if (
-                tx.verb is Verb.MKDIR
-                and tx.stage is not Stage.CANCELLED
-                and tx.stage is not Stage.PLACED
-            ):
+            if tx.verb is Verb.MKDIR and tx.stage is not Stage.CANCELLED and tx.stage is not Stage.PLACED:
                 tx = moved_to(tx, Stage.CANCELLED, self.taken)
             txs.append(tx)
         return world.with_mount(number, mount._replace(up=True, txs=tuple(txs)))

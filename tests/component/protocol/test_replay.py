@@ -39,9 +39,7 @@ REPLAYED = [rule for rule, (switch, _) in RULES.items() if switch != "r6_own"]
 
 
 #: Those of one mount with a file at T.
-PLAYABLE = [
-    each for each in SCENARIOS if len(each.users) == 1 and each.users[0][0] != "mkdir d"
-]
+PLAYABLE = [each for each in SCENARIOS if len(each.users) == 1 and each.users[0][0] != "mkdir d"]
 
 
 @pytest.fixture(autouse=True)

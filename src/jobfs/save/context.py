@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
@@ -11,6 +14,8 @@ from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
 from jobfs.save.unanswered import Unanswered
 from jobfs.state import State
+
+log = logging.getLogger("jobfs.save")
 
 #: Items of which it is known what was sent.
 _SENT = 20_000
@@ -32,6 +37,22 @@ class Context:
     #: The hash of what this mount has sent to an item, by its id (R1: what it sent itself is always known).
     sent: LRUCache[str, str] = field(init=False)
 
+    #: For what is asked, hashed or read beside an upload.
+    beside: ThreadPoolExecutor = field(init=False)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "unanswered", Unanswered(self.lifetime))
         object.__setattr__(self, "sent", LRUCache(_SENT))
+        object.__setattr__(self, "beside", ThreadPoolExecutor(self.client.max_connections, "jobfs-beside"))
+
+
+def in_background(context: Context, task: Callable[[], object]) -> None:
+    """Run something that nobody waits for; what goes wrong is logged."""
+
+    def guarded() -> None:
+        try:
+            task()
+        except Exception as error:
+            log.warning("background work failed: %s", error)
+
+    context.beside.submit(guarded)

@@ -24,8 +24,7 @@ import errno
 import logging
 import random
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from jobfs import names
@@ -43,8 +42,9 @@ from jobfs.errors import (
 )
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item
-from jobfs.save.bases import YOUNG, Bases, version_hash
-from jobfs.save.context import Context
+from jobfs.save.bases import Bases
+from jobfs.save.context import Context, in_background
+from jobfs.save.learning import Learning
 from jobfs.save.undo import undo
 from jobfs.save.upload import Upload, hidden, wanted
 from jobfs.state import Change, File, edit
@@ -81,10 +81,7 @@ class Replace:
         self._state = context.state
         self._upload = upload
         self._bases = bases
-        #: For what is asked, hashed or read beside an upload.
-        self.beside = ThreadPoolExecutor(context.client.max_connections, thread_name_prefix="jobfs-beside")
-        #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
-        self.moves_keep_updated_at = False
+        self._learning = Learning(context, bases)
 
     def run(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
@@ -98,7 +95,7 @@ class Replace:
                 if change.stage is Stage.STAGING:
                     self._stage(change)
                 else:
-                    self._start_learning(change)
+                    self._learning.start(change)
                     self._place(change, None)
         except Cancelled:
             return
@@ -125,7 +122,7 @@ class Replace:
             and not (change.base.id or change.recorded)
             and self._upload.worth_asking()
         ):
-            self.in_background(lambda: self._upload.ask(change.target))
+            in_background(self._context, lambda: self._upload.ask(change.target))
         if staged is None and change.recorded and not self._upload.has_bytes(change):
             undo(self._client, self._state, change, "its local bytes are not whole", errno.EIO)
             raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
@@ -139,11 +136,11 @@ class Replace:
         if staged is None:
             self._attempt(change)
             if change.base.id:
-                look = self.beside.submit(deadline.carried(self._look), change.target)
-            self._start_learning(change)
+                look = self._context.beside.submit(deadline.carried(self._look), change.target)
+            self._learning.start(change)
             staged = self._create(change)
         change.item = staged
-        digest = self._hash(change)
+        digest = self._upload.digest(change)
         self._context.sent[staged.id] = digest
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
         if look is not None:
@@ -217,7 +214,7 @@ class Replace:
             with file.lock, state.lock:
                 self._check(change)
                 state.write(edit(change, **self._plan(change), direct=True))
-        digest = self._hash(change)
+        digest = self._upload.digest(change)
         self._record(change, direct=True, sha256=digest)
         for _ in range(_CREATES):
             if change.unsure and (found := self._upload.find_direct(change)) is not None:
@@ -268,18 +265,6 @@ class Replace:
             self._state.apply(change, target=path, base=Base())
         log.warning("%s: closed just before the power went; what the disk has is kept as %s", target, path)
 
-    def _hash(self, change: Change) -> str:
-        """The hash of what is sent; "" for a directory. Raises FsError."""
-        if change.verb is not Verb.PUT or change.sha256:
-            return change.sha256
-        try:
-            local = self._state.bytes.open(change.ino, change.generation)
-            if local is None:
-                raise FsError(errno.EIO, f"the local bytes of {change.target} are gone")
-            return local.sha256()
-        except OSError as error:
-            raise FsError(errno.EIO, f"the local bytes of {change.target} can't be read: {error}") from error
-
     # -- set aside and place
 
     def _place(self, change: Change, finding: Finding | None) -> None:
@@ -297,7 +282,7 @@ class Replace:
                 if change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
                     self._meet_directory(change, there)
                     return
-                if not self._learned(change, there, finding):
+                if not self._learning.settle(change, there, finding.answered):
                     finding = None
                     continue
                 aside = self.plan_aside(change, there, Fate.CHECK)
@@ -378,16 +363,11 @@ class Replace:
                 self.make_directory(names.parent(change.target))
             return False
         else:
-            self._notice_move(there, answer)
+            self._learning.saw_move(there, answer)
         aside.moved = True
         aside.size, aside.updated_at = answer.size, answer.updated_at
         change.taken.append(there)
         return True
-
-    def _notice_move(self, before: Item, after: Item) -> None:
-        """Learn whether a move changes `updatedAt`: only an old item's unchanged one proves that it doesn't."""
-        if before.updated_at == after.updated_at and self._bases.age(before) > YOUNG:
-            self.moves_keep_updated_at = True
 
     def _move(self, change: Change) -> bool:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
@@ -592,17 +572,6 @@ class Replace:
 
     # -- helpers
 
-    def in_background(self, task: Callable[[], object]) -> None:
-        """Run something that nobody waits for; what goes wrong is logged."""
-
-        def guarded() -> None:
-            try:
-                task()
-            except Exception as error:
-                log.warning("background work failed: %s", error)
-
-        self.beside.submit(guarded)
-
     def _check(self, change: Change) -> None:
         if change.stage in (Stage.CANCELLED, Stage.DONE):
             raise Cancelled
@@ -620,57 +589,6 @@ class Replace:
         """True if this answer may still be acted on (R8)."""
         usual = self._client.health.latency or 0.0
         return time.monotonic() - finding.answered <= max(_FRESH, usual)
-
-    def _start_learning(self, change: Change) -> None:
-        """Where timestamps will not do to tell the base, fetch its bytes while the new ones are being staged (R1).
-
-        What is read now are the base's bytes only if a write of the job since it was opened would show.
-        """
-        base, item = change.base, change.base_item
-        if not base.id or base.sha256 or item is None or item.id != base.id or item.is_dir:
-            return
-        fine = self._context.content.fine_clock(base.updated_at)
-        if change.learning is None and (fine if base.young else not self.moves_keep_updated_at):
-            change.learning = self.beside.submit(deadline.carried(self._read), item)
-
-    def _read(self, item: Item) -> tuple[str, float]:
-        """The hash of an item's bytes, "" if there is none to be had, and when they had been read (monotonic seconds).
-
-        Raises UnavailableError: that says nothing of them, and the save is tried again.
-        """
-        try:
-            return self._bases.learn_hash(item), time.monotonic()
-        except UnavailableError:
-            raise
-        except (ApiError, FsError, OSError) as error:
-            log.info("%s: what is replaced is read once more: %s", item.path, error)
-        digest = version_hash(self._client, item)
-        return digest, time.monotonic() if digest else 0.0
-
-    def _learned(self, change: Change, there: Item, finding: Finding) -> bool:
-        """Adopt the hash of the base's bytes, if what stands at the target still is that version (R1).
-
-        False if that can't be told from `finding`, which is older than the reading: look again. Raises UnavailableError.
-        """
-        base = change.base
-        if there.id != base.id or there.updated_at != base.updated_at:
-            return True
-        if change.learning is None:
-            # Taken up from the journal: nobody has read yet what it replaces.
-            change.base_item = there
-            self._start_learning(change)
-        if change.learning is None:
-            return True
-        try:
-            digest, read = deadline.result(change.learning, f"reading {change.target}")
-        except ApiError:
-            change.learning = None
-            raise
-        if digest and finding.answered < read:
-            return False
-        if digest and there.size in (None, base.size):
-            base.sha256 = digest
-        return True
 
 
 def _nothing() -> dict[str, Any]:

@@ -7,6 +7,7 @@ tries it, at the path of a hidden item of its own, and remembers the answer in t
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import threading
@@ -80,6 +81,18 @@ class Upload:
             return True
         local = self._state.bytes.open(change.ino, change.generation)
         return local is not None and local.size == change.size
+
+    def digest(self, change: Change) -> str:
+        """The hash of what is sent; "" for a directory. Raises FsError."""
+        if change.verb is not Verb.PUT or change.sha256:
+            return change.sha256
+        try:
+            local = self._state.bytes.open(change.ino, change.generation)
+            if local is None:
+                raise FsError(errno.EIO, f"the local bytes of {change.target} are gone")
+            return local.sha256()
+        except OSError as error:
+            raise FsError(errno.EIO, f"the local bytes of {change.target} can't be read: {error}") from error
 
     # -- straight at the target
 

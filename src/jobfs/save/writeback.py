@@ -15,7 +15,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind
 from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
-from jobfs.save.context import Context
+from jobfs.save.context import Context, in_background
 from jobfs.save.queue import WHILE_OPEN, Queue
 from jobfs.save.remove import Remove
 from jobfs.save.rename import Rename
@@ -104,7 +104,7 @@ class WriteBack:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
-        self.replace.beside.shutdown(wait=True, cancel_futures=True)
+        self.context.beside.shutdown(wait=True, cancel_futures=True)
         try:
             self.state.sync()
         except FsError as error:
@@ -230,7 +230,7 @@ class WriteBack:
         if self.namespace.unreachable:
             return None
         if self.upload.worth_asking():
-            self.replace.in_background(lambda: self.upload.ask(path))
+            in_background(self.context, lambda: self.upload.ask(path))
         try:
             item = self.upload.make_directory(path)
             if item is None:

@@ -327,18 +327,21 @@ class Files:
                     local = self._make_dirty(handle, source)
                 elif local.sealed:
                     # Closed bytes never change: these are the next generation.
-                    number, before = self._state.journal.next_number(), local
-                    source = before.source if keep else None
-                    size = before.size if keep else 0
-                    fresh = self._with_room(size, lambda: self._state.bytes.new(file.ino, number, source))
-                    file.local = fresh
-                    local.release()
-                yield file.local or local
+                    before, local = local, self._next_generation(file, local if keep else None)
+                    file.local = local
+                    before.release()
+                yield local
                 _touch(file)
                 self._state.edition += 1
                 handle.wrote = True
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
+
+    def _next_generation(self, file: File, before: Local | None) -> Local:
+        """New local bytes, empty or those of the generation before. Raises FsError(ENOSPC, EMFILE, EIO)."""
+        number, source = self._state.journal.next_number(), before.source if before is not None else None
+        size = before.size if before is not None else 0
+        return self._with_room(size, lambda: self._state.bytes.new(file.ino, number, source))
 
     def _make_dirty(self, handle: Handle, source: Path | None) -> Local:
         """The first write to a version of the server. The caller has the File's lock."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item
+from jobfs.save.context import in_background
 from jobfs.state.localbytes import Local
 from jobfs.vfs.handle import Handle, Readable
 from jobfs.vfs.pages import KernelPages
@@ -58,7 +59,7 @@ class Pins:
         if item is None or not isinstance(content, Content) or content.whole():
             return
         if item.size is None or item.size > _AT_ONCE:
-            self._write_back.replace.in_background(content.fetch)
+            in_background(self._write_back.context, content.fetch)
             return
         try:
             self.whole(handle, opening=True)

@@ -28,7 +28,7 @@ def remove(world: World) -> Any:
     upload = Upload(context, world.state.journal.path.parent)
     replace = Replace(context, upload, Bases(context))
     yield Remove(context, replace, ConflictCheck(context))
-    replace.beside.shutdown()
+    replace._context.beside.shutdown()
 
 
 def failed(call: Any, *arguments: Any) -> int:

@@ -265,6 +265,11 @@ class Change:
         """True if the server has the outcome: only what was set aside may be left."""
         return self.stage in (Stage.PLACED, Stage.DONE)
 
+    @property
+    def ends(self) -> set[str]:
+        """The names whose items it changes: its target, and where a file that moves comes from."""
+        return {self.target, self.source} if self.source and not self.direct else {self.target}
+
     def become(self, stage: Stage) -> None:
         """Go to another stage; raises ValueError for a transition that the diagram does not have."""
         if stage not in TRANSITIONS[self.stage]:

@@ -69,7 +69,8 @@ class State:
         self._by_item: dict[str, File] = {}
         self._shown: dict[str, dict[str, File]] = {}
         self._meanwhile: dict[str, dict[str, list[Change]]] = {}
-        self._at_target: dict[str, list[Change]] = {}
+        #: By target, and a move by its source too.
+        self._at: dict[str, list[Change]] = {}
         self._touched: dict[int, File] = {}
         self._syncing = threading.Lock()
         #: Changes that have come to where only cleanup is left, for the queue to take.
@@ -326,7 +327,8 @@ class State:
 
     def _know(self, change: Change) -> None:
         self.changes[change.seq] = change
-        self._at_target.setdefault(change.target, []).append(change)
+        for path in change.ends:
+            self._at.setdefault(path, []).append(change)
         for path in change.shows:
             here = self._meanwhile.setdefault(names.parent(path), {})
             here.setdefault(names.basename(path), []).append(change)
@@ -336,10 +338,10 @@ class State:
     def _forget(self, change: Change) -> None:
         if self.changes.pop(change.seq, None) is None:
             return
-        there = self._at_target[change.target]
-        there.remove(change)
-        if not there:
-            del self._at_target[change.target]
+        for path in change.ends:
+            self._at[path].remove(change)
+            if not self._at[path]:
+                del self._at[path]
         for path in change.shows:
             here = self._meanwhile[names.parent(path)]
             here[names.basename(path)].remove(change)
@@ -387,10 +389,16 @@ class State:
                 (c for c in there if c.begun and not c.settled and c.stage is not Stage.CANCELLED), None
             )
 
+    def moving(self, path: str) -> Change | None:
+        """A rename of an item from or to this name that its caller was told has failed, and that goes on all the same."""
+        with self.lock:
+            there = self._at.get(path, ())
+            return next((c for c in there if c.verb is Verb.MOVE and c.begun and not _is_over(c)), None)
+
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older."""
         with self.lock:
-            there = self._at_target.get(change.target, ())
+            there = self._at.get(change.target, ())
             earlier = [other for other in there if not other.settled and order(other) < order(change)]
             return min(earlier, key=order, default=None)
 
@@ -469,6 +477,10 @@ class State:
                 for file in self._by_number.values()
                 if file.item_id and not (file.here or file.handles or file.change is not None)
             ]
+
+
+def _is_over(change: Change) -> bool:
+    return change.settled or change.stage is Stage.CANCELLED
 
 
 def order(change: Change) -> tuple[bool, int]:

@@ -144,6 +144,7 @@ class Tree:
         # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
         directory = is_dir(self._view.get(old))
         with self._state.reservations.held(old, new, resting=directory):
+            self._end_moves(old, new)
             source, target = self._view.get(old), self._view.find(new)
             self._view.may_replace(source)
             if target is not None:
@@ -297,6 +298,12 @@ class Tree:
             for handle in file.handles:
                 handle.moved(item)
 
+    def _end_moves(self, *paths: str) -> None:
+        """A rename that failed and may have been carried out all the same ends before something else is done there."""
+        for path in paths:
+            while (moving := self._state.moving(path)) is not None:
+                self._write_back.queue.commit(moving)
+
     # -- names of this machine only
 
     def _rename_link(self, link: File, target: Node | None, new: str) -> None:
@@ -359,6 +366,7 @@ class Tree:
             return
         self._view.may_enter(self._view.directory(names.parent(path)))
         with self._state.reservations.held(path):
+            self._end_moves(path)
             node = self._view.get(path, max_age=1.0)
             if is_dir(node):
                 raise FsError(errno.EISDIR)
@@ -416,6 +424,7 @@ class Tree:
     def hide(self, path: str, hidden: str) -> None:
         """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`."""
         with self._state.reservations.held(path, hidden):
+            self._end_moves(path)
             node = self._view.get(path)
             self._view.may_replace(node)
             if isinstance(node, File) and not node.stays:

@@ -30,7 +30,7 @@ from jobfs.state.directory import StateDirectory, others
 from jobfs.state.quarantine import damaged
 
 if TYPE_CHECKING:
-    from jobfs.fuseloop import LoopPool, Session
+    from jobfs.fuse.loop import LoopPool, Session
     from jobfs.vfs import Vfs
 
 _log = logging.getLogger("jobfs.mount")
@@ -152,9 +152,9 @@ class Mount:
             _log.warning("%s", error)
 
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
-        from jobfs.driver import FuseDriver, XattrDriver
-        from jobfs.fuseloop import LoopPool, Session
-        from jobfs.interruption import interruptible
+        from jobfs.fuse.driver import FuseDriver, XattrDriver
+        from jobfs.fuse.interrupt import interruptible
+        from jobfs.fuse.loop import LoopPool, Session
 
         greeted = threading.Event()
         self._serving = True

@@ -42,7 +42,7 @@ def test_imports_go_downward_only() -> None:
     ("library", "homes"),
     [
         ("httpx", ("api",)),
-        ("fuse", ("driver", "fuseloop", "mount")),
+        ("fuse", ("fuse", "mount")),
         ("sqlite3", ("state", "emulator.store")),
         ("starlette", ("emulator",)),
         ("uvicorn", ("emulator",)),

@@ -21,7 +21,7 @@ import pytest
 from jobfs import control
 from jobfs.cli import preflight
 from jobfs.errors import FsError, UsageError
-from jobfs.fuseloop import LOOP_THREADS
+from jobfs.fuse.loop import LOOP_THREADS
 from jobfs.mountpoint import mount_at, programs_in, unmount
 from jobfs.state import directory as slot
 

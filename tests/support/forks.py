@@ -144,8 +144,8 @@ def _serve(channel: socket.socket) -> None:
     import jobfs.__main__
     import jobfs.cli.graph
     import jobfs.cli.mount
-    import jobfs.driver
-    import jobfs.fuseloop
+    import jobfs.fuse.driver
+    import jobfs.fuse.loop
     import jobfs.mount  # noqa: F401 - all that a mount needs is there before the fork
 
     assert threading.active_count() == 1

@@ -72,10 +72,11 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
 
 def _load_parts() -> None:
     """Import what starts threads or needs libfuse, which nothing above does."""
-    from jobfs import fuseloop, mount
+    from jobfs import mount
     from jobfs.cli import graph
+    from jobfs.fuse import loop
 
-    del fuseloop, mount, graph
+    del loop, mount, graph
     # Most of what is made is either soon gone or stays for good, the tree above all: looking for cycles in it each time
     # it has grown a little takes a fifth of the time that reading it takes.
     gc.freeze()

@@ -466,7 +466,7 @@ class Replace:
                 pass  # the job has given what was to be moved another name: a backup of it stays here
             elif file.generation == change.generation and not file.written:
                 # A backup that was not written to gives way to the item.
-                edits.append(edit(file, item_id=item.id, stays=False, **_nothing()))
+                edits.append(edit(file, item_id=item.id, stays=False, **_NOTHING))
             if file is not None and file.change is change:
                 file.change = None
             self._state.write(*edits, gone=gone)
@@ -501,7 +501,7 @@ class Replace:
                     permission=item.permission,
                     wish=None if file.wish is item.permission else file.wish,
                     refused="",
-                    **(_nothing() if file.generation == change.generation else {}),
+                    **(_NOTHING if file.generation == change.generation else {}),
                 ),
             )
             file.item, file.change = item, None
@@ -591,9 +591,8 @@ class Replace:
         return time.monotonic() - finding.answered <= max(_FRESH, usual)
 
 
-def _nothing() -> dict[str, Any]:
-    """A File without bytes that the server does not have."""
-    return {"generation": 0, "size": 0, "boot": ""}
+#: Of a File without bytes that the server does not have.
+_NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}
 
 
 def _unmoved(change: Change, item: Item) -> bool:

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs import interruption
-from jobfs.interruption import Desk, Interrupter, Opcode, interruptible, told_to_end
+from jobfs.fuse.interrupt import Desk, Interrupter, Opcode, interruptible, told_to_end
 
 #: Takes signals by handlers or not at all, and says when it does; stopped, it keeps them waiting.
 PROGRAM = """
@@ -69,7 +68,7 @@ class Lab:
         self.desk = Desk(4096)
         self.interrupter = Interrupter(self.writer, [self.desk], opcodes)
         self.told = {7}
-        monkeypatch.setattr(interruption, "told_to_end", lambda thread: thread in self.told)
+        monkeypatch.setattr(interrupt, "told_to_end", lambda thread: thread in self.told)
 
     def request(self, opcode: int, unique: int, thread: int = 7, flags: int = 0) -> None:
         struct.pack_into("=IIQQIIIHHI", self.desk.buffer, 0, 44, opcode, unique, 1, 0, 0, thread, 0, 0, flags)

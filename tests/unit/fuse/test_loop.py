@@ -1,13 +1,13 @@
-"""Calls that the kernel queues behind a late one (fuseloop.Late; semantics.md section 3)."""
+"""Calls that the kernel queues behind a late one (fuse.loop.Late; semantics.md section 3)."""
 
 from __future__ import annotations
 
 import pytest
 
-from jobfs import fuseloop
 from jobfs.api.deadline import Deadline
-from jobfs.fuseloop import Late
-from jobfs.interruption import Desk, Opcode
+from jobfs.fuse import loop
+from jobfs.fuse.interrupt import Desk, Opcode
+from jobfs.fuse.loop import Late
 
 UNLINK, DIRECTORY, FIRST, SECOND = 10, 7, 101, 102
 
@@ -60,6 +60,6 @@ def test_calls_about_another_directory_were_not_queued(late: Late) -> None:
 
 
 def test_a_call_that_comes_later_was_not_queued(late: Late, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuseloop, "_RIGHT_AFTER", 0.0)
+    monkeypatch.setattr(loop, "_RIGHT_AFTER", 0.0)
     assert left(late, Request(SECOND)) > 20
     assert not late, "it is forgotten"

@@ -2,7 +2,7 @@
 """FuseDriver: a protocol adapter between libfuse and the Vfs. Bytes, numbers and errno in and out.
 
 It is a `fuse.Operations` with raw_fi, but for one thing: `getattr` and `readdir` give packed `struct stat`s
-(`pack_stat`), which `fuseloop` copies as they are: 1.6 times as many a second as by fields.
+(`pack_stat`), which `loop` copies as they are: 1.6 times as many a second as by fields.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jobfs.vfs import Caller
 if TYPE_CHECKING:
     from jobfs.vfs import OpenResult, Vfs
 
-_log = logging.getLogger("jobfs.driver")
+_log = logging.getLogger("jobfs.fuse.driver")
 
 #: The size that programs take for their buffers: the most that one read or write request carries.
 BLOCK_SIZE = 128 * 1024

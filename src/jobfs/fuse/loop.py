@@ -4,7 +4,7 @@
 libfuse's multithreaded loop makes a thread, and with it a Python thread state, again and again; ours are made
 once, and more only while all of them wait for the server. Each reads a request, has libfuse call back and answer, and
 leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount it. They read
-by themselves, for the sake of whoever is told to end while a request waits (interruption.py).
+by themselves, for the sake of whoever is told to end while a request waits (interrupt.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 import fuse
 
 from jobfs.api.deadline import Deadline, begin
-from jobfs.driver import FuseDriver, errno_of
 from jobfs.errors import UsageError
-from jobfs.interruption import Desk, Interrupter, Opcode
+from jobfs.fuse.driver import FuseDriver, errno_of
+from jobfs.fuse.interrupt import Desk, Interrupter, Opcode
 
-_log = logging.getLogger("jobfs.fuseloop")
+_log = logging.getLogger("jobfs.fuse.loop")
 
 _lib = fuse._libfuse
 

@@ -15,7 +15,6 @@ from tests.mount.memory_vfs import MemoryVfs
 
 fuse = pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
 from jobfs.errors import (  # noqa: E402
     FsError,
     InvalidRequestError,
@@ -27,6 +26,7 @@ from jobfs.errors import (  # noqa: E402
     UnauthorizedError,
     UnavailableError,
 )
+from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
 from jobfs.nodes import Attr  # noqa: E402
 
 
@@ -219,7 +219,7 @@ def test_times_may_be_given_omitted_or_now(
     driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, omit = 0x3FFFFFFF, 0x3FFFFFFE
-    monkeypatch.setattr("jobfs.driver.time", SimpleNamespace(time_ns=lambda: 42))
+    monkeypatch.setattr("jobfs.fuse.driver.time", SimpleNamespace(time_ns=lambda: 42))
     for times in ((1, 2), (omit, 5), (6, now), None):
         driver("utimens", "/file", times)
     assert vfs.times == [(1, 2), (None, 5), (6, 42), (42, 42)]

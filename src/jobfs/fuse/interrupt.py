@@ -24,7 +24,7 @@ from enum import IntEnum
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-_log = logging.getLogger("jobfs.interruption")
+_log = logging.getLogger("jobfs.fuse.interrupt")
 
 
 class Opcode(IntEnum):

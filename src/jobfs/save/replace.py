@@ -117,11 +117,8 @@ class Replace:
             with self._state.lock:
                 self._state.apply(change, **self._plan(change))
         staged = self._upload.find(change) if change.tid else None
-        if (
-            change.verb is Verb.PUT
-            and not (change.base.id or change.recorded)
-            and self._upload.worth_asking()
-        ):
+        new = change.verb is Verb.PUT and not (change.base.id or change.recorded)
+        if new and self._upload.worth_asking():
             in_background(self._context, lambda: self._upload.ask(change.target))
         if staged is None and change.recorded and not self._upload.has_bytes(change):
             undo(self._client, self._state, change, "its local bytes are not whole", errno.EIO)

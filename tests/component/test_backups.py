@@ -283,6 +283,32 @@ def test_it_replaces_a_scratch_file(server: Server, start: Callable[..., Workspa
     assert tree(work) == {"file~": OLD, "other": OTHER}
 
 
+def test_a_file_replaces_an_edited_one_of_a_scratch_name_that_the_job_made(
+    server: Server, start: Callable[..., Workspace], seeded: None
+) -> None:
+    """semantics 4.17: an item of such a name is an ordinary file, also while what was written to it here is not sent."""
+    server.store.seed({"file~": b"a backup of the job's"}, age=60)
+    work = start(write_back_delay=30)
+    work.write("file~", b"edited")
+    back_up(work)
+    assert work.read("file~") == OLD
+    settled(work)
+    assert tree(work) == visible(server) == {"file~": OLD, "other": OTHER}
+
+
+def test_a_file_that_is_written_to_replaces_it(server: Server, work: Workspace) -> None:
+    """semantics 4.36: the backup's item goes with it, and does not come back under its old name."""
+    fh = work.vfs.open("other", os.O_RDWR).fh
+    work.vfs.write(fh, b"ANOTHER", 0)
+    work.vfs.rename("other", "file~")
+    work.vfs.write(fh, b"!", 7)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    settled(work)
+    assert tree(work) == {"file~": b"ANOTHER!"}
+    assert OLD not in visible(server).values()
+
+
 @pytest.mark.parametrize("end", ["goes on", "is unmounted", "is killed", "saves the file"])
 def test_what_is_written_through_an_older_handle_is_its_own(
     server: Server, tmp_path: Path, seeded: None, end: str

@@ -192,6 +192,14 @@ def shown(work: Workspace) -> dict[str, bytes | str]:
     return found
 
 
+def comes_to(work: Workspace, right: Callable[[dict[str, bytes | str]], bool], where: str) -> None:
+    eventually(lambda: right(shown(work)), lambda: f"{where}: {shown(work)}")
+
+
+def one_of(path: str, contents: set[bytes | str]) -> Callable[[dict[str, bytes | str]], bool]:
+    return lambda now: now.get(path) in contents
+
+
 @contextmanager
 def with_local_names(server: Server, home: Path, name: str, boundaries: Boundaries) -> Iterator[Mortal]:
     """A mount on which what `name` in LOCAL needs is there."""
@@ -239,8 +247,7 @@ def test_what_fails_on_a_name_of_this_machine_changes_nothing(
             assert not failed or name == "write" or after == before, f"full at write {at}"
             struck = disk.free()
         with taken_up(work) as again:
-            eventually(lambda again=again, after=after: shown(again) == after,  # type: ignore[misc]
-                       lambda: f"full at write {at}, errno {failed}: {shown(again)}, not {after}")  # fmt: skip
+            comes_to(again, lambda now, after=after: now == after, f"full at {at}, errno {failed}")  # type: ignore[misc]
         if not struck:
             assert not failed
             break
@@ -267,9 +274,7 @@ def test_killed_at_any_boundary_of_a_rename_over_a_name_of_this_machine_one_of_b
                 old_or_new = {before[target], shown(work)[target]}
         if at:
             with taken_up(work) as again:
-                where = f"killed at {at}: {boundaries.last}"
-                eventually(lambda again=again: shown(again).get(target) in old_or_new,  # type: ignore[misc]
-                           lambda: f"{where}: {shown(again)}")  # fmt: skip
+                comes_to(again, one_of(target, old_or_new), f"killed at {at}: {boundaries.last}")
             if not boundaries.struck:
                 break
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
 from tests.support.files import errno_from
-from tests.support.serverside import visible
+from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -128,3 +129,34 @@ def test_what_is_renamed_to_the_name_of_an_unlinked_file_waits_until_that_is_gon
     work.settle()
     assert visible(server) == {"file": USERS}
     assert work.names() == ["file"]
+
+
+def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """save-protocol R12: it is looked at again, then deleted or put back."""
+    server.store.seed({"dir": None}, age=60)
+    work = mortal(Boundaries(), timeout=0.3, request_lifetime=0.2)
+    assert work.names("dir") == []
+    server.faults.rate("drop_after", 1.0, on="update")
+    server.faults.rate("drop", 1.0, on="get")
+    assert errno_from(work.vfs.rmdir, "dir")
+    server.faults.clear()
+    eventually(lambda: not hidden(server), lambda: hidden(server))
+
+
+def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
+    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R12: what the job put into it meanwhile is seen."""
+    server.store.seed({"dir/sub": None, "dir/file": b"x"}, age=60)
+    work = mortal(Boundaries())
+    assert work.names("dir/sub") == []
+    with monkeypatch.context() as patch:
+        patch.setattr(work.write_back.cleanup, "finish", lambda change: time.time() + 0.1)
+        work.vfs.rmdir("dir/sub")
+        (moved,) = hidden(server)
+        server.store.seed({f"{moved}/new": b"the job's"})
+        work.vfs.rename("dir", "other")
+    eventually(lambda: visible(server).get("other/sub/new") == b"the job's", lambda: hidden(server))
+    assert hidden(server) == []

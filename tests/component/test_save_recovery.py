@@ -340,6 +340,14 @@ def test_the_removal_of_a_directory_is_looked_at_again(
         assert ("box" in tree) is full
 
 
+def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left: Left) -> None:
+    """save-protocol R12: one that was begun and never carried out says nothing about the next one."""
+    left.server.store.seed({"box": None}, age=60)
+    left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
+    left.aside("box", moved=False, fate=Fate.EMPTY)
+    assert left.taken_up(lambda work: work.vfs.rmdir("box")) == {"dir": None, TARGET: OLD}
+
+
 def test_a_directory_of_which_nobody_was_told_is_not_there(left: Left) -> None:
     """A save that needed it makes it again."""
     left.instead(Verb.MKDIR, "made")

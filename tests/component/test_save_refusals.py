@@ -6,14 +6,17 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
 from tests.support.files import errno_from
 from tests.support.serverside import visible
+from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
+from jobfs.nodes import Item
 
 OLD, NEW = b"the old content", b"what the user has written"
 
@@ -125,3 +128,26 @@ def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
     work.settle()
     assert work.vfs.status()["failed"] == []
     assert visible(server)["dir/new"] == NEW
+
+
+def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_that_puts_it_back(
+    server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4, 5: a key that is refused from one request to the next leaves the target where it was, once it is taken."""
+    server.store.seed({"dir/other": NEW}, age=60)
+    client = work.write_back.client
+    real = client.update
+
+    def the_last_one_for_a_while(*args: Any, **more: Any) -> Item:
+        answer = real(*args, **more)
+        monkeypatch.setattr(client, "update", real)
+        server.faults.rate("error", 1.0, status=403)
+        return answer
+
+    monkeypatch.setattr(client, "update", the_last_one_for_a_while)
+    assert errno_from(work.vfs.rename, "dir/other", "dir/file.txt") == errno.EACCES
+    server.faults.clear()
+    wanted = {"dir": None, "dir/file.txt": OLD, "dir/other": NEW}
+    eventually(lambda: visible(server) == wanted, lambda: visible(server))
+    eventually(work.at_rest, work.unrest)
+    assert work.names("dir") == ["file.txt", "other"]

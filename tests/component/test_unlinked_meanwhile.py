@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -75,6 +76,7 @@ def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
     """semantics 4: rename of a real name to a scratch name: nothing is shown at the old name."""
     server.store.seed({"file": "old"}, age=60)
     work = start(write_back_delay=0)
+    assert work.read("file") == b"old"
     work.vfs.rename("file", "file~")
     server.faults.next("slow", on="create", delay=0.5)
     work.write("file", b"not wanted any more")
@@ -83,3 +85,20 @@ def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
     settled(work)
     assert work.names() == ["file~"]
     assert work.read("file~") == b"old"
+
+
+def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 4: a file unlinked while open never comes back; nobody waits for what is not wanted any more."""
+    work = start(write_back_delay=30)
+    fh = work.opened("file")
+    work.vfs.write(fh, b"content", 0)
+    server.faults.next("slow", on="create", delay=1.0)
+    syncing = threading.Thread(target=work.vfs.fsync, args=(fh,), daemon=True)
+    syncing.start()
+    eventually(lambda: not server.faults.rules(), "the save is under way")
+    work.vfs.unlink("file")
+    syncing.join(10)
+    assert not syncing.is_alive()
+    work.vfs.release(fh)
+    settled(work)
+    assert (visible(server), work.names()) == ({}, [])

@@ -391,7 +391,9 @@ class Queue:
         """True if something at or below `under` is still to be done on the server, cleanup apart."""
         with self._state.lock:
             return any(
-                not (change.settled or change.stage is Stage.CANCELLED or isinstance(change.error, REFUSALS))
+                not (change.settled or change.stage is Stage.CANCELLED)
+                # Nobody can be told any more that an unlink is refused: that is tried now and then.
+                and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
                 and within(change.target, under)
                 for change in self._state.changes.values()
             )

@@ -156,7 +156,13 @@ class Tree:
             if is_dir(source):
                 self._rename_directory(source, target, old, new)
             else:
-                self._rename_file(source, target, old, new)
+                try:
+                    self._rename_file(source, target, old, new)
+                except JobfsError:
+                    # What libfuse had hidden to make room has its name again.
+                    self._write_back.spared(self._write_back.victim(new, None), new)
+                    raise
+                self._leave(new)
             self._view.keep_parent(old)
             self._view.touch_directory(names.parent(old))
             self._view.touch_directory(names.parent(new))
@@ -210,12 +216,7 @@ class Tree:
             if stays:
                 self._stay(source, over, new)
             else:
-                victim = self._write_back.victim(new, target)
-                try:
-                    self._write_back.take_place(source, new, victim, over)
-                except JobfsError:
-                    self._write_back.spared(victim, new)
-                    raise
+                self._write_back.take_place(source, new, self._write_back.victim(new, target), over)
         elif stays and self._back_up(source, over, old, new):
             pass
         else:
@@ -280,6 +281,14 @@ class Tree:
         """Another file has its name: what is open of it, and what was written to it meanwhile, is its handles' alone."""
         self._state.apply(file, **self._view.freeze(file))
         self._state.unname(file, *([file.change] if file.change is not None else []))
+
+    def _leave(self, path: str) -> None:
+        """What is open of older files of this name, which the job has replaced, has lost it too."""
+        shown = self._view.find_known(path)
+        file = self._state.of(shown) if isinstance(shown, Item) else shown
+        for other in list(self._state.opened.values()):
+            if other.path == path and other is not file:
+                self._lose(other)
 
     def _move(self, item: Item, new: str) -> Item:
         try:
@@ -375,6 +384,7 @@ class Tree:
                 self._unlink_item(node)
             else:
                 self._unlink_file(node, path)
+            self._leave(path)
             self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))
 
@@ -441,5 +451,6 @@ class Tree:
             if file.stays:
                 base, item = Base(), None
             self._write_back.unlink_later(file, path, hidden, base, item, frozen)
+            self._leave(path)
             self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))

@@ -1,0 +1,441 @@
+"""Files that are unlinked, or renamed over, while a program has them open: libfuse hides them by a rename of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
+from tests.support.files import errno_from
+from tests.support.powerloss import SyncedState, reboot
+from tests.support.serverside import hidden, visible
+from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER, settled
+
+from jobfs.emulator import Server
+from jobfs.errors import JobfsError
+from jobfs.save import writeback
+
+HIDDEN = f".fuse_hidden{1:016x}"
+OLD, OTHER, MINE, JOBS = b"of the job", b"another of the job", b"mine", b"written by the job since"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What was unlinked stays on the server until something needs it to go."""
+    with quick_finishing():
+        monkeypatch.setattr(writeback, "UNLINK_DELAY", 60.0)
+        yield
+
+
+Start = Callable[..., Mortal]
+
+
+@pytest.fixture
+def mortal(server: Server, tmp_path: Path) -> Iterator[Start]:
+    """Starts a mount on a workspace with two files; once more: the next mount of it."""
+    server.store.seed({"file": OLD, "other": OTHER, "dir/inner": OLD}, age=60)
+    mounts: list[Mortal] = []
+
+    def start(**options: object) -> Mortal:
+        quick = {"write_back_delay": 60.0, "local_symlinks": True}
+        mounts.append(Mortal(server, tmp_path / "home", Boundaries(), **{**quick, **options}))
+        mounts[-1].start()
+        return mounts[-1]
+
+    yield start
+    server.faults.clear()
+    for work in mounts:
+        work.end()
+
+
+@pytest.fixture
+def work(mortal: Start) -> Mortal:
+    """A mount where nothing is sent by itself."""
+    return mortal()
+
+
+def kill(work: Mortal) -> None:
+    work.boundaries.dead = True
+    work.bury()
+
+
+def hide(work: Mortal, path: str, flags: int = os.O_RDWR) -> int:
+    """Opens a file, and renames it out of sight as libfuse does it; the handle."""
+    fh = work.vfs.open(path, flags).fh
+    work.vfs.hide(path, HIDDEN)
+    return fh
+
+
+def close(work: Mortal, fh: int) -> None:
+    """The last descriptor is closed: libfuse unlinks what it has hidden."""
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    work.vfs.unlink(HIDDEN)
+
+
+ALL = {"dir": None, "dir/inner": OLD}
+
+
+# -- unlinked
+
+
+def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
+    server: Server, work: Mortal
+) -> None:
+    """semantics 4.33: it stays readable and writable through its handle."""
+    fh = hide(work, "file")
+    assert work.names() == ["dir", "other"]
+    assert not work.exists("file")
+    assert work.vfs.fgetattr(fh).nlink == 0
+    assert work.vfs.read(fh, 100, 0) == OLD
+    work.vfs.write(fh, MINE, 0)
+    assert work.vfs.read(fh, 100, 0) == MINE + OLD[4:]
+    close(work, fh)
+    settled(work)
+    assert visible(server) == {**ALL, "other": OTHER}
+    assert work.names() == ["dir", "other"]
+
+
+def test_it_goes_after_a_moment(server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """core: due in 1 s; who has it open reads on."""
+    monkeypatch.setattr(writeback, "UNLINK_DELAY", 0.05)
+    fh = hide(work, "file", os.O_RDONLY)
+    eventually(lambda: visible(server) == {**ALL, "other": OTHER})
+    assert work.vfs.read(fh, 100, 0) == OLD
+    close(work, fh)
+    assert work.names() == ["dir", "other"]
+
+
+@pytest.mark.parametrize("end", ["flush", "unmount", "rmdir"])
+def test_it_goes_when_something_needs_it_to(server: Server, work: Mortal, end: str) -> None:
+    """core: with the next flush, unmount, or rmdir of its directory."""
+    fh = hide(work, "dir/inner")
+    if end == "rmdir":
+        work.vfs.rmdir("dir")
+    elif end == "unmount":
+        assert work.vfs.flush_all(None, 5, None) == []
+    else:
+        assert work.vfs.flush_all("dir", 5, None) == []
+    assert not server.store.exists("dir/inner")
+    close(work, fh)
+
+
+def test_what_the_job_has_written_since_stays(server: Server, work: Mortal) -> None:
+    """core: before it is sent, the item is looked at: what the job has written since stays."""
+    fh = hide(work, "file")
+    server.store.write("file", JOBS)
+    close(work, fh)
+    settled(work)
+    assert visible(server) == {**ALL, "file": JOBS, "other": OTHER}
+    eventually(lambda: work.exists("file"))
+    assert work.read("file") == JOBS
+
+
+@pytest.mark.parametrize("goes", ["unlinked", "renamed over"])
+def test_what_the_job_put_in_its_place_before_is_what_goes(server: Server, work: Mortal, goes: str) -> None:
+    """semantics 4.30: the id that stood at that path; what is written to the older one is not seen under any name."""
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    assert work.vfs.read(fh, 100, 0) == OLD
+    server.store.replace("file", JOBS)
+    work.vfs.refresh()
+    work.vfs.hide("file", HIDDEN)
+    if goes == "renamed over":
+        work.vfs.rename("other", "file")
+    work.vfs.write(fh, MINE, 0)
+    assert work.vfs.read(fh, 4, 0) == MINE
+    close(work, fh)
+    settled(work)
+    shown = {"file": OTHER} if goes == "renamed over" else {"other": OTHER}
+    found = {path: content for path, content in visible(server).items() if "conflict" not in path}
+    assert found == {**ALL, **shown}
+    assert all(MINE not in (content or b"") for content in visible(server).values())
+
+
+@pytest.mark.parametrize("kind", ["saved before", "not sent", "new", "scratch~", "backup~"])
+def test_whatever_the_file_is(server: Server, work: Mortal, kind: str) -> None:
+    """semantics 4: a file unlinked while open never comes back."""
+    path = {"scratch~": "scratch~", "backup~": "file~", "new": "new"}.get(kind, "file")
+    if kind == "backup~":
+        work.read("file")
+        work.vfs.rename("file", "file~")
+    else:
+        work.write(path, MINE, fsync=kind == "saved before")
+    fh = hide(work, path)
+    assert work.names() == (["dir", "other"] if path in ("file", "file~") else ["dir", "file", "other"])
+    close(work, fh)
+    settled(work)
+    left = {"other": OTHER} if path in ("file", "file~") else {"file": OLD, "other": OTHER}
+    assert visible(server) == {**ALL, **left}
+    assert work.names() == ["dir", *left]
+    kill(work)
+    work.start()
+    assert work.names() == ["dir", *left]
+
+
+def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
+    """semantics 4: a file unlinked while open never comes back."""
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    work.vfs.write(fh, MINE, 0)
+    work.vfs.flush(fh)
+    server.faults.next("slow", on="update", delay=0.5)
+    change = work.write_back.queue.save(work.vfs._files.handle(fh).file, 0.0)
+    assert change is not None
+    eventually(lambda: not server.faults.rules())
+    work.vfs.hide("file", HIDDEN)
+    assert work.names() == ["dir", "other"]
+    close(work, fh)
+    settled(work)
+    assert visible(server) == {**ALL, "other": OTHER}
+
+
+@pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
+def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, new: bool) -> None:
+    """semantics 4: the name is free at once; the new file replaces what was unlinked."""
+    fh = hide(work, "file")
+    work.write("file", MINE)
+    if not new:
+        work.vfs.unlink("file")
+    close(work, fh)
+    settled(work)
+    assert visible(server) == {**ALL, **({"file": MINE} if new else {}), "other": OTHER}
+    assert work.vfs.status()["conflicts"] == []
+
+
+def test_a_directory_is_made_in_its_place(server: Server, work: Mortal) -> None:
+    """semantics 4: the name is free at once."""
+    fh = hide(work, "file")
+    work.mkdir("file")
+    assert visible(server) == {**ALL, "file": None, "other": OTHER}
+    close(work, fh)
+    settled(work)
+    assert work.names() == ["dir", "file", "other"]
+
+
+@pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after", "unavailable"])
+def test_whatever_becomes_of_the_answer(server: Server, work: Mortal, fault: str) -> None:
+    """semantics 5.9: look at the server first."""
+    server.faults.next(fault, on="delete")  # type: ignore[arg-type]
+    fh = hide(work, "file")
+    settled(work)
+    assert visible(server) == {**ALL, "other": OTHER}
+    close(work, fh)
+    assert work.names() == ["dir", "other"]
+
+
+def test_a_refusal_keeps_no_flush_waiting(server: Server, work: Mortal) -> None:
+    """semantics 6: `umount` does not wait for what the server refuses."""
+    server.faults.rate("error", 1.0, on="delete", status=403)
+    fh = hide(work, "file")
+    began = time.monotonic()
+    work.vfs.flush_all(None, 60.0, None)
+    assert time.monotonic() - began < 30
+    server.faults.clear()
+    close(work, fh)
+    eventually(lambda: visible(server) == {**ALL, "other": OTHER})
+
+
+@pytest.mark.parametrize("unsent", [False, True], ids=["the server's", "not sent"])
+def test_killed_before_it_was_sent_it_is_back(
+    server: Server, work: Mortal, mortal: Start, unsent: bool
+) -> None:
+    """semantics 4.33: killed within the second after it, the file may be back; as it was closed, whole."""
+    if unsent:
+        work.write("file", MINE)
+    hide(work, "file")
+    assert work.names() == ["dir", "other"]
+    kill(work)
+    again = mortal()
+    assert again.read("file") == (MINE if unsent else OLD)
+    settled(again)
+    assert visible(server) == {**ALL, "file": MINE if unsent else OLD, "other": OTHER}
+
+
+# -- renamed over
+
+
+def scratch(work: Mortal) -> str:
+    work.write("scratch~", MINE)
+    return "scratch~"
+
+
+def new(work: Mortal) -> str:
+    work.write("new", MINE)
+    return "new"
+
+
+def edited(work: Mortal) -> str:
+    work.write("other", MINE)
+    return "other"
+
+
+def an_item(work: Mortal) -> str:
+    return "other"
+
+
+SOURCES = pytest.mark.parametrize("source", [scratch, new, edited, an_item])
+
+
+def after(source: Callable[[Mortal], str]) -> dict[str, bytes | None]:
+    """The workspace once `source` has replaced the file."""
+    if source in (scratch, new):
+        return {**ALL, "file": MINE, "other": OTHER}
+    return {**ALL, "file": MINE if source is edited else OTHER}
+
+
+@SOURCES
+def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mortal], str]) -> None:
+    """semantics 4: rename over; who has the old one open reads on."""
+    path = source(work)
+    fh = hide(work, "file", os.O_RDONLY)
+    work.vfs.rename(path, "file")
+    wanted = after(source)
+    assert work.read("file") == wanted["file"]
+    assert work.vfs.read(fh, 100, 0) == OLD
+    close(work, fh)
+    settled(work)
+    assert visible(server) == wanted
+    assert hidden(server) == []
+    assert work.vfs.status()["conflicts"] == []
+    assert work.names() == sorted(name for name in wanted if "/" not in name)
+
+
+@SOURCES
+def test_it_is_renamed_over_and_the_job_has_written_to_it(
+    server: Server, work: Mortal, source: Callable[[Mortal], str]
+) -> None:
+    """semantics 4, Keep both."""
+    path = source(work)
+    fh = hide(work, "file", os.O_RDONLY)
+    server.store.write("file", JOBS)
+    work.vfs.rename(path, "file")
+    close(work, fh)
+    settled(work)
+    found = visible(server)
+    (copy,) = [name for name in found if "conflict" in name]
+    assert found.pop(copy) == JOBS
+    assert found == after(source)
+
+
+@SOURCES
+def test_what_is_written_to_it_afterwards_is_its_own(
+    server: Server, work: Mortal, source: Callable[[Mortal], str]
+) -> None:
+    """semantics 4: what is written to a file unlinked while open is not seen under any name."""
+    path = source(work)
+    fh = hide(work, "file")
+    work.vfs.rename(path, "file")
+    work.vfs.write(fh, b"SECRET", 0)
+    assert work.vfs.read(fh, 6, 0) == b"SECRET"
+    assert work.vfs.getattr("file").ino != work.vfs.fgetattr(fh).ino
+    close(work, fh)
+    settled(work)
+    assert visible(server) == after(source)
+
+
+@SOURCES
+def test_killed_at_any_boundary_the_one_or_the_other_is_there(
+    server: Server, tmp_path: Path, source: Callable[[Mortal], str]
+) -> None:
+    """semantics 4.19: the old file or the new one, whole."""
+    at = 0
+    while True:
+        at += 1
+        server.reset()
+        server.store.seed({"file": OLD, "other": OTHER, "dir/inner": OLD}, age=60)
+        boundaries = Boundaries(at)
+        first = Mortal(server, tmp_path / f"{at}", boundaries, write_back_delay=60.0)
+        first.start()
+        path = source(first)
+        first.state.sync()
+        boundaries.arm()
+        with suppress(Death, JobfsError):
+            hide(first, "file", os.O_RDONLY)
+            first.vfs.rename(path, "file")
+        kill(first)
+        again = Mortal(server, tmp_path / f"{at}", Boundaries())
+        again.start()
+        try:
+            eventually(lambda again=again: again.exists("file"), boundaries.last)  # type: ignore[misc]
+            assert again.read("file") in (OLD, MINE, OTHER), boundaries.last
+            again.settle()
+            found = visible(server)
+            before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
+            kept = {"new": MINE} if source is new else {}
+            assert found in (after(source), {**before, **kept}), f"{boundaries.last}: {found}"
+        finally:
+            again.stop()
+        if not boundaries.struck:
+            break
+
+
+@SOURCES
+def test_a_rename_over_it_that_is_refused_leaves_it_there(
+    server: Server, work: Mortal, source: Callable[[Mortal], str]
+) -> None:
+    """semantics 4: what failed has changed nothing; until it is sent, it has the name here."""
+    path = source(work)
+    server.faults.rate("error", 1.0, on="change", status=403)
+    fh = hide(work, "file", os.O_RDONLY)
+    failed = errno_from(work.vfs.rename, path, "file")
+    server.faults.clear()
+    assert bool(failed) is (source in (edited, an_item))
+    work.vfs.release(fh)
+    with suppress(JobfsError):
+        work.vfs.unlink(HIDDEN)
+    if failed:
+        eventually(lambda: work.names() == ["dir", "file", "other"], lambda: work.names())
+        assert work.read("file") == OLD
+        assert work.read("other") == (MINE if source is edited else OTHER)
+    work.vfs.retry(None)
+    settled(work)
+    before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
+    assert visible(server) == (before if failed else after(source))
+
+
+def test_without_power_it_has_its_name_while_it_is_being_sent(
+    server: Server, work: Mortal, mortal: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """semantics 4.4: a loss of power takes nothing of what the disk had."""
+    state = SyncedState(work)
+    work.write("scratch~", MINE)
+    hide(work, "file")
+    server.faults.rate("unavailable", 1.0, on="create")
+    work.vfs.rename("scratch~", "file")
+    work.vfs.flush_all(None, 1.0, None)  # it begins, and the server does not answer
+    work.state.sync()
+    kill(work)
+    server.faults.clear()
+    state.lose_power("gone")
+    reboot(monkeypatch, tmp_path)
+    again = mortal(write_back_delay=0.0)
+    wanted = {**ALL, "file": MINE, "other": OTHER}
+    eventually(lambda: visible(server) == wanted, lambda: f"{visible(server)}, {hidden(server)}")
+    assert again.read("file") == MINE
+
+
+# -- links of this machine
+
+
+def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server, work: Mortal) -> None:
+    """semantics 4: what failed has changed nothing."""
+    work.vfs.symlink("link", "file", CALLER)
+    server.faults.rate("error", 1.0, on="update", status=403)
+    assert errno_from(work.vfs.rename, "file", "link")
+    assert work.names() == ["dir", "file", "link", "other"]
+    server.faults.clear()
+    work.vfs.rename("file", "link")
+    assert work.read("link") == OLD
+
+
+def test_a_link_takes_the_place_of_a_file(server: Server, work: Mortal) -> None:
+    """semantics 2: links stay on this machine."""
+    work.vfs.symlink("link", "elsewhere", CALLER)
+    work.vfs.rename("link", "file")
+    assert work.vfs.readlink("file") == "elsewhere"
+    eventually(lambda: visible(server) == {**ALL, "other": OTHER})
+    assert work.names() == ["dir", "file", "other"]

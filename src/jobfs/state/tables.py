@@ -373,6 +373,15 @@ class State:
             if change.file is not None and change.file.change is change:
                 change.file.change = None
 
+    def release(self, change: Change) -> None:
+        """Who ran a Change itself (`running`) is through with it: what is left to clean up is the queue's."""
+        with self.reservations.turn:
+            change.running = False
+            if change.stage in (Stage.PLACED, Stage.CANCELLED):
+                # The queue has passed it by if it saw it running.
+                self.to_clean.append(change)
+            self.reservations.turn.notify_all()
+
     def pending(self, path: str) -> Change | None:
         """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""
         with self.lock:

@@ -12,11 +12,7 @@ import pytest
 from jobfs import names
 from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind
-from jobfs.save.bases import Bases
-from jobfs.save.conflict import ConflictCheck
 from jobfs.save.remove import Remove
-from jobfs.save.replace import Replace
-from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Base, Fate, Stage, Verb
 
@@ -24,12 +20,8 @@ from .world import World, hidden, sha
 
 
 @pytest.fixture
-def remove(world: World) -> Any:
-    context = world.context
-    upload = Upload(context, world.state.journal.path.parent)
-    replace = Replace(context, upload, Bases(context))
-    yield Remove(context, replace, ConflictCheck(context))
-    replace.beside.shutdown()
+def remove(world: World) -> Remove:
+    return world.write_back.remove
 
 
 def failed(call: Any, *arguments: Any) -> int:

@@ -20,8 +20,8 @@ STAGED = hidden("dir/file", names.Role.STAGED)
 
 
 @pytest.fixture
-def upload(world: World, tmp_path: Path) -> Upload:
-    return Upload(world.context, tmp_path)
+def upload(world: World) -> Upload:
+    return world.write_back.upload
 
 
 def put(world: World, content: bytes = b"content", **values: object) -> Change:

@@ -267,8 +267,8 @@ class OpenVersion(Content):
 class World:
     """Write-back over a state, and the doubles around it; nothing runs by itself."""
 
-    def __init__(self, directory: Path) -> None:
-        self.client = FakeClient()
+    def __init__(self, directory: Path, client: FakeClient | None = None) -> None:
+        self.client = client or FakeClient()
         self.namespace = FakeNamespace(self.client)
         self.content = FakeContent(self.client)
         self.write_back = WriteBack(

@@ -186,7 +186,7 @@ class State:
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
         with self.lock:
-            if file.handles or file.recorded or file.change is not None:
+            if file.handles or file.recorded or file.change is not None or file.ino in self._touched:
                 return
             if file.path is not None and file.here:
                 return
@@ -289,15 +289,16 @@ class State:
                     self._by_item[changed["item_id"]] = record
             _assign(record, changed)
             self._by_number[record.ino] = record
+            self.edition += 1
             self.show(record)
 
     def show(self, file: File) -> None:
         """Have the index say where this File is shown."""
         with self.lock:
             path = file.path if file.path and file.here else None
-            self.edition += 1
             if path == file.shown_at:
                 return
+            self.edition += 1
             if file.shown_at is not None:
                 _remove(self._shown, file.shown_at, file)
             file.shown_at = path

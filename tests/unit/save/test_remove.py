@@ -146,10 +146,12 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: Wo
 def test_an_unlink_that_fails_is_still_to_be_done(world: World, remove: Remove) -> None:
     item = world.client.put("a", "file")
     change, _ = unlinked(world, Base.of(item))
-    world.client.lose = 1
+    world.client.lose, world.client.carried_out = 100, False
     assert failed(remove.run, change) == errno.EIO
     assert (change.stage, world.state.hidden("file")) == (Stage.STAGED, True)
+    world.client.lose = 1
     remove.run(change)
+    assert world.client.items == {}
     assert change.stage is Stage.DONE
 
 

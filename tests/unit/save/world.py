@@ -176,6 +176,7 @@ class FakeNamespace:
         self._client = client
         self.told: list[str] = []
         self.refreshed = 0
+        self.unreachable = False
 
     def publish(self, item: Item) -> None:
         self.told.append(f"publish {item.path}")

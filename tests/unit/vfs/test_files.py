@@ -134,8 +134,8 @@ def test_no_more_files_are_open_than_leave_descriptors_for_saves(server: Server,
     server.store.seed({"file": "x"}, age=60)
     work.vfs._files._most_open = 2
     handles = [work.vfs.open("file", os.O_RDONLY).fh for _ in range(2)]
-    assert errno_from(work.vfs.open, "file", os.O_RDONLY) == errno.EMFILE
-    assert errno_from(work.vfs.create, "new", 0o644, os.O_RDWR, CALLER) == errno.EMFILE
+    assert errno_from(work.vfs.open, "file", os.O_RDONLY) == errno.ENFILE
+    assert errno_from(work.vfs.create, "new", 0o644, os.O_RDWR, CALLER) == errno.ENFILE
     work.vfs.release(handles[0])
     assert work.read("file") == b"x"
 

@@ -77,7 +77,7 @@ class ConflictCheck:
     def _ours(self, aside: Aside, item: Item, base: Base, saved: str, read: str) -> bool:
         """True if the item still holds what the save was based on, or what it saved (R1); never a guess.
 
-        `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs by now (R7).
+        `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
         """
         if item.is_dir:
             return False

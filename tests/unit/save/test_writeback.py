@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobfs.api import deadline
 from jobfs.errors import FsError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.save import Victim
@@ -238,6 +239,19 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     with pytest.raises(Exception, match="not on the server"):
         world.write_back.move_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
+
+
+def test_a_move_over_without_an_answer_goes_on(world: World) -> None:
+    """semantics 5: its answer is lost: look first, then go on or send again."""
+    source, over = moved_over(world)
+    world.client.lose, world.client.carried_out = 100, False
+    with deadline.within(0.1), pytest.raises(UnavailableError):
+        world.write_back.move_over(source, "file", world.write_back.victim("file", over))
+    (change,) = world.state.changes.values()
+    assert (change.stage, world.state.hidden("file")) == (Stage.STAGED, False)
+    world.client.lose = 0
+    world.write_back.queue.commit(change)
+    assert world.client.paths["s"] == "file"
 
 
 # -- backups

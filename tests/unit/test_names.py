@@ -158,3 +158,33 @@ def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
     assert not names.under(path, path)
     assert names.under(path, "")
     assert names.moved(inside, path, "other") == f"other/{name}"
+
+
+@given(paths, st.sampled_from(["conflict", "recovered"]), st.integers(0, 12))
+def test_a_second_version_is_known_by_its_name(path: str, label: str, attempt: int) -> None:
+    """core.md: conflict copies need no table: their names say what they are, where they fit."""
+    kept = names.beside(path, label, attempt=attempt)
+    found = names.kept_beside(kept)
+    assert found is not None
+    assert found[0] == label
+    if len(names.basename(path).encode()) < 200 and names.path_length(path) < 900:
+        assert found[1] == path
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("a.conflict-20240501T120000Z.txt", ("conflict", "a.txt")),
+        ("dir.d/a.recovered-20240501T120000Z-3", ("recovered", "dir.d/a")),
+        ("a.b.conflict-20240501T120000Z.tar", ("conflict", "a.b.tar")),
+        ("a.conflict-20240501T120000Z.conflict-20240502T120000Z.x", ("conflict", "a.conflict-20240501T120000Z.x")),
+        ("a.conflict-2024.txt", None),
+        ("a.merge-20240501T120000Z.txt", None),
+        ("a.conflict-20240501T120000Z/b", None),
+        ("a.txt", None),
+    ],
+)  # fmt: skip
+def test_only_what_was_kept_beside_a_file_is_a_second_version(
+    path: str, told: tuple[str, str] | None
+) -> None:
+    assert names.kept_beside(path) == told

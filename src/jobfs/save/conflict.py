@@ -57,9 +57,12 @@ class ConflictCheck:
             return self.give_back(aside, item, target)
         if aside.fate is Fate.EMPTY:
             return self._delete_empty(aside, item, target)
-        if self._ours(aside, item, base, saved, read):
-            return self._delete(aside, item)
-        return self.keep(aside, item, target)
+        try:
+            ours = self._ours(aside, item, base, saved, read)
+        except NotFoundError:
+            # Deleted by the job, or given another name, while its bytes were read.
+            return True
+        return self._delete(aside, item) if ours else self.keep(aside, item, target)
 
     def _has_to_read(self, aside: Aside, base: Base, saved: str) -> bool:
         """True if only its bytes tell whether it is ours, as far as the set-aside's answer goes."""
@@ -74,7 +77,7 @@ class ConflictCheck:
     def _ours(self, aside: Aside, item: Item, base: Base, saved: str, read: str) -> bool:
         """True if the item still holds what the save was based on, or what it saved (R1); never a guess.
 
-        `read`: the hash of its bytes, if they were read before it was looked at.
+        `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
         """
         if item.is_dir:
             return False
@@ -93,8 +96,10 @@ class ConflictCheck:
         for _ in range(_READS if known else 0):
             digest = sha256_of(self._client, item.id, item.size)
             before, item = item, self._client.get(item.id)
+            if names.basename(item.path) != aside.name:
+                raise NotFoundError(f"{item.path} has another name by now", endpoint="get")
             if item.updated_at == before.updated_at:
-                return digest in known and names.basename(item.path) == aside.name
+                return digest in known
         return False
 
     def _delete(self, aside: Aside, item: Item) -> bool:

@@ -146,7 +146,7 @@ class Remove:
                 state.end(change)
             raise
         finally:
-            change.running = False
+            state.release(change)
         namespace.forget(item)
         state.lose(item.id)
 

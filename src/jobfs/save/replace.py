@@ -462,8 +462,11 @@ class Replace:
             elif file is None or item.path != change.target:
                 pass  # the job has given what was to be moved another name: a backup of it stays here
             elif file.generation == change.generation and not file.written:
-                # A backup that was not written to gives way to the item.
-                edits.append(edit(file, item_id=item.id, stays=False, **_NOTHING))
+                # A backup that was not written to gives way to the item; what was set of it here goes on to hold.
+                version = item.updated_at if adopted else file.version
+                edits.append(
+                    edit(file, item_id=item.id, stays=False, version=version, sha256="", **_NOTHING)
+                )
             if file is not None and file.change is change:
                 file.change = None
             self._state.write(*edits, gone=gone)

@@ -180,11 +180,7 @@ class Upload:
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
         finally:
-            change.running = False
-            self._state.to_clean.append(change)
-            with self._state.reservations.turn:
-                # The queue takes away what was made.
-                self._state.reservations.turn.notify_all()
+            self._state.release(change)
 
     def _refused(self, path: str, create: Callable[[str], Item]) -> bool:
         """True if a second create at this path is refused; what was made is taken away again."""

@@ -238,9 +238,8 @@ class WriteBack:
                 try:
                     self.replace.run(change)
                 finally:
-                    change.running = False
                     self.replace.give_up(change)
-                    self.queue.wake()
+                    self.state.release(change)
                 item = change.item
         except UnavailableError:
             return None

@@ -187,7 +187,7 @@ class State:
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
         with self.lock:
-            if file.handles or file.recorded or file.change is not None:
+            if file.handles or file.recorded or file.change is not None or file.ino in self._touched:
                 return
             if file.path is not None and file.here:
                 return
@@ -290,15 +290,16 @@ class State:
                     self._by_item[changed["item_id"]] = record
             _assign(record, changed)
             self._by_number[record.ino] = record
+            self.edition += 1
             self.show(record)
 
     def show(self, file: File) -> None:
         """Have the index say where this File is shown."""
         with self.lock:
             path = file.path if file.path and file.here else None
-            self.edition += 1
             if path == file.shown_at:
                 return
+            self.edition += 1
             if file.shown_at is not None:
                 _remove(self._shown, file.shown_at, file)
             file.shown_at = path
@@ -374,6 +375,15 @@ class State:
                 change.become(Stage.DONE)
             if change.file is not None and change.file.change is change:
                 change.file.change = None
+
+    def release(self, change: Change) -> None:
+        """Who ran a Change itself (`running`) is through with it: what is left to clean up is the queue's."""
+        with self.reservations.turn:
+            change.running = False
+            if change.stage in (Stage.PLACED, Stage.CANCELLED):
+                # The queue has passed it by if it saw it running.
+                self.to_clean.append(change)
+            self.reservations.turn.notify_all()
 
     def pending(self, path: str) -> Change | None:
         """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""

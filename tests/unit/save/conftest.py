@@ -14,4 +14,4 @@ from .world import World
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
     yield world
-    world.state.journal.close()
+    world.close()

@@ -21,7 +21,7 @@ CONTENT = b"content"
 
 @pytest.fixture
 def bases(world: World) -> Bases:
-    return Bases(world.context)
+    return world.write_back.bases
 
 
 def item(world: World, seconds: float = 60.0) -> Item:

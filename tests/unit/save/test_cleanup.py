@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from jobfs import names
 from jobfs.errors import UnavailableError
 from jobfs.save.cleanup import Cleanup
-from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
 
@@ -22,8 +20,8 @@ STAGED = hidden("file", names.Role.STAGED)
 
 
 @pytest.fixture
-def cleanup(world: World, tmp_path: Path) -> Cleanup:
-    return Cleanup(world.context, Upload(world.context, tmp_path))
+def cleanup(world: World) -> Cleanup:
+    return world.write_back.cleanup
 
 
 def placed(world: World, *asides: Aside) -> Change:

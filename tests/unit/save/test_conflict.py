@@ -11,7 +11,7 @@ import pytest
 from jobfs import names
 from jobfs.errors import PathExistsError, UnavailableError
 from jobfs.nodes import Item, Kind
-from jobfs.save.conflict import ConflictCheck, explained
+from jobfs.save.conflict import explained
 from jobfs.state import edit
 from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
 
@@ -30,7 +30,7 @@ class Checked:
         self.world, self.client = world, world.client
         item = self.client.put("a", hidden(TARGET), content, updated_at="moved")
         self.aside = Aside("a", item.path, kind=item.kind, moved=True, size=item.size, updated_at="moved")
-        self.check = ConflictCheck(world.context)
+        self.check = world.write_back.cleanup.check
 
     def settle(self, base: Base = BASE, saved: str = "", **changes: Any) -> bool:
         self.aside = replace(self.aside, **changes)
@@ -151,6 +151,25 @@ def test_what_has_another_name_is_theirs(checked: Checked, fate: Fate) -> None:
     """save-protocol R7: the item's last component must still be our aside name, else forget it."""
     checked.client.put("a", "dir/taken back", CONTENT)
     assert checked.settle(fate=fate)
+    assert checked.world.changes() == []
+
+
+@pytest.mark.parametrize("act", ["rename", "delete"])
+def test_what_is_taken_away_while_its_bytes_are_read_is_theirs(checked: Checked, act: str) -> None:
+    """save-protocol R7: its name is looked at again before a delete or a conflict rename."""
+    reads = iter(range(10))
+
+    def take() -> None:
+        if next(reads) == 0:
+            return
+        if act == "delete":
+            checked.client.items.pop("a", None)
+        else:
+            checked.client.items["a"] = replace(checked.client.items["a"], path="dir/theirs")
+
+    checked.client.after_download = take
+    checked.client.before["get"] = [lambda: checked.client.touched("a")]
+    assert checked.settle()
     assert checked.world.changes() == []
 
 
@@ -295,7 +314,7 @@ def test_a_staged_item_of_a_transaction_that_is_over_leaves_by_itself(world: Wor
     """save-protocol R4."""
     if tombstone:
         world.state.write(edit(Tombstone(TID, time.time())))
-    check = ConflictCheck(world.context)
+    check = world.write_back.cleanup.check
     assert check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.STAGED))) is tombstone
     assert not check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.ASIDE)))
     assert not check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.STAGED, mount="f" * 12)))

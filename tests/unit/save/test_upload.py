@@ -20,8 +20,8 @@ STAGED = hidden("dir/file", names.Role.STAGED)
 
 
 @pytest.fixture
-def upload(world: World, tmp_path: Path) -> Upload:
-    return Upload(world.context, tmp_path)
+def upload(world: World) -> Upload:
+    return world.write_back.upload
 
 
 def put(world: World, content: bytes = b"content", **values: object) -> Change:
@@ -116,8 +116,19 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
     (aside,) = change.asides
     assert (change.stage, aside.fate) == (Stage.CANCELLED, Fate.LOST)
     assert world.client.done == [f"create {aside.path}"]
-    assert [found.asides for found in world.state.to_clean] == [[aside]]
+    assert [found.asides for found in world.state.to_clean if not found.running][-1] == [aside]
     assert upload.rejects("file") is None
+
+
+def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:
+    """save-protocol R9: else the second create would be the first, and the server be taken for one that allows two."""
+    running: list[list[bool]] = []
+    world.client.before["create"] = [
+        lambda: running.append([c.running for c in world.state.to_clean]) for _ in range(4)
+    ]
+    upload.ask("dir/file")
+    assert running == [[True]] * 4
+    assert not world.state.to_clean[-1].running
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
-from jobfs.save.context import Context
-from jobfs.state import State
+from jobfs.save import WriteBack
+from jobfs.state import File
+from jobfs.state.records import Base
 
 MOUNT = "0123456789ab"
 TID = "0123456789abcdef"
@@ -175,6 +176,7 @@ class FakeNamespace:
         self._client = client
         self.told: list[str] = []
         self.refreshed = 0
+        self.unreachable = False
 
     def publish(self, item: Item) -> None:
         self.told.append(f"publish {item.path}")
@@ -224,6 +226,7 @@ class FakeContent:
     def __init__(self, client: FakeClient) -> None:
         self._client = client
         self.cached: set[str] = set()
+        self.adopted: list[tuple[str, bytes]] = []
         self.fine = True
 
     def fine_clock(self, updated_at: str) -> bool:
@@ -238,6 +241,13 @@ class FakeContent:
             fetch=lambda: self.cached.add(item.id),
             sha256=lambda: sha(self._client.contents[item.id]) if item.id in self.cached else None,
         )
+
+    @contextmanager
+    def near(self, source: Path) -> Iterator[Path]:
+        yield source
+
+    def adopt(self, item: Item, source: Path) -> None:
+        self.adopted.append((item.id, source.read_bytes()))
 
 
 class OpenVersion(Content):
@@ -256,17 +266,21 @@ class OpenVersion(Content):
 
 
 class World:
-    """A state, and the doubles around it."""
+    """Write-back over a state, and the doubles around it; nothing runs by itself."""
 
-    def __init__(self, directory: Path) -> None:
-        self.state = State(directory)
-        self.client = FakeClient()
+    def __init__(self, directory: Path, client: FakeClient | None = None) -> None:
+        self.client = client or FakeClient()
         self.namespace = FakeNamespace(self.client)
         self.content = FakeContent(self.client)
-        self.context = Context(
-            cast(Client, self.client), cast(Namespace, self.namespace), cast(ContentStore, self.content), self.state,
-            MOUNT, lifetime=30.0, timeout=10.0, cache_limit=1 << 20,
+        self.write_back = WriteBack(
+            cast(Client, self.client), cast(Namespace, self.namespace), cast(ContentStore, self.content), directory,
+            MOUNT, delay=60.0, timeout=10.0, lifetime=30.0, cache_limit=1 << 20,
         )  # fmt: skip
+        self.state, self.context = self.write_back.state, self.write_back.context
+
+    def close(self) -> None:
+        self.write_back.replace.beside.shutdown()
+        self.state.journal.close()
 
     def changes(self) -> list[str]:
         """The requests that were to change something."""
@@ -279,3 +293,27 @@ class World:
         file.handles.append(SimpleNamespace(item=item, content=content, writable=False))
         self.state.opened[file.ino] = file
         return content
+
+    def closed(self, path: str, content: bytes, item: Item | None = None) -> File:
+        """A file that was written and closed here; `item`: the version that was opened."""
+        file = self.state.open(item) if item is not None else self.state.new(Kind.FILE, path)
+        local = self.state.bytes.new(file.ino, self.state.journal.next_number())
+        local.write(content, 0)
+        base = Base.of(item) if item is not None else Base()
+        self.state.apply(file, local=local, base=base, item=item)
+        self.write_back.seal(file)
+        local.release()
+        return file
+
+    def save(self, path: str, content: bytes, item: Item | None = None) -> File:
+        """The same, and on the server when it returns; nothing is cleaned up."""
+        file = self.closed(path, content, item)
+        self.write_back.commit(file)
+        return file
+
+    def clean_up(self) -> None:
+        """What the queue would do with what was placed or cancelled."""
+        while self.state.to_clean:
+            change = self.state.to_clean.popleft()
+            if change.seq in self.state.changes:
+                self.write_back.cleanup.finish(change)

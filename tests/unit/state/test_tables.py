@@ -119,6 +119,8 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
     state.touch(ITEM)
     editions.append(state.edition)
     assert editions == sorted(set(editions))
+    state.let_go(state.open(replace(ITEM, id="opened", path="opened")))
+    assert state.edition == editions[-1], "a file that is only opened shows nothing else"
 
 
 # -- which file is which
@@ -176,8 +178,10 @@ def test_what_nothing_needs_is_let_go_of(state: State) -> None:
         "row": state.open(replace(ITEM, id="2", path="2")),
         "change": state.open(replace(ITEM, id="3", path="3")),
         "bytes": written(state, "4", item=replace(ITEM, id="4", path="4")),
-        "nothing": state.open(replace(ITEM, id="5", path="5")),
+        "touched": state.open(replace(ITEM, id="5", path="5")),
+        "nothing": state.open(replace(ITEM, id="6", path="6")),
     }
+    state.touch(replace(ITEM, id="5", path="5"))
     needed["handle"].handles.append(object())
     state.write(edit(needed["row"], mode=0o600))
     state.change(Verb.PUT, "3", needed["change"])
@@ -188,8 +192,9 @@ def test_what_nothing_needs_is_let_go_of(state: State) -> None:
         "row",
         "change",
         "bytes",
+        "touched",
     }
-    assert state.of(replace(ITEM, id="5", path="5")) is None
+    assert state.of(replace(ITEM, id="6", path="6")) is None
 
 
 # -- steps

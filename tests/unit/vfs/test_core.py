@@ -1,9 +1,8 @@
-"""The Vfs: the control directory, a read-only mount, status."""
+"""The Vfs: the control directory, a read-only mount, flush."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +11,6 @@ from tests.support.files import errno_from
 from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
-
-
-def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspace) -> None:
-    """semantics 6.7: inside the mount, hidden from readdir: `.jobfs/job.json`, `status.json`, `pending`."""
-    work.write("unsent", b"x")
-    assert work.names() == ["unsent"]
-    assert work.names(".jobfs") == ["job.json", "pending", "status.json"]
-    assert json.loads(work.read(".jobfs/job.json"))["expertJob"]["id"] == server.job
-    assert json.loads(work.read(".jobfs/status.json"))["unsent"][0]["path"] == "unsent"
-    assert work.read(".jobfs/pending") == b"unsent\n"
-    assert errno_from(work.vfs.getattr, ".jobfs/other") == errno.ENOENT
-    assert errno_from(work.vfs.listdir, ".jobfs/pending") == errno.ENOTDIR
 
 
 def test_the_control_directory_is_not_changed(work: Workspace) -> None:
@@ -51,34 +38,6 @@ def test_a_read_only_mount_refuses_everything_that_writes(server: Server, tmp_pa
             assert errno_from(call, *arguments) == errno.EROFS, call
         assert work.read("file") == b"x"
     assert server.log.changes() == []
-
-
-def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> None:
-    """semantics 2: `jobfs info PATH`: state (clean, dirty, uploading, failed, conflict), error."""
-    server.store.seed({"file": "x"}, age=60)
-    assert work.vfs.info("file")["state"] == "clean"
-    work.write("file", b"changed")
-    info = work.vfs.info("file")
-    assert (info["state"], info["size"], info["lifecycle"]) == ("dirty", 7, "expertJob")
-    work.drain()
-    info = work.vfs.info("file")
-    assert (info["state"], info["id"]) == ("clean", server.store.item("file").id)
-    work.write("file~", b"scratch")
-    assert work.vfs.info("file~")["state"] == "local"
-
-
-def test_a_conflict_is_told_until_it_is_dealt_with(server: Server, work: Workspace) -> None:
-    """semantics 4.21: state `conflict` and a warning say so."""
-    server.store.seed({"file.txt": "old"}, age=60)
-    work.write("file.txt", b"users")
-    server.store.write("file.txt", "jobs")
-    work.drain()
-    (conflict,) = work.vfs.status()["conflicts"]
-    assert conflict["origin"] == "file.txt"
-    assert work.vfs.info(conflict["path"])["state"] == "conflict"
-    assert work.read(conflict["path"]) == b"jobs"
-    work.vfs.unlink(conflict["path"])
-    assert work.vfs.status()["conflicts"] == []
 
 
 def test_a_drain_says_what_is_left_and_why(server: Server, work: Workspace) -> None:

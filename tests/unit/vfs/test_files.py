@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.workspaces import CALLER, Workspace, settled
+from tests.support.workspaces import CALLER, Workspace, settled, workspace
 
 from jobfs.emulator import Server
+from jobfs.errors import FsError
 
 
 def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
@@ -124,3 +127,76 @@ def test_inode_numbers_survive_a_save(server: Server, work: Workspace) -> None:
     assert work.vfs.getattr("file").ino == before
     work.drain()
     assert work.vfs.getattr("file").ino == before
+
+
+def test_no_more_files_are_open_than_leave_descriptors_for_saves(server: Server, work: Workspace) -> None:
+    """semantics 6, Bounds: at most 300 descriptors, and one for each file that a program has open."""
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs._files._most_open = 2
+    handles = [work.vfs.open("file", os.O_RDONLY).fh for _ in range(2)]
+    assert errno_from(work.vfs.open, "file", os.O_RDONLY) == errno.ENFILE
+    assert errno_from(work.vfs.create, "new", 0o644, os.O_RDWR, CALLER) == errno.ENFILE
+    work.vfs.release(handles[0])
+    assert work.read("file") == b"x"
+
+
+def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, tmp_path: Path) -> None:
+    """semantics 4: `--sync-on-close` gives close the meaning of fsync."""
+    with workspace(server, tmp_path / "other", write_back_delay=60, sync_on_close=True) as work:
+        work.write("file", b"x")
+        work.write("file~", b"scratch")
+        assert server.store.tree() == {"file": b"x"}
+
+
+def test_a_write_for_which_the_disk_has_no_room_changes_nothing(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """core.md, A full disk: what needs it for something new gets ENOSPC before anything has changed."""
+
+    def full(*arguments: object, **more: object) -> Any:
+        raise FsError(errno.ENOSPC)
+
+    server.store.seed({"file": "old"}, age=60)
+    work.write("closed", b"closed")
+    files = {name: work.vfs.open(name, os.O_RDWR).fh for name in ("file", "closed")}
+    with monkeypatch.context() as patch:
+        patch.setattr(work.vfs._state.bytes, "new", full)
+        for fh in files.values():
+            assert errno_from(work.vfs.write, fh, b"new", 0) == errno.ENOSPC
+        assert errno_from(work.vfs.create, "another", 0o644, os.O_RDWR, CALLER) == errno.ENOSPC
+    with monkeypatch.context() as patch:
+        patch.setattr(work.vfs._state.journal, "write", full)
+        assert errno_from(work.vfs.create, "scratch~", 0o644, os.O_RDWR, CALLER) == errno.ENOSPC
+    for name, fh in files.items():
+        assert work.vfs.read(fh, 9, 0) == {"file": b"old", "closed": b"closed"}[name]
+        work.vfs.release(fh)
+    assert work.names() == ["closed", "file"]
+    work.drain()
+    assert server.store.tree() == {"file": b"old", "closed": b"closed"}
+
+
+def test_what_is_written_in_place_keeps_the_rest(server: Server, work: Workspace) -> None:
+    """semantics 4: for a partial write, filled with the current content first; closed bytes never change."""
+    server.store.seed({"file": "0123456789"}, age=60)
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    reader = work.vfs.open("file", os.O_RDONLY).fh
+    work.vfs.write(fh, b"ab", 2)
+    assert work.vfs.read(reader, 99, 0) == b"01ab456789", "all handles of one file share it"
+    work.vfs.flush(fh)
+    work.vfs.write(fh, b"cd", 6)
+    assert work.vfs.read(reader, 99, 0) == b"01ab45cd89"
+    work.vfs.release(fh)
+    work.vfs.release(reader)
+    work.drain()
+    assert server.store.read("file") == b"01ab45cd89"
+    assert work.read("file") == b"01ab45cd89"
+
+
+def test_nothing_stays_of_files_that_were_only_looked_at(server: Server, work: Workspace) -> None:
+    """semantics 6, Bounds: memory does not grow with the number of files."""
+    server.store.seed({f"file{number}": "x" for number in range(20)}, age=60)
+    before = len(work.vfs._state.files())
+    for number in range(20):
+        work.read(f"file{number}")
+    assert len(work.vfs._state.files()) == before
+    assert work.vfs._state.opened == {}

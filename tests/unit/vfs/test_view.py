@@ -12,7 +12,8 @@ from tests.support.workspaces import CALLER, Workspace
 from jobfs.emulator import Server
 from jobfs.errors import FsError
 from jobfs.names import NAME_MAX, PATH_MAX
-from jobfs.nodes import Permission
+from jobfs.nodes import Item, Permission
+from jobfs.state.records import Verb
 from jobfs.vfs.view import check_name, check_new_name, with_permission
 
 
@@ -64,6 +65,48 @@ def test_readonly_items_are_guarded(server: Server, work: Workspace) -> None:
     assert errno_from(work.vfs.access, "fixed", 2, CALLER) == errno.EACCES
     assert errno_from(work.vfs.access, "free", 2, CALLER) == 0
     assert server.log.changes() == []
+
+
+def test_what_shows_at_a_path_is_the_file_then_the_change_then_the_server(
+    server: Server, work: Workspace
+) -> None:
+    """core.md, One view: there is no second structure that must be kept in step."""
+    server.store.seed({"dir/a": "1", "dir/b": "2", "dir/c": "3"}, age=60)
+    view, state = work.vfs._view, work.vfs._state
+    a, b = view.get("dir/a"), view.get("dir/b")
+    assert isinstance(a, Item)
+    assert isinstance(b, Item)
+    change = state.change(Verb.MOVE, "dir/d", shows={"dir/a": None, "dir/b": a})
+    assert errno_from(view.get, "dir/a") == errno.ENOENT
+    assert view.get("dir/b") is a
+    assert view.list("dir") == {"b": a, "c": view.get("dir/c")}
+    work.write("dir/a", b"new")
+    assert view.get("dir/a") is state.at("dir/a") is not None
+    assert set(view.list("dir")) == {"a", "b", "c"}
+    state.end(change)
+    assert view.get("dir/b") == b
+
+
+def test_the_edition_says_that_nothing_has_changed(server: Server, work: Workspace) -> None:
+    server.store.seed({"file": "x"}, age=60)
+    work.names()
+    edition = work.vfs.edition()
+    work.names()
+    work.read("file")
+    assert edition == work.vfs.edition() > 0
+    work.write("file", b"y")
+    assert work.vfs.edition() > edition
+
+
+def test_a_file_that_libfuse_has_hidden_is_seen_by_its_handles_only(server: Server, work: Workspace) -> None:
+    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.chmod("file", 0o640)
+    fh = work.vfs.open("file", 0).fh
+    work.vfs.hide("file", f".fuse_hidden{1:016x}")
+    attr = work.vfs.fgetattr(fh)
+    assert (attr.nlink, attr.mode & 0o777, attr.size) == (0, 0o640, 1)
+    assert work.names() == []
 
 
 def test_a_name_that_the_api_cannot_hold_is_refused() -> None:

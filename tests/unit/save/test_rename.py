@@ -1,0 +1,163 @@
+"""Renames that the caller waits for, and what goes along with a directory (semantics 4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobfs.errors import FsError, NoDirectoryError, PathExistsError, UnavailableError
+from jobfs.nodes import Lifecycle, Permission
+from jobfs.save.rename import Rename
+from jobfs.state import Change, edit
+from jobfs.state.records import Stage, Verb
+
+from .world import World
+
+
+@pytest.fixture
+def rename(world: World) -> Rename:
+    return world.write_back.rename
+
+
+@pytest.mark.parametrize("lose", [0, 1])
+def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename, lose: int) -> None:
+    """semantics 4: rename of clean items is synchronous; 5: a lost answer is looked at."""
+    item = world.client.put("a", "file")
+    world.client.lose = lose
+    assert rename.move(item, "new").path == "new"
+    assert world.client.done == ["move new"]
+    assert world.namespace.told == ["publish new"]
+
+
+def test_what_remembers_its_times_goes_on_to(world: World, rename: Rename) -> None:
+    """semantics 2: remembered until the item changes remotely: our own move is no such change."""
+    item = world.client.put("a", "file")
+    world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
+    world.client.moves_touch = True
+    moved = rename.move(item, "new")
+    file = world.state.of(moved)
+    assert file is not None
+    assert (file.version, file.mtime_ns) == (moved.updated_at, 5)
+    world.client.lose = 1
+    again = rename.move(moved, "newer")
+    assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
+
+
+def test_a_taken_name_is_the_callers_to_deal_with(world: World, rename: Rename) -> None:
+    world.client.put("b", "new")
+    with pytest.raises(PathExistsError):
+        rename.move(world.client.put("a", "file"), "new")
+
+
+def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rename) -> None:
+    world.client.lose, world.client.carried_out = 100, False
+    with pytest.raises(UnavailableError):
+        rename.move(world.client.put("a", "file"), "new")
+    assert world.context.unanswered.until("a") > 0
+
+
+def test_a_missing_directory_is_made(world: World, rename: Rename) -> None:
+    item = world.client.put("a", "file")
+
+    def missing() -> None:
+        raise NoDirectoryError("no directory")
+
+    world.client.before["update"] = [missing]
+    rename.move(item, "dir/file")
+    assert sorted(world.client.paths.values()) == ["dir", "dir/file"]
+
+
+def test_permission_and_lifecycle_are_changed_whether_or_not_it_is_answered(
+    world: World, rename: Rename
+) -> None:
+    """semantics 2.4; 5: look at the server first."""
+    item = world.client.put("a", "file")
+    for lose, carried_out in ((0, True), (1, True), (1, False)):
+        world.client.lose, world.client.carried_out = lose, carried_out
+        for permission in (Permission.READ_ONLY, Permission.READ_WRITE):
+            assert rename.change(item, permission).permission is permission
+        assert rename.change(item, lifecycle=Lifecycle.APPLICATION).lifecycle is Lifecycle.APPLICATION
+        item = rename.change(item, lifecycle=Lifecycle.EXPERT_JOB)
+
+
+# -- directories
+
+
+def below(world: World) -> tuple[object, ...]:
+    """Everything in `old` that this machine knows more of: an unsent file, one being taken back, a scratch file."""
+    unsent, scratch = world.closed("old/sub/file", b"new"), world.closed("old/a~", b"x")
+    world.state.write(edit(scratch, stays=True))
+    change = world.write_back.queue.save(unsent)
+    assert change is not None
+    cancelled = world.state.change(Verb.PUT, "old/gone", tid="t", begun=True)
+    world.state.write(edit(cancelled, stage=Stage.CANCELLED, shows={"old/gone": None, "other": None}))
+    return unsent, scratch, change, cancelled
+
+
+def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -> None:
+    """semantics 4: of a directory: one update, with everything under it re-keyed."""
+    unsent, scratch, change, cancelled = below(world)
+    item = world.client.put("d", "old", None)
+    rename.rename_directory(item, "new")
+    assert world.client.done == ["move new"]
+    assert (world.state.at("new/sub/file"), world.state.at("new/a~")) == (unsent, scratch)
+    assert (world.state.at("old/sub/file"), world.state.hidden("old/gone")) == (None, False)
+    assert (world.state.hidden("new/gone"), world.state.hidden("other")) == (True, True)
+    targets = {c.seq: c.target for c in world.state.changes.values()}
+    assert targets == {change.seq: "new/sub/file", cancelled.seq: "new/gone"}  # type: ignore[attr-defined]
+    assert [c.target for c in world.state.journal.load(Change)] == ["new/gone"]
+
+
+def test_it_is_recorded_before_it_is_asked_for_and_no_record_stays(world: World, rename: Rename) -> None:
+    """Killed in between, the next mount asks the server whether it was renamed."""
+    seen: list[tuple[str, str, str]] = []
+    world.client.before["update"] = [
+        lambda: seen.extend((c.source, c.target, c.staged_id) for c in world.state.journal.load(Change))
+    ]
+    rename.rename_directory(world.client.put("d", "old", None), "new")
+    assert seen == [("old", "new", "d")]
+    assert world.state.journal.count(Change) == 0
+
+
+def test_a_directory_that_was_not_renamed_leaves_all_as_it_was(world: World, rename: Rename) -> None:
+    unsent, *_ = below(world)
+    world.client.put("n", "new", None)
+    before = len(world.state.changes)
+    with pytest.raises(PathExistsError):
+        rename.rename_directory(world.client.put("d", "old", None), "new")
+    assert (world.state.at("old/sub/file"), len(world.state.changes)) == (unsent, before)
+
+
+def test_a_full_disk_refuses_it_before_anything_has_changed(
+    world: World, rename: Rename, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """core.md, A full disk."""
+
+    def full(*edits: object, **more: object) -> None:
+        raise FsError(28)
+
+    item = world.client.put("d", "old", None)
+    monkeypatch.setattr(world.state.journal, "write", full)
+    with pytest.raises(FsError):
+        rename.rename_directory(item, "new")
+    assert (world.client.done, world.state.changes) == ([], {})
+
+
+@pytest.mark.parametrize("carries", [True, False])
+def test_what_is_in_it_is_moved_by_itself_where_the_server_does_not(
+    world: World, rename: Rename, carries: bool
+) -> None:
+    """semantics 4: with everything under it; the reference does not say who moves that."""
+    item = world.client.put("d", "old", None)
+    world.client.put("a", "old/a")
+    world.client.put("b", "old/sub", None)
+    world.client.put("c", "old/sub/c")
+
+    def carry() -> None:
+        for other in list(world.client.items.values()):
+            if other.path.startswith("old/"):
+                world.client.put(other.id, "new/" + other.path.removeprefix("old/"), b"")
+
+    world.client.before["update"] = [carry] if carries else []
+    rename.rename_directory(item, "new")
+    assert sorted(world.client.paths.values()) == ["new", "new/a", "new/sub", "new/sub/c"]
+    assert len(world.client.done) == (1 if carries else 4)

@@ -1,0 +1,377 @@
+"""The verb: stage, look, set aside, place (save-protocol, The steps)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from jobfs import names
+from jobfs.api import deadline
+from jobfs.errors import FsError, NoDirectoryError, NotFoundError, TooLargeError, UnavailableError
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
+from jobfs.save.upload import Upload
+from jobfs.state import Change, File, edit
+from jobfs.state.records import Fate, Stage, Verb
+
+from .world import World, sha
+
+OLD, NEW, JOBS = b"old", b"new!", b"the job's"
+
+
+@pytest.fixture(autouse=True)
+def unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the server takes creates is not asked beside what is tested."""
+    monkeypatch.setattr(Upload, "worth_asking", lambda self: False)
+
+
+def old(world: World, path: str = "dir/file.txt", **values: object) -> Item:
+    return world.client.put("o", path, OLD, **values)
+
+
+def contents(world: World) -> dict[str, bytes]:
+    """What is shown on the server."""
+    return {
+        item.path: world.client.contents[item.id]
+        for item in world.client.items.values()
+        if names.parse_hidden(names.basename(item.path)) is None
+    }
+
+
+def steps(world: World) -> list[str]:
+    """The changing requests, with the role of hidden names in place of them."""
+    said = []
+    for step in world.changes():
+        verb, _, what = step.partition(" ")
+        parts = names.parse_hidden(names.basename(what))
+        said.append(f"{verb} {parts.role if parts is not None else what}")
+    return said
+
+
+def refuse(error: Exception) -> Callable[[], object]:
+    def refuse() -> None:
+        raise error
+
+    return refuse
+
+
+# -- a save
+
+
+def test_a_save_in_place_is_three_requests_and_a_delete_later(world: World) -> None:
+    """save-protocol: round trips of a save in place: three; judging and deleting asides is off the critical path."""
+    file = world.save("dir/file.txt", NEW, old(world))
+    assert steps(world) == ["create staged", "move aside", "move dir/file.txt"]
+    assert contents(world) == {"dir/file.txt": NEW}
+    assert (file.generation, file.change, file.local, file.unsaved) == (0, None, None, False)
+    world.clean_up()
+    assert steps(world)[3:] == ["delete o"]
+    assert (world.state.changes, world.state.journal.count(Change)) == ({}, 0)
+    world.state.sync()
+    assert list(world.state.bytes.directory.iterdir()) == []
+
+
+def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
+    """save-protocol R2: after a save, base is H with the hash of what was sent."""
+    file = world.save("dir/file.txt", NEW, old(world))
+    assert file.item is not None
+    assert (file.base.id, file.base.sha256, file.base.updated_at) == (file.item_id, sha(NEW), file.item.updated_at)  # fmt: skip
+    assert world.content.adopted == [(file.item_id, NEW)]
+    assert world.state.of(file.item) is file
+
+
+def test_a_new_file_is_made_hidden_and_moved(world: World) -> None:
+    """save-protocol R9: new files are created hidden and promoted (two requests)."""
+    world.save("file", NEW)
+    assert steps(world) == ["create staged", "move file"]
+
+
+def test_a_new_file_is_one_request_where_the_server_refuses_a_second(world: World) -> None:
+    """save-protocol R9: straight to T (one request)."""
+    world.write_back.upload.ask("file")
+    world.client.done.clear()
+    world.save("file", NEW)
+    assert steps(world) == ["create file"]
+    world.client.put("j", "other", JOBS)
+    world.save("other", NEW)
+    assert steps(world)[1:] == ["create other", "create staged", "move other", "move aside", "move other"]
+    world.clean_up()
+    assert sorted(contents(world).values()) == sorted([NEW, NEW, JOBS])
+
+
+def test_what_is_set_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
+    """save-protocol, `staged` (S): before every set-aside."""
+    seen: list[object] = []
+
+    def look() -> None:
+        (change,) = world.state.journal.load(Change)
+        seen.append((change.stage, [aside.id for aside in change.asides], world.state.unsynced))
+
+    item = old(world)
+    world.client.before["update"] = [look]
+    world.save("dir/file.txt", NEW, item)
+    assert seen == [(Stage.STAGED, ["o"], False)]
+
+
+def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) -> None:
+    """save-protocol, `staging` (w)."""
+    seen: list[str] = []
+    world.client.before["create"] = [
+        lambda: seen.extend(change.tid for change in world.state.journal.load(Change))
+    ]
+    world.save("file", NEW)
+    parts = names.parse_hidden(world.client.done[0].removeprefix("create "))
+    assert parts is not None
+    assert seen == [parts.transaction]
+    assert world.state.journal.tombstone(parts.transaction)
+
+
+def test_lifecycle_and_permission_stay(world: World) -> None:
+    """save-protocol, promote: with A's lifecycle and permission."""
+    item = old(world, lifecycle=Lifecycle.APPLICATION, permission=Permission.READ_ONLY)
+    file = world.save("dir/file.txt", NEW, item)
+    assert file.item is not None
+    assert (file.item.lifecycle, file.item.permission) == (Lifecycle.APPLICATION, Permission.READ_ONLY)
+
+
+# -- the job in the middle
+
+
+def test_what_the_job_makes_at_the_target_meanwhile_is_set_aside_too(world: World) -> None:
+    """save-protocol R5: promote's 400 is news, not an error."""
+    item = old(world)
+    world.client.before["update"] = [lambda: None, lambda: world.client.put("j", "dir/file.txt", JOBS)]
+    world.save("dir/file.txt", NEW, item)
+    world.clean_up()
+    shown = contents(world)
+    assert shown.pop("dir/file.txt") == NEW
+    assert list(shown.values()) == [JOBS]
+
+
+def test_a_job_that_makes_it_again_and_again_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol, promote: at most 8 rounds, with backoff."""
+    monkeypatch.setattr("jobfs.save.replace.time.sleep", lambda seconds: None)
+    file = world.closed("file", NEW)
+    numbers = iter(range(100))
+
+    def again() -> None:
+        if not world.client.find("file"):
+            world.client.put(f"j{next(numbers)}", "file", JOBS)
+        world.client.before["update"].append(again)
+
+    world.client.before["update"] = [again]
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    with pytest.raises(UnavailableError, match="keeps being made again"):
+        world.write_back.replace.run(change)
+    assert (change.stage, file.unsaved) == (Stage.STAGED, True)
+
+
+def test_a_target_that_vanished_is_made_again(world: World) -> None:
+    """semantics 4: if the target was deleted meanwhile, the save brings it back."""
+    item = old(world)
+    del world.client.items["o"]
+    world.save("dir/file.txt", NEW, item)
+    assert contents(world) == {"dir/file.txt": NEW}
+
+
+def test_a_missing_directory_is_made(world: World) -> None:
+    """save-protocol, promote: 400 no directory: make it, again."""
+    world.client.before["update"] = [refuse(NoDirectoryError("no directory"))]
+    world.save("dir/file", NEW)
+    assert sorted(world.client.paths.values()) == ["dir", "dir/file"]
+
+
+@pytest.mark.parametrize("place", ["dir/file.txt", "renamed/other"])
+def test_a_lost_move_that_was_carried_out_is_placed(world: World, place: str) -> None:
+    """save-protocol R6: a lost promote is judged by getting H: any other name: promoted."""
+    item = old(world)
+
+    def moved() -> None:
+        if place != "dir/file.txt":
+            staged = next(i for i in world.client.items.values() if "-staged-" in i.path)
+            world.client.put(staged.id, place, NEW)
+            world.client.carried_out = False
+        world.client.lose = 1
+
+    world.client.before["update"] = [lambda: None, moved]
+    file = world.save("dir/file.txt", NEW, item)
+    assert steps(world).count("move dir/file.txt") == 1
+    assert not file.unsaved
+    assert file.base.updated_at == "", "what a later get shows is no base (R2)"
+    assert file.base.sha256 == sha(NEW)
+
+
+def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:
+    """save-protocol R6: 404: stage again from the local bytes."""
+
+    def vanish() -> None:
+        for item in list(world.client.items.values()):
+            if "-staged-" in item.path:
+                del world.client.items[item.id]
+
+    world.client.before["update"] = [vanish]
+    world.save("file", NEW)
+    assert contents(world) == {"file": NEW}
+    assert steps(world).count("create staged") == 2
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, carried_out: bool) -> None:
+    """save-protocol, `staging`: lost answer: find the hidden name; else create again."""
+    world.client.lose, world.client.carried_out = 1, carried_out
+    world.save("file", NEW)
+    created = [step for step in world.client.done if step.startswith("create")]
+    assert len(set(created)) == len(created) == (1 if carried_out else 2)
+    assert contents(world) == {"file": NEW}
+    (change,) = world.state.changes.values()
+    assert [aside.fate for aside in change.asides] == ([] if carried_out else [Fate.LOST])
+
+
+# -- the end of it
+
+
+def test_what_is_refused_for_good_is_as_before_and_keeps_its_bytes(world: World) -> None:
+    """save-protocol, undo; semantics 4: `failed`, with the server's reason."""
+    item = old(world)
+    world.client.before["update"] = [lambda: None, refuse(TooLargeError("too large"))]
+    file = world.closed("dir/file.txt", NEW, item)
+    with pytest.raises(TooLargeError):
+        world.write_back.commit(file)
+    assert contents(world) == {"dir/file.txt": OLD}
+    assert set(world.client.items) == {"o"}
+    assert (file.refused, file.refused_errno, file.unsaved) == ("too large", errno.EFBIG, True)
+    with pytest.raises(FsError) as caught:
+        world.write_back.commit(file)
+    assert caught.value.errno == errno.EFBIG, "fsync says so, each time"
+
+
+def test_what_cannot_be_sent_now_stays_to_be_sent(world: World) -> None:
+    file = world.closed("file", NEW)
+    world.client.lose, world.client.carried_out = 1000, False
+    with deadline.within(0.2), pytest.raises(UnavailableError):
+        world.write_back.commit(file)
+    assert file.change is not None
+    assert (file.change.unsure, file.unsaved) == (True, True)
+    world.client.lose = 0
+    world.write_back.commit(file)
+    assert contents(world) == {"file": NEW}
+
+
+def test_an_unlink_in_the_middle_takes_it_back(world: World) -> None:
+    """save-protocol R10: recorded before `unlink` returns."""
+    item = old(world)
+    file = world.closed("dir/file.txt", NEW, item)
+    world.client.before["update"] = [lambda: None, lambda: world.write_back.cancel(file)]
+    world.write_back.commit(file)
+    (change,) = world.state.changes.values()
+    assert change.stage is Stage.CANCELLED
+    assert world.state.hidden("dir/file.txt")
+    world.clean_up()
+    assert world.client.items == {}
+    assert not world.state.hidden("dir/file.txt")
+
+
+def test_bytes_of_another_boot_get_a_name_of_their_own(world: World) -> None:
+    """save-protocol: after power loss, bytes that were closed but not fsynced may come back as `.recovered-`."""
+    item = old(world)
+    file = world.closed("dir/file.txt", NEW, item)
+    world.state.write(edit(file, boot="another boot"))
+    world.write_back.commit(file)
+    shown = contents(world)
+    assert shown.pop("dir/file.txt") == OLD
+    ((path, content),) = shown.items()
+    assert (path.startswith("dir/file.recovered-"), content) == (True, NEW)
+
+
+# -- directories and moves
+
+
+def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world: World) -> None:
+    """save-protocol R9; semantics 4, mkdir: its errors are the caller's."""
+    item = world.write_back.make_directory("dir")
+    assert item is not None
+    assert (item.path, steps(world)) == ("dir", ["create staged", "move dir"])
+    with pytest.raises(FsError) as caught:
+        world.write_back.make_directory("dir")
+    assert caught.value.errno == errno.EEXIST
+    world.clean_up()
+    assert world.client.paths == {item.id: "dir"}
+
+
+def test_a_directory_that_cannot_be_asked_for_is_taken_back(world: World) -> None:
+    world.client.before["update"] = [refuse(UnavailableError("away"))]
+    assert world.write_back.make_directory("dir") is None
+    world.clean_up()
+    assert (world.client.items, world.state.changes) == ({}, {})
+
+
+def moving(world: World, item: Item, target: str, over: Item | None) -> Change:
+    victim = world.write_back.victim(target, over)
+    return world.state.change(
+        Verb.MOVE,
+        target,
+        stage=Stage.STAGED,
+        source=item.path,
+        staged_id=item.id,
+        item=item,
+        base=victim.base,
+    )
+
+
+def test_a_source_that_vanished_leaves_the_target_as_it_was(world: World) -> None:
+    """save-protocol, undo: rename's source vanished."""
+    over, source = old(world, "file"), world.client.put("s", "draft", NEW)
+    change = moving(world, source, "file", over)
+    world.state.write(edit(change))
+    world.client.before["update"] = [lambda: None, lambda: world.client.items.pop("s")]
+    with pytest.raises(NotFoundError):
+        world.write_back.replace.run(change)
+    assert (contents(world), world.state.changes) == ({"file": OLD}, {})
+
+
+def test_what_is_moved_over_is_checked_like_the_base_of_a_save(world: World) -> None:
+    """semantics 4, rename over an existing file: set aside, move, judge: its base is the version this mount last showed."""
+    over, source = old(world, "file"), world.client.put("s", "draft", NEW)
+    change = moving(world, source, "file", over)
+    world.client.put("o", "file", JOBS)
+    world.state.write(edit(change))
+    world.write_back.replace.run(change)
+    world.clean_up()
+    shown = contents(world)
+    assert shown.pop("file") == NEW
+    assert list(shown.values()) == [JOBS]
+
+
+def test_newer_bytes_wait_in_the_file(world: World) -> None:
+    """core.md: its generation is higher than the Change's, and becomes the next Change when this one ends."""
+    file: File = world.closed("file", NEW)
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    world.client.before["create"] = [lambda: newer(world, file)]
+    world.write_back.queue.commit(change)
+    assert (contents(world), file.unsaved) == ({"file": NEW}, True)
+    assert file.change is not None
+    world.write_back.commit(file)
+    world.clean_up()
+    assert (contents(world), file.unsaved) == ({"file": b"newer"}, False)
+
+
+def newer(world: World, file: File) -> None:
+    local = world.state.bytes.new(file.ino, world.state.journal.next_number())
+    local.write(b"newer", 0)
+    world.state.apply(file, local=local)
+    world.write_back.seal(file)
+    local.release()
+
+
+def test_a_directory_that_was_acknowledged_gets_its_item(world: World) -> None:
+    world.write_back.unsent_directory("dir", 0o700, 1, 2)
+    (directory,) = world.state.unsaved()
+    assert directory.kind is Kind.DIRECTORY
+    world.write_back.commit(directory)
+    assert world.client.paths == {directory.item_id: "dir"}
+    assert (world.state.unsaved(), directory.mode) == ([], 0o700)

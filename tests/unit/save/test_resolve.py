@@ -1,0 +1,117 @@
+"""What a person decides about saves that do not get through: try again, or give them up (semantics 4)."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from jobfs import names
+from jobfs.errors import FsError
+from jobfs.save import discard, retry
+from jobfs.save.resolve import unsaved
+from jobfs.state import Change, File, edit
+from jobfs.state.records import Aside, Base, Stage
+
+from .world import TID, World, hidden, sha
+
+OLD, NEW = b"old", b"new"
+
+
+def refused(world: World, path: str = "file") -> File:
+    file = world.closed(path, NEW)
+    world.state.write(edit(file, refused="too large", refused_errno=errno.EFBIG))
+    return file
+
+
+def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
+    """A save over `o` that has set that aside."""
+    item = world.client.put("o", hidden("file"), OLD)
+    world.client.put("n", hidden("file", names.Role.STAGED), NEW)
+    file = world.closed("file", NEW)
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    change.begun = True
+    world.state.write(
+        edit(
+            change, stage=stage, tid=TID, staged_id="n", sha256=sha(NEW), size=3, base=Base.of(item),
+            asides=[Aside("o", item.path, moved=True, size=3)],
+        )
+    )  # fmt: skip
+    return file, change
+
+
+def test_what_was_refused_is_tried_again(world: World) -> None:
+    """semantics 4: `jobfs retry`."""
+    files = [refused(world, "dir/a"), refused(world, "b")]
+    world.closed("dir/waiting", NEW)
+    assert retry(world.write_back, "dir") == ["dir/a"]
+    assert [file.refused for file in files] == ["", "too large"]
+    assert files[0].change is not None
+    assert retry(world.write_back, None) == ["b"]
+    world.write_back.commit(files[1])
+    assert world.client.contents[files[1].item_id] == NEW
+
+
+def test_what_waits_for_its_next_try_is_due_now(world: World) -> None:
+    _, change = begun(world)
+    change.attempts = 5
+    world.write_back.queue.add(change, 3600)
+    due = change.due
+    assert retry(world.write_back, None) == ["file"]
+    assert change.due < due
+
+
+@pytest.mark.parametrize("path", ["file", ""])
+def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: World, path: str) -> None:
+    """semantics 4: `jobfs discard`; nothing is forgotten."""
+    file = refused(world)
+    ((given_up, kept),) = discard(world.write_back, path)
+    assert (given_up, Path(kept).read_bytes()) == ("file", NEW)
+    assert (world.state.at("file"), world.state.file(file.ino), world.state.changes) == (None, None, {})
+    assert world.state.journal.count(File) == 0
+    assert world.namespace.told == ["touch file"]
+    assert world.client.done == []
+
+
+def test_what_was_begun_is_taken_back(world: World) -> None:
+    """The server looks as if this save had not been begun."""
+    file, _ = begun(world)
+    discard(world.write_back, "file")
+    assert world.client.paths == {"o": "file"}
+    assert (unsaved(world.write_back, None), world.state.changes, file.generation) == ([], {}, 0)
+
+
+def test_a_staged_item_whose_answer_was_lost_is_found_and_taken_back(world: World) -> None:
+    begun(world, Stage.STAGING)
+    (change,) = world.state.changes.values()
+    world.state.write(edit(change, staged_id=""))
+    discard(world.write_back, "file")
+    assert world.client.paths == {"o": "file"}
+
+
+def test_what_was_placed_after_all_is_not_given_up(world: World) -> None:
+    file, _ = begun(world)
+    world.client.put("n", "file", NEW)
+    with pytest.raises(FsError, match="just being sent") as caught:
+        discard(world.write_back, "file")
+    assert caught.value.errno == errno.EBUSY
+    assert file.unsaved
+
+
+def test_an_open_file_is_not_given_up(world: World) -> None:
+    file = refused(world)
+    file.handles.append(SimpleNamespace(writable=True))
+    with pytest.raises(FsError, match="close it first") as caught:
+        discard(world.write_back, "file")
+    assert (caught.value.errno, file.unsaved) == (errno.EBUSY, True)
+
+
+def test_where_nothing_is_unsent_there_is_nothing_to_give_up(world: World) -> None:
+    refused(world, "dir2/file")
+    for path in ("dir", "file"):
+        with pytest.raises(FsError, match=f"nothing is unsent at {path}") as caught:
+            discard(world.write_back, path)
+        assert caught.value.errno == errno.ENOENT

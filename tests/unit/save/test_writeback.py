@@ -1,0 +1,312 @@
+"""What the file system asks of write-back: close, fsync, and what takes which name (semantics 4)."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobfs.api import deadline
+from jobfs.errors import FsError, UnavailableError
+from jobfs.nodes import Item
+from jobfs.save import Victim
+from jobfs.save.queue import WHILE_OPEN
+from jobfs.state import Change, File, edit
+from jobfs.state.disk import BOOT
+from jobfs.state.records import Base, Stage, Verb
+
+from .world import World
+
+OLD, NEW = b"old", b"new"
+
+
+def full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk takes nothing new; what has happened is recorded."""
+    real = world.state.journal.write
+
+    def write(*edits: Any, new: bool = False, **more: Any) -> None:
+        if new:
+            raise FsError(errno.ENOSPC)
+        real(*edits, **more)
+
+    monkeypatch.setattr(world.state.journal, "write", write)
+
+
+def opened(file: File, *, writable: bool = True) -> File:
+    file.handles.append(SimpleNamespace(writable=writable, item=None, content=None, moved=lambda item: None))
+    if file.local is not None:
+        file.local.acquire()
+    return file
+
+
+def scratch(world: World, path: str, content: bytes = NEW) -> File:
+    file = world.closed(path, content)
+    world.state.write(edit(file, stays=True))
+    return file
+
+
+# -- close
+
+
+def test_closed_bytes_survive_this_process(world: World) -> None:
+    """semantics 4: close returns when bytes and intent survive the death of the process."""
+    file = world.closed("file", NEW)
+    (found,) = world.state.journal.load(File)
+    assert (found.path, found.generation, found.size, found.boot) == ("file", file.generation, 3, BOOT)
+    assert file.local is not None
+    assert file.local.sealed
+
+
+def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
+    file = world.closed("file", NEW)
+    seen: list[str] = []
+    world.state.journal.observer = seen.append
+    world.write_back.seal(file)
+    assert seen == []
+
+
+def test_a_close_that_the_disk_refuses_is_not_taken_for_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """core.md, A full disk: ENOSPC before anything has changed."""
+    file = world.closed("file", OLD)
+    before = file.generation
+    local = world.state.bytes.new(file.ino, world.state.journal.next_number())
+    world.state.apply(file, local=local)
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        with pytest.raises(FsError) as caught:
+            world.write_back.seal(file)
+    assert (caught.value.errno, file.generation, file.written) == (errno.ENOSPC, before, True)
+    world.write_back.seal(file)
+    assert (file.generation, file.written) == (local.generation, False)
+    world.state.sync()
+    assert [path.name for path in world.state.bytes.directory.iterdir()] == [local.path.name]
+    local.release()
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> None:
+    """semantics 4: the upload starts after --write-back-delay; coalesces rewrites."""
+    file = opened(world.closed("file", NEW), writable=writing)
+    world.write_back.closed(file)
+    assert file.change is not None
+    later = world.write_back.queue.save(file, WHILE_OPEN)
+    assert later is file.change
+    assert world.client.done == []
+
+
+# -- unlink
+
+
+def test_a_file_that_was_not_begun_is_unlinked_without_a_request(world: World) -> None:
+    """semantics 4: a file deleted before then costs no request."""
+    file = world.closed("file", NEW)
+    world.write_back.queue.save(file)
+    assert world.write_back.cancel(file)
+    assert (world.state.changes, world.state.journal.count(File), world.client.done) == ({}, 0, [])
+
+
+def test_one_that_was_begun_is_recorded_as_cancelled(world: World) -> None:
+    """save-protocol R10: unlink during a save is recorded before it returns."""
+    file = world.closed("file", NEW)
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    change.begun = True
+    world.state.write(edit(change, tid="t"))
+    assert not world.write_back.cancel(file)
+    (found,) = world.state.journal.load(Change)
+    assert (found.stage, world.state.journal.count(File), world.state.hidden("file")) == (Stage.CANCELLED, 0, True)  # fmt: skip
+
+
+# -- who makes room
+
+
+def test_a_victim_is_what_was_shown_last(world: World) -> None:
+    """save-protocol, base: for a rename over T: the version this mount last showed."""
+    victim = world.write_back.victim
+    item = world.client.put("o", "file", OLD)
+    assert victim("none", None) == Victim()
+    assert victim("file", item) == Victim(Base.of(item), item)
+    file = world.closed("file", NEW, item)
+    assert victim("file", file) == Victim(file.base, item, file)
+    assert victim("a~", scratch(world, "a~")) == Victim(), "no item is replaced"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_was_unlinked_just_now_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
+    """core.md, decision 2: renamed over meanwhile: that Change takes it over."""
+    item = world.client.put("o", "file", OLD)
+    file = opened(world.state.open(item))
+    world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base.of(item), item, {})
+    (change,) = world.state.changes.values()
+    change.begun = begun
+    expected = Victim() if begun else Victim(Base.of(item), item, file, change)
+    assert world.write_back.victim("file", None) == expected
+
+
+def test_what_was_not_replaced_after_all_is_back(world: World) -> None:
+    item = world.client.put("o", "file", OLD)
+    file = opened(world.closed("file", NEW, item))
+    world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base.of(item), item, {})
+    victim = world.write_back.victim("file", None)
+    world.write_back.spared(victim, "file")
+    assert (world.state.at("file"), file.stays, world.state.hidden("file")) == (file, False, False)
+    assert file.change is not None
+    assert file.change.verb is Verb.PUT, "its bytes are still to be sent"
+
+
+# -- taking a name
+
+
+def test_an_unsent_file_takes_the_place_of_an_item_in_one_step(world: World) -> None:
+    """semantics 4, rename over an existing file; killed at any point, one of the two is there."""
+    item = world.client.put("o", "file", OLD)
+    draft = scratch(world, "draft~")
+    world.write_back.take_place(draft, "file", Victim(Base.of(item), item))
+    assert (world.state.at("file"), world.state.at("draft~"), draft.stays) == (draft, None, False)
+    (found,) = world.state.journal.load(File)
+    assert (found.path, found.base.id, found.stays, found.boot) == ("file", "o", False, BOOT)
+    world.write_back.commit(draft)
+    world.clean_up()
+    assert {item.path: world.client.contents[item.id] for item in world.client.items.values()} == {
+        "file": NEW
+    }
+
+
+def test_a_file_takes_the_name_of_another_unsent_one(world: World) -> None:
+    first, second = world.closed("a", NEW), world.closed("b", OLD)
+    world.write_back.queue.save(second)
+    world.write_back.take_place(first, "b", world.write_back.victim("b", second))
+    assert world.state.at("b") is first
+    assert world.state.unsaved() == [first]
+    assert [found.ino for found in world.state.journal.load(File)] == [first.ino]
+    world.write_back.commit(first)
+    assert [world.client.contents[i] for i in world.client.items] == [NEW]
+
+
+def test_a_full_disk_leaves_both_where_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """core.md, A full disk."""
+    first, second = world.closed("a", NEW), world.closed("b", OLD)
+    victim = world.write_back.victim("b", second)
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        with pytest.raises(FsError):
+            world.write_back.take_place(first, "b", victim)
+    assert (world.state.at("a"), world.state.at("b")) == (first, second)
+
+
+# -- moving an item over another
+
+
+def moved_over(world: World) -> tuple[Item, Item]:
+    return world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
+
+
+def test_an_item_is_moved_over_another(world: World) -> None:
+    """semantics 4, rename: set aside, move, judge: same journal."""
+    source, over = moved_over(world)
+    answer = world.write_back.move_over(source, "file", world.write_back.victim("file", over))
+    assert (answer.id, answer.path) == ("s", "file")
+    assert not world.state.hidden("file"), "what the server has is shown"
+    world.clean_up()
+    assert world.client.paths == {"s": "file"}
+
+
+def test_while_it_is_moved_what_is_replaced_goes_on_being_shown(world: World) -> None:
+    source, over = moved_over(world)
+    seen: list[Item | None] = []
+    world.client.before["update"] = [
+        lambda: None,
+        lambda: seen.append(world.state.meanwhile("file") if world.state.hidden("file") else None),
+    ]
+    world.write_back.move_over(source, "file", world.write_back.victim("file", over))
+    assert seen == [over]
+
+
+def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, over = moved_over(world)
+    victim = world.write_back.victim("file", over)
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        with pytest.raises(FsError):
+            world.write_back.move_over(source, "file", victim)
+    assert (world.client.done, world.state.changes) == ([], {})
+    world.client.before["update"] = [lambda: None, lambda: world.client.items.pop("s")]
+    with pytest.raises(Exception, match="not on the server"):
+        world.write_back.move_over(source, "file", victim)
+    assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
+
+
+def test_a_move_over_without_an_answer_goes_on(world: World) -> None:
+    """semantics 5: its answer is lost: look first, then go on or send again."""
+    source, over = moved_over(world)
+    world.client.lose, world.client.carried_out = 100, False
+    with deadline.within(0.1), pytest.raises(UnavailableError):
+        world.write_back.move_over(source, "file", world.write_back.victim("file", over))
+    (change,) = world.state.changes.values()
+    assert (change.stage, world.state.hidden("file")) == (Stage.STAGED, False)
+    world.client.lose = 0
+    world.write_back.queue.commit(change)
+    assert world.client.paths["s"] == "file"
+
+
+# -- backups
+
+
+def test_a_backup_has_bytes_of_its_own_and_costs_no_request(world: World, tmp_path: Path) -> None:
+    """core.md, decision 1."""
+    item = world.client.put("o", "file", OLD)
+    source = tmp_path / "cached"
+    source.write_bytes(OLD)
+    assert world.write_back.back_up(item, "file~", source, {"mode": 0o600}, None)
+    file = world.state.at("file~")
+    assert file is not None
+    assert (file.stays, file.mode, world.state.hidden("file"), world.client.done) == (True, 0o600, True, [])
+    assert file.change is not None
+    assert world.write_back.victim("file", None) == Victim(Base.of(item), item, None, file.change)
+
+
+def test_a_file_that_is_written_to_is_no_backup(world: World, tmp_path: Path) -> None:
+    item = world.client.put("o", "file", OLD)
+    world.closed("file", NEW, item)
+    source = tmp_path / "cached"
+    source.write_bytes(OLD)
+    before = sorted(world.state.bytes.directory.iterdir())
+    assert not world.write_back.back_up(item, "file~", source, {}, None)
+    assert sorted(world.state.bytes.directory.iterdir()) == before
+
+
+def test_a_backup_that_the_disk_has_no_room_for_has_not_happened(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = world.client.put("o", "file", OLD)
+    source = tmp_path / "cached"
+    source.write_bytes(OLD)
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        with pytest.raises(FsError):
+            world.write_back.back_up(item, "file~", source, {}, None)
+    assert (world.state.at("file~"), world.state.hidden("file"), world.state.changes) == (None, False, {})
+    assert list(world.state.bytes.directory.iterdir()) == []
+
+
+# -- directories while the server is away
+
+
+def test_a_directory_is_promised_while_the_server_is_away(world: World) -> None:
+    """semantics 4: nothing is forgotten, an outage costs disk, and nothing else."""
+
+    def away() -> None:
+        raise UnavailableError("nobody there")
+
+    world.client.before["create"] = [away] * 4
+    assert world.write_back.make_directory("dir") is None
+    world.write_back.unsent_directory("dir", 0o755, 1, 2)
+    (directory,) = world.state.unsaved()
+    assert (directory.path, directory.change is not None) == ("dir", True)
+    (found,) = world.state.journal.load(File)
+    assert (found.path, found.mode, found.uid, found.gid) == ("dir", 0o755, 1, 2)

@@ -1,0 +1,84 @@
+"""What the mount says of itself: status, info of one path, and the files below `.jobfs/`."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+from tests.support.files import errno_from
+from tests.support.serverside import hidden
+from tests.support.workspaces import Workspace
+
+from jobfs import names
+from jobfs.emulator import Server
+
+
+def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspace) -> None:
+    """semantics 6.7: inside the mount, hidden from readdir: `.jobfs/job.json`, `status.json`, `pending`."""
+    work.write("unsent", b"x")
+    assert work.names() == ["unsent"]
+    assert work.names(".jobfs") == ["job.json", "pending", "status.json"]
+    assert json.loads(work.read(".jobfs/job.json"))["expertJob"]["id"] == server.job
+    assert json.loads(work.read(".jobfs/status.json"))["unsent"][0]["path"] == "unsent"
+    assert work.read(".jobfs/pending") == b"unsent\n"
+    assert errno_from(work.vfs.getattr, ".jobfs/other") == errno.ENOENT
+    assert errno_from(work.vfs.listdir, ".jobfs/pending") == errno.ENOTDIR
+
+
+def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> None:
+    """semantics 2: `jobfs info PATH`: state (clean, dirty, uploading, failed, conflict), error."""
+    server.store.seed({"file": "x"}, age=60)
+    assert work.vfs.info("file")["state"] == "clean"
+    work.write("file", b"changed")
+    info = work.vfs.info("file")
+    assert (info["state"], info["size"], info["lifecycle"]) == ("dirty", 7, "expertJob")
+    work.drain()
+    info = work.vfs.info("file")
+    assert (info["state"], info["id"]) == ("clean", server.store.item("file").id)
+    work.write("file~", b"scratch")
+    assert work.vfs.info("file~")["state"] == "local"
+
+
+def test_a_conflict_is_told_until_it_is_dealt_with(server: Server, work: Workspace) -> None:
+    """semantics 4.21: state `conflict` and a warning say so."""
+    server.store.seed({"file.txt": "old"}, age=60)
+    work.write("file.txt", b"users")
+    server.store.write("file.txt", "jobs")
+    work.drain()
+    (conflict,) = work.vfs.status()["conflicts"]
+    assert conflict["origin"] == "file.txt"
+    assert work.vfs.info(conflict["path"])["state"] == "conflict"
+    assert work.read(conflict["path"]) == b"jobs"
+    work.vfs.unlink(conflict["path"])
+    assert work.vfs.status()["conflicts"] == []
+
+
+def test_what_is_unsent_is_told_with_its_reason(server: Server, work: Workspace) -> None:
+    """semantics 6: `jobfs status`: unsent and failed files."""
+    work.write("dir~", b"scratch")
+    fh = work.opened("open")
+    work.vfs.write(fh, b"12", 0)
+    work.write("closed", b"123")
+    told = {entry["path"]: entry for entry in work.vfs.status()["unsent"]}
+    assert {path: (entry["size"], entry["state"]) for path, entry in told.items()} == {
+        "open": (2, "dirty"),
+        "closed": (3, "staging"),
+    }
+    assert told["closed"]["next_try"] > 0
+    work.vfs.release(fh)
+    server.faults.rate("error", 1.0, on="create", status=413)
+    work.vfs.flush_all("closed", 5, None)
+    (failed,) = work.vfs.status()["failed"]
+    assert (failed["path"], failed["state"], failed["next_try"]) == ("closed", "failed", None)
+    assert failed["reason"]
+    assert [entry["path"] for entry in work.vfs.unsent("closed")] == ["closed"]
+
+
+def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Server, work: Workspace) -> None:
+    """save-protocol, Recovery: the status of every mount lists foreign hidden items older than an hour."""
+    for mount, age in (("f" * 12, 7200), ("e" * 12, 60), (work.mount_id, 7200)):
+        server.store.seed({names.hidden_path("x", mount, "0" * 16, names.Role.ASIDE): "x"}, age=age)
+    assert len(hidden(server)) == 3
+    work.vfs.refresh()
+    told = [names.parse_hidden(entry["path"]) for entry in work.vfs.status()["foreign_hidden"]]
+    assert [parts and parts.mount for parts in told] == ["f" * 12]

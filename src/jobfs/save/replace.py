@@ -464,9 +464,7 @@ class Replace:
             elif file.generation == change.generation and not file.written:
                 # A backup that was not written to gives way to the item; what was set of it here goes on to hold.
                 version = item.updated_at if adopted else file.version
-                edits.append(
-                    edit(file, item_id=item.id, stays=False, version=version, sha256="", **_NOTHING)
-                )
+                edits.append(edit(file, item_id=item.id, stays=False, version=version, sha256="", **_NOTHING))
             if file is not None and file.change is change:
                 file.change = None
             self._state.write(*edits, gone=gone)

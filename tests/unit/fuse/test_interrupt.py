@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
+from jobfs.fuse import interrupt
 from jobfs.fuse.interrupt import Desk, Interrupter, Opcode, interruptible, told_to_end
 
 #: Takes signals by handlers or not at all, and says when it does; stopped, it keeps them waiting.

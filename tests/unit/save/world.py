@@ -279,7 +279,7 @@ class World:
         self.state, self.context = self.write_back.state, self.write_back.context
 
     def close(self) -> None:
-        self.write_back.replace.beside.shutdown()
+        self.write_back.context.beside.shutdown()
         self.state.journal.close()
 
     def changes(self) -> list[str]:

@@ -471,7 +471,7 @@ class Replace:
             for replaced in gone:
                 self._state.forget_bytes(replaced)
             self._tell(change, item)
-            # From here on its names show what the server has, however long cleanup takes.
+            # The namespace has it: from here on its names show that, however long cleanup takes.
             self._state.apply(change, shows={})
             if file is not None and file.item_id == item.id and file.local is not None:
                 self._go_on(file, item, adopted=False)

@@ -273,9 +273,6 @@ class State:
                 self._forget(record)
                 if "stage" in changed and changed["stage"] is not record.stage:
                     record.become(changed["stage"])
-                    if record.stage is Stage.PLACED:
-                        # The server has the outcome: its word counts again.
-                        record.shows = {}
                     if record.stage in (Stage.PLACED, Stage.CANCELLED):
                         record.since = time.monotonic()
                         self.to_clean.append(record)

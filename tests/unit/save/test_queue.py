@@ -631,8 +631,9 @@ def test_nothing_more_is_begun_while_too_much_is_hidden(
         queue.add(work, 0.0)
     eventually(lambda: first.settled and second.settled)
     queue.add(third, 0.0)
-    # All others have looked, and found nothing to begin.
-    eventually(lambda: first.running and second.running and queue._idle == len(queue._threads) - 2 > 0)
+    going_on = put("going on", begun=True)
+    queue.add(going_on, 0.0)
+    eventually(lambda: going_on.settled and queue._idle == 1 == len(queue._threads) - 3)
     assert runner.ran.count(third.seq) == 0
     runner.clean.set()
     eventually(lambda: third.settled)

@@ -68,7 +68,8 @@ def test_forty_calls_end_as_soon_as_one(
             assert os.stat(job.path / "known" / "a").st_size == 1
         assert time.monotonic() - asked < TIMEOUT, "what is known is answered, however many wait"
         ended = [call.result() for call in calls]
-    assert all(error for _, error in ended)
+    # A directory whose name is known to be free is acknowledged, and made once the server answers.
+    assert name == "mkdir" or all(error for _, error in ended)
     assert max(seconds for seconds, _ in ended) < PROMISE
 
     began = time.monotonic()

@@ -242,8 +242,10 @@ def unlink_open(work: Mortal, promise: Promise) -> None:
     assert "file" not in work.names("dir")
     work.vfs.release(fh)
     work.vfs.unlink(hidden)
-    eventually(lambda: work.boundaries.dead or not work.state.changes, work.unrest)
-    promise.keep(work)
+    left = work.state.changes
+    eventually(lambda: work.boundaries.dead or all(c.error for c in list(left.values())), work.unrest)
+    if not left:
+        promise.keep(work)
 
 
 OPERATIONS = [

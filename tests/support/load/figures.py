@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .server import ServerProcess
 
-#: Tables of the journal whose rows mean that something is not sent, or not cleaned up, yet.
-UNSENT = ("save", "aside", "removed", "renaming")
+#: How many rows of the journal mean that something is not sent, or not cleaned up, yet.
+_UNSENT = "SELECT (SELECT count(*) FROM change) + (SELECT count(*) FROM file WHERE generation AND NOT stays)"
 #: Patterns of paths on the server: hidden names, second versions (names.py).
 _HIDDEN, _CONFLICT = "%.jobfs-____________-________________-%", "%.conflict-%"
 
@@ -116,13 +116,14 @@ class Sampler:
             sample.memory = int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024  # type: ignore[index]
 
     def _of_state(self, sample: Sample) -> None:
-        sample.tables = {}
+        sample.tables, sample.unsent = {}, 0
         for journal in self._state.glob("*/*/journal.db"):
             with suppress(sqlite3.Error):
-                for name, count in rows_in(journal).items():
+                rows, unsent = rows_in(journal)
+                sample.unsent += unsent
+                for name, count in rows.items():
                     sample.tables[name] = sample.tables.get(name, 0) + count
         sample.rows = sum(sample.tables.values())
-        sample.unsent = sum(sample.tables.get(name, 0) for name in UNSENT)
         sizes = []
         for path in self._state.glob("*/*/bytes/*"):
             with suppress(OSError):
@@ -130,8 +131,9 @@ class Sampler:
         sample.local_files, sample.local_bytes = len(sizes), sum(sizes)
 
 
-def rows_in(journal: Path) -> dict[str, int]:
-    """How many rows each table has. Raises sqlite3.Error if it can't be read now."""
+def rows_in(journal: Path) -> tuple[dict[str, int], int]:
+    """How many rows each table has, and how many of all are unsent. Raises sqlite3.Error if it can't be read now."""
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=1)) as db:
         names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {name: db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}
+        rows = {name: db.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}
+        return rows, db.execute(_UNSENT).fetchone()[0]

@@ -51,7 +51,7 @@ def left(stage: Stage, timeout: float, at_once: int, latency: float) -> None:
             thread.start()
         began = time.monotonic()
         code, told = stage.mounted.limited(
-            "umount", stage.path, "--timeout", str(timeout), within=timeout + 3 * _MARGIN
+            "umount", "--lazy", stage.path, "--timeout", str(timeout), within=timeout + 3 * _MARGIN
         )
         took = time.monotonic() - began
     stage.check(

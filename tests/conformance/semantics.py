@@ -152,6 +152,7 @@ README_ROWS = {
     "workspace defaults": "4.37",
     "`.jobfs/job.json`, `status.json`, `pending`": "6.7",
     "Ctrl-C, `kill`": "3.16",
+    "a server that is silent, or asks to wait": "3.15 1.12",
     "symlink, hard link, device, named pipe": "2.12 2.13",
     "lock, mmap": "2.14 2.15",
     "inotify": "3.14",

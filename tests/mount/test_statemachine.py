@@ -44,18 +44,19 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "create_encodings": "multipart", "path_style": "slash", "type_spelling": "short",
         "input_spelling": "own", "list_order": "path", "delete_body": "empty", "trailing_slash": "slash",
         "move_touches": "no", "updated_resolution": "microseconds", "instance_items": "partial",
-        "page_cap": 7,
+        "page_cap": 7, "bad_path_status": 422, "unknown_job": 404, "envelope": "item", "expert": "registryExpert",
     },
     "a lenient server of the rewrite": {
         "create_existing": "duplicate", "find": "substring", "create_encodings": "json",
-        "other_encoding": 422, "sizes": "omitted", "ranges": False, "implicit_directories": "allowed",
+        "other_encoding": 415, "sizes": "omitted", "ranges": False, "implicit_directories": "allowed",
         "list_order": "updated",
         "delete_body": "item", "trailing_slash": "bare", "move_touches": "tree",
         "updated_resolution": "seconds", "instance_items": "complete", "move_carries": False,
+        "expert": "studioExpert",
     },
     "a server whose list changes its order": {
         "create_existing": "duplicate", "list_order": "unstable", "delete_body": "nothing", "page_cap": 5,
-        "move_touches": "no", "updated_resolution": "seconds", "path_style": "slash",
+        "move_touches": "no", "updated_resolution": "seconds", "path_style": "slash", "find": "glob",
     },
 }  # fmt: skip
 

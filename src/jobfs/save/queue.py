@@ -318,7 +318,15 @@ class Queue:
 
         Raises what refused it, or UnavailableError when the time of this thread's call is up (then it is tried on later).
         """
-        self._drive(change, self._over)
+        try:
+            self._drive(change, self._over)
+        except JobfsError:
+            with self._turn:
+                if not (change.begun or self._over(change)):
+                    # The time was over before its turn came.
+                    self._push(change, time.monotonic())
+                    self._turn.notify_all()
+            raise
 
     def _over(self, change: Change) -> bool:
         return change.settled or change.stage is Stage.CANCELLED or change.seq not in self._state.changes

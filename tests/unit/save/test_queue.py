@@ -512,6 +512,16 @@ def test_what_went_wrong_is_told_when_the_time_is_over(
         queue.commit(work)
 
 
+def test_what_a_commit_had_no_time_to_begin_is_begun_later(queue: Queue, runner: Runner, put: Put) -> None:
+    first, second = put(), put()
+    queue.add(second, NEVER)
+    runner.failures[first.seq] = [deadline.out_of_time("no time")]
+    with pytest.raises(UnavailableError):
+        queue.commit(second)
+    eventually(lambda: second.settled)
+    assert runner.ran == [first.seq, first.seq, second.seq]
+
+
 def test_commit_of_what_is_cancelled_returns(queue: Queue, runner: Runner, put: Put, state: State) -> None:
     """save-protocol R10."""
     runner.gate.clear()

@@ -2,13 +2,15 @@
 
 Run as a process whose PYTHONPATH names the tree that is looked at, so that a revision is measured with its own helpers of
 `tests/support`. The operations go through the FUSE driver, without the kernel, to the local server; what they print is JSON.
-Each is done once before it counts, so that imports and questions that are asked once a mount do not.
+Each is done once before it counts, so that imports and questions that are asked once a mount do not. Rounds of background
+threads are counted for the save alone, which ends in them.
 
-Rounds of background threads are the save's, which ends in them, and nobody else's. Counted are code objects, without comprehensions, lambdas and class bodies; the local server is left out, though it runs here.
+Counted are code objects, without comprehensions, lambdas and class bodies; the local server is left out, though it runs here.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sqlite3
@@ -22,11 +24,12 @@ from pathlib import Path
 from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 
+from tests.support.waiting import eventually
+from tests.support.workspaces import Workspace, workspace
+
 import jobfs
 from jobfs.driver import FuseDriver
 from jobfs.emulator import EmulatorConfig, Server, running
-from tests.support.waiting import eventually
-from tests.support.workspaces import Workspace, workspace
 
 _ROOT = f"{Path(jobfs.__file__).parent}{os.sep}"
 _LEFT_OUT = f"{_ROOT}emulator{os.sep}"
@@ -70,7 +73,8 @@ class Crossings:
     def counting(self) -> Iterator[dict[str, list[str]]]:
         """What runs meanwhile; filled in at the end: the functions of each module, by its path below the root."""
         found: dict[str, list[str]] = {}
-        self._seen = seen = set()
+        seen: set[CodeType] = set()
+        self._seen = seen
         try:
             yield found
         finally:
@@ -85,7 +89,7 @@ class Crossings:
     def _counts(self, code: CodeType) -> bool:
         inside = code.co_filename.startswith(self._root) and not code.co_filename.startswith(self._left_out)
         # A class body is called like a function, and has no locals of the optimized kind.
-        return inside and not code.co_name.startswith("<") and bool(code.co_flags & 0x1)
+        return inside and not code.co_name.startswith("<") and bool(code.co_flags & inspect.CO_OPTIMIZED)
 
 
 def _opened(flags: int) -> SimpleNamespace:
@@ -146,7 +150,10 @@ def _journal(home: Path) -> dict[str, list[str]]:
     """The columns of each table of the journal that a mount has made below this directory."""
     (path,) = (path for path in home.rglob("*") if path.is_file() and _is_sqlite(path))
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+        tables = [
+            name
+            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        ]
         return {name: [row[1] for row in db.execute(f'PRAGMA table_info("{name}")')] for name in tables}
 
 
@@ -164,7 +171,9 @@ def measure(home: Path) -> dict[str, dict[str, list[str]]]:
             return _measured(work, server, crossings, home)
 
 
-def _measured(work: Workspace, server: Server, crossings: Crossings, home: Path) -> dict[str, dict[str, list[str]]]:
+def _measured(
+    work: Workspace, server: Server, crossings: Crossings, home: Path
+) -> dict[str, dict[str, list[str]]]:
     driver = FuseDriver(work.vfs)
     driver("readdir", "/d", 0)
     for name in ("warm", "file"):

@@ -11,12 +11,12 @@ from pathlib import Path
 from radon.complexity import cc_visit
 from radon.visitors import Function
 
-_EMULATOR = "jobfs.emulator"
+_EMULATOR = "emulator"
 _LOCKS = frozenset({"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore"})
 _ACTORS = frozenset({"Thread", "ThreadPoolExecutor"})
 _ENUMS = frozenset({"Enum", "StrEnum", "IntEnum", "Flag", "IntFlag"})
 #: The packages that have to be known before the save path is changed; `writeback` stood where the other two stand.
-_SAVE_PATH = ("jobfs.state", "jobfs.save", "jobfs.writeback")
+_SAVE_PATH = frozenset({"state", "save", "writeback"})
 #: Where a branch becomes one too many.
 MOST_COMPLEX = 10
 
@@ -55,7 +55,7 @@ def modules(tree: Path) -> list[Module]:
 
 def product(found: list[Module]) -> list[Module]:
     """Those without the local server's."""
-    return [m for m in found if m.name != _EMULATOR and not m.name.startswith(f"{_EMULATOR}.")]
+    return [module for module in found if module.package != _EMULATOR]
 
 
 def lines(found: list[Module]) -> int:
@@ -74,22 +74,15 @@ def test_lines(tree: Path) -> int:
 def locks(found: list[Module]) -> list[str]:
     """Each place where a lock is made: a call of one of threading's, or a dataclass field whose default makes one.
 
-    A condition and the lock that is made for it in the same call are one.
+    A condition and the lock that is made for it are two, as they are named.
     """
-    places = []
-    for module in found:
-        inner = {
-            id(argument)
-            for node in ast.walk(module.tree)
-            if isinstance(node, ast.Call) and _called(node.func) == "Condition"
-            for argument in node.args
-        }
-        for node in ast.walk(module.tree):
-            made = isinstance(node, ast.Call) and _called(node.func) in _LOCKS and id(node) not in inner
-            field = isinstance(node, ast.keyword) and node.arg == "default_factory" and _called(node.value) in _LOCKS
-            if made or field:
-                places.append(module.place(node))
-    return places
+    return [
+        module.place(node)
+        for module in found
+        for node in ast.walk(module.tree)
+        if (isinstance(node, ast.Call) and _called(node.func) in _LOCKS)
+        or (isinstance(node, ast.keyword) and node.arg == "default_factory" and _called(node.value) in _LOCKS)
+    ]
 
 
 def _called(node: ast.expr) -> str:
@@ -102,16 +95,18 @@ def _called(node: ast.expr) -> str:
 # -- circles
 
 
-def circles(found: list[Module]) -> list[list[str]]:
-    """Sets of modules each of which imports every other, by whatever way round.
+def circles(found: list[Module], *, for_types: bool = True) -> list[list[str]]:
+    """Sets of modules each of which imports every other, by whatever way round: none can be read without the rest.
 
-    Imports inside of functions count, those for type checkers do not. That a module's package is imported with it is no
-    edge: only what is written there.
+    Imports inside of functions count, and those under `if TYPE_CHECKING` unless `for_types` is False. That a module's package
+    is imported with it is no edge: only what is written there.
     """
     names = {module.name for module in found}
-    edges = {module.name: set(_imports(module, names)) - {module.name} for module in found}
+    edges = {module.name: set(_imports(module, names, for_types)) - {module.name} for module in found}
     reached = {name: _reachable(name, edges) for name in edges}
-    rings = {frozenset(o for o in reached[name] if name in reached[o]) for name in edges if name in reached[name]}
+    rings = {
+        frozenset(o for o in reached[name] if name in reached[o]) for name in edges if name in reached[name]
+    }
     return sorted(sorted(ring) for ring in rings)
 
 
@@ -126,9 +121,9 @@ def _reachable(start: str, edges: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-def _imports(module: Module, names: set[str]) -> Iterator[str]:
+def _imports(module: Module, names: set[str], for_types: bool) -> Iterator[str]:
     """The modules among `names` that this one imports."""
-    for node in _running(module.tree):
+    for node in ast.walk(module.tree) if for_types else _running(module.tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in names)
         elif isinstance(node, ast.ImportFrom):
@@ -167,21 +162,28 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
 def callbacks(found: list[Module]) -> list[str]:
     """Each callable that is assigned to an attribute of an object of a lower layer: `self._state.on_change = self._look`.
 
-    The value is a lambda, a `partial`, a function of this module, or a method of the class around it. The layer is found by the
-    attribute's name: assignments to what only this module's own package declares stay inside of a layer and don't count.
+    The value is a lambda, a `partial`, a function of this module, or a method of its classes. The layer is found by the
+    attribute's name: what no other package declares as a Callable is inside of a layer, and doesn't count.
     """
     declared: dict[str, set[str]] = {}
     for module in found:
-        for name in _attributes(module.tree):
+        for name in _callable_attributes(module.tree):
             declared.setdefault(name, set()).add(module.package)
     places = []
     for module in found:
-        functions = {node.name for node in ast.walk(module.tree) if isinstance(node, _Definition)}
+        methods = {
+            part.name
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.ClassDef)
+            for part in node.body
+            if isinstance(part, _Definition)
+        }
+        functions = {node.name for node in ast.walk(module.tree) if isinstance(node, _Definition)} - methods
         for node in ast.walk(module.tree):
-            if not isinstance(node, ast.Assign) or not _is_callable(node.value, functions):
+            if not isinstance(node, ast.Assign) or not _is_callable(node.value, functions, methods):
                 continue
             for target in node.targets:
-                if _is_elsewhere(target) and declared.get(_called(target)) != {module.package}:
+                if _is_elsewhere(target) and declared.get(_called(target), set()) - {module.package}:
                     places.append(f"{module.place(node)} {ast.unparse(target)}")
     return places
 
@@ -193,26 +195,21 @@ def _is_elsewhere(target: ast.expr) -> bool:
     )
 
 
-def _is_callable(value: ast.expr, functions: set[str]) -> bool:
+def _is_callable(value: ast.expr, functions: set[str], methods: set[str]) -> bool:
     if isinstance(value, ast.Lambda):
         return True
     if isinstance(value, ast.Call):
         return _called(value.func) == "partial"
-    own = isinstance(value, ast.Attribute) and isinstance(value.value, ast.Name) and value.value.id == "self"
-    return (own or isinstance(value, ast.Name)) and _called(value) in functions
+    if isinstance(value, ast.Attribute):
+        return isinstance(value.value, ast.Name) and value.value.id == "self" and value.attr in methods
+    return isinstance(value, ast.Name) and value.id in functions
 
 
-def _attributes(tree: ast.Module) -> Iterator[str]:
-    """Names of attributes that a class here declares, or sets on itself."""
+def _callable_attributes(tree: ast.Module) -> Iterator[str]:
+    """Names of attributes that are annotated as something to be called, by a class or on an object of it."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            for statement in node.body:
-                if isinstance(statement, ast.AnnAssign):
-                    yield _called(statement.target)
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        if isinstance(node, ast.AnnAssign):
-            targets = [node.target]
-        yield from (_called(t) for t in targets if isinstance(t, ast.Attribute) and not _is_elsewhere(t))
+        if isinstance(node, ast.AnnAssign) and "Callable" in ast.unparse(node.annotation):
+            yield _called(node.target)
 
 
 # -- complexity
@@ -236,34 +233,45 @@ def things_to_know(found: list[Module]) -> dict[str, list[str]]:
     """What somebody has to know before changing the save path, of the packages `state` and `save`.
 
     record types   dataclasses and named tuples
-    enums          classes of enum members; their members are told beside, and not counted
-    flags          fields of record types that are true or false
+    enum members   the values of their enums
+    flags          what is true or false: fields of these records, attributes of the other classes
     actors         classes and functions that start threads
     """
-    known: dict[str, list[str]] = {"record types": [], "enums": [], "flags": [], "actors": []}
+    known: dict[str, list[str]] = {"record types": [], "enum members": [], "flags": [], "actors": []}
     for module in found:
-        if not module.name.startswith(_SAVE_PATH):
+        if module.package not in _SAVE_PATH:
             continue
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ClassDef):
-                _note_class(module, node, known)
+                _note_class(f"{module.name}.{node.name}", node, known)
         known["actors"] += [f"{module.name}.{name}" for name in _actors(module.tree)]
     return known
 
 
-def _note_class(module: Module, node: ast.ClassDef, known: dict[str, list[str]]) -> None:
-    name = f"{module.name}.{node.name}"
+def _note_class(name: str, node: ast.ClassDef, known: dict[str, list[str]]) -> None:
     bases = {_called(base) for base in node.bases}
     if bases & _ENUMS:
-        members = [_called(s.targets[0]) for s in node.body if isinstance(s, ast.Assign)]
-        known["enums"].append(f"{name} ({', '.join(members)})")
-    elif "NamedTuple" in bases or any(_decorator(d) == "dataclass" for d in node.decorator_list):
+        members = (s.targets[0] for s in node.body if isinstance(s, ast.Assign))
+        known["enum members"] += [f"{name}.{_called(member)}" for member in members]
+        return
+    if "NamedTuple" in bases or any(_decorator(d) == "dataclass" for d in node.decorator_list):
         known["record types"].append(name)
-        known["flags"] += [
-            f"{name}.{_called(s.target)}"
-            for s in node.body
-            if isinstance(s, ast.AnnAssign) and _called(s.annotation) == "bool"
-        ]
+    known["flags"] += [f"{name}.{flag}" for flag in sorted(set(_flags(node)))]
+
+
+def _flags(node: ast.ClassDef) -> Iterator[str]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.AnnAssign) and ast.unparse(part.annotation) == "bool":
+            if part in node.body or isinstance(part.target, ast.Attribute):
+                yield _called(part.target)
+        elif (
+            isinstance(part, ast.Assign)
+            and isinstance(part.value, ast.Constant)
+            and isinstance(part.value.value, bool)
+        ):
+            yield from (
+                _called(t) for t in part.targets if isinstance(t, ast.Attribute) and not _is_elsewhere(t)
+            )
 
 
 def _decorator(node: ast.expr) -> str:

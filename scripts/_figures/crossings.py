@@ -35,6 +35,8 @@ _ROOT = f"{Path(jobfs.__file__).parent}{os.sep}"
 _LEFT_OUT = f"{_ROOT}emulator{os.sep}"
 #: Seconds until a name is asked for again, by a single find.
 _TTL = 0.5
+#: Files in the directory: more than anybody looks ahead.
+_SIBLINGS = 150
 #: Seconds without a new function after which an operation has come to rest; a round of every background thread fits in.
 _REST = 2.2
 
@@ -166,7 +168,7 @@ def measure(home: Path) -> dict[str, dict[str, list[str]]]:
     """The functions of each module that a save, an open and a getattr cross; the columns of each table of the journal."""
     crossings = Crossings()
     with running(EmulatorConfig(), home / "server") as server:
-        server.store.seed({f"d/{name}": name for name in ("warm", "file")})
+        server.store.seed({f"d/{number}": b"content" for number in range(_SIBLINGS)})
         with crossings.installed(), workspace(server, home / "mount", ttl=_TTL) as work:
             return _measured(work, server, crossings, home)
 
@@ -175,8 +177,9 @@ def _measured(
     work: Workspace, server: Server, crossings: Crossings, home: Path
 ) -> dict[str, dict[str, list[str]]]:
     driver = FuseDriver(work.vfs)
-    driver("readdir", "/d", 0)
-    for name in ("warm", "file"):
+    names = [name for name, _ in work.vfs.listdir("d")]
+    # Far from each other: two files that follow each other are the beginning of a walk, and what follows is fetched ahead.
+    for name in (names[-1], names[0]):
         asked = _getattr(driver, server, f"/d/{name}", crossings)
         opened = _open(driver, f"/d/{name}", crossings)
         saved = _save(driver, server, f"/d/{name}", crossings)

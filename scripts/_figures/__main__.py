@@ -1,0 +1,172 @@
+"""The command line of the figures; see `scripts/figures`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from . import static
+
+_ROOT = Path(__file__).parents[2]
+_CPU = "scripts/bench stat --rtt 0 --peers none"
+
+
+class Figure(NamedTuple):
+    """A row of the table: what was counted by name is `counted`."""
+
+    title: str
+    before: str
+    goal: str
+    now: str
+    counted: list[str]
+
+
+@click.command()
+@click.option("--of", "revision", metavar="REV", help="Take them from another revision of this repository.")
+@click.option("--list", "listed", is_flag=True, help="Name everything that was counted.")
+@click.option(
+    "--cpu", is_flag=True, help="Measure CPU too, which takes minutes and a machine with nothing else to do."
+)
+@click.option(
+    "--static", "only_static", is_flag=True, help="Only what is read off the source; nothing is run."
+)
+def figures(revision: str | None, listed: bool, cpu: bool, only_static: bool) -> None:
+    """Count how much a reader of the core has to hold, beside what it was before and what it is to be."""
+    with _tree(revision) as tree:
+        rows = list(_rows(tree, {} if only_static else _crossings(tree), _cpu(tree) if cpu else {}))
+    console = Console()
+    table = Table(
+        "", "before", "goal", "now", title=f"figures of {revision or 'this tree'}", title_justify="left"
+    )
+    for row in rows:
+        table.add_row(row.title, row.before, row.goal, row.now)
+    console.print(table)
+    if not cpu:
+        console.print(f"CPU: {_CPU}, or --cpu; it wants a machine with nothing else to do.", highlight=False)
+    for row in rows if listed else ():
+        console.print(f"\n{row.title}: {row.now}", highlight=False)
+        for line in row.counted:
+            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _tree(revision: str | None) -> Iterator[Path]:
+    """The directory of a revision, unpacked; None: of what is checked out, changes included."""
+    if revision is None:
+        yield _ROOT
+        return
+    packed = subprocess.run(["git", "archive", "--end-of-options", revision], cwd=_ROOT, capture_output=True)
+    if packed.returncode:
+        raise click.ClickException(f"git can't give {revision!r}: {packed.stderr.decode().strip()}")
+    with tempfile.TemporaryDirectory(prefix="jobfs-figures-") as directory:
+        with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+            archive.extractall(directory, filter="data")
+        yield Path(directory)
+
+
+def _rows(tree: Path, crossed: Mapping[str, Any], cpu: Mapping[str, float]) -> Iterator[Figure]:
+    found = static.modules(tree)
+    ours = static.product(found)
+    size = static.lines(ours)
+    yield Figure("product lines (no emulator)", "18,952", "13,000 to 14,500", f"{size:,}", [])
+    for key, title, before, goal in (
+        ("save", "write to last DELETE: modules, functions", "56, 264", "<= 28, <= 130"),
+        ("open", "open for reading: modules, functions", "21, 54", "<= 10, <= 25"),
+        ("getattr", "getattr with find: modules, functions", "27, 112", "<= 16, <= 60"),
+    ):
+        yield Figure(title, before, goal, *_counted(crossed.get(key)))
+    known = static.things_to_know(ours)
+    yield Figure(
+        "things to know for the save path", "51", "<= 20", str(sum(map(len, known.values()))),
+        [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in known.items()],
+    )  # fmt: skip
+    for title, before, goal, places in (
+        ("locks", "36", "<= 14", static.locks(ours)),
+        (
+            "modules in import circles",
+            "10",
+            "0",
+            [m for ring in static.circles(ours) for m in ring],
+        ),
+        ("callbacks planted in a lower layer", "3", "0", static.callbacks(ours)),
+        ("functions of complexity over 10", "54", "<= 15", static.complex_functions(found)),
+    ):
+        yield Figure(title, before, goal, str(len(places)), places)
+    yield Figure("journal: tables, columns", "8, 84", "3 or 4, <= 45", *_counted(crossed.get("journal")))
+    yield Figure(
+        "CPU of open, of getattr (x empty)", "5.1, 1.9", "<= 2.2, <= 1.3",
+        ", ".join(f"{cpu[key]:.2f}" for key in ("open", "getattr")) if cpu else "-", [],
+    )  # fmt: skip
+    yield Figure(
+        "lines of tests a line of product", "1.9", "<= 1.4", f"{static.test_lines(tree) / size:.2f}", []
+    )
+
+
+def _counted(parts: Mapping[str, list[str]] | None) -> tuple[str, list[str]]:
+    """How many groups, and how many in all of them; and their names."""
+    if parts is None:
+        return "-", []
+    return (
+        f"{len(parts)}, {sum(map(len, parts.values()))}",
+        [f"{name}: {', '.join(inside)}" for name, inside in sorted(parts.items())],
+    )
+
+
+def _crossings(tree: Path) -> dict[str, Any]:
+    """What crossings.py measures, in a process of its own, with the modules and the test helpers of that tree."""
+    # The working directory comes first on the path of `-m`.
+    done = _python(tree, "-m", "_figures.crossings", scripts=_ROOT / "scripts")
+    found: dict[str, Any] = json.loads(done)
+    return found
+
+
+def _cpu(tree: Path) -> dict[str, float]:
+    """The CPU of `open` (with read and close) and of `getattr`, each as a multiple of the empty file system's in the same run."""
+    with tempfile.TemporaryDirectory(prefix="jobfs-figures-") as directory:
+        file = Path(directory) / "bench.json"
+        arguments = ("stat", "--rtt", "0", "--peers", "none", "--json", str(file))
+        _python(tree, "-m", "_bench", *arguments, scripts=tree / "scripts")
+        rows = {row["row"]: row["systems"] for row in json.loads(file.read_text())["rows"]}
+    ratios = {}
+    for key in ("open", "getattr"):
+        systems = rows.get(key, {})
+        if not {"jobfs", "floor"} <= systems.keys():
+            raise click.ClickException(
+                f"the bench did not measure {key} of jobfs and of the empty file system; run {_CPU}"
+            )
+        ratios[key] = systems["jobfs"]["median"] / systems["floor"]["median"]
+    return ratios
+
+
+def _python(tree: Path, *arguments: str, scripts: Path) -> str:
+    """What Python prints in that tree; ClickException if it fails."""
+    path = os.pathsep.join(map(str, (tree / "src", tree, scripts)))
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise click.ClickException(
+            f"python {' '.join(arguments)} failed; see above, or leave it out with --static"
+        )
+    return done.stdout
+
+
+if __name__ == "__main__":
+    figures(prog_name="scripts/figures")

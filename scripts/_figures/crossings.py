@@ -28,8 +28,8 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, workspace
 
 import jobfs
-from jobfs.driver import FuseDriver
 from jobfs.emulator import EmulatorConfig, Server, running
+from jobfs.fuse.driver import FuseDriver
 
 _ROOT = f"{Path(jobfs.__file__).parent}{os.sep}"
 _LEFT_OUT = f"{_ROOT}emulator{os.sep}"

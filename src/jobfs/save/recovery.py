@@ -74,6 +74,8 @@ def _restore(write_back: WriteBack, change: Change) -> None:
         # A directory on its way out: looked at once no unanswered request of it can still be carried out.
         if change.asides:
             state.write(edit(change, stage=Stage.PLACED))
+        elif change.base.id:
+            _unlink(write_back, change)
         else:
             state.end(change)
         return
@@ -84,6 +86,16 @@ def _restore(write_back: WriteBack, change: Change) -> None:
     if change.verb is Verb.MOVE and file is not None:
         # A backup: `generation` is what the item holds; what was written to it since stays here.
         state.apply(change, shows={change.source: None})
+    write_back.queue.add(change, 0.0)
+
+
+def _unlink(write_back: WriteBack, change: Change) -> None:
+    """A file that was open was being unlinked: no handle is left, and it is not shown again."""
+    if change.file is not None:
+        write_back.state.drop(change.file)
+        change.file.path = change.file.change = None
+        change.file = None
+    write_back.state.apply(change, shows={change.target: None})
     write_back.queue.add(change, 0.0)
 
 

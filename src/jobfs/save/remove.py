@@ -10,6 +10,7 @@ import time
 from jobfs import names
 from jobfs.api import deadline
 from jobfs.errors import (
+    REFUSALS,
     AnswerLostError,
     ApiError,
     BadRequestError,
@@ -80,12 +81,21 @@ class Remove:
     # -- a file that is open, or whose bytes here the server does not have
 
     def run(self, change: Change) -> None:
-        """Carry out the unlink of an open file. Raises ApiError, FsError."""
+        """Carry out the unlink of an open file: from here on it does not come back after a kill. Raises ApiError, FsError."""
         change.begun = True
-        file = change.file
-        assert file is not None
-        self.delete_version(change.target, change.base)
-        self._state.unname(file, change)
+        if change.base.id:
+            self._state.write(edit(change))
+        try:
+            self.delete_version(change.target, change.base)
+        except REFUSALS:
+            if change.file is None:
+                # Of an earlier mount: the file is there again.
+                self._state.end(change)
+            raise
+        if change.file is not None:
+            self._state.unname(change.file, change)
+        else:
+            self._state.end(change)
 
     def delete_version(self, path: str, base: Base) -> None:
         """Delete the item at `path` if it still is the version that was shown here: what the job has written since stays.

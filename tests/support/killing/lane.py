@@ -165,8 +165,10 @@ class Chapter:
         left = []
         for path in mounted.state.rglob("journal.db"):
             with closing(sqlite3.connect(path)) as journal:
-                (saves,) = journal.execute("SELECT count(*) FROM save").fetchone()
-                (local,) = journal.execute("SELECT count(*) FROM localentry").fetchone()
+                (saves,) = journal.execute(
+                    "SELECT (SELECT count(*) FROM change) + (SELECT count(*) FROM file WHERE generation AND NOT stays)"
+                ).fetchone()
+                (local,) = journal.execute("SELECT count(*) FROM file WHERE stays AND generation").fetchone()
             files = list((path.parent / "bytes").iterdir())
             left += [f"{file} is left after the unmount" for file in files[local:]]
             left += [f"the journal still has {saves} saves after the unmount"] * bool(saves)

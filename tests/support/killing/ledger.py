@@ -17,8 +17,8 @@ from jobfs import names
 
 from .contents import ABSENT, DIRECTORY, Content
 
-#: Seconds for which it may stay open whether an open file is unlinked or renamed over, on a machine this busy.
-_MOMENT = 0.1
+#: Seconds within which an unlinked file that was open may be back after a kill (semantics.md section 4), on a busy machine.
+_MOMENT = 2.0
 
 #: The change replaces what is there without having looked at it.
 BLIND = Content("not looked at")
@@ -260,7 +260,7 @@ class Ledger:
             self._open.clear()
 
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
-        """Killed within a few milliseconds, what was unlinked while open may be there again (README)."""
+        """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4)."""
         if killed - change.when < _MOMENT and self.options[change.path] == {ABSENT}:
             self.options[change.path] |= change.before
             self.tell(f"MAY BE BACK: {change.text}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from cachetools import LRUCache
 
 from jobfs.api import Client
+from jobfs.content.abandoned import claim, remove_abandoned
 from jobfs.content.ahead import Ahead, Take, bring
 from jobfs.content.disk import DiskCache, item_prefix, version_name
 from jobfs.content.entry import LINGER, Entry
@@ -46,12 +47,15 @@ _CLOSING = 2.0
 class ContentStore:
     """Contents by version, shared by all handles; thread-safe.
 
-    `directory` is made with mode 0700 and may be shared by several processes; whole contents stay in it
-    across remounts. `limit` is in bytes. `timeout` is in seconds without progress.
+    `directory`, made with mode 0700, is that of one mount, whose state directory is `owner`; whole contents stay in
+    it across remounts. `limit` is in bytes. `timeout` is in seconds without progress.
     """
 
-    def __init__(self, client: Client, directory: Path, *, limit: int, timeout: float = 30.0) -> None:
+    def __init__(
+        self, client: Client, directory: Path, *, owner: Path, limit: int, timeout: float = 30.0
+    ) -> None:
         self._client = client
+        self._owner = owner
         self._disk = DiskCache(directory, limit)
         # One connection is left to those who ask for names, and two by what is fetched ahead: the program
         # that it is fetched for may itself be waiting for another file.
@@ -358,8 +362,14 @@ class ContentStore:
         return size > self._disk.limit or (not self._fine and racy(item.updated_ns, moment, fine=False))
 
     def _scan(self) -> None:
+        """Learn what is on disk, in the background, and tidy up after mounts that come no more."""
         self._disk.scan()
         self._evict()
+        try:
+            claim(self._disk.directory, self._owner)
+        except OSError:
+            return  # said before: the cache can't be used
+        remove_abandoned(self._disk.directory, lambda: self._link.closed)
 
     def _evict(self, unfinished: int | None = None, newest: Entry | None = None) -> None:
         """Bring the cache under its limit, unfinished downloads included; what is in use or new stays."""
@@ -386,7 +396,7 @@ class ContentStore:
         keep = self._names() | {entry.backing.name}
         for name in self._disk.versions(item_prefix(item_id)):
             if name not in keep:
-                self._disk.remove_unused(name)
+                self._disk.remove(name)
 
     def _names(self) -> set[str | None]:
         """The files that are open here."""

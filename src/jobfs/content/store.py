@@ -222,22 +222,6 @@ class ContentStore:
         self._drop_parked()
         return self._disk.free(max(size, _ROOM), self._names()) > 0
 
-    def drop(self, item_id: str) -> None:
-        """The item is gone: forget its contents, except for the handles that are open."""
-        with self._lock:
-            entries = [entry for version, entry in self._entries.items() if version.item_id == item_id]
-            for entry in entries:
-                entry.doomed = True
-                del self._entries[entry.version]
-                self._parked.pop(entry.version, None)
-            idle = [entry for entry in entries if not entry.pins]
-        for entry in idle:
-            self._let_go(entry)
-        pinned = {entry.backing.name for entry in entries if entry.pins}
-        for name in self._disk.versions(item_prefix(item_id)):
-            if name not in pinned:
-                self._disk.remove(name)
-
     # -- questions ----------------------------------------------------------------------------------------
 
     def whole(self, item: Item, patience: float = 0.0) -> bool:

@@ -287,24 +287,6 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
     assert read(store, item) == b"12345"
 
 
-def test_a_dropped_item_leaves_only_what_is_open(make_store: MakeStore, cache: Path) -> None:
-    data = pattern(1000)
-    store = make_store(FakeClient(data))
-    item, other = item_of(1000), item_of(1000, "b" * 24)
-    read(store, other)
-    with store.open(item) as handle:
-        path = handle.fetch()
-        store.drop(item.id)
-        assert path.read_bytes() == data
-        assert handle.read(0, 1000) == data
-    assert not store.whole(item)
-    assert not path.exists()
-    assert store.whole(other)
-    store.drop(other.id)
-    assert files(cache) == []
-    assert store.used() == 0
-
-
 # -- the bound -------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,11 @@ def build(
         create_encoding=settings.create_encoding,
     )
     content = ContentStore(
-        client, settings.cache_dir / job_id, limit=settings.cache_size, timeout=settings.timeout
+        client,
+        settings.cache_dir / job_id / slot.mount_id,
+        owner=slot.path,
+        limit=settings.cache_size,
+        timeout=settings.timeout,
     )
     namespace = Namespace(
         client,

@@ -137,11 +137,8 @@ class Backing:
 
     def discard(self) -> None:
         """Nobody uses these bytes any more: remove the file unless it is in the cache under its name."""
-        file = self.file
-        if file is not None and self.name is None:
-            self._disk.parts.discard(file)
-        elif file is not None:
-            file.unlock()
+        if self.file is not None and self.name is None:
+            self._disk.parts.discard(self.file)
 
     def _written(self, file: CacheFile | None, data: bytes, position: int) -> bool:
         """Write to the part; False if the disk refuses for good."""

@@ -1,18 +1,17 @@
-"""The files of the cache directory: names, least-recently-used order, and sharing with other processes.
+"""The files of a mount's cache directory: names, and the order of their last use.
 
     <directory>/<2 hex>/<hash>      one whole content; the hash begins with the item's, so that an item's
                                     versions are found without asking anybody
-    <directory>/tmp-<random>/       one process's unfinished files (parts.py)
+    <directory>/tmp/                unfinished files (parts.py)
     <directory>/boot                the boot of this machine in which files were last written
 
 A whole file is trusted by its length alone (semantics.md section 3). The index in memory serves only the
-bound on bytes: whether a version is there is asked of the disk, because other processes add and remove too.
+bound on bytes: whether a version is there is asked of the disk, because users may clear it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -36,8 +35,6 @@ _NAME = re.compile(r"[0-9a-f]{48}")
 _ITEM_DIGITS = 16
 #: Names remembered: they are asked for several times in a handle's life.
 _NAMES = 4096
-#: Seconds: how often the time of the last use is written to disk, at most.
-_USED_EVERY = 60.0
 #: Seconds after which the kernel has surely written a file out, so that a power cut can't have hurt it.
 _WRITTEN_OUT = 60.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -65,7 +62,7 @@ class _Found(NamedTuple):
 
 
 class DiskCache:
-    """Whole contents on disk under `limit` bytes, and this process's unfinished ones. Thread-safe.
+    """Whole contents on disk under `limit` bytes, and unfinished ones. Thread-safe.
 
     Its lock is a leaf and never held across I/O. Methods that write raise OSError; those that look do not.
     """
@@ -77,7 +74,6 @@ class DiskCache:
         self._lock = threading.Lock()
         self._index: OrderedDict[str, int] = OrderedDict()  # least recently used first
         self._used = 0
-        self._added = 0  # bytes since the last look at what other processes did
         self._scanned = threading.Event()
         self.parts = Parts(directory)
         try:
@@ -101,7 +97,7 @@ class DiskCache:
             return None
 
     def open(self, name: str, size: int | None) -> CacheFile | None:
-        """A whole content for reading, pinned against other processes; None if it is not there or damaged."""
+        """A whole content for reading; None if it is not there or damaged."""
         path = self._path(name)
         try:
             file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
@@ -113,9 +109,6 @@ class DiskCache:
             _log.warning("a cached file has %d bytes instead of %d: downloading it again", stat.st_size, size)
             self.remove(name)
             return None
-        if not file.lock_shared():
-            return None
-        self._used_now(file.fd, stat)
         self._note(name, stat.st_size)
         return file
 
@@ -133,11 +126,10 @@ class DiskCache:
         """Make a finished part the content called `name`, at once and atomically; the file to go on with."""
         if not file.there():
             file = self.parts.copy(file.fd, size)
-        file.lock_shared()
         path = self._path(name)
         self._into_place(file.path, path)
         file.path = path
-        self._note(name, size, new=True)
+        self._note(name, size)
         return file
 
     @contextlib.contextmanager
@@ -175,21 +167,16 @@ class DiskCache:
                 self._index.move_to_end(name)
 
     def stamp(self, name: str) -> None:
-        """Let later processes know that a whole content was in use until now."""
-        path = self._path(name)
+        """Let the next mount know that a whole content was in use until now."""
+        path, now = self._path(name), time.time_ns()
         with contextlib.suppress(OSError):
-            self._used_now(path, os.stat(path))
+            os.utime(path, ns=(now, os.stat(path).st_mtime_ns))
 
     def remove(self, name: str) -> None:
         """Remove a whole content."""
         with contextlib.suppress(OSError):
             os.unlink(self._path(name))
         self._gone(name)
-
-    def remove_unused(self, name: str) -> None:
-        """Remove a whole content unless another process has it open."""
-        if self._unlink_unused(name):
-            self._gone(name)
 
     def versions(self, prefix: str) -> list[str]:
         """The names of the whole contents of one item, found on disk."""
@@ -200,29 +187,21 @@ class DiskCache:
         return [name for name in names if name.startswith(prefix) and _NAME.fullmatch(name)]
 
     def full(self, room: int) -> bool:
-        """True if `room` more bytes don't fit under the limit; now and then that takes a look at the disk.
+        """True if `room` more bytes don't fit under the limit.
 
         Always False until the first scan, which somebody does in the background and follows by an eviction.
         """
-        with self._lock:
-            due = self._scanned.is_set() and self._added > self.limit // 8
-        if due:
-            self.scan()
         with self._lock:
             return self._scanned.is_set() and self._used + room > self.limit
 
     def evict(self, room: int, pinned: Container[str | None]) -> int:
         """Remove the least recently used until `room` more bytes fit under the limit; the bytes freed."""
         freed = 0
-        passed: dict[str, int] = {}
         while (victim := self._victim(room, pinned)) is not None:
             name, size = victim
-            if self._unlink_unused(name):
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(name))
                 freed += size
-            else:
-                passed[name] = size
-        for name, size in passed.items():
-            self._note(name, size)
         return freed
 
     def free(self, wanted: int, pinned: Container[str | None]) -> int:
@@ -234,20 +213,15 @@ class DiskCache:
         return self.evict(room, pinned)
 
     def scan(self) -> None:
-        """Build the index from the directory, so that the bound holds for what other processes added too."""
+        """Build the index from the directory as earlier mounts left it."""
         index = OrderedDict((entry.name, entry.size) for entry in sorted(self._files()))
         with self._lock:
-            unseen = [name for name in self._index if name not in index]
-        gone = {name for name in unseen if self.size(name) is None}
-        with self._lock:
-            # What was used by this process is more recent than the times on disk say.
+            # What was used by now is more recent than the times on disk say.
             for name, size in self._index.items():
-                if name not in gone:
-                    index[name] = size
-                    index.move_to_end(name)
+                index[name] = size
+                index.move_to_end(name)
             self._index = index
             self._used = sum(index.values())
-            self._added = 0
         self._scanned.set()
 
     # -- inside -------------------------------------------------------------------------------------------
@@ -255,19 +229,11 @@ class DiskCache:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name[:2]}/{name}"
 
-    def _used_now(self, file: int | str, stat: os.stat_result) -> None:
-        now = time.time()
-        if now - stat.st_atime > _USED_EVERY:
-            with contextlib.suppress(OSError):
-                os.utime(file, ns=(int(now * 1e9), stat.st_mtime_ns))
-
-    def _note(self, name: str, size: int, *, new: bool = False) -> None:
+    def _note(self, name: str, size: int) -> None:
         with self._lock:
             self._used += size - self._index.get(name, 0)
             self._index[name] = size
             self._index.move_to_end(name)
-            if new:
-                self._added += size
 
     def _gone(self, name: str) -> None:
         with self._lock:
@@ -283,27 +249,6 @@ class DiskCache:
             size = self._index.pop(name)
             self._used -= size
             return name, size
-
-    def _unlink_unused(self, name: str) -> bool:
-        """Remove a file unless another process has it open; True if it is gone."""
-        path = self._path(name)
-        try:
-            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        try:
-            fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # a file system without locks
-        try:
-            os.unlink(path)
-        except OSError:
-            return False
-        return True
 
     def _into_place(self, source: str, target: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Open files of the cache: closed by the last user, locked against other processes, copied cheaply."""
+"""Open files of the cache: closed by the last user, copied cheaply."""
 
 from __future__ import annotations
 
@@ -37,21 +37,6 @@ class CacheFile:
         except OSError:
             return False
         return (found.st_ino, found.st_dev) == (own.st_ino, own.st_dev)
-
-    def lock_shared(self) -> bool:
-        """Tell other processes that this file is in use; False if one is removing it."""
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # a file system without locks
-        return os.fstat(self.fd).st_nlink > 0
-
-    def unlock(self) -> None:
-        """This process has no more use for the file, even if somebody still holds this object."""
-        with contextlib.suppress(OSError):
-            fcntl.flock(self.fd, fcntl.LOCK_UN)
 
 
 def write_all(fd: int, data: bytes | memoryview, position: int) -> None:

@@ -1,16 +1,10 @@
-"""One process's unfinished files in a cache directory that several processes share.
-
-Each process has a directory `tmp-<random>` and holds a lock on it for as long as it lives, so that what a
-dead one left is told from what a living one works on, whatever became of process ids.
-"""
+"""Unfinished files of the cache, in a directory of their own: what a mount that was killed left there goes at the next start."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
-import secrets
 import shutil
 from pathlib import Path
 
@@ -18,35 +12,30 @@ from jobfs.content.files import CacheFile, clone
 
 
 class Parts:
-    """Files that only this process knows, until one is moved to where it is wanted. Thread-safe.
+    """Files that only this mount knows, until one is moved to where it is wanted. Thread-safe.
 
     Methods that make a file raise OSError.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._own = f"{directory}/tmp"
         self._numbers = itertools.count()
-        self._own: str | None = None
-        self._own_locks: list[CacheFile] = []
 
     def start(self) -> None:
-        """Make this process's directory and remove those of dead ones."""
-        self._own_directory()
-        self._remove_dead()
+        """Make the directory anew, without what is in it."""
+        self.close()
+        self._make()
 
     def new(self) -> CacheFile:
-        """An empty unfinished file, for reading and writing, that only this process knows."""
-        for attempt in (1, 2):
-            path = f"{self._own_directory()}/{next(self._numbers)}.part"
-            try:
-                return CacheFile(
-                    os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
-                )
-            except FileNotFoundError:
-                if attempt == 2:
-                    raise
-                self._own = None  # somebody cleared the cache: begin again
-        raise AssertionError
+        """An empty unfinished file, for reading and writing."""
+        path = self._path()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            return CacheFile(os.open(path, flags, 0o600), path)
+        except FileNotFoundError:
+            self._make()  # somebody cleared the cache
+            return CacheFile(os.open(path, flags, 0o600), path)
 
     def copy(self, source: int, size: int) -> CacheFile:
         """A new unfinished file with the `size` bytes of the file descriptor `source`."""
@@ -60,7 +49,7 @@ class Parts:
 
     def link(self, source: Path, size: int) -> CacheFile:
         """An unfinished file with the bytes of `source`, which is never written again: a link if possible."""
-        path = f"{self._own_directory()}/{next(self._numbers)}.part"
+        path = self._path()
         try:
             os.link(source, path)
             file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
@@ -74,7 +63,7 @@ class Parts:
 
     def beside(self, source: Path) -> bool:
         """True if `source` is on the same file system, so that linking it costs nothing. Raises OSError."""
-        return os.stat(source).st_dev == os.stat(self._own_directory()).st_dev
+        return os.stat(source).st_dev == os.stat(self._own).st_dev
 
     def discard(self, file: CacheFile) -> None:
         """Remove an unfinished file."""
@@ -82,34 +71,15 @@ class Parts:
             os.unlink(file.path)
 
     def close(self) -> None:
-        """Remove this process's unfinished files."""
-        for lock in self._own_locks:
-            shutil.rmtree(lock.path, ignore_errors=True)
-        self._own = None
-        self._own_locks.clear()
+        """Remove the unfinished files."""
+        shutil.rmtree(self._own, ignore_errors=True)
 
-    def _own_directory(self) -> str:
-        if self._own is not None:
-            return self._own
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _path(self) -> str:
+        return f"{self._own}/{next(self._numbers)}.part"
+
+    def _make(self) -> None:
+        self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         if self._directory.stat().st_mode & 0o077:
             self._directory.chmod(0o700)
-        while True:
-            path = f"{self._directory}/tmp-{secrets.token_hex(8)}"
-            os.mkdir(path, 0o700)
-            lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
-            with contextlib.suppress(OSError):  # without locks nobody can take it for a dead one's either
-                fcntl.flock(lock.fd, fcntl.LOCK_EX)
-            if lock.there():  # else another process took it for a dead one's before the lock was held
-                self._own = path
-                self._own_locks.append(lock)
-                return path
-
-    def _remove_dead(self) -> None:
-        for path in map(str, self._directory.glob("tmp-*")):
-            if any(path == lock.path for lock in self._own_locks):
-                continue
-            with contextlib.suppress(OSError):
-                lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
-                fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+        os.makedirs(self._own, 0o700, exist_ok=True)

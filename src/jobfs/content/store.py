@@ -17,6 +17,7 @@ from pathlib import Path
 from cachetools import LRUCache
 
 from jobfs.api import Client
+from jobfs.content.abandoned import claim, remove_abandoned
 from jobfs.content.ahead import Ahead, Take, bring
 from jobfs.content.disk import DiskCache, item_prefix, version_name
 from jobfs.content.entry import LINGER, Entry
@@ -46,12 +47,15 @@ _CLOSING = 2.0
 class ContentStore:
     """Contents by version, shared by all handles; thread-safe.
 
-    `directory` is made with mode 0700 and may be shared by several processes; whole contents stay in it
-    across remounts. `limit` is in bytes. `timeout` is in seconds without progress.
+    `directory`, made with mode 0700, is that of one mount, whose state directory is `owner`; whole contents stay in
+    it across remounts. `limit` is in bytes. `timeout` is in seconds without progress.
     """
 
-    def __init__(self, client: Client, directory: Path, *, limit: int, timeout: float = 30.0) -> None:
+    def __init__(
+        self, client: Client, directory: Path, *, owner: Path, limit: int, timeout: float = 30.0
+    ) -> None:
         self._client = client
+        self._owner = owner
         self._disk = DiskCache(directory, limit)
         # One connection is left to those who ask for names, and two by what is fetched ahead: the program
         # that it is fetched for may itself be waiting for another file.
@@ -218,22 +222,6 @@ class ContentStore:
         self._drop_parked()
         return self._disk.free(max(size, _ROOM), self._names()) > 0
 
-    def drop(self, item_id: str) -> None:
-        """The item is gone: forget its contents, except for the handles that are open."""
-        with self._lock:
-            entries = [entry for version, entry in self._entries.items() if version.item_id == item_id]
-            for entry in entries:
-                entry.doomed = True
-                del self._entries[entry.version]
-                self._parked.pop(entry.version, None)
-            idle = [entry for entry in entries if not entry.pins]
-        for entry in idle:
-            self._let_go(entry)
-        pinned = {entry.backing.name for entry in entries if entry.pins}
-        for name in self._disk.versions(item_prefix(item_id)):
-            if name not in pinned:
-                self._disk.remove(name)
-
     # -- questions ----------------------------------------------------------------------------------------
 
     def whole(self, item: Item, patience: float = 0.0) -> bool:
@@ -358,8 +346,14 @@ class ContentStore:
         return size > self._disk.limit or (not self._fine and racy(item.updated_ns, moment, fine=False))
 
     def _scan(self) -> None:
+        """Learn what is on disk, in the background, and tidy up after mounts that come no more."""
         self._disk.scan()
         self._evict()
+        try:
+            claim(self._disk.directory, self._owner)
+        except OSError:
+            return  # said before: the cache can't be used
+        remove_abandoned(self._disk.directory, lambda: self._link.closed)
 
     def _evict(self, unfinished: int | None = None, newest: Entry | None = None) -> None:
         """Bring the cache under its limit, unfinished downloads included; what is in use or new stays."""
@@ -386,7 +380,7 @@ class ContentStore:
         keep = self._names() | {entry.backing.name}
         for name in self._disk.versions(item_prefix(item_id)):
             if name not in keep:
-                self._disk.remove_unused(name)
+                self._disk.remove(name)
 
     def _names(self) -> set[str | None]:
         """The files that are open here."""

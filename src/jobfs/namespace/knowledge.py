@@ -4,21 +4,21 @@ Everything here is called with the namespace's table lock held, is quick, and as
 
 A *ticket* is a number drawn when a request starts; every change of ours draws the next one (the write
 counter). So an answer is older than a change if and only if its ticket is smaller, whatever the clocks say.
-While a request is in the air the changes since are kept, so that its answer can be refused (find) or
-brought up to date (listing).
+While a request is in the air the changes since are kept, so that its answer can be refused (find), or give
+way to them (listing).
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from cachetools import TTLCache
 
 from jobfs import names
-from jobfs.namespace.changes import Arrived, Change, Found, Gone
+from jobfs.namespace.changes import Change, keep
 from jobfs.namespace.tree import Tree
 from jobfs.nodes import Item
 
@@ -77,24 +77,24 @@ class Knowledge:
 
     def found(self, ticket: int, began: float, path: str, items: list[Item]) -> None:
         """Take in what a find said, unless something newer is known of this path or of these items."""
-        if self._overtaken(ticket, path, [item.id for item in items]):
+        ids = [item.id for item in items]
+        if self._overtaken(ticket, path, ids):
             return
-        if any(item.is_dir and self.tree.get(item.id) is None for item in items):
-            # Nothing is known of what is in a directory that was not there at the last listing.
-            self._doubt(path, ticket)
-        found = Found(ticket, path, tuple(items))
-        for doubtful in found.apply(self.tree):
-            self._doubt(doubtful, ticket)
-        self._record(found)
+        for item in items:
+            known = self.tree.get(item.id)
+            if item.is_dir and (known is None or known.path != path):
+                # What is in a directory that was not here at the last listing, only the server knows.
+                self._doubt(path, ticket)
+                if known is not None:
+                    self._doubt(known.path, ticket)
+        self.tree.settle(path, items)
+        self._record(ids, [path], ticket=ticket)
         if any(item.is_dir for item in items) or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
     def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
-        """Replace the tree by a newer one, with what changed since its listing began; returns the old one."""
-        doubts: set[str] = set()
-        for number, change in self._changes:
-            if number > ticket and (not isinstance(change, Found) or change.ticket > ticket):
-                doubts.update(change.replay(tree))
+        """Replace the tree by a newer one, but for what changed since its listing began; returns the old one."""
+        doubts = keep([change for _, change in self._changes if change.ticket > ticket], self.tree, tree)
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
         for path in doubts:
             self._doubt(path, self._next())
@@ -114,12 +114,9 @@ class Knowledge:
         """Our own change: `item` now is at its path, with everything that was below it."""
         known = self.tree.get(item.id)
         old = known.path if known is not None and known.path != item.path else None
-        carried: frozenset[str] = frozenset()
-        if old is not None and item.is_dir:
-            carried = frozenset(_ids(self.tree.carried(old, item.path)))
-        beside = frozenset(_ids(self.tree.candidates(item.path)))
+        beside = self.tree.candidates(item.path)
         self.tree.arrive(item)
-        self._record(Arrived(item, old, carried, beside))
+        self._record([item.id], [item.path, old or item.path], whole=old is not None and item.is_dir)
         if beside and (known is None or old is not None):
             # It can hardly have come to a place that still is taken: what is known of this path is old.
             self._doubt(item.path, self._next())
@@ -138,7 +135,7 @@ class Knowledge:
         elif known.is_dir:
             for other in self.tree.below(path):
                 self.tree.drop(other.id)
-        self._record(Gone(known.id, path, frozenset(_ids(beside)), known.is_dir))
+        self._record([known.id], [path], whole=known.is_dir)
 
     def touch(self, path: str) -> None:
         """Trust nothing that was learned of `path`, or of what is below it, before now."""
@@ -210,16 +207,16 @@ class Knowledge:
         for number, change in reversed(self._changes):
             if number <= ticket:
                 return False
-            if isinstance(change, Found):
-                if change.path == path and change.ticket > ticket:
-                    return True
-            elif change.concerns(path, ids):
+            if change.ticket > ticket and change.concerns(path, ids):
                 return True
         return False
 
-    def _record(self, change: Change) -> None:
+    def _record(
+        self, ids: Iterable[str], paths: Iterable[str], *, whole: bool = False, ticket: int | None = None
+    ) -> None:
         number = self._next()
         if self._airborne:
+            change = Change(number if ticket is None else ticket, frozenset(ids), frozenset(paths), whole)
             self._changes.append((number, change))
 
     def _doubt(self, path: str, number: int) -> None:
@@ -238,7 +235,3 @@ def _lineage(path: str) -> Iterator[str]:
         yield path
         path = names.parent(path)
     yield ""
-
-
-def _ids(items: Collection[Item]) -> list[str]:
-    return [item.id for item in items]

@@ -38,11 +38,6 @@ class Remembering:
             tree = self._known.tree
             return [*tree.candidates(path), *tree.below(path)]
 
-    def ids(self) -> set[str]:
-        """The ids of all known items; no request."""
-        with self._lock:
-            return set(self._known.tree.ids())
-
     def hidden(self) -> list[Item]:
         """Every known item with a hidden name, or below one, of this mount and of others; no request."""
         with self._lock:

@@ -34,7 +34,11 @@ class Stack:
             self.client, ttl=0.0, kernel_timeout=0.0, stale_if_error=0.0, moment=0.0, timeout=timeout
         )
         self.content = ContentStore(
-            self.client, directory / f"cache-{timeout}", limit=1 << 20, timeout=timeout
+            self.client,
+            directory / "cache" / JOB / f"{timeout}",
+            owner=directory,
+            limit=1 << 20,
+            timeout=timeout,
         )
 
     def close(self) -> None:

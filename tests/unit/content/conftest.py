@@ -16,16 +16,18 @@ MakeStore = Callable[..., ContentStore]
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+    home = tmp_path / "cache" / "job"
+    home.mkdir(parents=True)
+    return home / "0123456789ab"
 
 
 @pytest.fixture
-def make_store(cache: Path) -> Iterator[MakeStore]:
+def make_store(cache: Path, tmp_path: Path) -> Iterator[MakeStore]:
     """Makes a store over a FakeClient; a generous limit and a deadline that no test waits for."""
     stores: list[ContentStore] = []
 
     def make(client: FakeClient, *, limit: int = 1 << 30, timeout: float = 20.0) -> ContentStore:
-        store = ContentStore(client, cache, limit=limit, timeout=timeout)  # type: ignore[arg-type]
+        store = ContentStore(client, cache, owner=tmp_path, limit=limit, timeout=timeout)  # type: ignore[arg-type]
         stores.append(store)
         return store
 

@@ -310,8 +310,8 @@ def test_whatever_breaks_every_read_gives_the_real_bytes(
     """semantics 3: random reads by several handles under random breakage give what the server has."""
     data = pattern(size)
     client = FakeClient(data, ranges=ranges, says_length=says_length, breaks=breaks, chunk=chunk, cap=cap)
-    directory: Path = tmp_path_factory.mktemp("cache")
-    store = ContentStore(client, directory, limit=1 << 30, timeout=20.0)  # type: ignore[arg-type]
+    home: Path = tmp_path_factory.mktemp("home")
+    store = ContentStore(client, home / "cache/job/id", owner=home, limit=1 << 30, timeout=20.0)  # type: ignore[arg-type]
     opened = [store.open(item_of(size if known else None)) for _ in range(handles)]
     try:
         with ThreadPoolExecutor(4) as threads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
@@ -37,17 +36,6 @@ def test_it_knows_whether_its_path_still_leads_to_it(tmp_path: Path) -> None:
     assert not file.there()
     os.unlink(tmp_path / "a")
     assert not file.there()
-
-
-def test_a_file_that_is_being_removed_cannot_be_locked(tmp_path: Path) -> None:
-    file, remover = opened(tmp_path / "a"), opened(tmp_path / "a")
-    assert file.lock_shared()
-    fcntl.flock(file.fd, fcntl.LOCK_UN)
-    fcntl.flock(remover.fd, fcntl.LOCK_EX)
-    assert not file.lock_shared()
-    os.unlink(tmp_path / "a")
-    fcntl.flock(remover.fd, fcntl.LOCK_UN)
-    assert not file.lock_shared(), "it has gone while it was opened"
 
 
 def test_everything_is_written_and_read_back(tmp_path: Path) -> None:

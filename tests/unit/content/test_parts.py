@@ -1,4 +1,4 @@
-"""Unfinished files of several processes in one directory."""
+"""Unfinished files of the cache."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ def started(directory: Path) -> Parts:
     return parts
 
 
-def test_what_a_dead_process_left_is_removed_and_what_a_living_one_has_is_not(tmp_path: Path) -> None:
-    living = started(tmp_path)
-    part = living.new()
-    dead = tmp_path / "tmp-0123456789abcdef"
-    dead.mkdir()
-    (dead / "0.part").write_bytes(b"left")
-    second = started(tmp_path)
-    assert not dead.exists()
+def test_what_a_killed_mount_left_is_removed(tmp_path: Path) -> None:
+    killed = started(tmp_path)
+    left = Path(killed.new().path)
+    assert left.exists()
+    parts = started(tmp_path)
+    assert not left.exists()
+    part = parts.new()
     assert part.there()
-    living.close()
-    second.close()
+    parts.close()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,7 +44,7 @@ def read(store: ContentStore, item: Item) -> bytes:
 
 
 def files(cache: Path) -> list[Path]:
-    return [path for path in cache.rglob("*") if path.is_file() and path.name != "boot"]
+    return [path for path in cache.rglob("*") if path.is_file() and path.name not in ("boot", "owner")]
 
 
 # -- across handles and remounts -------------------------------------------------------------------------
@@ -287,24 +287,6 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
     assert read(store, item) == b"12345"
 
 
-def test_a_dropped_item_leaves_only_what_is_open(make_store: MakeStore, cache: Path) -> None:
-    data = pattern(1000)
-    store = make_store(FakeClient(data))
-    item, other = item_of(1000), item_of(1000, "b" * 24)
-    read(store, other)
-    with store.open(item) as handle:
-        path = handle.fetch()
-        store.drop(item.id)
-        assert path.read_bytes() == data
-        assert handle.read(0, 1000) == data
-    assert not store.whole(item)
-    assert not path.exists()
-    assert store.whole(other)
-    store.drop(other.id)
-    assert files(cache) == []
-    assert store.used() == 0
-
-
 # -- the bound -------------------------------------------------------------------------------------------
 
 
@@ -365,33 +347,21 @@ def test_an_older_version_goes_when_a_newer_one_is_whole(make_store: MakeStore) 
     assert store.whole(new)
 
 
-# -- a directory that others use or clear ----------------------------------------------------------------
-
-
-def test_a_second_store_sees_what_the_first_brought(make_store: MakeStore) -> None:
-    data = pattern(100_000)
-    first, client = make_store(FakeClient(data)), FakeClient(data)
-    second = make_store(client)
-    read(first, item_of(len(data)))
-    assert second.whole(item_of(len(data)))
-    assert read(second, item_of(len(data))) == data
-    assert client.requests == []
-
-
-def test_a_second_store_neither_evicts_what_the_first_has_open_nor_its_unfinished_files(
-    make_store: MakeStore,
+def test_a_cache_whose_state_directory_is_gone_is_removed_at_the_next_start(
+    make_store: MakeStore, cache: Path, tmp_path: Path
 ) -> None:
-    data = pattern(100_000)
-    first = make_store(FakeClient(data))
-    with first.open(numbered(0, 100_000)) as handle:
-        path = handle.fetch()
-        with first.open(item_of(None, "d" * 24)) as part:
-            part.read(0, 10)
-            second = make_store(FakeClient(data), limit=120_000)
-            for number in range(1, 5):
-                read(second, numbered(number, 100_000))
-            assert path.read_bytes() == data
-            assert part.read(0, len(data)) == data
+    data = pattern(1000)
+    make_store(FakeClient(data)).close()
+    abandoned = cache.with_name("fedcba987654")
+    shutil.copytree(cache, abandoned)
+    (abandoned / "owner").write_text(str(tmp_path / "gone"))
+    store = make_store(FakeClient(data))
+    eventually(lambda: not abandoned.exists())
+    assert read(store, item_of(1000)) == data
+    assert cache.exists()
+
+
+# -- a directory that others clear -------------------------------------------------------------------------
 
 
 def test_clearing_the_cache_breaks_neither_open_handles_nor_later_ones(
@@ -501,7 +471,7 @@ def test_a_directory_that_cannot_be_written_does_not_stop_a_reader(tmp_path: Pat
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
     client = FakeClient(pattern(100_000))
-    store = ContentStore(client, blocked / "cache", limit=1 << 30)  # type: ignore[arg-type]
+    store = ContentStore(client, blocked / "job/cache", owner=tmp_path, limit=1 << 30)  # type: ignore[arg-type]
     with store.open(item_of(100_000)) as handle:
         assert handle.read(0, 100_000) == client.data
     store.close()

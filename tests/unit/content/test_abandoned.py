@@ -1,0 +1,69 @@
+"""Caches that no mount will read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobfs.content.abandoned import claim, remove_abandoned
+
+CONTENT = f"ab/{'ab' * 24}"
+
+
+def make(directory: Path, *files: str) -> None:
+    for name in files:
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"bytes")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The cache of the mount that starts, with something in it."""
+    directory = tmp_path / "cache" / "job" / "0123456789ab"
+    make(directory, CONTENT, "tmp/0.part", "boot")
+    (tmp_path / "state").mkdir()
+    claim(directory, tmp_path / "state")
+    return directory
+
+
+def remove(own: Path) -> None:
+    remove_abandoned(own, lambda: False)
+
+
+def test_a_cache_goes_with_its_state_directory_and_not_before(own: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state" / "other"
+    state.mkdir()
+    other = tmp_path / "cache" / "another job" / "fedcba987654"
+    make(other, CONTENT, "tmp/0.part", "boot")
+    claim(other, state)
+    remove(own)
+    assert (other / CONTENT).exists()
+    state.rmdir()
+    remove(own)
+    assert not other.exists()
+    assert {path.name for path in own.iterdir()} == {"ab", "tmp", "boot", "owner"}
+    assert (own / CONTENT).exists()
+
+
+def test_the_cache_that_mounts_of_the_job_once_shared_is_removed(own: Path) -> None:
+    make(own.parent, CONTENT, "tmp-0123456789abcdef/3.part", "boot")
+    remove(own)
+    assert list(own.parent.iterdir()) == [own]
+    assert (own / CONTENT).exists()
+
+
+def test_what_is_not_of_a_cache_stays(own: Path, tmp_path: Path) -> None:
+    foreign = ["ab/notes.txt", "README", "tmp/mine", "abc/x"]
+    make(own.parent, *foreign)
+    make(tmp_path / "cache" / "program" / "settings", "owner", CONTENT)
+    remove(own)
+    assert all((own.parent / name).exists() for name in foreign)
+    assert (tmp_path / "cache" / "program" / "settings" / CONTENT).exists()
+
+
+def test_it_ends_when_the_mount_does(own: Path) -> None:
+    make(own.parent, CONTENT)
+    remove_abandoned(own, lambda: True)
+    assert (own.parent / CONTENT).exists()

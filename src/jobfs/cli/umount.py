@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ from jobfs.cli.running import mount_of
 from jobfs.draining import describe
 from jobfs.errors import UsageError
 from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
+from jobfs.private import user_name
 from jobfs.state.directory import wait_until_free
 
 #: Seconds that a mount which has answered takes to end.
@@ -101,15 +101,8 @@ def _unmount_plainly(directory: str) -> int:
 
 def _why_not(directory: str, there: MountInfo) -> str:
     if there.user is not None and there.user != os.geteuid():
-        return f"{directory} was mounted by {_name(there.user)}: jobfs umount {directory} as that user"
+        return f"{directory} was mounted by {user_name(there.user)}: jobfs umount {directory} as that user"
     return (
         f"the process that serves {directory} can't be found: give the --state-dir it was mounted with, "
         f"or end it with fusermount -u {directory}; it sends what is left"
     )
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"

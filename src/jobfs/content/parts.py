@@ -7,6 +7,7 @@ dead one left is told from what a living one works on, whatever became of proces
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -15,6 +16,11 @@ import shutil
 from pathlib import Path
 
 from jobfs.content.files import CacheFile, clone
+from jobfs.errors import UsageError
+from jobfs.private import own_directory
+
+_DIRECTORY = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
+_NAMED = ("cache", "--cache-dir")
 
 
 class Parts:
@@ -30,9 +36,13 @@ class Parts:
         self._own_locks: list[CacheFile] = []
 
     def start(self) -> None:
-        """Make this process's directory and remove those of dead ones."""
+        """Make this process's directory and remove those of dead ones.
+
+        Raises UsageError if the cache directory is not this user's alone, OSError.
+        """
+        with own_directory(self._directory, *_NAMED) as handle:
+            self._remove_dead(handle)
         self._own_directory()
-        self._remove_dead()
 
     def new(self) -> CacheFile:
         """An empty unfinished file, for reading and writing, that only this process knows."""
@@ -63,7 +73,7 @@ class Parts:
         path = f"{self._own_directory()}/{next(self._numbers)}.part"
         try:
             os.link(source, path)
-            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
             os.fchmod(file.fd, 0o600)
             return file
         except OSError:
@@ -91,13 +101,15 @@ class Parts:
     def _own_directory(self) -> str:
         if self._own is not None:
             return self._own
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._directory.stat().st_mode & 0o077:
-            self._directory.chmod(0o700)
+        try:
+            with own_directory(self._directory, *_NAMED) as handle:
+                os.fchmod(handle, 0o700)
+        except UsageError as error:  # somebody cleared the cache, and another user was faster
+            raise PermissionError(errno.EACCES, str(error)) from None
         while True:
             path = f"{self._directory}/tmp-{secrets.token_hex(8)}"
             os.mkdir(path, 0o700)
-            lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
+            lock = CacheFile(os.open(path, _DIRECTORY), path)
             with contextlib.suppress(OSError):  # without locks nobody can take it for a dead one's either
                 fcntl.flock(lock.fd, fcntl.LOCK_EX)
             if lock.there():  # else another process took it for a dead one's before the lock was held
@@ -105,11 +117,11 @@ class Parts:
                 self._own_locks.append(lock)
                 return path
 
-    def _remove_dead(self) -> None:
-        for path in map(str, self._directory.glob("tmp-*")):
-            if any(path == lock.path for lock in self._own_locks):
-                continue
-            with contextlib.suppress(OSError):
-                lock = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY), path)
-                fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+    @staticmethod
+    def _remove_dead(directory: int) -> None:
+        for name in os.listdir(directory):
+            if name.startswith("tmp-"):
+                with contextlib.suppress(OSError):
+                    lock = CacheFile(os.open(name, _DIRECTORY, dir_fd=directory), name)
+                    fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=directory)

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
+from io import TextIOWrapper
 
 import click
 
@@ -19,6 +20,8 @@ def main() -> int:
     """Run the command line; the exit code: 2 for bad input, 70 for what nobody expected."""
     # httpx's own command line is not wanted here: it would load rich, for as long as all of httpx takes.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
     try:
         from jobfs.cli import jobfs
 
@@ -42,7 +45,9 @@ def main() -> int:
 
 
 def _tell(message: str, code: int) -> int:
-    print(f"jobfs: {' '.join(message.split())}", file=sys.stderr)
+    from jobfs.cli.screen import tell
+
+    tell(f"jobfs: {' '.join(message.split())}", err=True)
     return code
 
 

@@ -205,6 +205,9 @@ class Settings(BaseSettings):
         os.getgid, "Group of everything in the mount.  [default: yours]", "GROUP"
     )
     allow_other: _Flag = _define(False, "Let other users of this machine in.")
+    allow_core_dumps: _Flag = _define(
+        False, "Let a crash leave a core dump, and debuggers attach; the API key is in it."
+    )
     log_level: Annotated[_LogLevel, _one_of(*get_args(_LogLevel))] = _define(
         "warning", "How much to log: debug, info, warning or error.", "LEVEL"
     )

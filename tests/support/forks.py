@@ -189,6 +189,8 @@ def _become(question: dict[str, Any], out: int, err: int) -> NoReturn:
         os.dup2(err, 2)
         os.close(out)
         os.close(err)
+        # The one before may have been made for a file, where this is a pipe.
+        sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.argv = ["jobfs", *question["arguments"]]
         code = _main()
     finally:

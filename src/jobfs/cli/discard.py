@@ -9,6 +9,7 @@ import click
 from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of
+from jobfs.cli.screen import shown, tell
 from jobfs.draining import describe
 from jobfs.errors import UsageError
 
@@ -27,9 +28,9 @@ def discard(path: str, yes: bool, state_dir: str | None) -> int:
     if not unsent:
         raise UsageError(f"nothing is unsent at {path}")
     if not yes:
-        click.confirm(f"Give up what was written to {describe(unsent)}?", abort=True)
+        click.confirm(shown(f"Give up what was written to {describe(unsent)}?"), abort=True)
     for name, kept in control.call(found.path, "discard", {"path": inside}, timeout=60.0)["given_up"]:
-        click.echo(f"given up: {name}" + (f" (a copy is {kept})" if kept else ""))
+        tell(f"given up: {name}" + (f" (a copy is {kept})" if kept else ""))
     return 0
 
 

@@ -19,6 +19,7 @@ from jobfs.cli import preflight
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import setting_options
 from jobfs.cli.running import mounts
+from jobfs.cli.screen import shown
 from jobfs.errors import JobfsError, UsageError
 from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
@@ -46,7 +47,7 @@ def doctor(job: str | None, mount_options: tuple[str, ...], **flags: Any) -> int
         except JobfsError as error:
             found, mark, style = str(error), "FAILED", "bold red"
             failed += 1
-        console.print(Text.assemble((f"{mark:6}", style), f"  {what}: {found}"))
+        console.print(Text.assemble((f"{mark:6}", style), f"  {what}: {shown(found)}"))
     if failed:
         console.print(f"{failed} of these would keep a mount from working")
     return 1 if failed else 0

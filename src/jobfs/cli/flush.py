@@ -8,6 +8,7 @@ from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.progress import sending
 from jobfs.cli.running import mount_of, mounts
+from jobfs.cli.screen import tell
 from jobfs.draining import describe
 from jobfs.errors import UsageError
 
@@ -30,5 +31,5 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
             args = {"path": inside or None, "timeout": timeout}
             left += control.call(found.path, "flush", args, timeout=30.0, progress=progress)["left"]
     if left:
-        click.echo(f"jobfs: not sent yet: {describe(left)}", err=True)
+        tell(f"jobfs: not sent yet: {describe(left)}", err=True)
     return 1 if left else 0

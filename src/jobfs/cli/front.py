@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from jobfs.cli import logs
+from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
 
 
@@ -32,14 +32,14 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Show a sentence on stderr."""
-        print(f"jobfs: {text}", file=sys.stderr, flush=True)
+        tell(f"jobfs: {text}", err=True)
 
     def keep_log(self, path: Path) -> None:
         """Nothing: the terminal is the log."""
 
     def ready(self, text: str) -> None:
         """Print the line."""
-        print(text, flush=True)
+        tell(text)
 
 
 class _Pipe:
@@ -51,7 +51,7 @@ class _Pipe:
 
     def say(self, text: str) -> None:
         if self._handle is None:
-            print(f"jobfs: {text}", file=sys.stderr, flush=True)
+            tell(f"jobfs: {text}", err=True)
         else:
             self._send("say", text)
 
@@ -68,7 +68,7 @@ class _Pipe:
             self._send("failed", text, code)
             self._hang_up()
         else:
-            print(f"jobfs: {text}", file=sys.stderr, flush=True)
+            tell(f"jobfs: {text}", err=True)
 
     def _send(self, kind: str, text: str, code: int = 0) -> None:
         assert self._handle is not None
@@ -115,12 +115,12 @@ def _wait(hear: int, child: int) -> int:
             for line in lines:
                 kind, text, code = json.loads(line)
                 if kind == "say":
-                    print(f"jobfs: {text}", file=sys.stderr)
+                    tell(f"jobfs: {text}", err=True)
                 elif kind == "ready":
-                    print(text, flush=True)
+                    tell(text)
                     return 0
                 else:
-                    print(f"jobfs: {text}", file=sys.stderr)
+                    tell(f"jobfs: {text}", err=True)
                     return int(code)
     except KeyboardInterrupt:
         os.kill(child, signal.SIGTERM)

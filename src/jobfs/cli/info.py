@@ -9,6 +9,7 @@ import click
 from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of
+from jobfs.cli.screen import tell
 from jobfs.errors import FsError
 
 #: semantics.md section 2.
@@ -37,5 +38,5 @@ def info(path: str, as_json: bool, state_dir: str | None) -> int:
     for name in names:
         value = facts.get(name)
         if value not in (None, "", []):
-            click.echo(f"{name:{width}}  {value}")
+            tell(f"{name:{width}}  {value}")
     return 0

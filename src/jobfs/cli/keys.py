@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,16 @@ from jobfs.api import FileKey, KeySource, fixed_key
 from jobfs.errors import UsageError
 from jobfs.settings import Settings
 
+_PR_SET_DUMPABLE = 4
+
 
 def find_key(settings: Settings, warn: Callable[[str], None]) -> KeySource:
-    """The key in `api_key_file`, else in PERSTACK_API_KEY; read once, so that a bad one is UsageError now."""
+    """The key in `api_key_file`, else in PERSTACK_API_KEY; read once, so that a bad one is UsageError now.
+
+    Who holds it leaves no core dump from here on, unless `allow_core_dumps`.
+    """
+    if not settings.allow_core_dumps:
+        _leave_no_core_dump()
     if settings.api_key_file is None:
         key = os.environ.get("PERSTACK_API_KEY", "")
         if not key.strip():
@@ -22,6 +31,16 @@ def find_key(settings: Settings, warn: Callable[[str], None]) -> KeySource:
     source = FileKey(settings.api_key_file)
     source()
     return source
+
+
+def _leave_no_core_dump() -> None:
+    """The kernel writes no core of this process, hands none to a program, and lets no debugger of the same user attach.
+
+    It also gives /proc/PID of this process to root: other programs of the user no longer read its environment there.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _check_file(path: Path, warn: Callable[[str], None]) -> None:

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from jobfs.api import KeySource
 from jobfs.cli.repeats import counted
+from jobfs.cli.screen import shown
 from jobfs.errors import JobfsError
 
 #: Bytes of a log file; one older file is kept.
@@ -19,14 +20,18 @@ _LIMIT = 10 << 20
 
 
 class _Formatter(logging.Formatter):
-    """Takes the key out of every record, should a library have put it there."""
+    """Escapes what would steer a terminal, and takes the key out of every record, should a library have put it there."""
 
     def __init__(self, key: KeySource) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._key = key
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        record.message = shown(record.message)
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = shown(super().format(record), keep="\n")  # of tracebacks
         try:
             return text.replace(self._key(), "***")
         except JobfsError:

@@ -18,6 +18,7 @@ from jobfs.api import Client, KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import mount_points
+from jobfs.private import own_directory
 from jobfs.settings import Settings
 
 T = TypeVar("T")
@@ -155,10 +156,12 @@ def _why_mounted(path: str) -> str:
 
 
 def check_writable(path: Path, what: str, option: str) -> None:
-    """Make the directory if need be, and a file in it, which is the one way to know. Raises UsageError."""
+    """Make the directory if need be, and a file in it, which is the one way to know. Raises UsageError.
+
+    That it is this user's alone comes first: who else writes in it chooses what is read from it.
+    """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        with own_directory(path, what, option), tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
         raise UsageError(

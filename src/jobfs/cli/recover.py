@@ -14,6 +14,7 @@ from jobfs.cli import graph, logs, preflight
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import setting_options
 from jobfs.cli.progress import sending
+from jobfs.cli.screen import tell
 from jobfs.draining import describe
 from jobfs.errors import UsageError
 from jobfs.mount import Mounted
@@ -55,7 +56,7 @@ def recover(
     settings = load(flags, mount_options)
     check_job_id(job)
     check_base_url(settings.base_url)
-    key = find_key(settings, lambda text: click.echo(f"jobfs: {text}", err=True))
+    key = find_key(settings, lambda text: tell(f"jobfs: {text}", err=True))
     logs.set_up(settings.log_level, key)
     preflight.check_server(settings, job, key)
     if mount is not None:
@@ -67,15 +68,15 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
     running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
     for found in running:
         directory = found.record.directory if found.record else "?"
-        click.echo(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
+        tell(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
     ended = slot.others(settings.state_dir, job, "")
     left: list[Any] = []
     for found in ended:
         left += _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
     if not ended and not running:
-        click.echo(f"nothing of job {job} is left in {settings.state_dir}")
+        tell(f"nothing of job {job} is left in {settings.state_dir}")
     if left:
-        click.echo(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
+        tell(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
     return 1 if left else 0
 
 
@@ -120,7 +121,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
         mounted.vfs.refresh()
         found = mounted.vfs.hidden_of(mount)
         if not found:
-            click.echo(f"mount {mount} has left nothing on the server")
+            tell(f"mount {mount} has left nothing on the server")
             return 0
         _tell(f"unfinished: {item.path}" + ("" if item.is_dir else f" ({item.size} bytes)") for item in found)
         if not yes:
@@ -142,4 +143,4 @@ def _close(mounted: Mounted, place: slot.StateDirectory, *, clean: bool) -> None
 
 def _tell(lines: Iterable[str]) -> None:
     for line in lines:
-        click.echo(line)
+        tell(line)

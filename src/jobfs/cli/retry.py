@@ -7,6 +7,7 @@ import click
 from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of, mounts
+from jobfs.cli.screen import tell
 from jobfs.errors import UsageError
 
 
@@ -25,7 +26,7 @@ def retry(path: str | None, state_dir: str | None) -> int:
     for found, inside in targets:
         tried += control.call(found.path, "retry", {"path": inside or None})["paths"]
     for name in tried:
-        click.echo(f"trying again: {name}")
+        tell(f"trying again: {name}")
     if not tried:
-        click.echo("jobfs: nothing there has failed", err=True)
+        tell("jobfs: nothing there has failed", err=True)
     return 0

@@ -15,6 +15,7 @@ from rich.text import Text
 from jobfs import control
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of, mounts
+from jobfs.cli.screen import shown, tell
 from jobfs.errors import JobfsError
 from jobfs.state.directory import Found
 
@@ -49,7 +50,7 @@ def status(directory: str | None, as_json: bool, state_dir: str | None) -> int:
             raise control.NoMountError("no job is mounted")
         reports = [_report(found) for found in targets]
     except JobfsError as error:
-        click.echo(f"jobfs: {error}", err=True)
+        tell(f"jobfs: {error}", err=True)
         return NO_ANSWER
     if as_json:
         click.echo(json.dumps(reports[0] if directory or len(reports) == 1 else reports, indent=2))
@@ -90,16 +91,16 @@ def _show(report: Mapping[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
     for name, value in _facts(report):
-        table.add_row(Text(name, "bold"), Text(value))
+        table.add_row(Text(name, "bold"), Text(shown(value)))
     console.print(table)
     for name, (meaning, needed) in LISTS.items():
         entries = report.get(name) or []
         if entries:
             console.print(Text(f"\n{name} ({len(entries)}): {meaning}", "bold red" if needed else "bold"))
             for entry in entries:
-                console.print(Text(f"  {describe(entry)}"))
+                console.print(Text(f"  {shown(describe(entry))}"))
     for problem in report["problems"]:
-        console.print(Text(f"! {problem}", "red"))
+        console.print(Text(f"! {shown(problem)}", "red"))
     console.print()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from typing import Any
 
 import click
@@ -13,9 +12,11 @@ from jobfs.cli.options import state_dir_option
 from jobfs.cli.preflight import is_stale
 from jobfs.cli.progress import sending
 from jobfs.cli.running import mount_of
+from jobfs.cli.screen import tell
 from jobfs.draining import describe
 from jobfs.errors import UsageError
 from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
+from jobfs.private import user_name
 from jobfs.state.directory import wait_until_free
 
 #: Seconds that a mount which has answered takes to end.
@@ -59,13 +60,13 @@ def umount(directory: str, lazy: bool, timeout: float | None, state_dir: str | N
             {"timeout": timeout, "lazy": lazy},
             timeout=30.0,
             progress=progress,
-            say=lambda sentence: click.echo(f"jobfs: {sentence}", err=True),
+            say=lambda sentence: tell(f"jobfs: {sentence}", err=True),
         )
     left = answer["left"]
     if "goes_on" in answer:
         still = f"; still open there: {answer['open']}" if answer["open"] else ""
         unsent = f"; not sent yet: {describe(left)}" if left else ""
-        click.echo(
+        tell(
             f"jobfs: {directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
             f"sent{still}{unsent}",
             err=True,
@@ -74,7 +75,7 @@ def umount(directory: str, lazy: bool, timeout: float | None, state_dir: str | N
     # So that the next mount finds the slot free.
     wait_until_free(found, _ENDING)
     if left:
-        click.echo(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
+        tell(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
     return 1 if left else 0
 
 
@@ -93,23 +94,14 @@ def _unmount_plainly(directory: str) -> int:
     except BusyError:
         # Whatever is open there gets nothing but errors.
         unmount(there.point, lazy=True)
-    click.echo(
-        f"jobfs: no process served {directory}; the next mount of that job sends what is left", err=True
-    )
+    tell(f"jobfs: no process served {directory}; the next mount of that job sends what is left", err=True)
     return 0
 
 
 def _why_not(directory: str, there: MountInfo) -> str:
     if there.user is not None and there.user != os.geteuid():
-        return f"{directory} was mounted by {_name(there.user)}: jobfs umount {directory} as that user"
+        return f"{directory} was mounted by {user_name(there.user)}: jobfs umount {directory} as that user"
     return (
         f"the process that serves {directory} can't be found: give the --state-dir it was mounted with, "
         f"or end it with fusermount -u {directory}; it sends what is left"
     )
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user {user}"

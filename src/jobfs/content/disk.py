@@ -5,8 +5,9 @@
     <directory>/tmp/                unfinished files (parts.py)
     <directory>/boot                the boot of this machine in which files were last written
 
-A whole file is trusted by its length alone (semantics.md section 3). The index in memory serves only the
-bound on bytes: whether a version is there is asked of the disk, because users may clear it.
+A whole file is trusted by its length alone (semantics.md section 3), if this user has written it: what others have put there is
+not seen. The index in memory serves only the bound on bytes: whether a version is there is asked of the disk, because users
+may clear it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs.content.files import CacheFile
+from jobfs.content.files import CacheFile, write_all
 from jobfs.content.parts import Parts
 from jobfs.errors import FsError
 from jobfs.nodes import Version
+from jobfs.private import is_own_file
 
 _log = logging.getLogger("jobfs.content")
 
@@ -37,6 +39,7 @@ _ITEM_DIGITS = 16
 _NAMES = 4096
 #: Seconds after which the kernel has surely written a file out, so that a power cut can't have hurt it.
 _WRITTEN_OUT = 60.0
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -65,6 +68,7 @@ class DiskCache:
     """Whole contents on disk under `limit` bytes, and unfinished ones. Thread-safe.
 
     Its lock is a leaf and never held across I/O. Methods that write raise OSError; those that look do not.
+    Raises UsageError if the directory is not this user's alone.
     """
 
     def __init__(self, directory: Path, limit: int) -> None:
@@ -92,18 +96,24 @@ class DiskCache:
     def size(self, name: str) -> int | None:
         """The length of a whole content in bytes; None if it is not there."""
         try:
-            return os.stat(self._path(name)).st_size
+            info = os.lstat(self._path(name))
         except OSError:
             return None
+        return info.st_size if is_own_file(info) else None
 
     def open(self, name: str, size: int | None) -> CacheFile | None:
         """A whole content for reading; None if it is not there or damaged."""
         path = self._path(name)
         try:
-            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
+            # Without waiting, should it be a pipe.
+            file = CacheFile(os.open(path, _READ | os.O_NONBLOCK), path)
             stat = os.fstat(file.fd)
         except OSError:
             self._gone(name)
+            return None
+        if not is_own_file(stat):
+            _log.warning("what another user has put into the content cache is not used: %s", path)
+            self.remove(name)
             return None
         if size is not None and stat.st_size != size:
             _log.warning("a cached file has %d bytes instead of %d: downloading it again", stat.st_size, size)
@@ -170,7 +180,7 @@ class DiskCache:
         """Let the next mount know that a whole content was in use until now."""
         path, now = self._path(name), time.time_ns()
         with contextlib.suppress(OSError):
-            os.utime(path, ns=(now, os.stat(path).st_mtime_ns))
+            os.utime(path, ns=(now, os.lstat(path).st_mtime_ns), follow_symlinks=False)
 
     def remove(self, name: str) -> None:
         """Remove a whole content."""
@@ -265,7 +275,8 @@ class DiskCache:
                 if _NAME.fullmatch(entry.name):
                     with contextlib.suppress(OSError):
                         stat = entry.stat(follow_symlinks=False)
-                        yield _Found(stat.st_atime, entry.name, stat.st_size, stat.st_mtime)
+                        if is_own_file(stat):
+                            yield _Found(stat.st_atime, entry.name, stat.st_size, stat.st_mtime)
 
     def _distrust_after_power_cut(self) -> None:
         """Once a boot: remove what was written within a minute of the last write before it.
@@ -277,18 +288,26 @@ class DiskCache:
             boot = _BOOT_ID.read_text().strip()
         except OSError:
             return
-        marker = self.directory / "boot"
-        try:
-            if marker.read_text() == boot:
-                return
-        except FileNotFoundError:
-            pass
+        marker = f"{self._root}/boot"
+        if _content(marker) == boot.encode():
+            return
         found = list(self._files())
         newest = max((entry.written for entry in found), default=0.0)
         for entry in found:
             if entry.written > newest - _WRITTEN_OUT:
                 self.remove(entry.name)
-        marker.write_text(boot)
+        note = self.parts.new()
+        write_all(note.fd, boot.encode(), 0)
+        os.rename(note.path, marker)
+
+
+def _content(path: str) -> bytes:
+    """The first bytes of a file of this user; none of any other."""
+    try:
+        file = CacheFile(os.open(path, _READ | os.O_NONBLOCK), path)
+    except OSError:
+        return b""
+    return os.pread(file.fd, 256, 0) if is_own_file(os.fstat(file.fd)) else b""
 
 
 def _scan(directory: Path) -> Iterator[os.DirEntry[str]]:

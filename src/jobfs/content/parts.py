@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import shutil
 from pathlib import Path
 
 from jobfs.content.files import CacheFile, clone
+from jobfs.errors import UsageError
+from jobfs.private import own_directory
+
+_NAMED = ("cache", "--cache-dir")
 
 
 class Parts:
@@ -23,9 +28,13 @@ class Parts:
         self._numbers = itertools.count()
 
     def start(self) -> None:
-        """Make the directory anew, without what is in it."""
+        """Make the directory anew, without what is in it.
+
+        Raises UsageError if the cache directory is not this user's alone, OSError.
+        """
+        self._directories()
         self.close()
-        self._make()
+        os.mkdir(self._own, 0o700)
 
     def new(self) -> CacheFile:
         """An empty unfinished file, for reading and writing."""
@@ -52,7 +61,7 @@ class Parts:
         path = self._path()
         try:
             os.link(source, path)
-            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
             os.fchmod(file.fd, 0o600)
             return file
         except OSError:
@@ -77,9 +86,15 @@ class Parts:
     def _path(self) -> str:
         return f"{self._own}/{next(self._numbers)}.part"
 
+    def _directories(self) -> None:
+        for directory in (self._directory.parent, self._directory):
+            with own_directory(directory, *_NAMED) as handle:
+                os.fchmod(handle, 0o700)
+
     def _make(self) -> None:
-        self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        if self._directory.stat().st_mode & 0o077:
-            self._directory.chmod(0o700)
+        """The directory again, after somebody cleared the cache. Raises OSError."""
+        try:
+            self._directories()
+        except UsageError as error:  # another user was faster
+            raise PermissionError(errno.EACCES, str(error)) from None
         os.makedirs(self._own, 0o700, exist_ok=True)

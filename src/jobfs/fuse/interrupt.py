@@ -81,6 +81,8 @@ class Desk:
     def __init__(self, size: int) -> None:
         self.buffer = ctypes.create_string_buffer(size)
         self.address = ctypes.addressof(self.buffer)
+        #: Of the request at work; after the length in its header.
+        self.opcode = ctypes.c_uint32.from_buffer(self.buffer, 4)
         self.turn = 0
         self.since = 0.0
         self._seen = 0

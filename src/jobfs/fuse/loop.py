@@ -26,6 +26,7 @@ from jobfs.api.deadline import Deadline, begin
 from jobfs.errors import UsageError
 from jobfs.fuse.driver import FuseDriver, errno_of
 from jobfs.fuse.interrupt import Desk, Interrupter, Opcode
+from jobfs.fuse.lookagain import ABOUT_A_NODE, ChannelOperations, channel_operations
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -93,6 +94,10 @@ _fuse_get_session = _function("fuse_get_session", _pointer, _pointer)
 _fuse_session_next_chan = _function("fuse_session_next_chan", _pointer, _pointer, _pointer)
 _fuse_session_process = _function("fuse_session_process", None, _pointer, _pointer, _size, _pointer)
 _fuse_chan_fd = _function("fuse_chan_fd", _int, _pointer)
+_fuse_chan_new = _function(
+    "fuse_chan_new", _pointer, ctypes.POINTER(ChannelOperations), _int, _size, _pointer
+)
+_fuse_chan_destroy = _function("fuse_chan_destroy", None, _pointer)
 _fuse_chan_bufsize = _function("fuse_chan_bufsize", _size, _pointer)
 _fuse_teardown = _function("fuse_teardown", None, _pointer, _pointer)
 
@@ -116,6 +121,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._session = _fuse_get_session(self._fuse)
         self._channel = _fuse_session_next_chan(self._session, None)
         self.device = int(_fuse_chan_fd(self._channel))
+        self._looking_again = channel_operations(self.device)
+        self._channel_again = _fuse_chan_new(ctypes.byref(self._looking_again), self.device, 0, None)
         #: True: no request that is read from now on is looked at; its program gets an error when the process ends.
         self.closed = False
         # Kept from the start: at the end there may be no descriptor left.
@@ -146,7 +153,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """
         timeout, late = self.operations.timeout, self._late
         read, device, buffers = os.readv, self.device, [desk.buffer]
-        process, session, channel, address = _fuse_session_process, self._session, self._channel, desk.address
+        process, session, address, opcode = _fuse_session_process, self._session, desk.address, desk.opcode
+        plain, again = self._channel, self._channel_again
         while len(idle) <= most_idle:
             idle.append(desk)
             try:
@@ -169,7 +177,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             call = begin(timeout)
             if late:
                 late.queued(desk, call)
-            process(session, address, length, channel)
+            process(session, address, length, again if opcode.value in ABOUT_A_NODE else plain)
             if call.left() <= 0:
                 late.ended(desk, call)
             desk.turn += 1
@@ -183,6 +191,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """Free what libfuse holds. Only after every loop has ended; unmounts if nothing else did."""
         if self._fuse:
             _fuse_teardown(self._fuse, self._mountpoint)
+            _fuse_chan_destroy(self._channel_again)
             self._fuse = None
             os.close(self._nowhere)
 

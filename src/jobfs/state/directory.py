@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import json
 import os
-import pwd
 import re
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 
 from jobfs.errors import UsageError
 from jobfs.names import new_mount_id
+from jobfs.private import own_directory
 from jobfs.state.journal import free_for_start
 
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
@@ -115,7 +115,7 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
         warnings: list[str] = []
         usable: list[Found] = []
         for found in _slots(home):
-            _check_owner(found.path)
+            _private(found.path)
             if found.record and found.record.directory == directory and in_use(found, _INSTANT):
                 raise UsageError(_taken(found.record))
             if found.has_journal and not _same_server(found.record, base_url):
@@ -134,7 +134,7 @@ def reopen(found: Found, base_url: str) -> StateDirectory:
     if found.record is None or not _same_server(found.record, base_url):
         raise UsageError(f"{_foreign(found)}; give that server with --base-url")
     with _refusing(found.path):
-        _check_owner(found.path)
+        _private(found.path)
         lock = os.open(found.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not _locked(lock, _INSTANT):
             os.close(lock)
@@ -260,26 +260,9 @@ def _refusing(place: Path) -> Iterator[None]:
 
 def _private(path: Path) -> Path:
     """Make sure that `path` is a directory of ours that nobody else can enter."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _check_owner(path)
-    path.chmod(0o700)
+    with own_directory(path, "state", "--state-dir") as handle:
+        os.fchmod(handle, 0o700)
     return path
-
-
-def _check_owner(path: Path) -> None:
-    owner = path.stat().st_uid
-    if owner != os.geteuid():
-        raise UsageError(
-            f"the state directory {path} belongs to {_user_name(owner)}: mount as that user, or give another "
-            "with --state-dir"
-        )
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
 
 
 def _same_server(record: Record | None, base_url: str) -> bool:

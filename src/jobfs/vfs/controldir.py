@@ -21,11 +21,11 @@ _DIRECTORY = 2
 
 
 class ControlDirectory:
-    """Never listed in its parent, and never a request."""
+    """Never listed in its parent, and never a request; for the user that mounted, whoever else is let in."""
 
-    def __init__(self, report: Report, uid: int, gid: int) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
-        self._uid, self._gid = uid, gid
+        self._uid, self._gid = os.geteuid(), os.getegid()
         self._numbers = itertools.count(_HANDLES)
         self._open: dict[int, bytes] = {}
         self._started_ns = time.time_ns()
@@ -46,12 +46,12 @@ class ControlDirectory:
         """Attributes of the directory (""), or of a file in it. Raises FsError(ENOENT)."""
         if not name:
             times = (self._started_ns,) * 3
-            return Attr(_DIRECTORY, stat.S_IFDIR | 0o555, 2, self._uid, self._gid, 0, *times)
+            return Attr(_DIRECTORY, stat.S_IFDIR | 0o500, 2, self._uid, self._gid, 0, *times)
         return self._attr(name, len(self._report.content(name)))
 
     def _attr(self, name: str, size: int) -> Attr:
         number, now = _DIRECTORY + 1 + sum(name.encode()), time.time_ns()
-        return Attr(number, stat.S_IFREG | 0o444, 1, self._uid, self._gid, size, now, now, now)
+        return Attr(number, stat.S_IFREG | 0o400, 1, self._uid, self._gid, size, now, now, now)
 
     def fattr(self, fh: int) -> Attr:
         """Attributes of an open file: its content stays as it was when it was opened."""

@@ -88,7 +88,7 @@ class Vfs:
         self._attributes = Attributes(self._view)
         self._report = Report(self._view, client, namespace)
         self._xattrs = Xattrs(self._report, self._attributes)
-        self._control = ControlDirectory(self._report, settings.uid, settings.gid)
+        self._control = ControlDirectory(self._report)
         self._stopped = threading.Event()
 
     # -- life

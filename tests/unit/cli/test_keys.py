@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +84,36 @@ def test_a_key_file_that_others_can_read_is_warned_about(
     path = key_file(tmp_path, mode=mode)
     assert find_key(load({"api_key_file": path}), warnings.append)() == "sk-file"
     assert warnings == [f"others can read the API key in {path}: chmod 600 {path}"]
+
+
+_CRASH = """
+import os, resource, sys
+from jobfs.cli.keys import find_key
+from jobfs.settings import load
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+if len(sys.argv) > 1:
+    find_key(load({"allow_core_dumps": sys.argv[1] == "allowed"}), print)
+os.abort()
+"""
+
+
+def dumped(directory: Path, *arguments: str) -> bool:
+    """True if a process that reads the key as the arguments say, and crashes, leaves a core dump."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CRASH, *arguments],
+        cwd=directory,
+        env={**os.environ, "PERSTACK_API_KEY": "sk-secret"},
+        stderr=subprocess.DEVNULL,
+    )
+    status = os.waitpid(process.pid, 0)[1]
+    process.returncode = 0
+    assert os.WTERMSIG(status) == signal.SIGABRT
+    return os.WCOREDUMP(status)
+
+
+def test_who_holds_the_key_leaves_no_core_dump(tmp_path: Path) -> None:
+    if not dumped(tmp_path):
+        pytest.skip("this machine keeps no core dumps")
+    assert not dumped(tmp_path, "by default")
+    assert dumped(tmp_path, "allowed")

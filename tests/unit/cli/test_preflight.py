@@ -165,6 +165,7 @@ def test_an_ordinary_user_needs_fusermount_and_leave(
     settings: Settings, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(preflight, "check_writable", lambda path, what, option: None)
     tools: dict[str, str] = {}
     monkeypatch.setattr("shutil.which", tools.get)
     with pytest.raises(UsageError, match="fusermount is missing: install fuse3"):

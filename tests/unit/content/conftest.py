@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,3 +35,10 @@ def make_store(cache: Path, tmp_path: Path) -> Iterator[MakeStore]:
     yield make
     for store in stores:
         store.close()
+
+
+@pytest.fixture
+def root() -> None:
+    """What only root can prepare."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")

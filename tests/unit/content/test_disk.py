@@ -15,6 +15,9 @@ from jobfs.content.disk import DiskCache, item_prefix, version_name
 from jobfs.content.files import write_all
 from jobfs.nodes import Version
 
+#: A user that is not this one.
+OTHER = 65534
+
 NAMES = [version_name(Version(f"{number:024d}", "now", 100)) for number in range(6)]
 
 
@@ -136,3 +139,57 @@ def test_what_is_on_another_file_system_is_copied_for_a_while(tmp_path: Path) ->
         assert near == tmp_path / "beside"
     with cache.near(tmp_path / "gone") as near:
         assert near == tmp_path / "gone"
+
+
+def planted(directory: Path, name: str, how: str) -> None:
+    """Puts a file of 100 bytes into the cache as somebody else would, or as a link to one."""
+    path = directory / name[:2] / name
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if how == "link":
+        elsewhere = directory.parent / "elsewhere"
+        elsewhere.write_bytes(bytes(100))
+        path.symlink_to(elsewhere)
+    elif how == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(bytes(100))
+        path.chmod(0o666 if how == "writable" else 0o600)
+        os.chown(path, OTHER if how == "foreign" else -1, -1)
+
+
+@pytest.mark.parametrize("how", ["foreign", "writable", "link", "pipe"])
+@pytest.mark.usefixtures("root")
+def test_nothing_that_another_user_can_have_written_is_believed(
+    disk: DiskCache, tmp_path: Path, how: str
+) -> None:
+    planted(tmp_path, NAMES[0], how)
+    assert not disk.has(NAMES[0], None)
+    assert disk.size(NAMES[0]) is None
+    disk.scan()
+    assert disk.used == 0
+    assert disk.open(NAMES[0], None) is None
+    keep(disk, NAMES[0])
+    assert disk.open(NAMES[0], 100) is not None
+
+
+@pytest.mark.usefixtures("root")
+def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = tmp_path / "boot_id"
+    boot.write_text("first\n")
+    monkeypatch.setattr(disk_module, "_BOOT_ID", boot)
+    directory, victim = tmp_path / "cache", tmp_path / "victim"
+    directory.mkdir()
+    victim.write_text("as it was")
+    (directory / "boot").symlink_to(victim)
+    made = DiskCache(directory, 1000)
+    keep(made, NAMES[0])
+    made.parts.close()
+    assert victim.read_text() == "as it was"
+    assert (directory / "boot").read_text() == "first"
+    os.chown(directory / "boot", OTHER, -1)
+    again = DiskCache(directory, 1000)
+    assert not again.has(NAMES[0], None)
+    again.parts.close()

@@ -1,0 +1,160 @@
+"""Other users of the same machine: what they prepare is not believed, what is not theirs is not shown."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.mounts import MountedJob, environment, is_mounted
+
+from jobfs.emulator import Server
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+
+OTHER = 65534
+AS_OTHER = ("setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups")
+
+
+def as_other(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs a program as another user, who has no rights here; its output is captured."""
+    return subprocess.run(
+        [*AS_OTHER, *map(str, command)], cwd="/", capture_output=True, text=True, timeout=30, check=check
+    )
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory in which every user may make things, as /tmp is."""
+    path = Path(tempfile.mkdtemp(prefix="jobfs-shared-"))
+    path.chmod(0o1777)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("how", ["directory", "link"])
+def test_a_cache_directory_that_another_user_made_first_is_refused(
+    server: Server, mount: Callable[..., MountedJob], shared: Path, how: str
+) -> None:
+    cache = shared / "cache"
+    if how == "link":
+        (shared / "elsewhere").mkdir(mode=0o700)
+        as_other("ln", "-s", shared / "elsewhere", cache)
+    else:
+        as_other("mkdir", "-m", "777", cache)
+    job = mount(start=False)
+    job.cache = cache
+    done = job.jobfs(*job.command()[3:])
+    assert done.returncode == 2, done.stderr
+    (sentence,) = done.stderr.splitlines()
+    assert f"the cache directory {cache} belongs to nobody" in sentence
+    assert "--cache-dir" in sentence
+    assert not is_mounted(job.path)
+    assert os.listdir(shared / "elsewhere" if how == "link" else cache) == []
+
+
+def test_a_cached_file_of_another_user_is_downloaded_again(
+    server: Server, mount: Callable[..., MountedJob], shared: Path
+) -> None:
+    server.store.seed({"file": "as the server has it"}, age=60)
+    job = mount(start=False)
+    job.mount()
+    assert (job.path / "file").read_bytes() == b"as the server has it"
+    job.umount()
+    (cached,) = (path for path in job.cache.rglob("*") if path.is_file() and path.stat().st_size == 20)
+    cached.unlink()
+    as_other("sh", "-c", f"printf %s 'as another wants it!' > {shared}/planted")
+    os.rename(shared / "planted", cached)
+    job.mount()
+    assert (job.path / "file").read_bytes() == b"as the server has it"
+    assert cached.stat().st_uid == os.geteuid()
+
+
+def test_what_the_mount_says_of_itself_is_for_the_user_that_mounted(
+    server: Server, mount: Callable[..., MountedJob], shared: Path
+) -> None:
+    server.store.write("file", b"for all")
+    job = mount(start=False, allow_other=True, uid=OTHER)
+    job.path = shared / "mnt"
+    job.path.mkdir()
+    job.mount()
+    assert as_other("cat", job.path / "file").stdout == "for all"
+    own = job.path / ".jobfs"
+    for path, mode in ((own, 0o40500), *((own / name, 0o100400) for name in os.listdir(own))):
+        info = path.stat()
+        assert (info.st_mode, info.st_uid, info.st_gid) == (mode, os.geteuid(), os.getegid())
+    for command in ("cat", own / "status.json"), ("ls", own):
+        refused = as_other(*command, check=False)
+        assert refused.returncode != 0
+        assert "Permission denied" in refused.stderr
+    assert b'"job"' in (own / "job.json").read_bytes() + (own / "status.json").read_bytes()
+    job.umount()
+
+
+#: As root, in a mount namespace of its own: an ordinary user may mount, and reach the Python that runs this.
+_PREPARE = """
+set -e
+mkdir "$HOME/dev" && mount -t tmpfs none "$HOME/dev"
+mknod -m 666 "$HOME/dev/fuse" c 10 229 && mount --bind "$HOME/dev/fuse" /dev/fuse
+if [ "$(stat -c %a /root)" = 700 ]; then
+    mkdir "$HOME/python" && mount --bind "$BASE" "$HOME/python"
+    mount -t tmpfs none /root && chmod 755 /root
+    mkdir -p "$BASE" && mount --bind "$HOME/python" "$BASE"
+fi
+exec "$@"
+"""
+
+#: What the ordinary user does then. A program that this user started is seen in the mount; the mount's own secrets are not.
+_AS_USER = """
+set -e
+jobfs() { "$PYTHON" -m jobfs "$@"; }
+jobfs mount "$JOB" "$HOME/mnt" $OPTIONS
+printf abc > "$HOME/mnt/f"
+sleep 60 < "$HOME/mnt/f" &
+jobfs umount "$HOME/mnt" && echo "not busy?"
+kill $!
+process=$(jobfs status "$HOME/mnt" | sed -n 's/^mount .*process \\([0-9]*\\).*/\\1/p')
+cat "/proc/$process/environ" > "$HOME/environ" && echo environ
+sed -n 's/^Max core file size *\\([^ ]*\\) .*/core \\1/p' "/proc/$process/limits"
+jobfs umount "$HOME/mnt"
+echo done
+""".replace("echo environ", "echo environ || true").replace('echo "not busy?"', 'echo "not busy?" || true')
+
+
+@pytest.mark.parametrize("allowed", [False, True], ids=["default", "--allow-core-dumps"])
+def test_an_ordinary_user_mounts_and_unmounts_and_nobody_reads_the_key_in_the_process(
+    server: Server, shared: Path, allowed: bool
+) -> None:
+    for name in ("mnt", "run"):
+        (shared / name).mkdir(mode=0o700)
+        os.chown(shared / name, OTHER, OTHER)
+    os.chown(shared, OTHER, OTHER)
+    shared.chmod(0o700)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", _PREPARE, "sh", *AS_OTHER, "sh", "-c", _AS_USER],
+        env={
+            **environment(shared, server.key),
+            "JOB": server.job,
+            "JOBFS_BASE_URL": server.url,
+            "PYTHON": sys.executable,
+            "BASE": sys.base_prefix,
+            "OPTIONS": "--allow-core-dumps" if allowed else "",
+        },
+        capture_output=True,
+        text=True,
+        timeout=80,
+        cwd="/",
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert done.stdout.endswith("done\n")
+    assert "is in use by sleep (" in done.stderr, said
+    assert "not busy?" not in done.stdout
+    assert ("environ" in done.stdout.splitlines()) is allowed, said
+    assert ("core 0" in done.stdout.splitlines()) or allowed, said
+    assert server.store.read("f") == b"abc"

@@ -1,0 +1,92 @@
+"""A save seen by another program of the same machine: the name is there at every moment, with one version or the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.mounts import MountedJob, run
+from tests.support.waiting import readable
+
+from jobfs.emulator import Server
+
+#: Opens, asks about and reads a file until its input ends; says what came of it, and how often.
+_WATCH = """
+import collections, json, os, select, sys
+path, seen = sys.argv[1], collections.Counter()
+
+def read():
+    with open(path, "rb") as file:
+        return len(file.read())
+
+def look(what, call):
+    try:
+        size = call()
+    except OSError as error:
+        size = os.strerror(error.errno)
+    seen[f"{what}: {size}"] += 1
+
+print("watching", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    look("stat", lambda: os.stat(path).st_size)
+    look("open", lambda: os.close(os.open(path, os.O_RDONLY)))
+    look("read", read)
+print(json.dumps(seen))
+"""
+
+#: Saves a file of seven bytes again and again.
+_SAVE = """
+import os, sys, time
+path, how, saves = sys.argv[1], sys.argv[2], int(sys.argv[3])
+for number in range(saves):
+    written = path if how == "in place" else path + ".new"
+    with open(written, "r+b" if how == "in place" else "wb") as file:
+        file.write(b"%07d" % number)
+        file.flush()
+        if how != "renamed":
+            os.fsync(file.fileno())
+    if written != path:
+        os.rename(written, path)
+    time.sleep(0.005)
+"""
+
+
+@pytest.mark.parametrize(("how", "saves"), [("renamed", 200), ("renamed after fsync", 100), ("in place", 50)])
+def test_a_name_is_there_at_every_moment_of_a_save(
+    server: Server, mounted: MountedJob, tmp_path: Path, how: str, saves: int
+) -> None:
+    """semantics 4: rename replaces in one step."""
+    server.store.seed({"file": "-------"}, age=60)
+    path = mounted.path / "file"
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", _WATCH, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        assert watcher.stdout is not None
+        assert readable(watcher.stdout, 20)
+        watcher.stdout.readline()
+        run(tmp_path, sys.executable, "-c", _SAVE, path, how, str(saves))
+        seen = json.loads(watcher.communicate("\n", timeout=20)[0])
+    finally:
+        watcher.kill()
+        watcher.wait()
+    assert set(seen) == {f"{what}: {size}" for what, size in (("stat", 7), ("open", None), ("read", 7))}, seen
+
+
+def test_a_name_that_is_gone_is_said_to_be_gone(server: Server, mounted: MountedJob) -> None:
+    """To look again ends in what is true: a file that was removed is not there, and not a stale handle."""
+    server.store.seed({"file": "x", "dir/file": "x"}, age=60)
+    with (mounted.path / "file").open("rb") as held:
+        for path in mounted.path / "file", mounted.path / "dir" / "file":
+            assert path.stat().st_size == 1
+            path.unlink()
+            for call in os.stat, lambda path: os.open(path, os.O_RDONLY):
+                with pytest.raises(FileNotFoundError):
+                    call(path)
+        assert os.fstat(held.fileno()).st_size == 1
+        assert held.read() == b"x"

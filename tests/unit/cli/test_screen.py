@@ -1,0 +1,107 @@
+"""What is printed of names and reasons never steers a terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobfs.cli import logs
+from jobfs.cli.screen import shown
+from jobfs.mountpoint import MountInfo
+
+#: A title that is set, a line that is added, half a character, a byte that is none, and a direction turned round.
+EVIL = "a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"
+SAFE = r"a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"
+
+
+def test_what_a_terminal_obeys_is_escaped_and_all_else_stays() -> None:
+    assert shown(EVIL) == SAFE
+    assert shown("Äpfel 日本 🎉 a b") == "Äpfel 日本 🎉 a b"
+    assert shown("one\ntwo\t", keep="\n") == "one\ntwo\\t"
+
+
+def entry(**more: object) -> dict[str, object]:
+    return {"path": EVIL, "reason": EVIL, **more}
+
+
+def status(**more: object) -> dict[str, object]:
+    lists: dict[str, object] = {
+        "failed": [entry()], "unsent": [entry(size=5)], "conflicts": [entry()], "hostile": [entry()],
+        "foreign_hidden": [entry()], "shadowed": [entry(id=EVIL)],
+    }  # fmt: skip
+    facts = {"job": {"status": EVIL}, "server": {"answering": False, "last_error": EVIL}}
+    return {"job_id": "j", "directory": f"/mnt/{EVIL}", "base_url": "u", "pid": 1, **facts, **lists, **more}
+
+
+#: Each command with its arguments, what the mount answers, and how often it prints such a text at least.
+COMMANDS: dict[str, tuple[list[str], dict[str, object], int]] = {
+    "status": (["status", "/mnt/j"], {"status": status()}, 12),
+    "info": (["info", "/mnt/j/f"], {"info": {"id": EVIL, "error": EVIL, EVIL: "x"}}, 3),
+    "flush": (["flush", "/mnt/j"], {"flush": {"left": [entry()]}}, 1),
+    "umount": (["umount", "/mnt/j"], {"umount": {"left": [entry()], "goes_on": 1, "open": EVIL}}, 2),
+    "retry": (["retry", "/mnt/j"], {"retry": {"paths": [EVIL]}}, 1),
+    "discard": (
+        ["discard", "--yes", "/mnt/j"],
+        {"status": status(), "discard": {"given_up": [[EVIL, EVIL]]}},
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_escapes_what_the_server_and_the_job_named(
+    run: Callable[..., object], answering: Callable[..., object], command: str
+) -> None:
+    arguments, handlers, number = COMMANDS[command]
+    answering("/mnt/j", **handlers)
+    outcome = run(*arguments)
+    printed = outcome.out + outcome.err  # type: ignore[attr-defined]
+    assert outcome.code in (0, 1)  # type: ignore[attr-defined]
+    assert printed.count(SAFE) >= number, printed
+    assert "\x1b" not in printed
+    assert "\nmount fine" not in printed
+
+
+def test_an_error_that_repeats_a_path_is_escaped(
+    run: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobfs.cli.umount.mount_at", lambda path: MountInfo("1", "0:1", path, "ext4", 0))
+    outcome = run("umount", "/mnt/\x1b[2J\udc80")
+    assert outcome.code == 2  # type: ignore[attr-defined]
+    assert r"/mnt/\x1b[2J\udc80" in outcome.err  # type: ignore[attr-defined]
+    assert "\x1b" not in outcome.err  # type: ignore[attr-defined]
+
+
+def test_what_the_terminals_encoding_lacks_is_escaped(tmp_path: Path) -> None:
+    code = "import sys; from jobfs.__main__ import main; sys.argv = ['jobfs', '--help']; main(); print('\\u65e5')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=40,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b"\\u65e5\n")
+
+
+def test_a_line_of_the_log_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        logs.set_up("info", lambda: "sk-secret")
+        try:
+            raise ValueError("\x1b[2J")
+        except ValueError:
+            logging.getLogger("jobfs").exception("refused: %s", EVIL)
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+    err = capfd.readouterr().err
+    assert f"refused: {SAFE}\nTraceback" in err
+    assert err.endswith("ValueError: \\x1b[2J\n")

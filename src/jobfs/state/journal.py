@@ -35,6 +35,8 @@ R = TypeVar("R")
 _SPARE, _PART = 4 << 20, 8
 #: Bytes that anything new takes: a name, a row of the journal, a block or two.
 _LEAST = 32 << 10
+#: Bytes that a start takes for SQLite's files and its own.
+_START = 128 << 10
 #: Pages after which SQLite moves its log into the database: it stays small enough for the spare room.
 _CHECKPOINT = 64
 
@@ -44,14 +46,13 @@ class JournalDamagedError(UsageError):
 
 
 class Spare:
-    """A file of zeros beside the journal that is given up when the disk is full."""
+    """A file of zeros beside the journal that is given up by halves when the disk is full: whoever else writes gets part of it."""
 
     def __init__(self, path: Path, size: int | None = None) -> None:
         """`size` in bytes; None: what is right for the disk."""
         self._path = path
         self._size = size or _size_for(path.parent)
         self.whole = False
-        self.restore()
 
     def restore(self) -> bool:
         """Take the room again; False if the disk does not have it."""
@@ -60,11 +61,12 @@ class Spare:
                 handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError:
                 return False
+            had = os.fstat(handle).st_size
             try:
                 os.posix_fallocate(handle, 0, self._size)
                 self.whole = True
             except OSError:
-                os.ftruncate(handle, 0)
+                os.ftruncate(handle, had)
             finally:
                 os.close(handle)
         return self.whole
@@ -75,10 +77,11 @@ class Spare:
         return facts.f_bavail * facts.f_frsize
 
     def give_up(self) -> bool:
-        """Make the room free; False if there is none left to give."""
+        """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
         with contextlib.suppress(OSError):
-            if self._path.stat().st_size:
-                os.truncate(self._path, 0)
+            size = self._path.stat().st_size
+            if size > _START:
+                os.truncate(self._path, max(size // 2, _START))
                 self.whole = False
                 return True
         return False
@@ -135,6 +138,7 @@ class Journal:
                 self._prepare()
             self._check()
             self._seq = self._highest()
+            self._spare.restore()
         except sqlite3.OperationalError as error:
             self._db.close()
             raise UsageError(f"the journal {path} can't be used: {error}") from error

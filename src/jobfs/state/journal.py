@@ -46,7 +46,7 @@ class JournalDamagedError(UsageError):
 
 
 class Spare:
-    """A file of zeros beside the journal that is given up by halves when the disk is full: whoever else writes gets part of it."""
+    """A file of zeros beside the journal, given up by halves when the disk is full: another program may take what is free."""
 
     def __init__(self, path: Path, size: int | None = None) -> None:
         """`size` in bytes; None: what is right for the disk."""

@@ -30,15 +30,14 @@ class Attributes:
         """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
-        with self._changing(path, resting=True) as node:
+        with self._changing(path, mode) as node:
             if isinstance(node, Item):
                 if node.permission is not wanted:
                     node = self._write_back.rename.change(node, wanted)
                 self._remember(node, mode=mode, permission=wanted)
                 return
             values: dict[str, Any] = {"mode": mode}
-            writable = self._view.attr(node).mode & 0o200
-            if not node.stays and (bool(writable) != bool(mode & 0o200) or node.wish is not None):
+            if self._switches(node, mode):
                 values["wish"] = wanted
             self._keep(node, **values)
 
@@ -100,14 +99,14 @@ class Attributes:
             self._state.apply(file, **values)
 
     @contextlib.contextmanager
-    def _changing(self, path: str, *, resting: bool = False) -> Iterator[Item | File]:
+    def _changing(self, path: str, mode: int | None = None) -> Iterator[Item | File]:
         """The node whose attributes change: an item, or a File with its lock held whose save has not ended meanwhile.
 
-        `resting`: no save of it is half done.
+        `mode`: what it is to have; if that gives it another permission on the server, no save of it is half done.
         """
         node = self._real(path)
         if isinstance(node, File):
-            if resting and not node.stays:
+            if mode is not None and self._switches(node, mode):
                 self._write_back.settle(node)
             with node.lock:
                 if node.here or node.item is None:
@@ -115,6 +114,11 @@ class Attributes:
                     return
                 node = node.item
         yield node
+
+    def _switches(self, file: File, mode: int) -> bool:
+        """True if the mode asks for a permission on the server that the file does not have, or is already to get."""
+        writable = bool(self._view.attr(file).mode & 0o200)
+        return not file.stays and (writable != bool(mode & 0o200) or file.wish is not None)
 
     def _real(self, path: str) -> Item | File:
         """The node whose attributes change; a directory that no item stands for becomes a real one."""

@@ -181,8 +181,8 @@ class _Reader:
 
     def _keep(self, number: int, page: Page) -> None:
         now = time.monotonic()
-        if (deadline := current()) is not None:
-            deadline.extend(now - self._kept)  # each page is progress
+        if _raw(page) >= self._size and (deadline := current()) is not None:
+            deadline.extend(now - self._kept)  # a full page is progress
         self._kept = now
         self._pages[number] = page
         before = len(self._seen)

@@ -164,6 +164,9 @@ class Replace:
             self._state.end(change)
             raise Cancelled
         assert file.path is not None
+        if change.generation not in (0, file.generation):
+            # An attempt that was not recorded failed, and newer bytes were closed since.
+            self._state.bytes.retire(file.ino, change.generation)
         change.base_item = file.item
         return {
             "target": file.path,

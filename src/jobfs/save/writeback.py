@@ -219,6 +219,8 @@ class WriteBack:
             if change is None or not change.begun or change.settled or change.base.id:
                 return
             self.state.write(edit(change, stage=Stage.CANCELLED, ino=0))
+            if change.generation not in (0, file.generation):
+                self.state.bytes.retire(file.ino, change.generation)
             change.file = file.change = None
         self.queue.wake()
         self.queue.save(file)

@@ -403,9 +403,12 @@ class State:
             return next((c for c in there if c.verb is Verb.MOVE and c.begun and not _is_over(c)), None)
 
     def before(self, change: Change) -> Change | None:
-        """The Change of the same target that has to come to rest first: what was unlinked, then what is older."""
+        """The Change of the same target that has to come to rest first: what was unlinked, then what is older.
+
+        A move away from it that was not begun waits: what takes the name may void it.
+        """
         with self.lock:
-            there = self._at.get(change.target, ())
+            there = [c for c in self._at.get(change.target, ()) if c.begun or c.target == change.target]
             earlier = [other for other in there if not other.settled and order(other) < order(change)]
             return min(earlier, key=order, default=None)
 

@@ -91,7 +91,7 @@ def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[st
     assert {one.id: one for one in tree.items()} == model
     for path in PATHS:
         assert tree.at(path) == by_definition(everything, path), path
-        children = {child: by_definition(everything, f"{path}/{child}") for child in ("a", "b")}
+        children = {child: by_definition(everything, f"{path}/{child}") for child in ("a", "b", "x")}
         shown_there = {name: one for name, one in children.items() if one is not None}
         assert tree.children(path) == shown_there, path
         assert tree.directories(path) == sum(one.is_dir for one in shown_there.values()), path

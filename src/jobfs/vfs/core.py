@@ -320,7 +320,7 @@ class Vfs:
         if (name := self._control.name(path)) is not None:
             return self._control.entries(name)
         attr = self._view.attr
-        # By inode number, as some programs sort them anyway: so they all read files in one order (see prefetch.py).
+        # By inode number, as some programs sort them anyway: so they all read files in one order (see walk.py).
         return sorted(
             ((name, attr(node)) for name, node in self._view.list(path).items()),
             key=lambda entry: entry[1].ino,

@@ -169,12 +169,8 @@ class Replace:
             self._state.bytes.retire(file.ino, change.generation)
         change.base_item = file.item
         return {
-            "target": file.path,
-            "generation": file.generation,
-            "size": file.size,
-            "base": file.base,
-            "sha256": "",
-        }
+            "target": file.path, "generation": file.generation, "size": file.size, "base": file.base, "sha256": "",
+        }  # fmt: skip
 
     def _create(self, change: Change) -> Item:
         """Make the hidden item; one whose answer was lost is looked for, then made again under another name. Raises ApiError."""

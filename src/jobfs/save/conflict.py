@@ -107,6 +107,13 @@ class ConflictCheck:
         spare(self._context, item.id)
         if time.monotonic() - began > _PAUSE:
             return False  # to be looked at again (R7); next time there is nothing to wait for
+        return self._send_delete(aside, item)
+
+    def _delete_lost(self, aside: Aside) -> bool:
+        return all(self._send_delete(aside, item) for item in self._client.find(aside.path))
+
+    def _send_delete(self, aside: Aside, item: Item) -> bool:
+        """Delete an item that is out of the way; False if the answer was lost, and it has to be looked at again (R7)."""
         try:
             self._client.delete(item.id, once=True)
         except NotFoundError:
@@ -115,18 +122,6 @@ class ConflictCheck:
             aside.unsure_until = time.time() + self._context.lifetime
             return False
         forget(self._context, item)
-        return True
-
-    def _delete_lost(self, aside: Aside) -> bool:
-        for item in self._client.find(aside.path):
-            try:
-                self._client.delete(item.id, once=True)
-            except NotFoundError:
-                pass
-            except AnswerLostError:
-                aside.unsure_until = time.time() + self._context.lifetime
-                return False
-            forget(self._context, item)
         return True
 
     def _delete_empty(self, aside: Aside, item: Item, target: str) -> bool:

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-from jobfs.content.handle import Content
 from jobfs.content.pool import Pool
 from jobfs.nodes import Item
 
@@ -16,12 +15,6 @@ _log = logging.getLogger("jobfs.content")
 _UNDER_WAY = 4 << 20
 
 Take = Callable[[], Item | None]
-
-
-def bring(content: Content) -> None:
-    """Fetch a whole content in this thread, and close the handle."""
-    with content:
-        content.bring()
 
 
 class Ahead:

@@ -6,6 +6,7 @@ leaves of pool and disk. None is held across I/O.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -13,20 +14,20 @@ import time
 from collections import OrderedDict
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 
 from cachetools import LRUCache
 
 from jobfs.api import Client
 from jobfs.content.abandoned import claim, remove_abandoned
-from jobfs.content.ahead import Ahead, Take, bring
+from jobfs.content.ahead import Ahead, Take
 from jobfs.content.disk import DiskCache, item_prefix, version_name
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.errors import UnboundedError, again
 from jobfs.content.fetch import Link
-from jobfs.content.handle import Content
 from jobfs.content.pool import Pool
 from jobfs.content.racy import racy, shows_fractions
-from jobfs.content.run import KIB, MIB
+from jobfs.content.run import KIB, MIB, Run
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Version
 
@@ -42,6 +43,94 @@ _WORTH_REMOVING = 64 * KIB
 _ROOM = 16 * MIB
 #: Seconds that `close` waits for transfers to notice.
 _CLOSING = 2.0
+
+
+class Content:
+    """An open handle on one version's content; the version is pinned until `close`.
+
+    `size` is in bytes, None until it is known. Handles may be shared by threads. Where the whole content is on disk when it is
+    opened, its file is opened by whoever reads first: what the kernel has kept costs nothing here.
+    """
+
+    __slots__ = ("_closed", "_entry", "_run", "_size", "_store", "updated_ns", "version")
+
+    def __init__(self, store: ContentStore, version: Version, updated_ns: int) -> None:
+        self.version = version
+        self.updated_ns = updated_ns
+        self._store = store
+        self._entry: Entry | None = None
+        self._size = version.size
+        self._run = Run()
+        self._closed = False
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole content; None until known."""
+        return self._size if self._entry is None else self._entry.size
+
+    @property
+    def here(self) -> bool:
+        """True if every byte was seen to be on disk; False proves nothing."""
+        return self._entry is None or self._entry.whole
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`, fewer only at the end of the file (semantics.md section 3).
+
+        Waits until those bytes are there, at most `timeout` seconds without progress. Raises ApiError:
+        UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises
+        FsError: what the local disk says. A read that `close` overtakes still gets its bytes.
+        """
+        entry = self._entry or self._store.attach(self)
+        file = entry.backing.file
+        if entry.whole and file is not None:
+            wanted = min(size, max((entry.size or 0) - offset, 0))
+            try:
+                data = os.pread(file.fd, wanted, offset)
+            except OSError:
+                data = b""
+            if len(data) == wanted:
+                return data
+        return entry.read(self._run, offset, size)
+
+    def meet(self) -> None:
+        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
+        if self._entry is not None:
+            self._entry.read(Run(), 0, 1)
+
+    def fetch(self) -> Path:
+        """Bring everything; a file with the whole content, not to be written to, valid until `close`.
+
+        Raises ApiError as `read` does, and FsError (ENOSPC) if the disk of the cache has no room for it.
+        """
+        if self._closed:
+            raise FsError(errno.EBADF)
+        return (self._entry or self._store.attach(self)).fetch()
+
+    def bring(self) -> None:
+        """Bring everything, in this thread and behind what readers wait for; errors are left to readers."""
+        if self._entry is not None and not self._closed:
+            self._entry.bring()
+
+    def whole(self) -> bool:
+        """True if every byte is on disk."""
+        return self._store.on_disk(self.version) is not None if self._entry is None else self._entry.on_disk()
+
+    def sha256(self) -> str | None:
+        """SHA-256 in hex of the whole content; None unless it is whole. Computed once, from the disk."""
+        return None if self._closed else (self._entry or self._store.attach(self)).sha256()
+
+    def close(self) -> None:
+        """Unpin this version; a download that only this handle wanted stops soon. May be called again."""
+        if not self._closed:
+            self._store.release(self)
+
+    def __enter__(self) -> Content:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class ContentStore:
@@ -62,7 +151,7 @@ class ContentStore:
         connections = client.max_connections
         self._pool = Pool(connections, "jobfs-content", wanted=connections - 1, background=connections - 2)
         self._link = Link(client, self._pool, timeout, limit)
-        self._ahead = Ahead(self._pool, lambda item: bring(self.open(item)))
+        self._ahead = Ahead(self._pool, self._bring)
         self._lock = threading.Lock()
         self._entries: dict[Version, Entry] = {}
         self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
@@ -77,18 +166,52 @@ class ContentStore:
 
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
-        version = item.version
-        self.fine_clock(item.updated_at)
+        if not self._fine:
+            self.fine_clock(item.updated_at)
+        content = Content(self, item.version, item.updated_ns)
+        if content.version not in self._entries:
+            content._size = self.on_disk(content.version)
+            if content._size is not None:
+                return content
+        self.attach(content)
+        return content
+
+    def on_disk(self, version: Version) -> int | None:
+        """Bytes of a version that is in the cache whole; None if it is not."""
+        if version.size == 0:
+            return 0
+        name = version_name(version)
+        size = self._disk.size(name)
+        if size is None or version.size not in (None, size):
+            return None
+        self._disk.touch(name)
+        return size
+
+    def attach(self, content: Content) -> Entry:
+        """What a handle reads from: the one entry of its version, pinned until it is closed.
+
+        For one that was closed meanwhile it is another one, which goes when what it serves has been read.
+        """
         with self._lock:
-            entry = self._entries.get(version)
-            if entry is None or self._outlived(entry):
-                entry = Entry(version, item.updated_ns, self, self._link, self._disk)
-                self._entries[version] = entry
-                self._loose.add(entry)
-            elif not entry.pins:
-                self._parked.pop(version, None)
-            entry.pins += 1
-        return Content(entry, self._release)
+            if content._entry is not None:
+                return content._entry
+            if content._closed:
+                entry = Entry(content.version, content.updated_ns, self, self._link, self._disk)
+                entry.discard()
+                return entry
+            content._entry = entry = self._pin(content.version, content.updated_ns)
+            return entry
+
+    def _pin(self, version: Version, updated_ns: int) -> Entry:
+        entry = self._entries.get(version)
+        if entry is None or self._outlived(entry):
+            entry = Entry(version, updated_ns, self, self._link, self._disk)
+            self._entries[version] = entry
+            self._loose.add(entry)
+        elif not entry.pins:
+            self._parked.pop(version, None)
+        entry.pins += 1
+        return entry
 
     def _outlived(self, entry: Entry) -> bool:
         """True if these bytes serve only those who have them open, and what is downloaded now would serve all (see `racy`)."""
@@ -99,9 +222,13 @@ class ContentStore:
             entry.updated_ns, time.time() + offset, fine=self._fine
         )
 
-    def _release(self, entry: Entry) -> None:
-        """A handle was closed: with the last one, decide what stays."""
+    def release(self, content: Content) -> None:
+        """A handle is closed: with the last one, decide what stays."""
         with self._lock:
+            entry = None if content._closed else content._entry
+            content._closed = True
+            if entry is None:
+                return
             entry.pins -= 1
             if entry.pins:
                 return
@@ -155,6 +282,10 @@ class ContentStore:
     def prefetch(self, take: Take, count: int) -> None:
         """Fetch contents of items that `take` gives, `count` of them now, in the background, behind readers (section 3)."""
         self._ahead.run(take, count)
+
+    def _bring(self, item: Item) -> None:
+        with self.open(item) as content:
+            content.bring()
 
     def missing(self, item: Item) -> bool:
         """True if a reader of this version would begin a download."""
@@ -233,7 +364,7 @@ class ContentStore:
             entry = self._entries.get(item.version)
         if entry is not None:
             return entry.on_disk(patience)
-        return item.size == 0 or self._disk.has(version_name(item.version), item.size)
+        return self.on_disk(item.version) is not None
 
     def used(self) -> int:
         """Bytes in the cache, unfinished downloads included."""

@@ -43,7 +43,9 @@ class Context:
     def __post_init__(self) -> None:
         object.__setattr__(self, "unanswered", Unanswered(self.lifetime))
         object.__setattr__(self, "sent", LRUCache(_SENT))
-        object.__setattr__(self, "beside", ThreadPoolExecutor(self.client.max_connections, "jobfs-beside"))
+        # With each of them another thread asks too: half as many threads as connections use them all.
+        workers = max(1, self.client.max_connections // 2)
+        object.__setattr__(self, "beside", ThreadPoolExecutor(workers, "jobfs-beside"))
 
 
 def in_background(context: Context, task: Callable[[], object]) -> None:

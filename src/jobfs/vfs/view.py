@@ -19,6 +19,8 @@ from jobfs.state import File
 from jobfs.state.records import UNSET
 from jobfs.state.tables import is_unmade
 
+#: A path of so many characters is never too long.
+_SHORT = names.NAME_MAX // 4
 #: Most versions whose size is asked for before one is shown.
 _MEASURES = 3
 
@@ -82,7 +84,8 @@ class View:
 
     def get(self, path: str, max_age: float | None = None) -> Node:
         """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""
-        check_name(path)
+        if len(path) > _SHORT:
+            check_name(path)
         node = self.find(path, max_age)
         if node is None:
             # Whoever gets here has just looked up what is above: nothing needs to be asked for the right words.
@@ -192,6 +195,8 @@ class View:
 
         Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
         """
+        if isinstance(node, Item) and node.size is not None:
+            return node
         for _ in range(_MEASURES):
             item = self._unmeasured(node)
             if item is None:
@@ -332,8 +337,6 @@ def is_hidden_open(name: str, entry: object) -> bool:
 
 def check_name(path: str) -> None:
     """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (wire-facts.md)."""
-    if len(path) <= names.NAME_MAX // 4:
-        return
     if names.path_length(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
 

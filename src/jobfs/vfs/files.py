@@ -103,8 +103,8 @@ class Files:
         handle = Handle(file, item, flags)
         with file.lock:
             if file.local is None and item is not None:
-                if not file.handles:
-                    self._state.add(file)  # it may have been let go of just now
+                if self._state.file(file.ino) is not file:
+                    self._state.add(file)  # it has been let go of just now
                 file.item, file.path = item, path
                 if handle.writable:
                     handle.young = self._write_back.bases.young(item)  # only a base has to prove anything

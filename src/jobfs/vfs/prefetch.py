@@ -267,16 +267,16 @@ class Walks:
     def __bool__(self) -> bool:
         return bool(self._walks)
 
-    def read(self, path: str, item: Item) -> int:
-        """A file is being read from its start: how many files may be fetched ahead now."""
+    def read(self, path: str, item: Item, *, here: bool = False) -> int:
+        """A file is being read from its start: how many files may be fetched ahead now. `here`: all of it is on disk."""
         now = self._clock()
         for walk in self._walks:
             if walk.reached(path, now):
                 return walk.room(now)
             if now - walk.read_at > _FORGOTTEN:
                 self._walks = [other for other in self._walks if other is not walk]
-        if not self._missing(item):
-            return 0  # on disk: nobody waits
+        if here or not self._missing(item):
+            return 0  # nobody waits
         self._walks = [walk for walk in self._walks if not walk.over]
         for walk in self._walks:
             if (found := _Step(self._atlas, walk.last, self._missing).way_to(path)) is not None:
@@ -333,7 +333,7 @@ class Prefetch:
         if here and not self._walks:
             return
         with self._lock:
-            room = self._walks.read(item.path, item)
+            room = self._walks.read(item.path, item, here=here)
         if room:
             self._content.prefetch(self._take, room)
 

@@ -11,7 +11,7 @@ import time
 
 from jobfs import names
 from jobfs.errors import ApiError, NotFoundError, PathExistsError
-from jobfs.namespace.overlay import shown
+from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
 from jobfs.save.bases import with_bytes
 from jobfs.save.conflict import ConflictCheck, explained, forget, is_base, spare

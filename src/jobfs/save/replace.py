@@ -40,7 +40,7 @@ from jobfs.errors import (
     PathExistsError,
     UnavailableError,
 )
-from jobfs.namespace.overlay import shown
+from jobfs.namespace.tree import shown
 from jobfs.nodes import Item
 from jobfs.save.bases import Bases
 from jobfs.save.context import Context, in_background

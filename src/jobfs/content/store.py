@@ -12,24 +12,32 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-
-from cachetools import LRUCache
+from typing import TypeVar
 
 from jobfs.api import Client
-from jobfs.content.abandoned import claim, remove_abandoned
-from jobfs.content.ahead import Ahead, Take
-from jobfs.content.disk import DiskCache, item_prefix, version_name
+from jobfs.content.disk import (
+    DiskCache,
+    claim,
+    item_prefix,
+    racy,
+    remove_abandoned,
+    shows_fractions,
+    version_name,
+)
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.errors import UnboundedError, again
 from jobfs.content.fetch import Link
-from jobfs.content.pool import Pool
-from jobfs.content.racy import racy, shows_fractions
-from jobfs.content.run import KIB, MIB, Run
+from jobfs.content.parts import CacheFile
+from jobfs.content.pool import Ahead, Pool, Take
+from jobfs.content.ranges import KIB, MIB, Run
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Version
+
+T = TypeVar("T")
 
 _log = logging.getLogger("jobfs.content")
 
@@ -157,9 +165,8 @@ class ContentStore:
         self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
         self._loose: set[Entry] = set()  # all that may be outside the disk's index, and some that are in it
         self._fine = False
-        self._learned: LRUCache[Version, int] = LRUCache(_LEARNED)
-        self._endless: LRUCache[Version, UnboundedError] = LRUCache(_LEARNED)
-        self._learned_lock = threading.Lock()  # a leaf: entries call with their own lock held
+        self._learned: dict[Version, int] = {}
+        self._endless: dict[Version, UnboundedError] = {}
         self._pool.submit(self._scan, background=True)
 
     # -- handles ------------------------------------------------------------------------------------------
@@ -323,9 +330,7 @@ class ContentStore:
                 return
             self.learned(version, size)
             name = None if self._doubtful(item, size) else version_name(version)
-            with self._lock:
-                entry = self._entries.get(version)
-            if size == 0 or (entry is not None and entry.whole) or (entry is None and name is None):
+            if size == 0 or not self._needed(version, kept=name is not None):
                 return
             file = self._disk.parts.link(source, size)
             if name is not None:
@@ -333,6 +338,17 @@ class ContentStore:
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the cache: %s", error)
             return
+        self._hand_out(version, file, size, name)
+        self._evict()
+
+    def _needed(self, version: Version, *, kept: bool) -> bool:
+        """True if a version's bytes serve somebody: who has it open, or who opens it later if they are `kept`."""
+        with self._lock:
+            entry = self._entries.get(version)
+        return kept if entry is None else not entry.whole
+
+    def _hand_out(self, version: Version, file: CacheFile, size: int, name: str | None) -> None:
+        """Give a whole content to those who have its version open; None: it has no name in the cache, for nobody else."""
         with self._lock:
             entry = self._entries.get(version)
         if entry is not None:
@@ -341,7 +357,6 @@ class ContentStore:
             entry.install(file, size, name)
         elif name is None:
             self._disk.parts.discard(file)
-        self._evict()
 
     def give_way(self, directory: Path, size: int) -> bool:
         """What is unsent needs `size` bytes on the disk of `directory`. False if the cache has none to give there."""
@@ -374,8 +389,7 @@ class ContentStore:
         """Bytes of a version whose item does not tell: from a download or the disk; None if never seen."""
         if version.size is not None:
             return version.size
-        with self._learned_lock:
-            size = self._learned.get(version)
+        size = self._learned.get(version)
         return self._disk.size(version_name(version)) if size is None else size
 
     def measure(self, item: Item) -> int:
@@ -387,8 +401,7 @@ class ContentStore:
         size = self.learned_size(item.version)
         if size is not None:
             return size
-        with self._learned_lock:
-            endless = self._endless.get(item.version)
+        endless = self._endless.get(item.version)
         if endless is not None:
             raise again(endless)
         with self.open(item) as content:
@@ -397,8 +410,7 @@ class ContentStore:
                 if content.size is None:
                     content.fetch()
             except UnboundedError as error:
-                with self._learned_lock:
-                    self._endless[item.version] = again(error)
+                _remember(self._endless, item.version, again(error))
                 raise
             return content.size or 0
 
@@ -466,8 +478,7 @@ class ContentStore:
 
     def learned(self, version: Version, size: int) -> None:
         """See entry.Owner."""
-        with self._learned_lock:
-            self._learned[version] = size
+        _remember(self._learned, version, size)
 
     # -- inside -------------------------------------------------------------------------------------------
 
@@ -499,15 +510,7 @@ class ContentStore:
         if (entry.size or 0) < _WORTH_REMOVING:
             return
         item_id = entry.version.item_id
-        with self._lock:
-            older = [
-                version
-                for version, other in self._parked.items()
-                if version.item_id == item_id and other is not entry
-            ]
-            gone = [self._entries.pop(version) for version in older if self._parked.pop(version)]
-        for other in gone:
-            self._let_go(other)
+        self._unpark(lambda other: other.version.item_id == item_id and other is not entry)
         keep = self._names() | {entry.backing.name}
         for name in self._disk.versions(item_prefix(item_id)):
             if name not in keep:
@@ -522,21 +525,30 @@ class ContentStore:
         """Bytes outside the index of whole contents; `expected`: with what running downloads will bring."""
         with self._lock:
             self._loose = {entry for entry in self._loose if entry.backing.name is None}
-            entries = [entry for entry in self._loose if self._entries.get(entry.version) is entry]
-        total = 0
-        for entry in entries:
-            if entry.settling:
-                continue  # on its way into the index
-            size = entry.size or 0
-            coming = size if expected and entry.fetches and size <= self._disk.limit else 0
-            total += max(entry.backing.have.total, coming)
-        return total
+            # One that is settling is on its way into the index.
+            entries = [e for e in self._loose if self._entries.get(e.version) is e and not e.settling]
+        return sum(max(entry.backing.have.total, self._coming(entry) if expected else 0) for entry in entries)
+
+    def _coming(self, entry: Entry) -> int:
+        """Bytes that an entry will have when its downloads are through, as far as they stay."""
+        size = entry.size or 0
+        return size if entry.fetches and size <= self._disk.limit else 0
 
     def _drop_parked(self, but: Entry | None = None) -> bool:
+        return self._unpark(lambda entry: not entry.fetches and entry is not but)
+
+    def _unpark(self, wanted: Callable[[Entry], bool]) -> bool:
+        """Let go of parked entries; False if there were none of those that are `wanted`."""
         with self._lock:
-            gone = [entry for entry in self._parked.values() if not entry.fetches and entry is not but]
+            gone = [entry for entry in self._parked.values() if wanted(entry)]
             for entry in gone:
                 del self._entries[entry.version], self._parked[entry.version]
         for entry in gone:
             self._let_go(entry)
         return bool(gone)
+
+
+def _remember(known: dict[Version, T], version: Version, value: T) -> None:
+    if len(known) >= _LEARNED:
+        known.clear()
+    known[version] = value

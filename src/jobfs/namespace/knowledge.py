@@ -60,6 +60,12 @@ def keep(changes: Collection[Change], old: Tree, new: Tree) -> set[str]:
             if known is not None:
                 doubts.add(known.path)
                 moved[other.id] = known.path
+    _put_back(ours, moved, old, new)
+    return doubts
+
+
+def _put_back(ours: Iterable[str], moved: dict[str, str], old: Tree, new: Tree) -> None:
+    """Have `new` show our own items as `old` does, and others at the paths where they were."""
     for item_id in ours:
         new.drop(item_id)
         if (mine := old.get(item_id)) is not None:
@@ -67,7 +73,6 @@ def keep(changes: Collection[Change], old: Tree, new: Tree) -> set[str]:
     for item_id, path in moved.items():
         if (other := new.get(item_id)) is not None:
             new.put(replace(other, path=path))
-    return doubts
 
 
 def _contradicted(change: Change, old: Tree, new: Tree) -> set[str]:

@@ -301,7 +301,7 @@ class Namespace(Remembering):
         if not known.listed_once:
             return _Plan.LIST if self._listings.error is None else _Plan.FIND
         age = now - known.snapshot_began
-        servable = max_age is None and not (age > cost.effective_ttl or known.doubtful(path))
+        servable = max_age is None and self._young_enough(age, path)
         shown = known.tree.at(path)
         if shown is not None and shown.implicit:
             return _Plan.SERVE if servable else _Plan.LIST
@@ -310,6 +310,9 @@ class Namespace(Remembering):
             return _Plan.SERVE  # a listing would pay, but can't be afforded so soon after the last one
         pays = self._listing_pays(age, max_age, storm=storm, absent=shown is None)
         return _Plan.LIST if pays else _Plan.FIND
+
+    def _young_enough(self, age: float, path: str) -> bool:
+        return age <= self._cost.effective_ttl and not self._known.doubtful(path)
 
     def _listing_pays(self, age: float, max_age: float | None, *, storm: bool, absent: bool) -> bool:
         """True if a listing tells more for its time than a find. `age`: of the snapshot; `absent`: the name is not in it."""

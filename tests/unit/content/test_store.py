@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 from jobfs.content import ContentStore
 from jobfs.content.disk import version_name
 from jobfs.content.entry import Entry
-from jobfs.content.run import KIB, MIB
+from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import FsError
 from jobfs.nodes import Item
 

@@ -127,6 +127,24 @@ class Vfs:
         What `progress` raises breaks it off; it is called several times a second.
         """
         under, queue = path or "", self._write_back.queue
+        self._seal_all()
+        queue.hurry(lambda change: within(change.target, under))
+        deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
+        total = len(self._unsaved(under))
+        say = progress or (lambda done, total: None)
+        while True:
+            remaining = deadline - time.monotonic()
+            done = queue.drain(max(min(remaining, 0.25), 0.0), under)
+            left = self._unsaved(under)
+            say(max(total - len(left), 0), total)
+            if done or remaining <= 0:
+                break
+        if not left:
+            self._clean_up(deadline, lambda: say(total, total))
+        return [{"path": file.path, "size": file.size, "reason": _why_unsent(file)} for file in left]
+
+    def _seal_all(self) -> None:
+        """As if every file that is written had been closed now, and was due."""
         for file in {*self._state.opened.values(), *self._state.unclosed}:
             if file.local is not None and not file.stays and file.path is not None:
                 try:
@@ -134,28 +152,7 @@ class Vfs:
                 except JobfsError as error:
                     # One that can't be recorded keeps no other from being sent.
                     log.error("%s: what was written to it can't be recorded: %s", file.path, error)
-                queue.save(file, 0.0)
-        queue.hurry(lambda change: within(change.target, under))
-        deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
-        total = len(self._unsaved(under))
-        while True:
-            remaining = deadline - time.monotonic()
-            done = queue.drain(max(min(remaining, 0.25), 0.0), under)
-            left = self._unsaved(under)
-            if progress is not None:
-                progress(max(total - len(left), 0), total)
-            if done or remaining <= 0:
-                break
-        if not left:
-            self._clean_up(deadline, lambda: progress(total, total) if progress is not None else None)
-        return [
-            {
-                "path": file.path,
-                "size": file.size,
-                "reason": file.refused or str((file.change and file.change.error) or "not sent yet"),
-            }
-            for file in left
-        ]
+                self._write_back.queue.save(file, 0.0)
 
     def _unsaved(self, under: str) -> list[File]:
         return [file for file in self._state.unsaved() if within(file.path or "", under)]
@@ -440,3 +437,7 @@ class Vfs:
     def info(self, path: str) -> dict[str, Any]:
         """See report.py."""
         return self._report.info(path)
+
+
+def _why_unsent(file: File) -> str:
+    return file.refused or str((file.change and file.change.error) or "not sent yet")

@@ -115,24 +115,29 @@ class Files:
         return handle
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
-        """The kernel's pages of the file are kept if they hold what is opened; where bytes have to come, the first one has."""
+        """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
+        unknown = isinstance(node, Item) and not self._view.size_holds(node)
         content = handle.content
-        known = not isinstance(node, Item) or node.size is not None or self._view.size_holds(node)
-        clean = content if known and isinstance(node, Item) and isinstance(content, Content) else None
-        here = clean is not None and clean.here
+        of_server = isinstance(node, Item) and not unknown and isinstance(content, Content)
+        kept = self._keeps_pages(handle, path, content if of_server else None)
+        if not unknown:
+            self._begins(handle)
+            if not kept:
+                self._pins.meet(handle)
+        size = self._known_size(handle) if of_server else -1
+        others = _others(handle)
+        return OpenResult(fh, direct_io=unknown or others, keep_cache=kept and not others, size=size)
+
+    def _keeps_pages(self, handle: Handle, path: str, content: Readable | None) -> bool:
+        """True if the kernel's pages of this file hold the version of the server that is opened; None: it is none of those."""
+        clean = content if isinstance(content, Content) else None
         handle.at = path
         kept, handle.epoch = self.pages.opened(path, clean.version if clean is not None else None)
-        if known:
-            self._begins(handle)
-            if not here:
-                self._pins.meet(handle)
-        others = len(handle.file.handles) > 1 and _others(handle)
-        size = self._known_size(handle) if isinstance(node, Item) and known else -1
-        # What is not on disk to stay may be other bytes of the same name next time (see content/racy.py).
-        return OpenResult(fh, not known or others, kept and here and not others, size)
+        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
+        return kept and clean is not None and clean.here
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
-        self._is_written(handle, path)
+        self._keeps_pages(handle, path, None)
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
         if empty:
             self._truncate(handle, 0)
@@ -141,11 +146,6 @@ class Files:
         shown = isinstance(node, Item) and not (unknown or empty)
         size = self._known_size(handle) if shown else -1
         return OpenResult(fh, direct_io=unknown or _others(handle), size=size)
-
-    def _is_written(self, handle: Handle, path: str) -> None:
-        """The kernel's pages of a file that is written here are not kept."""
-        _, handle.epoch = self.pages.opened(path, None)
-        handle.at = path
 
     def _hold(self, file: File) -> None:
         """The first handle comes. The caller has the File's lock. Raises FsError(EMFILE)."""
@@ -164,8 +164,7 @@ class Files:
                 file.handles.remove(handle)
                 if not file.handles:
                     self._close_last(file)
-        if handle.content is not None:
-            handle.content.close()
+        handle.drop_content()
 
     def _close_last(self, file: File) -> None:
         local = file.local
@@ -198,7 +197,7 @@ class Files:
         handle = Handle(file, None, flags)
         handle.writable = handle.wrote = True
         file.handles.append(handle)
-        self._is_written(handle, path)
+        self._keeps_pages(handle, path, None)
         fh = next(self._numbers)
         self._handles[fh] = handle
         return OpenResult(fh)
@@ -251,6 +250,7 @@ class Files:
         handle = self.handle(fh)
         if not (offset or handle.begun):
             self._begins(handle)
+        data: bytes | None = None
         for _ in range(REOPENS):
             source = self._source(handle)
             try:
@@ -262,11 +262,16 @@ class Files:
             finally:
                 if source is not handle.content:
                     source.close()
-            handle.at_end = len(data) < size or offset + size == self._known_size(handle)
-            if len(data) < size and source is handle.content and self._pins.follow(handle):
-                continue
-            return data
+            if not self._goes_on(handle, source, offset + size, missing=size - len(data)):
+                return data
+        if data is None:
+            raise FsError(errno.EIO, "the file keeps changing while it is read")
         return data
+
+    def _goes_on(self, handle: Handle, source: Readable, end: int, *, missing: int) -> bool:
+        """After a read up to `end`, of which bytes are missing: True if the handle has a newer version to go on with."""
+        handle.at_end = missing > 0 or end == self._known_size(handle)
+        return missing > 0 and source is handle.content and self._pins.follow(handle)
 
     def _known_size(self, handle: Handle) -> int:
         return self._view.size(handle.item) if handle.item is not None else -1
@@ -321,23 +326,27 @@ class Files:
         for _ in range(REOPENS):
             content, source = self._pins.whole(handle) if keep and file.local is None else (None, None)
             with file.lock:
-                local = file.local
-                if local is None:
+                if file.local is None:
                     if keep and handle.item is not None and (source is None or handle.content is not content):
                         # A save has ended meanwhile: what the handle goes on with has to be fetched first.
                         continue
                     local = self._make_dirty(handle, source)
-                elif local.sealed:
-                    # Closed bytes never change: these are the next generation.
-                    before, local = local, self._next_generation(file, local if keep else None)
-                    file.local = local
-                    before.release()
+                else:
+                    local = self._unsealed(file, file.local, keep=keep)
                 yield local
                 _touch(file)
                 self._state.edition += 1
                 handle.wrote = True
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
+
+    def _unsealed(self, file: File, local: Local, *, keep: bool) -> Local:
+        """The File's local bytes, or where those are closed, which never change any more, the next generation."""
+        if not local.sealed:
+            return local
+        file.local = self._next_generation(file, local if keep else None)
+        local.release()
+        return file.local
 
     def _next_generation(self, file: File, before: Local | None) -> Local:
         """New local bytes, empty or those of the generation before. Raises FsError(ENOSPC, EMFILE, EIO)."""
@@ -349,7 +358,7 @@ class Files:
         """The first write to a version of the server. The caller has the File's lock."""
         file, item, state = handle.file, handle.item, self._state
         saved = isinstance(handle.content, Local) and item is not None and file.base.id == item.id
-        number, size = state.journal.next_number(), (item.size or 0) if item is not None and source else 0
+        number, size = state.journal.next_number(), self._known_size(handle) if source is not None else 0
         local = self._with_room(size, lambda: state.bytes.new(file.ino, number, source))
         values: dict[str, object] = {"item": item, "local": local}
         if not saved:
@@ -359,10 +368,7 @@ class Files:
             values |= {**self._view.freeze(file), "wish": None}
         state.apply(file, **values)
         for other in file.handles:
-            # What is read from now on are these bytes: one descriptor an open file.
-            if other.content is not None:
-                other.content.close()
-                other.content = None
+            other.drop_content()  # what is read from now on are these bytes: one descriptor an open file
         return local
 
     def truncate(self, path: str, length: int) -> None:
@@ -464,7 +470,8 @@ class Files:
 
 def _others(handle: Handle) -> bool:
     """True if another version of its file is open too."""
-    return any(other.item != handle.item for other in handle.file.handles if other.item is not None)
+    handles = handle.file.handles
+    return len(handles) > 1 and any(other.item != handle.item for other in handles if other.item is not None)
 
 
 def _touch(file: File) -> None:

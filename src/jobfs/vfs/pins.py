@@ -68,6 +68,12 @@ class Handle:
         self.at, self.epoch = "", 0
         self.content: Readable | None = None
 
+    def drop_content(self) -> None:
+        """The bytes that it opened are not read any more."""
+        content, self.content = self.content, None
+        if content is not None:
+            content.close()
+
     def go_on(self, item: Item, content: Readable) -> None:
         """What was written is the version `item` now. The caller has the File's lock."""
         if self.content is not None:
@@ -102,6 +108,7 @@ class Pins:
             if (
                 item is None
                 or not isinstance(content, Content)
+                or content.here
                 or content.whole()
                 or (item.size or 0) > _AT_ONCE
             ):
@@ -153,13 +160,10 @@ class Pins:
 
         `opening`: nobody has been shown anything of the older one yet.
         """
-        path = handle.file.path
         if max_age is None and handle.writable:
             return False  # what it saves is based on what it has read
-        if path is None or handle.item is None or handle.file.stays:
-            return False
-        item = self._view.find(path, max_age)
-        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+        item = self._newer(handle, max_age)
+        if item is None:
             return False
         with handle.file.lock:
             if handle not in handle.file.handles:
@@ -175,3 +179,13 @@ class Pins:
         if old is not None:
             old.close()
         return True
+
+    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
+        """The item at the handle's path, if it shows another version than the handle does."""
+        path = handle.file.path
+        if path is None or handle.item is None or handle.file.stays:
+            return None
+        item = self._view.find(path, max_age)
+        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+            return None
+        return item

@@ -273,10 +273,13 @@ class Walks:
         for walk in self._walks:
             if walk.reached(path, now):
                 return walk.room(now)
-            if now - walk.read_at > _FORGOTTEN:
-                self._walks = [other for other in self._walks if other is not walk]
+        self._walks = [walk for walk in self._walks if now - walk.read_at <= _FORGOTTEN]
         if here or not self._missing(item):
             return 0  # nobody waits
+        return self._met(path, now)
+
+    def _met(self, path: str, now: float) -> int:
+        """A file was read for which somebody waits: a walk may have gone on with it, or begun."""
         self._walks = [walk for walk in self._walks if not walk.over]
         for walk in self._walks:
             if (found := _Step(self._atlas, walk.last, self._missing).way_to(path)) is not None:

@@ -68,7 +68,7 @@ class Content:
         self._store = store
         self._entry: Entry | None = None
         self._size = version.size
-        self._run = Run()
+        self._run: Run | None = None
         self._closed = False
 
     @property
@@ -98,6 +98,8 @@ class Content:
                 data = b""
             if len(data) == wanted:
                 return data
+        if self._run is None:
+            self._run = Run()
         return entry.read(self._run, offset, size)
 
     def meet(self) -> None:
@@ -203,26 +205,23 @@ class ContentStore:
             if content._entry is not None:
                 return content._entry
             if content._closed:
+                alone = Entry(content.version, content.updated_ns, self, self._link, self._disk)
+                alone.discard()
+                return alone
+            entry = self._entries.get(content.version)
+            if entry is None or (entry.pins and self._outlived(entry)):
                 entry = Entry(content.version, content.updated_ns, self, self._link, self._disk)
-                entry.discard()
-                return entry
-            content._entry = entry = self._pin(content.version, content.updated_ns)
+                self._entries[content.version] = entry
+                self._loose.add(entry)
+            elif not entry.pins:
+                self._parked.pop(content.version, None)
+            entry.pins += 1
+            content._entry = entry
             return entry
-
-    def _pin(self, version: Version, updated_ns: int) -> Entry:
-        entry = self._entries.get(version)
-        if entry is None or self._outlived(entry):
-            entry = Entry(version, updated_ns, self, self._link, self._disk)
-            self._entries[version] = entry
-            self._loose.add(entry)
-        elif not entry.pins:
-            self._parked.pop(version, None)
-        entry.pins += 1
-        return entry
 
     def _outlived(self, entry: Entry) -> bool:
         """True if these bytes serve only those who have them open, and what is downloaded now would serve all (see `racy`)."""
-        if not entry.pins or entry.began is None:
+        if entry.began is None:
             return False
         offset = self._client.server_time_offset
         return racy(entry.updated_ns, entry.began + offset, fine=self._fine) and not racy(

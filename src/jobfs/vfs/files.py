@@ -110,27 +110,32 @@ class Files:
                     handle.young = self._write_back.bases.young(item)  # only a base has to prove anything
                 handle.content = self._content.open(item)
             if not file.handles:
-                self._hold(file)
+                if file.local is not None:
+                    self._hold(file, file.local)
+                self._state.opened[file.ino] = file
             file.handles.append(handle)
         return handle
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
-        unknown = isinstance(node, Item) and not self._view.size_holds(node)
-        content = handle.content
-        of_server = isinstance(node, Item) and not unknown and isinstance(content, Content)
-        kept = self._keeps_pages(handle, path, content if of_server else None)
-        if not unknown:
+        clean = self._clean(handle, node)
+        unknown = clean is None and isinstance(node, Item)
+        kept = self._keeps_pages(handle, path, clean)
+        if clean is not None:
             self._begins(handle)
-            if not kept:
-                self._pins.meet(handle)
-        size = self._known_size(handle) if of_server else -1
-        others = _others(handle)
+        if not (unknown or kept):
+            self._pins.meet(handle)
+        size = self._known_size(handle) if clean is not None else -1
+        others = len(handle.file.handles) > 1 and _others(handle)
         return OpenResult(fh, direct_io=unknown or others, keep_cache=kept and not others, size=size)
 
-    def _keeps_pages(self, handle: Handle, path: str, content: Readable | None) -> bool:
+    def _clean(self, handle: Handle, node: Node) -> Content | None:
+        """What a handle opened, if it is a version of the server whose size is known."""
+        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
+        return handle.content if known and isinstance(handle.content, Content) else None
+
+    def _keeps_pages(self, handle: Handle, path: str, clean: Content | None) -> bool:
         """True if the kernel's pages of this file hold the version of the server that is opened; None: it is none of those."""
-        clean = content if isinstance(content, Content) else None
         handle.at = path
         kept, handle.epoch = self.pages.opened(path, clean.version if clean is not None else None)
         # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
@@ -147,14 +152,12 @@ class Files:
         size = self._known_size(handle) if shown else -1
         return OpenResult(fh, direct_io=unknown or _others(handle), size=size)
 
-    def _hold(self, file: File) -> None:
-        """The first handle comes. The caller has the File's lock. Raises FsError(EMFILE)."""
-        if file.local is not None:
-            try:
-                file.local.acquire()
-            except OSError as error:
-                raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
-        self._state.opened[file.ino] = file
+    def _hold(self, file: File, local: Local) -> None:
+        """The first handle on local bytes comes. The caller has the File's lock. Raises FsError(EMFILE)."""
+        try:
+            local.acquire()
+        except OSError as error:
+            raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
 
     def _detach(self, handle: Handle) -> None:
         """One handle less; the last one closes the local bytes, and lets go of what nothing needs."""
@@ -470,8 +473,7 @@ class Files:
 
 def _others(handle: Handle) -> bool:
     """True if another version of its file is open too."""
-    handles = handle.file.handles
-    return len(handles) > 1 and any(other.item != handle.item for other in handles if other.item is not None)
+    return any(other.item != handle.item for other in handle.file.handles if other.item is not None)
 
 
 def _touch(file: File) -> None:

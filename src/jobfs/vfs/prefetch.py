@@ -261,27 +261,25 @@ class Walks:
         self._missing = missing
         self._small = small
         self._clock = clock
-        self._walks: list[Walk] = []
+        #: Nobody is fetched ahead of where there is none.
+        self.walks: list[Walk] = []
         self._steps: deque[_Step] = deque(maxlen=_STEPS)
-
-    def __bool__(self) -> bool:
-        return bool(self._walks)
 
     def read(self, path: str, item: Item, *, here: bool = False) -> int:
         """A file is being read from its start: how many files may be fetched ahead now. `here`: all of it is on disk."""
         now = self._clock()
-        for walk in self._walks:
+        for walk in self.walks:
             if walk.reached(path, now):
                 return walk.room(now)
-        self._walks = [walk for walk in self._walks if now - walk.read_at <= _FORGOTTEN]
+        self.walks = [walk for walk in self.walks if now - walk.read_at <= _FORGOTTEN]
         if here or not self._missing(item):
             return 0  # nobody waits
         return self._met(path, now)
 
     def _met(self, path: str, now: float) -> int:
         """A file was read for which somebody waits: a walk may have gone on with it, or begun."""
-        self._walks = [walk for walk in self._walks if not walk.over]
-        for walk in self._walks:
+        self.walks = [walk for walk in self.walks if not walk.over]
+        for walk in self.walks:
             if (found := _Step(self._atlas, walk.last, self._missing).way_to(path)) is not None:
                 walk.go_on(path, found[1], now)
                 return walk.room(now)
@@ -290,7 +288,7 @@ class Walks:
     def take(self) -> Item | None:
         """The next file to be fetched ahead; None for now."""
         now = self._clock()
-        for walk in self._walks:
+        for walk in self.walks:
             if (item := walk.take(self._wanted, now)) is not None:
                 return item
         return None
@@ -308,7 +306,7 @@ class Walks:
             if not left_out or step.guess == way:
                 self._steps.remove(step)
                 walk = Walk(self._atlas, step.path, path, way, now)
-                self._walks = [*self._walks[1 - _WALKS :], walk]
+                self.walks = [*self.walks[1 - _WALKS :], walk]
                 return walk.room(now)
             guess = way
             self._steps.remove(step)
@@ -333,7 +331,7 @@ class Prefetch:
     def reading(self, item: Item, content: object) -> None:
         """A file is being read from its start. Where its `content` is here it only tells how far a walk has come."""
         here = isinstance(content, Content) and content.here
-        if here and not self._walks:
+        if here and not self._walks.walks:
             return
         with self._lock:
             room = self._walks.read(item.path, item, here=here)

@@ -37,6 +37,8 @@ class Deadline:
     `grace`: seconds that there are beyond it for looks, as what is done within one that is `looking`. Threads may share it.
     """
 
+    __slots__ = ("_end", "_grace", "_joined", "_looking", "_outer", "_waited", "timeout")
+
     def __init__(
         self,
         timeout: float,

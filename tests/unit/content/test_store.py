@@ -515,3 +515,20 @@ def test_a_read_that_close_overtakes_still_gets_its_bytes(make_store: MakeStore,
     handle.close()
     assert handle.read(0, 10) == b"hello"
     eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
+
+
+def test_a_content_that_goes_from_the_disk_before_it_is_read_is_downloaded_again(
+    make_store: MakeStore, cache: Path
+) -> None:
+    """Its file is opened by who reads first, and users may clear the cache."""
+    client = FakeClient(b"hello")
+    store = make_store(client)
+    read(store, item_of(5))
+    store.close()
+    store = make_store(client)
+    with store.open(item_of(5)) as first, store.open(item_of(5)) as second:
+        assert (first.here, second.whole(), len(client.requests)) == (True, True, 1)
+        shutil.rmtree(cache)
+        assert not second.whole()
+        assert (first.read(0, 10), second.read(1, 10)) == (b"hello", b"ello")
+    assert len(client.requests) == 2

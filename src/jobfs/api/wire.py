@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 import threading
 import time
@@ -96,7 +97,7 @@ class Wire:
     ) -> None:
         self.monitor = Monitor()
         self.line = Line(max_connections)
-        self.restraint = Restraint()
+        self.restraint = Restraint(timeout)
         self._key = key
         self._timeout = timeout
         self._redirects = Redirects(base_url)
@@ -193,9 +194,9 @@ class Wire:
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> httpx.Response | Failure:
         """One attempt, once it is its turn: the answer if it is a success, else what went wrong."""
         large = send.large or (send.body is not None and send.body.length > LARGE)
+        most = self.restraint.patience(str(call), changing=call.changing) if deadline.waited else math.inf
         slot = self.line.take(deadline, str(call), large=large, changing=call.changing)
         try:
-            most = float("inf")
             if not deadline.waited:
                 health = self.monitor.health()
                 what = f"{call}: not sent: {health.last_error or 'the server asked to be left alone'}"
@@ -225,6 +226,7 @@ class Wire:
             try:
                 timeouts = Timeouts(deadline, most)
                 response = self._send(call, send, key, timeouts)
+                self.restraint.answered(changing=call.changing)
                 latency = time.monotonic() - began
                 success = 200 <= response.status_code < 300 or response.status_code in send.statuses
                 if not (success and send.streamed):
@@ -238,6 +240,8 @@ class Wire:
                 return self._failed(call, Failure(mismatch(call, str(exc))), key)
             except httpx.HTTPError as exc:
                 if response is None or not (call.method == "DELETE" and success):
+                    if response is None and isinstance(exc, httpx.TimeoutException):
+                        self.restraint.unanswered(time.monotonic() - began, changing=call.changing)
                     return self._broken(call, exc, key, given)
                 response = httpx.Response(response.status_code)  # a delete's answer is its status
             self.monitor.heard(response.headers.get("date", ""), clock, clock + latency)

@@ -131,9 +131,15 @@ def test_a_silent_server_does_not_hang_a_call(serve: Serve) -> None:
         with pytest.raises(errors.UnavailableError) as caught:
             client.get(ID)
         assert caught.value.errno == errno.ETIMEDOUT
+    with client_of(server, timeout=0.2) as client:
         with pytest.raises(errors.AnswerLostError) as lost:
             client.delete(ID)
         assert lost.value.errno == errno.ETIMEDOUT
+        # It has been silent for as long as a call may wait: the next one is not sent.
+        with pytest.raises(errors.OutOfTimeError) as late:
+            client.delete(ID)
+        assert late.value.errno == errno.ETIMEDOUT
+        assert client.health.requests == 1
     done.set()
 
 

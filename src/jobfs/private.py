@@ -59,7 +59,7 @@ def _made(path: Path, what: str, option: str) -> Path:
                 os.mkdir(done / name, 0o700)
         entry = (done / name).lstat()
         is_link = stat.S_ISLNK(entry.st_mode)
-        if is_link and entry.st_uid not in trusted:
+        if (is_link or not coming) and entry.st_uid not in trusted:
             raise UsageError(_foreign(path, what, option, entry.st_uid))
         _check_above(done, entry, trusted, f"the {what} directory {path} lies in {done}", option)
         done /= name

@@ -26,7 +26,7 @@ from jobfs.api.line import LARGE, Line, Slot
 from jobfs.api.redirect import MAX_REDIRECTS, REDIRECTS, Redirects, refusal
 from jobfs.api.restraint import Restraint
 from jobfs.api.retry import Timeouts, backoff
-from jobfs.api.transport import pool
+from jobfs.api.transport import bound, pool
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -66,15 +66,16 @@ _NO_BODY = httpx.ByteStream(b"")
 
 
 class _Leased(httpx.SyncByteStream):
-    """A body that has its connection until it is closed."""
+    """A body that has its connection until it is closed, and goes on for as long as bytes of it come."""
 
-    def __init__(self, stream: httpx.SyncByteStream, slot: Slot, line: Line) -> None:
-        self._stream, self._slot, self._line = stream, slot, line
+    def __init__(self, stream: httpx.SyncByteStream, slot: Slot, line: Line, timeouts: Timeouts) -> None:
+        self._stream, self._slot, self._line, self._timeouts = stream, slot, line, timeouts
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
             self._line.moved()
             yield chunk
+            self._timeouts.progress()
 
     def close(self) -> None:
         try:
@@ -125,6 +126,7 @@ class Wire:
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Called by httpcore: get to know each connection."""
         if event.endswith(_CONNECTED):
+            bound(info["return_value"])
             connection = info["return_value"].get_extra_info("socket")
             with self._lock:
                 self._sockets.add(connection)
@@ -202,29 +204,29 @@ class Wire:
                 what = f"{call}: not sent: {health.last_error or 'the server asked to be left alone'}"
                 most = self.restraint.admit(what, changing=call.changing, latency=health.latency)
             deadline.check(str(call))
-            outcome = self._exchange(call, send, key, deadline, most)
+            timeouts = Timeouts(deadline, most)
+            outcome = self._exchange(call, send, key, deadline, timeouts)
         except BaseException:
             slot.release()
             raise
         if send.streamed and isinstance(outcome, httpx.Response) and not outcome.is_closed:
             assert isinstance(outcome.stream, httpx.SyncByteStream)
-            outcome.stream = _Leased(outcome.stream, slot, self.line)
+            outcome.stream = _Leased(outcome.stream, slot, self.line, timeouts)
         else:
             slot.release()
         return outcome
 
     def _exchange(
-        self, call: Call, send: Send, key: str, deadline: Deadline, most: float
+        self, call: Call, send: Send, key: str, deadline: Deadline, timeouts: Timeouts
     ) -> httpx.Response | Failure:
-        """Send a request and take in its answer, but for a streamed body; each step may take `most` seconds."""
+        """Send a request and take in its answer, but for a streamed body."""
         began, clock = time.monotonic(), time.time()
-        given = min(deadline.left(), most)
+        given = timeouts.left()
         if send.body is not None:
             send.body.moved = partial(self._moved, deadline, send.body.length > LARGE)
         response = None
         with self.monitor.sending():
             try:
-                timeouts = Timeouts(deadline, most)
                 response = self._send(call, send, key, timeouts)
                 self.restraint.answered(changing=call.changing)
                 latency = time.monotonic() - began

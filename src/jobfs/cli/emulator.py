@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from jobfs.cli.screen import tell
 from jobfs.emulator.behaviour import Behaviour
 from jobfs.emulator.config import EmulatorConfig
 from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule
@@ -134,7 +135,7 @@ def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int
     server.start()
     jobs = ("job " if len(server.jobs) == 1 else "jobs ") + ", ".join(server.jobs)
     control = "" if server.config.control_port is None else f", controlled at {server.control_url}"
-    click.echo(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
+    tell(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
     player = Player(server.store, *play) if play else None
     if player:
         player.start()

@@ -175,8 +175,12 @@ class Report:
         }
 
     def _pending(self) -> bytes:
-        lines = [f"{entry['path']}\n" for entry in self._unsaved(refused=False)]
-        lines += [f"{entry['path']}\tfailed: {entry['reason']}\n" for entry in self._unsaved(refused=True)]
+        shown = names.shown
+        lines = [f"{shown(entry['path'])}\n" for entry in self._unsaved(refused=False)]
+        lines += [
+            f"{shown(entry['path'])}\tfailed: {shown(entry['reason'])}\n"
+            for entry in self._unsaved(refused=True)
+        ]
         return "".join(lines).encode()
 
     def info(self, path: str) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
 
     server = serve(talk)
     with client_of(server, timeout=0.4) as client, client.download(ID) as body:
-        chunks = []
+        chunks: list[bytes] = []
         for chunk in body.chunks():
             if not chunks:
                 time.sleep(0.5)

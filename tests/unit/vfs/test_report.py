@@ -25,6 +25,11 @@ def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspac
     assert errno_from(work.vfs.listdir, ".jobfs/pending") == errno.ENOTDIR
 
 
+def test_a_name_that_a_terminal_obeys_is_one_harmless_line_of_what_is_unsent(work: Workspace) -> None:
+    work.write("a\x1b]0;owned\x07b\nfine\u202e", b"x")
+    assert work.read(".jobfs/pending") == b"a\\x1b]0;owned\\x07b\\nfine\\u202e\n"
+
+
 def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> None:
     """semantics 2: `jobfs info PATH`: state (clean, dirty, uploading, failed, conflict), error."""
     server.store.seed({"file": "x"}, age=60)

@@ -177,6 +177,10 @@ class Upload:
                 "directory": self._refused(path, lambda at: self._client.create_directory(at, allowed)),
             }
             self._remember(rejects)
+        except AnswerLostError:
+            # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
+            change.asides[0].unsure_until = time.time() + self._context.lifetime
+            raise
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
         finally:

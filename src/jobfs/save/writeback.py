@@ -121,7 +121,7 @@ class WriteBack:
                 log.error("%s", error)
 
     def _tidy_loop(self) -> None:
-        seen = -1
+        seen = 0  # before the first listing nothing is known to be gone
         while not self._stopping.wait(_TIDY_EVERY):
             now = self.namespace.snapshot_number
             if now == seen:

@@ -26,7 +26,7 @@ SCRATCH = (
     ".fuse_hidden*",
 )  # fmt: skip
 
-_HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed)-(.+)", re.DOTALL)
+_HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed|tried)-(.+)", re.DOTALL)
 
 #: Control characters, line and paragraph separators, what turns the direction of writing, and halves of characters.
 _UNSAFE = re.compile(
@@ -37,11 +37,12 @@ _FUSE_HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
 
 
 class Role(StrEnum):
-    """Why an item is hidden: new content staged, an old item set aside, a directory being removed."""
+    """Why an item is hidden: new content staged, an old item set aside, a directory being removed, one of a try."""
 
     STAGED = "staged"
     ASIDE = "aside"
     REMOVED = "removed"
+    TRIED = "tried"
 
 
 class HiddenName(NamedTuple):

@@ -6,6 +6,7 @@ from jobfs.api.create import CreateEncoding
 from jobfs.api.download import Download
 from jobfs.api.health import Health
 from jobfs.api.key import FileKey, KeySource, fixed_key
+from jobfs.api.known import Known
 from jobfs.api.models import MOST_ITEMS, Instance, Page
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Health",
     "Instance",
     "KeySource",
+    "Known",
     "Page",
     "check_base_url",
     "check_job_id",

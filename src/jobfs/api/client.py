@@ -20,6 +20,7 @@ from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_dow
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.health import Health
 from jobfs.api.key import KeySource
+from jobfs.api.known import Known
 from jobfs.api.line import LARGE, Line
 from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
 from jobfs.api.restraint import Restraint
@@ -51,7 +52,8 @@ class Client:
 
     Reads are retried within `timeout` seconds without progress. A changing request is sent again only where
     nothing can have happened; otherwise it raises AnswerLostError at once (semantics.md section 5). All
-    methods raise ApiError. `transport` replaces the network, for tests.
+    methods raise ApiError. `known`: what an earlier look at this server has shown. `transport` replaces the network,
+    for tests and to see what passes.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Client:
         timeout: float = 30.0,
         max_connections: int = 16,
         create_encoding: CreateEncoding = "auto",
+        known: Known | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.job_id = check_job_id(job_id)
@@ -72,7 +75,7 @@ class Client:
         self._wire = Wire(
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
-        self._forms = Forms(create_encoding)
+        self._forms = Forms(create_encoding, known.forms if known else None)
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
 
     @property

@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from jobfs.api import KeySource, check_base_url, check_job_id
-from jobfs.cli import preflight
+from jobfs.cli import preflight, trial
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import setting_options
 from jobfs.cli.running import mounts
@@ -32,12 +32,21 @@ Check = tuple[str, Callable[[], str]]
 
 @click.command("doctor", short_help="Check this machine and the account.")
 @click.argument("job", required=False)
+@trial.options
 @setting_options
-def doctor(job: str | None, mount_options: tuple[str, ...], **flags: Any) -> int:
+def doctor(
+    job: str | None,
+    trying: bool,
+    yes: bool,
+    report: Path | None,
+    mount_options: tuple[str, ...],
+    **flags: Any,
+) -> int:
     """Check what a mount needs: FUSE, directories, key, server, and with JOB that job too.
 
-    Changes nothing. Exits with 0 if all is well, else with 1 and a remedy for each failure.
+    Changes nothing without --try. Exits with 0 if all is well, else with 1 and a remedy for each failure.
     """
+    trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)
     console = Console(highlight=False, soft_wrap=True)
     failed = 0
@@ -50,7 +59,8 @@ def doctor(job: str | None, mount_options: tuple[str, ...], **flags: Any) -> int
         console.print(Text.assemble((f"{mark:6}", style), f"  {what}: {shown(found)}"))
     if failed:
         console.print(f"{failed} of these would keep a mount from working")
-    return 1 if failed else 0
+    code = 1 if failed else 0
+    return max(trial.run(settings, job, yes, report), code) if trying and job else code
 
 
 def _checks(settings: Settings, job: str | None) -> Iterator[Check]:

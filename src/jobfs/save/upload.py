@@ -52,7 +52,9 @@ class Upload:
         self._probe = directory / "probe"
         self._lock = threading.Lock()
         self._seen = 0
-        self._rejects: dict[str, bool] = self._recall()
+        self._rejects = {
+            str(kind): refused for kind, refused in context.known.rejects.items()
+        } or self._recall()
 
     # -- hidden
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
@@ -62,8 +62,12 @@ class Vfs:
         client: Client,
         content: ContentStore,
         namespace: Namespace,
+        known: Known | None = None,
     ) -> None:
-        """`directory` holds this mount's unsent work. Raises UsageError if its journal can't be used."""
+        """`directory` holds this mount's unsent work, `known` is what an earlier look at the server has shown.
+
+        Raises UsageError if the journal can't be used.
+        """
         self._settings = settings
         self._namespace = namespace
         self._write_back = WriteBack(
@@ -76,6 +80,7 @@ class Vfs:
             timeout=settings.timeout,
             lifetime=settings.request_lifetime,
             cache_limit=settings.cache_size,
+            known=known,
         )
         self._state = self._write_back.state
         self._view = View(

@@ -22,6 +22,8 @@ _INSTANCE_AGE = 5.0
 #: Seconds that a status waits for the server: it answers within a second (semantics.md section 6).
 _PATIENCE = 0.5
 _HIDDEN_OLD = 3600.0
+_LEFT = "left by another mount more than an hour ago"
+_TRIED = "left by a `jobfs doctor --try` that was broken off: run it again"
 _KEPT = {
     "conflict": "changed by the job while it was being saved here, or found under a hidden name",
     "recovered": "closed just before the power went, or found under a hidden name",
@@ -115,7 +117,7 @@ class Report:
             ],
             "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
             "foreign_hidden": [
-                {"path": item.path, "reason": "left by another mount more than an hour ago"}
+                {"path": item.path, "reason": _TRIED if _of_try(item) else _LEFT}
                 for item in facts.hidden
                 if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not self._own(item)
             ],
@@ -224,6 +226,11 @@ class Report:
             return self.files[name]()
         except KeyError:
             raise FsError(2) from None
+
+
+def _of_try(item: Item) -> bool:
+    parts = names.parse_hidden(item.path.partition("/")[0])
+    return parts is not None and parts.role is names.Role.TRIED
 
 
 def _as_json(facts: dict[str, Any]) -> bytes:

@@ -105,7 +105,7 @@ def sizes(trial: Trial) -> Finding:
         return copes("not told", "sizes are learned by downloads: `ls -l` is slower", sizes="omitted")
     if item.size != _SIZE:
         return bad(f"{item.size} bytes shown of {_SIZE}", "files are cut, or read as broken", sizes="wrong")
-    return good("told", "", sizes="present")
+    return good("told", "`ls -l` takes no downloads", sizes="present")
 
 
 def existing_file(trial: Trial) -> Finding:
@@ -147,7 +147,9 @@ def impossible_path(trial: Trial) -> Finding:
     except UnavailableError:
         raise
     except (BadRequestError, InvalidRequestError) as error:
-        return good(f"refused with {error.status}", "", bad_path_status=error.status)
+        return good(
+            f"refused with {error.status}", "a mount sends no such path", bad_path_status=error.status
+        )
     if item.path == trial.path("dot"):
         return copes("taken, without the dot", "a mount sends no such path", bad_path_status=200)
     return copes("taken as it is", "a mount neither sends nor shows such paths", bad_path_status=200)
@@ -158,7 +160,11 @@ def no_parent(trial: Trial) -> Finding:
     try:
         trial.file("none/file")
     except NoDirectoryError as error:
-        return good(f"refused with {error.status}", "", implicit_directories="refused")
+        return good(
+            f"refused with {error.status}",
+            "directories are made before files",
+            implicit_directories="refused",
+        )
     except UnavailableError:
         raise
     except ApiError as error:

@@ -14,7 +14,7 @@ class Verdict(StrEnum):
     """Whether an answer is good: as wished; otherwise, but jobfs copes; not to be relied on; none came; not asked."""
 
     GOOD = "good"
-    COPES = "copes"
+    COPES = "works"
     BAD = "NOT GOOD"
     NO_ANSWER = "no answer"
     SKIPPED = "not asked"

@@ -5,8 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from jobfs.errors import ApiError, NotFoundError, PathExistsError, UnavailableError
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.errors import (
+    ApiError,
+    BadRequestError,
+    InvalidRequestError,
+    NotFoundError,
+    PathExistsError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from jobfs.nodes import Lifecycle, Permission
 from jobfs.trial.asking import Trial
 from jobfs.trial.findings import Finding, bad, copes, good
 
@@ -24,7 +32,7 @@ def to_free_path(trial: Trial) -> Finding:
     if trial.client.get(item.id).path != moved.path:
         return bad("done, but get does not show it", _UNSAFE)
     trial.facts["touched_file"] = moved.updated_at != item.updated_at
-    return good("moved, with its id", "")
+    return good("moved, with its id", "a rename is one request")
 
 
 def to_taken_path(trial: Trial) -> Finding:
@@ -59,7 +67,7 @@ def directory(trial: Trial) -> Finding:
         return copes(
             "only the directory itself moves", "what is in it is moved one by one", move_carries=False
         )
-    return good("what is in it moves along", "", move_carries=True)
+    return good("what is in it moves along", "a rename of a directory is one request", move_carries=True)
 
 
 def touches(trial: Trial) -> Finding:
@@ -89,7 +97,7 @@ def fineness(trial: Trial) -> Finding:
             updated_resolution="seconds",
         )
     word = "milliseconds" if digits <= 3 else "microseconds"
-    return good(word, "", updated_resolution=word)
+    return good(word, "what the job writes is told apart", updated_resolution=word)
 
 
 def read_only(trial: Trial) -> Finding:
@@ -101,7 +109,10 @@ def read_only(trial: Trial) -> Finding:
     moved = _done(lambda: trial.client.update(item.id, path=trial.path("read-only-moved")))
     deleted = _done(lambda: trial.client.delete(item.id))
     words = " and ".join(word for word, done in (("moved", moved), ("deleted", deleted)) if done)
-    return good(f"kept; can be {words} all the same" if words else "kept; can't be moved or deleted", "")
+    return good(
+        f"kept; can be {words} all the same" if words else "kept; can't be moved or deleted",
+        "`chmod -w` is seen by the job",
+    )
 
 
 def _done(change: Callable[[], object]) -> bool:
@@ -117,28 +128,31 @@ def _done(change: Callable[[], object]) -> bool:
 def lifecycle(trial: Trial) -> Finding:
     """Make a file one of the workspace's defaults, and create the job's own at its path. Raises ApiError."""
     item = trial.file("lifecycle", b"default")
-    own: Item | None = None
+    made = [item]
     try:
-        changed = trial.client.update(item.id, lifecycle=Lifecycle.APPLICATION)
-        if changed.lifecycle is not Lifecycle.APPLICATION:
+        if (
+            trial.client.update(item.id, lifecycle=Lifecycle.APPLICATION).lifecycle
+            is not Lifecycle.APPLICATION
+        ):
             return copes("not changed", "`jobfs set --lifecycle` has no effect")
         try:
-            own = trial.file("lifecycle", b"own")
+            made.append(trial.file("lifecycle", b"own"))
         except PathExistsError:
-            return good("changed; one path has one item", "", path_scope="all")
-        if own.id == item.id:
-            return good("changed; one path has one item", "", path_scope="all")
-        return good(
-            "changed; a path may have one item of each",
-            "the job's own covers the default",
-            path_scope="lifecycle",
-        )
+            made.append(item)
+    except (UnauthorizedError, BadRequestError, InvalidRequestError) as error:
+        return copes(f"refused with {error.status}", "`jobfs set --lifecycle` is refused too")
     finally:
-        # Whatever comes: the defaults of a workspace are shared.
-        for made in (own, item):
+        # Whatever comes, and at once: the defaults of a workspace are shared.
+        for item_id in dict.fromkeys(each.id for each in made):
             with contextlib.suppress(NotFoundError):
-                if made is not None:
-                    trial.client.delete(made.id)
+                trial.client.delete(item_id)
+    if made[1].id == item.id:
+        return good("changed; one path has one item", "a name is one file", path_scope="all")
+    return good(
+        "changed; a path may have one item of each",
+        "the job's own file is shown, and covers the default",
+        path_scope="lifecycle",
+    )
 
 
 def delete(trial: Trial) -> Finding:
@@ -156,7 +170,7 @@ def delete(trial: Trial) -> Finding:
     answered = f"{first.status} with {body}; again: {second.status}"
     if second.ok:
         return copes(answered, "a delete that came too late is not noticed", delete_body=body)
-    return good(answered, "", delete_body=body)
+    return good(answered, "the status is the answer", delete_body=body)
 
 
 def _body(body: bytes) -> str:
@@ -181,4 +195,4 @@ def delete_directory(trial: Trial) -> Finding:
         trial.client.get(below.id)
     except NotFoundError:
         return good("what is in it goes with it", "rmdir looks twice before it deletes")
-    return good("what is in it stays", "")
+    return good("what is in it stays", "rmdir deletes only what is empty")

@@ -32,7 +32,7 @@ def at_once(trial: Trial) -> Finding:
         return bad(
             f"not by {', '.join(missing)}", "saves and listings miss files: don't mount this for writing"
         )
-    return good("by get, find and list", "")
+    return good("by get, find and list", "what is saved is on the server for everyone")
 
 
 def find(trial: Trial) -> Finding:
@@ -49,7 +49,7 @@ def find(trial: Trial) -> Finding:
     elif longer.path in found:
         kind, words = "prefix", "the beginning of a path"
     else:
-        return good("just this path", "", find="exact")
+        return good("just this path", "a lookup is one small answer", find="exact")
     return copes(f"takes it for {words}", "answers are longer, and filtered", find=kind)
 
 
@@ -65,7 +65,9 @@ def other_style(trial: Trial) -> Finding:
     other = not trial.facts["slash"]
     shown = "/a/b" if other else "a/b"
     if trial.directory in _found(trial, trial.directory, other):
-        return good(f"{shown} is understood too", "", input_paths="both")
+        return good(
+            f"{shown} is understood too", "paths are sent as the server writes them", input_paths="both"
+        )
     return good(f"{shown} is not understood", "paths are sent as the server writes them", input_paths="own")
 
 
@@ -82,7 +84,7 @@ def pages(trial: Trial) -> Finding:
         return copes("more come than `take` asks for", "a listing is read as it comes", **facts)
     if cap < TAKE:
         return copes(f"{cap} at most", f"a listing takes {-(-TAKE // cap)} times the requests", **facts)
-    return good(f"{TAKE}", "", **facts)
+    return good(f"{TAKE}", "1,000 files are listed by 10 requests", **facts)
 
 
 def order(trial: Trial) -> Finding:
@@ -103,8 +105,9 @@ def order(trial: Trial) -> Finding:
     orders = {"cab": "created", "abc": "path", "acb": "updated"}
     kind = orders.get(seen) or orders.get(seen[::-1])
     if kind is None:
-        return good("stays the same", "", list_order="other")
-    return good(f"stays the same: by {kind if kind == 'path' else f'time {kind}'}", "", list_order=kind)
+        return good("stays the same", "a listing is read once", list_order="other")
+    words = f"stays the same: by {kind}" if kind == "path" else f"stays the same: by time {kind}"
+    return good(words, "a listing is read once", list_order=kind)
 
 
 def _own(trial: Trial, items: list[Item]) -> list[str]:
@@ -121,7 +124,7 @@ def download(trial: Trial) -> Finding:
     empty = trial.file("empty", b"")
     if trial.bytes_of(empty.id) != b"":
         return bad("bytes of an empty file", "files are damaged: don't use this")
-    return good("the bytes that were sent", "")
+    return good("the bytes that were sent", "what is read is what was written")
 
 
 def by_range(trial: Trial) -> Finding:

@@ -96,7 +96,11 @@ def clear(trial: Trial) -> Row | None:
     trial.watched.forget()
     try:
         left = trial.place.clear()
-        finding = bad(f"{len(left)} items are left", _AGAIN) if left else good("all of it", "")
+        finding = (
+            bad(f"{len(left)} items are left", _AGAIN)
+            if left
+            else good("all of it", "nothing is left of this")
+        )
     except JobfsError as error:
         finding = bad(_shortened(error), _AGAIN)
     return Row("cleared", "Is everything taken away?", finding, tuple(trial.watched.exchanges))

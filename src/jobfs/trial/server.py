@@ -28,7 +28,7 @@ def job(trial: Trial) -> Finding:
     kind = expert.get("type") if isinstance(expert, dict) else None
     status = expert_job.get("status") if isinstance(expert_job, dict) else None
     return good(
-        f"the job is {_word(status)}, its expert a {_word(kind)}",
+        f"the job is {_word(status)}, its expert is of kind {_word(kind)}",
         "the key is taken, the job is known",
         expert=kind,
     )
@@ -52,14 +52,14 @@ def left_before(trial: Trial) -> Finding:
     """Take away what an earlier try has left. Raises ApiError."""
     number = len(trial.place.left())
     if not number:
-        return good("nothing", "")
+        return good("nothing")
     left = trial.place.clear()
     if left:
         return bad(
             f"{len(left)} items that can't be taken away",
             "they are shown by no mount: delete them by the API",
         )
-    return good(f"{number} items, taken away", "")
+    return good(f"{number} items, taken away")
 
 
 def unknown_job(trial: Trial) -> Finding:
@@ -69,16 +69,18 @@ def unknown_job(trial: Trial) -> Finding:
         listed = trial.watched.send("GET", "items/?take=1&skip=0", job=other)
         described = trial.watched.send("GET", "", job=other)
     except UnauthorizedError as error:
-        return good(f"refused with {error.status}", "", unknown_job=error.status)
+        return good(f"refused with {error.status}", "a mistyped job id is noticed", unknown_job=error.status)
     if described.ok:
         return copes("as one that is there", "a mistyped job id is not noticed", unknown_job=200)
     if listed.ok:
         return good(
             f"{described.status}; its list is empty",
-            "a mount asks for the job first",
+            "a mistyped job id is noticed: the job is asked for first",
             unknown_job="documented",
         )
-    return good(f"{described.status}, its list too", "", unknown_job=listed.status)
+    return good(
+        f"{described.status}, its list too", "a mistyped job id is noticed", unknown_job=listed.status
+    )
 
 
 def slash(trial: Trial) -> Finding:
@@ -95,8 +97,8 @@ def slash(trial: Trial) -> Finding:
             "without; with one it leads there", "one more request at the start", trailing_slash="bare"
         )
     if "bare" in led or statuses["bare"] != statuses["slash"]:
-        return good("with one", "", trailing_slash="slash")
-    return good("with one or without", "", trailing_slash="both")
+        return good("with one", "no request is led elsewhere", trailing_slash="slash")
+    return good("with one or without", "no request is led elsewhere", trailing_slash="both")
 
 
 def clock(trial: Trial) -> Finding:
@@ -106,7 +108,7 @@ def clock(trial: Trial) -> Finding:
         return bad("its times can't be read", "a mount can't tell how old a version is")
     words = f"{abs(offset):.1f} s {'ahead' if offset > 0 else 'behind'}"
     if abs(offset) < _IN_STEP:
-        return good(f"in step ({words})", "", clock_skew=round(offset, 1))
+        return good(f"in step ({words})", "ages and times are right", clock_skew=round(offset, 1))
     return copes(
         words,
         "is taken into account; mtimes of the job's files are shown as they are",
@@ -133,7 +135,9 @@ def speed(trial: Trial) -> Finding:
     if came != content:
         return bad("other bytes than were sent", "files are damaged: don't use this", **facts)
     return good(
-        f"{latency * 1000:.0f} ms an answer, {_megabytes(up)} up, {_megabytes(down)} down", "", **facts
+        f"{latency * 1000:.0f} ms an answer, {_megabytes(up)} up, {_megabytes(down)} down",
+        f"a save takes about {3 * latency * 1000:.0f} ms",
+        **facts,
     )
 
 

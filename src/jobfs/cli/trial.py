@@ -36,7 +36,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PATIENCE = 10.0
 #: Columns of the table where nobody looks at it on a terminal.
 _WIDE = 160
-_STYLES = {"good": "green", "copes": "yellow", "not asked": "dim"}
+_STYLES = {"good": "green", "works": "yellow", "not asked": "dim"}
 
 
 class Stopped(BaseException):

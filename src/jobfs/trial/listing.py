@@ -29,7 +29,10 @@ def whole(client: Client) -> Listing:
     size = len(first.items) + len(first.unknown)
     total = min(first.total, MOST_ITEMS)
     read = carried(lambda skip: client.list_page(TAKE, skip))
-    with ThreadPoolExecutor(_THREADS, "try") as executor:
+    executor = ThreadPoolExecutor(_THREADS, "try")
+    try:
         others = list(executor.map(read, range(size, total, size) if size else ()))
+    finally:
+        executor.shutdown(cancel_futures=True)
     items = [item for page in (first, *others) for item in page.items]
     return Listing(items, total, 1 + len(others), first)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable
 
@@ -36,12 +35,13 @@ class Place:
     def clear(self) -> list[str]:
         """Take all of it away; returns the paths that are still there after some looks. Raises ApiError."""
         left = self.left()
-        for _ in range(_LOOKS):
+        for look in range(_LOOKS):
             if not left:
                 break
-            self._remove(left)
+            # A directory goes with what is in it, by the reference; what stays all the same goes one by one.
+            self._remove(left if look else [item for item in left if "/" not in item.path] or left)
             left = self.left()
-            if left:
+            if left and look:
                 time.sleep(_BETWEEN)
         return [item.path for item in left]
 
@@ -52,10 +52,14 @@ class Place:
         return parts.mount == self._own or now - item.updated_ns / 1e9 > _ABANDONED
 
     def _remove(self, items: Iterable[Item]) -> None:
-        # What lies deepest first: nothing is assumed of what the delete of a directory does.
+        """Delete what lies deepest first; what is refused is left, for the next look to see. Raises UnavailableError."""
         for item in sorted(items, key=lambda item: item.path.count("/"), reverse=True):
-            with contextlib.suppress(NotFoundError):
+            try:
                 self._delete(item)
+            except UnavailableError:
+                raise
+            except ApiError:
+                continue
 
     def _delete(self, item: Item) -> None:
         try:

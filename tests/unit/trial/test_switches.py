@@ -83,7 +83,7 @@ def test_slow_lines_and_wrong_clocks_are_measured(server: Server, tried: Callabl
 
 @pytest.mark.parametrize("switches", [
     {"create_existing": "overwrite", "path_scope": "lifecycle", "path_style": "slash", "input_spelling": "own"},
-    {"create_existing": "duplicate", "find": "glob", "updated_resolution": "seconds", "move_touches": "tree"},
+    {"create_existing": "duplicate", "find": "glob", "updated_resolution": "microseconds", "move_touches": "tree"},
     {"create_encodings": "json", "type_spelling": "short", "input_spelling": "own", "bad_path_status": 422},
     {"list_order": "unstable", "page_cap": 3, "sizes": "omitted", "move_carries": False, "trailing_slash": "bare"},
 ])  # fmt: skip

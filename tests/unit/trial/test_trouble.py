@@ -122,6 +122,24 @@ def test_items_that_can_not_be_deleted_are_told(server: Server, tried: Tried) ->
     outcome = tried()
     assert outcome["delete"].finding.verdict is Verdict.BAD
     assert not outcome["cleared"].well
+    server.faults.clear()
+    assert tried()["left_before"].well
+    assert server.store.tree() == {}
+
+
+def test_what_is_in_a_directory_goes_one_by_one_where_its_delete_leaves_it(
+    server: Server, tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete(workspace: Workspace, item_id: str) -> Any:
+        item = workspace.get(item_id)
+        workspace.apply(drops=[item])
+        return item
+
+    monkeypatch.setattr(Workspace, "delete", delete)
+    outcome = tried()
+    assert outcome["delete_directory"].finding.answered == "what is in it stays"
+    assert outcome["cleared"].well
+    assert server.store.tree() == {}
 
 
 def covering(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:

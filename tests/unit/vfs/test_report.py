@@ -87,3 +87,12 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
     work.vfs.refresh()
     told = [names.parse_hidden(entry["path"]) for entry in work.vfs.status()["foreign_hidden"]]
     assert [parts and parts.mount for parts in told] == ["f" * 12]
+
+
+def test_what_a_try_has_left_is_not_taken_for_a_save(server: Server, work: Workspace) -> None:
+    tried = names.hidden_path("try", "f" * 12, "0" * 16, names.Role.TRIED)
+    server.store.seed({tried: None, f"{tried}/file": "x"}, age=7200)
+    work.vfs.refresh()
+    assert work.names() == []
+    told = [entry["reason"] for entry in work.vfs.status()["foreign_hidden"]]
+    assert ["--try" in reason for reason in told] == [True, True]

@@ -24,10 +24,10 @@ from jobfs.errors import UsageError
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)(b?)", re.IGNORECASE)
 
-#: What fstab and mount(8) pass along that means nothing here.
+#: What fstab and mount(8) pass along that means nothing here, or goes without saying: nosuid, nodev, default_permissions.
 _NOISE = re.compile(
-    "rw|defaults|(no)?auto|(no)?users?|owner|group|nofail|_netdev|(no)?(exec|suid|dev)|a?sync|(no|rel|norel|strict)?atime"
-    "|(no)?diratime|(no)?lazytime|silent|loud|comment|x-.*"
+    "rw|defaults|(no)?auto|(no)?users?|owner|group|nofail|_netdev|(no)?(suid|dev)|a?sync|dirsync|(no|rel|norel|strict)?atime"
+    "|(no)?diratime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|comment|default_permissions|[xX]-.*"
 )
 
 
@@ -205,6 +205,7 @@ class Settings(BaseSettings):
         os.getgid, "Group of everything in the mount.  [default: yours]", "GROUP"
     )
     allow_other: _Flag = _define(False, "Let other users of this machine in.")
+    noexec: _Flag = _define(False, "Let no program in the mount be run.")
     allow_core_dumps: _Flag = _define(
         False, "Let a crash leave a core dump, and debuggers attach; the API key is in it."
     )
@@ -274,6 +275,8 @@ def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for part in (part for string in strings for part in string.split(",") if part):
         name, equals, value = part.partition("=")
+        if name == "exec":
+            name, equals, value = "noexec", "=", "no"
         key = {"ro": "read_only"}.get(name, name.replace("-", "_"))
         if _NOISE.fullmatch(name):
             continue

@@ -131,7 +131,7 @@ def test_a_bad_value_is_not_repeated_at_length() -> None:
 
 
 def test_ro_means_read_only_and_what_fstab_passes_means_nothing() -> None:
-    noise = "rw,noauto,user,nofail,_netdev,exec,suid,dev,nosuid,nodev,x-systemd.automount,defaults,noatime"
+    noise = "rw,noauto,user,nofail,_netdev,suid,dev,nosuid,nodev,x-systemd.automount,X-mount.mkdir,defaults,noatime"
     assert parse_mount_options([f"{noise},ro"]) == {"read_only": True}
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
 from typing import Any
 
 import click
 
+from jobfs.cli.called import is_helper, mount_words
 from jobfs.errors import UsageError
 
 #: Commands by name: where each is, and the line that `jobfs --help` shows without loading it.
@@ -23,6 +25,8 @@ COMMANDS = {
     "info": ("jobfs.cli.info", "Show what the server knows of a file."),
     "set": ("jobfs.cli.set", "Change a file's permission or lifecycle on the server."),
     "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with a remedy for each failure."),
+    "install-helper": ("jobfs.cli.helper", "Let mount(8) and /etc/fstab find jobfs."),
+    "systemd-unit": ("jobfs.cli.unit", "Print a systemd user unit that mounts JOB at DIR."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
@@ -45,7 +49,7 @@ class _Commands(click.Group):
             raise UsageError(
                 f"{error.name} is missing: install the local server with pip install 'jobfs[emulator]'"
             ) from None
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -53,7 +57,12 @@ class _Commands(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if _calls_like_mount(args):
+        if is_helper(sys.argv[0]):
+            words = mount_words(args)
+            if words is None:
+                ctx.exit(0)
+            args = words
+        elif _calls_like_mount(args):
             args = ["mount", *args]
         return super().parse_args(ctx, args or ["--help"])
 

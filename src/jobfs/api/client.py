@@ -139,12 +139,21 @@ class Client:
         call = Call("get item", "GET", self._item_target(item_id), item_id)
         return self._item(call, Send(), timeout)
 
-    def create_file(self, path: str, source: Path, size: int, permission: Permission) -> Item:
+    def create_file(
+        self,
+        path: str,
+        source: Path,
+        size: int,
+        permission: Permission,
+        moving: Callable[[float], None] = lambda part: None,
+    ) -> Item:
         """Create a file from the first `size` bytes of `source`, streamed (POST items/).
+
+        `moving` gets the part that is on its way, from 0 to 1, of each attempt anew.
 
         Raises FsError if `source` can't be read, AnswerLostError once it may have been sent.
         """
-        return self._create(Kind.FILE, path, permission, (source, size))
+        return self._create(Kind.FILE, path, permission, (source, size), moving)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         """Create a directory (POST items/)."""
@@ -228,11 +237,20 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self.base_url!r}, {self.job_id!r})"
 
-    def _create(self, kind: Kind, path: str, permission: Permission, file: tuple[Path, int] | None) -> Item:
+    def _create(
+        self,
+        kind: Kind,
+        path: str,
+        permission: Permission,
+        file: tuple[Path, int] | None,
+        moving: Callable[[float], None] = lambda part: None,
+    ) -> Item:
         call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
 
         def attempt(styled: str, form: Form) -> Item:
-            return self._item(call, Send(form.body(kind, styled, permission, file)))
+            body = form.body(kind, styled, permission, file)
+            body.part = moving
+            return self._item(call, Send(body))
 
         return self._understood(
             lambda: self._styled(path, lambda styled: self._forms.create(kind, partial(attempt, styled))),

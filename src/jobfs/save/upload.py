@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from jobfs import names
@@ -65,7 +66,7 @@ class Upload:
         if change.verb is Verb.MKDIR:
             return self._client.create_directory(path, permission)
         source = self._state.bytes.path(change.ino, change.generation)
-        staged = self._client.create_file(path, source, change.size, permission)
+        staged = self._client.create_file(path, source, change.size, permission, partial(_count, change))
         if staged.size not in (None, change.size):
             raise ContractError(f"create stored {staged.size} bytes of {change.size}", endpoint="create")
         return staged
@@ -110,7 +111,9 @@ class Upload:
         """The new item at the target; None: something else is there. Raises AnswerLostError, ApiError."""
         permission = wanted(change) or Permission.READ_WRITE
         source = self._state.bytes.path(change.ino, change.generation)
-        made = self._client.create_file(change.target, source, change.size, permission)
+        made = self._client.create_file(
+            change.target, source, change.size, permission, partial(_count, change)
+        )
         return made if made.size in (None, change.size) else None
 
     def find_direct(self, change: Change) -> Item | None:
@@ -221,6 +224,11 @@ class Upload:
 def hidden(change: Change, mount: str) -> str:
     """The hidden path at which a change stages its item."""
     return names.hidden_path(change.target, mount, change.tid, names.Role.STAGED)
+
+
+def _count(change: Change, part: float) -> None:
+    """This part of the bytes, from 0 to 1, is on its way."""
+    change.sent = int(change.size * part)
 
 
 def wanted(change: Change) -> Permission | None:

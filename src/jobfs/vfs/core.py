@@ -9,7 +9,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobfs import names
@@ -17,7 +17,7 @@ from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Attr, Item
+from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.save.queue import within
 from jobfs.settings import Settings
@@ -125,7 +125,7 @@ class Vfs:
         self,
         path: str | None,
         timeout: float | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Callable[[Sent], None] | None,
     ) -> list[dict[str, Any]]:
         """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
 
@@ -142,17 +142,20 @@ class Vfs:
                 queue.save(file, 0.0)
         queue.hurry(lambda change: within(change.target, under))
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
-        total = len(self._unsaved(under))
+        whole = self._unsaved(under)
+        count, size = len(whole), sum(file.size for file in whole)
         while True:
             remaining = deadline - time.monotonic()
             done = queue.drain(max(min(remaining, 0.25), 0.0), under)
             left = self._unsaved(under)
             if progress is not None:
-                progress(max(total - len(left), 0), total)
+                progress(_sent(count, size, left))
             if done or remaining <= 0:
                 break
         if not left:
-            self._clean_up(deadline, lambda: progress(total, total) if progress is not None else None)
+            self._clean_up(
+                deadline, lambda: progress(_sent(count, size, [])) if progress is not None else None
+            )
         return [
             {
                 "path": file.path,
@@ -176,6 +179,10 @@ class Vfs:
                 due, patient_until = number, now + self._settings.timeout
             if now >= min(deadline, patient_until):
                 return
+
+    def number_unsent(self) -> int:
+        """How many closed files the server does not have, or has refused; asks nobody and changes nothing."""
+        return len(self._state.unsaved())
 
     def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
         """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
@@ -445,3 +452,10 @@ class Vfs:
     def info(self, path: str) -> dict[str, Any]:
         """See report.py."""
         return self._report.info(path)
+
+
+def _sent(count: int, size: int, left: Sequence[File]) -> Sent:
+    """How far it is, when of so many files with so many bytes these are left, and some of their bytes on their way."""
+    on_their_way = (min(file.change.sent, file.size) for file in left if file.change is not None)
+    missing = sum(file.size for file in left) - sum(on_their_way)
+    return Sent(max(count - len(left), 0), count, max(size - missing, 0), size)

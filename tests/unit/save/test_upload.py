@@ -37,7 +37,9 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
 
 def test_new_content_is_made_under_its_hidden_name(world: World, upload: Upload) -> None:
     """save-protocol, Vocabulary: H, the staged item."""
-    item = upload.create(put(world))
+    change = put(world)
+    item = upload.create(change)
+    assert change.sent == change.size
     assert (item.path, world.client.contents[item.id]) == (STAGED, b"content")
     assert upload.create(world.state.change(Verb.MKDIR, "dir/file", tid="f" * 16)).is_dir
 

@@ -27,18 +27,24 @@ _CYCLES = (20_000, 20, 50)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @setting_options
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
-    """Mount the workspace of JOB at the empty directory DIR.
+    """Mount the workspace of JOB at DIR: an empty directory, or one that is made now.
 
     The API key is read from PERSTACK_API_KEY or --api-key-file. Returns once the mount answers; it then runs
     in the background until `jobfs umount DIR`.
     """
     settings = load(flags, mount_options)
-    place = preflight.check_machine(settings, job, directory)
+    with preflight.mount_point_made(directory) as remove:
+        place = preflight.check_machine(settings, job, directory, Terminal().say)
 
-    def serve(front: Front) -> int:
-        return _serve(settings, job, place, front)
+        def serve(front: Front) -> int:
+            return _serve(settings, job, place, front)
 
-    return serve(Terminal()) if foreground else in_background(serve)
+        if foreground:
+            return serve(Terminal())
+        code = in_background(serve)
+        if code:
+            remove()
+        return code
 
 
 def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:

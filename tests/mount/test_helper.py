@@ -13,7 +13,7 @@ from jobfs.emulator import Server
 
 #: The program in the virtual environment of these tests.
 PROGRAM = Path(sys.executable).parent / "jobfs"
-LINKS = ("/sbin/mount.fuse.jobfs", "/sbin/mount.jobfs")
+LINKS = ("/sbin/mount.fuse.jobfs", "/sbin/mount.jobfs", "/sbin/umount.fuse.jobfs")
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_fstab_mounts_what_install_helper_lets_it_find(
     """semantics 6: as `mount -t fuse.jobfs` and fstab call it."""
     server.store.seed({"file": "content"})
     table = tmp_path / "fstab"
-    line = "noauto,user,_netdev,nofail,x-systemd.automount,x-systemd.requires=network-online.target"
+    line = "noauto,user,_netdev,nofail,x-systemd.automount,x-systemd.requires=network-online.target,write_back_delay=600"
     table.write_text(f"{server.job} {directory} fuse.jobfs {line},{options} 0 0\n")
 
     before = machine.run("mount", "-T", table, directory)
@@ -60,8 +60,11 @@ def test_fstab_mounts_what_install_helper_lets_it_find(
     # It is known by its source: nothing is mounted twice.
     table.write_text(table.read_text().replace("noauto", "auto"))
     assert machine.output("mount", "-T", table, "-a") == ""
-    machine.output(PROGRAM, "umount", directory)
+    # What umount(8) unmounts is sent when it returns.
+    assert machine.run("sh", "-c", f"exec 3< {directory}/file; umount {directory}").returncode == 1
+    machine.output("umount", directory)
     assert server.store.read("new") == b"mine\n"
+    assert machine.run("findmnt", directory).returncode != 0
 
 
 def test_mount_takes_both_types_and_says_what_is_wrong(
@@ -70,14 +73,13 @@ def test_mount_takes_both_types_and_says_what_is_wrong(
     machine.output(PROGRAM, "install-helper")
     machine.output("mount", "-f", "-v", "-t", "jobfs", server.job, directory, "-o", options)
     assert machine.run("findmnt", directory).returncode != 0
-    for kind in ("jobfs", "fuse.jobfs"):
-        machine.output("mount", "-n", "-s", "-v", "-t", kind, server.job, directory, "-o", f"ro,{options}")
-        shown = machine.output("findmnt", "-n", "-o", "FSTYPE,OPTIONS", directory)
-        assert shown.startswith("fuse.jobfs ro,")
-        machine.output(PROGRAM, "umount", directory)
+    machine.output("mount", "-n", "-s", "-v", "-t", "jobfs", server.job, directory, "-o", f"ro,{options}")
+    assert machine.output("findmnt", "-n", "-o", "FSTYPE,OPTIONS", directory).startswith("fuse.jobfs ro,")
+    # Who does not find the process that serves it unmounts it as without a helper.
+    machine.output("env", "XDG_RUNTIME_DIR=/dev/null", "umount", directory)
+    assert machine.run("findmnt", directory).returncode != 0
     for job, option, words in (
         ("short", "ro", "not a job id"),
-        (server.job, "api_key=secret", "never given on the command line"),
         (server.job, "tll=3", "did you mean ttl?"),
     ):
         refused = machine.run("mount", "-t", "jobfs", job, directory, "-o", f"{options},{option}")
@@ -89,9 +91,9 @@ def test_the_links_are_replaced_and_removed_and_nothing_else_is(machine: Namespa
     other = tmp_path / "other" / "jobfs"
     machine.output("ln", "-s", other, LINKS[0])
     machine.output(PROGRAM, "install-helper")
-    assert machine.output("readlink", *LINKS).split() == [str(PROGRAM)] * 2
+    assert machine.output("readlink", *LINKS).split() == [str(PROGRAM)] * 3
     assert "0.1" in machine.output(LINKS[0], "--version")
-    assert machine.output(PROGRAM, "install-helper", "--remove").count("is removed") == 2
+    assert machine.output(PROGRAM, "install-helper", "--remove").count("is removed") == 3
     assert machine.output(PROGRAM, "install-helper", "--remove") == "there is nothing of jobfs in /sbin\n"
     machine.output("cp", "/bin/true", LINKS[1])
     for words in (["install-helper"], ["install-helper", "--remove"]):

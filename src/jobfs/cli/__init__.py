@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from jobfs.cli.called import is_helper, mount_words
+from jobfs.cli.called import words
 from jobfs.errors import UsageError
 
 #: Commands by name: where each is, and the line that `jobfs --help` shows without loading it.
@@ -57,12 +57,11 @@ class _Commands(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if is_helper(sys.argv[0]):
-            words = mount_words(args)
-            if words is None:
-                ctx.exit(0)
-            args = words
-        elif _calls_like_mount(args):
+        found = words(sys.argv[0], args)
+        if found is None:
+            ctx.exit(0)
+        args = found
+        if _calls_like_mount(args):
             args = ["mount", *args]
         return super().parse_args(ctx, args or ["--help"])
 

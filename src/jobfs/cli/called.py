@@ -1,40 +1,36 @@
-"""Calling jobfs as mount(8) does: by a link of a helper's name, or as `jobfs JOB DIR -o …` (semantics.md section 6).
+"""Calling jobfs as mount(8) and umount(8) do, by links of their helpers' names (semantics.md section 6).
 
 mount.fuse.jobfs JOB DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]
+umount.fuse.jobfs DIR [-flnrv] [-N NAMESPACE] [-t TYPE]
 """
 
 from __future__ import annotations
 
+import getopt
 import os
 from collections.abc import Sequence
 
-#: Names by which mount(8) calls what mounts the types fuse.jobfs and jobfs.
-HELPERS = ("mount.fuse.jobfs", "mount.jobfs")
-#: Options of mount(8) itself, with those that take a value, and the one that asks for nothing to be done.
-_FLAGS, _VALUED, _FAKE = "sfnv", "Nt", "f"
+from jobfs.errors import UsageError
+
+#: The names by which they call what mounts the types fuse.jobfs and jobfs, and what unmounts the one that the kernel shows.
+MOUNTING, UNMOUNTING = ("mount.fuse.jobfs", "mount.jobfs"), ("umount.fuse.jobfs",)
 
 
-def is_helper(called: str) -> bool:
-    """True if mount(8) calls this program by such a link."""
-    return os.path.basename(called) in HELPERS
+def words(called: str, arguments: Sequence[str]) -> list[str] | None:
+    """The words of a command line of ours, if this program is `called` by such a link; else, and for `--help`, the arguments.
 
-
-def mount_words(arguments: Sequence[str]) -> list[str] | None:
-    """The words of `jobfs mount` for what mount(8) calls its helper with; None if it wants nothing to be done (`mount -f`).
-
-    What begins with an option is a person's: `--help`, `--version`.
+    None if nothing is to be done (`mount -f`). Raises UsageError.
     """
-    if not arguments or arguments[0].startswith("-"):
+    name = os.path.basename(called)
+    if name not in MOUNTING + UNMOUNTING or not arguments or arguments[0].startswith("-"):
         return list(arguments)
-    words, rest, fake = ["mount"], iter(arguments), False
-    for word in rest:
-        if word == "-o":
-            words += ["-o", next(rest, "")]
-        elif word.startswith("-") and not word.startswith("--") and word[1:2] in _VALUED:
-            if len(word) == 2:
-                next(rest, "")
-        elif word.startswith("-") and set(word[1:]) <= set(_FLAGS) and word != "-":
-            fake = fake or _FAKE in word
-        else:
-            words.append(word)
-    return None if fake else words
+    mounting = name in MOUNTING
+    try:
+        given, rest = getopt.gnu_getopt(list(arguments), "sfnvN:o:t:" if mounting else "flnrvcN:t:")
+    except getopt.GetoptError as error:
+        raise UsageError(f"{error}: mount(8) gives settings as -o NAME=VALUE") from None
+    if not mounting:
+        return ["umount", "--or-plainly", *(["--lazy"] if ("-l", "") in given else []), *rest]
+    if ("-f", "") in given:
+        return None
+    return ["mount", *rest, *(word for option in given if option[0] == "-o" for word in option)]

@@ -1,7 +1,8 @@
 """`jobfs install-helper`: let mount(8) and /etc/fstab find jobfs, wherever it is installed.
 
 mount(8) hands `-t fuse.jobfs` to /sbin/mount.fuse.jobfs, and `-t jobfs` to /sbin/mount.jobfs (see called.py). Without them,
-`-t fuse.jobfs` goes to mount.fuse, which finds only a `jobfs` that is in PATH.
+`-t fuse.jobfs` goes to mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) hands what is mounted to
+/sbin/umount.fuse.jobfs, so that it too returns when everything is sent: at a shutdown the network goes after that.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from jobfs.cli.called import HELPERS
+from jobfs.cli.called import MOUNTING, UNMOUNTING
 from jobfs.cli.program import program
 from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
@@ -22,6 +23,7 @@ from jobfs.private import user_name
 
 #: Where mount(8) looks.
 _PLACE = Path("/sbin")
+_LINKS = (*MOUNTING, *UNMOUNTING)
 
 
 @click.command("install-helper", short_help="Let mount(8) and /etc/fstab find jobfs.")
@@ -29,7 +31,8 @@ _PLACE = Path("/sbin")
 def install_helper(remove: bool) -> int:
     """Make `mount -t fuse.jobfs JOB DIR` and lines in /etc/fstab work, wherever jobfs is installed.
 
-    Puts links to this program where mount(8) looks: /sbin/mount.fuse.jobfs and /sbin/mount.jobfs. Needs root.
+    Puts links to this program where mount(8) and umount(8) look: /sbin/mount.fuse.jobfs, /sbin/mount.jobfs and
+    /sbin/umount.fuse.jobfs. `umount DIR` is `jobfs umount DIR` then. Needs root.
     """
     target = program()
     if not os.access(_PLACE, os.W_OK):
@@ -44,7 +47,7 @@ def install_helper(remove: bool) -> int:
 
 
 def _install(target: str) -> None:
-    links = [_PLACE / name for name in HELPERS]
+    links = [_PLACE / name for name in _LINKS]
     for link in links:
         _check_ours(link)
     for link in links:
@@ -58,7 +61,7 @@ def _install(target: str) -> None:
 
 
 def _remove() -> None:
-    links = [_PLACE / name for name in HELPERS if os.path.lexists(_PLACE / name)]
+    links = [_PLACE / name for name in _LINKS if os.path.lexists(_PLACE / name)]
     for link in links:
         _check_ours(link)
     for link in links:

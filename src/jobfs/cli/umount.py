@@ -37,9 +37,15 @@ _ENDING = 15.0
     metavar="SECONDS",
     help="End after this long even if not everything is sent.  [default: as long as the server answers]",
 )
+@click.option("--or-plainly", "plainly", is_flag=True, hidden=True, help="How umount(8) calls it.")
 @state_dir_option
 def umount(
-    directory: str | None, every: bool, lazy: bool, timeout: float | None, state_dir: str | None
+    directory: str | None,
+    every: bool,
+    lazy: bool,
+    timeout: float | None,
+    plainly: bool,
+    state_dir: str | None,
 ) -> int:
     """Send what is unsent at the mount DIR, then unmount it.
 
@@ -50,8 +56,18 @@ def umount(
     if every == (directory is not None):
         raise UsageError("give the DIR to unmount, or --all")
     if directory is not None:
+        if plainly:
+            _leave_to_others(directory, lazy)
         return _unmount(directory, lazy, timeout, state_dir)
     return _unmount_every(lazy, timeout, state_dir)
+
+
+def _leave_to_others(directory: str, lazy: bool) -> None:
+    """What umount(8) wants to have unmounted and no mount of this user serves is unmounted by itself, as without a helper."""
+    try:
+        mount_of(directory, None)
+    except UsageError:
+        os.execvp("umount", ["umount", "-i", *(["-l"] if lazy else []), "--", directory])
 
 
 def _unmount_every(lazy: bool, timeout: float | None, state_dir: str | None) -> int:

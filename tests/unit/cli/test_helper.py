@@ -17,22 +17,30 @@ Run = Callable[..., Outcome]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("name", "arguments", "words"),
     [
-        ([JOB, "/mnt"], ["mount", JOB, "/mnt"]),
-        ([JOB, "/mnt", "-sv", "-n", "-o", "rw,user"], ["mount", JOB, "/mnt", "-o", "rw,user"]),
+        ("/sbin/mount.jobfs", [JOB, "/mnt"], ["mount", JOB, "/mnt"]),
+        ("mount.jobfs", [JOB, "/mnt", "-sv", "-n", "-o", "rw,user"], ["mount", JOB, "/mnt", "-o", "rw,user"]),
         (
+            "mount.fuse.jobfs",
             [JOB, "/mnt", "-o", "ro", "-t", "fuse.jobfs", "-N", "/proc/1/ns"],
             ["mount", JOB, "/mnt", "-o", "ro"],
         ),
-        ([JOB, "/mnt", "-f", "-o", "rw"], None),
-        (["--version"], ["--version"]),
-        ([JOB, "/mnt", "--ttl"], ["mount", JOB, "/mnt", "--ttl"]),
+        ("mount.fuse.jobfs", [JOB, "/mnt", "-f", "-o", "rw"], None),
+        ("mount.fuse.jobfs", ["--version"], ["--version"]),
+        ("umount.fuse.jobfs", ["/mnt", "-n", "-v"], ["umount", "--or-plainly", "/mnt"]),
+        ("umount.fuse.jobfs", ["/mnt", "-flr"], ["umount", "--or-plainly", "--lazy", "/mnt"]),
+        ("/usr/bin/jobfs", ["status", "-f"], ["status", "-f"]),
     ],
 )
-def test_mount_8_has_options_of_its_own(arguments: list[str], words: list[str] | None) -> None:
-    """mount(8), external helpers: mount.type spec dir [-sfnv] [-N namespace] [-o options] [-t type.subtype]."""
-    assert called.mount_words(arguments) == words
+def test_mount_8_has_options_of_its_own(name: str, arguments: list[str], words: list[str] | None) -> None:
+    """mount(8) and umount(8), external helpers."""
+    assert called.words(name, arguments) == words
+
+
+def test_what_mount_8_does_not_give_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--ttl.*-o NAME=VALUE"):
+        called.words("mount.jobfs", [JOB, "/mnt", "--ttl", "3"])
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from grp import getgrnam
 from pathlib import Path
 from pwd import getpwnam
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import platformdirs
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
@@ -232,6 +232,7 @@ class Option:
     is_flag: bool
     multiple: bool
     default: Any
+    choices: tuple[str, ...]
 
     @property
     def flag(self) -> str:
@@ -254,6 +255,7 @@ def options() -> list[Option]:
             is_flag=field.annotation is bool,
             multiple=name == "local_only",
             default=field.default if field.default_factory is None else None,
+            choices=get_args(field.annotation) if get_origin(field.annotation) is Literal else (),
         )
         for name, field in Settings.model_fields.items()
     ]

@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 import httpx
 
+from jobfs import __version__
 from jobfs.api.answers import MOST_JSON, MOST_REASON, read_answer
 from jobfs.api.bodies import Body
 from jobfs.api.deadline import Deadline, current, out_of_time
@@ -104,7 +105,7 @@ class Wire:
         self._redirects = Redirects(base_url)
         self._transport = transport or pool(base_url, timeout, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
-        self._headers = [("Host", host), ("User-Agent", "jobfs"), ("Accept", "*/*")]
+        self._headers = [("Host", host), ("User-Agent", f"jobfs/{__version__}"), ("Accept", "*/*")]
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._sockets: WeakSet[socket.socket] = WeakSet()

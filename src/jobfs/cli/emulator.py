@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -165,6 +167,7 @@ def _runner() -> types.ModuleType:
         import jobfs.emulator.runner as runner
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the local server needs {error.name}, which is not installed; pip install 'jobfs[emulator]'"
+            f"the local server needs {error.name}, which is not installed: in a clone of jobfs, "
+            f"{shlex.quote(sys.executable)} -m pip install '.[emulator]'"
         ) from None
     return runner

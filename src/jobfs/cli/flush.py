@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from jobfs import control
+from jobfs.cli.completion import mounted_or_files
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.progress import INTERRUPTED, sending
 from jobfs.cli.running import mount_of, mounts
@@ -14,7 +15,7 @@ from jobfs.errors import UsageError
 
 
 @click.command("flush", short_help="Return when the server has everything.")
-@click.argument("path", required=False, metavar="[DIR|FILE]")
+@click.argument("path", required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files)
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long.")
 @state_dir_option
 def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from jobfs.cli import logs, preflight
+from jobfs.cli.completion import directories
 from jobfs.cli.front import Front, Terminal, in_background
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import setting_options
@@ -23,7 +24,7 @@ _CYCLES = (20_000, 20, 50)
 
 @click.command("mount", short_help="Mount a job's workspace at DIR.")
 @click.argument("job")
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @setting_options
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:

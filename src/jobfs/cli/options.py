@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from jobfs.settings import options
+from jobfs.cli.completion import directories, files
+from jobfs.settings import Option, options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +36,15 @@ def _option(name: str) -> Callable[[F], F]:
         words.update(is_flag=True, default=None)
     else:
         words.update(metavar=option.metavar, multiple=option.multiple, default=None)
+        words.update(shell_complete=_completing(option))
     return click.option(option.flag, option.name, **words)
+
+
+def _completing(option: Option) -> Callable[..., list[CompletionItem[str]]] | None:
+    """What the option's value completes to; None: nothing."""
+    if option.choices:
+        return click.Choice(option.choices).shell_complete
+    return {"DIR": directories, "FILE": files}.get(option.metavar)
 
 
 def _default(value: Any) -> str:

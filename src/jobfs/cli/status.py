@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobfs import control
+from jobfs.cli.completion import mounted
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of, mounts
 from jobfs.cli.screen import shown, tell
@@ -36,7 +37,7 @@ _ONE = {"conflicts": "conflict"}
 
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")
-@click.argument("directory", required=False, metavar="[DIR]")
+@click.argument("directory", required=False, metavar="[DIR]", shell_complete=mounted)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_dir_option
 def status(directory: str | None, as_json: bool, state_dir: str | None) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from jobfs import control
+from jobfs.cli.completion import mounted
 from jobfs.cli.dead import clear, gone, is_stale
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.progress import INTERRUPTED, sending
@@ -23,7 +24,7 @@ _ENDING = 15.0
 
 
 @click.command("umount", short_help="Send what is unsent, then unmount DIR.")
-@click.argument("directory", metavar="DIR", required=False)
+@click.argument("directory", metavar="DIR", required=False, shell_complete=mounted)
 @click.option("-a", "--all", "every", is_flag=True, help="Unmount every job that this user has mounted.")
 @click.option(
     "-l",

@@ -110,18 +110,6 @@ def test_it_can_be_called_as_mount_does(
     assert len(called) == (1 if mounts else 0)
 
 
-def test_a_missing_extra_is_one_sentence(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise ModuleNotFoundError("No module named 'starlette'", name="starlette")
-
-    monkeypatch.setattr("importlib.import_module", missing)
-    done = run("emulator", "--dir", "x")
-    assert done.code == 2
-    assert done.err.strip() == (
-        "jobfs: starlette is missing: install the local server with pip install 'jobfs[emulator]'"
-    )
-
-
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [

@@ -49,13 +49,13 @@ def files() -> Iterator[tuple[str, str]]:
     from jobfs.cli import COMMANDS, jobfs
     from jobfs.cli.completion import SHELLS, script
 
-    group = click.Context(jobfs, info_name="jobfs")
+    group = jobfs.make_context("jobfs", [], resilient_parsing=True)
     lines = {name: line for name, (_, line) in COMMANDS.items()}
     yield "share/man/man1/jobfs.1", man_page(group, "Mount the workspace of a running AI job.", lines)
     for name, line in lines.items():
         command = jobfs.get_command(group, name)
         assert command is not None
-        context = click.Context(command, info_name=name, parent=group)
+        context = command.make_context(name, [], parent=group, resilient_parsing=True)
         yield f"share/man/man1/jobfs-{name}.1", man_page(context, line, {})
     for shell in SHELLS:
         yield COMPLETIONS[shell], script(shell)

@@ -273,26 +273,27 @@ def main() -> int:
     """`scripts/recipes`: check or write the recipes of a file; exit code 1 if one is not as it is shown."""
     parser = argparse.ArgumentParser(prog="scripts/recipes")
     parser.add_argument("--write", action="store_true", help="put what was printed where it is not as shown")
-    parser.add_argument("--file", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--file", type=Path, default=ROOT / "README.md", help="default: README.md")
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; default: all")
     given = parser.parse_args()
     known = list(dict.fromkeys(block.name for block in blocks(given.file.read_text())))
-    failed = [name for name in given.names if name not in known]
-    for name in failed:
-        print(f"FAILED  {name}: there are {', '.join(known)}")
+    unknown = [name for name in given.names if name not in known]
+    if unknown:
+        parser.error(f"no recipe {', '.join(unknown)}: there are {', '.join(known)}")
+    failed = 0
     for name in given.names or known:
         with tempfile.TemporaryDirectory(prefix="jobfs-recipe-") as place, sandbox(Path(place)) as box:
+            text = given.file.read_text()
             try:
-                text = given.file.read_text()
-                if name in known and given.write:
+                if given.write:
                     given.file.write_text(written(text, name, box))
-                elif name in known:
+                else:
                     check(blocks(text), name, box)
-                    print(f"ok      {name}")
+                print(f"ok      {name}", flush=True)
             except RecipeError as error:
-                failed.append(name)
-                print(f"FAILED  {name}: {error}")
-    return 1 if failed else 0
+                failed = 1
+                print(f"FAILED  {name}: {error}", flush=True)
+    return failed
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ COMMANDS = {
     "recover": ("jobfs.cli.recover", "Finish what a mount that was killed has left, without mounting."),
     "info": ("jobfs.cli.info", "Show what the server knows of a file."),
     "set": ("jobfs.cli.set", "Change a file's permission or lifecycle on the server."),
-    "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with a remedy for each failure."),
+    "doctor": ("jobfs.cli.doctor", "Check this machine and the account."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
@@ -81,6 +81,5 @@ def _calls_like_mount(args: list[str]) -> bool:
 def jobfs(**_: Any) -> None:
     """Mount the workspace of a running AI job as a directory.
 
-    `jobfs JOB DIR -o …` mounts as well: so do `mount -t fuse.jobfs` and /etc/fstab.
     The API key is read from PERSTACK_API_KEY or --api-key-file.
     """

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -17,12 +17,14 @@ from rich.text import Text
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.cli import preflight
 from jobfs.cli.keys import find_key
-from jobfs.cli.options import setting_options
+from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.running import mounts
 from jobfs.cli.screen import shown
 from jobfs.errors import JobfsError, UsageError
-from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
+
+if TYPE_CHECKING:
+    from jobfs.settings import Settings
 
 #: Bytes of free space below which unsent work may soon not fit.
 _LITTLE = 256 << 20
@@ -30,9 +32,9 @@ _LITTLE = 256 << 20
 Check = tuple[str, Callable[[], str]]
 
 
-@click.command("doctor", short_help="Check this machine and the account.")
+@click.command("doctor", cls=Command, short_help="Check this machine and the account.")
 @click.argument("job", required=False)
-@setting_options
+@setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
 def doctor(job: str | None, mount_options: tuple[str, ...], **flags: Any) -> int:
     """Check what a mount needs: FUSE, directories, key, server, and with JOB that job too.
 

@@ -12,14 +12,16 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from jobfs.api import Client, KeySource, check_base_url, check_job_id
+from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import mount_points
 from jobfs.private import own_directory
-from jobfs.settings import Settings
+
+if TYPE_CHECKING:
+    from jobfs.settings import Settings
 
 T = TypeVar("T")
 
@@ -139,6 +141,8 @@ def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], objec
 
 
 def _ask(settings: Settings, job: str, key: KeySource) -> int:
+    from jobfs.api import Client
+
     timeout = min(settings.timeout, _PROBE)
     with (
         within(),

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import platformdirs
 
+from jobfs.cli.options import load
 from jobfs.errors import UsageError
 from jobfs.mountpoint import mount_points
-from jobfs.settings import load
 from jobfs.state import directory as slot
 
 

@@ -16,6 +16,7 @@ from jobfs.api import KeySource
 from jobfs.cli.repeats import Told, counted
 from jobfs.cli.screen import shown, tell
 from jobfs.errors import JobfsError
+from jobfs.stderr import in_journal
 
 #: Bytes of a log file; one older file is kept.
 _LIMIT = 10 << 20
@@ -133,15 +134,6 @@ def _formatter(key: KeySource, form: str) -> logging.Formatter:
     if not in_journal():
         return _Json(key) if form == "json" else _Formatter(key)
     return _ForJournal(_Json(key) if form == "json" else _Formatter(key, "%(name)s: %(message)s"))
-
-
-def in_journal() -> bool:
-    """True if stderr goes to the systemd journal: it is the stream that a unit was given (systemd.exec(5), JOURNAL_STREAM)."""
-    try:
-        info = os.fstat(2)
-    except OSError:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"
 
 
 def keep_in(path: Path) -> bool:

@@ -64,7 +64,7 @@ def test_what_is_unsent_is_told_with_its_reason(server: Server, work: Workspace)
         "open": (2, "dirty"),
         "closed": (3, "staging"),
     }
-    assert told["closed"]["next_try"] > 0
+    assert (told["closed"]["next_try"] or 0) > 0
     work.vfs.release(fh)
     server.faults.rate("error", 1.0, on="create", status=413)
     work.vfs.flush_all("closed", 5, None)

@@ -6,7 +6,7 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | field | meaning |
 |---|---|
 | `schema` | 1 |
-| `problems` | sentences: what does not go away without a person; the exit code is 1 if there is any |
+| `problems[]` | sentences: what does not go away without a person; the exit code is 1 if there is any |
 | `directory`, `pid` | where it is mounted, and by which process |
 | `mounted_at` | when, in seconds since 1970 |
 | `read_only` | true if it refuses everything that writes |
@@ -16,7 +16,8 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `job.id`, `job.status`, `job.expert`, `job.model` | as the server says |
 | `job.ended` | true once the job has come to its end, whichever |
 | `job.current_step`, `job.total_steps` | as the server says |
-| `job.tokens.input`, `.output`, `.reasoning`, `.cached_input`, `.total` | what the job has used |
+| `job.tokens.input`, `job.tokens.output`, `job.tokens.total` | what the job has used |
+| `job.tokens.reasoning`, `job.tokens.cached_input` | what of that was for reasoning, or came from a cache |
 | `job.age` | how long ago the server said so |
 | `server.answering` | whether it answered what was asked last; `null` before the first answer |
 | `server.key_refused` | true if it refuses the API key |
@@ -31,24 +32,25 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `cache.bytes` | what the content cache takes |
 | `taken_up[]` | what an earlier mount had left and this one took up, a line each |
 | `unsent[]`, `failed[]` | what is not on the server yet; what the server has refused |
-| `….path`, `….size` | where, and how much |
-| `….age` | since it was closed |
-| `….state` | `dirty`: open and changed; `staging`, `staged`: waits, or is half done; `uploading`; `failed` |
-| `….reason` | why it waits or failed |
-| `….attempts`, `….next_try` | how often it was tried; when it will be |
+| `[].path`, `[].size` | where, and how much |
+| `[].age` | since it was closed |
+| `[].state` | `dirty`: open and changed; `staging`, `staged`: waits, or is half done; `uploading`; `failed` |
+| `[].reason` | why it waits or failed |
+| `[].attempts`, `[].next_try` | how often it was tried; when it will be |
 | `cleaning[]` | saves that are on the server, and of which something is left to be tidied up there |
-| `….path`, `….reason`, `….age`, `….next_try` | of which file, and what is done |
+| `[].path`, `[].reason`, `[].age`, `[].next_try` | of which file, and what is done |
 | `conflicts[]` | second versions that were kept, until they are deleted or renamed |
-| `….path`, `….origin`, `….reason` | where it is, beside which file, and why |
-| `….diff` | the shell command that compares the two |
-| `shadowed[]` | items hidden behind another one: `path`, `id`, `reason` |
-| `hostile[]` | items whose names can't be shown: `path`, `reason` |
-| `foreign_hidden[]` | saves that another mount left unfinished: `path`, `reason` |
+| `[].path`, `[].origin`, `[].reason` | where it is, beside which file, and why |
+| `[].diff` | the shell command that compares the two |
+| `shadowed[]` | items hidden behind another one |
+| `[].path`, `[].id`, `[].reason` | which, and behind what |
+| `hostile[]`, `foreign_hidden[]` | items whose names can't be shown; saves that another mount left unfinished |
+| `[].path`, `[].reason` | which, and why |
 | `damaged[]` | directories with what was saved of a damaged journal |
 | `other_slots[]` | ended mounts of this job that have left something here |
-| `….path`, `….directory` | their state directory, and where they were mounted |
-| `….left`, `….bytes` | how many changes are not finished, and how much is unsent |
-| `….error` | why that can't be told |
+| `[].path`, `[].directory` | their state directory, and where they were mounted |
+| `[].left`, `[].bytes` | how many changes are not finished, and how much is unsent |
+| `[].error` | why that can't be told |
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
@@ -79,10 +79,25 @@ def check_mount_point(directory: str) -> str:
     return path
 
 
+class Answer(NamedTuple):
+    """What a server said of a job: how many items it has, about. `ahead`: seconds that its clock is ahead of this machine's."""
+
+    items: int
+    ahead: float
+    tls: str | None
+
+
 def check_server(
     settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
 ) -> int:
-    """How many items the job has, about; raises UsageError within a few seconds if the server refuses job or key.
+    """How many items the job has, about; raises UsageError as `ask_server` does."""
+    return ask_server(settings, job, key, meanwhile).items
+
+
+def ask_server(
+    settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
+) -> Answer:
+    """What the server says of the job; raises UsageError within a few seconds if it refuses job or key.
 
     `meanwhile` is done while the question is on its way.
     """
@@ -140,7 +155,7 @@ def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], objec
     return results[0]
 
 
-def _ask(settings: Settings, job: str, key: KeySource) -> int:
+def _ask(settings: Settings, job: str, key: KeySource) -> Answer:
     from jobfs.api import Client
 
     timeout = min(settings.timeout, _PROBE)
@@ -148,7 +163,8 @@ def _ask(settings: Settings, job: str, key: KeySource) -> int:
         within(),
         Client(settings.base_url, job, key, timeout=timeout, max_connections=1) as client,
     ):
-        return client.instance().count_items or 0
+        items = client.instance().count_items or 0
+        return Answer(items, client.server_time_offset, client.tls)
 
 
 def _why_mounted(path: str) -> str:

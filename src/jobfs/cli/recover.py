@@ -76,7 +76,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
     for found in ended:
         left += _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
     if not ended and not running:
-        tell(f"nothing of job {job} is left in {settings.state_dir}")
+        tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     if left:
         tell(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
     return 1 if left else 0
@@ -94,13 +94,16 @@ def _finish(
     left: list[Any] = []
     try:
         mounted.vfs.start()
+        had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
         _tell([*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)])
         with sending("sending") as progress:
             left = list(mounted.vfs.flush_all(None, timeout, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
         if not left:
             left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
-        _tell([f"finished: what the mount at {place.record.directory} had left"] if not left else [])
+        if not left:
+            where = f"the mount at {place.record.directory}"
+            tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")
     finally:
         _close(mounted, place, clean=not left and not damaged(place.path))
     return left

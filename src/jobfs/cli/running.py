@@ -71,8 +71,13 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
             if place == directory or place.startswith(directory + "/"):
                 return found, place[len(directory) + 1 :]
     if mount_points().get(os.path.abspath(path)) == "fuse.jobfs":
-        raise UsageError(f"the process that served {path} is gone: jobfs umount {path}, then mount it again")
+        raise UsageError(gone(path))
     raise UsageError(f"no job is mounted at {path}")
+
+
+def gone(path: str) -> str:
+    """What is said of a mount whose process has ended without unmounting it."""
+    return f"the process that served {path} is gone: jobfs umount {path}, then mount it again"
 
 
 def _directory(found: slot.Found) -> str:

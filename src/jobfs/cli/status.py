@@ -27,7 +27,9 @@ WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
 #: Seconds between two looks of `--watch`.
 _EVERY = 1.0
 #: Fields that change without anything having happened.
-_PASSING = frozenset({"age", "snapshot_age", "next_try", "latency", "requests"})
+_PASSING = frozenset(
+    {"age", "snapshot_age", "next_try", "latency", "requests", "listing_seconds", "effective_ttl"}
+)
 
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")

@@ -27,16 +27,15 @@ class Asking:
         self._done = threading.Event()
         self._done.set()
 
-    def begin(self) -> None:
-        """Ask, unless somebody has lately, or is just waiting for the answer."""
+    def wait(self, patience: float) -> None:
+        """Ask, unless that was done lately or is being done, and return once there is no more to wait for.
+
+        That is `patience` seconds at most, and no more than this call has.
+        """
         with self._lock:
             if self._done.is_set() and time.monotonic() >= self._next:
                 self._done.clear()
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
-
-    def wait(self, patience: float) -> None:
-        """Begin, and return once there is no more to wait for: `patience` seconds at most, and no more than this call has."""
-        self.begin()
         self._done.wait(deadline.left(patience))
 
     def _run(self) -> None:

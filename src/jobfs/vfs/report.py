@@ -107,15 +107,14 @@ class Report:
         return status
 
     def _look(self) -> None:
-        """Ask for what the status needs of the server, and wait for it as long as a status may take."""
-        asked = [self._job]
-        if self._namespace.status().snapshot_age is None:
-            asked.append(self._listing)
-        for one in asked:
-            one.begin()
+        """Ask for what the status needs of the server, and wait for it as long as a status may take.
+
+        The first listing, which the counts and the conflicts come from, only of a server that has answered.
+        """
         end = time.monotonic() + _PATIENCE
-        for one in asked:
-            one.wait(max(end - time.monotonic(), 0.0))
+        self._job.wait(_PATIENCE)
+        if self._instance is not None and self._namespace.status().snapshot_age is None:
+            self._listing.wait(max(end - time.monotonic(), 0.0))
 
     def _expected(self) -> int | None:
         """How many items the server says that there are, as long as nobody has listed them."""

@@ -48,8 +48,11 @@ def files() -> Iterator[tuple[str, str]]:
     """Each file: its place below a prefix, and what is in it."""
     from jobfs.cli import COMMANDS, jobfs
     from jobfs.cli.completion import SHELLS, script
+    from jobfs.cli.options import HELP_ALL
 
     group = jobfs.make_context("jobfs", [], resilient_parsing=True)
+    # Which the contexts of its commands share.
+    group.meta[HELP_ALL] = True
     lines = {name: line for name, (_, line) in COMMANDS.items()}
     yield "share/man/man1/jobfs.1", man_page(group, "Mount the workspace of a running AI job.", lines)
     for name, line in lines.items():

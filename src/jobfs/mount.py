@@ -28,8 +28,7 @@ from jobfs.mountpoint import BusyError, MountInfo, described, mount_at, mounts, 
 from jobfs.nodes import Sent
 from jobfs.notify import service_manager
 from jobfs.settings import Settings
-from jobfs.state.directory import StateDirectory, others
-from jobfs.state.quarantine import damaged
+from jobfs.state.directory import StateDirectory
 
 if TYPE_CHECKING:
     from jobfs.fuse.loop import LoopPool, Session
@@ -386,7 +385,7 @@ class Mount:
 
     def _handlers(self, vfs: Vfs) -> dict[str, Handler]:
         at_once: dict[str, Callable[[dict[str, Any]], Any]] = {
-            "status": lambda args: {**self._facts(), **vfs.status()},
+            "status": lambda args: vfs.status(),
             "info": lambda args: vfs.info(str(args["path"])),
             "set": lambda args: vfs.set(str(args.pop("path")), args),
             "retry": lambda args: {"paths": vfs.retry(args.get("path"))},
@@ -403,25 +402,6 @@ class Mount:
                 return answer(args)
 
         return handler
-
-    def _facts(self) -> dict[str, Any]:
-        record = self._slot.record
-        unfinished = others(self._settings.state_dir, record.job, record.mount_id)
-        return {
-            "job_id": record.job,
-            "directory": record.directory,
-            "base_url": record.base_url,
-            "pid": record.pid,
-            "mounted_at": record.started,
-            "state_dir": str(self._slot.path),
-            "read_only": self._settings.read_only,
-            "damaged": [str(path) for path in damaged(self._slot.path)],
-            "other_slots": [
-                {"path": str(found.path), "directory": found.record.directory if found.record else None}
-                for found in unfinished
-                if not (found.record and found.record.clean)
-            ],
-        }
 
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         left = self._drain(args.get("timeout"), conversation.progress, conversation.gone, args.get("path"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import urllib.request
 from urllib.parse import urlsplit
 
 from jobfs.errors import InvalidRequestError, UsageError
@@ -77,6 +76,8 @@ def proxy_for(base_url: str) -> str | None:
     host = parts.hostname or ""
     if is_loopback(host):
         return None
+    import urllib.request  # late: it loads half of http, for a mount that is not even asked for yet
+
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy or urllib.request.proxy_bypass(host):

@@ -84,6 +84,11 @@ class Client:
         return self._wire.monitor.health()
 
     @property
+    def tls(self) -> str | None:
+        """The version of TLS that was agreed on, as "TLSv1.3"; None without TLS, or before the first connection."""
+        return self._wire.tls
+
+    @property
     def silent(self) -> float:
         """Seconds since the server gave a sign of itself, of those in which it was asked something."""
         return self._wire.monitor.silent()

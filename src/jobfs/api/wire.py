@@ -100,6 +100,8 @@ class Wire:
         self.monitor = Monitor()
         self.line = Line(max_connections)
         self.restraint = Restraint(timeout)
+        #: The version of TLS of the newest connection, None without.
+        self.tls: str | None = None
         self._key = key
         self._timeout = timeout
         self._redirects = Redirects(base_url)
@@ -127,8 +129,11 @@ class Wire:
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Called by httpcore: get to know each connection."""
         if event.endswith(_CONNECTED):
-            bound(info["return_value"])
-            connection = info["return_value"].get_extra_info("socket")
+            stream = info["return_value"]
+            bound(stream)
+            secured = stream.get_extra_info("ssl_object")
+            self.tls = secured.version() if secured is not None else None
+            connection = stream.get_extra_info("socket")
             with self._lock:
                 self._sockets.add(connection)
                 if self._closed.is_set():

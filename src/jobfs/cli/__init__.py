@@ -50,7 +50,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items() if name != "completion"])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         named = [(name, line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
@@ -89,8 +89,4 @@ def _calls_like_mount(args: list[str]) -> bool:
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="jobfs")
 def jobfs(**_: Any) -> None:
-    """Mount the workspace of a running AI job as a directory.
-
-    `jobfs JOB DIR -o …` mounts as well: so do `mount -t fuse.jobfs` and /etc/fstab.
-    The API key is read from PERSTACK_API_KEY or --api-key-file.
-    """
+    """Mount the workspace of a running AI job as a directory."""

@@ -59,6 +59,7 @@ def completion(shell: str) -> None:
     bash: add to ~/.bashrc      eval "$(jobfs completion bash)"
     zsh:  add to ~/.zshrc       autoload -Uz compinit; compinit
                                 eval "$(jobfs completion zsh)"
-    fish: run once              jobfs completion fish > ~/.config/fish/completions/jobfs.fish
+    fish: run once              cd ~/.config/fish/completions
+                                jobfs completion fish > jobfs.fish
     """
     click.echo(script(shell))

@@ -12,14 +12,17 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from jobfs.api import Client, KeySource, check_base_url, check_job_id
+from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.cli.dead import bounded, clear, gone, is_stale
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import mount_at
 from jobfs.private import own_directory
-from jobfs.settings import Settings
+
+if TYPE_CHECKING:
+    from jobfs.settings import Settings
 
 _DEVICE = Path("/dev/fuse")
 _LIBRARY = "libfuse.so.2"
@@ -104,10 +107,25 @@ def mount_point_made(directory: str) -> Iterator[Callable[[], None]]:
         raise
 
 
+class Answer(NamedTuple):
+    """What a server said of a job: how many items it has, about. `ahead`: seconds that its clock is ahead of this machine's."""
+
+    items: int
+    ahead: float
+    tls: str | None
+
+
 def check_server(
     settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
 ) -> int:
-    """How many items the job has, about; raises UsageError within a few seconds if the server refuses job or key.
+    """How many items the job has, about; raises UsageError as `ask_server` does."""
+    return ask_server(settings, job, key, meanwhile).items
+
+
+def ask_server(
+    settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
+) -> Answer:
+    """What the server says of the job; raises UsageError within a few seconds if it refuses job or key.
 
     `meanwhile` is done while the question is on its way.
     """
@@ -129,13 +147,16 @@ def check_server(
         raise UsageError(f"can't use {settings.base_url}: {error}; check the URL and the network") from None
 
 
-def _ask(settings: Settings, job: str, key: KeySource) -> int:
+def _ask(settings: Settings, job: str, key: KeySource) -> Answer:
+    from jobfs.api import Client
+
     timeout = min(settings.timeout, _PROBE)
     with (
         within(),
         Client(settings.base_url, job, key, timeout=timeout, max_connections=1) as client,
     ):
-        return client.instance().count_items or 0
+        items = client.instance().count_items or 0
+        return Answer(items, client.server_time_offset, client.tls)
 
 
 def _check_unmounted(path: str, say: Callable[[str], object]) -> None:

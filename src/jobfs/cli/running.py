@@ -14,11 +14,11 @@ from pathlib import Path
 import platformdirs
 
 from jobfs.cli.dead import gone, is_stale
+from jobfs.cli.options import load
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo, mount_at
 from jobfs.mountpoint import mounts as mount_list
 from jobfs.private import user_name
-from jobfs.settings import load
 from jobfs.state import directory as slot
 
 

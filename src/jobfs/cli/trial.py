@@ -15,9 +15,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from jobfs.api import KeySource, check_base_url
 from jobfs.api.deadline import within
@@ -25,9 +22,9 @@ from jobfs.cli import preflight
 from jobfs.cli.keys import find_key
 from jobfs.cli.screen import shown, tell
 from jobfs.errors import UsageError
-from jobfs.settings import Settings
 
 if TYPE_CHECKING:
+    from jobfs.settings import Settings
     from jobfs.trial import Mounting, Row, Trial
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -178,6 +175,8 @@ def _signals() -> Iterator[None]:
 @contextlib.contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """A function to call with the number of questions that are answered; shown on a terminal only."""
+    from rich.console import Console
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda done: None
@@ -187,6 +186,10 @@ def _progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _show(rows: list[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDE)

@@ -6,16 +6,19 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import platformdirs
 
 from jobfs.api import check_base_url, check_job_id
-from jobfs.cli.options import setting_options
+from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.program import program
 from jobfs.errors import UsageError
-from jobfs.settings import Settings, load, options
+from jobfs.options import OPTIONS
+
+if TYPE_CHECKING:
+    from jobfs.settings import Settings
 
 #: Seconds that `jobfs umount` has at the end, unless told otherwise; and until a mount that failed is made again.
 _DRAIN, _AGAIN = 300.0, 30
@@ -56,7 +59,7 @@ _KEY_IN_ENVIRONMENT = """\
 EnvironmentFile={file}"""
 
 
-@click.command("systemd-unit", short_help="Print a systemd user unit that mounts JOB at DIR.")
+@click.command("systemd-unit", cls=Command, short_help="Print a systemd user unit that mounts JOB at DIR.")
 @click.argument("job")
 @click.argument("directory", metavar="DIR")
 @click.option(
@@ -66,7 +69,7 @@ EnvironmentFile={file}"""
     default=_DRAIN,
     help=f"How long stopping may take to send what is unsent.  [default: {_DRAIN:g}]",
 )
-@setting_options
+@setting_options("base_url", "api_key_file", "state_dir", "mount_options")
 def systemd_unit(
     job: str, directory: str, drain_timeout: float, mount_options: tuple[str, ...], **flags: Any
 ) -> int:
@@ -108,7 +111,7 @@ def _key(file: Path | None) -> str:
 
 def _flags(settings: Settings) -> Iterator[str]:
     """The settings that were given, whichever way, as flags."""
-    for option in options():
+    for option in OPTIONS.values():
         if option.name not in settings.model_fields_set:
             continue
         value = getattr(settings, option.name)

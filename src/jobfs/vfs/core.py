@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from jobfs import names
 from jobfs.api import Client, Known
 from jobfs.content import ContentStore
+from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item, Sent
@@ -91,7 +92,7 @@ class Vfs:
         )
         self._tree = Tree(self._view, symlinks=settings.local_symlinks)
         self._attributes = Attributes(self._view)
-        self._report = Report(self._view, client, namespace)
+        self._report = Report(self._view, client, namespace, directory, settings)
         self._xattrs = Xattrs(self._report, self._attributes)
         self._control = ControlDirectory(self._report)
         self._stopped = threading.Event()
@@ -184,7 +185,7 @@ class Vfs:
         """How many closed files the server does not have, or has refused; asks nobody and changes nothing."""
         return len(self._state.unsaved())
 
-    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+    def unsent(self, path: str | None = None) -> list[Unsent]:
         """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
         return self._report.unsent(path)
 
@@ -445,7 +446,7 @@ class Vfs:
 
     # -- what the mount says of itself
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """See report.py."""
         return self._report.status()
 

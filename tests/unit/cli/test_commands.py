@@ -1,4 +1,4 @@
-"""status, flush, info and umount, against a mount that answers."""
+"""flush, info and umount, against a mount that answers."""
 
 from __future__ import annotations
 
@@ -13,90 +13,14 @@ import pytest
 
 from jobfs.cli import running
 from jobfs.cli import umount as umounting
-from jobfs.cli.status import problems
 from jobfs.errors import FsError
 from jobfs.mountpoint import MountInfo
 from jobfs.nodes import Sent
 
-from .conftest import JOB, URL, Answering, Outcome
+from .conftest import Answering, Outcome
 
 Run = Callable[..., Outcome]
 Make = Callable[..., Answering]
-
-WELL: dict[str, Any] = {
-    "directory": "/mnt/a",
-    "job_id": JOB,
-    "base_url": URL,
-    "pid": 42,
-    "job": {"status": "processing"},
-    "server": {"answering": True, "latency": 0.012, "key_refused": False},
-    "items": 57,
-    "unsent": [],
-    "failed": [],
-    "conflicts": [],
-    "hostile": [],
-    "shadowed": [],
-    "other_slots": [],
-}
-
-
-def test_status_of_a_mount_that_is_well_is_0(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status={**WELL, "unsent": [{"path": "new.txt", "size": 3, "reason": ""}]})
-    done = run("status", "/mnt/a")
-    assert done.code == 0
-    for word in ("/mnt/a", JOB, "processing", URL, "answers", "12 ms", "57", "new.txt"):
-        assert word in done.out
-    assert "\x1b" not in done.out
-
-
-def test_status_without_a_directory_shows_every_mount(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status=WELL)
-    answering("/mnt/b", status={**WELL, "directory": "/mnt/b"})
-    done = run("status")
-    assert (done.code, done.out.count("mount "), done.out.count("/mnt/b")) == (0, 2, 1)
-    assert [report["directory"] for report in json.loads(run("status", "--json").out)] == ["/mnt/a", "/mnt/b"]
-
-
-def test_status_as_json_names_what_the_mount_says(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status=WELL)
-    done = run("status", "/mnt/a", "--json")
-    assert (done.code, done.err) == (0, "")
-    assert json.loads(done.out) == {**WELL, "problems": []}
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"failed": [{"path": "a.txt", "reason": "Invalid path"}]}, "1 failed"),
-        ({"conflicts": [{"path": "a.conflict-1.txt", "origin": "a.txt"}]}, "1 conflict:"),
-        ({"server": {"answering": True, "key_refused": True}}, "the API key is refused"),
-        ({"server": {"answering": False, "last_error": "timed out"}}, "does not answer: timed out"),
-        ({"other_slots": [{"path": "/state/x", "directory": "/mnt/old"}]}, "/mnt/old"),
-    ],
-)
-def test_status_is_1_when_something_needs_a_person(
-    run: Run, answering: Make, change: dict[str, Any], words: str
-) -> None:
-    """semantics 6: what needs a person is said, with exit code 1."""
-    answering("/mnt/a", status={**WELL, **change})
-    done = run("status", "/mnt/a")
-    assert done.code == 1
-    assert words in done.out
-    assert len(problems({**WELL, **change})) == 1
-
-
-def test_status_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
-    assert run("status") == Outcome(2, "", "jobfs: no job is mounted\n")
-    assert run("status", tmp_path).code == 2
-    assert run("status", "--json") == Outcome(2, "", "jobfs: no job is mounted\n")
-
-
-def test_status_is_2_when_the_mount_does_not_answer(run: Run, answering: Make) -> None:
-    one = answering("/mnt/a", status=WELL)
-    (one.slot.path / "control.sock").unlink()
-    done = run("status", "/mnt/a")
-    assert done.code == 2
-    assert "does not answer" in done.err
 
 
 def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) -> None:

@@ -1,4 +1,4 @@
-"""Settings of a mount: each defined once, given as a flag, as `-o name=value` or in the environment.
+"""The settings of a mount, and what their values may be; options.py names them. Given as a flag, by `-o`, in the environment.
 
 What wins: flag, then `-o`, then `JOBFS_…`, then `PERSTACK_…` (wire-facts.md), then the default.
 """
@@ -9,8 +9,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from grp import getgrnam
 from pathlib import Path
 from pwd import getpwnam
@@ -21,13 +20,14 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Valid
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobfs.errors import UsageError
+from jobfs.options import OPTIONS, Option
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)(b?)", re.IGNORECASE)
 
-#: What fstab and mount(8) pass along that means nothing here.
+#: What fstab and mount(8) pass along that means nothing here, or goes without saying: nosuid, nodev, default_permissions.
 _NOISE = re.compile(
-    "rw|defaults|(no)?auto|(no)?users?|owner|group|nofail|_netdev|(no)?(exec|suid|dev)|a?sync|(no|rel|norel|strict)?atime"
-    "|(no)?diratime|(no)?lazytime|silent|loud|comment|x-.*"
+    "rw|defaults|(no)?auto|(no)?users?|owner|group|nofail|_netdev|(no)?(suid|dev)|a?sync|dirsync|(no|rel|norel|strict)?atime"
+    "|(no)?diratime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|comment|default_permissions|[xX]-.*"
 )
 
 
@@ -129,18 +129,18 @@ _Seconds = BeforeValidator(_seconds)
 _Flag = Annotated[bool, BeforeValidator(_flag)]
 _Directory = Annotated[Path, BeforeValidator(_absolute)]
 _LogLevel = Literal["debug", "info", "warning", "error"]
+_LogFormat = Literal["text", "json"]
 _Encoding = Literal["auto", "multipart", "json"]
 
 
-def _define(default: Any, help: str, metavar: str = "", env: str = "", **more: Any) -> Any:
-    """One setting; `env` names a variable of the vendor's own that is read after ours."""
-    if callable(default):
-        more["default_factory"] = default
-    else:
-        more["default"] = default
+def _define(name: str, default: Callable[[], Any] | None = None, *, env: str = "") -> Any:
+    """The setting of this name in options.py; `env` names a variable of the vendor's own that is read after ours."""
+    more: dict[str, Any] = {} if default is None else {"default_factory": default}
+    if default is None:
+        more["default"] = OPTIONS[name].default
     if env:
-        more["validation_alias"] = AliasChoices(f"JOBFS_{env.partition('_')[2]}", env)
-    return Field(description=help, json_schema_extra={"metavar": metavar}, **more)
+        more["validation_alias"] = AliasChoices(OPTIONS[name].env, env)
+    return Field(**more)
 
 
 class Settings(BaseSettings):
@@ -150,112 +150,36 @@ class Settings(BaseSettings):
         frozen=True, env_prefix="JOBFS_", populate_by_name=True, extra="forbid", env_ignore_empty=True
     )
 
-    base_url: str = _define(
-        "https://api.perstack.ai", "Where the API is (https; plain http only to this machine).", "URL",
-        env="PERSTACK_BASE_URL",
-    )  # fmt: skip
-    api_key_file: Annotated[Path | None, BeforeValidator(_absolute)] = _define(
-        None, "Read the API key from FILE, again when it changes (else PERSTACK_API_KEY).", "FILE"
-    )
-    cache_dir: _Directory = _define(
-        lambda: platformdirs.user_cache_path("jobfs"), "Where contents are cached.", "DIR"
-    )
-    state_dir: _Directory = _define(
-        lambda: platformdirs.user_state_path("jobfs"), "Where unsent work is kept.", "DIR"
-    )
-    ttl: Annotated[float, _within(0, 3600), _Seconds] = _define(
-        5.0, "Changes made by the job are visible after at most this long.", "SECONDS"
-    )
-    write_back_delay: Annotated[float, _within(0, 3600), _Seconds] = _define(
-        0.5, "Wait this long after a close before sending.", "SECONDS"
-    )
-    sync_on_close: _Flag = _define(False, "A close returns when the server has the file.")
-    read_only: _Flag = _define(False, "Refuse everything that writes; also -o ro.")
-    xattr: _Flag = _define(
-        False, "Show what the API knows of a file as extended attributes user.jobfs.*; writing gets slower."
-    )
-    timeout: Annotated[float, _within(0.1, 3600), _Seconds] = _define(
-        30.0, "Give up on the server after this long without progress.", "SECONDS"
-    )
-    stale_if_error: Annotated[float, _within(0, 604800), _Seconds] = _define(
-        300.0, "Serve what is known for this long while the server cannot be reached.", "SECONDS"
-    )
-    request_lifetime: Annotated[float, _within(0, 3600), _Seconds] = _define(
-        30.0, "How long a request that lost its connection may still be carried out.", "SECONDS"
-    )
-    max_connections: Annotated[int, _within(1, 256), BeforeValidator(_whole)] = _define(
-        16, "At most this many connections to the server.", "N"
-    )
-    cache_size: Annotated[int, _within(2**20, 2**60), BeforeValidator(parse_size)] = _define(
-        2 * 2**30, "Keep at most this much in the content cache, e.g. 512MiB.  [default: 2GiB]", "SIZE"
-    )
-    local_only: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_patterns)] = _define(
-        (), "Files of such names stay on this machine; may be repeated, or joined with colons.", "PATTERN"
-    )
-    local_symlinks: _Flag = _define(
-        False, "Keep symbolic links on this machine, where the job does not see them."
-    )
-    umask: Annotated[int, BeforeValidator(_octal)] = _define(
-        0o022, "Octal mask taken off the permissions shown.  [default: 022]", "MASK"
-    )
-    uid: Annotated[int, BeforeValidator(_user)] = _define(
-        os.getuid, "Owner of everything in the mount.  [default: you]", "USER"
-    )
-    gid: Annotated[int, BeforeValidator(_group)] = _define(
-        os.getgid, "Group of everything in the mount.  [default: yours]", "GROUP"
-    )
-    allow_other: _Flag = _define(False, "Let other users of this machine in.")
-    allow_core_dumps: _Flag = _define(
-        False, "Let a crash leave a core dump, and debuggers attach; the API key is in it."
-    )
-    log_level: Annotated[_LogLevel, _one_of(*get_args(_LogLevel))] = _define(
-        "warning", "How much to log: debug, info, warning or error.", "LEVEL"
-    )
-    create_encoding: Annotated[_Encoding, _one_of(*get_args(_Encoding))] = _define(
-        "auto", "How new files are sent: auto, multipart or json.", "HOW"
-    )
+    base_url: str = _define("base_url", env="PERSTACK_BASE_URL")
+    api_key_file: Annotated[Path | None, BeforeValidator(_absolute)] = _define("api_key_file")
+    cache_dir: _Directory = _define("cache_dir", lambda: platformdirs.user_cache_path("jobfs"))
+    state_dir: _Directory = _define("state_dir", lambda: platformdirs.user_state_path("jobfs"))
+    ttl: Annotated[float, _within(0, 3600), _Seconds] = _define("ttl")
+    write_back_delay: Annotated[float, _within(0, 3600), _Seconds] = _define("write_back_delay")
+    sync_on_close: _Flag = _define("sync_on_close")
+    read_only: _Flag = _define("read_only")
+    xattr: _Flag = _define("xattr")
+    timeout: Annotated[float, _within(0.1, 3600), _Seconds] = _define("timeout")
+    stale_if_error: Annotated[float, _within(0, 604800), _Seconds] = _define("stale_if_error")
+    request_lifetime: Annotated[float, _within(0, 3600), _Seconds] = _define("request_lifetime")
+    max_connections: Annotated[int, _within(1, 256), BeforeValidator(_whole)] = _define("max_connections")
+    cache_size: Annotated[int, _within(2**20, 2**60), BeforeValidator(parse_size)] = _define("cache_size")
+    local_only: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_patterns)] = _define("local_only")
+    local_symlinks: _Flag = _define("local_symlinks")
+    umask: Annotated[int, BeforeValidator(_octal)] = _define("umask")
+    uid: Annotated[int, BeforeValidator(_user)] = _define("uid", os.getuid)
+    gid: Annotated[int, BeforeValidator(_group)] = _define("gid", os.getgid)
+    allow_other: _Flag = _define("allow_other")
+    noexec: _Flag = _define("noexec")
+    allow_core_dumps: _Flag = _define("allow_core_dumps")
+    log_level: Annotated[_LogLevel, _one_of(*get_args(_LogLevel))] = _define("log_level")
+    log_format: Annotated[_LogFormat, _one_of(*get_args(_LogFormat))] = _define("log_format")
+    create_encoding: Annotated[_Encoding, _one_of(*get_args(_Encoding))] = _define("create_encoding")
 
     @property
     def kernel_timeout(self) -> float:
         """Seconds the kernel may remember names and attributes: a part of the TTL, which counts it in."""
         return min(1.0, self.ttl / 5)
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One setting as the command line shows it."""
-
-    name: str
-    help: str
-    metavar: str
-    is_flag: bool
-    multiple: bool
-    default: Any
-
-    @property
-    def flag(self) -> str:
-        """The long option, `--write-back-delay`."""
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def env(self) -> str:
-        """The environment variable, `JOBFS_WRITE_BACK_DELAY`."""
-        return "JOBFS_" + self.name.upper()
-
-
-def options() -> list[Option]:
-    """Every setting, in order of definition."""
-    return [
-        Option(
-            name=name,
-            help=field.description or "",
-            metavar=str((field.json_schema_extra or {}).get("metavar", "")),  # type: ignore[union-attr]
-            is_flag=field.annotation is bool,
-            multiple=name == "local_only",
-            default=field.default if field.default_factory is None else None,
-        )
-        for name, field in Settings.model_fields.items()
-    ]
 
 
 def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Settings:
@@ -270,10 +194,12 @@ def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Setting
 
 def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
     """The settings in `-o a,b=c` strings, the last of a name; raises UsageError for an unknown one."""
-    known = {option.name: option for option in options()}
+    known = OPTIONS
     values: dict[str, Any] = {}
     for part in (part for string in strings for part in string.split(",") if part):
         name, equals, value = part.partition("=")
+        if name == "exec":
+            name, equals, value = "noexec", "=", "no"
         key = {"ro": "read_only"}.get(name, name.replace("-", "_"))
         if _NOISE.fullmatch(name):
             continue
@@ -298,7 +224,7 @@ def _sentence(error: ValidationError, flags: Mapping[str, Any], values: Mapping[
     """The first problem in one sentence that names the place where the value was given."""
     problem = error.errors(include_url=False)[0]
     place = str(problem["loc"][0]) if problem["loc"] else ""
-    option = next((o for o in options() if place.lower() in (o.name, o.env.lower())), None)
+    option = next((o for o in OPTIONS.values() if place.lower() in (o.name, o.env.lower())), None)
     if option is None:
         where = place
     elif option.name in flags:

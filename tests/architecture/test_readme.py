@@ -32,7 +32,7 @@ def command(name: str) -> click.Command:
 def flags(name: str) -> set[str]:
     """All long options of a command."""
     options = {flag for parameter in command(name).params for flag in parameter.opts}
-    return {"--help"} | {flag for flag in options if flag.startswith("--")}
+    return {"--help", "--help-all"} | {flag for flag in options if flag.startswith("--")}
 
 
 def calls() -> set[tuple[str, str]]:
@@ -56,4 +56,7 @@ def test_a_command_of_the_readme_exists_with_its_options(name: str, line: str) -
 def test_the_table_of_options_has_every_option_of_mount_and_no_other() -> None:
     section = _README.partition("## Options of `jobfs mount`")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `--")]
-    assert {flag for row in rows for flag in re.findall(r"--[a-z-]+", row)} == flags("mount") - {"--help"}
+    assert {flag for row in rows for flag in re.findall(r"--[a-z-]+", row)} == flags("mount") - {
+        "--help",
+        "--help-all",
+    }

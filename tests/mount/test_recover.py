@@ -50,9 +50,10 @@ def test_recover_finishes_what_a_killed_mount_left_without_mounting(
     code, out, err = recover(mounted)
     assert code == 0, err
     assert "old.txt" in out
+    assert f"finished: what the mount at {mounted.path} had left" in out
     assert visible(server) == {"old.txt": b"new content", "made": b"made here"}
     assert hidden(server) == []
-    assert recover(mounted)[0] == 0, "there is nothing left to do"
+    assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")
 
 
 def test_recover_leaves_a_running_mount_alone(server: Server, mounted: MountedJob) -> None:

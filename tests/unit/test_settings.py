@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import UsageError
-from jobfs.settings import Settings, load, options, parse_mount_options, parse_size
+from jobfs.options import OPTIONS, Option
+from jobfs.settings import Settings, load, parse_mount_options, parse_size
 
 
 @pytest.fixture(autouse=True)
@@ -41,15 +42,19 @@ def test_a_flag_wins_over_o_over_jobfs_over_perstack(monkeypatch: pytest.MonkeyP
     assert load({"base_url": "https://flag"}, ["base_url=https://option"]).base_url == "https://flag"
 
 
-@pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
 def test_every_setting_is_a_flag_a_variable_and_an_o_option(
-    option: object, monkeypatch: pytest.MonkeyPatch
+    option: Option, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = option.name  # type: ignore[attr-defined]
-    text = {"umask": "027", "log_level": "debug", "create_encoding": "json", "cache_size": "1GiB"}.get(
-        name, "7"
-    )
-    text = "yes" if option.is_flag else text  # type: ignore[attr-defined]
+    name = option.name
+    text = {
+        "umask": "027",
+        "log_level": "debug",
+        "log_format": "json",
+        "create_encoding": "json",
+        "cache_size": "1GiB",
+    }.get(name, "7")
+    text = "yes" if option.is_flag else text
     by_flag = getattr(load({name: (text,) if name == "local_only" else text}), name)
     by_option = getattr(load({}, [f"{name}={text}"]), name)
     by_dashes = getattr(load({}, [f"{name.replace('_', '-')}={text}"]), name)
@@ -131,7 +136,7 @@ def test_a_bad_value_is_not_repeated_at_length() -> None:
 
 
 def test_ro_means_read_only_and_what_fstab_passes_means_nothing() -> None:
-    noise = "rw,noauto,user,nofail,_netdev,exec,suid,dev,nosuid,nodev,x-systemd.automount,defaults,noatime"
+    noise = "rw,noauto,user,nofail,_netdev,suid,dev,nosuid,nodev,x-systemd.automount,X-mount.mkdir,defaults,noatime"
     assert parse_mount_options([f"{noise},ro"]) == {"read_only": True}
 
 

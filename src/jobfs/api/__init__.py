@@ -1,12 +1,19 @@
 """The API client: one typed method for each endpoint of the Workspace Instance API."""
 
-from jobfs.api.client import Client
-from jobfs.api.create import CreateEncoding
-from jobfs.api.download import Download
-from jobfs.api.health import Health
-from jobfs.api.key import FileKey, KeySource, fixed_key
-from jobfs.api.models import MOST_ITEMS, Instance, Page
-from jobfs.api.transport import check_base_url, check_job_id
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobfs.api.address import check_base_url, check_job_id
+    from jobfs.api.client import Client
+    from jobfs.api.create import CreateEncoding
+    from jobfs.api.download import Download
+    from jobfs.api.health import Health
+    from jobfs.api.key import FileKey, KeySource, fixed_key
+    from jobfs.api.known import Known
+    from jobfs.api.models import MOST_ITEMS, Instance, Page
 
 __all__ = [
     "MOST_ITEMS",
@@ -17,8 +24,28 @@ __all__ = [
     "Health",
     "Instance",
     "KeySource",
+    "Known",
     "Page",
     "check_base_url",
     "check_job_id",
     "fixed_key",
 ]
+
+_HOMES = {
+    "address": ("check_base_url", "check_job_id"),
+    "client": ("Client",),
+    "create": ("CreateEncoding",),
+    "download": ("Download",),
+    "health": ("Health",),
+    "key": ("FileKey", "KeySource", "fixed_key"),
+    "known": ("Known",),
+    "models": ("MOST_ITEMS", "Instance", "Page"),
+}
+
+
+def __getattr__(name: str) -> object:
+    # Late: a command that asks no server does not wait for httpx and pydantic to load.
+    for home, exported in _HOMES.items():
+        if name in exported:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

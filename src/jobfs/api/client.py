@@ -12,15 +12,16 @@ from urllib.parse import quote
 import httpx
 
 from jobfs import names
+from jobfs.api.address import check_base_url, check_item_id, check_job_id
 from jobfs.api.bodies import MOST_INSTANCE, json_body
 from jobfs.api.create import CreateEncoding, Form, Forms
 from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_download, range_header
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.health import Health, Restraint
 from jobfs.api.key import KeySource
+from jobfs.api.known import Known
 from jobfs.api.line import LARGE, Line
 from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
-from jobfs.api.transport import check_base_url, check_item_id, check_job_id
 from jobfs.api.wire import Send, Wire
 from jobfs.errors import (
     ApiError,
@@ -49,7 +50,8 @@ class Client:
 
     Reads are retried within `timeout` seconds without progress. A changing request is sent again only where
     nothing can have happened; otherwise it raises AnswerLostError at once (semantics.md section 5). All
-    methods raise ApiError. `transport` replaces the network, for tests.
+    methods raise ApiError. `known`: what an earlier look at this server has shown. `transport` replaces the network,
+    for tests and to see what passes.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Client:
         timeout: float = 30.0,
         max_connections: int = 16,
         create_encoding: CreateEncoding = "auto",
+        known: Known | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.job_id = check_job_id(job_id)
@@ -70,13 +73,18 @@ class Client:
         self._wire = Wire(
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
-        self._forms = Forms(create_encoding)
+        self._forms = Forms(create_encoding, known.forms if known else None)
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
 
     @property
     def health(self) -> Health:
         """How the server has been answering."""
         return self._wire.monitor.health()
+
+    @property
+    def tls(self) -> str | None:
+        """The version of TLS that was agreed on, as "TLSv1.3"; None without TLS, or before the first connection."""
+        return self._wire.tls
 
     @property
     def silent(self) -> float:
@@ -134,12 +142,21 @@ class Client:
         call = Call("get item", "GET", self._item_target(item_id), item_id)
         return self._item(call, Send(), timeout)
 
-    def create_file(self, path: str, source: Path, size: int, permission: Permission) -> Item:
+    def create_file(
+        self,
+        path: str,
+        source: Path,
+        size: int,
+        permission: Permission,
+        moving: Callable[[float], None] = lambda part: None,
+    ) -> Item:
         """Create a file from the first `size` bytes of `source`, streamed (POST items/).
+
+        `moving` gets the part that is on its way, from 0 to 1, of each attempt anew.
 
         Raises FsError if `source` can't be read, AnswerLostError once it may have been sent.
         """
-        return self._create(Kind.FILE, path, permission, (source, size))
+        return self._create(Kind.FILE, path, permission, (source, size), moving)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         """Create a directory (POST items/)."""
@@ -223,11 +240,20 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self.base_url!r}, {self.job_id!r})"
 
-    def _create(self, kind: Kind, path: str, permission: Permission, file: tuple[Path, int] | None) -> Item:
+    def _create(
+        self,
+        kind: Kind,
+        path: str,
+        permission: Permission,
+        file: tuple[Path, int] | None,
+        moving: Callable[[float], None] = lambda part: None,
+    ) -> Item:
         call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
 
         def attempt(styled: str, form: Form) -> Item:
-            return self._item(call, Send(form.body(kind, styled, permission, file)))
+            body = form.body(kind, styled, permission, file)
+            body.part = moving
+            return self._item(call, Send(body))
 
         return self._understood(
             lambda: self._styled(path, lambda styled: self._forms.create(kind, partial(attempt, styled))),

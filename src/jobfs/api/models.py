@@ -24,8 +24,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from jobfs.api.address import valid_item_id
 from jobfs.api.failures import MismatchError
-from jobfs.api.transport import valid_item_id
 from jobfs.nodes import Item, Kind, Lifecycle, Permission, held_ns
 
 logger = logging.getLogger("jobfs.api")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 import threading
 import time
@@ -15,13 +16,14 @@ from weakref import WeakSet
 
 import httpx
 
+from jobfs import __version__
 from jobfs.api.bodies import MOST_JSON, MOST_REASON, Body, read_answer
 from jobfs.api.deadline import Deadline, Timeouts, backoff, current, out_of_time
 from jobfs.api.failures import Call, Failure, MismatchError, from_answer, from_exception, mismatch
 from jobfs.api.health import Monitor
 from jobfs.api.key import KeySource, check_key, scrub
 from jobfs.api.line import LARGE, Line, Slot
-from jobfs.api.transport import MAX_REDIRECTS, REDIRECTS, Redirects, pool, refusal
+from jobfs.api.transport import MAX_REDIRECTS, REDIRECTS, Redirects, bound, pool, refusal
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -65,15 +67,16 @@ _NO_BODY = httpx.ByteStream(b"")
 
 
 class _Leased(httpx.SyncByteStream):
-    """A body that has its connection until it is closed."""
+    """A body that has its connection until it is closed, and goes on for as long as bytes of it come."""
 
-    def __init__(self, stream: httpx.SyncByteStream, slot: Slot, line: Line) -> None:
-        self._stream, self._slot, self._line = stream, slot, line
+    def __init__(self, stream: httpx.SyncByteStream, slot: Slot, line: Line, timeouts: Timeouts) -> None:
+        self._stream, self._slot, self._line, self._timeouts = stream, slot, line, timeouts
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
             self._line.moved()
             yield chunk
+            self._timeouts.progress()
 
     def close(self) -> None:
         try:
@@ -94,15 +97,17 @@ class Wire:
         max_connections: int,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.monitor = Monitor()
+        self.monitor = Monitor(timeout)
         self.line = Line(max_connections)
         self.restraint = self.monitor.restraint
+        #: The version of TLS of the newest connection, None without.
+        self.tls: str | None = None
         self._key = key
         self._timeout = timeout
         self._redirects = Redirects(base_url)
         self._transport = transport or pool(base_url, timeout, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
-        self._headers = [("Host", host), ("User-Agent", "jobfs"), ("Accept", "*/*")]
+        self._headers = [("Host", host), ("User-Agent", f"jobfs/{__version__}"), ("Accept", "*/*")]
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -124,7 +129,11 @@ class Wire:
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Called by httpcore: get to know each connection."""
         if event.endswith(_CONNECTED):
-            connection = info["return_value"].get_extra_info("socket")
+            stream = info["return_value"]
+            bound(stream)
+            secured = stream.get_extra_info("ssl_object")
+            self.tls = secured.version() if secured is not None else None
+            connection = stream.get_extra_info("socket")
             with self._lock:
                 self._sockets.add(connection)
                 if self._closed.is_set():
@@ -201,36 +210,41 @@ class Wire:
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> httpx.Response | Failure:
         """One attempt, once it is its turn: the answer if it is a success, else what went wrong."""
         large = send.large or (send.body is not None and send.body.length > LARGE)
+        most = self.restraint.patience(str(call), changing=call.changing) if deadline.waited else math.inf
         slot = self.line.take(deadline, str(call), large=large, changing=call.changing)
         try:
-            most = float("inf")
             if not deadline.waited:
-                health = self.monitor.health()
-                what = f"{call}: not sent: {health.last_error or 'the server asked to be left alone'}"
-                most = self.restraint.admit(what, changing=call.changing, latency=health.latency)
+                most = self._admitted(call)
             deadline.check(str(call))
-            outcome = self._exchange(call, send, key, deadline, most)
+            timeouts = Timeouts(deadline, most)
+            outcome = self._exchange(call, send, key, deadline, timeouts)
         except BaseException:
             slot.release()
             raise
         if send.streamed and isinstance(outcome, httpx.Response) and not outcome.is_closed:
             assert isinstance(outcome.stream, httpx.SyncByteStream)
-            outcome.stream = _Leased(outcome.stream, slot, self.line)
+            outcome.stream = _Leased(outcome.stream, slot, self.line, timeouts)
         else:
             slot.release()
         return outcome
 
+    def _admitted(self, call: Call) -> float:
+        """Seconds that a request in the background may go without progress; raises HeldBackError."""
+        health = self.monitor.health()
+        what = f"{call}: not sent: {health.last_error or 'the server asked to be left alone'}"
+        return self.restraint.admit(what, changing=call.changing, latency=health.latency)
+
     def _exchange(
-        self, call: Call, send: Send, key: str, deadline: Deadline, most: float
+        self, call: Call, send: Send, key: str, deadline: Deadline, timeouts: Timeouts
     ) -> httpx.Response | Failure:
-        """Send a request and take in its answer, but for a streamed body; each step may take `most` seconds."""
+        """Send a request and take in its answer, but for a streamed body."""
         clock = time.time()
-        given = min(deadline.left(), most)
+        given = timeouts.left()
         if send.body is not None:
             send.body.moved = partial(self._moved, deadline, send.body.length > LARGE)
         with self.monitor.sending():
             try:
-                response, latency = self._answer(call, send, key, Timeouts(deadline, most))
+                response, latency = self._answer(call, send, key, timeouts)
             except ContractError as exc:
                 return self._failed(call, Failure(exc), key)
             except MismatchError as exc:
@@ -252,7 +266,12 @@ class Wire:
     def _answer(self, call: Call, send: Send, key: str, timeouts: Timeouts) -> tuple[httpx.Response, float]:
         """The answer, read unless it is a success that is streamed, and the seconds until it began; raises as `_send`."""
         began = time.monotonic()
-        response = self._send(call, send, key, timeouts)
+        try:
+            response = self._send(call, send, key, timeouts)
+        except httpx.TimeoutException:
+            self.restraint.unanswered(time.monotonic() - began, changing=call.changing)
+            raise
+        self.restraint.answered(changing=call.changing)
         latency = time.monotonic() - began
         success = send.welcomes(response.status_code)
         if success and send.streamed:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from jobfs.cli.options import Command, Rare
+from jobfs.cli.screen import tell
 from jobfs.emulator.behaviour import Behaviour
 from jobfs.emulator.config import EmulatorConfig
 from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule
@@ -20,12 +24,12 @@ if TYPE_CHECKING:
     from jobfs.emulator.runner import Server
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_HELP = f"""Serve the Workspace Instance API from DIR on this machine, for demos, tests and other clients.
+_HELP = """Serve the Workspace Instance API from DIR on this machine, for demos, tests and other clients.
 
 State is kept in DIR and survives a restart. On start one line is printed: the job and the URL.
-SIGTERM or Ctrl-C stops it.
-
-A fault is KIND[=RATE][@ON][,NAME=VALUE]…: for example unavailable=0.3@change,retry_after=1.
+SIGTERM or Ctrl-C stops it. Faults, and a switch for each thing that the API reference leaves open: --help-all.
+"""
+_MORE = f"""A fault is KIND[=RATE][@ON][,NAME=VALUE]…: for example unavailable=0.3@change,retry_after=1.
 KIND: one of {", ".join(KINDS)}.
 ON: one of {", ".join(OPERATIONS)}, GET, POST, DELETE, read, change, or several joined by "+".
 NAME: times, skip, path (a pattern), status, reason, retry_after, delay, by, field, value.
@@ -59,38 +63,57 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
         elif get_origin(kind) is Literal:
             kind = click.Choice([str(choice) for choice in get_args(kind)])
         text = f"{field.description} Default: {str(field.default).lower()}."
-        command = click.option(flag, name, type=kind, default=None, help=text)(command)
+        command = click.option(flag, name, cls=Rare, type=kind, default=None, help=text)(command)
     return command
 
 
-@click.command("emulator", help=_HELP)
+@click.command("emulator", cls=Command, help=_HELP, more=_MORE)
 @click.option(
     "--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where state is kept."
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--host", cls=Rare, default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=0, show_default=True, help="Port to listen on; 0: any free one.")
 @click.option(
     "--control-port",
+    cls=Rare,
     type=int,
     help="A second port, for /_emulator/ only, which answers while the first is closed; 0: any free one.",
 )
 @click.option(
-    "--job", "jobs", multiple=True, help="Id of a job to serve; repeat for several. Default: those in DIR."
+    "--job",
+    "jobs",
+    cls=Rare,
+    multiple=True,
+    help="Id of a job to serve; repeat for several. Default: those in DIR.",
 )
-@click.option("--key", help="The API key. Default: the one in DIR, made at the first start.")
-@click.option("--key-file", type=click.Path(path_type=Path), help="File that holds the API key.")
+@click.option("--key", cls=Rare, help="The API key. Default: the one in DIR, made at the first start.")
+@click.option("--key-file", cls=Rare, type=click.Path(path_type=Path), help="File that holds the API key.")
 @click.option(
     "--log", type=click.Path(path_type=Path), help="Append each request to this file, as JSON lines."
 )
 @click.option("--sample", is_flag=True, help="Fill empty jobs with a few dozen realistic files.")
 @click.option("--play", is_flag=True, help="Play a job that goes on writing, in the first job.")
 @click.option(
-    "--play-interval", type=float, default=1.0, show_default=True, help="Seconds a step of it takes."
+    "--play-interval",
+    cls=Rare,
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Seconds a step of it takes.",
 )
-@click.option("--play-steps", type=int, default=0, help="Steps after which it is completed; 0: never.")
-@click.option("--fault", "faults", multiple=True, help="A fault to inject, see above; repeat for several.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Makes faults and unstable order repeatable."
+    "--play-steps", cls=Rare, type=int, default=0, help="Steps after which it is completed; 0: never."
+)
+@click.option(
+    "--fault", "faults", multiple=True, help="A fault to inject (see --help-all); repeat for several."
+)
+@click.option(
+    "--seed",
+    cls=Rare,
+    type=int,
+    default=0,
+    show_default=True,
+    help="Makes faults and unstable order repeatable.",
 )
 @behaviour_options
 def emulator(
@@ -134,7 +157,7 @@ def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int
     server.start()
     jobs = ("job " if len(server.jobs) == 1 else "jobs ") + ", ".join(server.jobs)
     control = "" if server.config.control_port is None else f", controlled at {server.control_url}"
-    click.echo(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
+    tell(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
     player = Player(server.store, *play) if play else None
     if player:
         player.start()
@@ -164,6 +187,7 @@ def _runner() -> types.ModuleType:
         import jobfs.emulator.runner as runner
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the local server needs {error.name}, which is not installed; pip install 'jobfs[emulator]'"
+            f"the local server needs {error.name}, which is not installed: in a clone of jobfs, "
+            f"{shlex.quote(sys.executable)} -m pip install '.[emulator]'"
         ) from None
     return runner

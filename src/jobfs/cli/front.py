@@ -32,7 +32,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Show a sentence on stderr."""
-        tell(f"jobfs: {text}", err=True)
+        logs.say(text)
 
     def keep_log(self, path: Path) -> None:
         """Nothing: the terminal is the log."""
@@ -51,13 +51,13 @@ class _Pipe:
 
     def say(self, text: str) -> None:
         if self._handle is None:
-            tell(f"jobfs: {text}", err=True)
+            logs.say(text)
         else:
             self._send("say", text)
 
     def keep_log(self, path: Path) -> None:
-        logs.keep_in(path)
-        self._log = path
+        if logs.keep_in(path):
+            self._log = path
 
     def ready(self, text: str) -> None:
         self._send("ready", f"{text}; its log is {self._log}" if self._log else text)
@@ -68,7 +68,7 @@ class _Pipe:
             self._send("failed", text, code)
             self._hang_up()
         else:
-            tell(f"jobfs: {text}", err=True)
+            logs.say(text)
 
     def _send(self, kind: str, text: str, code: int = 0) -> None:
         assert self._handle is not None

@@ -7,10 +7,13 @@ import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobfs.api import FileKey, KeySource, fixed_key
 from jobfs.errors import UsageError
-from jobfs.settings import Settings
+
+if TYPE_CHECKING:
+    from jobfs.settings import Settings
 
 _PR_SET_DUMPABLE = 4
 

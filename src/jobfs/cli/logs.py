@@ -1,29 +1,36 @@
-"""Logging of a mount: to stderr, in the background to a file that rotates; never with the API key."""
+"""Logging of a mount: to stderr, in the background to a file that rotates, as a unit to the journal; never with the API key."""
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 import os
 import sys
+from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
 from jobfs.api import KeySource
-from jobfs.cli.repeats import counted
-from jobfs.cli.screen import shown
+from jobfs.cli.repeats import Told, counted
+from jobfs.cli.screen import shown, tell
 from jobfs.errors import JobfsError
+from jobfs.stderr import in_journal
 
 #: Bytes of a log file; one older file is kept.
 _LIMIT = 10 << 20
+
+#: What the journal calls our levels (sd-daemon(3)), from the highest on.
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_DEBUG = 7
 
 
 class _Formatter(logging.Formatter):
     """Escapes what would steer a terminal, and takes the key out of every record, should a library have put it there."""
 
-    def __init__(self, key: KeySource) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, key: KeySource, form: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
+        super().__init__(form)
         self._key = key
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
@@ -31,11 +38,48 @@ class _Formatter(logging.Formatter):
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        text = shown(super().format(record), keep="\n")  # of tracebacks
+        return self.without_key(shown(super().format(record), keep="\n"))  # of tracebacks
+
+    def without_key(self, text: str) -> str:
+        """The text with stars where the key was."""
         try:
             return text.replace(self._key(), "***")
         except JobfsError:
             return text
+
+
+class _Json(_Formatter):
+    """An object a line: time (ISO 8601, UTC), level, logger, message, count, exception (null, or the traceback).
+
+    A record that stands for `count` others has the message of the last of them.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        last, count = (record.last, record.count) if isinstance(record, Told) else (record.getMessage(), 1)
+        trace = self.formatException(record.exc_info) if record.exc_info else None
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps(
+            {
+                "time": time.replace("+00:00", "Z"),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": self.without_key(last),
+                "count": count,
+                "exception": None if trace is None else self.without_key(trace),
+            }
+        )
+
+
+class _ForJournal(logging.Formatter):
+    """What another formatter makes, with the priority before each line; the journal knows when it came, and from whom."""
+
+    def __init__(self, text: logging.Formatter) -> None:
+        super().__init__()
+        self._text = text
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), _DEBUG)
+        return "\n".join(f"<{priority}>{line}" for line in self._text.format(record).split("\n"))
 
 
 class _ToTerminal(logging.StreamHandler[TextIO]):
@@ -78,16 +122,27 @@ class _ToFile(logging.handlers.RotatingFileHandler):
             os.dup2(self.stream.fileno(), handle)
 
 
-def set_up(level: str, key: KeySource) -> None:
-    """Log records of `level` and above to stderr; other libraries' only from warning on."""
+def set_up(level: str, key: KeySource, form: str = "text") -> None:
+    """Log records of `level` and above to stderr, as `text` or `json`; other libraries' only from warning on."""
     handler = _ToTerminal()
-    handler.setFormatter(_Formatter(key))
+    handler.setFormatter(_formatter(key, form))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("jobfs").setLevel(level.upper())
 
 
-def keep_in(path: Path) -> None:
-    """From now on what is logged or printed goes to `path`, which only this user can read; one older file is kept."""
+def _formatter(key: KeySource, form: str) -> logging.Formatter:
+    if not in_journal():
+        return _Json(key) if form == "json" else _Formatter(key)
+    return _ForJournal(_Json(key) if form == "json" else _Formatter(key, "%(name)s: %(message)s"))
+
+
+def keep_in(path: Path) -> bool:
+    """From now on what is logged or printed goes to `path`, which only this user can read; one older file is kept.
+
+    False if it goes to the journal and stays there.
+    """
+    if in_journal():
+        return False
     handler = _ToFile(path)
     root = logging.getLogger()
     for before in root.handlers[:]:
@@ -95,3 +150,15 @@ def keep_in(path: Path) -> None:
         root.removeHandler(before)
         before.close()
     root.addHandler(handler)
+    return True
+
+
+def say(sentence: str) -> None:
+    """Tell the user something on stderr; where that is a log of its own form, as a warning in it, whatever the level."""
+    root = logging.getLogger()
+    handler = next(iter(root.handlers), None)
+    formatter = handler.formatter if handler is not None else None
+    if isinstance(handler, _ToFile) or isinstance(formatter, _Json | _ForJournal):
+        root.handle(root.makeRecord("jobfs", logging.WARNING, __file__, 0, sentence, (), None))
+    else:
+        tell(f"jobfs: {sentence}", err=True)

@@ -5,46 +5,65 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobfs.cli import logs, preflight
+from jobfs.cli.completion import directories
 from jobfs.cli.front import Front, Terminal, in_background
 from jobfs.cli.keys import find_key
-from jobfs.cli.options import setting_options
+from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.running import registered
-from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
+
+if TYPE_CHECKING:
+    from jobfs.settings import Settings
 
 #: When Python looks for cycles among the youngest objects, and how seldom among older ones.
 _CYCLES = (20_000, 20, 50)
 
+#: The settings that `--help` shows.
+_MAIN = (
+    "base_url", "api_key_file", "cache_dir", "cache_size", "state_dir", "ttl", "write_back_delay", "sync_on_close",
+    "read_only", "timeout", "local_only", "allow_other", "log_level", "mount_options",
+)  # fmt: skip
+_EPILOG = (
+    "Each setting is also a variable, as JOBFS_CACHE_SIZE, and a mount option, as -o cache_size=1GiB. "
+    "`jobfs JOB DIR -o …` mounts as well: so do `mount -t fuse.jobfs` and /etc/fstab."
+)
 
-@click.command("mount", short_help="Mount a job's workspace at DIR.")
+
+@click.command("mount", cls=Command, short_help="Mount a job's workspace at DIR.", epilog=_EPILOG)
 @click.argument("job")
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
-@setting_options
+@setting_options(*_MAIN)
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
-    """Mount the workspace of JOB at the empty directory DIR.
+    """Mount the workspace of JOB at DIR: an empty directory, or one that is made now.
 
     The API key is read from PERSTACK_API_KEY or --api-key-file. Returns once the mount answers; it then runs
     in the background until `jobfs umount DIR`.
     """
     settings = load(flags, mount_options)
-    place = preflight.check_machine(settings, job, directory)
+    with preflight.mount_point_made(directory) as remove:
+        place = preflight.check_machine(settings, job, directory, Terminal().say)
 
-    def serve(front: Front) -> int:
-        return _serve(settings, job, place, front)
+        def serve(front: Front) -> int:
+            return _serve(settings, job, place, front)
 
-    return serve(Terminal()) if foreground else in_background(serve)
+        if foreground:
+            return serve(Terminal())
+        code = in_background(serve)
+        if code:
+            remove()
+        return code
 
 
 def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
     os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
     key = find_key(settings, front.say)
-    logs.set_up(settings.log_level, key)
+    logs.set_up(settings.log_level, key, settings.log_format)
     expected = preflight.check_server(settings, job, key, _load_parts)
     from jobfs import mount as mounting
     from jobfs.cli import graph

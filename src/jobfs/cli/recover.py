@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
-from jobfs.cli import graph, logs, preflight
+from jobfs.cli import logs, preflight
 from jobfs.cli.keys import find_key
-from jobfs.cli.options import setting_options
-from jobfs.cli.progress import sending
+from jobfs.cli.options import Command, load, setting_options
+from jobfs.cli.progress import INTERRUPTED, sending, waiting
 from jobfs.cli.screen import tell
 from jobfs.draining import describe
 from jobfs.errors import UsageError
-from jobfs.mount import Mounted
-from jobfs.settings import Settings, load
 from jobfs.state import directory as slot
 from jobfs.state.quarantine import damaged
+
+if TYPE_CHECKING:
+    from jobfs.mount import Mounted
+    from jobfs.settings import Settings
 
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 
 
-@click.command("recover", short_help="Finish what a killed mount has left, without mounting.")
+@click.command("recover", cls=Command, short_help="Finish what a killed mount has left, without mounting.")
 @click.argument("job")
 @click.option(
     "--of",
     "mount",
     metavar="MOUNT",
-    help="Show the unfinished saves of a mount whose state directory is lost: its 12 digits, as `jobfs status` lists them.",
+    help="Show the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
@@ -40,7 +42,7 @@ _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
     metavar="SECONDS",
     help="Give up sending after this long.  [default: as long as it takes]",
 )
-@setting_options
+@setting_options("base_url", "api_key_file", "state_dir")
 def recover(
     job: str,
     mount: str | None,
@@ -49,19 +51,26 @@ def recover(
     mount_options: tuple[str, ...],
     **flags: Any,
 ) -> int:  # fmt: skip
-    """Send what ended mounts of JOB on this machine have left unsent, and finish their saves.
+    """Send what ended mounts of JOB on this machine have left unsent.
 
-    The next mount of the job does the same by itself. Exits with 0 if everything is on the server, with 1 and a list if not.
+    The next mount of the job does that by itself. Exits with 0 if everything is on the server, with 1 and a list if not.
     """
     settings = load(flags, mount_options)
     check_job_id(job)
     check_base_url(settings.base_url)
     key = find_key(settings, lambda text: tell(f"jobfs: {text}", err=True))
-    logs.set_up(settings.log_level, key)
+    logs.set_up(settings.log_level, key, settings.log_format)
     preflight.check_server(settings, job, key)
     if mount is not None:
         return _expose(settings, job, key, mount, yes)
-    return _finish_all(settings, job, key, drain_timeout)
+    try:
+        return _finish_all(settings, job, key, drain_timeout)
+    except KeyboardInterrupt:
+        tell(
+            f"jobfs: interrupted: what is not sent yet is in the journal, for the next mount of this job or jobfs recover {job}",
+            err=True,
+        )
+        return INTERRUPTED
 
 
 def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | None) -> int:
@@ -74,7 +83,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
     for found in ended:
         left += _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
     if not ended and not running:
-        tell(f"nothing of job {job} is left in {settings.state_dir}")
+        tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     if left:
         tell(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
     return 1 if left else 0
@@ -85,25 +94,39 @@ def _finish(
     settings: Settings, job: str, key: KeySource, place: slot.StateDirectory, timeout: float | None
 ) -> list[Any]:
     """Do for one slot what its next mount would; returns what is left."""
+    from jobfs.cli import graph
+
     place.write_record()
     mounted = graph.build(settings, job, place, key)
     left: list[Any] = []
+    clean = False
     try:
         mounted.vfs.start()
+        had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
         _tell([*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)])
-        with sending("sending") as progress:
+        with sending(f"sending what {place.record.directory} had left") as progress:
             left = list(mounted.vfs.flush_all(None, timeout, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
         if not left:
-            left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
-        _tell([f"finished: what the mount at {place.record.directory} had left"] if not left else [])
+            with waiting("waiting for what may still arrive of the killed mount, and tidying up after it"):
+                left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
+        if not left:
+            where = f"the mount at {place.record.directory}"
+            tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")
+        clean = not left and not damaged(place.path)
+    except KeyboardInterrupt:
+        # Whoever interrupts this does not wait for the requests under way: the next one looks what became of them.
+        mounted.break_off()
+        raise
     finally:
-        _close(mounted, place, clean=not left and not damaged(place.path))
+        _close(mounted, place, clean=clean)
     return left
 
 
 @within()
 def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
+    from jobfs.cli import graph
+
     if not _MOUNT_ID.fullmatch(mount):
         raise UsageError(
             f"{mount} is no mount id: it has 12 of the digits 0-9 and a-f, as `jobfs status` lists it"

@@ -12,6 +12,16 @@ EVERY = 60.0
 _MOST = 10
 
 
+class Told(logging.LogRecord):
+    """The record that stands for `count` others, which were held back; `last`: the message of the last of them."""
+
+    def __init__(self, last: logging.LogRecord, count: int, every: float) -> None:
+        self.last, self.count = last.getMessage(), count
+        words = (count, every, self.last)
+        text = "%d more like this within %.0f s, the last one: %s"
+        super().__init__(last.name, last.levelno, last.pathname, last.lineno, text, words, None)
+
+
 class _Fact:
     """One message template in one logger: the lines of it that were logged, and the last that was not."""
 
@@ -62,19 +72,9 @@ class Repeats(logging.Filter):
             clock, self._clock = self._clock, None
         if clock is not None:
             clock.cancel()
-        for (name, level, _), fact in facts.items():
+        for fact in facts.values():
             if fact.last is not None:
-                self._emit(
-                    logging.LogRecord(
-                        name,
-                        level,
-                        fact.last.pathname,
-                        fact.last.lineno,
-                        "%d more like this within %.0f s, the last one: %s",
-                        (fact.held, self._every, fact.last.getMessage()),
-                        None,
-                    )
-                )
+                self._emit(Told(fact.last, fact.held, self._every))
 
     def _start_clock(self) -> None:
         if self._clock is None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobfs.api import Client, deadline
+from jobfs.api import Client, Known, deadline
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
@@ -63,16 +63,20 @@ class WriteBack:
         timeout: float,
         lifetime: float,
         cache_limit: int,
+        known: Known | None = None,
     ) -> None:
         """`directory`: this mount's state directory. `delay`, `timeout`, `lifetime` in seconds, `cache_limit` in bytes.
 
+        `known`: what an earlier look at this server has shown.
         Raises UsageError if its journal can't be used.
         """
         self.client = client
         self.namespace = namespace
         self.content = content
         self.state = State(directory)
-        self.context = Context(client, namespace, content, self.state, mount, lifetime, timeout, cache_limit)
+        self.context = Context(
+            client, namespace, content, self.state, mount, lifetime, timeout, cache_limit, known or Known()
+        )
         self.bases = Bases(self.context)
         self.upload = Upload(self.context, directory)
         self.replace = Replace(self.context, self.upload, self.bases)
@@ -121,7 +125,7 @@ class WriteBack:
                 log.error("%s", error)
 
     def _tidy_loop(self) -> None:
-        seen = -1
+        seen = 0  # before the first listing nothing is known to be gone
         while not self._stopping.wait(_TIDY_EVERY):
             now = self.namespace.snapshot_number
             if now == seen:

@@ -21,7 +21,7 @@ def open_journal(directory: Path) -> tuple[Journal, str]:
     """
     path = directory / "journal.db"
     try:
-        if _emptied(path, directory / "bytes"):
+        if emptied(path, directory / "bytes"):
             raise JournalDamagedError(f"the journal {path} is damaged: it is empty")
         return Journal(path), ""
     except JournalDamagedError as error:
@@ -39,7 +39,7 @@ def damaged(directory: Path) -> list[Path]:
     return sorted(directory.glob(_PREFIX + "*"))
 
 
-def _emptied(journal: Path, local: Path) -> bool:
+def emptied(journal: Path, local: Path) -> bool:
     """True for a journal that lost all its bytes while there is unsent work."""
     with contextlib.suppress(FileNotFoundError):
         return journal.stat().st_size == 0 and not _has_log(journal) and any(local.iterdir())

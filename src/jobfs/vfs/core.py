@@ -9,15 +9,16 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api import Client, Known
 from jobfs.content import ContentStore
+from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Attr, Item
+from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.save.queue import within
 from jobfs.settings import Settings
@@ -62,8 +63,12 @@ class Vfs:
         client: Client,
         content: ContentStore,
         namespace: Namespace,
+        known: Known | None = None,
     ) -> None:
-        """`directory` holds this mount's unsent work. Raises UsageError if its journal can't be used."""
+        """`directory` holds this mount's unsent work, `known` is what an earlier look at the server has shown.
+
+        Raises UsageError if the journal can't be used.
+        """
         self._settings = settings
         self._namespace = namespace
         self._write_back = WriteBack(
@@ -76,6 +81,7 @@ class Vfs:
             timeout=settings.timeout,
             lifetime=settings.request_lifetime,
             cache_limit=settings.cache_size,
+            known=known,
         )
         self._state = self._write_back.state
         self._view = View(
@@ -86,7 +92,7 @@ class Vfs:
         )
         self._tree = Tree(self._view, symlinks=settings.local_symlinks)
         self._attributes = Attributes(self._view)
-        self._report = Report(self._view, client, namespace)
+        self._report = Report(self._view, client, namespace, directory, settings)
         self._xattrs = Xattrs(self._report, self._attributes)
         self._control = ControlDirectory(self._report)
         self._stopped = threading.Event()
@@ -120,7 +126,7 @@ class Vfs:
         self,
         path: str | None,
         timeout: float | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Callable[[Sent], None] | None,
     ) -> list[dict[str, Any]]:
         """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
 
@@ -130,17 +136,18 @@ class Vfs:
         self._seal_all()
         queue.hurry(lambda change: within(change.target, under))
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
-        total = len(self._unsaved(under))
-        say = progress or (lambda done, total: None)
+        whole = self._unsaved(under)
+        count, size = len(whole), sum(file.size for file in whole)
+        say = progress or (lambda sent: None)
         while True:
             remaining = deadline - time.monotonic()
             done = queue.drain(max(min(remaining, 0.25), 0.0), under)
             left = self._unsaved(under)
-            say(max(total - len(left), 0), total)
+            say(_sent(count, size, left))
             if done or remaining <= 0:
                 break
         if not left:
-            self._clean_up(deadline, lambda: say(total, total))
+            self._clean_up(deadline, lambda: say(_sent(count, size, [])))
         return [{"path": file.path, "size": file.size, "reason": _why_unsent(file)} for file in left]
 
     def _seal_all(self) -> None:
@@ -169,7 +176,11 @@ class Vfs:
             if now >= min(deadline, patient_until):
                 return
 
-    def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
+    def number_unsent(self) -> int:
+        """How many closed files the server does not have, or has refused; asks nobody and changes nothing."""
+        return len(self._state.unsaved())
+
+    def unsent(self, path: str | None = None) -> list[Unsent]:
         """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
         return self._report.unsent(path)
 
@@ -430,7 +441,7 @@ class Vfs:
 
     # -- what the mount says of itself
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Status:
         """See report.py."""
         return self._report.status()
 
@@ -441,3 +452,10 @@ class Vfs:
 
 def _why_unsent(file: File) -> str:
     return file.refused or str((file.change and file.change.error) or "not sent yet")
+
+
+def _sent(count: int, size: int, left: Sequence[File]) -> Sent:
+    """How far it is, when of so many files with so many bytes these are left, and some of their bytes on their way."""
+    on_their_way = (min(file.change.sent, file.size) for file in left if file.change is not None)
+    missing = sum(file.size for file in left) - sum(on_their_way)
+    return Sent(max(count - len(left), 0), count, max(size - missing, 0), size)

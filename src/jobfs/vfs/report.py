@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import json
-import threading
+import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from jobfs import names
-from jobfs.api import Client, deadline
-from jobfs.errors import ApiError, FsError
+from jobfs import document, names, stderr
+from jobfs.api import Client, Instance, deadline
+from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.save.queue import within
-from jobfs.state import File
+from jobfs.settings import Settings
+from jobfs.state import Change, File, StateDirectory
+from jobfs.state.directory import Found, others
+from jobfs.state.left import left_in
+from jobfs.state.quarantine import damaged
+from jobfs.state.records import Stage, Verb
 from jobfs.state.tables import is_unmade
+from jobfs.vfs.asking import Asking
 from jobfs.vfs.view import Node, View
 
+#: Seconds that a description of the job is good for.
 _INSTANCE_AGE = 5.0
 #: Seconds that a status waits for the server: it answers within a second (semantics.md section 6).
 _PATIENCE = 0.5
 _HIDDEN_OLD = 3600.0
+_LEFT = "left by another mount more than an hour ago"
+_TRIED = "left by a `jobfs doctor --try` that was broken off: run it again"
 _KEPT = {
     "conflict": "changed by the job while it was being saved here, or found under a hidden name",
     "recovered": "closed just before the power went, or found under a hidden name",
@@ -31,16 +41,20 @@ _KEPT = {
 class Report:
     """Read-only facts; every method may be called from any thread."""
 
-    def __init__(self, view: View, client: Client, namespace: Namespace) -> None:
+    def __init__(
+        self, view: View, client: Client, namespace: Namespace, slot: StateDirectory, settings: Settings
+    ) -> None:
         self._view = view
         self._write_back = view.write_back
         self._state = view.state
         self._client = client
         self._namespace = namespace
-        self._lock = threading.Lock()
-        self._instance: dict[str, Any] = {}
-        self._asked = 0.0
-        self._asking: threading.Event | None = None
+        self._slot = slot
+        self._settings = settings
+        self._instance: Instance | None = None
+        self._answered = 0.0
+        self._job = Asking("instance", self._ask_for_job, _INSTANCE_AGE)
+        self._listing = Asking("first-listing", lambda: self._namespace.children(""), _INSTANCE_AGE)
         #: The files below `.jobfs/`, each with what it holds now.
         self.files: dict[str, Callable[[], bytes]] = {
             "job.json": lambda: _as_json(self.instance()),
@@ -48,57 +62,34 @@ class Report:
             "pending": self._pending,
         }
 
-    def instance(self, patience: float | None = None) -> dict[str, Any]:
-        """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer.
+    def instance(self) -> dict[str, Any]:
+        """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer."""
+        self._job.wait(deadline.UNBOUNDED)
+        return {} if self._instance is None else self._instance.raw
 
-        `patience`: seconds to wait for the answer, however long the request goes on.
-        """
-        with self._lock:
-            if self._instance and time.monotonic() - self._asked <= _INSTANCE_AGE:
-                return self._instance
-            if self._asking is None:
-                self._asking = threading.Event()
-                threading.Thread(target=self._ask, args=(self._asking,), name="instance", daemon=True).start()
-            asking = self._asking
-        asking.wait(deadline.left(deadline.UNBOUNDED if patience is None else patience))
-        return self._instance
+    def _ask_for_job(self) -> None:
+        self._instance = self._client.instance()
+        self._answered = time.monotonic()
 
-    def _ask(self, answered: threading.Event) -> None:
-        try:
-            with deadline.within():  # somebody waits for it
-                self._instance = dict(self._client.instance().raw)
-        except ApiError:
-            pass  # status says that the server does not answer
-        finally:
-            with self._lock:
-                self._asked, self._asking = time.monotonic(), None
-            answered.set()
-
-    def status(self) -> dict[str, Any]:
-        """Everything `jobfs status --json` shows; no request but at most one for the job itself, which is not waited for long."""
-        job = self.instance(_PATIENCE).get("expertJob")
-        job = job if isinstance(job, dict) else {}
-        health = self._client.health
-        facts = self._namespace.status()
-        now = time.time() + self._client.server_time_offset
-        return {
-            "job": {
-                "id": job.get("id"),
-                "status": job.get("status"),
-                "current_step": job.get("currentStep"),
-                "total_steps": job.get("totalSteps"),
-                "model": job.get("model"),
-                "expert": job.get("expertKey"),
-            },
-            "server": {
-                "answering": health.answering,
-                "key_refused": health.key_refused,
-                "latency": health.latency,
-                "last_error": health.last_error,
-                "requests": health.requests,
-                "stale": facts.stale,
-            },
-            "items": facts.items,
+    def status(self) -> document.Status:
+        """The status of the mount; asks for the job, and lists the workspace if nobody has, and waits for neither for long."""
+        self._look()
+        facts, record = self._namespace.status(), self._slot.record
+        listed = facts.snapshot_age is not None
+        status: document.Status = {
+            "schema": document.SCHEMA,
+            "problems": [],
+            "directory": record.directory,
+            "job_id": record.job,
+            "base_url": record.base_url,
+            "pid": os.getpid(),
+            "mounted_at": record.started,
+            "read_only": self._settings.read_only,
+            "state_dir": str(self._slot.path),
+            "log": stderr.goes_to(),
+            "job": self._described_job(),
+            "server": self._server(stale=facts.stale),
+            "items": facts.items if listed else self._expected(),
             "snapshot_age": facts.snapshot_age,
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
@@ -106,20 +97,104 @@ class Report:
             "taken_up": self._write_back.taken_up,
             "unsent": self._unsaved(refused=False),
             "failed": self._unsaved(refused=True),
-            "conflicts": [
-                {"path": item.path, "origin": origin, "reason": _KEPT[label]}
-                for item, label, origin in self._kept()
-            ],
-            "shadowed": [
-                {"path": path, "id": item_id, "reason": reason} for path, item_id, reason in facts.shadowed
-            ],
+            "cleaning": self._cleaning(),
+            "conflicts": [self._conflict(*kept) for kept in self._kept()],
+            "shadowed": [{"path": path, "id": item, "reason": why} for path, item, why in facts.shadowed],
             "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
-            "foreign_hidden": [
-                {"path": item.path, "reason": "left by another mount more than an hour ago"}
-                for item in facts.hidden
-                if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not self._own(item)
-            ],
+            "foreign_hidden": self._foreign(facts.hidden),
+            "damaged": [str(path) for path in damaged(self._slot.path)],
+            "other_slots": self._other_slots(),
         }
+        status["problems"] = document.problems(status)
+        return status
+
+    def _look(self) -> None:
+        """Ask for what the status needs of the server, and wait for it as long as a status may take.
+
+        The first listing, which the counts and the conflicts come from, only of a server that has answered.
+        """
+        end = time.monotonic() + _PATIENCE
+        self._job.wait(_PATIENCE)
+        if self._instance is not None and self._namespace.status().snapshot_age is None:
+            self._listing.wait(max(end - time.monotonic(), 0.0))
+
+    def _expected(self) -> int | None:
+        """How many items the server says that there are, as long as nobody has listed them."""
+        return None if self._instance is None else self._instance.count_items
+
+    def _described_job(self) -> document.Job:
+        raw = self._instance.raw.get("expertJob") if self._instance else None
+        job: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
+        usage: Mapping[str, Any] = job["usage"] if isinstance(job.get("usage"), dict) else {}
+        state = _text(job.get("status"))
+        return {
+            "id": _text(job.get("id")),
+            "status": state,
+            "ended": None if state is None else state in document.ENDED,
+            "current_step": _number(job.get("currentStep")),
+            "total_steps": _number(job.get("totalSteps")),
+            "model": _text(job.get("model")),
+            "expert": _text(job.get("expertKey")),
+            "tokens": {
+                "input": _number(usage.get("inputTokens")),
+                "output": _number(usage.get("outputTokens")),
+                "reasoning": _number(usage.get("reasoningTokens")),
+                "cached_input": _number(usage.get("cachedInputTokens")),
+                "total": _number(usage.get("totalTokens")),
+            },
+            "age": round(time.monotonic() - self._answered, 1) if self._instance else None,
+        }
+
+    def _server(self, *, stale: bool) -> document.Server:
+        health = self._client.health
+        asked = health.last_ok is not None or health.last_error is not None
+        return {
+            "answering": health.answering if asked else None,
+            "key_refused": health.key_refused,
+            "latency": health.latency,
+            "last_error": health.last_error,
+            "requests": health.requests,
+            "stale": stale,
+        }
+
+    def _cleaning(self) -> list[document.Cleaning]:
+        now = time.time()
+        with self._state.lock:
+            return [
+                {
+                    "path": change.target,
+                    "reason": _why_cleaned(change),
+                    "age": round(max(now - change.made, 0.0), 1),
+                    "next_try": round(max(min(_due(change), default=now) - now, 0.0), 1),
+                }
+                for change in self._state.changes.values()
+                if change.settled or change.stage is Stage.CANCELLED
+            ]
+
+    def _conflict(self, item: Item, label: str, origin: str) -> document.Conflict:
+        mount = self._slot.record.directory
+        ours, theirs = (document.quoted(f"{mount}/{path}") for path in (origin, item.path))
+        return {
+            "path": item.path,
+            "origin": origin,
+            "reason": _KEPT[label],
+            "diff": f"diff -u {ours} {theirs}",
+        }
+
+    def _foreign(self, hidden: Iterable[Item]) -> list[document.Odd]:
+        now = time.time() + self._client.server_time_offset
+        return [
+            {"path": item.path, "reason": _TRIED if _of_try(item) else _LEFT}
+            for item in hidden
+            if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not self._own(item)
+        ]
+
+    def _other_slots(self) -> list[document.Slot]:
+        """Ended mounts of this job that have left something; those that said at their end that they had not are not read."""
+        record = self._slot.record
+        ended = others(self._settings.state_dir, record.job, record.mount_id)
+        told = (_slot(found) for found in ended if not (found.record and found.record.clean))
+        return [slot for slot in told if slot["left"] != 0]
 
     def _own(self, item: Item) -> bool:
         parts = names.parse_hidden(names.basename(item.path))
@@ -134,49 +209,30 @@ class Report:
                 found.append((item, *kept))
         return sorted(found, key=lambda kept: kept[0].path)
 
-    def unsent(self, under: str | None = None) -> list[dict[str, Any]]:
+    def unsent(self, under: str | None = None) -> list[document.Unsent]:
         """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
         entries = [*self._unsaved(refused=False), *self._unsaved(refused=True)]
         return [entry for entry in entries if within(entry["path"], under or "")]
 
-    def _unsaved(self, *, refused: bool) -> list[dict[str, Any]]:
-        """What the server does not have yet; age and next_try in seconds, size in bytes."""
+    def _unsaved(self, *, refused: bool) -> list[document.Unsent]:
         with self._state.lock:
             files = sorted(self._state.unsaved(), key=lambda file: file.generation)
-            entries = [self._entry(file) for file in files if bool(file.refused) == refused]
+            entries = [_entry(file, file.path or "") for file in files if bool(file.refused) == refused]
             if not refused:
                 entries += [
-                    {
-                        "path": file.path,
-                        "size": file.local.size,
-                        "reason": "open and changed",
-                        "state": "dirty",
-                    }
+                    _unsent(file.path, file.local.size, "open and changed", "dirty")
                     for file in self._state.opened.values()
                     if file.local is not None and file.path and not (file.stays or file.generation)
                 ]
         return entries
 
-    @staticmethod
-    def _entry(file: File) -> dict[str, Any]:
-        change = file.change
-        is_open = bool(file.handles) and (change is None or not change.attempts)
-        running = change is not None and change.running
-        reason = file.refused or str((change and change.error) or ("open in a program" if is_open else ""))
-        waits = max(change.due - time.monotonic(), 0.0) if change is not None else 0.0
-        return {
-            "path": file.path,
-            "size": file.size,
-            "age": round(max(time.time() - change.made, 0.0), 1) if change is not None else None,
-            "attempts": change.attempts if change is not None else 0,
-            "reason": reason,
-            "next_try": None if file.refused or running or is_open else round(waits, 1),
-            "state": "uploading" if running else str(change.stage) if change is not None else "failed",
-        }
-
     def _pending(self) -> bytes:
-        lines = [f"{entry['path']}\n" for entry in self._unsaved(refused=False)]
-        lines += [f"{entry['path']}\tfailed: {entry['reason']}\n" for entry in self._unsaved(refused=True)]
+        shown = names.shown
+        lines = [f"{shown(entry['path'])}\n" for entry in self._unsaved(refused=False)]
+        lines += [
+            f"{shown(entry['path'])}\tfailed: {shown(entry['reason'])}\n"
+            for entry in self._unsaved(refused=True)
+        ]
         return "".join(lines).encode()
 
     def info(self, path: str) -> dict[str, Any]:
@@ -222,5 +278,79 @@ class Report:
             raise FsError(2) from None
 
 
-def _as_json(facts: dict[str, Any]) -> bytes:
+def _of_try(item: Item) -> bool:
+    parts = names.parse_hidden(item.path.partition("/")[0])
+    return parts is not None and parts.role is names.Role.TRIED
+
+
+def _entry(file: File, path: str) -> document.Unsent:
+    entry = _unsent(path, file.size, file.refused, "failed" if file.refused else "dirty")
+    if file.change is not None:
+        _tell_attempts(entry, file.change)
+    if file.handles and not entry["attempts"]:
+        entry["reason"] = entry["reason"] or "open in a program"
+        entry["next_try"] = None
+    return entry
+
+
+def _tell_attempts(entry: document.Unsent, change: Change) -> None:
+    entry["age"] = round(max(time.time() - change.made, 0.0), 1)
+    entry["attempts"] = change.attempts
+    entry["next_try"] = None if change.running or entry["reason"] else _until(change.due)
+    entry["state"] = "uploading" if change.running else str(change.stage)
+    entry["reason"] = entry["reason"] or str(change.error or "")
+
+
+def _until(due: float) -> float:
+    """Seconds until then (monotonic time)."""
+    return round(max(due - time.monotonic(), 0.0), 1)
+
+
+def _unsent(path: str, size: int, reason: str, state: str) -> document.Unsent:
+    """An entry of which nothing more is known."""
+    return {
+        "path": path, "size": size, "age": None, "attempts": 0, "reason": reason, "next_try": None, "state": state
+    }  # fmt: skip
+
+
+def _why_cleaned(change: Change) -> str:
+    if change.stage is Stage.CANCELLED:
+        return "what was begun is taken back"
+    what = "removed" if change.verb is Verb.REMOVE else "replaced"
+    return f"what was {what} is looked at once more, then deleted"
+
+
+def _due(change: Change) -> Iterable[float]:
+    """When what was set aside may be looked at, in seconds since the epoch (R7)."""
+    return (aside.unsure_until for aside in change.asides)
+
+
+def _slot(found: Found) -> document.Slot:
+    slot: document.Slot = {
+        "path": str(found.path),
+        "directory": found.record.directory if found.record else None,
+        "left": None,
+        "bytes": None,
+        "error": None,
+    }
+    try:
+        left = left_in(found.path)
+    except JobfsError as error:
+        slot["error"] = str(error)
+    else:
+        slot["left"], slot["bytes"] = left.changes, left.bytes
+    return slot
+
+
+def _text(value: object) -> str | None:
+    """A text of the server's, None for anything else."""
+    return value if isinstance(value, str) and value else None
+
+
+def _number(value: object) -> int | None:
+    """A number of the server's, None for anything else."""
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _as_json(facts: Mapping[str, Any]) -> bytes:
     return (json.dumps(facts, indent=2) + "\n").encode()

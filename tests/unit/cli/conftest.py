@@ -10,12 +10,58 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from jobfs import document
 from jobfs.__main__ import main
 from jobfs.control import Server
 from jobfs.state import directory as slot
 
 JOB = "j" * 24
 URL = "https://api.example.com"
+
+
+def a_status(**changed: Any) -> dict[str, Any]:
+    """What a mount that is well answers, but for what is given."""
+    tokens = {"input": 9000, "output": 3000, "reasoning": 300, "cached_input": 45, "total": 12345}
+    status: Any = {
+        "schema": document.SCHEMA,
+        "problems": [],
+        "directory": "/mnt/a",
+        "job_id": JOB,
+        "base_url": URL,
+        "pid": 42,
+        "mounted_at": 1.7e9,
+        "read_only": False,
+        "state_dir": "/state/a",
+        "log": "/state/a/jobfs.log",
+        "job": {
+            "id": JOB,
+            "status": "processing",
+            "ended": False,
+            "current_step": 3,
+            "total_steps": 12,
+            "model": "claude-opus-4-5",
+            "expert": "@acme/analyst@1.0",
+            "tokens": tokens,
+            "age": 0.1,
+        },
+        "server": {
+            "answering": True,
+            "key_refused": False,
+            "latency": 0.012,
+            "last_error": None,
+            "requests": 3,
+            "stale": False,
+        },
+        "items": 57,
+        "snapshot_age": 0.6,
+        "effective_ttl": 4.0,
+        "listing_seconds": 0.1,
+        "cache": {"bytes": 1_300_000},
+        "taken_up": [], "unsent": [], "failed": [], "cleaning": [], "conflicts": [], "shadowed": [], "hostile": [],
+        "foreign_hidden": [], "damaged": [], "other_slots": [],
+        **changed,
+    }  # fmt: skip
+    return {**status, "problems": document.problems(status)}
 
 
 class Outcome(NamedTuple):

@@ -1,8 +1,9 @@
-"""status, flush, info and umount, against a mount that answers."""
+"""flush, info and umount, against a mount that answers."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,90 +11,16 @@ from typing import Any
 
 import pytest
 
+from jobfs.cli import running
 from jobfs.cli import umount as umounting
-from jobfs.cli.status import problems
 from jobfs.errors import FsError
-from jobfs.mountpoint import BusyError, MountInfo
+from jobfs.mountpoint import MountInfo
+from jobfs.nodes import Sent
 
-from .conftest import JOB, URL, Answering, Outcome
+from .conftest import Answering, Outcome
 
 Run = Callable[..., Outcome]
 Make = Callable[..., Answering]
-
-WELL: dict[str, Any] = {
-    "directory": "/mnt/a",
-    "job_id": JOB,
-    "base_url": URL,
-    "pid": 42,
-    "job": {"status": "processing"},
-    "server": {"answering": True, "latency": 0.012, "key_refused": False},
-    "items": 57,
-    "unsent": [],
-    "failed": [],
-    "conflicts": [],
-    "hostile": [],
-    "shadowed": [],
-    "other_slots": [],
-}
-
-
-def test_status_of_a_mount_that_is_well_is_0(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status={**WELL, "unsent": [{"path": "new.txt", "size": 3, "reason": ""}]})
-    done = run("status", "/mnt/a")
-    assert done.code == 0
-    for word in ("/mnt/a", JOB, "processing", URL, "answers", "12 ms", "57", "new.txt"):
-        assert word in done.out
-    assert "\x1b" not in done.out
-
-
-def test_status_without_a_directory_shows_every_mount(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status=WELL)
-    answering("/mnt/b", status={**WELL, "directory": "/mnt/b"})
-    done = run("status")
-    assert (done.code, done.out.count("mount "), done.out.count("/mnt/b")) == (0, 2, 1)
-    assert [report["directory"] for report in json.loads(run("status", "--json").out)] == ["/mnt/a", "/mnt/b"]
-
-
-def test_status_as_json_names_what_the_mount_says(run: Run, answering: Make) -> None:
-    answering("/mnt/a", status=WELL)
-    done = run("status", "/mnt/a", "--json")
-    assert (done.code, done.err) == (0, "")
-    assert json.loads(done.out) == {**WELL, "problems": []}
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"failed": [{"path": "a.txt", "reason": "Invalid path"}]}, "1 failed"),
-        ({"conflicts": [{"path": "a.conflict-1.txt", "origin": "a.txt"}]}, "1 conflict:"),
-        ({"server": {"answering": True, "key_refused": True}}, "the API key is refused"),
-        ({"server": {"answering": False, "last_error": "timed out"}}, "does not answer: timed out"),
-        ({"other_slots": [{"path": "/state/x", "directory": "/mnt/old"}]}, "/mnt/old"),
-    ],
-)
-def test_status_is_1_when_something_needs_a_person(
-    run: Run, answering: Make, change: dict[str, Any], words: str
-) -> None:
-    """semantics 6: what needs a person is said, with exit code 1."""
-    answering("/mnt/a", status={**WELL, **change})
-    done = run("status", "/mnt/a")
-    assert done.code == 1
-    assert words in done.out
-    assert len(problems({**WELL, **change})) == 1
-
-
-def test_status_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
-    assert run("status") == Outcome(2, "", "jobfs: no job is mounted\n")
-    assert run("status", tmp_path).code == 2
-    assert run("status", "--json") == Outcome(2, "", "jobfs: no job is mounted\n")
-
-
-def test_status_is_2_when_the_mount_does_not_answer(run: Run, answering: Make) -> None:
-    one = answering("/mnt/a", status=WELL)
-    (one.slot.path / "control.sock").unlink()
-    done = run("status", "/mnt/a")
-    assert done.code == 2
-    assert "does not answer" in done.err
 
 
 def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) -> None:
@@ -145,7 +72,7 @@ def test_umount_waits_until_the_slot_is_free(run: Run, answering: Make) -> None:
     one = answering("/mnt/a")
 
     def unmounted(args: dict[str, Any], conversation: Any) -> dict[str, Any]:
-        conversation.progress(1, 2)
+        conversation.progress(Sent(1, 2))
         threading.Timer(0.1, one.slot.close).start()
         return {"left": [], "note": ""}
 
@@ -199,7 +126,7 @@ def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
 @pytest.mark.parametrize(
     ("kind", "user", "stale", "code", "words"),
     [
-        ("fuse.jobfs", 0, True, 0, "no process served"),
+        ("fuse.jobfs", 0, True, 0, "is gone: its dead mount was taken away"),
         ("fuse.jobfs", 0, False, 2, "--state-dir"),
         ("fuse.jobfs", 54321, False, 2, "was mounted by user 54321"),
         ("fuse.sshfs", 0, False, 2, "is not a job"),
@@ -219,8 +146,9 @@ def test_umount_of_what_no_process_of_this_user_serves(
     unmounted: list[str] = []
     there = MountInfo("1", "0:1", str(tmp_path), kind, user) if kind else None
     monkeypatch.setattr(umounting, "mount_at", lambda path: there)
-    monkeypatch.setattr(umounting, "is_stale", lambda path: stale)
-    monkeypatch.setattr(umounting, "unmount", unmounted.append)
+    for module in (umounting, running):
+        monkeypatch.setattr(module, "is_stale", lambda path: stale)
+    monkeypatch.setattr(umounting, "clear", unmounted.append)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     done = run("umount", tmp_path)
     assert done.code == code
@@ -228,18 +156,53 @@ def test_umount_of_what_no_process_of_this_user_serves(
     assert unmounted == ([str(tmp_path)] if code == 0 else [])
 
 
-def test_a_stale_mount_in_which_something_is_open_is_detached(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_umount_wants_a_directory_or_all(run: Run) -> None:
+    for words in ([], ["--all", "/mnt/a"]):
+        assert run("umount", *words) == Outcome(2, "", "jobfs: give the DIR to unmount, or --all\n")
+
+
+def test_umount_all_goes_on_where_one_refuses(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[bool] = []
+    """semantics 6: `umount` names what is open and refuses; the other mounts end all the same."""
 
-    def unmount(path: str, *, lazy: bool = False) -> None:
-        calls.append(lazy)
-        if not lazy:
-            raise BusyError("busy")
+    def busy(args: dict[str, Any], conversation: Any) -> None:
+        raise FsError(16, "/mnt/a is in use by vim (4: a.txt)")
 
-    monkeypatch.setattr(umounting, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
-    monkeypatch.setattr(umounting, "is_stale", lambda path: True)
-    monkeypatch.setattr(umounting, "unmount", unmount)
-    assert run("umount", tmp_path).code == 0
-    assert calls == [False, True]
+    cleared: list[str] = []
+    monkeypatch.setattr(umounting, "wait_until_free", lambda found, timeout: True)
+    monkeypatch.setattr(umounting, "dead_mounts", lambda state_dir: ["/mnt/c"])
+    monkeypatch.setattr(
+        umounting, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", os.geteuid())
+    )
+    monkeypatch.setattr(umounting, "is_stale", lambda path: path == "/mnt/c")
+    monkeypatch.setattr(umounting, "clear", cleared.append)
+    answering("/mnt/a", umount=busy)
+    other = answering("/mnt/b", umount={"left": []})
+    done = run("umount", "--all", "--timeout", "3")
+    assert (done.code, cleared) == (1, ["/mnt/c"])
+    assert other.calls == [("umount", {"timeout": 3.0, "lazy": False})]
+    first, second = done.err.splitlines()
+    assert first == "jobfs: /mnt/a is in use by vim (4: a.txt)"
+    assert second.startswith("jobfs: the process that served /mnt/c is gone")
+
+
+def test_umount_all_without_a_mount_is_no_failure(run: Run) -> None:
+    assert run("umount", "--all") == Outcome(0, "", "jobfs: no job is mounted\n")
+
+
+@pytest.mark.parametrize("command", ["umount", "flush"])
+def test_ctrl_c_says_what_becomes_of_what_is_unsent(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """semantics 6: what is left stays in the journal."""
+
+    def interrupt(*args: Any, **words: Any) -> None:
+        raise KeyboardInterrupt
+
+    answering("/mnt/a")
+    monkeypatch.setattr("jobfs.control.call", interrupt)
+    done = run(command, "/mnt/a")
+    assert (done.code, done.out) == (130, "")
+    assert done.err.startswith("jobfs: interrupted: ")
+    assert "journal" in done.err

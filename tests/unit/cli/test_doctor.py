@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from jobfs import mountpoint
 from jobfs.cli import preflight
+from jobfs.cli.preflight import Answer
 from jobfs.errors import UsageError
+from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
+from jobfs.state.journal import Journal
+from jobfs.state.records import Change, File, Verb
 
-from .conftest import JOB, URL, Outcome
+from .conftest import JOB, URL, Answering, Outcome, a_status
 
 Run = Callable[..., Outcome]
 
@@ -20,8 +28,24 @@ Run = Callable[..., Outcome]
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for check in ("check_device", "check_library", "check_helper"):
         monkeypatch.setattr(preflight, check, lambda: None)
-    monkeypatch.setattr(preflight, "check_server", lambda settings, job, key: None)
+    monkeypatch.setattr(preflight, "ask_server", lambda settings, job, key: Answer(57, 0.4, "TLSv1.3"))
+    monkeypatch.setattr(mountpoint, "mounts", list)
     monkeypatch.setenv("PERSTACK_API_KEY", "secret-key")
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def doctor(run: Run, tmp_path: Path, state: Path) -> Callable[..., Outcome]:
+    """Runs the doctor on the usual state directory; no line of it is a traceback."""
+
+    def doctor(*arguments: str | Path) -> Outcome:
+        done = run("doctor", *arguments, "--state-dir", state, "--cache-dir", tmp_path / "cache")
+        assert done.err == ""
+        assert "unexpected" not in done.out
+        return done
+
+    return doctor
 
 
 def refuse(sentence: str) -> Callable[..., None]:
@@ -31,37 +55,182 @@ def refuse(sentence: str) -> Callable[..., None]:
     return check
 
 
-def test_a_machine_that_is_well_is_0(run: Run, tmp_path: Path) -> None:
+def test_a_machine_that_is_well_is_0(doctor: Run) -> None:
     """semantics 6.13: `jobfs doctor`: checks the machine and the account."""
-    done = run("doctor", JOB, "--state-dir", str(tmp_path / "s"), "--cache-dir", str(tmp_path / "c"))
-    assert (done.code, "FAILED" in done.out) == (0, False), done.out
-    for word in ("/dev/fuse", "libfuse", "cache directory", "state directory", "API key", JOB):
-        assert word in done.out
+    done = doctor(JOB)
+    assert (done.code, "FAILED" in done.out, "WARN" in done.out) == (0, False, False), done.out
+    for words in (
+        "/dev/fuse", "libfuse", "cache directory", "state directory", "in PERSTACK_API_KEY", f"{JOB} is known",
+        "0 running", "jobfs.log", "dead mounts: none", "unsent work: none", "TLS, certificates", "without a proxy",
+        "clock: within 1 s of the server's", "TLS: TLSv1.3",
+    ):  # fmt: skip
+        assert words in done.out
     assert "secret-key" not in done.out
 
 
-@pytest.mark.parametrize("check", ["check_device", "check_library", "check_server"])
+@pytest.mark.parametrize("check", ["check_device", "check_library", "ask_server"])
 def test_each_failure_has_its_remedy_and_the_others_are_checked_all_the_same(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str
+    doctor: Run, monkeypatch: pytest.MonkeyPatch, check: str
 ) -> None:
     """semantics 6.13: prints a remedy per failure."""
     monkeypatch.setattr(preflight, check, refuse("it is broken: mend it"))
-    done = run("doctor", JOB, "--base-url", URL, "--state-dir", str(tmp_path), "--cache-dir", str(tmp_path))
+    done = doctor(JOB, "--base-url", URL)
     assert (done.code, done.out.count("FAILED"), done.out.count("it is broken: mend it")) == (1, 1, 1)
     assert "state directory" in done.out
 
 
-def test_a_key_that_is_missing_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_missing_is_told(doctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PERSTACK_API_KEY")
-    done = run("doctor", JOB, "--state-dir", str(tmp_path), "--cache-dir", str(tmp_path))
+    done = doctor()
     assert done.code == 1
     assert "PERSTACK_API_KEY" in done.out
 
 
-def test_work_that_an_ended_mount_left_is_told(run: Run, tmp_path: Path) -> None:
-    left = slot.acquire(tmp_path, JOB, "/mnt/a", URL)
-    left.journal.touch()
-    left.close()
-    done = run("doctor", "--state-dir", str(tmp_path), "--cache-dir", str(tmp_path))
+def left_behind(state: Path, directory: str, *records: File | Change) -> slot.StateDirectory:
+    """What a mount that was killed leaves."""
+    place = slot.acquire(state, JOB, directory, URL)
+    journal = Journal(place.journal)
+    journal.write(*((record, {}) for record in records))
+    journal.close()
+    place.close()
+    return place
+
+
+def test_real_unsent_records_are_counted_and_are_no_failure(doctor: Run, state: Path) -> None:
+    idle = slot.acquire(state, JOB, "/mnt/idle", URL)
+    Journal(idle.journal).close()
+    full = left_behind(
+        state, "/mnt/full", File(1, path="a", generation=1, size=2_000), Change(2, Verb.REMOVE, "gone")
+    )
+    idle.close()
+    full.log.write_text("…")
+    done = doctor()
+    assert done.code == 0
+    assert [line for line in done.out.splitlines() if line.startswith("WARN")] == [
+        "WARN    unsent work: the mount at /mnt/full has left 1 files (2.0 kB) unsent, 1 other changes unfinished: "
+        f"jobfs recover {JOB}; its log is {full.log}"
+    ]
+    assert "the mount at /mnt/idle was ended from outside, and had sent everything" in done.out
+
+
+def test_whatever_lies_in_the_state_directory_it_goes_on(doctor: Run, state: Path) -> None:
+    damaged = left_behind(state, "/mnt/a")
+    damaged.journal.write_bytes(b"garbage" * 1000)
+    (state / "a file").write_bytes(b"\xff")
+    (state / "a directory" / ("0" * 12)).mkdir(parents=True)
+    (state / "a directory" / ("0" * 12) / "mount.json").write_text('{"mount_id": "000000000000"}')
+    (state / JOB / ("1" * 12)).mkdir()
+    (state / JOB / ("1" * 12) / "journal.db").mkdir()
+    (state / JOB / ("2" * 12)).write_text("no directory")
+    done = doctor()
+    assert done.code == 0
+    assert (
+        f"what the mount at /mnt/a has left can't be told: the journal {damaged.journal} is damaged"
+        in done.out
+    )
+    assert done.out.count("can't be told") == 2, done.out
+    assert damaged.journal.read_bytes() == b"garbage" * 1000
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody else, which only root can")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("locked", ["slot", "home", "everything"])
+def test_a_state_directory_that_cannot_be_read_is_told(run: Run, locked: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        top = Path(name)
+        top.chmod(0o755)
+        state = top / "state"
+        place = left_behind(state, "/mnt/a", File(1, path="a", generation=1)).path
+        os.chown(state, 65534, 65534)
+        place.parent.chmod(0o755)
+        {"slot": place, "home": place.parent, "everything": state}[locked].chmod(0o000)
+        os.seteuid(65534)
+        try:
+            done = run("doctor", "--state-dir", state, "--cache-dir", state)
+        finally:
+            os.seteuid(0)
+    assert done.err == ""
+    assert "unexpected" not in done.out
+    assert "Permission denied" in done.out
+    assert "connection: TLS" in done.out
+
+
+def test_a_check_that_goes_wrong_is_a_failure_and_no_crash(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def crash() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(preflight, "check_device", crash)
+    done = run("doctor", "--state-dir", tmp_path, "--cache-dir", tmp_path)
     assert done.code == 1
-    assert f"jobfs recover {JOB}" in done.out
+    assert "FAILED  /dev/fuse: can't be checked: unexpected RuntimeError: a bug" in done.out
+    assert "API key" in done.out
+
+
+def test_mounts_are_listed_with_their_logs_and_the_dead_with_the_remedy(
+    doctor: Run, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = {
+        "path": "a",
+        "size": 1,
+        "age": 1.0,
+        "attempts": 1,
+        "reason": "",
+        "next_try": None,
+        "state": "failed",
+    }
+    answering("/mnt/a", status=a_status(log="/logs/a"))
+    answering("/mnt/b", status=a_status(log="/logs/b", failed=[failed]))
+    answering("/mnt/c")
+    dead = MountInfo("1", "0:1", "/mnt/dead", "fuse.jobfs", os.geteuid())
+    others = [dead._replace(point="/mnt/theirs", user=12345), dead._replace(point="/x", kind="fuse.sshfs")]
+    monkeypatch.setattr(mountpoint, "mounts", lambda: [dead, *others])
+    monkeypatch.setattr("jobfs.cli.doctor.is_stale", lambda path: True)
+    done = doctor()
+    assert done.code == 0
+    for words in (
+        "ok      mounts: 3 running",
+        f"ok      mount: /mnt/a (process {os.getpid()}) is well; its log is /logs/a",
+        "WARN    mount: /mnt/b needs you: jobfs status /mnt/b; its log is /logs/b",
+        f"WARN    mount: /mnt/c (process {os.getpid()}) does not say how it is: ",
+        "WARN    mount: the process that served /mnt/dead is gone: mount the job there again, or jobfs umount /mnt/dead",
+    ):
+        assert words in done.out
+    assert "theirs" not in done.out
+    assert "/x" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("ahead", "words"), [(185.0, "185 s behind the server's"), (-60.0, "60 s ahead of the server's")]
+)
+def test_a_clock_that_is_wrong_is_a_warning(
+    doctor: Run, monkeypatch: pytest.MonkeyPatch, ahead: float, words: str
+) -> None:
+    monkeypatch.setattr(preflight, "ask_server", lambda settings, job, key: Answer(0, ahead, None))
+    done = doctor(JOB)
+    assert done.code == 0
+    assert f"WARN    clock: this machine's is {words}" in done.out
+    assert "TLS: " not in done.out
+
+
+def test_the_way_to_the_server_is_told_without_a_password(
+    doctor: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hunter2@proxy.example.com:3128")
+    done = doctor()
+    assert "through the proxy http://proxy.example.com:3128" in done.out
+    assert "hunter2" not in done.out
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy")
+    done = doctor()
+    assert "FAILED  connection: the proxy named by the environment can't be used" in done.out
+    done = doctor("--base-url", "http://127.0.0.1:1")
+    assert "no TLS, for it is this machine, without a proxy" in done.out
+
+
+def test_little_room_is_a_warning(doctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("", (), {"free": 1_000_000}))
+    done = doctor()
+    assert (done.code, done.out.count("WARN")) == (0, 2)
+    assert "has only 1.0 MB left: make room" in done.out
+    assert sys.exc_info() == (None, None, None)

@@ -87,7 +87,7 @@ def test_the_command_returns_once_the_mount_answers(
     done = background("ready")
     ready = f"mounted here; its log is {tmp_path / 'log'}\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, ready, "jobfs: a warning\n")
-    assert (tmp_path / "log").read_text().splitlines() == ["jobfs: said later", "printed later"]
+    assert (tmp_path / "log").read_text().splitlines() == ["said later", "printed later"]
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
@@ -111,7 +111,7 @@ def test_what_fails_later_is_in_the_log(
     background: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     assert background("late").returncode == 0
-    assert (tmp_path / "log").read_text() == "jobfs: broke later\n"
+    assert (tmp_path / "log").read_text() == "broke later\n"
 
 
 def test_the_mount_holds_on_to_nothing_of_the_command(

@@ -1,8 +1,10 @@
-"""Logging never shows the key."""
+"""The log: its forms, its file that rotates, the journal; it never shows the key."""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from jobfs import stderr
 from jobfs.cli import logs
 from jobfs.errors import UsageError
 
@@ -98,3 +101,71 @@ def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path:
         assert path.stat().st_size < 2200
         assert path.stat().st_mode & 0o777 == 0o600, path
         assert "sk-secret" not in path.read_text()
+
+
+#: A process that logs what repeats, what went wrong, and what the user is told.
+_TELLING = """
+import logging, os, sys
+from jobfs.cli import logs
+
+if len(sys.argv) > 2:
+    info = os.fstat(2)
+    os.environ["JOURNAL_STREAM"] = f"{info.st_dev}:{info.st_ino}"
+logs.set_up("info", lambda: "sk-secret", sys.argv[1])
+log = logging.getLogger("jobfs.test")
+for number in range(40):
+    log.warning("%s: tried again later", f"f{number}")
+try:
+    raise ValueError("sk-secret \\x1b[2J")
+except ValueError:
+    log.exception("it \\n broke")
+logs.say("sending 3 unsent files")
+logging.shutdown()
+"""
+
+
+def _told(*arguments: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", _TELLING, *arguments], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "sk-secret" not in done.stderr
+    assert "\x1b" not in done.stderr
+    return done.stderr.splitlines()
+
+
+def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
+    records = [json.loads(line) for line in _told("json")]
+    assert {tuple(record) for record in records} == {
+        ("time", "level", "logger", "message", "count", "exception")
+    }
+    *few, broke, said, told = records
+    assert [record["message"] for record in few] == [f"f{number}: tried again later" for number in range(10)]
+    assert (broke["level"], broke["logger"], broke["message"]) == ("error", "jobfs.test", "it \n broke")
+    assert broke["exception"].endswith("ValueError: *** \x1b[2J")
+    assert (said["level"], said["message"], said["exception"]) == ("warning", "sending 3 unsent files", None)
+    assert (told["count"], told["message"], few[0]["count"]) == (30, "f39: tried again later", 1)
+    assert all(record["time"].endswith("Z") and record["time"][10] == "T" for record in records)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_in_the_journal_each_line_has_its_priority_and_no_time(form: str) -> None:
+    """sd-daemon(3): the journal has a time of its own."""
+    lines = _told(form, "journal")
+    assert {line[:3] for line in lines if "tried again" in line} == {"<4>"}
+    assert {line[:3] for line in lines if "ValueError" in line} == {"<3>"}
+    assert all(line[0] == "<" and line[2] == ">" for line in lines)
+    if form == "text":
+        assert lines[0] == "<4>jobfs.test: f0: tried again later"
+        assert "<4>jobfs: sending 3 unsent files" in lines
+    else:
+        assert json.loads(lines[0][3:])["message"] == "f0: tried again later"
+
+
+def test_what_is_in_the_journal_stays_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{info.st_dev}:{info.st_ino}")
+    assert logs.keep_in(tmp_path / "log") is False
+    assert not (tmp_path / "log").exists()
+    monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+    assert not stderr.in_journal()

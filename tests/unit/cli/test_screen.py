@@ -15,6 +15,8 @@ from jobfs.cli import logs
 from jobfs.cli.screen import shown
 from jobfs.mountpoint import MountInfo
 
+from .conftest import a_status
+
 #: A title that is set, a line that is added, half a character, a byte that is none, and a direction turned round.
 EVIL = "a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"
 SAFE = r"a\x1b]0;owned\x07b\nmount fine\udc80\ud83d\x9b2J\u202etxt\rz\x7f"
@@ -30,18 +32,20 @@ def entry(**more: object) -> dict[str, object]:
     return {"path": EVIL, "reason": EVIL, **more}
 
 
-def status(**more: object) -> dict[str, object]:
+def status() -> dict[str, object]:
     lists: dict[str, object] = {
-        "failed": [entry()], "unsent": [entry(size=5)], "conflicts": [entry()], "hostile": [entry()],
-        "foreign_hidden": [entry()], "shadowed": [entry(id=EVIL)],
+        "failed": [entry()], "unsent": [entry(size=5, age=3.0)], "conflicts": [entry(diff=f"diff {EVIL}")],
+        "hostile": [entry()], "cleaning": [entry()], "foreign_hidden": [entry()], "shadowed": [entry(id=EVIL)],
     }  # fmt: skip
-    facts = {"job": {"status": EVIL}, "server": {"answering": False, "last_error": EVIL}}
-    return {"job_id": "j", "directory": f"/mnt/{EVIL}", "base_url": "u", "pid": 1, **facts, **lists, **more}
+    told = a_status()
+    job = {**told["job"], "status": EVIL, "model": EVIL}
+    server = {**told["server"], "answering": False, "last_error": EVIL}
+    return a_status(job=job, server=server, directory=f"/mnt/{EVIL}", **lists)
 
 
 #: Each command with its arguments, what the mount answers, and how often it prints such a text at least.
 COMMANDS: dict[str, tuple[list[str], dict[str, object], int]] = {
-    "status": (["status", "/mnt/j"], {"status": status()}, 12),
+    "status": (["status", "/mnt/j"], {"status": status()}, 19),
     "info": (["info", "/mnt/j/f"], {"info": {"id": EVIL, "error": EVIL, EVIL: "x"}}, 3),
     "flush": (["flush", "/mnt/j"], {"flush": {"left": [entry()]}}, 1),
     "umount": (["umount", "/mnt/j"], {"umount": {"left": [entry()], "goes_on": 1, "open": EVIL}}, 2),

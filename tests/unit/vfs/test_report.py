@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+from pathlib import Path
 
 from tests.support.files import errno_from
 from tests.support.serverside import hidden
+from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace
 
 from jobfs import names
+from jobfs.document import Status
 from jobfs.emulator import Server
+from jobfs.state import directory as slot
+from jobfs.state.journal import Journal
+from jobfs.state.records import File
 
 
 def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspace) -> None:
@@ -19,10 +26,17 @@ def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspac
     assert work.names() == ["unsent"]
     assert work.names(".jobfs") == ["job.json", "pending", "status.json"]
     assert json.loads(work.read(".jobfs/job.json"))["expertJob"]["id"] == server.job
-    assert json.loads(work.read(".jobfs/status.json"))["unsent"][0]["path"] == "unsent"
+    told = json.loads(work.read(".jobfs/status.json"))
+    assert told["unsent"][0]["path"] == "unsent"
+    assert told.keys() == work.vfs.status().keys() == Status.__annotations__.keys()
     assert work.read(".jobfs/pending") == b"unsent\n"
     assert errno_from(work.vfs.getattr, ".jobfs/other") == errno.ENOENT
     assert errno_from(work.vfs.listdir, ".jobfs/pending") == errno.ENOTDIR
+
+
+def test_a_name_that_a_terminal_obeys_is_one_harmless_line_of_what_is_unsent(work: Workspace) -> None:
+    work.write("a\x1b]0;owned\x07b\nfine\u202e", b"x")
+    assert work.read(".jobfs/pending") == b"a\\x1b]0;owned\\x07b\\nfine\\u202e\n"
 
 
 def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> None:
@@ -64,7 +78,7 @@ def test_what_is_unsent_is_told_with_its_reason(server: Server, work: Workspace)
         "open": (2, "dirty"),
         "closed": (3, "staging"),
     }
-    assert told["closed"]["next_try"] > 0
+    assert (told["closed"]["next_try"] or 0) > 0
     work.vfs.release(fh)
     server.faults.rate("error", 1.0, on="create", status=413)
     work.vfs.flush_all("closed", 5, None)
@@ -82,3 +96,89 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
     work.vfs.refresh()
     told = [names.parse_hidden(entry["path"]) for entry in work.vfs.status()["foreign_hidden"]]
     assert [parts and parts.mount for parts in told] == ["f" * 12]
+
+
+def test_what_a_try_has_left_is_not_taken_for_a_save(server: Server, work: Workspace) -> None:
+    tried = names.hidden_path("try", "f" * 12, "0" * 16, names.Role.TRIED)
+    server.store.seed({tried: None, f"{tried}/file": "x"}, age=7200)
+    work.vfs.refresh()
+    assert work.names() == []
+    told = [entry["reason"] for entry in work.vfs.status()["foreign_hidden"]]
+    assert ["--try" in reason for reason in told] == [True, True]
+
+
+def test_the_first_status_already_counts_the_items_and_knows_the_conflicts(
+    server: Server, work: Workspace
+) -> None:
+    server.store.seed({"a": "1", "dir/b": "2", "a.conflict-20260101T000000Z": "3"})
+    told = work.vfs.status()
+    assert told["items"] == 4
+    assert [conflict["origin"] for conflict in told["conflicts"]] == ["a"]
+    requests = told["server"]["requests"]
+    assert requests == 2, "the job, and one listing"
+    assert work.vfs.status()["server"]["requests"] == requests, (
+        "what was asked a moment ago is not asked again"
+    )
+
+
+def test_the_job_is_told_until_its_end(server: Server, work: Workspace) -> None:
+    work.vfs._report._job._good_for = 0.0  # asked for anew each time
+    server.job_side(server.job).set_job(current_step=3)
+    job = work.vfs.status()["job"]
+    assert (job["id"], job["status"], job["ended"], job["current_step"]) == (
+        server.job,
+        "processing",
+        False,
+        3,
+    )
+    assert job["model"]
+    assert job["tokens"]["total"] is not None
+    for state in ("completed", "exceededMaxSteps", "failed", "canceled", "expired"):
+        server.job_side(server.job).set_job(status=state)
+        job = work.vfs.status()["job"]
+        assert (job["status"], job["ended"]) == (state, True)
+
+
+def test_a_conflict_has_the_command_that_shows_it(server: Server, work: Workspace) -> None:
+    """The mount point stands for a directory here, as nothing is mounted."""
+    server.store.seed({"it's & co.md": "old\n"}, age=60)
+    work.write("it's & co.md", b"users\n")
+    server.store.write("it's & co.md", "jobs\n")
+    work.drain()
+    (conflict,) = work.vfs.status()["conflicts"]
+    mount = Path(work.vfs.status()["directory"])
+    mount.mkdir()
+    for path in (conflict["path"], conflict["origin"]):
+        (mount / path).write_bytes(work.read(path))
+    done = subprocess.run(["sh", "-c", conflict["diff"]], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.endswith("-users\n+jobs\n")
+
+
+def test_what_is_tidied_up_is_told(server: Server, work: Workspace) -> None:
+    server.store.seed({"file": "old"}, age=60)
+    work.write("file", b"new")
+    server.faults.rate("error", 1.0, on="delete", status=503)
+    work.vfs.flush_all(None, 1, None)
+    (cleaning,) = work.vfs.status()["cleaning"]
+    assert cleaning["path"] == "file"
+    assert cleaning["reason"] == "what was replaced is looked at once more, then deleted"
+    server.faults.clear()
+    eventually(lambda: not work.vfs.status()["cleaning"])
+
+
+def test_only_an_ended_mount_that_has_left_something_is_told(server: Server, work: Workspace) -> None:
+    places = [slot.acquire(work.settings.state_dir, server.job, f"/mnt/{name}", server.url) for name in "abc"]
+    for place, content in zip(places, ([], [File(1, path="f", generation=1, size=5)], None), strict=True):
+        if content is None:
+            place.journal.write_bytes(b"garbage" * 1000)
+            continue
+        journal = Journal(place.journal)
+        journal.write(*((file, {}) for file in content))
+        journal.close()
+    for place in places:
+        place.close()
+    status = work.vfs.status()
+    told = {entry["directory"]: (entry["left"], entry["bytes"]) for entry in status["other_slots"]}
+    assert told == {"/mnt/b": (1, 5), "/mnt/c": (None, None)}
+    assert len(status["problems"]) == 2

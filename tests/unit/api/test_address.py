@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from jobfs.api import check_base_url, check_job_id
-from jobfs.api.transport import check_item_id, is_loopback, proxy_for, valid_item_id
+from jobfs.api.address import check_item_id, is_loopback, proxy_for, valid_item_id
 from jobfs.errors import InvalidRequestError, UsageError
 
 

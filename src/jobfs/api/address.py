@@ -1,0 +1,90 @@
+"""Where the server is: checks of base URL, job id and item ids, and the proxy that leads there."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import SplitResult, urlsplit
+
+from jobfs.errors import InvalidRequestError, UsageError
+
+_JOB_ID = re.compile(r"[a-z0-9]{24}")
+_ITEM_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_HOST = re.compile(r"[A-Za-z0-9_.:-]+")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def check_base_url(url: str) -> str:
+    """The base URL in its normal form: lower-case scheme and host, no default port, no trailing slash.
+
+    Plain http is taken for a loopback host only (wire-facts.md, authentication).
+    Raises UsageError for anything a key must not be sent to, or that is no base URL.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise UsageError("the base URL is not a valid URL: give one like https://api.perstack.ai") from None
+    if "@" in parts.netloc:
+        raise UsageError("the base URL must not contain a user name or password: leave them out")
+    if parts.scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or port == 0:
+        raise UsageError(f"{url!r} is not a base URL: give one like https://api.perstack.ai")
+    _check_rest(url, parts, host)
+    netloc = f"[{host}]" if ":" in host else host
+    if port not in (None, _DEFAULT_PORTS[parts.scheme]):
+        netloc += f":{port}"
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def _check_rest(url: str, parts: SplitResult, host: str) -> None:
+    """Raises UsageError for what comes after the host and can't be there, and for a host that must not be given the key."""
+    if parts.query or parts.fragment:
+        raise UsageError(f"the base URL {url!r} must not have a query: leave out what follows ? or #")
+    if re.search(r"[^!-~]|%2f|/\.\.?(/|$)", parts.path, re.IGNORECASE):
+        raise UsageError(f"the path of the base URL {url!r} is malformed: correct it")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise UsageError(f"refusing to send the API key over plain http to {host}: use https://{host}")
+
+
+def check_job_id(job_id: str) -> str:
+    """The job id as given; raises UsageError unless it fits the API's pattern."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise UsageError(f"{job_id!r} is not a job id: it has 24 characters, a to z and 0 to 9")
+    return job_id
+
+
+def valid_item_id(item_id: object) -> bool:
+    """True if `item_id` can stand in a URL as it is; wider than the reference's pattern, never a path."""
+    return isinstance(item_id, str) and _ITEM_ID.fullmatch(item_id) is not None
+
+
+def check_item_id(item_id: str) -> str:
+    """The item id as given; raises InvalidRequestError if it could not be one."""
+    if not valid_item_id(item_id):
+        raise InvalidRequestError(f"{item_id!r} is not an item id")
+    return item_id
+
+
+def is_loopback(host: str) -> bool:
+    """True if `host` names this machine without asking a name server."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names for this server, or None; loopback is never proxied."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if is_loopback(host):
+        return None
+    import urllib.request  # late: it loads half of http, for a mount that is not even asked for yet
+
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -1,0 +1,75 @@
+"""What an ended mount has left to do, read from its journal without changing anything there."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from jobfs.errors import JobfsError, UsageError
+from jobfs.state.journal import Journal
+from jobfs.state.quarantine import emptied
+from jobfs.state.records import Change, File, Stage
+from jobfs.state.tables import is_unmade
+
+#: The files of a journal: SQLite has what was written last in the second.
+_FILES = ("journal.db", "journal.db-wal")
+
+
+class Left(NamedTuple):
+    """How many files are unsent, their size in bytes, and how many other changes of the server are not finished."""
+
+    files: int = 0
+    bytes: int = 0
+    unfinished: int = 0
+
+    @property
+    def changes(self) -> int:
+        """All that the next mount, or `jobfs recover`, has to do."""
+        return self.files + self.unfinished
+
+
+def left_in(directory: Path) -> Left:
+    """What the journal of a state directory that no mount holds says is left. Raises UsageError if it can't be read."""
+    try:
+        stamp = tuple(_stamp(directory / name) for name in _FILES)
+        return _look(directory, stamp)
+    except OSError as error:
+        raise UsageError(f"{directory} can't be read: {error.strerror}") from None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return info.st_mtime_ns, info.st_size
+
+
+@functools.lru_cache(64)
+def _look(directory: Path, stamp: object) -> Left:
+    """Opening a journal writes to it, and puts it aside if it is damaged: a copy is opened. Raises UsageError, OSError."""
+    if emptied(directory / _FILES[0], directory / "bytes"):
+        raise UsageError(f"the journal {directory / _FILES[0]} is damaged: it is empty")
+    with tempfile.TemporaryDirectory(prefix="jobfs-") as place:
+        copy = Path(place)
+        for name in _FILES:
+            if (directory / name).exists():
+                shutil.copyfile(directory / name, copy / name)
+        try:
+            journal = Journal(copy / _FILES[0])
+        except JobfsError as error:
+            raise UsageError(str(error).replace(place, str(directory))) from None
+        try:
+            return _count(journal.load(File), journal.load(Change))
+        finally:
+            journal.close()
+
+
+def _count(files: list[File], changes: list[Change]) -> Left:
+    unsent = [file for file in files if file.path is not None and (file.unsaved or is_unmade(file))]
+    counted = {file.ino for file in unsent}
+    unfinished = sum(change.stage is not Stage.DONE and change.ino not in counted for change in changes)
+    return Left(len(unsent), sum(file.size for file in unsent), unfinished)

@@ -1,0 +1,174 @@
+"""Questions about creates: how items are written, which bodies are taken, what a create at an existing path does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+from jobfs.api.create import Encoding, Form
+from jobfs.errors import (
+    ApiError,
+    BadRequestError,
+    InvalidRequestError,
+    NoDirectoryError,
+    PathExistsError,
+    UnavailableError,
+)
+from jobfs.nodes import Item, Kind, Permission
+from jobfs.trial.asking import Trial, item_of
+from jobfs.trial.findings import Finding, Verdict, bad, copes, good
+
+_ENCODINGS: tuple[Encoding, ...] = ("multipart", "json")
+_SIZE = 1000
+
+
+def directory(trial: Trial) -> Finding:
+    """Make the try's own directory; everything else happens in it. Raises ApiError."""
+    trial.began = True
+    made = trial.saw(trial.client.create_directory(trial.directory, Permission.READ_WRITE))
+    if made.path != trial.directory or not made.is_dir:
+        return bad("another item than was asked for", "a mount can't make anything")
+    trial.facts["directory"] = made.id
+    return good("made", "the key may write")
+
+
+def spelling(trial: Trial) -> Finding:
+    """How one item is written: envelope, paths, types. Raises ApiError."""
+    envelope, item = item_of(trial.watched.send("GET", f"items/{trial.facts['directory']}"))
+    path, kind = str(item.get("path", "")), str(item.get("type", ""))
+    slash, long_type = path.startswith("/"), kind.startswith("workspaceItem")
+    trial.facts |= {"slash": slash, "long": long_type}
+    if envelope not in ("workspaceItem", "item"):
+        return bad("no item where the reference has one", "a mount can't read the answers")
+    return good(
+        f"data.{envelope}, type {kind if kind.isidentifier() else '?'}, paths like {'/a/b' if slash else 'a/b'}",
+        "all spellings are read",
+        envelope=envelope,
+        path_style="slash" if slash else "relative",
+        type_spelling="long" if long_type else "short",
+    )
+
+
+def encodings(trial: Trial) -> Finding:
+    """Create a file and a directory as multipart and as JSON, with both spellings of types. Raises ApiError."""
+    statuses = {
+        (kind, form): _created(trial, kind, form)
+        for kind, form in product(Kind, (Form(*each) for each in product(_ENCODINGS, (True, False))))
+    }
+    taken = {key for key, status in statuses.items() if status == 200}
+    trial.facts["forms"] = {
+        kind: min(good_forms, key=lambda form: _preferred(trial, form))
+        for kind in Kind
+        if (good_forms := [form for other, form in taken if other is kind])
+    }
+    files = {form.encoding for kind, form in taken if kind is Kind.FILE}
+    both = {form.long_type for kind, form in taken if kind is Kind.FILE} == {True, False}
+    refused = {
+        form.encoding: status
+        for (kind, form), status in statuses.items()
+        if kind is Kind.FILE and form.encoding not in files
+    }
+    words = "; ".join(
+        [f"{name} taken" for name in _ENCODINGS if name in files]
+        + [f"{name} refused with {status}" for name, status in refused.items()]
+    )
+    facts = {
+        "create_encodings": "both" if len(files) == 2 else next(iter(files), "none"),
+        "input_types": "both" if both else "own",
+        **({"other_encoding": next(iter(refused.values()))} if len(refused) == 1 else {}),
+    }
+    words += "; both names of types taken" if both else "; only its own names of types taken"
+    if len(trial.facts["forms"]) < len(Kind):
+        return bad(words, "a mount can't make files and directories", **facts)
+    if "multipart" not in files:
+        return copes(words, "files are sent as JSON, which is a third longer", **facts)
+    return Finding(words, Verdict.GOOD, "files are sent as multipart", facts)
+
+
+def _created(trial: Trial, kind: Kind, form: Form) -> int:
+    name = f"{form.encoding}-{kind}-{'long' if form.long_type else 'short'}"
+    path = ("/" if trial.facts["slash"] else "") + trial.path(name)
+    file = trial.source(b"?") if kind is Kind.FILE else None
+    answer = trial.watched.send("POST", "items/", form.body(kind, path, Permission.READ_WRITE, file))
+    shown = str(item_of(answer)[1].get("path", "")).removeprefix("/")
+    return 200 if answer.ok and shown == trial.path(name) else answer.status
+
+
+def _preferred(trial: Trial, form: Form) -> tuple[bool, bool]:
+    return form.encoding != "multipart", form.long_type is not trial.facts["long"]
+
+
+def sizes(trial: Trial) -> Finding:
+    """Whether a file shows its size. Raises ApiError."""
+    item = trial.file("size", b"x" * _SIZE)
+    if item.size is None:
+        return copes("not told", "sizes are learned by downloads: `ls -l` is slower", sizes="omitted")
+    if item.size != _SIZE:
+        return bad(f"{item.size} bytes shown of {_SIZE}", "files are cut, or read as broken", sizes="wrong")
+    return good("told", "`ls -l` takes no downloads", sizes="present")
+
+
+def existing_file(trial: Trial) -> Finding:
+    """Create a file where one is. Raises ApiError."""
+    first = trial.file("existing", b"first")
+    return _again(trial, first, lambda: trial.file("existing", b"second"))
+
+
+def existing_directory(trial: Trial) -> Finding:
+    """Create a directory where one is. Raises ApiError."""
+    first = trial.make_directory("existing-directory")
+    return _again(trial, first, lambda: trial.make_directory("existing-directory"))
+
+
+def _again(trial: Trial, first: Item, create: Callable[[], Item]) -> Finding:
+    name = f"create_existing_{first.kind}"
+    rejects: dict[Kind, bool] = trial.facts.setdefault("rejects", {})
+    try:
+        create()
+    except PathExistsError as error:
+        rejects[first.kind] = True
+        return good(f"refused with {error.status}", "what is new takes one request", **{name: "reject"})
+    rejects[first.kind] = False
+    found = trial.client.find(first.path)
+    meaning = "what is new is made under a hidden name and moved: two requests"
+    if len(found) > 1:
+        return copes("a second item at the same path", meaning, **{name: "duplicate"})
+    if first.is_dir:
+        return copes("answered as if it were new", meaning, **{name: "overwrite"})
+    if found and trial.bytes_of(found[0].id) == b"second":
+        return copes("the new content takes the old one's place", meaning, **{name: "overwrite"})
+    return copes("taken, and the old content stays", meaning, **{name: "ignore"})
+
+
+def impossible_path(trial: Trial) -> Finding:
+    """Create at a path with a component that is a dot. Raises ApiError."""
+    try:
+        item = trial.file("./dot")
+    except UnavailableError:
+        raise
+    except (BadRequestError, InvalidRequestError) as error:
+        return good(
+            f"refused with {error.status}", "a mount sends no such path", bad_path_status=error.status
+        )
+    if item.path == trial.path("dot"):
+        return copes("taken, without the dot", "a mount sends no such path", bad_path_status=200)
+    return copes("taken as it is", "a mount neither sends nor shows such paths", bad_path_status=200)
+
+
+def no_parent(trial: Trial) -> Finding:
+    """Create a file in a directory that is not there. Raises ApiError."""
+    try:
+        trial.file("none/file")
+    except NoDirectoryError as error:
+        return good(
+            f"refused with {error.status}",
+            "directories are made before files",
+            implicit_directories="refused",
+        )
+    except UnavailableError:
+        raise
+    except ApiError as error:
+        return copes(
+            f"refused with {error.status}", "as if the path were wrong", implicit_directories="refused"
+        )
+    return good("taken", "such directories are shown all the same", implicit_directories="allowed")

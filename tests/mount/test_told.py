@@ -1,0 +1,155 @@
+"""What a mount tells of itself, through its real process: status, its live view, doctor, the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.files import saved
+from tests.support.mounts import MountedJob, environment, jobfs
+from tests.support.terminal import terminal
+from tests.support.waiting import eventually, eventually_equal, readable
+
+from jobfs.emulator import Server
+
+#: Fields of a status that change from look to look.
+PASSING = {"server", "snapshot_age", "listing_seconds", "problems"}
+
+
+def told(mounted: MountedJob, *arguments: str) -> tuple[int, Any]:
+    done = mounted.jobfs("status", *arguments, "--json", mounted.path)
+    return done.returncode, json.loads(done.stdout)
+
+
+def lasting(status: dict[str, Any]) -> dict[str, Any]:
+    status["job"].pop("age")
+    return {name: value for name, value in status.items() if name not in PASSING}
+
+
+def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    """semantics 6: `jobfs status`, and `.jobfs/status.json`; a conflict comes with the command that shows it."""
+    server.store.seed({"it's a note.md": "old\n", "dir/b": "2"}, age=60)
+    code, status = told(mounted)
+    assert (code, status["schema"], status["items"], status["problems"]) == (0, 1, 3, [])
+    assert (status["directory"], status["job"]["ended"]) == (str(mounted.path), False)
+    assert lasting(status) == lasting(json.loads((mounted.path / ".jobfs/status.json").read_bytes()))
+    assert Path(status["log"]).read_text() == mounted.log
+
+    with (mounted.path / "it's a note.md").open("r+b") as file:
+        file.write(b"new\n")
+        server.store.write("it's a note.md", "the job's\n")
+    mounted.settled()
+    server.job_side(server.job).set_job(status="completed")
+    eventually(lambda: told(mounted)[1]["job"]["ended"])
+    code, status = told(mounted)
+    assert (code, len(status["problems"])) == (1, 1)
+    (conflict,) = status["conflicts"]
+    shown = subprocess.run(
+        ["sh", "-c", conflict["diff"]], capture_output=True, text=True, timeout=20, cwd=tmp_path
+    )
+    assert shown.stdout.endswith("-new\n+the job's\n"), shown
+
+    words = mounted.jobfs("status", mounted.path)
+    assert (words.returncode, words.stderr) == (1, "")
+    for text in (
+        "completed, has ended",
+        "s old, refreshed ",
+        conflict["diff"],
+        f"log       {status['log']}",
+        "! 1 conflict",
+    ):
+        assert text in words.stdout
+    assert "\x1b" not in words.stdout
+
+
+def test_a_watch_tells_each_change_until_it_is_interrupted(server: Server, mounted: MountedJob) -> None:
+    command = [sys.executable, "-m", "jobfs", "status", "--watch", str(mounted.path)]
+    variables = environment(mounted.home, server.key)
+    # In a pipe: a document a line, at each change.
+    with subprocess.Popen(
+        [*command, "--json"], stdout=subprocess.PIPE, text=True, env=variables, cwd=mounted.home
+    ) as piped:
+        assert piped.stdout is not None
+        assert readable(piped.stdout, 30)
+        assert json.loads(piped.stdout.readline())["items"] == 0
+        server.store.seed({"a.conflict-20260101T000000Z": "x"})
+        eventually_equal(lambda: os.listdir(mounted.path), ["a.conflict-20260101T000000Z"])
+        assert readable(piped.stdout, 30)
+        while not json.loads(piped.stdout.readline())["conflicts"]:
+            assert readable(piped.stdout, 30)
+        piped.send_signal(signal.SIGINT)
+        assert piped.wait(20) == 1
+    # On a terminal: one view, that is drawn anew.
+    words = f"trap : INT; {shlex.join(command)}; echo ended with $?; cat"
+    with terminal(mounted.home, mounted.home, "sh", "-c", words) as screen:
+        screen.shows("! 1 conflict")
+        os.unlink(mounted.path / "a.conflict-20260101T000000Z")
+        eventually(lambda: "conflict" not in screen.screen().partition("unsent")[2], screen.screen)
+        assert screen.screen().count("items") == 1
+        screen.keys("C-c")
+        screen.shows("ended with 0")
+    mounted.umount()
+    assert mounted.jobfs("status", "--watch", mounted.path).returncode == 2
+
+
+def test_a_killed_mount_is_told_by_doctor_with_what_it_has_left(server: Server, mounted: MountedJob) -> None:
+    """A warning, as the next mount would work; what is counted is what its journal says."""
+
+    def doctor() -> list[str]:
+        words = ("--base-url", server.url, "--state-dir", mounted.state, "--cache-dir", mounted.cache)
+        done = mounted.jobfs("doctor", server.job, *words)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        # Other mounts of this user may have ended too.
+        return [line for line in done.stdout.splitlines() if str(mounted.path) in line or "clock" in line]
+
+    mounted.kill_only()
+    where = f"the mount at {mounted.path}"
+    assert doctor() == [
+        f"WARN    mount: the process that served {mounted.path} is gone: jobfs umount {mounted.path}, then mount it again",
+        f"ok      unsent work: {where} was ended from outside, and had sent everything",
+        "ok      clock: within 1 s of the server's",
+    ]
+    mounted.kill()
+    server.set(clock_skew=100)
+    mounted.mount(write_back_delay=60)
+    (mounted.path / "unsent").write_bytes(b"12345")
+    mounted.kill()
+    left, clock = doctor()
+    assert left.startswith(f"WARN    unsent work: {where} has left 1 files (5 bytes) unsent")
+    assert left.endswith(f"jobfs recover {server.job}")
+    assert clock.startswith("WARN    clock: this machine's is 100 s behind the server's")
+
+
+def test_the_log_of_an_outage_is_short_and_as_json_an_object_a_line(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 6, bounds: what repeats is logged once, and counted."""
+    mounted = mount(start=False, log_format="json", log_level="info", timeout=2)
+    command = [word for word in mounted.command()[3:] if word != "--foreground"]
+    started = jobfs(*command, home=mounted.home, key=server.key)
+    assert started.returncode == 0, started.stderr
+    log = Path(started.stdout.rstrip().rpartition("its log is ")[2])
+    saved(mounted.path / "before", b"x")
+    with server.down():
+        for number in range(60):
+            (mounted.path / f"f{number}").write_bytes(b"unsent")
+        code, status = told(mounted)
+        assert (code, status["log"]) == (1, str(log))
+        eventually(lambda: any(entry["attempts"] > 2 for entry in mounted.status()["unsent"]), mounted.status)
+    assert mounted.jobfs("flush", mounted.path).returncode == 0
+    assert mounted.jobfs("umount", mounted.path).returncode == 0
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {tuple(record) for record in records} == {
+        ("time", "level", "logger", "message", "count", "exception")
+    }
+    assert len(records) < 60, "\n".join(record["message"] for record in records)
+    assert any("no connection" in record["message"] for record in records)

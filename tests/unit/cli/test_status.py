@@ -1,0 +1,199 @@
+"""`jobfs status`, against a mount that answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobfs.cli import status as command
+from jobfs.cli.status import WELL, _changes, _watch
+from jobfs.errors import UsageError
+
+from .conftest import JOB, URL, Answering, Outcome, a_status
+
+Run = Callable[..., Outcome]
+Make = Callable[..., Answering]
+
+FAILED = {
+    "path": "a.txt", "size": 3, "age": 1.0, "attempts": 1, "reason": "Invalid path", "next_try": None,
+    "state": "failed",
+}  # fmt: skip
+CONFLICT = {
+    "path": "a.conflict-1.txt",
+    "origin": "a.txt",
+    "reason": "changed",
+    "diff": "diff -u /mnt/a/a.txt b",
+}
+SLOT = {"path": "/state/x", "directory": "/mnt/old", "left": 3, "bytes": 9, "error": None}
+
+
+def test_a_mount_that_is_well_is_told_in_a_few_lines_and_0(run: Run, answering: Make) -> None:
+    answering("/mnt/a", status=a_status(taken_up=["a line"]))
+    done = run("status", "/mnt/a")
+    assert (done.code, done.err) == (0, "")
+    assert [line.split(maxsplit=1) for line in done.out.splitlines() if line.strip()] == [
+        ["mount", "/mnt/a (process 42)"],
+        ["job", f"{JOB} processing, step 3 of 12, claude-opus-4-5, 12,345 tokens"],
+        ["server", f"{URL} answers, 12 ms"],
+        ["items", "57"],
+        ["listing", "0.6 s old, refreshed after 4 s"],
+        ["cache", "1.3 MB"],
+        ["taken", "up  1 save that an earlier mount had left"],
+        ["unsent", "0"],
+        ["log", "/state/a/jobfs.log"],
+    ]
+
+
+def test_what_is_not_known_is_not_made_up(run: Run, answering: Make) -> None:
+    told = a_status()
+    job = dict.fromkeys(told["job"]) | {"tokens": dict.fromkeys(told["job"]["tokens"])}
+    server = {**told["server"], "answering": None, "latency": None}
+    answering("/mnt/a", status=a_status(job=job, server=server, items=None, snapshot_age=None))
+    done = run("status", "/mnt/a")
+    assert done.code == 0
+    for words in (f"{JOB} (not known yet)", f"{URL} has not answered yet\n", "not read yet"):
+        assert words in done.out
+    assert "items" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (
+            {"job": {**a_status()["job"], "status": "completed", "ended": True}},
+            "completed, has ended, step 3",
+        ),
+        ({"job": {**a_status()["job"], "age": 300.0}}, "12,345 tokens, 5 min ago"),
+        ({"snapshot_age": 90.0}, "90.0 s old, refreshed when something is looked up"),
+        ({"effective_ttl": 21.0, "listing_seconds": 2.1}, "0.6 s old, refreshed after 21 s, takes 2.1 s"),
+        ({"read_only": True}, "(process 42, read-only)"),
+        ({"log": "journal"}, "journalctl _PID=42"),
+        ({"server": {**a_status()["server"], "stale": True}}, "12 ms; what is known is shown as it was"),
+    ],
+)
+def test_each_fact_in_words(run: Run, answering: Make, changed: dict[str, Any], words: str) -> None:
+    answering("/mnt/a", status=a_status(**changed))
+    assert words in run("status", "/mnt/a").out
+
+
+def test_what_is_unsent_is_told_with_its_bytes_and_its_age(run: Run, answering: Make) -> None:
+    unsent = [
+        {**FAILED, "path": f"f{number}", "reason": "", "size": 1000, "age": 200.0 - number, "next_try": 2.4}
+        for number in range(25)
+    ]
+    answering("/mnt/a", status=a_status(unsent=unsent))
+    done = run("status", "/mnt/a")
+    assert done.code == 0
+    assert "unsent    25 files, 25.0 kB, the oldest 3 min old" in done.out
+    assert "  f0: 1.0 kB, 3 min old, 1 attempt, next try in 2 s\n" in done.out
+    assert "  and 5 more: --json has them all\n" in done.out
+
+
+def test_a_conflict_comes_with_the_command_that_shows_it(run: Run, answering: Make) -> None:
+    answering("/mnt/a", status=a_status(conflicts=[CONFLICT]))
+    done = run("status", "/mnt/a")
+    assert done.code == 1
+    assert "  a.conflict-1.txt: changed\n    diff -u /mnt/a/a.txt b\n" in done.out
+
+
+def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> None:
+    answering("/mnt/a", status=a_status())
+    answering("/mnt/b", status=a_status(directory="/mnt/b"))
+    done = run("status")
+    assert (done.code, done.out.count("mount "), done.out.count("/mnt/b")) == (0, 2, 1)
+    assert [report["directory"] for report in json.loads(run("status", "--json").out)] == ["/mnt/a", "/mnt/b"]
+
+
+def test_json_is_what_the_mount_says(run: Run, answering: Make) -> None:
+    answering("/mnt/a", status=a_status())
+    done = run("status", "/mnt/a", "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == a_status()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"failed": [FAILED]}, "1 failed"),
+        ({"conflicts": [CONFLICT]}, "1 conflict:"),
+        ({"server": {**a_status()["server"], "key_refused": True}}, "the API key is refused"),
+        (
+            {"server": {**a_status()["server"], "answering": False, "last_error": "down"}},
+            "does not answer: down",
+        ),
+        ({"damaged": ["/state/a/damaged-1"]}, "/state/a/damaged-1"),
+        ({"other_slots": [SLOT]}, f"/mnt/old has left unsent work in /state/x: jobfs recover {JOB}"),
+        ({"other_slots": [{**SLOT, "left": None, "error": "no"}]}, "/mnt/old has left can't be told: no"),
+    ],
+)
+def test_it_is_1_when_something_needs_a_person(
+    run: Run, answering: Make, changed: dict[str, Any], words: str
+) -> None:
+    """semantics 6: what needs a person is said, with exit code 1."""
+    status = a_status(**changed)
+    assert len(status["problems"]) == 1
+    answering("/mnt/a", status=status)
+    done = run("status", "/mnt/a")
+    assert done.code == 1
+    assert f"! {status['problems'][0]}" in done.out
+    assert words in done.out
+
+
+def test_it_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
+    for more in ((), ("--json",), ("--watch",)):
+        assert run("status", *more) == Outcome(2, "", "jobfs: no job is mounted\n")
+    assert run("status", tmp_path).code == 2
+
+
+def test_it_is_2_when_the_mount_does_not_answer(run: Run, answering: Make) -> None:
+    one = answering("/mnt/a", status=a_status())
+    (one.slot.path / "control.sock").unlink()
+    done = run("status", "/mnt/a")
+    assert done.code == 2
+    assert "does not answer" in done.err
+
+
+def test_a_mount_of_another_version_is_told_with_the_remedy(run: Run, answering: Make) -> None:
+    answering("/mnt/a", status={"directory": "/mnt/a", "unsent": []})
+    done = run("status", "/mnt/a")
+    assert (done.code, done.out) == (2, "")
+    assert "another version of jobfs: jobfs umount /mnt/a" in done.err
+
+
+def test_a_watch_shows_what_has_changed_and_ends_with_the_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "_EVERY", 0.0)
+    told = [a_status(snapshot_age=float(age), items=items) for age, items in ((1, 5), (2, 5), (3, 6), (4, 6))]
+    looks = iter(told)
+    seen: list[int] = []
+
+    def look() -> Any:
+        try:
+            return [next(looks)]
+        except StopIteration:
+            raise UsageError("no job is mounted") from None
+
+    with pytest.raises(UsageError, match="no job is mounted"):
+        _watch(look, _changes(lambda reports: seen.append(reports[0]["items"] or 0)))
+    assert seen == [5, 6]
+
+
+def test_an_interrupted_watch_has_the_code_of_what_it_showed_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    well: Any = [a_status()]
+    ill: Any = [a_status(failed=[FAILED])]
+    assert _watch(lambda: well, lambda reports: None) == WELL
+    assert _watch(lambda: ill, lambda reports: None) == command.NEEDS_A_PERSON
+
+    def never() -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _watch(never, lambda reports: None)

@@ -1,0 +1,76 @@
+"""What an ended mount has left, as its journal says, and without a change to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobfs.errors import UsageError
+from jobfs.nodes import Kind
+from jobfs.state.journal import Journal
+from jobfs.state.left import Left, left_in
+from jobfs.state.records import Change, File, Stage, Verb
+
+
+def looks(directory: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file with its bytes and the time of its last change."""
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in directory.iterdir()
+        if path.is_file()
+    }
+
+
+def test_a_mount_that_wrote_nothing_has_left_nothing(tmp_path: Path) -> None:
+    assert left_in(tmp_path) == Left()
+    Journal(tmp_path / "journal.db").close()
+    assert left_in(tmp_path) == Left()
+    assert left_in(tmp_path).changes == 0
+
+
+def test_records_are_counted_also_those_of_a_process_that_was_killed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    journal.write(
+        (File(1, path="new", generation=1, size=10), {}),
+        (File(2, path="saved", generation=2, size=20), {}),
+        (File(3, path="touched", mode=0o600), {}),
+        (File(4, path="note~", generation=3, size=40, stays=True), {}),
+        (File(5, Kind.DIRECTORY, path="dir"), {}),
+        (File(6, path=None, generation=4, size=80), {}),
+        (Change(7, Verb.PUT, "saved", ino=2, generation=2), {}),
+        (Change(8, Verb.PUT, "placed", Stage.PLACED), {}),
+        (Change(9, Verb.REMOVE, "gone", Stage.STAGED), {}),
+    )
+    before = looks(tmp_path)
+    assert before["journal.db-wal"][0], "as a killed process leaves it: not yet in the database"
+    assert left_in(tmp_path) == Left(files=3, bytes=30, unfinished=2)
+    assert left_in(tmp_path).changes == 5
+    assert looks(tmp_path) == before
+    journal.close()
+    assert left_in(tmp_path) == Left(files=3, bytes=30, unfinished=2)
+
+
+def test_it_is_read_again_when_the_journal_has_changed(tmp_path: Path) -> None:
+    for number in range(1, 3):
+        journal = Journal(tmp_path / "journal.db")
+        journal.write((File(number, path=f"f{number}", generation=number, size=1), {}))
+        journal.close()
+        assert left_in(tmp_path).files == number
+
+
+@pytest.mark.parametrize("garbage", [b"no database " * 1000, b""])
+def test_a_journal_that_cannot_be_read_is_said_and_stays_as_it_is(tmp_path: Path, garbage: bytes) -> None:
+    (tmp_path / "journal.db").write_bytes(garbage)
+    (tmp_path / "bytes").mkdir()
+    (tmp_path / "bytes" / "0000000000000007.1").write_bytes(b"unsent")
+    with pytest.raises(UsageError, match=f"the journal {tmp_path}/journal.db is damaged"):
+        left_in(tmp_path)
+    assert looks(tmp_path).keys() == {"journal.db"}
+    assert (tmp_path / "journal.db").read_bytes() == garbage
+
+
+def test_a_journal_that_is_no_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").mkdir()
+    with pytest.raises(UsageError, match=f"{tmp_path} can't be read: Is a directory"):
+        left_in(tmp_path)

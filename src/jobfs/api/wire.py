@@ -202,13 +202,15 @@ class Wire:
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> httpx.Response | Failure:
         """One attempt, once it is its turn: the answer if it is a success, else what went wrong."""
         large = send.large or (send.body is not None and send.body.length > LARGE)
-        most = self.restraint.patience(str(call), changing=call.changing) if deadline.waited else math.inf
+        most, latency = math.inf, self.monitor.health().latency
+        if deadline.waited:
+            most = self.restraint.patience(str(call), changing=call.changing, latency=latency)
         slot = self.line.take(deadline, str(call), large=large, changing=call.changing)
         try:
             if not deadline.waited:
                 health = self.monitor.health()
                 what = f"{call}: not sent: {health.last_error or 'the server asked to be left alone'}"
-                most = self.restraint.admit(what, changing=call.changing, latency=health.latency)
+                most = self.restraint.admit(what, changing=call.changing, latency=latency)
             deadline.check(str(call))
             timeouts = Timeouts(deadline, most)
             outcome = self._exchange(call, send, key, deadline, timeouts)

@@ -132,8 +132,14 @@ def main() -> int:
         place,
         lambda: graph.build(settings, given["job"], place, key, root=given["root"]),
         lambda text: print(text, file=sys.stderr, flush=True),
-        lambda: print("ready", flush=True),
+        _ready,
     )
+
+
+def _ready() -> None:
+    # Whoever started it may be gone by now: then its input has ended too.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, b"ready\n")
 
 
 def _end_with_input() -> None:

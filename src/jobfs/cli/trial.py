@@ -75,9 +75,12 @@ def run(settings: Settings, job: str, yes: bool, report: Path | None) -> int:
     """Try the server of this job; 0 if all that jobfs relies on is good. Raises UsageError."""
     base_url = check_base_url(settings.base_url)
     key = find_key(settings, lambda text: None)
-    if not yes and not _may_write(base_url, job):
-        tell("nothing was tried")
-        return 1
+    if not yes:
+        # Nobody is asked about what can't be done.
+        preflight.check_server(settings, job, key)
+        if not _may_write(base_url, job):
+            tell("nothing was tried")
+            return 1
     from jobfs.state import server
 
     with server.trying(settings.state_dir, base_url, job) as own:

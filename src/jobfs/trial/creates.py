@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 from jobfs.api.create import Encoding, Form
 from jobfs.errors import (
@@ -16,10 +17,11 @@ from jobfs.errors import (
 )
 from jobfs.nodes import Item, Kind, Permission
 from jobfs.trial.asking import Trial, item_of
-from jobfs.trial.findings import Finding, Verdict, bad, copes, good
+from jobfs.trial.findings import Finding, bad, copes, good
 
 _ENCODINGS: tuple[Encoding, ...] = ("multipart", "json")
 _SIZE = 1000
+_OK = 200
 
 
 def directory(trial: Trial) -> Finding:
@@ -51,38 +53,41 @@ def spelling(trial: Trial) -> Finding:
 
 def encodings(trial: Trial) -> Finding:
     """Create a file and a directory as multipart and as JSON, with both spellings of types. Raises ApiError."""
-    statuses = {
-        (kind, form): _created(trial, kind, form)
-        for kind, form in product(Kind, (Form(*each) for each in product(_ENCODINGS, (True, False))))
-    }
-    taken = {key for key, status in statuses.items() if status == 200}
+    forms = [Form(encoding, long_type) for encoding, long_type in product(_ENCODINGS, (True, False))]
+    statuses = {(kind, form): _created(trial, kind, form) for kind, form in product(Kind, forms)}
     trial.facts["forms"] = {
-        kind: min(good_forms, key=lambda form: _preferred(trial, form))
+        kind: min(taken, key=lambda form: _preferred(trial, form))
         for kind in Kind
-        if (good_forms := [form for other, form in taken if other is kind])
+        if (taken := [form for form in forms if statuses[kind, form] == _OK])
     }
-    files = {form.encoding for kind, form in taken if kind is Kind.FILE}
-    both = {form.long_type for kind, form in taken if kind is Kind.FILE} == {True, False}
+    taken = [form for form in forms if statuses[Kind.FILE, form] == _OK]
     refused = {
-        form.encoding: status
-        for (kind, form), status in statuses.items()
-        if kind is Kind.FILE and form.encoding not in files
+        form.encoding: statuses[Kind.FILE, form]
+        for form in forms
+        if form.encoding not in {other.encoding for other in taken}
     }
-    words = "; ".join(
-        [f"{name} taken" for name in _ENCODINGS if name in files]
-        + [f"{name} refused with {status}" for name, status in refused.items()]
-    )
-    facts = {
-        "create_encodings": "both" if len(files) == 2 else next(iter(files), "none"),
+    return _judged(taken, refused, complete=len(trial.facts["forms"]) == len(Kind))
+
+
+def _judged(taken: list[Form], refused: dict[Encoding, int], *, complete: bool) -> Finding:
+    """What it means that files can be created in these forms; `complete`: directories can be created too."""
+    files = {form.encoding for form in taken}
+    both = {form.long_type for form in taken} == {True, False}
+    words = [f"{name} taken" for name in _ENCODINGS if name in files]
+    words += [f"{name} refused with {status}" for name, status in refused.items()]
+    words.append("both names of types taken" if both else "only its own names of types taken")
+    facts: dict[str, Any] = {
+        "create_encodings": "both" if len(files) == len(_ENCODINGS) else next(iter(files), "none"),
         "input_types": "both" if both else "own",
-        **({"other_encoding": next(iter(refused.values()))} if len(refused) == 1 else {}),
     }
-    words += "; both names of types taken" if both else "; only its own names of types taken"
-    if len(trial.facts["forms"]) < len(Kind):
-        return bad(words, "a mount can't make files and directories", **facts)
+    if len(refused) == 1:
+        facts["other_encoding"] = next(iter(refused.values()))
+    answered = "; ".join(words)
+    if not complete:
+        return bad(answered, "a mount can't make files and directories", **facts)
     if "multipart" not in files:
-        return copes(words, "files are sent as JSON, which is a third longer", **facts)
-    return Finding(words, Verdict.GOOD, "files are sent as multipart", facts)
+        return copes(answered, "files are sent as JSON, which is a third longer", **facts)
+    return good(answered, "files are sent as multipart", **facts)
 
 
 def _created(trial: Trial, kind: Kind, form: Form) -> int:
@@ -91,7 +96,7 @@ def _created(trial: Trial, kind: Kind, form: Form) -> int:
     file = trial.source(b"?") if kind is Kind.FILE else None
     answer = trial.watched.send("POST", "items/", form.body(kind, path, Permission.READ_WRITE, file))
     shown = str(item_of(answer)[1].get("path", "")).removeprefix("/")
-    return 200 if answer.ok and shown == trial.path(name) else answer.status
+    return _OK if answer.ok and shown == trial.path(name) else answer.status
 
 
 def _preferred(trial: Trial, form: Form) -> tuple[bool, bool]:

@@ -55,37 +55,30 @@ def encodings(trial: Trial) -> Finding:
     """Create a file and a directory as multipart and as JSON, with both spellings of types. Raises ApiError."""
     forms = [Form(encoding, long_type) for encoding, long_type in product(_ENCODINGS, (True, False))]
     statuses = {(kind, form): _created(trial, kind, form) for kind, form in product(Kind, forms)}
-    trial.facts["forms"] = {
-        kind: min(taken, key=lambda form: _preferred(trial, form))
-        for kind in Kind
-        if (taken := [form for form in forms if statuses[kind, form] == _OK])
-    }
-    taken = [form for form in forms if statuses[Kind.FILE, form] == _OK]
-    refused = {
-        form.encoding: statuses[Kind.FILE, form]
-        for form in forms
-        if form.encoding not in {other.encoding for other in taken}
-    }
-    return _judged(taken, refused, complete=len(trial.facts["forms"]) == len(Kind))
+    taken = {kind: [form for form in forms if statuses[kind, form] == _OK] for kind in Kind}
+    trial.facts["forms"] = {kind: min(found, key=trial.likeness) for kind, found in taken.items() if found}
+    status = {name: statuses[Kind.FILE, Form(name, trial.facts["long"])] for name in _ENCODINGS}
+    return _judged(taken[Kind.FILE], status, complete=all(taken.values()))
 
 
-def _judged(taken: list[Form], refused: dict[Encoding, int], *, complete: bool) -> Finding:
+def _judged(taken: list[Form], status: dict[Encoding, int], *, complete: bool) -> Finding:
     """What it means that files can be created in these forms; `complete`: directories can be created too."""
-    files = {form.encoding for form in taken}
-    both = {form.long_type for form in taken} == {True, False}
-    words = [f"{name} taken" for name in _ENCODINGS if name in files]
-    words += [f"{name} refused with {status}" for name, status in refused.items()]
-    words.append("both names of types taken" if both else "only its own names of types taken")
+    bodies = [name for name in _ENCODINGS if name in {form.encoding for form in taken}]
+    refused = {name: status[name] for name in _ENCODINGS if name not in bodies}
+    spellings = "both" if len({form.long_type for form in taken}) > 1 else "own"
+    answered = "; ".join(
+        [f"{name} taken" for name in bodies]
+        + [f"{name} refused with {number}" for name, number in refused.items()]
+        + ["both names of types taken" if spellings == "both" else "only its own names of types taken"]
+    )
     facts: dict[str, Any] = {
-        "create_encodings": "both" if len(files) == len(_ENCODINGS) else next(iter(files), "none"),
-        "input_types": "both" if both else "own",
+        "create_encodings": "both" if len(bodies) > 1 else "".join(bodies),
+        "other_encoding": next(iter(refused.values()), None),
+        "input_types": spellings,
     }
-    if len(refused) == 1:
-        facts["other_encoding"] = next(iter(refused.values()))
-    answered = "; ".join(words)
     if not complete:
         return bad(answered, "a mount can't make files and directories", **facts)
-    if "multipart" not in files:
+    if "multipart" not in bodies:
         return copes(answered, "files are sent as JSON, which is a third longer", **facts)
     return good(answered, "files are sent as multipart", **facts)
 
@@ -97,10 +90,6 @@ def _created(trial: Trial, kind: Kind, form: Form) -> int:
     answer = trial.watched.send("POST", "items/", form.body(kind, path, Permission.READ_WRITE, file))
     shown = str(item_of(answer)[1].get("path", "")).removeprefix("/")
     return _OK if answer.ok and shown == trial.path(name) else answer.status
-
-
-def _preferred(trial: Trial, form: Form) -> tuple[bool, bool]:
-    return form.encoding != "multipart", form.long_type is not trial.facts["long"]
 
 
 def sizes(trial: Trial) -> Finding:

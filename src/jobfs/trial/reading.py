@@ -9,7 +9,7 @@ from jobfs.api.download import IDENTITY
 from jobfs.nodes import Item, Permission
 from jobfs.trial.asking import Trial, items_of
 from jobfs.trial.findings import Finding, bad, copes, good
-from jobfs.trial.listing import TAKE, whole
+from jobfs.trial.listing import TAKE, everything, whole
 
 _PARTIAL_CONTENT = 206
 #: Times that the list is read again to see if its order holds, and how often from so many pages on.
@@ -24,7 +24,7 @@ def at_once(trial: Trial) -> Finding:
         for name, there in (
             ("get", trial.client.get(item.id).path == item.path),
             ("find", any(found.id == item.id for found in trial.client.find(item.path))),
-            ("list", any(found.id == item.id for found in whole(trial.client).items)),
+            ("list", any(found.id == item.id for found in everything(trial.client))),
         )
         if not there
     ]
@@ -94,10 +94,7 @@ def order(trial: Trial) -> Finding:
     for name in "cb":
         trial.tick()
         trial.saw(trial.client.update(ids[name], permission=Permission.READ_ONLY))
-    first = whole(trial.client)
-    readings = [_own(trial, first.items)]
-    for _ in range(_READINGS if first.pages < _MANY else _FEWER):
-        readings.append(_own(trial, whole(trial.client).items))
+    readings = _readings(trial)
     if any(reading != readings[0] or len(set(reading)) < len(reading) for reading in readings):
         return copes(
             "changes from one request to the next",
@@ -107,6 +104,13 @@ def order(trial: Trial) -> Finding:
     kind = _order_of([names[item_id] for item_id in readings[0] if item_id in names])
     words = f"by time {kind}" if kind in ("created", "updated") else f"by {kind}"
     return good(f"stays the same: {words}", "a listing is read once", list_order=kind)
+
+
+def _readings(trial: Trial) -> list[list[str]]:
+    """The ids of the try's items as the list has them, a few times. Raises ApiError."""
+    first = whole(trial.client)
+    more = _READINGS if first.pages < _MANY else _FEWER
+    return [_own(trial, listing.items) for listing in (first, *(whole(trial.client) for _ in range(more)))]
 
 
 def _order_of(seen: list[str]) -> str:

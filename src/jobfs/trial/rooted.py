@@ -11,7 +11,7 @@ from jobfs import names
 from jobfs.api import Client, Page
 from jobfs.errors import NotFoundError
 from jobfs.nodes import Item, Permission
-from jobfs.trial.listing import whole
+from jobfs.trial.listing import everything
 
 
 def rooted(client: Client, root: str) -> Client:
@@ -33,7 +33,7 @@ class _Rooted:
     def list_page(self, take: int, skip: int, *, timeout: float | None = None) -> Page:
         with self._lock:
             if skip == 0:
-                self._items = [self._inside(item) for item in whole(self._client).items if self._has(item)]
+                self._items = [self._inside(item) for item in everything(self._client) if self._has(item)]
             return Page(self._items[skip : skip + take], len(self._items), take, skip)
 
     def find(self, path: str, *, timeout: float | None = None) -> list[Item]:

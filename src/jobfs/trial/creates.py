@@ -17,7 +17,7 @@ from jobfs.errors import (
 )
 from jobfs.nodes import Item, Kind, Permission
 from jobfs.trial.asking import Trial, item_of
-from jobfs.trial.findings import Finding, bad, copes, good
+from jobfs.trial.findings import Finding, Verdict, bad, copes, good
 
 _ENCODINGS: tuple[Encoding, ...] = ("multipart", "json")
 _SIZE = 1000
@@ -63,24 +63,27 @@ def encodings(trial: Trial) -> Finding:
 
 def _judged(taken: list[Form], status: dict[Encoding, int], *, complete: bool) -> Finding:
     """What it means that files can be created in these forms; `complete`: directories can be created too."""
-    bodies = [name for name in _ENCODINGS if name in {form.encoding for form in taken}]
-    refused = {name: status[name] for name in _ENCODINGS if name not in bodies}
-    spellings = "both" if len({form.long_type for form in taken}) > 1 else "own"
-    answered = "; ".join(
-        [f"{name} taken" for name in bodies]
-        + [f"{name} refused with {number}" for name, number in refused.items()]
-        + ["both names of types taken" if spellings == "both" else "only its own names of types taken"]
-    )
+    bodies = [name for name in status if status[name] == _OK]
+    refused = {name: number for name, number in status.items() if number != _OK}
+    both = len({form.long_type for form in taken}) > 1
     facts: dict[str, Any] = {
         "create_encodings": "both" if len(bodies) > 1 else "".join(bodies),
         "other_encoding": next(iter(refused.values()), None),
-        "input_types": spellings,
+        "input_types": "both" if both else "own",
     }
-    if not complete:
-        return bad(answered, "a mount can't make files and directories", **facts)
+    verdict, meaning = Verdict.GOOD, "files are sent as multipart"
     if "multipart" not in bodies:
-        return copes(answered, "files are sent as JSON, which is a third longer", **facts)
-    return good(answered, "files are sent as multipart", **facts)
+        verdict, meaning = Verdict.COPES, "files are sent as JSON, which is a third longer"
+    if not complete:
+        verdict, meaning = Verdict.BAD, "a mount can't make files and directories"
+    return Finding(_in_words(bodies, refused, both), verdict, meaning, facts)
+
+
+def _in_words(bodies: list[Encoding], refused: dict[Encoding, int], both: bool) -> str:
+    words = [f"{name} taken" for name in bodies]
+    words += [f"{name} refused with {status}" for name, status in refused.items()]
+    words.append("both names of types taken" if both else "only its own names of types taken")
+    return "; ".join(words)
 
 
 def _created(trial: Trial, kind: Kind, form: Form) -> int:

@@ -50,7 +50,9 @@ def mounted(settings: Settings, job: str, root: str) -> Iterator[Path]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for who started it
+            # No service manager waits for this one, and Ctrl-C is for who started it.
+            env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
+            start_new_session=True,
             cwd="/",
         )
         try:

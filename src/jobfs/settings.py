@@ -196,7 +196,13 @@ def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
     """The settings in `-o a,b=c` strings, the last of a name; raises UsageError for an unknown one."""
     known = OPTIONS
     values: dict[str, Any] = {}
-    for part in (part for string in strings for part in string.split(",") if part):
+    parts = [part for string in strings for part in string.split(",") if part]
+    if "remount" in parts:
+        # mount(8) gives with it what the kernel shows of the mount, which are no settings.
+        raise UsageError(
+            "A mount can't be changed: jobfs umount DIR, and mount it again with what is wanted."
+        )
+    for part in parts:
         name, equals, value = part.partition("=")
         if name == "exec":
             name, equals, value = "noexec", "=", "no"

@@ -133,14 +133,8 @@ class Vfs:
         What `progress` raises breaks it off; it is called several times a second.
         """
         under, queue = path or "", self._write_back.queue
-        for file in {*self._state.opened.values(), *self._state.unclosed}:
-            if file.local is not None and not file.stays and file.path is not None:
-                try:
-                    self._write_back.seal(file)
-                except JobfsError as error:
-                    # One that can't be recorded keeps no other from being sent.
-                    log.error("%s: what was written to it can't be recorded: %s", file.path, error)
-                queue.save(file, 0.0)
+        progress = progress or (lambda sent: None)
+        self._seal_open()
         queue.hurry(lambda change: within(change.target, under))
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
         whole = self._unsaved(under)
@@ -149,22 +143,23 @@ class Vfs:
             remaining = deadline - time.monotonic()
             done = queue.drain(max(min(remaining, 0.25), 0.0), under)
             left = self._unsaved(under)
-            if progress is not None:
-                progress(_sent(count, size, left))
+            progress(_sent(count, size, left))
             if done or remaining <= 0:
                 break
         if not left:
-            self._clean_up(
-                deadline, lambda: progress(_sent(count, size, [])) if progress is not None else None
-            )
-        return [
-            {
-                "path": file.path,
-                "size": file.size,
-                "reason": file.refused or str((file.change and file.change.error) or "not sent yet"),
-            }
-            for file in left
-        ]
+            self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
+        return [_refusal(file) for file in left]
+
+    def _seal_open(self) -> None:
+        """What was written to files that are open, or could not be recorded when they were closed, is due now."""
+        for file in {*self._state.opened.values(), *self._state.unclosed}:
+            if file.local is not None and not file.stays and file.path is not None:
+                try:
+                    self._write_back.seal(file)
+                except JobfsError as error:
+                    # One that can't be recorded keeps no other from being sent.
+                    log.error("%s: what was written to it can't be recorded: %s", file.path, error)
+                self._write_back.queue.save(file, 0.0)
 
     def _unsaved(self, under: str) -> list[File]:
         return [file for file in self._state.unsaved() if within(file.path or "", under)]
@@ -453,6 +448,12 @@ class Vfs:
     def info(self, path: str) -> dict[str, Any]:
         """See report.py."""
         return self._report.info(path)
+
+
+def _refusal(file: File) -> dict[str, Any]:
+    """A file that is left, and why; its size in bytes."""
+    reason = file.refused or str((file.change and file.change.error) or "not sent yet")
+    return {"path": file.path, "size": file.size, "reason": reason}
 
 
 def _sent(count: int, size: int, left: Sequence[File]) -> Sent:

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Valid
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS, Option
+from jobfs.options import OPTIONS
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)(b?)", re.IGNORECASE)
 

@@ -124,7 +124,7 @@ def test_a_killed_mount_is_told_by_doctor_with_what_it_has_left(server: Server, 
     (mounted.path / "unsent").write_bytes(b"12345")
     mounted.kill()
     left, clock = doctor()
-    assert left.startswith(f"WARN    unsent work: {where} has left 1 files (5 bytes) unsent")
+    assert left.startswith(f"WARN    unsent work: {where} has left 1 file (5 bytes) unsent: ")
     assert left.endswith(f"jobfs recover {server.job}")
     assert clock.startswith("WARN    clock: this machine's is 100 s behind the server's")
 

@@ -21,6 +21,7 @@ from jobfs.cli.running import gone, mounts
 from jobfs.cli.screen import counted, shown
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state import directory as slot
+from jobfs.state.left import left_in
 
 if TYPE_CHECKING:
     from jobfs.settings import Settings
@@ -217,8 +218,6 @@ def _ended(settings: Settings, ended: list[slot.Found], unreadable: list[str]) -
 
 
 def _left(found: slot.Found) -> str:
-    from jobfs.state.left import left_in
-
     job = found.path.parent.name
     where = f"the mount at {found.record.directory}" if found.record else f"a mount ({found.path})"
     log = f"; its log is {found.path / 'jobfs.log'}" if (found.path / "jobfs.log").exists() else ""

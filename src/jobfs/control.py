@@ -1,8 +1,9 @@
 """The control socket: how `jobfs status` and its like reach a running mount, without going through the mount.
 
 JSON lines over a Unix socket in the mount's slot. A request is one line, `{"call": name, "args": {…}}`; the
-answer is any number of `{"progress": [done, total]}` (also a sign of life, once a second) and `{"say": sentence}`, and
-then one `{"result": …}` or `{"error": sentence, "errno": number}`. Only processes of the same user are answered.
+answer is any number of `{"progress": [files, all files, bytes, all bytes]}` (also a sign of life, once a second) and
+`{"say": sentence}`, and then one `{"result": …}` or `{"error": sentence, "errno": number}`. Only processes of the
+same user are answered.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jobfs.errors import FsError, JobfsError
+from jobfs.nodes import Sent
 
 _log = logging.getLogger("jobfs.control")
 
@@ -43,11 +45,11 @@ class Conversation:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._sending = threading.Lock()
-        self._progress = (0, 0)
+        self._progress = Sent(0, 0)
 
-    def progress(self, done: int, total: int) -> None:
+    def progress(self, sent: Sent) -> None:
         """Tell the other side how far it is; never raises, for the work goes on without a listener too."""
-        self._progress = (done, total)
+        self._progress = sent
         self._send({"progress": self._progress})
 
     def say(self, sentence: str) -> None:
@@ -171,7 +173,7 @@ def call(
     args: Mapping[str, Any] | None = None,
     *,
     timeout: float = 10.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Sent], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Any:
     """What the mount of the slot `directory` answers; `progress` and `say` get what it tells meanwhile.
@@ -186,14 +188,12 @@ def call(
             # Who refuses at once may have hung up before it reads this; its answer is there all the same.
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(json.dumps({"call": name, "args": dict(args or {})}).encode() + b"\n")
-            return _result(connection, progress or (lambda done, total: None), say or (lambda sentence: None))
+            return _result(connection, progress or (lambda sent: None), say or (lambda sentence: None))
     except (OSError, ValueError) as error:
         raise NoMountError(f"the mount does not answer: {error}") from None
 
 
-def _result(
-    connection: socket.socket, progress: Callable[[int, int], None], say: Callable[[str], None]
-) -> Any:
+def _result(connection: socket.socket, progress: Callable[[Sent], None], say: Callable[[str], None]) -> Any:
     with connection.makefile("rb") as lines:
         for line in lines:
             message = json.loads(line)
@@ -204,8 +204,7 @@ def _result(
             if "say" in message:
                 say(str(message["say"]))
             else:
-                done, total = message["progress"]
-                progress(done, total)
+                progress(Sent(*message["progress"]))
     raise NoMountError("the mount ended before it answered")
 
 

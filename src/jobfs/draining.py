@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobfs.nodes import Sent
+
 if TYPE_CHECKING:
     from jobfs.vfs import Vfs
 
@@ -29,7 +31,7 @@ def drain(
     vfs: Vfs,
     path: str | None,
     timeout: float | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[Sent], None] | None,
     cancelled: Callable[[], bool],
     patience: float,
 ) -> list[Any]:
@@ -40,11 +42,11 @@ def drain(
     results: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
     broken_off = threading.Event()
 
-    def going_on(done: int, total: int) -> None:
+    def going_on(sent: Sent) -> None:
         if broken_off.is_set():
             raise _BrokenOffError
         if progress is not None:
-            progress(done, total)
+            progress(sent)
 
     def flush() -> None:
         try:

@@ -25,6 +25,8 @@ from jobfs.control import Conversation, Handler, Server
 from jobfs.draining import describe, drain
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, described, mount_at, mounts, programs_in, unmount
+from jobfs.nodes import Sent
+from jobfs.notify import service_manager
 from jobfs.settings import Settings
 from jobfs.state.directory import StateDirectory
 
@@ -41,6 +43,8 @@ _STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _GREETING, _BUSY_PATIENCE, _LAST_CALLBACKS, _QUIET = 10.0, 1.0, 5.0, 0.3
 #: Seconds between looks at what others do.
 _LOOK = 0.1
+#: Seconds after which the service manager hears how much is unsent.
+_TELL = 1.0
 #: Seconds in which threads that nothing keeps end.
 _INSTANT = 0.5
 
@@ -71,6 +75,7 @@ def run(
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     mount = Mount(settings, slot, say)
     mount.start(build)
+    mount.announce()
     on_mounted()
     return mount.serve()
 
@@ -89,7 +94,8 @@ class Mount:
         self._detaching = threading.Lock()
         #: When whoever unmounts it wants everything to be over (monotonic time).
         self._end: float | None = None
-        self._sent = (0, 0)
+        self._sent = Sent(0, 0)
+        self._manager = service_manager()
         self._finished = threading.Event()
         self._left: list[Any] = []
         threading.Thread(target=self._take_signals, name="signals", daemon=True).start()
@@ -113,9 +119,14 @@ class Mount:
             mounted.close()
             raise
 
+    def announce(self) -> None:
+        """Tell the service manager, where there is one, that it answers."""
+        self._manager.ready(_how_much(self._number_unsent()))
+
     def serve(self) -> int:
         """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""
         end = self._until_over()
+        self._manager.stopping()
         over = self._over.is_set()
         answered = self._pool.close(_within(end, _LAST_CALLBACKS))
         self._left = self._drain(None if end is None else _within(end), self._count, self._interrupted())
@@ -192,11 +203,23 @@ class Mount:
 
     def _until_over(self) -> float | None:
         """Wait until it is over, or a signal has cut it off; when everything has to be done (monotonic time)."""
-        reason = self._reasons.get()
+        reason = self._next_reason()
         if not reason:
             return self._end
         _log.info("ending: %s", reason)
+        self._manager.stopping()
         return self._leave(self._interrupted())
+
+    def _next_reason(self) -> str:
+        """Wait for a reason to end; meanwhile the service manager, where there is one, hears how much is unsent."""
+        while True:
+            try:
+                return self._reasons.get(timeout=_TELL if self._manager.listens else None)
+            except queue.Empty:
+                self._manager.status(_how_much(self._number_unsent()))
+
+    def _number_unsent(self) -> int:
+        return self._mounted.vfs.number_unsent() if self._manager.listens else 0
 
     def _leave(self, again: Callable[[], bool]) -> float:
         """A signal came: drain and wait for open files as long as `timeout`, detach, and end in twice that.
@@ -318,7 +341,7 @@ class Mount:
                 return {}
             if self._sent != told:
                 told = self._sent
-                conversation.progress(*told)
+                conversation.progress(told)
             if end is not None and time.monotonic() > end + _INSTANT:
                 programs = programs_in(self._here)
                 return {
@@ -333,25 +356,28 @@ class Mount:
     def _drain(
         self,
         timeout: float | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Callable[[Sent], None] | None,
         cancelled: Callable[[], bool],
         path: str | None = None,
     ) -> list[Any]:
         return drain(self._mounted.vfs, path, timeout, progress, cancelled, self._settings.timeout)
 
-    def _count(self, done: int, total: int) -> None:
-        """How far the last drain is, for those who wait for its end."""
-        self._sent = (done, total)
+    def _count(self, sent: Sent) -> None:
+        """How far the drain at the end is, for those who wait for that."""
+        self._sent = sent
+        self._manager.status(_how_much(sent.all_files - sent.files))
 
-    def _tell_waiting(self) -> Callable[[int, int], None]:
+    def _tell_waiting(self) -> Callable[[Sent], None]:
         """A progress callback that tells the user once that this will take a moment."""
         began, told = time.monotonic(), False
 
-        def progress(done: int, total: int) -> None:
+        def progress(sent: Sent) -> None:
             nonlocal told
-            if not told and done < total and time.monotonic() - began > _QUIET:
+            self._count(sent)
+            waiting = sent.all_files - sent.files
+            if not told and waiting and time.monotonic() - began > _QUIET:
                 told = True
-                self._say(f"sending {total - done} unsent files; once more leaves them for the next mount")
+                self._say(f"sending {waiting} unsent files; once more leaves them for the next mount")
 
         return progress
 
@@ -385,7 +411,8 @@ class Mount:
 def mount_options(settings: Settings, job: str) -> list[str]:
     """libfuse's options for a mount; the kernel's timeouts count into the TTL (semantics.md section 1)."""
     options = [
-        f"fsname=jobfs:{job}",
+        # What fstab says: so `mount -a` sees that it is mounted.
+        f"fsname={job}",
         "subtype=jobfs",
         "use_ino",
         "default_permissions",
@@ -396,7 +423,13 @@ def mount_options(settings: Settings, job: str) -> list[str]:
         f"entry_timeout={settings.kernel_timeout:g}",
         "negative_timeout=0",
     ]
+    options += ["noexec"] * settings.noexec
     return options + ["ro"] * settings.read_only + ["allow_other"] * settings.allow_other
+
+
+def _how_much(unsent: int) -> str:
+    """What the service manager shows of it."""
+    return f"{unsent} unsent" if unsent else "everything is sent"
 
 
 def _within(end: float | None, most: float = float("inf")) -> float:

@@ -26,17 +26,23 @@ SCRATCH = (
     ".fuse_hidden*",
 )  # fmt: skip
 
-_HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed)-(.+)", re.DOTALL)
+_HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed|tried)-(.+)", re.DOTALL)
+
+#: Control characters, line and paragraph separators, what turns the direction of writing, and halves of characters.
+_UNSAFE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)  # fmt: skip
 
 _FUSE_HIDDEN = re.compile(r"\.fuse_hidden[0-9a-f]{16}")
 
 
 class Role(StrEnum):
-    """Why an item is hidden: new content staged, an old item set aside, a directory being removed."""
+    """Why an item is hidden: new content staged, an old item set aside, a directory being removed, one of a try."""
 
     STAGED = "staged"
     ASIDE = "aside"
     REMOVED = "removed"
+    TRIED = "tried"
 
 
 class HiddenName(NamedTuple):
@@ -163,6 +169,14 @@ def is_fuse_hidden(name: str) -> bool:
 def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:
     """True if a file of this name, made here, stays on this machine (semantics.md section 4)."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*SCRATCH, *extra))
+
+
+def shown(text: object, keep: str = "") -> str:
+    """The text with every character that a terminal obeys, or can't encode, as `\\x1b` or `\\udc80`; `keep` stay."""
+    return _UNSAFE.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"),
+        str(text),
+    )
 
 
 def _cut(name: str, room: int) -> str:

@@ -35,6 +35,15 @@ class Permission(StrEnum):
     READ_WRITE = "readWrite"
 
 
+class Sent(NamedTuple):
+    """How far sending is: files and bytes that the server has, and how many there are in all."""
+
+    files: int
+    all_files: int
+    bytes: int = 0
+    all_bytes: int = 0
+
+
 class Version(NamedTuple):
     """Identifies bytes: content is immutable per version (semantics.md section 3)."""
 

@@ -13,7 +13,8 @@ from typing import Any
 class Option:
     """One setting as the command line shows it; without a `metavar` it is a flag.
 
-    `default`: None where it depends on the user; `shown`: the default in words, where the value does not say it.
+    `default`: None where it depends on the user; `shown`: the default in words, where the value does not say it; `choices`: all
+    values that there are.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Option:
     metavar: str = ""
     default: Any = None
     shown: str = ""
+    choices: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -88,12 +90,19 @@ OPTIONS: dict[str, Option] = {
         Option("uid", "Owner of everything in the mount.", "USER", shown="you"),
         Option("gid", "Group of everything in the mount.", "GROUP", shown="yours"),
         Option("allow_other", "Let other users of this machine in.", default=False),
+        Option("noexec", "Let no program in the mount be run.", default=False),
         Option(
             "allow_core_dumps", "Let a crash leave a core dump, and debuggers attach; the API key is in it.",
             default=False,
         ),
-        Option("log_level", "How much to log: debug, info, warning or error.", "LEVEL", "warning", "warning"),
-        Option("log_format", "How to log: text, or json (an object a line).", "HOW", "text", "text"),
-        Option("create_encoding", "How new files are sent: auto, multipart or json.", "HOW", "auto", "auto"),
+        Option(
+            "log_level", "How much to log: debug, info, warning or error.", "LEVEL", "warning", "warning",
+            ("debug", "info", "warning", "error"),
+        ),
+        Option("log_format", "How to log: text, or json (an object a line).", "HOW", "text", "text", ("text", "json")),
+        Option(
+            "create_encoding", "How new files are sent: auto, multipart or json.", "HOW", "auto", "auto",
+            ("auto", "multipart", "json"),
+        ),
     )
 }  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
+from tests.support.load.figures import rows_in
 from tests.support.serverside import contents, hidden, visible
 from tests.support.waiting import eventually
 
@@ -103,3 +104,15 @@ def test_a_directory_that_is_just_being_made_is_no_leftover(server: Server, tmp_
         assert visible(server) == {"dir": None, "dir/below": None}
     finally:
         mount.end()
+
+
+def test_transaction_ids_are_forgotten_once_a_listing_has_shown_what_they_left(
+    server: Server, work: Mortal
+) -> None:
+    """semantics 6, Bounds: what the journal holds at rest does not grow with the number of saves."""
+    server.store.seed({f"file-{number}": "old" for number in range(5)}, age=60)
+    for number in range(5):
+        work.write(f"file-{number}", b"new", fsync=True)
+    eventually(work.at_rest)
+    (journal,) = (work.home / "state").glob("**/journal.db")
+    eventually(lambda: bool(work.names()) and rows_in(journal)[0]["tombstone"] == 0)

@@ -253,6 +253,25 @@ ROWS = [
         ),
     ),
     Row(
+        "a removed directory, to who is still in it or has it open",
+        "is empty, and its attributes can be asked for and changed",
+        "ENOENT or ESTALE",
+        "libfuse 2 passes on what has a path",
+        (
+            Difference(
+                "rmdir: what a removed directory answers to who is in it, or has it open",
+                (
+                    ("stat . nlink", "0", "ESTALE"),
+                    ("stat h nlink", "0", "ESTALE"),
+                    ("ls", "(empty)", "ENOENT"),
+                    ("chmod . 0700", "ok", "ENOENT"),
+                    ("utimens . 1 2", "ok", "ENOENT"),
+                    ("statvfs namemax", "255", "ENOENT"),
+                ),
+            ),
+        ),
+    ),
+    Row(
         "`chown` that changes neither owner nor group",
         "moves the change time",
         "nothing",

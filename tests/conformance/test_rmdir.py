@@ -120,6 +120,29 @@ a removed directory that is open is empty, and nothing is made in it
     rmdir ../e
     create f                    -> ENOENT
     mkdir g                     -> ENOENT
+
+what a removed directory answers to who is in it, or has it open
+    mkdir d
+    create f
+    h = opendir d
+    chdir d
+    rmdir ../d
+    stat . nlink                -> 0
+    stat h nlink                -> 0
+    ls                          -> (empty)
+    chmod . 0700
+    utimens . 1 2
+    statvfs namemax             -> 255
+    getcwd                      -> ENOENT
+    access . r
+    stat x                      -> ENOENT
+    rename x y                  -> ENOENT
+    rename ../f y               -> ENOENT
+    unlink x                    -> ENOENT
+    rmdir .                     -> EINVAL
+    stat ../f size              -> 0
+    chdir ..
+    ls                          -> f
 """,
 )
 

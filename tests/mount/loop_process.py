@@ -18,6 +18,7 @@ from pathlib import Path
 
 from jobfs import mount
 from jobfs.cli.front import Front, Terminal, in_background
+from jobfs.nodes import Sent
 from jobfs.settings import load
 from jobfs.state import directory as slot
 from jobfs.vfs import OpenResult
@@ -56,14 +57,14 @@ class BlockingVfs(MemoryVfs):
         return super().read(fh, size, offset)
 
     def flush_all(
-        self, path: str | None, timeout: float | None, progress: Callable[[int, int], None] | None = None
+        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
     ) -> list[str]:
         if self._undrained and timeout != 0.0:
             print("draining", flush=True)
             end = time.monotonic() + (timeout or 60.0)
             while not self._release.exists() and time.monotonic() < end:
                 if progress is not None:
-                    progress(0, 1)
+                    progress(Sent(0, 1))
                 time.sleep(0.01)
         return super().flush_all(path, timeout, progress)
 

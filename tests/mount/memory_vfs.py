@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobfs.errors import FsError
-from jobfs.nodes import Attr
+from jobfs.nodes import Attr, Sent
 from jobfs.vfs import Caller, OpenResult, StatFs
 
 
@@ -241,11 +241,11 @@ class MemoryVfs:
         self,
         path: str | None,
         timeout: float | None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[Sent], None] | None = None,
     ) -> list[str]:
         self._call("flush_all", path or "")
         if progress is not None:
-            progress(0, len(self.waiting))
+            progress(Sent(0, len(self.waiting)))
         self.drained.set()
         return list(self.waiting)
 

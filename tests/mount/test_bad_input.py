@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -162,7 +161,7 @@ def test_a_server_that_is_no_workspace_api_is_told_apart(attempt: Attempt) -> No
 
 
 def test_a_missing_mount_point_is_named(attempt: Attempt) -> None:
-    attempt.directory = attempt.home / "missing"
+    attempt.directory = attempt.home / "missing" / "too"
     attempt.fails(str(attempt.directory))
 
 
@@ -185,18 +184,6 @@ def test_a_directory_that_is_a_mount_already_is_left_alone(
     server.store.clear()
     attempt.directory = mount().path
     attempt.fails("mount", str(attempt.directory))
-
-
-def test_a_stale_mount_point_comes_with_its_remedy(
-    attempt: Attempt, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
-    dead = mount()
-    assert dead.process is not None
-    os.kill(dead.process.pid, signal.SIGKILL)
-    dead.process.wait(10)
-    attempt.directory = dead.path
-    attempt.fails("fusermount -u")
 
 
 def test_the_state_of_a_running_mount_of_the_same_directory_is_refused(

@@ -8,7 +8,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +144,16 @@ def test_the_largest_replies_at_once_take_little_more_than_one(before: Gateway, 
     print(f"largest replies at once: {peak.grown / 1e6:.0f} MB")
 
 
-def test_json_byte_by_byte_ends_in_time(before: Gateway, mounted: MountedJob) -> None:
+@pytest.mark.parametrize("what", ["body", "framing"])
+def test_json_byte_by_byte_ends_in_time(before: Gateway, mounted: MountedJob, what: str) -> None:
     """semantics 3: no call can hang for ever, however steadily the server keeps sending."""
-    before.answer = lambda asked: (
-        Reply(endless(before, b" ", 0.1), 200, (("Content-Length", "1000000"),)) if asked.listing else None
-    )
+    replies: dict[str, Callable[[], Reply]] = {
+        "body": lambda: Reply(endless(before, b" ", 0.1), 200, (("Content-Length", "1000000"),)),
+        "framing": lambda: Reply(
+            chain([b"1;"], endless(before, b"x", 0.1)), 200, (("Transfer-Encoding", "chunked"),)
+        ),
+    }
+    before.answer = lambda asked: replies[what]() if asked.listing else None
     began = time.monotonic()
     assert errno_from(os.listdir, mounted.path) in (errno.EIO, errno.ETIMEDOUT)
     assert time.monotonic() - began < 5 + SLACK
@@ -169,6 +176,33 @@ def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob
     assert (mounted.path / "known.txt").read_bytes() == b"known"
     assert disk_used(mounted.cache) <= 16 << 20
     assert peak.grown < ROOM
+
+
+def test_many_files_without_any_size_take_no_more_than_one(before: Gateway, mounted: MountedJob) -> None:
+    """Asked for at once, they share what one may take: of the disk, of memory and of descriptors; and all end."""
+    # In directories of their own: in one, the kernel looks them up one after another.
+    many = [f"d{number}/endless" for number in range(12)]
+    before.server.store.seed(dict.fromkeys(many, "x"))
+    before.change = changed_items(lambda wire: wire.pop("size", None) if "endless" in wire["path"] else None)
+    before.answer = lambda asked: Reply(endless(before, b"x" * 65536, 0.001)) if asked.download else None
+    assert mounted.process is not None
+    descriptors, peak, most = Path(f"/proc/{mounted.process.pid}/fd"), Peak(mounted), [0, 0]
+    began = time.monotonic()
+    with ThreadPoolExecutor(len(many)) as pool:
+        asked = [pool.submit(errno_from, os.stat, mounted.path / name) for name in many]
+        while not all(each.done() for each in asked):
+            most = [max(most[0], disk_used(mounted.cache)), max(most[1], len(os.listdir(descriptors)))]
+        assert {each.result() for each in asked} <= {errno.EFBIG, errno.ENOSPC}
+    assert time.monotonic() - began < 3 * (5 + SLACK)
+    assert most[0] <= 2 * (16 << 20)
+    assert most[1] <= 300
+    assert peak.grown < ROOM
+    print(
+        f"{len(many)} files without a size: {most[0] / 1e6:.0f} MB of disk, {peak.grown / 1e6:.0f} MB, {most[1]} descriptors"
+    )
+    before.answer = lambda asked: None
+    assert errno_from(os.stat, mounted.path / "known.txt") == 0
+    eventually(lambda: disk_used(mounted.cache) <= 16 << 20)
 
 
 def test_an_item_of_the_year_one_is_edited_and_all_is_sent(before: Gateway, mounted: MountedJob) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.killing.conditions import Conditions
 from tests.support.killing.lane import Lane
+from tests.support.mounts import MountedJob
+from tests.support.serverside import hidden
+from tests.support.waiting import eventually
 
-from jobfs.emulator import Behaviour, Rule
+from jobfs.emulator import Behaviour, Rule, Server
 
 OPTIONS = {"request_lifetime": 0.5, "timeout": 10}
 
@@ -49,3 +53,25 @@ def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
     assert not lane.tally.violations, "\n".join(lane.tally.reports)
     assert lane.tally.kills >= 2
     assert lane.tally.acknowledged > 0
+
+
+@pytest.mark.parametrize("silent_on", ["create", "delete"])
+def test_what_a_mount_made_to_ask_how_files_are_created_goes_with_the_next_mount(
+    server: Server, mount: Callable[..., MountedJob], silent_on: str
+) -> None:
+    """save-protocol R9: killed while it asks, the next mount takes the hidden item away, though nobody lists anything."""
+    job = mount(**OPTIONS)
+    (job.path / "first").write_bytes(b"1")
+    job.flush()
+    # The second new file makes the mount ask: it creates a hidden item, twice, and deletes it.
+    server.faults.add(Rule("late" if silent_on == "create" else "silent", silent_on, skip=1, delay=0.1))
+    handle = os.open(job.path / "second", os.O_WRONLY | os.O_CREAT)
+    os.close(handle)
+    eventually(lambda: hidden(server), "the mount asks")
+    job.kill()
+    server.faults.clear()
+    left = hidden(server)
+    job.mount()
+    eventually(lambda: not hidden(server), lambda: f"{left}, {hidden(server)}: {job.log}")
+    assert sorted(os.listdir(job.path)) == ["first", "second"]
+    job.umount()

@@ -70,9 +70,7 @@ def test_forty_calls_end_as_soon_as_one(
         ended = [call.result() for call in calls]
     # A directory whose name is known to be free is acknowledged, and made once the server answers.
     assert name == "mkdir" or all(error for _, error in ended)
-    # The kernel asks for both names of a rename before, each in a call of its own.
-    promise = PROMISE if (silent_on, name) != ("*", "rename over") else PROMISE + 2 * TIMEOUT
-    assert max(seconds for seconds, _ in ended) < promise, sorted(ended)
+    assert max(seconds for seconds, _ in ended) < PROMISE, sorted(ended)
 
     began = time.monotonic()
     assert job.process is not None

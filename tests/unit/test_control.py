@@ -18,6 +18,7 @@ import pytest
 from jobfs import control
 from jobfs.control import SOCKET, Conversation, NoMountError, Server, call
 from jobfs.errors import FsError
+from jobfs.nodes import Sent
 
 
 @pytest.fixture
@@ -42,12 +43,12 @@ def test_a_call_gets_its_handlers_result(serve: Callable[..., Path]) -> None:
 def test_progress_comes_before_the_result(serve: Callable[..., Path]) -> None:
     def work(args: dict[str, Any], conversation: Conversation) -> str:
         for done in range(3):
-            conversation.progress(done, 2)
+            conversation.progress(Sent(done, 2, 10 * done, 20))
         return "done"
 
-    seen: list[tuple[int, int]] = []
-    assert call(serve(work=work), "work", progress=lambda done, total: seen.append((done, total))) == "done"
-    assert seen == [(0, 2), (1, 2), (2, 2)]
+    seen: list[Sent] = []
+    assert call(serve(work=work), "work", progress=seen.append) == "done"
+    assert seen == [(0, 2, 0, 20), (1, 2, 10, 20), (2, 2, 20, 20)]
 
 
 def test_sentences_come_before_the_result(serve: Callable[..., Path]) -> None:
@@ -135,7 +136,7 @@ def test_the_handler_sees_that_the_other_side_has_gone(serve: Callable[..., Path
         assert not conversation.gone()
         came.set()
         while not conversation.gone():
-            conversation.progress(0, 1)
+            conversation.progress(Sent(0, 1))
         noticed.set()
 
     place = serve(watch=watch)
@@ -151,16 +152,16 @@ def test_a_long_wait_is_full_of_signs_of_life(
 ) -> None:
     monkeypatch.setattr(control, "_SIGN_OF_LIFE", 0.01)
     enough = threading.Event()
-    seen: list[tuple[int, int]] = []
+    seen: list[Sent] = []
 
-    def hear(done: int, total: int) -> None:
-        seen.append((done, total))
+    def hear(sent: Sent) -> None:
+        seen.append(sent)
         if len(seen) == 3:
             enough.set()
 
     place = serve(wait=lambda args, conversation: enough.wait(20))
     assert call(place, "wait", timeout=10, progress=hear) is True
-    assert set(seen) == {(0, 0)}
+    assert set(seen) == {Sent(0, 0)}
 
 
 def test_a_mount_that_does_not_answer_is_given_up(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from tests.mount.memory_vfs import MemoryVfs
 
 from jobfs import draining as module
 from jobfs.draining import describe, drain
+from jobfs.nodes import Sent
 
 
 def never() -> bool:
@@ -30,12 +31,12 @@ class DrainedVfs(MemoryVfs):
         self.state: Callable[[int], tuple[str, int]] = lambda number: ("staging", 1)
 
     def flush_all(
-        self, path: str | None, timeout: float | None, progress: Callable[[int, int], None] | None = None
+        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
     ) -> list[str]:
         assert progress is not None
         try:
             while not self.let_go.wait(0.005):
-                progress(0, len(self.waiting))
+                progress(Sent(0, len(self.waiting)))
             self.waiting = []
             return super().flush_all(path, timeout, progress)
         finally:
@@ -58,7 +59,7 @@ def vfs(monkeypatch: pytest.MonkeyPatch) -> Iterator[DrainedVfs]:
 
 def draining(
     vfs: DrainedVfs,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Sent], None] | None = None,
     cancelled: Callable[[], bool] = never,
     patience: float = 20,
 ) -> list[str]:
@@ -68,9 +69,9 @@ def draining(
 
 def test_a_drain_ends_when_everything_is_sent(vfs: DrainedVfs) -> None:
     vfs.let_go.set()
-    seen: list[tuple[int, int]] = []
-    assert draining(vfs, lambda *state: seen.append(state)) == []
-    assert seen == [(0, 0)]
+    seen: list[Sent] = []
+    assert draining(vfs, seen.append) == []
+    assert seen == [Sent(0, 0)]
 
 
 def test_a_cancelled_drain_tells_what_is_left_and_leaves_no_thread(vfs: DrainedVfs) -> None:

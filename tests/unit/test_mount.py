@@ -11,10 +11,17 @@ JOB = "j" * 24
 def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> None:
     """semantics 1: kernel timeouts count into the TTL."""
     options = mount_options(load({"ttl": 2}), JOB)
-    assert f"fsname=jobfs:{JOB}" in options
+    assert f"fsname={JOB}" in options
     assert {"subtype=jobfs", "use_ino", "default_permissions", "big_writes"} <= set(options)
     assert {"attr_timeout=0.4", "entry_timeout=0.4", "negative_timeout=0"} <= set(options)
     assert not {"ro", "allow_other"} & set(options)
+
+
+def test_what_fstab_calls_user_lets_no_program_be_run_from_the_mount() -> None:
+    """mount(8): user implies noexec, unless exec comes after it."""
+    assert "noexec" in mount_options(load({}, ["ro,user,noexec,nosuid,nodev,_netdev"]), JOB)
+    assert "noexec" not in mount_options(load({}, ["user,noexec", "exec"]), JOB)
+    assert "noexec" not in mount_options(load({}, ["rw,_netdev"]), JOB)
 
 
 def test_read_only_and_allow_other_reach_the_kernel() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -50,8 +52,65 @@ def test_a_link_is_followed_if_this_user_made_it(tmp_path: Path) -> None:
 
 def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError):
-        take(tmp_path / "file")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(NotADirectoryError):
+            take(path)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_directory_that_others_may_rename_is_refused(tmp_path: Path, mode: int) -> None:
+    above = tmp_path / "above"
+    (above / "between").mkdir(parents=True)
+    above.chmod(mode)
+    os.chown(above, -1, OTHER)
+    with pytest.raises(UsageError, match=f"new lies in {above}, where .* may rename it: chmod go-w {above}"):
+        take(above / "between" / "new")
+    assert os.listdir(above / "between") == []
+    above.chmod(mode | 0o1000)
+    take(above / "between" / "new")
+    os.chown(above / "between", OTHER, -1)
+    with pytest.raises(UsageError, match="may rename it"):
+        take(above / "between" / "new")
+
+
+def test_a_directory_below_one_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "his").mkdir()
+    os.chown(tmp_path / "his", OTHER, -1)
+    (tmp_path / "link").symlink_to("his/mine")
+    for path in (tmp_path / "his" / "mine", tmp_path / "link"):
+        with pytest.raises(
+            UsageError, match=f"lies in .*his, which belongs to {user_name(OTHER)}: .*--cache-dir"
+        ):
+            take(path)
+
+
+def test_what_is_made_on_the_way_is_for_this_user_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        take(tmp_path / "one" / "two" / "three")
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "one").rglob("*")] == [0o700] * 2
+    assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o700
+
+
+def test_a_group_of_one_user_is_no_other_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the umask is 002, all that a user makes is writable for his own group."""
+    tmp_path.chmod(0o775)
+    take(tmp_path / "new")
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("root", "x", gid, ["other"])))
+    with pytest.raises(UsageError, match="may rename it"):
+        take(tmp_path / "new")
+
+
+def test_links_are_followed_as_the_kernel_does(tmp_path: Path) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "up").symlink_to("real/deep/..")
+    (tmp_path / "over").symlink_to(tmp_path / "up" / "deep")
+    assert take(tmp_path / "over") == (tmp_path / "real" / "deep").stat().st_ino
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(OSError, match="symbolic links"):
+        take(tmp_path / "round")
 
 
 def test_a_user_without_a_name_has_a_number() -> None:

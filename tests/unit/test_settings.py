@@ -136,8 +136,13 @@ def test_a_bad_value_is_not_repeated_at_length() -> None:
 
 
 def test_ro_means_read_only_and_what_fstab_passes_means_nothing() -> None:
-    noise = "rw,noauto,user,nofail,_netdev,exec,suid,dev,nosuid,nodev,x-systemd.automount,defaults,noatime"
+    noise = "rw,noauto,user,nofail,_netdev,suid,dev,nosuid,nodev,x-systemd.automount,X-mount.mkdir,defaults,noatime"
     assert parse_mount_options([f"{noise},ro"]) == {"read_only": True}
+
+
+def test_a_mount_is_not_changed_while_it_is_there() -> None:
+    with pytest.raises(UsageError, match="umount DIR, and mount it again"):
+        parse_mount_options(["rw,user_id=0,remount,ro"])
 
 
 def test_the_last_of_an_o_option_counts_but_patterns_add_up() -> None:

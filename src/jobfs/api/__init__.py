@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jobfs.api.download import Download
     from jobfs.api.health import Health
     from jobfs.api.key import FileKey, KeySource, fixed_key
+    from jobfs.api.known import Known
     from jobfs.api.models import MOST_ITEMS, Instance, Page
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Health",
     "Instance",
     "KeySource",
+    "Known",
     "Page",
     "check_base_url",
     "check_job_id",
@@ -36,6 +38,7 @@ _HOMES = {
     "download": ("Download",),
     "health": ("Health",),
     "key": ("FileKey", "KeySource", "fixed_key"),
+    "known": ("Known",),
     "models": ("MOST_ITEMS", "Instance", "Page"),
 }
 

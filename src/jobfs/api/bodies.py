@@ -26,7 +26,8 @@ _BUFFERED = 8 << 20
 class Body(httpx.SyncByteStream):
     """A request body of known length that can be sent again from the start.
 
-    While it is sent, `moved` is called with the seconds that each piece took: time in which there was progress.
+    While it is sent, `moved` is called with the seconds that each piece took: time in which there was progress; and `part`
+    with how much of it was handed over, from 0 to 1.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Body(httpx.SyncByteStream):
         self.content_type = content_type
         self.length = len(head) + (source.length if source else 0) + len(tail)
         self.moved: Callable[[float], None] = lambda seconds: None
+        self.part: Callable[[float], None] = lambda part: None
         self._head = head
         self._source = source
         self._tail = tail
@@ -44,12 +46,16 @@ class Body(httpx.SyncByteStream):
             yield self._head + self._tail
             return
         began = since = time.monotonic()
+        sent = 0
         yield self._head
         for chunk in self._source.chunks():
             now = time.monotonic()
             self.moved(now - since)
             since = now
+            self.part(sent / self._source.length)
             yield chunk
+            sent += len(chunk)
+        self.part(1.0)
         yield self._tail
         now = time.monotonic()
         # The last of it is still on its way: in buffers here and there.

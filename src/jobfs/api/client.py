@@ -20,6 +20,7 @@ from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_dow
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.health import Health
 from jobfs.api.key import KeySource
+from jobfs.api.known import Known
 from jobfs.api.line import LARGE, Line
 from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
 from jobfs.api.restraint import Restraint
@@ -51,7 +52,8 @@ class Client:
 
     Reads are retried within `timeout` seconds without progress. A changing request is sent again only where
     nothing can have happened; otherwise it raises AnswerLostError at once (semantics.md section 5). All
-    methods raise ApiError. `transport` replaces the network, for tests.
+    methods raise ApiError. `known`: what an earlier look at this server has shown. `transport` replaces the network,
+    for tests and to see what passes.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Client:
         timeout: float = 30.0,
         max_connections: int = 16,
         create_encoding: CreateEncoding = "auto",
+        known: Known | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.job_id = check_job_id(job_id)
@@ -72,7 +75,7 @@ class Client:
         self._wire = Wire(
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
-        self._forms = Forms(create_encoding)
+        self._forms = Forms(create_encoding, known.forms if known else None)
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
 
     @property
@@ -141,12 +144,21 @@ class Client:
         call = Call("get item", "GET", self._item_target(item_id), item_id)
         return self._item(call, Send(), timeout)
 
-    def create_file(self, path: str, source: Path, size: int, permission: Permission) -> Item:
+    def create_file(
+        self,
+        path: str,
+        source: Path,
+        size: int,
+        permission: Permission,
+        moving: Callable[[float], None] = lambda part: None,
+    ) -> Item:
         """Create a file from the first `size` bytes of `source`, streamed (POST items/).
+
+        `moving` gets the part that is on its way, from 0 to 1, of each attempt anew.
 
         Raises FsError if `source` can't be read, AnswerLostError once it may have been sent.
         """
-        return self._create(Kind.FILE, path, permission, (source, size))
+        return self._create(Kind.FILE, path, permission, (source, size), moving)
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         """Create a directory (POST items/)."""
@@ -230,11 +242,20 @@ class Client:
     def __repr__(self) -> str:
         return f"Client({self.base_url!r}, {self.job_id!r})"
 
-    def _create(self, kind: Kind, path: str, permission: Permission, file: tuple[Path, int] | None) -> Item:
+    def _create(
+        self,
+        kind: Kind,
+        path: str,
+        permission: Permission,
+        file: tuple[Path, int] | None,
+        moving: Callable[[float], None] = lambda part: None,
+    ) -> Item:
         call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
 
         def attempt(styled: str, form: Form) -> Item:
-            return self._item(call, Send(form.body(kind, styled, permission, file)))
+            body = form.body(kind, styled, permission, file)
+            body.part = moving
+            return self._item(call, Send(body))
 
         return self._understood(
             lambda: self._styled(path, lambda styled: self._forms.create(kind, partial(attempt, styled))),

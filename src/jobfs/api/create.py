@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -47,8 +47,10 @@ class Forms:
     first, until the server's own items have shown the other spelling.
     """
 
-    def __init__(self, encoding: CreateEncoding) -> None:
+    def __init__(self, encoding: CreateEncoding, likely: Mapping[Kind, Form] | None = None) -> None:
+        """`likely`: forms that this server took at an earlier time; they are tried first."""
         self._pinned = encoding
+        self._likely = likely or {}
         self._long_type = True
         self._good: dict[Kind, Form] = {}
 
@@ -88,7 +90,8 @@ class Forms:
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""
         good = self._good.get(kind)
-        guess = good or next(iter(self._good.values()), Form("multipart", self._long_type))
+        likely = self._likely.get(kind) or Form("multipart", self._long_type)
+        guess = good or next(iter(self._good.values()), likely)
         spellings = [guess.long_type] if good else [guess.long_type, not guess.long_type]
         encodings: list[Encoding] = ["multipart", "json"]
         encodings.sort(key=lambda name: name != guess.encoding)

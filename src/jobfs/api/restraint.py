@@ -1,18 +1,21 @@
-"""When the background leaves the server alone: it asked for that, or it does not answer (semantics.md section 5).
+"""When the server is left alone: it asked for that, or it does not answer (semantics.md sections 3 and 5).
 
 429 and `Retry-After` hold for everything in the background, whoever was told. Where requests fail one after another, one a
 second finds out whether the server is back, instead of all; the first success opens everything at once. Reads and changes
-are told apart: a server may answer the ones and not the others. Who waits in a program may always ask.
+are told apart: a server may answer the ones and not the others. Who waits in a program may always ask, unless others have
+waited for as long as a call may, and nothing was answered: the kernel lets one change of a directory's names go on at a time,
+and each of the programs behind it would wait as long again.
 """
 
 from __future__ import annotations
 
+import errno
 import math
 import random
 import threading
 import time
 
-from jobfs.errors import HeldBackError
+from jobfs.errors import HeldBackError, OutOfTimeError
 
 #: So many failures with no success between them are an outage.
 _OUTAGE = 3
@@ -25,6 +28,10 @@ _ROUND_TRIPS = 8
 _LONGEST = 900.0
 #: Seconds after a 429 without `Retry-After`: after the first, and at most.
 _FIRST, _MOST = 1.0, 30.0
+#: Seconds of a look whether the server is still silent, at least, and from its end to the next.
+_LOOK, _UNTIL_LOOK = 1.0, 1.0
+#: Seconds between two requests that wait for the same silence to end, and the part of a call's time that makes one.
+_BETWEEN, _NEARLY = 1.0, 0.95
 
 
 class _Kind:
@@ -39,12 +46,37 @@ class _Kind:
         return self.failures >= _OUTAGE
 
 
-class Restraint:
-    """One for all requests to one server; safe for many threads. Times in seconds."""
+class _Silence:
+    """Whether requests have waited for as long as a call may, one after another, and nothing was answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float) -> None:
+        self.next_look = 0.0
+        self._timeout = timeout
+        self._began = self._ended = self._heard = 0.0
+
+    def unanswered(self, now: float, seconds: float) -> None:
+        if self.holds(now):
+            return  # that ends: one call in `timeout` may wait for as long as ever
+        began = max(now - seconds, self._heard)
+        self._began = began if began > self._ended + _BETWEEN else min(self._began, began)
+        self._ended, self.next_look = now, now + _UNTIL_LOOK
+
+    def answered(self, now: float) -> None:
+        self._began = self._ended = self._heard = now
+
+    def holds(self, now: float) -> bool:
+        return self._ended - self._began >= _NEARLY * self._timeout and now - self._ended < self._timeout
+
+
+class Restraint:
+    """One for all requests to one server; safe for many threads. Times in seconds; `timeout`: a call's, without progress."""
+
+    def __init__(self, timeout: float = math.inf) -> None:
         self._lock = threading.Lock()
         self._kinds = {False: _Kind(), True: _Kind()}
+        self._silences = {
+            kind: _Silence(timeout) for kind in (None, False, True)
+        }  # None: of reads and changes together
         self._until = 0.0
         self._throttled = 0
         #: How many outages have ended.
@@ -65,6 +97,32 @@ class Restraint:
                 return math.inf
             kind.next_probe = now + _PROBE_EVERY
         return max(_PROBE_PATIENCE, _ROUND_TRIPS * (latency or 0.0))
+
+    def patience(self, what: str, *, changing: bool, latency: float | None) -> float:
+        """A program is about to wait for an answer; how long it may do so without progress.
+
+        Raises OutOfTimeError, which says `what` is not sent, where others have waited in vain: now and then one looks.
+        """
+        now, look = time.monotonic(), max(_LOOK, _ROUND_TRIPS * (latency or 0.0))
+        with self._lock:
+            silent = [self._silences[kind] for kind in (None, changing) if self._silences[kind].holds(now)]
+            if any(now < silence.next_look for silence in silent):
+                raise OutOfTimeError(f"{what}: not sent: the server does not answer", errno=errno.ETIMEDOUT)
+            for silence in silent:
+                silence.next_look = now + look + _UNTIL_LOOK
+        return look if silent else math.inf
+
+    def unanswered(self, seconds: float, *, changing: bool) -> None:
+        """A request has waited for so long, and no answer came."""
+        with self._lock:
+            for kind in (None, changing):
+                self._silences[kind].unanswered(time.monotonic(), seconds)
+
+    def answered(self, *, changing: bool) -> None:
+        """An answer of any kind has come."""
+        with self._lock:
+            for kind in (None, changing):
+                self._silences[kind].answered(time.monotonic())
 
     def wait(self, *, changing: bool) -> float:
         """Until the background may send a read, or a change; 0.0: now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 from jobfs.api.deadline import Deadline
@@ -14,6 +15,21 @@ LONGEST_PAUSE = 2.0
 CONNECT_WITHIN = 10.0
 
 
+class Span(float):
+    """Seconds that a step may take in all: httpx gives each of its reads as many again (see transport.py)."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that remain; negative once it is over."""
+        return self._end - time.monotonic()
+
+    def renew(self) -> None:
+        """Begin to count anew."""
+        self._end = time.monotonic() + self
+
+
 class Timeouts(dict[str, float]):
     """httpx's timeouts of one attempt, each of which bounds one step: what is left when the step begins.
 
@@ -22,10 +38,18 @@ class Timeouts(dict[str, float]):
 
     def __init__(self, deadline: Deadline, most: float) -> None:
         self._deadline, self._most = deadline, most
+        self._reading = Span(0.0)
         super().__init__({step: self._now(step) for step in ("connect", "read", "write", "pool")})
 
     def get(self, step: str, default: Any = None) -> Any:  # noqa: D102 - dict's
+        if step == "read":
+            self._reading = Span(self._now(step))
+            return self._reading
         return self._now(step) if step in self else default
+
+    def progress(self) -> None:
+        """Bytes of a body came, and were taken: the next ones have as long."""
+        self._reading.renew()
 
     def left(self) -> float:
         """Seconds that one step may take now."""

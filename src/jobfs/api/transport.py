@@ -1,4 +1,4 @@
-"""The connection pool: HTTP/1.1, TLS verified, the environment's proxy, sockets that notice a dead peer."""
+"""The connection pool: HTTP/1.1, TLS verified, the environment's proxy, sockets that notice a dead peer, reads that end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import functools
 import os
 import socket
 import ssl
+from typing import Any
 
 import httpx
 
 from jobfs.api.address import proxy_for
+from jobfs.api.retry import Span
 from jobfs.errors import UsageError
 
 #: Seconds that an idle connection is kept; one that the server closed is noticed before it is used again.
@@ -34,6 +36,24 @@ def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTrans
         raise UsageError(
             "the proxy named by the environment can't be used: correct HTTPS_PROXY or unset it"
         ) from None
+
+
+def bound(stream: Any) -> None:
+    """Have reads of a connection (an httpcore NetworkStream) end with the step that they belong to.
+
+    One step may take many reads: of headers, or of what frames a body, that come byte by byte and may never end.
+    """
+    read = stream.read
+
+    def bounded(max_bytes: int, timeout: float | None = None) -> bytes:
+        if not isinstance(timeout, Span):
+            return bytes(read(max_bytes, timeout))
+        left = timeout.left()
+        if left <= 0:
+            raise httpx.ReadTimeout("the answer came too slowly")
+        return bytes(read(max_bytes, left))
+
+    stream.read = bounded
 
 
 def route(base_url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from weakref import WeakSet
 
 import httpx
 
+from jobfs import __version__
 from jobfs.api.answers import MOST_JSON, MOST_REASON, read_answer
 from jobfs.api.bodies import Body
 from jobfs.api.deadline import Deadline, current, out_of_time
@@ -25,7 +27,7 @@ from jobfs.api.line import LARGE, Line, Slot
 from jobfs.api.redirect import MAX_REDIRECTS, REDIRECTS, Redirects, refusal
 from jobfs.api.restraint import Restraint
 from jobfs.api.retry import Timeouts, backoff
-from jobfs.api.transport import pool
+from jobfs.api.transport import bound, pool
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -65,15 +67,16 @@ _NO_BODY = httpx.ByteStream(b"")
 
 
 class _Leased(httpx.SyncByteStream):
-    """A body that has its connection until it is closed."""
+    """A body that has its connection until it is closed, and goes on for as long as bytes of it come."""
 
-    def __init__(self, stream: httpx.SyncByteStream, slot: Slot, line: Line) -> None:
-        self._stream, self._slot, self._line = stream, slot, line
+    def __init__(self, stream: httpx.SyncByteStream, slot: Slot, line: Line, timeouts: Timeouts) -> None:
+        self._stream, self._slot, self._line, self._timeouts = stream, slot, line, timeouts
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
             self._line.moved()
             yield chunk
+            self._timeouts.progress()
 
     def close(self) -> None:
         try:
@@ -96,7 +99,7 @@ class Wire:
     ) -> None:
         self.monitor = Monitor()
         self.line = Line(max_connections)
-        self.restraint = Restraint()
+        self.restraint = Restraint(timeout)
         #: The version of TLS of the newest connection, None without.
         self.tls: str | None = None
         self._key = key
@@ -104,7 +107,7 @@ class Wire:
         self._redirects = Redirects(base_url)
         self._transport = transport or pool(base_url, timeout, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
-        self._headers = [("Host", host), ("User-Agent", "jobfs"), ("Accept", "*/*")]
+        self._headers = [("Host", host), ("User-Agent", f"jobfs/{__version__}"), ("Accept", "*/*")]
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -127,6 +130,7 @@ class Wire:
         """Called by httpcore: get to know each connection."""
         if event.endswith(_CONNECTED):
             stream = info["return_value"]
+            bound(stream)
             secured = stream.get_extra_info("ssl_object")
             self.tls = secured.version() if secured is not None else None
             connection = stream.get_extra_info("socket")
@@ -198,38 +202,41 @@ class Wire:
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> httpx.Response | Failure:
         """One attempt, once it is its turn: the answer if it is a success, else what went wrong."""
         large = send.large or (send.body is not None and send.body.length > LARGE)
+        most, latency = math.inf, self.monitor.health().latency
+        if deadline.waited:
+            most = self.restraint.patience(str(call), changing=call.changing, latency=latency)
         slot = self.line.take(deadline, str(call), large=large, changing=call.changing)
         try:
-            most = float("inf")
             if not deadline.waited:
                 health = self.monitor.health()
                 what = f"{call}: not sent: {health.last_error or 'the server asked to be left alone'}"
-                most = self.restraint.admit(what, changing=call.changing, latency=health.latency)
+                most = self.restraint.admit(what, changing=call.changing, latency=latency)
             deadline.check(str(call))
-            outcome = self._exchange(call, send, key, deadline, most)
+            timeouts = Timeouts(deadline, most)
+            outcome = self._exchange(call, send, key, deadline, timeouts)
         except BaseException:
             slot.release()
             raise
         if send.streamed and isinstance(outcome, httpx.Response) and not outcome.is_closed:
             assert isinstance(outcome.stream, httpx.SyncByteStream)
-            outcome.stream = _Leased(outcome.stream, slot, self.line)
+            outcome.stream = _Leased(outcome.stream, slot, self.line, timeouts)
         else:
             slot.release()
         return outcome
 
     def _exchange(
-        self, call: Call, send: Send, key: str, deadline: Deadline, most: float
+        self, call: Call, send: Send, key: str, deadline: Deadline, timeouts: Timeouts
     ) -> httpx.Response | Failure:
-        """Send a request and take in its answer, but for a streamed body; each step may take `most` seconds."""
+        """Send a request and take in its answer, but for a streamed body."""
         began, clock = time.monotonic(), time.time()
-        given = min(deadline.left(), most)
+        given = timeouts.left()
         if send.body is not None:
             send.body.moved = partial(self._moved, deadline, send.body.length > LARGE)
         response = None
         with self.monitor.sending():
             try:
-                timeouts = Timeouts(deadline, most)
                 response = self._send(call, send, key, timeouts)
+                self.restraint.answered(changing=call.changing)
                 latency = time.monotonic() - began
                 success = 200 <= response.status_code < 300 or response.status_code in send.statuses
                 if not (success and send.streamed):
@@ -243,6 +250,8 @@ class Wire:
                 return self._failed(call, Failure(mismatch(call, str(exc))), key)
             except httpx.HTTPError as exc:
                 if response is None or not (call.method == "DELETE" and success):
+                    if response is None and isinstance(exc, httpx.TimeoutException):
+                        self.restraint.unanswered(time.monotonic() - began, changing=call.changing)
                     return self._broken(call, exc, key, given)
                 response = httpx.Response(response.status_code)  # a delete's answer is its status
             self.monitor.heard(response.headers.get("date", ""), clock, clock + latency)

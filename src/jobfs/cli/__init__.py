@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
+import sys
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from jobfs.errors import UsageError
+from jobfs import __version__
+from jobfs.cli.called import words
 
 #: Commands by name: where each is, and the line that `jobfs --help` shows without loading it.
 COMMANDS = {
@@ -22,7 +25,10 @@ COMMANDS = {
     "recover": ("jobfs.cli.recover", "Finish what a mount that was killed has left, without mounting."),
     "info": ("jobfs.cli.info", "Show what the server knows of a file."),
     "set": ("jobfs.cli.set", "Change a file's permission or lifecycle on the server."),
-    "doctor": ("jobfs.cli.doctor", "Check this machine and the account."),
+    "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with a remedy for each failure."),
+    "install-helper": ("jobfs.cli.helper", "Let mount(8) and /etc/fstab find jobfs."),
+    "systemd-unit": ("jobfs.cli.unit", "Print a systemd user unit that mounts JOB at DIR."),
+    "completion": ("jobfs.cli.completion", "Print what lets bash, zsh or fish complete jobfs."),
     "emulator": ("jobfs.cli.emulator", "Serve the Workspace Instance API on this machine."),
 }
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
@@ -37,30 +43,34 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        try:
-            module = importlib.import_module(COMMANDS[cmd_name][0])
-        except ModuleNotFoundError as error:
-            if cmd_name != "emulator" or str(error.name).startswith("jobfs"):
-                raise
-            raise UsageError(
-                f"{error.name} is missing: install the local server with pip install 'jobfs[emulator]'"
-            ) from None
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(
+            importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_")
+        )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items() if name != "completion"])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        named = [(name, line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=line) for name, line in named]
+        # The base class would load every command, for its help.
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        found = words(sys.argv[0], args)
+        if found is None:
+            ctx.exit(0)
+        args = found
         if _calls_like_mount(args):
             args = ["mount", *args]
-        return super().parse_args(ctx, args or ["--help"])
+        return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS:
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
             close = difflib.get_close_matches(args[0], COMMANDS, 1)
             hint = f": did you mean {close[0]}?" if close else f": there are {', '.join(COMMANDS)}."
             raise click.UsageError(f"No such command {args[0]!r}{hint}")
@@ -77,9 +87,6 @@ def _calls_like_mount(args: list[str]) -> bool:
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="jobfs", prog_name="jobfs")
+@click.version_option(__version__, prog_name="jobfs")
 def jobfs(**_: Any) -> None:
-    """Mount the workspace of a running AI job as a directory.
-
-    The API key is read from PERSTACK_API_KEY or --api-key-file.
-    """
+    """Mount the workspace of a running AI job as a directory."""

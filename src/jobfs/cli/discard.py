@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from jobfs import control
+from jobfs.cli.completion import files
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of
 from jobfs.cli.screen import shown, tell
@@ -15,7 +16,7 @@ from jobfs.errors import UsageError
 
 
 @click.command("discard", short_help="Give up a save that was not sent.")
-@click.argument("path", metavar="PATH")
+@click.argument("path", metavar="PATH", shell_complete=files)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @state_dir_option
 def discard(path: str, yes: bool, state_dir: str | None) -> int:

@@ -14,10 +14,11 @@ import click
 
 from jobfs import control, mountpoint
 from jobfs.api import KeySource, check_base_url, check_job_id
-from jobfs.cli import preflight
+from jobfs.cli import preflight, trial
+from jobfs.cli.dead import gone, is_stale
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.running import gone, mounts
+from jobfs.cli.running import mounts
 from jobfs.cli.screen import counted, shown
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state import directory as slot
@@ -43,15 +44,24 @@ class DoubtError(JobfsError):
 
 @click.command("doctor", cls=Command, short_help="Check this machine and the account.")
 @click.argument("job", required=False)
+@trial.options
 @setting_options("base_url", "api_key_file", "cache_dir", "state_dir")
-def doctor(job: str | None, mount_options: tuple[str, ...], **flags: Any) -> int:
+def doctor(
+    job: str | None,
+    trying: bool,
+    yes: bool,
+    report: Path | None,
+    mount_options: tuple[str, ...],
+    **flags: Any,
+) -> int:
     """Check what a mount needs: FUSE, directories, key, server, and with JOB that job too.
 
-    Changes nothing. Exits with 0 if a mount would work, else with 1, and a remedy for each failure.
+    Changes nothing without --try. Exits with 0 if a mount would work, else with 1, and a remedy for each failure.
     """
     from rich.console import Console
     from rich.text import Text
 
+    trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)
     console = Console(highlight=False, soft_wrap=True)
     marks = Counter[str]()
@@ -61,7 +71,8 @@ def doctor(job: str | None, mount_options: tuple[str, ...], **flags: Any) -> int
         console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {what}: {shown(found)}"))
     if marks["FAILED"]:
         console.print(f"{marks['FAILED']} of these would keep a mount from working")
-    return 1 if marks["FAILED"] else 0
+    code = 1 if marks["FAILED"] else 0
+    return max(trial.run(settings, job, yes, report), code) if trying and job else code
 
 
 def _outcome(check: Callable[[], str]) -> tuple[str, str]:
@@ -106,7 +117,7 @@ def _of_mounts(settings: Settings) -> Iterator[Check]:
     dead: list[str] = []
     yield "dead mounts", lambda: _dead(dead)
     for point in dead:
-        yield "mount", partial(_doubt, gone(point))
+        yield "mount", partial(_doubt, f"{gone(point)}: mount the job there again, or jobfs umount {point}")
     ended: list[slot.Found] = []
     unreadable: list[str] = []
     yield "unsent work", lambda: _ended(settings, ended, unreadable)
@@ -192,7 +203,7 @@ def _dead(dead: list[str]) -> str:
         for mount in mountpoint.mounts()
         if mount.kind == "fuse.jobfs" and mount.user in (None, os.geteuid())
     ]
-    dead += [point for point in dict.fromkeys(ours) if preflight.is_stale(point)]
+    dead += [point for point in dict.fromkeys(ours) if is_stale(point)]
     return str(len(dead) or "none")
 
 

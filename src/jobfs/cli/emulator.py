@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
+import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 from jobfs.cli.options import Command, Rare
+from jobfs.cli.screen import tell
 from jobfs.emulator.behaviour import Behaviour
 from jobfs.emulator.config import EmulatorConfig
 from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule
@@ -154,7 +157,7 @@ def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int
     server.start()
     jobs = ("job " if len(server.jobs) == 1 else "jobs ") + ", ".join(server.jobs)
     control = "" if server.config.control_port is None else f", controlled at {server.control_url}"
-    click.echo(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
+    tell(f"serving {jobs} at {server.url} (API key: {key_source}){control}")
     player = Player(server.store, *play) if play else None
     if player:
         player.start()
@@ -184,6 +187,7 @@ def _runner() -> types.ModuleType:
         import jobfs.emulator.runner as runner
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"the local server needs {error.name}, which is not installed; pip install 'jobfs[emulator]'"
+            f"the local server needs {error.name}, which is not installed: in a clone of jobfs, "
+            f"{shlex.quote(sys.executable)} -m pip install '.[emulator]'"
         ) from None
     return runner

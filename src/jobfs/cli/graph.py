@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from jobfs.api import Client, KeySource
+from jobfs.api import Client, KeySource, check_base_url
 from jobfs.content import ContentStore
 from jobfs.mount import Mounted
 from jobfs.namespace import Namespace
 from jobfs.settings import Settings
+from jobfs.state import server
 from jobfs.state.directory import StateDirectory
 from jobfs.vfs import Vfs
 
 
 def build(
-    settings: Settings, job_id: str, slot: StateDirectory, key: KeySource, expected: int = 0
+    settings: Settings, job_id: str, slot: StateDirectory, key: KeySource, expected: int = 0, root: str = ""
 ) -> Mounted:
     """Everything that serves `job_id`, with its unsent work in `slot`; nothing is asked or started yet.
 
-    `expected`: how many items there may be.
+    `expected`: how many items there may be. `root`: show only what lies below that path.
     """
+    known = server.recall(settings.state_dir, check_base_url(settings.base_url))
     client = Client(
         settings.base_url,
         job_id,
@@ -25,7 +27,12 @@ def build(
         timeout=settings.timeout,
         max_connections=settings.max_connections,
         create_encoding=settings.create_encoding,
+        known=known,
     )
+    if root:
+        from jobfs.trial import rooted
+
+        client = rooted(client, root)
     content = ContentStore(
         client,
         settings.cache_dir / job_id / slot.mount_id,
@@ -48,7 +55,7 @@ def build(
         client.close()
 
     return Mounted(
-        vfs=Vfs(settings, slot, client, content, namespace),
+        vfs=Vfs(settings, slot, client, content, namespace, known),
         break_off=client.break_off,
         close=close,
     )

@@ -7,6 +7,7 @@ import json
 import click
 
 from jobfs import control
+from jobfs.cli.completion import files
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of
 from jobfs.cli.screen import tell
@@ -20,7 +21,7 @@ FIELDS = (
 
 
 @click.command("info", short_help="Show what the server knows of a file.")
-@click.argument("path")
+@click.argument("path", shell_complete=files)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_dir_option
 def info(path: str, as_json: bool, state_dir: str | None) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobfs.cli import logs, preflight
+from jobfs.cli.completion import directories
 from jobfs.cli.front import Front, Terminal, in_background
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
@@ -35,22 +36,28 @@ _EPILOG = (
 
 @click.command("mount", cls=Command, short_help="Mount a job's workspace at DIR.", epilog=_EPILOG)
 @click.argument("job")
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @setting_options(*_MAIN)
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
-    """Mount the workspace of JOB at the empty directory DIR.
+    """Mount the workspace of JOB at DIR: an empty directory, or one that is made now.
 
     The API key is read from PERSTACK_API_KEY or --api-key-file. Returns once the mount answers; it then runs
     in the background until `jobfs umount DIR`.
     """
     settings = load(flags, mount_options)
-    place = preflight.check_machine(settings, job, directory)
+    with preflight.mount_point_made(directory) as remove:
+        place = preflight.check_machine(settings, job, directory, Terminal().say)
 
-    def serve(front: Front) -> int:
-        return _serve(settings, job, place, front)
+        def serve(front: Front) -> int:
+            return _serve(settings, job, place, front)
 
-    return serve(Terminal()) if foreground else in_background(serve)
+        if foreground:
+            return serve(Terminal())
+        code = in_background(serve)
+        if code:
+            remove()
+        return code
 
 
 def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from jobfs.options import OPTIONS
+from jobfs.cli.completion import directories, files
+from jobfs.options import OPTIONS, Option
 
 if TYPE_CHECKING:
     from jobfs.settings import Settings
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: In a context's `meta`: the help is to show every option.
-_ALL = "jobfs.help_all"
+HELP_ALL = "jobfs.help_all"
 
 
 class Rare(click.Option):
@@ -23,7 +25,7 @@ class Rare(click.Option):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Its line in the help, None where that has no room for it."""
-        return super().get_help_record(ctx) if ctx.meta.get(_ALL) else None
+        return super().get_help_record(ctx) if ctx.meta.get(HELP_ALL) else None
 
 
 class Command(click.Command):
@@ -47,7 +49,7 @@ class Command(click.Command):
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """What it does; in full if everything is asked for."""
         super().format_help_text(ctx, formatter)
-        if self._more and ctx.meta.get(_ALL):
+        if self._more and ctx.meta.get(HELP_ALL):
             formatter.write_paragraph()
             with formatter.indentation():
                 formatter.write_text(self._more)
@@ -55,7 +57,7 @@ class Command(click.Command):
 
 def _show_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        ctx.meta[_ALL] = True
+        ctx.meta[HELP_ALL] = True
         click.echo(ctx.get_help())
         ctx.exit()
 
@@ -99,4 +101,12 @@ def _option(name: str, *, rare: bool) -> Callable[[F], F]:
         words["is_flag"] = True
     else:
         words.update(metavar=option.metavar, multiple=option.multiple)
+        words["shell_complete"] = _completing(option)
     return click.option(option.flag, name, cls=Rare if rare else click.Option, **words)
+
+
+def _completing(option: Option) -> Callable[..., list[CompletionItem[str]]] | None:
+    """What the option's value completes to; None: nothing."""
+    if option.choices:
+        return click.Choice(option.choices).shell_complete
+    return {"DIR": directories, "FILE": files}.get(option.metavar)

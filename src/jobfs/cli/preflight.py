@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import errno
@@ -9,34 +10,37 @@ import os
 import shutil
 import stat
 import tempfile
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
+from jobfs.cli.dead import bounded, clear, gone, is_stale
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
-from jobfs.mountpoint import mount_points
+from jobfs.mountpoint import mount_at
 from jobfs.private import own_directory
 
 if TYPE_CHECKING:
     from jobfs.api import Client
     from jobfs.settings import Settings
 
-T = TypeVar("T")
-
 _DEVICE = Path("/dev/fuse")
 _LIBRARY = "libfuse.so.2"
 #: Seconds that the server has for one small answer, whatever --timeout says; and that asking may take at all.
-_PROBE, _PROBE_LIMIT, _STAT_LIMIT = 4.0, 7.0, 2.0
+_PROBE, _PROBE_LIMIT = 4.0, 7.0
 
 
-def check_machine(settings: Settings, job: str, directory: str) -> str:
-    """The mount point's real path, if this machine can mount `job` there; else raises UsageError."""
+def check_machine(
+    settings: Settings, job: str, directory: str, say: Callable[[str], object] = lambda text: None
+) -> str:
+    """The mount point's real path, if this machine can mount `job` there; else raises UsageError.
+
+    A dead mount that is there is taken away; `say` tells the user.
+    """
     check_job_id(job)
     check_base_url(settings.base_url)
-    place = check_mount_point(directory)
+    place = check_mount_point(directory, say)
     for path, what, option in places(settings):
         if f"{os.path.realpath(path)}/".startswith(f"{place}/"):
             raise UsageError(
@@ -55,22 +59,20 @@ def places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
     return (settings.cache_dir, "cache", "--cache-dir"), (settings.state_dir, "state", "--state-dir")
 
 
-def check_mount_point(directory: str) -> str:
-    """The real path of an empty directory that is no mount; raises UsageError."""
+def check_mount_point(directory: str, say: Callable[[str], object] = lambda text: None) -> str:
+    """The real path of an empty directory that is no mount, once dead ones there are taken away; raises UsageError."""
     path = os.path.abspath(directory)
-    if path in mount_points():
-        raise UsageError(_why_mounted(path))
+    _check_unmounted(path, say)
     try:
         info = os.stat(path)
     except FileNotFoundError:
-        raise UsageError(f"{directory} does not exist: mkdir {directory}") from None
+        raise UsageError(f"{directory} does not exist: mkdir -p {directory}") from None
     except OSError as error:
         raise UsageError(f"can't mount at {directory}: {error.strerror}") from None
     if not stat.S_ISDIR(info.st_mode):
         raise UsageError(f"{directory} is not a directory: give an empty directory")
     path = os.path.realpath(path)
-    if path in mount_points():
-        raise UsageError(_why_mounted(path))
+    _check_unmounted(path, say)
     try:
         with os.scandir(path) as entries:
             if next(entries, None) is not None:
@@ -78,6 +80,32 @@ def check_mount_point(directory: str) -> str:
     except OSError as error:
         raise UsageError(f"can't read {directory}: {error.strerror}") from None
     return path
+
+
+@contextlib.contextmanager
+def mount_point_made(directory: str) -> Iterator[Callable[[], None]]:
+    """Make the directory if only its parent is there; it is removed again by the function given, and after an exception.
+
+    Raises UsageError if it can't be made.
+    """
+    try:
+        os.mkdir(directory)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOENT, errno.ENOTCONN):
+            raise UsageError(f"can't make {directory}: {error.strerror}") from None
+        # What is there, or why it can't be, is found out by the checks.
+        yield lambda: None
+        return
+
+    def remove() -> None:
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+
+    try:
+        yield remove
+    except BaseException:
+        remove()
+        raise
 
 
 class Answer(NamedTuple):
@@ -123,42 +151,6 @@ def ask_server(
         raise UsageError(f"can't use {settings.base_url}: {error}; check the URL and the network") from None
 
 
-def is_stale(path: str) -> bool:
-    """True if the process that served the mount at `path` is gone."""
-    try:
-        bounded(lambda: os.stat(path), _STAT_LIMIT)
-    except TimeoutError:
-        return False
-    except OSError as error:
-        return error.errno == errno.ENOTCONN
-    return False
-
-
-def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
-    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself.
-
-    `meanwhile` is done in this thread.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    meanwhile()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError
-    return results[0]
-
-
 def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) -> Answer:
     timeout = min(settings.timeout, _PROBE)
     with (
@@ -169,10 +161,24 @@ def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) ->
         return Answer(items, client.server_time_offset, client.tls)
 
 
-def _why_mounted(path: str) -> str:
-    if is_stale(path):
-        return f"{path} is a mount whose process is gone: fusermount -u {path}"
-    if mount_points().get(path) == "fuse.jobfs":
+def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
+    """Take away dead mounts of FUSE at `path`; raises UsageError if something is mounted there then."""
+    while (there := mount_at(path)) is not None:
+        if not (there.kind.partition(".")[0] == "fuse" and is_stale(path)):
+            raise UsageError(_why_mounted(path, there.kind))
+        try:
+            clear(path)
+        except JobfsError as error:
+            raise UsageError(f"{gone(path)}, and {error}: fusermount -u {path} as who mounted it") from None
+        if mount_at(path) == there:
+            raise UsageError(
+                f"{gone(path)}, and it can't be unmounted: fusermount -u {path} as who mounted it"
+            )
+        say(f"{gone(path)}: its dead mount was taken away")
+
+
+def _why_mounted(path: str, kind: str) -> str:
+    if kind == "fuse.jobfs":
         return f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
     return f"something is mounted at {path} already: give another directory"
 

@@ -4,36 +4,102 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
-import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.filesize import decimal
+
+from jobfs.cli.screen import shown, tell
+from jobfs.nodes import Sent
 
 #: Seconds between lines where nobody watches a bar; what takes less than that needs none.
 _BETWEEN = 5.0
 
+#: Characters of a bar.
+_WIDTH = 20
+
+#: The exit code of a command that Ctrl-C has ended.
+INTERRUPTED = 130
+
 
 @contextlib.contextmanager
-def sending(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with how much is done and how much there is, in files."""
+def sending(what: str) -> Iterator[Callable[[Sent], None]]:
+    """A function to call with how far it is: files, bytes and, from one call to the next, the rate."""
     if not sys.stderr.isatty():
-        yield _lines(what)
+        yield _Lines(what).tell
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    # Loading it takes longer than most of what is sent.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+    from rich.table import Column
+
+    # Where it is narrow, what it is about is cut short first.
+    about = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=about),
+        BarColumn(_WIDTH),
+        TextColumn("{task.fields[amount]}", markup=False, table_column=Column(no_wrap=True)),
+        TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        task = bar.add_task(shown(what), total=None, amount="")
+        began = False
+
+        def update(sent: Sent) -> None:
+            nonlocal began
+            # What was on its way before is no part of the rate.
+            change = bar.update if began else bar.reset
+            began = True
+            # Directories and empty files have no bytes: then nothing moves until they are there.
+            change(task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent))
+
+        yield update
 
 
-def _lines(what: str) -> Callable[[int, int], None]:
-    told = time.monotonic()
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show that something is waited for, of which nobody knows how far it is."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    def line(done: int, total: int) -> None:
-        nonlocal told
-        if total and time.monotonic() - told >= _BETWEEN:
-            told = time.monotonic()
-            click.echo(f"jobfs: {what}: {done} of {total}", err=True)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            bar.add_task(shown(what), total=None)
+            yield
+        return
+    line = threading.Timer(_BETWEEN, tell, [f"jobfs: {what}"], {"err": True})
+    line.daemon = True
+    line.start()
+    try:
+        yield
+    finally:
+        line.cancel()
 
-    return line
+
+def _amount(sent: Sent) -> str:
+    files = f"{sent.files} of {sent.all_files} {'file' if sent.all_files == 1 else 'files'}"
+    return f"{files}, {decimal(sent.bytes)} of {decimal(sent.all_bytes)}" if sent.all_bytes else files
+
+
+class _Lines:
+    """A line every few seconds, with the rate since the one before."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told = time.monotonic()
+        self._bytes: int | None = None
+
+    def tell(self, sent: Sent) -> None:
+        """Print a line if it is time for one."""
+        if self._bytes is None:
+            self._bytes = sent.bytes
+        now = time.monotonic()
+        seconds = now - self._told
+        if not sent.all_files or seconds < _BETWEEN:
+            return
+        rate = f", {decimal(int(max(sent.bytes - self._bytes, 0) / seconds))}/s" if sent.all_bytes else ""
+        self._told, self._bytes = now, sent.bytes
+        tell(f"jobfs: {self._what}: {_amount(sent)}{rate}", err=True)

@@ -13,7 +13,7 @@ from jobfs.api.deadline import within
 from jobfs.cli import logs, preflight
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.progress import sending
+from jobfs.cli.progress import INTERRUPTED, sending, waiting
 from jobfs.cli.screen import tell
 from jobfs.draining import describe
 from jobfs.errors import UsageError
@@ -63,7 +63,14 @@ def recover(
     preflight.check_server(settings, job, key)
     if mount is not None:
         return _expose(settings, job, key, mount, yes)
-    return _finish_all(settings, job, key, drain_timeout)
+    try:
+        return _finish_all(settings, job, key, drain_timeout)
+    except KeyboardInterrupt:
+        tell(
+            f"jobfs: interrupted: what is not sent yet is in the journal, for the next mount of this job or jobfs recover {job}",
+            err=True,
+        )
+        return INTERRUPTED
 
 
 def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | None) -> int:
@@ -92,20 +99,27 @@ def _finish(
     place.write_record()
     mounted = graph.build(settings, job, place, key)
     left: list[Any] = []
+    clean = False
     try:
         mounted.vfs.start()
         had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
         _tell([*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)])
-        with sending("sending") as progress:
+        with sending(f"sending what {place.record.directory} had left") as progress:
             left = list(mounted.vfs.flush_all(None, timeout, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
         if not left:
-            left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
+            with waiting("waiting for what may still arrive of the killed mount, and tidying up after it"):
+                left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
         if not left:
             where = f"the mount at {place.record.directory}"
             tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")
+        clean = not left and not damaged(place.path)
+    except KeyboardInterrupt:
+        # Whoever interrupts this does not wait for the requests under way: the next one looks what became of them.
+        mounted.break_off()
+        raise
     finally:
-        _close(mounted, place, clean=not left and not damaged(place.path))
+        _close(mounted, place, clean=clean)
     return left
 
 

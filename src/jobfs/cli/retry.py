@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from jobfs import control
+from jobfs.cli.completion import mounted_or_files
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of, mounts
 from jobfs.cli.screen import tell
@@ -12,7 +13,7 @@ from jobfs.errors import UsageError
 
 
 @click.command("retry", short_help="Try again to send what failed.")
-@click.argument("path", required=False, metavar="[DIR|FILE]")
+@click.argument("path", required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files)
 @state_dir_option
 def retry(path: str | None, state_dir: str | None) -> int:
     """Send again what the server refused, or what waits for its next try, at PATH or in every mount.

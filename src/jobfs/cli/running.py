@@ -13,9 +13,12 @@ from pathlib import Path
 
 import platformdirs
 
+from jobfs.cli.dead import gone, is_stale
 from jobfs.cli.options import load
 from jobfs.errors import UsageError
-from jobfs.mountpoint import mount_points
+from jobfs.mountpoint import MountInfo, mount_at
+from jobfs.mountpoint import mounts as mount_list
+from jobfs.private import user_name
 from jobfs.state import directory as slot
 
 
@@ -70,14 +73,35 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
             directory = _directory(found)
             if place == directory or place.startswith(directory + "/"):
                 return found, place[len(directory) + 1 :]
-    if mount_points().get(os.path.abspath(path)) == "fuse.jobfs":
-        raise UsageError(gone(path))
+    there = mount_at(os.path.abspath(path))
+    if there is not None and there.kind == "fuse.jobfs":
+        raise UsageError(why_not_found(path, there))
     raise UsageError(f"no job is mounted at {path}")
 
 
-def gone(path: str) -> str:
-    """What is said of a mount whose process has ended without unmounting it."""
-    return f"the process that served {path} is gone: jobfs umount {path}, then mount it again"
+def why_not_found(directory: str, there: MountInfo) -> str:
+    """Why a job is mounted at a directory, and no running mount of this user is found."""
+    if is_stale(there.point):
+        return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}"
+    if there.user is not None and there.user != os.geteuid():
+        name = user_name(there.user)
+        return f"{directory} was mounted by {name}: run this as {name}"
+    return (
+        f"the process that serves {directory} can't be found: give the --state-dir it was mounted with, "
+        f"or end it with fusermount -u {directory}; it sends what is left"
+    )
+
+
+def dead_mounts(state_dir: str | None) -> list[str]:
+    """Where mounts of this user that had their state there were killed, and are still mounted; no process serves them."""
+    root = load({"state_dir": state_dir}).state_dir
+    try:
+        jobs = sorted(os.listdir(root))
+    except OSError:
+        return []
+    ended = (found.record for job in jobs for found in slot.others(root, job, "") if found.record)
+    places = {there.point for there in mount_list() if there.kind == "fuse.jobfs"}
+    return sorted({r.directory for r in ended if r.directory in places and is_stale(r.directory)})
 
 
 def _directory(found: slot.Found) -> str:

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
-#: Control characters, line and paragraph separators, what turns the direction of writing, and halves of characters.
-_UNSAFE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)  # fmt: skip
-
-
-def shown(text: object, keep: str = "") -> str:
-    """The text with every character that a terminal obeys, or can't encode, as `\\x1b` or `\\udc80`; `keep` stay."""
-    return _UNSAFE.sub(
-        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii"),
-        str(text),
-    )
+from jobfs.names import shown as shown
 
 
 def tell(text: object, *, err: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from jobfs import control
+from jobfs.cli.completion import files
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of
 from jobfs.errors import FsError, UsageError
@@ -12,7 +13,7 @@ from jobfs.nodes import Lifecycle, Permission
 
 
 @click.command("set", short_help="Change a file's permission or lifecycle on the server.")
-@click.argument("path")
+@click.argument("path", shell_complete=files)
 @click.option("--permission", type=click.Choice([str(value) for value in Permission]))
 @click.option("--lifecycle", type=click.Choice([str(value) for value in Lifecycle]))
 @state_dir_option

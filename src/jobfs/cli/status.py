@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobfs import control, document
+from jobfs.cli.completion import mounted
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import mount_of, mounts
 from jobfs.cli.screen import tell
@@ -33,7 +34,7 @@ _PASSING = frozenset(
 
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")
-@click.argument("directory", required=False, metavar="[DIR]")
+@click.argument("directory", required=False, metavar="[DIR]", shell_complete=mounted)
 @click.option("--json", "as_json", is_flag=True, help="Print the document that .jobfs/status.json holds.")
 @click.option("-w", "--watch", is_flag=True, help="Go on until Ctrl-C; in a pipe, print each change.")
 @state_dir_option

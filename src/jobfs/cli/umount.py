@@ -8,23 +8,24 @@ from typing import Any
 import click
 
 from jobfs import control
+from jobfs.cli.completion import mounted
+from jobfs.cli.dead import clear, gone, is_stale
 from jobfs.cli.options import state_dir_option
-from jobfs.cli.preflight import is_stale
-from jobfs.cli.progress import sending
-from jobfs.cli.running import mount_of
+from jobfs.cli.progress import INTERRUPTED, sending
+from jobfs.cli.running import dead_mounts, mount_of, mounts, why_not_found
 from jobfs.cli.screen import tell
 from jobfs.draining import describe
-from jobfs.errors import UsageError
-from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
-from jobfs.private import user_name
-from jobfs.state.directory import wait_until_free
+from jobfs.errors import JobfsError, UsageError
+from jobfs.mountpoint import mount_at
+from jobfs.state.directory import Found, wait_until_free
 
 #: Seconds that a mount which has answered takes to end.
 _ENDING = 15.0
 
 
 @click.command("umount", short_help="Send what is unsent, then unmount DIR.")
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", required=False, shell_complete=mounted)
+@click.option("-a", "--all", "every", is_flag=True, help="Unmount every job that this user has mounted.")
 @click.option(
     "-l",
     "--lazy",
@@ -37,14 +38,58 @@ _ENDING = 15.0
     metavar="SECONDS",
     help="End after this long even if not everything is sent.  [default: as long as the server answers]",
 )
+@click.option("--or-plainly", "plainly", is_flag=True, hidden=True, help="How umount(8) calls it.")
 @state_dir_option
-def umount(directory: str, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
+def umount(
+    directory: str | None,
+    every: bool,
+    lazy: bool,
+    timeout: float | None,
+    plainly: bool,
+    state_dir: str | None,
+) -> int:
     """Send what is unsent at the mount DIR, then unmount it.
 
     Exits with 0 if the server has everything; with 1 if something is left, which is listed and kept for the next
-    mount of that job, or if programs have files open in DIR: they are named, and it stays mounted. Ctrl-C leaves the
-    mount as it is.
+    mount of that job, or if programs have files open in DIR: they are named, and it stays mounted. Ctrl-C ends only
+    this command, with 130: DIR stays mounted, and what is unsent goes on being sent.
     """
+    if every == (directory is not None):
+        raise UsageError("give the DIR to unmount, or --all")
+    if directory is not None:
+        if plainly:
+            _leave_to_others(directory, lazy)
+        return _unmount(directory, lazy, timeout, state_dir)
+    return _unmount_every(lazy, timeout, state_dir)
+
+
+def _leave_to_others(directory: str, lazy: bool) -> None:
+    """What umount(8) wants to have unmounted and no mount of this user serves is unmounted by itself, as without a helper."""
+    try:
+        mount_of(directory, None)
+    except UsageError:
+        os.execvp("umount", ["umount", "-i", *(["-l"] if lazy else []), "--", directory])
+
+
+def _unmount_every(lazy: bool, timeout: float | None, state_dir: str | None) -> int:
+    """Unmount one after another; what one of them is refused for keeps no other from it."""
+    places = [_directory(found) for found in mounts(state_dir)] + dead_mounts(state_dir)
+    if not places:
+        tell("jobfs: no job is mounted", err=True)
+    worst = 0
+    for directory in places:
+        try:
+            code = _unmount(directory, lazy, timeout, state_dir)
+        except JobfsError as error:
+            tell(f"jobfs: {error}", err=True)
+            code = 1
+        if code == INTERRUPTED:
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     try:
         found, inside = mount_of(directory, state_dir)
     except UsageError:
@@ -53,15 +98,10 @@ def umount(directory: str, lazy: bool, timeout: float | None, state_dir: str | N
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
     # This command is not what keeps it busy.
     os.chdir("/")
-    with sending("sending") as progress:
-        answer: dict[str, Any] = control.call(
-            found.path,
-            "umount",
-            {"timeout": timeout, "lazy": lazy},
-            timeout=30.0,
-            progress=progress,
-            say=lambda sentence: tell(f"jobfs: {sentence}", err=True),
-        )
+    try:
+        answer = _ask(found, lazy, timeout)
+    except KeyboardInterrupt:
+        return _interrupted(directory, found)
     left = answer["left"]
     if "goes_on" in answer:
         still = f"; still open there: {answer['open']}" if answer["open"] else ""
@@ -79,6 +119,31 @@ def umount(directory: str, lazy: bool, timeout: float | None, state_dir: str | N
     return 1 if left else 0
 
 
+def _ask(found: Found, lazy: bool, timeout: float | None) -> dict[str, Any]:
+    with sending(f"sending {_directory(found)}") as progress:
+        answer: dict[str, Any] = control.call(
+            found.path,
+            "umount",
+            {"timeout": timeout, "lazy": lazy},
+            timeout=30.0,
+            progress=progress,
+            say=lambda sentence: tell(f"jobfs: {sentence}", err=True),
+        )
+    return answer
+
+
+def _interrupted(directory: str, found: Found) -> int:
+    """Ctrl-C: what becomes of the mount, and of what is unsent."""
+    there = mount_at(_directory(found))
+    state = "stays mounted" if there is not None else "is unmounted"
+    tell(
+        f"jobfs: interrupted: {directory} {state}, and what is unsent goes on being sent; "
+        "it is in the journal, and nothing is lost",
+        err=True,
+    )
+    return INTERRUPTED
+
+
 def _unmount_plainly(directory: str) -> int:
     """Unmount what no process of this user serves any more."""
     path = os.path.abspath(directory)
@@ -88,20 +153,14 @@ def _unmount_plainly(directory: str) -> int:
     if there.kind != "fuse.jobfs":
         raise UsageError(f"what is mounted at {directory} is not a job: umount {directory}")
     if not is_stale(there.point):
-        raise UsageError(_why_not(directory, there))
-    try:
-        unmount(there.point)
-    except BusyError:
-        # Whatever is open there gets nothing but errors.
-        unmount(there.point, lazy=True)
-    tell(f"jobfs: no process served {directory}; the next mount of that job sends what is left", err=True)
+        raise UsageError(why_not_found(directory, there))
+    clear(there.point)
+    tell(
+        f"jobfs: {gone(directory)}: its dead mount was taken away; the next mount of that job sends what is left",
+        err=True,
+    )
     return 0
 
 
-def _why_not(directory: str, there: MountInfo) -> str:
-    if there.user is not None and there.user != os.geteuid():
-        return f"{directory} was mounted by {user_name(there.user)}: jobfs umount {directory} as that user"
-    return (
-        f"the process that serves {directory} can't be found: give the --state-dir it was mounted with, "
-        f"or end it with fusermount -u {directory}; it sends what is left"
-    )
+def _directory(found: Found) -> str:
+    return found.record.directory if found.record else ""

@@ -27,6 +27,12 @@ class UnboundedError(ContractError):
     errno = errno.EFBIG
 
 
+class CrowdedError(ContractError):
+    """Contents whose size neither the items nor the downloads tell take too much room together: ask again later."""
+
+    errno = errno.ENOSPC
+
+
 def again(error: _Error) -> _Error:
     """A copy of `error` to raise in one more thread: a shared exception would collect every traceback."""
     twin = copy.copy(error)

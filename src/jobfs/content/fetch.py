@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import logging
 import random
+import threading
 import time
 from typing import Protocol
 
 from jobfs.api import Client, Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.api.line import Rank
-from jobfs.content.errors import StaleVersionError, UnboundedError, WrongLengthError, again
+from jobfs.content.errors import CrowdedError, StaleVersionError, UnboundedError, WrongLengthError, again
 from jobfs.content.pool import Pool
 from jobfs.content.run import MIB, NEAR
 from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
@@ -39,7 +40,7 @@ _REACH_MAX = 16 * MIB
 class Link:
     """What all transfers of a store share: client, threads, deadline, whether ranges work (None: unknown).
 
-    `most`: bytes that are taken of a content whose size is not known.
+    `most`: bytes that are taken of contents whose size is not known, together.
     """
 
     def __init__(self, client: Client, pool: Pool, timeout: float, most: int) -> None:
@@ -49,6 +50,26 @@ class Link:
         self.most = most
         self.ranges: bool | None = None
         self.closed = False
+        self._lock = threading.Lock()
+        self._untold: dict[Fetch, int] = {}
+
+    def admit(self, fetch: Fetch, end: int) -> None:
+        """Bytes until `end` came of a content of unknown size. Raises UnboundedError, CrowdedError if they are too many."""
+        with self._lock:
+            self._untold[fetch] = end
+            total = sum(self._untold.values())
+        if end > self.most:
+            told = f"download: no size is told, and more than {self.most} bytes came (see --cache-size)"
+            raise UnboundedError(told, endpoint="download")
+        if total > self.most:
+            told = f"download: contents whose size is not told have more than {self.most} bytes together (see --cache-size)"
+            raise CrowdedError(told, endpoint="download")
+
+    def forget(self, fetch: Fetch) -> None:
+        """Its bytes are of a known size by now, or gone."""
+        if fetch in self._untold:
+            with self._lock:
+                self._untold.pop(fetch, None)
 
 
 class Target(Protocol):
@@ -157,6 +178,7 @@ class Fetch:
             error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
         # A copy, because a traceback would keep all this alive, an open file among it.
         self._target.ended(self, None if error is None else again(error))
+        self._link.forget(self)
 
     def _in_time(self) -> bool:
         """Transfer in the place of whoever waits for it, if anybody does: it goes before the rest then."""
@@ -222,9 +244,8 @@ class Fetch:
             if not chunk:
                 continue
             size = self._target.size
-            if size is None and self.pos + len(chunk) > self._link.most:
-                told = f"download: no size is told, and more than {self._link.most} bytes came (see --cache-size)"
-                raise UnboundedError(told, endpoint="download")
+            if size is None:
+                self._link.admit(self, self.pos + len(chunk))
             if size is not None and self.pos + len(chunk) > size:
                 self.pos += len(chunk)
                 return True  # too much: that is said once the connection is given back

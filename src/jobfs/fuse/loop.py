@@ -34,7 +34,7 @@ _lib = fuse._libfuse
 
 #: Threads that stay. Where all are at work another one is made, so that what is known is answered at once, however many
 #: programs wait for the server; of those as many stay as have nothing to do at any one time.
-LOOP_THREADS, _SPARE = 32, 8
+LOOP_THREADS, _SPARE = 16, 8
 #: Most threads: each program that waits has one.
 _MOST_THREADS = 2048
 #: Requests with which the kernel begins a call that consists of several.

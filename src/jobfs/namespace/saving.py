@@ -11,6 +11,8 @@ from jobfs.nodes import Item
 
 #: A hidden name this close to the limit, in bytes, may have been cut in the middle of a character.
 _CUT = 3
+#: What a save leaves beside its target.
+_SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 
 def missed_names(before: Tree, now: Tree) -> list[str]:
@@ -27,7 +29,7 @@ def _targets(item: Item, before: Tree) -> Iterator[str]:
     """The paths that a hidden item may be the new or the old content of."""
     directory, name = names.parent(item.path), names.basename(item.path)
     hidden = names.parse_hidden(name)
-    if hidden is None or hidden.role is names.Role.REMOVED or veil(directory) is not None:
+    if hidden is None or hidden.role not in _SAVES or veil(directory) is not None:
         return
     yield names.join(directory, hidden.name)
     if (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cachetools import LRUCache
 
-from jobfs.api import Client
+from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
 from jobfs.save.unanswered import Unanswered
@@ -33,6 +33,8 @@ class Context:
     lifetime: float
     timeout: float
     cache_limit: int
+    #: What an earlier look at this server has shown.
+    known: Known = field(default_factory=Known)
     unanswered: Unanswered = field(init=False)
     #: The hash of what this mount has sent to an item, by its id (R1: what it sent itself is always known).
     sent: LRUCache[str, str] = field(init=False)
@@ -43,7 +45,9 @@ class Context:
     def __post_init__(self) -> None:
         object.__setattr__(self, "unanswered", Unanswered(self.lifetime))
         object.__setattr__(self, "sent", LRUCache(_SENT))
-        object.__setattr__(self, "beside", ThreadPoolExecutor(self.client.max_connections, "jobfs-beside"))
+        # With each of them another thread asks too: half as many threads as connections use them all.
+        workers = max(1, self.client.max_connections // 2)
+        object.__setattr__(self, "beside", ThreadPoolExecutor(workers, "jobfs-beside"))
 
 
 def in_background(context: Context, task: Callable[[], object]) -> None:

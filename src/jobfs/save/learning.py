@@ -22,7 +22,7 @@ class Learning:
         self._context = context
         self._bases = bases
         #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
-        self.moves_keep_updated_at = False
+        self.moves_keep_updated_at = context.known.moves_keep_updated_at
 
     def saw_move(self, before: Item, after: Item) -> None:
         """Learn whether a move changes `updatedAt`: only an old item's unchanged one proves that it doesn't."""

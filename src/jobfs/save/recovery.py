@@ -43,7 +43,6 @@ def restore(write_back: WriteBack) -> list[str]:
             write_back.queue.save(file, 0.0)
     for path in state.bytes.sweep(_named(state, changes)):
         log.warning("local bytes that were never closed are kept as %s until the next clean unmount", path)
-    write_back.prune()
     return found
 
 

@@ -38,7 +38,7 @@ class Rename:
         self._replace = replace
         self._bases = bases
         #: Whether this server moves what is in a directory along with it; None: not known.
-        self._carries: bool | None = None
+        self._carries = context.known.moves_carry
 
     def move(self, item: Item, target: str) -> Item:
         """Move an item to a free name with one request. Raises PathExistsError, ApiError."""

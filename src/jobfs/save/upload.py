@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from jobfs import names
@@ -52,7 +53,9 @@ class Upload:
         self._probe = directory / "probe"
         self._lock = threading.Lock()
         self._seen = 0
-        self._rejects: dict[str, bool] = self._recall()
+        self._rejects = {
+            str(kind): refused for kind, refused in context.known.rejects.items()
+        } or self._recall()
 
     # -- hidden
 
@@ -63,7 +66,7 @@ class Upload:
         if change.verb is Verb.MKDIR:
             return self._client.create_directory(path, permission)
         source = self._state.bytes.path(change.ino, change.generation)
-        staged = self._client.create_file(path, source, change.size, permission)
+        staged = self._client.create_file(path, source, change.size, permission, partial(_count, change))
         if staged.size not in (None, change.size):
             raise ContractError(f"create stored {staged.size} bytes of {change.size}", endpoint="create")
         return staged
@@ -108,7 +111,9 @@ class Upload:
         """The new item at the target; None: something else is there. Raises AnswerLostError, ApiError."""
         permission = wanted(change) or Permission.READ_WRITE
         source = self._state.bytes.path(change.ino, change.generation)
-        made = self._client.create_file(change.target, source, change.size, permission)
+        made = self._client.create_file(
+            change.target, source, change.size, permission, partial(_count, change)
+        )
         return made if made.size in (None, change.size) else None
 
     def find_direct(self, change: Change) -> Item | None:
@@ -177,6 +182,10 @@ class Upload:
                 "directory": self._refused(path, lambda at: self._client.create_directory(at, allowed)),
             }
             self._remember(rejects)
+        except AnswerLostError:
+            # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
+            change.asides[0].unsure_until = time.time() + self._context.lifetime
+            raise
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
         finally:
@@ -215,6 +224,11 @@ class Upload:
 def hidden(change: Change, mount: str) -> str:
     """The hidden path at which a change stages its item."""
     return names.hidden_path(change.target, mount, change.tid, names.Role.STAGED)
+
+
+def _count(change: Change, part: float) -> None:
+    """This part of the bytes, from 0 to 1, is on its way."""
+    change.sent = int(change.size * part)
 
 
 def wanted(change: Change) -> Permission | None:

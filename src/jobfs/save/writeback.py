@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobfs.api import Client, deadline
+from jobfs.api import Client, Known, deadline
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
@@ -34,10 +35,8 @@ _SYNC_EVERY = 0.5
 _TIDY_EVERY = 1.0
 #: Seconds until the unlink of an open file is carried out, and the rename of a file to a scratch name.
 UNLINK_DELAY, BACKUP_DELAY = 1.0, 3.0
-#: Tombstones are kept this many times as long as a request may still be carried out, at least so many seconds.
-_TOMBSTONES, _TOMBSTONES_LEAST = 20, 3600.0
-#: How often they are pruned, in syncs.
-_PRUNE_EVERY = 600
+#: A tombstone is kept this many times as long as a request may still be carried out, and until a listing after that.
+_LIFETIMES = 20
 
 
 class Victim(NamedTuple):
@@ -64,16 +63,20 @@ class WriteBack:
         timeout: float,
         lifetime: float,
         cache_limit: int,
+        known: Known | None = None,
     ) -> None:
         """`directory`: this mount's state directory. `delay`, `timeout`, `lifetime` in seconds, `cache_limit` in bytes.
 
+        `known`: what an earlier look at this server has shown.
         Raises UsageError if its journal can't be used.
         """
         self.client = client
         self.namespace = namespace
         self.content = content
         self.state = State(directory)
-        self.context = Context(client, namespace, content, self.state, mount, lifetime, timeout, cache_limit)
+        self.context = Context(
+            client, namespace, content, self.state, mount, lifetime, timeout, cache_limit, known or Known()
+        )
         self.bases = Bases(self.context)
         self.upload = Upload(self.context, directory)
         self.replace = Replace(self.context, self.upload, self.bases)
@@ -112,25 +115,17 @@ class WriteBack:
         self.state.journal.close()
 
     def _sync_loop(self) -> None:
-        rounds = 0
         while not self._stopping.wait(_SYNC_EVERY):
             try:
                 if self.state.unsynced:
                     self.state.sync()
                 if self.state.journal.restore_spare():
                     self.close_again()
-                rounds += 1
-                if rounds % _PRUNE_EVERY == 0:
-                    self.prune()
             except FsError as error:
                 log.error("%s", error)
 
-    def prune(self) -> None:
-        """Forget transaction ids whose requests are long dead, and that no listing has shown since."""
-        self.state.journal.prune(max(self.context.lifetime * _TOMBSTONES, _TOMBSTONES_LEAST))
-
     def _tidy_loop(self) -> None:
-        seen = -1
+        seen = 0  # before the first listing nothing is known to be gone
         while not self._stopping.wait(_TIDY_EVERY):
             now = self.namespace.snapshot_number
             if now == seen:
@@ -138,6 +133,8 @@ class WriteBack:
             try:
                 self.cleanup.expose_orphans()
                 self.cleanup.forget_vanished()
+                # What their requests may have left is gone: the listing has shown it.
+                self.state.journal.prune(time.time() - self.context.lifetime * _LIFETIMES)
                 seen = now
             except JobfsError as error:
                 log.info("what the listing has shown is looked at again later: %s", error)

@@ -254,6 +254,8 @@ class Change:
     #: Of the run: who waits for it gives it their place.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
+    #: How many of its bytes are on their way, or there.
+    sent: int = field(default=0, metadata=_MEMORY, repr=False)
     #: When it is to run, in monotonic seconds.
     due: float = field(default=0.0, metadata=_MEMORY, repr=False)
     error: JobfsError | None = field(default=None, metadata=_MEMORY, repr=False)

@@ -9,16 +9,16 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Attr, Item
+from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.save.queue import within
 from jobfs.settings import Settings
@@ -63,8 +63,12 @@ class Vfs:
         client: Client,
         content: ContentStore,
         namespace: Namespace,
+        known: Known | None = None,
     ) -> None:
-        """`directory` holds this mount's unsent work. Raises UsageError if its journal can't be used."""
+        """`directory` holds this mount's unsent work, `known` is what an earlier look at the server has shown.
+
+        Raises UsageError if the journal can't be used.
+        """
         self._settings = settings
         self._namespace = namespace
         self._write_back = WriteBack(
@@ -77,6 +81,7 @@ class Vfs:
             timeout=settings.timeout,
             lifetime=settings.request_lifetime,
             cache_limit=settings.cache_size,
+            known=known,
         )
         self._state = self._write_back.state
         self._view = View(
@@ -121,13 +126,32 @@ class Vfs:
         self,
         path: str | None,
         timeout: float | None,
-        progress: Callable[[int, int], None] | None,
+        progress: Callable[[Sent], None] | None,
     ) -> list[dict[str, Any]]:
         """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
 
         What `progress` raises breaks it off; it is called several times a second.
         """
         under, queue = path or "", self._write_back.queue
+        progress = progress or (lambda sent: None)
+        self._seal_open()
+        queue.hurry(lambda change: within(change.target, under))
+        deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
+        whole = self._unsaved(under)
+        count, size = len(whole), sum(file.size for file in whole)
+        while True:
+            remaining = deadline - time.monotonic()
+            done = queue.drain(max(min(remaining, 0.25), 0.0), under)
+            left = self._unsaved(under)
+            progress(_sent(count, size, left))
+            if done or remaining <= 0:
+                break
+        if not left:
+            self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
+        return [_refusal(file) for file in left]
+
+    def _seal_open(self) -> None:
+        """What was written to files that are open, or could not be recorded when they were closed, is due now."""
         for file in {*self._state.opened.values(), *self._state.unclosed}:
             if file.local is not None and not file.stays and file.path is not None:
                 try:
@@ -135,28 +159,7 @@ class Vfs:
                 except JobfsError as error:
                     # One that can't be recorded keeps no other from being sent.
                     log.error("%s: what was written to it can't be recorded: %s", file.path, error)
-                queue.save(file, 0.0)
-        queue.hurry(lambda change: within(change.target, under))
-        deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
-        total = len(self._unsaved(under))
-        while True:
-            remaining = deadline - time.monotonic()
-            done = queue.drain(max(min(remaining, 0.25), 0.0), under)
-            left = self._unsaved(under)
-            if progress is not None:
-                progress(max(total - len(left), 0), total)
-            if done or remaining <= 0:
-                break
-        if not left:
-            self._clean_up(deadline, lambda: progress(total, total) if progress is not None else None)
-        return [
-            {
-                "path": file.path,
-                "size": file.size,
-                "reason": file.refused or str((file.change and file.change.error) or "not sent yet"),
-            }
-            for file in left
-        ]
+                self._write_back.queue.save(file, 0.0)
 
     def _unsaved(self, under: str) -> list[File]:
         return [file for file in self._state.unsaved() if within(file.path or "", under)]
@@ -172,6 +175,10 @@ class Vfs:
                 due, patient_until = number, now + self._settings.timeout
             if now >= min(deadline, patient_until):
                 return
+
+    def number_unsent(self) -> int:
+        """How many closed files the server does not have, or has refused; asks nobody and changes nothing."""
+        return len(self._state.unsaved())
 
     def unsent(self, path: str | None = None) -> list[Unsent]:
         """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
@@ -441,3 +448,16 @@ class Vfs:
     def info(self, path: str) -> dict[str, Any]:
         """See report.py."""
         return self._report.info(path)
+
+
+def _refusal(file: File) -> dict[str, Any]:
+    """A file that is left, and why; its size in bytes."""
+    reason = file.refused or str((file.change and file.change.error) or "not sent yet")
+    return {"path": file.path, "size": file.size, "reason": reason}
+
+
+def _sent(count: int, size: int, left: Sequence[File]) -> Sent:
+    """How far it is, when of so many files with so many bytes these are left, and some of their bytes on their way."""
+    on_their_way = (min(file.change.sent, file.size) for file in left if file.change is not None)
+    missing = sum(file.size for file in left) - sum(on_their_way)
+    return Sent(max(count - len(left), 0), count, max(size - missing, 0), size)

@@ -30,6 +30,8 @@ _INSTANCE_AGE = 5.0
 #: Seconds that a status waits for the server: it answers within a second (semantics.md section 6).
 _PATIENCE = 0.5
 _HIDDEN_OLD = 3600.0
+_LEFT = "left by another mount more than an hour ago"
+_TRIED = "left by a `jobfs doctor --try` that was broken off: run it again"
 _KEPT = {
     "conflict": "changed by the job while it was being saved here, or found under a hidden name",
     "recovered": "closed just before the power went, or found under a hidden name",
@@ -182,7 +184,7 @@ class Report:
     def _foreign(self, hidden: Iterable[Item]) -> list[document.Odd]:
         now = time.time() + self._client.server_time_offset
         return [
-            {"path": item.path, "reason": "left by another mount more than an hour ago"}
+            {"path": item.path, "reason": _TRIED if _of_try(item) else _LEFT}
             for item in hidden
             if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not self._own(item)
         ]
@@ -225,8 +227,12 @@ class Report:
         return entries
 
     def _pending(self) -> bytes:
-        lines = [f"{entry['path']}\n" for entry in self._unsaved(refused=False)]
-        lines += [f"{entry['path']}\tfailed: {entry['reason']}\n" for entry in self._unsaved(refused=True)]
+        shown = names.shown
+        lines = [f"{shown(entry['path'])}\n" for entry in self._unsaved(refused=False)]
+        lines += [
+            f"{shown(entry['path'])}\tfailed: {shown(entry['reason'])}\n"
+            for entry in self._unsaved(refused=True)
+        ]
         return "".join(lines).encode()
 
     def info(self, path: str) -> dict[str, Any]:
@@ -270,6 +276,11 @@ class Report:
             return self.files[name]()
         except KeyError:
             raise FsError(2) from None
+
+
+def _of_try(item: Item) -> bool:
+    parts = names.parse_hidden(item.path.partition("/")[0])
+    return parts is not None and parts.role is names.Role.TRIED
 
 
 def _entry(file: File, path: str) -> document.Unsent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Callable
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
@@ -13,7 +14,10 @@ from jobfs.api import retry
 
 from .answers import Answer, answers, odd_items
 from .checks import Growth, check_any_answer, check_odd_items
-from .world import world
+from .world import World, world
+
+#: Examples after which hypothesis begins anew: it remembers each, 0.1 MiB, which would be taken for growth of the client.
+ROUND = 200
 
 
 def main() -> None:
@@ -28,35 +32,50 @@ def main() -> None:
     number = time.time_ns() % 2**32 if given_.seed is None else given_.seed
     retry.FIRST_PAUSE, retry.LONGEST_PAUSE = 0.02, 0.05
     logging.disable(logging.CRITICAL)
+    print(f"seed {number}", flush=True)
+    with world() as made:
+        growth, began = Growth(), time.monotonic()
+        for what, check in (("lists of odd items", items_of(made)), ("answers", answers_of(made))):
+            for first in range(0, given_.examples, ROUND):
+                attempt(check, number + first, min(ROUND, given_.examples - first))
+                growth.check()
+            told = f"{growth.mib} MiB more memory at most, {time.monotonic() - began:.0f} s"
+            print(f"{given_.examples} {what}: nothing found; {told}", flush=True)
+
+
+def items_of(made: World) -> Callable[[], Callable[[], None]]:
+    def test() -> Callable[[], None]:
+        @given(st.lists(odd_items(), max_size=12))
+        def items(odd: list[bytes]) -> None:
+            check_odd_items(made, odd)
+
+        return items
+
+    return test
+
+
+def answers_of(made: World) -> Callable[[], Callable[[], None]]:
+    def test() -> Callable[[], None]:
+        @given(answers())
+        def anything(answer: Answer) -> None:
+            check_any_answer(made, answer)
+
+        return anything
+
+    return test
+
+
+def attempt(make: Callable[[], Callable[[], None]], number: int, examples: int) -> None:
+    """One round: what hypothesis remembers of it goes with it."""
     options = settings(
-        max_examples=given_.examples,
+        max_examples=examples,
         deadline=None,
         database=None,
         print_blob=True,
         phases=(Phase.generate, Phase.target, Phase.shrink),
         suppress_health_check=list(HealthCheck),
     )
-    print(f"seed {number}", flush=True)
-    with world() as made:
-        growth, began = Growth(), time.monotonic()
-
-        @seed(number)
-        @options
-        @given(st.lists(odd_items(), max_size=12))
-        def items(odd: list[bytes]) -> None:
-            check_odd_items(made, odd)
-
-        @seed(number)
-        @options
-        @given(answers())
-        def anything(answer: Answer) -> None:
-            check_any_answer(made, answer)
-
-        for what, check in (("lists of odd items", items), ("answers", anything)):
-            check()
-            growth.check()
-            told = f"{growth.mib} MiB more memory at most, {time.monotonic() - began:.0f} s"
-            print(f"{given_.examples} {what}: nothing found; {told}", flush=True)
+    seed(number)(options(make()))()
 
 
 if __name__ == "__main__":

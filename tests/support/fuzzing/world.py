@@ -88,7 +88,8 @@ class World:
                 b"",
             )
         elif path == "items/":
-            take, skip = int(query["take"]), int(query["skip"])
+            # A redirect may have lost the query.
+            take, skip = int(query.get("take", 100)), int(query.get("skip", 0))
             part = b", ".join(everything[skip : skip + take])
             body = b'{"data": {"workspaceItems": [%b]}, "meta": {"total": %d}}' % (part, len(everything))
         elif path == "items/find":

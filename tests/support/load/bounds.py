@@ -9,7 +9,7 @@ from .figures import Sample
 
 #: Of a mount, and one more for each file that a program has open.
 DESCRIPTORS = 300
-#: 32 that serve the kernel, one for each of 16 connections, and as many again for prefetch, downloads and the rest.
+#: 24 that serve the kernel while no program waits, 16 each for saves, downloads and listings, 8 beside saves, and some more.
 THREADS = 100
 #: Of one mount on the server at any moment: a few dozen.
 HIDDEN = 64

@@ -325,11 +325,13 @@ class Stage:
         self.unmount(umount)
 
     def _pruned(self, rows: int) -> None:
-        """Gives a table with more rows some time to be pruned."""
+        """Gives a table with more rows some time to be pruned, which follows a listing."""
         end = time.monotonic() + _PRUNING
         while max(self.sampler.take().tables.values(), default=0) > rows:
             if time.monotonic() > end or self.expired:
                 return
+            with suppress(OSError):
+                os.listdir(self.path)
             time.sleep(0.5)
 
     def recover(self, within: float) -> None:

@@ -145,6 +145,17 @@ def test_how_long_each_piece_of_a_file_took_is_told(source: Path) -> None:
     assert all(seconds > 0 for seconds in told)
 
 
+def test_which_part_of_a_file_is_on_its_way_is_told(tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * 100_000)
+    for make in (json_create, multipart_create):
+        body, told = make(FIELDS, (big, 100_000)), list[float]()
+        body.part = told.append
+        list(body)
+        assert told == sorted(told)
+        assert (told[0], told[-1], 0 < told[1] < 1) == (0.0, 1.0, True)
+
+
 def test_a_small_body_is_no_progress() -> None:
     body, told = json_body({"path": "x"}), list[float]()
     body.moved = told.append

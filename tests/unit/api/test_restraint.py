@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
@@ -190,3 +191,73 @@ def test_a_program_goes_on_trying_and_its_success_opens_the_background(make_clie
     client.update(ID, permission=Permission.READ_ONLY)
     assert not client.restraint.out
     assert errors.HeldBackError not in in_background(client, 5)
+
+
+def may_wait(held: Restraint, *, changing: bool = True) -> float:
+    """Seconds that a program's request may wait; 0.0: it is not sent."""
+    try:
+        return held.patience("x", changing=changing, latency=None)
+    except errors.OutOfTimeError:
+        return 0.0
+
+
+def test_once_a_call_has_waited_in_vain_the_others_do_not_until_something_is_answered(clock: Clock) -> None:
+    """semantics 3: forty that the kernel lets go on one at a time end as soon as one."""
+    held = Restraint(30.0)
+    held.answered(changing=False)
+    assert may_wait(held) == math.inf
+    for seconds in (4.0, 26.0):
+        clock.now += seconds
+        held.unanswered(seconds, changing=True)
+    assert [may_wait(held) for _ in range(40)] == [0.0] * 40
+    clock.now += 1.0
+    looks = [may_wait(held) for _ in range(40)]
+    assert 0 < looks[0] <= 1
+    assert not any(looks[1:])
+    clock.now += 2.0
+    assert held.patience("x", changing=True, latency=1.0) == 8.0, "as long as the line needs"
+    held.answered(changing=True)
+    assert may_wait(held) == math.inf
+
+
+def test_a_server_that_answers_reads_may_be_silent_to_changes(clock: Clock) -> None:
+    held = Restraint(30.0)
+    for _ in range(3):
+        clock.now += 10
+        held.unanswered(10.0, changing=True)
+        held.answered(changing=False)
+    assert may_wait(held) == 0.0
+    assert may_wait(held, changing=False) == math.inf
+
+
+def test_reads_and_changes_that_wait_in_turn_make_one_silence(clock: Clock) -> None:
+    """A call looks first, and then changes something."""
+    held = Restraint(3.0)
+    clock.now += 10
+    for seconds, changing in ((2.0, False), (1.0, True)):
+        clock.now += seconds
+        held.unanswered(seconds, changing=changing)
+    assert may_wait(held) == may_wait(held, changing=False) == 0.0
+
+
+def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(clock: Clock) -> None:
+    held = Restraint(30.0)
+    clock.now += 29
+    held.answered(changing=True)
+    clock.now += 2
+    held.unanswered(31.0, changing=True)
+    for _ in range(20):
+        clock.now += 15
+        held.unanswered(5.0, changing=True)
+    assert may_wait(held) == math.inf
+
+
+def test_a_server_that_has_become_slow_is_waited_for_once_in_a_while(clock: Clock) -> None:
+    held = Restraint(30.0)
+    clock.now += 30
+    held.unanswered(30.0, changing=True)
+    for _ in range(15):
+        clock.now += 2
+        held.unanswered(1.0, changing=True)
+    clock.now += 1
+    assert may_wait(held) == math.inf

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +132,75 @@ def test_a_silent_server_does_not_hang_a_call(serve: Serve) -> None:
         with pytest.raises(errors.UnavailableError) as caught:
             client.get(ID)
         assert caught.value.errno == errno.ETIMEDOUT
+    with client_of(server, timeout=0.2) as client:
         with pytest.raises(errors.AnswerLostError) as lost:
             client.delete(ID)
         assert lost.value.errno == errno.ETIMEDOUT
+        # It has been silent for as long as a call may wait: the next one is not sent.
+        with pytest.raises(errors.OutOfTimeError) as late:
+            client.delete(ID)
+        assert late.value.errno == errno.ETIMEDOUT
+        assert client.health.requests == 1
     done.set()
+
+
+DRIPS: dict[str, tuple[bytes, bytes]] = {
+    "status line": (b"HTTP/1.1 200 ", b"O"),
+    "header": (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
+    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+    "size of a chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x"),
+    "trailer": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"y"),
+}
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02], ids=["at once", "slowly"])
+@pytest.mark.parametrize("drip", DRIPS)
+@pytest.mark.parametrize("what", ["get", "delete", "download"])
+def test_an_answer_that_never_gets_to_the_point_ends_in_time(
+    serve: Serve, what: str, drip: str, pause: float
+) -> None:
+    """semantics 3: no call can hang for ever, however steadily the server keeps sending."""
+    done = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        head, again = DRIPS[drip]
+        with suppress(OSError):
+            connection.sendall(head)
+            while not done.wait(pause):
+                connection.sendall(again)
+
+    server = serve(*[talk] * 20)
+    with client_of(server, timeout=0.5) as client:
+        began = time.monotonic()
+        with suppress(errors.ApiError):
+            if what == "download":
+                with client.download(ID) as body:
+                    list(body.chunks())
+            else:
+                getattr(client, what)(ID)
+        assert time.monotonic() - began < 5
+    done.set()
+
+
+def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
+    """semantics 3: seconds without progress; and what the reader takes for itself does not count."""
+
+    def talk(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
+        for _ in range(8):
+            time.sleep(0.1)
+            connection.sendall(b"x")
+
+    server = serve(talk)
+    with client_of(server, timeout=0.4) as client, client.download(ID) as body:
+        chunks: list[bytes] = []
+        for chunk in body.chunks():
+            if not chunks:
+                time.sleep(0.5)
+            chunks.append(chunk)
+    assert b"".join(chunks) == b"x" * 8
 
 
 def test_a_busy_pool_makes_a_request_wait_and_nothing_is_sent(serve: Serve) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import jobfs
 from jobfs import errors
 from jobfs.api import FileKey, retry
 from jobfs.nodes import Permission
@@ -73,6 +74,12 @@ def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
     assert len(script.requests) == 1
     slow = isinstance(trouble, httpx.TimeoutException)
     assert caught.value.errno == (errno.ETIMEDOUT if slow else errno.EIO)
+
+
+def test_a_request_names_the_version_that_asks(make_client: MakeClient) -> None:
+    script = Script(one())
+    make_client(script).get(ID)
+    assert script.requests[0].headers["user-agent"] == f"jobfs/{jobfs.__version__}"
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 507])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from jobfs.cli import running
 from jobfs.cli import umount as umounting
 from jobfs.errors import FsError
-from jobfs.mountpoint import BusyError, MountInfo
+from jobfs.mountpoint import MountInfo
+from jobfs.nodes import Sent
 
 from .conftest import Answering, Outcome
 
@@ -69,7 +72,7 @@ def test_umount_waits_until_the_slot_is_free(run: Run, answering: Make) -> None:
     one = answering("/mnt/a")
 
     def unmounted(args: dict[str, Any], conversation: Any) -> dict[str, Any]:
-        conversation.progress(1, 2)
+        conversation.progress(Sent(1, 2))
         threading.Timer(0.1, one.slot.close).start()
         return {"left": [], "note": ""}
 
@@ -123,7 +126,7 @@ def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
 @pytest.mark.parametrize(
     ("kind", "user", "stale", "code", "words"),
     [
-        ("fuse.jobfs", 0, True, 0, "no process served"),
+        ("fuse.jobfs", 0, True, 0, "is gone: its dead mount was taken away"),
         ("fuse.jobfs", 0, False, 2, "--state-dir"),
         ("fuse.jobfs", 54321, False, 2, "was mounted by user 54321"),
         ("fuse.sshfs", 0, False, 2, "is not a job"),
@@ -143,8 +146,9 @@ def test_umount_of_what_no_process_of_this_user_serves(
     unmounted: list[str] = []
     there = MountInfo("1", "0:1", str(tmp_path), kind, user) if kind else None
     monkeypatch.setattr(umounting, "mount_at", lambda path: there)
-    monkeypatch.setattr(umounting, "is_stale", lambda path: stale)
-    monkeypatch.setattr(umounting, "unmount", unmounted.append)
+    for module in (umounting, running):
+        monkeypatch.setattr(module, "is_stale", lambda path: stale)
+    monkeypatch.setattr(umounting, "clear", unmounted.append)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     done = run("umount", tmp_path)
     assert done.code == code
@@ -152,18 +156,53 @@ def test_umount_of_what_no_process_of_this_user_serves(
     assert unmounted == ([str(tmp_path)] if code == 0 else [])
 
 
-def test_a_stale_mount_in_which_something_is_open_is_detached(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_umount_wants_a_directory_or_all(run: Run) -> None:
+    for words in ([], ["--all", "/mnt/a"]):
+        assert run("umount", *words) == Outcome(2, "", "jobfs: give the DIR to unmount, or --all\n")
+
+
+def test_umount_all_goes_on_where_one_refuses(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[bool] = []
+    """semantics 6: `umount` names what is open and refuses; the other mounts end all the same."""
 
-    def unmount(path: str, *, lazy: bool = False) -> None:
-        calls.append(lazy)
-        if not lazy:
-            raise BusyError("busy")
+    def busy(args: dict[str, Any], conversation: Any) -> None:
+        raise FsError(16, "/mnt/a is in use by vim (4: a.txt)")
 
-    monkeypatch.setattr(umounting, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", 0))
-    monkeypatch.setattr(umounting, "is_stale", lambda path: True)
-    monkeypatch.setattr(umounting, "unmount", unmount)
-    assert run("umount", tmp_path).code == 0
-    assert calls == [False, True]
+    cleared: list[str] = []
+    monkeypatch.setattr(umounting, "wait_until_free", lambda found, timeout: True)
+    monkeypatch.setattr(umounting, "dead_mounts", lambda state_dir: ["/mnt/c"])
+    monkeypatch.setattr(
+        umounting, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", os.geteuid())
+    )
+    monkeypatch.setattr(umounting, "is_stale", lambda path: path == "/mnt/c")
+    monkeypatch.setattr(umounting, "clear", cleared.append)
+    answering("/mnt/a", umount=busy)
+    other = answering("/mnt/b", umount={"left": []})
+    done = run("umount", "--all", "--timeout", "3")
+    assert (done.code, cleared) == (1, ["/mnt/c"])
+    assert other.calls == [("umount", {"timeout": 3.0, "lazy": False})]
+    first, second = done.err.splitlines()
+    assert first == "jobfs: /mnt/a is in use by vim (4: a.txt)"
+    assert second.startswith("jobfs: the process that served /mnt/c is gone")
+
+
+def test_umount_all_without_a_mount_is_no_failure(run: Run) -> None:
+    assert run("umount", "--all") == Outcome(0, "", "jobfs: no job is mounted\n")
+
+
+@pytest.mark.parametrize("command", ["umount", "flush"])
+def test_ctrl_c_says_what_becomes_of_what_is_unsent(
+    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """semantics 6: what is left stays in the journal."""
+
+    def interrupt(*args: Any, **words: Any) -> None:
+        raise KeyboardInterrupt
+
+    answering("/mnt/a")
+    monkeypatch.setattr("jobfs.control.call", interrupt)
+    done = run(command, "/mnt/a")
+    assert (done.code, done.out) == (130, "")
+    assert done.err.startswith("jobfs: interrupted: ")
+    assert "journal" in done.err

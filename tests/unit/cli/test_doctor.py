@@ -193,7 +193,7 @@ def test_mounts_are_listed_with_their_logs_and_the_dead_with_the_remedy(
     dead = MountInfo("1", "0:1", "/mnt/dead", "fuse.jobfs", os.geteuid())
     others = [dead._replace(point="/mnt/theirs", user=12345), dead._replace(point="/x", kind="fuse.sshfs")]
     monkeypatch.setattr(mountpoint, "mounts", lambda: [dead, *others])
-    monkeypatch.setattr(preflight, "is_stale", lambda path: True)
+    monkeypatch.setattr("jobfs.cli.doctor.is_stale", lambda path: True)
     done = doctor()
     assert done.code == 0
     for words in (
@@ -201,7 +201,7 @@ def test_mounts_are_listed_with_their_logs_and_the_dead_with_the_remedy(
         f"ok      mount: /mnt/a (process {os.getpid()}) is well; its log is /logs/a",
         "WARN    mount: /mnt/b needs you: jobfs status /mnt/b; its log is /logs/b",
         f"WARN    mount: /mnt/c (process {os.getpid()}) does not say how it is: ",
-        "WARN    mount: the process that served /mnt/dead is gone: jobfs umount /mnt/dead, then mount it again",
+        "WARN    mount: the process that served /mnt/dead is gone: mount the job there again, or jobfs umount /mnt/dead",
     ):
         assert words in done.out
     assert "theirs" not in done.out

@@ -30,7 +30,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A machine and a server that have no objection, and a mount that ends at once with 0."""
     events: list[Any] = []
 
-    def check_machine(settings: Any, job: str, directory: str) -> str:
+    def check_machine(settings: Any, job: str, directory: str, say: Any) -> str:
         events.append("machine")
         return directory
 
@@ -113,3 +113,25 @@ def test_the_exit_code_is_the_mounts(
 ) -> None:
     monkeypatch.setattr(mounting, "run", lambda *args: 1)
     assert run("mount", JOB, place, "-f").code == 1
+
+
+def test_a_directory_that_was_made_goes_if_the_mount_fails(
+    run: Run, events: list[Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = place / "made"
+    assert run("mount", JOB, made, "-f").code == 0
+    assert made.is_dir()
+    made.rmdir()
+
+    def fail(*args: Any) -> int:
+        raise UsageError("could not mount")
+
+    monkeypatch.setattr(command, "in_background", lambda serve: 2)
+    assert run("mount", JOB, made).code == 2
+    assert not made.exists()
+    monkeypatch.setattr(mounting, "run", fail)
+    assert run("mount", JOB, made, "-f").code == 2
+    assert not made.exists()
+    monkeypatch.setattr(mounting, "run", lambda *args: 1)
+    assert run("mount", JOB, made, "-f").code == 1, "something is left to be sent"
+    assert made.is_dir()

@@ -6,22 +6,23 @@ import ctypes.util
 import errno
 import os
 import socket
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobfs.cli import preflight
-from jobfs.cli.preflight import bounded, check_machine, check_mount_point, check_server, library_remedy
+from jobfs.cli.preflight import check_machine, check_mount_point, check_server, library_remedy
 from jobfs.errors import (
     ApiError,
     ContractError,
+    JobfsError,
     NotFoundError,
     UnauthorizedError,
     UnavailableError,
     UsageError,
 )
+from jobfs.mountpoint import MountInfo
 from jobfs.settings import Settings, load
 
 from .conftest import JOB
@@ -62,7 +63,7 @@ def test_bad_ids_and_urls_come_first(settings: Settings, place: Path) -> None:
 
 
 def test_a_mount_point_must_be_an_empty_directory(place: Path) -> None:
-    with pytest.raises(UsageError, match=f"mkdir {place}/missing"):
+    with pytest.raises(UsageError, match=f"mkdir -p {place}/missing"):
         check_mount_point(f"{place}/missing")
     (place / "file").write_text("mine")
     with pytest.raises(UsageError, match="not a directory"):
@@ -75,27 +76,74 @@ def test_a_mount_point_must_be_an_empty_directory(place: Path) -> None:
         check_mount_point("/proc")
 
 
-@pytest.mark.parametrize(
-    ("kind", "code", "words"),
-    [
-        ("fuse.jobfs", errno.ENOTCONN, "process is gone: fusermount -u"),
-        ("fuse.jobfs", 0, "a job is mounted at .* already: jobfs umount"),
-        ("fuse.sshfs", 0, "something is mounted at"),
-    ],
-)
-def test_a_mount_is_told_from_a_stale_one(
-    place: Path, monkeypatch: pytest.MonkeyPatch, kind: str, code: int, words: str
-) -> None:
-    """semantics 6: "Transport endpoint is not connected" is one clear sentence and the remedy."""
+def test_what_is_mounted_there_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, words in (
+        ("fuse.jobfs", "a job is mounted at .* already: jobfs umount"),
+        ("fuse.sshfs", "something is mounted at"),
+        ("ext4", "something is mounted at"),
+    ):
+        there = MountInfo("1", "0:1", str(place), kind, 0)
+        monkeypatch.setattr(preflight, "mount_at", lambda path, there=there: there)
+        monkeypatch.setattr(preflight, "is_stale", lambda path: False)
+        with pytest.raises(UsageError, match=words):
+            check_mount_point(str(place))
 
-    def stat(path: str) -> None:
-        if code:
-            raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(preflight, "mount_points", lambda: {str(place): kind})
-    monkeypatch.setattr(os, "stat", stat)
-    with pytest.raises(UsageError, match=words):
-        check_mount_point(str(place))
+@pytest.mark.parametrize("kind", ["fuse.jobfs", "fuse.sshfs", "fuse"])
+def test_dead_mounts_of_fuse_are_taken_away(place: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """semantics 6: "Transport endpoint is not connected" does not keep the next mount from working."""
+    there = [MountInfo(number, "0:1", str(place), kind, 0) for number in "12"]
+    said: list[str] = []
+    monkeypatch.setattr(preflight, "mount_at", lambda path: there[-1] if there else None)
+    monkeypatch.setattr(preflight, "is_stale", lambda path: True)
+    monkeypatch.setattr(preflight, "clear", lambda path: there.pop())
+    assert check_mount_point(str(place), said.append) == str(place)
+    assert said == [f"the process that served {place} is gone: its dead mount was taken away"] * 2
+
+
+def test_a_dead_mount_of_somebody_else_is_left_to_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = MountInfo("1", "0:1", str(place), "fuse.jobfs", 54321)
+
+    def refuse(path: str) -> None:
+        raise JobfsError("could not unmount it: not yours")
+
+    monkeypatch.setattr(preflight, "mount_at", lambda path: there)
+    monkeypatch.setattr(preflight, "is_stale", lambda path: True)
+    for clear in (refuse, lambda path: None):
+        monkeypatch.setattr(preflight, "clear", clear)
+        with pytest.raises(UsageError, match=f"process that served {place} is gone.*fusermount -u {place}"):
+            check_mount_point(str(place))
+
+
+def test_a_mount_point_is_made_where_only_its_parent_is_there(place: Path) -> None:
+    made = place / "made"
+    with preflight.mount_point_made(str(made)):
+        assert made.is_dir()
+    assert made.is_dir()
+    with preflight.mount_point_made(str(made)) as remove:
+        remove()
+    assert made.is_dir(), "it was there before"
+    made.rmdir()
+    with pytest.raises(KeyboardInterrupt), preflight.mount_point_made(str(made)):
+        raise KeyboardInterrupt
+    assert not made.exists()
+    with preflight.mount_point_made(str(made)) as remove:
+        remove()
+    assert not made.exists()
+    with preflight.mount_point_made(str(place / "none" / "made")):
+        assert not (place / "none").exists()
+
+
+def test_a_mount_point_that_can_not_be_made_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with (
+        pytest.raises(UsageError, match="can't make /x/y: Permission denied"),
+        preflight.mount_point_made("/x/y"),
+    ):
+        pass
 
 
 @pytest.mark.usefixtures("able")
@@ -211,23 +259,6 @@ def test_a_silent_server_is_given_up_whatever_the_timeout(
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(UsageError, match="check the URL"):
             check_server(settings.model_copy(update={"base_url": url, "timeout": 3600.0}), JOB, lambda: "k")
-
-
-def test_what_takes_too_long_is_left_to_itself() -> None:
-    never = threading.Event()
-    with pytest.raises(TimeoutError):
-        bounded(lambda: never.wait(20), 0.01)
-    never.set()
-    assert bounded(lambda: 3, 20) == 3
-
-
-@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt()])
-def test_what_fails_in_time_fails_here(error: BaseException) -> None:
-    def fail() -> None:
-        raise error
-
-    with pytest.raises(type(error)):
-        bounded(fail, 20)
 
 
 @pytest.mark.parametrize(

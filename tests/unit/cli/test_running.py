@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from jobfs.cli import running
 from jobfs.cli.running import mount_of, mounts, registered
 from jobfs.errors import UsageError
+from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Answering
@@ -75,9 +77,16 @@ def test_a_broken_entry_harms_nobody(answering: Callable[..., Answering], tmp_pa
 def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=f"no job is mounted at {tmp_path}"):
         mount_of(str(tmp_path), None)
-    monkeypatch.setattr(running, "mount_points", lambda: {str(tmp_path): "fuse.jobfs"})
-    with pytest.raises(UsageError, match=f"process that served {tmp_path} is gone: jobfs umount"):
-        mount_of(str(tmp_path), None)
+    for user, stale, words in (
+        (0, True, f"process that served {tmp_path} is gone: .*jobfs umount {tmp_path}"),
+        (54321, False, "was mounted by user 54321"),
+        (os.geteuid(), False, "--state-dir"),
+    ):
+        there = MountInfo("1", "0:1", str(tmp_path), "fuse.jobfs", user)
+        monkeypatch.setattr(running, "mount_at", lambda path, there=there: there)
+        monkeypatch.setattr(running, "is_stale", lambda path, stale=stale: stale)
+        with pytest.raises(UsageError, match=words):
+            mount_of(str(tmp_path), None)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o720])

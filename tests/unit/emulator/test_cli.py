@@ -77,7 +77,8 @@ def test_the_start_line_says_what_is_needed_and_a_signal_ends_it(
 
 
 def test_the_start_line_names_the_port_of_the_control_routes(tmp_path: Path) -> None:
-    with started(tmp_path, "--control-port", "0") as (_, line):
+    with started(tmp_path / "a\x1b[2J\n", "--control-port", "0") as (_, line):
+        assert "a\\x1b[2J\\n" in line
         control = line.rpartition(" controlled at ")[2].strip()
         closed = httpx.post(control + "/_emulator/listener", json={"open": False}, trust_env=False)
         assert closed.json() == {"open": False}
@@ -130,7 +131,10 @@ def test_a_missing_extra_names_the_remedy(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     result = CliRunner().invoke(emulator, ["--dir", str(tmp_path)])
     assert result.exit_code == 2
-    assert "pip install 'jobfs[emulator]'" in result.stderr
+    assert result.stderr == (
+        "Error: the local server needs uvicorn, which is not installed: in a clone of jobfs, "
+        f"{sys.executable} -m pip install '.[emulator]'\n"
+    )
 
 
 def test_every_switch_has_an_option() -> None:

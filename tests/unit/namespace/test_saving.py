@@ -42,5 +42,8 @@ def test_a_name_that_is_there_is_not_missed() -> None:
 def test_a_directory_on_its_way_out_is_not_missed() -> None:
     before = Tree.of([item("x", "1")])
     assert missed_names(before, Tree.of([item(hidden("x", Role.REMOVED), "1")])) == []
+    assert missed_names(before, Tree.of([item(hidden("x", Role.TRIED), "2")])) == [], (
+        "nor what a try has made"
+    )
     below = f"{hidden('d', Role.REMOVED)}/{hidden('x', Role.ASIDE)}"
     assert missed_names(before, Tree.of([item(below, "1")])) == []

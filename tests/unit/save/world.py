@@ -151,8 +151,17 @@ class FakeClient:
 
         return cast(Item, self._answer(change))
 
-    def create_file(self, path: str, source: Path, size: int, permission: Permission) -> Item:
-        return self._create(path, source.read_bytes()[:size], permission)
+    def create_file(
+        self,
+        path: str,
+        source: Path,
+        size: int,
+        permission: Permission,
+        moving: Callable[[float], None] = lambda part: None,
+    ) -> Item:
+        made = self._create(path, source.read_bytes()[:size], permission)
+        moving(1.0)
+        return made
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         return self._create(path, None, permission)

@@ -11,6 +11,7 @@ from tests.support.files import errno_from
 from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
+from jobfs.nodes import Sent
 
 
 def test_the_control_directory_is_not_changed(work: Workspace) -> None:
@@ -54,9 +55,9 @@ def test_a_drain_says_what_is_left_and_why(server: Server, work: Workspace) -> N
 def test_a_drain_shows_its_progress(work: Workspace) -> None:
     for name in "abc":
         work.write(name, b"x")
-    steps: list[tuple[int, int]] = []
-    assert work.vfs.flush_all(None, 20, lambda done, total: steps.append((done, total))) == []
-    assert steps[-1] == (3, 3)
+    steps: list[Sent] = []
+    assert work.vfs.flush_all(None, 20, steps.append) == []
+    assert steps[-1] == Sent(3, 3, 3, 3)
 
 
 def test_free_space_is_that_of_this_machine(server: Server, work: Workspace) -> None:

@@ -34,6 +34,11 @@ def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspac
     assert errno_from(work.vfs.listdir, ".jobfs/pending") == errno.ENOTDIR
 
 
+def test_a_name_that_a_terminal_obeys_is_one_harmless_line_of_what_is_unsent(work: Workspace) -> None:
+    work.write("a\x1b]0;owned\x07b\nfine\u202e", b"x")
+    assert work.read(".jobfs/pending") == b"a\\x1b]0;owned\\x07b\\nfine\\u202e\n"
+
+
 def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> None:
     """semantics 2: `jobfs info PATH`: state (clean, dirty, uploading, failed, conflict), error."""
     server.store.seed({"file": "x"}, age=60)
@@ -91,6 +96,15 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
     work.vfs.refresh()
     told = [names.parse_hidden(entry["path"]) for entry in work.vfs.status()["foreign_hidden"]]
     assert [parts and parts.mount for parts in told] == ["f" * 12]
+
+
+def test_what_a_try_has_left_is_not_taken_for_a_save(server: Server, work: Workspace) -> None:
+    tried = names.hidden_path("try", "f" * 12, "0" * 16, names.Role.TRIED)
+    server.store.seed({tried: None, f"{tried}/file": "x"}, age=7200)
+    work.vfs.refresh()
+    assert work.names() == []
+    told = [entry["reason"] for entry in work.vfs.status()["foreign_hidden"]]
+    assert ["--try" in reason for reason in told] == [True, True]
 
 
 def test_the_first_status_already_counts_the_items_and_knows_the_conflicts(

@@ -1,0 +1,65 @@
+"""Completion in bash, zsh and fish: what arguments complete to, and `jobfs completion`, which prints what switches it on."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
+
+from jobfs.mountpoint import mount_points
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def directories(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+    """Whatever directory there is: the shell looks itself."""
+    return [CompletionItem(begun, type="dir")]
+
+
+def files(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+    """Whatever file or directory there is: the shell looks itself."""
+    return [CompletionItem(begun, type="file")]
+
+
+def mounted(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
+    """Directories where a job is mounted; any directory if none of them begins so, as a relative path never does."""
+    return _mounted(begun) or directories(context, parameter, begun)
+
+
+def mounted_or_files(
+    context: click.Context, parameter: click.Parameter, begun: str
+) -> list[CompletionItem[str]]:
+    """Directories where a job is mounted; any path if none of them begins so, as one inside of a mount."""
+    return _mounted(begun) or files(context, parameter, begun)
+
+
+def script(shell: str) -> str:
+    """What makes one of `SHELLS` ask jobfs."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    # Not kind.source(), which starts a bash to find its version. Of the command it needs no more than the name.
+    return ShellComplete.source(kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE"))
+
+
+def _mounted(begun: str) -> list[CompletionItem[str]]:
+    # bash takes what it is given unquoted; names that need quotes are left to its own completion of paths.
+    points = [point for point, kind in mount_points().items() if kind == "fuse.jobfs"]
+    return [
+        CompletionItem(point) for point in points if point.startswith(begun) and shlex.quote(point) == point
+    ]
+
+
+@click.command("completion", short_help="Print what lets a shell complete jobfs.")
+@click.argument("shell", type=click.Choice(SHELLS), metavar="bash|zsh|fish")
+def completion(shell: str) -> None:
+    """Print the script that lets a shell complete commands, options, choices, paths and mounted directories.
+
+    \b
+    bash: add to ~/.bashrc      eval "$(jobfs completion bash)"
+    zsh:  add to ~/.zshrc       autoload -Uz compinit; compinit
+                                eval "$(jobfs completion zsh)"
+    fish: run once              cd ~/.config/fish/completions
+                                jobfs completion fish > jobfs.fish
+    """
+    click.echo(script(shell))

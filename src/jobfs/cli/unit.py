@@ -1,0 +1,148 @@
+"""`jobfs systemd-unit JOB DIR`: a unit for the systemd of a user, which mounts at login or at boot, and drains at the end."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import platformdirs
+
+from jobfs.api import check_base_url, check_job_id
+from jobfs.cli.options import Command, load, setting_options
+from jobfs.cli.program import program
+from jobfs.errors import UsageError
+from jobfs.options import OPTIONS
+
+if TYPE_CHECKING:
+    from jobfs.settings import Settings
+
+#: Seconds that `jobfs umount` has at the end, unless told otherwise; and until a mount that failed is made again.
+_DRAIN, _AGAIN = 300.0, 30
+#: What stays as it is in a word of a unit.
+_PLAIN = re.compile(r"[A-Za-z0-9_@:,./=+-]+")
+
+_UNIT = """\
+# Save as ~/.config/systemd/user/{name}, then:
+#   systemctl --user daemon-reload
+#   systemctl --user enable --now {name}
+# To have it from boot on, and not from login on: loginctl enable-linger
+# Its log: journalctl --user -u {name}
+[Unit]
+Description=Workspace of job {job}
+
+[Service]
+Type=notify
+ExecStart={start}
+# Sends what is unsent; what can't be sent in that time is kept for the next mount.
+# "-": that somebody has unmounted it before is no failure.
+ExecStop=-{stop}
+TimeoutStopSec={timeout:.0f}
+{key}
+# A killed mount is mounted again and goes on sending. 1: it was unmounted, and something could not be sent.
+Restart=on-failure
+RestartSec={again}
+RestartPreventExitStatus=1
+
+[Install]
+WantedBy=default.target
+"""
+
+_KEY_IN_FILE = """\
+# The API key is read from the file that ExecStart names."""
+
+_KEY_IN_ENVIRONMENT = """\
+# A file of mode 600 with the line PERSTACK_API_KEY=...
+EnvironmentFile={file}"""
+
+
+@click.command("systemd-unit", cls=Command, short_help="Print a systemd user unit that mounts JOB at DIR.")
+@click.argument("job")
+@click.argument("directory", metavar="DIR")
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    default=_DRAIN,
+    help=f"How long stopping may take to send what is unsent.  [default: {_DRAIN:g}]",
+)
+@setting_options("base_url", "api_key_file", "state_dir", "mount_options")
+def systemd_unit(
+    job: str, directory: str, drain_timeout: float, mount_options: tuple[str, ...], **flags: Any
+) -> int:
+    """Print a unit for `systemctl --user` that mounts JOB at DIR with the settings given here, or in the environment.
+
+    The API key is not in it: it is read from --api-key-file, else from a file of environment variables.
+    """
+    settings = load(flags, mount_options)
+    check_job_id(job)
+    check_base_url(settings.base_url)
+    click.echo(_unit(job, os.path.abspath(directory), settings, drain_timeout), nl=False)
+    return 0
+
+
+def _unit(job: str, directory: str, settings: Settings, drain: float) -> str:
+    jobfs = program()
+    start = [jobfs, "mount", job, directory, "--foreground", *_flags(settings)]
+    stop = [jobfs, "umount", directory, "--timeout", f"{drain:g}"]
+    if "state_dir" in settings.model_fields_set:
+        stop += ["--state-dir", str(settings.state_dir)]
+    return _UNIT.format(
+        name=f"jobfs-{job}.service",
+        job=job,
+        start=_line(start),
+        stop=_line(stop),
+        # Where a program keeps the mount busy, that is waited for as long as --timeout, and so is the last sending.
+        timeout=drain + 2 * settings.timeout + 15,
+        key=_key(settings.api_key_file),
+        again=_AGAIN,
+    )
+
+
+def _key(file: Path | None) -> str:
+    if file is not None:
+        return _KEY_IN_FILE
+    path = platformdirs.user_config_path("jobfs") / "environment"
+    return _KEY_IN_ENVIRONMENT.format(file=_escaped(str(path)))
+
+
+def _flags(settings: Settings) -> Iterator[str]:
+    """The settings that were given, whichever way, as flags."""
+    for option in OPTIONS.values():
+        if option.name not in settings.model_fields_set:
+            continue
+        value = getattr(settings, option.name)
+        if option.is_flag:
+            yield from [option.flag] if value else []
+        else:
+            yield f"{option.flag}={_text(option.name, value)}"
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "umask":
+        return f"{value:03o}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ":".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _line(words: list[str]) -> str:
+    """A command line as systemd reads it (systemd.service(5), Command Lines)."""
+    return " ".join(_quoted(word) for word in words)
+
+
+def _quoted(word: str) -> str:
+    if _PLAIN.fullmatch(word):
+        return word
+    text = _escaped(word).replace("$", "$$").replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _escaped(text: str) -> str:
+    """Without specifiers (systemd.unit(5)). Raises UsageError for what a line of a unit can't hold."""
+    if any(ord(character) < 32 for character in text):
+        raise UsageError(f"a unit can't hold the name {text!r}: give another directory")
+    return text.replace("%", "%%")

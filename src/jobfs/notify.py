@@ -1,0 +1,54 @@
+"""What the service manager that started this process is told: ready, how it is, stopping (sd_notify(3)).
+
+It says where in NOTIFY_SOCKET; without that nobody is told anything. Nothing here raises: a mount does not end because
+nobody listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+#: Seconds that the manager may take to read; longer than that, and it is not told.
+_PATIENCE = 2.0
+
+
+class ServiceManager:
+    """The listener at `address`: a socket's path, or after "@" its name in the abstract namespace; None if there is none."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
+        self._status = ""
+
+    @property
+    def listens(self) -> bool:
+        """True if there is one."""
+        return bool(self._address)
+
+    def ready(self, status: str) -> None:
+        """This process, which may be another than the one that was started, does its work."""
+        self._status = status
+        self._tell(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
+
+    def status(self, text: str) -> None:
+        """One line for people, if it is another than the last."""
+        if text != self._status:
+            self._status = text
+            self._tell(f"STATUS={text}")
+
+    def stopping(self) -> None:
+        """It is about to end."""
+        self._tell("STOPPING=1")
+
+    def _tell(self, message: str) -> None:
+        if not self._address:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.settimeout(_PATIENCE)
+            line.sendto(message.encode(), self._address)
+
+
+def service_manager() -> ServiceManager:
+    """The one that started this process. Programs that are started from here on do not hear of it: they are not the service."""
+    return ServiceManager(os.environ.pop("NOTIFY_SOCKET", None))

@@ -1,0 +1,105 @@
+"""Mounting by others: mount(8) and fstab call jobfs, which is not in their PATH (semantics 6)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.namespace import Namespace, namespace
+
+from jobfs.emulator import Server
+
+#: The program in the virtual environment of these tests.
+PROGRAM = Path(sys.executable).parent / "jobfs"
+LINKS = ("/sbin/mount.fuse.jobfs", "/sbin/mount.jobfs", "/sbin/umount.fuse.jobfs")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Namespace]:
+    with namespace(tmp_path / "home") as machine:
+        yield machine
+
+
+@pytest.fixture
+def options(server: Server, tmp_path: Path) -> str:
+    key = tmp_path / "key"
+    key.write_text(server.key)
+    key.chmod(0o600)
+    places = f"state_dir={tmp_path / 'state'},cache_dir={tmp_path / 'cache'}"
+    return f"base_url={server.url},api_key_file={key},{places}"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "mnt").mkdir()
+    return tmp_path / "mnt"
+
+
+def test_fstab_mounts_what_install_helper_lets_it_find(
+    server: Server, machine: Namespace, options: str, directory: Path, tmp_path: Path
+) -> None:
+    """semantics 6: as `mount -t fuse.jobfs` and fstab call it."""
+    server.store.seed({"file": "content"})
+    table = tmp_path / "fstab"
+    line = "noauto,user,_netdev,nofail,x-systemd.automount,x-systemd.requires=network-online.target,write_back_delay=600"
+    table.write_text(f"{server.job} {directory} fuse.jobfs {line},{options} 0 0\n")
+
+    before = machine.run("mount", "-T", table, directory)
+    assert (before.returncode, "jobfs: not found" in before.stderr) == (127, True)
+    assert machine.output(PROGRAM, "install-helper") == "".join(f"{link} is {PROGRAM}\n" for link in LINKS)
+
+    assert machine.output("mount", "-T", table, directory).startswith(f"mounted {server.job} at {directory}")
+    shown = machine.output("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", directory)
+    assert shown.split()[:2] == [server.job, "fuse.jobfs"]
+    # What `user` implies.
+    assert {"noexec", "nosuid", "nodev"} <= set(shown.split()[2].split(","))
+    assert machine.output("cat", directory / "file") == "content"
+    machine.output("sh", "-c", f"echo mine > {directory}/new")
+    # It is known by its source: nothing is mounted twice.
+    table.write_text(table.read_text().replace("noauto", "auto"))
+    assert machine.output("mount", "-T", table, "-a") == ""
+    # What umount(8) unmounts is sent when it returns.
+    assert machine.run("sh", "-c", f"exec 3< {directory}/file; umount {directory}").returncode == 1
+    machine.output("umount", directory)
+    assert server.store.read("new") == b"mine\n"
+    assert machine.run("findmnt", directory).returncode != 0
+
+
+def test_mount_takes_both_types_and_says_what_is_wrong(
+    server: Server, machine: Namespace, options: str, directory: Path
+) -> None:
+    machine.output(PROGRAM, "install-helper")
+    machine.output("mount", "-f", "-v", "-t", "jobfs", server.job, directory, "-o", options)
+    assert machine.run("findmnt", directory).returncode != 0
+    machine.output("mount", "-n", "-s", "-v", "-t", "jobfs", server.job, directory, "-o", f"ro,{options}")
+    assert machine.output("findmnt", "-n", "-o", "FSTYPE,OPTIONS", directory).startswith("fuse.jobfs ro,")
+    # Who does not find the process that serves it unmounts it as without a helper.
+    machine.output("env", "XDG_RUNTIME_DIR=/dev/null", "umount", directory)
+    assert machine.run("findmnt", directory).returncode != 0
+    for job, option, words in (
+        ("short", "ro", "not a job id"),
+        (server.job, "tll=3", "did you mean ttl?"),
+    ):
+        refused = machine.run("mount", "-t", "jobfs", job, directory, "-o", f"{options},{option}")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert words in refused.stderr
+
+
+def test_the_links_are_replaced_and_removed_and_nothing_else_is(machine: Namespace, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "jobfs"
+    machine.output("ln", "-s", other, LINKS[0])
+    machine.output(PROGRAM, "install-helper")
+    assert machine.output("readlink", *LINKS).split() == [str(PROGRAM)] * 3
+    assert "0.1" in machine.output(LINKS[0], "--version")
+    assert machine.output(PROGRAM, "install-helper", "--remove").count("is removed") == 3
+    assert machine.output(PROGRAM, "install-helper", "--remove") == "there is nothing of jobfs in /sbin\n"
+    machine.output("cp", "/bin/true", LINKS[1])
+    for words in (["install-helper"], ["install-helper", "--remove"]):
+        refused = machine.run(PROGRAM, *words)
+        assert (refused.returncode, refused.stderr) == (
+            2,
+            f"jobfs: {LINKS[1]} is not a link to jobfs: move it away first\n",
+        )
+    assert machine.run("test", "-e", LINKS[0]).returncode != 0

@@ -1,0 +1,21 @@
+"""Each block of README.md that is marked for it does what README.md shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.support.recipes import ROOT, blocks, check, sandbox
+
+BLOCKS = blocks((ROOT / "README.md").read_text())
+
+
+def test_there_are_some() -> None:
+    assert "demo" in {block.name for block in BLOCKS}
+
+
+@pytest.mark.parametrize("name", list(dict.fromkeys(block.name for block in BLOCKS)))
+@pytest.mark.timeout(110, method="signal")
+def test_it_is_as_shown(name: str, tmp_path: Path) -> None:
+    with sandbox(tmp_path) as box:
+        check(BLOCKS, name, box)

@@ -1,0 +1,166 @@
+"""`jobfs doctor JOB --try` as a person runs it: on a terminal and in a pipe, interrupted, killed, beside a mount."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.mounts import MountedJob, environment
+from tests.support.serverside import hidden
+from tests.support.waiting import eventually, readable
+
+from jobfs.emulator import Server
+
+SEED = {"notes/a.md": "hello", "try": "a file of that name"}
+
+
+def command(server: Server, home: Path, *more: str) -> list[str]:
+    places = ["--state-dir", str(home / "state"), "--cache-dir", str(home / "cache")]
+    return ["doctor", server.job, "--try", "--base-url", server.url, *places, *more]
+
+
+def started(server: Server, home: Path, *more: str) -> subprocess.Popen[str]:
+    """A try that is under way, in a process group of its own."""
+    home.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobfs", *command(server, home, *more)],
+        env={**environment(home, server.key), "TMPDIR": str(home)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=home,
+        start_new_session=True,
+    )
+
+
+def mounts_below(home: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(home) in line]
+
+
+def test_on_a_terminal_it_asks_before_it_writes(server: Server, tmp_path: Path) -> None:
+    server.store.seed(SEED)
+    before = server.store.tree()
+
+    def answered(answer: str) -> tuple[int, str]:
+        ours, theirs = os.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jobfs", *command(server, tmp_path)],
+            env={**environment(tmp_path, server.key), "COLUMNS": "200"},
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        text = ""
+        while "[y/N]" not in text:
+            assert readable(ours, 30), text
+            text += os.read(ours, 65536).decode()
+        assert server.log.changes() == []
+        os.write(ours, f"{answer}\n".encode())
+        while True:
+            try:
+                text += os.read(ours, 65536).decode(errors="replace")
+            except OSError:  # its other end is closed
+                break
+        os.close(ours)
+        return process.wait(30), text
+
+    code, text = answered("n")
+    assert (code, "nothing was tried" in text, server.log.changes()) == (1, True, [])
+    code, text = answered("y")
+    assert code == 0, text
+    assert "everything that jobfs relies on is good" in text
+    assert server.log.changes()
+    assert server.store.tree() == before
+
+
+def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    server.store.seed(SEED)
+    before = server.store.tree()
+    eventually(lambda: sorted(os.listdir(mounted.path)) == ["notes", "try"])
+    server.set(latency=5)
+    home = tmp_path / "try"
+    process = started(server, home, "--yes", "--report", "report.json")
+    seen = set()
+    while process.poll() is None:
+        seen |= set(os.listdir(mounted.path))
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    assert seen == {"notes", "try"}
+    assert server.store.tree() == before
+    assert mounts_below(home) == []
+    status = mounted.status()
+    assert (status["conflicts"], status["foreign_hidden"], status["unsent"]) == ([], [], [])
+
+    report = json.loads((home / "report.json").read_text())
+    verdicts = {question["name"]: question["verdict"] for question in report["questions"]}
+    assert report["ended"] == "asked to the end"
+    assert set(verdicts.values()) == {"good", "works"}
+    assert (verdicts["save"], verdicts["cleared"]) == ("good", "good")
+    assert os.listdir(home / "state" / "servers")
+    assert [name for name in os.listdir(home) if name.startswith("jobfs-try-")] == []
+
+
+def test_a_save_with_a_conflict_is_tried_through_a_mount_of_its_own(server: Server, tmp_path: Path) -> None:
+    """On a server that is unlike the others in all that a save meets."""
+    server.set(
+        create_existing="overwrite", path_style="slash", type_spelling="short", input_spelling="own", find="prefix",
+        create_encodings="json", sizes="omitted", ranges=False, list_order="unstable", move_touches="tree",
+    )  # fmt: skip
+    server.store.seed(SEED)
+    before = server.store.tree()
+    process = started(server, tmp_path / "try", "--yes")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "the save has the name, the job's version is beside it" in out
+    assert server.store.tree() == before
+
+
+@pytest.mark.parametrize(("number", "place"), [
+    (signal.SIGINT, "existing"), (signal.SIGTERM, "saved/.jobfs-"),
+])  # fmt: skip
+def test_a_try_that_is_interrupted_leaves_nothing(
+    server: Server, tmp_path: Path, number: signal.Signals, place: str
+) -> None:
+    server.store.seed(SEED)
+    before = server.store.tree()
+    server.set(latency=10)
+    home = tmp_path / "try"
+    process = started(server, home, "--yes", "--report", "report.json")
+    eventually(lambda: any(place in path for path in server.store.tree()))
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, out
+    assert f"{number.name}: taking everything away again" in out
+    assert "Is everything taken away?" in out
+    assert server.store.tree() == before
+    assert mounts_below(home) == []
+    assert json.loads((home / "report.json").read_text())["ended"] == "broken off"
+    assert not list((home / "state" / "servers").glob("*.json")), "what was found is not the whole"
+
+
+def test_what_a_killed_try_has_left_is_taken_away_by_the_next(server: Server, tmp_path: Path) -> None:
+    server.store.seed(SEED)
+    before = server.store.tree()
+    home = tmp_path / "try"
+    server.set(latency=10)
+    process = started(server, home, "--yes")
+    eventually(lambda: any("saved/note.txt" in path for path in server.store.tree()))
+    eventually(lambda: mounts_below(home))
+    process.kill()
+    process.communicate()
+    eventually(lambda: not mounts_below(home), "the temporary mount ends with who started it")
+    assert hidden(server)
+    server.set(latency=0)
+
+    process = started(server, home, "--yes")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    assert "items, taken away" in out
+    assert server.store.tree() == before

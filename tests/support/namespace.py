@@ -1,0 +1,76 @@
+"""A mount namespace: what is mounted and put into /sbin there is seen by nobody else, and is gone with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .mounts import environment
+from .waiting import readable
+
+#: The mounts of other tests are let go of at once: held here, they could not end there. Then an /sbin of its own, with
+#: everything that is in the real one.
+_SET_UP = """
+umount -a -i -l -t fuse.jobfs
+mount -t tmpfs tmpfs "$1" && mkdir "$1/new" "$1/work" &&
+mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$1/new,workdir=$1/work" overlay /usr/sbin && echo ready && exec sleep 600
+"""
+#: The PATH of a machine on which jobfs is installed somewhere else.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Namespace:
+    """Runs commands in the namespace, with a PATH in which no virtual environment is."""
+
+    def __init__(self, pid: int, home: Path) -> None:
+        self._pid = pid
+        self._home = home
+
+    def run(
+        self, *command: str | Path, key: str | None = None, timeout: float = 40
+    ) -> subprocess.CompletedProcess[str]:
+        known = environment(self._home, key)
+        known.pop("PYTHONPATH", None)
+        return subprocess.run(
+            ["nsenter", "-m", "-t", str(self._pid), "--", *map(str, command)],
+            env={**known, "PATH": PATH},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd="/",
+        )
+
+    def output(self, *command: str | Path, key: str | None = None) -> str:
+        """What a command prints that succeeds."""
+        done = self.run(*command, key=key)
+        assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@contextmanager
+def namespace(home: Path) -> Iterator[Namespace]:
+    """A namespace that is gone afterwards, with the mounts in it."""
+    scratch = home / "sbin"
+    scratch.mkdir(parents=True)
+    holder = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", _SET_UP, "sh", str(scratch)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert holder.stdout is not None
+    try:
+        assert readable(holder.stdout, 20)
+        assert holder.stdout.readline() == "ready\n"
+        inside = Namespace(holder.pid, home)
+        yield inside
+        # What serves a mount ends with it.
+        inside.run("umount", "-a", "-i", "-l", "-t", "fuse.jobfs")
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)
+        holder.communicate()

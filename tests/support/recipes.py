@@ -1,0 +1,300 @@
+"""Runs the blocks of README.md that are marked for it, and compares what they print with what README.md shows.
+
+    <!-- runs: NAME -->             before a block, or <!-- runs: NAME after OTHER -->: then OTHER's blocks run first.
+    ```console                      `$ ` begins a command, `> ` goes on with it, other lines are what it prints:
+    $ jobfs status ~/job            all of it. Where nothing is shown, nothing may be printed.
+    ```
+    ```sh                           Commands only: what they print is not compared.
+
+A command must end with 0, or as it says at its end: `# exit code 1`. Blocks of one name go on in one shell, which
+begins in the clone. JOB and OTHER_JOB stand for jobs of a local server, the first with the sample's files; ~ is empty
+at first, and shown as /home/you; what is shown in /tmp is in a directory of the run. `…` stands for any text, as a
+line of its own for any lines. Ids, hashes, numbers with a unit or a fraction or two digits, and white space are not compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobfs.emulator import DEFAULT_JOB, EmulatorConfig, running
+from jobfs.emulator.sample import seed_sample
+
+from .mounts import detach, environment
+from .waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+OTHER_JOB = "other1234567890123456789".ljust(24, "0")
+
+_BLOCK = re.compile(
+    r"^<!-- runs: (?P<name>[\w-]+)(?: after (?P<after>[\w-]+))? -->\n"
+    r"```(?P<kind>console|sh)\n(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+_CODE = re.compile(r"# exit code (\d+)")
+
+#: What differs from run to run, in order.
+_VARIES = (
+    (re.compile(r"\b([a-z0-9]{24}|(OTHER_)?JOB)\b"), "ID"),
+    (re.compile(r"\b[0-9a-f]{7,40}\b"), "HASH"),
+    (re.compile(r"\d+(\.\d+)? ?m?s\b"), "N s"),
+    (re.compile(r"\d+(\.\d+)? ?([kMG]B|[KMG]iB|bytes)(?!\w)"), "N bytes"),
+    (re.compile(r"\d+\.\d+|\d{2,}"), "N"),
+    (re.compile(r"\s+"), " "),
+)
+
+
+class RecipeError(Exception):
+    """A block is malformed, a command failed, or it printed something else than is shown."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, the exit code it must have, and the lines it must print; None: any."""
+
+    command: str
+    code: int
+    shown: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One marked block; `at` is where its body is in the text."""
+
+    name: str
+    after: str | None
+    steps: tuple[Step, ...]
+    at: tuple[int, int]
+
+
+def blocks(text: str) -> list[Block]:
+    """Every marked block; raises RecipeError for a mark that marks none, or names no other block."""
+    found = []
+    for match in _BLOCK.finditer(text):
+        steps = _console(match["body"]) if match["kind"] == "console" else [Step(match["body"], 0, None)]
+        found.append(Block(match["name"], match["after"], tuple(steps), match.span("body")))
+    marks = text.count("<!-- runs:")
+    if marks != len(found):
+        raise RecipeError(f"{marks} marks, but {len(found)} marked blocks: see the head of {__name__}")
+    for block in found:
+        if block.after and block.after not in {other.name for other in found}:
+            raise RecipeError(f"{block.name} is to run after {block.after}, which there is not")
+    return found
+
+
+def _console(body: str) -> list[Step]:
+    steps: list[tuple[str, list[str]]] = []
+    for line in body.splitlines():
+        if line.startswith("$ "):
+            steps.append((line[2:], []))
+        elif not steps:
+            raise RecipeError(f"a console block begins with a command, not {line!r}")
+        elif line.startswith("> ") and not steps[-1][1]:
+            steps[-1] = (f"{steps[-1][0]}\n{line[2:]}", [])
+        else:
+            steps[-1][1].append(line)
+    return [Step(command, _code(command), tuple(shown)) for command, shown in steps]
+
+
+def _code(command: str) -> int:
+    found = _CODE.search(command)
+    return int(found[1]) if found else 0
+
+
+def chain(all_blocks: Sequence[Block], name: str) -> list[Block]:
+    """The blocks that make up a recipe, in order: what it comes after, then its own."""
+    own = [block for block in all_blocks if block.name == name]
+    before = {block.after: None for block in own if block.after}
+    return [block for other in before for block in chain(all_blocks, other)] + own
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A home, a place for temporary files and an environment, for commands that find a server with the two jobs."""
+
+    home: Path
+    tmp: Path
+    environment: Mapping[str, str]
+
+    def given(self, command: str) -> str:
+        """The command as README.md has it, with this sandbox's names."""
+        for shown, real in (("OTHER_JOB", OTHER_JOB), ("JOB", DEFAULT_JOB)):
+            command = re.sub(rf"\b{shown}\b", real, command)
+        command = command.replace("jobfs-demo-root", f"jobfs-demo-{getpass.getuser()}")
+        return re.sub(r"(?<![\w.~])/tmp/", f"{self.tmp}/", command)
+
+    def shown(self, output: str) -> str:
+        """What was printed, with the names that README.md uses."""
+        for real, shown in (
+            (str(self.tmp), "/tmp"), (str(self.home), "/home/you"), (OTHER_JOB, "OTHER_JOB"), (DEFAULT_JOB, "JOB"),
+            (f"jobfs-demo-{getpass.getuser()}", "jobfs-demo-root"),
+        ):  # fmt: skip
+            output = output.replace(real, shown)
+        return output
+
+    def outputs(self, steps: Sequence[Step], timeout: float = 90) -> list[str]:
+        """Run the steps in one shell; what each printed, on either stream. RecipeError if one fails."""
+        script, log = self.tmp / "recipe.sh", self.tmp / "recipe.log"
+        script.write_text("".join(self._shell(step) for step in steps))
+        with log.open("wb") as out:
+            shell = subprocess.Popen(
+                ["bash", script], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )  # fmt: skip
+            try:
+                code = shell.wait(timeout)
+            except subprocess.TimeoutExpired:
+                shell.kill()
+                code = shell.wait()
+        printed = self.shown(log.read_text(errors="replace")).split("\x1e")[1:]
+        outputs = [output.partition("\x1f") for output in printed]
+        for step, (output, _, ended) in zip(steps, outputs, strict=False):
+            if ended != str(step.code):
+                raise RecipeError(f"$ {step.command}\nended with {ended or code}, not {step.code}:\n{output}")
+        if len(outputs) != len(steps):
+            raise RecipeError(f"the shell ended with {code} before\n$ {steps[len(outputs)].command}")
+        return [output for output, _, _ in outputs]
+
+    def _shell(self, step: Step) -> str:
+        command = self.given(step.command)
+        if step.shown is None:
+            command = f"set -e\n{command}\nset +e"
+        return f"""printf '\\036'
+{{ {command}
+}}
+code=$?
+printf '\\037%d' $code
+[ $code = {step.code} ] || exit
+"""
+
+
+@contextmanager
+def sandbox(place: Path) -> Iterator[Sandbox]:
+    """A sandbox in an empty directory, with a server; what was mounted or started there is gone afterwards."""
+    home, tmp = place / "home", place / "tmp"
+    tmp.mkdir()
+    home.mkdir()
+    (home / ".gitconfig").write_text("[user]\nname = you\nemail = you@localhost\n")
+    with ExitStack() as stack:
+        server = stack.enter_context(running(EmulatorConfig(jobs=(DEFAULT_JOB, OTHER_JOB)), place / "server"))
+        seed_sample(server.job_side(DEFAULT_JOB))
+        # What is started here is known by this variable, whatever it has become.
+        stack.callback(_end_all, place)
+        yield Sandbox(
+            home,
+            tmp,
+            environment(home, server.key)
+            | {
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PERSTACK_BASE_URL": server.url,
+                "TMPDIR": str(tmp),
+                "COLUMNS": "100",
+                "TABSIZE": "0",
+                "RECIPE_IN": str(place),
+            },
+        )
+
+
+def _end_all(place: Path) -> None:
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        point = line.split()[1].replace("\\040", " ")
+        if point.startswith(f"{place}/"):
+            detach(Path(point))
+    with suppress(AssertionError):  # a mount whose directory is taken away ends by itself
+        eventually(lambda: not _started(place), lambda: "", timeout=5)
+    for pid in _started(place):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _started(place: Path) -> list[int]:
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"RECIPE_IN={place}".encode() in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+    return found
+
+
+def same(shown: Sequence[str], printed: str) -> bool:
+    """True if what was printed is what is shown, but for what varies."""
+    pattern = "".join(
+        "(?:.*\n)*" if line.strip() == "…" else re.escape(_normal(line)).replace("…", ".*") + "\n"
+        for line in "\n".join(shown).rstrip().splitlines()
+    )
+    lines = [_normal(line) + "\n" for line in printed.rstrip().splitlines()]
+    return re.fullmatch(pattern, "".join(lines)) is not None
+
+
+def _normal(line: str) -> str:
+    for pattern, name in _VARIES:
+        line = pattern.sub(name, line)
+    return line.strip()
+
+
+def check(all_blocks: Sequence[Block], name: str, box: Sandbox) -> None:
+    """Run a recipe; raises RecipeError for the first command that fails or prints something else than is shown."""
+    steps = [step for block in chain(all_blocks, name) for step in block.steps]
+    for step, printed in zip(steps, box.outputs(steps), strict=True):
+        if step.shown is not None and not same(step.shown, printed):
+            shown = "\n".join(step.shown)
+            raise RecipeError(f"$ {step.command}\nis shown with\n{shown}\nbut printed\n{printed}")
+
+
+def written(text: str, name: str, box: Sandbox) -> str:
+    """Run a recipe; the text with what its commands printed, where that is not what is shown."""
+    order = chain(blocks(text), name)
+    printed = iter(box.outputs([step for block in order for step in block.steps]))
+    bodies = {block.at: "".join(_body(step, next(printed)) for step in block.steps) for block in order}
+    for (begin, end), body in sorted(bodies.items(), reverse=True):
+        text = text[:begin] + body + text[end:]
+    return text
+
+
+def _body(step: Step, printed: str) -> str:
+    if step.shown is None:
+        return step.command
+    # What has a `…` was shortened by hand.
+    keep = "…" in "".join(step.shown) and same(step.shown, printed)
+    shown = step.shown if keep else printed.splitlines()
+    return "".join(f"{line.rstrip()}\n" for line in ("$ " + step.command.replace("\n", "\n> "), *shown))
+
+
+def main() -> int:
+    """`scripts/recipes`: check or write the recipes of a file; exit code 1 if one is not as it is shown."""
+    parser = argparse.ArgumentParser(prog="scripts/recipes")
+    parser.add_argument("--write", action="store_true", help="put what was printed where it is not as shown")
+    parser.add_argument("--file", type=Path, default=ROOT / "README.md", help="default: README.md")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; default: all")
+    given = parser.parse_args()
+    known = list(dict.fromkeys(block.name for block in blocks(given.file.read_text())))
+    unknown = [name for name in given.names if name not in known]
+    if unknown:
+        parser.error(f"no recipe {', '.join(unknown)}: there are {', '.join(known)}")
+    failed = 0
+    for name in given.names or known:
+        with tempfile.TemporaryDirectory(prefix="jobfs-recipe-") as place, sandbox(Path(place)) as box:
+            text = given.file.read_text()
+            try:
+                if given.write:
+                    given.file.write_text(written(text, name, box))
+                else:
+                    check(blocks(text), name, box)
+                print(f"ok      {name}", flush=True)
+            except RecipeError as error:
+                failed = 1
+                print(f"FAILED  {name}: {error}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What a service manager hears, and that nothing breaks where none listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobfs import notify
+from jobfs.notify import ServiceManager, service_manager
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    """Its socket, and what NOTIFY_SOCKET says."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@jobfs-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(name.replace("@", "\0"))
+        ear.settimeout(20)
+        yield ear, name
+
+
+def test_it_is_told_what_is_new(manager: tuple[socket.socket, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """sd_notify(3): READY=1, MAINPID, STATUS, STOPPING=1, one datagram each."""
+    ear, name = manager
+    monkeypatch.setenv("NOTIFY_SOCKET", name)
+    told = service_manager()
+    assert "NOTIFY_SOCKET" not in os.environ, "programs that are started from here are not the service"
+    assert told.listens
+    told.ready("everything is sent")
+    told.status("everything is sent")
+    told.status("3 unsent")
+    told.stopping()
+    assert ear.recv(1000).decode() == f"READY=1\nMAINPID={os.getpid()}\nSTATUS=everything is sent"
+    assert ear.recv(1000) == b"STATUS=3 unsent"
+    assert ear.recv(1000) == b"STOPPING=1"
+
+
+def test_without_one_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    told = service_manager()
+    assert not told.listens
+    told.ready("well")
+    told.stopping()
+
+
+def test_one_that_does_not_listen_any_more_harms_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "_PATIENCE", 0.01)
+    ServiceManager(str(tmp_path / "gone")).ready("well")
+    ServiceManager("x" * 200).ready("well")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "deaf"))
+        told = ServiceManager(str(tmp_path / "deaf"))
+        for number in range(20):
+            told.status(str(number))

@@ -1,0 +1,108 @@
+"""The runner of README.md's blocks notices what does not do as it is shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.support.recipes import RecipeError, Sandbox, blocks, check, same, written
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path, tmp_path, {**os.environ, "HOME": str(tmp_path)})
+
+
+def recipe(body: str, head: str = "a", kind: str = "console") -> str:
+    return f"<!-- runs: {head} -->\n```{kind}\n{body}\n```\n"
+
+
+GOOD = [
+    "$ echo hello\nhello",
+    "$ true",
+    "$ false     # exit code 1: as it must",
+    "$ x=1; cd /\n$ echo $x; pwd\n1\n/",
+    "$ cat <<'X'\n> one\n> two\n> X\none\ntwo",
+    "$ echo late >&2\nlate",
+    "$ touch /tmp/here; ls ~ | grep here; echo ~\nhere\n/tmp",
+    "$ seq 5\n1\n…\n5",
+]
+BAD = [
+    ("$ echo hello\nhallo", "hallo"),
+    ("$ echo hello", "printed\nhello"),
+    ("$ true\nhello", "hello"),
+    ("$ false", "ended with 1, not 0"),
+    ("$ true   # exit code 1", "ended with 0, not 1"),
+    ("$ exit 3\n$ echo never", "ended with 3, not 0"),
+    ("$ exit\n$ echo never", "exit"),
+    ("$ echo 'open", "echo 'open"),
+    ("$ no-such-program", "ended with 127"),
+    ("$ seq 3\n1\n…\n5", "printed\n1\n2\n3"),
+]
+
+
+@pytest.mark.parametrize("body", GOOD)
+def test_what_does_as_it_is_shown_passes(box: Sandbox, body: str) -> None:
+    text = recipe(body)
+    check(blocks(text), "a", box)
+    assert written(text, "a", box) == text
+
+
+@pytest.mark.parametrize(("body", "words"), BAD)
+def test_what_does_not_is_told(box: Sandbox, body: str, words: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check(blocks(recipe(body)), "a", box)
+    assert words in str(caught.value)
+
+
+def test_what_is_not_shown_of_a_plain_block_may_be_anything_but_a_failure(box: Sandbox) -> None:
+    check(blocks(recipe("echo hello   # says so\ntrue", kind="sh")), "a", box)
+    with pytest.raises(RecipeError, match="ended with 1"):
+        check(blocks(recipe("false\ntrue", kind="sh")), "a", box)
+
+
+def test_a_recipe_goes_on_where_others_ended(box: Sandbox) -> None:
+    text = (
+        recipe("$ x=1", "first") + recipe("$ y=2", "second after first") + recipe("$ echo $x$y\n12", "second")
+    )
+    check(blocks(text), "second", box)
+    with pytest.raises(RecipeError):
+        check(blocks(text.replace(" after first", "")), "second", box)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- runs: a -->\n\n```console\n$ true\n```\n",
+        "<!-- runs: a -->\n```python\ntrue\n```\n",
+        "<!-- runs: a, b -->\n```sh\ntrue\n```\n",
+        recipe("hello\n$ true"),
+        recipe("$ true", "a after b"),
+    ],
+)
+def test_a_mark_that_marks_nothing_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError):
+        blocks(text)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "expected"),
+    [
+        ("job  JOB (processing)", "job    zlt8pucnzwyjool25eh2mm97 (processing)  ", True),
+        ("http://127.0.0.1:45617, 3 ms", "http://127.0.0.1:1234, 1.2 s", True),
+        ("a.conflict-20261126T165646Z.md", "a.conflict-20250101T000000Z.md", True),
+        ("cache 1.3 MB", "cache 980 bytes", True),
+        ("[main 3f2a1b9] first", "[main 81bb00e] first", True),
+        ("unsent 0", "unsent 1", False),
+        ("conflicts (1)", "conflicts (2)", False),
+        ("listing … old", "listing", False),
+    ],
+)
+def test_only_what_varies_is_not_compared(shown: str, printed: str, expected: bool) -> None:
+    assert same([shown], printed) is expected
+
+
+def test_what_was_printed_is_written_where_it_is_shown(box: Sandbox) -> None:
+    text = "Before.\n" + recipe("$ echo 12 s\n11 s\n$ seq 3\n1\n…") + "After.\n"
+    assert written(text, "a", box) == text.replace("11 s", "12 s")

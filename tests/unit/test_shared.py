@@ -1,0 +1,112 @@
+"""A wheel that is built from the source distribution, in a virtual environment that knows nothing of the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+from zipfile import ZipFile
+
+import click
+import pytest
+
+import jobfs
+from jobfs import cli
+from jobfs.cli import COMMANDS
+from jobfs.cli.completion import SHELLS, script
+
+ROOT = Path(__file__).parents[2]
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """What it prints; it must not fail, nor say anything on stderr."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))
+    }
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    return done.stdout
+
+
+def roff(page: Path) -> str:
+    """The page as text; it must not give a warning."""
+    return run("groff", "-man", "-Tascii", "-ww", "-P-cbou", "-rHY=0", page, cwd=page.parent)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("wheel")
+    build = "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
+    run(sys.executable, "-c", build, place, cwd=ROOT)
+    (source,) = place.glob("jobfs-*.tar.gz")
+    run(
+        *PIP, "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "-w", place, source,
+        cwd=place,
+    )  # fmt: skip
+    (wheel,) = place.glob("jobfs-*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def prefix(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("installed") / "venv"
+    venv.create(prefix, with_pip=False)
+    run(
+        *PIP, "--python", prefix / "bin/python", "install", "--quiet", "--no-index", "--no-deps", wheel,
+        cwd=prefix,
+    )  # fmt: skip
+    # What jobfs needs is taken from here; links to checkouts are not followed from such a line.
+    here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (site,) = prefix.glob("lib/python*/site-packages")
+    (site / "others.pth").write_text("\n".join(here))
+    return prefix
+
+
+def test_what_is_installed_runs_and_knows_its_version(prefix: Path) -> None:
+    ask = (
+        "import jobfs, importlib.metadata as m; print(jobfs.__file__, jobfs.__version__, m.version('jobfs'))"
+    )
+    file, version, described = run(prefix / "bin/python", "-c", ask, cwd=prefix).split()
+    assert Path(file).is_relative_to(prefix)
+    assert version == described == jobfs.__version__
+    assert run(prefix / "bin/jobfs", "--version", cwd=prefix) == f"jobfs, version {version}\n"
+    assert "Usage: jobfs mount" in run(prefix / "bin/jobfs", "mount", "--help", cwd=prefix)
+
+
+def test_each_command_has_a_man_page_that_says_what_its_help_says(prefix: Path) -> None:
+    pages = {path.name: path for path in prefix.glob("share/man/man1/*")}
+    assert set(pages) == {"jobfs.1", *(f"jobfs-{name}.1" for name in COMMANDS)}
+    group = click.Context(cli.jobfs)
+    for name in COMMANDS:
+        shown = roff(pages[f"jobfs-{name}.1"])
+        command = cli.jobfs.get_command(group, name)
+        assert command is not None
+        shown_options = [option for option in command.params if not getattr(option, "hidden", False)]
+        options = [flag for option in shown_options for flag in option.opts if flag[0] == "-"] + ["-h"]
+        assert [flag for flag in options if flag not in shown] == []
+    assert "jobfs-umount(1)" in roff(pages["jobfs.1"])
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_is_where_each_shell_looks(prefix: Path, shell: str) -> None:
+    places = {
+        "bash": "share/bash-completion/completions/jobfs",
+        "zsh": "share/zsh/site-functions/_jobfs",
+        "fish": "share/fish/vendor_completions.d/jobfs.fish",
+    }
+    assert (prefix / places[shell]).read_text() == script(shell)
+
+
+def test_the_wheel_has_jobfs_and_nothing_else(wheel: Path) -> None:
+    names = ZipFile(wheel).namelist()
+    version = jobfs.__version__
+    assert {name.split("/")[0] for name in names} == {
+        "jobfs", f"jobfs-{version}.data", f"jobfs-{version}.dist-info",
+    }  # fmt: skip
+    assert "jobfs/py.typed" in names

@@ -64,6 +64,7 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
     os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
     key = find_key(settings, front.say)
     logs.set_up(settings.log_level, key, settings.log_format)
+    logs.keep_crashes()
     expected = preflight.check_server(settings, job, key, _load_parts)
     from jobfs import mount as mounting
     from jobfs.cli import graph

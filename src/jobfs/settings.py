@@ -20,7 +20,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Valid
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS, Option
+from jobfs.options import OPTIONS
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)(b?)", re.IGNORECASE)
 
@@ -29,6 +29,9 @@ _NOISE = re.compile(
     "rw|defaults|(no)?auto|(no)?users?|owner|group|nofail|_netdev|(no)?(suid|dev)|a?sync|dirsync|(no|rel|norel|strict)?atime"
     "|(no)?diratime|(no)?lazytime|(no)?iversion|(no)?mand|silent|loud|comment|default_permissions|[xX]-.*"
 )
+
+#: What mount(8) calls some settings.
+_WORDS = {"ro": {"read_only": True}, "exec": {"noexec": False}}
 
 
 def parse_size(value: Any) -> int:
@@ -194,29 +197,38 @@ def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Setting
 
 def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
     """The settings in `-o a,b=c` strings, the last of a name; raises UsageError for an unknown one."""
-    known = OPTIONS
+    parts = [part for string in strings for part in string.split(",") if part]
+    if "remount" in parts:
+        # mount(8) gives with it what the kernel shows of the mount, which are no settings.
+        raise UsageError(
+            "A mount can't be changed: jobfs umount DIR, and mount it again with what is wanted."
+        )
     values: dict[str, Any] = {}
-    for part in (part for string in strings for part in string.split(",") if part):
-        name, equals, value = part.partition("=")
-        if name == "exec":
-            name, equals, value = "noexec", "=", "no"
-        key = {"ro": "read_only"}.get(name, name.replace("-", "_"))
-        if _NOISE.fullmatch(name):
-            continue
-        if key not in known:
-            raise UsageError(_unknown(name, known))
-        if not equals and not known[key].is_flag:
-            raise UsageError(f"-o {name} needs a value: -o {name}={known[key].metavar}.")
-        if known[key].multiple:
-            value = ":".join(filter(None, (values.get(key), value)))
-        values[key] = value if equals else True
+    for part in parts:
+        if part in _WORDS:
+            values |= _WORDS[part]
+        elif not _NOISE.fullmatch(part.partition("=")[0]):
+            _take(part, values)
     return values
 
 
-def _unknown(name: str, known: Mapping[str, Option]) -> str:
+def _take(part: str, values: dict[str, Any]) -> None:
+    """Put one setting of an `-o` string into `values`; raises UsageError."""
+    name, equals, value = part.partition("=")
+    key = name.replace("-", "_")
+    if key not in OPTIONS:
+        raise UsageError(_unknown(name))
+    if not equals and not OPTIONS[key].is_flag:
+        raise UsageError(f"-o {name} needs a value: -o {name}={OPTIONS[key].metavar}.")
+    if OPTIONS[key].multiple:
+        value = ":".join(filter(None, (values.get(key), value)))
+    values[key] = value if equals else True
+
+
+def _unknown(name: str) -> str:
     if name.replace("-", "_") in ("api_key", "key", "token"):
         return "The API key is never given on the command line: use -o api_key_file=FILE or PERSTACK_API_KEY."
-    close = difflib.get_close_matches(name.replace("-", "_"), known, 1)
+    close = difflib.get_close_matches(name.replace("-", "_"), OPTIONS, 1)
     return f"Unknown option -o {name[:64]}" + (f": did you mean {close[0]}?" if close else ".")
 
 

@@ -58,6 +58,26 @@ def test_a_cache_directory_that_another_user_made_first_is_refused(
     assert os.listdir(shared / "elsewhere" if how == "link" else cache) == []
 
 
+@pytest.mark.parametrize("what", ["cache", "state"])
+def test_a_directory_that_another_user_can_put_his_own_in_place_of_is_refused(
+    server: Server, mount: Callable[..., MountedJob], shared: Path, what: str
+) -> None:
+    job = mount(start=False)
+    own = shared / "below" / what
+    setattr(job, what, own)
+    job.mount()
+    job.umount()
+    shared.chmod(0o777)
+    as_other("mv", shared / "below", shared / "taken")
+    (shared / "taken").rename(shared / "below")
+    done = job.jobfs(*job.command()[3:])
+    assert done.returncode == 2, done.stderr
+    (sentence,) = done.stderr.splitlines()
+    assert f"the {what} directory {own} lies in {shared}, where other users may rename it" in sentence
+    assert f"chmod go-w {shared}, or give another with --{what}-dir" in sentence
+    assert not is_mounted(job.path)
+
+
 def test_a_cached_file_of_another_user_is_downloaded_again(
     server: Server, mount: Callable[..., MountedJob], shared: Path
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,33 +47,59 @@ class Manager:
         self._ear.close()
 
 
-@pytest.mark.parametrize("foreground", [True, False])
-def test_a_service_manager_hears_how_a_mount_is(
-    server: Server, mount: Mount, tmp_path: Path, foreground: bool
-) -> None:
-    """sd_notify(3): ready when the mount answers, how much is unsent, stopping; of a mount in the background its process too."""
-    manager = Manager(str(tmp_path / "notify") if foreground else f"@jobfs-{os.getpid()}")
-    mounted = mount(start=False)
-    command = [word for word in mounted.command() if foreground or word != "--foreground"]
-    env = {**environment(mounted.home, server.key), "NOTIFY_SOCKET": manager.address}
+@contextmanager
+def service(mounted: MountedJob, manager: Manager, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    env = {**environment(mounted.home, mounted.key), "NOTIFY_SOCKET": manager.address}
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        assert manager.told("READY") == "1"
-        assert os.listdir(mounted.path) == []
-        pid = int(manager.told("MAINPID"))
-        assert (pid, pid == process.pid) == (mounted.status()["pid"], foreground)
-        with server.down():
-            (mounted.path / "file").write_bytes(b"content")
-            manager.hears("STATUS", "1 unsent")
-        manager.hears("STATUS", "everything is sent")
-        os.kill(pid, signal.SIGTERM)
-        manager.hears("STOPPING", "1")
-        assert process.wait(20) == 0
+        yield process
     finally:
         process.kill()
         process.wait()
         manager.close()
-    assert visible(server) == {"file": b"content"}
+
+
+def test_the_unit_mounts_says_how_it_is_and_drains(server: Server, mount: Mount, tmp_path: Path) -> None:
+    """`jobfs systemd-unit`, and sd_notify(3): ready when the mount answers, how much is unsent, stopping."""
+    mounted = mount(start=False, write_back_delay=0.2)
+    options = [word for word in mounted.command()[6:] if word != "--foreground"]
+    printed = mounted.jobfs("systemd-unit", server.job, mounted.path, *options)
+    assert printed.returncode == 0, printed.stderr
+    unit = dict(line.split("=", 1) for line in printed.stdout.splitlines() if line[:4] == "Exec")
+    manager = Manager(str(tmp_path / "notify"))
+    with service(mounted, manager, shlex.split(unit["ExecStart"])) as process:
+        assert manager.told("READY") == "1"
+        assert os.listdir(mounted.path) == []
+        assert int(manager.told("MAINPID")) == process.pid == mounted.status()["pid"]
+        with server.down():
+            (mounted.path / "file").write_bytes(b"content")
+            manager.hears("STATUS", "1 unsent")
+        manager.hears("STATUS", "everything is sent")
+        (mounted.path / "last").write_bytes(b"at the end")
+        stop = subprocess.run(
+            shlex.split(unit["ExecStop"].removeprefix("-")),
+            env=environment(mounted.home, None),
+            capture_output=True,
+            text=True,
+            timeout=40,
+        )
+        assert (stop.returncode, stop.stderr) == (0, "")
+        manager.hears("STOPPING", "1")
+        assert process.wait(20) == 0
+    assert visible(server) == {"file": b"content", "last": b"at the end"}
+
+
+def test_a_mount_in_the_background_says_which_process_it_is(server: Server, mount: Mount) -> None:
+    """sd_notify(3): MAINPID; on a signal STOPPING at once."""
+    manager = Manager(f"@jobfs-{os.getpid()}")
+    mounted = mount(start=False)
+    command = [word for word in mounted.command() if word != "--foreground"]
+    with service(mounted, manager, command) as process:
+        pid = int(manager.told("MAINPID"))
+        assert pid == mounted.status()["pid"] != process.pid
+        os.kill(pid, signal.SIGTERM)
+        manager.hears("STOPPING", "1")
+        assert process.wait(20) == 0
 
 
 def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: Mount) -> None:

@@ -74,6 +74,7 @@ def test_on_a_terminal_it_asks_before_it_writes(server: Server, tmp_path: Path) 
     code, text = answered("y")
     assert code == 0, text
     assert "everything that jobfs relies on is good" in text
+    assert "the save has the name" in text
     assert server.log.changes()
     assert server.store.tree() == before
 
@@ -81,10 +82,14 @@ def test_on_a_terminal_it_asks_before_it_writes(server: Server, tmp_path: Path) 
 def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
+    """On a server that is unlike others in all that a save meets; the terminal's is like them."""
+    server.set(
+        create_existing="overwrite", path_style="slash", type_spelling="short", input_spelling="own", find="prefix",
+        create_encodings="json", sizes="omitted", ranges=False, list_order="unstable", move_touches="tree", latency=5,
+    )  # fmt: skip
     server.store.seed(SEED)
     before = server.store.tree()
     eventually(lambda: sorted(os.listdir(mounted.path)) == ["notes", "try"])
-    server.set(latency=5)
     home = tmp_path / "try"
     process = started(server, home, "--yes", "--report", "report.json")
     seen = set()
@@ -105,21 +110,6 @@ def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
     assert (verdicts["save"], verdicts["cleared"]) == ("good", "good")
     assert os.listdir(home / "state" / "servers")
     assert [name for name in os.listdir(home) if name.startswith("jobfs-try-")] == []
-
-
-def test_a_save_with_a_conflict_is_tried_through_a_mount_of_its_own(server: Server, tmp_path: Path) -> None:
-    """On a server that is unlike the others in all that a save meets."""
-    server.set(
-        create_existing="overwrite", path_style="slash", type_spelling="short", input_spelling="own", find="prefix",
-        create_encodings="json", sizes="omitted", ranges=False, list_order="unstable", move_touches="tree",
-    )  # fmt: skip
-    server.store.seed(SEED)
-    before = server.store.tree()
-    process = started(server, tmp_path / "try", "--yes")
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, out
-    assert "the save has the name, the job's version is beside it" in out
-    assert server.store.tree() == before
 
 
 @pytest.mark.parametrize(("number", "place"), [

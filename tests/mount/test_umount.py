@@ -427,7 +427,7 @@ def test_umount_of_a_dead_mount_takes_it_away(mounted: MountedJob) -> None:
 #: All is imported before: what is installed for root may be closed to others.
 _AS_NOBODY = """
 import os, sys
-import jobfs.__main__, jobfs.cli.umount
+import jobfs.__main__, jobfs.cli.umount, jobfs.settings
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)

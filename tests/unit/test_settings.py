@@ -140,6 +140,11 @@ def test_ro_means_read_only_and_what_fstab_passes_means_nothing() -> None:
     assert parse_mount_options([f"{noise},ro"]) == {"read_only": True}
 
 
+def test_a_mount_is_not_changed_while_it_is_there() -> None:
+    with pytest.raises(UsageError, match="umount DIR, and mount it again"):
+        parse_mount_options(["rw,user_id=0,remount,ro"])
+
+
 def test_the_last_of_an_o_option_counts_but_patterns_add_up() -> None:
     values = parse_mount_options(["ttl=1,ttl=2", "ttl=3", "local_only=*.tmp", "local_only=*.bak:core"])
     assert values["ttl"] == "3"

@@ -156,8 +156,8 @@ _ROUND_TRIPS = 8
 _LONGEST = 900.0
 #: Seconds after a 429 without `Retry-After`: after the first, and at most.
 _FIRST, _MOST = 1.0, 30.0
-#: Seconds of a look whether the server is still silent, and from one to the next.
-_LOOK, _LOOK_EVERY = 1.0, 2.0
+#: Seconds of a look whether the server is still silent, at least, and from its end to the next.
+_LOOK, _UNTIL_LOOK = 1.0, 1.0
 #: Seconds between two requests that wait for the same silence to end, and the part of a call's time that makes one.
 _BETWEEN, _NEARLY = 1.0, 0.95
 
@@ -187,7 +187,7 @@ class _Silence:
             return  # that ends: one call in `timeout` may wait for as long as ever
         began = max(now - seconds, self._heard)
         self._began = began if began > self._ended + _BETWEEN else min(self._began, began)
-        self._ended, self.next_look = now, now + _LOOK
+        self._ended, self.next_look = now, now + _UNTIL_LOOK
 
     def answered(self, now: float) -> None:
         self._began = self._ended = self._heard = now
@@ -226,19 +226,19 @@ class Restraint:
             kind.next_probe = now + _PROBE_EVERY
         return max(_PROBE_PATIENCE, _ROUND_TRIPS * (latency or 0.0))
 
-    def patience(self, what: str, *, changing: bool) -> float:
+    def patience(self, what: str, *, changing: bool, latency: float | None) -> float:
         """A program is about to wait for an answer; how long it may do so without progress.
 
         Raises OutOfTimeError, which says `what` is not sent, where others have waited in vain: now and then one looks.
         """
-        now = time.monotonic()
+        now, look = time.monotonic(), max(_LOOK, _ROUND_TRIPS * (latency or 0.0))
         with self.lock:
             silent = [self._silences[kind] for kind in (None, changing) if self._silences[kind].holds(now)]
             if any(now < silence.next_look for silence in silent):
                 raise OutOfTimeError(f"{what}: not sent: the server does not answer", errno=errno.ETIMEDOUT)
             for silence in silent:
-                silence.next_look = now + _LOOK_EVERY
-        return _LOOK if silent else math.inf
+                silence.next_look = now + look + _UNTIL_LOOK
+        return look if silent else math.inf
 
     def unanswered(self, seconds: float, *, changing: bool) -> None:
         """A request has waited for so long, and no answer came."""

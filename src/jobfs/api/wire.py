@@ -210,7 +210,9 @@ class Wire:
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> httpx.Response | Failure:
         """One attempt, once it is its turn: the answer if it is a success, else what went wrong."""
         large = send.large or (send.body is not None and send.body.length > LARGE)
-        most = self.restraint.patience(str(call), changing=call.changing) if deadline.waited else math.inf
+        most, latency = math.inf, self.monitor.health().latency
+        if deadline.waited:
+            most = self.restraint.patience(str(call), changing=call.changing, latency=latency)
         slot = self.line.take(deadline, str(call), large=large, changing=call.changing)
         try:
             if not deadline.waited:

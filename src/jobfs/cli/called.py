@@ -24,13 +24,19 @@ def words(called: str, arguments: Sequence[str]) -> list[str] | None:
     name = os.path.basename(called)
     if name not in MOUNTING + UNMOUNTING or not arguments or arguments[0].startswith("-"):
         return list(arguments)
-    mounting = name in MOUNTING
     try:
-        given, rest = getopt.gnu_getopt(list(arguments), "sfnvN:o:t:" if mounting else "flnrvcN:t:")
+        return _of_mount(arguments) if name in MOUNTING else _of_umount(arguments)
     except getopt.GetoptError as error:
         raise UsageError(f"{error}: mount(8) gives settings as -o NAME=VALUE") from None
-    if not mounting:
-        return ["umount", "--or-plainly", *(["--lazy"] if ("-l", "") in given else []), *rest]
+
+
+def _of_mount(arguments: Sequence[str]) -> list[str] | None:
+    given, rest = getopt.gnu_getopt(list(arguments), "sfnvN:o:t:")
     if ("-f", "") in given:
         return None
     return ["mount", *rest, *(word for option in given if option[0] == "-o" for word in option)]
+
+
+def _of_umount(arguments: Sequence[str]) -> list[str]:
+    given, rest = getopt.gnu_getopt(list(arguments), "flnrvcN:t:")
+    return ["umount", "--or-plainly", *(["--lazy"] if ("-l", "") in given else []), *rest]

@@ -19,9 +19,10 @@ from jobfs.cli.dead import gone, is_stale
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.running import mounts
-from jobfs.cli.screen import shown
+from jobfs.cli.screen import counted, shown
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state import directory as slot
+from jobfs.state.left import left_in
 
 if TYPE_CHECKING:
     from jobfs.settings import Settings
@@ -224,12 +225,10 @@ def _ended(settings: Settings, ended: list[slot.Found], unreadable: list[str]) -
             )
     # Those that said at their end that they had left nothing are not looked into.
     ended[:] = [found for found in ended if not (found.record and found.record.clean)]
-    return f"{len(ended)} mounts have ended without saying that everything was sent" if ended else "none"
+    return f"{counted(len(ended), 'mount')} ended without a last word" if ended else "none"
 
 
 def _left(found: slot.Found) -> str:
-    from jobfs.state.left import left_in
-
     job = found.path.parent.name
     where = f"the mount at {found.record.directory}" if found.record else f"a mount ({found.path})"
     log = f"; its log is {found.path / 'jobfs.log'}" if (found.path / "jobfs.log").exists() else ""
@@ -240,8 +239,10 @@ def _left(found: slot.Found) -> str:
             f"what {where} has left can't be told: {error}; jobfs recover {job} puts it aside{log}"
         ) from None
     if left.changes:
-        files = f"{left.files} files ({_size(left.bytes)}) unsent, {left.unfinished} other changes unfinished"
-        raise DoubtError(f"{where} has left {files}: jobfs recover {job}{log}")
+        files = f"{counted(left.files, 'file')} ({_size(left.bytes)}) unsent" if left.files else ""
+        others = f"{counted(left.unfinished, 'change')} unfinished" if left.unfinished else ""
+        what = " and ".join(filter(None, (files, others)))
+        raise DoubtError(f"{where} has left {what}: jobfs recover {job}{log}")
     return f"{where} was ended from outside, and had sent everything"
 
 

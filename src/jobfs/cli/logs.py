@@ -7,6 +7,7 @@ import logging
 import logging.handlers
 import os
 import sys
+import threading
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -151,6 +152,18 @@ def keep_in(path: Path) -> bool:
         before.close()
     root.addHandler(handler)
     return True
+
+
+def keep_crashes() -> None:
+    """From now on what ends a thread by surprise is logged, as everything else is, instead of printed as it is."""
+
+    def log(crash: threading.ExceptHookArgs) -> None:
+        if crash.exc_value is not None and not issubclass(crash.exc_type, SystemExit):
+            name = crash.thread.name if crash.thread is not None else "unknown"
+            what = (crash.exc_type, crash.exc_value, crash.exc_traceback)
+            logging.getLogger("jobfs").error("the thread %s has crashed", name, exc_info=what)
+
+    threading.excepthook = log
 
 
 def say(sentence: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _CYCLES = (20_000, 20, 50)
 
 #: The settings that `--help` shows.
-_MAIN = (
+MAIN = (
     "base_url", "api_key_file", "cache_dir", "cache_size", "state_dir", "ttl", "write_back_delay", "sync_on_close",
     "read_only", "timeout", "local_only", "allow_other", "log_level", "mount_options",
 )  # fmt: skip
@@ -38,7 +38,7 @@ _EPILOG = (
 @click.argument("job")
 @click.argument("directory", metavar="DIR", shell_complete=directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
-@setting_options(*_MAIN)
+@setting_options(*MAIN)
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
     """Mount the workspace of JOB at DIR: an empty directory, or one that is made now.
 
@@ -64,6 +64,7 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
     os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
     key = find_key(settings, front.say)
     logs.set_up(settings.log_level, key, settings.log_format)
+    logs.keep_crashes()
     expected = preflight.check_server(settings, job, key, _load_parts)
     from jobfs import mount as mounting
     from jobfs.cli import graph

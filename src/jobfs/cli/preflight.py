@@ -22,6 +22,7 @@ from jobfs.mountpoint import mount_at
 from jobfs.private import own_directory
 
 if TYPE_CHECKING:
+    from jobfs.api import Client
     from jobfs.settings import Settings
 
 _DEVICE = Path("/dev/fuse")
@@ -129,8 +130,11 @@ def ask_server(
 
     `meanwhile` is done while the question is on its way.
     """
+    # Loaded only now, so that help is there at once; and not in the thread that asks, while this one may load more.
+    from jobfs.api import Client
+
     try:
-        return bounded(lambda: _ask(settings, job, key), _PROBE_LIMIT, meanwhile)
+        return bounded(lambda: _ask(Client, settings, job, key), _PROBE_LIMIT, meanwhile)
     except TimeoutError:
         raise UsageError(f"{settings.base_url} does not answer: check the URL and the network") from None
     except UnauthorizedError:
@@ -147,13 +151,11 @@ def ask_server(
         raise UsageError(f"can't use {settings.base_url}: {error}; check the URL and the network") from None
 
 
-def _ask(settings: Settings, job: str, key: KeySource) -> Answer:
-    from jobfs.api import Client
-
+def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) -> Answer:
     timeout = min(settings.timeout, _PROBE)
     with (
         within(),
-        Client(settings.base_url, job, key, timeout=timeout, max_connections=1) as client,
+        connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client,
     ):
         items = client.instance().count_items or 0
         return Answer(items, client.server_time_offset, client.tls)

@@ -10,3 +10,8 @@ from jobfs.names import shown as shown
 def tell(text: object, *, err: bool = False) -> None:
     """Print one line, escaped."""
     click.echo(shown(text), err=err)
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: `1 file`, `1,234 files`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

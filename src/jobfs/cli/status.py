@@ -87,7 +87,9 @@ def _print(reports: Reports) -> None:
 
     from jobfs.cli.statustext import pictured
 
-    Console(highlight=False, soft_wrap=True).print(pictured(reports))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(pictured(reports))
+    console.print()
 
 
 def _live(look: Callable[[], Reports]) -> int:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.text import Text
 
-from jobfs.cli.screen import shown
+from jobfs.cli.screen import counted, shown
 from jobfs.document import Job, Status, Unsent
 
 #: Lists of a status: what each is called, and whether an entry in it needs a person.
@@ -66,7 +66,7 @@ def facts(report: Status) -> Iterator[tuple[str, str]]:
     yield "listing", _listing(report)
     yield "cache", decimal(report["cache"]["bytes"])
     if report["taken_up"]:
-        yield "taken up", f"{_count(len(report['taken_up']), 'save')} that an earlier mount had left"
+        yield "taken up", f"{counted(len(report['taken_up']), 'save')} that an earlier mount had left"
     yield "unsent", _unsent(report["unsent"])
     yield "log", f"journalctl _PID={report['pid']}" if report["log"] == "journal" else report["log"]
 
@@ -86,7 +86,7 @@ def _job(job: Job) -> str:
 def _server(report: Status) -> str:
     server = report["server"]
     answering = {True: "answers", False: "does not answer", None: "has not answered yet"}[server["answering"]]
-    latency = f", {server['latency'] * 1000:.0f} ms" if server["latency"] else ""
+    latency = f", {server['latency'] * 1000:.0f} ms" if server["answering"] and server["latency"] else ""
     return answering + latency + ("; what is known is shown as it was" if server["stale"] else "")
 
 
@@ -104,7 +104,9 @@ def _unsent(entries: Sequence[Unsent]) -> str:
         return "0"
     oldest = max((entry["age"] or 0.0 for entry in entries), default=0.0)
     size = decimal(sum(entry["size"] for entry in entries))
-    return f"{_count(len(entries), 'file')}, {size}" + (f", the oldest {_span(oldest)} old" if oldest else "")
+    return f"{counted(len(entries), 'file')}, {size}" + (
+        f", the oldest {_span(oldest)} old" if oldest else ""
+    )
 
 
 def describe(entry: Mapping[str, Any]) -> str:
@@ -118,7 +120,7 @@ def _word(name: str, value: Any) -> str:
     if name in ("path", "diff", "origin", "state") or value in (None, ""):
         return ""
     if name == "attempts":
-        return _count(value, "attempt") if value else ""
+        return counted(value, "attempt") if value else ""
     words = {
         "size": lambda: decimal(int(value)),
         "age": lambda: f"{_span(value)} old",
@@ -134,7 +136,3 @@ def _span(seconds: float | None) -> str:
         if value >= 2 * length:
             return f"{value / length:.0f} {unit}"
     return f"{value:.0f} s"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -9,13 +9,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jobfs import __version__
 from jobfs.api import KeySource, check_base_url
 from jobfs.api.deadline import within
 from jobfs.cli import preflight
@@ -75,9 +75,12 @@ def run(settings: Settings, job: str, yes: bool, report: Path | None) -> int:
     """Try the server of this job; 0 if all that jobfs relies on is good. Raises UsageError."""
     base_url = check_base_url(settings.base_url)
     key = find_key(settings, lambda text: None)
-    if not yes and not _may_write(base_url, job):
-        tell("nothing was tried")
-        return 1
+    if not yes:
+        # Nobody is asked about what can't be done.
+        preflight.check_server(settings, job, key)
+        if not _may_write(base_url, job):
+            tell("nothing was tried")
+            return 1
     from jobfs.state import server
 
     with server.trying(settings.state_dir, base_url, job) as own:
@@ -210,7 +213,7 @@ def _show(rows: list[Row]) -> None:
 def _write(report: Path, base_url: str, rows: list[Row], ended: str, key: KeySource) -> None:
     from jobfs.trial import document
 
-    text = document(base_url, rows, ended, version("jobfs"), key())
+    text = document(base_url, rows, ended, __version__, key())
     draft = report.with_name(f"{report.name}.{os.getpid()}")
     try:
         draft.write_text(text, encoding="utf-8")

@@ -50,7 +50,9 @@ def mounted(settings: Settings, job: str, root: str) -> Iterator[Path]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for who started it
+            # No service manager waits for this one, and Ctrl-C is for who started it.
+            env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
+            start_new_session=True,
             cwd="/",
         )
         try:
@@ -132,8 +134,14 @@ def main() -> int:
         place,
         lambda: graph.build(settings, given["job"], place, key, root=given["root"]),
         lambda text: print(text, file=sys.stderr, flush=True),
-        lambda: print("ready", flush=True),
+        _ready,
     )
+
+
+def _ready() -> None:
+    # Whoever started it may be gone by now: then its input has ended too.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, b"ready\n")
 
 
 def _end_with_input() -> None:

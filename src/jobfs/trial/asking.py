@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobfs import names
+from jobfs.api.create import Form
 from jobfs.api.watched import Answer, Watched
 from jobfs.nodes import Item, Permission
 from jobfs.trial.place import Place
@@ -88,6 +89,10 @@ class Trial:
     def offset(self) -> float | None:
         """Seconds that the server's clock is ahead of ours, by the times of what was made; None if they can't be read."""
         return statistics.median(self._offsets) if self._offsets else None
+
+    def likeness(self, form: Form) -> tuple[bool, bool]:
+        """How far a form of a create is from the one that a mount would choose here."""
+        return form.encoding != "multipart", form.long_type is not self.facts["long"]
 
     def bytes_of(self, item_id: str) -> bytes:
         """The whole content of a file. Raises ApiError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 from jobfs.api.create import Encoding, Form
 from jobfs.errors import (
@@ -20,6 +21,7 @@ from jobfs.trial.findings import Finding, Verdict, bad, copes, good
 
 _ENCODINGS: tuple[Encoding, ...] = ("multipart", "json")
 _SIZE = 1000
+_OK = 200
 
 
 def directory(trial: Trial) -> Finding:
@@ -51,38 +53,37 @@ def spelling(trial: Trial) -> Finding:
 
 def encodings(trial: Trial) -> Finding:
     """Create a file and a directory as multipart and as JSON, with both spellings of types. Raises ApiError."""
-    statuses = {
-        (kind, form): _created(trial, kind, form)
-        for kind, form in product(Kind, (Form(*each) for each in product(_ENCODINGS, (True, False))))
-    }
-    taken = {key for key, status in statuses.items() if status == 200}
-    trial.facts["forms"] = {
-        kind: min(good_forms, key=lambda form: _preferred(trial, form))
-        for kind in Kind
-        if (good_forms := [form for other, form in taken if other is kind])
-    }
-    files = {form.encoding for kind, form in taken if kind is Kind.FILE}
-    both = {form.long_type for kind, form in taken if kind is Kind.FILE} == {True, False}
-    refused = {
-        form.encoding: status
-        for (kind, form), status in statuses.items()
-        if kind is Kind.FILE and form.encoding not in files
-    }
-    words = "; ".join(
-        [f"{name} taken" for name in _ENCODINGS if name in files]
-        + [f"{name} refused with {status}" for name, status in refused.items()]
-    )
-    facts = {
-        "create_encodings": "both" if len(files) == 2 else next(iter(files), "none"),
+    forms = [Form(encoding, long_type) for encoding, long_type in product(_ENCODINGS, (True, False))]
+    statuses = {(kind, form): _created(trial, kind, form) for kind, form in product(Kind, forms)}
+    taken = {kind: [form for form in forms if statuses[kind, form] == _OK] for kind in Kind}
+    trial.facts["forms"] = {kind: min(found, key=trial.likeness) for kind, found in taken.items() if found}
+    status = {name: statuses[Kind.FILE, Form(name, trial.facts["long"])] for name in _ENCODINGS}
+    return _judged(taken[Kind.FILE], status, complete=all(taken.values()))
+
+
+def _judged(taken: list[Form], status: dict[Encoding, int], *, complete: bool) -> Finding:
+    """What it means that files can be created in these forms; `complete`: directories can be created too."""
+    bodies = [name for name in status if status[name] == _OK]
+    refused = {name: number for name, number in status.items() if number != _OK}
+    both = len({form.long_type for form in taken}) > 1
+    facts: dict[str, Any] = {
+        "create_encodings": "both" if len(bodies) > 1 else "".join(bodies),
+        "other_encoding": next(iter(refused.values()), None),
         "input_types": "both" if both else "own",
-        **({"other_encoding": next(iter(refused.values()))} if len(refused) == 1 else {}),
     }
-    words += "; both names of types taken" if both else "; only its own names of types taken"
-    if len(trial.facts["forms"]) < len(Kind):
-        return bad(words, "a mount can't make files and directories", **facts)
-    if "multipart" not in files:
-        return copes(words, "files are sent as JSON, which is a third longer", **facts)
-    return Finding(words, Verdict.GOOD, "files are sent as multipart", facts)
+    verdict, meaning = Verdict.GOOD, "files are sent as multipart"
+    if "multipart" not in bodies:
+        verdict, meaning = Verdict.COPES, "files are sent as JSON, which is a third longer"
+    if not complete:
+        verdict, meaning = Verdict.BAD, "a mount can't make files and directories"
+    return Finding(_in_words(bodies, refused, both), verdict, meaning, facts)
+
+
+def _in_words(bodies: list[Encoding], refused: dict[Encoding, int], both: bool) -> str:
+    words = [f"{name} taken" for name in bodies]
+    words += [f"{name} refused with {status}" for name, status in refused.items()]
+    words.append("both names of types taken" if both else "only its own names of types taken")
+    return "; ".join(words)
 
 
 def _created(trial: Trial, kind: Kind, form: Form) -> int:
@@ -91,11 +92,7 @@ def _created(trial: Trial, kind: Kind, form: Form) -> int:
     file = trial.source(b"?") if kind is Kind.FILE else None
     answer = trial.watched.send("POST", "items/", form.body(kind, path, Permission.READ_WRITE, file))
     shown = str(item_of(answer)[1].get("path", "")).removeprefix("/")
-    return 200 if answer.ok and shown == trial.path(name) else answer.status
-
-
-def _preferred(trial: Trial, form: Form) -> tuple[bool, bool]:
-    return form.encoding != "multipart", form.long_type is not trial.facts["long"]
+    return _OK if answer.ok and shown == trial.path(name) else answer.status
 
 
 def sizes(trial: Trial) -> Finding:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from jobfs.api import MOST_ITEMS, Client, Page
+from jobfs.api import MOST_ITEMS, Client
 from jobfs.api.deadline import carried
 from jobfs.nodes import Item
 
 #: Most items that the API gives in a page.
 TAKE = 100
 _THREADS = 8
+#: Readings of a list that changes its order until every item was seen.
+_READINGS = 8
 
 
 class Listing(NamedTuple):
     """All pages' items one after another; an item may come twice, or be missed, where the list moved meanwhile."""
 
     items: list[Item]
+    unknown: set[str]
     total: int
     pages: int
-    first: Page
 
 
 def whole(client: Client) -> Listing:
@@ -34,5 +36,19 @@ def whole(client: Client) -> Listing:
         others = list(executor.map(read, range(size, total, size) if size else ()))
     finally:
         executor.shutdown(cancel_futures=True)
-    items = [item for page in (first, *others) for item in page.items]
-    return Listing(items, total, 1 + len(others), first)
+    pages = (first, *others)
+    items = [item for page in pages for item in page.items]
+    return Listing(items, {name for page in pages for name in page.unknown}, total, len(pages))
+
+
+def everything(client: Client) -> list[Item]:
+    """All items, each once: the list is read again where pages did not fit together. Raises ApiError."""
+    seen: dict[str, Item] = {}
+    unknown: set[str] = set()
+    for _ in range(_READINGS):
+        listing = whole(client)
+        seen |= {item.id: item for item in listing.items}
+        unknown |= listing.unknown
+        if len(seen) + len(unknown) >= listing.total:
+            break
+    return list(seen.values())

@@ -9,7 +9,7 @@ from jobfs import names
 from jobfs.api import Client
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Permission
-from jobfs.trial.listing import whole
+from jobfs.trial.listing import everything
 
 #: Seconds after which what a try on another machine has left is taken away: none takes that long.
 _ABANDONED = 3600.0
@@ -30,7 +30,7 @@ class Place:
     def left(self) -> list[Item]:
         """What tries of this machine, or long ago of another, have in the workspace, this one's too. Raises ApiError."""
         now = time.time() + self._client.server_time_offset
-        return [item for item in whole(self._client).items if self._ours(item, now)]
+        return [item for item in everything(self._client) if self._ours(item, now)]
 
     def clear(self) -> list[str]:
         """Take all of it away; returns the paths that are still there after some looks. Raises ApiError."""

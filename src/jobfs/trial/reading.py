@@ -9,11 +9,11 @@ from jobfs.api.download import IDENTITY
 from jobfs.nodes import Item, Permission
 from jobfs.trial.asking import Trial, items_of
 from jobfs.trial.findings import Finding, bad, copes, good
-from jobfs.trial.listing import TAKE, whole
+from jobfs.trial.listing import TAKE, everything, whole
 
 _PARTIAL_CONTENT = 206
-#: Times that the list is read to see if its order holds, and from so many pages on.
-_READINGS, _FEWER, _MANY = 4, 2, 20
+#: Times that the list is read again to see if its order holds, and how often from so many pages on.
+_READINGS, _FEWER, _MANY = 3, 1, 20
 
 
 def at_once(trial: Trial) -> Finding:
@@ -24,7 +24,7 @@ def at_once(trial: Trial) -> Finding:
         for name, there in (
             ("get", trial.client.get(item.id).path == item.path),
             ("find", any(found.id == item.id for found in trial.client.find(item.path))),
-            ("list", any(found.id == item.id for found in whole(trial.client).items)),
+            ("list", any(found.id == item.id for found in everything(trial.client))),
         )
         if not there
     ]
@@ -89,25 +89,35 @@ def pages(trial: Trial) -> Finding:
 
 def order(trial: Trial) -> Finding:
     """In which order the list is, and whether it stays so while nothing changes. Raises ApiError."""
-    items = {name: trial.file(f"order-{name}") for name in "cab"}
+    names = {trial.file(f"order-{name}").id: name for name in "cab"}
+    ids = {name: item_id for item_id, name in names.items()}
     for name in "cb":
         trial.tick()
-        trial.saw(trial.client.update(items[name].id, permission=Permission.READ_ONLY))
-    names = {item.id: name for name, item in items.items()}
-    first = whole(trial.client)
-    again = range(1, _READINGS if first.pages < _MANY else _FEWER)
-    readings = [_own(trial, listing.items) for listing in (first, *(whole(trial.client) for _ in again))]
+        trial.saw(trial.client.update(ids[name], permission=Permission.READ_ONLY))
+    readings = _readings(trial)
     if any(reading != readings[0] or len(set(reading)) < len(reading) for reading in readings):
         return copes(
-            "changes from one request to the next", "listings are read more than once", list_order="unstable"
+            "changes from one request to the next",
+            "listings are read more than once",
+            list_order="unstable",
         )
-    seen = "".join(names[item_id] for item_id in readings[0] if item_id in names)
+    kind = _order_of([names[item_id] for item_id in readings[0] if item_id in names])
+    words = f"by time {kind}" if kind in ("created", "updated") else f"by {kind}"
+    return good(f"stays the same: {words}", "a listing is read once", list_order=kind)
+
+
+def _readings(trial: Trial) -> list[list[str]]:
+    """The ids of the try's items as the list has them, a few times. Raises ApiError."""
+    first = whole(trial.client)
+    more = _READINGS if first.pages < _MANY else _FEWER
+    return [_own(trial, listing.items) for listing in (first, *(whole(trial.client) for _ in range(more)))]
+
+
+def _order_of(seen: list[str]) -> str:
+    """By what files are sorted that were made as c, a, b and then changed as c, b; ascending or descending."""
     orders = {"cab": "created", "abc": "path", "acb": "updated"}
-    kind = orders.get(seen) or orders.get(seen[::-1])
-    if kind is None:
-        return good("stays the same", "a listing is read once", list_order="other")
-    words = f"stays the same: by {kind}" if kind == "path" else f"stays the same: by time {kind}"
-    return good(words, "a listing is read once", list_order=kind)
+    word = "".join(seen)
+    return orders.get(word) or orders.get(word[::-1]) or "something else"
 
 
 def _own(trial: Trial, items: list[Item]) -> list[str]:

@@ -109,15 +109,20 @@ def _body(body: bytes) -> Any:
 
 
 def _shape(value: Any, field: str) -> Any:
+    """JSON without what is anyone's: the names of known fields, the values of a few, how many there are of the others."""
     if isinstance(value, dict):
-        shown = {name: _shape(inner, name) for name, inner in value.items() if name in _FIELDS}
-        return {**shown, "<others>": len(value) - len(shown)} if len(shown) < len(value) else shown
+        return _object(value)
     if isinstance(value, list):
-        first = [_shape(value[0], field)] if value and isinstance(value[0], dict) else []
-        return {"<count>": len(value), **({"<first>": first[0]} if first else {})}
+        first = next((entry for entry in value if isinstance(entry, dict)), None)
+        return {"<count>": len(value)} | ({} if first is None else {"<first>": _object(first)})
     if isinstance(value, str):
         return _text(value, field)
     return value if value is None or isinstance(value, bool) or field in _TOLD else "<number>"
+
+
+def _object(value: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: _shape(inner, name) for name, inner in value.items() if name in _FIELDS}
+    return shown | ({"<others>": len(value) - len(shown)} if len(shown) < len(value) else {})
 
 
 def _text(value: str, field: str) -> str:

@@ -10,7 +10,7 @@ from jobfs.errors import JobfsError
 from jobfs.nodes import Permission
 from jobfs.trial.asking import Trial
 from jobfs.trial.findings import Finding, Verdict, bad, good
-from jobfs.trial.listing import whole
+from jobfs.trial.listing import everything
 
 _NAME = "note.txt"
 _BEFORE, _JOBS, _USERS = b"as it was", b"as the job has made it", b"as the user has saved it"
@@ -65,9 +65,9 @@ def _save(trial: Trial, point: Path) -> str:
 def _kept(trial: Trial) -> str:
     """What is wrong with what the mount left, "" if nothing is. Raises ApiError."""
     place = trial.path("saved")
-    items = {item.id: item for item in whole(trial.client).items if names.under(item.path, place)}
-    contents = sorted(trial.bytes_of(item.id) for item in items.values() if not item.is_dir)
-    if any(names.parse_hidden(names.basename(item.path)) for item in items.values()):
+    items = [item for item in everything(trial.client) if names.under(item.path, place)]
+    contents = sorted(trial.bytes_of(item.id) for item in items if not item.is_dir)
+    if any(names.parse_hidden(names.basename(item.path)) for item in items):
         return "the save has left something under a hidden name"
     if contents == sorted((_JOBS, _USERS)):
         return ""

@@ -133,25 +133,25 @@ class Vfs:
         What `progress` raises breaks it off; it is called several times a second.
         """
         under, queue = path or "", self._write_back.queue
-        self._seal_all()
+        progress = progress or (lambda sent: None)
+        self._seal_open()
         queue.hurry(lambda change: within(change.target, under))
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
         whole = self._unsaved(under)
         count, size = len(whole), sum(file.size for file in whole)
-        say = progress or (lambda sent: None)
         while True:
             remaining = deadline - time.monotonic()
             done = queue.drain(max(min(remaining, 0.25), 0.0), under)
             left = self._unsaved(under)
-            say(_sent(count, size, left))
+            progress(_sent(count, size, left))
             if done or remaining <= 0:
                 break
         if not left:
-            self._clean_up(deadline, lambda: say(_sent(count, size, [])))
-        return [{"path": file.path, "size": file.size, "reason": _why_unsent(file)} for file in left]
+            self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
+        return [_refusal(file) for file in left]
 
-    def _seal_all(self) -> None:
-        """As if every file that is written had been closed now, and was due."""
+    def _seal_open(self) -> None:
+        """What was written to files that are open, or could not be recorded when they were closed, is due now."""
         for file in {*self._state.opened.values(), *self._state.unclosed}:
             if file.local is not None and not file.stays and file.path is not None:
                 try:
@@ -450,8 +450,10 @@ class Vfs:
         return self._report.info(path)
 
 
-def _why_unsent(file: File) -> str:
-    return file.refused or str((file.change and file.change.error) or "not sent yet")
+def _refusal(file: File) -> dict[str, Any]:
+    """A file that is left, and why; its size in bytes."""
+    reason = file.refused or str((file.change and file.change.error) or "not sent yet")
+    return {"path": file.path, "size": file.size, "reason": reason}
 
 
 def _sent(count: int, size: int, left: Sequence[File]) -> Sent:

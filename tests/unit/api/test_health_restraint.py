@@ -197,7 +197,7 @@ def test_a_program_goes_on_trying_and_its_success_opens_the_background(make_clie
 def may_wait(held: Restraint, *, changing: bool = True) -> float:
     """Seconds that a program's request may wait; 0.0: it is not sent."""
     try:
-        return held.patience("x", changing=changing)
+        return held.patience("x", changing=changing, latency=None)
     except errors.OutOfTimeError:
         return 0.0
 
@@ -215,6 +215,8 @@ def test_once_a_call_has_waited_in_vain_the_others_do_not_until_something_is_ans
     looks = [may_wait(held) for _ in range(40)]
     assert 0 < looks[0] <= 1
     assert not any(looks[1:])
+    clock.now += 2.0
+    assert held.patience("x", changing=True, latency=1.0) == 8.0, "as long as the line needs"
     held.answered(changing=True)
     assert may_wait(held) == math.inf
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import os
+import shutil
+import ssl
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,7 +112,7 @@ def test_real_unsent_records_are_counted_and_are_no_failure(doctor: Run, state: 
     done = doctor()
     assert done.code == 0
     assert [line for line in done.out.splitlines() if line.startswith("WARN")] == [
-        "WARN    unsent work: the mount at /mnt/full has left 1 files (2.0 kB) unsent, 1 other changes unfinished: "
+        "WARN    unsent work: the mount at /mnt/full has left 1 file (2.0 kB) unsent and 1 change unfinished: "
         f"jobfs recover {JOB}; its log is {full.log}"
     ]
     assert "the mount at /mnt/idle was ended from outside, and had sent everything" in done.out
@@ -144,6 +149,8 @@ def test_a_state_directory_that_cannot_be_read_is_told(run: Run, locked: str) ->
         os.chown(state, 65534, 65534)
         place.parent.chmod(0o755)
         {"slot": place, "home": place.parent, "everything": state}[locked].chmod(0o000)
+        # Who becomes somebody else may not be able to load more of jobfs.
+        run("doctor", "--state-dir", top / "other", "--cache-dir", top / "other")
         os.seteuid(65534)
         try:
             done = run("doctor", "--state-dir", state, "--cache-dir", state)
@@ -234,3 +241,48 @@ def test_little_room_is_a_warning(doctor: Run, monkeypatch: pytest.MonkeyPatch) 
     assert (done.code, done.out.count("WARN")) == (0, 2)
     assert "has only 1.0 MB left: make room" in done.out
     assert sys.exc_info() == (None, None, None)
+
+
+class _Job(http.server.BaseHTTPRequestHandler):
+    """Knows every job."""
+
+    def do_GET(self) -> None:
+        body = b'{"data": {"workspaceInstance": {"expertJob": {}, "countItems": 1}}}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_the_tls_of_a_real_connection_is_told(tmp_path: Path) -> None:
+    """Through the real process, with a certificate that SSL_CERT_FILE names."""
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=here"
+    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(
+        ["openssl", *words.split(), *files], cwd=tmp_path, check=True, capture_output=True, timeout=30
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Job) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"https://127.0.0.1:{server.server_address[1]}"
+        places = ["--state-dir", tmp_path / "state", "--cache-dir", tmp_path / "cache"]
+        done = subprocess.run(
+            [sys.executable, "-m", "jobfs", "doctor", JOB, "--base-url", url, *map(str, places)],
+            env={**os.environ, "SSL_CERT_FILE": str(tmp_path / "cert.pem")},
+            capture_output=True, text=True, timeout=40,
+        )  # fmt: skip
+        server.shutdown()
+    lines = done.stdout.splitlines()
+    assert f"ok      job: {JOB} is known, and the key is accepted" in lines, done
+    assert "ok      TLS: TLSv1.3" in lines
+    assert (
+        f"ok      connection: TLS, certificates are checked against {tmp_path}/cert.pem, without a proxy"
+        in lines
+    )
+    assert "\x1b" not in done.stdout

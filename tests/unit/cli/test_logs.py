@@ -105,7 +105,7 @@ def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path:
 
 #: A process that logs what repeats, what went wrong, and what the user is told.
 _TELLING = """
-import logging, os, sys
+import logging, os, sys, threading
 from jobfs.cli import logs
 
 if len(sys.argv) > 2:
@@ -119,6 +119,10 @@ try:
     raise ValueError("sk-secret \\x1b[2J")
 except ValueError:
     log.exception("it \\n broke")
+logs.keep_crashes()
+crash = threading.Thread(target=lambda: 1 / 0, name="worker")
+crash.start()
+crash.join()
 logs.say("sending 3 unsent files")
 logging.shutdown()
 """
@@ -139,10 +143,12 @@ def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
     assert {tuple(record) for record in records} == {
         ("time", "level", "logger", "message", "count", "exception")
     }
-    *few, broke, said, told = records
+    *few, broke, crashed, said, told = records
     assert [record["message"] for record in few] == [f"f{number}: tried again later" for number in range(10)]
     assert (broke["level"], broke["logger"], broke["message"]) == ("error", "jobfs.test", "it \n broke")
     assert broke["exception"].endswith("ValueError: *** \x1b[2J")
+    assert crashed["message"] == "the thread worker has crashed"
+    assert crashed["exception"].endswith("ZeroDivisionError: division by zero")
     assert (said["level"], said["message"], said["exception"]) == ("warning", "sending 3 unsent files", None)
     assert (told["count"], told["message"], few[0]["count"]) == (30, "f39: tried again later", 1)
     assert all(record["time"].endswith("Z") and record["time"][10] == "T" for record in records)

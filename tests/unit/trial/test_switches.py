@@ -12,61 +12,76 @@ from jobfs.trial import Verdict
 
 from .conftest import Outcome
 
-#: Facts of a try whose names are not those of the switches.
+#: Facts of a try whose names are not those of the switches, and values that they spell otherwise.
 _NAMES = {"create_existing": "create_existing_file", "input_spelling": "input_types"}
-#: What else has to be set for a switch to show, and how facts spell values in other words.
-_WITH: dict[str, dict[str, Any]] = {"other_encoding": {"create_encodings": "json"}}
-_SPELLED = {"empty": "an empty object", "item": "the item"}
+_SPELLED = {("delete_body", "empty"): "an empty object", ("delete_body", "item"): "the item"}
 #: Switches that are numbers: settings that show.
-_NUMBERS = {"page_cap": (1, 7)}
+_NUMBERS = {"page_cap": (100, 7, 1)}
+#: So many mixtures have every value of every switch in them.
+_MIXTURES = range(6)
 
 
-def settings() -> list[tuple[str, Any]]:
-    """Every value of every switch with a choice but its default, and some of those that are numbers."""
-    found = []
+def choices() -> dict[str, tuple[Any, ...]]:
+    """Every switch with a choice, or whose numbers show, and what it can be set to."""
+    found: dict[str, tuple[Any, ...]] = {}
     for name, field in Behaviour.model_fields.items():
         values = (True, False) if field.annotation is bool else get_args(field.annotation)
-        found += [(name, value) for value in values or _NUMBERS.get(name, ()) if value != field.default]
+        if values or name in _NUMBERS:
+            found[name] = values or _NUMBERS[name]
     return found
 
 
-def seeded(server: Server) -> dict[str, bytes | None]:
+def mixture(number: int) -> dict[str, Any]:
+    """A setting of all switches."""
+    return {
+        name: values[(number + place) % len(values)] for place, (name, values) in enumerate(choices().items())
+    }
+
+
+def shows(switches: dict[str, Any]) -> dict[str, Any]:
+    """The switches of a setting that can be told from outside."""
+    hidden = {"other_encoding"} if switches["create_encodings"] == "both" else set()
+    if switches["create_existing"] == "duplicate":
+        hidden.add("path_scope")
+    if not switches["move_carries"]:
+        hidden.add("move_touches")
+    return {name: value for name, value in switches.items() if name not in hidden}
+
+
+def named(switches: dict[str, Any]) -> dict[str, Any]:
+    """How the facts of a try tell these settings."""
+    return {_NAMES.get(name, name): _SPELLED.get((name, value), value) for name, value in switches.items()}
+
+
+def check(server: Server, tried: Callable[..., Outcome], switches: dict[str, Any]) -> None:
     server.store.seed({"notes/a.md": "hello", **{f"more/{number}": "" for number in range(9)}})
-    return server.store.tree()
+    before = server.store.tree()
+    outcome = tried()
+    expected = named(shows(switches))
+    assert {name: outcome.facts.get(name) for name in expected} == expected
+    skipped = {name for name, row in outcome.items() if row.finding.verdict is Verdict.SKIPPED}
+    assert skipped == {"save"}, "there is no mount in this test"
+    assert {name: row.finding for name, row in outcome.items() if not row.well} == {}
+    assert all(row.finding.meaning or name == "left_before" for name, row in outcome.items())
+    assert server.store.tree() == before
 
 
 def test_a_try_of_a_server_with_the_defaults_finds_them(
     server: Server, tried: Callable[..., Outcome]
 ) -> None:
-    before = seeded(server)
-    outcome = tried()
-    for switch in {name for name, _ in settings()} - {"other_encoding"}:
-        value = Behaviour.model_fields[switch].default
-        assert (switch, outcome.facts[_NAMES.get(switch, switch)]) == (switch, value)
-    skipped = {name for name, row in outcome.items() if row.finding.verdict is Verdict.SKIPPED}
-    assert skipped == {"save"}, "there is no mount in this test"
-    assert all(row.well and (row.finding.meaning or name == "left_before") for name, row in outcome.items())
-    assert server.store.tree() == before
+    check(server, tried, {name: getattr(Behaviour(), name) for name in choices()})
 
 
-@pytest.mark.parametrize(("switch", "value"), settings())
-def test_a_try_names_what_the_server_does(
-    server: Server, tried: Callable[..., Outcome], switch: str, value: Any
-) -> None:
-    server.set(**_WITH.get(switch, {}), **{switch: value})
-    before = seeded(server)
-
-    outcome = tried()
-
-    expected = _SPELLED.get(value, value) if switch == "delete_body" else value
-    assert outcome.facts[_NAMES.get(switch, switch)] == expected
-    assert {row.name for row in outcome.values() if not row.well} == set()
-    assert server.store.tree() == before
+@pytest.mark.parametrize("number", _MIXTURES)
+def test_a_try_names_what_the_server_does(server: Server, tried: Callable[..., Outcome], number: int) -> None:
+    server.set(**mixture(number))
+    check(server, tried, mixture(number))
 
 
-def test_every_switch_is_tried() -> None:
-    others = set(Behaviour.model_fields) - {name for name, _ in settings()}
-    assert others == {"latency", "bandwidth", "clock_skew"}, "they have tests of their own"
+def test_every_setting_of_every_switch_is_tried() -> None:
+    seen = {setting for number in _MIXTURES for setting in shows(mixture(number)).items()}
+    assert {(name, value) for name, values in choices().items() for value in values} - seen == set()
+    assert set(Behaviour.model_fields) - set(choices()) == {"latency", "bandwidth", "clock_skew"}
 
 
 def test_slow_lines_and_wrong_clocks_are_measured(server: Server, tried: Callable[..., Outcome]) -> None:
@@ -74,25 +89,8 @@ def test_slow_lines_and_wrong_clocks_are_measured(server: Server, tried: Callabl
     outcome = tried()
     facts = outcome.facts
     assert facts["latency"] >= 15  # type: ignore[operator]
-    assert 200_000 < facts["up"] < 1_500_000  # type: ignore[operator]
-    assert 200_000 < facts["down"] < 1_500_000  # type: ignore[operator]
+    assert 0 < facts["up"] < 1_500_000  # type: ignore[operator]
+    assert 0 < facts["down"] < 1_500_000  # type: ignore[operator]
     assert abs(facts["clock_skew"] - 300) < 5  # type: ignore[operator]
     assert outcome["clock"].finding.verdict is Verdict.COPES
     assert "ahead" in outcome["clock"].finding.answered
-
-
-@pytest.mark.parametrize("switches", [
-    {"create_existing": "overwrite", "path_scope": "lifecycle", "path_style": "slash", "input_spelling": "own"},
-    {"create_existing": "duplicate", "find": "glob", "updated_resolution": "microseconds", "move_touches": "tree"},
-    {"create_encodings": "json", "type_spelling": "short", "input_spelling": "own", "bad_path_status": 422},
-    {"list_order": "unstable", "page_cap": 3, "sizes": "omitted", "move_carries": False, "trailing_slash": "bare"},
-])  # fmt: skip
-def test_switches_together_are_told_apart(
-    server: Server, tried: Callable[..., Outcome], switches: dict[str, Any]
-) -> None:
-    server.set(**switches)
-    outcome = tried()
-    named = {_NAMES.get(name, name): value for name, value in switches.items()}
-    assert {name: outcome.facts.get(name) for name in named} == named
-    assert all(row.well for row in outcome.values())
-    assert server.store.tree() == {}

@@ -165,6 +165,7 @@ class ContentStore:
         self._lock = threading.Lock()
         self._entries: dict[Version, Entry] = {}
         self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
+        self._unread: set[Content] = set()  # open, and their files are not yet
         self._loose: set[Entry] = set()  # all that may be outside the disk's index, and some that are in it
         self._fine = False
         self._learned: dict[Version, int] = {}
@@ -179,6 +180,7 @@ class ContentStore:
             self.fine_clock(item.updated_at)
         content = Content(self, item.version, item.updated_ns)
         if content.version not in self._entries:
+            self._unread.add(content)  # first: what is seen now stays
             content._size = self.on_disk(content.version)
             if content._size is not None:
                 return content
@@ -217,6 +219,7 @@ class ContentStore:
                 self._parked.pop(content.version, None)
             entry.pins += 1
             content._entry = entry
+            self._unread.discard(content)
             return entry
 
     def _outlived(self, entry: Entry) -> bool:
@@ -233,6 +236,7 @@ class ContentStore:
         with self._lock:
             entry = None if content._closed else content._entry
             content._closed = True
+            self._unread.discard(content)
             if entry is None:
                 return
             entry.pins -= 1
@@ -516,9 +520,10 @@ class ContentStore:
                 self._disk.remove(name)
 
     def _names(self) -> set[str | None]:
-        """The files that are open here."""
+        """The files that are open here, or that handles count on."""
         with self._lock:
-            return {entry.backing.name for entry in self._entries.values()}
+            unread = {version_name(content.version) for content in tuple(self._unread)}
+            return unread | {entry.backing.name for entry in self._entries.values()}
 
     def _unfinished(self, *, expected: bool = False) -> int:
         """Bytes outside the index of whole contents; `expected`: with what running downloads will bring."""

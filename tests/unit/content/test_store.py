@@ -532,3 +532,20 @@ def test_a_content_that_goes_from_the_disk_before_it_is_read_is_downloaded_again
         assert not second.whole()
         assert (first.read(0, 10), second.read(1, 10)) == (b"hello", b"ello")
     assert len(client.requests) == 2
+
+
+def test_a_content_that_is_open_and_not_read_yet_stays_when_a_newer_one_comes(make_store: MakeStore) -> None:
+    """semantics 3: open files are pinned, and the kernel may have kept a part of this one."""
+    data = pattern(100 * KIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    old = item_of(100 * KIB, updated_at="2024-01-01T00:00:00.100Z")
+    new = item_of(100 * KIB, updated_at="2024-02-01T00:00:00.200Z")
+    read(store, old)
+    store.close()
+    store = make_store(client)
+    with store.open(old) as handle:
+        read(store, new)
+        asked = len(client.requests)
+        assert handle.read(5, 10) == data[5:15]
+        assert len(client.requests) == asked

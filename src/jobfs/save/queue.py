@@ -220,7 +220,7 @@ class Queue:
                 self._push(change, now)
         while self._state.to_clean:
             change = self._state.to_clean.popleft()
-            if not change.running and change.stage is not Stage.DONE:
+            if change.stage is not Stage.DONE:
                 self._push(change, now)
 
     def _due(self, now: float) -> Change | None:

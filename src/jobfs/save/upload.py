@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +50,9 @@ class Upload:
         self._state = context.state
         self._facts = directory / "server.json"
         self._probe = directory / "probe"
-        self._lock = threading.Lock()
-        self._seen = 0
-        self._rejects: dict[str, bool] = self._recall()
+        self._made = itertools.count(1)
+        #: Whether this server rejects a create at the path of an existing "file" or "directory", as far as that is known.
+        self.rejects: dict[str, bool] = self._recall()
 
     # -- hidden
 
@@ -100,9 +100,9 @@ class Upload:
         """True if this change is to be created at its target."""
         if change.direct:
             return True
-        if change.base.id or change.staged_id or suspect or self._rejects.get("file") is None:
+        if change.base.id or change.staged_id or suspect or change.verb is not Verb.PUT:
             return False
-        return change.verb is Verb.PUT and self._rejects["file"]
+        return self.rejects.get("file", False)
 
     def create_directly(self, change: Change) -> Item | None:
         """The new item at the target; None: something else is there. Raises AnswerLostError, ApiError."""
@@ -125,7 +125,7 @@ class Upload:
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
-        if not self._rejects.get("directory"):
+        if not self.rejects.get("directory"):
             return None
         began = time.monotonic()
         try:
@@ -139,15 +139,9 @@ class Upload:
 
     # -- how this server takes creates
 
-    def rejects(self, kind: str) -> bool | None:
-        """Whether this server rejects a create at the path of an existing "file" or "directory"; None: not known."""
-        return self._rejects.get(kind)
-
     def worth_asking(self) -> bool:
         """Something new was made, and will have to be created: True if the server should be asked now how it takes that."""
-        with self._lock:
-            self._seen += 1
-            return len(self._rejects) < 2 and self._seen % _AGAIN == _WORTH
+        return next(self._made) % _AGAIN == _WORTH and len(self.rejects) < 2
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
@@ -205,7 +199,7 @@ class Upload:
         return {}
 
     def _remember(self, rejects: dict[str, bool]) -> None:
-        self._rejects = rejects
+        self.rejects = rejects
         log.info("creates at existing paths are rejected by this server: %s", rejects)
         draft = self._facts.with_suffix(".new")
         draft.write_text(json.dumps({"base_url": self._client.base_url, **rejects}))

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobfs.api import Client, deadline
+from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
@@ -434,13 +434,3 @@ class WriteBack:
             state.unname(over)
         self.queue.add(change, BACKUP_DELAY)
         return True
-
-    @property
-    def timeout(self) -> float:
-        """Seconds that a call may wait without progress."""
-        return self.context.timeout
-
-    def drain(self, timeout: float, under: str) -> bool:
-        """Bring everything at or below `under` to the server; False if something is left after `timeout` seconds."""
-        with deadline.within():
-            return self.queue.drain(timeout, under)

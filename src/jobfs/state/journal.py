@@ -315,12 +315,6 @@ class Journal:
             row = self._db.execute("SELECT 1 FROM tombstone WHERE tid = ?", (tid,)).fetchone()
         return row is not None
 
-    def count(self, kind: type[Record]) -> int:
-        """How many records of one kind there are."""
-        with self._lock:
-            (number,) = self._db.execute(f"SELECT count(*) FROM {self._tables[kind].name}").fetchone()
-        return int(number)
-
     def close(self) -> None:
         """Close the database; the records stay."""
         with self._lock:

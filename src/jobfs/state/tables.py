@@ -73,7 +73,7 @@ class State:
         self._at: dict[str, list[Change]] = {}
         self._touched: dict[int, File] = {}
         self._syncing = threading.Lock()
-        #: Changes that have come to where only cleanup is left, for the queue to take.
+        #: Changes of which only cleanup is left and that nobody runs, for the queue to take.
         self.to_clean: deque[Change] = deque()
 
     def load(self) -> tuple[list[File], list[Change]]:
@@ -275,7 +275,8 @@ class State:
                     record.become(changed["stage"])
                     if record.stage in (Stage.PLACED, Stage.CANCELLED):
                         record.since = time.monotonic()
-                        self.to_clean.append(record)
+                        if not record.running:
+                            self.to_clean.append(record)
                 _assign(record, changed)
                 if record.stage is not Stage.DONE:
                     self._know(record)
@@ -378,7 +379,6 @@ class State:
         with self.reservations.turn:
             change.running = False
             if change.stage in (Stage.PLACED, Stage.CANCELLED):
-                # The queue has passed it by if it saw it running.
                 self.to_clean.append(change)
             self.reservations.turn.notify_all()
 

@@ -217,7 +217,7 @@ class Tree:
                 self._stay(source, over, new)
             else:
                 self._write_back.take_place(source, new, self._write_back.victim(new, target), over)
-        elif stays and self._back_up(source, over, old, new):
+        elif stays and self._back_up(source, over, new):
             pass
         else:
             self._rename_item(source, target, old, new)
@@ -351,7 +351,7 @@ class Tree:
         if over is not None:
             self._state.unname(over)
 
-    def _back_up(self, item: Item, over: File | None, old: str, new: str) -> bool:
+    def _back_up(self, item: Item, over: File | None, new: str) -> bool:
         """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine, or it is written to."""
         if self._view.is_local(names.parent(new)):
             raise FsError(errno.EXDEV)

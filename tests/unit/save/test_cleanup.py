@@ -53,7 +53,7 @@ def test_each_aside_comes_to_its_fate_and_the_row_goes(world: World, cleanup: Cl
     assert cleanup.finish(change) == 0.0
     assert set(world.client.items) == {"j"}
     assert world.client.paths["j"].startswith("file.conflict-")
-    assert (change.stage, world.state.journal.count(Change)) == (Stage.DONE, 0)
+    assert (change.stage, len(world.state.journal.load(Change))) == (Stage.DONE, 0)
 
 
 def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cleanup) -> None:

@@ -67,7 +67,7 @@ def test_a_save_in_place_is_three_requests_and_a_delete_later(world: World) -> N
     assert (file.generation, file.change, file.local, file.unsaved) == (0, None, None, False)
     world.clean_up()
     assert steps(world)[3:] == ["delete o"]
-    assert (world.state.changes, world.state.journal.count(Change)) == ({}, 0)
+    assert (world.state.changes, len(world.state.journal.load(Change))) == ({}, 0)
     world.state.sync()
     assert list(world.state.bytes.directory.iterdir()) == []
 

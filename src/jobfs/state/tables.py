@@ -53,10 +53,10 @@ class State:
 
     def __init__(self, directory: Path) -> None:
         """`directory`: the state directory of this mount. Raises UsageError if its journal can't be used."""
-        self.lock = threading.RLock()
-        self.reservations = Reservations()
         journal, self.damage = open_journal(directory)
         self.journal: Journal = journal
+        self.lock = journal.lock
+        self.reservations = Reservations()
         self.bytes = LocalBytes(directory / "bytes", directory / "trash")
         #: Grows whenever a path shows something else, or a remembered attribute is another one.
         self.edition = 1

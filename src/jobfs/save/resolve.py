@@ -6,8 +6,8 @@ import errno
 
 from jobfs import names
 from jobfs.errors import FsError, NotFoundError
+from jobfs.save.outcome import undo
 from jobfs.save.queue import within
-from jobfs.save.undo import undo
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, edit
 

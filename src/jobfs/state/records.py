@@ -125,6 +125,11 @@ class Aside:
         """The hidden name: it stays the same when a directory above it is renamed."""
         return names.basename(self.path)
 
+    def seen(self, item: Item) -> None:
+        """The server has it at its hidden name, as this item."""
+        self.moved = True
+        self.size, self.updated_at = item.size, item.updated_at
+
     @classmethod
     def load(cls, values: dict[str, Any]) -> Aside:
         """The aside that `asdict` gave."""

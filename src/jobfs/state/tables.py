@@ -271,12 +271,8 @@ class State:
         with self.lock:
             if isinstance(record, Change):
                 self._forget(record)
-                if "stage" in changed and changed["stage"] is not record.stage:
-                    record.become(changed["stage"])
-                    if record.stage in (Stage.PLACED, Stage.CANCELLED):
-                        record.since = time.monotonic()
-                        if not record.running:
-                            self.to_clean.append(record)
+                if changed.get("stage", record.stage) is not record.stage:
+                    self._become(record, changed["stage"])
                 _assign(record, changed)
                 if record.stage is not Stage.DONE:
                     self._know(record)
@@ -290,6 +286,13 @@ class State:
             self._by_number[record.ino] = record
             self.edition += 1
             self.show(record)
+
+    def _become(self, change: Change, stage: Stage) -> None:
+        change.become(stage)
+        if stage in (Stage.PLACED, Stage.CANCELLED):
+            change.since = time.monotonic()
+            if not change.running:
+                self.to_clean.append(change)
 
     def show(self, file: File) -> None:
         """Have the index say where this File is shown."""

@@ -76,7 +76,7 @@ def test_one_whose_answer_was_lost_is_found_by_name_and_size(world: World, uploa
 def test_nothing_is_made_straight_before_the_server_was_asked(world: World, upload: Upload) -> None:
     """save-protocol R9: only after this mount has seen this server answer 400."""
     assert upload.rejects.get("file") is None
-    assert not upload.may_be_direct(put(world), suspect=False)
+    assert not upload.may_be_direct(put(world), trusted=True)
     assert upload.make_directory("dir") is None
     assert world.client.done == []
 
@@ -101,7 +101,7 @@ def test_a_server_that_makes_a_second_item_is_never_created_at_directly(world: W
     upload.ask("dir/file")
     assert (upload.rejects.get("file"), upload.rejects.get("directory")) == (False, False)
     assert world.client.items == {}
-    assert not upload.may_be_direct(put(world), suspect=False)
+    assert not upload.may_be_direct(put(world), trusted=True)
     assert upload.make_directory("dir") is None
 
 
@@ -143,7 +143,7 @@ def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str
         change.staged_id = "h"
     if why == "directory":
         change.verb = Verb.MKDIR
-    assert upload.may_be_direct(change, why == "suspect") is direct
+    assert upload.may_be_direct(change, why != "suspect") is direct
 
 
 def test_a_lost_direct_create_is_known_by_its_bytes(world: World, upload: Upload) -> None:

@@ -1,4 +1,4 @@
-"""Undo: what was set aside goes back, the newest first (save-protocol R11)."""
+"""What becomes of a change that can't be placed: what was set aside goes back, the newest first (save-protocol R11)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobfs import names
 from jobfs.api import Client
 from jobfs.errors import UnavailableError
 from jobfs.nodes import Kind
-from jobfs.save.undo import undo
+from jobfs.save.outcome import undo
 from jobfs.state import Change, edit
 from jobfs.state.journal import Journal
 from jobfs.state.records import Aside, Stage, Verb

@@ -104,12 +104,17 @@ class Bases:
         """Our own move may have changed `updatedAt`: remembered times go on to hold, the hash of the bytes does not (R2)."""
         if before.updated_at == after.updated_at:
             return
-        coarse = not self._content.fine_clock(after.updated_at)
-        # There its bytes can't be learned later on (see `of`).
-        known = self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
+        known = self._last_known(before, after)
         with self._state.lock:
             file = self._state.of(after)
-            if file is not None and not file.here and file.version == before.updated_at:
+            if file is not None and file.here:
+                return
+            if file is not None and file.version == before.updated_at:
                 self._state.write(edit(file, version=after.updated_at, sha256="", sent=known or file.sent))
-            elif known and (file is None or not file.here):
+            elif known:
                 self._state.write(edit(self._state.open(after), sent=known))
+
+    def _last_known(self, before: Item, after: Item) -> str:
+        """The hash of a small item's bytes, where the server's clock is too coarse to learn it after the move (see `of`)."""
+        coarse = not self._content.fine_clock(after.updated_at)
+        return self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""

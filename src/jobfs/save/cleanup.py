@@ -18,7 +18,7 @@ from jobfs.save.conflict import ConflictCheck, explained, forget, is_base, spare
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Fate, Stage, Verb
+from jobfs.state.records import Aside, Fate, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -44,12 +44,9 @@ class Cleanup:
         """
         # `placed` is on the disk before local bytes go and before the first delete (R3).
         self._state.sync()
-        if change.stage is Stage.CANCELLED and (change.tid or change.staged_id or change.direct):
+        if change.unfinished:
             self._take_back(change)
         for aside in reversed(change.asides):
-            if aside.fate is Fate.EMPTY and not self._context.namespace.listed_since(change.since):
-                # One listing serves all that were taken away before it.
-                self._context.namespace.refresh()
             if not self._settle(change, aside) and aside.fate is Fate.RETURN:
                 break  # the newest one has the name (R11)
         if not change.asides:
@@ -61,6 +58,9 @@ class Cleanup:
     def _settle(self, change: Change, aside: Aside) -> bool:
         """Bring an aside to its fate; False if it has to wait."""
         try:
+            if aside.fate is Fate.EMPTY and not self._context.namespace.listed_since(change.since):
+                # One listing serves all that were taken away before it.
+                self._context.namespace.refresh()
             if not self.check.settle(aside, change.target, change.base, change.sha256):
                 return False
             with self._state.lock:

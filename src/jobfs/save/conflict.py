@@ -79,21 +79,22 @@ class ConflictCheck:
 
         `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
         """
-        if item.is_dir:
-            return False
         sent = self._context.sent.get(item.id, "")
-        resized = None not in (base.size, item.size) and item.size != base.size
-        if resized and not sent:
+        resized = _resized(base, item)
+        if item.is_dir or (resized and not sent):
             return False
         untouched = item.updated_at == aside.updated_at and bool(aside.updated_at)
-        same_time = untouched and item.id == base.id and item.updated_at == base.updated_at
-        if same_time and not (base.young or resized):
+        if untouched and not resized and _has_time_of(item, base):
             return True
         # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
-        known = {digest for digest in (base.sha256, saved, sent) if digest}
+        known = {base.sha256, saved, sent} - {""}
         if read and untouched:
             return read in known
-        for _ in range(_READS if known else 0):
+        return bool(known) and self._has_bytes(aside, item, known)
+
+    def _has_bytes(self, aside: Aside, item: Item, known: set[str]) -> bool:
+        """True if the item has bytes of one of these hashes, and was not touched while they were read. Raises NotFoundError."""
+        for _ in range(_READS):
             digest = sha256_of(self._client, item.id, item.size)
             before, item = item, self._client.get(item.id)
             if names.basename(item.path) != aside.name:
@@ -179,6 +180,15 @@ class ConflictCheck:
             aside.unsure_until = time.time() + self._context.lifetime
             raise
         return True
+
+
+def _resized(base: Base, item: Item) -> bool:
+    return None not in (base.size, item.size) and item.size != base.size
+
+
+def _has_time_of(item: Item, base: Base) -> bool:
+    """True if it is the item that the save was based on, with a timestamp that proves that it was not written to (R1)."""
+    return (item.id, item.updated_at) == (base.id, base.updated_at) and not base.young
 
 
 def explained(context: Context, item: Item) -> bool:

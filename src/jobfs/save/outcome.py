@@ -18,6 +18,7 @@ from jobfs.save.bases import Bases
 from jobfs.save.context import Context
 from jobfs.state import Change, File, State, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
+from jobfs.state.tables import Edit
 
 log = logging.getLogger("jobfs.save")
 
@@ -160,31 +161,34 @@ def undo(client: Client, state: State, change: Change, reason: str, code: int) -
     Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
     UnavailableError if it has to be tried again, or if a request without an answer has placed it after all; FsError(EIO).
     """
-    if change.staged_id and _is_placed(client, change):
+    if change.staged_id and is_placed(client, change):
         raise UnavailableError(f"{change.target}: it was placed after all", endpoint="update")
     newest = True
-    for aside in reversed(change.asides):
-        if aside.moved:
-            _give_back(client, aside, change.target, first=newest)
-            aside.moved = newest = False
+    for aside in [aside for aside in reversed(change.asides) if aside.moved]:
+        _give_back(client, aside, change.target, first=newest)
+        aside.moved = newest = False
     if change.staged_id and change.verb is not Verb.MOVE:
         _discard_staged(client, change)
-    file = change.file
     with state.lock:
         if change.stage is Stage.CANCELLED:
             state.write(edit(change, asides=[]))
-            return
-        edits = []
-        if file is not None and change.verb in (Verb.PUT, Verb.MKDIR):
-            if file.generation == change.generation:
-                edits.append(edit(file, refused=reason, refused_errno=code))
-            else:
-                state.bytes.retire(file.ino, change.generation)
-        state.write(*edits, gone=[change])
-        state.end(change)
+        else:
+            state.write(*_refused(state, change, reason, code), gone=[change])
+            state.end(change)
 
 
-def _is_placed(client: Client, change: Change) -> bool:
+def _refused(state: State, change: Change, reason: str, code: int) -> list[Edit]:
+    """The File that could not be saved keeps the reason; if newer bytes wait in it, those of the change go."""
+    file = change.file
+    if file is None or change.verb is Verb.MOVE:
+        return []
+    if file.generation == change.generation:
+        return [edit(file, refused=reason, refused_errno=code)]
+    state.bytes.retire(file.ino, change.generation)
+    return []
+
+
+def is_placed(client: Client, change: Change) -> bool:
     """True if what was to be placed is not where it was staged (R6)."""
     try:
         item = client.get(change.staged_id)

@@ -271,6 +271,16 @@ class Change:
         return self.stage in (Stage.PLACED, Stage.DONE)
 
     @property
+    def unfinished(self) -> bool:
+        """True if it was cancelled and may still be on the server, staged or under the target's name."""
+        return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)
+
+    @property
+    def over(self) -> bool:
+        """True if nothing more is to be placed: only cleanup is left, or nothing."""
+        return self.settled or self.stage is Stage.CANCELLED
+
+    @property
     def ends(self) -> set[str]:
         """The names whose items it changes: its target, and where a file that moves comes from."""
         return {self.target, self.source} if self.source and not self.direct else {self.target}

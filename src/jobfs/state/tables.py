@@ -395,15 +395,13 @@ class State:
         """A Change that is just taking what it hides away from this name."""
         with self.lock:
             there = self._meanwhile.get(names.parent(path), {}).get(names.basename(path), [])
-            return next(
-                (c for c in there if c.begun and not c.settled and c.stage is not Stage.CANCELLED), None
-            )
+            return next((change for change in there if change.begun and not change.over), None)
 
     def moving(self, path: str) -> Change | None:
         """A rename of an item from or to this name that its caller was told has failed, and that goes on all the same."""
         with self.lock:
             there = self._at.get(path, ())
-            return next((c for c in there if c.verb is Verb.MOVE and c.begun and not _is_over(c)), None)
+            return next((c for c in there if c.verb is Verb.MOVE and c.begun and not c.over), None)
 
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older.
@@ -490,10 +488,6 @@ class State:
                 for file in self._by_number.values()
                 if file.item_id and not (file.here or file.handles or file.change is not None)
             ]
-
-
-def _is_over(change: Change) -> bool:
-    return change.settled or change.stage is Stage.CANCELLED
 
 
 def order(change: Change) -> tuple[bool, int]:

@@ -9,7 +9,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from grp import getgrnam
 from pathlib import Path
@@ -272,11 +272,8 @@ def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
     """The settings in `-o a,b=c` strings, the last of a name; raises UsageError for an unknown one."""
     known = {option.name: option for option in options()}
     values: dict[str, Any] = {}
-    for part in (part for string in strings for part in string.split(",") if part):
-        name, equals, value = part.partition("=")
+    for name, equals, value in _given(strings):
         key = {"ro": "read_only"}.get(name, name.replace("-", "_"))
-        if _NOISE.fullmatch(name):
-            continue
         if key not in known:
             raise UsageError(_unknown(name, known))
         if not equals and not known[key].is_flag:
@@ -285,6 +282,14 @@ def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
             value = ":".join(filter(None, (values.get(key), value)))
         values[key] = value if equals else True
     return values
+
+
+def _given(strings: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Name, equals sign and value of each option in `-o` strings, without those that mean nothing here."""
+    for part in ",".join(strings).split(","):
+        name, equals, value = part.partition("=")
+        if part and not _NOISE.fullmatch(name):
+            yield name, equals, value
 
 
 def _unknown(name: str, known: Mapping[str, Option]) -> str:

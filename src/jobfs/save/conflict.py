@@ -83,7 +83,7 @@ class ConflictCheck:
         resized = _resized(base, item)
         if item.is_dir or (resized and not sent):
             return False
-        untouched = item.updated_at == aside.updated_at and bool(aside.updated_at)
+        untouched = item.updated_at == aside.updated_at != ""
         if untouched and not resized and _has_time_of(item, base):
             return True
         # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.

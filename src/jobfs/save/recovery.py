@@ -37,20 +37,21 @@ def restore(write_back: WriteBack) -> list[str]:
     for change in [change for change in changes if change.stage is not Stage.DONE]:
         _restore(write_back, change)
     for file in files:
-        if file.path is not None and not _show(state, file):
-            found.append(f"{file.path}: its local bytes are not whole, it is dropped")
-        elif _is_unsent(file):
-            found.append(f"{file.path}: not sent")
-            write_back.queue.save(file, 0.0)
+        found += _take_up(write_back, file)
     for path in state.bytes.sweep(_named(state, changes)):
         log.warning("local bytes that were never closed are kept as %s until the next clean unmount", path)
     write_back.prune()
     return found
 
 
-def _is_unsent(file: File) -> bool:
-    """True if it is to be sent, and no Change was begun that does it."""
-    return (file.unsaved or is_unmade(file)) and (file.change is None or not file.change.begun)
+def _take_up(write_back: WriteBack, file: File) -> list[str]:
+    """Show a File, and send it if no Change was begun that does; returns what was found, a line if there is anything to say."""
+    if file.path is not None and not _show(write_back.state, file):
+        return [f"{file.path}: its local bytes are not whole, it is dropped"]
+    if not (file.unsaved or is_unmade(file)) or (file.change is not None and file.change.begun):
+        return []
+    write_back.queue.save(file, 0.0)
+    return [f"{file.path}: not sent"]
 
 
 def _restore(write_back: WriteBack, change: Change) -> None:

@@ -158,22 +158,26 @@ def repath(state: State, change: Change) -> None:
         edits: list[tuple[File | Change, dict[str, Any]]] = [
             (file, {"path": names.moved(file.path or "", old, new)}) for file in state.beneath(old)
         ]
-        for other in list(state.changes.values()):
-            if other is not change and names.under(other.target, old):
-                shows = {
-                    names.moved(path, old, new) if names.under(path, old) else path: item
-                    for path, item in other.shows.items()
-                }
-                source = (
-                    names.moved(other.source, old, new) if names.under(other.source, old) else other.source
-                )
-                target = names.moved(other.target, old, new)
-                edits.append((other, {"target": target, "source": source, "shows": shows}))
+        edits += [
+            (other, _repathed(other, old, new))
+            for other in state.changes.values()
+            if other is not change and names.under(other.target, old)
+        ]
         state.write(*(step for step in edits if step[0].recorded), gone=[change])
         for record, values in edits:
             if not record.recorded:
                 state.apply(record, **values)
         state.end(change)
+
+
+def _repathed(change: Change, old: str, new: str) -> dict[str, Any]:
+    """What changes of a Change below a directory that has another name now."""
+
+    def moved(path: str) -> str:
+        return names.moved(path, old, new) if names.under(path, old) else path
+
+    shows = {moved(path): item for path, item in change.shows.items()}
+    return {"target": moved(change.target), "source": moved(change.source), "shows": shows}
 
 
 def settle_directory(context: Context, change: Change) -> None:

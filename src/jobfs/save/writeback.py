@@ -147,37 +147,23 @@ class WriteBack:
 
     # -- what a close and an fsync mean (semantics.md section 4)
 
-    def seal(self, file: File, *, gone: tuple[Record, ...] = ()) -> None:
-        """Record the File's bytes as they are: they survive this process, and are to be sent (w). Raises FsError(ENOSPC, EIO).
-
-        `gone`: records of which it takes the place, in the same step.
-        """
+    def seal(self, file: File) -> None:
+        """Record the File's bytes as they are: they survive this process, and are to be sent (w). Raises FsError(ENOSPC, EIO)."""
         with file.lock:
-            local = file.local
+            local, before, change = file.local, file.generation, file.change
             self.state.unclosed.discard(file)
-            if local is None or file.path is None or not (file.written or gone):
+            if local is None or file.path is None or not file.written:
                 return
-            if not file.stays:
-                self.state.bytes.seal(file.ino, local)
-            before, change = file.generation, file.change
+            self.state.bytes.seal(file.ino, local)
             try:
-                self.state.write(
-                    edit(
-                        file,
-                        generation=local.generation,
-                        size=local.size,
-                        boot="" if file.stays else BOOT,
-                        refused="",
-                    ),
-                    gone=gone,
-                    new=True,
-                )
+                sealed = edit(file, generation=local.generation, size=local.size, boot=BOOT, refused="")
+                self.state.write(sealed, new=True)
             except FsError:
-                local.sealed = file.stays and local.sealed
+                local.sealed = False
                 self.state.unclosed.add(file)
                 raise
             sending = change is not None and change.begun and change.generation == before
-            if before and before != local.generation and not sending:
+            if before and not sending:
                 self.state.bytes.retire(file.ino, before)
 
     def close_again(self) -> None:
@@ -309,8 +295,10 @@ class WriteBack:
             return Victim(pending.base, pending.item, pending.file, pending)
         return Victim(self.bases.of(pending.item), pending.item, None, pending)
 
-    def replaced(self, victim: Victim) -> None:
-        """Something has the name, in the journal too: let go of what had it."""
+    def replaced(self, victim: Victim, over: File | None = None) -> None:
+        """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only."""
+        if over is not None:
+            self.state.unname(over)
         if victim.pending is not None:
             self.state.end(victim.pending)
         if victim.file is not None:
@@ -331,32 +319,34 @@ class WriteBack:
 
         `over`: a file of this machine only that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        gone: list[Record] = [
-            row for row in (victim.pending, victim.file, over) if row is not None and row.recorded
-        ]
-        item = victim.item
+        replaced = (victim.pending, victim.file, over)
+        gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
+        replaces = bool(gone or victim.base.id)
         with file.lock, self.state.lock:
-            local, before = file.local, file.generation
-            values: dict[str, Any] = {
-                "path": path, "stays": False, "base": victim.base, "refused": "",
-                "item_id": item.id if item is not None else "",
-            }  # fmt: skip
-            replaces = bool(gone or victim.base.id)
-            if local is not None and (file.stays or (replaces and not before)):
-                # What was never closed is closed with its new name: that is what has the place after a death.
-                self.state.bytes.seal(file.ino, local)
-                values |= {"generation": local.generation, "size": local.size, "boot": BOOT}
+            before = file.generation
+            values = self._in_place_of(victim, file, replaces=replaces)
             if file.recorded or replaces:
-                self.state.write(edit(file, **values), gone=gone, new=True)
-            self.state.apply(file, **values, item=item)
+                self.state.write(edit(file, path=path, **values), gone=gone, new=True)
+            self.state.apply(file, path=path, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
             if before and before != file.generation:
                 self.state.bytes.retire(file.ino, before)
-        self.replaced(victim)
-        if over is not None:
-            self.state.unname(over)
+        self.replaced(victim, over)
         self.closed(file)
+
+    def _in_place_of(self, victim: Victim, file: File, *, replaces: bool) -> dict[str, Any]:
+        """What changes of a File, but for its path, that takes a place; `replaces`: of something that the journal has."""
+        values: dict[str, Any] = {
+            "stays": False, "base": victim.base, "refused": "",
+            "item_id": victim.item.id if victim.item is not None else "",
+        }  # fmt: skip
+        local = file.local
+        if local is not None and (file.stays or (replaces and not file.generation)):
+            # What was never closed is closed with its new name: that is what has the place after a death.
+            self.state.bytes.seal(file.ino, local)
+            values |= {"generation": local.generation, "size": local.size, "boot": BOOT}
+        return values
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
         """Move an item over what stands at `target` (semantics.md section 4, rename). Raises ApiError: then that is there again.

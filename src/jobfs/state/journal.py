@@ -202,27 +202,43 @@ class Journal:
         if self.observer:
             self.observer("write")
         with self.lock:
-            if self.broken and new:
-                raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
-            if new and not (self._spare.restore() and self._spare.beside() >= _LEAST):
-                raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
+            if new:
+                self._check_room()
             try:
                 self._write(edits, gone)
             except OverflowError as error:
                 raise FsError(errno.EIO, f"the journal can't hold a record: {error}") from error
             except sqlite3.Error as error:
-                full = "full" in str(error)
-                if not full and not new:
-                    self.broken = f"the journal can't be written: {error}"
-                if new or not (full and self._spare.give_up()):
+                if new:
                     raise _refusal(error) from error
-                try:
-                    self._write(edits, gone)
-                except sqlite3.Error as again:
-                    raise _refusal(again) from again
+                self._write_in_spare_room(error, edits, gone)
             self._written += 1
         if self.observer:
             self.observer("written")
+
+    def _check_room(self) -> None:
+        """Raises FsError(ENOSPC, EIO) if nothing new is taken."""
+        if self.broken:
+            raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
+        if not (self._spare.restore() and self._spare.beside() >= _LEAST):
+            raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
+
+    def _write_in_spare_room(
+        self,
+        error: sqlite3.Error,
+        edits: Iterable[tuple[Record, Mapping[str, Any]]],
+        gone: Iterable[Record],
+    ) -> None:
+        """What has happened could not be recorded: a full disk has the spare room for it. Raises FsError(ENOSPC, EIO)."""
+        full = "full" in str(error)
+        if not full:
+            self.broken = f"the journal can't be written: {error}"
+        if not (full and self._spare.give_up()):
+            raise _refusal(error) from error
+        try:
+            self._write(edits, gone)
+        except sqlite3.Error as again:
+            raise _refusal(again) from again
 
     def _write(self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record]) -> None:
         try:

@@ -20,11 +20,11 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item
-from jobfs.save.conflict import ConflictCheck, forget, is_base, spare
+from jobfs.save.cleanup import ConflictCheck, forget, is_base, spare
 from jobfs.save.context import Context
 from jobfs.save.replace import Replace
 from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Base, Fate, Stage, Verb
+from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -154,7 +154,7 @@ class Remove:
                 raise FsError(errno.ENOTEMPTY)
         change = state.change(Verb.REMOVE, item.path, stage=Stage.STAGED, begun=True, running=True)
         try:
-            aside = self._replace.plan_aside(change, item, Fate.EMPTY, names.Role.REMOVED)
+            aside = self._replace.plan_aside(change, item, names.Role.REMOVED)
             self._take_away(change, item, aside)
         except BaseException:
             if change.stage is Stage.STAGED:

@@ -42,14 +42,13 @@ from jobfs.errors import (
 )
 from jobfs.namespace.overlay import shown
 from jobfs.nodes import Item, Lifecycle, Permission
-from jobfs.save.bases import Bases
+from jobfs.save.bases import Bases, Learning
 from jobfs.save.context import Context, in_background
-from jobfs.save.learning import Learning
 from jobfs.save.outcome import Cancelled, check, going_on, placed, undo
 from jobfs.save.upload import Upload, hidden, wanted
 from jobfs.state import Change, edit
 from jobfs.state.disk import BOOT
-from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -205,7 +204,7 @@ class Replace:
             raise error
         else:
             late = time.time() + self._context.lifetime
-            lost = [Aside("", hidden(change, self._context.mount), Fate.LOST, unsure_until=late)]
+            lost = [Aside("", hidden(change, self._context.mount), unsure_until=late)]
         self._attempt(change, *lost)
 
     def _create_directly(self, change: Change) -> bool:
@@ -296,7 +295,7 @@ class Replace:
         change.covered.update(item.id for item in finding.items if item is not there)
         if not self._learning.settle(change, there, finding.answered):
             return False
-        aside = self.plan_aside(change, there, Fate.CHECK)
+        aside = self.plan_aside(change, there)
         if not self._fresh(finding):
             again = shown(self._look(change.target).items)
             if again is None or again.id != there.id:
@@ -316,9 +315,7 @@ class Replace:
             self._client.delete(change.staged_id)
         self._placed(change, there, adopted=False)
 
-    def plan_aside(
-        self, change: Change, there: Item, fate: Fate, role: names.Role = names.Role.ASIDE
-    ) -> Aside:
+    def plan_aside(self, change: Change, there: Item, role: names.Role = names.Role.ASIDE) -> Aside:
         """Have it in the journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
         for aside in change.asides:
             if aside.id == there.id:
@@ -328,7 +325,6 @@ class Replace:
         aside = Aside(
             id=there.id,
             path=names.hidden_path(there.path, self._context.mount, tid, role),
-            fate=fate,
             kind=there.kind,
             size=there.size,
             updated_at=there.updated_at,
@@ -466,10 +462,7 @@ class Replace:
             if not change.recorded:
                 self._state.end(change)
                 return
-            for aside in change.asides:
-                if aside.fate is Fate.CHECK:
-                    aside.fate = Fate.RETURN
-            self._state.write(edit(change, stage=Stage.CANCELLED, asides=change.asides, shows={}, file=None))
+            self._state.write(edit(change, stage=Stage.CANCELLED, shows={}, file=None))
             if file is not None and file.change is change:
                 # What the file has to be sent is another change, which waits for this one.
                 file.change = None

@@ -28,7 +28,7 @@ from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
 from jobfs.state import Change, edit
 from jobfs.state.disk import failure
-from jobfs.state.records import Aside, Fate, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Stage, Tombstone, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -154,7 +154,7 @@ class Upload:
         change = self._state.change(Verb.PUT, path, begun=True, running=True)
         try:
             self._state.write(
-                edit(change, stage=Stage.CANCELLED, asides=[Aside("", path, Fate.LOST)]),
+                edit(change, stage=Stage.CANCELLED, asides=[Aside("", path)]),
                 edit(Tombstone(tid, time.time())),
                 new=True,
             )

@@ -26,7 +26,7 @@ from jobfs.state.records import KEYS, Change, File, Record, Tombstone, columns, 
 
 log = logging.getLogger("jobfs.state")
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 
 R = TypeVar("R")
 

@@ -68,19 +68,6 @@ class Verb(StrEnum):
     """Nothing takes the target's place."""
 
 
-class Fate(StrEnum):
-    """What becomes of an item under a hidden name."""
-
-    CHECK = "check"
-    """Delete it if it is what the save was based on, else keep both (R1)."""
-    RETURN = "return"
-    """It goes back to its name."""
-    EMPTY = "empty"
-    """A directory: delete it if nothing is in it, else it goes back to its name (R12)."""
-    LOST = "lost"
-    """A create whose answer was lost may make it yet: delete whatever comes under that name."""
-
-
 @dataclass(slots=True)
 class Base:
     """The version that a save replaces (save-protocol.md, Vocabulary); an empty id means none.
@@ -103,15 +90,15 @@ class Base:
 
 @dataclass(slots=True)
 class Aside:
-    """An item under a hidden name, on its way to its fate.
+    """An item under a hidden name, until cleanup has looked at it; what becomes of it, its Change says (save/cleanup.py).
 
-    `moved`: seen at its hidden name. `unsure_until`: seconds since the epoch; until then a request on it whose answer never
-    came may still be carried out (R7). `updated_at` is that of the set-aside's answer, empty if not known. `size` in bytes.
+    An empty id: a create whose answer was lost may make it yet; whatever comes under that name is deleted. `moved`: seen at its
+    hidden name. `unsure_until`: seconds since the epoch; until then a request on it whose answer never came may still be carried
+    out (R7). `updated_at` is that of the set-aside's answer, empty if not known. `size` in bytes.
     """
 
     id: str
     path: str
-    fate: Fate = Fate.CHECK
     kind: Kind = Kind.FILE
     moved: bool = False
     size: int | None = None
@@ -133,7 +120,7 @@ class Aside:
     @classmethod
     def load(cls, values: dict[str, Any]) -> Aside:
         """The aside that `asdict` gave."""
-        kinds: dict[str, Any] = {"fate": Fate, "kind": Kind, "lifecycle": Lifecycle, "permission": Permission}
+        kinds: dict[str, Any] = {"kind": Kind, "lifecycle": Lifecycle, "permission": Permission}
         plain: dict[str, Any] = {
             name: kinds[name](value) if name in kinds else value for name, value in values.items()
         }
@@ -274,6 +261,11 @@ class Change:
     def unfinished(self) -> bool:
         """True if it was cancelled and may still be on the server, staged or under the target's name."""
         return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)
+
+    @property
+    def gives_back(self) -> bool:
+        """True if what it set aside goes back to its name: its caller was told that it failed."""
+        return self.stage is Stage.CANCELLED and self.verb in (Verb.MKDIR, Verb.MOVE)
 
     @property
     def over(self) -> bool:

@@ -14,7 +14,7 @@ from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind
 from jobfs.save.remove import Remove
 from jobfs.state import Change, File, edit
-from jobfs.state.records import Base, Fate, Stage, Verb
+from jobfs.state.records import Base, Stage, Verb
 
 from .world import World, hidden, sha
 
@@ -166,7 +166,7 @@ def test_an_empty_directory_is_taken_out_of_the_jobs_reach_and_looked_at_later(
     remove.remove_directory(item)
     (change,) = world.state.changes.values()
     (aside,) = change.asides
-    assert (change.stage, aside.fate, aside.moved) == (Stage.PLACED, Fate.EMPTY, True)
+    assert (change.stage, aside.moved) == (Stage.PLACED, True)
     assert world.client.paths == {"d": aside.path}
     parts = names.parse_hidden(aside.path)
     assert parts is not None
@@ -235,7 +235,7 @@ def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(world: Wor
     world.client.lose, world.client.carried_out = 100, False
     assert failed(remove.remove_directory, world.client.put("d", "dir", None)) == errno.EIO
     (change,) = world.state.changes.values()
-    assert (change.stage, change.asides[0].fate) == (Stage.PLACED, Fate.EMPTY)
+    assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
     assert world.namespace.told == ["touch dir"]
 
 

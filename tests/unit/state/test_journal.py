@@ -23,7 +23,6 @@ from jobfs.state.records import (
     Aside,
     Base,
     Change,
-    Fate,
     File,
     Stage,
     Tombstone,
@@ -33,8 +32,8 @@ from jobfs.state.records import (
 
 BASE = Base("b", "then", None, "ee", True)
 ASIDES = [
-    Aside("a", "dir/h", Fate.EMPTY, Kind.DIRECTORY, True, None, "then", Lifecycle.APPLICATION, Permission.READ_ONLY, 2.5),
-    Aside("", "dir/lost", Fate.LOST),
+    Aside("a", "dir/h", Kind.DIRECTORY, True, None, "then", Lifecycle.APPLICATION, Permission.READ_ONLY, 2.5),
+    Aside("", "dir/lost"),
 ]  # fmt: skip
 FULL: list[Any] = [
     File(

@@ -101,7 +101,8 @@ def _moved(context: Context, change: Change, item: Item, *, adopted: bool) -> No
     with going_on(state, change):
         edits, gone = [edit(change, stage=Stage.PLACED, staged_id=item.id)], []
         if file is not None:
-            if _is_replaced(change, file):
+            if change.verb is Verb.MOVE and not change.is_backup:
+                # Unsent bytes that an item was moved over.
                 gone = [file] if file.recorded else []
             elif becomes := _becomes(change, file, item, adopted=adopted):
                 edits.append(edit(file, **becomes))
@@ -116,11 +117,6 @@ def _moved(context: Context, change: Change, item: Item, *, adopted: bool) -> No
         if file is not None and file.item_id == item.id and file.local is not None:
             _go_on(context, file, item, adopted=False)
             state.bytes.retire(file.ino, change.generation)
-
-
-def _is_replaced(change: Change, file: File) -> bool:
-    """True for unsent bytes that an item was moved over; False for a directory, and for a backup at its scratch name."""
-    return change.verb is not Verb.MKDIR and not (file.stays and file.path == change.target)
 
 
 def _becomes(change: Change, file: File, item: Item, *, adopted: bool) -> dict[str, Any]:

@@ -261,9 +261,9 @@ class Queue:
             not any(aside.unsure_until > now for aside in change.asides) for change in self._out.values()
         )
 
-    def _claim(self, change: Change, until: deadline.Deadline | None) -> None:
+    def _claim(self, change: Change, until: deadline.Deadline) -> None:
         """It is about to run; `until`: the deadline of that run."""
-        change.running = change.begun = True
+        change.begun = True
         change.deadline = until
         self._out[change.seq] = change
         if not change.settled:
@@ -285,7 +285,7 @@ class Queue:
             raise error from failure
         finally:
             with self._turn:
-                change.running, change.error = False, error
+                change.deadline, change.error = None, error
                 change.attempts = change.attempts + 1 if error is not None else 0
                 if not resting:
                     self._reservations.end(target)
@@ -369,8 +369,9 @@ class Queue:
             self._await(change, over)
             if over(change):
                 return None
-            first = self._state.before(change) or change
-            self._claim(first, deadline.current())
+            first, until = self._state.before(change) or change, deadline.current()
+            assert until is not None
+            self._claim(first, until)
             return first
 
     def _await(self, change: Change, over: Callable[[Change], bool]) -> None:
@@ -391,7 +392,7 @@ class Queue:
     def _under_way(self, change: Change) -> deadline.Deadline | None:
         """The deadline of the run that has to end first."""
         first = self._state.before(change) or change
-        return first.deadline if first.running else None
+        return first.deadline
 
     def _free(self, change: Change) -> bool:
         first = self._state.before(change) or change

@@ -75,7 +75,7 @@ def _restore(write_back: WriteBack, change: Change) -> None:
 
 def _distrust(context: Context, change: Change) -> None:
     """After a restart any request of it may have gone unanswered (R7): it looks at the server first."""
-    change.begun = change.unsure = change.resent = True
+    change.begun = change.unsure = True
     for aside in change.asides:
         aside.unsure_until = time.time() + context.lifetime
     for item_id in (change.staged_id, *(aside.id for aside in change.asides)):

@@ -152,16 +152,14 @@ class Remove:
             namespace.refresh()
             if self._hides(item.path):
                 raise FsError(errno.ENOTEMPTY)
-        change = state.change(Verb.REMOVE, item.path, stage=Stage.STAGED, begun=True, running=True)
-        try:
-            aside = self._replace.plan_aside(change, item, names.Role.REMOVED)
-            self._take_away(change, item, aside)
-        except BaseException:
-            if change.stage is Stage.STAGED:
-                state.end(change)
-            raise
-        finally:
-            state.release(change)
+        with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
+            try:
+                aside = self._replace.plan_aside(change, item, names.Role.REMOVED)
+                self._take_away(change, item, aside)
+            except BaseException:
+                if change.stage is Stage.STAGED:
+                    state.end(change)
+                raise
         namespace.forget(item)
         state.lose(item.id)
 
@@ -172,7 +170,7 @@ class Remove:
         except (NotFoundError, BadRequestError):
             raise
         except ApiError:
-            if aside.unsure_until > time.time():
+            if aside.unsure_until:
                 # It may have been carried out: then it is looked at as one that an earlier run left.
                 self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
                 self._context.namespace.touch(item.path)

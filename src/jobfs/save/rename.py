@@ -87,25 +87,17 @@ class Rename:
         Killed in between, the next mount asks the server whether it was renamed (`settle_directory`).
         """
         old = item.path
-        change = self._state.change(
-            Verb.MOVE,
-            new,
-            stage=Stage.STAGED,
-            source=old,
-            staged_id=item.id,
-            direct=True,
-            begun=True,
-            running=True,
-        )
-        try:
-            self._state.write(edit(change), new=True)
-            inside = [] if self._carries else self._below(old)[:_ASKED]
-            self.move(item, new)
-            self._bring_along(inside, old, new)
-            repath(self._state, change)
-        except BaseException:
-            self._state.end(change)
-            raise
+        values = {"stage": Stage.STAGED, "source": old, "staged_id": item.id, "direct": True}
+        with self._state.running(Verb.MOVE, new, **values) as change:
+            try:
+                self._state.write(edit(change), new=True)
+                inside = [] if self._carries else self._below(old)[:_ASKED]
+                self.move(item, new)
+                self._bring_along(inside, old, new)
+                repath(self._state, change)
+            except BaseException:
+                self._state.end(change)
+                raise
 
     def _bring_along(self, inside: list[Item], old: str, new: str) -> None:
         """Move what is in a directory by itself, on a server that moves a directory's own item only.

@@ -97,11 +97,11 @@ class Replace:
         except REFUSALS as error:
             log.warning("%s: refused by the server: %s", change.target, error)
             # Not only a refused request may have come before: one without an answer too.
-            change.unsure = change.resent = True
+            change.unsure = True
             undo(self._client, self._state, change, str(error), error.errno)
             raise
         except UnavailableError:
-            change.unsure = change.resent = True
+            change.unsure = True
             raise
 
     # -- staging
@@ -266,7 +266,8 @@ class Replace:
 
     def _place(self, change: Change, finding: Finding | None) -> None:
         """Bring the staged item to the target, setting aside what stands there."""
-        if change.unsure and not self._look_at_staged(change):
+        # In the seconds that a backup waits the job may have given its item another name.
+        if (change.unsure or change.is_backup) and not self._look_at_staged(change):
             return
         for turn in range(_ROUNDS):
             finding = finding or self._look(change.target)
@@ -395,9 +396,9 @@ class Replace:
             return True
         except AnswerLostError:
             self._context.unanswered.note(change.staged_id)
-            change.resent = True
+            change.unsure = True
             return not self._look_at_staged(change)
-        self._placed(change, answer, adopted=not change.resent)
+        self._placed(change, answer, adopted=not change.unsure)
         return True
 
     def _look_at_staged(self, change: Change) -> bool:
@@ -412,7 +413,6 @@ class Replace:
             return False
         if _unmoved(change, item):
             change.item = item
-            change.unsure = False
             return True
         self._placed(change, item, adopted=False)
         return False
@@ -425,7 +425,7 @@ class Replace:
             undo(self._client, self._state, change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is not on the server any more", endpoint="update")
         change.item = None
-        change.unsure = change.resent = False
+        change.unsure = False
         self._record(change, stage=Stage.STAGING, tid="", staged_id="")
 
     def _placed(self, change: Change, item: Item, *, adopted: bool) -> None:
@@ -440,18 +440,17 @@ class Replace:
         """
         if self._is_directory(path):
             return
-        change = self._state.change(Verb.MKDIR, path)
-        try:
-            self.run(change)
-        except FsError:
-            if not self._is_directory(path):
-                raise
-        finally:
-            if change.stage in (Stage.STAGING, Stage.STAGED):
+        with self._state.running(Verb.MKDIR, path) as change:
+            try:
+                self.run(change)
+            except FsError:
+                if not self._is_directory(path):
+                    raise
+            finally:
                 self.give_up(change)
-            # Not removed under a hidden name by anybody who saw it there, once it has its own (R12).
-            if not change.asides and change.stage is Stage.PLACED:
-                self._state.end(change)
+                # Not removed under a hidden name by anybody who saw it there, once it has its own (R12).
+                if not change.asides and change.stage is Stage.PLACED:
+                    self._state.end(change)
 
     def give_up(self, change: Change) -> None:
         """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""

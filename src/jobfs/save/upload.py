@@ -151,21 +151,24 @@ class Upload:
         tid = names.new_transaction_id()
         path = names.hidden_path(target, self._context.mount, tid, names.Role.STAGED)
         # Running until it is asked: cleanup would take away what the answer depends on.
-        change = self._state.change(Verb.PUT, path, begun=True, running=True)
-        try:
-            self._state.write(
-                edit(change, stage=Stage.CANCELLED, asides=[Aside("", path)]),
-                edit(Tombstone(tid, time.time())),
-                new=True,
-            )
-        except FsError:
-            self._state.end(change)
-            raise
-        try:
+        with self._state.running(Verb.PUT, path) as change:
+            try:
+                self._state.write(
+                    edit(change, stage=Stage.CANCELLED, asides=[Aside("", path)]),
+                    edit(Tombstone(tid, time.time())),
+                    new=True,
+                )
+            except FsError:
+                self._state.end(change)
+                raise
             # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
             self._state.sync()
+            self._try_creates(path)
+
+    def _try_creates(self, path: str) -> None:
+        allowed = Permission.READ_WRITE
+        try:
             self._probe.write_bytes(b"?")
-            allowed = Permission.READ_WRITE
             rejects = {
                 "file": self._refused(path, lambda at: self._client.create_file(at, self._probe, 1, allowed)),
                 "directory": self._refused(path, lambda at: self._client.create_directory(at, allowed)),
@@ -173,8 +176,6 @@ class Upload:
             self._remember(rejects)
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
-        finally:
-            self._state.release(change)
 
     def _refused(self, path: str, create: Callable[[str], Item]) -> bool:
         """True if a second create at this path is refused; what was made is taken away again."""

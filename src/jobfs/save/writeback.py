@@ -222,12 +222,11 @@ class WriteBack:
         try:
             item = self.upload.make_directory(path)
             if item is None:
-                change = self.state.change(Verb.MKDIR, path, running=True)
-                try:
-                    self.replace.run(change)
-                finally:
-                    self.replace.give_up(change)
-                    self.state.release(change)
+                with self.state.running(Verb.MKDIR, path) as change:
+                    try:
+                        self.replace.run(change)
+                    finally:
+                        self.replace.give_up(change)
                 item = change.item
         except UnavailableError:
             return None
@@ -401,8 +400,6 @@ class WriteBack:
             change = state.change(
                 Verb.MOVE, target, stage=Stage.STAGED, source=item.path, staged_id=item.id,
                 item=item, generation=local.generation, base_item=item, shows={item.path: None},
-                # In a few seconds the job may have given it another name: it is looked at first.
-                unsure=True,
             )  # fmt: skip
             values = {
                 "path": target, "stays": True, "item_id": "", "generation": local.generation, "size": local.size,

@@ -233,17 +233,15 @@ class Change:
     stays: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: True once a request of it may have been sent.
     begun: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: After a recovery or a lost answer: look at the server before the next step.
+    #: After a recovery or a lost answer: what nobody saw may have been done. The server is looked at before the next step, and
+    #: what a later move answers proves nothing (R2).
     unsure: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: A move that nobody saw the answer of may have been carried out: what a later one answers proves nothing (R2).
-    resent: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: The hash of the base's bytes, and when they had been read, once somebody fetches them.
     learning: Any = field(default=None, metadata=_MEMORY, repr=False)
     #: What stood at the target and was set aside, as it was shown there; ids of what was seen behind that.
     taken: list[Item] = field(default_factory=list, metadata=_MEMORY, repr=False)
     covered: set[str] = field(default_factory=set, metadata=_MEMORY, repr=False)
-    running: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: Of the run: who waits for it gives it their place.
+    #: Of the run that is under way, None if it rests; who waits for it gives it their place.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
     #: When it is to run, in monotonic seconds.
@@ -256,6 +254,17 @@ class Change:
     def settled(self) -> bool:
         """True if the server has the outcome: only what was set aside may be left."""
         return self.stage in (Stage.PLACED, Stage.DONE)
+
+    @property
+    def running(self) -> bool:
+        """True while somebody carries it out."""
+        return self.deadline is not None
+
+    @property
+    def is_backup(self) -> bool:
+        """True if it moves the item of a File that has its scratch name here already."""
+        file = self.file
+        return self.verb is Verb.MOVE and file is not None and file.stays and file.path == self.target
 
     @property
     def unfinished(self) -> bool:

@@ -28,11 +28,13 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jobfs import names
+from jobfs.api import deadline
 from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import LocalBytes
@@ -377,13 +379,19 @@ class State:
             if change.file is not None and change.file.change is change:
                 change.file.change = None
 
-    def release(self, change: Change) -> None:
-        """Who ran a Change itself (`running`) is through with it: what is left to clean up is the queue's."""
-        with self.reservations.turn:
-            change.running = False
-            if change.stage in (Stage.PLACED, Stage.CANCELLED):
-                self.to_clean.append(change)
-            self.reservations.turn.notify_all()
+    @contextmanager
+    def running(self, verb: Verb, target: str, **values: Any) -> Iterator[Change]:
+        """A Change that its maker carries out itself; what is left of it afterwards, to be cleaned up, is the queue's."""
+        until = deadline.current() or deadline.Deadline(deadline.UNBOUNDED)
+        change = self.change(verb, target, begun=True, deadline=until, **values)
+        try:
+            yield change
+        finally:
+            with self.reservations.turn:
+                change.deadline = None
+                if change.stage in (Stage.PLACED, Stage.CANCELLED):
+                    self.to_clean.append(change)
+                self.reservations.turn.notify_all()
 
     def pending(self, path: str) -> Change | None:
         """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""

@@ -12,9 +12,10 @@ from typing import Any
 
 from jobfs import names
 from jobfs.api import Client
-from jobfs.errors import NotFoundError, PathExistsError, UnavailableError
+from jobfs.errors import NotFoundError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.save.bases import Bases
+from jobfs.save.cleanup import ConflictCheck
 from jobfs.save.context import Context
 from jobfs.state import Change, File, State, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -22,7 +23,6 @@ from jobfs.state.tables import Edit
 
 log = logging.getLogger("jobfs.save")
 
-_NAMES = 8
 #: Of a File without bytes that the server does not have.
 _NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}
 
@@ -99,36 +99,41 @@ def _moved(context: Context, change: Change, item: Item, *, adopted: bool) -> No
     """A directory was made, or an item has its new name."""
     state, file = context.state, change.file
     with going_on(state, change):
-        edits, gone = [edit(change, stage=Stage.PLACED, staged_id=item.id)], []
-        if file is not None:
-            if change.verb is Verb.MOVE and not change.is_backup:
-                # Unsent bytes that an item was moved over.
-                gone = [file] if file.recorded else []
-            elif becomes := _becomes(change, file, item, adopted=adopted):
-                edits.append(edit(file, **becomes))
-            if file.change is change:
-                file.change = None
-        state.write(*edits, gone=gone)
+        becomes = _becomes(change, item, adopted=adopted)
+        gone = _moved_over(change)
+        if file is not None and file.change is change:
+            file.change = None
+        state.write(edit(change, stage=Stage.PLACED, staged_id=item.id), *becomes, gone=gone)
         for replaced in gone:
             state.forget_bytes(replaced)
         _tell(context, change, item)
         # The namespace has it: from here on its names show that, however long cleanup takes.
         state.apply(change, shows={})
-        if file is not None and file.item_id == item.id and file.local is not None:
+        if becomes and file is not None and file.local is not None:
             _go_on(context, file, item, adopted=False)
             state.bytes.retire(file.ino, change.generation)
 
 
-def _becomes(change: Change, file: File, item: Item, *, adopted: bool) -> dict[str, Any]:
-    """What changes of the File that this item is now; nothing if it goes on to be a file of this machine."""
-    if change.verb is Verb.MKDIR:
-        return {"item_id": item.id, "version": item.updated_at}
-    if item.path != change.target or file.generation != change.generation or file.written:
-        # The job has given what was to be moved another name, or the backup was written to: it stays here.
-        return {}
+def _moved_over(change: Change) -> list[File]:
+    """Unsent bytes that an item took the place of, if the journal has them."""
+    file = change.file
+    if file is None or change.verb is Verb.MKDIR or change.is_backup:
+        return []
+    return [file] if file.recorded else []
+
+
+def _becomes(change: Change, item: Item, *, adopted: bool) -> list[Edit]:
+    """What changes of the directory, or the backup, that this item is now; nothing if it goes on to be of this machine."""
+    file = change.file
+    if file is not None and change.verb is Verb.MKDIR:
+        return [edit(file, item_id=item.id, version=item.updated_at)]
+    if file is None or not change.is_backup or item.path != change.target:
+        return []  # the job may have given what was to be moved another name
+    if file.generation != change.generation or file.written:
+        return []
     # What was set of a backup here goes on to hold.
     version = item.updated_at if adopted else file.version
-    return {"item_id": item.id, "stays": False, "version": version, "sha256": "", **_NOTHING}
+    return [edit(file, item_id=item.id, stays=False, version=version, sha256="", **_NOTHING)]
 
 
 def _go_on(context: Context, file: File, item: Item, *, adopted: bool) -> None:
@@ -151,17 +156,18 @@ def _tell(context: Context, change: Change, item: Item) -> None:
 # -- undone
 
 
-def undo(client: Client, state: State, change: Change, reason: str, code: int) -> None:
+def undo(context: Context, change: Change, reason: str, code: int) -> None:
     """Nothing can be placed: the newest aside goes back, older ones become conflict copies (R11); no content is deleted.
 
     Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
     UnavailableError if it has to be tried again, or if a request without an answer has placed it after all; FsError(EIO).
     """
+    client, state = context.client, context.state
     if change.staged_id and is_placed(client, change):
         raise UnavailableError(f"{change.target}: it was placed after all", endpoint="update")
     newest = True
     for aside in [aside for aside in reversed(change.asides) if aside.moved]:
-        _give_back(client, aside, change.target, first=newest)
+        _give_back(context, aside, change.target, first=newest)
         aside.moved = newest = False
     if change.staged_id and change.verb is not Verb.MOVE:
         _discard_staged(client, change)
@@ -193,25 +199,17 @@ def is_placed(client: Client, change: Change) -> bool:
     return item.path == change.target if change.verb is Verb.MOVE else not change.is_staged(item)
 
 
-def _give_back(client: Client, aside: Aside, target: str, *, first: bool) -> None:
+def _give_back(context: Context, aside: Aside, target: str, *, first: bool) -> None:
+    check = ConflictCheck(context)
     try:
-        item = client.get(aside.id)
+        item = context.client.get(aside.id)
         if names.basename(item.path) != aside.name:
             return
-        if first and not client.find(target):
-            try:
-                client.update(aside.id, path=target)
-                return
-            except PathExistsError:
-                pass
-        for attempt in range(_NAMES):
-            try:
-                client.update(aside.id, path=names.beside(target, "conflict", attempt=attempt))
-                return
-            except PathExistsError:
-                continue
+        done = check.give_back(aside, item, target) if first else check.keep(aside, item, target)
     except NotFoundError:
         return
+    if not done:
+        raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
 
 
 def _discard_staged(client: Client, change: Change) -> None:

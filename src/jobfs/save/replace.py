@@ -98,7 +98,7 @@ class Replace:
             log.warning("%s: refused by the server: %s", change.target, error)
             # Not only a refused request may have come before: one without an answer too.
             change.unsure = True
-            undo(self._client, self._state, change, str(error), error.errno)
+            undo(self._context, change, str(error), error.errno)
             raise
         except UnavailableError:
             change.unsure = True
@@ -145,7 +145,7 @@ class Replace:
         Raises FsError(EIO) if they are not whole: then the change is undone.
         """
         if change.recorded and not self._upload.has_bytes(change):
-            undo(self._client, self._state, change, "its local bytes are not whole", errno.EIO)
+            undo(self._context, change, "its local bytes are not whole", errno.EIO)
             raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
         if change.file is None or change.file.boot in ("", BOOT):
             return True
@@ -266,8 +266,7 @@ class Replace:
 
     def _place(self, change: Change, finding: Finding | None) -> None:
         """Bring the staged item to the target, setting aside what stands there."""
-        # In the seconds that a backup waits the job may have given its item another name.
-        if (change.unsure or change.is_backup) and not self._look_at_staged(change):
+        if change.looks_first and not self._look_at_staged(change):
             return
         for turn in range(_ROUNDS):
             finding = finding or self._look(change.target)
@@ -422,7 +421,7 @@ class Replace:
         if change.verb is Verb.MOVE:
             if change.item is not None:
                 self._context.namespace.forget(change.item)
-            undo(self._client, self._state, change, "it vanished from the server", errno.ENOENT)
+            undo(self._context, change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is not on the server any more", endpoint="update")
         change.item = None
         change.unsure = False

@@ -81,6 +81,6 @@ def _take_back(write_back: WriteBack, change: Change) -> None:
     sent = change.direct and upload.find_direct(change) is not None
     if sent or (change.staged_id and is_placed(client, change)):
         raise FsError(errno.EBUSY, f"{change.target} is just being sent: look again in a moment")
-    undo(client, write_back.state, change, "given up", errno.ECANCELED)
+    undo(write_back.context, change, "given up", errno.ECANCELED)
     for taken in change.taken:
         write_back.namespace.touch(taken.path)

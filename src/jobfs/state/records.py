@@ -267,6 +267,11 @@ class Change:
         return self.verb is Verb.MOVE and file is not None and file.stays and file.path == self.target
 
     @property
+    def looks_first(self) -> bool:
+        """True if what is staged is looked at before the next step. While a backup waited the job may have renamed its item."""
+        return self.unsure or self.is_backup
+
+    @property
     def unfinished(self) -> bool:
         """True if it was cancelled and may still be on the server, staged or under the target's name."""
         return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)

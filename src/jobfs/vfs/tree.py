@@ -236,16 +236,10 @@ class Tree:
         """What is to be renamed, at rest: what the server has of it is what is here, or it has nothing of it. Raises ApiError."""
         if not isinstance(node, File):
             return node
-        if node.stays:
-            if node.change is not None and not node.change.settled:
-                # A backup whose item was not renamed yet: done now.
-                self._write_back.queue.commit(node.change)
-                return self._view.get(path)
-            return node
-        if self._namespace.unreachable:
+        if self._namespace.unreachable and not node.stays:
             self._write_back.begin_anew(node)
         self._write_back.settle(node)
-        if node.here and node.base.id:
+        if node.here and node.base.id and not node.stays:
             self._write_back.commit(node)
             if node.item is not None:
                 # What is written to it from now on goes along.
@@ -255,11 +249,6 @@ class Tree:
     def _ready_to_go(self, node: Node | None, path: str) -> Node | None:
         """What is to be replaced, at rest. Raises ApiError."""
         if not isinstance(node, File):
-            return node
-        if node.stays:
-            if node.change is not None and not node.change.settled:
-                self._write_back.queue.commit(node.change)
-                return self._view.find(path)
             return node
         self._write_back.settle(node)
         return self._view.find(path)
@@ -404,26 +393,18 @@ class Tree:
         """A File of this machine, or with bytes that the server does not have."""
         change = file.change
         if file.stays:
-            if change is not None and not change.settled:
-                # A backup: what it stands for is still at its old name on the server.
-                self._unlink_backup(file, path)
-            else:
-                self._state.unname(file)
+            # A backup stands for an item, which may still be at its old name on the server.
+            self._write_back.settle(file)
+            node = self._view.find(path, max_age=0.0)
+            if isinstance(node, Item):
+                self._unlink_item(node)
+            elif node is not None:
+                self._state.unname(node)
             return
         if change is not None and change.begun and not change.settled and not self._write_back.cancel(file):
             return
         self._write_back.remove.delete_version(path, file.base)
         self._state.unname(file, *([file.change] if file.change is not None else []))
-
-    def _unlink_backup(self, file: File, path: str) -> None:
-        change = file.change
-        assert change is not None
-        self._write_back.queue.commit(change)
-        node = self._view.find(path, max_age=0.0)
-        if isinstance(node, Item):
-            self._unlink_item(node)
-        elif node is not None:
-            self._state.unname(node)
 
     def _forget_hidden(self, file: File) -> None:
         """The last handle of an unlinked file is closed. Its unlink on the server is a Change of its own."""
@@ -442,11 +423,8 @@ class Tree:
             self._end_moves(path)
             node = self._view.get(path)
             self._view.may_replace(node)
-            if isinstance(node, File) and not node.stays:
+            if isinstance(node, File):
                 self._write_back.settle(node)
-                node = self._view.get(path)
-            if isinstance(node, File) and node.stays and node.change is not None and not node.change.settled:
-                self._write_back.queue.commit(node.change)
                 node = self._view.get(path)
             file = node if isinstance(node, File) else self._state.open(node)
             frozen = self._view.freeze(file)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from jobfs import names
-from jobfs.api import Client
 from jobfs.errors import UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.outcome import undo
@@ -37,7 +36,7 @@ def change_of(world: World, *asides: Aside, verb: Verb = Verb.PUT, **values: Any
 
 
 def undone(world: World, change: Change) -> Change:
-    undo(cast(Client, world.client), world.state, change, "refused", errno.EFBIG)
+    undo(world.context, change, "refused", errno.EFBIG)
     return change
 
 

@@ -13,6 +13,9 @@ A save from its first line to its last, in reading order:
     save/outcome.py placed       one journal write: placed, the File's item and base are new; fsync answers
     save/cleanup.py finish       later: sync, look at each aside, delete it or keep both, drop the row
 
+Unlinked meanwhile, the Change is CANCELLED in the journal before unlink returns (save/writeback.py `cancel`): each step asks
+`check` whether it is to go on, and cleanup takes back what was begun. Refused for good, it is undone (save/outcome.py `undo`).
+
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
 answer did not come: a Change that is `unsure` looks at the server before its next step. Recovery enters the same loop that way.
 """

@@ -1,18 +1,6 @@
 """What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (core.md).
 
-The stages of a Change (save-protocol.md, The steps); every arrow is one journal write::
-
-    (new) ──► STAGING ◄──► STAGED ──► PLACED ──► DONE
-                 │            │                    ▲
-                 └────────────┴────► CANCELLED ────┘
-
-    STAGING   the staged item is not on the server yet; or it vanished, and is made again from the local bytes
-    STAGED    it is there: what stands at the target is set aside, and the staged item takes its place
-    PLACED    the server has the outcome: only what was set aside has to be looked at (`promoted` in save-protocol.md)
-    CANCELLED unlinked, or given up: what was begun is taken back
-    DONE      nothing is left; the row is gone, its transaction id stays as a Tombstone
-
-A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED: their source is on the server, or they have none.
+How a File and a Change live: see the pictures in tables.py.
 """
 
 from __future__ import annotations

@@ -1,25 +1,37 @@
 """The three tables, their indexes, and the one lock (core.md).
 
-The life of a File, from what a program does to it:
+The life of a File, by what a program does to it::
 
-      create, write              close                    the save is placed
-    ──────────────► open here ──────────► unsaved ─────────────────────────► clean ──► (goes with its item)
-                     local≠generation      generation>0     ▲  generation=0   │
-                                               │            │                 │ write
-                                               └── Change ──┘  ◄──────────────┘
-    A scratch file `stays`: its generation is never sent. A directory without an item is one that was made while the server
-    could not be asked, or one that no item stands for. A File without a row is just open, or touched.
+                  write                 close                      the save is placed
+    (none) ─────────────────► written ───────────► unsaved ─────────────────────────────► clean ─────► (none)
+    an item,          ▲       `local` is newer     `generation` > 0: the journal    │     0: the bytes are the item's;
+    or a free name    │       than `generation`    has it, a Change is to send it   │     what was set here is remembered
+                      └────────────────────── write ─────┴──────────────────────────┘
+    A scratch file or a link `stays`: its generation is never sent. A directory without an item was made while the server could
+    not be asked. A File without a row is just open, or touched.
 
-The life of a Change: see records.py. It is made when something is to be done on the server, has a row once a request of it may
-be sent, and is dropped when nothing of it is left to do. A File has at most one: newer bytes wait in the File and become the
-next Change when this one ends.
+The life of a Change; every arrow is one journal write::
+
+    (queued) ───► STAGING ◄───► STAGED ───► PLACED ───► DONE
+                     │             │                      ▲
+                     └─────────────┴──► CANCELLED ────────┘
+    STAGING    the staged item is not on the server yet; or it vanished, and is made again from the local bytes
+    STAGED     it is there: what stands at the target is set aside, and the staged item takes its place (save/replace.py)
+    PLACED     the server has the outcome: what was set aside has to be looked at (save/cleanup.py)
+    CANCELLED  its file was unlinked meanwhile, or it was given up: what was begun is taken back (save/cleanup.py)
+    DONE       nothing is left: the row is gone, its transaction id stays as a Tombstone
+    A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED. A restart goes on where the row says, and looks at
+    the server before its next step (save/recovery.py). A File has at most one Change: newer bytes wait in the File, and become
+    the next one when this one ends.
 
 What a path shows is a function: the File that is shown there; else what a Change says is shown meanwhile (an item, or nothing);
 else what the namespace says. A listing is the namespace's children, less what Changes hide, plus the Files.
 
-Lock order: a reservation of names; a File's lock (its bytes and handles); the lock of the state. That one guards all tables and
-indexes, and the journal write that goes with a change of them. It is never held across a request, nor while bytes are copied or
-a disk is synced. Who lets go of it for a request looks again at the row when the answer is there.
+Lock order: a reservation of names (held across requests); a File's lock (its generation, its bytes, its handles); the lock of the
+state. That one guards all tables and indexes, the database, and the journal write that goes with a change of them. It is never
+held across a request, nor while bytes are copied or a disk is synced. Who lets go of it for a request looks again at the row
+when the answer is there. The lock of `sync`, which has one sync serve all who wait, is taken before the state's by a thread that
+holds neither; that of localbytes.py comes last, and is held for an instant.
 """
 
 from __future__ import annotations

@@ -456,17 +456,13 @@ class Replace:
 
     def give_up(self, change: Change) -> None:
         """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""
-        file = change.file
         with self._state.lock:
-            if change.stage not in (Stage.STAGING, Stage.STAGED):
+            if change.over:
                 return
-            if not change.recorded:
+            if change.recorded:
+                self._state.cancel(change, shows={})
+            else:
                 self._state.end(change)
-                return
-            self._state.write(edit(change, stage=Stage.CANCELLED, shows={}, file=None))
-            if file is not None and file.change is change:
-                # What the file has to be sent is another change, which waits for this one.
-                file.change = None
 
     def _is_directory(self, path: str) -> bool:
         return not path or any(item.is_dir for item in self._client.find(path))

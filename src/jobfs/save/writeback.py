@@ -204,10 +204,7 @@ class WriteBack:
             change = file.change
             if change is None or not change.begun or change.settled or change.base.id:
                 return
-            self.state.write(edit(change, stage=Stage.CANCELLED, ino=0))
-            if change.generation not in (0, file.generation):
-                self.state.bytes.retire(file.ino, change.generation)
-            change.file = file.change = None
+            self.state.cancel(change, ino=0)
         self.queue.wake()
         self.queue.save(file)
 
@@ -247,20 +244,10 @@ class WriteBack:
         """
         with file.lock, self.state.lock:
             change = file.change
-            if change is not None and change.begun and not change.settled:
-                path = change.target
-                self.state.write(
-                    edit(change, stage=Stage.CANCELLED, shows={path: None}, file=None),
-                    gone=[file] if file.recorded else [],
-                )
-                file.change = None
-                if change.generation and change.generation != file.generation:
-                    # Newer bytes waited behind it.
-                    self.state.bytes.retire(file.ino, change.generation)
-                begun = True
-            else:
-                begun = False
-            self.state.unname(file, *([change] if change is not None and not begun else []))
+            begun = change is not None and change.begun and not change.settled
+            if change is not None and begun:
+                self.state.cancel(change, shows={change.target: None}, gone=[file] if file.recorded else [])
+            self.state.unname(file, *([file.change] if file.change is not None else []))
         self.queue.wake()
         return not begun
 

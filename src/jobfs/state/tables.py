@@ -391,6 +391,22 @@ class State:
             if change.file is not None and change.file.change is change:
                 change.file.change = None
 
+    def cancel(self, change: Change, *, gone: Iterable[Record] = (), **values: Any) -> None:
+        """A Change that was begun is not to go on: what it did on the server is taken back by cleanup. Raises FsError(EIO).
+
+        `gone`, `values`: records that go, and what else changes of it, in the same step. What its File has to be sent is another
+        Change then, which waits for this one.
+        """
+        with self.lock:
+            file = change.file
+            self.write(edit(change, stage=Stage.CANCELLED, file=None, **values), gone=gone)
+            if file is None or file.change is not change:
+                return
+            file.change = None
+            if change.generation not in (0, file.generation):
+                # Newer bytes waited behind it.
+                self.bytes.retire(file.ino, change.generation)
+
     @contextmanager
     def running(self, verb: Verb, target: str, **values: Any) -> Iterator[Change]:
         """A Change that its maker carries out itself; what is left of it afterwards, to be cleaned up, is the queue's."""

@@ -148,7 +148,7 @@ class _Form:
     def _end(self) -> None:
         self.whole = True
 
-    def settle(self, kind: Literal["file", "directory"]) -> None:
+    def complete(self, kind: Literal["file", "directory"]) -> None:
         """A file needs bytes, those sent with a directory are dropped. Raises Invalid."""
         if kind == FILE and self.blob is None:
             raise Invalid("body.file", "required for a file")
@@ -167,7 +167,7 @@ async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> 
         if not form.whole:
             raise Invalid("body", "the multipart body is not whole")
         kind, path, permission = _common(form.fields, exchange.behaviour)
-        form.settle(kind)
+        form.complete(kind)
     except BaseException as error:
         if form.blob is not None:
             form.blob.discard()

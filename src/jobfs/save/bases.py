@@ -166,7 +166,7 @@ class Learning:
         digest = version_hash(self._context.client, item)
         return digest, time.monotonic() if digest else 0.0
 
-    def settle(self, change: Change, there: Item, answered: float) -> bool:
+    def adopt(self, change: Change, there: Item, answered: float) -> bool:
         """Adopt the hash of the base's bytes, if what stands at the target still is that version.
 
         False if the look at `there`, `answered` (monotonic seconds) before they had been read, can't tell that: look again.

@@ -56,7 +56,7 @@ class Cleanup:
         if change.unfinished:
             self._take_back(change)
         for aside in reversed(change.asides):
-            if not self._settle(change, aside) and change.gives_back:
+            if not self._look_at(change, aside) and change.gives_back:
                 break  # the newest one has the name (R11)
         if not change.asides:
             self._state.end(change)
@@ -64,13 +64,13 @@ class Cleanup:
         later = min(aside.unsure_until for aside in change.asides)
         return max(later, time.time() + _AGAIN)
 
-    def _settle(self, change: Change, aside: Aside) -> bool:
+    def _look_at(self, change: Change, aside: Aside) -> bool:
         """Delete, keep or give back an item set aside; False if it has to wait."""
         try:
             if change.verb is Verb.REMOVE and not self._context.namespace.listed_since(change.since):
                 # One listing serves all that were taken away before it.
                 self._context.namespace.refresh()
-            if not self.check.settle(aside, change):
+            if not self.check.decide(aside, change):
                 return False
             with self._state.lock:
                 self._state.apply(change, asides=[a for a in change.asides if a is not aside])
@@ -190,7 +190,7 @@ class ConflictCheck:
         self._context = context
         self._client = context.client
 
-    def settle(self, aside: Aside, change: Change) -> bool:
+    def decide(self, aside: Aside, change: Change) -> bool:
         """Delete what a change has set aside, keep it, or give it back. Raises ApiError to come back later.
 
         True when nothing is left to do, False to come back at `aside.unsure_until`.

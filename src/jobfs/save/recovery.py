@@ -11,7 +11,7 @@ import time
 
 from jobfs.nodes import Kind
 from jobfs.save.context import Context
-from jobfs.save.rename import settle_directory
+from jobfs.save.rename import find_renamed
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, State, edit
 from jobfs.state.disk import BOOT
@@ -33,7 +33,7 @@ def restore(write_back: WriteBack) -> list[str]:
     for change in changes:
         if change.verb is Verb.MOVE and change.direct:
             state.apply(change)
-            settle_directory(write_back.context, change)
+            find_renamed(write_back.context, change)
     for change in [change for change in changes if change.stage is not Stage.DONE]:
         _restore(write_back, change)
     for file in files:

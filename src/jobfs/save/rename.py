@@ -84,7 +84,7 @@ class Rename:
     def rename_directory(self, item: Item, new: str) -> None:
         """Rename a directory with one request; the caller holds both names, and nothing runs below them. Raises ApiError.
 
-        Killed in between, the next mount asks the server whether it was renamed (`settle_directory`).
+        Killed in between, the next mount asks the server whether it was renamed (`find_renamed`).
         """
         old = item.path
         values = {"stage": Stage.STAGED, "source": old, "staged_id": item.id, "direct": True}
@@ -172,7 +172,7 @@ def _repathed(change: Change, old: str, new: str) -> dict[str, Any]:
     return {"target": moved(change.target), "source": moved(change.source), "shows": shows}
 
 
-def settle_directory(context: Context, change: Change) -> None:
+def find_renamed(context: Context, change: Change) -> None:
     """Ask the server whether a directory was renamed just before the end. Raises ApiError: nothing can be shown before."""
     try:
         item = context.client.get(change.staged_id)

@@ -296,7 +296,7 @@ class Replace:
     def _make_room(self, change: Change, there: Item, finding: Finding) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
         change.covered.update(item.id for item in finding.items if item is not there)
-        if not self._learning.settle(change, there, finding.answered):
+        if not self._learning.adopt(change, there, finding.answered):
             return False
         aside = self.plan_aside(change, there)
         if not self._fresh(finding):

@@ -192,8 +192,8 @@ class WriteBack:
                 self.queue.commit(change)
 
     def settle(self, file: File) -> None:
-        """Return when no save of this File is half done on the server; a backup's item is moved now. Raises ApiError, FsError."""
-        while (change := file.change) is not None and (change.begun or file.stays) and not change.settled:
+        """Return when no save of this File is half done on the server. Raises ApiError, FsError."""
+        while (change := file.change) is not None and change.begun and not change.settled:
             self.queue.commit(change)
             if change.stage is Stage.CANCELLED:
                 return

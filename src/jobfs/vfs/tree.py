@@ -238,7 +238,7 @@ class Tree:
             return node
         if self._namespace.unreachable and not node.stays:
             self._write_back.begin_anew(node)
-        self._write_back.settle(node)
+        self._bring_to_rest(node)
         if node.here and node.base.id and not node.stays:
             self._write_back.commit(node)
             if node.item is not None:
@@ -246,11 +246,19 @@ class Tree:
                 return node.item
         return self._view.get(path)
 
+    def _bring_to_rest(self, file: File) -> None:
+        """Return when no save of this File is half done on the server; a backup's item is moved now. Raises ApiError, FsError."""
+        change = file.change
+        if not file.stays:
+            self._write_back.settle(file)
+        elif change is not None and not change.settled:
+            self._write_back.queue.commit(change)
+
     def _ready_to_go(self, node: Node | None, path: str) -> Node | None:
         """What is to be replaced, at rest. Raises ApiError."""
         if not isinstance(node, File):
             return node
-        self._write_back.settle(node)
+        self._bring_to_rest(node)
         return self._view.find(path)
 
     def _rename_item(self, item: Item, target: Node | None, over: File | None, new: str) -> None:
@@ -394,7 +402,7 @@ class Tree:
         change = file.change
         if file.stays:
             # A backup stands for an item, which may still be at its old name on the server.
-            self._write_back.settle(file)
+            self._bring_to_rest(file)
             node = self._view.find(path, max_age=0.0)
             if isinstance(node, Item):
                 self._unlink_item(node)
@@ -424,7 +432,7 @@ class Tree:
             node = self._view.get(path)
             self._view.may_replace(node)
             if isinstance(node, File):
-                self._write_back.settle(node)
+                self._bring_to_rest(node)
                 node = self._view.get(path)
             file = node if isinstance(node, File) else self._state.open(node)
             frozen = self._view.freeze(file)

@@ -38,7 +38,7 @@ class Checked:
     ) -> bool:
         self.aside = replace(self.aside, **changes)
         verb, stage = of
-        return self.check.settle(self.aside, Change(1, verb, TARGET, stage, base=base, sha256=saved))
+        return self.check.decide(self.aside, Change(1, verb, TARGET, stage, base=base, sha256=saved))
 
     @property
     def kept(self) -> bool:

@@ -7,7 +7,6 @@ import errno
 import itertools
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +43,6 @@ class Files:
         self._most_open = most_open
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
-        self._lock = threading.Lock()
         self.pages = KernelPages()
         self._pins = Pins(view, self.pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
@@ -236,10 +234,9 @@ class Files:
             )
 
     def _add(self, handle: Handle) -> int:
-        with self._lock:
-            fh = next(self._numbers)
-            self._handles[fh] = handle
-            return fh
+        fh = next(self._numbers)
+        self._handles[fh] = handle
+        return fh
 
     # -- read
 
@@ -423,8 +420,7 @@ class Files:
 
     def release(self, fh: int) -> None:
         """The last descriptor is closed: what is dirty is committed to the journal, its upload begins after the delay."""
-        with self._lock:
-            handle = self._handles.pop(fh, None)
+        handle = self._handles.pop(fh, None)
         if handle is None:
             return
         self.pages.closed(handle.at, handle.epoch)

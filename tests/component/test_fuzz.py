@@ -15,7 +15,7 @@ from tests.support.fuzzing.answers import Answer, answers, odd_items
 from tests.support.fuzzing.checks import Growth, check_any_answer, check_odd_items
 from tests.support.fuzzing.world import World, world
 
-from jobfs.api import retry
+from jobfs.api import deadline as times
 
 quickly = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -25,8 +25,8 @@ quickly = settings(
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A client of a hostile server that hurries, and does not write a line for each thing that is wrong."""
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(times, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(times, "LONGEST_PAUSE", 0.05)
     logging.disable(logging.CRITICAL)
     growth = Growth()
     with world() as made:

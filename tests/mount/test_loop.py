@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -146,6 +147,21 @@ def test_many_clients_get_the_right_bytes(start: Callable[..., LoopProcess]) -> 
     assert (code, said) == (0, "")
     assert calls["release"] == calls["open"] + calls["create"]
     assert not os.path.ismount(loop.path)
+
+
+def test_who_only_reads_a_file_is_not_heard_of_again_until_it_is_closed(
+    start: Callable[..., LoopProcess],
+) -> None:
+    """A kernel before 5.16 tells of it all the same."""
+    loop = start()
+    (loop.path / "read").write_bytes(b"content")
+    for _ in range(3):
+        assert (loop.path / "read").read_bytes() == b"content"
+    loop.signal(signal.SIGTERM)
+    _, calls, _ = loop.end()
+    kernel = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    assert calls["release"] == 4
+    assert calls["flush"] == (1 if kernel >= (5, 16) else 4)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

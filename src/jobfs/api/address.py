@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from jobfs.errors import InvalidRequestError, UsageError
 
@@ -25,20 +25,25 @@ def check_base_url(url: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise UsageError("the base URL is not a valid URL: give one like https://api.perstack.ai") from None
-    if parts.username is not None or parts.password is not None:
+    if "@" in parts.netloc:
         raise UsageError("the base URL must not contain a user name or password: leave them out")
     if parts.scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or port == 0:
         raise UsageError(f"{url!r} is not a base URL: give one like https://api.perstack.ai")
+    _check_rest(url, parts, host)
+    netloc = f"[{host}]" if ":" in host else host
+    if port not in (None, _DEFAULT_PORTS[parts.scheme]):
+        netloc += f":{port}"
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def _check_rest(url: str, parts: SplitResult, host: str) -> None:
+    """Raises UsageError for what comes after the host and can't be there, and for a host that must not be given the key."""
     if parts.query or parts.fragment:
         raise UsageError(f"the base URL {url!r} must not have a query: leave out what follows ? or #")
     if re.search(r"[^!-~]|%2f|/\.\.?(/|$)", parts.path, re.IGNORECASE):
         raise UsageError(f"the path of the base URL {url!r} is malformed: correct it")
     if parts.scheme == "http" and not is_loopback(host):
         raise UsageError(f"refusing to send the API key over plain http to {host}: use https://{host}")
-    netloc = f"[{host}]" if ":" in host else host
-    if port is not None and port != _DEFAULT_PORTS[parts.scheme]:
-        netloc += f":{port}"
-    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
 
 
 def check_job_id(job_id: str) -> str:

@@ -13,17 +13,15 @@ import httpx
 
 from jobfs import names
 from jobfs.api.address import check_base_url, check_item_id, check_job_id
-from jobfs.api.answers import MOST_INSTANCE
-from jobfs.api.bodies import json_body
+from jobfs.api.bodies import MOST_INSTANCE, json_body
 from jobfs.api.create import CreateEncoding, Form, Forms
 from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_download, range_header
 from jobfs.api.failures import Call, MismatchError
-from jobfs.api.health import Health
+from jobfs.api.health import Health, Restraint
 from jobfs.api.key import KeySource
 from jobfs.api.known import Known
 from jobfs.api.line import LARGE, Line
 from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
-from jobfs.api.restraint import Restraint
 from jobfs.api.wire import Send, Wire
 from jobfs.errors import (
     ApiError,

@@ -70,22 +70,28 @@ class Forms:
         for form in self._candidates(kind):
             if form.encoding in unreadable:
                 continue
-            try:
-                item = attempt(form)
-            except _UNDERSTOOD:
-                self._good[kind] = form
-                raise
-            except (InvalidRequestError, BadRequestError) as exc:
-                known = kind in self._good and isinstance(exc, BadRequestError)
-                if known or exc.status not in _ABOUT_THE_FORM:
-                    raise
-                refusals.append(exc)
-                if exc.status == _UNSUPPORTED_MEDIA_TYPE:
-                    unreadable.add(form.encoding)
-            else:
-                self._good[kind] = form
-                return item
+            outcome = self._tried(form, kind, attempt)
+            if isinstance(outcome, Item):
+                return outcome
+            refusals.append(outcome)
+            if outcome.status == _UNSUPPORTED_MEDIA_TYPE:
+                unreadable.add(form.encoding)
         raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
+
+    def _tried(self, form: Form, kind: Kind, attempt: Callable[[Form], Item]) -> Item | ApiError:
+        """What one form makes, or the refusal that may be about it; raises ApiError for any other."""
+        try:
+            item = attempt(form)
+        except _UNDERSTOOD:
+            self._good[kind] = form
+            raise
+        except (InvalidRequestError, BadRequestError) as exc:
+            known = kind in self._good and isinstance(exc, BadRequestError)
+            if known or exc.status not in _ABOUT_THE_FORM:
+                raise
+            return exc
+        self._good[kind] = form
+        return item
 
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""

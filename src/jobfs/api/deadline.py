@@ -3,18 +3,20 @@
 The thread that serves a call sets it (`begin`), and every wait in the call reads it: each request takes its timeouts from
 what is left, each wait for a lock or for another thread ends with it. Work that a call hands to other threads takes it
 along (`carried`). A thread without one works in the background: there, each request has a timeout of its own.
+`Timeouts` and `backoff` say what one attempt may take of it, and when the next one is made.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jobfs.errors import OutOfTimeError
 
@@ -34,6 +36,8 @@ class Deadline:
     `waited`: a program waits for what is done within it, which then goes before the rest; within an outer one that one says so.
     `grace`: seconds that there are beyond it for looks, as what is done within one that is `looking`. Threads may share it.
     """
+
+    __slots__ = ("_end", "_grace", "_joined", "_looking", "_outer", "_waited", "timeout")
 
     def __init__(
         self,
@@ -192,3 +196,61 @@ def result(future: Future[_Result], what: str) -> _Result:
 def out_of_time(what: str) -> OutOfTimeError:
     """The error of a call whose deadline has passed."""
     return OutOfTimeError(f"{what}: not within the time that a call has", errno=errno.ETIMEDOUT)
+
+
+#: Seconds before the first retry and at most between two, before jitter.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 2.0
+#: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
+CONNECT_WITHIN = 10.0
+
+
+class Span(float):
+    """Seconds that a step may take in all: httpx gives each of its reads as many again (see transport.py)."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that remain; negative once it is over."""
+        return self._end - time.monotonic()
+
+    def renew(self) -> None:
+        """Begin to count anew."""
+        self._end = time.monotonic() + self
+
+
+class Timeouts(dict[str, float]):
+    """httpx's timeouts of one attempt, each of which bounds one step: what is left when the step begins.
+
+    `most`: seconds that any step may take at most.
+    """
+
+    def __init__(self, deadline: Deadline, most: float) -> None:
+        self._deadline, self._most = deadline, most
+        self._reading = Span(0.0)
+        super().__init__({step: self._now(step) for step in ("connect", "read", "write", "pool")})
+
+    def get(self, step: str, default: Any = None) -> Any:  # noqa: D102 - dict's
+        if step == "read":
+            self._reading = Span(self._now(step))
+            return self._reading
+        return self._now(step) if step in self else default
+
+    def progress(self) -> None:
+        """Bytes of a body came, and were taken: the next ones have as long."""
+        self._reading.renew()
+
+    def left(self) -> float:
+        """Seconds that one step may take now."""
+        return max(min(self._deadline.left(), self._most), 0.001)
+
+    def _now(self, step: str) -> float:
+        left = self.left()
+        return min(left, CONNECT_WITHIN) if step == "connect" else left
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after failed attempt number `attempt` (from 0): exponential, with jitter."""
+    pause: float = FIRST_PAUSE * 2 ** min(attempt, 16)
+    return min(pause, LONGEST_PAUSE) * random.uniform(0.5, 1.0)

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import httpx
 
-from jobfs.api.answers import coding_of, decoded
+from jobfs.api.bodies import coding_of, decoded
 from jobfs.api.deadline import current
 from jobfs.api.failures import Call, MismatchError
 from jobfs.errors import ApiError, UnavailableError
@@ -107,14 +107,19 @@ def open_download(call: Call, response: httpx.Response, start: int, explain: Exp
         raise MismatchError(f"a file with status {response.status_code}")
     if response.status_code == httpx.codes.OK:
         return Download(call, response, explain, start=0, length=length, total=length)
+    sent, total = _content_range(headers, start, length)
+    return Download(call, response, explain, start=start, length=sent, total=total)
+
+
+def _content_range(headers: httpx.Headers, start: int, length: int | None) -> tuple[int, int | None]:
+    """How many bytes a range has, and the whole file if that is told; raises MismatchError if it is not one from `start`."""
     match = _RANGE.fullmatch(headers.get("content-range", "").strip())
     if match is None:
         raise MismatchError(f"206 with Content-Range {headers.get('content-range')!r}")
     first, last = int(match[1]), int(match[2])
     if first != start or last < first or length not in (None, last - first + 1):
         raise MismatchError(f"206 with {match[0]!r} to a request from byte {start}")
-    total = None if match[3] == "*" else int(match[3])
-    return Download(call, response, explain, start=first, length=last - first + 1, total=total)
+    return last - first + 1, None if match[3] == "*" else int(match[3])
 
 
 def _content_length(headers: httpx.Headers) -> int | None:

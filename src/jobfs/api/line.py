@@ -62,6 +62,11 @@ class _Waiter:
         self.turn = threading.Event()
 
     @property
+    def patience(self) -> float:
+        """Seconds until it is looked at again."""
+        return min(max(self.deadline.left(), 0.0), _LOOK) if self.deadline.waited else _LOOK
+
+    @property
     def rank(self) -> Rank:
         if self.deadline.waited:
             return Rank.LARGE if self.large else Rank.CHANGE if self.changing else Rank.LOOK
@@ -98,20 +103,25 @@ class Line:
             self._grant()
         began = looked = time.monotonic()
         while waiter.granted is None:
-            waiter.turn.wait(min(max(deadline.left(), 0.0), _LOOK) if deadline.waited else _LOOK)
+            waiter.turn.wait(waiter.patience)
             with self._lock:
                 self._grant()
-                if waiter.granted is None and self._closed:
-                    raise UnavailableError(f"{what}: the client is closed")
                 if large and self._moved_at > looked and deadline.waited:
                     # It waits behind others of its kind, for which the line is just what it is.
                     deadline.extend(time.monotonic() - looked)
                 looked = time.monotonic()
-                if waiter.granted is None and deadline.waited and deadline.left() <= 0:
-                    self._waiting.remove(waiter)
-                    raise out_of_time(f"{what}: no connection became free")
+                if waiter.granted is None:
+                    self._may_go_on(waiter, what)
         deadline.waited_in_line(time.monotonic() - began)
         return waiter.granted
+
+    def _may_go_on(self, waiter: _Waiter, what: str) -> None:
+        """Raises for a request that need not wait any more. The caller has the lock."""
+        if self._closed:
+            raise UnavailableError(f"{what}: the client is closed")
+        if waiter.deadline.waited and waiter.deadline.left() <= 0:
+            self._waiting.remove(waiter)
+            raise out_of_time(f"{what}: no connection became free")
 
     def close(self) -> None:
         """Nobody gets a connection any more; who waits for one is told."""

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import httpx
 
-from jobfs.api.answers import MOST_REASON, coding_of, decoded
-from jobfs.api.bodies import Body
+from jobfs.api.bodies import MOST_REASON, Body, coding_of, decoded
 from jobfs.api.client import Client
 from jobfs.api.create import CreateEncoding
 from jobfs.api.failures import Call, MismatchError

@@ -17,17 +17,13 @@ from weakref import WeakSet
 import httpx
 
 from jobfs import __version__
-from jobfs.api.answers import MOST_JSON, MOST_REASON, read_answer
-from jobfs.api.bodies import Body
-from jobfs.api.deadline import Deadline, current, out_of_time
+from jobfs.api.bodies import MOST_JSON, MOST_REASON, Body, read_answer
+from jobfs.api.deadline import Deadline, Timeouts, backoff, current, out_of_time
 from jobfs.api.failures import Call, Failure, MismatchError, from_answer, from_exception, mismatch
 from jobfs.api.health import Monitor
 from jobfs.api.key import KeySource, check_key, scrub
 from jobfs.api.line import LARGE, Line, Slot
-from jobfs.api.redirect import MAX_REDIRECTS, REDIRECTS, Redirects, refusal
-from jobfs.api.restraint import Restraint
-from jobfs.api.retry import Timeouts, backoff
-from jobfs.api.transport import bound, pool
+from jobfs.api.transport import MAX_REDIRECTS, REDIRECTS, Redirects, bound, pool, refusal
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -60,6 +56,10 @@ class Send(NamedTuple):
     statuses: frozenset[int] = frozenset()
     limit: int = MOST_JSON
     large: bool = False
+
+    def welcomes(self, status: int) -> bool:
+        """True for a success."""
+        return 200 <= status < 300 or status in self.statuses
 
 
 _PLAIN = Send()
@@ -97,9 +97,9 @@ class Wire:
         max_connections: int,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.monitor = Monitor()
+        self.monitor = Monitor(timeout)
         self.line = Line(max_connections)
-        self.restraint = Restraint(timeout)
+        self.restraint = self.monitor.restraint
         #: The version of TLS of the newest connection, None without.
         self.tls: str | None = None
         self._key = key
@@ -146,35 +146,22 @@ class Wire:
 
         `timeout`: seconds without progress, over all attempts, and not more than the call of this thread has left (see
         deadline.py); the client's own if None. `once`: no attempt after a pause, for what must be looked at again before it
-        is sent again. In the background, HeldBackError where the server is left alone (see restraint.py).
+        is sent again. In the background, HeldBackError where the server is left alone (see health.py).
         """
-        deadline = Deadline(
-            self._timeout if timeout is None else timeout,
-            current(),
-            waited=False,
-            looking=not call.changing,
-        )
+        seconds = self._timeout if timeout is None else timeout
+        deadline = Deadline(seconds, current(), waited=False, looking=not call.changing)
         key, renewed, attempt = check_key(self._key()), False, 0
         last: Failure | None = None
         while True:
-            try:
-                outcome = self._attempt(call, send, key, deadline)
-            except OutOfTimeError:
-                if last is None:
-                    raise
-                raise _timed_out(last.error) from None
+            outcome = self._attempt_after(last, call, send, key, deadline)
             if isinstance(outcome, httpx.Response):
                 return outcome
             last = outcome
             if isinstance(outcome.error, UnauthorizedError) and not renewed:
-                old, key = key, check_key(self._key())
-                renewed = True
+                old, key, renewed = key, check_key(self._key()), True
                 if key != old:
                     continue
-            if not outcome.retry or (once and (attempt or not outcome.at_once)):
-                raise outcome.error
-            if attempt or not outcome.at_once:
-                self._pause(call, outcome, attempt, deadline)
+            self._before_another(call, outcome, attempt, deadline, once=once)
             attempt += 1
 
     def explain(self, call: Call, exc: httpx.HTTPError | MismatchError) -> ApiError:
@@ -185,6 +172,16 @@ class Wire:
         self.monitor.failed(str(error))
         logger.warning("%s", error)
         return error
+
+    def _before_another(
+        self, call: Call, failure: Failure, attempt: int, deadline: Deadline, *, once: bool
+    ) -> None:
+        """Wait until the next attempt is to be made; raises the failure's error if there is to be none."""
+        at_once = failure.at_once and not attempt
+        if not failure.retry or (once and not at_once):
+            raise failure.error
+        if not at_once:
+            self._pause(call, failure, attempt, deadline)
 
     def _pause(self, call: Call, failure: Failure, attempt: int, deadline: Deadline) -> None:
         """Wait until the next attempt; raises UnavailableError if that would be after the deadline, or is not for us."""
@@ -199,6 +196,17 @@ class Wire:
             raise _timed_out(error)
         self._closed.wait(pause)
 
+    def _attempt_after(
+        self, last: Failure | None, call: Call, send: Send, key: str, deadline: Deadline
+    ) -> httpx.Response | Failure:
+        """One attempt; where there is no time for it, the failure of the one before is the reason."""
+        try:
+            return self._attempt(call, send, key, deadline)
+        except OutOfTimeError:
+            if last is None:
+                raise
+            raise _timed_out(last.error) from None
+
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> httpx.Response | Failure:
         """One attempt, once it is its turn: the answer if it is a success, else what went wrong."""
         large = send.large or (send.body is not None and send.body.length > LARGE)
@@ -208,9 +216,7 @@ class Wire:
         slot = self.line.take(deadline, str(call), large=large, changing=call.changing)
         try:
             if not deadline.waited:
-                health = self.monitor.health()
-                what = f"{call}: not sent: {health.last_error or 'the server asked to be left alone'}"
-                most = self.restraint.admit(what, changing=call.changing, latency=latency)
+                most = self._admitted(call)
             deadline.check(str(call))
             timeouts = Timeouts(deadline, most)
             outcome = self._exchange(call, send, key, deadline, timeouts)
@@ -224,40 +230,33 @@ class Wire:
             slot.release()
         return outcome
 
+    def _admitted(self, call: Call) -> float:
+        """Seconds that a request in the background may go without progress; raises HeldBackError."""
+        health = self.monitor.health()
+        what = f"{call}: not sent: {health.last_error or 'the server asked to be left alone'}"
+        return self.restraint.admit(what, changing=call.changing, latency=health.latency)
+
     def _exchange(
         self, call: Call, send: Send, key: str, deadline: Deadline, timeouts: Timeouts
     ) -> httpx.Response | Failure:
         """Send a request and take in its answer, but for a streamed body."""
-        began, clock = time.monotonic(), time.time()
+        clock = time.time()
         given = timeouts.left()
         if send.body is not None:
             send.body.moved = partial(self._moved, deadline, send.body.length > LARGE)
-        response = None
         with self.monitor.sending():
             try:
-                response = self._send(call, send, key, timeouts)
-                self.restraint.answered(changing=call.changing)
-                latency = time.monotonic() - began
-                success = 200 <= response.status_code < 300 or response.status_code in send.statuses
-                if not (success and send.streamed):
-                    # The answer to a delete is its status, and why something failed is told in few words.
-                    whole = success and call.method != "DELETE"
-                    limit = send.limit if whole else MOST_REASON
-                    read_answer(response, limit, timeouts.left(), whole=whole)
+                response, latency = self._answer(call, send, key, timeouts)
             except ContractError as exc:
                 return self._failed(call, Failure(exc), key)
             except MismatchError as exc:
                 return self._failed(call, Failure(mismatch(call, str(exc))), key)
             except httpx.HTTPError as exc:
-                if response is None or not (call.method == "DELETE" and success):
-                    if response is None and isinstance(exc, httpx.TimeoutException):
-                        self.restraint.unanswered(time.monotonic() - began, changing=call.changing)
-                    return self._broken(call, exc, key, given)
-                response = httpx.Response(response.status_code)  # a delete's answer is its status
+                return self._broken(call, exc, key, given)
             self.monitor.heard(response.headers.get("date", ""), clock, clock + latency)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s %s: %d, %.1f ms", call.method, call, response.status_code, latency * 1e3)
-        if not success:
+        if not send.welcomes(response.status_code):
             answer = response.status_code, response.headers, response.content
             return self._failed(call, from_answer(call, *answer, key), key)
         self.monitor.answered(latency if send.body is None else None)
@@ -265,6 +264,30 @@ class Wire:
         if send.streamed:
             deadline.renew()  # from here on only bytes are progress
         return response
+
+    def _answer(self, call: Call, send: Send, key: str, timeouts: Timeouts) -> tuple[httpx.Response, float]:
+        """The answer, read unless it is a success that is streamed, and the seconds until it began; raises as `_send`."""
+        began = time.monotonic()
+        try:
+            response = self._send(call, send, key, timeouts)
+        except httpx.TimeoutException:
+            self.restraint.unanswered(time.monotonic() - began, changing=call.changing)
+            raise
+        self.restraint.answered(changing=call.changing)
+        latency = time.monotonic() - began
+        success = send.welcomes(response.status_code)
+        if success and send.streamed:
+            return response, latency
+        # Why something failed is told in few words.
+        delete = call.method == "DELETE"
+        whole = success and not delete
+        try:
+            read_answer(response, send.limit if whole else MOST_REASON, timeouts.left(), whole=whole)
+        except httpx.HTTPError:
+            if not (success and delete):
+                raise
+            response = httpx.Response(response.status_code)  # a delete's answer is its status
+        return response, latency
 
     def _moved(self, deadline: Deadline, large: bool, seconds: float) -> None:
         """Bytes of a body were sent for so long."""

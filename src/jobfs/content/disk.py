@@ -14,22 +14,47 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import logging
 import os
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs.content.files import CacheFile, write_all
-from jobfs.content.parts import Parts
+from jobfs.content.parts import CacheFile, Parts, write_all
 from jobfs.errors import FsError
 from jobfs.nodes import Version
 from jobfs.private import is_own_file
+
+#: Seconds in which two contents may share one `updatedAt`: if it shows whole seconds, and if it shows more.
+COARSE = 2.0
+FINE = 0.05
+
+_FRACTION = re.compile(r"\.[0-9]*[1-9]")
+
+
+def shows_fractions(updated_at: str) -> bool:
+    """True if this `updatedAt` proves that the server's clock is finer than a second."""
+    return _FRACTION.search(updated_at) is not None
+
+
+def racy(updated_ns: int, moment: float, *, fine: bool) -> bool:
+    """True if bytes whose download began at `moment` (server's clock, seconds) may have a twin of that name.
+
+    Content is named by id, `updatedAt` and size (semantics.md section 3). Where `updatedAt` shows whole
+    seconds, the job may write twice within one second and to the same size: a download between the two holds
+    the first content under the name of both. So what was downloaded within 2 s (a second for the resolution,
+    another for the error of our idea of the server's clock) after the change is good for the handles that are
+    open now, not for later ones. Once any `updatedAt` has shown a fraction (`fine`), 50 ms do: the request
+    itself was sent after that change had been seen. An `updatedAt` that cannot be read proves nothing: racy.
+    """
+    return updated_ns == 0 or moment < updated_ns / 1e9 + (FINE if fine else COARSE)
+
 
 _log = logging.getLogger("jobfs.content")
 
@@ -316,3 +341,45 @@ def _scan(directory: Path) -> Iterator[os.DirEntry[str]]:
             yield from entries
     except OSError:
         return
+
+
+#: Most files that are removed at one start; the next one goes on with the rest.
+_MOST = 50_000
+_OWNER = "owner"
+_MOUNT_ID = re.compile(r"[0-9a-f]{12}")
+_DIRECTORY = re.compile(r"[0-9a-f]{2}|tmp(-[0-9a-f]{16})?")
+_FILE = re.compile(r"[0-9a-f]{48}|[0-9]+\.part")
+
+
+def claim(directory: Path, owner: Path) -> None:
+    """Note that the cache in `directory` goes when the state directory `owner` is gone. Raises OSError."""
+    (directory / _OWNER).write_bytes(os.fsencode(owner.absolute()))
+
+
+def remove_abandoned(directory: Path, stop: Callable[[], bool]) -> None:
+    """Remove abandoned caches beside `directory`, which is <cache directory>/<job>/<mount id>, and in other jobs.
+
+    Files that are none of a cache's are left alone. Ends early once `stop()` is true.
+    """
+    caches = [directory.parent]
+    for owner in directory.parents[1].glob(f"*/*/{_OWNER}"):
+        with contextlib.suppress(OSError):
+            if _MOUNT_ID.fullmatch(owner.parent.name) and not os.path.lexists(owner.read_bytes()):
+                caches.append(owner.parent)
+    for path in itertools.islice(itertools.chain.from_iterable(map(_contents, caches)), _MOST):
+        if stop():
+            return
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink()
+
+
+def _contents(cache: Path) -> Iterator[Path]:
+    """The files of a cache, each directory after what is in it, the cache itself last."""
+    for inner in cache.glob("*"):
+        if _DIRECTORY.fullmatch(inner.name) and not inner.is_symlink():
+            yield from (path for path in inner.glob("*") if _FILE.fullmatch(path.name))
+            yield inner
+    yield from (cache / "boot", cache / _OWNER, cache)

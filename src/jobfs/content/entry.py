@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Protocol
 
 from jobfs.api.deadline import Deadline, current
-from jobfs.content.backing import Backing
+from jobfs.content.backing import AHEAD, Backing
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.errors import StaleVersionError, again
 from jobfs.content.fetch import Fetch, Link
-from jobfs.content.files import CacheFile
+from jobfs.content.parts import CacheFile
 from jobfs.content.plan import Missing, Plan, ahead, choose, superfluous
-from jobfs.content.run import NEAR, Run, whole_run
-from jobfs.content.spill import AHEAD
+from jobfs.content.ranges import NEAR, Run, whole_run
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError
 from jobfs.nodes import Version
 

@@ -18,7 +18,7 @@ from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.api.line import Rank
 from jobfs.content.errors import CrowdedError, StaleVersionError, UnboundedError, WrongLengthError, again
 from jobfs.content.pool import Pool
-from jobfs.content.run import MIB, NEAR
+from jobfs.content.ranges import MIB, NEAR
 from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
 from jobfs.nodes import Version
 
@@ -314,19 +314,19 @@ class Fetch:
         """The body ended as the server meant it: is that where it should end?"""
         size = self._target.size
         nothing = self.pos == start and body.start > 0
-        if size is not None and self.pos > size and not nothing:
-            raise WrongLengthError(f"download: more than the {size} bytes promised came", endpoint="download")
         if size is None:
             self._find_size(start, body, nothing)
             return
-        if self.pos >= min(size, size if self.end is None else self.end):
-            return
-        if nothing and body.length == 0 and body.total is None:
-            told = f"download: there is no byte {start} of the {size} promised"
-            raise WrongLengthError(told, endpoint="download")
-        if nothing or body.start == 0:
-            told = f"download: {self.pos} bytes came instead of the {size} promised"
-            raise WrongLengthError(told, endpoint="download")
+        if self.pos > size and not nothing:
+            raise WrongLengthError(f"download: more than the {size} bytes promised came", endpoint="download")
+        end = size if self.end is None else min(size, self.end)
+        if self.pos < end and (nothing or body.start == 0):
+            raise self._too_short(start, body, size)
+
+    def _too_short(self, start: int, body: Download, size: int) -> WrongLengthError:
+        none = self.pos == start and body.length == 0 and body.total is None
+        came = f"there is no byte {start}" if none and start else f"{self.pos} bytes came instead"
+        return WrongLengthError(f"download: {came} of the {size} promised", endpoint="download")
 
     def _look(self, wrong: WrongLengthError) -> None:
         """Raises StaleVersionError if the item was written meanwhile, and ApiError if that can't be known."""

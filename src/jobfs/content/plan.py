@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from jobfs.content.fetch import Fetch
-from jobfs.content.intervals import IntervalSet
-from jobfs.content.run import MIB, NEAR, Run, align_down, align_up
+from jobfs.content.ranges import MIB, NEAR, IntervalSet, Run, align_down, align_up
 
 #: Files up to this size are always downloaded whole.
 SMALL = NEAR
@@ -29,6 +28,11 @@ class Missing(NamedTuple):
     fetches: list[Fetch]
     ranges: bool | None
 
+    def nearest(self, position: int) -> Fetch | None:
+        """Of the transfers on their way to a position the one that is closest; None if there is none."""
+        coming = (fetch for fetch in self.fetches if fetch.heads_for(position))
+        return max(coming, key=lambda fetch: fetch.pos, default=None)
+
 
 class Plan(NamedTuple):
     """A transfer to begin: [start, end), or to the end of the file."""
@@ -40,21 +44,20 @@ class Plan(NamedTuple):
 def choose(missing: Missing, gap: tuple[int, int], run: Run) -> Fetch | Plan:
     """The running transfer to wait for, or the one to begin, for the first byte of `gap`."""
     position = gap[0]
-    nearest = max(
-        (fetch for fetch in missing.fetches if fetch.heads_for(position)),
-        key=lambda fetch: fetch.pos,
-        default=None,
-    )
+    nearest = missing.nearest(position)
     if missing.ranges is False:
         return nearest or Plan(0, None)
     whole = run.from_start or position == 0 or (missing.size is not None and missing.size <= SMALL)
-    if nearest is not None:
-        near = position - nearest.pos <= nearest.reach()
-        if near or (whole and nearest.end is None):
-            return nearest
+    if nearest is not None and _is_worth_waiting(nearest, position, whole=whole):
+        return nearest
     if whole:
-        return Plan(missing.have.covered_until(0) if not run.from_start else position, None)
+        return Plan(position if run.from_start else missing.have.covered_until(0), None)
     return _range(missing, position, max(gap[1], position + run.chunk()))
+
+
+def _is_worth_waiting(fetch: Fetch, position: int, *, whole: bool) -> bool:
+    """True if a running transfer brings a position soon, or the whole file that is wanted anyway."""
+    return position - fetch.pos <= fetch.reach() or (whole and fetch.end is None)
 
 
 def ahead(missing: Missing, end: int, asked: int, run: Run) -> Plan | None:
@@ -62,15 +65,11 @@ def ahead(missing: Missing, end: int, asked: int, run: Run) -> Plan | None:
     covered = missing.have.covered_until(end - 1) if end else 0
     if missing.size is not None and covered >= missing.size:
         return None
-    if any(fetch.heads_for(covered) for fetch in missing.fetches):
+    if missing.ranges is False or missing.nearest(covered) is not None:
         return None
     if run.from_start:
-        return Plan(covered, None) if covered - end < NEAR and missing.ranges is not False else None
-    if (
-        missing.ranges is False
-        or not run.sequential(asked)
-        or covered - end >= max(run.chunk() // 2, NEAR // 2)
-    ):
+        return Plan(covered, None) if covered - end < NEAR else None
+    if not run.sequential(asked) or covered - end >= max(run.chunk() // 2, NEAR // 2):
         return None
     return _range(missing, covered, covered + run.chunk())
 

@@ -1,4 +1,7 @@
-"""A small pool of daemon threads with two queues: what somebody waits for, and what may be useful later."""
+"""A small pool of daemon threads with two queues: what somebody waits for, and what may be useful later.
+
+On what readers leave over, whole contents are fetched before anybody asks for them (semantics.md section 3, Prefetch).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+from jobfs.nodes import Item
 
 _log = logging.getLogger("jobfs.content")
 
@@ -31,7 +36,7 @@ class Pool:
         #: How many background jobs run at once.
         self.background = max(1, self._size - 1 if background is None else background)
         self._name = name
-        self._changed = threading.Condition()
+        self.lock = threading.Condition()
         self._wanted: deque[Job] = deque()
         self._background: deque[Job] = deque()
         self._threads: set[threading.Thread] = set()
@@ -51,30 +56,30 @@ class Pool:
 
     def submit(self, job: Job, *, background: bool = False) -> bool:
         """Run `job` as soon as a thread is free; False if the pool is closed."""
-        with self._changed:
+        with self.lock:
             if self._closed:
                 return False
             (self._background if background else self._wanted).append(job)
             if self._idle < len(self._wanted) + len(self._background) and len(self._threads) < self._size:
                 self._start()
-            self._changed.notify()
+            self.lock.notify()
         return True
 
     def promote(self, job: Job) -> None:
         """Somebody waits now for a job that was submitted as background."""
-        with self._changed:
+        with self.lock:
             if job in self._background:
                 self._background.remove(job)
                 self._wanted.append(job)
-                self._changed.notify()
+                self.lock.notify()
 
     def close(self, timeout: float) -> None:
         """Drop what has not begun, and wait up to `timeout` seconds for what has."""
-        with self._changed:
+        with self.lock:
             self._closed = True
             self._wanted.clear()
             self._background.clear()
-            self._changed.notify_all()
+            self.lock.notify_all()
             threads = list(self._threads)
         deadline = time.monotonic() + timeout
         for thread in threads:
@@ -97,10 +102,10 @@ class Pool:
                 self._done(background=background)
 
     def _take(self) -> tuple[Job, bool] | None:
-        with self._changed:
+        with self.lock:
             self._idle += 1
             try:
-                if not self._changed.wait_for(self._ready, _IDLE) or self._closed:
+                if not self.lock.wait_for(self._ready, _IDLE) or self._closed:
                     self._threads.discard(threading.current_thread())
                     return None
                 if self._may_take_wanted():
@@ -120,9 +125,67 @@ class Pool:
         return bool(self._wanted) and self._in_wanted < self._most_wanted
 
     def _done(self, *, background: bool) -> None:
-        with self._changed:
+        with self.lock:
             if background:
                 self._in_background -= 1
             else:
                 self._in_wanted -= 1
-            self._changed.notify()
+            self.lock.notify()
+
+
+_log = logging.getLogger("jobfs.content")
+
+#: Bytes that may be under way ahead of readers at once: on a slow line they share it with what readers wait for.
+_UNDER_WAY = 4 << 20
+
+Take = Callable[[], Item | None]
+
+
+class Ahead:
+    """Keeps as many fetches under way as the pool lets background jobs run.
+
+    `bring(item)` fetches one content in the calling thread. What comes next is asked for only when a thread is free for
+    it, so nothing is ever queued that nobody wants any more.
+    """
+
+    def __init__(self, pool: Pool, bring: Callable[[Item], None]) -> None:
+        self._pool = pool
+        self._bring = bring
+        self._lock = pool.lock
+        self._running = 0
+        self._bytes = 0
+
+    def run(self, take: Take, count: int) -> None:
+        """Fetch what `take` gives until it gives None; `count`: how many it is going to give now, at least one."""
+        with self._lock:
+            more = max(0, min(self._pool.background - self._running, count))
+            self._running += more
+        for _ in range(more):
+            self._again(take)
+
+    def _again(self, take: Take) -> None:
+        if not self._pool.submit(lambda: self._work(take), background=True):
+            self._ended()
+
+    def _work(self, take: Take) -> None:
+        while (item := take() if self._bytes < _UNDER_WAY else None) is not None:
+            size = item.size or 0
+            self._count(size)
+            try:
+                self._bring(item)
+            except Exception as error:
+                _log.info("%s: not fetched ahead: %s", item.path, error)
+            finally:
+                self._count(-size)
+            if self._pool.waiting:
+                self._again(take)
+                return
+        self._ended()
+
+    def _ended(self) -> None:
+        with self._lock:
+            self._running -= 1
+
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self._bytes += size

@@ -6,29 +6,38 @@ leaves of pool and disk. None is held across I/O.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-
-from cachetools import LRUCache
+from types import TracebackType
+from typing import TypeVar
 
 from jobfs.api import Client
-from jobfs.content.abandoned import claim, remove_abandoned
-from jobfs.content.ahead import Ahead, Take, bring
-from jobfs.content.disk import DiskCache, item_prefix, version_name
+from jobfs.content.disk import (
+    DiskCache,
+    claim,
+    item_prefix,
+    racy,
+    remove_abandoned,
+    shows_fractions,
+    version_name,
+)
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.errors import UnboundedError, again
 from jobfs.content.fetch import Link
-from jobfs.content.handle import Content
-from jobfs.content.pool import Pool
-from jobfs.content.racy import racy, shows_fractions
-from jobfs.content.run import KIB, MIB
+from jobfs.content.parts import CacheFile
+from jobfs.content.pool import Ahead, Pool, Take
+from jobfs.content.ranges import KIB, MIB, Run
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Version
+
+T = TypeVar("T")
 
 _log = logging.getLogger("jobfs.content")
 
@@ -42,6 +51,96 @@ _WORTH_REMOVING = 64 * KIB
 _ROOM = 16 * MIB
 #: Seconds that `close` waits for transfers to notice.
 _CLOSING = 2.0
+
+
+class Content:
+    """An open handle on one version's content; the version is pinned until `close`.
+
+    `size` is in bytes, None until it is known. Handles may be shared by threads. Where the whole content is on disk when it is
+    opened, its file is opened by whoever reads first: what the kernel has kept costs nothing here.
+    """
+
+    __slots__ = ("_closed", "_entry", "_run", "_size", "_store", "updated_ns", "version")
+
+    def __init__(self, store: ContentStore, version: Version, updated_ns: int) -> None:
+        self.version = version
+        self.updated_ns = updated_ns
+        self._store = store
+        self._entry: Entry | None = None
+        self._size = version.size
+        self._run: Run | None = None
+        self._closed = False
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole content; None until known."""
+        return self._size if self._entry is None else self._entry.size
+
+    @property
+    def here(self) -> bool:
+        """True if every byte was seen to be on disk; False proves nothing."""
+        return self._entry is None or self._entry.whole
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`, fewer only at the end of the file (semantics.md section 3).
+
+        Waits until those bytes are there, at most `timeout` seconds without progress. Raises ApiError:
+        UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises
+        FsError: what the local disk says. A read that `close` overtakes still gets its bytes.
+        """
+        entry = self._entry or self._store.attach(self)
+        file = entry.backing.file
+        if entry.whole and file is not None:
+            wanted = min(size, max((entry.size or 0) - offset, 0))
+            try:
+                data = os.pread(file.fd, wanted, offset)
+            except OSError:
+                data = b""
+            if len(data) == wanted:
+                return data
+        if self._run is None:
+            self._run = Run()
+        return entry.read(self._run, offset, size)
+
+    def meet(self) -> None:
+        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
+        if self._entry is not None:
+            self._entry.read(Run(), 0, 1)
+
+    def fetch(self) -> Path:
+        """Bring everything; a file with the whole content, not to be written to, valid until `close`.
+
+        Raises ApiError as `read` does, and FsError (ENOSPC) if the disk of the cache has no room for it.
+        """
+        if self._closed:
+            raise FsError(errno.EBADF)
+        return (self._entry or self._store.attach(self)).fetch()
+
+    def bring(self) -> None:
+        """Bring everything, in this thread and behind what readers wait for; errors are left to readers."""
+        if self._entry is not None and not self._closed:
+            self._entry.bring()
+
+    def whole(self) -> bool:
+        """True if every byte is on disk."""
+        return self._store.on_disk(self.version) is not None if self._entry is None else self._entry.on_disk()
+
+    def sha256(self) -> str | None:
+        """SHA-256 in hex of the whole content; None unless it is whole. Computed once, from the disk."""
+        return None if self._closed else (self._entry or self._store.attach(self)).sha256()
+
+    def close(self) -> None:
+        """Unpin this version; a download that only this handle wanted stops soon. May be called again."""
+        if not self._closed:
+            self._store.release(self)
+
+    def __enter__(self) -> Content:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class ContentStore:
@@ -62,46 +161,80 @@ class ContentStore:
         connections = client.max_connections
         self._pool = Pool(connections, "jobfs-content", wanted=connections - 1, background=connections - 2)
         self._link = Link(client, self._pool, timeout, limit)
-        self._ahead = Ahead(self._pool, lambda item: bring(self.open(item)))
+        self._ahead = Ahead(self._pool, self._bring)
         self._lock = threading.Lock()
         self._entries: dict[Version, Entry] = {}
         self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
         self._loose: set[Entry] = set()  # all that may be outside the disk's index, and some that are in it
         self._fine = False
-        self._learned: LRUCache[Version, int] = LRUCache(_LEARNED)
-        self._endless: LRUCache[Version, UnboundedError] = LRUCache(_LEARNED)
-        self._learned_lock = threading.Lock()  # a leaf: entries call with their own lock held
+        self._learned: dict[Version, int] = {}
+        self._endless: dict[Version, UnboundedError] = {}
         self._pool.submit(self._scan, background=True)
 
     # -- handles ------------------------------------------------------------------------------------------
 
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
-        version = item.version
-        self.fine_clock(item.updated_at)
+        if not self._fine:
+            self.fine_clock(item.updated_at)
+        content = Content(self, item.version, item.updated_ns)
+        if content.version not in self._entries:
+            content._size = self.on_disk(content.version)
+            if content._size is not None:
+                return content
+        self.attach(content)
+        return content
+
+    def on_disk(self, version: Version) -> int | None:
+        """Bytes of a version that is in the cache whole; None if it is not."""
+        if version.size == 0:
+            return 0
+        name = version_name(version)
+        size = self._disk.size(name)
+        if size is None or version.size not in (None, size):
+            return None
+        self._disk.touch(name)
+        return size
+
+    def attach(self, content: Content) -> Entry:
+        """What a handle reads from: the one entry of its version, pinned until it is closed.
+
+        For one that was closed meanwhile it is another one, which goes when what it serves has been read.
+        """
         with self._lock:
-            entry = self._entries.get(version)
-            if entry is None or self._outlived(entry):
-                entry = Entry(version, item.updated_ns, self, self._link, self._disk)
-                self._entries[version] = entry
+            if content._entry is not None:
+                return content._entry
+            if content._closed:
+                alone = Entry(content.version, content.updated_ns, self, self._link, self._disk)
+                alone.discard()
+                return alone
+            entry = self._entries.get(content.version)
+            if entry is None or (entry.pins and self._outlived(entry)):
+                entry = Entry(content.version, content.updated_ns, self, self._link, self._disk)
+                self._entries[content.version] = entry
                 self._loose.add(entry)
             elif not entry.pins:
-                self._parked.pop(version, None)
+                self._parked.pop(content.version, None)
             entry.pins += 1
-        return Content(entry, self._release)
+            content._entry = entry
+            return entry
 
     def _outlived(self, entry: Entry) -> bool:
         """True if these bytes serve only those who have them open, and what is downloaded now would serve all (see `racy`)."""
-        if not entry.pins or entry.began is None:
+        if entry.began is None:
             return False
         offset = self._client.server_time_offset
         return racy(entry.updated_ns, entry.began + offset, fine=self._fine) and not racy(
             entry.updated_ns, time.time() + offset, fine=self._fine
         )
 
-    def _release(self, entry: Entry) -> None:
-        """A handle was closed: with the last one, decide what stays."""
+    def release(self, content: Content) -> None:
+        """A handle is closed: with the last one, decide what stays."""
         with self._lock:
+            entry = None if content._closed else content._entry
+            content._closed = True
+            if entry is None:
+                return
             entry.pins -= 1
             if entry.pins:
                 return
@@ -156,6 +289,10 @@ class ContentStore:
         """Fetch contents of items that `take` gives, `count` of them now, in the background, behind readers (section 3)."""
         self._ahead.run(take, count)
 
+    def _bring(self, item: Item) -> None:
+        with self.open(item) as content:
+            content.bring()
+
     def missing(self, item: Item) -> bool:
         """True if a reader of this version would begin a download."""
         entry = self._entries.get(item.version)
@@ -192,9 +329,7 @@ class ContentStore:
                 return
             self.learned(version, size)
             name = None if self._doubtful(item, size) else version_name(version)
-            with self._lock:
-                entry = self._entries.get(version)
-            if size == 0 or (entry is not None and entry.whole) or (entry is None and name is None):
+            if size == 0 or not self._needed(version, kept=name is not None):
                 return
             file = self._disk.parts.link(source, size)
             if name is not None:
@@ -202,6 +337,17 @@ class ContentStore:
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the cache: %s", error)
             return
+        self._hand_out(version, file, size, name)
+        self._evict()
+
+    def _needed(self, version: Version, *, kept: bool) -> bool:
+        """True if a version's bytes serve somebody: who has it open, or who opens it later if they are `kept`."""
+        with self._lock:
+            entry = self._entries.get(version)
+        return kept if entry is None else not entry.whole
+
+    def _hand_out(self, version: Version, file: CacheFile, size: int, name: str | None) -> None:
+        """Give a whole content to those who have its version open; None: it has no name in the cache, for nobody else."""
         with self._lock:
             entry = self._entries.get(version)
         if entry is not None:
@@ -210,7 +356,6 @@ class ContentStore:
             entry.install(file, size, name)
         elif name is None:
             self._disk.parts.discard(file)
-        self._evict()
 
     def give_way(self, directory: Path, size: int) -> bool:
         """What is unsent needs `size` bytes on the disk of `directory`. False if the cache has none to give there."""
@@ -233,7 +378,7 @@ class ContentStore:
             entry = self._entries.get(item.version)
         if entry is not None:
             return entry.on_disk(patience)
-        return item.size == 0 or self._disk.has(version_name(item.version), item.size)
+        return self.on_disk(item.version) is not None
 
     def used(self) -> int:
         """Bytes in the cache, unfinished downloads included."""
@@ -243,8 +388,7 @@ class ContentStore:
         """Bytes of a version whose item does not tell: from a download or the disk; None if never seen."""
         if version.size is not None:
             return version.size
-        with self._learned_lock:
-            size = self._learned.get(version)
+        size = self._learned.get(version)
         return self._disk.size(version_name(version)) if size is None else size
 
     def measure(self, item: Item) -> int:
@@ -256,8 +400,7 @@ class ContentStore:
         size = self.learned_size(item.version)
         if size is not None:
             return size
-        with self._learned_lock:
-            endless = self._endless.get(item.version)
+        endless = self._endless.get(item.version)
         if endless is not None:
             raise again(endless)
         with self.open(item) as content:
@@ -266,8 +409,7 @@ class ContentStore:
                 if content.size is None:
                     content.fetch()
             except UnboundedError as error:
-                with self._learned_lock:
-                    self._endless[item.version] = again(error)
+                _remember(self._endless, item.version, again(error))
                 raise
             return content.size or 0
 
@@ -335,8 +477,7 @@ class ContentStore:
 
     def learned(self, version: Version, size: int) -> None:
         """See entry.Owner."""
-        with self._learned_lock:
-            self._learned[version] = size
+        _remember(self._learned, version, size)
 
     # -- inside -------------------------------------------------------------------------------------------
 
@@ -368,15 +509,7 @@ class ContentStore:
         if (entry.size or 0) < _WORTH_REMOVING:
             return
         item_id = entry.version.item_id
-        with self._lock:
-            older = [
-                version
-                for version, other in self._parked.items()
-                if version.item_id == item_id and other is not entry
-            ]
-            gone = [self._entries.pop(version) for version in older if self._parked.pop(version)]
-        for other in gone:
-            self._let_go(other)
+        self._unpark(lambda other: other.version.item_id == item_id and other is not entry)
         keep = self._names() | {entry.backing.name}
         for name in self._disk.versions(item_prefix(item_id)):
             if name not in keep:
@@ -391,21 +524,30 @@ class ContentStore:
         """Bytes outside the index of whole contents; `expected`: with what running downloads will bring."""
         with self._lock:
             self._loose = {entry for entry in self._loose if entry.backing.name is None}
-            entries = [entry for entry in self._loose if self._entries.get(entry.version) is entry]
-        total = 0
-        for entry in entries:
-            if entry.settling:
-                continue  # on its way into the index
-            size = entry.size or 0
-            coming = size if expected and entry.fetches and size <= self._disk.limit else 0
-            total += max(entry.backing.have.total, coming)
-        return total
+            # One that is settling is on its way into the index.
+            entries = [e for e in self._loose if self._entries.get(e.version) is e and not e.settling]
+        return sum(max(entry.backing.have.total, self._coming(entry) if expected else 0) for entry in entries)
+
+    def _coming(self, entry: Entry) -> int:
+        """Bytes that an entry will have when its downloads are through, as far as they stay."""
+        size = entry.size or 0
+        return size if entry.fetches and size <= self._disk.limit else 0
 
     def _drop_parked(self, but: Entry | None = None) -> bool:
+        return self._unpark(lambda entry: not entry.fetches and entry is not but)
+
+    def _unpark(self, wanted: Callable[[Entry], bool]) -> bool:
+        """Let go of parked entries; False if there were none of those that are `wanted`."""
         with self._lock:
-            gone = [entry for entry in self._parked.values() if not entry.fetches and entry is not but]
+            gone = [entry for entry in self._parked.values() if wanted(entry)]
             for entry in gone:
                 del self._entries[entry.version], self._parked[entry.version]
         for entry in gone:
             self._let_go(entry)
         return bool(gone)
+
+
+def _remember(known: dict[Version, T], version: Version, value: T) -> None:
+    if len(known) >= _LEARNED:
+        known.clear()
+    known[version] = value

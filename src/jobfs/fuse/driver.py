@@ -128,13 +128,13 @@ class _Sizes:
             self._told.clear()
         self._told[path] = size
 
-    def stale(self, path: str, size: int) -> bool:
+    def opened(self, path: str, fh: int, size: int, *, writes: bool) -> bool:
         """True if the kernel may believe another size of what was opened; -1: it is not known."""
-        return size >= 0 and self._told.get(path, size) != size
-
-    def writes(self, path: str, fh: int) -> None:
-        self.writers[fh] = path
-        self._told.pop(path, None)
+        stale = size >= 0 and self._told.get(path, size) != size
+        if writes:
+            self.writers[fh] = path
+            self._told.pop(path, None)
+        return stale
 
     def written(self, fh: int, size: int) -> None:
         """The kernel has learned this of an open file: by what was written through the mount, or by asking."""
@@ -286,9 +286,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._opened(path, fi, self._vfs.create(relative(path), mode, fi.flags, _caller()))
 
     def _opened(self, path: str, fi: Any, result: OpenResult) -> None:
-        stale = self._sizes.stale(path, result.size)
-        if fi.flags & os.O_ACCMODE != os.O_RDONLY:
-            self._sizes.writes(path, result.fh)
+        writes = fi.flags & os.O_ACCMODE != os.O_RDONLY
+        stale = self._sizes.opened(path, result.fh, result.size, writes=writes)
         fi.fh = result.fh
         fi.direct_io = result.direct_io or stale
         fi.keep_cache = result.keep_cache and not stale

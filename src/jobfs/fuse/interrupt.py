@@ -83,6 +83,8 @@ class Desk:
         self.address = ctypes.addressof(self.buffer)
         #: Of the request at work; after the length in its header.
         self.opcode = ctypes.c_uint32.from_buffer(self.buffer, 4)
+        #: Of an open; after the header.
+        self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         self.turn = 0
         self.since = 0.0
         self._seen = 0

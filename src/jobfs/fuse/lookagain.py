@@ -1,4 +1,4 @@
-"""A name that another file has got meanwhile: the kernel looks again instead of telling a program that there is none.
+"""What libfuse's answers about a node lack: that the kernel is to look again, and need not tell of a close.
 
 The kernel looks a name up, and then opens or asks about the node that it found. If a rename has put another file there in
 between, libfuse, or the file that is hidden because it is still open, has no name for that node any more, and says ENOENT, where
@@ -16,39 +16,60 @@ from jobfs.fuse.interrupt import Opcode
 #: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
 ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
 
-_send_prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-_writev = ctypes.CDLL(None, use_errno=True).writev
-_writev.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+#: Of the kernel, since 5.16; an older one asks as before.
+_NO_FLUSH = 1 << 5
+
+_pointer = ctypes.c_void_p
+_send_prototype = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_size_t)
+# The interpreter is not let go of: a write of an answer waits for nothing, and to get it back may take longer.
+_writev = ctypes.PyDLL(None, use_errno=True).writev
+_writev.argtypes = (ctypes.c_int, _pointer, ctypes.c_int)
 _writev.restype = ctypes.c_ssize_t
 
 
-class _Answer(ctypes.Structure):
-    """`fuse_out_header`."""
+class _Head(ctypes.Structure):
+    """`fuse_out_header`, the first piece of every answer; of an error the only one."""
 
     _fields_ = (("length", ctypes.c_uint32), ("error", ctypes.c_int32), ("unique", ctypes.c_uint64))
+
+
+class _Opened(ctypes.Structure):
+    """`fuse_open_out`."""
+
+    _fields_ = (("fh", ctypes.c_uint64), ("open_flags", ctypes.c_uint32), ("padding", ctypes.c_uint32))
 
 
 class ChannelOperations(ctypes.Structure):
     """`struct fuse_chan_ops` of libfuse 2.9, for a channel on which only answers are sent."""
 
     _fields_ = (
-        ("receive", ctypes.c_void_p),
+        ("receive", _pointer),
         ("send", _send_prototype),
-        ("destroy", ctypes.c_void_p),
+        ("destroy", _pointer),
     )
 
 
-def channel_operations(device: int) -> ChannelOperations:
-    """What sends libfuse's answers to the kernel as they are, but for ENOENT. To be kept as long as the channel."""
+def channel_operations(device: int, *, read_only: bool) -> ChannelOperations:
+    """What sends libfuse's answers to the kernel, but for ENOENT. To be kept as long as the channel.
+
+    `read_only`: it answers who opens a file to read it, and whose close need not be told: there is nothing to be sent.
+    """
 
     def send(channel: int, vector: int, count: int) -> int:
-        # The first piece is the answer's head; its address comes first in a `struct iovec`.
-        head = _Answer.from_address(ctypes.c_void_p.from_address(vector).value or 0)
-        if head.error == -errno.ENOENT:
-            head.error = -errno.ESTALE
+        if count == 1:
+            head = _Head.from_address(_piece(vector, 0))
+            if head.error == -errno.ENOENT:
+                head.error = -errno.ESTALE
+        elif read_only:
+            _Opened.from_address(_piece(vector, 1)).open_flags |= _NO_FLUSH
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
 
     return ChannelOperations(send=_send_prototype(send))
+
+
+def _piece(vector: int, number: int) -> int:
+    """Where a piece of an answer is: `struct iovec` has the address and the length of each."""
+    return _pointer.from_address(vector + number * 2 * ctypes.sizeof(_pointer)).value or 0

@@ -121,8 +121,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._session = _fuse_get_session(self._fuse)
         self._channel = _fuse_session_next_chan(self._session, None)
         self.device = int(_fuse_chan_fd(self._channel))
-        self._looking_again = channel_operations(self.device)
-        self._channel_again = _fuse_chan_new(ctypes.byref(self._looking_again), self.device, 0, None)
+        self._sending = [channel_operations(self.device, read_only=read_only) for read_only in (False, True)]
+        self._about_a_node, self._to_read = (
+            _fuse_chan_new(ctypes.byref(operations), self.device, 0, None) for operations in self._sending
+        )
         #: True: no request that is read from now on is looked at; its program gets an error when the process ends.
         self.closed = False
         # Kept from the start: at the end there may be no descriptor left.
@@ -153,8 +155,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """
         timeout, late = self.operations.timeout, self._late
         read, device, buffers = os.readv, self.device, [desk.buffer]
-        process, session, address, opcode = _fuse_session_process, self._session, desk.address, desk.opcode
-        plain, again = self._channel, self._channel_again
+        process, session, address = _fuse_session_process, self._session, desk.address
         while len(idle) <= most_idle:
             idle.append(desk)
             try:
@@ -177,11 +178,20 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             call = begin(timeout)
             if late:
                 late.queued(desk, call)
-            process(session, address, length, again if opcode.value in ABOUT_A_NODE else plain)
+            process(session, address, length, self._answered_by(desk))
             if call.left() <= 0:
                 late.ended(desk, call)
             desk.turn += 1
         return False
+
+    def _answered_by(self, desk: Desk) -> Any:
+        """The channel for the answer to a request."""
+        opcode = desk.opcode.value
+        if opcode not in ABOUT_A_NODE:
+            return self._channel
+        if opcode == Opcode.OPEN and not desk.flags.value & (os.O_ACCMODE | os.O_TRUNC):
+            return self._to_read
+        return self._about_a_node
 
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
@@ -191,7 +201,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """Free what libfuse holds. Only after every loop has ended; unmounts if nothing else did."""
         if self._fuse:
             _fuse_teardown(self._fuse, self._mountpoint)
-            _fuse_chan_destroy(self._channel_again)
+            _fuse_chan_destroy(self._about_a_node)
+            _fuse_chan_destroy(self._to_read)
             self._fuse = None
             os.close(self._nowhere)
 

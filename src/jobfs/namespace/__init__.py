@@ -2,8 +2,7 @@
 2).
 """
 
-from jobfs.namespace.overlay import shown
-from jobfs.namespace.remote import Namespace
-from jobfs.namespace.status import NamespaceStatus
+from jobfs.namespace.remote import Namespace, NamespaceStatus
+from jobfs.namespace.tree import shown
 
 __all__ = ["Namespace", "NamespaceStatus", "shown"]

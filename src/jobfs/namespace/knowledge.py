@@ -1,6 +1,6 @@
 """What is known of the server's tree, how old it is, and what may overwrite it.
 
-Everything here is called with the namespace's table lock held, is quick, and asks nobody.
+Knowledge is called with the namespace's table lock held, is quick, and asks nobody; Remembering is what others see of it.
 
 A *ticket* is a number drawn when a request starts; every change of ours draws the next one (the write
 counter). So an answer is older than a change if and only if its ticket is smaller, whatever the clocks say.
@@ -11,16 +11,90 @@ way to them (listing).
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from cachetools import TTLCache
 
 from jobfs import names
-from jobfs.namespace.changes import Change, keep
 from jobfs.namespace.tree import Tree
 from jobfs.nodes import Item
+
+
+class Change(NamedTuple):
+    """We changed `ids`, or an answer told of them, at `paths`; `whole`: with everything below these paths.
+
+    It is newer than an answer whose request has a ticket below `ticket`.
+    """
+
+    ticket: int
+    ids: frozenset[str]
+    paths: frozenset[str]
+    whole: bool
+
+    def concerns(self, path: str, ids: Collection[str]) -> bool:
+        """True if an older answer about `path`, naming `ids`, can't be believed."""
+        if path in self.paths or not self.ids.isdisjoint(ids):
+            return True
+        return self.whole and any(names.under(path, at) for at in self.paths)
+
+
+def keep(changes: Collection[Change], old: Tree, new: Tree) -> set[str]:
+    """Have `new`, a listing that began before `changes`, keep what `old` says of the items they name.
+
+    Returns the paths to be asked for again: where the listing shows such an item in another place, or others at the
+    paths that changed. Those are kept, since an item that existed throughout must not be lost.
+    """
+    doubts: set[str] = set()
+    ours = {item_id for change in changes for item_id in change.ids}
+    moved: dict[str, str] = {}
+    for change in changes:
+        there = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
+        doubts |= _contradicted(change, old, new)
+        for other in _newcomers(change, there, old, new, but=ours):
+            doubts |= there
+            known = old.get(other.id)
+            if known is not None:
+                doubts.add(known.path)
+                moved[other.id] = known.path
+    _put_back(ours, moved, old, new)
+    return doubts
+
+
+def _put_back(ours: Iterable[str], moved: dict[str, str], old: Tree, new: Tree) -> None:
+    """Have `new` show our own items as `old` does, and others at the paths where they were."""
+    for item_id in ours:
+        new.drop(item_id)
+        if (mine := old.get(item_id)) is not None:
+            new.put(mine)
+    for item_id, path in moved.items():
+        if (other := new.get(item_id)) is not None:
+            new.put(replace(other, path=path))
+
+
+def _contradicted(change: Change, old: Tree, new: Tree) -> set[str]:
+    """Where the items of a change are, and where a listing shows them, as far as that differs."""
+    places: set[str] = set()
+    for item_id in change.ids:
+        mine, listed = old.get(item_id), new.get(item_id)
+        if mine is not None and listed is not None and mine.path != listed.path:
+            places |= {mine.path, listed.path}
+    return places
+
+
+def _newcomers(
+    change: Change, places: Collection[str], old: Tree, new: Tree, but: Collection[str]
+) -> Iterator[Item]:
+    """What a listing shows where something was changed, and the tree before it did not show there; `but`: ids."""
+    for at in places:
+        for other in (*new.candidates(at), *(new.below(at) if change.whole else ())):
+            known = old.get(other.id)
+            if other.id not in but and (known is None or known.path != other.path):
+                yield other
+
 
 #: When something was never asked for: older than any bound, since no comparison with it holds.
 NEVER = math.nan
@@ -80,17 +154,21 @@ class Knowledge:
         ids = [item.id for item in items]
         if self._overtaken(ticket, path, ids):
             return
-        for item in items:
-            known = self.tree.get(item.id)
-            if item.is_dir and (known is None or known.path != path):
-                # What is in a directory that was not here at the last listing, only the server knows.
-                self._doubt(path, ticket)
-                if known is not None:
-                    self._doubt(known.path, ticket)
+        directories = [item for item in items if item.is_dir]
+        for item in directories:
+            self._doubt_moved(item, path, ticket)
         self.tree.settle(path, items)
         self._record(ids, [path], ticket=ticket)
-        if any(item.is_dir for item in items) or not self.tree.inhabited(path):
+        if directories or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
+
+    def _doubt_moved(self, directory: Item, path: str, ticket: int) -> None:
+        """What is in a directory that was not at this path at the last listing, only the server knows."""
+        known = self.tree.get(directory.id)
+        if known is None or known.path != path:
+            self._doubt(path, ticket)
+            if known is not None:
+                self._doubt(known.path, ticket)
 
     def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
         """Replace the tree by a newer one, but for what changed since its listing began; returns the old one."""
@@ -235,3 +313,70 @@ def _lineage(path: str) -> Iterator[str]:
         yield path
         path = names.parent(path)
     yield ""
+
+
+class Remembering:
+    """What is known of the server's tree, under the table lock (see remote.py)."""
+
+    def __init__(self, known: Knowledge) -> None:
+        self._lock = threading.Lock()
+        self._known = known
+
+    # looking
+
+    def peek(self, path: str) -> Item | None:
+        """What was last shown at `path`, however long ago; no request."""
+        with self._lock:
+            return self._known.tree.at(path)
+
+    def known_children(self, path: str) -> dict[str, Item]:
+        """What was last shown in a directory, by name, however long ago; no request."""
+        with self._lock:
+            return self._known.tree.children(path)
+
+    def directories(self, path: str) -> int:
+        """How many directories are known in the directory `path`; no request."""
+        with self._lock:
+            return self._known.tree.directories(path)
+
+    def subtree(self, path: str) -> list[Item]:
+        """Every known item at or below `path`, shadowed and hidden ones too; no request."""
+        with self._lock:
+            tree = self._known.tree
+            return [*tree.candidates(path), *tree.below(path)]
+
+    def hidden(self) -> list[Item]:
+        """Every known item with a hidden name, or below one, of this mount and of others; no request."""
+        with self._lock:
+            return self._known.tree.hidden()
+
+    def knows(self, item_id: str) -> bool:
+        """True if an item of this id is known, shown or not; no request."""
+        with self._lock:
+            return self._known.tree.get(item_id) is not None
+
+    def listed_since(self, moment: float) -> bool:
+        """True if the snapshot began after `moment`, in seconds of the clock."""
+        return self._known.snapshot_began > moment
+
+    @property
+    def snapshot_number(self) -> int:
+        """How many snapshots have been read so far."""
+        return self._known.snapshots
+
+    # our own changes
+
+    def publish(self, item: Item) -> None:
+        """The answer to our own create or update: the item now is at its path, with all that was below it."""
+        with self._lock:
+            self._known.publish(item)
+
+    def forget(self, item: Item) -> None:
+        """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
+        with self._lock:
+            self._known.forget(item)
+
+    def touch(self, path: str) -> None:
+        """Trust nothing known of `path`, or of what is below it: the next lookup asks."""
+        with self._lock:
+            self._known.touch(path)

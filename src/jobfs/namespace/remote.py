@@ -2,7 +2,7 @@
 
 Lock order: the callers' inode locks, then the table lock of this module. The table lock guards everything
 that is known and everything that is in the air; it is never held while a request is made or waited for. The
-lock of a pass over the pages (pages.py) is a leaf, and is never taken with the table lock held.
+lock of a pass over the pages (listing.py) is a leaf, and is never taken with the table lock held.
 """
 
 from __future__ import annotations
@@ -13,20 +13,57 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.errors import ApiError, ContractError, FsError, OutOfTimeError, UnavailableError
 from jobfs.namespace.cost import Cost
 from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight, verdict
-from jobfs.namespace.knowledge import Knowledge
+from jobfs.namespace.knowledge import Knowledge, Remembering
 from jobfs.namespace.listing import Lister, Server
-from jobfs.namespace.overlay import never_shown
-from jobfs.namespace.remembering import Remembering
-from jobfs.namespace.saving import missed_names
-from jobfs.namespace.status import NamespaceStatus
-from jobfs.namespace.tree import ROOT, Tree
+from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
 from jobfs.nodes import Item
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceStatus:
+    """The server's tree as it is known now (semantics.md section 1); times in seconds, sizes in bytes.
+
+    `snapshot_age` is None before the first listing. `stale` is true while the server does not answer and
+    known names are served all the same; `error` then says why. `shadowed` holds path, item id and reason,
+    `hostile` path and reason of what is not shown.
+    """
+
+    items: int
+    size: int
+    snapshot_age: float | None
+    effective_ttl: float
+    listing_seconds: float
+    listing_pages: int
+    shadowed: list[tuple[str, str, str]]
+    hostile: list[tuple[str, str]]
+    hidden: list[Item]
+    stale: bool
+    error: str | None
+
+    @classmethod
+    def of(cls, tree: Tree, cost: Cost, age: float | None, error: str | None) -> NamespaceStatus:
+        """The status of a tree whose snapshot is `age` seconds old; `error`: why the server can't be asked."""
+        return cls(
+            items=len(tree),
+            size=sum(item.size or 0 for item in tree.items()),
+            snapshot_age=age,
+            effective_ttl=cost.effective_ttl,
+            listing_seconds=cost.listing_seconds,
+            listing_pages=cost.pages,
+            shadowed=tree.shadowed(),
+            hostile=tree.refused(),
+            hidden=tree.hidden(),
+            stale=error is not None and age is not None,
+            error=error,
+        )
+
 
 log = logging.getLogger("jobfs.namespace")
 
@@ -104,28 +141,8 @@ class Namespace(Remembering):
         if not path:
             return ROOT
         not_before = self._clock() - (self._cost.bound if max_age is None else max_age)
-        mine: Deadline | None = None
         try:
-            for _ in range(_ROUNDS):
-                with self._lock:
-                    if self._known.fresh(path, not_before) or never_shown(path):
-                        self._served += 1
-                        if self._served >= _BUSY:
-                            self._anticipate()
-                        return self._known.tree.at(path)
-                    if max_age is None and self._breaker.error is not None and self._serves_stale(path):
-                        self._probe(path)
-                        return self._known.tree.at(path)
-                    flight, fly = self._board(path, not_before, max_age)
-                    if flight is None:
-                        return self._known.tree.at(path)
-                    known = max_age is None and self._serves_stale(path)
-                    mine = mine or self._deadline(known)
-                try:
-                    self._ride(flight, fly, mine)
-                except ContractError:
-                    if flight.path is not None:
-                        raise
+            return self._looked_up(path, not_before, max_age)
         except COULD_NOT_ASK as exc:
             if max_age is not None:
                 raise
@@ -133,6 +150,25 @@ class Namespace(Remembering):
                 if self._serves_stale(path):
                     return self._known.tree.at(path)
             raise exc
+
+    def _looked_up(self, path: str, not_before: float, max_age: float | None) -> Item | None:
+        mine: Deadline | None = None
+        for _ in range(_ROUNDS):
+            with self._lock:
+                if self._known.fresh(path, not_before) or never_shown(path):
+                    self._served += 1
+                    if self._served >= _BUSY:
+                        self._anticipate()
+                    return self._known.tree.at(path)
+                flight, fly = self._board(path, not_before, max_age)
+                if flight is None:
+                    return self._known.tree.at(path)
+                mine = mine or self._deadline(max_age is None and self._serves_stale(path))
+            try:
+                self._ride(flight, fly, mine)
+            except ContractError:
+                if flight.path is not None:
+                    raise
         return self.peek(path)
 
     def children(self, path: str, max_age: float | None = None) -> dict[str, Item]:
@@ -222,6 +258,9 @@ class Namespace(Remembering):
         """The request that will tell about `path`, and whether the caller has to make it; None: serve what
         is known.
         """
+        if max_age is None and self._breaker.error is not None and self._serves_stale(path):
+            self._probe(path)
+            return None, False
         plan = self._plan(path, max_age)
         if plan is _Plan.LIST:
             return self._board_listing()
@@ -259,25 +298,31 @@ class Namespace(Remembering):
         effective TTL will do.
         """
         known, cost, now = self._known, self._cost, self._clock()
-        listable = self._listings.error is None
         if not known.listed_once:
-            return _Plan.LIST if listable else _Plan.FIND
-        relaxed = max_age is None
+            return _Plan.LIST if self._listings.error is None else _Plan.FIND
         age = now - known.snapshot_began
-        affordable = age > cost.effective_ttl
-        servable = relaxed and not affordable and not known.doubtful(path)
+        servable = max_age is None and self._young_enough(age, path)
         shown = known.tree.at(path)
         if shown is not None and shown.implicit:
             return _Plan.SERVE if servable else _Plan.LIST
-        if cost.storm(now):
-            if listable and affordable and (max_age is None or cost.listing_seconds < max_age / 2):
-                return _Plan.LIST
-            return _Plan.SERVE if servable else _Plan.FIND
+        storm = cost.storm(now)
         if servable and cost.many:
             return _Plan.SERVE  # a listing would pay, but can't be afforded so soon after the last one
-        if listable and shown is None and relaxed and cost.suspicious(age, known.implicit_seen):
-            return _Plan.LIST
-        return _Plan.FIND
+        pays = self._listing_pays(age, max_age, storm=storm, absent=shown is None)
+        return _Plan.LIST if pays else _Plan.FIND
+
+    def _young_enough(self, age: float, path: str) -> bool:
+        return age <= self._cost.effective_ttl and not self._known.doubtful(path)
+
+    def _listing_pays(self, age: float, max_age: float | None, *, storm: bool, absent: bool) -> bool:
+        """True if a listing tells more for its time than a find. `age`: of the snapshot; `absent`: the name is not in it."""
+        cost = self._cost
+        if self._listings.error is not None:
+            return False
+        if storm:
+            affordable = age > cost.effective_ttl
+            return affordable and (max_age is None or cost.listing_seconds < max_age / 2)
+        return absent and max_age is None and cost.suspicious(age, self._known.implicit_seen)
 
     def _anticipate(self) -> None:
         """Names are being looked up all the time: have the next snapshot before this one expires."""
@@ -374,16 +419,20 @@ class Namespace(Remembering):
                 else:
                     self._listings.succeeded(self._clock())
             elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED) and not self._closed:
-                alone = flight.path is None and isinstance(error, ContractError)
-                breaker = self._listings if alone else self._breaker
-                if breaker.error is None:
-                    log.warning(
-                        "the items can't be listed (%s): names are asked for one by one"
-                        if alone
-                        else "the server can't be asked (%s): known names are served as they were",
-                        error,
-                    )
-                breaker.failed(error, flight.began, self._clock())
+                self._failed(flight, error)
+
+    def _failed(self, flight: Flight, error: ApiError) -> None:
+        """The server could not be asked; or only what it lists is no good. Under the table lock."""
+        alone = flight.path is None and isinstance(error, ContractError)
+        breaker = self._listings if alone else self._breaker
+        if breaker.error is None:
+            log.warning(
+                "the items can't be listed (%s): names are asked for one by one"
+                if alone
+                else "the server can't be asked (%s): known names are served as they were",
+                error,
+            )
+        breaker.failed(error, flight.began, self._clock())
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)

@@ -13,8 +13,54 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from jobfs import names
-from jobfs.namespace.overlay import rank, refusal, veil
 from jobfs.nodes import Item, Lifecycle, implicit_directory
+
+_HIDDEN_MARK = ".jobfs-"
+_CONTROL_PREFIX = names.CONTROL_DIR + "/"
+
+Rank = tuple[bool, int, str, str, str]
+
+
+def rank(item: Item) -> Rank:
+    """Sorts what is shown last: the job's own before the workspace's defaults, the newest within each.
+
+    The id decides what nothing else decides, so that every reader of the same items shows the same one.
+    """
+    own = item.lifecycle is Lifecycle.EXPERT_JOB
+    return (own, item.updated_ns, item.updated_at, item.created_at, item.id)
+
+
+def shown(items: Iterable[Item]) -> Item | None:
+    """The item that is shown of those at one path, nothing living under it; None if there is none (section
+    1).
+    """
+    return max(items, key=rank, default=None)
+
+
+def refusal(path: str) -> str | None:
+    """Why an item's path is not shown though it is no hidden name, or None (section 1, Hostile paths)."""
+    reason = names.hostile(path)
+    if reason is None and (path == names.CONTROL_DIR or path.startswith(_CONTROL_PREFIX)):
+        return "is where every mount shows its own state"
+    return reason
+
+
+def veil(path: str) -> str | None:
+    """The directory that holds the outermost hidden name in `path`, or None if nothing in it is hidden."""
+    if _HIDDEN_MARK not in path:
+        return None
+    directory = ""
+    for part in path.split("/"):
+        if names.parse_hidden(part) is not None:
+            return directory
+        directory = names.join(directory, part)
+    return None
+
+
+def never_shown(path: str) -> bool:
+    """True if no item at `path` is ever shown, whatever the server has."""
+    return refusal(path) is not None or veil(path) is not None
+
 
 ROOT = implicit_directory("")
 
@@ -278,3 +324,39 @@ def _reason(item: Item, shown: Item) -> str:
     if shown.lifecycle is Lifecycle.EXPERT_JOB and item.lifecycle is Lifecycle.APPLICATION:
         return "an item of the job is shown at this path"
     return "a newer item is shown at this path"
+
+
+#: A hidden name this close to the limit, in bytes, may have been cut in the middle of a character.
+_CUT = 3
+#: What a save leaves beside its target.
+_SAVES = (names.Role.STAGED, names.Role.ASIDE)
+
+
+def missed_names(before: Tree, now: Tree) -> list[str]:
+    """Paths that were shown and are not, while a hidden item beside them says that they are being saved."""
+    missed: dict[str, None] = {}
+    for item in now.hidden():
+        for path in _targets(item, before):
+            if before.at(path) is not None and now.at(path) is None:
+                missed[path] = None
+    return list(missed)
+
+
+def _targets(item: Item, before: Tree) -> Iterator[str]:
+    """The paths that a hidden item may be the new or the old content of."""
+    directory, name = names.parent(item.path), names.basename(item.path)
+    hidden = names.parse_hidden(name)
+    if hidden is None or hidden.role not in _SAVES or veil(directory) is not None:
+        return
+    yield names.join(directory, hidden.name)
+    if (
+        len(name.encode()) >= names.NAME_MAX - _CUT
+        or names.path_length(item.path) >= names.PATH_MAX - 1 - _CUT
+    ):
+        yield from (
+            names.join(directory, other) for other in before.children(directory) if _cut(other, hidden.name)
+        )
+
+
+def _cut(name: str, start: str) -> bool:
+    return name != start and name.startswith(start)

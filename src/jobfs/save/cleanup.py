@@ -13,7 +13,7 @@ import time
 from jobfs import names
 from jobfs.content import Content
 from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError
-from jobfs.namespace.overlay import shown
+from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
 from jobfs.save.bases import sha256_of, with_bytes
 from jobfs.save.context import Context

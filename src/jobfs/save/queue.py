@@ -4,7 +4,7 @@ Changes of one target run one after another (State.before), none where a name is
 many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent; while more
 than a few dozen hidden items stand in the workspace nothing more is begun.
 
-Backing off belongs to the server, not to a file (api/restraint.py): nothing begins while it wants to be left alone; in an outage
+Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone; in an outage
 one Change a second asks whether it is back, and once it is, all that had failed is due.
 """
 

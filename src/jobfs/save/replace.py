@@ -43,7 +43,7 @@ from jobfs.errors import (
     PathExistsError,
     UnavailableError,
 )
-from jobfs.namespace.overlay import shown
+from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.save.bases import Bases, Learning
 from jobfs.save.context import Context, in_background

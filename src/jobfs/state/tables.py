@@ -181,7 +181,10 @@ class State:
             file = self.of(item)
             if file is None:
                 file = File(self.number(item), item.kind, item.path, item.id)
-                self.add(file)
+                if item.id:
+                    self._by_number[file.ino] = self._by_item[item.id] = file
+                else:
+                    self.add(file)
             if not file.here:
                 file.item, file.path = item, item.path
             return file

@@ -248,7 +248,7 @@ class Vfs:
 
     def getattr(self, path: str) -> Attr:
         """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
-        if (name := self._control.name(path)) is not None:
+        if path.startswith(names.CONTROL_DIR) and (name := self._control.name(path)) is not None:
             return self._control.attr(name)
         return self._view.attr(self._view.measured(path, self._view.get(path)))
 
@@ -328,7 +328,7 @@ class Vfs:
         if (name := self._control.name(path)) is not None:
             return self._control.entries(name)
         attr = self._view.attr
-        # By inode number, as some programs sort them anyway: so they all read files in one order (see walk.py).
+        # By inode number, as some programs sort them anyway: so they all read files in one order (see prefetch.py).
         return sorted(
             ((name, attr(node)) for name, node in self._view.list(path).items()),
             key=lambda entry: entry[1].ino,
@@ -336,7 +336,7 @@ class Vfs:
 
     def open(self, path: str, flags: int) -> OpenResult:
         """See files.py. A read-only mount refuses to open for writing (EROFS)."""
-        if (name := self._control.name(path)) is not None:
+        if path.startswith(names.CONTROL_DIR) and (name := self._control.name(path)) is not None:
             return self._control.open(name, flags)
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self._refuse_change(path)

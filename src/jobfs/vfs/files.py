@@ -19,15 +19,17 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
 from jobfs.vfs.calls import Caller, OpenResult
-from jobfs.vfs.handle import Handle, Readable
 from jobfs.vfs.pages import KernelPages
-from jobfs.vfs.pins import REOPENS, Pins
+from jobfs.vfs.pins import REOPENS, Handle, Pins, Readable
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
 log = logging.getLogger("jobfs.vfs")
 
 T = TypeVar("T")
+
+#: Flags of an open that may change the file.
+_CHANGES = os.O_ACCMODE | os.O_TRUNC
 
 
 class Files:
@@ -58,90 +60,104 @@ class Files:
 
     def open(self, path: str, flags: int) -> OpenResult:
         """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
-        writable = flags & os.O_ACCMODE != os.O_RDONLY
-        edition = self._view.edition()
         node = self._view.get(path)
-        if is_dir(node):
+        if node.kind is Kind.DIRECTORY:
             raise FsError(errno.EISDIR)
-        if writable or flags & os.O_TRUNC:
+        if flags & _CHANGES:
             self._view.may_write(node)
-        self._may_open()
-        fh, handle, node = self._open(path, node, flags, writable=writable)
-        handle.edition = edition
-        unknown = isinstance(node, Item) and not self._view.size_holds(node)
-        clean = isinstance(node, Item) and not (writable or unknown)
-        keep = self._keeps_pages(handle, path, clean=clean)
+        if len(self._handles) >= self._most_open:
+            raise self._too_many()
+        handle, node = self._open(path, node, flags)
+        fh = next(self._numbers)
+        self._handles[fh] = handle
         try:
-            if flags & os.O_TRUNC:
-                self._truncate(handle, 0)
-            elif writable:
-                self._pins.secure(handle)
-            elif not unknown:
-                self._begins(handle)
-                self._pins.meet(handle)
+            if flags & _CHANGES:
+                return self._opened_to_write(fh, handle, path, node, empty=bool(flags & os.O_TRUNC))
+            return self._opened_to_read(fh, handle, path, node)
         except BaseException:
             self.release(fh)
             raise
-        others = any(other.item != handle.item for other in handle.file.handles if other.item is not None)
-        shown = isinstance(node, Item) and not (unknown or flags & os.O_TRUNC)
-        size = self._known_size(handle) if shown else -1
-        return OpenResult(fh, direct_io=unknown or others, keep_cache=keep and not others, size=size)
 
-    def _keeps_pages(self, handle: Handle, path: str, *, clean: bool) -> bool:
-        """True if the kernel's pages of this file hold what is opened; `clean`: nothing is written here."""
-        content = handle.content if clean and isinstance(handle.content, Content) else None
-        kept, handle.epoch = self.pages.opened(path, content.version if content is not None else None)
-        handle.at = path
-        # What is not on disk to stay may be other bytes of the same name next time (see content/racy.py).
-        return kept and content is not None and content.here
-
-    def _open(self, path: str, node: Node, flags: int, *, writable: bool) -> tuple[int, Handle, Node]:
+    def _open(self, path: str, node: Node, flags: int) -> tuple[Handle, Node]:
+        """A handle on what is at `path`, which `node` was just now."""
         for again in itertools.count():
-            handle = self._attach(path, node, flags, writable=writable)
+            handle = self._attach(path, node, flags)
             if again > REOPENS or self._still_shows(path, node):
-                return self._add(handle), handle, node
+                return handle, node
             # Its save has ended, or it was written to, since it was looked up.
             self._detach(handle)
             node = self._view.get(path)
         raise AssertionError
 
     def _still_shows(self, path: str, node: Node) -> bool:
-        file = self._state.at(path)
-        if isinstance(node, File):
-            return file is node
-        if file is not None:
-            return file.item is not None and file.item.id == node.id
-        there = self._view.namespace.peek(path)
+        there = self._view.find_known(path)
+        if isinstance(node, File) or there is node:
+            return there is node
+        if isinstance(there, File):
+            return there.item is not None and there.item.id == node.id
         return there is None or there.id == node.id
 
-    def _attach(self, path: str, node: Node, flags: int, *, writable: bool) -> Handle:
+    def _attach(self, path: str, node: Node, flags: int) -> Handle:
         """A handle on the File of `node`. Raises FsError(EMFILE)."""
-        file = node if isinstance(node, File) else self._state.open(node)
-        item = node.item if isinstance(node, File) else node
-        readable = flags & os.O_ACCMODE != os.O_WRONLY
-        handle = Handle(file, item, readable=readable, writable=writable, append=bool(flags & os.O_APPEND))
+        file, item = (node, node.item) if isinstance(node, File) else (self._state.open(node), node)
+        handle = Handle(file, item, flags)
         with file.lock:
             if file.local is None and item is not None:
-                if not file.handles:
-                    self._state.add(file)  # it may have been let go of just now
+                if self._state.file(file.ino) is not file:
+                    self._state.add(file)  # it has been let go of just now
                 file.item, file.path = item, path
-                handle.young = writable and self._write_back.bases.young(
-                    item
-                )  # only a base has to prove anything
+                if handle.writable:
+                    handle.young = self._write_back.bases.young(item)  # only a base has to prove anything
                 handle.content = self._content.open(item)
-            self._hold(file, handle)
-            return handle
+            if not file.handles:
+                if file.local is not None:
+                    self._hold(file, file.local)
+                self._state.opened[file.ino] = file
+            file.handles.append(handle)
+        return handle
 
-    def _hold(self, file: File, handle: Handle) -> None:
-        """One handle more. The caller has the File's lock. Raises FsError(EMFILE)."""
-        if not file.handles:
-            if file.local is not None:
-                try:
-                    file.local.acquire()
-                except OSError as error:
-                    raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
-            self._state.opened[file.ino] = file
-        file.handles.append(handle)
+    def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
+        """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
+        clean = self._clean(handle, node)
+        unknown = clean is None and isinstance(node, Item)
+        kept = self._keeps_pages(handle, path, clean)
+        if clean is not None:
+            self._begins(handle)
+        if not (unknown or kept):
+            self._pins.meet(handle)
+        size = self._known_size(handle) if clean is not None else -1
+        others = len(handle.file.handles) > 1 and _others(handle)
+        return OpenResult(fh, direct_io=unknown or others, keep_cache=kept and not others, size=size)
+
+    def _clean(self, handle: Handle, node: Node) -> Content | None:
+        """What a handle opened, if it is a version of the server whose size is known."""
+        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
+        return handle.content if known and isinstance(handle.content, Content) else None
+
+    def _keeps_pages(self, handle: Handle, path: str, clean: Content | None) -> bool:
+        """True if the kernel's pages of this file hold the version of the server that is opened; None: it is none of those."""
+        handle.at = path
+        kept, handle.epoch = self.pages.opened(path, clean.version if clean is not None else None)
+        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
+        return kept and clean is not None and clean.here
+
+    def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
+        self._keeps_pages(handle, path, None)
+        unknown = isinstance(node, Item) and not self._view.size_holds(node)
+        if empty:
+            self._truncate(handle, 0)
+        else:
+            self._pins.secure(handle)
+        shown = isinstance(node, Item) and not (unknown or empty)
+        size = self._known_size(handle) if shown else -1
+        return OpenResult(fh, direct_io=unknown or _others(handle), size=size)
+
+    def _hold(self, file: File, local: Local) -> None:
+        """The first handle on local bytes comes. The caller has the File's lock. Raises FsError(EMFILE)."""
+        try:
+            local.acquire()
+        except OSError as error:
+            raise FsError(error.errno or errno.EIO, f"{file.path}: {error.strerror}") from error
 
     def _detach(self, handle: Handle) -> None:
         """One handle less; the last one closes the local bytes, and lets go of what nothing needs."""
@@ -151,8 +167,7 @@ class Files:
                 file.handles.remove(handle)
                 if not file.handles:
                     self._close_last(file)
-        if handle.content is not None:
-            handle.content.close()
+        handle.drop_content()
 
     def _close_last(self, file: File) -> None:
         local = file.local
@@ -182,18 +197,19 @@ class Files:
                 if error.errno != errno.ENOENT:
                     raise
                 # It was unlinked just now.
-        readable = flags & os.O_ACCMODE != os.O_WRONLY
-        handle = Handle(file, None, readable=readable, writable=True, append=bool(flags & os.O_APPEND))
-        handle.wrote = True
+        handle = Handle(file, None, flags)
+        handle.writable = handle.wrote = True
         file.handles.append(handle)
-        fh = self._add(handle)
-        self._keeps_pages(handle, path, clean=False)
+        self._keeps_pages(handle, path, None)
+        fh = next(self._numbers)
+        self._handles[fh] = handle
         return OpenResult(fh)
 
     def _make(self, path: str, mode: int, caller: Caller) -> File:
         """A new File with local bytes that are open. The caller holds its name."""
         state, write_back = self._state, self._write_back
-        self._may_open()
+        if len(self._handles) >= self._most_open:
+            raise self._too_many()
         while (leaving := state.leaving(path)) is not None:
             write_back.queue.commit(leaving)
         file = state.new(Kind.FILE, path)
@@ -225,26 +241,19 @@ class Files:
         """`mknod` of a regular file. Raises as `create`."""
         self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
 
-    def _may_open(self) -> None:
-        """Raises FsError(ENFILE) where another open file would take what saves need."""
-        if len(self._handles) >= self._most_open:
-            raise FsError(
-                errno.ENFILE,
-                f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)",
-            )
-
-    def _add(self, handle: Handle) -> int:
-        fh = next(self._numbers)
-        self._handles[fh] = handle
-        return fh
+    def _too_many(self) -> FsError:
+        """Another open file would take what saves need."""
+        told = f"{len(self._handles)} files are open: raise the limit of open files (ulimit -n)"
+        return FsError(errno.ENFILE, told)
 
     # -- read
 
     def read(self, fh: int, size: int, offset: int) -> bytes:
         """Bytes at `offset`; short only at end of file. Raises FsError(EBADF), ApiError."""
         handle = self.handle(fh)
-        if not offset:
+        if not (offset or handle.begun):
             self._begins(handle)
+        data: bytes | None = None
         for _ in range(REOPENS):
             source = self._source(handle)
             try:
@@ -256,11 +265,16 @@ class Files:
             finally:
                 if source is not handle.content:
                     source.close()
-            handle.at_end = len(data) < size or offset + size == self._known_size(handle)
-            if len(data) < size and source is handle.content and self._pins.follow(handle):
-                continue
-            return data
+            if not self._goes_on(handle, source, offset + size, missing=size - len(data)):
+                return data
+        if data is None:
+            raise FsError(errno.EIO, "the file keeps changing while it is read")
         return data
+
+    def _goes_on(self, handle: Handle, source: Readable, end: int, *, missing: int) -> bool:
+        """After a read up to `end`, of which bytes are missing: True if the handle has a newer version to go on with."""
+        handle.at_end = missing > 0 or end == self._known_size(handle)
+        return missing > 0 and source is handle.content and self._pins.follow(handle)
 
     def _known_size(self, handle: Handle) -> int:
         return self._view.size(handle.item) if handle.item is not None else -1
@@ -271,8 +285,7 @@ class Files:
         if item is None or handle.begun or handle.writable or handle.file.local is not None:
             return
         handle.begun = True
-        if self._prefetch.concerned(handle.content):
-            self._prefetch.reading(item.path, item)
+        self._prefetch.reading(item, handle.content)
 
     def _source(self, handle: Handle) -> Readable:
         file = handle.file
@@ -316,23 +329,27 @@ class Files:
         for _ in range(REOPENS):
             content, source = self._pins.whole(handle) if keep and file.local is None else (None, None)
             with file.lock:
-                local = file.local
-                if local is None:
+                if file.local is None:
                     if keep and handle.item is not None and (source is None or handle.content is not content):
                         # A save has ended meanwhile: what the handle goes on with has to be fetched first.
                         continue
                     local = self._make_dirty(handle, source)
-                elif local.sealed:
-                    # Closed bytes never change: these are the next generation.
-                    before, local = local, self._next_generation(file, local if keep else None)
-                    file.local = local
-                    before.release()
+                else:
+                    local = self._unsealed(file, file.local, keep=keep)
                 yield local
                 _touch(file)
                 self._state.edition += 1
                 handle.wrote = True
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
+
+    def _unsealed(self, file: File, local: Local, *, keep: bool) -> Local:
+        """The File's local bytes, or where those are closed, which never change any more, the next generation."""
+        if not local.sealed:
+            return local
+        file.local = self._next_generation(file, local if keep else None)
+        local.release()
+        return file.local
 
     def _next_generation(self, file: File, before: Local | None) -> Local:
         """New local bytes, empty or those of the generation before. Raises FsError(ENOSPC, EMFILE, EIO)."""
@@ -344,7 +361,7 @@ class Files:
         """The first write to a version of the server. The caller has the File's lock."""
         file, item, state = handle.file, handle.item, self._state
         saved = isinstance(handle.content, Local) and item is not None and file.base.id == item.id
-        number, size = state.journal.next_number(), (item.size or 0) if item is not None and source else 0
+        number, size = state.journal.next_number(), self._known_size(handle) if source is not None else 0
         local = self._with_room(size, lambda: state.bytes.new(file.ino, number, source))
         values: dict[str, object] = {"item": item, "local": local}
         if not saved:
@@ -354,10 +371,7 @@ class Files:
             values |= {**self._view.freeze(file), "wish": None}
         state.apply(file, **values)
         for other in file.handles:
-            # What is read from now on are these bytes: one descriptor an open file.
-            if other.content is not None:
-                other.content.close()
-                other.content = None
+            other.drop_content()  # what is read from now on are these bytes: one descriptor an open file
         return local
 
     def truncate(self, path: str, length: int) -> None:
@@ -455,6 +469,11 @@ class Files:
         """At the end of the mount: as if every program had closed its files."""
         for fh in list(self._handles):
             self.release(fh)
+
+
+def _others(handle: Handle) -> bool:
+    """True if another version of its file is open too."""
+    return any(other.item != handle.item for other in handle.file.handles if other.item is not None)
 
 
 def _touch(file: File) -> None:

@@ -1,18 +1,22 @@
-"""Which version an open file shows: pinned when it is opened, followed where that is right (section 3, Open files are pinned)."""
+"""Handles, one for each open of a file, and the version that each shows: pinned when it is opened, followed where that is right
+(semantics.md section 3, Open files are pinned).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import logging
+import os
 from pathlib import Path
+from typing import Protocol
 
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item
 from jobfs.save.context import in_background
+from jobfs.state import File
 from jobfs.state.localbytes import Local
-from jobfs.vfs.handle import Handle, Readable
 from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.view import View
 
@@ -22,6 +26,68 @@ REOPENS = 3
 _AT_ONCE = 1 << 20
 
 log = logging.getLogger("jobfs.vfs")
+
+
+class Readable(Protocol):
+    """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes at `offset`, at most `size`; short only at the end. Raises ApiError."""
+
+    def close(self) -> None:
+        """No longer needed."""
+
+
+class Handle:
+    """One open of a File.
+
+    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
+    its program was shown: what it saves is based on that. `content` holds the bytes of `item`.
+    """
+
+    __slots__ = (
+        "append", "at", "at_end", "begun", "content", "epoch", "file", "item", "readable", "seen", "writable", "wrote",
+        "young",
+    )  # fmt: skip
+
+    def __init__(self, file: File, item: Item | None, flags: int) -> None:
+        self.file = file
+        self.item = self.seen = item
+        how = flags & os.O_ACCMODE
+        self.readable = how != os.O_WRONLY
+        self.writable = how != os.O_RDONLY
+        self.append = flags & os.O_APPEND != 0
+        self.young = False
+        #: True once this handle changed the file since its last flush.
+        self.wrote = False
+        #: True once this handle has read from the start.
+        self.begun = False
+        #: The last read came to the end of the file.
+        self.at_end = False
+        #: Where it was opened, as the kernel's pages go, and when.
+        self.at, self.epoch = "", 0
+        self.content: Readable | None = None
+
+    def drop_content(self) -> None:
+        """The bytes that it opened are not read any more."""
+        content, self.content = self.content, None
+        if content is not None:
+            content.close()
+
+    def go_on(self, item: Item, content: Readable) -> None:
+        """What was written is the version `item` now. The caller has the File's lock."""
+        if self.content is not None:
+            self.content.close()
+        self.content = content
+        self.item = self.seen = item
+        self.young = True
+
+    def moved(self, item: Item) -> None:
+        """Its item got another name through this mount: the handle goes on with it as it is now."""
+        if self.item is not None and self.item.id == item.id:
+            if self.seen == self.item:
+                self.seen = item
+            self.item = item
 
 
 class Pins:
@@ -42,6 +108,7 @@ class Pins:
             if (
                 item is None
                 or not isinstance(content, Content)
+                or content.here
                 or content.whole()
                 or (item.size or 0) > _AT_ONCE
             ):
@@ -93,21 +160,16 @@ class Pins:
 
         `opening`: nobody has been shown anything of the older one yet.
         """
-        path = handle.file.path
         if max_age is None and handle.writable:
             return False  # what it saves is based on what it has read
-        if max_age is None and handle.edition and handle.edition == self._view.edition():
-            return False  # nothing is known to have changed since, and what is known is young enough
-        if path is None or handle.item is None or handle.file.stays:
-            return False
-        item = self._view.find(path, max_age)
-        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+        item = self._newer(handle, max_age)
+        if item is None:
             return False
         with handle.file.lock:
             if handle not in handle.file.handles:
                 raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
             old, handle.content = handle.content, self._content.open(item)
-            handle.item, handle.edition = item, 0
+            handle.item = item
             if opening or not (handle.readable and handle.writable):
                 # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
                 handle.seen, handle.young = item, self._write_back.bases.young(item)
@@ -117,3 +179,13 @@ class Pins:
         if old is not None:
             old.close()
         return True
+
+    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
+        """The item at the handle's path, if it shows another version than the handle does."""
+        path = handle.file.path
+        if path is None or handle.item is None or handle.file.stays:
+            return None
+        item = self._view.find(path, max_age)
+        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+            return None
+        return item

@@ -19,6 +19,8 @@ from jobfs.state import File
 from jobfs.state.records import UNSET
 from jobfs.state.tables import is_unmade
 
+#: A path of so many characters is never too long.
+_SHORT = names.NAME_MAX // 4
 #: Most versions whose size is asked for before one is shown.
 _MEASURES = 3
 
@@ -82,7 +84,8 @@ class View:
 
     def get(self, path: str, max_age: float | None = None) -> Node:
         """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""
-        check_name(path)
+        if len(path) > _SHORT:
+            check_name(path)
         node = self.find(path, max_age)
         if node is None:
             # Whoever gets here has just looked up what is above: nothing needs to be asked for the right words.
@@ -156,23 +159,25 @@ class View:
         return self._file_attr(node)
 
     def _item_attr(self, item: Item) -> Attr:
+        mode, changed = self.default_mode(item), item.updated_ns or self._started
+        uid, gid, _ = self.owner
+        times = (changed, changed, changed)
         file = self.state.of(item)
-        mode, uid, gid = self.default_mode(item), self.owner.uid, self.owner.gid
-        atime = mtime = ctime = item.updated_ns or self._started
+        ino = self.state.number(item) if file is None else file.ino
         if file is not None and not file.here:
             if file.mode >= 0:
                 mode = with_permission(file.mode, file.permission, item.permission)
-            uid = file.uid if file.uid >= 0 else uid
-            gid = file.gid if file.gid >= 0 else gid
+            uid, gid = self._owner(file)
             if file.version == item.updated_at:
-                atime = file.atime_ns if file.atime_ns != UNSET else atime
-                mtime = file.mtime_ns if file.mtime_ns != UNSET else mtime
-                ctime = file.ctime_ns if file.ctime_ns != UNSET else ctime
-        ino = file.ino if file is not None else self.state.number(item)
-        if item.is_dir:
-            links = self._links(item.path)
-            return Attr(ino, stat.S_IFDIR | mode, links, uid, gid, 0, atime, mtime, ctime)
-        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.size(item), atime, mtime, ctime)
+                times = _times(file, changed)
+        if item.kind is Kind.DIRECTORY:
+            return Attr(ino, stat.S_IFDIR | mode, self._links(item.path), uid, gid, 0, *times)
+        size = self.size(item) if item.size is None else item.size
+        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, size, *times)
+
+    def _owner(self, file: File) -> tuple[int, int]:
+        """The owner and the group that are remembered of a file, else those of the mount."""
+        return file.uid if file.uid >= 0 else self.owner.uid, file.gid if file.gid >= 0 else self.owner.gid
 
     def _links(self, path: str) -> int:
         """A directory's link count as on a disk: two, and one more for each directory known to be in it."""
@@ -192,6 +197,8 @@ class View:
 
         Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
         """
+        if isinstance(node, Item) and node.size is not None:
+            return node
         for _ in range(_MEASURES):
             item = self._unmeasured(node)
             if item is None:
@@ -225,23 +232,25 @@ class View:
         return mode & ~self.owner.umask
 
     def _file_attr(self, file: File) -> Attr:
-        directory, local = is_dir(file), file.local
-        size = local.size if local is not None else (self.size(file.item) if file.item else 0)
-        mode = file.mode if file.mode >= 0 else (0o755 if directory else 0o644) & ~self.owner.umask
-        if file.wish is not None:
-            mode = with_permission(mode, None, file.wish)
-        uid = file.uid if file.uid >= 0 else self.owner.uid
-        gid = file.gid if file.gid >= 0 else self.owner.gid
-        fallback = file.item.updated_ns if file.item is not None else self._started
-        times = tuple(
-            time if time != UNSET else fallback for time in (file.atime_ns, file.mtime_ns, file.ctime_ns)
-        )
-        if directory:
-            return Attr(file.ino, stat.S_IFDIR | mode, self._links(file.path or ""), uid, gid, 0, *times)
+        uid, gid = self._owner(file)
+        times = _times(file, file.item.updated_ns if file.item is not None else self._started)
+        if is_dir(file):
+            mode = stat.S_IFDIR | self._file_mode(file, 0o755)
+            return Attr(file.ino, mode, self._links(file.path or ""), uid, gid, 0, *times)
         if file.link:
             return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
         gone = file.path is None or is_hidden_open(names.basename(file.path), file)
-        return Attr(file.ino, stat.S_IFREG | mode, 0 if gone else 1, uid, gid, size, *times)
+        mode = stat.S_IFREG | self._file_mode(file, 0o644)
+        return Attr(file.ino, mode, 0 if gone else 1, uid, gid, self._file_size(file), *times)
+
+    def _file_mode(self, file: File, default: int) -> int:
+        mode = file.mode if file.mode >= 0 else default & ~self.owner.umask
+        return mode if file.wish is None else with_permission(mode, None, file.wish)
+
+    def _file_size(self, file: File) -> int:
+        if file.local is not None:
+            return file.local.size
+        return self.size(file.item) if file.item is not None else 0
 
     # -- times and owners of what is changed here
 
@@ -320,6 +329,15 @@ class View:
         return node.item is not None and node.item.read_only and not node.stays
 
 
+def _times(file: File, otherwise: int) -> tuple[int, int, int]:
+    """Access, change of content and of attributes as they are remembered, else another time, in nanoseconds."""
+    return (
+        file.atime_ns if file.atime_ns != UNSET else otherwise,
+        file.mtime_ns if file.mtime_ns != UNSET else otherwise,
+        file.ctime_ns if file.ctime_ns != UNSET else otherwise,
+    )
+
+
 def is_dir(node: Node) -> bool:
     """True for a directory."""
     return node.kind is Kind.DIRECTORY
@@ -332,8 +350,6 @@ def is_hidden_open(name: str, entry: object) -> bool:
 
 def check_name(path: str) -> None:
     """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (wire-facts.md)."""
-    if len(path) <= names.NAME_MAX // 4:
-        return
     if names.path_length(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
 

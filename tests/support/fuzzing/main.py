@@ -10,7 +10,7 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from jobfs.api import retry
+from jobfs.api import deadline as times
 
 from .answers import Answer, answers, odd_items
 from .checks import Growth, check_any_answer, check_odd_items
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="of an earlier run, to see the same once more")
     given_ = parser.parse_args()
     number = time.time_ns() % 2**32 if given_.seed is None else given_.seed
-    retry.FIRST_PAUSE, retry.LONGEST_PAUSE = 0.02, 0.05
+    times.FIRST_PAUSE, times.LONGEST_PAUSE = 0.02, 0.05
     logging.disable(logging.CRITICAL)
     print(f"seed {number}", flush=True)
     with world() as made:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jobfs.api import Client, fixed_key, retry
+from jobfs.api import Client, deadline, fixed_key
 from jobfs.api.deadline import within
 
 JOB = "test12345678901234567890"
@@ -23,8 +23,8 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.002)
+    monkeypatch.setattr(deadline, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(deadline, "LONGEST_PAUSE", 0.002)
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,13 @@ from jobfs.api.health import Monitor, ServerClock
 
 
 def test_before_the_first_answer_nothing_is_claimed() -> None:
-    health = Monitor().health()
+    health = Monitor(30.0).health()
     assert (health.answering, health.last_ok, health.last_error, health.latency) == (False, None, None, None)
-    assert Monitor().offset() == 0.0
+    assert Monitor(30.0).offset() == 0.0
 
 
 def test_an_answer_clears_what_went_wrong_before() -> None:
-    monitor = Monitor()
+    monitor = Monitor(30.0)
     with monitor.sending():
         monitor.refused("key")
     assert monitor.health().key_refused
@@ -36,7 +36,7 @@ def test_an_answer_clears_what_went_wrong_before() -> None:
 
 
 def test_latency_is_a_moving_average() -> None:
-    monitor = Monitor()
+    monitor = Monitor(30.0)
     monitor.answered(0.1)
     monitor.answered(None)
     assert monitor.health().latency == 0.1

@@ -14,7 +14,7 @@ import pytest
 
 import jobfs
 from jobfs import errors
-from jobfs.api import FileKey, retry
+from jobfs.api import FileKey, deadline
 from jobfs.nodes import Permission
 
 from .conftest import KEY, MakeClient, Script, failure, many, one, wire_item
@@ -148,8 +148,8 @@ def test_a_retry_after_beyond_the_deadline_fails_at_once_with_the_reason(make_cl
 def test_a_broken_connection_is_retried_at_once(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 60.0)
-    monkeypatch.setattr(retry, "LONGEST_PAUSE", 60.0)
+    monkeypatch.setattr(deadline, "FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(deadline, "LONGEST_PAUSE", 60.0)
     script = Script(httpx.RemoteProtocolError("Server disconnected without sending a response."), one())
     make_client(script).get(ID)
     assert len(script.requests) == 2

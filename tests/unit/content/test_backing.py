@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.content import spill
+from jobfs.content import backing as module
 from jobfs.content.backing import Backing
 from jobfs.content.disk import DiskCache
 from jobfs.errors import FsError
@@ -63,7 +63,7 @@ def test_a_disk_that_is_full_is_replaced_by_memory_and_what_it_has_still_counts(
     backing: Backing, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     backing.put(0, b"disk")
-    monkeypatch.setattr(spill, "WINDOW", 8)
+    monkeypatch.setattr(module, "WINDOW", 8)
     request.getfixturevalue("no_room")
     backing.put(4, b"memory")
     assert backing.load(0, 10) == b"diskmemory"

@@ -12,7 +12,7 @@ import pytest
 
 from jobfs.content import disk as disk_module
 from jobfs.content.disk import DiskCache, item_prefix, version_name
-from jobfs.content.files import write_all
+from jobfs.content.parts import write_all
 from jobfs.nodes import Version
 
 #: A user that is not this one.

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobfs.content import Content
-from jobfs.content.run import CHUNK, KIB, MIB
+from jobfs.content.ranges import CHUNK, KIB, MIB
 from jobfs.errors import NotFoundError, UnauthorizedError, UnavailableError
 
 from .conftest import MakeStore

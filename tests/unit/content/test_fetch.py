@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobfs.content import ContentStore, StaleVersionError
 from jobfs.content.errors import UnboundedError
-from jobfs.content.run import KIB, MIB
+from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
 
 from .conftest import MakeStore

@@ -7,9 +7,8 @@ from typing import Any, cast
 import pytest
 
 from jobfs.content.fetch import Fetch
-from jobfs.content.intervals import IntervalSet
 from jobfs.content.plan import Missing, Plan, ahead, choose, superfluous
-from jobfs.content.run import CHUNK, KIB, MIB, Run, whole_run
+from jobfs.content.ranges import CHUNK, KIB, MIB, IntervalSet, Run, whole_run
 
 SIZE = 64 * MIB
 

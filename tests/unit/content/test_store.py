@@ -18,7 +18,7 @@ from tests.support.waiting import eventually
 from jobfs.content import ContentStore
 from jobfs.content.disk import version_name
 from jobfs.content.entry import Entry
-from jobfs.content.run import KIB, MIB
+from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import FsError
 from jobfs.nodes import Item
 
@@ -475,3 +475,60 @@ def test_a_directory_that_cannot_be_written_does_not_stop_a_reader(tmp_path: Pat
     with store.open(item_of(100_000)) as handle:
         assert handle.read(0, 100_000) == client.data
     store.close()
+
+
+# -- handles ---------------------------------------------------------------------------------------------
+
+
+def test_a_handle_shows_its_version_and_size(make_store: MakeStore) -> None:
+    item = item_of(5)
+    with make_store(FakeClient(b"hello")).open(item) as handle:
+        assert handle.version == item.version
+        assert handle.size == 5
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 5000])
+@pytest.mark.parametrize("offset", [0, 1, 4999, 5000, 9000])
+def test_a_whole_content_is_read_like_any_file(make_store: MakeStore, offset: int, size: int) -> None:
+    data = pattern(5000)
+    with make_store(FakeClient(data)).open(item_of(5000)) as handle:
+        assert handle.read(offset, size) == data[offset : offset + size], "while it comes"
+        handle.fetch()
+        assert handle.read(offset, size) == data[offset : offset + size]
+
+
+def test_a_closed_handle_gives_out_no_file(make_store: MakeStore) -> None:
+    handle = make_store(FakeClient(b"hello")).open(item_of(5))
+    handle.fetch()
+    handle.close()
+    handle.close()
+    assert handle.sha256() is None
+    with pytest.raises(FsError) as caught:
+        handle.fetch()
+    assert caught.value.errno == errno.EBADF
+
+
+def test_a_read_that_close_overtakes_still_gets_its_bytes(make_store: MakeStore, cache: Path) -> None:
+    """Where one thread follows a newer version, another may be about to read the handle of the older one."""
+    store = make_store(FakeClient(b"hello", updated_at=""))
+    handle = store.open(item_of(5, updated_at="", ns=0))
+    handle.close()
+    assert handle.read(0, 10) == b"hello"
+    eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
+
+
+def test_a_content_that_goes_from_the_disk_before_it_is_read_is_downloaded_again(
+    make_store: MakeStore, cache: Path
+) -> None:
+    """Its file is opened by who reads first, and users may clear the cache."""
+    client = FakeClient(b"hello")
+    store = make_store(client)
+    read(store, item_of(5))
+    store.close()
+    store = make_store(client)
+    with store.open(item_of(5)) as first, store.open(item_of(5)) as second:
+        assert (first.here, second.whole(), len(client.requests)) == (True, True, 1)
+        shutil.rmtree(cache)
+        assert not second.whole()
+        assert (first.read(0, 10), second.read(1, 10)) == (b"hello", b"ello")
+    assert len(client.requests) == 2

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 from jobfs.api import Page
 from jobfs.errors import ContractError, UnavailableError
-from jobfs.namespace import pages
+from jobfs.namespace import listing as pages
 from jobfs.namespace.listing import Lister, Listing
 from jobfs.nodes import Item
 

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 
 from jobfs import names
 from jobfs.names import HiddenName, Role
-from jobfs.namespace.overlay import refusal, shown, veil
-from jobfs.namespace.tree import Tree
+from jobfs.namespace.tree import Tree, refusal, shown, veil
 from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
 
 from .world import directory, item

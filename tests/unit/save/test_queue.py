@@ -13,8 +13,9 @@ from typing import Any, cast
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.api import deadline, restraint
-from jobfs.api.restraint import Restraint
+from jobfs.api import deadline
+from jobfs.api import health as restraint
+from jobfs.api.health import Restraint
 from jobfs.errors import REFUSALS, FsError, InvalidRequestError, JobfsError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import queue as module

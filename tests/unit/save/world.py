@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from jobfs import names
 from jobfs.api import Client
-from jobfs.api.restraint import Restraint
+from jobfs.api.health import Restraint
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace

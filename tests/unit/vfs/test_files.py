@@ -200,3 +200,18 @@ def test_nothing_stays_of_files_that_were_only_looked_at(server: Server, work: W
         work.read(f"file{number}")
     assert len(work.vfs._state.files()) == before
     assert work.vfs._state.opened == {}
+
+
+def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, work: Workspace) -> None:
+    """Also where nobody has read it through this mount since: that it is there whole is enough."""
+    server.store.seed({"file": "content"}, age=60)
+    assert work.read("file") == b"content"
+    work.stop()
+    work.start()
+    kept = []
+    for _ in range(2):
+        opened = work.vfs.open("file", os.O_RDONLY)
+        kept.append(opened.keep_cache)
+        work.vfs.release(opened.fh)
+    assert kept == [False, True], "what the first one has to read, the second one finds"
+    assert work.read("file") == b"content"

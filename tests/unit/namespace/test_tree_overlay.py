@@ -6,7 +6,7 @@ import pytest
 
 from jobfs.names import HiddenName, Role
 from jobfs.namespace import shown
-from jobfs.namespace.overlay import never_shown, refusal, veil
+from jobfs.namespace.tree import never_shown, refusal, veil
 from jobfs.nodes import Lifecycle
 
 from .world import item

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobfs.content.racy import racy, shows_fractions
+from jobfs.content.disk import racy, shows_fractions
 
 SECOND = 1_000_000_000
 CHANGED = 1_700_000_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobfs.content import spill as spill_module
-from jobfs.content.spill import Spill
+from jobfs.content import backing as spill_module
+from jobfs.content.backing import Spill
 
 
 def test_segments_are_found_by_position() -> None:

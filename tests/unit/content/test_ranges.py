@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobfs.content.intervals import IntervalSet
+from jobfs.content.ranges import IntervalSet
 
 SPAN = 40
 positions = st.integers(0, SPAN)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from jobfs.content.ahead import Ahead
-from jobfs.content.pool import Pool
+from jobfs.content.pool import Ahead, Pool
 from jobfs.nodes import Item
 
 from .server import item_of

@@ -9,7 +9,7 @@ import pytest
 
 from jobfs import names
 from jobfs.nodes import Item, Kind, inode_number
-from jobfs.vfs.walk import IDLE, WAYS, WINDOW_MAX, Atlas, Walks, Way
+from jobfs.vfs.prefetch import IDLE, WAYS, WINDOW_MAX, Atlas, Walks, Way
 
 
 class World:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobfs.content.run import CHUNK, CHUNK_MAX, KIB, MIB, Run, align_down, align_up, whole_run
+from jobfs.content.ranges import CHUNK, CHUNK_MAX, KIB, MIB, Run, align_down, align_up, whole_run
 
 
 def test_reads_in_order_are_one_run_that_asks_for_more_and_more() -> None:

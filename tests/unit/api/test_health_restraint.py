@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from jobfs import errors
-from jobfs.api import Client, restraint
-from jobfs.api.restraint import Restraint
+from jobfs.api import Client
+from jobfs.api import health as restraint
+from jobfs.api.health import Restraint
 from jobfs.nodes import Permission
 
 from .conftest import MakeClient, Script, failure, one

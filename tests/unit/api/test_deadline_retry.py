@@ -4,14 +4,13 @@ import math
 
 import pytest
 
-from jobfs.api import retry
-from jobfs.api.deadline import Deadline
-from jobfs.api.retry import Timeouts, backoff
+from jobfs.api import deadline as times
+from jobfs.api.deadline import Deadline, Timeouts, backoff
 
 
 def test_pauses_grow_up_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)
-    monkeypatch.setattr(retry, "LONGEST_PAUSE", 2.0)
+    monkeypatch.setattr(times, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(times, "LONGEST_PAUSE", 2.0)
     assert all(0.05 <= backoff(0) <= 0.1 for _ in range(20))
     assert all(1.0 <= backoff(attempt) <= 2.0 for attempt in (5, 50, 5000))
     assert len({backoff(3) for _ in range(20)}) > 1
@@ -20,7 +19,7 @@ def test_pauses_grow_up_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -
 def test_each_step_gets_what_is_left_when_it_begins() -> None:
     deadline = Deadline(30)
     timeouts = Timeouts(deadline, math.inf)
-    assert timeouts["connect"] == retry.CONNECT_WITHIN
+    assert timeouts["connect"] == times.CONNECT_WITHIN
     assert 29 < timeouts["read"] <= 30
     deadline.extend(-20)
     assert 9 < timeouts.get("read") <= 10

@@ -6,8 +6,7 @@ import pytest
 
 from jobfs import names
 from jobfs.names import Role
-from jobfs.namespace.saving import missed_names
-from jobfs.namespace.tree import Tree
+from jobfs.namespace.tree import Tree, missed_names
 
 from .world import item
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.content.files import CacheFile, clone, read_all, write_all
+from jobfs.content.parts import CacheFile, clone, read_all, write_all
 from jobfs.errors import FsError
 
 

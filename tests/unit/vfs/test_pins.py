@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
 
 from jobfs.nodes import Item, Kind
 from jobfs.state import File
-from jobfs.vfs.handle import Handle
+from jobfs.vfs.pins import Handle
 
 OLD = Item("a", Kind.FILE, "file", updated_at="1")
 
@@ -26,7 +27,7 @@ class Bytes:
 
 @pytest.fixture
 def handle() -> Handle:
-    handle = Handle(File(7), OLD, readable=True, writable=True, append=False)
+    handle = Handle(File(7), OLD, os.O_RDWR)
     handle.content = Bytes()
     return handle
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from jobfs import errors
-from jobfs.api.answers import MOST_INSTANCE, MOST_JSON, MOST_REASON, read_answer
+from jobfs.api.bodies import MOST_INSTANCE, MOST_JSON, MOST_REASON, read_answer
 from jobfs.api.failures import MismatchError
 
 from .conftest import MakeClient, one, wire_item

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.content.abandoned import claim, remove_abandoned
+from jobfs.content.disk import claim, remove_abandoned
 
 CONTENT = f"ab/{'ab' * 24}"
 

@@ -83,24 +83,32 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
 
     Raises BusyError if something is open there and it is not `lazy`, JobfsError if it can't be done.
     """
-    if os.geteuid() == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
-        failed = libc.umount2(os.fsencode(directory), flags)
-        code = ctypes.get_errno() if failed else 0
-        reason = os.strerror(code)
-    else:
-        command = shutil.which("fusermount") or shutil.which("fusermount3")
-        if command is None:
-            raise UsageError("fusermount is missing: install fuse3 (or fuse)")
-        words = [command, "-u", *(["-z"] if lazy else []), "--", directory]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        reason = done.stderr.strip()
-        code = errno.EBUSY if "busy" in reason else errno.EINVAL if "not found" in reason else done.returncode
+    code, reason = (_by_root if os.geteuid() == 0 else _by_user)(directory, lazy=lazy)
     if code == errno.EBUSY and not lazy:
         raise BusyError(f"{directory} is in use")
     if code not in (0, errno.EINVAL):
         raise JobfsError(f"could not unmount {directory}: {reason}")
+
+
+def _by_root(directory: str, *, lazy: bool) -> tuple[int, str]:
+    """Unmount by a system call; what it answers, 0 if it was done, and that in words."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
+    failed = libc.umount2(os.fsencode(directory), flags)
+    code = ctypes.get_errno() if failed else 0
+    return code, os.strerror(code)
+
+
+def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
+    """Unmount by fusermount, which may; what it answers, 0 if it was done, and that in words. Raises UsageError."""
+    command = shutil.which("fusermount") or shutil.which("fusermount3")
+    if command is None:
+        raise UsageError("fusermount is missing: install fuse3 (or fuse)")
+    words = [command, "-u", *(["-z"] if lazy else []), "--", directory]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    reason = done.stderr.strip()
+    code = errno.EBUSY if "busy" in reason else errno.EINVAL if "not found" in reason else done.returncode
+    return code, reason
 
 
 def programs_in(mount: MountInfo) -> list[Program]:

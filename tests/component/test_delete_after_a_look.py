@@ -13,7 +13,7 @@ from tests.support.boundaries import Boundaries, Mortal, quick_finishing
 from tests.support.serverside import contents, visible
 
 from jobfs.emulator import Server
-from jobfs.save import cleanup, conflict, remove
+from jobfs.save import cleanup, remove
 from jobfs.save.context import Context
 
 OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
@@ -41,7 +41,7 @@ def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
             work.server.store.write(item.path, JOBS)
             time.sleep(0.06)
 
-    for module in (cleanup, conflict, remove):
+    for module in (cleanup, remove):
         monkeypatch.setattr(module, "spare", spare)
 
 

@@ -18,7 +18,7 @@ from jobfs.nodes import Kind
 from jobfs.state import Change, File, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.journal import Journal
-from jobfs.state.records import Aside, Base, Fate, Record, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Base, Record, Stage, Tombstone, Verb
 
 NEW, OLD, DRAFT = b"the new content", b"the old", b"what is renamed over it"
 TARGET, SOURCE = "dir/file.txt", "dir/draft.txt"
@@ -63,14 +63,14 @@ class Left:
             self.server.store.delete(path)
         return path
 
-    def aside(self, path: str = TARGET, *, moved: bool, fate: Fate = Fate.CHECK) -> str:
+    def aside(self, path: str = TARGET, *, moved: bool, removed: bool = False) -> str:
         """An item was about to be set aside; the hidden path that it was to have."""
         tid = new_transaction_id()
-        away = hidden_path(path, self.mount, tid, Role.ASIDE if fate is Fate.CHECK else Role.REMOVED)
+        away = hidden_path(path, self.mount, tid, Role.REMOVED if removed else Role.ASIDE)
         item = self.server.store.item(path)
         kind = Kind.DIRECTORY if item.is_dir else Kind.FILE
-        updated_at = self.base.updated_at if fate is Fate.CHECK else ""
-        self.change.asides.append(Aside(item.id, away, fate, kind, moved, len(OLD), updated_at))
+        updated_at = "" if removed else self.base.updated_at
+        self.change.asides.append(Aside(item.id, away, kind, moved, len(OLD), updated_at))
         self.records.append(Tombstone(tid, 1.0))
         if moved:
             self.server.store.move(path, away)
@@ -330,7 +330,7 @@ def test_the_removal_of_a_directory_is_looked_at_again(
     """save-protocol R12: still empty: delete; else back to its name."""
     left.server.store.seed({"box": None}, age=60)
     left.instead(Verb.REMOVE, "box", stage=stage)
-    away = left.aside("box", moved=moved, fate=Fate.EMPTY)
+    away = left.aside("box", moved=moved, removed=True)
     if full:
         left.server.store.seed({f"{away if moved else 'box'}/new": b"of the job"})
     tree = left.taken_up()
@@ -344,7 +344,7 @@ def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left:
     """save-protocol R12: one that was begun and never carried out says nothing about the next one."""
     left.server.store.seed({"box": None}, age=60)
     left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
-    left.aside("box", moved=False, fate=Fate.EMPTY)
+    left.aside("box", moved=False, removed=True)
     assert left.taken_up(lambda work: work.vfs.rmdir("box")) == {"dir": None, TARGET: OLD}
 
 

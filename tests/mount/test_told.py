@@ -114,8 +114,8 @@ def test_a_killed_mount_is_told_by_doctor_with_what_it_has_left(server: Server, 
     mounted.kill_only()
     where = f"the mount at {mounted.path}"
     assert doctor() == [
-        f"WARN    mount: the process that served {mounted.path} is gone: mount the job there again, "
-        f"or jobfs umount {mounted.path}",
+        f"WARN    mount: the process that served {mounted.path} is gone: "
+        f"mount the job there again, or jobfs umount {mounted.path}",
         f"ok      unsent work: {where} was ended from outside, and had sent everything",
         "ok      clock: within 1 s of the server's",
     ]

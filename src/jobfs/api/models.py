@@ -88,7 +88,6 @@ class Instance:
     """The workspace instance; `raw` is `data.workspaceInstance` as answered."""
 
     job_id: str
-    job_status: str
     count_items: int | None
     raw: dict[str, Any] = field(repr=False)
 
@@ -181,9 +180,7 @@ def parse_instance(body: bytes, job_id: str) -> Instance:
         raw = _object(_data(_as_object(_load_odd(body))), "workspaceInstance", "data.workspaceInstance")
     job = raw.get("expertJob")
     job = job if isinstance(job, dict) else {}
-    return Instance(
-        _text(job.get("id")) or job_id, _text(job.get("status")), _number(raw.get("countItems")), raw
-    )
+    return Instance(_text(job.get("id")) or job_id, _number(raw.get("countItems")), raw)
 
 
 def to_item(wire: dict[str, Any]) -> Item | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 #: Seconds until repetitions are told, and a fact is logged again.
 EVERY = 60.0
@@ -38,12 +39,11 @@ class Repeats(logging.Filter):
     wants them. Any thread may log.
     """
 
-    def __init__(self, emit: Callable[[logging.LogRecord], object], every: float = EVERY) -> None:
-        """`emit` gets the records that tell how many were held back; `every` in seconds."""
+    def __init__(self, handler: logging.Handler, every: float = EVERY) -> None:
+        """`handler` emits the records that tell how many were held back, and has the lock; `every` in seconds."""
         super().__init__()
-        self._emit = emit
+        self._handler = handler
         self._every = every
-        self._lock = threading.Lock()
         self._facts: dict[tuple[str, int, str], _Fact] = {}
         self._clock: threading.Timer | None = None
 
@@ -55,7 +55,7 @@ class Repeats(logging.Filter):
             line = record.getMessage()
         except Exception:
             return True  # the handler says what is wrong with it
-        with self._lock:
+        with self._locked():
             fact = self._facts.setdefault((record.name, record.levelno, str(record.msg)), _Fact())
             self._start_clock()
             if line not in fact.lines and len(fact.lines) < _MOST:
@@ -67,14 +67,24 @@ class Repeats(logging.Filter):
 
     def tell(self) -> None:
         """Log how many records were held back, and begin anew."""
-        with self._lock:
+        with self._locked():
             facts, self._facts = self._facts, {}
             clock, self._clock = self._clock, None
         if clock is not None:
             clock.cancel()
         for fact in facts.values():
             if fact.last is not None:
-                self._emit(Told(fact.last, fact.held, self._every))
+                with self._locked():
+                    # Not `handle`, which would ask this filter again.
+                    self._handler.emit(Told(fact.last, fact.held, self._every))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._handler.acquire()
+        try:
+            yield
+        finally:
+            self._handler.release()
 
     def _start_clock(self) -> None:
         if self._clock is None:
@@ -85,15 +95,6 @@ class Repeats(logging.Filter):
 
 def counted(handler: logging.Handler) -> Repeats:
     """Hold back in `handler` what repeats; `tell` of what is returned is to be called before it is closed."""
-
-    def emit(record: logging.LogRecord) -> None:
-        # Not `handle`, which would ask this filter again.
-        handler.acquire()
-        try:
-            handler.emit(record)
-        finally:
-            handler.release()
-
-    repeats = Repeats(emit)
+    repeats = Repeats(handler)
     handler.addFilter(repeats)
     return repeats

@@ -110,8 +110,9 @@ def _watch(look: Callable[[], Reports], show: Callable[[Reports], object]) -> in
     try:
         while True:
             reports = look()
-            show(reports)
+            # Before it is shown: who has seen it may end this at once.
             code = _code(reports)
+            show(reports)
             time.sleep(_EVERY)
     except KeyboardInterrupt:
         if code is None:

@@ -134,12 +134,8 @@ class App:
             answer = self._refusal(exchange, route)
             if answer is None:
                 return await self._operations.table[route.operation](exchange)
-        except BadPath as refused:
-            answer = error(400, str(refused))
-            if exchange.behaviour.bad_path_status == 422:
-                answer = Answer(422, invalid_json("body.path", str(refused)))
         except Refused as refused:
-            answer = error(400, str(refused))
+            answer = _refused(exchange, refused)
         except Missing as missing:
             answer = error(404, str(missing))
         except Invalid as invalid:
@@ -157,16 +153,17 @@ class App:
     def _refusal(self, exchange: Exchange, route: Route) -> Answer | None:
         """What is wrong before the operation is asked, in order: 404 or 405, 307, 401, 422, 404 (job)."""
         if not route.operation:
-            if route.allow:
-                answer = error(405, "Method not allowed")
-                answer.headers.append((b"allow", route.allow.encode()))
-                return answer
-            return error(404, "Route not found")
+            return _no_operation(route)
         redirect = self._redirect(exchange, route)
         if redirect is not None:
             return redirect
         if not self._authorized(exchange):
             return error(401, "Failed to authenticate")
+        self._find_job(exchange, route)
+        return None
+
+    def _find_job(self, exchange: Exchange, route: Route) -> None:
+        """The workspace that the request is about. Raises Invalid, Missing."""
         if not valid_id(route.job):
             raise Invalid("params.expertJobId", "expected 24 characters of a-z and 0-9")
         if route.item and not valid_id(route.item):
@@ -178,7 +175,6 @@ class App:
             workspace = Nowhere(self._store, route.job)
         exchange.workspace = workspace
         exchange.item_id = route.item
-        return None
 
     def _authorized(self, exchange: Exchange) -> bool:
         scheme, _, key = exchange.request.headers.get("authorization", "").partition(" ")
@@ -206,3 +202,17 @@ class App:
         if second != self._date[0]:
             self._date = (second, formatdate(second, usegmt=True).encode())
         return self._date[1]
+
+
+def _no_operation(route: Route) -> Answer:
+    if not route.allow:
+        return error(404, "Route not found")
+    answer = error(405, "Method not allowed")
+    answer.headers.append((b"allow", route.allow.encode()))
+    return answer
+
+
+def _refused(exchange: Exchange, refused: Refused) -> Answer:
+    if isinstance(refused, BadPath) and exchange.behaviour.bad_path_status == 422:
+        return Answer(422, invalid_json("body.path", str(refused)))
+    return error(400, str(refused))

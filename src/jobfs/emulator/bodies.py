@@ -148,6 +148,14 @@ class _Form:
     def _end(self) -> None:
         self.whole = True
 
+    def complete(self, kind: Literal["file", "directory"]) -> None:
+        """A file needs bytes, those sent with a directory are dropped. Raises Invalid."""
+        if kind == FILE and self.blob is None:
+            raise Invalid("body.file", "required for a file")
+        if kind == DIRECTORY and self.blob is not None:
+            self.blob.discard()
+            self.blob = None
+
 
 async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> Draft:
     form = _Form(store)
@@ -159,11 +167,7 @@ async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> 
         if not form.whole:
             raise Invalid("body", "the multipart body is not whole")
         kind, path, permission = _common(form.fields, exchange.behaviour)
-        if kind == FILE and form.blob is None:
-            raise Invalid("body.file", "required for a file")
-        if kind == DIRECTORY and form.blob is not None:
-            form.blob.discard()
-            form.blob = None
+        form.complete(kind)
     except BaseException as error:
         if form.blob is not None:
             form.blob.discard()

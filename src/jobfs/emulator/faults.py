@@ -73,9 +73,8 @@ class Rule:
         if self.kind not in KINDS:
             raise UsageError(f"unknown fault {self.kind!r}; one of {', '.join(KINDS)}")
         known = {*OPERATIONS, "GET", "POST", "DELETE", "read", "change", "*"}
-        for name in self.on.split("+"):
-            if name not in known:
-                raise UsageError(f"a fault can't be on {name!r}; one of {', '.join(sorted(known))}")
+        for name in set(self.on.split("+")) - known:
+            raise UsageError(f"a fault can't be on {name!r}; one of {', '.join(sorted(known))}")
         if not 0 <= self.rate <= 1:
             raise UsageError(f"a fault's rate is between 0 and 1, not {self.rate}")
         if not 0 <= self.delay <= 3600:

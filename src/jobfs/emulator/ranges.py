@@ -13,9 +13,12 @@ def content_range(header: str | None, size: int) -> tuple[int, int] | None:
     if match is None or not (match[1] or match[2]):
         return None
     if not match[1]:
-        return (max(size - int(match[2]), 0), size) if int(match[2]) and size else (0, 0)
-    start = int(match[1])
-    end = min(int(match[2]) + 1, size) if match[2] else size
-    if match[2] and int(match[2]) < start:
+        return _last(int(match[2]), size)
+    start, last = int(match[1]), int(match[2] or size)
+    if match[2] and last < start:
         return None
-    return (start, end) if start < size else (0, 0)
+    return (start, min(last + 1, size)) if start < size else (0, 0)
+
+
+def _last(count: int, size: int) -> tuple[int, int]:
+    return (max(size - count, 0), size) if count and size else (0, 0)

@@ -43,18 +43,18 @@ def resolve(method: str, path: str) -> Route | None:
     parts = path[len(_PREFIX) :].removesuffix("/").split("/")
     if len(parts) < 2 or parts[1] != "workspace_instance":
         return None
-    job, rest = parts[0], parts[2:]
-    if not rest:
-        return _route(method, {"GET": "instance"}, job, collection=True)
-    if rest == ["items"]:
-        return _route(method, {"GET": "list", "POST": "create"}, job, collection=True)
-    # To a router of methods, these two are about the item "find", which is no id.
-    if rest == ["items", "find"] and method not in ("POST", "DELETE"):
-        return _route(method, {"GET": "find"}, job)
-    if len(rest) == 2 and rest[0] == "items":
-        return _route(method, {"GET": "get", "POST": "update", "DELETE": "delete"}, job, rest[1])
-    if len(rest) == 3 and rest[0] == "items" and rest[2] == "download":
-        return _route(method, {"GET": "download"}, job, rest[1])
+    match [parts[0], *parts[2:]]:
+        case [job]:
+            return _route(method, {"GET": "instance"}, job, collection=True)
+        case [job, "items"]:
+            return _route(method, {"GET": "list", "POST": "create"}, job, collection=True)
+        # To a router of methods, POST and DELETE are about the item "find", which is no id.
+        case [job, "items", "find"] if method not in ("POST", "DELETE"):
+            return _route(method, {"GET": "find"}, job)
+        case [job, "items", item]:
+            return _route(method, {"GET": "get", "POST": "update", "DELETE": "delete"}, job, item)
+        case [job, "items", item, "download"]:
+            return _route(method, {"GET": "download"}, job, item)
     return None
 
 

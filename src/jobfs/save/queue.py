@@ -161,22 +161,30 @@ class Queue:
         while not self._stopping:
             self._take_back()
             now = time.monotonic()
-            if self._may_begin(now):
-                change = self._due(now)
-                if change is None and self._restraint.out:
-                    self._ask_early(now)
-                    change = self._due(now)
-                if change is not None:
-                    self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
-                    return change
-            coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
-            # What is due and may not be begun yet is looked at when something ends.
-            wait = min((seconds for seconds in coming if seconds > 0), default=_LONGEST)
-            held_back = self._restraint.out or self._restraint.wait(changing=True) > 0
+            change = self._ready(now) if self._may_begin(now) else None
+            if change is not None:
+                self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
+                return change
             self._idle += 1
-            self._turn.wait(min(wait, _LOOK if held_back else _LONGEST) + 0.001)
+            self._turn.wait(self._until_next(now))
             self._idle -= 1
         return None
+
+    def _ready(self, now: float) -> Change | None:
+        """The Change that is to run now; in an outage one that asks whether the server is back, though it is not due."""
+        change = self._due(now)
+        if change is None and self._restraint.out:
+            self._ask_early(now)
+            change = self._due(now)
+        return change
+
+    def _until_next(self, now: float) -> float:
+        """Seconds until something may be due."""
+        coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
+        # What is due and may not be begun yet is looked at when something ends.
+        wait = min((seconds for seconds in coming if seconds > 0), default=_LONGEST)
+        held_back = self._restraint.out or self._restraint.wait(changing=True) > 0
+        return min(wait, _LOOK if held_back else _LONGEST) + 0.001
 
     def _may_begin(self, now: float) -> bool:
         """True if the server is not to be left alone; in an outage once a second, for one Change."""
@@ -220,7 +228,7 @@ class Queue:
                 self._push(change, now)
         while self._state.to_clean:
             change = self._state.to_clean.popleft()
-            if not change.running and change.stage is not Stage.DONE:
+            if change.stage is not Stage.DONE:
                 self._push(change, now)
 
     def _due(self, now: float) -> Change | None:
@@ -253,9 +261,9 @@ class Queue:
             not any(aside.unsure_until > now for aside in change.asides) for change in self._out.values()
         )
 
-    def _claim(self, change: Change, until: deadline.Deadline | None) -> None:
+    def _claim(self, change: Change, until: deadline.Deadline) -> None:
         """It is about to run; `until`: the deadline of that run."""
-        change.running = change.begun = True
+        change.begun = True
         change.deadline = until
         self._out[change.seq] = change
         if not change.settled:
@@ -277,7 +285,7 @@ class Queue:
             raise error from failure
         finally:
             with self._turn:
-                change.running, change.error = False, error
+                change.deadline, change.error = None, error
                 change.attempts = change.attempts + 1 if error is not None else 0
                 if not resting:
                     self._reservations.end(target)
@@ -285,7 +293,7 @@ class Queue:
 
     def _run(self, change: Change) -> float:
         """Take a Change as far as it goes now; returns when to come back, in epoch seconds, 0.0 for at once or never."""
-        if change.settled or change.stage is Stage.CANCELLED:
+        if change.over:
             return self._cleanup.finish(change)
         if change.verb is Verb.REMOVE:
             self._remove.run(change)
@@ -329,20 +337,15 @@ class Queue:
             raise
 
     def _over(self, change: Change) -> bool:
-        return change.settled or change.stage is Stage.CANCELLED or change.seq not in self._state.changes
+        return change.over or change.seq not in self._state.changes
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
+        """Run a Change here, and before it what has to come first, until it is over. Raises what ended that."""
         if deadline.current() is None:
             with deadline.within(self._context.timeout):
                 return self._drive(change, over)
         pause, failed = 0.05, None
-        while True:
-            with self._turn:
-                self._await(change, over)
-                if over(change):
-                    return None
-                first = self._state.before(change) or change
-                self._claim(first, deadline.current())
+        while (first := self._take_turn(change, over)) is not None:
             try:
                 self._attempt(first)
             except OutOfTimeError as error:
@@ -358,6 +361,18 @@ class Queue:
             except JobfsError:
                 if first is change:
                     raise
+        return None
+
+    def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
+        """Wait until a run of this Change may begin here; the one that has to run first, claimed; None if it is over."""
+        with self._turn:
+            self._await(change, over)
+            if over(change):
+                return None
+            first, until = self._state.before(change) or change, deadline.current()
+            assert until is not None
+            self._claim(first, until)
+            return first
 
     def _await(self, change: Change, over: Callable[[Change], bool]) -> None:
         """Wait until it is over, or may run here; what runs for it meanwhile has this call's place, and its progress is ours."""
@@ -377,7 +392,7 @@ class Queue:
     def _under_way(self, change: Change) -> deadline.Deadline | None:
         """The deadline of the run that has to end first."""
         first = self._state.before(change) or change
-        return first.deadline if first.running else None
+        return first.deadline
 
     def _free(self, change: Change) -> bool:
         first = self._state.before(change) or change
@@ -399,7 +414,7 @@ class Queue:
         """True if something at or below `under` is still to be done on the server, cleanup apart."""
         with self._state.lock:
             return any(
-                not (change.settled or change.stage is Stage.CANCELLED)
+                not change.over
                 # Nobody can be told any more that an unlink is refused: that is tried now and then.
                 and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
                 and within(change.target, under)
@@ -422,7 +437,7 @@ class Queue:
         now = time.time()
         with self._state.lock:
             return sum(
-                (change.settled or change.stage is Stage.CANCELLED)
+                change.over
                 and (waiting or not change.asides or any(a.unsure_until <= now for a in change.asides))
                 for change in self._state.changes.values()
             )
@@ -444,9 +459,8 @@ class Queue:
 
     @staticmethod
     def _unrest(change: Change) -> bool:
-        if change.settled or change.stage is Stage.CANCELLED:
-            # While it is taken back it may still be on the server under the target's name.
-            return change.stage is Stage.CANCELLED and bool(change.tid or change.staged_id or change.direct)
+        if change.over:
+            return change.unfinished
         return change.begun or change.verb in (Verb.MOVE, Verb.REMOVE)
 
 

@@ -10,10 +10,12 @@ import logging
 import time
 
 from jobfs.nodes import Kind
-from jobfs.save.rename import settle_directory
+from jobfs.save.context import Context
+from jobfs.save.rename import find_renamed
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, State, edit
 from jobfs.state.disk import BOOT
+from jobfs.state.localbytes import Local
 from jobfs.state.records import Stage, Verb
 from jobfs.state.tables import is_unmade
 
@@ -25,67 +27,85 @@ def restore(write_back: WriteBack) -> list[str]:
 
     Raises ApiError if the server has to be asked and can't be.
     """
-    state, context = write_back.state, write_back.context
+    state = write_back.state
     files, changes = state.load()
     found = [f"{change.target}: {change.verb} that was {change.stage}" for change in changes]
     for change in changes:
         if change.verb is Verb.MOVE and change.direct:
             state.apply(change)
-            settle_directory(context, change)
-    for change in changes:
-        if change.stage is not Stage.DONE:
-            _restore(write_back, change)
+            find_renamed(write_back.context, change)
+    for change in [change for change in changes if change.stage is not Stage.DONE]:
+        _restore(write_back, change)
     for file in files:
-        if file.path is not None and not _show(state, file):
-            found.append(f"{file.path}: its local bytes are not whole, it is dropped")
-        elif (file.unsaved or is_unmade(file)) and (file.change is None or not file.change.begun):
-            found.append(f"{file.path}: not sent")
-            write_back.queue.save(file, 0.0)
+        found += _take_up(write_back, file)
     for path in state.bytes.sweep(_named(state, changes)):
         log.warning("local bytes that were never closed are kept as %s until the next clean unmount", path)
     return found
 
 
+def _take_up(write_back: WriteBack, file: File) -> list[str]:
+    """Show a File, and send it if no Change was begun that does; returns what was found, a line if there is anything to say."""
+    if file.path is not None and not _show(write_back.state, file):
+        return [f"{file.path}: its local bytes are not whole, it is dropped"]
+    if not (file.unsaved or is_unmade(file)) or (file.change is not None and file.change.begun):
+        return []
+    write_back.queue.save(file, 0.0)
+    return [f"{file.path}: not sent"]
+
+
 def _restore(write_back: WriteBack, change: Change) -> None:
-    state, context, file = write_back.state, write_back.context, change.file
-    change.begun = change.unsure = change.resent = True
-    for aside in change.asides:
-        # After a restart any request on an aside may have gone unanswered (R7).
-        aside.unsure_until = time.time() + context.lifetime
-        if aside.id:
-            context.unanswered.note(aside.id)
-    if change.staged_id:
-        context.unanswered.note(change.staged_id)
+    """Take up one Change where its stage says."""
+    state, file = write_back.state, change.file
+    _distrust(write_back.context, change)
     state.apply(change)
     if change.stage in (Stage.PLACED, Stage.CANCELLED):
-        change.since = time.monotonic()
-        state.to_clean.append(change)
-        if change.generation and (file is None or file.generation != change.generation):
-            # Nobody needs these bytes any more; the mount before did not come to removing them.
-            state.bytes.retire(change.ino, change.generation)
-        if change.stage is Stage.CANCELLED and change.verb is Verb.PUT and change.tid:
-            # Unlinked: not shown again until it is off the server.
-            state.apply(change, shows={change.target: None})
-        if file is not None and file.change is change:
-            file.change = None
-        return
-    if change.verb is Verb.REMOVE:
-        # A directory on its way out: looked at once no unanswered request of it can still be carried out.
-        if change.asides:
-            state.write(edit(change, stage=Stage.PLACED))
-        elif change.base.id:
-            _unlink(write_back, change)
-        else:
-            state.end(change)
-        return
-    if change.verb is Verb.MKDIR and file is None:
+        _clean_up(state, change)
+    elif change.verb is Verb.REMOVE:
+        _remove(write_back, change)
+    elif change.verb is Verb.MKDIR and file is None:
         # Nobody was told that it is there.
         state.write(edit(change, stage=Stage.CANCELLED))
-        return
-    if change.verb is Verb.MOVE and file is not None:
-        # A backup: `generation` is what the item holds; what was written to it since stays here.
-        state.apply(change, shows={change.source: None})
-    write_back.queue.add(change, 0.0)
+    else:
+        if change.verb is Verb.MOVE and file is not None:
+            # A backup: `generation` is what the item holds; what was written to it since stays here.
+            state.apply(change, shows={change.source: None})
+        write_back.queue.add(change, 0.0)
+
+
+def _distrust(context: Context, change: Change) -> None:
+    """After a restart any request of it may have gone unanswered (R7): it looks at the server first."""
+    change.begun = change.unsure = True
+    for aside in change.asides:
+        aside.unsure_until = time.time() + context.lifetime
+    for item_id in (change.staged_id, *(aside.id for aside in change.asides)):
+        if item_id:
+            context.unanswered.note(item_id)
+
+
+def _clean_up(state: State, change: Change) -> None:
+    """The server has the outcome, or it was given up: only cleanup is left."""
+    file = change.file
+    change.since = time.monotonic()
+    state.to_clean.append(change)
+    if change.generation and (file is None or file.generation != change.generation):
+        # Nobody needs these bytes any more; the mount before did not come to removing them.
+        state.bytes.retire(change.ino, change.generation)
+    if change.stage is Stage.CANCELLED and change.verb is Verb.PUT and change.tid:
+        # Unlinked: not shown again until it is off the server.
+        state.apply(change, shows={change.target: None})
+    if file is not None and file.change is change:
+        file.change = None
+
+
+def _remove(write_back: WriteBack, change: Change) -> None:
+    """A directory, or a file that was open, is on its way out."""
+    if change.asides:
+        # A directory: looked at once no unanswered request of it can still be carried out.
+        write_back.state.write(edit(change, stage=Stage.PLACED))
+    elif change.base.id:
+        _unlink(write_back, change)
+    else:
+        write_back.state.end(change)
 
 
 def _unlink(write_back: WriteBack, change: Change) -> None:
@@ -101,8 +121,8 @@ def _unlink(write_back: WriteBack, change: Change) -> None:
 def _show(state: State, file: File) -> bool:
     """Serve a File from its local bytes; False if they are not whole: it was never acknowledged, and is dropped."""
     if file.generation:
-        local = state.bytes.open(file.ino, file.generation, sealed=not file.stays or file.boot != "")
-        if local is None or (local.size != file.size and not file.stays):
+        local = _whole_bytes(state, file)
+        if local is None:
             log.warning("%s: its local bytes are not whole", file.path)
             if file.change is not None:
                 # What was begun goes on if the server has the bytes, else it is undone.
@@ -116,6 +136,12 @@ def _show(state: State, file: File) -> bool:
         return False
     state.add(file)
     return True
+
+
+def _whole_bytes(state: State, file: File) -> Local | None:
+    """Its local bytes, if they are as long as they were when it was closed; what stays here may have been written to since."""
+    local = state.bytes.open(file.ino, file.generation, sealed=not file.stays or file.boot != "")
+    return local if local is not None and (file.stays or local.size == file.size) else None
 
 
 def _named(state: State, changes: list[Change]) -> set[str]:

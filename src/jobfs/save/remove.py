@@ -20,11 +20,11 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item
-from jobfs.save.conflict import ConflictCheck, forget, is_base, spare
+from jobfs.save.cleanup import ConflictCheck, forget, is_base, spare
 from jobfs.save.context import Context
 from jobfs.save.replace import Replace
 from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Base, Fate, Stage, Verb
+from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -57,19 +57,24 @@ class Remove:
             except AnswerLostError:
                 lost = True
             except NotFoundError:
-                if lost:
-                    return forget(self._context, item)
-                gone.add(item.id)
                 forget(self._context, item)
+                if lost:
+                    return None
+                gone.add(item.id)
             except UnavailableError as error:
                 self._wait(error, attempt)
-            there = self._context.namespace.lookup(item.path, max_age=0.0)
-            if there is None or there.is_dir or there.id in gone:
+            there = self._another(item.path, gone)
+            if there is None:
                 return None
             if lost and there.id != item.id:
                 return forget(self._context, item)
             item = there
         raise UnavailableError(f"{item.path} can't be deleted: no answer", endpoint="delete")
+
+    def _another(self, path: str, gone: set[str]) -> Item | None:
+        """The file that stands there now, if it is none of those that are known to be gone."""
+        there = self._context.namespace.lookup(path, max_age=0.0)
+        return None if there is None or there.is_dir or there.id in gone else there
 
     def _wait(self, error: UnavailableError, attempt: int) -> None:
         """Pause before a request is tried again, as long as the server asks for; raises `error` if there is no time for that."""
@@ -147,16 +152,14 @@ class Remove:
             namespace.refresh()
             if self._hides(item.path):
                 raise FsError(errno.ENOTEMPTY)
-        change = state.change(Verb.REMOVE, item.path, stage=Stage.STAGED, begun=True, running=True)
-        try:
-            aside = self._replace.plan_aside(change, item, Fate.EMPTY, names.Role.REMOVED)
-            self._take_away(change, item, aside)
-        except BaseException:
-            if change.stage is Stage.STAGED:
-                state.end(change)
-            raise
-        finally:
-            state.release(change)
+        with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
+            try:
+                aside = self._replace.plan_aside(change, item, names.Role.REMOVED)
+                self._take_away(change, item, aside)
+            except BaseException:
+                if change.stage is Stage.STAGED:
+                    state.end(change)
+                raise
         namespace.forget(item)
         state.lose(item.id)
 
@@ -167,13 +170,12 @@ class Remove:
         except (NotFoundError, BadRequestError):
             raise
         except ApiError:
-            if aside.unsure_until > time.time():
+            if aside.unsure_until:
                 # It may have been carried out: then it is looked at as one that an earlier run left.
                 self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
                 self._context.namespace.touch(item.path)
             raise
-        aside.moved = True
-        aside.size, aside.updated_at = answer.size, answer.updated_at
+        aside.seen(answer)
         self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
 
     def _hide(self, item: Item, aside: Aside) -> Item:

@@ -84,28 +84,20 @@ class Rename:
     def rename_directory(self, item: Item, new: str) -> None:
         """Rename a directory with one request; the caller holds both names, and nothing runs below them. Raises ApiError.
 
-        Killed in between, the next mount asks the server whether it was renamed (`settle_directory`).
+        Killed in between, the next mount asks the server whether it was renamed (`find_renamed`).
         """
         old = item.path
-        change = self._state.change(
-            Verb.MOVE,
-            new,
-            stage=Stage.STAGED,
-            source=old,
-            staged_id=item.id,
-            direct=True,
-            begun=True,
-            running=True,
-        )
-        try:
-            self._state.write(edit(change), new=True)
-            inside = [] if self._carries else self._below(old)[:_ASKED]
-            self.move(item, new)
-            self._bring_along(inside, old, new)
-            repath(self._state, change)
-        except BaseException:
-            self._state.end(change)
-            raise
+        values = {"stage": Stage.STAGED, "source": old, "staged_id": item.id, "direct": True}
+        with self._state.running(Verb.MOVE, new, **values) as change:
+            try:
+                self._state.write(edit(change), new=True)
+                inside = [] if self._carries else self._below(old)[:_ASKED]
+                self.move(item, new)
+                self._bring_along(inside, old, new)
+                repath(self._state, change)
+            except BaseException:
+                self._state.end(change)
+                raise
 
     def _bring_along(self, inside: list[Item], old: str, new: str) -> None:
         """Move what is in a directory by itself, on a server that moves a directory's own item only.
@@ -158,17 +150,11 @@ def repath(state: State, change: Change) -> None:
         edits: list[tuple[File | Change, dict[str, Any]]] = [
             (file, {"path": names.moved(file.path or "", old, new)}) for file in state.beneath(old)
         ]
-        for other in list(state.changes.values()):
-            if other is not change and names.under(other.target, old):
-                shows = {
-                    names.moved(path, old, new) if names.under(path, old) else path: item
-                    for path, item in other.shows.items()
-                }
-                source = (
-                    names.moved(other.source, old, new) if names.under(other.source, old) else other.source
-                )
-                target = names.moved(other.target, old, new)
-                edits.append((other, {"target": target, "source": source, "shows": shows}))
+        edits += [
+            (other, _repathed(other, old, new))
+            for other in state.changes.values()
+            if other is not change and names.under(other.target, old)
+        ]
         state.write(*(step for step in edits if step[0].recorded), gone=[change])
         for record, values in edits:
             if not record.recorded:
@@ -176,7 +162,17 @@ def repath(state: State, change: Change) -> None:
         state.end(change)
 
 
-def settle_directory(context: Context, change: Change) -> None:
+def _repathed(change: Change, old: str, new: str) -> dict[str, Any]:
+    """What changes of a Change below a directory that has another name now."""
+
+    def moved(path: str) -> str:
+        return names.moved(path, old, new) if names.under(path, old) else path
+
+    shows = {moved(path): item for path, item in change.shows.items()}
+    return {"target": moved(change.target), "source": moved(change.source), "shows": shows}
+
+
+def find_renamed(context: Context, change: Change) -> None:
     """Ask the server whether a directory was renamed just before the end. Raises ApiError: nothing can be shown before."""
     try:
         item = context.client.get(change.staged_id)

@@ -10,8 +10,11 @@ A save from its first line to its last, in reading order:
                     _place       again and again: what stands at the target is set aside, then the staged item is moved there
                     _set_aside   the aside is in the journal, synced, before it is moved (S)
                     _move        the staged item takes the target's place
-                    _placed      one journal write: placed, the File's item and base are new; fsync answers
+    save/outcome.py placed       one journal write: placed, the File's item and base are new; fsync answers
     save/cleanup.py finish       later: sync, look at each aside, delete it or keep both, drop the row
+
+Unlinked meanwhile, the Change is CANCELLED in the journal before unlink returns (save/writeback.py `cancel`): each step asks
+`check` whether it is to go on, and cleanup takes back what was begun. Refused for good, it is undone (save/outcome.py `undo`).
 
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
 answer did not come: a Change that is `unsure` looks at the server before its next step. Recovery enters the same loop that way.
@@ -41,15 +44,14 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.namespace.tree import shown
-from jobfs.nodes import Item
-from jobfs.save.bases import Bases
+from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.save.bases import Bases, Learning
 from jobfs.save.context import Context, in_background
-from jobfs.save.learning import Learning
-from jobfs.save.undo import undo
+from jobfs.save.outcome import Cancelled, check, going_on, placed, undo
 from jobfs.save.upload import Upload, hidden, wanted
-from jobfs.state import Change, File, edit
+from jobfs.state import Change, edit
 from jobfs.state.disk import BOOT
-from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -59,10 +61,6 @@ _ROUNDS = 8
 _CREATES = 4
 #: An answer to find is fresh for at least this long, in seconds (R8).
 _FRESH = 0.05
-
-
-class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
-    """The file was unlinked while its save was under way (R10)."""
 
 
 class Finding(NamedTuple):
@@ -102,11 +100,11 @@ class Replace:
         except REFUSALS as error:
             log.warning("%s: refused by the server: %s", change.target, error)
             # Not only a refused request may have come before: one without an answer too.
-            change.unsure = change.resent = True
-            undo(self._client, self._state, change, str(error), error.errno)
+            change.unsure = True
+            undo(self._context, change, str(error), error.errno)
             raise
         except UnavailableError:
-            change.unsure = change.resent = True
+            change.unsure = True
             raise
 
     # -- staging
@@ -117,20 +115,12 @@ class Replace:
             with self._state.lock:
                 self._state.apply(change, **self._plan(change))
         staged = self._upload.find(change) if change.tid else None
-        new = change.verb is Verb.PUT and not (change.base.id or change.recorded)
-        if new and self._upload.worth_asking():
-            in_background(self._context, lambda: self._upload.ask(change.target))
-        if staged is None and change.recorded and not self._upload.has_bytes(change):
-            undo(self._client, self._state, change, "its local bytes are not whole", errno.EIO)
-            raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
-        if staged is None:
-            suspect = change.file is not None and change.file.boot not in ("", BOOT)
-            if suspect:
-                self._rename_suspect(change)
-            if self._upload.may_be_direct(change, suspect) and self._create_directly(change):
-                return
+        self._ask_about_creates(change)
         look: Future[Finding] | None = None
         if staged is None:
+            trusted = self._check_bytes(change)
+            if self._upload.may_be_direct(change, trusted) and self._create_directly(change):
+                return
             self._attempt(change)
             if change.base.id:
                 look = self._context.beside.submit(deadline.carried(self._look), change.target)
@@ -146,12 +136,30 @@ class Replace:
             # For a new file nobody has to look: a move onto something that stands there is refused (R5).
             self._place(change, None if change.base.id else Finding([], time.monotonic()))
 
+    def _ask_about_creates(self, change: Change) -> None:
+        """After a few new files it is worth to know whether the next may be made straight at their targets (R9)."""
+        new = change.verb is Verb.PUT and not (change.base.id or change.recorded)
+        if new and self._upload.worth_asking():
+            in_background(self._context, lambda: self._upload.ask(change.target))
+
+    def _check_bytes(self, change: Change) -> bool:
+        """True if the bytes that are to be sent are those that were closed; after a loss of power nobody knows: False.
+
+        Raises FsError(EIO) if they are not whole: then the change is undone.
+        """
+        if change.recorded and not self._upload.has_bytes(change):
+            undo(self._context, change, "its local bytes are not whole", errno.EIO)
+            raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
+        if change.file is None or change.file.boot in ("", BOOT):
+            return True
+        self._rename_suspect(change)
+        return False
+
     def _attempt(self, change: Change, *lost: Aside) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
         tid = names.new_transaction_id()
-        state, file = self._state, change.file
-        with file.lock if file is not None else contextlib.nullcontext(), state.lock:
-            self._check(change)
+        state = self._state
+        with going_on(state, change):
             values: dict[str, Any] = {"tid": tid, "asides": [*change.asides, *lost]}
             if change.verb is Verb.PUT and not change.recorded:
                 values |= self._plan(change)
@@ -182,66 +190,63 @@ class Replace:
                 found = self._upload.find(change)
                 if found is not None:
                     return found
-                if isinstance(error, NoDirectoryError):
-                    self.make_directory(names.parent(change.target))
-                elif isinstance(error, BadRequestError):
-                    raise
                 errors.append(error)
-                lost = []
-                if isinstance(error, AnswerLostError):
-                    late = time.time() + self._context.lifetime
-                    path = hidden(change, self._context.mount)
-                    lost = [Aside("", path, Fate.LOST, unsure_until=late)]
-                self._attempt(change, *lost)
+                self._attempt_again(change, error)
         above = names.parent(change.target)
         insists = all(isinstance(error, NoDirectoryError) for error in errors) and self._is_directory(above)
         if insists or isinstance(errors[-1], AnswerLostError):
             raise errors[-1]
         raise UnavailableError(f"{above} keeps being removed", endpoint="create")
 
-    def _create_directly(self, change: Change) -> bool:
-        """Make a new file straight at its target; False: something else is there, save it the hidden way.
+    def _attempt_again(self, change: Change, error: AnswerLostError | BadRequestError) -> None:
+        """Make what this attempt lacked, note what it may make yet, and begin the next. Raises BadRequestError, ApiError."""
+        lost = []
+        if isinstance(error, NoDirectoryError):
+            self.make_directory(names.parent(change.target))
+        elif isinstance(error, BadRequestError):
+            raise error
+        else:
+            late = time.time() + self._context.lifetime
+            lost = [Aside("", hidden(change, self._context.mount), unsure_until=late)]
+        self._attempt(change, *lost)
 
-        After a lost answer the target is looked at: nothing there: again; the same bytes: adopt them.
-        """
-        state, file = self._state, change.file
-        assert file is not None
+    def _create_directly(self, change: Change) -> bool:
+        """Make a new file straight at its target; False: something else is there, save it the hidden way."""
         if not change.recorded:
-            with file.lock, state.lock:
-                self._check(change)
-                state.write(edit(change, **self._plan(change), direct=True))
+            with going_on(self._state, change):
+                self._state.write(edit(change, **self._plan(change), direct=True))
         digest = self._upload.digest(change)
         self._record(change, direct=True, sha256=digest)
+        item = self._make_at_target(change)
+        if item is None:
+            change.unsure = False
+            self._record(change, direct=False)
+            return False
+        self._context.sent[item.id] = digest
+        with self._state.lock:
+            check(change)
+            change.become(Stage.STAGED)
+        self._placed(change, item, adopted=not change.unsure)
+        return True
+
+    def _make_at_target(self, change: Change) -> Item | None:
+        """The new item at the target, None if something else is there.
+
+        After a lost answer the target is looked at: nothing there: again; the same bytes: they are ours.
+        """
         for _ in range(_CREATES):
             if change.unsure and (found := self._upload.find_direct(change)) is not None:
-                self._direct(change, found, adopted=False)
-                return True
+                return found
             try:
-                made = self._upload.create_directly(change)
-                if made is not None:
-                    self._direct(change, made, adopted=not change.unsure)
-                    return True
-                break
+                return self._upload.create_directly(change)
             except PathExistsError:
                 if not change.unsure:
-                    break
+                    return None
             except NoDirectoryError:
                 self.make_directory(names.parent(change.target))
             except AnswerLostError:
                 change.unsure = True
-        if change.unsure and (found := self._upload.find_direct(change)) is not None:
-            self._direct(change, found, adopted=False)
-            return True
-        change.unsure = False
-        self._record(change, direct=False)
-        return False
-
-    def _direct(self, change: Change, item: Item, *, adopted: bool) -> None:
-        self._context.sent[item.id] = change.sha256
-        with self._state.lock:
-            self._check(change)
-            change.become(Stage.STAGED)
-        self._placed(change, item, adopted=adopted)
+        return self._upload.find_direct(change) if change.unsure else None
 
     def _rename_suspect(self, change: Change) -> None:
         """The power went before these bytes were known to be on the disk: they get a name of their own, never the target's."""
@@ -251,8 +256,7 @@ class Replace:
         target, number = file.path, 0
         while self._client.find(path := names.beside(target, "recovered", attempt=number)):
             number += 1
-        with file.lock, self._state.lock:
-            self._check(change)
+        with going_on(self._state, change):
             file.local = self._state.bytes.open(file.ino, file.generation)
             self._state.write(
                 edit(file, path=path, base=Base(), item_id="", boot=BOOT),
@@ -265,37 +269,42 @@ class Replace:
 
     def _place(self, change: Change, finding: Finding | None) -> None:
         """Bring the staged item to the target, setting aside what stands there."""
-        if change.unsure and not self._look_at_staged(change):
+        if change.looks_first and not self._look_at_staged(change):
             return
         for turn in range(_ROUNDS):
             finding = finding or self._look(change.target)
             there = shown(finding.items)
-            if there is not None and there.id == change.staged_id:
-                self._placed(change, there, adopted=False)
+            if there is not None and self._is_there(change, there):
                 return
-            if there is not None:
-                change.covered.update(item.id for item in finding.items if item is not there)
-                if change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
-                    self._meet_directory(change, there)
+            if there is None or self._make_room(change, there, finding):
+                if self._move(change):
                     return
-                if not self._learning.settle(change, there, finding.answered):
-                    finding = None
-                    continue
-                aside = self.plan_aside(change, there, Fate.CHECK)
-                if not self._fresh(finding):
-                    finding = self._look(change.target)
-                    again = shown(finding.items)
-                    if again is None or again.id != there.id:
-                        continue
-                    there = again
-                if not self._set_aside(change, aside, there):
-                    finding = None
-                    continue
-            if self._move(change):
-                return
+                time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
             finding = None
-            time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
         raise UnavailableError(f"{change.target} keeps being made again by the job", endpoint="update")
+
+    def _is_there(self, change: Change, there: Item) -> bool:
+        """True if what stands at the target is what was to be placed. Raises FsError(EEXIST)."""
+        if there.id == change.staged_id:
+            self._placed(change, there, adopted=False)
+            return True
+        if change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
+            self._meet_directory(change, there)
+            return True
+        return False
+
+    def _make_room(self, change: Change, there: Item, finding: Finding) -> bool:
+        """Set aside what stands at the target; False: look at the target again."""
+        change.covered.update(item.id for item in finding.items if item is not there)
+        if not self._learning.adopt(change, there, finding.answered):
+            return False
+        aside = self.plan_aside(change, there)
+        if not self._fresh(finding):
+            again = shown(self._look(change.target).items)
+            if again is None or again.id != there.id:
+                return False
+            there = again
+        return self._set_aside(change, aside, there)
 
     def _meet_directory(self, change: Change, there: Item) -> None:
         """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
@@ -309,9 +318,7 @@ class Replace:
             self._client.delete(change.staged_id)
         self._placed(change, there, adopted=False)
 
-    def plan_aside(
-        self, change: Change, there: Item, fate: Fate, role: names.Role = names.Role.ASIDE
-    ) -> Aside:
+    def plan_aside(self, change: Change, there: Item, role: names.Role = names.Role.ASIDE) -> Aside:
         """Have it in the journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
         for aside in change.asides:
             if aside.id == there.id:
@@ -321,7 +328,6 @@ class Replace:
         aside = Aside(
             id=there.id,
             path=names.hidden_path(there.path, self._context.mount, tid, role),
-            fate=fate,
             kind=there.kind,
             size=there.size,
             updated_at=there.updated_at,
@@ -331,56 +337,56 @@ class Replace:
             unsure_until=self._context.unanswered.until(there.id),
         )
         with self._state.lock:
-            self._check(change)
+            check(change)
             self._state.write(edit(change, asides=[*change.asides, aside]), edit(Tombstone(tid, time.time())))
         self._state.sync()
         return aside
 
     def _set_aside(self, change: Change, aside: Aside, there: Item) -> bool:
         """Move `there` to its hidden name; False: look at the target again."""
-        self._check(change)
+        check(change)
         try:
             answer = self._client.update(aside.id, path=aside.path, once=True)
         except AnswerLostError:
             aside.unsure_until = self._context.unanswered.note(aside.id)
-            try:
-                answer = self._client.get(aside.id)
-            except NotFoundError:
-                return False
-            if names.basename(answer.path) != aside.name:
-                return False
+            moved = self._has_moved(aside)
         except (NotFoundError, BadRequestError) as error:
-            if aside.unsure_until and self._has_moved(aside):
-                # An earlier request that went unanswered was carried out meanwhile.
-                change.taken.append(there)
-                return True
-            self._record(change, asides=[other for other in change.asides if other is not aside])
-            if isinstance(error, NoDirectoryError):
-                self.make_directory(names.parent(change.target))
-            return False
+            # An earlier request that went unanswered may have been carried out meanwhile.
+            moved = aside.unsure_until > 0.0 and self._has_moved(aside)
+            if not moved:
+                self._stays(change, aside, error)
         else:
             self._learning.saw_move(there, answer)
-        aside.moved = True
-        aside.size, aside.updated_at = answer.size, answer.updated_at
-        change.taken.append(there)
+            aside.seen(answer)
+            moved = True
+        if moved:
+            change.taken.append(there)
+        return moved
+
+    def _stays(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
+        """The item was not set aside: it is another's, or was removed with its directory."""
+        self._record(change, asides=[other for other in change.asides if other is not aside])
+        if isinstance(error, NoDirectoryError):
+            self.make_directory(names.parent(change.target))
+
+    def _has_moved(self, aside: Aside) -> bool:
+        """True if the item is seen at its hidden name."""
+        try:
+            item = self._client.get(aside.id)
+        except NotFoundError:
+            return False
+        if names.basename(item.path) != aside.name:
+            return False
+        aside.seen(item)
         return True
 
     def _move(self, change: Change) -> bool:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
-        self._check(change)
-        item = change.item
-        assert item is not None
-        was = change.replaced()
-        lifecycle = was.lifecycle if was else item.lifecycle
-        permission = wanted(change) or (was.permission if was else item.permission)
-        if change.verb is Verb.MOVE:
-            permission = item.permission
+        check(change)
+        lifecycle, permission = _taken_over(change)
         try:
             answer = self._client.update(
-                change.staged_id,
-                path=change.target,
-                lifecycle=lifecycle if lifecycle != item.lifecycle else None,
-                permission=permission if permission != item.permission else None,
+                change.staged_id, path=change.target, lifecycle=lifecycle, permission=permission
             )
         except PathExistsError:
             return False
@@ -392,15 +398,16 @@ class Replace:
             return True
         except AnswerLostError:
             self._context.unanswered.note(change.staged_id)
-            change.resent = True
+            change.unsure = True
             return not self._look_at_staged(change)
-        self._placed(change, answer, adopted=not change.resent)
+        self._placed(change, answer, adopted=not change.unsure)
         return True
 
     def _look_at_staged(self, change: Change) -> bool:
         """Judge a lost move by getting the staged item (R6). True: it is where it was, go on; False: it was dealt with."""
         for aside in [aside for aside in change.asides if not aside.moved and aside.id]:
-            self._look_at_aside(aside)
+            aside.unsure_until = self._context.unanswered.note(aside.id)
+            self._has_moved(aside)
         try:
             item = self._client.get(change.staged_id)
         except NotFoundError:
@@ -408,122 +415,23 @@ class Replace:
             return False
         if _unmoved(change, item):
             change.item = item
-            change.unsure = False
             return True
         self._placed(change, item, adopted=False)
         return False
-
-    def _look_at_aside(self, aside: Aside) -> None:
-        aside.unsure_until = self._context.unanswered.note(aside.id)
-        self._has_moved(aside)
-
-    def _has_moved(self, aside: Aside) -> bool:
-        """True if the item is seen at its hidden name."""
-        try:
-            item = self._client.get(aside.id)
-        except NotFoundError:
-            return False
-        if names.basename(item.path) == aside.name:
-            aside.moved = True
-            aside.size, aside.updated_at = item.size, item.updated_at
-        return aside.moved
 
     def _staged_gone(self, change: Change) -> None:
         """The staged item vanished: make it again from the local bytes; a rename's source has none."""
         if change.verb is Verb.MOVE:
             if change.item is not None:
                 self._context.namespace.forget(change.item)
-            undo(self._client, self._state, change, "it vanished from the server", errno.ENOENT)
+            undo(self._context, change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is not on the server any more", endpoint="update")
         change.item = None
-        change.unsure = change.resent = False
+        change.unsure = False
         self._record(change, stage=Stage.STAGING, tid="", staged_id="")
 
     def _placed(self, change: Change, item: Item, *, adopted: bool) -> None:
-        """One step: the journal, the File, the namespace and the content cache know the outcome. Raises Cancelled, FsError(EIO).
-
-        `adopted`: `item` is the move's own answer, or the create's (R2).
-        """
-        before, change.item = change.item, item
-        file = change.file
-        if file is not None and change.verb is Verb.PUT:
-            self._saved(change, file, item, adopted=adopted)
-            return
-        with file.lock if file is not None else contextlib.nullcontext(), self._state.lock:
-            self._check(change)
-            edits = [edit(change, stage=Stage.PLACED, staged_id=item.id)]
-            gone: list[File] = []
-            if file is not None and change.verb is Verb.MKDIR:
-                edits.append(edit(file, item_id=item.id, version=item.updated_at))
-            elif file is not None and not (file.stays and file.path == change.target):
-                # Unsent bytes of what was replaced.
-                gone += [file] if file.recorded else []
-            elif file is None or item.path != change.target:
-                pass  # the job has given what was to be moved another name: a backup of it stays here
-            elif file.generation == change.generation and not file.written:
-                # A backup that was not written to gives way to the item; what was set of it here goes on to hold.
-                version = item.updated_at if adopted else file.version
-                edits.append(edit(file, item_id=item.id, stays=False, version=version, sha256="", **_NOTHING))
-            if file is not None and file.change is change:
-                file.change = None
-            self._state.write(*edits, gone=gone)
-            for replaced in gone:
-                self._state.forget_bytes(replaced)
-            self._tell(change, item)
-            # The namespace has it: from here on its names show that, however long cleanup takes.
-            self._state.apply(change, shows={})
-            if file is not None and file.item_id == item.id and file.local is not None:
-                self._go_on(file, item, adopted=False)
-                self._state.bytes.retire(file.ino, change.generation)
-        if before is not None and adopted:
-            self._bases.carry(before, item)
-
-    def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
-        state, content = self._state, self._context.content
-        source = state.bytes.path(file.ino, change.generation)
-        # What has to be copied is copied before the locks are taken: readers wait for them.
-        with content.near(source) if adopted else contextlib.nullcontext() as saved, file.lock, state.lock:
-            self._check(change)
-            state.write(
-                edit(change, stage=Stage.PLACED, staged_id=item.id),
-                edit(
-                    file,
-                    item_id=item.id,
-                    base=Base(
-                        item.id, item.updated_at if adopted else "", change.size, change.sha256, young=True
-                    ),
-                    version=item.updated_at,
-                    sha256=change.sha256 if adopted else "",
-                    sent=change.sha256,
-                    permission=item.permission,
-                    wish=None if file.wish is item.permission else file.wish,
-                    refused="",
-                    **(_NOTHING if file.generation == change.generation else {}),
-                ),
-            )
-            file.item, file.change = item, None
-            self._tell(change, item)
-            if file.local is not None and file.local.generation == change.generation:
-                self._go_on(file, item, adopted=adopted)
-            state.bytes.retire(file.ino, change.generation)
-            if saved is not None:
-                # After the handles have opened the version: even one that is too young to be kept serves them.
-                content.adopt(item, saved)
-
-    def _go_on(self, file: File, item: Item, *, adopted: bool) -> None:
-        """Everything written is on the server: handles go on with the version that was saved."""
-        local, file.local = file.local, None
-        assert local is not None
-        for handle in file.handles:
-            handle.go_on(item, self._context.content.open(item) if adopted else local.acquire())
-        if file.handles:
-            local.release()
-        self._state.show(file)
-
-    def _tell(self, change: Change, item: Item) -> None:
-        for taken in change.taken:
-            self._context.namespace.forget(taken)
-        self._context.namespace.publish(item)
+        placed(self._context, self._bases, change, item, adopted=adopted)
 
     # -- directories
 
@@ -534,49 +442,37 @@ class Replace:
         """
         if self._is_directory(path):
             return
-        change = self._state.change(Verb.MKDIR, path)
-        try:
-            self.run(change)
-        except FsError:
-            if not self._is_directory(path):
-                raise
-        finally:
-            if change.stage in (Stage.STAGING, Stage.STAGED):
+        with self._state.running(Verb.MKDIR, path) as change:
+            try:
+                self.run(change)
+            except FsError:
+                if not self._is_directory(path):
+                    raise
+            finally:
                 self.give_up(change)
-            # Not removed under a hidden name by anybody who saw it there, once it has its own (R12).
-            if not change.asides and change.stage is Stage.PLACED:
-                self._state.end(change)
+                # Not removed under a hidden name by anybody who saw it there, once it has its own (R12).
+                if not change.asides and change.stage is Stage.PLACED:
+                    self._state.end(change)
 
     def give_up(self, change: Change) -> None:
         """The caller was told that it failed: what was begun is taken back, and what was set aside goes back, by cleanup."""
-        file = change.file
         with self._state.lock:
-            if change.stage not in (Stage.STAGING, Stage.STAGED):
+            if change.over:
                 return
-            if not change.recorded:
+            if change.recorded:
+                self._state.cancel(change, shows={})
+            else:
                 self._state.end(change)
-                return
-            for aside in change.asides:
-                if aside.fate is Fate.CHECK:
-                    aside.fate = Fate.RETURN
-            self._state.write(edit(change, stage=Stage.CANCELLED, asides=change.asides, shows={}, file=None))
-            if file is not None and file.change is change:
-                # What the file has to be sent is another change, which waits for this one.
-                file.change = None
 
     def _is_directory(self, path: str) -> bool:
         return not path or any(item.is_dir for item in self._client.find(path))
 
     # -- helpers
 
-    def _check(self, change: Change) -> None:
-        if change.stage in (Stage.CANCELLED, Stage.DONE):
-            raise Cancelled
-
     def _record(self, change: Change, **values: Any) -> None:
         """Write a step of the change (w). Raises Cancelled, FsError(EIO)."""
         with self._state.lock:
-            self._check(change)
+            check(change)
             self._state.write(edit(change, **values))
 
     def _look(self, path: str) -> Finding:
@@ -588,8 +484,16 @@ class Replace:
         return time.monotonic() - finding.answered <= max(_FRESH, usual)
 
 
-#: Of a File without bytes that the server does not have.
-_NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}
+def _taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
+    """What the staged item takes over from what it replaces, None for what it has; a file that moves keeps its permission."""
+    item, was = change.item, change.replaced()
+    assert item is not None
+    lifecycle = was.lifecycle if was else item.lifecycle
+    permission = wanted(change) or (was.permission if was else item.permission)
+    return (
+        lifecycle if lifecycle != item.lifecycle else None,
+        permission if permission != item.permission and change.verb is not Verb.MOVE else None,
+    )
 
 
 def _unmoved(change: Change, item: Item) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 
 from jobfs import names
-from jobfs.errors import FsError, NotFoundError
+from jobfs.errors import FsError
+from jobfs.save.outcome import is_placed, undo
 from jobfs.save.queue import within
-from jobfs.save.undo import undo
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, edit
 
@@ -74,19 +74,13 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
 
 def _take_back(write_back: WriteBack, change: Change) -> None:
     """The server looks as if this save had not been begun. Raises ApiError, FsError(EBUSY)."""
-    client = write_back.client
-    if change.direct and write_back.upload.find_direct(change) is not None:
-        raise FsError(errno.EBUSY, f"{change.target} is just being sent: look again in a moment")
+    client, upload = write_back.client, write_back.upload
     if change.tid and not change.staged_id:
-        staged = write_back.upload.find(change)
+        staged = upload.find(change)
         change.staged_id = staged.id if staged is not None else ""
-    elif change.staged_id:
-        try:
-            item = client.get(change.staged_id)
-        except NotFoundError:
-            item = None
-        if item is not None and not change.is_staged(item):
-            raise FsError(errno.EBUSY, f"{change.target} is just being sent: look again in a moment")
-    undo(client, write_back.state, change, "given up", errno.ECANCELED)
+    sent = change.direct and upload.find_direct(change) is not None
+    if sent or (change.staged_id and is_placed(client, change)):
+        raise FsError(errno.EBUSY, f"{change.target} is just being sent: look again in a moment")
+    undo(write_back.context, change, "given up", errno.ECANCELED)
     for taken in change.taken:
         write_back.namespace.touch(taken.path)

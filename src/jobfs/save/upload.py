@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
 from jobfs.state import Change, edit
 from jobfs.state.disk import failure
-from jobfs.state.records import Aside, Fate, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Stage, Tombstone, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -51,9 +51,9 @@ class Upload:
         self._state = context.state
         self._facts = directory / "server.json"
         self._probe = directory / "probe"
-        self._lock = threading.Lock()
-        self._seen = 0
-        self._rejects = {
+        self._made = itertools.count(1)
+        #: Whether this server rejects a create at the path of an existing "file" or "directory", as far as that is known.
+        self.rejects: dict[str, bool] = {
             str(kind): refused for kind, refused in context.known.rejects.items()
         } or self._recall()
 
@@ -99,13 +99,13 @@ class Upload:
 
     # -- straight at the target
 
-    def may_be_direct(self, change: Change, suspect: bool) -> bool:
-        """True if this change is to be created at its target."""
+    def may_be_direct(self, change: Change, trusted: bool) -> bool:
+        """True if this change is to be created at its target; `trusted`: its bytes are those that were closed."""
         if change.direct:
             return True
-        if change.base.id or change.staged_id or suspect or self._rejects.get("file") is None:
+        if change.base.id or change.staged_id or not trusted or change.verb is not Verb.PUT:
             return False
-        return change.verb is Verb.PUT and self._rejects["file"]
+        return self.rejects.get("file", False)
 
     def create_directly(self, change: Change) -> Item | None:
         """The new item at the target; None: something else is there. Raises AnswerLostError, ApiError."""
@@ -130,7 +130,7 @@ class Upload:
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
-        if not self._rejects.get("directory"):
+        if not self.rejects.get("directory"):
             return None
         began = time.monotonic()
         try:
@@ -144,15 +144,9 @@ class Upload:
 
     # -- how this server takes creates
 
-    def rejects(self, kind: str) -> bool | None:
-        """Whether this server rejects a create at the path of an existing "file" or "directory"; None: not known."""
-        return self._rejects.get(kind)
-
     def worth_asking(self) -> bool:
         """Something new was made, and will have to be created: True if the server should be asked now how it takes that."""
-        with self._lock:
-            self._seen += 1
-            return len(self._rejects) < 2 and self._seen % _AGAIN == _WORTH
+        return next(self._made) % _AGAIN == _WORTH and len(self.rejects) < 2
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
@@ -162,21 +156,24 @@ class Upload:
         tid = names.new_transaction_id()
         path = names.hidden_path(target, self._context.mount, tid, names.Role.STAGED)
         # Running until it is asked: cleanup would take away what the answer depends on.
-        change = self._state.change(Verb.PUT, path, begun=True, running=True)
-        try:
-            self._state.write(
-                edit(change, stage=Stage.CANCELLED, asides=[Aside("", path, Fate.LOST)]),
-                edit(Tombstone(tid, time.time())),
-                new=True,
-            )
-        except FsError:
-            self._state.end(change)
-            raise
-        try:
+        with self._state.running(Verb.PUT, path) as change:
+            try:
+                self._state.write(
+                    edit(change, stage=Stage.CANCELLED, asides=[Aside("", path)]),
+                    edit(Tombstone(tid, time.time())),
+                    new=True,
+                )
+            except FsError:
+                self._state.end(change)
+                raise
             # Else a loss of power leaves an item that nobody knows: it would be shown as one of the user's.
             self._state.sync()
+            self._try_creates(change, path)
+
+    def _try_creates(self, change: Change, path: str) -> None:
+        allowed = Permission.READ_WRITE
+        try:
             self._probe.write_bytes(b"?")
-            allowed = Permission.READ_WRITE
             rejects = {
                 "file": self._refused(path, lambda at: self._client.create_file(at, self._probe, 1, allowed)),
                 "directory": self._refused(path, lambda at: self._client.create_directory(at, allowed)),
@@ -188,8 +185,6 @@ class Upload:
             raise
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
-        finally:
-            self._state.release(change)
 
     def _refused(self, path: str, create: Callable[[str], Item]) -> bool:
         """True if a second create at this path is refused; what was made is taken away again."""
@@ -214,7 +209,7 @@ class Upload:
         return {}
 
     def _remember(self, rejects: dict[str, bool]) -> None:
-        self._rejects = rejects
+        self.rejects = rejects
         log.info("creates at existing paths are rejected by this server: %s", rejects)
         draft = self._facts.with_suffix(".new")
         draft.write_text(json.dumps({"base_url": self._client.base_url, **rejects}))

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobfs.api import Client, Known, deadline
+from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
@@ -144,37 +144,23 @@ class WriteBack:
 
     # -- what a close and an fsync mean (semantics.md section 4)
 
-    def seal(self, file: File, *, gone: tuple[Record, ...] = ()) -> None:
-        """Record the File's bytes as they are: they survive this process, and are to be sent (w). Raises FsError(ENOSPC, EIO).
-
-        `gone`: records of which it takes the place, in the same step.
-        """
+    def seal(self, file: File) -> None:
+        """Record the File's bytes as they are: they survive this process, and are to be sent (w). Raises FsError(ENOSPC, EIO)."""
         with file.lock:
-            local = file.local
+            local, before, change = file.local, file.generation, file.change
             self.state.unclosed.discard(file)
-            if local is None or file.path is None or not (file.written or gone):
+            if local is None or file.path is None or not file.written:
                 return
-            if not file.stays:
-                self.state.bytes.seal(file.ino, local)
-            before, change = file.generation, file.change
+            self.state.bytes.seal(file.ino, local)
             try:
-                self.state.write(
-                    edit(
-                        file,
-                        generation=local.generation,
-                        size=local.size,
-                        boot="" if file.stays else BOOT,
-                        refused="",
-                    ),
-                    gone=gone,
-                    new=True,
-                )
+                sealed = edit(file, generation=local.generation, size=local.size, boot=BOOT, refused="")
+                self.state.write(sealed, new=True)
             except FsError:
-                local.sealed = file.stays and local.sealed
+                local.sealed = False
                 self.state.unclosed.add(file)
                 raise
             sending = change is not None and change.begun and change.generation == before
-            if before and before != local.generation and not sending:
+            if before and not sending:
                 self.state.bytes.retire(file.ino, before)
 
     def close_again(self) -> None:
@@ -215,10 +201,7 @@ class WriteBack:
             change = file.change
             if change is None or not change.begun or change.settled or change.base.id:
                 return
-            self.state.write(edit(change, stage=Stage.CANCELLED, ino=0))
-            if change.generation not in (0, file.generation):
-                self.state.bytes.retire(file.ino, change.generation)
-            change.file = file.change = None
+            self.state.cancel(change, ino=0)
         self.queue.wake()
         self.queue.save(file)
 
@@ -233,12 +216,11 @@ class WriteBack:
         try:
             item = self.upload.make_directory(path)
             if item is None:
-                change = self.state.change(Verb.MKDIR, path, running=True)
-                try:
-                    self.replace.run(change)
-                finally:
-                    self.replace.give_up(change)
-                    self.state.release(change)
+                with self.state.running(Verb.MKDIR, path) as change:
+                    try:
+                        self.replace.run(change)
+                    finally:
+                        self.replace.give_up(change)
                 item = change.item
         except UnavailableError:
             return None
@@ -259,20 +241,10 @@ class WriteBack:
         """
         with file.lock, self.state.lock:
             change = file.change
-            if change is not None and change.begun and not change.settled:
-                path = change.target
-                self.state.write(
-                    edit(change, stage=Stage.CANCELLED, shows={path: None}, file=None),
-                    gone=[file] if file.recorded else [],
-                )
-                file.change = None
-                if change.generation and change.generation != file.generation:
-                    # Newer bytes waited behind it.
-                    self.state.bytes.retire(file.ino, change.generation)
-                begun = True
-            else:
-                begun = False
-            self.state.unname(file, *([change] if change is not None and not begun else []))
+            begun = change is not None and change.begun and not change.settled
+            if change is not None and begun:
+                self.state.cancel(change, shows={change.target: None}, gone=[file] if file.recorded else [])
+            self.state.unname(file, *([file.change] if file.change is not None else []))
         self.queue.wake()
         return not begun
 
@@ -306,8 +278,10 @@ class WriteBack:
             return Victim(pending.base, pending.item, pending.file, pending)
         return Victim(self.bases.of(pending.item), pending.item, None, pending)
 
-    def replaced(self, victim: Victim) -> None:
-        """Something has the name, in the journal too: let go of what had it."""
+    def replaced(self, victim: Victim, over: File | None = None) -> None:
+        """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only."""
+        if over is not None:
+            self.state.unname(over)
         if victim.pending is not None:
             self.state.end(victim.pending)
         if victim.file is not None:
@@ -328,32 +302,34 @@ class WriteBack:
 
         `over`: a file of this machine only that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        gone: list[Record] = [
-            row for row in (victim.pending, victim.file, over) if row is not None and row.recorded
-        ]
-        item = victim.item
+        replaced = (victim.pending, victim.file, over)
+        gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
+        replaces = bool(gone or victim.base.id)
         with file.lock, self.state.lock:
-            local, before = file.local, file.generation
-            values: dict[str, Any] = {
-                "path": path, "stays": False, "base": victim.base, "refused": "",
-                "item_id": item.id if item is not None else "",
-            }  # fmt: skip
-            replaces = bool(gone or victim.base.id)
-            if local is not None and (file.stays or (replaces and not before)):
-                # What was never closed is closed with its new name: that is what has the place after a death.
-                self.state.bytes.seal(file.ino, local)
-                values |= {"generation": local.generation, "size": local.size, "boot": BOOT}
+            before = file.generation
+            values = self._in_place_of(victim, file, replaces=replaces)
             if file.recorded or replaces:
-                self.state.write(edit(file, **values), gone=gone, new=True)
-            self.state.apply(file, **values, item=item)
+                self.state.write(edit(file, path=path, **values), gone=gone, new=True)
+            self.state.apply(file, path=path, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
             if before and before != file.generation:
                 self.state.bytes.retire(file.ino, before)
-        self.replaced(victim)
-        if over is not None:
-            self.state.unname(over)
+        self.replaced(victim, over)
         self.closed(file)
+
+    def _in_place_of(self, victim: Victim, file: File, *, replaces: bool) -> dict[str, Any]:
+        """What changes of a File, but for its path, that takes a place; `replaces`: of something that the journal has."""
+        values: dict[str, Any] = {
+            "stays": False, "base": victim.base, "refused": "",
+            "item_id": victim.item.id if victim.item is not None else "",
+        }  # fmt: skip
+        local = file.local
+        if local is not None and (file.stays or (replaces and not file.generation)):
+            # What was never closed is closed with its new name: that is what has the place after a death.
+            self.state.bytes.seal(file.ino, local)
+            values |= {"generation": local.generation, "size": local.size, "boot": BOOT}
+        return values
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
         """Move an item over what stands at `target` (semantics.md section 4, rename). Raises ApiError: then that is there again.
@@ -408,8 +384,6 @@ class WriteBack:
             change = state.change(
                 Verb.MOVE, target, stage=Stage.STAGED, source=item.path, staged_id=item.id,
                 item=item, generation=local.generation, base_item=item, shows={item.path: None},
-                # In a few seconds the job may have given it another name: it is looked at first.
-                unsure=True,
             )  # fmt: skip
             values = {
                 "path": target, "stays": True, "item_id": "", "generation": local.generation, "size": local.size,
@@ -431,13 +405,3 @@ class WriteBack:
             state.unname(over)
         self.queue.add(change, BACKUP_DELAY)
         return True
-
-    @property
-    def timeout(self) -> float:
-        """Seconds that a call may wait without progress."""
-        return self.context.timeout
-
-    def drain(self, timeout: float, under: str) -> bool:
-        """Bring everything at or below `under` to the server; False if something is left after `timeout` seconds."""
-        with deadline.within():
-            return self.queue.drain(timeout, under)

@@ -80,11 +80,6 @@ class StateDirectory:
         return self.path / "journal.db"
 
     @property
-    def bytes_dir(self) -> Path:
-        """The directory of the local bytes."""
-        return self.path / "bytes"
-
-    @property
     def log(self) -> Path:
         """Where a mount in the background writes its log."""
         return self.path / "jobfs.log"

@@ -1,7 +1,7 @@
 """The journal: what this mount still owes the server, on disk, in SQLite (save-protocol.md).
 
 `write` is the protocol's (w): it survives the death of the process. `sync` is its (S): it survives power loss, and many
-callers share one disk sync. The journal's lock is innermost; nothing is called while it is held.
+callers share one disk sync (`State.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.
 
 The state directory holds some spare room (`Spare`). Whatever needs the disk for something new is refused with ENOSPC while
 that is spent; what only records what has already happened takes from it, and so can't fail for want of space. A journal that
@@ -26,7 +26,7 @@ from jobfs.state.records import KEYS, Change, File, Record, Tombstone, columns, 
 
 log = logging.getLogger("jobfs.state")
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 
 R = TypeVar("R")
 
@@ -52,24 +52,23 @@ class Spare:
         """`size` in bytes; None: what is right for the disk."""
         self._path = path
         self._size = size or _size_for(path.parent)
-        self.whole = False
 
     def restore(self) -> bool:
         """Take the room again; False if the disk does not have it."""
-        if not self.whole:
-            try:
-                handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError:
-                return False
-            had = os.fstat(handle).st_size
-            try:
+        try:
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        had = os.fstat(handle).st_size
+        try:
+            if had < self._size:
                 os.posix_fallocate(handle, 0, self._size)
-                self.whole = True
-            except OSError:
-                os.ftruncate(handle, had)
-            finally:
-                os.close(handle)
-        return self.whole
+            return True
+        except OSError:
+            os.ftruncate(handle, had)
+            return False
+        finally:
+            os.close(handle)
 
     def beside(self) -> int:
         """Bytes that are free beside it."""
@@ -82,7 +81,6 @@ class Spare:
             size = self._path.stat().st_size
             if size > _START:
                 os.truncate(self._path, max(size // 2, _START))
-                self.whole = False
                 return True
         return False
 
@@ -117,11 +115,9 @@ class Journal:
         self.observer: Callable[[str], None] | None = None
         #: Why nothing new is taken any more, "" while all is well.
         self.broken = ""
-        self._lock = threading.Lock()
-        self._turn = threading.Condition(threading.Lock())
+        self.lock = threading.RLock()
         self._written = 0
         self._synced = 0
-        self._syncing = False
         self._tables = {kind: _Table(kind) for kind in KEYS}
         self._spare = Spare(path.with_name("spare"))
         try:
@@ -182,13 +178,13 @@ class Journal:
 
     def next_number(self) -> int:
         """A number that orders changes and generations; never used before in this journal's records."""
-        with self._lock:
+        with self.lock:
             self._seq += 1
             return self._seq
 
     def load(self, kind: type[R]) -> list[R]:
         """Every record of one kind, in the order of their keys."""
-        with self._lock:
+        with self.lock:
             rows = self._db.execute(self._tables[kind].select).fetchall()
         return [decode(kind, row) for row in rows]
 
@@ -205,28 +201,44 @@ class Journal:
         """
         if self.observer:
             self.observer("write")
-        with self._lock:
-            if self.broken and new:
-                raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
-            if new and not (self._spare.restore() and self._spare.beside() >= _LEAST):
-                raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
+        with self.lock:
+            if new:
+                self._check_room()
             try:
                 self._write(edits, gone)
             except OverflowError as error:
                 raise FsError(errno.EIO, f"the journal can't hold a record: {error}") from error
             except sqlite3.Error as error:
-                full = "full" in str(error)
-                if not full and not new:
-                    self.broken = f"the journal can't be written: {error}"
-                if new or not (full and self._spare.give_up()):
+                if new:
                     raise _refusal(error) from error
-                try:
-                    self._write(edits, gone)
-                except sqlite3.Error as again:
-                    raise _refusal(again) from again
+                self._write_in_spare_room(error, edits, gone)
             self._written += 1
         if self.observer:
             self.observer("written")
+
+    def _check_room(self) -> None:
+        """Raises FsError(ENOSPC, EIO) if nothing new is taken."""
+        if self.broken:
+            raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
+        if not (self._spare.restore() and self._spare.beside() >= _LEAST):
+            raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
+
+    def _write_in_spare_room(
+        self,
+        error: sqlite3.Error,
+        edits: Iterable[tuple[Record, Mapping[str, Any]]],
+        gone: Iterable[Record],
+    ) -> None:
+        """What has happened could not be recorded: a full disk has the spare room for it. Raises FsError(ENOSPC, EIO)."""
+        full = "full" in str(error)
+        if not full:
+            self.broken = f"the journal can't be written: {error}"
+        if not (full and self._spare.give_up()):
+            raise _refusal(error) from error
+        try:
+            self._write(edits, gone)
+        except sqlite3.Error as again:
+            raise _refusal(again) from again
 
     def _write(self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record]) -> None:
         try:
@@ -244,40 +256,22 @@ class Journal:
             raise
 
     def sync(self) -> None:
-        """Return when everything written so far is on the disk; concurrent callers share one disk sync.
+        """Return when everything written so far is on the disk; by one thread at a time (`State.sync`).
 
         Raises FsError(EIO) if the disk fails.
         """
         if self.observer:
             self.observer("sync")
-        with self._lock:
-            wanted = self._written
-        with self._turn:
-            while self._synced < wanted:
-                if self._syncing:
-                    self._turn.wait()
-                    continue
-                self._syncing = True
-                self._turn.release()
-                done = self._synced
-                try:
-                    done = self._sync_once()
-                finally:
-                    self._turn.acquire()
-                    self._syncing = False
-                    self._synced = max(self._synced, done)
-                    self._turn.notify_all()
+        with self.lock:
+            upto = self._written
+        if upto > self._synced:
+            try:
+                os.fdatasync(self._wal)
+            except OSError as error:
+                raise FsError(errno.EIO, f"the journal can't be synced: {error.strerror}") from error
+            self._synced = upto
         if self.observer:
             self.observer("synced")
-
-    def _sync_once(self) -> int:
-        with self._lock:
-            upto = self._written
-        try:
-            os.fdatasync(self._wal)
-        except OSError as error:
-            raise FsError(errno.EIO, f"the journal can't be synced: {error.strerror}") from error
-        return upto
 
     @property
     def unsynced(self) -> bool:
@@ -286,12 +280,12 @@ class Journal:
 
     def restore_spare(self) -> bool:
         """Take the spare room again if the disk has it; False if it does not."""
-        with self._lock:
+        with self.lock:
             return self._spare.restore()
 
     def mark_synced(self, generations: Iterable[int]) -> None:
         """Note that the local bytes of these generations are on the disk (w). Raises FsError(EIO)."""
-        with self._lock:
+        with self.lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany(
@@ -306,24 +300,18 @@ class Journal:
 
     def prune(self, before: float) -> None:
         """Forget tombstones made before `before` (seconds since the epoch): their requests are long dead."""
-        with self._lock, contextlib.suppress(sqlite3.Error):
+        with self.lock, contextlib.suppress(sqlite3.Error):
             self._db.execute("DELETE FROM tombstone WHERE made < ?", (before,))
 
     def tombstone(self, tid: str) -> bool:
         """True if a change of this mount used this id."""
-        with self._lock:
+        with self.lock:
             row = self._db.execute("SELECT 1 FROM tombstone WHERE tid = ?", (tid,)).fetchone()
         return row is not None
 
-    def count(self, kind: type[Record]) -> int:
-        """How many records of one kind there are."""
-        with self._lock:
-            (number,) = self._db.execute(f"SELECT count(*) FROM {self._tables[kind].name}").fetchone()
-        return int(number)
-
     def close(self) -> None:
         """Close the database; the records stay."""
-        with self._lock:
+        with self.lock:
             self._db.close()
             os.close(self._wal)
 

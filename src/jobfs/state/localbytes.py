@@ -18,6 +18,8 @@ from pathlib import Path
 from jobfs.errors import FsError
 from jobfs.state.disk import copy_into, failure, sync_directory
 
+#: Guards who uses which generation and what waits for a sync; held for an instant.
+_LOCK = threading.Lock()
 #: More files than this are synced with one sync of all file systems.
 _SYNC_EACH = 16
 _PIECE = 1 << 20
@@ -26,7 +28,7 @@ _PIECE = 1 << 20
 class Local:
     """The bytes of one generation; `size` in bytes. Open while it has users (`acquire` and `release`)."""
 
-    __slots__ = ("_discarded", "_handle", "_lock", "_users", "generation", "path", "sealed", "size")
+    __slots__ = ("_handle", "_users", "generation", "path", "sealed", "size")
 
     def __init__(
         self, path: Path, generation: int, size: int, *, handle: int = -1, sealed: bool = True
@@ -37,12 +39,10 @@ class Local:
         self.sealed = sealed
         self._handle = handle
         self._users = 1 if handle >= 0 else 0
-        self._lock = threading.Lock()
-        self._discarded = False
 
     def acquire(self) -> Local:
         """One more user. Raises OSError if the file can't be opened (EMFILE)."""
-        with self._lock:
+        with _LOCK:
             if self._handle < 0:
                 self._handle = os.open(self.path, (os.O_RDONLY if self.sealed else os.O_RDWR) | os.O_CLOEXEC)
             self._users += 1
@@ -50,24 +50,17 @@ class Local:
 
     def release(self) -> None:
         """One user less; the last one closes the file."""
-        with self._lock:
+        with _LOCK:
             self._users -= 1
             if self._users:
                 return
             handle, self._handle = self._handle, -1
-            gone = self._discarded
         os.close(handle)
-        if gone:
-            self.path.unlink(missing_ok=True)
 
     close = release
 
     def discard(self) -> None:
-        """Remove the file, once nobody uses it."""
-        with self._lock:
-            self._discarded = True
-            if self._users:
-                return
+        """Remove the file. Who still has it open goes on reading it."""
         self.path.unlink(missing_ok=True)
 
     def read(self, offset: int, size: int) -> bytes:
@@ -115,7 +108,6 @@ class LocalBytes:
     def __init__(self, directory: Path, trash: Path) -> None:
         self.directory = directory
         self.trash = trash
-        self._lock = threading.Lock()
         self._unsynced: dict[tuple[int, int], Path] = {}
         self._retired: list[Path] = []
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -152,18 +144,18 @@ class LocalBytes:
     def seal(self, ino: int, local: Local) -> None:
         """From now on these bytes never change; the next sync covers them."""
         local.sealed = True
-        with self._lock:
+        with _LOCK:
             self._unsynced[ino, local.generation] = local.path
 
     def retire(self, ino: int, generation: int) -> None:
         """These bytes are no longer needed, once the journal that does not name them is on the disk."""
-        with self._lock:
+        with _LOCK:
             self._unsynced.pop((ino, generation), None)
             self._retired.append(self.path(ino, generation))
 
     def retired(self) -> list[Path]:
         """Take over what is retired by now, to be given to `remove` after a sync of the journal."""
-        with self._lock:
+        with _LOCK:
             batch, self._retired = self._retired, []
         return batch
 
@@ -175,7 +167,7 @@ class LocalBytes:
 
     def sync(self) -> list[tuple[int, int]]:
         """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
-        with self._lock:
+        with _LOCK:
             batch, self._unsynced = self._unsynced, {}
         try:
             if len(batch) > _SYNC_EACH:
@@ -185,7 +177,7 @@ class LocalBytes:
                     _sync(path)
             sync_directory(self.directory)
         except OSError as error:
-            with self._lock:
+            with _LOCK:
                 self._unsynced = {**batch, **self._unsynced}
             raise _not_synced(error) from error
         return list(batch)

@@ -1,18 +1,6 @@
 """What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (core.md).
 
-The stages of a Change (save-protocol.md, The steps); every arrow is one journal write::
-
-    (new) ──► STAGING ◄──► STAGED ──► PLACED ──► DONE
-                 │            │                    ▲
-                 └────────────┴────► CANCELLED ────┘
-
-    STAGING   the staged item is not on the server yet; or it vanished, and is made again from the local bytes
-    STAGED    it is there: what stands at the target is set aside, and the staged item takes its place
-    PLACED    the server has the outcome: only what was set aside has to be looked at (`promoted` in save-protocol.md)
-    CANCELLED unlinked, or given up: what was begun is taken back
-    DONE      nothing is left; the row is gone, its transaction id stays as a Tombstone
-
-A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED: their source is on the server, or they have none.
+How a File and a Change live: see the pictures in tables.py.
 """
 
 from __future__ import annotations
@@ -68,19 +56,6 @@ class Verb(StrEnum):
     """Nothing takes the target's place."""
 
 
-class Fate(StrEnum):
-    """What becomes of an item under a hidden name."""
-
-    CHECK = "check"
-    """Delete it if it is what the save was based on, else keep both (R1)."""
-    RETURN = "return"
-    """It goes back to its name."""
-    EMPTY = "empty"
-    """A directory: delete it if nothing is in it, else it goes back to its name (R12)."""
-    LOST = "lost"
-    """A create whose answer was lost may make it yet: delete whatever comes under that name."""
-
-
 @dataclass(slots=True)
 class Base:
     """The version that a save replaces (save-protocol.md, Vocabulary); an empty id means none.
@@ -103,15 +78,15 @@ class Base:
 
 @dataclass(slots=True)
 class Aside:
-    """An item under a hidden name, on its way to its fate.
+    """An item under a hidden name, until cleanup has looked at it; what becomes of it, its Change says (save/cleanup.py).
 
-    `moved`: seen at its hidden name. `unsure_until`: seconds since the epoch; until then a request on it whose answer never
-    came may still be carried out (R7). `updated_at` is that of the set-aside's answer, empty if not known. `size` in bytes.
+    An empty id: a create whose answer was lost may make it yet; whatever comes under that name is deleted. `moved`: seen at its
+    hidden name. `unsure_until`: seconds since the epoch; until then a request on it whose answer never came may still be carried
+    out (R7). `updated_at` is that of the set-aside's answer, empty if not known. `size` in bytes.
     """
 
     id: str
     path: str
-    fate: Fate = Fate.CHECK
     kind: Kind = Kind.FILE
     moved: bool = False
     size: int | None = None
@@ -125,10 +100,15 @@ class Aside:
         """The hidden name: it stays the same when a directory above it is renamed."""
         return names.basename(self.path)
 
+    def seen(self, item: Item) -> None:
+        """The server has it at its hidden name, as this item."""
+        self.moved = True
+        self.size, self.updated_at = item.size, item.updated_at
+
     @classmethod
     def load(cls, values: dict[str, Any]) -> Aside:
         """The aside that `asdict` gave."""
-        kinds: dict[str, Any] = {"fate": Fate, "kind": Kind, "lifecycle": Lifecycle, "permission": Permission}
+        kinds: dict[str, Any] = {"kind": Kind, "lifecycle": Lifecycle, "permission": Permission}
         plain: dict[str, Any] = {
             name: kinds[name](value) if name in kinds else value for name, value in values.items()
         }
@@ -241,17 +221,15 @@ class Change:
     stays: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: True once a request of it may have been sent.
     begun: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: After a recovery or a lost answer: look at the server before the next step.
+    #: After a recovery or a lost answer: what nobody saw may have been done. The server is looked at before the next step, and
+    #: what a later move answers proves nothing (R2).
     unsure: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: A move that nobody saw the answer of may have been carried out: what a later one answers proves nothing (R2).
-    resent: bool = field(default=False, metadata=_MEMORY, repr=False)
     #: The hash of the base's bytes, and when they had been read, once somebody fetches them.
     learning: Any = field(default=None, metadata=_MEMORY, repr=False)
     #: What stood at the target and was set aside, as it was shown there; ids of what was seen behind that.
     taken: list[Item] = field(default_factory=list, metadata=_MEMORY, repr=False)
     covered: set[str] = field(default_factory=set, metadata=_MEMORY, repr=False)
-    running: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: Of the run: who waits for it gives it their place.
+    #: Of the run that is under way, None if it rests; who waits for it gives it their place.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
     #: How many of its bytes are on their way, or there.
@@ -266,6 +244,37 @@ class Change:
     def settled(self) -> bool:
         """True if the server has the outcome: only what was set aside may be left."""
         return self.stage in (Stage.PLACED, Stage.DONE)
+
+    @property
+    def running(self) -> bool:
+        """True while somebody carries it out."""
+        return self.deadline is not None
+
+    @property
+    def is_backup(self) -> bool:
+        """True if it moves the item of a File that has its scratch name here already."""
+        file = self.file
+        return self.verb is Verb.MOVE and file is not None and file.stays and file.path == self.target
+
+    @property
+    def looks_first(self) -> bool:
+        """True if what is staged is looked at before the next step. While a backup waited the job may have renamed its item."""
+        return self.unsure or self.is_backup
+
+    @property
+    def unfinished(self) -> bool:
+        """True if it was cancelled and may still be on the server, staged or under the target's name."""
+        return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)
+
+    @property
+    def gives_back(self) -> bool:
+        """True if what it set aside goes back to its name: its caller was told that it failed."""
+        return self.stage is Stage.CANCELLED and self.verb in (Verb.MKDIR, Verb.MOVE)
+
+    @property
+    def over(self) -> bool:
+        """True if nothing more is to be placed: only cleanup is left, or nothing."""
+        return self.settled or self.stage is Stage.CANCELLED
 
     @property
     def ends(self) -> set[str]:

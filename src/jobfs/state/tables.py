@@ -1,25 +1,37 @@
 """The three tables, their indexes, and the one lock (core.md).
 
-The life of a File, from what a program does to it:
+The life of a File, by what a program does to it::
 
-      create, write              close                    the save is placed
-    ──────────────► open here ──────────► unsaved ─────────────────────────► clean ──► (goes with its item)
-                     local≠generation      generation>0     ▲  generation=0   │
-                                               │            │                 │ write
-                                               └── Change ──┘  ◄──────────────┘
-    A scratch file `stays`: its generation is never sent. A directory without an item is one that was made while the server
-    could not be asked, or one that no item stands for. A File without a row is just open, or touched.
+                  write                 close                      the save is placed
+    (none) ─────────────────► written ───────────► unsaved ─────────────────────────────► clean ─────► (none)
+    an item,          ▲       `local` is newer     `generation` > 0: the journal    │     0: the bytes are the item's;
+    or a free name    │       than `generation`    has it, a Change is to send it   │     what was set here is remembered
+                      └────────────────────── write ─────┴──────────────────────────┘
+    A scratch file or a link `stays`: its generation is never sent. A directory without an item was made while the server could
+    not be asked. A File without a row is just open, or touched.
 
-The life of a Change: see records.py. It is made when something is to be done on the server, has a row once a request of it may
-be sent, and is dropped when nothing of it is left to do. A File has at most one: newer bytes wait in the File and become the
-next Change when this one ends.
+The life of a Change; every arrow is one journal write::
+
+    (queued) ───► STAGING ◄───► STAGED ───► PLACED ───► DONE
+                     │             │                      ▲
+                     └─────────────┴──► CANCELLED ────────┘
+    STAGING    the staged item is not on the server yet; or it vanished, and is made again from the local bytes
+    STAGED     it is there: what stands at the target is set aside, and the staged item takes its place (save/replace.py)
+    PLACED     the server has the outcome: what was set aside has to be looked at (save/cleanup.py)
+    CANCELLED  its file was unlinked meanwhile, or it was given up: what was begun is taken back (save/cleanup.py)
+    DONE       nothing is left: the row is gone, its transaction id stays as a Tombstone
+    A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED. A restart goes on where the row says, and looks at
+    the server before its next step (save/recovery.py). A File has at most one Change: newer bytes wait in the File, and become
+    the next one when this one ends.
 
 What a path shows is a function: the File that is shown there; else what a Change says is shown meanwhile (an item, or nothing);
 else what the namespace says. A listing is the namespace's children, less what Changes hide, plus the Files.
 
-Lock order: a reservation of names; a File's lock (its bytes and handles); the lock of the state. That one guards all tables and
-indexes, and the journal write that goes with a change of them. It is never held across a request, nor while bytes are copied or
-a disk is synced. Who lets go of it for a request looks again at the row when the answer is there.
+Lock order: a reservation of names (held across requests); a File's lock (its generation, its bytes, its handles); the lock of the
+state. That one guards all tables and indexes, the database, and the journal write that goes with a change of them. It is never
+held across a request, nor while bytes are copied or a disk is synced. Who lets go of it for a request looks again at the row
+when the answer is there. The lock of `sync`, which has one sync serve all who wait, is taken before the state's by a thread that
+holds neither; that of localbytes.py comes last, and is held for an instant.
 """
 
 from __future__ import annotations
@@ -28,11 +40,13 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jobfs import names
+from jobfs.api import deadline
 from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import LocalBytes
@@ -53,10 +67,10 @@ class State:
 
     def __init__(self, directory: Path) -> None:
         """`directory`: the state directory of this mount. Raises UsageError if its journal can't be used."""
-        self.lock = threading.RLock()
-        self.reservations = Reservations()
         journal, self.damage = open_journal(directory)
         self.journal: Journal = journal
+        self.lock = journal.lock
+        self.reservations = Reservations()
         self.bytes = LocalBytes(directory / "bytes", directory / "trash")
         #: Grows whenever a path shows something else, or a remembered attribute is another one.
         self.edition = 1
@@ -73,7 +87,7 @@ class State:
         self._at: dict[str, list[Change]] = {}
         self._touched: dict[int, File] = {}
         self._syncing = threading.Lock()
-        #: Changes that have come to where only cleanup is left, for the queue to take.
+        #: Changes of which only cleanup is left and that nobody runs, for the queue to take.
         self.to_clean: deque[Change] = deque()
 
     def load(self) -> tuple[list[File], list[Change]]:
@@ -274,11 +288,8 @@ class State:
         with self.lock:
             if isinstance(record, Change):
                 self._forget(record)
-                if "stage" in changed and changed["stage"] is not record.stage:
-                    record.become(changed["stage"])
-                    if record.stage in (Stage.PLACED, Stage.CANCELLED):
-                        record.since = time.monotonic()
-                        self.to_clean.append(record)
+                if changed.get("stage", record.stage) is not record.stage:
+                    self._become(record, changed["stage"])
                 _assign(record, changed)
                 if record.stage is not Stage.DONE:
                     self._know(record)
@@ -292,6 +303,13 @@ class State:
             self._by_number[record.ino] = record
             self.edition += 1
             self.show(record)
+
+    def _become(self, change: Change, stage: Stage) -> None:
+        change.become(stage)
+        if stage in (Stage.PLACED, Stage.CANCELLED):
+            change.since = time.monotonic()
+            if not change.running:
+                self.to_clean.append(change)
 
     def show(self, file: File) -> None:
         """Have the index say where this File is shown."""
@@ -376,14 +394,35 @@ class State:
             if change.file is not None and change.file.change is change:
                 change.file.change = None
 
-    def release(self, change: Change) -> None:
-        """Who ran a Change itself (`running`) is through with it: what is left to clean up is the queue's."""
-        with self.reservations.turn:
-            change.running = False
-            if change.stage in (Stage.PLACED, Stage.CANCELLED):
-                # The queue has passed it by if it saw it running.
-                self.to_clean.append(change)
-            self.reservations.turn.notify_all()
+    def cancel(self, change: Change, *, gone: Iterable[Record] = (), **values: Any) -> None:
+        """A Change that was begun is not to go on: what it did on the server is taken back by cleanup. Raises FsError(EIO).
+
+        `gone`, `values`: records that go, and what else changes of it, in the same step. What its File has to be sent is another
+        Change then, which waits for this one.
+        """
+        with self.lock:
+            file = change.file
+            self.write(edit(change, stage=Stage.CANCELLED, file=None, **values), gone=gone)
+            if file is None or file.change is not change:
+                return
+            file.change = None
+            if change.generation not in (0, file.generation):
+                # Newer bytes waited behind it.
+                self.bytes.retire(file.ino, change.generation)
+
+    @contextmanager
+    def running(self, verb: Verb, target: str, **values: Any) -> Iterator[Change]:
+        """A Change that its maker carries out itself; what is left of it afterwards, to be cleaned up, is the queue's."""
+        until = deadline.current() or deadline.Deadline(deadline.UNBOUNDED)
+        change = self.change(verb, target, begun=True, deadline=until, **values)
+        try:
+            yield change
+        finally:
+            with self.reservations.turn:
+                change.deadline = None
+                if change.stage in (Stage.PLACED, Stage.CANCELLED):
+                    self.to_clean.append(change)
+                self.reservations.turn.notify_all()
 
     def pending(self, path: str) -> Change | None:
         """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""
@@ -395,15 +434,13 @@ class State:
         """A Change that is just taking what it hides away from this name."""
         with self.lock:
             there = self._meanwhile.get(names.parent(path), {}).get(names.basename(path), [])
-            return next(
-                (c for c in there if c.begun and not c.settled and c.stage is not Stage.CANCELLED), None
-            )
+            return next((change for change in there if change.begun and not change.over), None)
 
     def moving(self, path: str) -> Change | None:
         """A rename of an item from or to this name that its caller was told has failed, and that goes on all the same."""
         with self.lock:
             there = self._at.get(path, ())
-            return next((c for c in there if c.verb is Verb.MOVE and c.begun and not _is_over(c)), None)
+            return next((c for c in there if c.verb is Verb.MOVE and c.begun and not c.over), None)
 
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older.
@@ -490,10 +527,6 @@ class State:
                 for file in self._by_number.values()
                 if file.item_id and not (file.here or file.handles or file.change is not None)
             ]
-
-
-def _is_over(change: Change) -> bool:
-    return change.settled or change.stage is Stage.CANCELLED
 
 
 def order(change: Change) -> tuple[bool, int]:

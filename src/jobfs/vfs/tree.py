@@ -7,6 +7,7 @@ that is being sent, which is waited for, or cancelled if it is unlinked.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from collections.abc import Iterator
@@ -148,11 +149,7 @@ class Tree:
             source, target = self._view.get(old), self._view.find(new)
             self._view.may_replace(source)
             if target is not None:
-                self._view.may_replace(target)
-                if is_dir(target) and not is_dir(source):
-                    raise FsError(errno.EISDIR)
-                if is_dir(source) and not is_dir(target):
-                    raise FsError(errno.ENOTDIR)
+                self._may_take_place(source, target)
             if is_dir(source):
                 self._rename_directory(source, target, old, new)
             else:
@@ -168,6 +165,14 @@ class Tree:
             self._view.touch_directory(names.parent(new))
             if (now := self._view.find(new)) is not None:
                 self._view.touch(now)
+
+    def _may_take_place(self, source: Node, target: Node) -> None:
+        """Raises FsError(EISDIR, ENOTDIR, EPERM) if `source` can't have the name of `target`."""
+        self._view.may_replace(target)
+        if is_dir(target) and not is_dir(source):
+            raise FsError(errno.EISDIR)
+        if is_dir(source) and not is_dir(target):
+            raise FsError(errno.ENOTDIR)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
         self._write_back.queue.rest(old)
@@ -190,15 +195,16 @@ class Tree:
         self._write_back.rename.rename_directory(source, new)
 
     def _rename_local_directory(self, source: File, old: str, new: str) -> None:
-        if not (source.stays or is_unmade(source)):
+        if source.stays:
+            if not self._view.stays_here(new):
+                # Else nothing in it would ever reach the job: `mv` copies.
+                raise FsError(errno.EXDEV)
+        elif not is_unmade(source):
             raise FsError(errno.ENOENT)  # empty, and no item stands for it
-        if source.stays and not self._view.stays_here(new):
-            # Else nothing in it would ever reach the job: `mv` copies.
-            raise FsError(errno.EXDEV)
         below = [(f, names.moved(f.path or "", old, new)) for f in self._state.beneath(old)]
-        recorded = [edit(file, path=path) for file, path in below if file.recorded]
-        self._state.write(edit(source, path=new), *recorded, new=True)
-        for file, path in [(source, new), *below]:
+        moved = [(source, new), *below]
+        self._state.write(*(edit(file, path=path) for file, path in moved if file.recorded), new=True)
+        for file, path in moved:
             self._state.apply(file, path=path)
             if file.change is not None:
                 self._state.apply(file.change, target=path)
@@ -208,69 +214,61 @@ class Tree:
         target = self._ready_to_go(target, new)
         over = target if isinstance(target, File) and target.stays else None
         stays = self._view.stays_here(new) and (target is None or over is not None)
-        if isinstance(source, File) and source.link:
-            self._rename_link(source, target, new)
-        elif isinstance(source, File) and source.stays and stays:
-            self._rename_scratch(source, over, new)
-        elif isinstance(source, File):
-            if stays:
-                self._stay(source, over, new)
-            else:
-                self._write_back.take_place(source, new, self._write_back.victim(new, target), over)
-        elif stays and self._back_up(source, over, old, new):
-            pass
+        if isinstance(source, File):
+            self._rename_here(source, target, over, new, stays=stays)
+        elif not (stays and self._back_up(source, over, new)):
+            self._rename_item(source, target, over, new)
+
+    def _rename_here(
+        self, file: File, target: Node | None, over: File | None, new: str, *, stays: bool
+    ) -> None:
+        """A File that no request is about: one step here. `stays`: the name is of this machine only."""
+        if file.link:
+            self._rename_link(file, target, new)
+        elif not stays:
+            self._write_back.take_place(file, new, self._write_back.victim(new, target), over)
+        elif file.stays:
+            self._rename_scratch(file, over, new)
         else:
-            self._rename_item(source, target, old, new)
+            self._stay(file, over, new)
 
     def _ready(self, node: Node, path: str) -> Node:
         """What is to be renamed, at rest: what the server has of it is what is here, or it has nothing of it. Raises ApiError."""
         if not isinstance(node, File):
             return node
-        if node.stays:
-            if node.change is not None and not node.change.settled:
-                # A backup whose item was not renamed yet: done now.
-                self._write_back.queue.commit(node.change)
-                return self._view.get(path)
-            return node
-        if self._namespace.unreachable:
+        if self._namespace.unreachable and not node.stays:
             self._write_back.begin_anew(node)
-        self._write_back.settle(node)
-        if node.here and node.base.id:
+        self._bring_to_rest(node)
+        if node.here and node.base.id and not node.stays:
             self._write_back.commit(node)
             if node.item is not None:
                 # What is written to it from now on goes along.
                 return node.item
         return self._view.get(path)
 
+    def _bring_to_rest(self, file: File) -> None:
+        """Return when no save of this File is half done on the server; a backup's item is moved now. Raises ApiError, FsError."""
+        change = file.change
+        if not file.stays:
+            self._write_back.settle(file)
+        elif change is not None and not change.settled:
+            self._write_back.queue.commit(change)
+
     def _ready_to_go(self, node: Node | None, path: str) -> Node | None:
         """What is to be replaced, at rest. Raises ApiError."""
         if not isinstance(node, File):
             return node
-        if node.stays:
-            if node.change is not None and not node.change.settled:
-                self._write_back.queue.commit(node.change)
-                return self._view.find(path)
-            return node
-        self._write_back.settle(node)
+        self._bring_to_rest(node)
         return self._view.find(path)
 
-    def _rename_item(self, item: Item, target: Node | None, old: str, new: str) -> None:
-        over = target if isinstance(target, File) and target.stays else None
+    def _rename_item(self, item: Item, target: Node | None, over: File | None, new: str) -> None:
         victim = self._write_back.victim(new, None if over is not None else target)
         if victim.pending is None and self._state.hidden(new):
             # What was unlinked there while it was saved is still on its way off the server.
             self._write_back.queue.rest(new)
         file = self._state.of(item)
         replaced = self._state.of(victim.item) if victim.item is not None else None
-        try:
-            if victim.base.id or victim.file is not None or victim.pending is not None:
-                answer = self._write_back.move_over(item, new, victim)
-            else:
-                answer = self._move(item, new)
-        except JobfsError:
-            self._namespace.touch(old)
-            self._namespace.touch(new)
-            raise
+        answer = self._move(item, new, victim)
         for gone in (over, replaced):
             if gone is not None and gone.path == new:
                 self._lose(gone)
@@ -290,11 +288,17 @@ class Tree:
             if other.path == path and other is not file:
                 self._lose(other)
 
-    def _move(self, item: Item, new: str) -> Item:
+    def _move(self, item: Item, new: str, victim: Victim) -> Item:
+        """Move the item on the server, over what makes room for it or what is found there. Raises ApiError."""
         try:
-            return self._write_back.rename.move(item, new)
-        except PathExistsError:
-            return self._write_back.move_over(item, new, Victim())
+            if not (victim.base.id or victim.file or victim.pending):
+                with contextlib.suppress(PathExistsError):
+                    return self._write_back.rename.move(item, new)
+            return self._write_back.move_over(item, new, victim)
+        except JobfsError:
+            self._namespace.touch(item.path)
+            self._namespace.touch(new)
+            raise
 
     def _moved(self, file: File, item: Item, new: str) -> None:
         """What is open of it, and what was written to it meanwhile, has the new name too. Raises FsError(EIO)."""
@@ -330,9 +334,7 @@ class Tree:
         victim = self._write_back.victim(new, None)
         gone = [f for f in (over, victim.file, victim.pending) if f is not None and f.recorded]
         self._state.write(edit(file, path=new), gone=gone, new=True)
-        self._write_back.replaced(victim)
-        if over is not None:
-            self._state.unname(over)
+        self._write_back.replaced(victim, over)
 
     def _stay(self, file: File, over: File | None, new: str) -> None:
         """A file that was to be sent gets a name of this machine only, and is not. Raises FsError(ENOSPC)."""
@@ -351,7 +353,7 @@ class Tree:
         if over is not None:
             self._state.unname(over)
 
-    def _back_up(self, item: Item, over: File | None, old: str, new: str) -> bool:
+    def _back_up(self, item: Item, over: File | None, new: str) -> bool:
         """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine, or it is written to."""
         if self._view.is_local(names.parent(new)):
             raise FsError(errno.EXDEV)
@@ -399,26 +401,18 @@ class Tree:
         """A File of this machine, or with bytes that the server does not have."""
         change = file.change
         if file.stays:
-            if change is not None and not change.settled:
-                # A backup: what it stands for is still at its old name on the server.
-                self._unlink_backup(file, path)
-            else:
-                self._state.unname(file)
+            # A backup stands for an item, which may still be at its old name on the server.
+            self._bring_to_rest(file)
+            node = self._view.find(path, max_age=0.0)
+            if isinstance(node, Item):
+                self._unlink_item(node)
+            elif node is not None:
+                self._state.unname(node)
             return
         if change is not None and change.begun and not change.settled and not self._write_back.cancel(file):
             return
         self._write_back.remove.delete_version(path, file.base)
         self._state.unname(file, *([file.change] if file.change is not None else []))
-
-    def _unlink_backup(self, file: File, path: str) -> None:
-        change = file.change
-        assert change is not None
-        self._write_back.queue.commit(change)
-        node = self._view.find(path, max_age=0.0)
-        if isinstance(node, Item):
-            self._unlink_item(node)
-        elif node is not None:
-            self._state.unname(node)
 
     def _forget_hidden(self, file: File) -> None:
         """The last handle of an unlinked file is closed. Its unlink on the server is a Change of its own."""
@@ -437,11 +431,8 @@ class Tree:
             self._end_moves(path)
             node = self._view.get(path)
             self._view.may_replace(node)
-            if isinstance(node, File) and not node.stays:
-                self._write_back.settle(node)
-                node = self._view.get(path)
-            if isinstance(node, File) and node.stays and node.change is not None and not node.change.settled:
-                self._write_back.queue.commit(node.change)
+            if isinstance(node, File):
+                self._bring_to_rest(node)
                 node = self._view.get(path)
             file = node if isinstance(node, File) else self._state.open(node)
             frozen = self._view.freeze(file)

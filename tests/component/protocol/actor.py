@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from jobfs.state.records import Fate, Stage, Verb
+from jobfs.state.records import Stage, Verb
 
 from .explorer import Step
-from .model import Item, Request, Rules, Scenario, Tx, World, execute, moved_to
+from .model import Fate, Item, Request, Rules, Scenario, Tx, World, execute, moved_to
 from .surroundings import crash, written
 
 Steps = Iterator[tuple[Step, World]]

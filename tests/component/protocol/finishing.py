@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from jobfs.state.records import Fate, Stage, Verb
+from jobfs.state.records import Stage, Verb
 
 from .actor import Actor, Steps
 from .explorer import Step
-from .model import BESIDE, TARGET, Aside, Item, Request, Tx, World, execute, hidden, hidden_name
+from .model import BESIDE, TARGET, Aside, Fate, Item, Request, Tx, World, execute, hidden, hidden_name
 
 
 class Finishing(Actor):

@@ -12,12 +12,20 @@ replaces or deletes it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NamedTuple
 
-from jobfs.state.records import TRANSITIONS, Fate, Stage, Verb
+from jobfs.state.records import TRANSITIONS, Stage, Verb
 
 TARGET, SOURCE, ELSEWHERE, BESIDE = "T", "S", "x", "c"
 NOT_FOUND, EXISTS = "404", "400"
+
+
+class Fate(StrEnum):
+    """What becomes of an item set aside: it is checked; or given back, where a rename was given up."""
+
+    CHECK = "check"
+    RETURN = "return"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobfs.state.records import Fate, Stage, Verb
+from jobfs.state.records import Stage, Verb
 
 from .actor import MOUNTS, Run, Steps
 from .explorer import Search, Step, search
@@ -12,6 +12,7 @@ from .model import (
     TARGET,
     Base,
     Disk,
+    Fate,
     Finding,
     Mount,
     Request,

@@ -6,12 +6,12 @@ from functools import cache
 
 import pytest
 from tests.component.protocol.explorer import Search
-from tests.component.protocol.model import Rules, Scenario, World
+from tests.component.protocol.model import Fate, Rules, Scenario, World
 from tests.component.protocol.protocol import Protocol
 from tests.component.protocol.removal import Removal
 from tests.component.protocol.scenarios import SCENARIOS
 
-from jobfs.state.records import TRANSITIONS, Fate, Stage, Verb
+from jobfs.state.records import TRANSITIONS, Stage, Verb
 
 #: What each rule says, the switch that leaves it out, and a scenario that needs it. R12 has a model of its own.
 RULES = {
@@ -112,4 +112,4 @@ def test_the_model_and_the_code_have_the_same_transitions() -> None:
     assert taken == {(old, new) for old, following in TRANSITIONS.items() for new in following}
     assert verbs == set(Verb)
     # A removed directory has a model of its own; what an unanswered create makes late is a stray in this one.
-    assert fates == set(Fate) - {Fate.EMPTY, Fate.LOST}
+    assert fates == set(Fate)

@@ -151,7 +151,7 @@ class Play:
             script.arm()
             work.start()
             if self.scenario.known_to_reject:
-                work.write_back.upload._rejects = {"file": True, "directory": True}
+                work.write_back.upload.rejects = {"file": True, "directory": True}
             synced = SyncedState(work) if any(cue.what == "power" for cue in life.cues) else None
             try:
                 for mount in mounts:

@@ -16,7 +16,7 @@ class Listening(logging.Handler):
     def __init__(self, every: float = 3600.0) -> None:
         super().__init__()
         self.lines: list[str] = []
-        self.repeats = Repeats(self.emit, every)
+        self.repeats = Repeats(self, every)
         self.addFilter(self.repeats)
 
     def emit(self, record: logging.LogRecord) -> None:

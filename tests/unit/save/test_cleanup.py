@@ -11,7 +11,7 @@ from jobfs import names
 from jobfs.errors import UnavailableError
 from jobfs.save.cleanup import Cleanup
 from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
 
 from .world import TID, World, hidden, sha
 
@@ -47,13 +47,13 @@ def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Asid
 # -- placed
 
 
-def test_each_aside_comes_to_its_fate_and_the_row_goes(world: World, cleanup: Cleanup) -> None:
+def test_each_aside_is_deleted_or_kept_and_the_row_goes(world: World, cleanup: Cleanup) -> None:
     """save-protocol, `promoted`: each aside is judged; `done`: the row is gone."""
     change = placed(world, set_aside(world, "o", OLD), set_aside(world, "j", b"the job's"))
     assert cleanup.finish(change) == 0.0
     assert set(world.client.items) == {"j"}
     assert world.client.paths["j"].startswith("file.conflict-")
-    assert (change.stage, world.state.journal.count(Change)) == (Stage.DONE, 0)
+    assert (change.stage, len(world.state.journal.load(Change))) == (Stage.DONE, 0)
 
 
 def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
@@ -66,7 +66,7 @@ def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cl
     assert unsynced == [False]
 
 
-def test_an_aside_that_has_to_wait_keeps_no_other_from_its_fate(world: World, cleanup: Cleanup) -> None:
+def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup: Cleanup) -> None:
     """save-protocol R7: nobody waits for this, no other aside either."""
     late = time.time() + 100
     change = placed(world, set_aside(world, "w", OLD, unsure_until=late), set_aside(world, "o", OLD))
@@ -89,7 +89,7 @@ def test_one_listing_serves_all_directories_that_were_removed(world: World, clea
     for name in "de":
         item = world.client.put(name, hidden(f"dir{name}", names.Role.REMOVED, name * 16), None)
         change = world.state.change(Verb.REMOVE, f"dir{name}", stage=Stage.STAGED)
-        aside = Aside(name, item.path, Fate.EMPTY, item.kind, True)
+        aside = Aside(name, item.path, item.kind, True)
         world.state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
         assert cleanup.finish(change) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 1)

@@ -11,15 +11,16 @@ import pytest
 from jobfs import names
 from jobfs.errors import PathExistsError, UnavailableError
 from jobfs.nodes import Item, Kind
-from jobfs.save.conflict import explained
-from jobfs.state import edit
-from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
+from jobfs.save.cleanup import explained
+from jobfs.state import Change, edit
+from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
 
 from .world import TID, World, hidden, sha
 
 CONTENT, OTHER = b"the old content", b"the new content"
 TARGET = "dir/file.txt"
 #: The base as it was opened; the move has changed its `updatedAt`.
+SAVED, GIVEN_UP, REMOVED = (Verb.PUT, Stage.PLACED), (Verb.MOVE, Stage.CANCELLED), (Verb.REMOVE, Stage.PLACED)
 BASE = Base("a", "before", len(CONTENT), sha(CONTENT))
 
 
@@ -32,9 +33,12 @@ class Checked:
         self.aside = Aside("a", item.path, kind=item.kind, moved=True, size=item.size, updated_at="moved")
         self.check = world.write_back.cleanup.check
 
-    def settle(self, base: Base = BASE, saved: str = "", **changes: Any) -> bool:
+    def settle(
+        self, base: Base = BASE, saved: str = "", of: tuple[Verb, Stage] = SAVED, **changes: Any
+    ) -> bool:
         self.aside = replace(self.aside, **changes)
-        return self.check.settle(self.aside, TARGET, base, saved)
+        verb, stage = of
+        return self.check.decide(self.aside, Change(1, verb, TARGET, stage, base=base, sha256=saved))
 
     @property
     def kept(self) -> bool:
@@ -146,11 +150,11 @@ def test_a_directory_set_aside_is_kept(world: World) -> None:
 # -- R7: look again
 
 
-@pytest.mark.parametrize("fate", [Fate.CHECK, Fate.RETURN, Fate.EMPTY])
-def test_what_has_another_name_is_theirs(checked: Checked, fate: Fate) -> None:
+@pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
+def test_what_has_another_name_is_theirs(checked: Checked, of: tuple[Verb, Stage]) -> None:
     """save-protocol R7: the item's last component must still be our aside name, else forget it."""
     checked.client.put("a", "dir/taken back", CONTENT)
-    assert checked.settle(fate=fate)
+    assert checked.settle(of=of)
     assert checked.world.changes() == []
 
 
@@ -173,22 +177,26 @@ def test_what_is_taken_away_while_its_bytes_are_read_is_theirs(checked: Checked,
     assert checked.world.changes() == []
 
 
-@pytest.mark.parametrize("fate", Fate)
-def test_what_is_gone_is_done(checked: Checked, fate: Fate) -> None:
+@pytest.mark.parametrize("item_id", ["a", ""])
+@pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
+def test_what_is_gone_is_done(checked: Checked, of: tuple[Verb, Stage], item_id: str) -> None:
     checked.client.items.clear()
     checked.client.contents.clear()
-    assert checked.settle(fate=fate)
+    assert checked.settle(of=of, id=item_id)
     assert checked.world.changes() == []
 
 
-@pytest.mark.parametrize("fate", Fate)
-def test_nothing_is_asked_while_a_request_may_still_be_carried_out(checked: Checked, fate: Fate) -> None:
+@pytest.mark.parametrize("item_id", ["a", ""])
+@pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
+def test_nothing_is_asked_while_a_request_may_still_be_carried_out(
+    checked: Checked, of: tuple[Verb, Stage], item_id: str
+) -> None:
     """save-protocol R7: first wait until `--request-lifetime` has passed, then look, then delete."""
     asked = ["get", "find", "update", "delete"]
     checked.client.before = {endpoint: [lambda: pytest.fail("asked")] for endpoint in asked}
-    assert not checked.settle(fate=fate, unsure_until=time.time() + 60)
+    assert not checked.settle(of=of, id=item_id, unsure_until=time.time() + 60)
     checked.client.before.clear()
-    assert checked.settle(fate=fate, unsure_until=time.time() - 1)
+    assert checked.settle(of=of, id=item_id, unsure_until=time.time() - 1)
     assert checked.world.changes()
 
 
@@ -205,7 +213,7 @@ def test_after_a_pause_it_is_looked_at_again_before_it_is_deleted(
     checked: Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save-protocol R7: a look before everything that comes after something that took time."""
-    monkeypatch.setattr("jobfs.save.conflict._PAUSE", -1.0)
+    monkeypatch.setattr("jobfs.save.cleanup._PAUSE", -1.0)
     assert not checked.settle()
     assert checked.world.changes() == []
     monkeypatch.undo()
@@ -238,35 +246,35 @@ def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
     assert checked.client.paths["a"].startswith("moved/file.conflict-")
 
 
-# -- other fates
+# -- what is not checked
 
 
 def test_what_was_only_set_aside_goes_back(checked: Checked) -> None:
-    assert checked.settle(fate=Fate.RETURN)
+    assert checked.settle(of=GIVEN_UP)
     assert checked.client.done == [f"move {TARGET}"]
     assert checked.world.namespace.told == [f"publish {TARGET}"]
 
 
 def test_what_cannot_go_back_is_kept_beside(checked: Checked) -> None:
     checked.client.put("new", TARGET, OTHER)
-    assert checked.settle(fate=Fate.RETURN)
+    assert checked.settle(of=GIVEN_UP)
     assert checked.kept
 
 
 def test_going_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:
     checked.client.lose = 1
     with pytest.raises(UnavailableError):
-        checked.settle(fate=Fate.RETURN)
+        checked.settle(of=GIVEN_UP)
     assert checked.aside.unsure_until > time.time() + 20
 
 
 def test_whatever_a_lost_create_has_made_is_deleted(checked: Checked) -> None:
     """save-protocol R4: only a staged item whose own transaction is a tombstone is deleted."""
     checked.client.lose, checked.client.carried_out = 1, False
-    assert not checked.settle(fate=Fate.LOST, id="")
+    assert not checked.settle(id="")
     assert checked.aside.unsure_until > time.time() + 20
     checked.client.put("b", hidden(TARGET), b"once more")
-    assert checked.settle(fate=Fate.LOST, id="", unsure_until=0.0)
+    assert checked.settle(id="", unsure_until=0.0)
     assert checked.client.items == {}
 
 
@@ -281,7 +289,7 @@ def test_a_directory_that_was_removed_is_deleted_if_it_still_is_empty(
     checked = Checked(world, content=None)
     if inside is not None:
         world.client.put("b", f"{hidden(TARGET)}/{inside}", b"of the job")
-    assert checked.settle(fate=Fate.EMPTY)
+    assert checked.settle(of=REMOVED)
     assert world.client.paths.get("a", "") == ("" if deleted else TARGET)
 
 
@@ -291,11 +299,11 @@ def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(wor
     inside = f"{hidden(TARGET)}/{hidden('x', tid='f' * 16)}"
     world.client.put("b", inside, b"set aside")
     change = world.state.change(Verb.PUT, f"{TARGET}/x", tid="f" * 16)
-    assert not checked.settle(fate=Fate.EMPTY), "it is waited for"
+    assert not checked.settle(of=REMOVED), "it is waited for"
     assert world.changes() == []
     del world.client.items["b"]
     world.state.end(change)
-    assert checked.settle(fate=Fate.EMPTY)
+    assert checked.settle(of=REMOVED)
     assert "a" not in world.client.items
 
 

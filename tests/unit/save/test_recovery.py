@@ -13,7 +13,7 @@ from jobfs.nodes import Kind
 from jobfs.save import restore
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
-from jobfs.state.records import Aside, Base, Fate, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
 
 from .world import TID, World, hidden, sha
 
@@ -207,7 +207,7 @@ def test_a_directory_on_its_way_out_is_looked_at_again(world: World, remount: Re
     """save-protocol R12."""
     item = world.client.put("d", hidden("dir", names.Role.REMOVED), None)
     change = world.state.change(Verb.REMOVE, "dir", stage=Stage.STAGED)
-    world.state.write(edit(change, asides=[Aside("d", item.path, Fate.EMPTY, Kind.DIRECTORY)]))
+    world.state.write(edit(change, asides=[Aside("d", item.path, Kind.DIRECTORY)]))
     again = remount()
     (taken_up,) = again.state.changes.values()
     assert taken_up.stage is Stage.PLACED

@@ -13,7 +13,7 @@ from jobfs.errors import FsError, NoDirectoryError, NotFoundError, TooLargeError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
-from jobfs.state.records import Fate, Stage, Verb
+from jobfs.state.records import Stage, Verb
 
 from .world import World, sha
 
@@ -67,7 +67,7 @@ def test_a_save_in_place_is_three_requests_and_a_delete_later(world: World) -> N
     assert (file.generation, file.change, file.local, file.unsaved) == (0, None, None, False)
     world.clean_up()
     assert steps(world)[3:] == ["delete o"]
-    assert (world.state.changes, world.state.journal.count(Change)) == ({}, 0)
+    assert (world.state.changes, len(world.state.journal.load(Change))) == ({}, 0)
     world.state.sync()
     assert list(world.state.bytes.directory.iterdir()) == []
 
@@ -228,7 +228,7 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     assert len(set(created)) == len(created) == (1 if carried_out else 2)
     assert contents(world) == {"file": NEW}
     (change,) = world.state.changes.values()
-    assert [aside.fate for aside in change.asides] == ([] if carried_out else [Fate.LOST])
+    assert [aside.id for aside in change.asides] == ([] if carried_out else [""])
 
 
 # -- the end of it

@@ -13,7 +13,7 @@ from jobfs.errors import AnswerLostError, ContractError, FsError, PathExistsErro
 from jobfs.nodes import Kind, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
-from jobfs.state.records import Base, Fate, Stage, Verb
+from jobfs.state.records import Base, Stage, Verb
 
 from .world import TID, World, hidden, sha
 
@@ -78,8 +78,8 @@ def test_one_whose_answer_was_lost_is_found_by_name_and_size(world: World, uploa
 
 def test_nothing_is_made_straight_before_the_server_was_asked(world: World, upload: Upload) -> None:
     """save-protocol R9: only after this mount has seen this server answer 400."""
-    assert upload.rejects("file") is None
-    assert not upload.may_be_direct(put(world), suspect=False)
+    assert upload.rejects.get("file") is None
+    assert not upload.may_be_direct(put(world), trusted=True)
     assert upload.make_directory("dir") is None
     assert world.client.done == []
 
@@ -90,21 +90,21 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     """core.md: what the server does is asked once a state directory and kept there."""
     assert [upload.worth_asking() for _ in range(3)] == [False, True, False]
     upload.ask("dir/file")
-    assert (upload.rejects("file"), upload.rejects("directory")) == (True, True)
+    assert (upload.rejects.get("file"), upload.rejects.get("directory")) == (True, True)
     assert world.client.items == {}, "what was made for it is gone"
     assert not any(upload.worth_asking() for _ in range(100))
-    assert Upload(world.context, tmp_path).rejects("file") is True
+    assert Upload(world.context, tmp_path).rejects.get("file") is True
     world.client.base_url = "https://other.example.com"
-    assert Upload(world.context, tmp_path).rejects("file") is None, "that is another server"
+    assert Upload(world.context, tmp_path).rejects.get("file") is None, "that is another server"
 
 
 def test_a_server_that_makes_a_second_item_is_never_created_at_directly(world: World, upload: Upload) -> None:
     """save-protocol, What is assumed: not what create does at an existing path."""
     world.client.rejects = False
     upload.ask("dir/file")
-    assert (upload.rejects("file"), upload.rejects("directory")) == (False, False)
+    assert (upload.rejects.get("file"), upload.rejects.get("directory")) == (False, False)
     assert world.client.items == {}
-    assert not upload.may_be_direct(put(world), suspect=False)
+    assert not upload.may_be_direct(put(world), trusted=True)
     assert upload.make_directory("dir") is None
 
 
@@ -117,23 +117,21 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
         upload.ask("dir/file")
     (change,) = seen
     (aside,) = change.asides
-    assert (change.stage, aside.fate) == (Stage.CANCELLED, Fate.LOST)
+    assert (change.stage, aside.id) == (Stage.CANCELLED, "")
     assert world.client.done == [f"create {aside.path}"]
     (left,) = [found.asides for found in world.state.to_clean if not found.running][-1]
-    assert (left.path, left.fate) == (aside.path, aside.fate)
+    assert left.path == aside.path
     assert left.unsure_until > time.time(), "what goes unanswered may be carried out late (R7)"
-    assert upload.rejects("file") is None
+    assert upload.rejects.get("file") is None
 
 
 def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:
     """save-protocol R9: else the second create would be the first, and the server be taken for one that allows two."""
-    running: list[list[bool]] = []
-    world.client.before["create"] = [
-        lambda: running.append([c.running for c in world.state.to_clean]) for _ in range(4)
-    ]
+    to_clean: list[list[Change]] = []
+    world.client.before["create"] = [lambda: to_clean.append(list(world.state.to_clean)) for _ in range(4)]
     upload.ask("dir/file")
-    assert running == [[True]] * 4
-    assert not world.state.to_clean[-1].running
+    assert to_clean == [[]] * 4
+    assert len(world.state.to_clean) == 1
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,7 @@ def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str
         change.staged_id = "h"
     if why == "directory":
         change.verb = Verb.MKDIR
-    assert upload.may_be_direct(change, why == "suspect") is direct
+    assert upload.may_be_direct(change, why != "suspect") is direct
 
 
 def test_a_lost_direct_create_is_known_by_its_bytes(world: World, upload: Upload) -> None:

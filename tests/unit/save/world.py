@@ -19,7 +19,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save import WriteBack
 from jobfs.state import File
-from jobfs.state.records import Base
+from jobfs.state.records import Base, Stage
 
 MOUNT = "0123456789ab"
 TID = "0123456789abcdef"
@@ -322,7 +322,7 @@ class World:
 
     def clean_up(self) -> None:
         """What the queue would do with what was placed or cancelled."""
-        while self.state.to_clean:
-            change = self.state.to_clean.popleft()
-            if change.seq in self.state.changes:
+        self.state.to_clean.clear()
+        for change in list(self.state.changes.values()):
+            if change.stage in (Stage.PLACED, Stage.CANCELLED):
                 self.write_back.cleanup.finish(change)

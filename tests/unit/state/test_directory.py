@@ -51,7 +51,7 @@ def test_a_new_place_is_the_users_own_and_tells_what_it_is_for(
     one = take()
     assert one.path.parent == state / JOB
     assert one.path.name == one.mount_id
-    for path in (state / JOB, one.path, one.bytes_dir):
+    for path in (state / JOB, one.path, one.path / "bytes"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     record = json.loads((one.path / "mount.json").read_text())
     assert record["directory"] == "/mnt/a"

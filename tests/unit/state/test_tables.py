@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -384,6 +385,33 @@ def test_nothing_is_removed_before_the_journal_is_on_the_disk(
     state.sync()
     assert there == [1]
     assert os.listdir(state.bytes.directory) == []
+
+
+def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """semantics 4.4: one disk sync serves many closes."""
+    going, gate, calls = threading.Event(), threading.Event(), []
+    real = os.fdatasync
+
+    def slow(handle: int) -> None:
+        calls.append(handle)
+        going.set()
+        assert gate.wait(10)
+        real(handle)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    state.write(edit(Tombstone("first")))
+    first = threading.Thread(target=state.sync)
+    first.start()
+    assert going.wait(10)
+    state.write(edit(Tombstone("later")))
+    others = [threading.Thread(target=state.sync) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    gate.set()
+    for thread in [first, *others]:
+        thread.join(10)
+    assert len(calls) == 2
+    assert not state.unsynced
 
 
 def test_bytes_that_a_sync_failed_to_remove_are_removed_by_the_next_mount(

@@ -1,18 +1,17 @@
-"""Undo: what was set aside goes back, the newest first (save-protocol R11)."""
+"""What becomes of a change that can't be placed: what was set aside goes back, the newest first (save-protocol R11)."""
 
 from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from jobfs import names
-from jobfs.api import Client
 from jobfs.errors import UnavailableError
 from jobfs.nodes import Kind
-from jobfs.save.undo import undo
+from jobfs.save.outcome import undo
 from jobfs.state import Change, edit
 from jobfs.state.journal import Journal
 from jobfs.state.records import Aside, Stage, Verb
@@ -37,13 +36,13 @@ def change_of(world: World, *asides: Aside, verb: Verb = Verb.PUT, **values: Any
 
 
 def undone(world: World, change: Change) -> Change:
-    undo(cast(Client, world.client), world.state, change, "refused", errno.EFBIG)
+    undo(world.context, change, "refused", errno.EFBIG)
     return change
 
 
 def recorded(world: World) -> int:
     journal: Journal = world.state.journal
-    return journal.count(Change)
+    return len(journal.load(Change))
 
 
 def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from threading import RLock
 
 from tests.support.waiting import eventually
 
-from jobfs.save.unanswered import Unanswered
+from jobfs.save.context import Unanswered
 
 
 def test_an_item_is_waited_for_as_long_as_a_request_may_live() -> None:
-    unanswered = Unanswered(30.0)
+    unanswered = Unanswered(30.0, RLock())
     before = time.time()
     until = unanswered.note("a")
     assert before + 30.0 <= until <= time.time() + 30.0
@@ -19,7 +20,7 @@ def test_an_item_is_waited_for_as_long_as_a_request_may_live() -> None:
 
 
 def test_a_second_request_begins_the_wait_again() -> None:
-    unanswered = Unanswered(30.0)
+    unanswered = Unanswered(30.0, RLock())
     first = unanswered.note("a")
     assert eventually(lambda: time.time() + 30.0 > first)
     assert unanswered.note("a") > first
@@ -27,6 +28,6 @@ def test_a_second_request_begins_the_wait_again() -> None:
 
 
 def test_what_is_over_is_forgotten() -> None:
-    unanswered = Unanswered(0.0)
+    unanswered = Unanswered(0.0, RLock())
     unanswered.note("a")
     assert eventually(lambda: unanswered.note("b") and unanswered.until("a") == 0.0)

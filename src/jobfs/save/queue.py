@@ -63,8 +63,8 @@ class Queue:
         #: Due times: of what was not begun, and of the rest.
         self._new: list[tuple[float, int, Change]] = []
         self._begun: list[tuple[float, int, Change]] = []
-        #: What is due and has to wait: for another Change of its target, or for a reservation.
-        self._blocked: dict[str, list[Change]] = {}
+        #: What is due and has to wait: for another Change, by the number of that, or for a reservation.
+        self._blocked: dict[int, list[Change]] = {}
         self._reserved: list[Change] = []
         self._ended = 0
         #: Changes that may have something hidden on the server.
@@ -183,7 +183,8 @@ class Queue:
         coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
         # What is due and may not be begun yet is looked at when something ends.
         wait = min((seconds for seconds in coming if seconds > 0), default=_LONGEST)
-        held_back = self._restraint.out or self._restraint.wait(changing=True) > 0
+        # Who ends a Change without running it tells nobody.
+        held_back = self._restraint.out or self._restraint.wait(changing=True) > 0 or bool(self._blocked)
         return min(wait, _LOOK if held_back else _LONGEST) + 0.001
 
     def _may_begin(self, now: float) -> bool:
@@ -219,8 +220,11 @@ class Queue:
         return [change for change in changes if change.attempts and change.due > now and not change.running]
 
     def _take_back(self) -> None:
-        """What waited for a reservation that has ended, and what has come to cleanup, is due."""
+        """What waited for a Change or a reservation that has ended, and what has come to cleanup, is due."""
         now = time.monotonic()
+        while self._state.rested:
+            for waiting in self._blocked.pop(self._state.rested.popleft(), ()):
+                self._push(waiting, now)
         if self._ended != self._reservations.ended:
             self._ended = self._reservations.ended
             waiting, self._reserved = self._reserved, []
@@ -246,8 +250,8 @@ class Queue:
                 continue
             if change.settled:
                 return change
-            if self._state.before(change) is not None:
-                self._blocked.setdefault(change.target, []).append(change)
+            if (earlier := self._state.before(change)) is not None:
+                self._blocked.setdefault(earlier.seq, []).append(change)
             elif not self._reservations.may_start(change.target):
                 self._reserved.append(change)
             else:
@@ -302,7 +306,7 @@ class Queue:
         return 0.0
 
     def _again(self, change: Change, when: float) -> None:
-        """When it runs again; and what has waited for it is due."""
+        """When it runs again, and its File's next Change."""
         now = time.monotonic()
         if change.stage is Stage.DONE:
             self._out.pop(change.seq, None)
@@ -312,8 +316,6 @@ class Queue:
             self._push(change, now + max(pause, asked))
         else:
             self._push(change, now + max(when - time.time(), 0.0) if when else now)
-        for waiting in self._blocked.pop(change.target, ()):
-            self._push(waiting, now)
         file = change.file
         if file is not None and file.change is None:
             # Newer bytes waited in the File: they are its next Change.

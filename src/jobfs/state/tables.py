@@ -90,6 +90,8 @@ class State:
         self._syncing = threading.Lock()
         #: Changes of which only cleanup is left and that nobody runs, for the queue to take.
         self.to_clean: deque[Change] = deque()
+        #: The numbers of Changes that no other one of their names has to wait for any more, for the queue to take.
+        self.rested: deque[int] = deque()
 
     def load(self) -> tuple[list[File], list[Change]]:
         """Take the rows of an earlier mount into the tables; nothing of them is shown or run yet."""
@@ -307,6 +309,8 @@ class State:
 
     def _become(self, change: Change, stage: Stage) -> None:
         change.become(stage)
+        if change.settled:
+            self.rested.append(change.seq)
         if stage in (Stage.PLACED, Stage.CANCELLED):
             change.since = time.monotonic()
             if not change.running:
@@ -358,6 +362,7 @@ class State:
     def _forget(self, change: Change) -> None:
         if self.changes.pop(change.seq, None) is None:
             return
+        self.rested.append(change.seq)
         for path in change.ends:
             self._at[path].remove(change)
             if not self._at[path]:

@@ -199,6 +199,23 @@ def test_what_was_unlinked_goes_before_what_takes_its_name(
     assert runner.finished[0] == unlinked.seq
 
 
+@pytest.mark.parametrize("ended", ["by the queue", "by another"])
+def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
+    queue: Queue, runner: Runner, put: Put, state: State, ended: str
+) -> None:
+    """The move has another target: what waited at its source was forgotten."""
+    away = state.change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, begun=True)
+    newer = put()
+    queue.add(newer, 0.0)
+    eventually(lambda: away.seq in queue._blocked)
+    assert runner.ran == []
+    if ended == "by the queue":
+        queue.add(away, 0.0)
+    else:
+        state.end(away)
+    eventually(lambda: newer.settled)
+
+
 def test_of_many_changes_of_few_names_each_name_has_one_at_a_time_in_order(
     queue: Queue, runner: Runner, put: Put
 ) -> None:

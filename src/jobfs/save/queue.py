@@ -223,8 +223,8 @@ class Queue:
         """What waited for a Change or a reservation that has ended, and what has come to cleanup, is due."""
         now = time.monotonic()
         while self._state.rested:
-            for waiting in self._blocked.pop(self._state.rested.popleft(), ()):
-                self._push(waiting, now)
+            for blocked in self._blocked.pop(self._state.rested.popleft(), ()):
+                self._push(blocked, now)
         if self._ended != self._reservations.ended:
             self._ended = self._reservations.ended
             waiting, self._reserved = self._reserved, []

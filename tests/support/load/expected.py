@@ -70,10 +70,7 @@ class Expected:
 
     def differences(self, server: ServerProcess) -> list[str]:
         """One sentence for each path that is missing, differs, stands there twice or should not be there, but for hidden ones."""
-        found: dict[str, list[State]] = {}
-        for row in server.rows():
-            if not any(names.parse_hidden(part) for part in row.path.split("/")):
-                found.setdefault(row.path, []).append(None if row.is_dir else server.content(row))
+        found = _found(server)
         with self._lock:
             wanted = dict(self._states)
         texts = [f"{path}: there {len(states)} times" for path, states in found.items() if len(states) > 1]
@@ -83,6 +80,26 @@ class Expected:
             if there not in states:
                 texts.append(f"{path}: {_shown(there)}, not {' or '.join(map(_shown, states))}")
         return texts
+
+    def lost(self, server: ServerProcess) -> list[str]:
+        """One sentence for each path whose content is neither there nor under another name, though it has to be somewhere."""
+        everywhere = {state for states in _found(server).values() for state in states}
+        with self._lock:
+            wanted = dict(self._states)
+        return [
+            f"{path}: {' or '.join(map(_shown, states))}"
+            for path, states in sorted(wanted.items())
+            if ABSENT not in states and not any(state in everywhere for state in states)
+        ]
+
+
+def _found(server: ServerProcess) -> dict[str, list[State]]:
+    """What is there, but for hidden items."""
+    found: dict[str, list[State]] = {}
+    for row in server.rows():
+        if not any(names.parse_hidden(part) for part in row.path.split("/")):
+            found.setdefault(row.path, []).append(None if row.is_dir else server.content(row))
+    return found
 
 
 def tree_of(directory: Path, prefix: str = "") -> dict[str, State]:

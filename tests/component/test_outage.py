@@ -225,3 +225,19 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     server.faults.clear()
     settled(work)
     assert visible(server) == {"renamed": content, "third": content}
+
+
+def test_a_new_file_is_renamed_though_the_server_takes_its_bytes_and_says_nothing(
+    server: Server, patient: Workspace
+) -> None:
+    """semantics 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it."""
+    work = patient
+    work.names()
+    server.faults.rate("silent", 1.0)
+    work.write("first", NEW)
+    eventually(lambda: any(change.begun for change in list(work.vfs._state.changes.values())))
+    work.vfs.rename("first", "renamed")
+    assert work.read("renamed") == NEW
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"renamed": NEW}

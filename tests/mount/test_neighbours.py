@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob, environment, is_mounted
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -92,7 +93,7 @@ def test_a_cached_file_of_another_user_is_downloaded_again(
     os.rename(shared / "planted", cached)
     job.mount()
     assert (job.path / "file").read_bytes() == b"as the server has it"
-    assert cached.stat().st_uid == os.geteuid()
+    eventually(lambda: cached.exists() and cached.stat().st_uid == os.geteuid())
 
 
 def test_what_the_mount_says_of_itself_is_for_the_user_that_mounted(

@@ -195,15 +195,19 @@ class WriteBack:
             if change.stage is Stage.CANCELLED:
                 return
 
-    def begin_anew(self, file: File) -> None:
-        """In an outage, a new file whose save was begun need not wait for that: it is taken back later, and another one begun."""
+    def begin_anew(self, file: File) -> bool:
+        """In an outage, a new file whose save was begun need not wait for that: it is taken back later, and another one begun.
+
+        False if it has none, or replaces something.
+        """
         with file.lock, self.state.lock:
             change = file.change
-            if change is None or not change.begun or change.settled or change.base.id:
-                return
+            if file.stays or change is None or not change.begun or change.settled or change.base.id:
+                return False
             self.state.cancel(change, ino=0)
         self.queue.wake()
         self.queue.save(file)
+        return True
 
     # -- names
 

@@ -13,6 +13,7 @@ from jobfs import document, names, stderr
 from jobfs.api import Client, Instance, deadline
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
+from jobfs.namespace.tree import never_shown
 from jobfs.nodes import Item
 from jobfs.save.queue import within
 from jobfs.settings import Settings
@@ -205,7 +206,7 @@ class Report:
         found = []
         for item in self._namespace.subtree(""):
             kept = names.kept_beside(item.path)
-            if kept is not None and not item.is_dir:
+            if kept is not None and not item.is_dir and not never_shown(item.path):
                 found.append((item, *kept))
         return sorted(found, key=lambda kept: kept[0].path)
 

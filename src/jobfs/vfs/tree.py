@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobfs import names
-from jobfs.errors import FsError, JobfsError, PathExistsError
+from jobfs.errors import FsError, JobfsError, PathExistsError, UnavailableError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
@@ -236,9 +236,13 @@ class Tree:
         """What is to be renamed, at rest: what the server has of it is what is here, or it has nothing of it. Raises ApiError."""
         if not isinstance(node, File):
             return node
-        if self._namespace.unreachable and not node.stays:
+        if self._namespace.unreachable:
             self._write_back.begin_anew(node)
-        self._bring_to_rest(node)
+        try:
+            self._bring_to_rest(node)
+        except UnavailableError:
+            if not self._write_back.begin_anew(node):
+                raise
         if node.here and node.base.id and not node.stays:
             self._write_back.commit(node)
             if node.item is not None:

@@ -100,11 +100,13 @@ def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Serv
 
 def test_what_a_try_has_left_is_not_taken_for_a_save(server: Server, work: Workspace) -> None:
     tried = names.hidden_path("try", "f" * 12, "0" * 16, names.Role.TRIED)
-    server.store.seed({tried: None, f"{tried}/file": "x"}, age=7200)
+    second = f"{tried}/file.conflict-20260101T000000Z"
+    server.store.seed({tried: None, f"{tried}/file": "x", second: "y"}, age=7200)
     work.vfs.refresh()
     assert work.names() == []
-    told = [entry["reason"] for entry in work.vfs.status()["foreign_hidden"]]
-    assert ["--try" in reason for reason in told] == [True, True]
+    status = work.vfs.status()
+    assert ["--try" in entry["reason"] for entry in status["foreign_hidden"]] == [True] * 3
+    assert status["conflicts"] == []
 
 
 def test_the_first_status_already_counts_the_items_and_knows_the_conflicts(

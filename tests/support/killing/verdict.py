@@ -122,6 +122,8 @@ class Verdict:
             content = self._found.get(path, ABSENT)
             if content in options or path in self._ledger.spoiled or self._late:
                 continue
+            if len(options) > 1 and self._is_back(path, content):
+                continue
             if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
                 continue
             if content is ABSENT and (
@@ -132,6 +134,10 @@ class Verdict:
                 continue
             wrong.append(f"{path}: {content}; promised: {' or '.join(sorted(map(str, options)))}")
         return wrong
+
+    def _is_back(self, path: str, content: Content) -> bool:
+        """Killed while the file was open that takes the name of what was backed up: that has both names (core.md, A backup)."""
+        return content is not ABSENT and self._found.get(f"{path}~") == content
 
     def _lost(self) -> list[str]:
         """What was acknowledged, or written by the job and not seen here, still exists; at one place if nobody interfered."""
@@ -144,7 +150,7 @@ class Verdict:
             if not there and not self._excused(content, claim):
                 whose = "the job's " if content.by_job else ""
                 lost.append(f"LOST: {whose}{content}, promised at {' or '.join(sorted(claim.places))}")
-            elif self._calm and len(there) > 1:
+            elif self._calm and len(there) > 1 and sorted(there) != [min(there), f"{min(there)}~"]:
                 lost.append(f"{content} is there more than once: {', '.join(sorted(there))}")
         return lost
 

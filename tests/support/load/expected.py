@@ -23,6 +23,9 @@ ABSENT = Absent.ABSENT
 #: A file's bytes, None for a directory, or nothing at all.
 State = bytes | None | Absent
 
+#: By path, what the server has there: more than one state where items stand at the same path.
+Found = dict[str, list[State]]
+
 
 class Expected:
     """Safe from any thread. A path that was never named must not be there."""
@@ -68,9 +71,8 @@ class Expected:
             self._states[new] = self._states.get(old, [ABSENT])
             self._states[old] = [ABSENT]
 
-    def differences(self, server: ServerProcess) -> list[str]:
-        """One sentence for each path that is missing, differs, stands there twice or should not be there, but for hidden ones."""
-        found = _found(server)
+    def differences(self, found: Found) -> list[str]:
+        """One sentence for each path that is missing, differs, stands there twice or should not be there."""
         with self._lock:
             wanted = dict(self._states)
         texts = [f"{path}: there {len(states)} times" for path, states in found.items() if len(states) > 1]
@@ -81,9 +83,9 @@ class Expected:
                 texts.append(f"{path}: {_shown(there)}, not {' or '.join(map(_shown, states))}")
         return texts
 
-    def lost(self, server: ServerProcess) -> list[str]:
+    def lost(self, found: Found) -> list[str]:
         """One sentence for each path whose content is neither there nor under another name, though it has to be somewhere."""
-        everywhere = {state for states in _found(server).values() for state in states}
+        everywhere = {state for states in found.values() for state in states}
         with self._lock:
             wanted = dict(self._states)
         return [
@@ -93,9 +95,9 @@ class Expected:
         ]
 
 
-def _found(server: ServerProcess) -> dict[str, list[State]]:
+def found_on(server: ServerProcess) -> Found:
     """What is there, but for hidden items."""
-    found: dict[str, list[State]] = {}
+    found: Found = {}
     for row in server.rows():
         if not any(names.parse_hidden(part) for part in row.path.split("/")):
             found.setdefault(row.path, []).append(None if row.is_dir else server.content(row))

@@ -27,7 +27,7 @@ from jobfs.emulator import Server
 
 from .bounds import ROWS, Bounds, Check, at_most, equal, standing
 from .calls import Calls, listed
-from .expected import Expected
+from .expected import Expected, found_on
 from .figures import Sample, Sampler
 from .server import ServerProcess
 
@@ -345,7 +345,8 @@ class Stage:
 
     def compare(self, differing: int = 0) -> None:
         """Holds the server to what was written; `differing` paths may show another state, but no content may be lost."""
-        found, lost = self.expected.differences(self.server), self.expected.lost(self.server)
+        there = found_on(self.server)
+        found, lost = self.expected.differences(there), self.expected.lost(there)
         text = f"{len(found)}, such as {'; '.join(found[:3])}" if found else "0"
         bound = f"at most {differing}" if differing else "0"
         self.check(

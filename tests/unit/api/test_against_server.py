@@ -10,7 +10,7 @@ import pytest
 
 from jobfs import errors
 from jobfs.api import Client, fixed_key
-from jobfs.emulator import EmulatorConfig, Server, running
+from jobfs.emulator import Server
 from jobfs.nodes import Permission
 
 RW = Permission.READ_WRITE
@@ -26,18 +26,6 @@ SETTINGS: list[dict[str, Any]] = [
     {"find": "prefix", "sizes": "omitted", "ranges": False, "page_cap": 2, "delete_body": "empty"},
     {"updated_resolution": "seconds", "instance_items": "complete", "create_encodings": "multipart"},
 ]
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(EmulatorConfig(), tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def server(started: Server) -> Server:
-    started.reset()
-    return started
 
 
 @pytest.fixture

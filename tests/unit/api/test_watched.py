@@ -9,20 +9,8 @@ import pytest
 from jobfs.api import fixed_key
 from jobfs.api.bodies import json_body
 from jobfs.api.watched import Watched
-from jobfs.emulator import Server, running
+from jobfs.emulator import Server
 from jobfs.errors import UnauthorizedError, UnavailableError
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Server]:
-    with running() as server:
-        yield server
-
-
-@pytest.fixture
-def server(started: Server) -> Server:
-    started.reset()
-    return started
 
 
 @pytest.fixture

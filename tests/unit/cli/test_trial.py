@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobfs.cli import preflight
-from jobfs.emulator import EmulatorConfig, Server, running
+from jobfs.emulator import Server
 from jobfs.errors import UsageError
 
 from .conftest import JOB, Outcome
 
 Run = Callable[..., Outcome]
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(EmulatorConfig(), tmp_path_factory.mktemp("server")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -11,22 +11,10 @@ import pytest
 from jobfs.api import fixed_key
 from jobfs.api.deadline import within
 from jobfs.api.watched import Watched
-from jobfs.emulator import EmulatorConfig, Server, running
+from jobfs.emulator import Server
 from jobfs.trial import Place, Row, Trial, clear, run
 
 OWN = "0123456789ab"
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(EmulatorConfig(), tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def server(started: Server) -> Server:
-    started.reset()
-    return started
 
 
 @contextmanager

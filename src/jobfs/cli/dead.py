@@ -21,6 +21,11 @@ def gone(directory: str) -> str:
     return f"the process that served {directory} is gone"
 
 
+def remedy(directory: str) -> str:
+    """The same, with what to do about it."""
+    return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}"
+
+
 def is_stale(path: str) -> bool:
     """True if the process that served the mount at `path` is gone."""
     try:

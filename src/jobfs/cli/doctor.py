@@ -15,7 +15,7 @@ import click
 from jobfs import control, mountpoint
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.cli import preflight, trial
-from jobfs.cli.dead import gone, is_stale
+from jobfs.cli.dead import is_stale, remedy
 from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.running import mounts
@@ -117,7 +117,7 @@ def _of_mounts(settings: Settings) -> Iterator[Check]:
     dead: list[str] = []
     yield "dead mounts", lambda: _dead(dead)
     for point in dead:
-        yield "mount", partial(_doubt, f"{gone(point)}: mount the job there again, or jobfs umount {point}")
+        yield "mount", partial(_doubt, remedy(point))
     ended: list[slot.Found] = []
     unreadable: list[str] = []
     yield "unsent work", lambda: _ended(settings, ended, unreadable)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from jobfs.cli.dead import gone, is_stale
+from jobfs.cli.dead import is_stale, remedy
 from jobfs.cli.options import load
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo, mount_at
@@ -82,7 +82,7 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
 def why_not_found(directory: str, there: MountInfo) -> str:
     """Why a job is mounted at a directory, and no running mount of this user is found."""
     if is_stale(there.point):
-        return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}"
+        return remedy(directory)
     if there.user is not None and there.user != os.geteuid():
         name = user_name(there.user)
         return f"{directory} was mounted by {name}: run this as {name}"

@@ -1,8 +1,10 @@
 """When Changes run: after a delay in the background, or at once for fsync (semantics.md section 4).
 
 Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as
-many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent; while more
-than a few dozen hidden items stand in the workspace nothing more is begun.
+many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent.
+
+While a few dozen hidden items stand in the workspace nothing more is begun in the background. One that has to wait for R7 counts
+as any other: where answers are lost, saves go on as fast as that time passes. What was begun goes on, and fsync begins at once.
 
 Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone; in an outage
 one Change a second asks whether it is back, and once it is, all that had failed is due.
@@ -37,7 +39,7 @@ log = logging.getLogger("jobfs.save")
 _BACKOFF, _MOST = 0.5, 8.0
 #: Seconds between two that ask whether an outage is over, and between looks whether they may.
 _ASK, _LOOK = 1.0, 0.25
-#: Most hidden items of saves that may stand in the workspace when another save is begun.
+#: So many hidden items may stand in the workspace when another save is begun: each that runs adds two, and stays below 64.
 _HIDDEN = 40
 #: Seconds that an open file which was flushed may wait to be sent.
 WHILE_OPEN = 3600.0
@@ -67,7 +69,7 @@ class Queue:
         self._blocked: dict[int, list[Change]] = {}
         self._reserved: list[Change] = []
         self._ended = 0
-        #: Changes that may have something hidden on the server.
+        #: Changes that were claimed and have not ended: what they have hidden on the server counts.
         self._out: dict[int, Change] = {}
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -259,10 +261,13 @@ class Queue:
         return None
 
     def _hidden(self) -> int:
-        """How many Changes may have something hidden on the server that does not have to wait there (R7)."""
-        now = time.time()
+        """How many hidden items the Changes that are out have on the server, or may have any moment."""
+        for seq in [seq for seq in self._out if seq not in self._state.changes]:
+            del self._out[seq]
+        # A create whose answer was lost has no item that anybody has seen.
         return sum(
-            not any(aside.unsure_until > now for aside in change.asides) for change in self._out.values()
+            (not change.settled) + sum(aside.id != "" for aside in change.asides)
+            for change in self._out.values()
         )
 
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
@@ -309,7 +314,7 @@ class Queue:
         """When it runs again, and its File's next Change."""
         now = time.monotonic()
         if change.stage is Stage.DONE:
-            self._out.pop(change.seq, None)
+            self._turn.notify_all()
         elif change.error is not None:
             pause = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST) * random.uniform(0.5, 1.0)
             asked = change.error.wait if isinstance(change.error, UnavailableError) else 0.0

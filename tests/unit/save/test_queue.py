@@ -648,39 +648,41 @@ def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
 # -- what is left on the server meanwhile
 
 
+@pytest.mark.parametrize("unsure", [0.0, NEVER])
 def test_nothing_more_is_begun_while_too_much_is_hidden(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
-    """semantics 6, Bounds: what a save sets aside is cleaned up as fast as saves are made."""
-    monkeypatch.setattr(module, "_HIDDEN", 2)
+    """semantics 6, Bounds; save-protocol R7: an aside that has to wait stands in the workspace as any other."""
+    monkeypatch.setattr(module, "_HIDDEN", 4)
     runner.clean.clear()
-    first, second, third = (put(str(number)) for number in range(3))
+    asides = [Aside(name, name, moved=True, unsure_until=unsure and time.time() + unsure) for name in "ab"]
+    first, second, third, called = (put(name, asides=asides) for name in "1234")
     for work in (first, second):
         queue.add(work, 0.0)
     eventually(lambda: first.settled and second.settled)
     queue.add(third, 0.0)
     going_on = put("going on", begun=True)
     queue.add(going_on, 0.0)
-    eventually(lambda: going_on.settled and queue._idle == 1 == len(queue._threads) - 3)
-    assert runner.ran.count(third.seq) == 0
+    eventually(lambda: going_on.settled)
+    queue.commit(called)
+    eventually(lambda: queue._idle)
+    assert third.seq not in runner.ran
+    assert called.settled, "fsync does not wait for that"
+    for aside in asides:
+        aside.unsure_until = 0.0
     runner.clean.set()
     eventually(lambda: third.settled)
 
 
-def test_what_has_to_wait_on_the_server_keeps_nobody_from_saving(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save-protocol R7: nobody waits for this; an unmount leaves such asides to the next mount, and counts as clean."""
-    monkeypatch.setattr(module, "_HIDDEN", 1)
-    aside = Aside("x", "h", moved=True, unsure_until=time.time() + NEVER)
-    first, second = put("1", asides=[aside]), put("2")
-    queue.add(first, 0.0)
-    eventually(lambda: first.settled and not first.running and runner.finished)
-    queue.add(second, 0.0)
-    eventually(lambda: second.stage is Stage.DONE)
+def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner: Runner, put: Put) -> None:
+    """save-protocol R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
+    waits, created = put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.time() + NEVER)]), put("2")
+    for work in (waits, created):
+        queue.add(work, 0.0)
+    eventually(lambda: waits.settled and not waits.running and runner.finished)
     assert queue.cleaned(20.0, waiting=False)
     assert not queue.cleaned(0.01, waiting=True)
-    assert runner.finished.count(first.seq) == 1, "it comes back when it is time"
+    assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
 
 
 def test_cleanup_that_fails_is_tried_again(queue: Queue, runner: Runner, put: Put, state: State) -> None:

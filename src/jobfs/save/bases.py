@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from dataclasses import replace
 
 from jobfs.api import Client, deadline
 from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError
@@ -58,10 +59,10 @@ class Bases:
     """One for a mount. Every method may be called from any thread."""
 
     def __init__(self, context: Context) -> None:
+        self._context = context
         self._client = context.client
         self._content = context.content
         self._state = context.state
-        self._cache_limit = context.cache_limit
 
     def of(self, item: Item | None, *, young: bool | None = None) -> Base:
         """The base that a version shown by this mount makes for a save."""
@@ -97,7 +98,7 @@ class Bases:
 
     def learn_hash(self, item: Item) -> str:
         """Fetch a version's bytes into the cache and hash them; "" if they are larger than that. Raises ApiError, FsError."""
-        if item.size is not None and item.size > self._cache_limit:
+        if item.size is not None and item.size > self._context.cache_limit:
             return ""
         with self._content.open(item) as content:
             content.fetch()
@@ -122,25 +123,14 @@ class Bases:
         coarse = not self._content.fine_clock(after.updated_at)
         return self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
 
-
-class Learning:
-    """Learns the bytes of what a save replaces while the new ones are on their way.
-
-    One for a mount. Every method may be called from any thread, by one for each Change.
-    """
-
-    def __init__(self, context: Context, bases: Bases) -> None:
-        self._context = context
-        self._bases = bases
-        #: True once this server was seen to leave `updatedAt` alone when it moved an old item.
-        self.moves_keep_updated_at = context.known.moves_keep_updated_at
+    # -- learned while the new bytes are on their way
 
     def saw_move(self, before: Item, after: Item) -> None:
         """Learn whether a move changes `updatedAt`: only an old item's unchanged one proves that it doesn't."""
-        if before.updated_at == after.updated_at and self._bases.age(before) > YOUNG:
-            self.moves_keep_updated_at = True
+        if before.updated_at == after.updated_at and self.age(before) > YOUNG:
+            self._context.known = replace(self._context.known, moves_keep_updated_at=True)
 
-    def start(self, change: Change) -> None:
+    def learn(self, change: Change) -> None:
         """Fetch the base's bytes beside what is being sent, if they will have to be compared.
 
         What is read now are the base's bytes only if a write of the job since it was opened would show.
@@ -148,8 +138,10 @@ class Learning:
         base, item = change.base, change.base_item
         if not base.id or base.sha256 or item is None or item.id != base.id or item.is_dir:
             return
-        fine = self._context.content.fine_clock(base.updated_at)
-        if change.learning is None and (fine if base.young else not self.moves_keep_updated_at):
+        fine = self._content.fine_clock(base.updated_at)
+        if change.learning is None and (
+            fine if base.young else not self._context.known.moves_keep_updated_at
+        ):
             change.learning = self._context.beside.submit(deadline.carried(self._read), item)
 
     def _read(self, item: Item) -> tuple[str, float]:
@@ -158,12 +150,12 @@ class Learning:
         Raises UnavailableError: that says nothing of them, and the save is tried again.
         """
         try:
-            return self._bases.learn_hash(item), time.monotonic()
+            return self.learn_hash(item), time.monotonic()
         except UnavailableError:
             raise
         except (ApiError, FsError, OSError) as error:
             log.info("%s: what is replaced is read once more: %s", item.path, error)
-        digest = version_hash(self._context.client, item)
+        digest = version_hash(self._client, item)
         return digest, time.monotonic() if digest else 0.0
 
     def adopt(self, change: Change, there: Item, answered: float) -> bool:
@@ -178,7 +170,7 @@ class Learning:
         if change.learning is None:
             # Taken up from the journal: nobody has read yet what it replaces.
             change.base_item = there
-            self.start(change)
+            self.learn(change)
         if change.learning is None:
             return True
         try:

@@ -12,14 +12,14 @@ import time
 
 from jobfs import names
 from jobfs.content import Content
-from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError
+from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
 from jobfs.save.bases import sha256_of, with_bytes
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Base, Verb
+from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -37,14 +37,13 @@ _AGAIN = 0.5
 
 
 class Cleanup:
-    """Ends Changes. May be called from any thread, by one for each Change."""
+    """Ends Changes, and decides over what they set aside. May be called from any thread, by one for each Change."""
 
     def __init__(self, context: Context, upload: Upload) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._upload = upload
-        self.check = ConflictCheck(context)
 
     def finish(self, change: Change) -> float:
         """Take a placed or cancelled Change to its end; 0.0 when it has ended, else when to come back (epoch seconds).
@@ -70,7 +69,7 @@ class Cleanup:
             if change.verb is Verb.REMOVE and not self._context.namespace.listed_since(change.since):
                 # One listing serves all that were taken away before it.
                 self._context.namespace.refresh()
-            if not self.check.decide(aside, change):
+            if not self.decide(aside, change):
                 return False
             with self._state.lock:
                 self._state.apply(change, asides=[a for a in change.asides if a is not aside])
@@ -82,6 +81,207 @@ class Cleanup:
             if len(change.asides) == 1:
                 raise
             return False
+
+    # -- the conflict check
+
+    def decide(self, aside: Aside, change: Change) -> bool:
+        """Delete what a change has set aside, keep it, or give it back. Raises ApiError to come back later.
+
+        True when nothing is left to do, False to come back at `aside.unsure_until`. The caller has synced `placed` (or
+        `cancelled`) before the first delete (R3).
+        """
+        if aside.unsure_until > time.time():
+            return False
+        if not aside.id:
+            return all(self._delete(aside, item) for item in self._client.find(aside.path))
+        try:
+            reads = self._has_to_read(aside, change)
+            read = sha256_of(self._client, aside.id, aside.size) if reads else ""
+            # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
+            item = self._client.get(aside.id)
+        except NotFoundError:
+            return True
+        if names.basename(item.path) != aside.name:
+            # Someone gave it another name: it is theirs now.
+            return True
+        if change.gives_back:
+            return self.give_back(aside, item, change.target)
+        if change.verb is Verb.REMOVE:
+            return self._delete_empty(aside, item, change.target)
+        try:
+            ours = self._ours(aside, item, change, read)
+        except NotFoundError:
+            # Deleted by the job, or given another name, while its bytes were read.
+            return True
+        return self._delete(aside, item) if ours else self.keep(aside, item, change.target)
+
+    def _has_to_read(self, aside: Aside, change: Change) -> bool:
+        """True if only its bytes tell whether it is ours, as far as the set-aside's answer goes."""
+        base = change.base
+        if change.gives_back or aside.kind is Kind.DIRECTORY or not (base.sha256 or change.sha256):
+            return False
+        if aside.unsure_until or not aside.updated_at:
+            return False
+        if None not in (base.size, aside.size) and base.size != aside.size:
+            return False
+        return base.young or (aside.id, aside.updated_at) != (base.id, base.updated_at)
+
+    def _ours(self, aside: Aside, item: Item, change: Change, read: str) -> bool:
+        """True if the item still holds what the save was based on, or what it saved (R1); never a guess.
+
+        `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
+        """
+        base, sent = change.base, self._context.sent.get(item.id, "")
+        resized = _resized(base, item)
+        if item.is_dir or (resized and not sent):
+            return False
+        untouched = item.updated_at == aside.updated_at != ""
+        if (
+            untouched
+            and not resized
+            and (item.id, item.updated_at) == (base.id, base.updated_at)
+            and not base.young
+        ):
+            return True  # a timestamp that proves that it was not written to
+        # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
+        known = {base.sha256, change.sha256, sent} - {""}
+        if read and untouched:
+            return read in known
+        return bool(known) and self._has_bytes(aside, item, known)
+
+    def _has_bytes(self, aside: Aside, item: Item, known: set[str]) -> bool:
+        """True if the item has bytes of one of these hashes, and was not touched while they were read. Raises NotFoundError."""
+        for _ in range(_READS):
+            digest = sha256_of(self._client, item.id, item.size)
+            before, item = item, self._client.get(item.id)
+            if names.basename(item.path) != aside.name:
+                raise NotFoundError(f"{item.path} has another name by now", endpoint="get")
+            if item.updated_at == before.updated_at:
+                return digest in known
+        return False
+
+    def _delete(self, aside: Aside, item: Item) -> bool:
+        """Delete an item that is out of the way; False if it has to be looked at again (R7): that took time, or its answer."""
+        began = time.monotonic()
+        spare(self._context, item.id)
+        if time.monotonic() - began > _PAUSE:
+            return False  # next time there is nothing to wait for
+        try:
+            self._client.delete(item.id, once=True)
+        except NotFoundError:
+            pass
+        except AnswerLostError:
+            aside.unsure_until = time.time() + self._context.lifetime
+            return False
+        forget(self._context, item)
+        return True
+
+    def _delete_empty(self, aside: Aside, item: Item, target: str) -> bool:
+        """A directory taken out of the job's reach: still empty in a listing after that: delete, else back to its name (R12)."""
+        inside = [other for other in self._context.namespace.subtree(item.path) if other.path != item.path]
+        if not all(self.leaves(other) for other in inside):
+            log.warning("%s: the job put something into it while it was removed; it is back", target)
+            return self.give_back(aside, item, target)
+        if inside:
+            return False  # what is set aside in there still has to be looked at
+        return self._delete(aside, item)
+
+    def leaves(self, item: Item) -> bool:
+        """True for a hidden item of this mount that a record is about to delete or to name, or a later listing (R4)."""
+        parts = names.parse_hidden(names.basename(item.path))
+        if parts is None or parts.mount != self._context.mount:
+            return False
+        left = parts.role is names.Role.STAGED and self._state.journal.tombstone(parts.transaction)
+        return left or explained(self._context, item)
+
+    def keep(
+        self, aside: Aside, item: Item, target: str, label: str = "conflict", reason: str = _CHANGED
+    ) -> bool:
+        """Show the item as `name.<label>-<time>.ext` beside the target, and tell the user. True when done."""
+        where = names.join(names.parent(item.path), names.basename(target))
+        for attempt in range(_NAMES):
+            path = names.beside(where, label, attempt=attempt)
+            try:
+                answer = self._client.update(item.id, path=path)
+            except PathExistsError:
+                continue
+            except NotFoundError:
+                return True
+            except AnswerLostError:
+                answer = self._client.get(item.id)
+                if names.basename(answer.path) == aside.name:
+                    aside.unsure_until = time.time() + self._context.lifetime
+                    return False
+            self._context.namespace.publish(answer)
+            log.warning("%s: %s; kept as %s", target, reason, answer.path)
+            return True
+        return False
+
+    def give_back(self, aside: Aside, item: Item, target: str) -> bool:
+        """Give it its name again, or show it beside what has that by now. True when done. Raises ApiError."""
+        # Its directory may have been renamed meanwhile.
+        back = names.join(names.parent(item.path), names.basename(target))
+        try:
+            self._context.namespace.publish(self._client.update(item.id, path=back))
+        except PathExistsError:
+            return self.keep(aside, item, target)
+        except NotFoundError:
+            return True
+        except ApiError:
+            aside.unsure_until = time.time() + self._context.lifetime
+            raise
+        return True
+
+    # -- refused
+
+    def undo(self, change: Change, reason: str, code: int) -> None:
+        """Nothing can be placed: the newest aside goes back, older ones become conflict copies (R11); no content is deleted.
+
+        Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
+        UnavailableError if it has to be tried again, or if a request without an answer has placed it after all; FsError(EIO).
+        """
+        state, file = self._state, change.file
+        if change.staged_id and self.is_placed(change):
+            raise UnavailableError(f"{change.target}: it was placed after all", endpoint="update")
+        newest = True
+        for aside in [aside for aside in reversed(change.asides) if aside.moved]:
+            self._put_back(aside, change.target, newest=newest)
+            aside.moved = newest = False
+        if change.staged_id and change.verb is not Verb.MOVE:
+            try:
+                self._client.delete(change.staged_id)
+            except (NotFoundError, UnavailableError):
+                # Its transaction id is a tombstone: a later listing that shows it deletes it.
+                log.info("a staged item of %s is left to be deleted later", change.target)
+        with state.lock:
+            if change.stage is Stage.CANCELLED:
+                state.write(edit(change, asides=[]))
+                return
+            refused = file is not None and change.verb is not Verb.MOVE
+            if file is not None and refused and file.generation == change.generation:
+                state.write(edit(file, refused=reason, refused_errno=code), gone=[change])
+            elif file is not None and refused:
+                state.bytes.retire(file.ino, change.generation)
+            state.end(change)
+
+    def is_placed(self, change: Change) -> bool:
+        """True if what was to be placed is not where it was staged (R6)."""
+        try:
+            item = self._client.get(change.staged_id)
+        except NotFoundError:
+            return False
+        return item.path == change.target if change.verb is Verb.MOVE else not change.is_staged(item)
+
+    def _put_back(self, aside: Aside, target: str, *, newest: bool) -> None:
+        try:
+            item = self._client.get(aside.id)
+            if names.basename(item.path) != aside.name:
+                return
+            done = self.give_back(aside, item, target) if newest else self.keep(aside, item, target)
+        except NotFoundError:
+            return
+        if not done:
+            raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
 
     # -- cancelled
 
@@ -110,10 +310,7 @@ class Cleanup:
             except NotFoundError:
                 return []
             return [item] if change.is_staged(item) or self._is_placed(change, item) else []
-        return self._client.find(self._hidden(change)) if change.tid else []
-
-    def _hidden(self, change: Change) -> str:
-        return names.hidden_path(change.target, self._context.mount, change.tid, names.Role.STAGED)
+        return self._client.find(change.hidden(self._context.mount)) if change.tid else []
 
     def _is_placed(self, change: Change, item: Item) -> bool:
         """True if it was placed unseen and the job has not written to it since; a directory may hold what the job put there."""
@@ -166,7 +363,7 @@ class Cleanup:
                 log.warning("%s: found under a hidden name, put back", target)
                 return f"{target}: put back"
         label = "recovered" if parts.role is names.Role.STAGED else "conflict"
-        if not self.check.keep(Aside(item.id, item.path), item, target, label, _FOUND):
+        if not self.keep(Aside(item.id, item.path), item, target, label, _FOUND):
             return ""
         return f"{target}: kept beside it, with .{label}- in its name"
 
@@ -177,175 +374,8 @@ class Cleanup:
             self._state.drop(*gone)
 
 
-# -- the conflict check
-
-
-class ConflictCheck:
-    """Decides over asides and carries it out. May be called from any thread.
-
-    The caller has synced `placed` (or `cancelled`) before the first delete (R3).
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._client = context.client
-
-    def decide(self, aside: Aside, change: Change) -> bool:
-        """Delete what a change has set aside, keep it, or give it back. Raises ApiError to come back later.
-
-        True when nothing is left to do, False to come back at `aside.unsure_until`.
-        """
-        if aside.unsure_until > time.time():
-            return False
-        if not aside.id:
-            return self._delete_lost(aside)
-        try:
-            reads = self._has_to_read(aside, change)
-            read = sha256_of(self._client, aside.id, aside.size) if reads else ""
-            # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
-            item = self._client.get(aside.id)
-        except NotFoundError:
-            return True
-        if names.basename(item.path) != aside.name:
-            # Someone gave it another name: it is theirs now.
-            return True
-        if change.gives_back:
-            return self.give_back(aside, item, change.target)
-        if change.verb is Verb.REMOVE:
-            return self._delete_empty(aside, item, change.target)
-        try:
-            ours = self._ours(aside, item, change, read)
-        except NotFoundError:
-            # Deleted by the job, or given another name, while its bytes were read.
-            return True
-        return self._delete(aside, item) if ours else self.keep(aside, item, change.target)
-
-    def _has_to_read(self, aside: Aside, change: Change) -> bool:
-        """True if only its bytes tell whether it is ours, as far as the set-aside's answer goes."""
-        base = change.base
-        if change.gives_back or aside.kind is Kind.DIRECTORY or not (base.sha256 or change.sha256):
-            return False
-        if aside.unsure_until or not aside.updated_at:
-            return False
-        if None not in (base.size, aside.size) and base.size != aside.size:
-            return False
-        return base.young or (aside.id, aside.updated_at) != (base.id, base.updated_at)
-
-    def _ours(self, aside: Aside, item: Item, change: Change, read: str) -> bool:
-        """True if the item still holds what the save was based on, or what it saved (R1); never a guess.
-
-        `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
-        """
-        base, sent = change.base, self._context.sent.get(item.id, "")
-        resized = _resized(base, item)
-        if item.is_dir or (resized and not sent):
-            return False
-        untouched = item.updated_at == aside.updated_at != ""
-        if untouched and not resized and _has_time_of(item, base):
-            return True
-        # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
-        known = {base.sha256, change.sha256, sent} - {""}
-        if read and untouched:
-            return read in known
-        return bool(known) and self._has_bytes(aside, item, known)
-
-    def _has_bytes(self, aside: Aside, item: Item, known: set[str]) -> bool:
-        """True if the item has bytes of one of these hashes, and was not touched while they were read. Raises NotFoundError."""
-        for _ in range(_READS):
-            digest = sha256_of(self._client, item.id, item.size)
-            before, item = item, self._client.get(item.id)
-            if names.basename(item.path) != aside.name:
-                raise NotFoundError(f"{item.path} has another name by now", endpoint="get")
-            if item.updated_at == before.updated_at:
-                return digest in known
-        return False
-
-    def _delete(self, aside: Aside, item: Item) -> bool:
-        began = time.monotonic()
-        spare(self._context, item.id)
-        if time.monotonic() - began > _PAUSE:
-            return False  # to be looked at again (R7); next time there is nothing to wait for
-        return self._send_delete(aside, item)
-
-    def _delete_lost(self, aside: Aside) -> bool:
-        return all(self._send_delete(aside, item) for item in self._client.find(aside.path))
-
-    def _send_delete(self, aside: Aside, item: Item) -> bool:
-        """Delete an item that is out of the way; False if the answer was lost, and it has to be looked at again (R7)."""
-        try:
-            self._client.delete(item.id, once=True)
-        except NotFoundError:
-            pass
-        except AnswerLostError:
-            aside.unsure_until = time.time() + self._context.lifetime
-            return False
-        forget(self._context, item)
-        return True
-
-    def _delete_empty(self, aside: Aside, item: Item, target: str) -> bool:
-        """A directory taken out of the job's reach: still empty in a listing after that: delete, else back to its name (R12)."""
-        inside = [other for other in self._context.namespace.subtree(item.path) if other.path != item.path]
-        if not all(self.leaves(other) for other in inside):
-            log.warning("%s: the job put something into it while it was removed; it is back", target)
-            return self.give_back(aside, item, target)
-        if inside:
-            return False  # what is set aside in there still has to be looked at
-        return self._delete(aside, item)
-
-    def leaves(self, item: Item) -> bool:
-        """True for a hidden item of this mount that a record is about to delete or to name, or a later listing (R4)."""
-        parts = names.parse_hidden(names.basename(item.path))
-        if parts is None or parts.mount != self._context.mount:
-            return False
-        left = parts.role is names.Role.STAGED and self._context.state.journal.tombstone(parts.transaction)
-        return left or explained(self._context, item)
-
-    def keep(
-        self, aside: Aside, item: Item, target: str, label: str = "conflict", reason: str = _CHANGED
-    ) -> bool:
-        """Show the item as `name.<label>-<time>.ext` beside the target, and tell the user. True when done."""
-        where = names.join(names.parent(item.path), names.basename(target))
-        for attempt in range(_NAMES):
-            path = names.beside(where, label, attempt=attempt)
-            try:
-                answer = self._client.update(item.id, path=path)
-            except PathExistsError:
-                continue
-            except NotFoundError:
-                return True
-            except AnswerLostError:
-                answer = self._client.get(item.id)
-                if names.basename(answer.path) == aside.name:
-                    aside.unsure_until = time.time() + self._context.lifetime
-                    return False
-            self._context.namespace.publish(answer)
-            log.warning("%s: %s; kept as %s", target, reason, answer.path)
-            return True
-        return False
-
-    def give_back(self, aside: Aside, item: Item, target: str) -> bool:
-        """Give it its name again, or show it beside what has that by now. True when done. Raises ApiError."""
-        # Its directory may have been renamed meanwhile.
-        back = names.join(names.parent(item.path), names.basename(target))
-        try:
-            self._context.namespace.publish(self._client.update(item.id, path=back))
-        except PathExistsError:
-            return self.keep(aside, item, target)
-        except NotFoundError:
-            return True
-        except ApiError:
-            aside.unsure_until = time.time() + self._context.lifetime
-            raise
-        return True
-
-
 def _resized(base: Base, item: Item) -> bool:
     return None not in (base.size, item.size) and item.size != base.size
-
-
-def _has_time_of(item: Item, base: Base) -> bool:
-    """True if it is the item that the save was based on, with a timestamp that proves that it was not written to (R1)."""
-    return (item.id, item.updated_at) == (base.id, base.updated_at) and not base.young
 
 
 def explained(context: Context, item: Item) -> bool:

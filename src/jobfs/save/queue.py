@@ -19,6 +19,7 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from jobfs import names
@@ -61,12 +62,11 @@ class Queue:
         self._cleanup = cleanup
         self.delay = delay
         self._reservations = context.state.reservations
-        self._turn = self._reservations.turn
+        self._lock = context.state.lock
         #: Due times: of what was not begun, and of the rest.
         self._new: list[tuple[float, int, Change]] = []
         self._begun: list[tuple[float, int, Change]] = []
-        #: What is due and has to wait: for another Change, by the number of that, or for a reservation.
-        self._blocked: dict[int, list[Change]] = {}
+        #: What is due where a name is reserved, as of so many ends of reservations.
         self._reserved: list[Change] = []
         self._ended = 0
         #: Changes that were claimed and have not ended: what they have hidden on the server counts.
@@ -76,20 +76,19 @@ class Queue:
         self._restraint = context.client.restraint
         self._recoveries = self._restraint.recoveries
         self._asked = 0.0
-        self._stopping = False
+        self._stop = threading.Event()
 
     # -- life
 
     def start(self) -> None:
         """Begin to run what is due."""
-        with self._turn:
+        with self._lock:
             self._start_thread()
 
     def stop(self) -> None:
         """Run nothing more; returns when what runs has come to rest."""
-        with self._turn:
-            self._stopping = True
-            self._turn.notify_all()
+        self._stop.set()
+        self.wake()
         for thread in self._threads:
             thread.join()
 
@@ -97,7 +96,7 @@ class Queue:
 
     def save(self, file: File, delay: float | None = None) -> Change | None:
         """A File has something to be sent: its Change, due in `delay` seconds (None: the mount's delay); None if it has not."""
-        with self._state.lock:
+        with self._lock:
             if file.refused or file.path is None or not (file.unsaved or is_unmade(file)):
                 return None
             change = file.change
@@ -111,25 +110,22 @@ class Queue:
 
     def add(self, change: Change, delay: float) -> None:
         """A Change is due in `delay` seconds."""
-        with self._turn:
+        with self._lock:
             self._push(change, time.monotonic() + delay)
-            self._turn.notify_all()
+            self._lock.notify_all()
 
     def wake(self) -> None:
         """The state has Changes to clean up."""
-        with self._turn:
-            self._turn.notify_all()
+        with self._lock:
+            self._lock.notify_all()
 
     def hurry(self, wanted: Callable[[Change], bool]) -> None:
         """What has not been tried yet, of what is wanted, is due now."""
-        with self._state.lock:
-            found = [c for c in self._state.changes.values() if not (c.settled or c.attempts) and wanted(c)]
-        now = time.monotonic()
-        with self._turn:
-            for change in found:
-                if not change.running:
-                    self._push(change, now)
-            self._turn.notify_all()
+        with self._lock:
+            for change in self._state.changes.values():
+                if not (change.settled or change.attempts or change.running) and wanted(change):
+                    self._push(change, time.monotonic())
+            self._lock.notify_all()
 
     def _push(self, change: Change, due: float) -> None:
         change.due = due
@@ -143,13 +139,7 @@ class Queue:
         thread.start()
 
     def _work(self) -> None:
-        while True:
-            with self._turn:
-                change = self._next()
-                if change is None:
-                    return
-                if not self._idle and len(self._threads) < self._context.client.max_connections:
-                    self._start_thread()
+        while (change := self._next()) is not None:
             try:
                 with deadline.bound_by(change.deadline):
                     self._attempt(change)
@@ -160,88 +150,58 @@ class Queue:
 
     def _next(self) -> Change | None:
         """Wait for a Change that may run, and claim it; None at the end."""
-        while not self._stopping:
-            self._take_back()
-            now = time.monotonic()
-            change = self._ready(now) if self._may_begin(now) else None
-            if change is not None:
-                self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
-                return change
-            self._idle += 1
-            self._turn.wait(self._until_next(now))
-            self._idle -= 1
+        with self._lock:
+            while not self._stop.is_set():
+                now = time.monotonic()
+                self._take_up(now)
+                change = self._choose(now)
+                if change is not None:
+                    self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
+                    if not self._idle and len(self._threads) < self._context.client.max_connections:
+                        self._start_thread()
+                    return change
+                self._idle += 1
+                # What is due and may not be begun yet is looked at when something ends, or the server wants to be asked again.
+                coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap and heap[0][0] > now]
+                held_back = self._restraint.out or self._restraint.wait(changing=True) > 0
+                self._lock.wait(min([*coming, _LOOK if held_back else _LONGEST]) + 0.001)
+                self._idle -= 1
         return None
 
-    def _ready(self, now: float) -> Change | None:
-        """The Change that is to run now; in an outage one that asks whether the server is back, though it is not due."""
-        change = self._due(now)
-        if change is None and self._restraint.out:
-            self._ask_early(now)
-            change = self._due(now)
-        return change
-
-    def _until_next(self, now: float) -> float:
-        """Seconds until something may be due."""
-        coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
-        # What is due and may not be begun yet is looked at when something ends.
-        wait = min((seconds for seconds in coming if seconds > 0), default=_LONGEST)
-        # Who ends a Change without running it tells nobody.
-        held_back = self._restraint.out or self._restraint.wait(changing=True) > 0 or bool(self._blocked)
-        return min(wait, _LOOK if held_back else _LONGEST) + 0.001
-
-    def _may_begin(self, now: float) -> bool:
-        """True if the server is not to be left alone; in an outage once a second, for one Change."""
-        restraint = self._restraint
-        if self._recoveries != restraint.recoveries:
-            self._recoveries = restraint.recoveries
-            self._all_at_once(now)
-        if restraint.wait(changing=True) > 0:
-            return False
-        if restraint.out:
-            if now - self._asked < _ASK:
-                return False
-            self._asked = now
-        return True
-
-    def _all_at_once(self, now: float) -> None:
-        """The server is back: what had failed meanwhile is due, however often it had."""
-        for change in self._failed(now):
-            change.attempts = 0
-            self._push(change, now)
-
-    def _ask_early(self, now: float) -> None:
-        """Nothing is due that could ask whether the server is back: of what failed, the next has its turn."""
-        failed = [change for change in self._failed(now) if isinstance(change.error, UnavailableError)]
-        if failed:
-            self._push(min(failed, key=lambda change: change.due), now)
-
-    def _failed(self, now: float) -> list[Change]:
-        """What waits until it is tried again."""
-        with self._state.lock:
-            changes = list(self._state.changes.values())
-        return [change for change in changes if change.attempts and change.due > now and not change.running]
-
-    def _take_back(self) -> None:
-        """What waited for a Change or a reservation that has ended, and what has come to cleanup, is due."""
-        now = time.monotonic()
-        while self._state.rested:
-            for blocked in self._blocked.pop(self._state.rested.popleft(), ()):
-                self._push(blocked, now)
+    def _take_up(self, now: float) -> None:
+        """What waited for something that has ended is due, what has come to cleanup, and after an outage what had failed."""
+        found, self._state.awake = self._state.awake, deque()
+        due = [change for change in found if change.over or 0.0 < change.due <= now]
         if self._ended != self._reservations.ended:
             self._ended = self._reservations.ended
-            waiting, self._reserved = self._reserved, []
-            for change in waiting:
-                self._push(change, now)
-        while self._state.to_clean:
-            change = self._state.to_clean.popleft()
-            if change.stage is not Stage.DONE:
-                self._push(change, now)
+            due, self._reserved = due + self._reserved, []
+        failed = [c for c in self._out.values() if c.attempts and c.due > now and not c.running]
+        if self._recoveries != self._restraint.recoveries:
+            # The server is back: however often it had failed.
+            self._recoveries = self._restraint.recoveries
+            for change in failed:
+                change.attempts = 0
+            due += failed
+        for change in due:
+            self._push(change, now)
 
-    def _due(self, now: float) -> Change | None:
-        """The Change that is next and may run now."""
+    def _choose(self, now: float) -> Change | None:
+        """The Change that is to run now. None while the server is to be left alone; in an outage one a second asks for all."""
+        restraint = self._restraint
+        if restraint.wait(changing=True) > 0 or (restraint.out and now - self._asked < _ASK):
+            return None
+        self._asked = now
         change = self._first(self._begun, now)
         if change is None and self._hidden() < _HIDDEN:
             change = self._first(self._new, now)
+        if change is None and restraint.out:
+            # Nothing is due that could ask: of what failed, the next has its turn.
+            failed = [
+                c for c in self._out.values() if isinstance(c.error, UnavailableError) and not c.running
+            ]
+            if failed:
+                self._push(min(failed, key=lambda change: change.due), now)
+                change = self._first(self._begun, now)
         return change
 
     def _first(self, heap: list[tuple[float, int, Change]], now: float) -> Change | None:
@@ -252,12 +212,11 @@ class Queue:
                 continue
             if change.settled:
                 return change
-            if (earlier := self._state.before(change)) is not None:
-                self._blocked.setdefault(earlier.seq, []).append(change)
-            elif not self._reservations.may_start(change.target):
-                self._reserved.append(change)
-            else:
+            if self._state.before(change) is not None:
+                continue  # the state hands it out again when that has come to rest
+            if self._reservations.may_start(change.target):
                 return change
+            self._reserved.append(change)
         return None
 
     def _hidden(self) -> int:
@@ -275,16 +234,19 @@ class Queue:
         change.begun = True
         change.deadline = until
         self._out[change.seq] = change
-        if not change.settled:
-            self._reservations.start(change.target)
 
     # -- one run
 
     def _attempt(self, change: Change) -> None:
-        """One run of a claimed Change, and what its outcome means for the next. Raises what came of it."""
-        target, resting, again, error = change.target, change.settled, 0.0, None
+        """One run of a claimed Change: as far as it goes now, and when it runs again. Raises what came of it."""
+        later, error = 0.0, None
         try:
-            again = self._run(change)
+            if change.over:
+                later = self._cleanup.finish(change)
+            elif change.verb is Verb.REMOVE:
+                self._remove.run(change)
+            else:
+                self._replace.run(change)
         except JobfsError as failure:
             error = failure
             raise
@@ -293,38 +255,25 @@ class Queue:
             error = FsError(errno.EIO, f"internal error: {failure!r}")
             raise error from failure
         finally:
-            with self._turn:
+            with self._lock:
                 change.deadline, change.error = None, error
                 change.attempts = change.attempts + 1 if error is not None else 0
-                if not resting:
-                    self._reservations.end(target)
-                self._again(change, again)
+                if change.stage is not Stage.DONE:
+                    self._push(change, time.monotonic() + self._pause(change, later))
+                file = change.file
+                if file is not None and file.change is None:
+                    # Newer bytes waited in the File: they are its next Change.
+                    self.save(file, WHILE_OPEN if any(handle.writable for handle in file.handles) else None)
+                self._lock.notify_all()
 
-    def _run(self, change: Change) -> float:
-        """Take a Change as far as it goes now; returns when to come back, in epoch seconds, 0.0 for at once or never."""
-        if change.over:
-            return self._cleanup.finish(change)
-        if change.verb is Verb.REMOVE:
-            self._remove.run(change)
-        else:
-            self._replace.run(change)
-        return 0.0
-
-    def _again(self, change: Change, when: float) -> None:
-        """When it runs again, and its File's next Change."""
-        now = time.monotonic()
-        if change.stage is Stage.DONE:
-            self._turn.notify_all()
-        elif change.error is not None:
-            pause = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST) * random.uniform(0.5, 1.0)
-            asked = change.error.wait if isinstance(change.error, UnavailableError) else 0.0
-            self._push(change, now + max(pause, asked))
-        else:
-            self._push(change, now + max(when - time.time(), 0.0) if when else now)
-        file = change.file
-        if file is not None and file.change is None:
-            # Newer bytes waited in the File: they are its next Change.
-            self.save(file, WHILE_OPEN if any(handle.writable for handle in file.handles) else None)
+    @staticmethod
+    def _pause(change: Change, later: float) -> float:
+        """Seconds until a Change runs again; `later`: not before, in epoch seconds."""
+        if change.error is None:
+            return max(later - time.time(), 0.0)
+        asked = change.error.wait if isinstance(change.error, UnavailableError) else 0.0
+        backoff: float = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST)
+        return max(backoff * random.uniform(0.5, 1.0), asked)
 
     # -- for those who wait
 
@@ -334,17 +283,12 @@ class Queue:
         Raises what refused it, or UnavailableError when the time of this thread's call is up (then it is tried on later).
         """
         try:
-            self._drive(change, self._over)
+            self._drive(change, lambda change: change.over)
         except JobfsError:
-            with self._turn:
-                if not (change.begun or self._over(change)):
-                    # The time was over before its turn came.
-                    self._push(change, time.monotonic())
-                    self._turn.notify_all()
+            if not (change.begun or change.over):
+                # The time was over before its turn came.
+                self.add(change, 0.0)
             raise
-
-    def _over(self, change: Change) -> bool:
-        return change.over or change.seq not in self._state.changes
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
         """Run a Change here, and before it what has to come first, until it is over. Raises what ended that."""
@@ -371,55 +315,49 @@ class Queue:
         return None
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
-        """Wait until a run of this Change may begin here; the one that has to run first, claimed; None if it is over."""
-        with self._turn:
-            self._await(change, over)
-            if over(change):
-                return None
-            first, until = self._state.before(change) or change, deadline.current()
-            assert until is not None
-            self._claim(first, until)
-            return first
+        """Wait until a run of this Change may begin here; the one that has to run first, claimed; None if it is over.
 
-    def _await(self, change: Change, over: Callable[[Change], bool]) -> None:
-        """Wait until it is over, or may run here; what runs for it meanwhile has this call's place, and its progress is ours."""
+        What runs for it meanwhile has this call's place, and its progress is ours.
+        """
 
-        def ready() -> bool:
-            return over(change) or self._free(change)
+        def seen() -> tuple[bool, Change, deadline.Deadline | None, bool]:
+            first = self._state.before(change) or change
+            return over(change), first, first.deadline, self._reservations.may_start(first.target)
 
-        while not ready():
-            attempt = self._under_way(change)
-            with attempt.joined(deadline.current()) if attempt else contextlib.nullcontext():
-                deadline.wait_for(
-                    self._turn,
-                    lambda attempt=attempt: ready() or self._under_way(change) is not attempt,  # type: ignore[misc]
-                    f"{change.target} is being saved",
-                )
-
-    def _under_way(self, change: Change) -> deadline.Deadline | None:
-        """The deadline of the run that has to end first."""
-        first = self._state.before(change) or change
-        return first.deadline
-
-    def _free(self, change: Change) -> bool:
-        first = self._state.before(change) or change
-        return not first.running and self._reservations.may_start(first.target)
+        until = deadline.current()
+        assert until is not None
+        with self._lock:
+            while not (now := seen())[0]:
+                _, first, attempt, free = now
+                if attempt is None and free:
+                    self._claim(first, until)
+                    return first
+                with attempt.joined(until) if attempt else contextlib.nullcontext():
+                    deadline.wait_for(
+                        self._lock,
+                        lambda now=now: seen() != now,  # type: ignore[misc]
+                        f"{change.target} is being saved",
+                    )
+        return None
 
     def drain(self, timeout: float, under: str) -> bool:
         """Wait until nothing at or below `under` is left to be sent that is not refused; False after `timeout` seconds."""
         self.hurry(lambda change: within(change.target, under))
-        end = time.monotonic() + timeout
-        with self._turn:
-            while self.left(under):
+        return self._waited_for(lambda: not self.left(under), timeout)
+
+    def _waited_for(self, done: Callable[[], bool], timeout: float) -> bool:
+        with self._lock:
+            end = time.monotonic() + timeout
+            while not done():
                 remaining = end - time.monotonic()
                 if remaining <= 0:
                     return False
-                self._turn.wait(min(remaining, 0.5))
+                self._lock.wait(min(remaining, 0.2))
         return True
 
     def left(self, under: str) -> bool:
         """True if something at or below `under` is still to be done on the server, cleanup apart."""
-        with self._state.lock:
+        with self._lock:
             return any(
                 not change.over
                 # Nobody can be told any more that an unlink is refused: that is tried now and then.
@@ -430,19 +368,12 @@ class Queue:
 
     def cleaned(self, timeout: float, *, waiting: bool) -> bool:
         """Wait until nothing is left to clean up (`waiting`: what has to wait for R7 too); False after `timeout` seconds."""
-        end = time.monotonic() + timeout
-        with self._turn:
-            while self.to_clean(waiting=waiting):
-                remaining = end - time.monotonic()
-                if remaining <= 0:
-                    return False
-                self._turn.wait(min(remaining, 0.2))
-        return True
+        return self._waited_for(lambda: not self.to_clean(waiting=waiting), timeout)
 
     def to_clean(self, *, waiting: bool) -> int:
         """How many Changes are left to clean up now (`waiting`: with those that have to wait for R7)."""
         now = time.time()
-        with self._state.lock:
+        with self._lock:
             return sum(
                 change.over
                 and (waiting or not change.asides or any(a.unsure_until <= now for a in change.asides))
@@ -452,7 +383,7 @@ class Queue:
     def rest(self, path: str) -> None:
         """Return when what was begun at or below `path` is placed, and what waits there to be done is done. Raises ApiError."""
         while True:
-            with self._state.lock:
+            with self._lock:
                 found = [
                     change
                     for change in self._state.changes.values()

@@ -79,14 +79,14 @@ def _distrust(context: Context, change: Change) -> None:
         aside.unsure_until = time.time() + context.lifetime
     for item_id in (change.staged_id, *(aside.id for aside in change.asides)):
         if item_id:
-            context.unanswered.note(item_id)
+            context.unanswered(item_id)
 
 
 def _clean_up(state: State, change: Change) -> None:
     """The server has the outcome, or it was given up: only cleanup is left."""
     file = change.file
     change.since = time.monotonic()
-    state.to_clean.append(change)
+    state.awake.append(change)
     if change.generation and (file is None or file.generation != change.generation):
         # Nobody needs these bytes any more; the mount before did not come to removing them.
         state.bytes.retire(change.ino, change.generation)

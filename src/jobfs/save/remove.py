@@ -20,7 +20,7 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item
-from jobfs.save.cleanup import ConflictCheck, forget, is_base, spare
+from jobfs.save.cleanup import Cleanup, forget, is_base, spare
 from jobfs.save.context import Context
 from jobfs.save.replace import Replace
 from jobfs.state import Change, edit
@@ -34,12 +34,12 @@ _LOOKS = 8
 class Remove:
     """Deletes items. May be called from any thread."""
 
-    def __init__(self, context: Context, replace: Replace, check: ConflictCheck) -> None:
+    def __init__(self, context: Context, replace: Replace, cleanup: Cleanup) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._replace = replace
-        self._check = check
+        self._cleanup = cleanup
 
     def delete(self, item: Item) -> None:
         """Delete the item that was seen at its path at most 1 s ago; if it is gone, look for another one there (R10).
@@ -183,7 +183,7 @@ class Remove:
             try:
                 return self._client.update(item.id, path=aside.path, once=True)
             except AnswerLostError:
-                aside.unsure_until = self._context.unanswered.note(item.id)
+                aside.unsure_until = self._context.unanswered(item.id)
             except NoDirectoryError:
                 if attempt:
                     raise
@@ -201,4 +201,4 @@ class Remove:
     def _hides(self, path: str) -> bool:
         """True if hidden items lie there that are not this mount's own on their way out."""
         hidden = self._context.namespace.hidden()
-        return any(names.under(item.path, path) and not self._check.leaves(item) for item in hidden)
+        return any(names.under(item.path, path) and not self._cleanup.leaves(item) for item in hidden)

@@ -47,7 +47,7 @@ class Rename:
             try:
                 answer = self._client.update(item.id, path=target)
             except AnswerLostError:
-                self._context.unanswered.note(item.id)
+                self._context.unanswered(item.id)
                 answered = False
                 answer = self._client.get(item.id)
                 if answer.path != target:

@@ -11,13 +11,13 @@ A save from its first line to its last, in reading order:
                     plan_aside   what stands there goes into the journal, which is synced (S)
                     _set_aside   it is moved to its hidden name
                     _move        the staged item takes the target's place
-    save/outcome.py placed       one journal write: placed, the File's item and base are new; fsync answers
+                    _saved       one journal write: placed, the File's item and base are new; fsync answers
     save/cleanup.py finish       later: sync, look at each aside, delete it or keep both, drop the row
 
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), the Change is CANCELLED in the journal before unlink returns (save/writeback.py
 `cancel`): each step asks `check` whether it is to go on, and save/cleanup.py `_take_back` removes what was begun. A file that is
 still open is renamed by libfuse instead (`Tree.hide`): its save is finished first, and removed a second later (save/remove.py).
-Refused for good, a save is undone (save/outcome.py `undo`).
+Refused for good, a save is undone (save/cleanup.py `undo`).
 
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
 answer did not come: a Change that is `unsure` looks at the server before its next step. Recovery
@@ -31,8 +31,9 @@ import errno
 import logging
 import random
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any
 
 from jobfs import names
 from jobfs.api import deadline
@@ -41,6 +42,7 @@ from jobfs.errors import (
     AnswerLostError,
     ApiError,
     BadRequestError,
+    ContractError,
     FsError,
     NoDirectoryError,
     NotFoundError,
@@ -48,14 +50,14 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.namespace.tree import shown
-from jobfs.nodes import Item, Lifecycle, Permission
-from jobfs.save.bases import Bases, Learning
-from jobfs.save.context import Context, in_background
-from jobfs.save.outcome import Cancelled, check, going_on, placed, undo
-from jobfs.save.upload import Upload, hidden, wanted
-from jobfs.state import Change, edit
+from jobfs.nodes import Item
+from jobfs.save.bases import Bases
+from jobfs.save.cleanup import Cleanup
+from jobfs.save.context import Context
+from jobfs.save.upload import Upload, wanted
+from jobfs.state import Change, File, edit
 from jobfs.state.disk import BOOT
-from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -65,25 +67,30 @@ _ROUNDS = 8
 _CREATES = 4
 #: An answer to find is fresh for at least this long, in seconds (R8).
 _FRESH = 0.05
+#: Of a File without bytes that the server does not have.
+_NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}
 
 
-class Finding(NamedTuple):
-    """What find said of a target, and when (monotonic seconds)."""
+class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
+    """The file was unlinked while its save was under way (R10)."""
 
-    items: list[Item]
-    answered: float
+
+def check(change: Change) -> None:
+    """Raises Cancelled if the change is not to go on."""
+    if change.stage in (Stage.CANCELLED, Stage.DONE):
+        raise Cancelled
 
 
 class Replace:
     """Runs Changes. One for a mount; every method may be called from any thread, one run per Change."""
 
-    def __init__(self, context: Context, upload: Upload, bases: Bases) -> None:
+    def __init__(self, context: Context, upload: Upload, bases: Bases, cleanup: Cleanup) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._upload = upload
         self._bases = bases
-        self._learning = Learning(context, bases)
+        self._cleanup = cleanup
 
     def run(self, change: Change) -> None:
         """Drive a `put`, `mkdir` or `move` on until it is placed or found cancelled.
@@ -97,7 +104,7 @@ class Replace:
                 if change.stage is Stage.STAGING:
                     self._stage(change)
                 else:
-                    self._learning.start(change)
+                    self._bases.learn(change)
                     self._place(change, None)
         except Cancelled:
             return
@@ -105,30 +112,41 @@ class Replace:
             log.warning("%s: refused by the server: %s", change.target, error)
             # Not only a refused request may have come before: one without an answer too.
             change.unsure = True
-            undo(self._context, change, str(error), error.errno)
+            self._cleanup.undo(change, str(error), error.errno)
             raise
         except UnavailableError:
             change.unsure = True
             raise
+
+    @contextlib.contextmanager
+    def _going_on(self, change: Change) -> Iterator[None]:
+        """Under the lock of its File and that of the state, for a step of a change that goes on. Raises Cancelled."""
+        with change.file.lock if change.file is not None else contextlib.nullcontext(), self._state.lock:
+            check(change)
+            yield
+
+    def _record(self, change: Change, **values: Any) -> None:
+        """Write a step of the change (w). Raises Cancelled, FsError(EIO)."""
+        with self._state.lock:
+            check(change)
+            self._state.write(edit(change, **values))
 
     # -- staging
 
     def _stage(self, change: Change) -> None:
         """Have the new content on the server: at the target at once (R9), or hidden beside it, while the target is looked at."""
         if change.verb is Verb.PUT and not change.recorded:
-            with self._state.lock:
-                self._state.apply(change, **self._plan(change))
+            self._plan(change)
         staged = self._upload.find(change) if change.tid else None
-        self._ask_about_creates(change)
-        look: Future[Finding] | None = None
+        look: Future[tuple[Item | None, list[Item], float]] | None = None
         if staged is None:
-            trusted = self._check_bytes(change)
+            trusted = change.verb is not Verb.PUT or self._check_bytes(change)
             if self._upload.may_be_direct(change, trusted) and self._create_directly(change):
                 return
             self._attempt(change)
             if change.base.id:
                 look = self._context.beside.submit(deadline.carried(self._look), change.target)
-            self._learning.start(change)
+            self._bases.learn(change)
             staged = self._create(change)
         change.item = staged
         digest = self._upload.digest(change)
@@ -138,13 +156,26 @@ class Replace:
             self._place(change, deadline.result(look, f"looking for {change.target}"))
         else:
             # For a new file nobody has to look: a move onto something that stands there is refused (R5).
-            self._place(change, None if change.base.id else Finding([], time.monotonic()))
+            self._place(change, None if change.base.id else (None, [], time.monotonic()))
 
-    def _ask_about_creates(self, change: Change) -> None:
-        """After a few new files it is worth to know whether the next may be made straight at their targets (R9)."""
-        new = change.verb is Verb.PUT and not (change.base.id or change.recorded)
-        if new and self._upload.worth_asking():
-            in_background(self._context, lambda: self._upload.ask(change.target))
+    def _plan(self, change: Change) -> None:
+        """What the save of a File sends, and what it replaces: as it stands now. Raises Cancelled."""
+        file = change.file
+        with self._going_on(change):
+            if file is None or not file.unsaved or file.change is not change:
+                self._state.end(change)
+                raise Cancelled
+            assert file.path is not None
+            if change.generation not in (0, file.generation):
+                # An attempt that was not recorded failed, and newer bytes were closed since.
+                self._state.bytes.retire(file.ino, change.generation)
+            change.base_item = file.item
+            self._state.apply(
+                change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
+            )  # fmt: skip
+        if not change.base.id and self._upload.worth_asking():
+            # After a few new files it is worth to know whether the next may be made straight at their targets (R9).
+            self._context.in_background(lambda: self._upload.ask(change.target))
 
     def _check_bytes(self, change: Change) -> bool:
         """True if the bytes that are to be sent are those that were closed; after a loss of power nobody knows: False.
@@ -152,44 +183,40 @@ class Replace:
         Raises FsError(EIO) if they are not whole: then the change is undone.
         """
         if change.recorded and not self._upload.has_bytes(change):
-            undo(self._context, change, "its local bytes are not whole", errno.EIO)
+            self._cleanup.undo(change, "its local bytes are not whole", errno.EIO)
             raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
         if change.file is None or change.file.boot in ("", BOOT):
             return True
-        self._rename_suspect(change)
+        self._rename_suspect(change, change.file)
         return False
+
+    def _rename_suspect(self, change: Change, file: File) -> None:
+        """The power went before these bytes were known to be on the disk: they get a name of their own, never the target's."""
+        target, number = change.target, 0
+        while self._client.find(path := names.beside(target, "recovered", attempt=number)):
+            number += 1
+        with self._going_on(change):
+            file.local = self._state.bytes.open(file.ino, file.generation)
+            moved = edit(change, target=path, base=Base())
+            self._state.write(
+                edit(file, path=path, base=Base(), item_id="", boot=BOOT),
+                *([moved] if change.recorded else []),
+            )
+            self._state.apply(change, target=path, base=Base())
+        log.warning("%s: closed just before the power went; what the disk has is kept as %s", target, path)
 
     def _attempt(self, change: Change, *lost: Aside) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
         tid = names.new_transaction_id()
-        state = self._state
-        with going_on(state, change):
-            values: dict[str, Any] = {"tid": tid, "asides": [*change.asides, *lost]}
-            if change.verb is Verb.PUT and not change.recorded:
-                values |= self._plan(change)
-            state.write(edit(change, **values), edit(Tombstone(tid, time.time())))
-
-    def _plan(self, change: Change) -> dict[str, Any]:
-        """What the save of a File sends, and what it replaces: as it stands now. Raises Cancelled."""
-        file = change.file
-        if file is None or not file.unsaved or file.change is not change:
-            self._state.end(change)
-            raise Cancelled
-        assert file.path is not None
-        if change.generation not in (0, file.generation):
-            # An attempt that was not recorded failed, and newer bytes were closed since.
-            self._state.bytes.retire(file.ino, change.generation)
-        change.base_item = file.item
-        return {
-            "target": file.path, "generation": file.generation, "size": file.size, "base": file.base, "sha256": "",
-        }  # fmt: skip
+        with self._going_on(change):
+            self._state.write(edit(change, tid=tid, asides=[*change.asides, *lost]), used=tid)
 
     def _create(self, change: Change) -> Item:
         """Make the hidden item; one whose answer was lost is looked for, then made again under another name. Raises ApiError."""
         errors: list[ApiError] = []
         for _ in range(_CREATES):
             try:
-                return self._upload.create(change)
+                return self._upload.create(change, change.hidden(self._context.mount))
             except (AnswerLostError, BadRequestError) as error:
                 found = self._upload.find(change)
                 if found is not None:
@@ -211,14 +238,11 @@ class Replace:
             raise error
         else:
             late = time.time() + self._context.lifetime
-            lost = [Aside("", hidden(change, self._context.mount), unsure_until=late)]
+            lost = [Aside("", change.hidden(self._context.mount), unsure_until=late)]
         self._attempt(change, *lost)
 
     def _create_directly(self, change: Change) -> bool:
         """Make a new file straight at its target; False: something else is there, save it the hidden way."""
-        if not change.recorded:
-            with going_on(self._state, change):
-                self._state.write(edit(change, **self._plan(change), direct=True))
         digest = self._upload.digest(change)
         self._record(change, direct=True, sha256=digest)
         item = self._make_at_target(change)
@@ -242,8 +266,8 @@ class Replace:
             if change.unsure and (found := self._upload.find_direct(change)) is not None:
                 return found
             try:
-                return self._upload.create_directly(change)
-            except PathExistsError:
+                return self._upload.create(change, change.target)
+            except (PathExistsError, ContractError):
                 if not change.unsure:
                     return None
             except NoDirectoryError:
@@ -252,63 +276,33 @@ class Replace:
                 change.unsure = True
         return self._upload.find_direct(change) if change.unsure else None
 
-    def _rename_suspect(self, change: Change) -> None:
-        """The power went before these bytes were known to be on the disk: they get a name of their own, never the target's."""
-        file = change.file
-        assert file is not None
-        assert file.path is not None
-        target, number = file.path, 0
-        while self._client.find(path := names.beside(target, "recovered", attempt=number)):
-            number += 1
-        with going_on(self._state, change):
-            file.local = self._state.bytes.open(file.ino, file.generation)
-            self._state.write(
-                edit(file, path=path, base=Base(), item_id="", boot=BOOT),
-                *([edit(change, target=path, base=Base())] if change.recorded else []),
-            )
-            self._state.apply(change, target=path, base=Base())
-        log.warning("%s: closed just before the power went; what the disk has is kept as %s", target, path)
-
     # -- set aside and place
 
-    def _place(self, change: Change, finding: Finding | None) -> None:
-        """Bring the staged item to the target, setting aside what stands there."""
-        if change.looks_first and not self._look_at_staged(change):
+    def _look(self, path: str) -> tuple[Item | None, list[Item], float]:
+        """What stands at a path, everything that find says of it, and when that was answered (monotonic seconds)."""
+        items = self._client.find(path)
+        return shown(items), items, time.monotonic()
+
+    def _place(self, change: Change, seen: tuple[Item | None, list[Item], float] | None) -> None:
+        """Bring the staged item to the target, setting aside what stands there; `seen`: see `_look`."""
+        # While a backup waited, the job may have renamed its item.
+        if (change.unsure or change.is_backup) and not self._look_at_staged(change):
             return
         for turn in range(_ROUNDS):
-            finding = finding or self._look(change.target)
-            there = shown(finding.items)
-            if there is not None and self._is_there(change, there):
+            there, items, answered = seen or self._look(change.target)
+            seen = None
+            if there is not None and there.id == change.staged_id:
+                self._placed(change, there, adopted=False)
                 return
-            if there is None or self._make_room(change, there, finding):
+            if there is not None and change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
+                self._meet_directory(change, there)
+                return
+            change.covered.update(item.id for item in items if item is not there)
+            if there is None or self._set_aside(change, there, answered):
                 if self._move(change):
                     return
                 time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
-            finding = None
         raise UnavailableError(f"{change.target} keeps being made again by the job", endpoint="update")
-
-    def _is_there(self, change: Change, there: Item) -> bool:
-        """True if what stands at the target is what was to be placed. Raises FsError(EEXIST)."""
-        if there.id == change.staged_id:
-            self._placed(change, there, adopted=False)
-            return True
-        if change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
-            self._meet_directory(change, there)
-            return True
-        return False
-
-    def _make_room(self, change: Change, there: Item, finding: Finding) -> bool:
-        """Set aside what stands at the target; False: look at the target again."""
-        change.covered.update(item.id for item in finding.items if item is not there)
-        if not self._learning.adopt(change, there, finding.answered):
-            return False
-        aside = self.plan_aside(change, there)
-        if not self._fresh(finding):
-            again = shown(self._look(change.target).items)
-            if again is None or again.id != there.id:
-                return False
-            there = again
-        return self._set_aside(change, aside, there)
 
     def _meet_directory(self, change: Change, there: Item) -> None:
         """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
@@ -324,54 +318,58 @@ class Replace:
 
     def plan_aside(self, change: Change, there: Item, role: names.Role = names.Role.ASIDE) -> Aside:
         """Have it in the journal that `there` is about to be set aside, synced with the local bytes (the protocol's (S))."""
-        for aside in change.asides:
-            if aside.id == there.id:
-                self._state.sync()
-                return aside
-        tid = names.new_transaction_id()
-        aside = Aside(
-            id=there.id,
-            path=names.hidden_path(there.path, self._context.mount, tid, role),
-            kind=there.kind,
-            size=there.size,
-            updated_at=there.updated_at,
-            lifecycle=there.lifecycle,
-            permission=there.permission,
-            # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
-            unsure_until=self._context.unanswered.until(there.id),
-        )
-        with self._state.lock:
-            check(change)
-            self._state.write(edit(change, asides=[*change.asides, aside]), edit(Tombstone(tid, time.time())))
+        aside = next((aside for aside in change.asides if aside.id == there.id), None)
+        if aside is None:
+            tid = names.new_transaction_id()
+            aside = Aside(
+                id=there.id,
+                path=names.hidden_path(there.path, self._context.mount, tid, role),
+                kind=there.kind,
+                size=there.size,
+                updated_at=there.updated_at,
+                lifecycle=there.lifecycle,
+                permission=there.permission,
+                # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
+                unsure_until=self._context.unsure_until(there.id),
+            )
+            with self._state.lock:
+                check(change)
+                self._state.write(edit(change, asides=[*change.asides, aside]), used=tid)
         self._state.sync()
         return aside
 
-    def _set_aside(self, change: Change, aside: Aside, there: Item) -> bool:
-        """Move `there` to its hidden name; False: look at the target again."""
+    def _set_aside(self, change: Change, there: Item, answered: float) -> bool:
+        """Move what stands at the target, as find `answered`, to a hidden name; False: look at the target again."""
+        if not self._bases.adopt(change, there, answered):
+            return False
+        aside = self.plan_aside(change, there)
+        if time.monotonic() - answered > max(_FRESH, self._client.health.latency or 0.0):
+            # Too old to be acted on (R8).
+            again, _, _ = self._look(change.target)
+            if again is None or again.id != there.id:
+                return False
+            there = again
         check(change)
         try:
             answer = self._client.update(aside.id, path=aside.path, once=True)
         except AnswerLostError:
-            aside.unsure_until = self._context.unanswered.note(aside.id)
+            aside.unsure_until = self._context.unanswered(aside.id)
             moved = self._has_moved(aside)
         except (NotFoundError, BadRequestError) as error:
             # An earlier request that went unanswered may have been carried out meanwhile.
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
             if not moved:
-                self._stays(change, aside, error)
+                # It is another's, or was removed with its directory.
+                self._record(change, asides=[other for other in change.asides if other is not aside])
+                if isinstance(error, NoDirectoryError):
+                    self.make_directory(names.parent(change.target))
         else:
-            self._learning.saw_move(there, answer)
+            self._bases.saw_move(there, answer)
             aside.seen(answer)
             moved = True
         if moved:
             change.taken.append(there)
         return moved
-
-    def _stays(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
-        """The item was not set aside: it is another's, or was removed with its directory."""
-        self._record(change, asides=[other for other in change.asides if other is not aside])
-        if isinstance(error, NoDirectoryError):
-            self.make_directory(names.parent(change.target))
 
     def _has_moved(self, aside: Aside) -> bool:
         """True if the item is seen at its hidden name."""
@@ -385,12 +383,22 @@ class Replace:
         return True
 
     def _move(self, change: Change) -> bool:
-        """Move the staged item to the target; False: the target has to be looked at again (R5)."""
+        """Move the staged item to the target; False: the target has to be looked at again (R5).
+
+        It takes over lifecycle and permission of what it replaces; a file that moves keeps its permission.
+        """
         check(change)
-        lifecycle, permission = _taken_over(change)
+        item, was = change.item, change.replaced()
+        assert item is not None
+        lifecycle = was.lifecycle if was else item.lifecycle
+        permission = wanted(change) or (was.permission if was else item.permission)
+        keeps = permission is item.permission or change.verb is Verb.MOVE
         try:
             answer = self._client.update(
-                change.staged_id, path=change.target, lifecycle=lifecycle, permission=permission
+                change.staged_id,
+                path=change.target,
+                lifecycle=lifecycle if lifecycle is not item.lifecycle else None,
+                permission=None if keeps else permission,
             )
         except PathExistsError:
             return False
@@ -401,7 +409,7 @@ class Replace:
             self._staged_gone(change)
             return True
         except AnswerLostError:
-            self._context.unanswered.note(change.staged_id)
+            self._context.unanswered(change.staged_id)
             change.unsure = True
             return not self._look_at_staged(change)
         self._placed(change, answer, adopted=not change.unsure)
@@ -410,14 +418,19 @@ class Replace:
     def _look_at_staged(self, change: Change) -> bool:
         """Judge a lost move by getting the staged item (R6). True: it is where it was, go on; False: it was dealt with."""
         for aside in [aside for aside in change.asides if not aside.moved and aside.id]:
-            aside.unsure_until = self._context.unanswered.note(aside.id)
+            aside.unsure_until = self._context.unanswered(aside.id)
             self._has_moved(aside)
         try:
             item = self._client.get(change.staged_id)
         except NotFoundError:
             self._staged_gone(change)
             return False
-        if _unmoved(change, item):
+        if change.verb is Verb.MOVE:
+            # Source and target may have one last component: then only the whole path tells.
+            unmoved = names.basename(item.path) == names.basename(change.source)
+        else:
+            unmoved = change.is_staged(item)
+        if unmoved and item.path != change.target:
             change.item = item
             return True
         self._placed(change, item, adopted=False)
@@ -428,14 +441,92 @@ class Replace:
         if change.verb is Verb.MOVE:
             if change.item is not None:
                 self._context.namespace.forget(change.item)
-            undo(self._context, change, "it vanished from the server", errno.ENOENT)
+            self._cleanup.undo(change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is not on the server any more", endpoint="update")
         change.item = None
         change.unsure = False
         self._record(change, stage=Stage.STAGING, tid="", staged_id="")
 
+    # -- placed: in one step the journal, the File, the namespace and the content cache know the outcome
+
     def _placed(self, change: Change, item: Item, *, adopted: bool) -> None:
-        placed(self._context, self._bases, change, item, adopted=adopted)
+        """`adopted`: `item` is the move's own answer, or the create's (R2). Raises Cancelled, FsError(EIO)."""
+        before, change.item = change.item, item
+        if change.file is not None and change.verb is Verb.PUT:
+            self._saved(change, change.file, item, adopted=adopted)
+            return
+        self._moved(change, item, adopted=adopted)
+        if before is not None and adopted:
+            self._bases.carry(before, item)
+
+    def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
+        """Local bytes are on the server: they are the base of the next save."""
+        state, content = self._state, self._context.content
+        source = state.bytes.path(file.ino, change.generation)
+        # What has to be copied is copied before the locks are taken: readers wait for them.
+        with content.near(source) if adopted else contextlib.nullcontext() as saved, self._going_on(change):
+            seen = item.updated_at if adopted else ""
+            state.write(
+                edit(change, stage=Stage.PLACED, staged_id=item.id),
+                edit(
+                    file,
+                    item_id=item.id,
+                    base=Base(item.id, seen, change.size, change.sha256, young=True),
+                    version=item.updated_at,
+                    sha256=change.sha256 if adopted else "",
+                    sent=change.sha256,
+                    permission=item.permission,
+                    wish=None if file.wish is item.permission else file.wish,
+                    refused="",
+                    **(_NOTHING if file.generation == change.generation else {}),
+                ),
+            )
+            file.item, file.change = item, None
+            self._tell(change, item)
+            if file.local is not None and file.local.generation == change.generation:
+                self._go_on(file, item, adopted=adopted)
+            state.bytes.retire(file.ino, change.generation)
+            if saved is not None:
+                # After the handles have opened the version: even one that is too young to be kept serves them.
+                content.adopt(item, saved)
+
+    def _moved(self, change: Change, item: Item, *, adopted: bool) -> None:
+        """A directory was made, or an item has its new name."""
+        state, file = self._state, change.file
+        with self._going_on(change):
+            becomes = _becomes(change, item, adopted=adopted)
+            # Unsent bytes that an item took the place of.
+            over = file is not None and change.verb is Verb.MOVE and not change.is_backup and file.recorded
+            if file is not None and file.change is change:
+                file.change = None
+            placed = edit(change, stage=Stage.PLACED, staged_id=item.id)
+            if file is not None and becomes:
+                state.write(placed, edit(file, **becomes))
+            else:
+                state.write(placed, gone=[file] if file is not None and over else [])
+            if file is not None and over:
+                state.forget_bytes(file)
+            self._tell(change, item)
+            # The namespace has it: from here on its names show that, however long cleanup takes.
+            state.apply(change, shows={})
+            if becomes and file is not None and file.local is not None:
+                self._go_on(file, item, adopted=False)
+                state.bytes.retire(file.ino, change.generation)
+
+    def _tell(self, change: Change, item: Item) -> None:
+        for taken in change.taken:
+            self._context.namespace.forget(taken)
+        self._context.namespace.publish(item)
+
+    def _go_on(self, file: File, item: Item, *, adopted: bool) -> None:
+        """Everything written is on the server: handles go on with the version that was saved."""
+        local, file.local = file.local, None
+        assert local is not None
+        for handle in file.handles:
+            handle.go_on(item, self._context.content.open(item) if adopted else local.acquire())
+        if file.handles:
+            local.release()
+        self._state.show(file)
 
     # -- directories
 
@@ -471,37 +562,16 @@ class Replace:
     def _is_directory(self, path: str) -> bool:
         return not path or any(item.is_dir for item in self._client.find(path))
 
-    # -- helpers
 
-    def _record(self, change: Change, **values: Any) -> None:
-        """Write a step of the change (w). Raises Cancelled, FsError(EIO)."""
-        with self._state.lock:
-            check(change)
-            self._state.write(edit(change, **values))
-
-    def _look(self, path: str) -> Finding:
-        return Finding(self._client.find(path), time.monotonic())
-
-    def _fresh(self, finding: Finding) -> bool:
-        """True if this answer may still be acted on (R8)."""
-        usual = self._client.health.latency or 0.0
-        return time.monotonic() - finding.answered <= max(_FRESH, usual)
-
-
-def _taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
-    """What the staged item takes over from what it replaces, None for what it has; a file that moves keeps its permission."""
-    item, was = change.item, change.replaced()
-    assert item is not None
-    lifecycle = was.lifecycle if was else item.lifecycle
-    permission = wanted(change) or (was.permission if was else item.permission)
-    return (
-        lifecycle if lifecycle != item.lifecycle else None,
-        permission if permission != item.permission and change.verb is not Verb.MOVE else None,
-    )
-
-
-def _unmoved(change: Change, item: Item) -> bool:
-    if change.verb is Verb.MOVE:
-        # Source and target may have one last component: then only the whole path tells.
-        return item.path != change.target and names.basename(item.path) == names.basename(change.source)
-    return item.path != change.target and change.is_staged(item)
+def _becomes(change: Change, item: Item, *, adopted: bool) -> dict[str, Any]:
+    """What changes of the directory, or the backup, that this item is now; nothing if it goes on to be of this machine."""
+    file = change.file
+    if file is not None and change.verb is Verb.MKDIR:
+        return {"item_id": item.id, "version": item.updated_at}
+    if file is None or not change.is_backup or item.path != change.target:
+        return {}  # the job may have given what was to be moved another name
+    if file.generation != change.generation or file.written:
+        return {}
+    # What was set of a backup here goes on to hold.
+    version = item.updated_at if adopted else file.version
+    return {"item_id": item.id, "stays": False, "version": version, "sha256": "", **_NOTHING}

@@ -6,13 +6,9 @@ import errno
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.save.outcome import is_placed, undo
 from jobfs.save.queue import within
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, edit
-
-#: Seconds to wait for a request on a file that is to be given up.
-_PATIENCE = 10.0
 
 
 def unsaved(write_back: WriteBack, path: str | None) -> list[File]:
@@ -74,13 +70,13 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
 
 def _take_back(write_back: WriteBack, change: Change) -> None:
     """The server looks as if this save had not been begun. Raises ApiError, FsError(EBUSY)."""
-    client, upload = write_back.client, write_back.upload
+    cleanup, upload = write_back.cleanup, write_back.upload
     if change.tid and not change.staged_id:
         staged = upload.find(change)
         change.staged_id = staged.id if staged is not None else ""
     sent = change.direct and upload.find_direct(change) is not None
-    if sent or (change.staged_id and is_placed(client, change)):
+    if sent or (change.staged_id and cleanup.is_placed(change)):
         raise FsError(errno.EBUSY, f"{change.target} is just being sent: look again in a moment")
-    undo(write_back.context, change, "given up", errno.ECANCELED)
+    cleanup.undo(change, "given up", errno.ECANCELED)
     for taken in change.taken:
         write_back.namespace.touch(taken.path)

@@ -13,7 +13,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from jobfs import names
@@ -29,7 +28,7 @@ from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
 from jobfs.state import Change, edit
 from jobfs.state.disk import failure
-from jobfs.state.records import Aside, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
@@ -59,21 +58,24 @@ class Upload:
 
     # -- hidden
 
-    def create(self, change: Change) -> Item:
-        """Create the item that the change stages at its hidden name, or find it there. Raises ApiError, FsError."""
-        path = hidden(change, self._context.mount)
+    def create(self, change: Change, path: str) -> Item:
+        """Create the item of the change at its hidden name, or straight at its target. Raises ApiError, FsError."""
         permission = wanted(change) or Permission.READ_WRITE
         if change.verb is Verb.MKDIR:
             return self._client.create_directory(path, permission)
         source = self._state.bytes.path(change.ino, change.generation)
-        staged = self._client.create_file(path, source, change.size, permission, partial(_count, change))
-        if staged.size not in (None, change.size):
-            raise ContractError(f"create stored {staged.size} bytes of {change.size}", endpoint="create")
-        return staged
+
+        def count(part: float) -> None:
+            change.sent = int(change.size * part)
+
+        made = self._client.create_file(path, source, change.size, permission, count)
+        if made.size not in (None, change.size):
+            raise ContractError(f"create stored {made.size} bytes of {change.size}", endpoint="create")
+        return made
 
     def find(self, change: Change) -> Item | None:
         """The item at the change's hidden name, if it is there with the right size. Raises ApiError."""
-        for item in self._client.find(hidden(change, self._context.mount)):
+        for item in self._client.find(change.hidden(self._context.mount)):
             if change.verb is Verb.MKDIR or item.size in (None, change.size):
                 return item
         return None
@@ -106,15 +108,6 @@ class Upload:
         if change.base.id or change.staged_id or not trusted or change.verb is not Verb.PUT:
             return False
         return self.rejects.get("file", False)
-
-    def create_directly(self, change: Change) -> Item | None:
-        """The new item at the target; None: something else is there. Raises AnswerLostError, ApiError."""
-        permission = wanted(change) or Permission.READ_WRITE
-        source = self._state.bytes.path(change.ino, change.generation)
-        made = self._client.create_file(
-            change.target, source, change.size, permission, partial(_count, change)
-        )
-        return made if made.size in (None, change.size) else None
 
     def find_direct(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
@@ -159,9 +152,7 @@ class Upload:
         with self._state.running(Verb.PUT, path) as change:
             try:
                 self._state.write(
-                    edit(change, stage=Stage.CANCELLED, asides=[Aside("", path)]),
-                    edit(Tombstone(tid, time.time())),
-                    new=True,
+                    edit(change, stage=Stage.CANCELLED, asides=[Aside("", path)]), used=tid, new=True
                 )
             except FsError:
                 self._state.end(change)
@@ -214,16 +205,6 @@ class Upload:
         draft = self._facts.with_suffix(".new")
         draft.write_text(json.dumps({"base_url": self._client.base_url, **rejects}))
         draft.replace(self._facts)
-
-
-def hidden(change: Change, mount: str) -> str:
-    """The hidden path at which a change stages its item."""
-    return names.hidden_path(change.target, mount, change.tid, names.Role.STAGED)
-
-
-def _count(change: Change, part: float) -> None:
-    """This part of the bytes, from 0 to 1, is on its way."""
-    change.sent = int(change.size * part)
 
 
 def wanted(change: Change) -> Permission | None:

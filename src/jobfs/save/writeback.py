@@ -6,6 +6,7 @@ import errno
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind
 from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
-from jobfs.save.context import Context, in_background
+from jobfs.save.context import Context
 from jobfs.save.queue import WHILE_OPEN, Queue
 from jobfs.save.remove import Remove
 from jobfs.save.rename import Rename
@@ -74,14 +75,17 @@ class WriteBack:
         self.namespace = namespace
         self.content = content
         self.state = State(directory)
+        # With each of them another thread asks too: half as many threads as connections use them all.
+        beside = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-beside")
         self.context = Context(
-            client, namespace, content, self.state, mount, lifetime, timeout, cache_limit, known or Known()
-        )
+            client, namespace, content, self.state, beside,
+            mount=mount, lifetime=lifetime, timeout=timeout, cache_limit=cache_limit, known=known or Known(),
+        )  # fmt: skip
         self.bases = Bases(self.context)
         self.upload = Upload(self.context, directory)
-        self.replace = Replace(self.context, self.upload, self.bases)
         self.cleanup = Cleanup(self.context, self.upload)
-        self.remove = Remove(self.context, self.replace, self.cleanup.check)
+        self.replace = Replace(self.context, self.upload, self.bases, self.cleanup)
+        self.remove = Remove(self.context, self.replace, self.cleanup)
         self.rename = Rename(self.context, self.replace, self.bases)
         self.queue = Queue(self.context, self.replace, self.remove, self.cleanup, delay=delay)
         #: What was taken up from the journal at the start, a line each.
@@ -216,7 +220,7 @@ class WriteBack:
         if self.namespace.unreachable:
             return None
         if self.upload.worth_asking():
-            in_background(self.context, lambda: self.upload.ask(path))
+            self.context.in_background(lambda: self.upload.ask(path))
         try:
             item = self.upload.make_directory(path)
             if item is None:

@@ -16,13 +16,14 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
 from jobfs.state.disk import sync_directory
-from jobfs.state.records import KEYS, Change, File, Record, Tombstone, columns, decode, encode
+from jobfs.state.records import KEYS, Record, columns, decode, encode
 
 log = logging.getLogger("jobfs.state")
 
@@ -115,7 +116,7 @@ class Journal:
         self.observer: Callable[[str], None] | None = None
         #: Why nothing new is taken any more, "" while all is well.
         self.broken = ""
-        self.lock = threading.RLock()
+        self.lock = threading.Condition()
         self._written = 0
         self._synced = 0
         self._tables = {kind: _Table(kind) for kind in KEYS}
@@ -159,6 +160,7 @@ class Journal:
             self._db.execute("BEGIN IMMEDIATE")
             for table in self._tables.values():
                 self._db.execute(table.create)
+            self._db.execute("CREATE TABLE tombstone (tid PRIMARY KEY, made) WITHOUT ROWID")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._db.execute("COMMIT")
 
@@ -192,10 +194,12 @@ class Journal:
         self,
         *edits: tuple[Record, Mapping[str, Any]],
         gone: Iterable[Record] = (),
+        used: str = "",
         new: bool = False,
     ) -> None:
         """Store records, each with some fields changed, and remove those in `gone`; all or none. Survives the process's death.
 
+        `used`: a transaction id that is used in a hidden name from now on (R4); a tombstone of it stays.
         `new`: it is for something new, which may be refused: FsError(ENOSPC, EIO), and nothing was changed. What only records
         what has happened takes from the spare room, and raises FsError(EIO) if the disk fails.
         """
@@ -205,13 +209,13 @@ class Journal:
             if new:
                 self._check_room()
             try:
-                self._write(edits, gone)
+                self._write(edits, gone, used)
             except OverflowError as error:
                 raise FsError(errno.EIO, f"the journal can't hold a record: {error}") from error
             except sqlite3.Error as error:
                 if new:
                     raise _refusal(error) from error
-                self._write_in_spare_room(error, edits, gone)
+                self._write_in_spare_room(error, edits, gone, used)
             self._written += 1
         if self.observer:
             self.observer("written")
@@ -228,6 +232,7 @@ class Journal:
         error: sqlite3.Error,
         edits: Iterable[tuple[Record, Mapping[str, Any]]],
         gone: Iterable[Record],
+        used: str,
     ) -> None:
         """What has happened could not be recorded: a full disk has the spare room for it. Raises FsError(ENOSPC, EIO)."""
         full = "full" in str(error)
@@ -236,11 +241,13 @@ class Journal:
         if not (full and self._spare.give_up()):
             raise _refusal(error) from error
         try:
-            self._write(edits, gone)
+            self._write(edits, gone, used)
         except sqlite3.Error as again:
             raise _refusal(again) from again
 
-    def _write(self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record]) -> None:
+    def _write(
+        self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
+    ) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for record in gone:
@@ -249,6 +256,8 @@ class Journal:
             for record, changed in edits:
                 table = self._tables[type(record)]
                 self._db.execute(table.upsert, table.encode(record, changed))
+            if used:
+                self._db.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.time()))
             self._db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -324,7 +333,7 @@ def _refusal(error: sqlite3.Error) -> FsError:
 class _Table:
     """How one dataclass of records.py is a table: a column a field."""
 
-    def __init__(self, kind: type[File | Change | Tombstone]) -> None:
+    def __init__(self, kind: type[Record]) -> None:
         self.name = kind.__name__.lower()
         self.key = KEYS[kind]
         self._columns = columns(kind)

@@ -18,8 +18,6 @@ from pathlib import Path
 from jobfs.errors import FsError
 from jobfs.state.disk import copy_into, failure, sync_directory
 
-#: Guards who uses which generation and what waits for a sync; held for an instant.
-_LOCK = threading.Lock()
 #: More files than this are synced with one sync of all file systems.
 _SYNC_EACH = 16
 _PIECE = 1 << 20
@@ -28,11 +26,19 @@ _PIECE = 1 << 20
 class Local:
     """The bytes of one generation; `size` in bytes. Open while it has users (`acquire` and `release`)."""
 
-    __slots__ = ("_handle", "_users", "generation", "path", "sealed", "size")
+    __slots__ = ("_handle", "_lock", "_users", "generation", "path", "sealed", "size")
 
     def __init__(
-        self, path: Path, generation: int, size: int, *, handle: int = -1, sealed: bool = True
+        self,
+        lock: threading.Condition,
+        path: Path,
+        generation: int,
+        size: int,
+        *,
+        handle: int = -1,
+        sealed: bool = True,
     ) -> None:
+        self._lock = lock
         self.path = path
         self.generation = generation
         self.size = size
@@ -42,7 +48,7 @@ class Local:
 
     def acquire(self) -> Local:
         """One more user. Raises OSError if the file can't be opened (EMFILE)."""
-        with _LOCK:
+        with self._lock:
             if self._handle < 0:
                 self._handle = os.open(self.path, (os.O_RDONLY if self.sealed else os.O_RDWR) | os.O_CLOEXEC)
             self._users += 1
@@ -50,7 +56,7 @@ class Local:
 
     def release(self) -> None:
         """One user less; the last one closes the file."""
-        with _LOCK:
+        with self._lock:
             self._users -= 1
             if self._users:
                 return
@@ -105,7 +111,9 @@ class Local:
 class LocalBytes:
     """The directory of local bytes. All methods may be called from any thread."""
 
-    def __init__(self, directory: Path, trash: Path) -> None:
+    def __init__(self, directory: Path, trash: Path, lock: threading.Condition) -> None:
+        """`lock`: the state's; it guards who uses which generation, and what waits for a sync."""
+        self._lock = lock
         self.directory = directory
         self.trash = trash
         self._unsynced: dict[tuple[int, int], Path] = {}
@@ -131,31 +139,31 @@ class LocalBytes:
             os.close(handle)
             path.unlink(missing_ok=True)
             raise FsError(failure(error), f"can't fill {path}: {error.strerror}") from error
-        return Local(path, generation, size, handle=handle, sealed=False)
+        return Local(self._lock, path, generation, size, handle=handle, sealed=False)
 
     def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:
         """A generation that an earlier run left; None if it is not there."""
         path = self.path(ino, generation)
         try:
-            return Local(path, generation, path.stat().st_size, sealed=sealed)
+            return Local(self._lock, path, generation, path.stat().st_size, sealed=sealed)
         except FileNotFoundError:
             return None
 
     def seal(self, ino: int, local: Local) -> None:
         """From now on these bytes never change; the next sync covers them."""
         local.sealed = True
-        with _LOCK:
+        with self._lock:
             self._unsynced[ino, local.generation] = local.path
 
     def retire(self, ino: int, generation: int) -> None:
         """These bytes are no longer needed, once the journal that does not name them is on the disk."""
-        with _LOCK:
+        with self._lock:
             self._unsynced.pop((ino, generation), None)
             self._retired.append(self.path(ino, generation))
 
     def retired(self) -> list[Path]:
         """Take over what is retired by now, to be given to `remove` after a sync of the journal."""
-        with _LOCK:
+        with self._lock:
             batch, self._retired = self._retired, []
         return batch
 
@@ -167,7 +175,7 @@ class LocalBytes:
 
     def sync(self) -> list[tuple[int, int]]:
         """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
-        with _LOCK:
+        with self._lock:
             batch, self._unsynced = self._unsynced, {}
         try:
             if len(batch) > _SYNC_EACH:
@@ -177,7 +185,7 @@ class LocalBytes:
                     _sync(path)
             sync_directory(self.directory)
         except OSError as error:
-            with _LOCK:
+            with self._lock:
                 self._unsynced = {**batch, **self._unsynced}
             raise _not_synced(error) from error
         return list(batch)

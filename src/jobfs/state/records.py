@@ -257,11 +257,6 @@ class Change:
         return self.verb is Verb.MOVE and file is not None and file.stays and file.path == self.target
 
     @property
-    def looks_first(self) -> bool:
-        """True if what is staged is looked at before the next step. While a backup waited the job may have renamed its item."""
-        return self.unsure or self.is_backup
-
-    @property
     def unfinished(self) -> bool:
         """True if it was cancelled and may still be on the server, staged or under the target's name."""
         return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)
@@ -287,6 +282,10 @@ class Change:
             raise ValueError(f"a change can't go from {self.stage} to {stage}")
         self.stage = stage
 
+    def hidden(self, mount: str) -> str:
+        """The hidden path at which it stages its item."""
+        return names.hidden_path(self.target, mount, self.tid, names.Role.STAGED)
+
     def is_staged(self, item: Item) -> bool:
         """True if the item still has the hidden name under which this change created it (R6)."""
         parts = names.parse_hidden(names.basename(item.path))
@@ -307,18 +306,10 @@ class Change:
         return max(moved, key=order)[1] if moved else None
 
 
-@dataclass(slots=True)
-class Tombstone:
-    """A transaction id that was used in a hidden name, `made` seconds since the epoch (R4)."""
+Record = File | Change
 
-    tid: str
-    made: float = 0.0
-
-
-Record = File | Change | Tombstone
-
-#: The key column of each table.
-KEYS: dict[type[Any], str] = {File: "ino", Change: "seq", Tombstone: "tid"}
+#: The key column of each table that holds records.
+KEYS: dict[type[Any], str] = {File: "ino", Change: "seq"}
 
 
 def columns(kind: type[Any]) -> list[str]:
@@ -354,6 +345,5 @@ def decode(kind: type[Any], row: tuple[Any, ...]) -> Any:
     """The record of a row."""
     values = zip(columns(kind), row, strict=True)
     record = kind(**{name: _DECODERS[name](value) if name in _DECODERS else value for name, value in values})
-    if kind is not Tombstone:
-        record.recorded = True
+    record.recorded = True
     return record

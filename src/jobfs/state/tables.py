@@ -19,7 +19,7 @@ The life of a Change; every arrow is one journal write::
     STAGED     it is there: what stands at the target is set aside, and the staged item takes its place (save/replace.py)
     PLACED     the server has the outcome: what was set aside has to be looked at (save/cleanup.py)
     CANCELLED  its file was unlinked meanwhile, or it was given up: what was begun is taken back (save/cleanup.py)
-    DONE       nothing is left: the row is gone, its transaction id stays as a Tombstone
+    DONE       nothing is left: the row is gone, its transaction id stays as a tombstone
     A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED. A restart goes on where the row says, and looks at
     the server before its next step (save/recovery.py). A File has at most one Change: newer bytes wait in the File, and become
     the next one when this one ends.
@@ -29,10 +29,10 @@ else what the namespace says. A listing is the namespace's children, less what C
 
 Lock order: a reservation of names (held across requests); a File's lock (its generation, its bytes, its handles); the lock of the
 state. That one guards all tables and indexes, the database, and the journal write that goes with a change of them. It is never
-held across a request, nor while bytes are copied or a disk is synced. A generation is changed under the File's lock and the
-state's, and read under either. Who lets go of it for a request looks again at the row
-when the answer is there. The lock of `sync`, which has one sync serve all who wait, is taken before the state's by a thread that
-holds neither; that of localbytes.py comes last, and is held for an instant.
+held across a request, nor while bytes are copied or a disk is synced, and who waits for a change of the state waits for it. A
+generation is changed under the File's lock and the state's, and read under either. Who lets go of it for a request looks again at
+the row when the answer is there. The lock of `sync`, which has one sync serve all who wait, is taken before the state's by a
+thread that holds neither.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import LocalBytes
 from jobfs.state.quarantine import open_journal
-from jobfs.state.records import UNSET, Change, File, Record, Stage, Tombstone, Verb
+from jobfs.state.records import UNSET, Change, File, Record, Stage, Verb
 from jobfs.state.reservations import Reservations
 
 Edit = tuple[Record, dict[str, Any]]
@@ -71,11 +71,11 @@ class State:
         journal, self.damage = open_journal(directory)
         self.journal: Journal = journal
         self.lock = journal.lock
-        self.reservations = Reservations()
-        self.bytes = LocalBytes(directory / "bytes", directory / "trash")
+        self.bytes = LocalBytes(directory / "bytes", directory / "trash", self.lock)
         #: Grows whenever a path shows something else, or a remembered attribute is another one.
         self.edition = 1
         self.changes: dict[int, Change] = {}
+        self.reservations = Reservations(self.lock, self.changes)
         #: Files that programs have open, by number.
         self.opened: dict[int, File] = {}
         #: Files whose close could not be recorded because the disk was full: that is tried again.
@@ -88,10 +88,8 @@ class State:
         self._at: dict[str, list[Change]] = {}
         self._touched: dict[int, File] = {}
         self._syncing = threading.Lock()
-        #: Changes of which only cleanup is left and that nobody runs, for the queue to take.
-        self.to_clean: deque[Change] = deque()
-        #: The numbers of Changes that no other one of their names has to wait for any more, for the queue to take.
-        self.rested: deque[int] = deque()
+        #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
+        self.awake: deque[Change] = deque()
 
     def load(self) -> tuple[list[File], list[Change]]:
         """Take the rows of an earlier mount into the tables; nothing of them is shown or run yet."""
@@ -264,23 +262,21 @@ class State:
 
     # -- changes under the lock
 
-    def write(self, *edits: Edit, gone: Iterable[Record] = (), new: bool = False) -> None:
+    def write(self, *edits: Edit, gone: Sequence[Record] = (), used: str = "", new: bool = False) -> None:
         """One step: the journal has it, then the tables have it, all or nothing.
 
-        `edits`: records with what changes of them; `gone`: records that go. `new`: see Journal.write. Raises FsError.
+        `edits`: records with what changes of them; `gone`: records that go. `used`, `new`: see Journal.write. Raises FsError.
         """
         with self.lock:
-            removed = [record for record in gone if not isinstance(record, Tombstone)]
-            self.journal.write(*edits, gone=removed, new=new)
-            for old in removed:
+            self.journal.write(*edits, gone=gone, used=used, new=new)
+            for old in gone:
                 old.recorded = False
                 if isinstance(old, Change):
                     self._forget(old)
+                    self._wake(old)
                 else:
                     self._touched.pop(old.ino, None)
             for record, changed in edits:
-                if isinstance(record, Tombstone):
-                    continue
                 record.recorded = True
                 self.apply(record, **changed)
                 if isinstance(record, File):
@@ -309,12 +305,17 @@ class State:
 
     def _become(self, change: Change, stage: Stage) -> None:
         change.become(stage)
-        if change.settled:
-            self.rested.append(change.seq)
         if stage in (Stage.PLACED, Stage.CANCELLED):
             change.since = time.monotonic()
             if not change.running:
-                self.to_clean.append(change)
+                self.awake.append(change)
+        if change.settled:
+            self._wake(change)
+
+    def _wake(self, change: Change) -> None:
+        """No other Change of its names has to wait for this one any more."""
+        self.awake.extend(other for path in change.ends for other in self._at.get(path, ()))
+        self.lock.notify_all()
 
     def show(self, file: File) -> None:
         """Have the index say where this File is shown."""
@@ -340,7 +341,7 @@ class State:
             file.shown_at = None
             self.edition += 1
 
-    def drop(self, *files: File, gone: Iterable[Record] = ()) -> None:
+    def drop(self, *files: File, gone: Sequence[Record] = ()) -> None:
         """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
         with self.lock:
             rows = [*(file for file in files if file.recorded), *gone]
@@ -362,7 +363,6 @@ class State:
     def _forget(self, change: Change) -> None:
         if self.changes.pop(change.seq, None) is None:
             return
-        self.rested.append(change.seq)
         for path in change.ends:
             self._at[path].remove(change)
             if not self._at[path]:
@@ -397,10 +397,11 @@ class State:
             self._forget(change)
             if change.stage is not Stage.DONE:
                 change.become(Stage.DONE)
+            self._wake(change)
             if change.file is not None and change.file.change is change:
                 change.file.change = None
 
-    def cancel(self, change: Change, *, gone: Iterable[Record] = (), **values: Any) -> None:
+    def cancel(self, change: Change, *, gone: Sequence[Record] = (), **values: Any) -> None:
         """A Change that was begun is not to go on: what it did on the server is taken back by cleanup. Raises FsError(EIO).
 
         `gone`, `values`: records that go, and what else changes of it, in the same step. What its File has to be sent is another
@@ -424,11 +425,11 @@ class State:
         try:
             yield change
         finally:
-            with self.reservations.turn:
+            with self.lock:
                 change.deadline = None
                 if change.stage in (Stage.PLACED, Stage.CANCELLED):
-                    self.to_clean.append(change)
-                self.reservations.turn.notify_all()
+                    self.awake.append(change)
+                self.lock.notify_all()
 
     def pending(self, path: str) -> Change | None:
         """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""

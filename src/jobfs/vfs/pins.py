@@ -14,7 +14,6 @@ from typing import Protocol
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Item
-from jobfs.save.context import in_background
 from jobfs.state import File
 from jobfs.state.localbytes import Local
 from jobfs.vfs.pages import KernelPages
@@ -126,7 +125,7 @@ class Pins:
         if item is None or not isinstance(content, Content) or content.whole():
             return
         if item.size is None or item.size > _AT_ONCE:
-            in_background(self._write_back.context, content.fetch)
+            self._write_back.context.in_background(content.fetch)
             return
         try:
             self.whole(handle, opening=True)

@@ -11,7 +11,7 @@ from jobfs import names
 from jobfs.errors import UnavailableError
 from jobfs.save.cleanup import Cleanup
 from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Base, Stage, Verb
 
 from .world import TID, World, hidden, sha
 
@@ -186,7 +186,7 @@ def test_a_hidden_item_that_no_record_names_is_exposed_never_deleted(
 
 def test_a_staged_item_whose_transaction_is_over_is_deleted(world: World, cleanup: Cleanup) -> None:
     """save-protocol R4: only a staged item whose own transaction is a tombstone is deleted."""
-    world.state.write(edit(Tombstone(TID, time.time())))
+    world.state.write(used=TID)
     for name, role in (("s", names.Role.STAGED), ("a", names.Role.ASIDE)):
         world.client.put(name, hidden(f"{name}.txt", role), b"content")
     cleanup.expose_orphans()

@@ -12,8 +12,8 @@ from jobfs import names
 from jobfs.errors import PathExistsError, UnavailableError
 from jobfs.nodes import Item, Kind
 from jobfs.save.cleanup import explained
-from jobfs.state import Change, edit
-from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
+from jobfs.state import Change
+from jobfs.state.records import Aside, Base, Stage, Verb
 
 from .world import TID, World, hidden, sha
 
@@ -31,7 +31,7 @@ class Checked:
         self.world, self.client = world, world.client
         item = self.client.put("a", hidden(TARGET), content, updated_at="moved")
         self.aside = Aside("a", item.path, kind=item.kind, moved=True, size=item.size, updated_at="moved")
-        self.check = world.write_back.cleanup.check
+        self.check = world.write_back.cleanup
 
     def settle(
         self, base: Base = BASE, saved: str = "", of: tuple[Verb, Stage] = SAVED, **changes: Any
@@ -321,8 +321,8 @@ def test_a_hidden_item_is_explained_by_the_change_that_made_it(world: World, kno
 def test_a_staged_item_of_a_transaction_that_is_over_leaves_by_itself(world: World, tombstone: bool) -> None:
     """save-protocol R4."""
     if tombstone:
-        world.state.write(edit(Tombstone(TID, time.time())))
-    check = world.write_back.cleanup.check
+        world.state.write(used=TID)
+    check = world.write_back.cleanup
     assert check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.STAGED))) is tombstone
     assert not check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.ASIDE)))
     assert not check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.STAGED, mount="f" * 12)))

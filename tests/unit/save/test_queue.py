@@ -163,7 +163,7 @@ def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, p
 def test_what_is_due_first_runs_first(queue: Queue, runner: Runner, put: Put, world: World) -> None:
     world.client.max_connections = 1
     works = [put(str(number)) for number in range(5)]
-    with queue._turn:
+    with queue._lock:
         for delay, work in zip((-1, -3, -5, -2, -4), works, strict=True):
             queue.add(work, delay)
     eventually(lambda: all(work.settled for work in works))
@@ -207,7 +207,7 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     away = state.change(Verb.MOVE, "elsewhere", source="file", stage=Stage.STAGED, begun=True)
     newer = put()
     queue.add(newer, 0.0)
-    eventually(lambda: away.seq in queue._blocked)
+    eventually(lambda: queue._idle and not queue._new)
     assert runner.ran == []
     if ended == "by the queue":
         queue.add(away, 0.0)
@@ -676,7 +676,10 @@ def test_nothing_more_is_begun_while_too_much_is_hidden(
 
 def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner: Runner, put: Put) -> None:
     """save-protocol R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
-    waits, created = put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.time() + NEVER)]), put("2")
+    waits, created = (
+        put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.time() + NEVER)]),
+        put("2"),
+    )
     for work in (waits, created):
         queue.add(work, 0.0)
     eventually(lambda: waits.settled and not waits.running and runner.finished)
@@ -706,7 +709,7 @@ def test_stop_waits_for_what_runs_and_begins_nothing_more(queue: Queue, runner: 
     queue.add(running, 0.0)
     eventually(lambda: running.running)
     thread = waiting(queue.stop)
-    eventually(lambda: queue._stopping)
+    eventually(queue._stop.is_set)
     queue.add(waits, 0.0)
     runner.gate.set()
     thread.join(20)

@@ -13,7 +13,7 @@ from jobfs.nodes import Kind
 from jobfs.save import restore
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
-from jobfs.state.records import Aside, Base, Stage, Tombstone, Verb
+from jobfs.state.records import Aside, Base, Stage, Verb
 
 from .world import TID, World, hidden, sha
 
@@ -50,7 +50,7 @@ def left(world: World, stage: Stage, **values: object) -> tuple[File, Change]:
         Verb.PUT, "file", file, generation=file.generation, size=len(NEW), sha256=sha(NEW), base=base, stage=stage,
         tid=TID, **values,
     )  # fmt: skip
-    world.state.write(edit(file, base=base), edit(change), edit(Tombstone(TID, time.time())))
+    world.state.write(edit(file, base=base), edit(change), used=TID)
     return file, change
 
 
@@ -158,7 +158,7 @@ def test_placed_is_only_cleaned_up(world: World, remount: Remount) -> None:
     again = remount()
     (taken_up,) = again.state.changes.values()
     assert taken_up.asides[0].unsure_until > time.time() + 20, "any request may still be carried out"
-    assert again.context.unanswered.until("o") > time.time() + 20
+    assert again.context.unsure_until("o") > time.time() + 20
     shown = finish(again)
     assert shown.pop("file") == NEW
     assert list(shown.values()) == [JOBS]

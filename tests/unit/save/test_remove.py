@@ -172,7 +172,7 @@ def test_an_empty_directory_is_taken_out_of_the_jobs_reach_and_looked_at_later(
     assert parts is not None
     assert (parts.role, parts.mount) == (names.Role.REMOVED, world.context.mount)
     assert not any("delete" in step for step in world.client.done)
-    assert set(world.state.to_clean) == {change}
+    assert set(world.state.awake) == {change}
     assert world.state.journal.load(Change)[0].asides == [aside]
 
 
@@ -185,9 +185,9 @@ def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: R
             running.append(change.running)
             super().append(change)
 
-    world.state.to_clean = Handed()
+    world.state.awake = Handed()
     remove.remove_directory(world.client.put("d", "dir", None))
-    assert list(world.state.to_clean) == list(world.state.changes.values())
+    assert list(world.state.awake) == list(world.state.changes.values())
     assert running == [False]
 
 

@@ -52,7 +52,7 @@ def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rena
     world.client.lose, world.client.carried_out = 100, False
     with pytest.raises(UnavailableError):
         rename.move(world.client.put("a", "file"), "new")
-    assert world.context.unanswered.until("a") > 0
+    assert world.context.unsure_until("a") > 0
 
 
 def test_a_missing_directory_is_made(world: World, rename: Rename) -> None:

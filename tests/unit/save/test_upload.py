@@ -38,7 +38,7 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
 def test_new_content_is_made_under_its_hidden_name(world: World, upload: Upload) -> None:
     """save-protocol, Vocabulary: H, the staged item."""
     change = put(world)
-    item = upload.create(change)
+    item = upload.create(change, STAGED)
     assert change.sent == change.size
     assert (item.path, world.client.contents[item.id]) == (STAGED, b"content")
     assert upload.create(world.state.change(Verb.MKDIR, "dir/file", tid="f" * 16)).is_dir
@@ -51,7 +51,7 @@ def test_it_has_the_permission_that_the_user_gave_the_file_meanwhile(
     change = put(world)
     assert change.file is not None
     change.file.wish = wish
-    assert upload.create(change).permission is (wish or Permission.READ_WRITE)
+    assert upload.create(change, STAGED).permission is (wish or Permission.READ_WRITE)
 
 
 def test_a_server_that_stores_another_size_breaks_the_contract(world: World, upload: Upload) -> None:
@@ -60,7 +60,7 @@ def test_a_server_that_stores_another_size_breaks_the_contract(world: World, upl
     change.size = 3
     world.client.create_file = lambda *arguments: world.client.put("x", STAGED, b"other size")  # type: ignore[method-assign]
     with pytest.raises(ContractError, match="10 bytes of 3"):
-        upload.create(change)
+        upload.create(change, STAGED)
 
 
 def test_one_whose_answer_was_lost_is_found_by_name_and_size(world: World, upload: Upload) -> None:
@@ -119,7 +119,7 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
     (aside,) = change.asides
     assert (change.stage, aside.id) == (Stage.CANCELLED, "")
     assert world.client.done == [f"create {aside.path}"]
-    (left,) = [found.asides for found in world.state.to_clean if not found.running][-1]
+    (left,) = [found.asides for found in world.state.awake if not found.running][-1]
     assert left.path == aside.path
     assert left.unsure_until > time.time(), "what goes unanswered may be carried out late (R7)"
     assert upload.rejects.get("file") is None
@@ -128,10 +128,10 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
 def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:
     """save-protocol R9: else the second create would be the first, and the server be taken for one that allows two."""
     to_clean: list[list[Change]] = []
-    world.client.before["create"] = [lambda: to_clean.append(list(world.state.to_clean)) for _ in range(4)]
+    world.client.before["create"] = [lambda: to_clean.append(list(world.state.awake)) for _ in range(4)]
     upload.ask("dir/file")
     assert to_clean == [[]] * 4
-    assert len(world.state.to_clean) == 1
+    assert len(world.state.awake) == 1
 
 
 @pytest.mark.parametrize(

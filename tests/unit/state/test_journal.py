@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import fields
@@ -25,7 +26,6 @@ from jobfs.state.records import (
     Change,
     File,
     Stage,
-    Tombstone,
     Verb,
     columns,
 )
@@ -41,7 +41,6 @@ FULL: list[Any] = [
         1, 2, 3, 4, 5, 6, 7, "a boot", True, "target", BASE, "why", errno.EFBIG,
     ),
     Change(7, Verb.MOVE, "dir/ä 😀", Stage.STAGED, 9, 3, 5, "ff", "from", "tid", "h", True, BASE, ASIDES, 1.5),
-    Tombstone("tid", 3.5),
 ]  # fmt: skip
 
 
@@ -58,10 +57,6 @@ def journal(path: Path) -> Iterator[Journal]:
 
 def put(seq: int, target: str = "file") -> tuple[Change, dict[str, Any]]:
     return Change(seq, Verb.PUT, target), {}
-
-
-def tombstone(tid: str, made: float = 0.0) -> tuple[Tombstone, dict[str, Any]]:
-    return Tombstone(tid, made), {}
 
 
 def held(record: Any) -> dict[str, Any]:
@@ -100,7 +95,7 @@ def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
 
 
 def test_a_record_with_its_defaults_comes_back_too(journal: Journal) -> None:
-    for record in (File(1), Change(1, Verb.PUT, "file"), Tombstone("t")):
+    for record in (File(1), Change(1, Verb.PUT, "file")):
         journal.write((record, {}))
         assert [held(found) for found in journal.load(type(record))] == [held(record)]
 
@@ -120,12 +115,12 @@ def test_records_are_loaded_in_the_order_of_their_keys(journal: Journal) -> None
 
 
 def test_a_write_is_all_or_nothing(journal: Journal) -> None:
-    kept = tombstone("kept")
-    journal.write(kept)
+    kept = File(1)
+    journal.write((kept, {}))
     with pytest.raises(FsError) as caught:
-        journal.write(put(1), (Change(2, Verb.PUT, "x"), {"size": object()}), gone=[kept[0]], new=True)
+        journal.write(put(1), (Change(2, Verb.PUT, "x"), {"size": object()}), gone=[kept], used="t", new=True)
     assert caught.value.errno == errno.EIO
-    assert (len(journal.load(Change)), len(journal.load(Tombstone))) == (0, 1)
+    assert (journal.load(Change), len(journal.load(File)), journal.tombstone("t")) == ([], 1, False)
     journal.write(put(3))
     assert [change.seq for change in journal.load(Change)] == [3]
 
@@ -141,13 +136,11 @@ def test_numbers_go_on_where_they_were(path: Path) -> None:
 
 def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(journal: Journal) -> None:
     """save-protocol, `done`: the transaction's id is kept as a tombstone."""
-    journal.write(tombstone("old", 10.0), tombstone("new", 30.0))
-    assert (journal.tombstone("old"), journal.tombstone("new"), journal.tombstone("never")) == (
-        True,
-        True,
-        False,
-    )
-    journal.prune(20.0)
+    journal.write(used="old")
+    between = time.time()
+    journal.write(used="new")
+    assert (journal.tombstone("old"), journal.tombstone("new"), journal.tombstone("x")) == (True, True, False)
+    journal.prune(between)
     assert (journal.tombstone("old"), journal.tombstone("new")) == (False, True)
 
 
@@ -238,14 +231,14 @@ def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(sm
         assert accepted < 300
         assert len(journal.load(Change)) == accepted
         for number in range(2000):
-            journal.write(tombstone(str(number)))
+            journal.write(used=str(number))
         assert not journal.restore_spare()
         with pytest.raises(FsError) as caught:
             journal.write(put(accepted), new=True)
         assert (caught.value.errno, journal.broken) == (errno.ENOSPC, "")
         (small_disk / "filler").unlink()
         journal.write(put(accepted), new=True)
-        assert (len(journal.load(Change)), len(journal.load(Tombstone))) == (accepted + 1, 2000)
+        assert (len(journal.load(Change)), journal.tombstone("1999")) == (accepted + 1, True)
 
 
 def test_the_spare_room_is_real_blocks_and_is_given_by_halves_but_for_what_the_next_start_takes(
@@ -299,7 +292,7 @@ def refused(code: int) -> Any:
 
 def test_a_sync_covers_all_writes_before_it(journal: Journal) -> None:
     assert not journal.unsynced
-    journal.write(tombstone("a"))
+    journal.write(used="a")
     assert journal.unsynced
     journal.sync()
     assert not journal.unsynced
@@ -308,7 +301,7 @@ def test_a_sync_covers_all_writes_before_it(journal: Journal) -> None:
 def test_a_disk_that_does_not_sync_is_an_error_and_is_tried_again(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal.write(tombstone("a"))
+    journal.write(used="a")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", refused(errno.EIO))
         with pytest.raises(FsError) as caught:
@@ -322,7 +315,7 @@ def test_a_disk_that_does_not_sync_is_an_error_and_is_tried_again(
 def test_the_observer_sees_each_boundary(journal: Journal) -> None:
     seen: list[str] = []
     journal.observer = seen.append
-    journal.write(tombstone("a"))
+    journal.write(used="a")
     journal.sync()
     assert seen == ["write", "written", "sync", "synced"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from jobfs.state.localbytes import LocalBytes
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalBytes:
-    return LocalBytes(tmp_path / "bytes", tmp_path / "trash")
+    return LocalBytes(tmp_path / "bytes", tmp_path / "trash", threading.Condition())
 
 
 def sealed(store: LocalBytes, generation: int, content: bytes = b"content") -> Path:

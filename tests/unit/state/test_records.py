@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from itertools import product
 from pathlib import Path
 
@@ -71,9 +72,9 @@ def test_closed_bytes_of_a_file_with_a_name_are_to_be_sent(
 def test_what_was_written_since_the_last_close_is_a_later_generation(tmp_path: Path) -> None:
     file = File(7, path="a", generation=3, item_id="1")
     assert (file.written, file.here) == (False, False)
-    file.local = Local(tmp_path / "3", 3, 0)
+    file.local = Local(threading.Condition(), tmp_path / "3", 3, 0)
     assert (file.written, file.here) == (False, True)
-    file.local = Local(tmp_path / "4", 4, 0)
+    file.local = Local(threading.Condition(), tmp_path / "4", 4, 0)
     assert file.written
 
 

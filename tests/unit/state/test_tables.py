@@ -16,7 +16,7 @@ import pytest
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.state import Change, File, State, edit
-from jobfs.state.records import UNSET, Aside, Stage, Tombstone, Verb
+from jobfs.state.records import UNSET, Aside, Stage, Verb
 from jobfs.state.tables import is_unmade
 
 ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
@@ -205,7 +205,7 @@ def test_a_step_is_in_the_journal_and_then_in_the_tables(state: State) -> None:
     file = state.new(Kind.FILE, "a")
     change = state.change(Verb.PUT, "a", file)
     assert file.change is change
-    state.write(edit(file, generation=5, path="b"), edit(change, target="b"), edit(Tombstone("t")), new=True)
+    state.write(edit(file, generation=5, path="b"), edit(change, target="b"), used="t", new=True)
     assert (file.path, file.generation, file.recorded, change.target) == ("b", 5, True, "b")
     files, changes = State(state.journal.path.parent).load()
     assert [(found.ino, found.path, found.generation) for found in files] == [(file.ino, "b", 5)]
@@ -233,7 +233,7 @@ def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch
     assert (file.path, change.stage, change.asides, state.edition) == before
     assert (state.at("a"), state.at("gone"), state.at("b")) == (file, gone, None)
     assert (file.change, state.changes, gone.recorded) == (change, {change.seq: change}, True)
-    assert not state.to_clean
+    assert not state.awake
 
 
 def test_a_change_that_is_placed_or_cancelled_is_to_be_cleaned_up(state: State) -> None:
@@ -244,7 +244,7 @@ def test_a_change_that_is_placed_or_cancelled_is_to_be_cleaned_up(state: State) 
     state.write(edit(placed, stage=Stage.PLACED))
     state.write(edit(cancelled, stage=Stage.CANCELLED))
     state.write(edit(placed, asides=[]))
-    assert list(state.to_clean) == [placed, cancelled], "once each"
+    assert list(state.awake) == [placed, cancelled], "once each"
     assert placed.since > 0
     with pytest.raises(ValueError, match="from placed to staged"):
         state.write(edit(placed, stage=Stage.STAGED))
@@ -399,11 +399,11 @@ def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatc
         real(handle)
 
     monkeypatch.setattr(os, "fdatasync", slow)
-    state.write(edit(Tombstone("first")))
+    state.write(used="first")
     first = threading.Thread(target=state.sync)
     first.start()
     assert going.wait(10)
-    state.write(edit(Tombstone("later")))
+    state.write(used="later")
     others = [threading.Thread(target=state.sync) for _ in range(8)]
     for thread in others:
         thread.start()

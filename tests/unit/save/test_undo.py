@@ -11,7 +11,6 @@ import pytest
 from jobfs import names
 from jobfs.errors import UnavailableError
 from jobfs.nodes import Kind
-from jobfs.save.outcome import undo
 from jobfs.state import Change, edit
 from jobfs.state.journal import Journal
 from jobfs.state.records import Aside, Stage, Verb
@@ -36,7 +35,7 @@ def change_of(world: World, *asides: Aside, verb: Verb = Verb.PUT, **values: Any
 
 
 def undone(world: World, change: Change) -> Change:
-    undo(world.context, change, "refused", errno.EFBIG)
+    world.write_back.cleanup.undo(change, "refused", errno.EFBIG)
     return change
 
 

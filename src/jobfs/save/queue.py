@@ -95,7 +95,10 @@ class Queue:
     # -- what is to run
 
     def save(self, file: File, delay: float | None = None) -> Change | None:
-        """A File has something to be sent: its Change, due in `delay` seconds (None: the mount's delay); None if it has not."""
+        """A File has something to be sent: its Change, due in `delay` seconds; None if it has not.
+
+        Without a `delay`: in the mount's, or with the last close of who writes to it.
+        """
         with self._lock:
             if file.refused or file.path is None or not (file.unsaved or is_unmade(file)):
                 return None
@@ -105,7 +108,8 @@ class Queue:
                 change = self._state.change(verb, file.path, file)
         if not change.begun:
             # Else the newer bytes are sent when it ends.
-            self.add(change, self.delay if delay is None else delay)
+            writing = any(handle.writable for handle in file.handles)
+            self.add(change, delay if delay is not None else WHILE_OPEN if writing else self.delay)
         return change
 
     def add(self, change: Change, delay: float) -> None:
@@ -263,7 +267,7 @@ class Queue:
                 file = change.file
                 if file is not None and file.change is None:
                     # Newer bytes waited in the File: they are its next Change.
-                    self.save(file, WHILE_OPEN if any(handle.writable for handle in file.handles) else None)
+                    self.save(file)
                 self._lock.notify_all()
 
     @staticmethod

@@ -42,44 +42,34 @@ class Rename:
 
     def move(self, item: Item, target: str) -> Item:
         """Move an item to a free name with one request. Raises PathExistsError, ApiError."""
-        answered = True
-        for _ in range(3):
-            try:
-                answer = self._client.update(item.id, path=target)
-            except AnswerLostError:
-                self._context.unanswered(item.id)
-                answered = False
-                answer = self._client.get(item.id)
-                if answer.path != target:
-                    continue
-            except NoDirectoryError:
-                self._replace.make_directory(names.parent(target))
-                continue
-            if answered:
-                # Else the job may have written to it between the move and the look (R2).
-                self._bases.carry(item, answer)
-            self._namespace.publish(answer)
-            return answer
-        raise UnavailableError(f"the answers to moving {item.path} are lost", endpoint="update")
+        return self._update(item, path=target)
 
     def change(
         self, item: Item, permission: Permission | None = None, lifecycle: Lifecycle | None = None
     ) -> Item:
         """Change an item's permission or lifecycle on the server. Raises ApiError."""
+        return self._update(item, permission=permission, lifecycle=lifecycle)
+
+    def _update(self, item: Item, **wanted: Any) -> Item:
         answered = True
-        try:
-            answer = self._client.update(item.id, permission=permission, lifecycle=lifecycle)
-        except AnswerLostError:
-            answered = False
-            answer = self._client.get(item.id)
-            if answer.permission is not (permission or answer.permission) or answer.lifecycle is not (
-                lifecycle or answer.lifecycle
-            ):
-                answer = self._client.update(item.id, permission=permission, lifecycle=lifecycle)
-        if answered:
-            self._bases.carry(item, answer)
-        self._namespace.publish(answer)
-        return answer
+        for _ in range(3):
+            try:
+                answer = self._client.update(item.id, **wanted)
+            except AnswerLostError:
+                self._context.unanswered(item.id)
+                answered = False
+                answer = self._client.get(item.id)
+                if any(value not in (None, getattr(answer, name)) for name, value in wanted.items()):
+                    continue
+            except NoDirectoryError:
+                self._replace.make_directory(names.parent(wanted["path"]))
+                continue
+            if answered:
+                # Else the job may have written to it between the request and the look (R2).
+                self._bases.carry(item, answer)
+            self._namespace.publish(answer)
+            return answer
+        raise UnavailableError(f"the answers to changing {item.path} are lost", endpoint="update")
 
     def rename_directory(self, item: Item, new: str) -> None:
         """Rename a directory with one request; the caller holds both names, and nothing runs below them. Raises ApiError.

@@ -124,7 +124,10 @@ class WriteBack:
                 if self.state.unsynced:
                     self.state.sync()
                 if self.state.journal.restore_spare():
-                    self.close_again()
+                    for file in list(self.state.unclosed):
+                        # It could not be recorded when it was closed.
+                        self.seal(file)
+                        self.queue.save(file)
             except FsError as error:
                 log.error("%s", error)
 
@@ -166,17 +169,6 @@ class WriteBack:
             sending = change is not None and change.begun and change.generation == before
             if before and not sending:
                 self.state.bytes.retire(file.ino, before)
-
-    def close_again(self) -> None:
-        """Record what could not be when it was closed. Raises FsError(ENOSPC, EIO) as long as it can't be."""
-        for file in list(self.state.unclosed):
-            self.seal(file)
-            self.closed(file)
-
-    def closed(self, file: File) -> None:
-        """Sealed bytes are to be sent: after the delay, or with the last close of who writes."""
-        writing = any(handle.writable for handle in file.handles)
-        self.queue.save(file, WHILE_OPEN if writing else None)
 
     def commit(self, file: File) -> None:
         """Return when the server has what was written so far (fsync). Raises what kept it from that."""
@@ -324,7 +316,7 @@ class WriteBack:
             if before and before != file.generation:
                 self.state.bytes.retire(file.ino, before)
         self.replaced(victim, over)
-        self.closed(file)
+        self.queue.save(file)
 
     def _in_place_of(self, victim: Victim, file: File, *, replaces: bool) -> dict[str, Any]:
         """What changes of a File, but for its path, that takes a place; `replaces`: of something that the journal has."""

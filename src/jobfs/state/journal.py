@@ -54,8 +54,8 @@ class Spare:
         self._path = path
         self._size = size or _size_for(path.parent)
 
-    def restore(self) -> bool:
-        """Take the room again; False if the disk does not have it."""
+    def restore(self, beside: int = 0) -> bool:
+        """Take the room again; False if the disk does not have it, and so many bytes `beside` it."""
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -64,17 +64,12 @@ class Spare:
         try:
             if had < self._size:
                 os.posix_fallocate(handle, 0, self._size)
-            return True
+            return not beside or _free(self._path.parent) >= beside
         except OSError:
             os.ftruncate(handle, had)
             return False
         finally:
             os.close(handle)
-
-    def beside(self) -> int:
-        """Bytes that are free beside it."""
-        facts = os.statvfs(self._path.parent)
-        return facts.f_bavail * facts.f_frsize
 
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
@@ -86,6 +81,11 @@ class Spare:
         return False
 
 
+def _free(directory: Path) -> int:
+    facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize
+
+
 def _size_for(directory: Path) -> int:
     facts = os.statvfs(directory)
     return min(_SPARE, facts.f_blocks * facts.f_frsize // _PART)
@@ -95,8 +95,7 @@ def free_for_start(directory: Path) -> None:
     """On a full disk: give up the spare room, so that a mount can start."""
     path = directory / "spare"
     with contextlib.suppress(OSError):
-        facts = os.statvfs(directory)
-        if facts.f_bavail * facts.f_frsize < _LEAST:
+        if _free(directory) < _LEAST:
             os.truncate(path, 0)
 
 
@@ -206,8 +205,10 @@ class Journal:
         if self.observer:
             self.observer("write")
         with self.lock:
-            if new:
-                self._check_room()
+            if new and self.broken:
+                raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
+            if new and not self._spare.restore(beside=_LEAST):
+                raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
             try:
                 self._write(edits, gone, used)
             except OverflowError as error:
@@ -219,13 +220,6 @@ class Journal:
             self._written += 1
         if self.observer:
             self.observer("written")
-
-    def _check_room(self) -> None:
-        """Raises FsError(ENOSPC, EIO) if nothing new is taken."""
-        if self.broken:
-            raise FsError(errno.EIO, f"nothing is written any more: {self.broken}")
-        if not (self._spare.restore() and self._spare.beside() >= _LEAST):
-            raise FsError(errno.ENOSPC, f"the disk of the state directory {self.path.parent} is full")
 
     def _write_in_spare_room(
         self,
@@ -255,7 +249,8 @@ class Journal:
                 self._db.execute(table.delete, [getattr(record, table.key)])
             for record, changed in edits:
                 table = self._tables[type(record)]
-                self._db.execute(table.upsert, table.encode(record, changed))
+                values = [changed.get(name, getattr(record, name)) for name in table.columns]
+                self._db.execute(table.upsert, [encode(value) for value in values])
             if used:
                 self._db.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.time()))
             self._db.execute("COMMIT")
@@ -336,20 +331,13 @@ class _Table:
     def __init__(self, kind: type[Record]) -> None:
         self.name = kind.__name__.lower()
         self.key = KEYS[kind]
-        self._columns = columns(kind)
-        listed = ", ".join(f'"{name}"' for name in self._columns)
+        self.columns = columns(kind)
+        listed = ", ".join(f'"{name}"' for name in self.columns)
         typed = ", ".join(
-            f'"{name}" PRIMARY KEY' if name == self.key else f'"{name}"' for name in self._columns
+            f'"{name}" PRIMARY KEY' if name == self.key else f'"{name}"' for name in self.columns
         )
-        marks = ", ".join("?" for _ in self._columns)
+        marks = ", ".join("?" for _ in self.columns)
         self.create = f"CREATE TABLE {self.name} ({typed}) WITHOUT ROWID"
         self.select = f'SELECT {listed} FROM {self.name} ORDER BY "{self.key}"'
         self.upsert = f"INSERT OR REPLACE INTO {self.name} ({listed}) VALUES ({marks})"
         self.delete = f'DELETE FROM {self.name} WHERE "{self.key}" = ?'
-
-    def encode(self, record: Record, changed: Mapping[str, Any]) -> list[Any]:
-        """The column values of a record with some fields changed."""
-        return [
-            encode(changed[name]) if name in changed else encode(getattr(record, name))
-            for name in self._columns
-        ]

@@ -7,12 +7,12 @@ needed go only after the journal that stopped naming them is on the disk.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 from jobfs.errors import FsError
@@ -88,11 +88,8 @@ class Local:
 
     def sync(self) -> None:
         """Return when the bytes are on the disk. Raises OSError."""
-        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fdatasync(handle)
-        finally:
-            os.close(handle)
+        with self.path.open("rb") as file:
+            os.fdatasync(file.fileno())
 
     @property
     def source(self) -> Path:
@@ -162,16 +159,10 @@ class LocalBytes:
             self._retired.append(self.path(ino, generation))
 
     def retired(self) -> list[Path]:
-        """Take over what is retired by now, to be given to `remove` after a sync of the journal."""
+        """Take over what is retired by now, to be removed after a sync of the journal."""
         with self._lock:
             batch, self._retired = self._retired, []
         return batch
-
-    @staticmethod
-    def remove(batch: Iterable[Path]) -> None:
-        """Remove generations that the synced journal no longer names. Who still has one open goes on reading it."""
-        for path in batch:
-            path.unlink(missing_ok=True)
 
     def sync(self) -> list[tuple[int, int]]:
         """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
@@ -182,12 +173,14 @@ class LocalBytes:
                 os.sync()
             else:
                 for path in batch.values():
-                    _sync(path)
+                    # What is no longer needed may be gone.
+                    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                        os.fdatasync(file.fileno())
             sync_directory(self.directory)
         except OSError as error:
             with self._lock:
                 self._unsynced = {**batch, **self._unsynced}
-            raise _not_synced(error) from error
+            raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
         return list(batch)
 
     @property
@@ -227,18 +220,3 @@ class LocalBytes:
         """Free and total bytes of the disk that holds the local bytes."""
         facts = os.statvfs(self.directory)
         return facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
-
-
-def _sync(path: Path) -> None:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return  # no longer needed
-    try:
-        os.fdatasync(handle)
-    finally:
-        os.close(handle)
-
-
-def _not_synced(error: OSError) -> FsError:
-    return FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}")

@@ -297,13 +297,12 @@ class Change:
         The last one found at the target, unless it had been covered up there: what nobody was shown decides nothing.
         """
 
-        def order(numbered: tuple[int, Aside]) -> tuple[bool, bool, int]:
-            # After a recovery nobody knows any more what was covered up; that the job's own covers a default is always true.
-            number, aside = numbered
-            return aside.id not in self.covered, aside.lifecycle is Lifecycle.EXPERT_JOB, number
-
-        moved = [(number, aside) for number, aside in enumerate(self.asides) if aside.moved and aside.id]
-        return max(moved, key=order)[1] if moved else None
+        # After a recovery nobody knows any more what was covered up; that the job's own covers a default is always true.
+        ranks = [
+            (aside.id not in self.covered, aside.lifecycle is Lifecycle.EXPERT_JOB) for aside in self.asides
+        ]
+        moved = [number for number, aside in enumerate(self.asides) if aside.moved and aside.id]
+        return self.asides[max(moved, key=lambda number: (ranks[number], number))] if moved else None
 
 
 Record = File | Change

@@ -452,12 +452,16 @@ class State:
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older.
 
-        A move away from it that was not begun waits: what takes the name may void it.
+        A file that is renamed to the name of one that was unlinked may have been made before. A move away from it that was not
+        begun waits: what takes the name may void it.
         """
         with self.lock:
-            there = [c for c in self._at.get(change.target, ()) if c.begun or c.target == change.target]
-            earlier = [other for other in there if not other.settled and order(other) < order(change)]
-            return min(earlier, key=order, default=None)
+            first, own = None, (change.stage is not Stage.CANCELLED, change.seq)
+            for other in self._at.get(change.target, ()):
+                rank = (other.stage is not Stage.CANCELLED, other.seq)
+                if rank < own and not other.settled and (other.begun or other.target == change.target):
+                    first, own = other, rank
+            return first
 
     def sync(self) -> None:
         """The protocol's (S): local bytes and journal are on the disk, and what the journal no longer names is removed.
@@ -477,7 +481,9 @@ class State:
                         if file is not None and file.generation == generation:
                             file.boot = ""
             self.journal.sync()
-            self.bytes.remove(retired)
+            for path in retired:
+                # Who still has it open goes on reading it.
+                path.unlink(missing_ok=True)
 
     @property
     def unsynced(self) -> bool:
@@ -534,11 +540,6 @@ class State:
                 for file in self._by_number.values()
                 if file.item_id and not (file.here or file.handles or file.change is not None)
             ]
-
-
-def order(change: Change) -> tuple[bool, int]:
-    """What was unlinked ends first: a file that is renamed to its name may have been made before."""
-    return change.stage is not Stage.CANCELLED, change.seq
 
 
 def is_unmade(file: File) -> bool:

@@ -453,7 +453,7 @@ class Files:
             self._keep(file)
         else:
             self._with_room(0, lambda: self._write_back.seal(file))
-            self._write_back.closed(file)
+            self._write_back.queue.save(file)
 
     def _keep(self, file: File) -> None:
         """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""

@@ -41,7 +41,7 @@ def test_new_content_is_made_under_its_hidden_name(world: World, upload: Upload)
     item = upload.create(change, STAGED)
     assert change.sent == change.size
     assert (item.path, world.client.contents[item.id]) == (STAGED, b"content")
-    assert upload.create(world.state.change(Verb.MKDIR, "dir/file", tid="f" * 16)).is_dir
+    assert upload.create(world.state.change(Verb.MKDIR, "dir/file"), STAGED + "2").is_dir
 
 
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])

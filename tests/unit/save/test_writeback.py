@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,8 +93,8 @@ def test_a_close_that_the_disk_refuses_is_not_taken_for_one(
 def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> None:
     """semantics 4: the upload starts after --write-back-delay; coalesces rewrites."""
     file = opened(world.closed("file", NEW), writable=writing)
-    world.write_back.closed(file)
-    assert file.change is not None
+    assert world.write_back.queue.save(file) is file.change is not None
+    assert (file.change.due > time.monotonic() + WHILE_OPEN / 2) is writing
     later = world.write_back.queue.save(file, WHILE_OPEN)
     assert later is file.change
     assert world.client.done == []

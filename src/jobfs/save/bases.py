@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 from jobfs.api import Client, deadline
-from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError
+from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.save.context import Context
 from jobfs.state import Change, edit
@@ -96,14 +96,6 @@ class Bases:
         with self._content.open(item) as content:
             return content.sha256() or ""
 
-    def learn_hash(self, item: Item) -> str:
-        """Fetch a version's bytes into the cache and hash them; "" if they are larger than that. Raises ApiError, FsError."""
-        if item.size is not None and item.size > self._context.cache_limit:
-            return ""
-        with self._content.open(item) as content:
-            content.fetch()
-            return content.sha256() or ""
-
     def carry(self, before: Item, after: Item) -> None:
         """Our own move may have changed `updatedAt`: remembered times go on to hold, the hash of the bytes does not (R2)."""
         if before.updated_at == after.updated_at:
@@ -145,18 +137,12 @@ class Bases:
             change.learning = self._context.beside.submit(deadline.carried(self._read), item)
 
     def _read(self, item: Item) -> tuple[str, float]:
-        """The hash of an item's bytes, "" if there is none to be had, and when they had been read (monotonic seconds).
+        """The hash of just this version, "" if there is none to be had, and when it had been read (monotonic seconds).
 
-        Raises UnavailableError: that says nothing of them, and the save is tried again.
+        Raises UnavailableError: that says nothing of it, and the save is tried again.
         """
-        try:
-            return self.learn_hash(item), time.monotonic()
-        except UnavailableError:
-            raise
-        except (ApiError, FsError, OSError) as error:
-            log.info("%s: what is replaced is read once more: %s", item.path, error)
-        digest = version_hash(self._client, item)
-        return digest, time.monotonic() if digest else 0.0
+        small = item.size is None or item.size <= self._context.cache_limit
+        return version_hash(self._client, item) if small else "", time.monotonic()
 
     def adopt(self, change: Change, there: Item, answered: float) -> bool:
         """Adopt the hash of the base's bytes, if what stands at the target still is that version.

@@ -14,7 +14,7 @@ from jobfs import names
 from jobfs.content import Content
 from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace.tree import shown
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item
 from jobfs.save.bases import sha256_of, with_bytes
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload
@@ -95,9 +95,6 @@ class Cleanup:
         if not aside.id:
             return all(self._delete(aside, item) for item in self._client.find(aside.path))
         try:
-            reads = self._has_to_read(aside, change)
-            read = sha256_of(self._client, aside.id, aside.size) if reads else ""
-            # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
             item = self._client.get(aside.id)
         except NotFoundError:
             return True
@@ -109,30 +106,19 @@ class Cleanup:
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, item, change.target)
         try:
-            ours = self._ours(aside, item, change, read)
+            ours = self._ours(aside, item, change)
         except NotFoundError:
             # Deleted by the job, or given another name, while its bytes were read.
             return True
         return self._delete(aside, item) if ours else self.keep(aside, item, change.target)
 
-    def _has_to_read(self, aside: Aside, change: Change) -> bool:
-        """True if only its bytes tell whether it is ours, as far as the set-aside's answer goes."""
-        base = change.base
-        if change.gives_back or aside.kind is Kind.DIRECTORY or not (base.sha256 or change.sha256):
-            return False
-        if aside.unsure_until or not aside.updated_at:
-            return False
-        if None not in (base.size, aside.size) and base.size != aside.size:
-            return False
-        return base.young or (aside.id, aside.updated_at) != (base.id, base.updated_at)
-
-    def _ours(self, aside: Aside, item: Item, change: Change, read: str) -> bool:
+    def _ours(self, aside: Aside, item: Item, change: Change) -> bool:
         """True if the item still holds what the save was based on, or what it saved (R1); never a guess.
 
-        `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
+        Raises NotFoundError if it is theirs now (R7).
         """
         base, sent = change.base, self._context.sent.get(item.id, "")
-        resized = _resized(base, item)
+        resized = None not in (base.size, item.size) and item.size != base.size
         if item.is_dir or (resized and not sent):
             return False
         untouched = item.updated_at == aside.updated_at != ""
@@ -145,8 +131,6 @@ class Cleanup:
             return True  # a timestamp that proves that it was not written to
         # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
         known = {base.sha256, change.sha256, sent} - {""}
-        if read and untouched:
-            return read in known
         return bool(known) and self._has_bytes(aside, item, known)
 
     def _has_bytes(self, aside: Aside, item: Item, known: set[str]) -> bool:
@@ -372,10 +356,6 @@ class Cleanup:
         gone = [file for file in self._state.forgettable() if not self._context.namespace.knows(file.item_id)]
         if gone:
             self._state.drop(*gone)
-
-
-def _resized(base: Base, item: Item) -> bool:
-    return None not in (base.size, item.size) and item.size != base.size
 
 
 def explained(context: Context, item: Item) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
+import shutil
 from pathlib import Path
 
-#: ioctl that makes a file share another's blocks, where the file system can.
-_FICLONE = 0x40049409
 _COPY_CHUNK = 8 << 20
 
 #: Which run of this machine this is: another one after each boot, "" if the kernel does not say.
@@ -37,27 +35,13 @@ def sync_directory(directory: Path) -> None:
 
 
 def copy_into(source: Path, handle: int) -> None:
-    """Fill the empty file `handle` with `source`, sharing blocks where the file system can. Raises OSError."""
-    origin = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    """Fill the empty file `handle` with `source`; the kernel has them share blocks where the file system can. Raises OSError."""
+    with source.open("rb", buffering=0) as origin:
         try:
-            fcntl.ioctl(handle, _FICLONE, origin)
-        except OSError:
-            left = os.fstat(origin).st_size
-            while left > 0 and (done := _copy_some(origin, handle, min(left, _COPY_CHUNK))):
-                left -= done
-    finally:
-        os.close(origin)
-
-
-def _copy_some(origin: int, handle: int, size: int) -> int:
-    try:
-        return os.copy_file_range(origin, handle, size)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-        chunk = memoryview(os.read(origin, size))
-        done = 0
-        while done < len(chunk):
-            done += os.write(handle, chunk[done:])
-        return done
+            while os.copy_file_range(origin.fileno(), handle, _COPY_CHUNK):
+                pass
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            with open(handle, "wb", closefd=False) as target:
+                shutil.copyfileobj(origin, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,22 +33,12 @@ class Left(NamedTuple):
 def left_in(directory: Path) -> Left:
     """What the journal of a state directory that no mount holds says is left. Raises UsageError if it can't be read."""
     try:
-        stamp = tuple(_stamp(directory / name) for name in _FILES)
-        return _look(directory, stamp)
+        return _look(directory)
     except OSError as error:
         raise UsageError(f"{directory} can't be read: {error.strerror}") from None
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        info = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return info.st_mtime_ns, info.st_size
-
-
-@functools.lru_cache(64)
-def _look(directory: Path, stamp: object) -> Left:
+def _look(directory: Path) -> Left:
     """Opening a journal writes to it, and puts it aside if it is damaged: a copy is opened. Raises UsageError, OSError."""
     if emptied(directory / _FILES[0], directory / "bytes"):
         raise UsageError(f"the journal {directory / _FILES[0]} is damaged: it is empty")

@@ -12,7 +12,7 @@ from jobfs.api import Client
 from jobfs.nodes import Item, implicit_directory
 from jobfs.save.bases import Bases, sha256_of, with_bytes
 from jobfs.state import edit
-from jobfs.state.records import Base
+from jobfs.state.records import Base, Verb
 
 from .world import World, sha
 
@@ -87,8 +87,10 @@ def test_bytes_of_ours_show_it_where_the_clock_does_not(world: World, bases: Bas
 def test_unknown_bytes_are_learned_up_to_the_size_of_the_cache(world: World, bases: Bases) -> None:
     """save-protocol R1: up to the size of the content cache; else keep both."""
     version = item(world)
-    assert bases.learn_hash(replace(version, size=1 << 30)) == ""
-    assert bases.learn_hash(version) == sha(CONTENT)
+    for shown, digest in ((replace(version, size=1 << 30), ""), (version, sha(CONTENT))):
+        change = world.state.change(Verb.PUT, "file", base=Base.of(shown), base_item=shown)
+        bases.learn(change)
+        assert change.learning.result()[0] == digest
 
 
 def test_times_go_on_to_hold_after_our_own_move_the_hash_does_not(world: World, bases: Bases) -> None:

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from jobfs.api import Client
-from jobfs.nodes import Item, implicit_directory
+from jobfs.nodes import Item
 from jobfs.save.bases import Bases, sha256_of, with_bytes
 from jobfs.state import edit
 from jobfs.state.records import Base, Verb
@@ -32,10 +32,6 @@ def item(world: World, seconds: float = 60.0) -> Item:
 def sent(world: World, of: Item, digest: str, version: str) -> None:
     """This machine has saved it; `version`: what it was then."""
     world.state.write(edit(world.state.open(of), version=version, sha256=digest, sent=digest))
-
-
-def test_nothing_is_replaced_where_nothing_is(bases: Bases) -> None:
-    assert bases.of(None) == bases.of(implicit_directory("dir")) == Base()
 
 
 @pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])

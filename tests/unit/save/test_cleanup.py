@@ -109,12 +109,6 @@ def test_what_was_staged_is_taken_back_with_the_base(world: World, cleanup: Clea
     assert not world.state.hidden("file")
 
 
-def test_a_staged_item_whose_answer_was_lost_is_found_by_its_name(world: World, cleanup: Cleanup) -> None:
-    world.client.put("n", STAGED, NEW)
-    cleanup.finish(cancelled(world))
-    assert world.client.items == {}
-
-
 @pytest.mark.parametrize(("content", "deleted"), [(NEW, True), (b"job", False)])
 def test_what_was_placed_unseen_is_deleted_if_it_has_our_bytes(
     world: World, cleanup: Cleanup, content: bytes, deleted: bool
@@ -123,15 +117,6 @@ def test_what_was_placed_unseen_is_deleted_if_it_has_our_bytes(
     world.client.put("n", "file", content)
     cleanup.finish(cancelled(world, staged_id="n"))
     assert (world.client.items == {}) is deleted
-
-
-def test_what_was_made_straight_is_deleted_if_it_has_our_bytes(world: World, cleanup: Cleanup) -> None:
-    world.client.put("j", "file", b"job")
-    cleanup.finish(cancelled(world, direct=True))
-    assert set(world.client.items) == {"j"}
-    world.client.put("n", "file", NEW)
-    cleanup.finish(cancelled(world, direct=True))
-    assert set(world.client.items) == {"j"}
 
 
 def test_a_directory_at_its_name_is_never_deleted(world: World, cleanup: Cleanup) -> None:
@@ -150,14 +135,6 @@ def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup)
     world.client.put("o", "file", b"the job's")
     cleanup.finish(change)
     assert world.client.paths == {"o": "file"}
-
-
-def test_an_open_handle_gets_the_bytes_of_the_base_before(world: World, cleanup: Cleanup) -> None:
-    """semantics 4: a version is not deleted while an open handle here still needs its bytes."""
-    content = world.opened(world.client.put("o", "file", OLD))
-    cleanup.finish(cancelled(world))
-    assert content.fetched
-    assert world.client.items == {}
 
 
 # -- what no record explains (R4)

@@ -11,7 +11,6 @@ import pytest
 from jobfs import names
 from jobfs.errors import PathExistsError, UnavailableError
 from jobfs.nodes import Item, Kind
-from jobfs.save.cleanup import explained
 from jobfs.state import Change
 from jobfs.state.records import Aside, Base, Stage, Verb
 
@@ -59,12 +58,6 @@ def test_what_has_the_bytes_of_the_base_is_deleted(checked: Checked) -> None:
     assert checked.settle()
     assert checked.client.done == ["download a", "delete a"]
     assert checked.world.namespace.told == ["forget a"]
-
-
-def test_what_has_the_bytes_that_were_just_saved_is_deleted(checked: Checked) -> None:
-    """save-protocol R1: its bytes equal base's or what we just saved."""
-    assert checked.settle(replace(BASE, sha256=""), saved=sha(CONTENT))
-    assert checked.client.done == ["download a", "delete a"]
 
 
 def test_other_bytes_are_kept_beside(checked: Checked) -> None:
@@ -137,14 +130,6 @@ def test_what_is_touched_while_its_bytes_are_read_is_read_again_but_not_for_ever
     assert checked.settle()
     assert checked.client.done.count("download a") > 1
     assert (checked.kept, bool(checked.client.items)) == (times == 100, times == 100)
-
-
-def test_a_directory_set_aside_is_kept(world: World) -> None:
-    """A directory that stood at the target of a save is never deleted."""
-    checked = Checked(world, content=None)
-    assert checked.settle(Base("a", "moved"))
-    assert checked.kept
-    assert checked.kept
 
 
 # -- R7: look again
@@ -236,12 +221,6 @@ def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_
     assert (checked.aside.unsure_until > 0) is not carried_out
 
 
-def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
-    checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
-    assert checked.settle(replace(BASE, sha256=sha(OTHER)))
-    assert checked.client.paths["a"].startswith("moved/file.conflict-")
-
-
 # -- what is not checked
 
 
@@ -301,16 +280,6 @@ def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(wor
     world.state.end(change)
     assert checked.settle(of=REMOVED)
     assert "a" not in world.client.items
-
-
-@pytest.mark.parametrize(
-    "known",
-    [{"staged_id": "b"}, {"tid": TID}, {"asides": [Aside("b", "x")]}, {"asides": [Aside("", hidden("x"))]}, {}],
-)  # fmt: skip
-def test_a_hidden_item_is_explained_by_the_change_that_made_it(world: World, known: dict[str, Any]) -> None:
-    """save-protocol R4: what is just being made is explained too."""
-    world.state.change(Verb.PUT, "x", stage=Stage.STAGED, **known)
-    assert explained(world.context, Item("b", Kind.FILE, hidden("x"))) is bool(known)
 
 
 @pytest.mark.parametrize("tombstone", [True, False])

@@ -160,16 +160,6 @@ def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, p
     assert runner.ran == [now.seq, later.seq], "what has ended does not run again"
 
 
-def test_what_is_due_first_runs_first(queue: Queue, runner: Runner, put: Put, world: World) -> None:
-    world.client.max_connections = 1
-    works = [put(str(number)) for number in range(5)]
-    with queue._lock:
-        for delay, work in zip((-1, -3, -5, -2, -4), works, strict=True):
-            queue.add(work, delay)
-    eventually(lambda: all(work.settled for work in works))
-    assert runner.ran == [works[n].seq for n in (2, 4, 1, 3, 0)]
-
-
 def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner: Runner, put: Put) -> None:
     """semantics 4: one stuck upload never blocks another file."""
     runner.gate.clear()
@@ -216,21 +206,6 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     eventually(lambda: newer.settled)
 
 
-def test_of_many_changes_of_few_names_each_name_has_one_at_a_time_in_order(
-    queue: Queue, runner: Runner, put: Put
-) -> None:
-    runner.gate.clear()
-    works = [put(f"file{number % 3}") for number in range(9)]
-    for work in reversed(works):
-        queue.add(work, 0.0)
-    eventually(lambda: len(runner.ran) == 3)
-    runner.gate.set()
-    eventually(lambda: all(work.settled for work in works))
-    for name in range(3):
-        own = [work.seq for work in works if work.target == f"file{name}"]
-        assert [seq for seq in runner.ran if seq in own] == own
-
-
 def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:
     """semantics 6, Bounds: threads do not grow with the number of files."""
     runner.gate.clear()
@@ -254,23 +229,6 @@ def test_a_file_with_closed_bytes_has_one_change(queue: Queue, state: State) -> 
     assert (change.verb, change.target, file.change) == (Verb.PUT, "file", change)
     assert queue.save(file, NEVER) is change
     assert change.due > time.monotonic() + NEVER / 2, "the mount's delay"
-
-
-def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, state: State) -> None:
-    """semantics 4: refused for good: it rests until somebody asks for it."""
-    refused, saved, nameless = (unsaved(state, name) for name in "abc")
-    state.apply(refused, refused="too large")
-    state.apply(saved, generation=0)
-    state.apply(nameless, path=None)
-    assert [queue.save(file, 0.0) for file in (refused, saved, nameless)] == [None] * 3
-
-
-def test_a_directory_that_was_acknowledged_is_made(queue: Queue, state: State) -> None:
-    directory = state.new(Kind.DIRECTORY, "dir")
-    state.write(edit(directory, mode=0o755))
-    change = queue.save(directory)
-    assert change is not None
-    assert change.verb is Verb.MKDIR
 
 
 @pytest.mark.parametrize("writing", [True, False])
@@ -373,24 +331,6 @@ def test_who_alone_is_unsent_asks_whether_an_outage_is_over_however_often_it_fai
     eventually(lambda: work.settled)
 
 
-def test_what_failed_is_due_when_a_program_has_found_the_server_back(
-    queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_BACKOFF", NEVER)
-    monkeypatch.setattr(module, "_MOST", NEVER)
-    monkeypatch.setattr(module, "_ASK", NEVER)
-    monkeypatch.setattr(module, "_LOOK", 0.02)
-    runner.away = True
-    works = [put(str(number)) for number in range(4)]
-    for work in works:
-        queue.add(work, 0.0)
-    eventually(lambda: all(work.attempts and not work.running for work in works[:3]))
-    eventually(lambda: world.client.restraint.out)
-    runner.away = False
-    world.client.restraint.succeeded(changing=True)
-    eventually(lambda: all(work.settled for work in works))
-
-
 def test_one_file_that_fails_is_no_outage(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,14 +390,6 @@ def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put
     thread.join(20)
     assert going.settled
     assert runner.ran == [work.seq, going.seq], "nobody ran it twice"
-
-
-def test_commit_runs_what_has_to_come_first(queue: Queue, runner: Runner, put: Put) -> None:
-    first, second = put(), put()
-    queue.add(first, NEVER)
-    queue.add(second, NEVER)
-    queue.commit(second)
-    assert runner.ran == [first.seq, second.seq]
 
 
 def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner, put: Put) -> None:
@@ -540,21 +472,6 @@ def test_what_a_commit_had_no_time_to_begin_is_begun_later(queue: Queue, runner:
     assert runner.ran == [first.seq, first.seq, second.seq]
 
 
-def test_commit_of_what_is_cancelled_returns(queue: Queue, runner: Runner, put: Put, state: State) -> None:
-    """save-protocol R10."""
-    runner.gate.clear()
-    work = put()
-    queue.add(work, 0.0)
-    eventually(lambda: work.running)
-    thread = waiting(lambda: queue.commit(work))
-    state.write(edit(work, stage=Stage.CANCELLED))
-    runner.failures[work.seq] = [UnavailableError("lost")]
-    runner.gate.set()
-    thread.join(20)
-    assert not thread.is_alive()
-    eventually(lambda: work.stage is Stage.DONE)
-
-
 def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
@@ -576,15 +493,6 @@ def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
         assert own.settled
         assert late.seq not in runner.ran
     eventually(lambda: late.settled)
-
-
-def test_cleanup_goes_on_where_a_name_is_reserved(
-    queue: Queue, runner: Runner, put: Put, state: State
-) -> None:
-    work = put("dir/file")
-    with state.reservations.held("dir"):
-        queue.commit(work)
-        eventually(lambda: work.stage is Stage.DONE)
 
 
 def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
@@ -686,21 +594,6 @@ def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner:
     assert queue.cleaned(20.0, waiting=False)
     assert not queue.cleaned(0.01, waiting=True)
     assert runner.finished.count(waits.seq) == 1, "it comes back when it is time"
-
-
-def test_cleanup_that_fails_is_tried_again(queue: Queue, runner: Runner, put: Put, state: State) -> None:
-    work = put()
-    real, failures = runner.finish, [UnavailableError("not now"), FsError(errno.EIO)]
-
-    def finish(change: Change) -> float:
-        if failures:
-            raise failures.pop()
-        return real(change)
-
-    runner.finish = finish  # type: ignore[method-assign]
-    queue.commit(work)
-    assert queue.cleaned(20.0, waiting=True)
-    assert (work.stage, failures) == (Stage.DONE, [])
 
 
 def test_stop_waits_for_what_runs_and_begins_nothing_more(queue: Queue, runner: Runner, put: Put) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from jobfs import names
 from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Kind
 from jobfs.save.remove import Remove
-from jobfs.state import Change, File, edit
+from jobfs.state import Change, File
 from jobfs.state.records import Base, Stage, Verb
 
-from .world import World, hidden, sha
+from .world import World, sha
 
 
 @pytest.fixture
@@ -33,13 +33,6 @@ def failed(call: Any, *arguments: Any) -> int:
 # -- a file
 
 
-def test_the_item_that_was_seen_is_deleted(world: World, remove: Remove) -> None:
-    """save-protocol R10: plain unlink stays one DELETE."""
-    remove.delete(world.client.put("a", "file"))
-    assert world.client.done == ["delete a"]
-    assert world.namespace.told == ["forget a"]
-
-
 def test_after_a_404_another_item_may_be_there(world: World, remove: Remove) -> None:
     """save-protocol R10: after a 404, find again."""
     gone = world.client.put("a", "file")
@@ -48,14 +41,6 @@ def test_after_a_404_another_item_may_be_there(world: World, remove: Remove) -> 
     remove.delete(gone)
     assert world.client.done == ["delete a", "delete b"]
     assert world.client.items == {}
-
-
-def test_a_directory_that_took_the_name_stays(world: World, remove: Remove) -> None:
-    gone = world.client.put("a", "file")
-    del world.client.items["a"]
-    world.client.put("b", "file", None)
-    remove.delete(gone)
-    assert world.client.paths == {"b": "file"}
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
@@ -109,15 +94,6 @@ def unlinked(world: World, base: Base, **values: Any) -> tuple[Change, File]:
         Verb.REMOVE, "file", file, stage=Stage.STAGED, base=base, shows={"file": None}
     )
     return change, file
-
-
-def test_an_open_file_is_unlinked_a_little_later(world: World, remove: Remove) -> None:
-    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
-    item = world.client.put("a", "file", b"content")
-    change, file = unlinked(world, Base.of(item), item_id="a")
-    remove.run(change)
-    assert world.client.items == {}
-    assert (change.stage, world.state.hidden("file"), world.state.file(file.ino)) == (Stage.DONE, False, file)
 
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
@@ -201,25 +177,6 @@ def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Remove) -
     assert seen == [["d"]]
 
 
-@pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
-def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, inside: str) -> None:
-    """semantics 4, rmdir: else ENOTEMPTY; save-protocol R12: hidden items count as content."""
-    item = world.client.put("d", "dir", None)
-    world.client.put("x", inside)
-    assert failed(remove.remove_directory, item) == errno.ENOTEMPTY
-    assert world.client.done == []
-    assert world.state.changes == {}
-
-
-def test_our_own_hidden_items_on_their_way_out_are_no_content(world: World, remove: Remove) -> None:
-    """save-protocol R12."""
-    item = world.client.put("d", "dir", None)
-    world.client.put("x", hidden("dir/x"))
-    world.state.write(edit(world.state.change(Verb.PUT, "dir/x", stage=Stage.STAGED, staged_id="x")))
-    remove.remove_directory(item)
-    assert names.parse_hidden(world.client.paths["d"]) is not None
-
-
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Remove, carried_out: bool) -> None:
     """save-protocol R7: and what is still unsure is not deleted before its time."""
@@ -247,11 +204,3 @@ def test_a_directory_that_the_job_has_renamed_stays(world: World, remove: Remove
         remove.remove_directory(item)
     assert world.client.paths == {"d": "other"}
     assert all(change.settled for change in world.state.changes.values())
-
-
-def test_a_directory_that_is_gone_leaves_no_record(world: World, remove: Remove) -> None:
-    item: Item = world.client.put("d", "dir", None)
-    del world.client.items["d"]
-    with pytest.raises(NotFoundError):
-        remove.remove_directory(item)
-    assert (world.state.changes, len(world.state.journal.load(Change))) == ({}, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobfs.errors import FsError, NoDirectoryError, PathExistsError, UnavailableError
+from jobfs.errors import FsError, PathExistsError, UnavailableError
 from jobfs.nodes import Lifecycle, Permission
 from jobfs.save.rename import Rename
 from jobfs.state import Change, edit
@@ -42,28 +42,11 @@ def test_what_remembers_its_times_goes_on_to(world: World, rename: Rename) -> No
     assert file.version != again.updated_at, "the job may have written to it before the look (R2)"
 
 
-def test_a_taken_name_is_the_callers_to_deal_with(world: World, rename: Rename) -> None:
-    world.client.put("b", "new")
-    with pytest.raises(PathExistsError):
-        rename.move(world.client.put("a", "file"), "new")
-
-
 def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rename) -> None:
     world.client.lose, world.client.carried_out = 100, False
     with pytest.raises(UnavailableError):
         rename.move(world.client.put("a", "file"), "new")
     assert world.context.unsure_until("a") > 0
-
-
-def test_a_missing_directory_is_made(world: World, rename: Rename) -> None:
-    item = world.client.put("a", "file")
-
-    def missing() -> None:
-        raise NoDirectoryError("no directory")
-
-    world.client.before["update"] = [missing]
-    rename.move(item, "dir/file")
-    assert sorted(world.client.paths.values()) == ["dir", "dir/file"]
 
 
 def test_permission_and_lifecycle_are_changed_whether_or_not_it_is_answered(

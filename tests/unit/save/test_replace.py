@@ -81,12 +81,6 @@ def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
     assert world.state.of(file.item) is file
 
 
-def test_a_new_file_is_made_hidden_and_moved(world: World) -> None:
-    """save-protocol R9: new files are created hidden and promoted (two requests)."""
-    world.save("file", NEW)
-    assert steps(world) == ["create staged", "move file"]
-
-
 def test_a_new_file_is_one_request_where_the_server_refuses_a_second(world: World) -> None:
     """save-protocol R9: straight to T (one request)."""
     world.write_back.upload.ask("file")
@@ -168,14 +162,6 @@ def test_a_job_that_makes_it_again_and_again_is_waited_for(
     with pytest.raises(UnavailableError, match="keeps being made again"):
         world.write_back.replace.run(change)
     assert (change.stage, file.unsaved) == (Stage.STAGED, True)
-
-
-def test_a_target_that_vanished_is_made_again(world: World) -> None:
-    """semantics 4: if the target was deleted meanwhile, the save brings it back."""
-    item = old(world)
-    del world.client.items["o"]
-    world.save("dir/file.txt", NEW, item)
-    assert contents(world) == {"dir/file.txt": NEW}
 
 
 def test_a_missing_directory_is_made(world: World) -> None:
@@ -273,18 +259,6 @@ def test_an_unlink_in_the_middle_takes_it_back(world: World) -> None:
     world.clean_up()
     assert world.client.items == {}
     assert not world.state.hidden("dir/file.txt")
-
-
-def test_bytes_of_another_boot_get_a_name_of_their_own(world: World) -> None:
-    """save-protocol: after power loss, bytes that were closed but not fsynced may come back as `.recovered-`."""
-    item = old(world)
-    file = world.closed("dir/file.txt", NEW, item)
-    world.state.write(edit(file, boot="another boot"))
-    world.write_back.commit(file)
-    shown = contents(world)
-    assert shown.pop("dir/file.txt") == OLD
-    ((path, content),) = shown.items()
-    assert (path.startswith("dir/file.recovered-"), content) == (True, NEW)
 
 
 # -- directories and moves

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -55,15 +54,6 @@ def test_what_was_refused_is_tried_again(world: World) -> None:
     assert world.client.contents[files[1].item_id] == NEW
 
 
-def test_what_waits_for_its_next_try_is_due_now(world: World) -> None:
-    _, change = begun(world)
-    change.attempts = 5
-    world.write_back.queue.add(change, 3600)
-    due = change.due
-    assert retry(world.write_back, None) == ["file"]
-    assert change.due < due
-
-
 @pytest.mark.parametrize("path", ["file", ""])
 def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: World, path: str) -> None:
     """semantics 4: `jobfs discard`; nothing is forgotten."""
@@ -99,19 +89,3 @@ def test_what_was_placed_after_all_is_not_given_up(world: World) -> None:
         discard(world.write_back, "file")
     assert caught.value.errno == errno.EBUSY
     assert file.unsaved
-
-
-def test_an_open_file_is_not_given_up(world: World) -> None:
-    file = refused(world)
-    file.handles.append(SimpleNamespace(writable=True))
-    with pytest.raises(FsError, match="close it first") as caught:
-        discard(world.write_back, "file")
-    assert (caught.value.errno, file.unsaved) == (errno.EBUSY, True)
-
-
-def test_where_nothing_is_unsent_there_is_nothing_to_give_up(world: World) -> None:
-    refused(world, "dir2/file")
-    for path in ("dir", "file"):
-        with pytest.raises(FsError, match=f"nothing is unsent at {path}") as caught:
-            discard(world.write_back, path)
-        assert caught.value.errno == errno.ENOENT

@@ -55,14 +55,6 @@ def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
     assert (change.stage, world.state.changes, recorded(world)) == (Stage.DONE, {}, 0)
 
 
-def test_a_name_that_the_job_has_taken_is_left_to_it(world: World) -> None:
-    """save-protocol, undo: the newest aside goes back to T if T is free."""
-    world.client.put("jobs", TARGET)
-    undone(world, change_of(world, aside(world, "1")))
-    assert world.client.paths["jobs"] == TARGET
-    assert world.client.paths["1"].startswith("file.conflict-")
-
-
 def test_what_was_taken_away_is_left_alone(world: World) -> None:
     taken, gone = aside(world, "1"), aside(world, "2")
     world.client.put("1", "taken by the job")
@@ -76,15 +68,6 @@ def test_what_was_never_moved_is_not_moved_back(world: World) -> None:
     world.client.put("1", TARGET)
     undone(world, change_of(world, left, stage=Stage.STAGING, staged_id=""))
     assert world.client.done == []
-
-
-def test_the_bytes_stay_here_and_say_why_they_were_refused(world: World) -> None:
-    """save-protocol, undo: local bytes, if any, stay as `failed`; semantics 4: with the server's reason."""
-    file = world.state.new(Kind.FILE, TARGET)
-    world.state.write(edit(file, generation=5))
-    change = change_of(world, file=file, generation=5)
-    undone(world, change)
-    assert (file.refused, file.refused_errno, file.unsaved) == ("refused", errno.EFBIG, True)
 
 
 def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobfs import names
-from jobfs.errors import AnswerLostError, ContractError, FsError, PathExistsError, UnavailableError
+from jobfs.errors import AnswerLostError, ContractError, FsError, UnavailableError
 from jobfs.nodes import Kind, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
@@ -33,15 +33,6 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
     return world.state.change(
         Verb.PUT, "dir/file", file, tid=TID, generation=1, size=len(content), sha256=sha(content), **values
     )
-
-
-def test_new_content_is_made_under_its_hidden_name(world: World, upload: Upload) -> None:
-    """save-protocol, Vocabulary: H, the staged item."""
-    change = put(world)
-    item = upload.create(change, STAGED)
-    assert change.sent == change.size
-    assert (item.path, world.client.contents[item.id]) == (STAGED, b"content")
-    assert upload.create(world.state.change(Verb.MKDIR, "dir/file"), STAGED + "2").is_dir
 
 
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
@@ -76,14 +67,6 @@ def test_one_whose_answer_was_lost_is_found_by_name_and_size(world: World, uploa
 # -- R9
 
 
-def test_nothing_is_made_straight_before_the_server_was_asked(world: World, upload: Upload) -> None:
-    """save-protocol R9: only after this mount has seen this server answer 400."""
-    assert upload.rejects.get("file") is None
-    assert not upload.may_be_direct(put(world), trusted=True)
-    assert upload.make_directory("dir") is None
-    assert world.client.done == []
-
-
 def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     world: World, upload: Upload, tmp_path: Path
 ) -> None:
@@ -96,16 +79,6 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     assert Upload(world.context, tmp_path).rejects.get("file") is True
     world.client.base_url = "https://other.example.com"
     assert Upload(world.context, tmp_path).rejects.get("file") is None, "that is another server"
-
-
-def test_a_server_that_makes_a_second_item_is_never_created_at_directly(world: World, upload: Upload) -> None:
-    """save-protocol, What is assumed: not what create does at an existing path."""
-    world.client.rejects = False
-    upload.ask("dir/file")
-    assert (upload.rejects.get("file"), upload.rejects.get("directory")) == (False, False)
-    assert world.client.items == {}
-    assert not upload.may_be_direct(put(world), trusted=True)
-    assert upload.make_directory("dir") is None
 
 
 def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
@@ -149,29 +122,6 @@ def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str
     if why == "directory":
         change.verb = Verb.MKDIR
     assert upload.may_be_direct(change, why != "suspect") is direct
-
-
-def test_a_lost_direct_create_is_known_by_its_bytes(world: World, upload: Upload) -> None:
-    """save-protocol R9: find T: nothing: again; same bytes: adopt."""
-    change = put(world)
-    assert upload.find_direct(change) is None
-    world.client.put("job", "dir/file", b"another")
-    world.client.put("d", "dir/file", None)
-    assert upload.find_direct(change) is None
-    own = world.client.put("own", "dir/file", b"content")
-    assert upload.find_direct(change) == own
-    world.client.after_download = lambda: world.client.touched("own")
-    assert upload.find_direct(change) is None, "it may have been written to while it was read"
-
-
-def test_a_directory_is_one_request_where_the_server_refuses_a_second(world: World, upload: Upload) -> None:
-    upload.ask("dir/file")
-    world.client.done.clear()
-    item = upload.make_directory("dir")
-    assert item is not None
-    assert (item.path, item.is_dir, world.client.done) == ("dir", True, ["create dir"])
-    with pytest.raises(PathExistsError):
-        upload.make_directory("dir")
 
 
 def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, upload: Upload) -> None:

@@ -15,9 +15,9 @@ from jobfs.errors import FsError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
-from jobfs.state import Change, File, edit
+from jobfs.state import File, edit
 from jobfs.state.disk import BOOT
-from jobfs.state.records import Base, Stage, Verb
+from jobfs.state.records import Base, Stage
 
 from .world import World
 
@@ -111,19 +111,6 @@ def test_a_file_that_was_not_begun_is_unlinked_without_a_request(world: World) -
     assert (world.state.changes, len(world.state.journal.load(File)), world.client.done) == ({}, 0, [])
 
 
-def test_one_that_was_begun_is_recorded_as_cancelled(world: World) -> None:
-    """save-protocol R10: unlink during a save is recorded before it returns."""
-    file = world.closed("file", NEW)
-    change = world.write_back.queue.save(file)
-    assert change is not None
-    change.begun = True
-    world.state.write(edit(change, tid="t"))
-    assert not world.write_back.cancel(file)
-    (found,) = world.state.journal.load(Change)
-    assert (found.stage, world.state.journal.load(File)) == (Stage.CANCELLED, [])
-    assert world.state.hidden("file")
-
-
 # -- who makes room
 
 
@@ -150,17 +137,6 @@ def test_what_was_unlinked_just_now_is_taken_over_unless_it_was_begun(world: Wor
     assert world.write_back.victim("file", None) == expected
 
 
-def test_what_was_not_replaced_after_all_is_back(world: World) -> None:
-    item = world.client.put("o", "file", OLD)
-    file = opened(world.closed("file", NEW, item))
-    world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base.of(item), item, {})
-    victim = world.write_back.victim("file", None)
-    world.write_back.spared(victim, "file")
-    assert (world.state.at("file"), file.stays, world.state.hidden("file")) == (file, False, False)
-    assert file.change is not None
-    assert file.change.verb is Verb.PUT, "its bytes are still to be sent"
-
-
 # -- taking a name
 
 
@@ -179,17 +155,6 @@ def test_an_unsent_file_takes_the_place_of_an_item_in_one_step(world: World) -> 
     }
 
 
-def test_a_file_takes_the_name_of_another_unsent_one(world: World) -> None:
-    first, second = world.closed("a", NEW), world.closed("b", OLD)
-    world.write_back.queue.save(second)
-    world.write_back.take_place(first, "b", world.write_back.victim("b", second))
-    assert world.state.at("b") is first
-    assert world.state.unsaved() == [first]
-    assert [found.ino for found in world.state.journal.load(File)] == [first.ino]
-    world.write_back.commit(first)
-    assert [world.client.contents[i] for i in world.client.items] == [NEW]
-
-
 def test_a_full_disk_leaves_both_where_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """core.md, A full disk."""
     first, second = world.closed("a", NEW), world.closed("b", OLD)
@@ -206,27 +171,6 @@ def test_a_full_disk_leaves_both_where_they_are(world: World, monkeypatch: pytes
 
 def moved_over(world: World) -> tuple[Item, Item]:
     return world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
-
-
-def test_an_item_is_moved_over_another(world: World) -> None:
-    """semantics 4, rename: set aside, move, judge: same journal."""
-    source, over = moved_over(world)
-    answer = world.write_back.move_over(source, "file", world.write_back.victim("file", over))
-    assert (answer.id, answer.path) == ("s", "file")
-    assert not world.state.hidden("file"), "what the server has is shown"
-    world.clean_up()
-    assert world.client.paths == {"s": "file"}
-
-
-def test_while_it_is_moved_what_is_replaced_goes_on_being_shown(world: World) -> None:
-    source, over = moved_over(world)
-    seen: list[Item | None] = []
-    world.client.before["update"] = [
-        lambda: None,
-        lambda: seen.append(world.state.meanwhile("file") if world.state.hidden("file") else None),
-    ]
-    world.write_back.move_over(source, "file", world.write_back.victim("file", over))
-    assert seen == [over]
 
 
 def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,29 +203,6 @@ def test_a_move_over_without_an_answer_goes_on(world: World) -> None:
 # -- backups
 
 
-def test_a_backup_has_bytes_of_its_own_and_costs_no_request(world: World, tmp_path: Path) -> None:
-    """core.md, decision 1."""
-    item = world.client.put("o", "file", OLD)
-    source = tmp_path / "cached"
-    source.write_bytes(OLD)
-    assert world.write_back.back_up(item, "file~", source, {"mode": 0o600}, None)
-    file = world.state.at("file~")
-    assert file is not None
-    assert (file.stays, file.mode, world.state.hidden("file"), world.client.done) == (True, 0o600, True, [])
-    assert file.change is not None
-    assert world.write_back.victim("file", None) == Victim(Base.of(item), item, None, file.change)
-
-
-def test_a_file_that_is_written_to_is_no_backup(world: World, tmp_path: Path) -> None:
-    item = world.client.put("o", "file", OLD)
-    world.closed("file", NEW, item)
-    source = tmp_path / "cached"
-    source.write_bytes(OLD)
-    before = sorted(world.state.bytes.directory.iterdir())
-    assert not world.write_back.back_up(item, "file~", source, {}, None)
-    assert sorted(world.state.bytes.directory.iterdir()) == before
-
-
 def test_a_backup_that_the_disk_has_no_room_for_has_not_happened(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,18 +218,3 @@ def test_a_backup_that_the_disk_has_no_room_for_has_not_happened(
 
 
 # -- directories while the server is away
-
-
-def test_a_directory_is_promised_while_the_server_is_away(world: World) -> None:
-    """semantics 4: nothing is forgotten, an outage costs disk, and nothing else."""
-
-    def away() -> None:
-        raise UnavailableError("nobody there")
-
-    world.client.before["create"] = [away] * 4
-    assert world.write_back.make_directory("dir") is None
-    world.write_back.unsent_directory("dir", 0o755, 1, 2)
-    (directory,) = world.state.unsaved()
-    assert (directory.path, directory.change is not None) == ("dir", True)
-    (found,) = world.state.journal.load(File)
-    assert (found.path, found.mode, found.uid, found.gid) == ("dir", 0o755, 1, 2)

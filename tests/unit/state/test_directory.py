@@ -86,32 +86,12 @@ def test_a_place_with_a_journal_goes_before_an_empty_one(take: Callable[..., Sta
     assert take("/mnt/c").mount_id == unsent.mount_id
 
 
-def test_each_running_mount_of_a_job_has_a_place_of_its_own(take: Callable[..., StateDirectory]) -> None:
-    assert take("/mnt/a").mount_id != take("/mnt/b").mount_id
-
-
-def test_jobs_share_nothing(take: Callable[..., StateDirectory]) -> None:
-    ended(take())
-    assert take(job="k" * 24).path.parent.name == "k" * 24
-
-
 def test_the_same_job_at_the_same_directory_is_refused_while_it_runs(
     take: Callable[..., StateDirectory],
 ) -> None:
     take("/mnt/a")
     with pytest.raises(UsageError, match=f"/mnt/a still runs .process {os.getpid()}"):
         take("/mnt/a")
-
-
-def test_a_closed_place_is_free(take: Callable[..., StateDirectory]) -> None:
-    one = take()
-    found = places.look(one.path)
-    assert places.in_use(found)
-    assert not places.wait_until_free(found, 0.0)
-    one.close()
-    one.close()
-    assert not places.in_use(found)
-    assert places.wait_until_free(found, 0.0)
 
 
 def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[..., StateDirectory]) -> None:
@@ -121,12 +101,6 @@ def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[.
     assert len(one.warnings) == 1
     assert str(other.path) in one.warnings[0]
     assert "https://other.example.com" in one.warnings[0]
-
-
-def test_a_place_without_work_may_be_used_with_another_server(take: Callable[..., StateDirectory]) -> None:
-    other = ended(take("/mnt/a", "https://other.example.com"), journal=False)
-    one = take("/mnt/a")
-    assert (one.mount_id, one.warnings) == (other.mount_id, ())
 
 
 @pytest.mark.parametrize(
@@ -196,12 +170,6 @@ def test_two_mounts_that_start_at_once_take_turns(
     ended(take())
     with places._choosing(state / JOB), pytest.raises(UsageError, match="just starting"):
         take()
-
-
-def test_a_directory_that_is_no_place_is_ignored(take: Callable[..., StateDirectory], state: Path) -> None:
-    (state / JOB / "lost+found").mkdir(parents=True)
-    take()
-    assert places.others(state, JOB, "") == []
 
 
 def test_a_record_of_another_place_is_no_record(take: Callable[..., StateDirectory], state: Path) -> None:

@@ -53,12 +53,6 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         copied(source, tmp_path / "copy")
 
 
-def test_a_directory_is_synced(tmp_path: Path) -> None:
-    disk.sync_directory(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        disk.sync_directory(tmp_path / "gone")
-
-
 @pytest.mark.parametrize(
     ("answer", "told"),
     [

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
 from jobfs.state.journal import SCHEMA_VERSION, Journal, JournalDamagedError, Spare
 from jobfs.state.records import (
-    KEYS,
     Aside,
     Base,
     Change,
@@ -72,13 +70,6 @@ def full(journal: Journal, pages: int = 0) -> None:
 # -- records
 
 
-def test_each_kind_of_record_is_tried_here_with_every_column_set() -> None:
-    assert {type(record) for record in FULL} == set(KEYS)
-    for record in FULL:
-        default = {part.name: part.default for part in fields(record)}
-        assert not [name for name, value in held(record).items() if value == default[name]]
-
-
 @pytest.mark.parametrize("record", FULL, ids=lambda record: type(record).__name__)
 def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
     """save-protocol, (w): it survives the death of the process; so another connection sees it at once."""
@@ -94,24 +85,12 @@ def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
         assert again.load(type(record)) == []
 
 
-def test_a_record_with_its_defaults_comes_back_too(journal: Journal) -> None:
-    for record in (File(1), Change(1, Verb.PUT, "file")):
-        journal.write((record, {}))
-        assert [held(found) for found in journal.load(type(record))] == [held(record)]
-
-
 def test_what_is_written_has_the_changed_fields_and_the_record_is_left_to_its_owner(journal: Journal) -> None:
     change = Change(1, Verb.PUT, "file")
     journal.write((change, {}))
     journal.write((change, {"target": "other", "base": BASE}))
     assert [(found.target, found.base) for found in journal.load(Change)] == [("other", BASE)]
     assert (change.target, change.base) == ("file", Base())
-
-
-def test_records_are_loaded_in_the_order_of_their_keys(journal: Journal) -> None:
-    for seq in (10, 2, 33, 1):
-        journal.write(put(seq))
-    assert [change.seq for change in journal.load(Change)] == [1, 2, 10, 33]
 
 
 def test_a_write_is_all_or_nothing(journal: Journal) -> None:
@@ -182,24 +161,6 @@ def test_what_is_new_is_refused_by_a_full_disk_and_what_has_happened_takes_from_
         assert [change.target for change in journal.load(Change)] == [large]
         assert path.with_name("spare").stat().st_size == room // 2
         assert not journal.broken
-
-
-def test_nothing_new_is_taken_while_the_spare_room_is_spent(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """core.md: whatever needs the disk for something new gets ENOSPC before anything has changed."""
-    with closing(Journal(path)) as journal:
-        assert journal._spare.give_up()
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "posix_fallocate", refused(errno.ENOSPC))
-            assert not journal.restore_spare()
-            with pytest.raises(FsError, match="full") as caught:
-                journal.write(put(1), new=True)
-            assert caught.value.errno == errno.ENOSPC
-            journal.write(put(2))
-        assert journal.restore_spare()
-        journal.write(put(3), new=True)
-        assert [change.seq for change in journal.load(Change)] == [2, 3]
 
 
 @pytest.fixture
@@ -310,14 +271,6 @@ def test_a_disk_that_does_not_sync_is_an_error_and_is_tried_again(
     assert journal.unsynced
     journal.sync()
     assert not journal.unsynced
-
-
-def test_the_observer_sees_each_boundary(journal: Journal) -> None:
-    seen: list[str] = []
-    journal.observer = seen.append
-    journal.write(used="a")
-    journal.sync()
-    assert seen == ["write", "written", "sync", "synced"]
 
 
 # -- what is not ours

@@ -51,14 +51,6 @@ def test_records_are_counted_also_those_of_a_process_that_was_killed(tmp_path: P
     assert left_in(tmp_path) == Left(files=3, bytes=30, unfinished=2)
 
 
-def test_it_is_read_again_when_the_journal_has_changed(tmp_path: Path) -> None:
-    for number in range(1, 3):
-        journal = Journal(tmp_path / "journal.db")
-        journal.write((File(number, path=f"f{number}", generation=number, size=1), {}))
-        journal.close()
-        assert left_in(tmp_path).files == number
-
-
 @pytest.mark.parametrize("garbage", [b"no database " * 1000, b""])
 def test_a_journal_that_cannot_be_read_is_said_and_stays_as_it_is(tmp_path: Path, garbage: bytes) -> None:
     (tmp_path / "journal.db").write_bytes(garbage)

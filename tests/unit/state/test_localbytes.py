@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import threading
 from pathlib import Path
@@ -60,15 +59,6 @@ def test_a_generation_begins_with_another_and_never_touches_it(store: LocalBytes
         local.release()
 
 
-def test_a_generation_may_begin_with_any_file(store: LocalBytes, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(os.urandom(100_000))
-    local = store.new(7, 1, source)
-    assert local.read(0, 200_000) == source.read_bytes()
-    assert local.size == 100_000
-    local.release()
-
-
 def test_a_source_that_is_gone_leaves_nothing(store: LocalBytes, tmp_path: Path) -> None:
     with pytest.raises(FsError) as caught:
         store.new(7, 1, tmp_path / "gone")
@@ -93,28 +83,6 @@ def test_a_descriptor_is_open_only_while_somebody_uses_it(store: LocalBytes) -> 
     local.release()
     assert len(os.listdir("/proc/self/fd")) == before
     assert store.open(7, 2) is None
-
-
-def test_a_discarded_file_goes_at_once_and_who_has_it_open_reads_on(store: LocalBytes) -> None:
-    local = store.new(7, 1)
-    local.write(b"x", 0)
-    local.discard()
-    assert not local.path.exists()
-    assert local.read(0, 9) == b"x"
-    local.release()
-    sealed(store, 2)
-    unused = store.open(7, 2)
-    assert unused is not None
-    unused.discard()
-    assert not unused.path.exists()
-
-
-def test_the_hash_is_that_of_the_bytes(store: LocalBytes) -> None:
-    data = os.urandom(3 << 20)
-    sealed(store, 1, data)
-    local = store.open(7, 1)
-    assert local is not None
-    assert local.sha256() == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -178,11 +146,6 @@ def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: Loca
     with pytest.raises(FsError) as caught:
         store.throw_away(local, "gone")
     assert caught.value.errno == errno.EIO
-
-
-def test_the_disk_has_room(store: LocalBytes) -> None:
-    free, total = store.free()
-    assert 0 < free <= total
 
 
 def test_a_disk_that_is_gone_is_an_input_output_error(store: LocalBytes) -> None:

@@ -46,14 +46,6 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(directory: Path) -> None:
     assert "the bytes of 1 files, under their numbers" in sentence
 
 
-def test_a_damaged_journal_without_unsent_bytes_says_that_too(directory: Path) -> None:
-    (directory / "journal.db").write_bytes(GARBAGE)
-    journal, sentence = open_journal(directory)
-    journal.close()
-    assert "with nothing unsent" in sentence
-    assert (directory / "bytes").is_dir()
-
-
 @pytest.mark.parametrize("unsent", [True, False])
 def test_a_journal_that_lost_all_its_bytes_is_never_taken_for_an_empty_one(
     directory: Path, unsent: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from itertools import product
 from pathlib import Path
@@ -11,9 +10,8 @@ import pytest
 
 from jobfs import names
 from jobfs.nodes import Item, Kind, Lifecycle
-from jobfs.state import tables
 from jobfs.state.localbytes import Local
-from jobfs.state.records import TRANSITIONS, Aside, Base, Change, File, Stage, Verb
+from jobfs.state.records import TRANSITIONS, Aside, Change, File, Stage, Verb
 
 TID = "0123456789abcdef"
 
@@ -29,33 +27,6 @@ def test_a_change_goes_only_where_the_diagram_has_an_arrow(old: Stage, new: Stag
         with pytest.raises(ValueError, match=f"from {old} to {new}"):
             change.become(new)
         assert change.stage is old
-
-
-def test_every_stage_is_told_and_has_a_way_to_the_end() -> None:
-    told = re.findall(r"^    ([A-Z]{4,}) +\w", tables.__doc__ or "", re.MULTILINE)
-    assert {Stage(name.lower()) for name in told} == set(Stage) == set(TRANSITIONS)
-    for stage in Stage:
-        reached = {stage}
-        for _ in Stage:
-            reached |= {new for old in reached for new in TRANSITIONS[old]}
-        assert Stage.DONE in reached
-
-
-def test_placed_is_never_taken_back() -> None:
-    """save-protocol R3: once a delete may have been sent, nothing is restored."""
-    assert TRANSITIONS[Stage.PLACED] == {Stage.DONE}
-
-
-@pytest.mark.parametrize("stage", Stage)
-def test_a_change_is_settled_once_the_server_has_the_outcome(stage: Stage) -> None:
-    assert Change(1, Verb.PUT, "file", stage).settled is (stage in (Stage.PLACED, Stage.DONE))
-
-
-def test_a_base_is_made_of_what_was_shown() -> None:
-    item = Item("1", Kind.FILE, "a", updated_at="now", size=3)
-    assert Base.of(item, sha256="ff", young=True) == Base("1", "now", 3, "ff", True)
-    assert Base.of(item) == Base("1", "now", 3)
-    assert Base().id == ""
 
 
 @pytest.mark.parametrize(
@@ -76,11 +47,6 @@ def test_what_was_written_since_the_last_close_is_a_later_generation(tmp_path: P
     assert (file.written, file.here) == (False, True)
     file.local = Local(threading.Condition(), tmp_path / "4", 4, 0)
     assert file.written
-
-
-def test_a_directory_without_an_item_is_this_machines_word() -> None:
-    assert File(7, Kind.DIRECTORY, "dir").here
-    assert not File(7, Kind.DIRECTORY, "dir", "1").here
 
 
 def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:

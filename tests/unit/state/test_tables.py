@@ -73,14 +73,6 @@ def test_a_file_is_shown_while_it_is_this_machines_word(state: State) -> None:
     assert not state
 
 
-def test_a_file_of_another_name_is_not_taken_from_the_view_by_one_that_had_it(state: State) -> None:
-    first = written(state, "a")
-    state.apply(first, path="b")
-    second = written(state, "a")
-    state.apply(first, local=None, generation=0)
-    assert (state.at("a"), state.at("b")) == (second, None)
-
-
 def test_what_a_change_shows_is_shown_until_it_ends(state: State) -> None:
     """core.md: a name stops being hidden when its Change ends; nobody has to lift it."""
     change = state.change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
@@ -140,19 +132,6 @@ def test_a_number_is_made_from_the_item_until_a_file_has_it(state: State) -> Non
     assert again(state).number(saved) == file.ino
 
 
-def test_directories_that_no_item_stands_for_go_by_their_paths(state: State) -> None:
-    one, other = implicit_directory("x"), implicit_directory("y")
-    assert state.number(one) == state.number(one) != state.number(other)
-    file = state.open(one)
-    assert (state.of(one), state.of(other)) == (file, None)
-
-
-def test_numbers_of_new_files_are_fit_for_the_kernel(state: State) -> None:
-    numbers = {state.new(Kind.FILE, "a").ino for _ in range(1000)}
-    assert len(numbers) == 1000
-    assert all(2 < number < 1 << 63 for number in numbers)
-
-
 def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) -> None:
     """semantics 1: two files never have one number."""
     file = state.open(ITEM)
@@ -162,14 +141,6 @@ def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) 
     assert state.of(ITEM) is file
     assert state.of(renamed) is None
     assert state.number(renamed) != file.ino
-
-
-def test_an_open_file_follows_its_item_unless_it_was_changed_here(state: State) -> None:
-    file = state.open(ITEM)
-    newer = replace(ITEM, path="dir/b", updated_at="2")
-    assert state.open(newer) is file
-    assert (file.path, file.item) == ("dir/b", newer)
-    assert state.file(file.ino) is file
 
 
 def test_what_nothing_needs_is_let_go_of(state: State) -> None:
@@ -262,14 +233,6 @@ def test_a_change_that_ends_leaves_no_row_and_frees_its_file(state: State) -> No
     assert again(state).changes == {}
 
 
-def test_the_end_of_an_older_change_leaves_the_newer_one_to_its_file(state: State) -> None:
-    file = written(state, "a")
-    older = state.change(Verb.PUT, "a", file)
-    newer = state.change(Verb.PUT, "a", file)
-    state.end(older)
-    assert file.change is newer
-
-
 # -- changes of one name
 
 
@@ -330,15 +293,6 @@ def test_an_open_file_lives_on_with_its_handles(state: State) -> None:
     assert local.read(0, 9) == b"content"
     assert again(state).files() == []
     local.release()
-
-
-def test_what_libfuse_has_hidden_keeps_that_name_as_long_as_it_is_open(state: State) -> None:
-    file = state.open(ITEM)
-    file.handles.append(object())
-    hidden = f"dir/.fuse_hidden{1:016x}"
-    state.apply(file, path=hidden, stays=True)
-    state.unname(file)
-    assert state.at(hidden) is file
 
 
 def test_newer_bytes_that_were_not_closed_are_not_taken_for_those_of_the_row(state: State) -> None:
@@ -414,20 +368,6 @@ def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatc
     assert not state.unsynced
 
 
-def test_bytes_that_a_sync_failed_to_remove_are_removed_by_the_next_mount(
-    state: State, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(handle: int) -> None:
-        raise OSError(errno.EIO, "broken")
-
-    state.unname(written(state, "a"))
-    monkeypatch.setattr(os, "fdatasync", broken)
-    with pytest.raises(FsError) as caught:
-        state.sync()
-    assert caught.value.errno == errno.EIO
-    assert len(os.listdir(state.bytes.directory)) == 1, "kept: the journal on the disk may still name them"
-
-
 # -- what is remembered of items
 
 
@@ -481,26 +421,6 @@ def test_what_is_remembered_goes_with_the_item(state: State) -> None:
     state.lose("one")
     assert state.of(ITEM) is None
     assert again(state).of(ITEM) is None
-
-
-def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None:
-    file = state.open(ITEM)
-    file.handles.append(object())
-    state.write(edit(file, mode=0o755))
-    state.lose("one")
-    assert state.of(ITEM) is None
-    assert (file.item_id, file.mode, state.file(file.ino)) == ("", 0o755, file)
-    assert again(state).files() == []
-    assert file not in state.forgettable()
-
-
-def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
-    """semantics 4: if the target was deleted meanwhile, the save brings it back."""
-    file = written(state, "dir/a", item=ITEM)
-    state.lose("one")
-    assert (state.at("dir/a"), state.of(ITEM), file.unsaved) == (file, None, True)
-    (found,) = again(state).files()
-    assert (found.path, found.generation) == ("dir/a", file.generation)
 
 
 def test_only_what_is_nothing_but_remembered_is_forgotten_with_a_listing(state: State) -> None:

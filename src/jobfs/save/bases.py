@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from dataclasses import replace
 
 from jobfs.api import Client, deadline
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
@@ -116,11 +115,6 @@ class Bases:
         return self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
 
     # -- learned while the new bytes are on their way
-
-    def saw_move(self, before: Item, after: Item) -> None:
-        """Learn whether a move changes `updatedAt`: only an old item's unchanged one proves that it doesn't."""
-        if before.updated_at == after.updated_at and self.age(before) > YOUNG:
-            self._context.known = replace(self._context.known, moves_keep_updated_at=True)
 
     def learn(self, change: Change) -> None:
         """Fetch the base's bytes beside what is being sent, if they will have to be compared.

@@ -288,17 +288,19 @@ class Cleanup:
         self._state.write(edit(change, shows={}, tid="", staged_id="", direct=False))
 
     def _staged(self, change: Change) -> list[Item]:
-        if change.staged_id:
-            try:
-                item = self._client.get(change.staged_id)
-            except NotFoundError:
-                return []
-            return [item] if change.is_staged(item) or self._is_placed(change, item) else []
-        return self._client.find(change.hidden(self._context.mount)) if change.tid else []
-
-    def _is_placed(self, change: Change, item: Item) -> bool:
-        """True if it was placed unseen and the job has not written to it since; a directory may hold what the job put there."""
-        return change.verb is Verb.PUT and with_bytes(self._client, item, change.sha256) is not None
+        """What is there of what it staged: under its hidden name; or placed unseen, and not written to by the job since."""
+        if not change.staged_id:
+            return self._client.find(change.hidden(self._context.mount)) if change.tid else []
+        try:
+            item = self._client.get(change.staged_id)
+        except NotFoundError:
+            return []
+        # A directory may hold what the job put there.
+        if change.is_staged(item) or (
+            change.verb is Verb.PUT and with_bytes(self._client, item, change.sha256) is not None
+        ):
+            return [item]
+        return []
 
     def _remove(self, item: Item) -> None:
         spare(self._context, item.id)

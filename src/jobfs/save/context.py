@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from cachetools import LRUCache
 
@@ -55,6 +56,10 @@ class Context:
         #: The hash of what this mount has sent to an item, by its id (R1: what it sent itself is always known).
         self.sent: LRUCache[str, str] = LRUCache(_SENT)
         self._unsure: dict[str, float] = {}
+
+    def moves_keep_updated_at(self) -> None:
+        """This server was seen to leave an item's `updatedAt` alone as it was moved (R1)."""
+        self.known = replace(self.known, moves_keep_updated_at=True)
 
     def unanswered(self, item_id: str) -> float:
         """A request on the item went unanswered, or may have; returns until when it may be carried out (epoch seconds, R7)."""

@@ -364,7 +364,9 @@ class Replace:
                 if isinstance(error, NoDirectoryError):
                     self.make_directory(names.parent(change.target))
         else:
-            self._bases.saw_move(there, answer)
+            if there.updated_at == answer.updated_at and not self._bases.young(there):
+                # Only of an old item that proves it.
+                self._context.moves_keep_updated_at()
             aside.seen(answer)
             moved = True
         if moved:

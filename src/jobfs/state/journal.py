@@ -52,7 +52,10 @@ class Spare:
     def __init__(self, path: Path, size: int | None = None) -> None:
         """`size` in bytes; None: what is right for the disk."""
         self._path = path
-        self._size = size or _size_for(path.parent)
+        if size is None:
+            disk = os.statvfs(path.parent)
+            size = min(_SPARE, disk.f_blocks * disk.f_frsize // _PART)
+        self._size = size
 
     def restore(self, beside: int = 0) -> bool:
         """Take the room again; False if the disk does not have it, and so many bytes `beside` it."""
@@ -84,11 +87,6 @@ class Spare:
 def _free(directory: Path) -> int:
     facts = os.statvfs(directory)
     return facts.f_bavail * facts.f_frsize
-
-
-def _size_for(directory: Path) -> int:
-    facts = os.statvfs(directory)
-    return min(_SPARE, facts.f_blocks * facts.f_frsize // _PART)
 
 
 def free_for_start(directory: Path) -> None:

@@ -42,13 +42,8 @@ def damaged(directory: Path) -> list[Path]:
 def emptied(journal: Path, local: Path) -> bool:
     """True for a journal that lost all its bytes while there is unsent work."""
     with contextlib.suppress(FileNotFoundError):
-        return journal.stat().st_size == 0 and not _has_log(journal) and any(local.iterdir())
-    return False
-
-
-def _has_log(journal: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError):
-        return Path(f"{journal}-wal").stat().st_size > 0
+        log = Path(f"{journal}-wal")
+        return not (journal.stat().st_size or (log.exists() and log.stat().st_size)) and any(local.iterdir())
     return False
 
 

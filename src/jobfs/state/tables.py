@@ -287,10 +287,17 @@ class State:
         with self.lock:
             if isinstance(record, Change):
                 self._forget(record)
-                if changed.get("stage", record.stage) is not record.stage:
-                    self._become(record, changed["stage"])
+                stage = changed.get("stage", record.stage)
+                if stage is not record.stage:
+                    record.become(stage)
+                    if record.over:
+                        record.since = time.monotonic()
+                        if not record.running:
+                            self.awake.append(record)
+                    if record.settled:
+                        self._wake(record)
                 _assign(record, changed)
-                if record.stage is not Stage.DONE:
+                if stage is not Stage.DONE:
                     self._know(record)
                 return
             if "item_id" in changed and record.item_id != changed["item_id"]:
@@ -302,15 +309,6 @@ class State:
             self._by_number[record.ino] = record
             self.edition += 1
             self.show(record)
-
-    def _become(self, change: Change, stage: Stage) -> None:
-        change.become(stage)
-        if stage in (Stage.PLACED, Stage.CANCELLED):
-            change.since = time.monotonic()
-            if not change.running:
-                self.awake.append(change)
-        if change.settled:
-            self._wake(change)
 
     def _wake(self, change: Change) -> None:
         """No other Change of its names has to wait for this one any more."""

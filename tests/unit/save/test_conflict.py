@@ -101,12 +101,6 @@ def test_a_young_base_is_proved_by_its_bytes(checked: Checked) -> None:
     assert checked.client.done == ["download a", "delete a"]
 
 
-def test_what_was_changed_since_it_was_set_aside_is_kept(checked: Checked) -> None:
-    checked.client.contents["a"] = OTHER
-    assert checked.settle(updated_at="earlier")
-    assert checked.kept
-
-
 def test_what_was_only_touched_since_it_was_set_aside_is_deleted(checked: Checked) -> None:
     """save-protocol R1: equal bytes decide also where `updatedAt` moved, as by a rename of its directory."""
     assert checked.settle(updated_at="earlier")
@@ -228,12 +222,6 @@ def test_what_was_only_set_aside_goes_back(checked: Checked) -> None:
     assert checked.settle(of=GIVEN_UP)
     assert checked.client.done == [f"move {TARGET}"]
     assert checked.world.namespace.told == [f"publish {TARGET}"]
-
-
-def test_what_cannot_go_back_is_kept_beside(checked: Checked) -> None:
-    checked.client.put("new", TARGET, OTHER)
-    assert checked.settle(of=GIVEN_UP)
-    assert checked.kept
 
 
 def test_going_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> None:

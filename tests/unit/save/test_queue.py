@@ -312,25 +312,6 @@ def test_while_the_server_is_away_one_asks_for_all_and_then_all_are_sent(
     eventually(lambda: all(work.settled for work in works))
 
 
-def test_who_alone_is_unsent_asks_whether_an_outage_is_over_however_often_it_failed(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """semantics 5: what is unsent is sent as soon as the server is back."""
-    monkeypatch.setattr(module, "_BACKOFF", NEVER)
-    monkeypatch.setattr(module, "_MOST", NEVER)
-    monkeypatch.setattr(module, "_ASK", 0.05)
-    monkeypatch.setattr(module, "_LOOK", 0.02)
-    monkeypatch.setattr(restraint, "_PROBE_EVERY", 0.05)
-    runner.away = True
-    work = put()
-    for attempt in range(1, 4):
-        queue.add(work, 0.0)
-        eventually(lambda attempt=attempt: work.attempts >= attempt and not work.running)  # type: ignore[misc]
-    eventually(lambda: work.attempts > 5)
-    runner.away = False
-    eventually(lambda: work.settled)
-
-
 def test_one_file_that_fails_is_no_outage(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,18 +339,6 @@ def test_nothing_is_begun_before_the_server_wants_to_be_asked(
         queue.commit(committed)
     assert world.client.restraint.wait(changing=True) > 90
     assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
-
-
-def test_what_is_refused_rests(queue: Queue, runner: Runner, state: State) -> None:
-    """semantics 4: refused for good: keeps its bytes, is `failed`."""
-    file = unsaved(state)
-    change = queue.save(file)
-    assert change is not None
-    runner.failures[change.seq] = [InvalidRequestError("no")]
-    queue.add(change, 0.0)
-    eventually(lambda: file.refused and not change.running)
-    assert queue.drain(5.0, ""), "a drain does not wait for it"
-    assert (runner.ran, file.change, file.unsaved) == ([change.seq], None, True)
 
 
 # -- who waits
@@ -508,19 +477,6 @@ def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
     assert not queue.drain(0.1, "")
     runner.failures.clear()
     assert queue.drain(20.0, "")
-
-
-def test_a_drain_does_not_hurry_what_backs_off(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_BACKOFF", NEVER)
-    monkeypatch.setattr(module, "_MOST", NEVER)
-    work = put()
-    runner.failures[work.seq] = [UnavailableError("not now")]
-    queue.add(work, 0.0)
-    eventually(lambda: work.attempts == 1 and not work.running)
-    assert not queue.drain(0.05, "")
-    assert runner.ran == [work.seq]
 
 
 def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(

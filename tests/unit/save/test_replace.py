@@ -9,7 +9,7 @@ import pytest
 
 from jobfs import names
 from jobfs.api import deadline
-from jobfs.errors import FsError, NoDirectoryError, NotFoundError, TooLargeError, UnavailableError
+from jobfs.errors import FsError, NoDirectoryError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
@@ -79,19 +79,6 @@ def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
     assert (file.base.id, file.base.sha256, file.base.updated_at) == (file.item_id, sha(NEW), file.item.updated_at)  # fmt: skip
     assert world.content.adopted == [(file.item_id, NEW)]
     assert world.state.of(file.item) is file
-
-
-def test_a_new_file_is_one_request_where_the_server_refuses_a_second(world: World) -> None:
-    """save-protocol R9: straight to T (one request)."""
-    world.write_back.upload.ask("file")
-    world.client.done.clear()
-    world.save("file", NEW)
-    assert steps(world) == ["create file"]
-    world.client.put("j", "other", JOBS)
-    world.save("other", NEW)
-    assert steps(world)[1:] == ["create other", "create staged", "move other", "move aside", "move other"]
-    world.clean_up()
-    assert sorted(contents(world).values()) == sorted([NEW, NEW, JOBS])
 
 
 def test_what_is_set_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
@@ -220,21 +207,6 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
 # -- the end of it
 
 
-def test_what_is_refused_for_good_is_as_before_and_keeps_its_bytes(world: World) -> None:
-    """save-protocol, undo; semantics 4: `failed`, with the server's reason."""
-    item = old(world)
-    world.client.before["update"] = [lambda: None, refuse(TooLargeError("too large"))]
-    file = world.closed("dir/file.txt", NEW, item)
-    with pytest.raises(TooLargeError):
-        world.write_back.commit(file)
-    assert contents(world) == {"dir/file.txt": OLD}
-    assert set(world.client.items) == {"o"}
-    assert (file.refused, file.refused_errno, file.unsaved) == ("too large", errno.EFBIG, True)
-    with pytest.raises(FsError) as caught:
-        world.write_back.commit(file)
-    assert caught.value.errno == errno.EFBIG, "fsync says so, each time"
-
-
 def test_what_cannot_be_sent_now_stays_to_be_sent(world: World) -> None:
     file = world.closed("file", NEW)
     world.client.lose, world.client.carried_out = 1000, False
@@ -245,20 +217,6 @@ def test_what_cannot_be_sent_now_stays_to_be_sent(world: World) -> None:
     world.client.lose = 0
     world.write_back.commit(file)
     assert contents(world) == {"file": NEW}
-
-
-def test_an_unlink_in_the_middle_takes_it_back(world: World) -> None:
-    """save-protocol R10: recorded before `unlink` returns."""
-    item = old(world)
-    file = world.closed("dir/file.txt", NEW, item)
-    world.client.before["update"] = [lambda: None, lambda: world.write_back.cancel(file)]
-    world.write_back.commit(file)
-    (change,) = world.state.changes.values()
-    assert change.stage is Stage.CANCELLED
-    assert world.state.hidden("dir/file.txt")
-    world.clean_up()
-    assert world.client.items == {}
-    assert not world.state.hidden("dir/file.txt")
 
 
 # -- directories and moves
@@ -274,13 +232,6 @@ def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world:
     assert caught.value.errno == errno.EEXIST
     world.clean_up()
     assert world.client.paths == {item.id: "dir"}
-
-
-def test_a_directory_that_cannot_be_asked_for_is_taken_back(world: World) -> None:
-    world.client.before["update"] = [refuse(UnavailableError("away"))]
-    assert world.write_back.make_directory("dir") is None
-    world.clean_up()
-    assert (world.client.items, world.state.changes) == ({}, {})
 
 
 def moving(world: World, item: Item, target: str, over: Item | None) -> Change:
@@ -305,19 +256,6 @@ def test_a_source_that_vanished_leaves_the_target_as_it_was(world: World) -> Non
     with pytest.raises(NotFoundError):
         world.write_back.replace.run(change)
     assert (contents(world), world.state.changes) == ({"file": OLD}, {})
-
-
-def test_what_is_moved_over_is_checked_like_the_base_of_a_save(world: World) -> None:
-    """semantics 4, rename over an existing file: set aside, move, judge: its base is the version this mount last showed."""
-    over, source = old(world, "file"), world.client.put("s", "draft", NEW)
-    change = moving(world, source, "file", over)
-    world.client.put("o", "file", JOBS)
-    world.state.write(edit(change))
-    world.write_back.replace.run(change)
-    world.clean_up()
-    shown = contents(world)
-    assert shown.pop("file") == NEW
-    assert list(shown.values()) == [JOBS]
 
 
 def test_newer_bytes_wait_in_the_file(world: World) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobfs.content import ContentStore, StaleVersionError
-from jobfs.content.errors import UnboundedError
+from jobfs.content.link import UnboundedError
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
 
@@ -264,7 +264,7 @@ def test_a_transfer_gives_up_its_thread_when_others_wait(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long download does not keep another file's reader from its first byte."""
-    monkeypatch.setattr("jobfs.content.fetch._TURN", 0.0)
+    monkeypatch.setattr("jobfs.content.entry._TURN", 0.0)
     data = pattern(16 * MIB)
     client = FakeClient(data, max_connections=2, breaks=[64 * KIB])
     store = make_store(client)

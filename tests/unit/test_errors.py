@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from jobfs import errors
+from jobfs.errors import ApiError, again
 
 
 @pytest.mark.parametrize(

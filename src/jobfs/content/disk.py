@@ -233,7 +233,7 @@ class DiskCache:
 
     def _drop_idle(self) -> bool:
         with self.lock:
-            idle = [backing for backing in self._unfinished() if backing.idle and backing.have]
+            idle = [backing for backing in self.backings if backing.idle and backing.file is not None]
         for backing in idle:
             backing.reset()
         return bool(idle)
@@ -460,6 +460,11 @@ class Backing:
             self.whole = self.version.size == 0
         if file is not None and name is None:
             self._disk.parts.discard(file)
+
+    def leave(self) -> None:
+        """Remove the file unless it is in the cache under its name; who reads it still has it open."""
+        if self.file is not None and self.name is None:
+            self._disk.parts.discard(self.file)
 
     def _written(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile | None:
         """The file that the bytes were written to, made where there is none yet; None if the disk refuses for good."""

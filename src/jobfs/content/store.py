@@ -277,8 +277,7 @@ class ContentStore:
         `source` is linked, cloned or copied; it may be deleted afterwards, but never written again. This
         is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
         """
-        version, name = item.version, version_name(item.version)
-        fine = self._link.fine_clock(item.updated_at)
+        version = item.version
         with self._lock:
             entry = self._entries.get(version)
         try:
@@ -287,20 +286,24 @@ class ContentStore:
                 _log.warning("not cached: %s has %d bytes, the item %s", source.name, size, item.size)
                 return
             self._link.learn(version, size)
-            # What we sent is that version where the clock is fine; else the job may have written in the same second.
-            kept = size <= self._disk.limit and (fine or self._link.lasting(item.updated_ns, time.time()))
+            kept = self._is_kept(item, size)
             if size == 0 or not (kept if entry is None else not entry.whole):
                 return
             file = self._disk.parts.link(source, size)
             if kept:
-                file = self._disk.keep(file, name, size)
+                file = self._disk.keep(file, version_name(version), size)
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the cache: %s", error)
             return
         if entry is not None:
             entry.began = entry.began if kept else time.time()
-            entry.install(file, size, name if kept else None)
+            entry.install(file, size, version_name(version) if kept else None)
         self._disk.fit()
+
+    def _is_kept(self, item: Item, size: int) -> bool:
+        """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
+        sure = self._link.fine_clock(item.updated_at) or self._link.lasting(item.updated_ns, time.time())
+        return sure and size <= self._disk.limit
 
     def give_way(self, directory: Path, size: int) -> bool:
         """What is unsent needs `size` bytes on the disk of `directory`. False if the cache has none to give there."""

@@ -148,6 +148,10 @@ class Entry(Incoming):
                 if gap is None:
                     self._look_ahead(run, end, asked)
                     return end
+                if self.stale is not None:
+                    raise again(self.stale)
+                if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
+                    raise again(self.failed[0])
                 self._await(self._bring(gap, run), gap, deadline)
 
     def _await(self, fetch: Fetch, gap: tuple[int, int], deadline: Deadline) -> None:
@@ -176,10 +180,6 @@ class Entry(Incoming):
 
     def _bring(self, gap: tuple[int, int], run: Run) -> Fetch:
         """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one."""
-        if self.stale is not None:
-            raise again(self.stale)
-        if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
-            raise again(self.failed[0])
         position = gap[0]
         whole = run.from_start or position == 0 or (self.size is not None and self.size <= NEAR)
         nearest = self._nearest(position)
@@ -230,15 +230,26 @@ class Entry(Incoming):
         """Begin what this run of reads of `asked` bytes, which has come to `end`, will ask for next."""
         if run.from_start:
             self._jumps = 0
-        if self.whole or self.stale or self.failed or self.link.closed or self.link.ranges is False:
-            return
         covered = self.have.covered_until(end - 1) if end else 0
-        if (self.size is not None and covered >= self.size) or self._nearest(covered) is not None:
+        if not self._is_to_come(covered):
             return
         if run.from_start and covered - end < NEAR:
             self._begin(covered, None)
         elif not run.from_start and run.sequential(asked) and covered - end < max(run.chunk(), NEAR) // 2:
             self._begin(*self._range(covered, covered + run.chunk()))
+
+    def _is_to_come(self, position: int) -> bool:
+        """True if a byte is missing there, nothing brings it, and nothing is known to be wrong."""
+        if (
+            self.link.closed
+            or self.link.ranges is False
+            or self.whole
+            or self.stale
+            or self.failed
+            or position == self.size
+        ):
+            return False
+        return self._nearest(position) is None
 
     def _begin(self, start: int, end: int | None) -> Fetch:
         self.failed = None

@@ -110,6 +110,11 @@ class Incoming(Backing):
         end = fetch.end if fetch.end is not None else self.size
         return end is None or end - fetch.pos > NEAR
 
+    def streams(self) -> bool:
+        """True if a transfer brings the whole file."""
+        with self.cond:
+            return any(fetch.end is None and not fetch.stop for fetch in self.fetches)
+
     def covered_until(self, position: int) -> int:
         """Up to where the bytes from `position` on are there."""
         with self.cond:
@@ -347,9 +352,7 @@ class Fetch:
         if start:
             self._link.ranges = body.start > 0
         if start and body.start == 0 and self.end is not None:
-            with entry.cond:
-                others = [other for other in entry.fetches if other.end is None and not other.stop]
-            if others:
+            if entry.streams():
                 self.stop = True
                 return False
             self.end = None  # the whole file comes: make the most of it
@@ -396,8 +399,7 @@ class Fetch:
             raise WrongLengthError(f"download: more than the {size} bytes promised came", endpoint="download")
         end = size if self.end is None else min(size, self.end)
         if self.pos < end and (nothing or body.start == 0):
-            none = nothing and body.length == 0 and body.total is None
-            came = f"there is no byte {start}" if none else f"{self.pos} bytes came instead"
+            came = f"there is no byte {start}" if nothing else f"{self.pos} bytes came instead"
             raise WrongLengthError(f"download: {came} of the {size} promised", endpoint="download")
 
     def _find_size(self, start: int, body: Download, nothing: bool) -> None:

@@ -40,31 +40,44 @@ class Change(NamedTuple):
         return self.whole and any(names.under(path, at) for at in self.paths)
 
 
-def keep(changes: Collection[Change], old: Tree, new: Tree) -> set[str]:
-    """Have `new`, a listing that began before `changes`, keep what `old` says of the items they name, and of those below.
+def keep(change: Change, old: Tree, new: Tree) -> set[str]:
+    """Have `new`, a listing that began before `change`, keep what `old` says of the items it names, and of those below.
 
     Returns the paths to be asked for again: where the listing shows such an item in another place, or others at the
     paths that changed.
     """
-    doubts: set[str] = set()
-    for change in changes:
-        ids = set(change.ids)
-        places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
-        for at in places:
-            for item in (*new.candidates(at), *(new.below(at) if change.whole else ())):
-                known = old.get(item.id)
-                if item.id in change.ids or (known is not None and known.path == item.path):
-                    continue
-                doubts |= places
-                if known is not None:
-                    ids.add(item.id)  # it existed throughout and must not be lost: it is where it was
-        for item_id in ids:
-            listed, mine = new.drop(item_id), old.get(item_id)
-            if mine is not None:
-                new.put(mine)
-                if listed is not None and listed.path != mine.path:
-                    doubts |= {listed.path, mine.path}
+    places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
+    others = _others(change, places, old, new)
+    doubts = places if others else set()
+    for item_id in change.ids:
+        if old.get(item_id) is None:
+            new.drop(item_id)  # we have deleted it
+    # One of the others that was somewhere else must not be lost, should it have been there throughout.
+    for item_id in (*change.ids, *others):
+        doubts |= _as_before(item_id, old, new)
     return doubts
+
+
+def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:
+    """The ids of what `new` shows there besides the items of a change, and `old` does not."""
+    listed = [item for at in places for item in new.candidates(at)]
+    if change.whole:
+        listed += [item for at in places for item in new.below(at)]
+    known = {item.id: old.get(item.id) for item in listed if item.id not in change.ids}
+    return [item.id for item in listed if item.id in known and not _same_place(item, known[item.id])]
+
+
+def _same_place(item: Item, other: Item | None) -> bool:
+    return other is not None and other.path == item.path
+
+
+def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
+    """Have `new` say of an item what `old` does; where it is and where it was listed if these differ."""
+    listed, mine = new.get(item_id), old.get(item_id)
+    if mine is None:
+        return set()
+    new.put(mine)
+    return {listed.path, mine.path} if listed is not None and listed.path != mine.path else set()
 
 
 #: When something was never asked for: older than any bound, since no comparison with it holds.
@@ -144,10 +157,10 @@ class Knowledge:
 
     def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
         """Replace the tree by a newer one, but for what changed since its listing began; returns the old one."""
-        doubts = keep([change for _, change in self._changes if change.ticket > ticket], self.tree, tree)
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
-        for path in doubts:
-            self._doubt(path, self._next())
+        for _, change in self._changes:
+            for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
+                self._doubt(path, self._next())
         old, self.tree = self.tree, tree
         self.snapshots += 1
         self.snapshot_began, self.snapshot_ticket = began, ticket

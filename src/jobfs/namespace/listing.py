@@ -233,26 +233,32 @@ class Lister:
             this = read_pass(self._server.list_page, self._executor, self._workers, expected, self._patience)
             steady = this.flaw is None or (last is not None and this.same(last))
             seen.update(dict.fromkeys(this.items))
-            believed = {*known(), *({} if steady else seen)}
-            lost = [] if steady and len(this.pages) == 1 else [*believed - this.items.keys() - this.unknown]
-            if not steady:
+            lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown
+            if steady:
+                lost = self._missing(lost, this, last)
+                enough = len(lost) <= max(_FEW, len(this.pages))
+            else:
                 enough = number >= _PASSES and len(seen) + len(this.unknown) >= this.total
-            elif len(lost) <= max(_FEW, len(this.pages)):
-                enough = True
-            elif enough := last is not None and (last.flaw is None or this.same(last)):
-                lost = []  # many, and two readings say so
-            if enough or number == _MOST:
+            if enough:
                 break
             last = this
-        if steady:
-            self._expected = this.total if this.size == TAKE else 0
-        else:
-            told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
-            # As a warning only the first time until it holds still.
-            log.log(logging.DEBUG if self._moved else logging.WARNING, told, number, this.flaw, len(lost))
-        self._moved = not steady
+        self._note(this, number, len(lost), moved=not steady)
         found = self._executor.map(carried(self._get), lost)
         return Listing([*this.items.values(), *(item for item in found if item is not None)], len(this.pages))
+
+    def _missing(self, lost: set[str], this: Pass, last: Pass | None) -> set[str]:
+        """Of what a pass that held still lacks, the items that may exist all the same: not many that two readings lack."""
+        many = len(lost) > max(_FEW, len(this.pages))
+        agreed = last is not None and (last.flaw is None or this.same(last))
+        return set() if len(this.pages) == 1 or (many and agreed) else lost
+
+    def _note(self, this: Pass, number: int, lost: int, *, moved: bool) -> None:
+        """Remember how many items there are; say that the list moved, as a warning only the first time until it holds still."""
+        self._expected = this.total if not moved and this.size == TAKE else 0
+        if moved:
+            told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
+            log.log(logging.DEBUG if self._moved else logging.WARNING, told, number, this.flaw, lost)
+        self._moved = moved
 
     def find_each(self, paths: Iterable[str]) -> list[tuple[str, list[Item]]]:
         """What is at each of these paths, asked in parallel (GET items/find); raises ApiError."""

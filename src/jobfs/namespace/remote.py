@@ -294,37 +294,44 @@ class Namespace:
         find, fills everything, and only it sees implicit directories and what is being saved. Without a `max_age`, what is
         within the effective TTL will do where asking is dear.
         """
-        known, cost, now = self._known, self._cost, self._clock()
+        cost = self._cost
         if max_age is None and self._breaker.error is not None and self._serves_stale(path):
             self._probe(path)
             return None, False
-        shown, age = known.tree.at(path), now - known.snapshot_began
-        servable = max_age is None and age <= cost.effective_ttl and not known.doubtful(path)
-        implicit = shown is not None and shown.implicit
-        storm = cost.storm(now)
-        if servable and (implicit or cost.many):
+        shown, storm = self._known.tree.at(path), cost.storm(self._clock())
+        dear = cost.many or (shown is not None and shown.implicit)
+        if dear and max_age is None and self._young_enough(path):
             return None, False  # a listing would pay, but can't be afforded so soon after the last one
-        if implicit or self._listing_pays(age, max_age, storm=storm, absent=shown is None):
+        if self._listing_pays(shown, max_age, storm=storm):
             return self._board_listing()
+        return self._board_find(path, not_before)
+
+    def _board_find(self, path: str, not_before: float) -> tuple[Flight, bool]:
+        """The find under way for `path`, or a new one if that has begun too early."""
         flight = self._finds.get(path)
-        if flight and flight.began >= not_before and flight.ticket >= known.needed(path):
+        if flight and flight.began >= not_before and flight.ticket >= self._known.needed(path):
             return flight, False
         self._check()
-        flight = self._finds[path] = Flight(path, now, known.takeoff())
-        cost.asked(now)
+        flight = self._finds[path] = Flight(path, self._clock(), self._known.takeoff())
+        self._cost.asked(flight.began)
         return flight, True
 
-    def _listing_pays(self, age: float, max_age: float | None, *, storm: bool, absent: bool) -> bool:
-        """True if a listing tells more for its time than a find. `age`: of the snapshot; `absent`: the name is not in it."""
-        cost = self._cost
-        if self._listings.error is not None:
-            return False
-        if not self._known.snapshots:
+    def _young_enough(self, path: str) -> bool:
+        """True if the snapshot is within the effective TTL, and `path` in no doubt."""
+        age = self._clock() - self._known.snapshot_began
+        return age <= self._cost.effective_ttl and not self._known.doubtful(path)
+
+    def _listing_pays(self, shown: Item | None, max_age: float | None, *, storm: bool) -> bool:
+        """True if a listing tells more for its time than a find; `shown`: what the last one had."""
+        if shown is not None and shown.implicit:
             return True
+        if self._listings.error is not None or not self._known.snapshots:
+            return self._listings.error is None
+        cost, age = self._cost, self._clock() - self._known.snapshot_began
         if storm:
             affordable = age > cost.effective_ttl
             return affordable and (max_age is None or cost.listing_seconds < max_age / 2)
-        return absent and max_age is None and cost.suspicious(age, self._known.implicit_seen)
+        return shown is None and max_age is None and cost.suspicious(age, self._known.implicit_seen)
 
     def _board_listing(self, *, force: bool = False) -> tuple[Flight, bool]:
         """The listing under way, or a new one: never two at once, so a caller may have to wait for a second."""

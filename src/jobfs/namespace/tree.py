@@ -134,10 +134,8 @@ class Tree:
 
     def directories(self, path: str) -> int:
         """How many of the children of `path` are directories."""
-        children = self._children.get(path, ())
-        return sum(
-            child in self._children or child in self._veiled or self._best[child].is_dir for child in children
-        )
+        children = ((child, self._best.get(child)) for child in self._children.get(path, ()))
+        return sum(child in self._children or item is None or item.is_dir for child, item in children)
 
     def below(self, path: str) -> list[Item]:
         """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""

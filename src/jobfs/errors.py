@@ -22,8 +22,10 @@ JobfsError                    everything jobfs raises on purpose
 
 from __future__ import annotations
 
+import copy
 import errno as _errno
 import os
+from typing import TypeVar
 
 
 class JobfsError(Exception):
@@ -35,6 +37,16 @@ class JobfsError(Exception):
         super().__init__(message)
         if errno is not None:
             self.errno = errno
+
+
+_Error = TypeVar("_Error", bound=JobfsError)
+
+
+def again(error: _Error) -> _Error:
+    """A copy of `error` to raise once more, or in another thread, without the frames that the first one holds on to."""
+    fresh = copy.copy(error)
+    fresh.__traceback__ = fresh.__cause__ = fresh.__context__ = None
+    return fresh
 
 
 class UsageError(JobfsError):

@@ -1,7 +1,6 @@
-"""The files of a mount's cache directory: names, and the order of their last use.
+"""The files of a mount's cache directory: names, the order of their last use, and the bytes of the versions in use.
 
-    <directory>/<2 hex>/<hash>      one whole content; the hash begins with the item's, so that an item's
-                                    versions are found without asking anybody
+    <directory>/<2 hex>/<hash>      one whole content, named after its version
     <directory>/tmp/                unfinished files (parts.py)
     <directory>/boot                the boot of this machine in which files were last written
 
@@ -13,73 +12,43 @@ may clear it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import itertools
 import logging
 import os
 import re
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Container, Iterator
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs.content.parts import CacheFile, Parts, write_all
+from jobfs.content.parts import CacheFile, Parts, read_all, write_all
+from jobfs.content.ranges import MIB, IntervalSet
 from jobfs.errors import FsError
 from jobfs.nodes import Version
 from jobfs.private import is_own_file
 
-#: Seconds in which two contents may share one `updatedAt`: if it shows whole seconds, and if it shows more.
-COARSE = 2.0
-FINE = 0.05
-
-_FRACTION = re.compile(r"\.[0-9]*[1-9]")
-
-
-def shows_fractions(updated_at: str) -> bool:
-    """True if this `updatedAt` proves that the server's clock is finer than a second."""
-    return _FRACTION.search(updated_at) is not None
-
-
-def racy(updated_ns: int, moment: float, *, fine: bool) -> bool:
-    """True if bytes whose download began at `moment` (server's clock, seconds) may have a twin of that name.
-
-    Content is named by id, `updatedAt` and size (semantics.md section 3). Where `updatedAt` shows whole
-    seconds, the job may write twice within one second and to the same size: a download between the two holds
-    the first content under the name of both. So what was downloaded within 2 s (a second for the resolution,
-    another for the error of our idea of the server's clock) after the change is good for the handles that are
-    open now, not for later ones. Once any `updatedAt` has shown a fraction (`fine`), 50 ms do: the request
-    itself was sent after that change had been seen. An `updatedAt` that cannot be read proves nothing: racy.
-    """
-    return updated_ns == 0 or moment < updated_ns / 1e9 + (FINE if fine else COARSE)
-
-
 _log = logging.getLogger("jobfs.content")
 
 _NAME = re.compile(r"[0-9a-f]{48}")
-_ITEM_DIGITS = 16
 #: Names remembered: they are asked for several times in a handle's life.
 _NAMES = 4096
 #: Seconds after which the kernel has surely written a file out, so that a power cut can't have hurt it.
 _WRITTEN_OUT = 60.0
+#: Bytes freed at once on a full disk.
+_ROOM = 16 * MIB
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @lru_cache(_NAMES)
 def version_name(version: Version) -> str:
-    """The file name of a version: 16 hex digits for the item, 32 for the version."""
-    whole = hashlib.blake2b(repr(tuple(version)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return item_prefix(version.item_id) + whole
-
-
-def item_prefix(item_id: str) -> str:
-    """What the names of all versions of an item begin with."""
-    return hashlib.blake2b(
-        item_id.encode("utf-8", "surrogatepass"), digest_size=_ITEM_DIGITS // 2
-    ).hexdigest()
+    """The file name of a version."""
+    return hashlib.blake2b(repr(tuple(version)).encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
 
 
 class _Found(NamedTuple):
@@ -90,20 +59,25 @@ class _Found(NamedTuple):
 
 
 class DiskCache:
-    """Whole contents on disk under `limit` bytes, and unfinished ones. Thread-safe.
+    """Whole contents on disk, and unfinished ones, under `limit` bytes together. Thread-safe.
 
-    Its lock is a leaf and never held across I/O. Methods that write raise OSError; those that look do not.
+    `lock` is the store's, never held across I/O. Methods that write raise OSError; those that look do not.
     Raises UsageError if the directory is not this user's alone.
     """
 
-    def __init__(self, directory: Path, limit: int) -> None:
+    def __init__(self, directory: Path, limit: int, lock: threading.RLock) -> None:
         self.directory = directory
         self._root = os.fspath(directory)
         self.limit = limit
-        self._lock = threading.Lock()
+        self.lock = lock
+        #: How often each content is open: those are not removed.
+        self.pinned: Counter[str] = Counter()
+        #: Versions in use, each of which may have bytes outside the index.
+        self.backings: weakref.WeakSet[Backing] = weakref.WeakSet()
         self._index: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        self._touched: set[str] = set()
         self._used = 0
-        self._scanned = threading.Event()
+        self._scanned = False
         self.parts = Parts(directory)
         try:
             self.parts.start()
@@ -113,18 +87,16 @@ class DiskCache:
 
     # -- looking ------------------------------------------------------------------------------------------
 
-    def has(self, name: str, size: int | None) -> bool:
-        """True if the whole content is there, of `size` bytes if that is known."""
-        found = self.size(name)
-        return found is not None and size in (None, found)
-
-    def size(self, name: str) -> int | None:
-        """The length of a whole content in bytes; None if it is not there."""
+    def size(self, version: Version) -> int | None:
+        """The length of a whole content in bytes; None if it is not there, or of another length than its version's."""
+        if version.size == 0:
+            return 0
         try:
-            info = os.lstat(self._path(name))
+            info = os.lstat(self._path(version_name(version)))
         except OSError:
             return None
-        return info.st_size if is_own_file(info) else None
+        right = is_own_file(info) and version.size in (None, info.st_size)
+        return info.st_size if right else None
 
     def open(self, name: str, size: int | None) -> CacheFile | None:
         """A whole content for reading; None if it is not there or damaged."""
@@ -149,11 +121,11 @@ class DiskCache:
 
     @property
     def used(self) -> int:
-        """Bytes of all whole contents."""
-        if not self._scanned.is_set():
+        """Bytes of all contents, unfinished ones included."""
+        if not self._scanned:
             self.scan()
-        with self._lock:
-            return self._used
+        with self.lock:
+            return self._used + sum(backing.have.total for backing in self._unfinished())
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -162,7 +134,11 @@ class DiskCache:
         if not file.there():
             file = self.parts.copy(file.fd, size)
         path = self._path(name)
-        self._into_place(file.path, path)
+        try:
+            os.rename(file.path, path)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.rename(file.path, path)
         file.path = path
         self._note(name, size)
         return file
@@ -183,29 +159,12 @@ class DiskCache:
             if copy is not None:
                 self.parts.discard(copy)
 
-    def rename(self, old: str, new: str) -> bool:
-        """The same bytes under another name; False if they are not there any more."""
-        with self._lock:
-            size = self._index.get(old)
-        try:
-            self._into_place(self._path(old), self._path(new))
-        except OSError:
-            return False
-        self._gone(old)
-        self._note(new, size if size is not None else self.size(new) or 0)
-        return True
-
     def touch(self, name: str) -> None:
         """A whole content is the most recently used now; no system call."""
-        with self._lock:
+        with self.lock:
             if name in self._index:
                 self._index.move_to_end(name)
-
-    def stamp(self, name: str) -> None:
-        """Let the next mount know that a whole content was in use until now."""
-        path, now = self._path(name), time.time_ns()
-        with contextlib.suppress(OSError):
-            os.utime(path, ns=(now, os.lstat(path).st_mtime_ns), follow_symlinks=False)
+                self._touched.add(name)
 
     def remove(self, name: str) -> None:
         """Remove a whole content."""
@@ -213,51 +172,46 @@ class DiskCache:
             os.unlink(self._path(name))
         self._gone(name)
 
-    def versions(self, prefix: str) -> list[str]:
-        """The names of the whole contents of one item, found on disk."""
-        try:
-            names = os.listdir(self.directory / prefix[:2])
-        except OSError:
-            return []
-        return [name for name in names if name.startswith(prefix) and _NAME.fullmatch(name)]
-
-    def full(self, room: int) -> bool:
-        """True if `room` more bytes don't fit under the limit.
-
-        Always False until the first scan, which somebody does in the background and follows by an eviction.
+    def fit(self) -> None:
+        """Bring the cache under its limit, with what running downloads will bring: first what is unfinished and nobody uses,
+        then the least recently used. Nothing before the first scan, which somebody does in the background.
         """
-        with self._lock:
-            return self._scanned.is_set() and self._used + room > self.limit
+        with self.lock:
+            room = sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
+            if not self._scanned or self._used + room <= self.limit:
+                return
+        self._drop_idle()
+        with self.lock:
+            room = sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
+        self._evict(room)
 
-    def evict(self, room: int, pinned: Container[str | None]) -> int:
-        """Remove the least recently used until `room` more bytes fit under the limit; the bytes freed."""
-        freed = 0
-        while (victim := self._victim(room, pinned)) is not None:
-            name, size = victim
-            with contextlib.suppress(OSError):
-                os.unlink(self._path(name))
-                freed += size
-        return freed
-
-    def free(self, wanted: int, pinned: Container[str | None]) -> int:
-        """Remove the least recently used until `wanted` bytes are freed: the disk itself is full."""
-        if not self._scanned.is_set():
+    def free(self, wanted: int) -> bool:
+        """The disk is full: give up `wanted` bytes, some more at least, that nobody uses; False if there are none."""
+        if not self._scanned:
             self.scan()
-        with self._lock:
-            room = self.limit - self._used + wanted
-        return self.evict(room, pinned)
+        dropped = self._drop_idle()
+        return self._evict(self.limit - self._used + max(wanted, _ROOM)) or dropped
 
     def scan(self) -> None:
         """Build the index from the directory as earlier mounts left it."""
         index = OrderedDict((entry.name, entry.size) for entry in sorted(self._files()))
-        with self._lock:
+        with self.lock:
             # What was used by now is more recent than the times on disk say.
             for name, size in self._index.items():
                 index[name] = size
                 index.move_to_end(name)
             self._index = index
             self._used = sum(index.values())
-        self._scanned.set()
+            self._scanned = True
+
+    def close(self) -> None:
+        """Remove what is unfinished, and let the next mount know in which order the rest was used."""
+        self.parts.close()
+        for name in self._index:
+            if name in self._touched:
+                path, now = self._path(name), time.time_ns()
+                with contextlib.suppress(OSError):
+                    os.utime(path, ns=(now, os.lstat(path).st_mtime_ns), follow_symlinks=False)
 
     # -- inside -------------------------------------------------------------------------------------------
 
@@ -265,32 +219,39 @@ class DiskCache:
         return f"{self._root}/{name[:2]}/{name}"
 
     def _note(self, name: str, size: int) -> None:
-        with self._lock:
+        with self.lock:
             self._used += size - self._index.get(name, 0)
             self._index[name] = size
-            self._index.move_to_end(name)
+            self.touch(name)
 
     def _gone(self, name: str) -> None:
-        with self._lock:
+        with self.lock:
             self._used -= self._index.pop(name, 0)
 
-    def _victim(self, room: int, pinned: Container[str | None]) -> tuple[str, int] | None:
-        with self._lock:
-            if self._used + room <= self.limit:
-                return None
-            name = next((name for name in self._index if name not in pinned), None)
-            if name is None:
-                return None
-            size = self._index.pop(name)
-            self._used -= size
-            return name, size
+    def _unfinished(self) -> list[Backing]:
+        return [backing for backing in self.backings if backing.name is None]
 
-    def _into_place(self, source: str, target: str) -> None:
-        try:
-            os.rename(source, target)
-        except FileNotFoundError:
-            Path(target).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.rename(source, target)
+    def _drop_idle(self) -> bool:
+        with self.lock:
+            idle = [backing for backing in self.backings if backing.idle and backing.file is not None]
+        for backing in idle:
+            backing.reset()
+        return bool(idle)
+
+    def _evict(self, room: int) -> bool:
+        """Remove the least recently used until `room` more bytes fit under the limit; False if none was."""
+        gone = []
+        with self.lock:
+            for name in list(self._index):
+                if self._used + room <= self.limit:
+                    break
+                if not self.pinned[name]:
+                    self._used -= self._index.pop(name)
+                    gone.append(name)
+        for name in gone:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(name))
+        return bool(gone)
 
     def _files(self) -> Iterator[_Found]:
         for directory in _scan(self.directory):
@@ -343,43 +304,186 @@ def _scan(directory: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
-#: Most files that are removed at one start; the next one goes on with the rest.
-_MOST = 50_000
-_OWNER = "owner"
-_MOUNT_ID = re.compile(r"[0-9a-f]{12}")
-_DIRECTORY = re.compile(r"[0-9a-f]{2}|tmp(-[0-9a-f]{16})?")
-_FILE = re.compile(r"[0-9a-f]{48}|[0-9]+\.part")
+#: Bytes kept in memory for one version, oldest dropped first.
+_WINDOW = 32 * MIB
+#: How far a download in memory may run ahead of its reader before it waits: what is dropped was read long ago.
+AHEAD = _WINDOW // 2
+_PIECE = 4 * MIB
 
 
-def claim(directory: Path, owner: Path) -> None:
-    """Note that the cache in `directory` goes when the state directory `owner` is gone. Raises OSError."""
-    (directory / _OWNER).write_bytes(os.fsencode(owner.absolute()))
+class Window:
+    """The last segments of a content that the disk refused, in memory. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._segments: OrderedDict[int, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def put(self, position: int, data: bytes) -> list[tuple[int, int]]:
+        """Keep `data`; the intervals that had to be dropped for it."""
+        self._bytes += len(data) - len(self._segments.pop(position, b""))
+        self._segments[position] = data
+        dropped = []
+        while self._bytes > _WINDOW and len(self._segments) > 1:
+            start, old = self._segments.popitem(last=False)
+            self._bytes -= len(old)
+            dropped.append((start, start + len(old)))
+        return dropped
+
+    def get(self, position: int, end: int) -> bytes:
+        """The bytes [position, end), fewer if some are not there."""
+        found = bytearray()
+        while position < end:
+            pieces = (
+                data[position - start : end - start]
+                for start, data in self._segments.items()
+                if start <= position < start + len(data)
+            )
+            piece = next(pieces, b"")
+            if not piece:
+                break
+            found += piece
+            position += len(piece)
+        return bytes(found)
 
 
-def remove_abandoned(directory: Path, stop: Callable[[], bool]) -> None:
-    """Remove abandoned caches beside `directory`, which is <cache directory>/<job>/<mount id>, and in other jobs.
+class Backing:
+    """The bytes of one version: in a sparse file of the cache, or where its disk refuses them in memory, a few at a time.
 
-    Files that are none of a cache's are left alone. Ends early once `stop()` is true.
+    `have` tells which bytes are there: they are written first and announced afterwards, so whoever sees them announced can
+    read them. `name` is the file's name in the cache once it is there whole. `cond` has the store's lock.
     """
-    caches = [directory.parent]
-    for owner in directory.parents[1].glob(f"*/*/{_OWNER}"):
-        with contextlib.suppress(OSError):
-            if _MOUNT_ID.fullmatch(owner.parent.name) and not os.path.lexists(owner.read_bytes()):
-                caches.append(owner.parent)
-    for path in itertools.islice(itertools.chain.from_iterable(map(_contents, caches)), _MOST):
-        if stop():
+
+    def __init__(self, version: Version, disk: DiskCache) -> None:
+        self.version = version
+        self.size = version.size
+        self.have = IntervalSet()
+        self.file: CacheFile | None = None
+        self.name: str | None = None
+        self.window: Window | None = None
+        self.whole = version.size == 0  # every byte is there and the file is in its place
+        self.coming = 0  # bytes that there will be once running transfers are through, as far as they stay
+        self.cond = threading.Condition(disk.lock)
+        self._disk = disk
+        with self.cond:
+            disk.backings.add(self)
+
+    @property
+    def idle(self) -> bool:
+        """True if nobody has these bytes open and none are on their way."""
+        return True
+
+    def write(self, position: int, data: bytes) -> bool:
+        """Keep bytes and announce them; bytes that are there already are left alone. False if the disk has refused them."""
+        with self.cond:
+            if self.have.covers(position, position + len(data)):
+                return True
+            file, window = self.file, self.window
+        if window is None and (file := self._written(file, position, data)) is None:
+            window = Window()
+            self.reset(window)
+        with self.cond:
+            if self.whole or self.window is not window or (window is None and self.file is not file):
+                return True  # all bytes were forgotten meanwhile, or came from elsewhere
+            for start, end in [] if window is None else window.put(position, data):
+                self.have.remove(start, end)
+            self.have.add(position, position + len(data))
+            self.cond.notify_all()
+        return window is None
+
+    def load(self, offset: int, end: int) -> bytes | None:
+        """The bytes [offset, end), or None if they have gone since they were announced: get them again."""
+        with self.cond:
+            file, data = self.file, b"" if self.window is None else self.window.get(offset, end)
+        if file is not None:
+            try:
+                data = read_all(file.fd, offset, end - offset)
+            except OSError as error:
+                _log.warning("the content cache can't be read: %s", error.strerror)
+        if len(data) == end - offset:
+            return data
+        if file is not None:
+            # The disk fails, or somebody has cut the file.
+            if self.name is not None:
+                self._disk.remove(self.name)
+            self.reset(Window())
+        return None
+
+    def fill(self, file: CacheFile, size: int, name: str | None) -> None:
+        """The whole content is in `file`. The caller holds the lock."""
+        self.file, self.name, self.window = file, name, None
+        self.have.add(0, size)
+        self.whole = True
+
+    def keep(self, size: int) -> None:
+        """Make the complete file the content of its version, or leave it to those who have it open."""
+        if self.file is None:
             return
-        with contextlib.suppress(OSError):
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink()
+        name = version_name(self.version)
+        try:
+            file = self._disk.keep(self.file, name, size)
+        except OSError as error:
+            _log.warning("a content can't be kept in the cache: %s", error.strerror)
+            return
+        with self.cond:
+            self.file, self.name = file, name
 
+    def path(self, size: int) -> Path:
+        """A path to the complete file, put back if somebody cleared the cache; raises FsError."""
+        file = self.file
+        try:
+            if file is not None and file.there():
+                return Path(file.path)
+            file = self._disk.parts.new() if file is None else self._disk.parts.copy(file.fd, size)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            raise FsError(number, f"the content cache can't be written: {os.strerror(number)}") from None
+        with self.cond:
+            self.file, self.name = file, None
+        return Path(file.path)
 
-def _contents(cache: Path) -> Iterator[Path]:
-    """The files of a cache, each directory after what is in it, the cache itself last."""
-    for inner in cache.glob("*"):
-        if _DIRECTORY.fullmatch(inner.name) and not inner.is_symlink():
-            yield from (path for path in inner.glob("*") if _FILE.fullmatch(path.name))
-            yield inner
-    yield from (cache / "boot", cache / _OWNER, cache)
+    def digest(self, size: int) -> str | None:
+        """SHA-256 in hex of the complete file; None if it can't be read."""
+        digest = hashlib.sha256()
+        for position in range(0, size, _PIECE):
+            data = self.load(position, min(position + _PIECE, size))
+            if data is None:
+                return None
+            digest.update(data)
+        return digest.hexdigest()
+
+    def reset(self, window: Window | None = None) -> None:
+        """None of these bytes are used any more; `window`: those that come now stay in memory."""
+        with self.cond:
+            file, self.file, name, self.name = self.file, None, self.name, None
+            self.window = window
+            self.have.clear()
+            self.whole = self.version.size == 0
+        if file is not None and name is None:
+            self._disk.parts.discard(file)
+
+    def leave(self) -> None:
+        """Remove the file unless it is in the cache under its name; who reads it still has it open."""
+        if self.file is not None and self.name is None:
+            self._disk.parts.discard(self.file)
+
+    def _written(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile | None:
+        """The file that the bytes were written to, made where there is none yet; None if the disk refuses for good."""
+        for last in (False, True):
+            try:
+                file = file or self._part()
+                write_all(file.fd, data, position)
+                return file
+            except OSError as error:
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if last or not full or not self._disk.free(len(data)):
+                    _log.warning("the content cache can't be written, reading goes on: %s", error.strerror)
+                    break
+        return None
+
+    def _part(self) -> CacheFile:
+        new = self._disk.parts.new()
+        with self.cond:
+            self.file = file = self.file or new
+        if file is not new:
+            self._disk.parts.discard(new)
+        return file

@@ -1,173 +1,255 @@
-"""One transfer: bytes of one version from the server into its file, resumed where it broke.
+"""Transfers: bytes of one version from the server into its file, resumed where they broke.
 
-A fetch is open-ended (the stream that brings the whole file) or bounded (a range). It goes from its start to
+A transfer is open-ended (the stream that brings the whole file) or bounded (a range). It goes from its start to
 its end, leaving out what is there already, in as many requests as that takes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import random
-import threading
+import sys
 import time
-from typing import Protocol
 
-from jobfs.api import Client, Download
+from jobfs.api import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.api.line import Rank
-from jobfs.content.errors import CrowdedError, StaleVersionError, UnboundedError, WrongLengthError, again
-from jobfs.content.pool import Pool
+from jobfs.content.disk import AHEAD, Backing, DiskCache
+from jobfs.content.link import Link, StaleVersionError, WrongLengthError
 from jobfs.content.ranges import MIB, NEAR
-from jobfs.errors import ContractError, FsError, JobfsError, UnavailableError
+from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
 from jobfs.nodes import Version
 
 _log = logging.getLogger("jobfs.content")
 
+#: Seconds that a download in memory waits for a reader to follow before it gives its connection back.
+_PATIENCE = 1.0
 #: What is there already is taken from the server again unless that saves this much.
-SKIP = 4 * MIB
+_SKIP = 4 * MIB
 #: Seconds before a broken body is asked for again: first, and at most.
-_BACKOFF = 0.05
-_BACKOFF_MAX = 2.0
-#: Seconds after which a transfer lets another one have its thread.
-_TURN = 2.0
-#: The same for one that a request waits for which goes before it.
-_SHORT_TURN = 0.2
+_BACKOFF, _BACKOFF_MAX = 0.05, 2.0
+#: Seconds after which a transfer lets another one have its thread; the same for a request that goes before it.
+_TURN, _SHORT_TURN = 2.0, 0.2
 #: The most that a running transfer is credited with bringing within a round trip.
 _REACH_MAX = 16 * MIB
+#: The end of a file whose size is not known.
+EVERYTHING = sys.maxsize
 
 
-class Link:
-    """What all transfers of a store share: client, threads, deadline, whether ranges work (None: unknown).
+class Incoming(Backing):
+    """The bytes of one version and the transfers that bring them; `pins`: handles that have it open."""
 
-    `most`: bytes that are taken of contents whose size is not known, together.
-    """
+    def __init__(self, version: Version, updated_ns: int, link: Link, disk: DiskCache) -> None:
+        super().__init__(version, disk)
+        self.updated_ns = updated_ns
+        self.link = link
+        self.fetches: list[Fetch] = []
+        self.pins = 0
+        self.linger = 0.0  # until when transfers go on though nobody has it open
+        self.read_end = 0  # where the last reader is
+        self.stale: StaleVersionError | None = None
+        self.failed: tuple[JobfsError, float] | None = None  # the last failure and its time
+        self.settling = False  # complete, on its way to its place
+        self.bodies = 0  # that brought these bytes
+        self.began: float | None = None  # time.time() of the first request for them
+        self._unproved = False  # may be a mixture of two contents
+        self._started_over = False
+        self._discarded = False
 
-    def __init__(self, client: Client, pool: Pool, timeout: float, most: int) -> None:
-        self.client = client
-        self.pool = pool
-        self.timeout = timeout
-        self.most = most
-        self.ranges: bool | None = None
-        self.closed = False
-        self._lock = threading.Lock()
-        self._untold: dict[Fetch, int] = {}
+    @property
+    def idle(self) -> bool:
+        """See Backing."""
+        return not self.pins and not self.fetches
 
-    def admit(self, fetch: Fetch, end: int) -> None:
-        """Bytes until `end` came of a content of unknown size. Raises UnboundedError, CrowdedError if they are too many."""
-        with self._lock:
-            self._untold[fetch] = end
-            total = sum(self._untold.values())
-        if end > self.most:
-            told = f"download: no size is told, and more than {self.most} bytes came (see --cache-size)"
-            raise UnboundedError(told, endpoint="download")
-        if total > self.most:
-            told = f"download: contents whose size is not told have more than {self.most} bytes together (see --cache-size)"
-            raise CrowdedError(told, endpoint="download")
+    def transient(self) -> bool:
+        """True if these bytes serve only the handles that are open now."""
+        if self._unproved or self.stale is not None or (self.size or 0) > self._disk.limit:
+            return True
+        return self.began is not None and not self.link.lasting(self.updated_ns, self.began)
 
-    def forget(self, fetch: Fetch) -> None:
-        """Its bytes are of a known size by now, or gone."""
-        if fetch in self._untold:
-            with self._lock:
-                self._untold.pop(fetch, None)
+    def complete(self) -> bool:
+        """True if every byte has come."""
+        return self.stale is None and self.size is not None and self.have.covers(0, self.size)
 
+    def discard(self) -> None:
+        """Nobody uses these bytes any more: stop their transfers and remove what is not in the cache."""
+        with self.cond:
+            self._discarded = True
+            for fetch in self.fetches:
+                fetch.stop = True
+            self.cond.notify_all()
+        self.leave()
 
-class Target(Protocol):
-    """Where a fetch puts its bytes, and who says what it still has to bring."""
+    # -- what transfers ask and tell ------------------------------------------------------------------------
 
-    version: Version
-    size: int | None
-
-    def started(self) -> None:
-        """A transfer for this version is about to send its first request."""
+    def start(self) -> None:
+        """A transfer is about to send its first request."""
+        with self.cond:
+            self.began = self.began or time.time()
+            size = self.size or 0
+            self.coming = size if size <= self._disk.limit else 0
+        self._disk.fit()
 
     def next_start(self, fetch: Fetch) -> int | None:
         """The first byte that this fetch still has to bring; None if it may end."""
+        with self.cond:
+            if self.unwanted(fetch):
+                return None
+            end = fetch.end if fetch.end is not None else EVERYTHING
+            gap = self.have.gap(fetch.pos, end if self.size is None else min(end, self.size))
+            return None if gap is None else gap[0]
 
     def unwanted(self, fetch: Fetch) -> bool:
         """True if this fetch is to stop where it is."""
+        if fetch.stop or self.link.closed or self.stale is not None:
+            return True
+        if self.pins or fetch.waiters or time.monotonic() < self.linger:
+            return False
+        end = fetch.end if fetch.end is not None else self.size
+        return end is None or end - fetch.pos > NEAR
 
-    def streaming(self, but: Fetch) -> bool:
-        """True if another fetch brings the whole file."""
+    def streams(self) -> bool:
+        """True if a transfer brings the whole file."""
+        with self.cond:
+            return any(fetch.end is None and not fetch.stop for fetch in self.fetches)
 
     def covered_until(self, position: int) -> int:
         """Up to where the bytes from `position` on are there."""
-
-    def answered(self) -> None:
-        """A request brought a body."""
+        with self.cond:
+            return self.have.covered_until(position)
 
     def learn(self, size: int) -> None:
-        """The size that the server did not say before."""
+        """The size, which the item may not have told."""
+        with self.cond:
+            if self.size is None:
+                self.link.learn(self.version, size)
+            self.size = size
+            self.cond.notify_all()
 
     def put(self, fetch: Fetch, position: int, data: bytes) -> None:
-        """Bytes came; raises OSError or FsError if they can be kept nowhere."""
+        """Bytes came. In memory a transfer must not run far ahead of its readers; one that nobody follows ends."""
+        if self.write(position, data):
+            return
+        with self.cond:
+            position += len(data)
+            near = self.cond.wait_for(
+                lambda: position - self.read_end < AHEAD or self.window is None or self.unwanted(fetch),
+                _PATIENCE if self.link.ranges else self.link.timeout,
+            )
+            fetch.stop = fetch.stop or not near
 
     def start_over(self, fetch: Fetch) -> bool:
         """None of the bytes are good, bring all once more; False if that was done before."""
-
-    def pause(self, fetch: Fetch, seconds: float) -> None:
-        """Wait, at most until the fetch is to stop."""
+        with self.cond:
+            if self._started_over or self.whole:
+                return False
+            self._started_over = True
+            for other in self.fetches:
+                other.stop = other.stop or other is not fetch
+            self.size = self.version.size
+            self.cond.notify_all()
+        self.reset()
+        return True
 
     def ended(self, fetch: Fetch, error: JobfsError | None) -> None:
         """The fetch is over."""
+        with self.cond:
+            fetch.error = error
+            with contextlib.suppress(ValueError):
+                self.fetches.remove(fetch)
+            if error is not None and not fetch.background:
+                self.failed = (error, time.monotonic())
+            if isinstance(error, StaleVersionError):
+                self.stale = error
+            useless = isinstance(error, ContractError) and not self.whole
+            self.coming = self.coming if self.fetches else 0
+            self.cond.notify_all()
+        if useless:
+            self.reset()
+        try:
+            self.settle()
+        except JobfsError as unsettled:
+            _log.warning("%s", unsettled)
+        if self._discarded:
+            self.leave()  # what came for a read that its handle's `close` overtook
+
+    def settle(self) -> None:
+        """If every byte is there, make this the cached content of its version; raises StaleVersionError."""
+        with self.cond:
+            busy = self.whole or self.settling or self.fetches or self.window is not None
+            if busy or not self.complete():
+                return
+            self.settling = True
+        try:
+            self._confirm()
+            if not self.transient():
+                self.keep(self.size or 0)
+            self.whole = True
+        finally:
+            with self.cond:
+                self.settling = False
+                self.cond.notify_all()
+        with self.cond:
+            if not self.pins and self.name is None:  # for nobody: who opens it later begins anew
+                self.reset()
+                self.bodies, self.began, self._unproved = 0, None, False
+        self._disk.fit()
+
+    def _confirm(self) -> None:
+        """Bytes from several requests are one content only if the item did not change in between."""
+        if self.bodies <= 1:
+            return
+        try:
+            item = self.link.client.get(self.version.item_id)
+        except (NotFoundError, UnavailableError):
+            self._unproved = True  # good for those who have it open
+            return
+        if item.updated_at != self.version.updated_at:
+            told = "download: the item was written while it was read"
+            self.stale = StaleVersionError(told, endpoint="download")
+            raise self.stale
 
 
 class Fetch:
-    """A transfer of [start, end), or from start to the end of the file where `end` is None.
+    """A transfer of [start, end), or from start to the end of the file where `end` is None, resumed where it broke.
 
-    Other threads read `pos` (the next byte to come), `progress` (`time.monotonic()` of the last bytes) and
-    `done`; they set `stop` and, under the target's lock, `waiters`.
+    It goes from its start to its end, leaving out what is there already, in as many requests as that takes. Other threads
+    read `pos` (the next byte to come); they set `stop` and, under the entry's lock, `waiters`.
     """
 
-    def __init__(
-        self, target: Target, link: Link, start: int, end: int | None, *, background: bool = False
-    ) -> None:
+    def __init__(self, entry: Incoming, start: int, end: int | None, *, background: bool = False) -> None:
         self.pos = start
         self.end = end
-        self.background = background
-        self.progress = time.monotonic()
-        self.done = False
+        self.background = background  # nobody has waited for it yet
         self.stop = False
         self.waiters = 0
         self.error: JobfsError | None = None
-        self._target = target
-        self._link = link
+        self._entry = entry
+        self._link = entry.link
         self._latency = 0.0
         self._rate = 0.0
-        self._gained = self.progress  # when bytes came that had not come before
+        self._gained = 0.0  # when bytes came that had not come before
         self._furthest = start
+        self._own_thread = background
         self._took_turn = False
         call = current()
         #: Who waits for its bytes joins this: then it goes before the rest, and each piece that comes is progress for both.
         self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
-
-    def submit(self) -> bool:
-        """Queue this fetch; False if the store is closed."""
-        return self._link.pool.submit(self.run, background=self.background)
-
-    def promote(self) -> None:
-        """Somebody waits now for what was fetched in the background."""
-        if self.background:
-            self.background = False
-            self._link.pool.promote(self.run)
-
-    def heads_for(self, position: int) -> bool:
-        """True if this fetch is going to bring the byte at `position`."""
-        return (
-            not (self.stop or self.done)
-            and self.pos <= position
-            and (self.end is None or position < self.end)
-        )
 
     def reach(self) -> int:
         """Bytes that this fetch brings in about the time that a request of its own would take."""
         return min(max(NEAR, int(self._rate * self._latency)), _REACH_MAX)
 
     def run(self) -> None:
-        """Transfer until everything is there or it is over; tells the target how it went."""
+        """Transfer until everything is there or it is over; tells the entry how it went."""
         error: JobfsError | None = None
         try:
-            if not self._in_time() and self._link.pool.submit(self.run, background=self.background):
+            # In the place of whoever waits for it, if anybody does: it goes before the rest then.
+            with bound_by(self.deadline):
+                self._transfer()
+            if self._took_turn and self._link.pool.submit(self.run):
                 return
         except JobfsError as failed:
             error = failed
@@ -177,44 +259,45 @@ class Fetch:
             _log.exception("a download failed unexpectedly")
             error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
         # A copy, because a traceback would keep all this alive, an open file among it.
-        self._target.ended(self, None if error is None else again(error))
+        self._entry.ended(self, None if error is None else again(error))
         self._link.forget(self)
 
-    def _in_time(self) -> bool:
-        """Transfer in the place of whoever waits for it, if anybody does: it goes before the rest then."""
-        with bound_by(self.deadline):
-            return self._transfer()
-
-    def _transfer(self) -> bool:
-        """Send requests until nothing is left to bring; False if it only gave up its thread for now."""
-        self.progress = self._gained = time.monotonic()
+    def _transfer(self) -> None:
+        """Send requests until nothing is left to bring, or another transfer is to have this thread."""
+        entry = self._entry
+        self._gained = time.monotonic()
         self._took_turn = False
-        self._target.started()
+        entry.start()
         failures = 0
-        while (start := self._target.next_start(self)) is not None:
+        while (start := entry.next_start(self)) is not None:
             if self._took_turn:
-                return False
+                if not self._own_thread:
+                    return
+                self._took_turn = False
             self.pos = start
             before = self._gained
             try:
                 broken = self._request(start)
             except WrongLengthError as wrong:
                 self._look(wrong)
-                if not self._target.start_over(self):
+                if not entry.start_over(self):
                     raise
                 self.pos, self.end = 0, None
                 continue
-            if broken is None:
-                failures = 0
-                continue
             # The same bytes once more, from a server without ranges, are no reason to go on for ever.
-            failures = 0 if self._gained > before else failures + 1
-            left = self._gained + self._link.timeout - time.monotonic()
-            if left <= 0:
-                raise broken
-            delay = min(_BACKOFF * 2**failures, _BACKOFF_MAX) * random.uniform(0.5, 1.0)
-            self._target.pause(self, min(left, delay))
-        return True
+            failures = 0 if broken is None or self._gained > before else failures + 1
+            if broken is not None:
+                self._pause(broken, failures)
+        self._took_turn = False
+
+    def _pause(self, broken: UnavailableError, failures: int) -> None:
+        """Wait before what `broken` off is resumed; raises it if nothing new has come for too long."""
+        left = self._gained + self._link.timeout - time.monotonic()
+        if left <= 0:
+            raise broken
+        delay = min(_BACKOFF * 2**failures, _BACKOFF_MAX) * random.uniform(0.5, 1.0)
+        with self._entry.cond:
+            self._entry.cond.wait_for(lambda: self._entry.unwanted(self), min(left, delay))
 
     def _request(self, start: int) -> UnavailableError | None:
         """One request from `start` on; the error if its body broke off, which can be resumed.
@@ -222,7 +305,7 @@ class Fetch:
         An error before the body is final: the client has done its retries by then.
         """
         sent = time.monotonic()
-        item_id, size = self._target.version.item_id, self._target.size
+        item_id, size = self._entry.version.item_id, self._entry.size
         with self._link.client.download(item_id, start, self.end, size=size) as body:
             if not self._accept(start, body):
                 return None
@@ -243,15 +326,15 @@ class Fetch:
         for chunk in body.chunks():
             if not chunk:
                 continue
-            size = self._target.size
+            size = self._entry.size
             if size is None:
                 self._link.admit(self, self.pos + len(chunk))
-            if size is not None and self.pos + len(chunk) > size:
+            elif self.pos + len(chunk) > size:
                 self.pos += len(chunk)
                 return True  # too much: that is said once the connection is given back
-            self._target.put(self, self.pos, chunk)
+            self._entry.put(self, self.pos, chunk)
             self.pos += len(chunk)
-            self.progress = now = time.monotonic()
+            now = time.monotonic()
             if self.pos > self._furthest:
                 self._furthest, self._gained = self.pos, now
             self._rate = (self.pos - first) / max(now - began, 0.001)
@@ -261,46 +344,41 @@ class Fetch:
 
     def _accept(self, start: int, body: Download) -> bool:
         """Check what the answer says of itself; False if its bytes are not wanted."""
+        entry = self._entry
         if body.start > start:
-            raise ContractError(
-                f"download: bytes from {start} asked, from {body.start} sent", endpoint="download"
-            )
-        total = body.total if body.total is not None or body.start else body.length
-        if total is not None:
-            self._check_total(total)
+            told = f"download: bytes from {start} asked, from {body.start} sent"
+            raise ContractError(told, endpoint="download")
+        self._check_total(body.total if body.total is not None or body.start else body.length)
         if start:
             self._link.ranges = body.start > 0
         if start and body.start == 0 and self.end is not None:
-            if self._target.streaming(self):
+            if entry.streams():
                 self.stop = True
                 return False
             self.end = None  # the whole file comes: make the most of it
         self.pos = body.start
-        self._target.answered()
+        entry.bodies += 1
         return True
 
-    def _check_total(self, total: int) -> None:
-        size = self._target.size
-        if size is None:
-            self._target.learn(total)
-        elif total != size:
+    def _check_total(self, total: int | None) -> None:
+        size = self._entry.size
+        if total is not None and size is None:
+            self._entry.learn(total)
+        elif total is not None and total != size:
             told = f"download: {total} bytes are announced instead of the {size} promised"
             raise WrongLengthError(told, endpoint="download")
 
     def _leave(self, body: Download, seconds: float) -> bool:
         """True if the rest of the body is not wanted, or not now."""
-        if self._target.unwanted(self):
+        if self._entry.unwanted(self):
             return True
         if self.end is not None and self.pos >= self.end:
-            return (
-                body.start > 0 and self.pos > self.end
-            )  # else read on: a body read to its end keeps the connection
+            # Read on: a body read to its end keeps the connection.
+            return body.start > 0 and self.pos > self.end
         if not self._link.ranges:
             return False
-        if self._is_in_the_way(seconds):
-            self._took_turn = True
-            return True
-        return self._target.covered_until(self.pos) - self.pos >= SKIP
+        self._took_turn = self._is_in_the_way(seconds)
+        return self._took_turn or self._entry.covered_until(self.pos) - self.pos >= _SKIP
 
     def _is_in_the_way(self, seconds: float) -> bool:
         """True if another transfer waits for a thread, or for a connection; at once if that goes before this one."""
@@ -312,7 +390,7 @@ class Fetch:
 
     def _check_end(self, start: int, body: Download) -> None:
         """The body ended as the server meant it: is that where it should end?"""
-        size = self._target.size
+        size = self._entry.size
         nothing = self.pos == start and body.start > 0
         if size is None:
             self._find_size(start, body, nothing)
@@ -321,22 +399,18 @@ class Fetch:
             raise WrongLengthError(f"download: more than the {size} bytes promised came", endpoint="download")
         end = size if self.end is None else min(size, self.end)
         if self.pos < end and (nothing or body.start == 0):
-            raise self._too_short(start, body, size)
+            came = f"there is no byte {start}" if nothing else f"{self.pos} bytes came instead"
+            raise WrongLengthError(f"download: {came} of the {size} promised", endpoint="download")
 
-    def _too_short(self, start: int, body: Download, size: int) -> WrongLengthError:
-        none = self.pos == start and body.length == 0 and body.total is None
-        came = f"there is no byte {start}" if none and start else f"{self.pos} bytes came instead"
-        return WrongLengthError(f"download: {came} of the {size} promised", endpoint="download")
+    def _find_size(self, start: int, body: Download, nothing: bool) -> None:
+        if nothing and body.length == 0 and self._entry.covered_until(0) < start:
+            self.pos, self.end = 0, None  # behind the end, wherever that is: the whole file will tell
+        elif body.start == 0 or self.end is None or self.pos < self.end:
+            self._entry.learn(self.pos)
 
     def _look(self, wrong: WrongLengthError) -> None:
         """Raises StaleVersionError if the item was written meanwhile, and ApiError if that can't be known."""
-        version = self._target.version
+        version = self._entry.version
         item = self._link.client.get(version.item_id)
         if item.updated_at != version.updated_at or item.size != version.size:
             raise StaleVersionError(f"{wrong}: the item was written meanwhile", endpoint="download")
-
-    def _find_size(self, start: int, body: Download, nothing: bool) -> None:
-        if nothing and body.length == 0 and self._target.covered_until(0) < start:
-            self.pos, self.end = 0, None  # behind the end, wherever that is: the whole file will tell
-        elif body.start == 0 or self.end is None or self.pos < self.end:
-            self._target.learn(self.pos)

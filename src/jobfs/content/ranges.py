@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 
 
 class IntervalSet:
@@ -15,9 +14,6 @@ class IntervalSet:
         self._starts: list[int] = []
         self._ends: list[int] = []
         self.total = 0  # bytes covered
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(list(zip(self._starts, self._ends, strict=True)))
 
     def __bool__(self) -> bool:
         return bool(self._starts)
@@ -43,12 +39,6 @@ class IntervalSet:
             return
         rest = [(self._starts[first], start), (end, self._ends[last - 1])]
         self._replace(first, last, [(a, b) for a, b in rest if a < b])
-
-    def copy(self) -> IntervalSet:
-        """Another set of the same intervals."""
-        twin = IntervalSet()
-        twin._starts, twin._ends, twin.total = self._starts.copy(), self._ends.copy(), self.total
-        return twin
 
     def clear(self) -> None:
         """Uncover everything."""

@@ -1,7 +1,7 @@
 """The content cache: contents by version, downloaded once, kept on disk (semantics.md section 3).
 
-Locks, in order: the store's (which entry stands for which version, who has it open), an entry's, and the
-leaves of pool and disk. None is held across I/O.
+One lock guards which entry stands for which version, who has it open, which bytes are there, and the index of the disk. It
+is never held across I/O.
 """
 
 from __future__ import annotations
@@ -16,39 +16,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 from jobfs.api import Client
-from jobfs.content.disk import (
-    DiskCache,
-    claim,
-    item_prefix,
-    racy,
-    remove_abandoned,
-    shows_fractions,
-    version_name,
-)
+from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.entry import LINGER, Entry
-from jobfs.content.errors import UnboundedError, again
-from jobfs.content.fetch import Link
-from jobfs.content.parts import CacheFile
-from jobfs.content.pool import Ahead, Pool, Take
-from jobfs.content.ranges import KIB, MIB, Run
-from jobfs.errors import FsError
+from jobfs.content.link import Link, Pool, UnboundedError
+from jobfs.content.parts import claim, remove_abandoned
+from jobfs.content.ranges import Run
+from jobfs.errors import FsError, again
 from jobfs.nodes import Item, Version
-
-T = TypeVar("T")
 
 _log = logging.getLogger("jobfs.content")
 
-#: Contents that nobody has open, kept to be opened again or resumed, with a descriptor each.
-_PARKED = 64
-#: Sizes remembered of versions whose items do not tell them.
-_LEARNED = 16384
-#: Older versions of an item from this size on are removed as soon as a newer one is whole.
-_WORTH_REMOVING = 64 * KIB
-#: Bytes freed at once on a full disk.
-_ROOM = 16 * MIB
+#: Unfinished contents that nobody has open, kept to be resumed, with a descriptor each.
+_IDLE = 64
+#: Versions remembered that are too large to be measured.
+_ENDLESS = 4096
+#: Bytes that may be under way ahead of readers at once: on a slow line they share it with what readers wait for.
+_UNDER_WAY = 4 << 20
 #: Seconds that `close` waits for transfers to notice.
 _CLOSING = 2.0
 
@@ -89,7 +74,7 @@ class Content:
         FsError: what the local disk says. A read that `close` overtakes still gets its bytes.
         """
         entry = self._entry or self._store.attach(self)
-        file = entry.backing.file
+        file = entry.file
         if entry.whole and file is not None:
             wanted = min(size, max((entry.size or 0) - offset, 0))
             try:
@@ -153,34 +138,29 @@ class ContentStore:
     def __init__(
         self, client: Client, directory: Path, *, owner: Path, limit: int, timeout: float = 30.0
     ) -> None:
-        self._client = client
         self._owner = owner
-        self._disk = DiskCache(directory, limit)
-        # One connection is left to those who ask for names, and two by what is fetched ahead: the program
-        # that it is fetched for may itself be waiting for another file.
-        connections = client.max_connections
-        self._pool = Pool(connections, "jobfs-content", wanted=connections - 1, background=connections - 2)
-        self._link = Link(client, self._pool, timeout, limit)
-        self._ahead = Ahead(self._pool, self._bring)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._disk = DiskCache(directory, limit, self._lock)
+        self._link = Link(client, self._lock, timeout, limit)
+        # Two connections are left by what is fetched ahead: the program that it is fetched for may itself be
+        # waiting for another file.
+        self._ahead = Pool(client.max_connections - 2, "jobfs-ahead", self._lock)
+        self._running = self._bytes = 0  # of what is fetched ahead
         self._entries: dict[Version, Entry] = {}
-        self._parked: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
-        self._unread: set[Content] = set()  # open, and their files are not yet
-        self._loose: set[Entry] = set()  # all that may be outside the disk's index, and some that are in it
-        self._fine = False
-        self._learned: dict[Version, int] = {}
+        self._idle: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
         self._endless: dict[Version, UnboundedError] = {}
-        self._pool.submit(self._scan, background=True)
+        self._ahead.submit(self._scan)
 
     # -- handles ------------------------------------------------------------------------------------------
 
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
-        if not self._fine:
-            self.fine_clock(item.updated_at)
+        if not self._link.fine:
+            self._link.fine_clock(item.updated_at)
         content = Content(self, item.version, item.updated_ns)
+        with self._lock:
+            self._disk.pinned[version_name(content.version)] += 1  # first: what is seen now stays
         if content.version not in self._entries:
-            self._unread.add(content)  # first: what is seen now stays
             content._size = self.on_disk(content.version)
             if content._size is not None:
                 return content
@@ -189,13 +169,9 @@ class ContentStore:
 
     def on_disk(self, version: Version) -> int | None:
         """Bytes of a version that is in the cache whole; None if it is not."""
-        if version.size == 0:
-            return 0
-        name = version_name(version)
-        size = self._disk.size(name)
-        if size is None or version.size not in (None, size):
-            return None
-        self._disk.touch(name)
+        size = self._disk.size(version)
+        if size:
+            self._disk.touch(version_name(version))
         return size
 
     def attach(self, content: Content) -> Entry:
@@ -203,99 +179,78 @@ class ContentStore:
 
         For one that was closed meanwhile it is another one, which goes when what it serves has been read.
         """
+        version = content.version
         with self._lock:
             if content._entry is not None:
                 return content._entry
+            entry = None if content._closed else self._entries.get(version)
+            if entry is None or entry.outlived():
+                entry = Entry(version, content.updated_ns, self._link, self._disk)
             if content._closed:
-                alone = Entry(content.version, content.updated_ns, self, self._link, self._disk)
-                alone.discard()
-                return alone
-            entry = self._entries.get(content.version)
-            if entry is None or (entry.pins and self._outlived(entry)):
-                entry = Entry(content.version, content.updated_ns, self, self._link, self._disk)
-                self._entries[content.version] = entry
-                self._loose.add(entry)
-            elif not entry.pins:
-                self._parked.pop(content.version, None)
+                entry.discard()
+                return entry
+            self._entries[version] = content._entry = entry
+            self._idle.pop(version, None)
             entry.pins += 1
-            content._entry = entry
-            self._unread.discard(content)
             return entry
-
-    def _outlived(self, entry: Entry) -> bool:
-        """True if these bytes serve only those who have them open, and what is downloaded now would serve all (see `racy`)."""
-        if entry.began is None:
-            return False
-        offset = self._client.server_time_offset
-        return racy(entry.updated_ns, entry.began + offset, fine=self._fine) and not racy(
-            entry.updated_ns, time.time() + offset, fine=self._fine
-        )
 
     def release(self, content: Content) -> None:
         """A handle is closed: with the last one, decide what stays."""
+        version, gone = content.version, None
         with self._lock:
-            entry = None if content._closed else content._entry
+            if content._closed:
+                return
             content._closed = True
-            self._unread.discard(content)
+            name = version_name(version)
+            self._disk.pinned[name] -= 1
+            if not self._disk.pinned[name]:
+                del self._disk.pinned[name]
+            entry = content._entry
             if entry is None:
                 return
             entry.pins -= 1
             if entry.pins:
                 return
             entry.linger = time.monotonic() + LINGER
-            current = self._entries.get(entry.version) is entry
-            if current and not self._link.closed and self._reusable(entry):
-                self._parked[entry.version] = entry
-                if entry.backing.name is not None:
-                    self._disk.touch(entry.backing.name)
-                surplus = self._surplus()
+            if self._entries.get(version) is not entry:
+                gone = entry
+            elif self._link.closed or not entry.resumable:
+                gone = self._entries.pop(version)
             else:
-                if current:
-                    del self._entries[entry.version]
-                surplus = [entry]
-        for gone in surplus:
-            self._let_go(gone)
+                self._idle[version] = entry
+                if len(self._idle) > _IDLE:
+                    oldest, gone = self._idle.popitem(last=False)
+                    del self._entries[oldest]
+        if gone is not None:
+            gone.discard()
 
-    def _reusable(self, entry: Entry) -> bool:
-        if entry.whole:
-            return entry.backing.name == version_name(entry.version) and not entry.unproved
-        begun = bool(entry.fetches or entry.backing.have)
-        return begun and entry.backing.spill is None and not self.transient(entry)
+    # -- fetched ahead ------------------------------------------------------------------------------------
 
-    def _surplus(self) -> list[Entry]:
-        gone = []
-        while len(self._parked) > _PARKED:
-            version, entry = self._parked.popitem(last=False)
-            self._entries.pop(version, None)
-            gone.append(entry)
-        return gone
+    def prefetch(self, take: Callable[[], Item | None], count: int) -> None:
+        """Fetch contents of items that `take` gives until it gives None, `count` of them now, behind readers (section 3).
 
-    def _let_go(self, entry: Entry) -> None:
-        """Nobody can reach this entry any more: the disk keeps what later handles may use."""
-        entry.discard()
+        What comes next is asked for only when a thread is free for it, so nothing is queued that nobody wants any more.
+        """
         with self._lock:
-            self._loose.discard(entry)
-        name = entry.backing.name
-        if name is None:
-            return
-        right = version_name(entry.version)
-        if entry.unproved or entry.doomed:
+            more = max(0, min(self._ahead.size - self._running, count))
+            self._running += more
+        for _ in range(more):
+            self._ahead.submit(lambda: self._fetch_ahead(take))
+
+    def _fetch_ahead(self, take: Callable[[], Item | None]) -> None:
+        while (item := take() if self._bytes < _UNDER_WAY else None) is not None:
+            size = item.size or 0
             with self._lock:
-                used = any(other.backing.name == name for other in self._entries.values())
-            if not used:
-                self._disk.remove(name)
-        elif name != right:
-            self._disk.rename(name, right)
-        else:
-            self._disk.stamp(name)
-
-    def prefetch(self, take: Take, count: int) -> None:
-        """Fetch contents of items that `take` gives, `count` of them now, in the background, behind readers (section 3)."""
-        self._ahead.run(take, count)
-
-    def _bring(self, item: Item) -> None:
-        with self.open(item) as content:
-            content.bring()
+                self._bytes += size
+            try:
+                with self.open(item) as content:
+                    content.bring()
+            except Exception as error:
+                _log.info("%s: not fetched ahead: %s", item.path, error)
+            with self._lock:
+                self._bytes -= size
+        with self._lock:
+            self._running -= 1
 
     def missing(self, item: Item) -> bool:
         """True if a reader of this version would begin a download."""
@@ -304,13 +259,11 @@ class ContentStore:
 
     def fine_clock(self, updated_at: str) -> bool:
         """True if this `updatedAt`, or one seen before, is finer than a second."""
-        self._fine = self._fine or shows_fractions(updated_at)
-        return self._fine
+        return self._link.fine_clock(updated_at)
 
     def lasting(self, item: Item) -> bool:
-        """True if a download that begins now would serve handles that are opened later too (see `racy`)."""
-        moment = time.time() + self._client.server_time_offset
-        return not racy(item.updated_ns, moment, fine=self._fine) and (item.size or 0) <= self._disk.limit
+        """True if a download that begins now would serve handles that are opened later too (see Link.lasting)."""
+        return self._link.lasting(item.updated_ns, time.time()) and (item.size or 0) <= self._disk.limit
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 
@@ -325,51 +278,40 @@ class ContentStore:
         is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
         """
         version = item.version
-        self.fine_clock(item.updated_at)
+        with self._lock:
+            entry = self._entries.get(version)
         try:
             size = os.stat(source).st_size
             if item.size not in (None, size):
                 _log.warning("not cached: %s has %d bytes, the item %s", source.name, size, item.size)
                 return
-            self.learned(version, size)
-            name = None if self._doubtful(item, size) else version_name(version)
-            if size == 0 or not self._needed(version, kept=name is not None):
+            self._link.learn(version, size)
+            kept = self._is_kept(item, size)
+            if size == 0 or not (kept if entry is None else not entry.whole):
                 return
             file = self._disk.parts.link(source, size)
-            if name is not None:
-                file = self._disk.keep(file, name, size)
+            if kept:
+                file = self._disk.keep(file, version_name(version), size)
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the cache: %s", error)
             return
-        self._hand_out(version, file, size, name)
-        self._evict()
-
-    def _needed(self, version: Version, *, kept: bool) -> bool:
-        """True if a version's bytes serve somebody: who has it open, or who opens it later if they are `kept`."""
-        with self._lock:
-            entry = self._entries.get(version)
-        return kept if entry is None else not entry.whole
-
-    def _hand_out(self, version: Version, file: CacheFile, size: int, name: str | None) -> None:
-        """Give a whole content to those who have its version open; None: it has no name in the cache, for nobody else."""
-        with self._lock:
-            entry = self._entries.get(version)
         if entry is not None:
-            if name is None:
-                entry.began = time.time()
-            entry.install(file, size, name)
-        elif name is None:
-            self._disk.parts.discard(file)
+            entry.began = entry.began if kept else time.time()
+            entry.install(file, size, version_name(version) if kept else None)
+        self._disk.fit()
+
+    def _is_kept(self, item: Item, size: int) -> bool:
+        """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
+        sure = self._link.fine_clock(item.updated_at) or self._link.lasting(item.updated_ns, time.time())
+        return sure and size <= self._disk.limit
 
     def give_way(self, directory: Path, size: int) -> bool:
         """What is unsent needs `size` bytes on the disk of `directory`. False if the cache has none to give there."""
         try:
-            if os.stat(directory).st_dev != os.stat(self._disk.directory).st_dev:
-                return False
+            beside = os.stat(directory).st_dev == os.stat(self._disk.directory).st_dev
         except OSError:
             return False
-        self._drop_parked()
-        return self._disk.free(max(size, _ROOM), self._names()) > 0
+        return beside and self._disk.free(size)
 
     # -- questions ----------------------------------------------------------------------------------------
 
@@ -378,22 +320,21 @@ class ContentStore:
 
         `patience`: seconds to wait until bytes that have all come are in their place.
         """
-        with self._lock:
-            entry = self._entries.get(item.version)
+        entry = self._entries.get(item.version)
         if entry is not None:
             return entry.on_disk(patience)
         return self.on_disk(item.version) is not None
 
     def used(self) -> int:
         """Bytes in the cache, unfinished downloads included."""
-        return self._disk.used + self._unfinished()
+        return self._disk.used
 
     def learned_size(self, version: Version) -> int | None:
         """Bytes of a version whose item does not tell: from a download or the disk; None if never seen."""
         if version.size is not None:
             return version.size
-        size = self._learned.get(version)
-        return self._disk.size(version_name(version)) if size is None else size
+        size = self._link.learned.get(version)
+        return self._disk.size(version) if size is None else size
 
     def measure(self, item: Item) -> int:
         """Bytes of a version, of the server where the item does not tell; raises ApiError, FsError as `Content.read`.
@@ -413,7 +354,9 @@ class ContentStore:
                 if content.size is None:
                     content.fetch()
             except UnboundedError as error:
-                _remember(self._endless, item.version, again(error))
+                if len(self._endless) >= _ENDLESS:
+                    self._endless.clear()
+                self._endless[item.version] = again(error)
                 raise
             return content.size or 0
 
@@ -423,136 +366,20 @@ class ContentStore:
         with self._lock:
             entries = list(self._entries.values())
             self._entries.clear()
-            self._parked.clear()
+            self._idle.clear()
         for entry in entries:
             entry.discard()
-        self._pool.close(_CLOSING)
-        for entry in entries:
-            if not entry.pins:
-                self._let_go(entry)
-        self._disk.parts.close()
-
-    # -- what entries ask (entry.Owner) -------------------------------------------------------------------
-
-    def transient(self, entry: Entry) -> bool:
-        """See entry.Owner."""
-        if entry.unproved or entry.doomed or (entry.size or 0) > self._disk.limit:
-            return True
-        if entry.began is None:
-            return False
-        return racy(entry.updated_ns, entry.began + self._client.server_time_offset, fine=self._fine)
-
-    def reserve(self, entry: Entry) -> None:
-        """See entry.Owner."""
-        with self._lock:
-            self._loose.add(entry)
-        self._evict(self._unfinished(expected=True))
-
-    def make_room(self, size: int) -> bool:
-        """See entry.Owner."""
-        parked = self._drop_parked()
-        return self._disk.free(max(size, _ROOM), self._names()) > 0 or parked
-
-    def settled(self, entry: Entry) -> None:
-        """See entry.Owner."""
-        with self._lock:
-            current = self._entries.get(entry.version) is entry
-            unused = entry.pins == 0 and not (current and self._reusable(entry))
-            if unused and current:
-                del self._entries[entry.version]
-                self._parked.pop(entry.version, None)
-        if unused:
-            self._let_go(entry)
-        if entry.backing.name is not None:
-            self._remove_older(entry)
-            self._evict(newest=entry)
-
-    def expel(self, entry: Entry) -> None:
-        """See entry.Owner."""
-        with self._lock:
-            entry.doomed = True
-            unused = self._entries.get(entry.version) is entry
-            if unused:
-                del self._entries[entry.version]
-                self._parked.pop(entry.version, None)
-            unused = unused and not entry.pins
-        if unused:
-            self._let_go(entry)
-
-    def learned(self, version: Version, size: int) -> None:
-        """See entry.Owner."""
-        _remember(self._learned, version, size)
-
-    # -- inside -------------------------------------------------------------------------------------------
-
-    def _doubtful(self, item: Item, size: int) -> bool:
-        """True if our own bytes must not be reused under this version: see `racy`, or they are too many."""
-        moment = time.time() + self._client.server_time_offset
-        return size > self._disk.limit or (not self._fine and racy(item.updated_ns, moment, fine=False))
+        until = time.monotonic() + _CLOSING
+        for pool in (self._link.pool, self._ahead):
+            pool.close(max(0.0, until - time.monotonic()))
+        self._disk.close()
 
     def _scan(self) -> None:
         """Learn what is on disk, in the background, and tidy up after mounts that come no more."""
         self._disk.scan()
-        self._evict()
+        self._disk.fit()
         try:
             claim(self._disk.directory, self._owner)
         except OSError:
             return  # said before: the cache can't be used
         remove_abandoned(self._disk.directory, lambda: self._link.closed)
-
-    def _evict(self, unfinished: int | None = None, newest: Entry | None = None) -> None:
-        """Bring the cache under its limit, unfinished downloads included; what is in use or new stays."""
-        room = self._unfinished() if unfinished is None else unfinished
-        if not self._disk.full(room):
-            return
-        self._drop_parked(newest)
-        self._disk.evict(room, self._names())
-
-    def _remove_older(self, entry: Entry) -> None:
-        """Nobody asks for an older version of an item: let it not push out what is still asked for."""
-        if (entry.size or 0) < _WORTH_REMOVING:
-            return
-        item_id = entry.version.item_id
-        self._unpark(lambda other: other.version.item_id == item_id and other is not entry)
-        keep = self._names() | {entry.backing.name}
-        for name in self._disk.versions(item_prefix(item_id)):
-            if name not in keep:
-                self._disk.remove(name)
-
-    def _names(self) -> set[str | None]:
-        """The files that are open here, or that handles count on."""
-        with self._lock:
-            unread = {version_name(content.version) for content in tuple(self._unread)}
-            return unread | {entry.backing.name for entry in self._entries.values()}
-
-    def _unfinished(self, *, expected: bool = False) -> int:
-        """Bytes outside the index of whole contents; `expected`: with what running downloads will bring."""
-        with self._lock:
-            self._loose = {entry for entry in self._loose if entry.backing.name is None}
-            # One that is settling is on its way into the index.
-            entries = [e for e in self._loose if self._entries.get(e.version) is e and not e.settling]
-        return sum(max(entry.backing.have.total, self._coming(entry) if expected else 0) for entry in entries)
-
-    def _coming(self, entry: Entry) -> int:
-        """Bytes that an entry will have when its downloads are through, as far as they stay."""
-        size = entry.size or 0
-        return size if entry.fetches and size <= self._disk.limit else 0
-
-    def _drop_parked(self, but: Entry | None = None) -> bool:
-        return self._unpark(lambda entry: not entry.fetches and entry is not but)
-
-    def _unpark(self, wanted: Callable[[Entry], bool]) -> bool:
-        """Let go of parked entries; False if there were none of those that are `wanted`."""
-        with self._lock:
-            gone = [entry for entry in self._parked.values() if wanted(entry)]
-            for entry in gone:
-                del self._entries[entry.version], self._parked[entry.version]
-        for entry in gone:
-            self._let_go(entry)
-        return bool(gone)
-
-
-def _remember(known: dict[Version, T], version: Version, value: T) -> None:
-    if len(known) >= _LEARNED:
-        known.clear()
-    known[version] = value

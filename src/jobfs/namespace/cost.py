@@ -11,8 +11,6 @@ _SHARE = 10.0
 _SUSPICION_SHARE = 100.0
 #: So many finds in a TTL are never a storm.
 _HANDFUL = 3
-#: Of a snapshot's time, the part after which the next one is read while names are looked up all the time.
-_EARLY = 0.85
 #: The listing's duration is the shortest of the last so many: one slow answer is not a huge workspace.
 _RECENT = 3
 
@@ -60,10 +58,6 @@ class Cost:
     def many(self) -> bool:
         """True if there were more finds within a TTL than the curious make; `storm` has told what a TTL is."""
         return len(self._finds) >= _HANDFUL
-
-    def early(self, age: float) -> bool:
-        """True if a snapshot of this age may be replaced before it expires, so that nobody has to wait for the next."""
-        return age > max(_EARLY * self.bound, _SHARE * min(self._durations, default=0.0))
 
     def suspicious(self, age: float, implicit_seen: bool) -> bool:
         """True if a name that is not known is worth a listing: find can't see an implicit directory.

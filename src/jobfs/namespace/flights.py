@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import threading
 
 from jobfs.api.deadline import Deadline, current
@@ -15,6 +14,7 @@ from jobfs.errors import (
     OutOfTimeError,
     UnauthorizedError,
     UnavailableError,
+    again,
 )
 
 #: Errors that say nothing of a name: the server was not reached, or does not talk to us as it should.
@@ -72,15 +72,15 @@ class Breaker:
 
     def check(self, now: float) -> None:
         """Raise the last failure if it is too young to ask again; otherwise let one caller ask."""
-        if self.error is None:
-            return
-        if now < self._until:
+        if self.error is not None and not self.due(now):
             raise again(self.error)
-        self._until = now + self._delay
 
     def due(self, now: float) -> bool:
-        """True if one caller may ask again."""
-        return now >= self._until
+        """True if one caller may ask again, who then is to do so."""
+        if now < self._until:
+            return False
+        self._until = now + self._delay
+        return True
 
     def succeeded(self, now: float) -> None:
         """A request was answered."""
@@ -106,10 +106,3 @@ def verdict(error: ApiError, path: str | None) -> ApiError:
     if isinstance(error, COULD_NOT_ASK) or (path is not None and not isinstance(error, NotFoundError)):
         return error
     return UnavailableError(str(error), endpoint=error.endpoint, status=error.status)
-
-
-def again(error: ApiError) -> ApiError:
-    """The same error to raise once more, without the frames that the first one holds on to."""
-    fresh = copy.copy(error)
-    fresh.__traceback__ = fresh.__cause__ = fresh.__context__ = None
-    return fresh

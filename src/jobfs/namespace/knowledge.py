@@ -1,6 +1,6 @@
 """What is known of the server's tree, how old it is, and what may overwrite it.
 
-Knowledge is called with the namespace's table lock held, is quick, and asks nobody; Remembering is what others see of it.
+It is called with the namespace's lock held, is quick, and asks nobody.
 
 A *ticket* is a number drawn when a request starts; every change of ours draws the next one (the write
 counter). So an answer is older than a change if and only if its ticket is smaller, whatever the clocks say.
@@ -11,10 +11,8 @@ way to them (listing).
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from cachetools import TTLCache
@@ -42,58 +40,44 @@ class Change(NamedTuple):
         return self.whole and any(names.under(path, at) for at in self.paths)
 
 
-def keep(changes: Collection[Change], old: Tree, new: Tree) -> set[str]:
-    """Have `new`, a listing that began before `changes`, keep what `old` says of the items they name.
+def keep(change: Change, old: Tree, new: Tree) -> set[str]:
+    """Have `new`, a listing that began before `change`, keep what `old` says of the items it names, and of those below.
 
     Returns the paths to be asked for again: where the listing shows such an item in another place, or others at the
-    paths that changed. Those are kept, since an item that existed throughout must not be lost.
+    paths that changed.
     """
-    doubts: set[str] = set()
-    ours = {item_id for change in changes for item_id in change.ids}
-    moved: dict[str, str] = {}
-    for change in changes:
-        there = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
-        doubts |= _contradicted(change, old, new)
-        for other in _newcomers(change, there, old, new, but=ours):
-            doubts |= there
-            known = old.get(other.id)
-            if known is not None:
-                doubts.add(known.path)
-                moved[other.id] = known.path
-    _put_back(ours, moved, old, new)
+    places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
+    others = _others(change, places, old, new)
+    doubts = places if others else set()
+    for item_id in change.ids:
+        if old.get(item_id) is None:
+            new.drop(item_id)  # we have deleted it
+    # One of the others that was somewhere else must not be lost, should it have been there throughout.
+    for item_id in (*change.ids, *others):
+        doubts |= _as_before(item_id, old, new)
     return doubts
 
 
-def _put_back(ours: Iterable[str], moved: dict[str, str], old: Tree, new: Tree) -> None:
-    """Have `new` show our own items as `old` does, and others at the paths where they were."""
-    for item_id in ours:
-        new.drop(item_id)
-        if (mine := old.get(item_id)) is not None:
-            new.put(mine)
-    for item_id, path in moved.items():
-        if (other := new.get(item_id)) is not None:
-            new.put(replace(other, path=path))
+def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:
+    """The ids of what `new` shows there besides the items of a change, and `old` does not."""
+    listed = [item for at in places for item in new.candidates(at)]
+    if change.whole:
+        listed += [item for at in places for item in new.below(at)]
+    known = {item.id: old.get(item.id) for item in listed if item.id not in change.ids}
+    return [item.id for item in listed if item.id in known and not _same_place(item, known[item.id])]
 
 
-def _contradicted(change: Change, old: Tree, new: Tree) -> set[str]:
-    """Where the items of a change are, and where a listing shows them, as far as that differs."""
-    places: set[str] = set()
-    for item_id in change.ids:
-        mine, listed = old.get(item_id), new.get(item_id)
-        if mine is not None and listed is not None and mine.path != listed.path:
-            places |= {mine.path, listed.path}
-    return places
+def _same_place(item: Item, other: Item | None) -> bool:
+    return other is not None and other.path == item.path
 
 
-def _newcomers(
-    change: Change, places: Collection[str], old: Tree, new: Tree, but: Collection[str]
-) -> Iterator[Item]:
-    """What a listing shows where something was changed, and the tree before it did not show there; `but`: ids."""
-    for at in places:
-        for other in (*new.candidates(at), *(new.below(at) if change.whole else ())):
-            known = old.get(other.id)
-            if other.id not in but and (known is None or known.path != other.path):
-                yield other
+def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
+    """Have `new` say of an item what `old` does; where it is and where it was listed if these differ."""
+    listed, mine = new.get(item_id), old.get(item_id)
+    if mine is None:
+        return set()
+    new.put(mine)
+    return {listed.path, mine.path} if listed is not None and listed.path != mine.path else set()
 
 
 #: When something was never asked for: older than any bound, since no comparison with it holds.
@@ -126,7 +110,8 @@ class Knowledge:
         self.implicit_seen = False
         self._stamps: TTLCache[str, Stamp] = TTLCache(_STAMPS, remember, timer=clock)
         self._clock = clock
-        self._count = 0
+        #: The ticket of the last request or change: whatever starts from now on has a greater one.
+        self.count = 0
         self._airborne: set[int] = set()
         self._changes: deque[tuple[int, Change]] = deque()
         self._doubts: dict[str, int] = {}
@@ -172,19 +157,15 @@ class Knowledge:
 
     def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
         """Replace the tree by a newer one, but for what changed since its listing began; returns the old one."""
-        doubts = keep([change for _, change in self._changes if change.ticket > ticket], self.tree, tree)
         self._doubts = {path: number for path, number in self._doubts.items() if number > ticket}
-        for path in doubts:
-            self._doubt(path, self._next())
+        for _, change in self._changes:
+            for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
+                self._doubt(path, self._next())
         old, self.tree = self.tree, tree
         self.snapshots += 1
         self.snapshot_began, self.snapshot_ticket = began, ticket
         self.implicit_seen = self.implicit_seen or tree.has_implicit()
         return old
-
-    def mark(self) -> int:
-        """The number of the last change or request: whatever starts from now on has a greater ticket."""
-        return self._count
 
     # our own changes
 
@@ -220,16 +201,6 @@ class Knowledge:
         self._doubt(path, self._next())
 
     # how old it is
-
-    @property
-    def changes(self) -> int:
-        """A number that grows whenever anything that is known here has changed."""
-        return self._count + self.snapshots
-
-    @property
-    def listed_once(self) -> bool:
-        """True once there has been a snapshot."""
-        return self.snapshots > 0
 
     def fresh(self, path: str, not_before: float) -> bool:
         """True if what the tree says of `path` was asked for at `not_before` or later, and is in no doubt."""
@@ -303,8 +274,8 @@ class Knowledge:
             self._doubts = {"": self._next()}
 
     def _next(self) -> int:
-        self._count += 1
-        return self._count
+        self.count += 1
+        return self.count
 
 
 def _lineage(path: str) -> Iterator[str]:
@@ -313,70 +284,3 @@ def _lineage(path: str) -> Iterator[str]:
         yield path
         path = names.parent(path)
     yield ""
-
-
-class Remembering:
-    """What is known of the server's tree, under the table lock (see remote.py)."""
-
-    def __init__(self, known: Knowledge) -> None:
-        self._lock = threading.Lock()
-        self._known = known
-
-    # looking
-
-    def peek(self, path: str) -> Item | None:
-        """What was last shown at `path`, however long ago; no request."""
-        with self._lock:
-            return self._known.tree.at(path)
-
-    def known_children(self, path: str) -> dict[str, Item]:
-        """What was last shown in a directory, by name, however long ago; no request."""
-        with self._lock:
-            return self._known.tree.children(path)
-
-    def directories(self, path: str) -> int:
-        """How many directories are known in the directory `path`; no request."""
-        with self._lock:
-            return self._known.tree.directories(path)
-
-    def subtree(self, path: str) -> list[Item]:
-        """Every known item at or below `path`, shadowed and hidden ones too; no request."""
-        with self._lock:
-            tree = self._known.tree
-            return [*tree.candidates(path), *tree.below(path)]
-
-    def hidden(self) -> list[Item]:
-        """Every known item with a hidden name, or below one, of this mount and of others; no request."""
-        with self._lock:
-            return self._known.tree.hidden()
-
-    def knows(self, item_id: str) -> bool:
-        """True if an item of this id is known, shown or not; no request."""
-        with self._lock:
-            return self._known.tree.get(item_id) is not None
-
-    def listed_since(self, moment: float) -> bool:
-        """True if the snapshot began after `moment`, in seconds of the clock."""
-        return self._known.snapshot_began > moment
-
-    @property
-    def snapshot_number(self) -> int:
-        """How many snapshots have been read so far."""
-        return self._known.snapshots
-
-    # our own changes
-
-    def publish(self, item: Item) -> None:
-        """The answer to our own create or update: the item now is at its path, with all that was below it."""
-        with self._lock:
-            self._known.publish(item)
-
-    def forget(self, item: Item) -> None:
-        """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
-        with self._lock:
-            self._known.forget(item)
-
-    def touch(self, path: str) -> None:
-        """Trust nothing known of `path`, or of what is below it: the next lookup asks."""
-        with self._lock:
-            self._known.touch(path)

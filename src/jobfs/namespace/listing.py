@@ -6,9 +6,9 @@ One pass reads the item list by parallel, overlapping pages, and tells whether i
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import dropwhile, pairwise
 from typing import NamedTuple, Protocol
@@ -27,44 +27,109 @@ _STEP = TAKE - 1
 _BARREN = 16
 #: A list may grow while it is read: to twice what its first page promised, and so many items.
 _ROOM = 10_000
+#: So many passes over a list that moves before what they disagree on is asked for one by one.
+_PASSES = 3
+#: Most passes in all: only a server whose order never holds still needs more than three.
+_MOST = 12
+#: So many missing items are looked at one by one, whatever the number of pages.
+_FEW = 8
 
 ReadPage = Callable[[int, int], Page]
 
 
 class Pass:
-    """What one reading of all pages showed: `items` by id, the server's `total`, and the `flaw`, if any."""
+    """One reading of all pages in their order: what it showed so far, where it ends, and whether the list held still.
 
-    def __init__(self) -> None:
+    `patience`: seconds that the list may go on beyond what its first page promised.
+    """
+
+    def __init__(self, first: Page, patience: float) -> None:
+        #: How many items the server really gives in a page, and how far each page begins after the one before.
+        self.size = _raw(first)
+        self.step = max(1, self.size - 1)
+        self.pages: list[Page] = []
         self.items: dict[str, Item] = {}
         self.unknown: set[str] = set()
-        self.total = 0
-        self.pages = 0
-        self.full = False  # the server fills pages as far as the API allows
-        self.flaw: str | None = None
-        self.ordered = False  # no item was seen at two places
+        self._promised = self._end = min(first.total, MOST_ITEMS)
+        self._most = min(2 * self._promised, MOST_ITEMS) + _ROOM
+        self._until = time.monotonic() + patience
+        self._next = 1
+        self._barren = 0
+        self._kept = time.monotonic()
+        self.keep(first)
+        # More than was asked for is a server that does not count pages: what it says is all is all.
+        full = self.size <= TAKE and self.size in (TAKE, first.take)
+        if not self.size or (self.size >= first.total and not full):
+            self._end = -1
+
+    def next(self) -> int | None:
+        """The next page that may hold anything: a full one at the very end of the list may go on. Raises ContractError."""
+        if self._barren >= _BARREN or (self._next - 1) * self.step + self.size > self._end:
+            return None
+        place = self._next * self.step
+        if place > self._most or (place > self._promised and time.monotonic() > self._until):
+            told = f"list items: the list promised {self._promised} items and has no end"
+            raise ContractError(told, endpoint="list items")
+        self._next += 1
+        return self._next - 1
+
+    def keep(self, page: Page) -> None:
+        """Take in the page that comes after those before; of two words on an item the newer counts."""
+        now, full = time.monotonic(), _raw(page) >= self.size
+        if full and (deadline := current()) is not None:
+            deadline.extend(now - self._kept)  # a full page is progress
+        self._kept = now
+        before = self.count
+        for item in page.items:
+            known = self.items.get(item.id)
+            if known is None or item.updated_ns >= known.updated_ns:
+                self.items[item.id] = item
+        self.unknown.update(page.unknown)
+        if self.count == before:
+            self._barren += 1
+        else:
+            self._barren = 0
+            self._end = max(self._end, page.total, len(self.pages) * self.step + _raw(page) if full else 0)
+        self.pages.append(page)
 
     @property
     def count(self) -> int:
         """How many items of the server's count were seen, those of unknown types included."""
         return len(self.items) + len(self.unknown)
 
+    @property
+    def total(self) -> int:
+        """How many items the server counted in the end."""
+        return self.pages[-1].total
+
+    @property
+    def flaw(self) -> str | None:
+        """What shows that the list moved; None if nothing does."""
+        if any(page.total != self.total for page in self.pages):
+            return "its total changed"
+        if not self._overlaps(self.pages):
+            return "its order changed"
+        return None if self.count == self.total else f"it showed {self.count} items of {self.total}"
+
     def same(self, other: Pass) -> bool:
-        """True if both passes saw the same items in some order: then it is the total that is wrong.
+        """True if both passes saw the same items, none of them at two places: then it is the total that is wrong.
 
         Where items change places, both may lack the same one.
         """
-        return (
-            self.ordered
-            and other.ordered
-            and self.total == other.total
-            and self.unknown == other.unknown
-            and self.items.keys() == other.items.keys()
-        )
+        alike = self.total == other.total and self.unknown == other.unknown
+        return alike and self.items.keys() == other.items.keys() and self._ordered() and other._ordered()
+
+    def _ordered(self) -> bool:
+        """True if neighbours share their one item, and none is anywhere else; after a wrong total come empty pages."""
+        filled = list(reversed([*dropwhile(lambda page: not _raw(page), reversed(self.pages))]))
+        shared = max(0, len(filled) - 1) if self.size > 1 else 0
+        return self._overlaps(filled) and sum(map(_raw, filled)) - shared == self.count
+
+    def _overlaps(self, pages: list[Page]) -> bool:
+        return self.size <= 1 or all(_overlap(*pair) for pair in pairwise(pages))
 
 
-def read_pass(
-    read_page: ReadPage, executor: Executor, workers: int, expected: int = 0, patience: float = 30.0
-) -> Pass:
+def read_pass(read_page: ReadPage, executor: Executor, workers: int, expected: int, patience: float) -> Pass:
     """Read every page once; raises what `read_page` raises, and ContractError for a list that has no end.
 
     That is one that goes on far beyond what its first page promised, or any way beyond it for `patience` seconds.
@@ -73,153 +138,24 @@ def read_pass(
     in parallel, each overlapping the one before by one item: a shared item that differs shows that the list
     moved. As many as `expected` items fill are asked for together with the first.
     """
-    read_page, run_in_time = carried(read_page), carried(_Reader.run)
-    following = _pages(expected, TAKE, _STEP) if expected > TAKE else 0
-    ahead = {
+    read_page = carried(read_page)
+    ahead: dict[int, Future[Page]] = {
         number: executor.submit(read_page, TAKE, number * _STEP)
-        for number in range(1, min(following + 1, workers))
+        for number in range(1, min((expected - TAKE) // _STEP + 2, workers) if expected > TAKE else 1)
     }
+    coming: deque[Future[Page]] = deque()
     try:
-        reader = _Reader(read_page, read_page(TAKE, 0), ahead, patience)
-        if reader.more():
-            runs = min(workers, reader.promised() - len(ahead)) - 1
-            others = [executor.submit(run_in_time, reader) for _ in range(runs)]
-            try:
-                reader.run()
-            finally:
-                for other in others:
-                    if not other.cancel():
-                        other.exception()
-        return reader.result()
+        this = Pass(read_page(TAKE, 0), patience)
+        while True:
+            while len(coming) < workers and (number := this.next()) is not None:
+                page = ahead.pop(number, None) if this.size == TAKE else None
+                coming.append(page or executor.submit(read_page, min(this.size, TAKE), number * this.step))
+            if not coming:
+                return this
+            this.keep(coming.popleft().result())
     finally:
-        for page in ahead.values():
+        for page in (*coming, *ahead.values()):
             page.cancel()
-
-
-def _pages(items: int, size: int, step: int) -> int:
-    """How many pages of `size` items there are besides the first: a full one at the end may go on."""
-    return max(1, (items - size) // step + 1)
-
-
-class _Reader:
-    """The pages of one pass, handed out to the threads that read them."""
-
-    def __init__(
-        self, read_page: ReadPage, first: Page, ahead: Mapping[int, Future[Page]], patience: float
-    ) -> None:
-        self._read_page = read_page
-        self._ahead = ahead
-        self._lock = threading.Lock()
-        self._pages: dict[int, Page] = {}
-        self._seen: set[str] = set()
-        self._size = _raw(first)
-        self._step = max(1, self._size - 1)
-        self._promised = self._end = min(first.total, MOST_ITEMS)
-        self._most = min(2 * self._promised, MOST_ITEMS) + _ROOM
-        self._until = time.monotonic() + patience
-        self._next = 1
-        self._barren = 0
-        self._failed: BaseException | None = None
-        self._kept = time.monotonic()
-        self._keep(0, first)
-        # More than was asked for is a server that does not count pages: what it says is all is all.
-        full = self._size <= TAKE and self._size in (TAKE, first.take)
-        if not self._size or (self._size >= first.total and not full):
-            self._end = -1
-
-    def more(self) -> bool:
-        """True if the next page may hold anything: a full one at the very end of the list may go on."""
-        covered = (self._next - 1) * self._step + self._size
-        return self._failed is None and self._barren < _BARREN and covered <= self._end
-
-    def promised(self) -> int:
-        """How many pages are still to come as far as is known now."""
-        return _pages(self._end, self._size, self._step)
-
-    def run(self) -> None:
-        """Read pages until none is left; raises what reading any page raised."""
-        while (number := self._take()) is not None:
-            try:
-                page = self._page(number)
-            except BaseException as exc:
-                with self._lock:
-                    self._failed = self._failed or exc
-                raise
-            with self._lock:
-                self._keep(number, page)
-        if self._failed is not None:
-            raise self._failed
-
-    def _page(self, number: int) -> Page:
-        if self._size == TAKE and number in self._ahead:
-            return self._ahead[number].result()
-        return self._read_page(min(self._size, TAKE), number * self._step)
-
-    def result(self) -> Pass:
-        """All pages together, judged."""
-        found = Pass()
-        numbers = sorted(self._pages)
-        for number in numbers:
-            page = self._pages[number]
-            for item in page.items:
-                known = found.items.get(item.id)
-                if known is None or item.updated_ns >= known.updated_ns:
-                    found.items[item.id] = item
-            found.unknown.update(page.unknown)
-        found.pages = len(numbers)
-        found.full = self._size == TAKE
-        found.total = self._pages[numbers[-1]].total
-        pages = [self._pages[number] for number in numbers]
-        found.ordered = self._ordered(pages, found.count)
-        found.flaw = self._flaw(found, pages)
-        return found
-
-    def _take(self) -> int | None:
-        with self._lock:
-            if not self.more():
-                return None
-            place = self._next * self._step
-            if place > self._most or (place > self._promised and time.monotonic() > self._until):
-                told = f"list items: the list promised {self._promised} items and has no end"
-                self._failed = ContractError(told, endpoint="list items")
-                return None
-            self._next += 1
-            return self._next - 1
-
-    def _keep(self, number: int, page: Page) -> None:
-        now = time.monotonic()
-        if _raw(page) >= self._size and (deadline := current()) is not None:
-            deadline.extend(now - self._kept)  # a full page is progress
-        self._kept = now
-        self._pages[number] = page
-        before = len(self._seen)
-        self._seen.update(item.id for item in page.items)
-        self._seen.update(page.unknown)
-        if len(self._seen) == before:
-            self._barren += 1
-            return
-        self._barren = 0
-        self._end = max(self._end, page.total)
-        if _raw(page) >= self._size:
-            self._end = max(self._end, number * self._step + _raw(page))
-
-    def _ordered(self, pages: list[Page], count: int) -> bool:
-        """True if neighbours share their one item, and none is anywhere else; after a wrong total come empty pages."""
-        filled = list(reversed([*dropwhile(lambda page: not _raw(page), reversed(pages))]))
-        shared = max(0, len(filled) - 1) if self._size > 1 else 0
-        return self._overlaps(filled) and sum(map(_raw, filled)) - shared == count
-
-    def _overlaps(self, pages: list[Page]) -> bool:
-        return self._size <= 1 or all(_overlap(*pair) for pair in pairwise(pages))
-
-    def _flaw(self, found: Pass, pages: list[Page]) -> str | None:
-        if any(page.total != pages[0].total for page in pages):
-            return "its total changed"
-        if not self._overlaps(pages):
-            return "its order changed"
-        if found.count != found.total:
-            return f"it showed {found.count} items of {found.total}"
-        return None
 
 
 def _raw(page: Page) -> int:
@@ -233,14 +169,6 @@ def _overlap(page: Page, following: Page) -> bool:
         return bool(page.items and following.items) and page.items[-1].id == following.items[0].id
     ids = {*page.unknown, *(item.id for item in page.items)}
     return not ids.isdisjoint((*following.unknown, *(item.id for item in following.items)))
-
-
-#: So many passes over a list that moves before what they disagree on is asked for one by one.
-_PASSES = 3
-#: Most passes in all: only a server whose order never holds still needs more than three.
-_MOST = 12
-#: So many missing items are looked at one by one, whatever the number of pages.
-_FEW = 8
 
 
 class Server(Protocol):
@@ -292,37 +220,45 @@ class Lister:
     def read(self, known: Callable[[], Collection[str]]) -> Listing:
         """All items; `known` gives the ids of those that are believed to exist. Raises ApiError.
 
-        A pass is taken as it is if nothing in it is inconsistent, or if two in a row saw the same. Else the
-        list is read again, at most twice, and then reconciled (GET items/, GET items/{id}).
+        A pass is taken as it is if nothing in it is inconsistent, or if two in a row saw the same. Else the list is read
+        again, at most twice unless it goes on to lack items of its total. Changes that cancel each other out in number can
+        hide an item that a rename moved from an unread page to one that was read already. So what was known before, or was
+        seen in a list that moves, and is not in the last pass is asked for by id. One page is a snapshot by itself.
         """
-        merged = _Merged(self._existing)
+        seen: dict[str, None] = {}
         last: Pass | None = None
         for number in range(1, _MOST + 1):
             # A list that moves is read in its order: the total that its first page tells is newer than any other.
             expected, self._expected = self._expected, 0
             this = read_pass(self._server.list_page, self._executor, self._workers, expected, self._patience)
-            merged.add(this)
-            if this.flaw is None or (last is not None and this.same(last)):
-                items = self._complete(this, last, known())
+            steady = this.flaw is None or (last is not None and this.same(last))
+            seen.update(dict.fromkeys(this.items))
+            lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown
+            if steady:
+                lost = self._missing(lost, this, last)
+                enough = len(lost) <= max(_FEW, len(this.pages))
             else:
-                items = self._reconciled(this, number, merged, known)
-            if items is not None:
-                return Listing(items, this.pages)
+                enough = number >= _PASSES and len(seen) + len(this.unknown) >= this.total
+            if enough:
+                break
             last = this
-        assert last is not None
-        return Listing(merged.reconcile(last, known()), last.pages)
+        self._note(this, number, len(lost), moved=not steady)
+        found = self._executor.map(carried(self._get), lost)
+        return Listing([*this.items.values(), *(item for item in found if item is not None)], len(this.pages))
 
-    def _reconciled(
-        self, this: Pass, number: int, merged: _Merged, known: Callable[[], Collection[str]]
-    ) -> list[Item] | None:
-        """The items of all passes over a list that moves; None if it is to be read once more. `number`: of the pass."""
-        if number < _PASSES or (merged.count < this.total and number < _MOST):
-            return None
-        items = merged.reconcile(this, known())
-        if len(items) + len(this.unknown) < this.total and number < _MOST:
-            return None
-        self._warn(number, this, len(items), merged.asked)
-        return items
+    def _missing(self, lost: set[str], this: Pass, last: Pass | None) -> set[str]:
+        """Of what a pass that held still lacks, the items that may exist all the same: not many that two readings lack."""
+        many = len(lost) > max(_FEW, len(this.pages))
+        agreed = last is not None and (last.flaw is None or this.same(last))
+        return set() if len(this.pages) == 1 or (many and agreed) else lost
+
+    def _note(self, this: Pass, number: int, lost: int, *, moved: bool) -> None:
+        """Remember how many items there are; say that the list moved, as a warning only the first time until it holds still."""
+        self._expected = this.total if not moved and this.size == TAKE else 0
+        if moved:
+            told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
+            log.log(logging.DEBUG if self._moved else logging.WARNING, told, number, this.flaw, lost)
+        self._moved = moved
 
     def find_each(self, paths: Iterable[str]) -> list[tuple[str, list[Item]]]:
         """What is at each of these paths, asked in parallel (GET items/find); raises ApiError."""
@@ -333,80 +269,8 @@ class Lister:
         """Stop the threads; what is under way is waited for."""
         self._executor.shutdown(cancel_futures=True)
 
-    def _complete(self, this: Pass, last: Pass | None, known: Collection[str]) -> list[Item] | None:
-        """The items of a consistent pass with those it lost after all; None if it is better read again.
-
-        Changes that cancel each out in number can hide an item that a rename moved from an unread page to
-        one that was read already. One page is a snapshot by itself.
-        """
-        items = list(this.items.values())
-        lost = set(known) - this.items.keys() - this.unknown if this.pages > 1 else set()
-        if len(lost) <= max(_FEW, this.pages):
-            items += filter(None, self._existing(lost).values())
-        elif last is None or not (last.flaw is None or this.same(last)):
-            return None
-        self._moved = False
-        self._expected = this.total if this.full else 0
-        return items
-
-    def _existing(self, ids: Collection[str]) -> dict[str, Item | None]:
-        """Each item as it is now, asked for by id in parallel; None where it is gone."""
-        asked = list(ids)
-        return dict(zip(asked, self._executor.map(carried(self._get), asked), strict=True))
-
-    def _warn(self, passes: int, last: Pass, count: int, asked: int) -> None:
-        """Tell of a list that moves; as a warning only the first time until it holds still."""
-        level = logging.DEBUG if self._moved else logging.WARNING
-        self._moved = True
-        log.log(
-            level,
-            "the item list moved while it was read (%d passes, %s): %d items, %d of them asked for singly",
-            passes,
-            last.flaw,
-            count,
-            asked,
-        )
-
     def _get(self, item_id: str) -> Item | None:
         try:
             return self._server.get(item_id)
         except NotFoundError:
             return None
-
-
-class _Merged:
-    """What several passes over a moving list have shown together."""
-
-    def __init__(self, existing: Callable[[Collection[str]], dict[str, Item | None]]) -> None:
-        self._existing = existing
-        self._seen: dict[str, Item] = {}
-        self._unknown: set[str] = set()
-        self._asked: dict[str, Item | None] = {}
-
-    @property
-    def asked(self) -> int:
-        """How many items were asked for by id."""
-        return len(self._asked)
-
-    @property
-    def count(self) -> int:
-        """How many different items were seen."""
-        return len(self._seen) + len(self._unknown)
-
-    def add(self, this: Pass) -> None:
-        """Take in one more pass; the later word counts."""
-        self._seen.update(this.items)
-        self._unknown |= this.unknown
-        for item_id in this.items:
-            self._asked.pop(item_id, None)
-
-    def reconcile(self, last: Pass, known: Collection[str]) -> list[Item]:
-        """All that exists: what the last pass saw, and of the rest what a request by id finds."""
-        others = {*self._seen, *known} - last.items.keys() - self._unknown
-        self._asked.update(self._existing(others - self._asked.keys()))
-        found = dict(last.items)
-        for item_id in others:
-            item = self._asked[item_id]
-            if item is not None:
-                found[item_id] = item
-        return list(found.values())

@@ -1,8 +1,7 @@
 """Namespace: the server's side of the tree, asked as seldom as the TTL allows (semantics.md section 1).
 
-Lock order: the callers' inode locks, then the table lock of this module. The table lock guards everything
-that is known and everything that is in the air; it is never held while a request is made or waited for. The
-lock of a pass over the pages (listing.py) is a leaf, and is never taken with the table lock held.
+Its one lock guards everything that is known and everything that is in the air. It is never held while a request is made
+or waited for.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.errors import ApiError, ContractError, FsError, OutOfTimeError, UnavailableError
 from jobfs.namespace.cost import Cost
 from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight, verdict
-from jobfs.namespace.knowledge import Knowledge, Remembering
+from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister, Server
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
 from jobfs.nodes import Item
@@ -47,23 +45,6 @@ class NamespaceStatus:
     stale: bool
     error: str | None
 
-    @classmethod
-    def of(cls, tree: Tree, cost: Cost, age: float | None, error: str | None) -> NamespaceStatus:
-        """The status of a tree whose snapshot is `age` seconds old; `error`: why the server can't be asked."""
-        return cls(
-            items=len(tree),
-            size=sum(item.size or 0 for item in tree.items()),
-            snapshot_age=age,
-            effective_ttl=cost.effective_ttl,
-            listing_seconds=cost.listing_seconds,
-            listing_pages=cost.pages,
-            shadowed=tree.shadowed(),
-            hostile=tree.refused(),
-            hidden=tree.hidden(),
-            stale=error is not None and age is not None,
-            error=error,
-        )
-
 
 log = logging.getLogger("jobfs.namespace")
 
@@ -71,8 +52,6 @@ log = logging.getLogger("jobfs.namespace")
 _ROUNDS = 6
 #: So many children in doubt are asked for singly; for more of them a listing is read.
 _FEW = 8
-#: So many lookups answered by a snapshot make it worth replacing before it expires.
-_BUSY = 64
 #: Seconds without progress after which what is known is shown unconfirmed, at least; so many usual answers; and while the
 #: server does not answer anyway.
 _PATIENCE, _TIMES, _IMPATIENCE = 2.0, 8, 0.5
@@ -80,13 +59,7 @@ _PATIENCE, _TIMES, _IMPATIENCE = 2.0, 8, 0.5
 _REMEMBER = 60.0
 
 
-class _Plan(Enum):
-    FIND = auto()
-    LIST = auto()
-    SERVE = auto()
-
-
-class Namespace(Remembering):
+class Namespace:
     """The workspace's tree as the server has it, with our own changes as soon as they are answered.
 
     `ttl`, `kernel_timeout`, `stale_if_error` and `moment` are seconds. An answer is at most `ttl` less
@@ -120,7 +93,8 @@ class Namespace(Remembering):
         self._moment = moment
         self._stale_if_error = stale_if_error
         self._lister = Lister(client, expected, timeout)
-        super().__init__(Knowledge(max(ttl, stale_if_error, _REMEMBER), clock))
+        self._lock = threading.Lock()
+        self._known = Knowledge(max(ttl, stale_if_error, _REMEMBER), clock)
         self._cost = Cost(ttl, kernel_timeout)
         self._breaker = Breaker()
         self._listings = Breaker()  # for what is wrong with listings alone
@@ -128,7 +102,6 @@ class Namespace(Remembering):
         self._listing: Flight | None = None
         self._closed = False
         self._probing = False
-        self._served = 0
 
     # looking
 
@@ -156,9 +129,6 @@ class Namespace(Remembering):
         for _ in range(_ROUNDS):
             with self._lock:
                 if self._known.fresh(path, not_before) or never_shown(path):
-                    self._served += 1
-                    if self._served >= _BUSY:
-                        self._anticipate()
                     return self._known.tree.at(path)
                 flight, fly = self._board(path, not_before, max_age)
                 if flight is None:
@@ -200,16 +170,10 @@ class Namespace(Remembering):
                 raise FsError(errno.ENOTDIR)
             return self._known.tree.children(path)
 
-    def publish(self, item: Item) -> None:
-        """See Remembering; and the server answers, whatever it did a moment ago: it may be asked again."""
-        super().publish(item)
-        with self._lock:
-            self._breaker.succeeded(self._clock())
-
     def refresh(self) -> None:
         """Read a new snapshot now, at most one at a time; raises ApiError."""
         with self._lock:
-            mark = self._known.mark()
+            mark = self._known.count
         while True:
             with self._lock:
                 if self._known.snapshot_ticket > mark:
@@ -221,25 +185,72 @@ class Namespace(Remembering):
                 if flight.ticket > mark:
                     raise
 
-    # itself
+    # looking at what is known: no request
+
+    def peek(self, path: str) -> Item | None:
+        """What was last shown at `path`, however long ago."""
+        with self._lock:
+            return self._known.tree.at(path)
+
+    def known_children(self, path: str) -> dict[str, Item]:
+        """What was last shown in a directory, by name, however long ago."""
+        with self._lock:
+            return self._known.tree.children(path)
+
+    def directories(self, path: str) -> int:
+        """How many directories are known in the directory `path`."""
+        with self._lock:
+            return self._known.tree.directories(path)
+
+    def subtree(self, path: str) -> list[Item]:
+        """Every known item at or below `path`, shadowed and hidden ones too."""
+        with self._lock:
+            tree = self._known.tree
+            return [*tree.candidates(path), *tree.below(path)]
+
+    def hidden(self) -> list[Item]:
+        """Every known item with a hidden name, or below one, of this mount and of others."""
+        with self._lock:
+            return self._known.tree.hidden()
+
+    def knows(self, item_id: str) -> bool:
+        """True if an item of this id is known, shown or not."""
+        with self._lock:
+            return self._known.tree.get(item_id) is not None
+
+    def listed_since(self, moment: float) -> bool:
+        """True if the snapshot began after `moment`, in seconds of the clock."""
+        return self._known.snapshot_began > moment
+
+    @property
+    def snapshot_number(self) -> int:
+        """How many snapshots have been read so far."""
+        return self._known.snapshots
 
     def edition(self) -> int:
         """A number that stays the same while a fresh snapshot answers every lookup, and the same; 0: none is fresh."""
         known = self._known
-        if not known.snapshot_began > self._clock() - self._cost.bound:
-            return 0
-        self._served += 1
-        if self._served >= _BUSY:
-            with self._lock:
-                self._anticipate()
-        return known.changes
+        fresh = known.snapshot_began > self._clock() - self._cost.bound
+        return known.count + known.snapshots if fresh else 0
 
     def status(self) -> NamespaceStatus:
-        """What is known now; no request."""
+        """The server's tree as it is known now."""
         with self._lock:
-            known, error = self._known, self._breaker.error or self._listings.error
-            age = self._clock() - known.snapshot_began if known.listed_once else None
-            return NamespaceStatus.of(known.tree, self._cost, age, None if error is None else str(error))
+            known, cost, error = self._known, self._cost, self._breaker.error or self._listings.error
+            age = self._clock() - known.snapshot_began if known.snapshots else None
+            return NamespaceStatus(
+                items=len(known.tree),
+                size=sum(item.size or 0 for item in known.tree.items()),
+                snapshot_age=age,
+                effective_ttl=cost.effective_ttl,
+                listing_seconds=cost.listing_seconds,
+                listing_pages=cost.pages,
+                shadowed=known.tree.shadowed(),
+                hostile=known.tree.refused(),
+                hidden=known.tree.hidden(),
+                stale=error is not None and age is not None,
+                error=None if error is None else str(error),
+            )
 
     @property
     def unreachable(self) -> bool:
@@ -252,20 +263,51 @@ class Namespace(Remembering):
             self._closed = True
         self._lister.close()
 
-    # what to ask (under the table lock)
+    # our own changes
+
+    def publish(self, item: Item) -> None:
+        """The answer to our own create or update: the item now is at its path, with all that was below it.
+
+        The server answers, whatever it did a moment ago: it may be asked again.
+        """
+        with self._lock:
+            self._known.publish(item)
+            self._breaker.succeeded(self._clock())
+
+    def forget(self, item: Item) -> None:
+        """Our own delete, or a 404: the item is gone with all below it; what it shadowed shows again."""
+        with self._lock:
+            self._known.forget(item)
+
+    def touch(self, path: str) -> None:
+        """Trust nothing known of `path`, or of what is below it: the next lookup asks."""
+        with self._lock:
+            self._known.touch(path)
+
+    # what to ask (under the lock)
 
     def _board(self, path: str, not_before: float, max_age: float | None) -> tuple[Flight | None, bool]:
         """The request that will tell about `path`, and whether the caller has to make it; None: serve what
         is known.
+
+        Decides by cost (section 1, Cost control). The very first answer is a listing: it costs one round trip more than a
+        find, fills everything, and only it sees implicit directories and what is being saved. Without a `max_age`, what is
+        within the effective TTL will do where asking is dear.
         """
+        cost = self._cost
         if max_age is None and self._breaker.error is not None and self._serves_stale(path):
             self._probe(path)
             return None, False
-        plan = self._plan(path, max_age)
-        if plan is _Plan.LIST:
+        shown, storm = self._known.tree.at(path), cost.storm(self._clock())
+        dear = cost.many or (shown is not None and shown.implicit)
+        if dear and max_age is None and self._young_enough(path):
+            return None, False  # a listing would pay, but can't be afforded so soon after the last one
+        if self._listing_pays(shown, max_age, storm=storm):
             return self._board_listing()
-        if plan is _Plan.SERVE:
-            return None, False
+        return self._board_find(path, not_before)
+
+    def _board_find(self, path: str, not_before: float) -> tuple[Flight, bool]:
+        """The find under way for `path`, or a new one if that has begun too early."""
         flight = self._finds.get(path)
         if flight and flight.began >= not_before and flight.ticket >= self._known.needed(path):
             return flight, False
@@ -273,6 +315,23 @@ class Namespace(Remembering):
         flight = self._finds[path] = Flight(path, self._clock(), self._known.takeoff())
         self._cost.asked(flight.began)
         return flight, True
+
+    def _young_enough(self, path: str) -> bool:
+        """True if the snapshot is within the effective TTL, and `path` in no doubt."""
+        age = self._clock() - self._known.snapshot_began
+        return age <= self._cost.effective_ttl and not self._known.doubtful(path)
+
+    def _listing_pays(self, shown: Item | None, max_age: float | None, *, storm: bool) -> bool:
+        """True if a listing tells more for its time than a find; `shown`: what the last one had."""
+        if shown is not None and shown.implicit:
+            return True
+        if self._listings.error is not None or not self._known.snapshots:
+            return self._listings.error is None
+        cost, age = self._cost, self._clock() - self._known.snapshot_began
+        if storm:
+            affordable = age > cost.effective_ttl
+            return affordable and (max_age is None or cost.listing_seconds < max_age / 2)
+        return shown is None and max_age is None and cost.suspicious(age, self._known.implicit_seen)
 
     def _board_listing(self, *, force: bool = False) -> tuple[Flight, bool]:
         """The listing under way, or a new one: never two at once, so a caller may have to wait for a second."""
@@ -290,59 +349,7 @@ class Namespace(Remembering):
         if not force:
             self._breaker.check(self._clock())
 
-    def _plan(self, path: str, max_age: float | None) -> _Plan:
-        """Decide by cost how to learn about a path that is not fresh (section 1, Cost control).
-
-        The very first answer is a listing: it costs one round trip more than a find, fills everything, and
-        only it sees implicit directories and what is being saved. Without a `max_age`, what is within the
-        effective TTL will do.
-        """
-        known, cost, now = self._known, self._cost, self._clock()
-        if not known.listed_once:
-            return _Plan.LIST if self._listings.error is None else _Plan.FIND
-        age = now - known.snapshot_began
-        servable = max_age is None and self._young_enough(age, path)
-        shown = known.tree.at(path)
-        if shown is not None and shown.implicit:
-            return _Plan.SERVE if servable else _Plan.LIST
-        storm = cost.storm(now)
-        if servable and cost.many:
-            return _Plan.SERVE  # a listing would pay, but can't be afforded so soon after the last one
-        pays = self._listing_pays(age, max_age, storm=storm, absent=shown is None)
-        return _Plan.LIST if pays else _Plan.FIND
-
-    def _young_enough(self, age: float, path: str) -> bool:
-        return age <= self._cost.effective_ttl and not self._known.doubtful(path)
-
-    def _listing_pays(self, age: float, max_age: float | None, *, storm: bool, absent: bool) -> bool:
-        """True if a listing tells more for its time than a find. `age`: of the snapshot; `absent`: the name is not in it."""
-        cost = self._cost
-        if self._listings.error is not None:
-            return False
-        if storm:
-            affordable = age > cost.effective_ttl
-            return affordable and (max_age is None or cost.listing_seconds < max_age / 2)
-        return absent and max_age is None and cost.suspicious(age, self._known.implicit_seen)
-
-    def _anticipate(self) -> None:
-        """Names are being looked up all the time: have the next snapshot before this one expires."""
-        self._served = 0
-        now = self._clock()
-        broken = self._breaker.error or self._listings.error
-        if self._listing or self._closed or broken or not self._known.listed_once:
-            return
-        if self._cost.early(now - self._known.snapshot_began):
-            self._listing = flight = Flight(None, now, self._known.takeoff())
-            threading.Thread(
-                target=self._ride_alone, args=(flight,), name="jobfs-refresh", daemon=True
-            ).start()
-
-    # asking (without the table lock)
-
-    def _ride_alone(self, flight: Flight) -> None:
-        """Make a request that nobody waits for; who needs the answer after all finds out what became of it."""
-        with contextlib.suppress(ApiError):
-            self._ride(flight, True, self._deadline(False))
+    # asking (without the lock)
 
     def _complete(self, path: str, max_age: float | None) -> list[str]:
         """Have a snapshot that is young enough for a directory; returns the children that are in doubt."""
@@ -422,7 +429,7 @@ class Namespace(Remembering):
                 self._failed(flight, error)
 
     def _failed(self, flight: Flight, error: ApiError) -> None:
-        """The server could not be asked; or only what it lists is no good. Under the table lock."""
+        """The server could not be asked; or only what it lists is no good. Under the lock."""
         alone = flight.path is None and isinstance(error, ContractError)
         breaker = self._listings if alone else self._breaker
         if breaker.error is None:
@@ -463,7 +470,6 @@ class Namespace(Remembering):
                 tree.settle(path, items)
         with self._lock:
             old = self._known.listed(flight.ticket, flight.began, tree)
-            self._served = 0
             self._cost.listed(seconds, listing.pages)
         # A big tree takes a while to be freed: not while others wait for the lock.
         del old
@@ -472,7 +478,7 @@ class Namespace(Remembering):
         with self._lock:
             return self._known.tree.ids()
 
-    # when nobody answers (under the table lock)
+    # when nobody answers (under the lock)
 
     def _serves_stale(self, path: str) -> bool:
         """True if what is known of `path`, or that nothing is there, may be served though nobody could be asked."""
@@ -495,16 +501,16 @@ class Namespace(Remembering):
         return entries if entries or known.snapshot_ticket >= known.needed(path) else None
 
     def _probe(self, path: str) -> None:
-        """Ask in the background whether the server answers again, if it is time for that. Under the table lock."""
+        """Ask in the background whether the server answers again, if it is time for that. Under the lock."""
         if self._probing or self._closed or path in self._finds or not self._breaker.due(self._clock()):
             return
-        self._check()
         self._probing = True
         self._finds[path] = flight = Flight(path, self._clock(), self._known.takeoff())
         threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
 
     def _ride_probe(self, flight: Flight) -> None:
         try:
-            self._ride_alone(flight)
+            with contextlib.suppress(ApiError):
+                self._ride(flight, True, self._deadline(False))
         finally:
             self._probing = False

@@ -70,15 +70,13 @@ class Tree:
 
     # A set of children holds whole paths, the very strings the items hold: a set of names would cost a
     # string each.
-    __slots__ = ("_best", "_by_id", "_children", "_counts", "_hidden", "_refused", "_rest", "_veiled")
+    __slots__ = ("_best", "_by_id", "_children", "_hidden", "_refused", "_rest", "_veiled")
 
     def __init__(self) -> None:
         self._by_id: dict[str, Item] = {}
         self._best: dict[str, Item] = {}
         self._rest: dict[str, tuple[Item, ...]] = {}
         self._children: dict[str, set[str]] = {}
-        #: What `directories` has counted.
-        self._counts: dict[str, int] = {}
         self._hidden: dict[str, str] = {}
         self._veiled: dict[str, set[str]] = {}
         self._refused: dict[str, str] = {}
@@ -135,21 +133,9 @@ class Tree:
         return {name: item for name, item in shown if item is not None}
 
     def directories(self, path: str) -> int:
-        """How many of the children of `path` are directories; counted once, as long as none comes or goes."""
-        count = self._counts.get(path)
-        if count is not None:
-            return count
-        inside = self._children.get(path)
-        if inside is None:
-            return 0
-        count = sum(child in self._children or self._is_directory(child) for child in inside)
-        self._counts[path] = count
-        return count
-
-    def _is_directory(self, path: str) -> bool:
-        """True for a directory's item, or without any for one that hidden items imply."""
-        item = self._best.get(path)
-        return item.is_dir if item is not None else path in self._veiled
+        """How many of the children of `path` are directories."""
+        children = ((child, self._best.get(child)) for child in self._children.get(path, ()))
+        return sum(child in self._children or item is None or item.is_dir for child, item in children)
 
     def below(self, path: str) -> list[Item]:
         """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
@@ -208,19 +194,10 @@ class Tree:
         if base is not None:
             self._hidden[item.id] = base
             self._veiled.setdefault(base, set()).add(item.id)
-            self._recount(base)
             self._link(base)
-            return
-        best = self._best.get(path)
-        if best is None:
-            if path in self._veiled:
-                self._recount(path)
-            self._best[path] = item
-            if item.is_dir:
-                self._recount(path)
-            self._link(path)
         else:
             self._set_candidates(path, [*self.candidates(path), item])
+            self._link(path)
 
     def drop(self, item_id: str) -> Item | None:
         """Take an item out; what it shadowed is shown again, what lies below it stays."""
@@ -233,7 +210,6 @@ class Tree:
             veiled.discard(item_id)
             if not veiled:
                 del self._veiled[base]
-                self._recount(base)
                 self._unlink(base)
             return item
         left = [other for other in self.candidates(item.path) if other.id != item_id]
@@ -275,22 +251,15 @@ class Tree:
                 pending.append(child)
 
     def _set_candidates(self, path: str, items: list[Item]) -> None:
-        if len(items) > 1 or path in self._rest or path in self._veiled or self._best[path].is_dir:
-            self._recount(path)
         items.sort(key=rank, reverse=True)
+        self._best.pop(path, None)
         self._rest.pop(path, None)
         if items:
             self._best[path] = items[0]
         else:
-            del self._best[path]
             self._unlink(path)
         if len(items) > 1:
             self._rest[path] = tuple(items[1:])
-
-    def _recount(self, path: str) -> None:
-        """`path` became a directory, or may be none any more."""
-        if path:
-            self._counts.pop(names.parent(path), None)
 
     def _link(self, path: str) -> None:
         while path:
@@ -300,7 +269,6 @@ class Tree:
                 siblings.add(path)
                 return
             self._children[directory] = {path}
-            self._recount(directory)
             path = directory
 
     def _unlink(self, path: str) -> None:
@@ -313,8 +281,6 @@ class Tree:
             if siblings:
                 return
             del self._children[directory]
-            self._counts.pop(directory, None)
-            self._recount(directory)
             path = directory
 
 

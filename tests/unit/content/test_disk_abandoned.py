@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.content.disk import claim, remove_abandoned
+from jobfs.content.parts import claim, remove_abandoned
 
 CONTENT = f"ab/{'ab' * 24}"
 
@@ -44,13 +44,6 @@ def test_a_cache_goes_with_its_state_directory_and_not_before(own: Path, tmp_pat
     remove(own)
     assert not other.exists()
     assert {path.name for path in own.iterdir()} == {"ab", "tmp", "boot", "owner"}
-    assert (own / CONTENT).exists()
-
-
-def test_the_cache_that_mounts_of_the_job_once_shared_is_removed(own: Path) -> None:
-    make(own.parent, CONTENT, "tmp-0123456789abcdef/3.part", "boot")
-    remove(own)
-    assert list(own.parent.iterdir()) == [own]
     assert (own / CONTENT).exists()
 
 

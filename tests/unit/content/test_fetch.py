@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobfs.content import ContentStore, StaleVersionError
-from jobfs.content.errors import UnboundedError
+from jobfs.content.link import UnboundedError
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import ContractError, UnavailableError
 

@@ -80,11 +80,3 @@ def test_finds_that_are_far_apart_are_no_storm_however_long_they_took() -> None:
         assert not cost.storm(10.0 + number * 3)
         cost.asked(10.0 + number * 3)
         cost.answered(1.0)
-
-
-def test_a_snapshot_is_replaced_early_only_where_listing_is_cheap() -> None:
-    """semantics 1: listing may take at most a small share of wall time."""
-    assert made(0.1).early(3.5)
-    assert not made(0.1).early(3.3)
-    assert not made(3.0).early(29.0)
-    assert made(3.0).early(31.0)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from jobfs.errors import UnauthorizedError, UnavailableError
-from jobfs.namespace.flights import Breaker, Flight, again
+from jobfs.namespace.flights import Breaker, Flight
 
 DOWN = UnavailableError("down", endpoint="list items", status=503, errno=110)
 
@@ -27,17 +27,6 @@ def test_the_error_of_a_flight_is_everybodys() -> None:
     for _ in range(2):
         with pytest.raises(UnavailableError, match="down"):
             flight.wait()
-
-
-def test_an_error_raised_again_is_the_same_error_without_its_past() -> None:
-    try:
-        raise DOWN
-    except UnavailableError as exc:
-        copied = again(exc)
-    assert type(copied) is UnavailableError
-    assert (str(copied), copied.errno, copied.endpoint, copied.status) == ("down", 110, "list items", 503)
-    assert copied.__traceback__ is None
-    assert copied is not DOWN
 
 
 def test_after_a_failure_nobody_asks_for_a_moment_that_grows() -> None:

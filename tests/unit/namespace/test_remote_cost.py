@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from tests.support.waiting import eventually
 
 from .world import TTL, World
 
@@ -72,34 +71,6 @@ def test_a_storm_in_a_big_workspace_may_cost_as_many_finds_as_the_listing_has_pa
     asked = [operation for operation, _ in world.server.asked()]
     assert asked.count("find") == 11
     assert asked.count("list") == 11
-
-
-def test_while_names_are_looked_up_all_the_time_the_next_snapshot_comes_before_this_one_expires(
-    world: World,
-) -> None:
-    """semantics 1: a storm of lookups costs at most one listing, and nobody waits for it."""
-    fill(world, 90)
-    world.namespace.refresh()
-    world.server.asked()
-    world.clock.advance(3.5)
-    for number in range(64):
-        world.namespace.lookup(f"f{number:04d}")
-    eventually(lambda: world.namespace.snapshot_number == 3)
-    world.clock.advance(3.5)
-    for number in range(60):
-        world.namespace.lookup(f"f{number:04d}")
-    assert world.server.asked() == [("list", 0)]
-
-
-def test_lookups_that_are_few_wait_for_the_snapshot_to_expire(world: World) -> None:
-    fill(world, 90)
-    world.namespace.refresh()
-    world.server.asked()
-    world.clock.advance(3.5)
-    for number in range(60):
-        world.namespace.lookup(f"f{number:04d}")
-    assert world.namespace.snapshot_number == 2
-    assert world.server.asked() == []
 
 
 def test_lookups_that_are_few_keep_the_promise_by_finds(world: World) -> None:

@@ -1,0 +1,161 @@
+"""What all transfers of a store share, what goes wrong with a content, and how young a version may be to be kept."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable
+
+from jobfs.api import Client
+from jobfs.errors import ApiError, ContractError
+from jobfs.nodes import Version
+
+_log = logging.getLogger("jobfs.content")
+
+#: Seconds in which two contents may share one `updatedAt`: if it shows whole seconds, and if it shows more.
+_COARSE, _FINE = 2.0, 0.05
+_FRACTION = re.compile(r"\.[0-9]*[1-9]")
+#: Sizes remembered of versions whose items do not tell them.
+_LEARNED = 16384
+
+
+class StaleVersionError(ApiError):
+    """The server no longer has this version: the job wrote the item in place. Look up, open again."""
+
+    errno = errno.ESTALE
+
+
+class WrongLengthError(ContractError):
+    """A body of another length than the item's size: was the item written meanwhile, or is the server wrong?"""
+
+
+class UnboundedError(ContractError):
+    """More came than is taken of a content whose size neither the item nor the download tells."""
+
+    errno = errno.EFBIG
+
+
+class CrowdedError(ContractError):
+    """Contents whose size neither the items nor the downloads tell take too much room together: ask again later."""
+
+    errno = errno.ENOSPC
+
+
+class Pool:
+    """Runs jobs on at most `size` daemon threads: one that hangs in the network never keeps the process from ending."""
+
+    def __init__(self, size: int, name: str, lock: threading.RLock) -> None:
+        self.size = max(1, size)
+        self._name = name
+        self._lock = lock
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._unused = 0  # threads without a job, less the jobs that wait for one
+        self._closed = False
+
+    @property
+    def starved(self) -> bool:
+        """True if a job has no thread."""
+        return self._unused < 0
+
+    def submit(self, job: Callable[[], None]) -> bool:
+        """Run `job` as soon as a thread is free; False if the pool is closed."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._unused -= 1
+            if self._unused < 0 and len(self._threads) < self.size:
+                self._unused += 1
+                name = f"{self._name}-{len(self._threads)}"
+                self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
+                self._threads[-1].start()
+        self._jobs.put(job)
+        return True
+
+    def close(self, timeout: float) -> None:
+        """Begin nothing any more, and wait up to `timeout` seconds for what has begun."""
+        with self._lock:
+            self._closed = True
+        deadline = time.monotonic() + timeout
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                if not self._closed:
+                    job()
+            except Exception:
+                _log.exception("a content job failed")
+            del job
+            with self._lock:
+                self._unused += 1
+
+
+class Link:
+    """Client, threads, deadline, and what was learned of the server; `ranges`: whether it has them, None if that is unknown.
+
+    `lock` is the one lock of a store, never held across I/O. `most`: bytes that are taken of contents whose size is not
+    known, together.
+    """
+
+    def __init__(self, client: Client, lock: threading.RLock, timeout: float, most: int) -> None:
+        self.client = client
+        self.lock = lock
+        self.timeout = timeout
+        self.most = most
+        self.ranges: bool | None = None
+        self.fine = False  # an `updatedAt` has shown a fraction of a second
+        self.closed = False
+        self.learned: dict[Version, int] = {}
+        # One connection is left to those who ask for names.
+        self.pool = Pool(client.max_connections - 1, "jobfs-content", lock)
+        self._untold: dict[object, int] = {}
+
+    def lasting(self, updated_ns: int, began: float) -> bool:
+        """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
+
+        Content is named by id, `updatedAt` and size (semantics.md section 3). Where `updatedAt` shows whole
+        seconds, the job may write twice within one second and to the same size: a download between the two holds
+        the first content under the name of both. So what was downloaded within 2 s (a second for the resolution,
+        another for the error of our idea of the server's clock) after the change is good for the handles that are
+        open now, not for later ones. Once any `updatedAt` has shown a fraction, 50 ms do: the request
+        itself was sent after that change had been seen. An `updatedAt` that cannot be read proves nothing.
+        """
+        if updated_ns == 0:
+            return False
+        young = _FINE if self.fine else _COARSE
+        return began + self.client.server_time_offset >= updated_ns / 1e9 + young
+
+    def fine_clock(self, updated_at: str) -> bool:
+        """True if this `updatedAt`, or one seen before, is finer than a second."""
+        self.fine = self.fine or _FRACTION.search(updated_at) is not None
+        return self.fine
+
+    def learn(self, version: Version, size: int) -> None:
+        """Remember a size that the item did not tell."""
+        if len(self.learned) >= _LEARNED:
+            self.learned.clear()
+        self.learned[version] = size
+
+    def admit(self, fetch: object, end: int) -> None:
+        """Bytes until `end` came of a content of unknown size. Raises UnboundedError, CrowdedError if they are too many."""
+        with self.lock:
+            self._untold[fetch] = end
+            total = sum(self._untold.values())
+        if end > self.most:
+            told = f"download: no size is told, and more than {self.most} bytes came (see --cache-size)"
+            raise UnboundedError(told, endpoint="download")
+        if total > self.most:
+            told = f"download: contents whose size is not told have more than {self.most} bytes together (see --cache-size)"
+            raise CrowdedError(told, endpoint="download")
+
+    def forget(self, fetch: object) -> None:
+        """Its bytes are of a known size by now, or gone."""
+        self._untold.pop(fetch, None)

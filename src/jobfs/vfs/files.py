@@ -19,8 +19,7 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
 from jobfs.vfs.calls import Caller, OpenResult
-from jobfs.vfs.pages import KernelPages
-from jobfs.vfs.pins import REOPENS, Handle, Pins, Readable
+from jobfs.vfs.handles import REOPENS, Handle, KernelPages, Pins, Readable
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
@@ -60,14 +59,20 @@ class Files:
 
     def open(self, path: str, flags: int) -> OpenResult:
         """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
-        node = self._view.get(path)
-        if node.kind is Kind.DIRECTORY:
-            raise FsError(errno.EISDIR)
-        if flags & _CHANGES:
-            self._view.may_write(node)
         if len(self._handles) >= self._most_open:
             raise self._too_many()
-        handle, node = self._open(path, node, flags)
+        for again in itertools.count():
+            edition = self._state.edition
+            node = self._view.get(path)
+            if node.kind is Kind.DIRECTORY:
+                raise FsError(errno.EISDIR)
+            if flags & _CHANGES:
+                self._view.may_write(node)
+            handle = self._attach(path, node, flags)
+            if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
+                break
+            # Its save has ended, or it was written to, since it was looked up.
+            self._detach(handle)
         fh = next(self._numbers)
         self._handles[fh] = handle
         try:
@@ -77,17 +82,6 @@ class Files:
         except BaseException:
             self.release(fh)
             raise
-
-    def _open(self, path: str, node: Node, flags: int) -> tuple[Handle, Node]:
-        """A handle on what is at `path`, which `node` was just now."""
-        for again in itertools.count():
-            handle = self._attach(path, node, flags)
-            if again > REOPENS or self._still_shows(path, node):
-                return handle, node
-            # Its save has ended, or it was written to, since it was looked up.
-            self._detach(handle)
-            node = self._view.get(path)
-        raise AssertionError
 
     def _still_shows(self, path: str, node: Node) -> bool:
         there = self._view.find_known(path)
@@ -118,31 +112,24 @@ class Files:
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
-        clean = self._clean(handle, node)
+        content = handle.content
+        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
+        # A version of the server whose size is known; or bytes that are written here; or of a length that nobody knows.
+        clean = content if known and isinstance(content, Content) else None
         unknown = clean is None and isinstance(node, Item)
-        kept = self._keeps_pages(handle, path, clean)
-        if clean is not None:
+        kept = self.pages.opened(handle, path, None if clean is None else clean.version)
+        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
+        here = clean is not None and clean.here
+        if clean is not None and (not here or self._prefetch.walks):
             self._begins(handle)
-        if not (unknown or kept):
+        if not (unknown or here):
             self._pins.meet(handle)
         size = self._known_size(handle) if clean is not None else -1
         others = len(handle.file.handles) > 1 and _others(handle)
-        return OpenResult(fh, direct_io=unknown or others, keep_cache=kept and not others, size=size)
-
-    def _clean(self, handle: Handle, node: Node) -> Content | None:
-        """What a handle opened, if it is a version of the server whose size is known."""
-        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
-        return handle.content if known and isinstance(handle.content, Content) else None
-
-    def _keeps_pages(self, handle: Handle, path: str, clean: Content | None) -> bool:
-        """True if the kernel's pages of this file hold the version of the server that is opened; None: it is none of those."""
-        handle.at = path
-        kept, handle.epoch = self.pages.opened(path, clean.version if clean is not None else None)
-        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
-        return kept and clean is not None and clean.here
+        return OpenResult(fh, unknown or others, kept and here and not others, size)
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
-        self._keeps_pages(handle, path, None)
+        self.pages.opened(handle, path, None)
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
         if empty:
             self._truncate(handle, 0)
@@ -200,7 +187,7 @@ class Files:
         handle = Handle(file, None, flags)
         handle.writable = handle.wrote = True
         file.handles.append(handle)
-        self._keeps_pages(handle, path, None)
+        self.pages.opened(handle, path, None)
         fh = next(self._numbers)
         self._handles[fh] = handle
         return OpenResult(fh)
@@ -277,7 +264,10 @@ class Files:
         return missing > 0 and source is handle.content and self._pins.follow(handle)
 
     def _known_size(self, handle: Handle) -> int:
-        return self._view.size(handle.item) if handle.item is not None else -1
+        item = handle.item
+        if item is None:
+            return -1
+        return item.size if item.size is not None else self._view.size(item)
 
     def _begins(self, handle: Handle) -> None:
         """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
@@ -437,7 +427,7 @@ class Files:
         handle = self._handles.pop(fh, None)
         if handle is None:
             return
-        self.pages.closed(handle.at, handle.epoch)
+        self.pages.closed(handle)
         file = handle.file
         try:
             if handle.writable and not any(h.writable for h in file.handles if h is not handle):

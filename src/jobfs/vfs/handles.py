@@ -1,0 +1,266 @@
+"""Handles, one for each open of a file, and the version that each shows: pinned when it is opened, followed where that is right
+(semantics.md section 3, Open files are pinned).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from jobfs.content import Content, StaleVersionError
+from jobfs.errors import FsError, JobfsError, NotFoundError
+from jobfs.nodes import Item, Version
+from jobfs.save.context import in_background
+from jobfs.state import File
+from jobfs.state.localbytes import Local
+from jobfs.vfs.view import View
+
+#: Versions that are opened one after another, at most, when the file keeps changing.
+REOPENS = 3
+#: A file up to this size, in bytes, is looked at when it is opened; a larger one is fetched meanwhile, or as it is read.
+_AT_ONCE = 1 << 20
+#: Paths whose pages are remembered; all are forgotten when there are more.
+_MOST = 16_384
+
+log = logging.getLogger("jobfs.vfs")
+
+
+class Readable(Protocol):
+    """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes at `offset`, at most `size`; short only at the end. Raises ApiError."""
+
+    def close(self) -> None:
+        """No longer needed."""
+
+
+class Handle:
+    """One open of a File.
+
+    `item` is the version that it opened, or follows now; `young`: its timestamp proves little (R1). `seen` is the version that
+    its program was shown: what it saves is based on that. `content` holds the bytes of `item`.
+    """
+
+    __slots__ = (
+        "append", "at", "at_end", "begun", "content", "epoch", "file", "item", "readable", "seen", "writable", "wrote",
+        "young",
+    )  # fmt: skip
+
+    def __init__(self, file: File, item: Item | None, flags: int) -> None:
+        self.file = file
+        self.item = self.seen = item
+        how = flags & os.O_ACCMODE
+        self.readable = how != os.O_WRONLY
+        self.writable = how != os.O_RDONLY
+        self.append = flags & os.O_APPEND != 0
+        self.young = False
+        #: True once this handle changed the file since its last flush.
+        self.wrote = False
+        #: True once this handle has read from the start.
+        self.begun = False
+        #: The last read came to the end of the file.
+        self.at_end = False
+        #: Where it was opened, as the kernel's pages go, and when.
+        self.at, self.epoch = "", 0
+        self.content: Readable | None = None
+
+    def drop_content(self) -> None:
+        """The bytes that it opened are not read any more."""
+        content, self.content = self.content, None
+        if content is not None:
+            content.close()
+
+    def go_on(self, item: Item, content: Readable) -> None:
+        """What was written is the version `item` now. The caller has the File's lock."""
+        if self.content is not None:
+            self.content.close()
+        self.content = content
+        self.item = self.seen = item
+        self.young = True
+
+    def moved(self, item: Item) -> None:
+        """Its item got another name through this mount: the handle goes on with it as it is now."""
+        if self.item is not None and self.item.id == item.id:
+            if self.seen == self.item:
+                self.seen = item
+            self.item = item
+
+
+class KernelPages:
+    """What the kernel's own pages of a file may be trusted to hold when it is opened again (`keep_cache`).
+
+    The kernel keeps pages by node, and a node is a path as far as libfuse goes. So what is remembered is the version opened
+    last at a path, and only while nothing else can have come into those pages: no other version open there, no writer, and
+    nobody who had a file open when a name was last changed here, since its node may be another path's by now.
+
+    Thread-safe; its lock is a leaf. Every `opened` is followed by one `closed`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, Version] = {}
+        self._open: dict[str, tuple[Version | None, int]] = {}  # None: several, or one that is written
+        self._count = 0
+        self._epoch = 0
+        self._older = 0  # files open now that were open when a name was last changed
+
+    def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
+        """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
+        with self._lock:
+            self._count += 1
+            handle.at, handle.epoch = path, self._epoch
+            before, count = self._open.get(path, (version, 0))
+            sole = version if before == version else None
+            self._open[path] = sole, count + 1
+            if sole is None or self._older:
+                self._held.pop(path, None)
+                return False
+            if self._held.get(path) == sole:
+                return True
+            if len(self._held) >= _MOST:
+                self._held.clear()
+            self._held[path] = sole
+            return False
+
+    def closed(self, handle: Handle) -> None:
+        """A file that was `opened` is closed."""
+        with self._lock:
+            self._count -= 1
+            version, count = self._open[handle.at]
+            if count > 1:
+                self._open[handle.at] = version, count - 1
+            else:
+                del self._open[handle.at]
+            if handle.epoch != self._epoch:
+                self._older -= 1
+
+    def unsure(self, path: str) -> None:
+        """An open file goes on with another version."""
+        with self._lock:
+            self._held.pop(path, None)
+            if path in self._open:
+                self._open[path] = None, self._open[path][1]
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """While a name is changed: nothing opened before the end of it is trusted."""
+        self.renamed()
+        try:
+            yield
+        finally:
+            self.renamed()
+
+    def renamed(self) -> None:
+        """A name was changed: nodes are other paths' now."""
+        with self._lock:
+            self._held.clear()
+            self._epoch += 1
+            self._older = self._count
+
+
+class Pins:
+    """The versions behind handles."""
+
+    def __init__(self, view: View, pages: KernelPages) -> None:
+        self._view = view
+        self._write_back = view.write_back
+        self._content = view.content
+        self._pages = pages
+
+    def meet(self, handle: Handle) -> None:
+        """Have the first bytes of what is about to be read: the kernel reads no further than the size it is told here,
+        and the server may hold a longer version by now. Of a large file any part may be wanted first. Raises ApiError.
+        """
+        for _ in range(REOPENS):
+            content, item = handle.content, handle.item
+            if (
+                item is None
+                or not isinstance(content, Content)
+                or content.here
+                or content.whole()
+                or (item.size or 0) > _AT_ONCE
+            ):
+                return
+            try:
+                content.meet()
+                return
+            except StaleVersionError:
+                if not self.follow(handle, max_age=0.0, opening=True):
+                    raise
+
+    def secure(self, handle: Handle) -> None:
+        """Have the version that is about to be edited on this machine: the job may replace or delete it any moment."""
+        content, item = handle.content, handle.item
+        if item is None or not isinstance(content, Content) or content.whole():
+            return
+        if item.size is None or item.size > _AT_ONCE:
+            in_background(self._write_back.context, content.fetch)
+            return
+        try:
+            self.whole(handle, opening=True)
+        except (JobfsError, OSError) as error:
+            # The first write asks again, and fails if it has to.
+            log.info("%s: can't be fetched for writing yet: %s", item.path, error)
+
+    def measure(self, item: Item) -> None:
+        """Have the size of a version that is open (see View.measured). Raises ApiError, FsError."""
+        # Where that version can't be had any more, reading it tells.
+        with contextlib.suppress(StaleVersionError, NotFoundError):
+            self._content.measure(item)
+
+    def whole(self, handle: Handle, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
+        """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
+        for _ in range(REOPENS):
+            content = handle.content
+            if isinstance(content, Local):
+                return content, content.source
+            if not isinstance(content, Content):
+                return None, None
+            try:
+                return content, content.fetch()
+            except StaleVersionError:
+                if not self.follow(handle, max_age=0.0, opening=opening):
+                    raise
+        raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
+
+    def follow(self, handle: Handle, max_age: float | None = None, *, opening: bool = False) -> bool:
+        """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned).
+
+        `opening`: nobody has been shown anything of the older one yet.
+        """
+        if max_age is None and handle.writable:
+            return False  # what it saves is based on what it has read
+        item = self._newer(handle, max_age)
+        if item is None:
+            return False
+        with handle.file.lock:
+            if handle not in handle.file.handles:
+                raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
+            old, handle.content = handle.content, self._content.open(item)
+            handle.item = item
+            if opening or not (handle.readable and handle.writable):
+                # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
+                handle.seen, handle.young = item, self._write_back.bases.young(item)
+            if handle.file.local is None:
+                handle.file.item = item
+        self._pages.unsure(handle.at)
+        if old is not None:
+            old.close()
+        return True
+
+    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
+        """The item at the handle's path, if it shows another version than the handle does."""
+        path = handle.file.path
+        if path is None or handle.item is None or handle.file.stays:
+            return None
+        item = self._view.find(path, max_age)
+        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+            return None
+        return item

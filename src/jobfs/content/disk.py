@@ -195,11 +195,13 @@ class DiskCache:
         self._note(new, size if size is not None else self.size(new) or 0)
         return True
 
-    def touch(self, name: str) -> None:
-        """A whole content is the most recently used now; no system call."""
+    def touch(self, name: str) -> int | None:
+        """A whole content is the most recently used now: its length in bytes as it was seen last; no system call."""
         with self._lock:
-            if name in self._index:
+            size = self._index.get(name)
+            if size is not None:
                 self._index.move_to_end(name)
+            return size
 
     def stamp(self, name: str) -> None:
         """Let the next mount know that a whole content was in use until now."""

@@ -192,11 +192,10 @@ class ContentStore:
         if version.size == 0:
             return 0
         name = version_name(version)
-        size = self._disk.size(name)
-        if size is None or version.size not in (None, size):
-            return None
-        self._disk.touch(name)
-        return size
+        size = self._disk.touch(name)
+        if size is None:
+            size = self._disk.size(name)
+        return size if version.size in (None, size) else None
 
     def attach(self, content: Content) -> Entry:
         """What a handle reads from: the one entry of its version, pinned until it is closed.

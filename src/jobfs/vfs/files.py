@@ -7,6 +7,7 @@ import errno
 import itertools
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
-from jobfs.vfs.calls import Caller, OpenResult
-from jobfs.vfs.handles import REOPENS, Handle, KernelPages, Pins, Readable
+from jobfs.vfs.controldir import ControlDirectory
+from jobfs.vfs.handles import REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
@@ -34,9 +35,19 @@ _CHANGES = os.O_ACCMODE | os.O_TRUNC
 class Files:
     """Handles and the bytes behind them. A handle holds its File, not a path."""
 
-    def __init__(self, view: View, *, sync_on_close: bool, most_open: int) -> None:
+    def __init__(
+        self,
+        view: View,
+        pages: KernelPages,
+        control: ControlDirectory,
+        *,
+        sync_on_close: bool,
+        most_open: int,
+    ) -> None:
         """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself."""
         self._view = view
+        self._pages = pages
+        self._control = control
         self._write_back = view.write_back
         self._state = view.state
         self._content = view.content
@@ -44,8 +55,7 @@ class Files:
         self._most_open = most_open
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
-        self.pages = KernelPages()
-        self._pins = Pins(view, self.pages)
+        self._pins = Pins(view, pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
     def handle(self, fh: int) -> Handle:
@@ -59,6 +69,10 @@ class Files:
 
     def open(self, path: str, flags: int) -> OpenResult:
         """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
+        if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
+            return self._open_control(name, flags)
+        if flags & _CHANGES:
+            self._view.may_change(path)
         if len(self._handles) >= self._most_open:
             raise self._too_many()
         for again in itertools.count():
@@ -82,6 +96,14 @@ class Files:
         except BaseException:
             self.release(fh)
             raise
+
+    def _open_control(self, name: str, flags: int) -> OpenResult:
+        handle = Handle(File(0, stays=True), None, os.O_RDONLY)
+        handle.content = Fixed(name, self._control.content(name, flags))
+        self._pages.opened(handle, f"{names.CONTROL_DIR}/{name}", None)
+        fh = next(self._numbers)
+        self._handles[fh] = handle
+        return OpenResult(fh, direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
         there = self._view.find_known(path)
@@ -117,7 +139,7 @@ class Files:
         # A version of the server whose size is known; or bytes that are written here; or of a length that nobody knows.
         clean = content if known and isinstance(content, Content) else None
         unknown = clean is None and isinstance(node, Item)
-        kept = self.pages.opened(handle, path, None if clean is None else clean.version)
+        kept = self._pages.opened(handle, path, None if clean is None else clean.version)
         # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
         here = clean is not None and clean.here
         if clean is not None and (not here or self._prefetch.walks):
@@ -129,7 +151,7 @@ class Files:
         return OpenResult(fh, unknown or others, kept and here and not others, size)
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
-        self.pages.opened(handle, path, None)
+        self._pages.opened(handle, path, None)
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
         if empty:
             self._truncate(handle, 0)
@@ -168,6 +190,7 @@ class Files:
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
         """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, ENFILE), ApiError."""
+        self._view.may_change(path)
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
         while True:
@@ -187,7 +210,7 @@ class Files:
         handle = Handle(file, None, flags)
         handle.writable = handle.wrote = True
         file.handles.append(handle)
-        self.pages.opened(handle, path, None)
+        self._pages.opened(handle, path, None)
         fh = next(self._numbers)
         self._handles[fh] = handle
         return OpenResult(fh)
@@ -224,8 +247,11 @@ class Files:
         self._view.touch_directory(names.parent(path))
         return file
 
-    def make(self, path: str, mode: int, caller: Caller) -> None:
-        """`mknod` of a regular file. Raises as `create`."""
+    def mknod(self, path: str, mode: int, caller: Caller) -> None:
+        """Make a regular file: the API holds nothing else. Raises FsError(EPERM), and as `create`."""
+        self._view.may_change(path)
+        if not stat.S_ISREG(mode) and stat.S_IFMT(mode):
+            raise FsError(errno.EPERM)
         self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
 
     def _too_many(self) -> FsError:
@@ -366,6 +392,7 @@ class Files:
 
     def truncate(self, path: str, length: int) -> None:
         """Cut or extend a file by name. Raises as `open` and `write`."""
+        self._view.may_change(path)
         fh = self.open(path, os.O_WRONLY).fh
         try:
             self.ftruncate(fh, length)
@@ -377,13 +404,15 @@ class Files:
         """Cut or extend an open file. Raises as `write`."""
         self._truncate(self.handle(fh), length)
 
-    def attr(self, fh: int) -> Attr:
+    def fgetattr(self, fh: int) -> Attr:
         """What `fstat` shows of an open file, unlinked ones too.
 
         The kernel reads no further than the size that it has here: whoever is at the end is shown a newer version's.
         """
         handle = self.handle(fh)
         file = handle.file
+        if isinstance(handle.content, Fixed):
+            return self._control.attr(handle.content.name, len(handle.content.content))
         if (handle.at_end or not self._known_size(handle)) and file.local is None:
             with contextlib.suppress(JobfsError):
                 self._pins.follow(handle)
@@ -427,7 +456,7 @@ class Files:
         handle = self._handles.pop(fh, None)
         if handle is None:
             return
-        self.pages.closed(handle)
+        self._pages.closed(handle)
         file = handle.file
         try:
             if handle.writable and not any(h.writable for h in file.handles if h is not handle):

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
@@ -31,6 +31,26 @@ _MOST = 16_384
 log = logging.getLogger("jobfs.vfs")
 
 
+class OpenResult(NamedTuple):
+    """What the kernel is told of an open: the handle's number, and how to cache.
+
+    `size` in bytes is that of a version of the server which is opened; -1 if it is written here, or not known.
+    """
+
+    fh: int
+    direct_io: bool = False
+    keep_cache: bool = False
+    size: int = -1
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    uid: int
+    gid: int
+    pid: int
+
+
 class Readable(Protocol):
     """Bytes that can be read at any offset: a cached version, or a generation of local bytes."""
 
@@ -39,6 +59,21 @@ class Readable(Protocol):
 
     def close(self) -> None:
         """No longer needed."""
+
+
+class Fixed:
+    """Bytes that were made to be read, of a file `name` of the control directory."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name = name
+        self.content = content
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See Readable."""
+        return self.content[offset : offset + size]
+
+    def close(self) -> None:
+        """See Readable."""
 
 
 class Handle:

@@ -87,6 +87,13 @@ def under(path: str, directory: str) -> bool:
     return path.startswith(directory + "/") if directory else bool(path)
 
 
+def control_name(path: str) -> str | None:
+    """The name below `.jobfs/` (semantics.md section 6), "" for that directory itself, None for every other path."""
+    if path == CONTROL_DIR:
+        return ""
+    return path.removeprefix(CONTROL_DIR + "/") if under(path, CONTROL_DIR) else None
+
+
 def moved(path: str, old: str, new: str) -> str:
     """`path`, which is `old` or lies below it, after `old` was renamed to `new`."""
     return new + path[len(old) :]

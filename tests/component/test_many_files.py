@@ -77,7 +77,7 @@ def test_one_file_that_can_not_be_recorded_keeps_no_other_from_being_sent(
     handles = [work.vfs.create(name, 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for name in ("odd", "other")]
     for fh in handles:
         work.vfs.write(fh, b"x", 0)
-    odd = work.vfs._files.handle(handles[0]).file
+    odd = work.vfs.handle(handles[0]).file
     odd.atime_ns = 1 << 70  # no journal holds that
     left = work.vfs.flush_all(None, 10.0, None)
     assert [entry["path"] for entry in left] == ["odd"]

@@ -183,7 +183,7 @@ def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
     work.vfs.write(fh, MINE, 0)
     work.vfs.flush(fh)
     server.faults.next("slow", on="update", delay=0.5)
-    change = work.write_back.queue.save(work.vfs._files.handle(fh).file, 0.0)
+    change = work.write_back.queue.save(work.vfs.handle(fh).file, 0.0)
     assert change is not None
     eventually(lambda: not server.faults.rules())
     work.vfs.hide("file", HIDDEN)

@@ -422,7 +422,7 @@ def test_a_write_while_the_last_save_ends_goes_on_with_what_was_saved(
     work = start(write_back_delay=30)
     work.write("file", b"from the first save, ")
     fh = work.vfs.open("file", os.O_RDWR | (os.O_APPEND if append else 0)).fh
-    inode = work.vfs._files.handle(fh).file
+    inode = work.vfs.handle(fh).file
     inode.lock = _FirstOf(inode.lock, work.drain)  # type: ignore[assignment]
     work.vfs.write(fh, b"and more", 21)
     work.vfs.release(fh)
@@ -449,7 +449,7 @@ def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
     server.store.seed({"file": "one two"}, age=60)
     work = start(write_back_delay=30)
     fh = work.vfs.open("file", os.O_RDWR).fh
-    inode = work.vfs._files.handle(fh).file
+    inode = work.vfs.handle(fh).file
 
     def save() -> None:
         other = work.vfs.open("file", os.O_RDWR).fh

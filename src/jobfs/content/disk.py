@@ -159,12 +159,14 @@ class DiskCache:
             if copy is not None:
                 self.parts.discard(copy)
 
-    def touch(self, name: str) -> None:
-        """A whole content is the most recently used now; no system call."""
+    def touch(self, name: str) -> int | None:
+        """A whole content is the most recently used now: its length in bytes as it was seen last; no system call."""
         with self.lock:
-            if name in self._index:
+            size = self._index.get(name)
+            if size is not None:
                 self._index.move_to_end(name)
                 self._touched.add(name)
+            return size
 
     def remove(self, name: str) -> None:
         """Remove a whole content."""

@@ -169,10 +169,12 @@ class ContentStore:
 
     def on_disk(self, version: Version) -> int | None:
         """Bytes of a version that is in the cache whole; None if it is not."""
-        size = self._disk.size(version)
-        if size:
-            self._disk.touch(version_name(version))
-        return size
+        if version.size == 0:
+            return 0
+        size = self._disk.touch(version_name(version))
+        if size is None:
+            size = self._disk.size(version)
+        return size if version.size in (None, size) else None
 
     def attach(self, content: Content) -> Entry:
         """What a handle reads from: the one entry of its version, pinned until it is closed.

@@ -34,6 +34,8 @@ BLOCK_SIZE = 128 * 1024
 
 #: Paths whose sizes are remembered at most.
 _PATHS = 50_000
+#: Answers that are kept at most.
+_ANSWERS = 200_000
 #: Errors of a disk that tell a program more than EIO does.
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: What a save may fail with beside EIO. Editors take some other numbers for "can't be synced here" and say "written".
@@ -185,7 +187,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self.timeout = timeout
         self._vfs = vfs
         self._on_ready = on_ready
-        self._packed: tuple[int, dict[str, bytes]] = (0, {})
+        self._answers: tuple[int, dict[str | int, bytes]] = (0, {})
         self._sizes = _Sizes()
 
     def __call__(self, operation: str, *args: Any) -> Any:
@@ -204,20 +206,28 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             attr = self._vfs.fgetattr(fi.fh)
             self._sizes.written(fi.fh, attr.size)
             return pack_stat(attr)
-        edition = self._vfs.edition()
-        kept, packed = self._packed
-        if not edition or edition != kept:
-            # What is found from now on is kept under the number read before: a change meanwhile makes it void.
-            kept, packed = self._packed = (edition, {})
-        stat = packed.get(path)
+        answers = self.answers()
+        stat = answers.get(path)
         if stat is None:
             name = relative(path)
             attr = self._vfs.getattr(name)
             stat = pack_stat(attr)
             self._sizes.told(path, attr.size)
-            if edition and self._vfs.lasting(name):
-                packed[path] = stat
+            if self._answers[0] and self._vfs.lasting(name):
+                answers[path] = stat
         return stat
+
+    def answers(self) -> dict[str | int, bytes]:
+        """What `getattr` says of paths, and libfuse of its nodes, as long as nothing has changed.
+
+        What is found from now on is kept under the edition that is read first: a change meanwhile makes it void.
+        """
+        edition = self._vfs.edition()
+        kept, answers = self._answers
+        if not edition or edition != kept or len(answers) > _ANSWERS:
+            answers = {}
+            self._answers = (edition, answers)
+        return answers
 
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
         entries = self._vfs.listdir(relative(path))

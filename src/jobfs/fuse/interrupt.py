@@ -46,8 +46,10 @@ class Opcode(IntEnum):
 
 #: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
 _HEADER = struct.Struct("=IIQQIII4xI")
+#: Of the same: opcode, unique, node.
+HEAD = struct.Struct("=4xIQQ")
 #: `fuse_out_header`: length, error, unique.
-_ANSWER = struct.Struct("=IiQ")
+ANSWER = struct.Struct("=IiQ")
 
 #: Seconds between looks at who waits. Who was there at the last one already may be answered.
 _LOOK = 0.2
@@ -81,10 +83,10 @@ class Desk:
     def __init__(self, size: int) -> None:
         self.buffer = ctypes.create_string_buffer(size)
         self.address = ctypes.addressof(self.buffer)
-        #: Of the request at work; after the length in its header.
-        self.opcode = ctypes.c_uint32.from_buffer(self.buffer, 4)
-        #: Of an open; after the header.
+        #: Of an open or a getattr; after the header.
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
+        #: Where the answer about a node is kept, if it lasts.
+        self.keeping: dict[str | int, bytes] | None = None
         self.turn = 0
         self.since = 0.0
         self._seen = 0
@@ -104,6 +106,12 @@ class Desk:
             return None
         _, opcode, unique, _, _, _, thread, flags = _HEADER.unpack_from(self.buffer)
         return Request(turn, opcode, unique, thread, flags) if self.turn == turn else None
+
+
+class AtWork(threading.local):
+    """The desk of the thread that asks."""
+
+    desk: Desk
 
 
 def told_to_end(thread: int) -> bool:
@@ -172,7 +180,7 @@ class Interrupter:
         # ENOENT: it was answered just now, as usual.
         with suppress(FileNotFoundError):
             try:
-                os.write(self._device, _ANSWER.pack(_ANSWER.size, -errno.EINTR, request.unique))
+                os.write(self._device, ANSWER.pack(ANSWER.size, -errno.EINTR, request.unique))
                 _log.info("%s was interrupted", Opcode(request.opcode).name)
             except OSError as error:
                 _log.info("%s could not be interrupted: %s", Opcode(request.opcode).name, error)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 
-from jobfs.fuse.interrupt import Opcode
+from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Opcode
 
 #: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
 ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
@@ -22,9 +23,16 @@ _NO_FLUSH = 1 << 5
 _pointer = ctypes.c_void_p
 _send_prototype = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_size_t)
 # The interpreter is not let go of: a write of an answer waits for nothing, and to get it back may take longer.
-_writev = ctypes.PyDLL(None, use_errno=True).writev
+_libc = ctypes.PyDLL(None, use_errno=True)
+_writev = _libc.writev
 _writev.argtypes = (ctypes.c_int, _pointer, ctypes.c_int)
 _writev.restype = ctypes.c_ssize_t
+write = _libc.write
+write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+write.restype = ctypes.c_ssize_t
+
+#: Bytes of `fuse_attr_out`.
+_ATTR = 104
 
 
 class _Head(ctypes.Structure):
@@ -49,10 +57,11 @@ class ChannelOperations(ctypes.Structure):
     )
 
 
-def channel_operations(device: int, *, read_only: bool) -> ChannelOperations:
-    """What sends libfuse's answers to the kernel, but for ENOENT. To be kept as long as the channel.
+def channel_operations(device: int, here: AtWork) -> ChannelOperations:
+    """What sends libfuse's answers about nodes to the kernel, but for ENOENT. To be kept as long as the channel.
 
-    `read_only`: it answers who opens a file to read it, and whose close need not be told: there is nothing to be sent.
+    The close of a file that is opened to be read need not be told: there is nothing to be sent. What `here.desk` is
+    `keeping` gets libfuse's answer to a getattr.
     """
 
     def send(channel: int, vector: int, count: int) -> int:
@@ -60,12 +69,20 @@ def channel_operations(device: int, *, read_only: bool) -> ChannelOperations:
             head = _Head.from_address(_piece(vector, 0))
             if head.error == -errno.ENOENT:
                 head.error = -errno.ESTALE
-        elif read_only:
-            _Opened.from_address(_piece(vector, 1)).open_flags |= _NO_FLUSH
+        else:
+            add(here.desk, _piece(vector, 1))
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
+
+    def add(desk: Desk, answer: int) -> None:
+        opcode, _, node = HEAD.unpack_from(desk.buffer)
+        if opcode == Opcode.OPEN:
+            if not desk.flags.value & (os.O_ACCMODE | os.O_TRUNC):
+                _Opened.from_address(answer).open_flags |= _NO_FLUSH
+        elif desk.keeping is not None:
+            desk.keeping[node] = ctypes.string_at(answer, _ATTR)
 
     return ChannelOperations(send=_send_prototype(send))
 

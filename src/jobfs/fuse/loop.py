@@ -25,8 +25,8 @@ import fuse
 from jobfs.api.deadline import Deadline, begin
 from jobfs.errors import UsageError
 from jobfs.fuse.driver import FuseDriver, errno_of
-from jobfs.fuse.interrupt import Desk, Interrupter, Opcode
-from jobfs.fuse.lookagain import ABOUT_A_NODE, ChannelOperations, channel_operations
+from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
+from jobfs.fuse.lookagain import ABOUT_A_NODE, ChannelOperations, channel_operations, write
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -121,10 +121,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._session = _fuse_get_session(self._fuse)
         self._channel = _fuse_session_next_chan(self._session, None)
         self.device = int(_fuse_chan_fd(self._channel))
-        self._sending = [channel_operations(self.device, read_only=read_only) for read_only in (False, True)]
-        self._about_a_node, self._to_read = (
-            _fuse_chan_new(ctypes.byref(operations), self.device, 0, None) for operations in self._sending
-        )
+        self._here = AtWork()
+        self._sending = channel_operations(self.device, self._here)
+        self._about_nodes = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
         #: True: no request that is read from now on is looked at; its program gets an error when the process ends.
         self.closed = False
         # Kept from the start: at the end there may be no descriptor left.
@@ -154,8 +153,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         `all_busy` is called when a request was read and nobody waits for another. Raises OSError if requests can't be read.
         """
         timeout, late = self.operations.timeout, self._late
-        read, device, buffers = os.readv, self.device, [desk.buffer]
+        read, device, buffers, head = os.readv, self.device, [desk.buffer], HEAD.unpack_from
         process, session, address = _fuse_session_process, self._session, desk.address
+        about_nodes, others = self._about_nodes, self._channel
+        self._here.desk = desk
         while len(idle) <= most_idle:
             idle.append(desk)
             try:
@@ -175,23 +176,32 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 return True
             if not idle:
                 all_busy()
-            call = begin(timeout)
-            if late:
-                late.queued(desk, call)
-            process(session, address, length, self._answered_by(desk))
-            if call.left() <= 0:
-                late.ended(desk, call)
+            opcode, unique, node = head(desk.buffer)
+            if opcode != Opcode.GETATTR or not self._answered(desk, unique, node):
+                call = begin(timeout)
+                if late:
+                    late.queued(desk, call)
+                process(session, address, length, about_nodes if opcode in ABOUT_A_NODE else others)
+                if call.left() <= 0:
+                    late.ended(desk, call)
             desk.turn += 1
         return False
 
-    def _answered_by(self, desk: Desk) -> Any:
-        """The channel for the answer to a request."""
-        opcode = desk.opcode.value
-        if opcode not in ABOUT_A_NODE:
-            return self._channel
-        if opcode == Opcode.OPEN and not desk.flags.value & (os.O_ACCMODE | os.O_TRUNC):
-            return self._to_read
-        return self._about_a_node
+    def _answered(self, desk: Desk, unique: int, node: int) -> bool:
+        """True if a getattr was answered as before: since then nothing has changed. Else its answer is kept."""
+        desk.keeping = None
+        if desk.flags.value:
+            return False  # of an open file
+        answers = self.operations.answers()
+        known = answers.get(node)
+        if known is None:
+            desk.keeping = answers
+            return False
+        answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
+        write(
+            self.device, answer, len(answer)
+        )  # it fails if the program was told to end, which has its answer then
+        return True
 
     def mute(self) -> None:
         """No answer reaches the kernel any more. It waits for none once the process has ended."""
@@ -201,8 +211,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """Free what libfuse holds. Only after every loop has ended; unmounts if nothing else did."""
         if self._fuse:
             _fuse_teardown(self._fuse, self._mountpoint)
-            _fuse_chan_destroy(self._about_a_node)
-            _fuse_chan_destroy(self._to_read)
+            _fuse_chan_destroy(self._about_nodes)
             self._fuse = None
             os.close(self._nowhere)
 
@@ -218,7 +227,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     # `__call__`: what it does about errors, `_guarded` does too.
 
     def getattr(self, path: bytes, buffer: int) -> None:
-        ctypes.memmove(buffer, self.operations.getattr(path.decode()), _STAT_SIZE)
+        name, desk = path.decode(), self._here.desk
+        ctypes.memmove(buffer, self.operations.getattr(name), _STAT_SIZE)
+        if desk.keeping is not None and name not in desk.keeping:
+            desk.keeping = None  # it lasts no longer than this
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)

@@ -1,4 +1,4 @@
-"""chmod, chown and utimens: what goes to the server and what is remembered here (semantics.md section 2)."""
+"""Attributes: what goes to the server, what is remembered here, and what is told of both (semantics.md section 2)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Lifecycle, Permission, held_ns
 from jobfs.state import File, edit
-from jobfs.state.tables import stale_times
-from jobfs.vfs.view import View, is_hidden_open
+from jobfs.state.tables import is_unmade, stale_times
+from jobfs.vfs.view import Node, View, is_hidden_open
 
 _NONE = 0xFFFFFFFF
+_PREFIX = "user.jobfs."
+#: Extended attributes that are shown, where they have a value.
+SHOWN = (
+    "id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at", "state", "error",
+)  # fmt: skip
 
 
 class Attributes:
@@ -28,6 +33,7 @@ class Attributes:
 
     def chmod(self, path: str, mode: int) -> None:
         """Owner write bit on or off changes the permission on the server; the other bits are remembered. Raises ApiError."""
+        self._view.may_change(path)
         mode &= 0o7777
         wanted = Permission.READ_WRITE if mode & 0o200 else Permission.READ_ONLY
         with self._changing(path, mode) as node:
@@ -39,22 +45,24 @@ class Attributes:
             values: dict[str, Any] = {"mode": mode}
             if self._switches(node, mode):
                 values["wish"] = wanted
-            self._keep(node, **values)
+            self._set_here(node, **values)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
+        self._view.may_change(path)
         values = {name: value for name, value in (("uid", uid), ("gid", gid)) if 0 <= value != _NONE}
         with self._changing(path) as node:
             if isinstance(node, Item):
                 self._remember(node, **values)
             else:
-                self._keep(node, **values)
+                self._set_here(node, **values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError.
 
         A time that 64 bits of nanoseconds don't hold becomes the nearest that they do, as disks do it.
         """
+        self._view.may_change(path)
         times = {"atime_ns": _held(atime_ns), "mtime_ns": _held(mtime_ns)}
         with self._changing(path) as node:
             if isinstance(node, Item):
@@ -63,9 +71,85 @@ class Attributes:
                 given = {name: value for name, value in times.items() if value is not None}
                 self._remember(node, **{**shown, **given})
             else:
-                self._keep(node, **{name: value for name, value in times.items() if value is not None})
+                self._set_here(node, **{name: value for name, value in times.items() if value is not None})
 
-    def assign(self, path: str, permission: Permission | None, lifecycle: Lifecycle | None) -> None:
+    # -- extended attributes, `user.jobfs.*`, and what `jobfs info` and `jobfs set` tell and change of the same
+
+    def info(self, path: str) -> dict[str, Any]:
+        """What the API and this machine know of one path. Raises FsError(ENOENT), ApiError."""
+        node = self._view.get(path)
+        item = node if isinstance(node, Item) else node.item
+        state, error = self._condition(node)
+        facts: dict[str, Any] = {"path": path, "state": state, "error": error}
+        if item is not None:
+            facts |= {
+                "id": item.id,
+                "type": str(item.kind),
+                "owner": item.owner,
+                "lifecycle": str(item.lifecycle),
+                "permission": str(item.permission),
+                "mime_type": item.mime_type,
+                "key": item.key,
+                "created_at": item.created_at,
+                "updated_at": item.updated_at,
+            }
+        facts["size"] = self._view.attr(node).size
+        return facts
+
+    @staticmethod
+    def _condition(node: Node) -> tuple[str, str]:
+        """Its state, and what went wrong with its last save."""
+        if isinstance(node, Item):
+            return "conflict" if names.kept_beside(node.path) is not None else "clean", ""
+        if node.stays:
+            return "local", ""
+        if node.refused:
+            return "failed", node.refused
+        change = node.change
+        if change is not None:
+            return "uploading" if change.running else "dirty", str(change.error or "")
+        return "dirty" if node.local is not None or is_unmade(node) else "clean", ""
+
+    def listxattr(self, path: str) -> list[str]:
+        """Every attribute that has a value; the control directory has none. Raises FsError(ENOENT), ApiError."""
+        if names.control_name(path) is not None:
+            return []
+        facts = self.info(path)
+        return [_PREFIX + name for name in SHOWN if facts.get(name)]
+
+    def getxattr(self, path: str, name: str) -> bytes:
+        """The value of one. Raises FsError(ENODATA) if there is none of this name, ApiError."""
+        plain = name.removeprefix(_PREFIX)
+        # Before anything is looked up: the kernel asks for security.* all the time.
+        known = plain != name and plain in SHOWN and names.control_name(path) is None
+        value = self.info(path).get(plain) if known else None
+        if not value:
+            raise FsError(errno.ENODATA)
+        return str(value).encode()
+
+    def setxattr(self, path: str, name: str, value: bytes) -> None:
+        """Change permission or lifecycle on the server. Raises FsError(EPERM) for the others, FsError(EINVAL), ApiError."""
+        plain = name.removeprefix(_PREFIX)
+        if plain == name or plain not in SHOWN:
+            raise FsError(errno.EOPNOTSUPP)
+        self.set(path, {plain: value.decode("utf-8", "replace")})
+
+    def set(self, path: str, values: dict[str, Any]) -> None:
+        """Change permission and lifecycle, by their names. Raises as `setxattr`."""
+        self._view.may_change(path)
+        wanted = {name: value for name, value in values.items() if value is not None}
+        if not wanted.keys() <= {"permission", "lifecycle"}:
+            raise FsError(errno.EPERM)
+        try:
+            permission = Permission(wanted["permission"]) if "permission" in wanted else None
+            lifecycle = Lifecycle(wanted["lifecycle"]) if "lifecycle" in wanted else None
+        except ValueError:
+            raise FsError(
+                errno.EINVAL, "permission is readOnly or readWrite, lifecycle expertJob or application"
+            ) from None
+        self._assign(path, permission, lifecycle)
+
+    def _assign(self, path: str, permission: Permission | None, lifecycle: Lifecycle | None) -> None:
         """Change what is given of an item on the server; unsent bytes are sent first.
 
         Raises FsError(EOPNOTSUPP) for a file of this machine only, ApiError.
@@ -90,7 +174,7 @@ class Attributes:
             else:
                 self._state.apply(file, **changed)
 
-    def _keep(self, file: File, **values: Any) -> None:
+    def _set_here(self, file: File, **values: Any) -> None:
         """Attributes of what is only here, where they survive this process once the file does."""
         values["ctime_ns"] = time.time_ns()
         if file.recorded and not is_hidden_open(names.basename(file.path or ""), file):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import stat
 import sys
 import threading
 import time
@@ -23,15 +22,14 @@ from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.save.queue import within
 from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
-from jobfs.vfs import descriptors
 from jobfs.vfs.attributes import Attributes
-from jobfs.vfs.calls import Caller, OpenResult
 from jobfs.vfs.controldir import ControlDirectory
+from jobfs.vfs.descriptors import for_programs
 from jobfs.vfs.files import Files
+from jobfs.vfs.handles import Caller, KernelPages
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
 from jobfs.vfs.view import Owner, View
-from jobfs.vfs.xattrs import Xattrs
 
 log = logging.getLogger("jobfs.vfs")
 
@@ -53,7 +51,7 @@ class StatFs(NamedTuple):
     namemax: int
 
 
-class Vfs:
+class Vfs(Attributes, Tree, Files):
     """The mounted workspace. Every method may be called from any thread and raises JobfsError with an errno."""
 
     def __init__(
@@ -83,18 +81,16 @@ class Vfs:
             cache_limit=settings.cache_size,
             known=known,
         )
-        self._state = self._write_back.state
-        self._view = View(
-            self._write_back, Owner(settings.uid, settings.gid, settings.umask), settings.local_only
+        owner = Owner(settings.uid, settings.gid, settings.umask)
+        view = View(self._write_back, owner, settings.local_only, changes=not settings.read_only)
+        pages = KernelPages()
+        self._report = Report(view, client, namespace, directory, settings)
+        control = ControlDirectory(self._report)
+        Attributes.__init__(self, view)
+        Tree.__init__(self, view, pages, symlinks=settings.local_symlinks)
+        Files.__init__(
+            self, view, pages, control, sync_on_close=settings.sync_on_close, most_open=for_programs()
         )
-        self._files = Files(
-            self._view, sync_on_close=settings.sync_on_close, most_open=descriptors.for_programs()
-        )
-        self._tree = Tree(self._view, symlinks=settings.local_symlinks)
-        self._attributes = Attributes(self._view)
-        self._report = Report(self._view, client, namespace, directory, settings)
-        self._xattrs = Xattrs(self._report, self._attributes)
-        self._control = ControlDirectory(self._report)
         self._stopped = threading.Event()
 
     # -- life
@@ -117,7 +113,7 @@ class Vfs:
             return
         self._stopped.set()
         try:
-            self._files.close_all()
+            self.close_all()
         except JobfsError as error:
             log.error("%s", error)
         self._write_back.stop()
@@ -237,18 +233,11 @@ class Vfs:
         """The mount ends with everything on the server: copies of what was given up are no longer kept."""
         self._state.bytes.empty_trash()
 
-    def _refuse_change(self, *paths: str) -> None:
-        """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
-        if self._settings.read_only:
-            raise FsError(errno.EROFS)
-        if any(self._control.name(path) is not None for path in paths):
-            raise FsError(errno.EPERM)
-
     # -- attributes
 
     def getattr(self, path: str) -> Attr:
         """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
-        if path.startswith(names.CONTROL_DIR) and (name := self._control.name(path)) is not None:
+        if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
             return self._control.attr(name)
         return self._view.attr(self._view.measured(path, self._view.get(path)))
 
@@ -258,16 +247,10 @@ class Vfs:
 
     def lasting(self, path: str) -> bool:
         """True if the attributes of this path change only with the edition: it is the server's, of a known size."""
-        if self._control.name(path) is not None or self._state.at(path) or self._state.hidden(path):
+        if names.control_name(path) is not None or self._state.at(path) or self._state.hidden(path):
             return False
         item = self._namespace.peek(path)
         return item is not None and (item.is_dir or item.size is not None)
-
-    def fgetattr(self, fh: int) -> Attr:
-        """Attributes of an open file, unlinked ones too."""
-        if self._control.opened(fh):
-            return self._control.fattr(fh)
-        return self._files.attr(fh)
 
     def access(self, path: str, mask: int, caller: Caller) -> None:
         """Only what the kernel can't know: a read-only mount and readOnly items are not written."""
@@ -275,43 +258,8 @@ class Vfs:
         if mask & os.W_OK:
             if self._settings.read_only:
                 raise FsError(errno.EROFS)
-            if not attr.mode & 0o200 and self._control.name(path) is None:
+            if not attr.mode & 0o200 and names.control_name(path) is None:
                 self._view.may_write(self._view.get(path))
-
-    def chmod(self, path: str, mode: int) -> None:
-        """See attributes.py."""
-        self._refuse_change(path)
-        self._attributes.chmod(path, mode)
-
-    def chown(self, path: str, uid: int, gid: int) -> None:
-        """See attributes.py."""
-        self._refuse_change(path)
-        self._attributes.chown(path, uid, gid)
-
-    def set(self, path: str, values: dict[str, Any]) -> None:
-        """`jobfs set`: see xattrs.py."""
-        self._refuse_change(path)
-        self._xattrs.assign(path, values)
-
-    def listxattr(self, path: str) -> list[str]:
-        """See xattrs.py; the control directory has none."""
-        return [] if self._control.name(path) is not None else self._xattrs.names(path)
-
-    def getxattr(self, path: str, name: str) -> bytes:
-        """See xattrs.py. Raises FsError(ENODATA)."""
-        if self._control.name(path) is not None:
-            raise FsError(errno.ENODATA)
-        return self._xattrs.get(path, name)
-
-    def setxattr(self, path: str, name: str, value: bytes) -> None:
-        """See xattrs.py."""
-        self._refuse_change(path)
-        self._xattrs.set(path, name, value)
-
-    def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        """See attributes.py."""
-        self._refuse_change(path)
-        self._attributes.utimens(path, atime_ns, mtime_ns)
 
     def statfs(self) -> StatFs:
         """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
@@ -321,11 +269,9 @@ class Vfs:
         blocks = free // _BLOCK
         return StatFs(_BLOCK, used + blocks, blocks, blocks, facts.items + (1 << 20), 1 << 20, names.NAME_MAX)
 
-    # -- reading
-
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
-        if (name := self._control.name(path)) is not None:
+        if (name := names.control_name(path)) is not None:
             return self._control.entries(name)
         attr = self._view.attr
         # By inode number, as some programs sort them anyway: so they all read files in one order (see prefetch.py).
@@ -334,120 +280,14 @@ class Vfs:
             key=lambda entry: entry[1].ino,
         )
 
-    def open(self, path: str, flags: int) -> OpenResult:
-        """See files.py. A read-only mount refuses to open for writing (EROFS)."""
-        if path.startswith(names.CONTROL_DIR) and (name := self._control.name(path)) is not None:
-            return self._control.open(name, flags)
-        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            self._refuse_change(path)
-        return self._files.open(path, flags)
-
-    def read(self, fh: int, size: int, offset: int) -> bytes:
-        """See files.py."""
-        if self._control.opened(fh):
-            return self._control.read(fh, size, offset)
-        return self._files.read(fh, size, offset)
-
-    def readlink(self, path: str) -> str:
-        """See tree.py."""
-        if self._control.name(path) is not None:
-            raise FsError(errno.EINVAL)
-        return self._tree.readlink(path)
-
-    # -- writing
-
-    def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
-        """See files.py."""
-        self._refuse_change(path)
-        return self._files.create(path, mode, flags, caller)
-
-    def mknod(self, path: str, mode: int, caller: Caller) -> None:
-        """A regular file only: the API holds nothing else. Raises FsError(EPERM)."""
-        self._refuse_change(path)
-        if not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-            raise FsError(errno.EPERM)
-        self._files.make(path, mode, caller)
-
-    def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
-        """See files.py."""
-        return self._files.write(fh, data, offset)
-
-    def truncate(self, path: str, length: int) -> None:
-        """See files.py."""
-        self._refuse_change(path)
-        self._files.truncate(path, length)
-
-    def ftruncate(self, fh: int, length: int) -> None:
-        """See files.py."""
-        self._files.ftruncate(fh, length)
-
-    def size(self, fh: int) -> int:
-        """See files.py."""
-        return -1 if self._control.opened(fh) else self._files.size(fh)
-
-    def flush(self, fh: int) -> None:
-        """See files.py."""
-        if not self._control.opened(fh):
-            self._files.flush(fh)
-
-    def fsync(self, fh: int) -> None:
-        """See files.py."""
-        if not self._control.opened(fh):
-            self._files.fsync(fh)
-
-    def release(self, fh: int) -> None:
-        """See files.py."""
-        if self._control.opened(fh):
-            self._control.release(fh)
-        else:
-            self._files.release(fh)
-
     def fsyncdir(self, path: str) -> None:
         """Changes of names are on the server when they return: nothing is left to do."""
-
-    # -- names
-
-    def mkdir(self, path: str, mode: int, caller: Caller) -> None:
-        """See tree.py."""
-        self._refuse_change(path)
-        self._tree.mkdir(path, mode, caller)
-
-    def rmdir(self, path: str) -> None:
-        """See tree.py."""
-        self._refuse_change(path)
-        self._tree.rmdir(path)
-
-    def unlink(self, path: str) -> None:
-        """See tree.py."""
-        self._refuse_change(path)
-        self._tree.unlink(path)
-
-    def hide(self, path: str, hidden: str) -> None:
-        """See tree.py."""
-        self._refuse_change(path)
-        with self._files.pages.changing():
-            self._tree.hide(path, hidden)
-
-    def rename(self, old: str, new: str) -> None:
-        """See tree.py."""
-        self._refuse_change(old, new)
-        with self._files.pages.changing():
-            self._tree.rename(old, new)
-
-    def symlink(self, path: str, target: str, caller: Caller) -> None:
-        """See tree.py: links stay on this machine, the job would never see them."""
-        self._refuse_change(path)
-        self._tree.symlink(path, target, caller)
 
     # -- what the mount says of itself
 
     def status(self) -> Status:
         """See report.py."""
         return self._report.status()
-
-    def info(self, path: str) -> dict[str, Any]:
-        """See report.py."""
-        return self._report.info(path)
 
 
 def _refusal(file: File) -> dict[str, Any]:

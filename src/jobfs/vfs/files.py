@@ -7,6 +7,7 @@ import errno
 import itertools
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,9 +19,8 @@ from jobfs.errors import FsError, JobfsError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
-from jobfs.vfs.calls import Caller, OpenResult
-from jobfs.vfs.pages import KernelPages
-from jobfs.vfs.pins import REOPENS, Handle, Pins, Readable
+from jobfs.vfs.controldir import ControlDirectory
+from jobfs.vfs.handles import REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
@@ -35,9 +35,19 @@ _CHANGES = os.O_ACCMODE | os.O_TRUNC
 class Files:
     """Handles and the bytes behind them. A handle holds its File, not a path."""
 
-    def __init__(self, view: View, *, sync_on_close: bool, most_open: int) -> None:
+    def __init__(
+        self,
+        view: View,
+        pages: KernelPages,
+        control: ControlDirectory,
+        *,
+        sync_on_close: bool,
+        most_open: int,
+    ) -> None:
         """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself."""
         self._view = view
+        self._pages = pages
+        self._control = control
         self._write_back = view.write_back
         self._state = view.state
         self._content = view.content
@@ -45,8 +55,7 @@ class Files:
         self._most_open = most_open
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
-        self.pages = KernelPages()
-        self._pins = Pins(view, self.pages)
+        self._pins = Pins(view, pages)
         self._prefetch = Prefetch(view.namespace, view.content, view.state)
 
     def handle(self, fh: int) -> Handle:
@@ -60,14 +69,24 @@ class Files:
 
     def open(self, path: str, flags: int) -> OpenResult:
         """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
-        node = self._view.get(path)
-        if node.kind is Kind.DIRECTORY:
-            raise FsError(errno.EISDIR)
+        if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
+            return self._open_control(name, flags)
         if flags & _CHANGES:
-            self._view.may_write(node)
+            self._view.may_change(path)
         if len(self._handles) >= self._most_open:
             raise self._too_many()
-        handle, node = self._open(path, node, flags)
+        for again in itertools.count():
+            edition = self._state.edition
+            node = self._view.get(path)
+            if node.kind is Kind.DIRECTORY:
+                raise FsError(errno.EISDIR)
+            if flags & _CHANGES:
+                self._view.may_write(node)
+            handle = self._attach(path, node, flags)
+            if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
+                break
+            # Its save has ended, or it was written to, since it was looked up.
+            self._detach(handle)
         fh = next(self._numbers)
         self._handles[fh] = handle
         try:
@@ -78,16 +97,13 @@ class Files:
             self.release(fh)
             raise
 
-    def _open(self, path: str, node: Node, flags: int) -> tuple[Handle, Node]:
-        """A handle on what is at `path`, which `node` was just now."""
-        for again in itertools.count():
-            handle = self._attach(path, node, flags)
-            if again > REOPENS or self._still_shows(path, node):
-                return handle, node
-            # Its save has ended, or it was written to, since it was looked up.
-            self._detach(handle)
-            node = self._view.get(path)
-        raise AssertionError
+    def _open_control(self, name: str, flags: int) -> OpenResult:
+        handle = Handle(File(0, stays=True), None, os.O_RDONLY)
+        handle.content = Fixed(name, self._control.content(name, flags))
+        self._pages.opened(handle, f"{names.CONTROL_DIR}/{name}", None)
+        fh = next(self._numbers)
+        self._handles[fh] = handle
+        return OpenResult(fh, direct_io=True)
 
     def _still_shows(self, path: str, node: Node) -> bool:
         there = self._view.find_known(path)
@@ -118,31 +134,24 @@ class Files:
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
-        clean = self._clean(handle, node)
+        content = handle.content
+        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
+        # A version of the server whose size is known; or bytes that are written here; or of a length that nobody knows.
+        clean = content if known and isinstance(content, Content) else None
         unknown = clean is None and isinstance(node, Item)
-        kept = self._keeps_pages(handle, path, clean)
-        if clean is not None:
+        kept = self._pages.opened(handle, path, None if clean is None else clean.version)
+        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
+        here = clean is not None and clean.here
+        if clean is not None and (not here or self._prefetch.walks):
             self._begins(handle)
-        if not (unknown or kept):
+        if not (unknown or here):
             self._pins.meet(handle)
         size = self._known_size(handle) if clean is not None else -1
         others = len(handle.file.handles) > 1 and _others(handle)
-        return OpenResult(fh, direct_io=unknown or others, keep_cache=kept and not others, size=size)
-
-    def _clean(self, handle: Handle, node: Node) -> Content | None:
-        """What a handle opened, if it is a version of the server whose size is known."""
-        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
-        return handle.content if known and isinstance(handle.content, Content) else None
-
-    def _keeps_pages(self, handle: Handle, path: str, clean: Content | None) -> bool:
-        """True if the kernel's pages of this file hold the version of the server that is opened; None: it is none of those."""
-        handle.at = path
-        kept, handle.epoch = self.pages.opened(path, clean.version if clean is not None else None)
-        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
-        return kept and clean is not None and clean.here
+        return OpenResult(fh, unknown or others, kept and here and not others, size)
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
-        self._keeps_pages(handle, path, None)
+        self._pages.opened(handle, path, None)
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
         if empty:
             self._truncate(handle, 0)
@@ -181,6 +190,7 @@ class Files:
 
     def create(self, path: str, mode: int, flags: int, caller: Caller) -> OpenResult:
         """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, ENFILE), ApiError."""
+        self._view.may_change(path)
         check_new_name(path)
         self._view.may_enter(self._view.directory(names.parent(path)))
         while True:
@@ -200,7 +210,7 @@ class Files:
         handle = Handle(file, None, flags)
         handle.writable = handle.wrote = True
         file.handles.append(handle)
-        self._keeps_pages(handle, path, None)
+        self._pages.opened(handle, path, None)
         fh = next(self._numbers)
         self._handles[fh] = handle
         return OpenResult(fh)
@@ -237,8 +247,11 @@ class Files:
         self._view.touch_directory(names.parent(path))
         return file
 
-    def make(self, path: str, mode: int, caller: Caller) -> None:
-        """`mknod` of a regular file. Raises as `create`."""
+    def mknod(self, path: str, mode: int, caller: Caller) -> None:
+        """Make a regular file: the API holds nothing else. Raises FsError(EPERM), and as `create`."""
+        self._view.may_change(path)
+        if not stat.S_ISREG(mode) and stat.S_IFMT(mode):
+            raise FsError(errno.EPERM)
         self.release(self.create(path, mode, os.O_EXCL | os.O_WRONLY, caller).fh)
 
     def _too_many(self) -> FsError:
@@ -277,7 +290,10 @@ class Files:
         return missing > 0 and source is handle.content and self._pins.follow(handle)
 
     def _known_size(self, handle: Handle) -> int:
-        return self._view.size(handle.item) if handle.item is not None else -1
+        item = handle.item
+        if item is None:
+            return -1
+        return item.size if item.size is not None else self._view.size(item)
 
     def _begins(self, handle: Handle) -> None:
         """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
@@ -376,6 +392,7 @@ class Files:
 
     def truncate(self, path: str, length: int) -> None:
         """Cut or extend a file by name. Raises as `open` and `write`."""
+        self._view.may_change(path)
         fh = self.open(path, os.O_WRONLY).fh
         try:
             self.ftruncate(fh, length)
@@ -387,13 +404,15 @@ class Files:
         """Cut or extend an open file. Raises as `write`."""
         self._truncate(self.handle(fh), length)
 
-    def attr(self, fh: int) -> Attr:
+    def fgetattr(self, fh: int) -> Attr:
         """What `fstat` shows of an open file, unlinked ones too.
 
         The kernel reads no further than the size that it has here: whoever is at the end is shown a newer version's.
         """
         handle = self.handle(fh)
         file = handle.file
+        if isinstance(handle.content, Fixed):
+            return self._control.attr(handle.content.name, len(handle.content.content))
         if (handle.at_end or not self._known_size(handle)) and file.local is None:
             with contextlib.suppress(JobfsError):
                 self._pins.follow(handle)
@@ -437,7 +456,7 @@ class Files:
         handle = self._handles.pop(fh, None)
         if handle is None:
             return
-        self.pages.closed(handle.at, handle.epoch)
+        self._pages.closed(handle)
         file = handle.file
         try:
             if handle.writable and not any(h.writable for h in file.handles if h is not handle):

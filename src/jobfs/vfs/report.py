@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -22,12 +24,10 @@ from jobfs.state.directory import Found, others
 from jobfs.state.left import left_in
 from jobfs.state.quarantine import damaged
 from jobfs.state.records import Stage, Verb
-from jobfs.state.tables import is_unmade
-from jobfs.vfs.asking import Asking
-from jobfs.vfs.view import Node, View
+from jobfs.vfs.view import View
 
-#: Seconds that a description of the job is good for.
-_INSTANCE_AGE = 5.0
+#: Seconds that a description of the job is good for, and until it is asked for again if there was no answer.
+_INSTANCE_AGE, _AGAIN = 5.0, 1.0
 #: Seconds that a status waits for the server: it answers within a second (semantics.md section 6).
 _PATIENCE = 0.5
 _HIDDEN_OLD = 3600.0
@@ -54,8 +54,9 @@ class Report:
         self._settings = settings
         self._instance: Instance | None = None
         self._answered = 0.0
-        self._job = Asking("instance", self._ask_for_job, _INSTANCE_AGE)
-        self._listing = Asking("first-listing", lambda: self._namespace.children(""), _INSTANCE_AGE)
+        #: What is being asked, or was, by name; and when each may be asked again.
+        self._asking: dict[str, threading.Thread] = {}
+        self._next: dict[str, float] = {}
         #: The files below `.jobfs/`, each with what it holds now.
         self.files: dict[str, Callable[[], bytes]] = {
             "job.json": lambda: _as_json(self.instance()),
@@ -65,8 +66,28 @@ class Report:
 
     def instance(self) -> dict[str, Any]:
         """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer."""
-        self._job.wait(deadline.UNBOUNDED)
+        self._ask("instance", self._ask_for_job, deadline.UNBOUNDED)
         return {} if self._instance is None else self._instance.raw
+
+    def _ask(self, name: str, question: Callable[[], object], patience: float) -> None:
+        """Have a thread ask, unless one does or did lately, and wait for it: `patience` seconds at most, and as long as this
+        call may. The server may hang, and nobody has to wait for that.
+        """
+
+        def ask() -> None:
+            # What went wrong is in the server's health, which is told beside the last answer.
+            with contextlib.suppress(JobfsError), deadline.within():
+                question()
+                self._next[name] = time.monotonic() + _INSTANCE_AGE
+
+        thread = self._asking.get(name)
+        if (thread is None or not thread.is_alive()) and time.monotonic() >= self._next.get(name, 0.0):
+            self._next[name] = time.monotonic() + _AGAIN
+            thread = threading.Thread(target=ask, name=name, daemon=True)
+            thread.start()
+            self._asking[name] = thread
+        if thread is not None:
+            thread.join(deadline.left(patience))
 
     def _ask_for_job(self) -> None:
         self._instance = self._client.instance()
@@ -115,9 +136,9 @@ class Report:
         The first listing, which the counts and the conflicts come from, only of a server that has answered.
         """
         end = time.monotonic() + _PATIENCE
-        self._job.wait(_PATIENCE)
+        self._ask("instance", self._ask_for_job, _PATIENCE)
         if self._instance is not None and self._namespace.status().snapshot_age is None:
-            self._listing.wait(max(end - time.monotonic(), 0.0))
+            self._ask("first-listing", lambda: self._namespace.children(""), max(end - time.monotonic(), 0.0))
 
     def _expected(self) -> int | None:
         """How many items the server says that there are, as long as nobody has listed them."""
@@ -235,41 +256,6 @@ class Report:
             for entry in self._unsaved(refused=True)
         ]
         return "".join(lines).encode()
-
-    def info(self, path: str) -> dict[str, Any]:
-        """What the API and this machine know of one path. Raises FsError(ENOENT), ApiError."""
-        node = self._view.get(path)
-        item = node if isinstance(node, Item) else node.item
-        state, error = self._condition(node)
-        facts: dict[str, Any] = {"path": path, "state": state, "error": error}
-        if item is not None:
-            facts |= {
-                "id": item.id,
-                "type": str(item.kind),
-                "owner": item.owner,
-                "lifecycle": str(item.lifecycle),
-                "permission": str(item.permission),
-                "mime_type": item.mime_type,
-                "key": item.key,
-                "created_at": item.created_at,
-                "updated_at": item.updated_at,
-            }
-        facts["size"] = self._view.attr(node).size
-        return facts
-
-    @staticmethod
-    def _condition(node: Node) -> tuple[str, str]:
-        """Its state, and what went wrong with its last save."""
-        if isinstance(node, Item):
-            return "conflict" if names.kept_beside(node.path) is not None else "clean", ""
-        if node.stays:
-            return "local", ""
-        if node.refused:
-            return "failed", node.refused
-        change = node.change
-        if change is not None:
-            return "uploading" if change.running else "dirty", str(change.error or "")
-        return "dirty" if node.local is not None or is_unmade(node) else "clean", ""
 
     def content(self, name: str) -> bytes:
         """What a file below `.jobfs/` holds now. Raises FsError(ENOENT)."""

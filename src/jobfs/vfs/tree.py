@@ -20,7 +20,7 @@ from jobfs.save import Victim
 from jobfs.state import File, edit
 from jobfs.state.records import Base
 from jobfs.state.tables import is_unmade
-from jobfs.vfs.calls import Caller
+from jobfs.vfs.handles import Caller, KernelPages
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 
 #: Seconds to wait for bytes that a reader was given just now to be in their place.
@@ -30,9 +30,10 @@ _SETTLING = 0.1
 class Tree:
     """Makes, removes and renames. May be called from any thread."""
 
-    def __init__(self, view: View, *, symlinks: bool) -> None:
+    def __init__(self, view: View, pages: KernelPages, *, symlinks: bool) -> None:
         """`symlinks`: links may be made at every name; else at scratch names only (Emacs locks a file by such a link)."""
         self._view = view
+        self._pages = pages
         self._symlinks = symlinks
         self._state = view.state
         self._write_back = view.write_back
@@ -56,6 +57,7 @@ class Tree:
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
         """Make a directory; synchronous, unless the server can't be asked. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
+        self._view.may_change(path)
         with self._making(path):
             mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=True)
             if self._view.stays_here(path):
@@ -81,6 +83,7 @@ class Tree:
 
     def rmdir(self, path: str) -> None:
         """Remove an empty directory (R12). Raises FsError(ENOTEMPTY, ENOTDIR, EPERM), ApiError."""
+        self._view.may_change(path)
         node = self._view.directory(path)
         if not path:
             raise FsError(errno.EBUSY)
@@ -117,6 +120,7 @@ class Tree:
 
     def symlink(self, path: str, target: str, caller: Caller) -> None:
         """A link on this machine only: the API has none (section 2). Raises FsError(EPERM, EEXIST, EACCES), ApiError."""
+        self._view.may_change(path)
         if not self._symlinks and not self._view.stays_here(path):
             raise FsError(errno.EEXIST if self._view.find(path) is not None else errno.EPERM)
         with self._making(path):
@@ -125,7 +129,7 @@ class Tree:
 
     def readlink(self, path: str) -> str:
         """What a link says. Raises FsError(EINVAL) for everything else, FsError(ENOENT), ApiError."""
-        node = self._view.get(path)
+        node = self._view.get(path) if names.control_name(path) is None else None
         if isinstance(node, File) and node.link:
             return node.link
         raise FsError(errno.EINVAL)
@@ -134,6 +138,7 @@ class Tree:
 
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
+        self._view.may_change(old, new)
         check_new_name(new)
         if old == new:
             self._view.get(old)
@@ -144,7 +149,7 @@ class Tree:
         self._view.may_enter(self._view.directory(names.parent(new)))
         # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
         directory = is_dir(self._view.get(old))
-        with self._state.reservations.held(old, new, resting=directory):
+        with self._pages.changing(), self._state.reservations.held(old, new, resting=directory):
             self._end_moves(old, new)
             source, target = self._view.get(old), self._view.find(new)
             self._view.may_replace(source)
@@ -375,6 +380,7 @@ class Tree:
 
     def unlink(self, path: str) -> None:
         """Remove a file; synchronous. Raises FsError(ENOENT, EISDIR, EPERM, EACCES), ApiError."""
+        self._view.may_change(path)
         file = self._state.at(path)
         if file is not None and is_hidden_open(names.basename(path), file):
             self._forget_hidden(file)
@@ -431,7 +437,8 @@ class Tree:
 
     def hide(self, path: str, hidden: str) -> None:
         """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`."""
-        with self._state.reservations.held(path, hidden):
+        self._view.may_change(path)
+        with self._pages.changing(), self._state.reservations.held(path, hidden):
             self._end_moves(path)
             node = self._view.get(path)
             self._view.may_replace(node)

@@ -39,12 +39,16 @@ class Owner(NamedTuple):
 class View:
     """Lookups and attributes."""
 
-    def __init__(self, write_back: WriteBack, owner: Owner, local_patterns: Iterable[str]) -> None:
+    def __init__(
+        self, write_back: WriteBack, owner: Owner, local_patterns: Iterable[str], *, changes: bool
+    ) -> None:
+        """`changes`: False for a read-only mount."""
         self.write_back = write_back
         self.state = write_back.state
         self.namespace = write_back.namespace
         self.content = write_back.content
         self.owner = owner
+        self.changes = changes
         self._patterns = tuple(local_patterns)
         self._started = time.time_ns()
 
@@ -294,6 +298,13 @@ class View:
         return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, above.gid
 
     # -- what may be changed (semantics.md section 4, readOnly items)
+
+    def may_change(self, *paths: str) -> None:
+        """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
+        if not self.changes:
+            raise FsError(errno.EROFS)
+        if any(names.control_name(path) is not None for path in paths):
+            raise FsError(errno.EPERM)
 
     def may_write(self, node: Node) -> None:
         """Raises FsError(EACCES) if the content may not be changed."""

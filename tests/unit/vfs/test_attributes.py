@@ -145,7 +145,7 @@ def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
 ) -> None:
     """semantics 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
     work.write("file", b"content")
-    attributes = work.vfs._attributes
+    attributes = work.vfs
     found = attributes._real
 
     def saved_meanwhile(path: str) -> object:

@@ -132,7 +132,7 @@ def test_inode_numbers_survive_a_save(server: Server, work: Workspace) -> None:
 def test_no_more_files_are_open_than_leave_descriptors_for_saves(server: Server, work: Workspace) -> None:
     """semantics 6, Bounds: at most 300 descriptors, and one for each file that a program has open."""
     server.store.seed({"file": "x"}, age=60)
-    work.vfs._files._most_open = 2
+    work.vfs._most_open = 2
     handles = [work.vfs.open("file", os.O_RDONLY).fh for _ in range(2)]
     assert errno_from(work.vfs.open, "file", os.O_RDONLY) == errno.ENFILE
     assert errno_from(work.vfs.create, "new", 0o644, os.O_RDWR, CALLER) == errno.ENFILE

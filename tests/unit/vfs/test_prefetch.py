@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from jobfs import names
-from jobfs.nodes import Item, Kind, inode_number
-from jobfs.vfs.prefetch import IDLE, WAYS, WINDOW_MAX, Atlas, Walks, Way
+from jobfs.nodes import Item, Kind, Version, inode_number
+from jobfs.vfs.prefetch import IDLE, LARGE, WINDOW_MAX, Atlas, Prefetch
 
 
 class World:
@@ -23,38 +25,45 @@ class World:
             for directory in above:
                 self.items.setdefault(directory, Item(f"i{next(numbers):05}", Kind.DIRECTORY, directory))
             self.items[path] = Item(f"i{next(numbers):05}", Kind.FILE, path, size=size)
-        self.edition = 1
+        self.snapshot_number = 1
         self.now = 0.0
         self.on_disk: set[str] = set()
-        self.large: set[str] = set()
-        self.atlas = Atlas(self.children, lambda item: inode_number(item.id), lambda: self.edition)
-        self.walks = Walks(
-            self.atlas, lambda item: item.path not in self.on_disk, self.small, clock=lambda: self.now
-        )
+        self.fetched: list[str] = []
+        world: Any = self  # it is namespace, content store and state in one
+        self.ahead = Prefetch(world, world, world, clock=lambda: self.now)
 
-    def small(self, item: Item) -> bool:
-        return item.path not in self.large
+    def missing(self, item: Item) -> bool:
+        return item.path not in self.on_disk
 
-    def children(self, directory: str) -> dict[str, Item]:
+    def lasting(self, item: Item) -> bool:
+        return True
+
+    def learned_size(self, version: Version) -> int | None:
+        return version.size
+
+    def number(self, item: Item) -> int:
+        return inode_number(item.id)
+
+    def known_children(self, directory: str) -> dict[str, Item]:
         return {
             names.basename(p): item for p, item in self.items.items() if p and names.parent(p) == directory
         }
 
-    def after(self, path: str, way: Way) -> list[str]:
-        return [node.path for node in self.atlas.after(path, way)]
+    def prefetch(self, take: Callable[[], Item | None], count: int) -> None:
+        while (item := take()) is not None:
+            self.fetched.append(item.path)
 
-    def order(self, way: Way) -> list[str]:
-        """All files, as a program that goes this way reads them."""
-        return [node.path for node in self.atlas._level("", None, way)]
+    def order(self, by_name: bool = False) -> list[str]:
+        """All files, as a program that takes them in this order reads them."""
+        world: Any = self
+        return [item.path for item in Atlas(world, world).level("", by_name)]
 
     def read(self, path: str) -> list[str]:
         """A program reads a file; what is fetched ahead thereupon, which then is on disk."""
-        self.walks.read(path, self.items[path])
-        fetched = []
-        while (item := self.walks.take()) is not None:
-            fetched.append(item.path)
-        self.on_disk |= {path, *fetched}
-        return fetched
+        self.fetched = []
+        self.ahead.reading(self.items[path], None)
+        self.on_disk |= {path, *self.fetched}
+        return self.fetched
 
     def read_all(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
         """What was fetched ahead in all, and what the program had to wait for."""
@@ -75,11 +84,11 @@ def wide(directories: int, files: int) -> list[str]:
     return [path for number in range(directories) for path in flat(files, f"d{number:03}")]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_program_that_reads_everything_waits_for_a_handful_of_files(way: Way) -> None:
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_program_that_reads_everything_waits_for_a_handful_of_files(by_name: bool) -> None:
     """semantics 3: files of one directory read one after another are fetched ahead."""
     world = World([*wide(20, 15), *flat(5, "d003/deeper"), *flat(7, "d003/deeper/still"), "top.txt", "a.txt"])
-    order = world.order(way)
+    order = world.order(by_name)
     fetched, missed = world.read_all(order)
     assert set(fetched) | set(missed) == set(order)
     assert len(missed) <= 6, missed
@@ -88,7 +97,7 @@ def test_a_program_that_reads_everything_waits_for_a_handful_of_files(way: Way) 
 
 def test_the_second_file_in_a_row_begins_it_and_the_first_does_not() -> None:
     world = World(flat(100))
-    order = world.order(WAYS[0])
+    order = world.order()
     assert not world.read(order[0])
     assert world.read(order[1])[:3] == order[2:5]
 
@@ -96,7 +105,7 @@ def test_the_second_file_in_a_row_begins_it_and_the_first_does_not() -> None:
 def test_single_files_here_and_there_begin_nothing() -> None:
     """semantics 3: only a pattern of reads has anything fetched ahead."""
     world = World(wide(10, 100))
-    order = world.order(Way(by_name=True, files_first=False))
+    order = world.order(by_name=True)
     for path in order[50::97]:
         assert not world.read(path)
     for path in reversed(order[60::101]):
@@ -112,7 +121,7 @@ def test_one_file_read_again_and_again_begins_nothing() -> None:
 
 def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
     world = World(flat(50))
-    order = world.order(WAYS[0])
+    order = world.order()
     world.on_disk |= set(order[:20]) | {order[30]}
     fetched, missed = world.read_all(order)
     assert missed == order[20:22]
@@ -122,7 +131,7 @@ def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
 def test_the_number_of_files_ahead_is_bounded_and_grows_while_they_are_read() -> None:
     """semantics 3.8: bounded in count."""
     world = World(flat(1000))
-    order = world.order(WAYS[0])
+    order = world.order()
     ahead = []
     unread: set[str] = set()
     for path in order[:200]:
@@ -136,7 +145,7 @@ def test_the_bytes_ahead_are_bounded() -> None:
     """semantics 3.8: bounded in bytes."""
     world = World(flat(1000), size=1 << 20)
     unread: set[str] = set()
-    for path in world.order(WAYS[0])[:100]:
+    for path in world.order()[:100]:
         unread |= set(world.read(path))
         unread.discard(path)
         assert len(unread) <= 33
@@ -144,8 +153,8 @@ def test_the_bytes_ahead_are_bounded() -> None:
 
 def test_large_files_are_left_to_their_reader() -> None:
     world = World(flat(40))
-    order = world.order(WAYS[0])
-    world.large = {order[10]}
+    order = world.order()
+    world.items[order[10]] = replace(world.items[order[10]], size=LARGE + 1)
     fetched, missed = world.read_all(order)
     assert missed == [*order[:2], order[10]]
     assert order[10] not in fetched
@@ -153,7 +162,7 @@ def test_large_files_are_left_to_their_reader() -> None:
 
 def test_a_reader_of_one_directory_does_not_have_the_next_one_fetched() -> None:
     world = World([*flat(12, "a"), *flat(12, "a/below"), *flat(12, "b")])
-    order = [path for path in world.order(Way(False, True)) if names.parent(path) == "a"]
+    order = [path for path in world.order() if names.parent(path) == "a"]
     fetched, _ = world.read_all(order)
     assert {names.parent(path) for path in fetched} == {"a"}
 
@@ -162,7 +171,7 @@ def test_a_walk_is_not_run_ahead_of_beyond_the_highest_directory_it_came_through
     world = World(
         [*flat(12, "src/a"), *flat(12, "src/b"), *flat(12, "src/c"), *flat(90, "zoo/x"), *flat(90, "abc")]
     )
-    order = [path for path in world.order(Way(True, False)) if path.startswith("src/")]
+    order = [path for path in world.order(by_name=True) if path.startswith("src/")]
     fetched, missed = world.read_all(order)
     assert all(path.startswith("src/") for path in fetched)
     assert len(missed) <= 3
@@ -175,7 +184,7 @@ def test_a_program_that_picks_files_by_suffix_is_followed_after_a_while() -> Non
         for path in (f"d/f{number:03}.c", f"d/f{number:03}.o", f"d/f{number:03}.h")
     ]
     world = World(paths)
-    order = [path for path in world.order(Way(True, False)) if path.endswith(".c")]
+    order = [path for path in world.order(by_name=True) if path.endswith(".c")]
     fetched, missed = world.read_all(order)
     assert len(missed) <= 3
     others = [path for path in fetched if not path.endswith(".c")]
@@ -184,18 +193,18 @@ def test_a_program_that_picks_files_by_suffix_is_followed_after_a_while() -> Non
 
 def test_a_walk_that_stops_has_nothing_more_fetched() -> None:
     """semantics 3.9: stopped when the pattern breaks."""
-    world = World([*flat(500), *flat(3, "elsewhere")])
-    order = world.order(WAYS[0])
+    world = World([*flat(500), *flat(99, "elsewhere")])
+    order = world.order()
     world.read_all(path for path in order if path.startswith("d/f00"))
     world.now += IDLE + 1
-    assert world.walks.take() is None
-    assert not world.read("elsewhere/f0000.txt")
+    assert world.ahead._take() is None
+    assert not world.read([path for path in order if path.startswith("elsewhere/")][49])
 
 
 def test_reads_in_no_order_end_a_walk() -> None:
     """semantics 3: stopped when the pattern breaks."""
     world = World(flat(2000))
-    order = world.order(WAYS[0])
+    order = world.order()
     world.read_all(order[:3])
     fetched, _ = world.read_all(order[start] for start in range(60, 2000, 61))
     assert len(fetched) < 100
@@ -203,7 +212,7 @@ def test_reads_in_no_order_end_a_walk() -> None:
 
 def test_two_programs_at_once_are_both_followed() -> None:
     world = World([*flat(60, "a"), *flat(60, "b")])
-    order = world.order(WAYS[0])
+    order = world.order()
     one = [path for path in order if path.startswith("a/")]
     other = [path for path in order if path.startswith("b/")]
     _, missed = world.read_all(itertools.chain.from_iterable(zip(one, other, strict=True)))
@@ -212,7 +221,7 @@ def test_two_programs_at_once_are_both_followed() -> None:
 
 def test_many_readers_of_one_walk_may_overtake_each_other() -> None:
     world = World(flat(200))
-    order = world.order(WAYS[0])
+    order = world.order()
     shuffled = [path for start in range(0, 200, 4) for path in reversed(order[start : start + 4])]
     fetched, missed = world.read_all([*order[:2], *shuffled[2:]])
     assert len(missed) <= 8
@@ -221,8 +230,8 @@ def test_many_readers_of_one_walk_may_overtake_each_other() -> None:
 
 def test_a_new_listing_is_used_as_soon_as_it_is_there() -> None:
     world = World(flat(30))
-    world.read_all(world.order(WAYS[0])[:2])
+    order = world.order()
+    world.read(order[0])
     world.items["d/new.txt"] = Item("inew", Kind.FILE, "d/new.txt", size=5)
-    assert "d/new.txt" not in world.order(WAYS[0])
-    world.edition += 1
-    assert "d/new.txt" in world.order(WAYS[0])
+    world.snapshot_number += 1
+    assert "d/new.txt" in [order[0], *world.read(order[1]), *world.read_all(order[2:])[0]]

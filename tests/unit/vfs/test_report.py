@@ -7,6 +7,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 from tests.support.files import errno_from
 from tests.support.serverside import hidden
 from tests.support.waiting import eventually
@@ -18,6 +19,7 @@ from jobfs.emulator import Server
 from jobfs.state import directory as slot
 from jobfs.state.journal import Journal
 from jobfs.state.records import File
+from jobfs.vfs import report
 
 
 def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspace) -> None:
@@ -123,8 +125,10 @@ def test_the_first_status_already_counts_the_items_and_knows_the_conflicts(
     )
 
 
-def test_the_job_is_told_until_its_end(server: Server, work: Workspace) -> None:
-    work.vfs._report._job._good_for = 0.0  # asked for anew each time
+def test_the_job_is_told_until_its_end(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "_INSTANCE_AGE", 0.0)  # asked for anew each time
     server.job_side(server.job).set_job(current_step=3)
     job = work.vfs.status()["job"]
     assert (job["id"], job["status"], job["ended"], job["current_step"]) == (

@@ -8,23 +8,46 @@ import contextlib
 import errno
 import logging
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Version
 from jobfs.state import File
 from jobfs.state.localbytes import Local
-from jobfs.vfs.pages import KernelPages
 from jobfs.vfs.view import View
 
 #: Versions that are opened one after another, at most, when the file keeps changing.
 REOPENS = 3
 #: A file up to this size, in bytes, is looked at when it is opened; a larger one is fetched meanwhile, or as it is read.
 _AT_ONCE = 1 << 20
+#: Paths whose pages are remembered; all are forgotten when there are more.
+_MOST = 16_384
 
 log = logging.getLogger("jobfs.vfs")
+
+
+class OpenResult(NamedTuple):
+    """What the kernel is told of an open: the handle's number, and how to cache.
+
+    `size` in bytes is that of a version of the server which is opened; -1 if it is written here, or not known.
+    """
+
+    fh: int
+    direct_io: bool = False
+    keep_cache: bool = False
+    size: int = -1
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    uid: int
+    gid: int
+    pid: int
 
 
 class Readable(Protocol):
@@ -35,6 +58,21 @@ class Readable(Protocol):
 
     def close(self) -> None:
         """No longer needed."""
+
+
+class Fixed:
+    """Bytes that were made to be read, of a file `name` of the control directory."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name = name
+        self.content = content
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See Readable."""
+        return self.content[offset : offset + size]
+
+    def close(self) -> None:
+        """See Readable."""
 
 
 class Handle:
@@ -87,6 +125,78 @@ class Handle:
             if self.seen == self.item:
                 self.seen = item
             self.item = item
+
+
+class KernelPages:
+    """What the kernel's own pages of a file may be trusted to hold when it is opened again (`keep_cache`).
+
+    The kernel keeps pages by node, and a node is a path as far as libfuse goes. So what is remembered is the version opened
+    last at a path, and only while nothing else can have come into those pages: no other version open there, no writer, and
+    nobody who had a file open when a name was last changed here, since its node may be another path's by now.
+
+    Thread-safe; its lock is a leaf. Every `opened` is followed by one `closed`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, Version] = {}
+        self._open: dict[str, tuple[Version | None, int]] = {}  # None: several, or one that is written
+        self._count = 0
+        self._epoch = 0
+        self._older = 0  # files open now that were open when a name was last changed
+
+    def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
+        """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
+        with self._lock:
+            self._count += 1
+            handle.at, handle.epoch = path, self._epoch
+            before, count = self._open.get(path, (version, 0))
+            sole = version if before == version else None
+            self._open[path] = sole, count + 1
+            if sole is None or self._older:
+                self._held.pop(path, None)
+                return False
+            if self._held.get(path) == sole:
+                return True
+            if len(self._held) >= _MOST:
+                self._held.clear()
+            self._held[path] = sole
+            return False
+
+    def closed(self, handle: Handle) -> None:
+        """A file that was `opened` is closed."""
+        with self._lock:
+            self._count -= 1
+            version, count = self._open[handle.at]
+            if count > 1:
+                self._open[handle.at] = version, count - 1
+            else:
+                del self._open[handle.at]
+            if handle.epoch != self._epoch:
+                self._older -= 1
+
+    def unsure(self, path: str) -> None:
+        """An open file goes on with another version."""
+        with self._lock:
+            self._held.pop(path, None)
+            if path in self._open:
+                self._open[path] = None, self._open[path][1]
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """While a name is changed: nothing opened before the end of it is trusted."""
+        self.renamed()
+        try:
+            yield
+        finally:
+            self.renamed()
+
+    def renamed(self) -> None:
+        """A name was changed: nodes are other paths' now."""
+        with self._lock:
+            self._held.clear()
+            self._epoch += 1
+            self._older = self._count
 
 
 class Pins:

@@ -1,0 +1,139 @@
+"""Handles: which version each goes on with (semantics 3, Open files are pinned), and when the kernel may keep its pages."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from jobfs.nodes import Item, Kind, Version
+from jobfs.state import File
+from jobfs.vfs.handles import Handle, KernelPages
+
+ONE, OTHER = Version("a", "1", 10), Version("a", "2", 10)
+OLD = Item("a", Kind.FILE, "file", updated_at="1")
+
+
+class Bytes:
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def read(self, offset: int, size: int) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def handle() -> Handle:
+    handle = Handle(File(7), OLD, os.O_RDWR)
+    handle.content = Bytes()
+    return handle
+
+
+def test_after_a_save_it_goes_on_with_what_was_saved(handle: Handle) -> None:
+    """save-protocol R2: what was saved is the base of the next save; it is young."""
+    before, after, saved = handle.content, Bytes(), replace(OLD, id="b")
+    assert isinstance(before, Bytes)
+    handle.go_on(saved, after)
+    assert (handle.item, handle.seen, handle.content, handle.young) == (saved, saved, after, True)
+    assert (before.closed, after.closed) == (1, 0)
+
+
+def test_a_rename_by_this_mount_is_no_other_version(handle: Handle) -> None:
+    renamed = replace(OLD, path="other", updated_at="2")
+    handle.moved(renamed)
+    assert (handle.item, handle.seen) == (renamed, renamed)
+    handle.moved(replace(renamed, id="z"))
+    assert handle.item == renamed, "that is another file"
+
+
+def test_what_its_program_was_shown_stays_the_base(handle: Handle) -> None:
+    """save-protocol, base: for open-and-write: the version that was opened."""
+    followed = replace(OLD, updated_at="2")
+    handle.item = followed
+    handle.moved(replace(followed, path="other"))
+    assert handle.seen == OLD
+
+
+@pytest.fixture
+def pages() -> KernelPages:
+    return KernelPages()
+
+
+def visit(pages: KernelPages, path: str, version: Version | None) -> bool:
+    """Opens and closes; True if the pages were kept."""
+    handle = Handle(File(7), None, os.O_RDONLY)
+    kept = pages.opened(handle, path, version)
+    pages.closed(handle)
+    return kept
+
+
+def opened(pages: KernelPages, path: str, version: Version | None) -> Handle:
+    handle = Handle(File(7), None, os.O_RDONLY)
+    pages.opened(handle, path, version)
+    return handle
+
+
+def test_the_same_version_at_the_same_path_keeps_its_pages(pages: KernelPages) -> None:
+    assert [visit(pages, "x", ONE) for _ in range(3)] == [False, True, True]
+    assert not visit(pages, "y", ONE), "another path has other pages"
+
+
+def test_another_version_does_not(pages: KernelPages) -> None:
+    visit(pages, "x", ONE)
+    assert not visit(pages, "x", OTHER)
+    assert visit(pages, "x", OTHER)
+    assert not visit(pages, "x", ONE)
+
+
+def test_nothing_is_kept_while_two_versions_are_open_nor_right_after(pages: KernelPages) -> None:
+    visit(pages, "x", OTHER)
+    first = opened(pages, "x", ONE)
+    second = opened(pages, "x", OTHER)
+    pages.closed(second)
+    assert not visit(pages, "x", OTHER), "the first one is still open, and may be read"
+    pages.closed(first)
+    assert not visit(pages, "x", OTHER)
+    assert visit(pages, "x", OTHER)
+
+
+def test_a_writer_leaves_nothing_to_be_kept(pages: KernelPages) -> None:
+    visit(pages, "x", ONE)
+    writer = opened(pages, "x", None)
+    assert not visit(pages, "x", ONE)
+    pages.closed(writer)
+    assert not visit(pages, "x", ONE)
+    assert visit(pages, "x", ONE)
+
+
+def test_an_open_file_that_goes_on_with_a_newer_version_leaves_nothing_to_be_kept(pages: KernelPages) -> None:
+    follower = opened(pages, "x", ONE)
+    pages.unsure("x")
+    assert not visit(pages, "x", ONE)
+    pages.closed(follower)
+    assert not visit(pages, "x", ONE)
+    pages.unsure("never opened")
+
+
+def test_after_a_rename_nothing_is_kept_until_all_that_was_open_is_closed(pages: KernelPages) -> None:
+    visit(pages, "x", ONE)
+    before = opened(pages, "y", OTHER)
+    pages.renamed()
+    after = opened(pages, "x", ONE)
+    assert not visit(pages, "x", ONE), "what is open as y may be x now"
+    pages.closed(after)
+    pages.closed(before)
+    assert [visit(pages, "x", ONE) for _ in range(2)] == [False, True]
+    pages.renamed()
+    pages.renamed()
+    assert [visit(pages, "x", ONE) for _ in range(2)] == [False, True]
+
+
+def test_an_unbounded_number_of_paths_is_not_remembered(pages: KernelPages) -> None:
+    for number in range(20_000):
+        visit(pages, f"x{number}", ONE)
+    assert len(pages._held) <= 16_384
+    assert visit(pages, "x19999", ONE)

@@ -1,8 +1,8 @@
 """What a failed request means: from status or from httpx's exceptions to errors.py (semantics.md section 5).
 
 Two questions decide over a retry, and the class of the error answers both: an UnavailableError proper says
-that nothing was done, so the same may be asked again; an AnswerLostError says that a changing request may
-have been carried out, so only its sender, after a look at the server, may ask again.
+that nothing was done, so the same may be asked again (unless it is `lasting`); an AnswerLostError says that a changing
+request may have been carried out, so only its sender, after a look at the server, may ask again.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ _STATUSES: dict[int, type[ApiError]] = {
 _PASSING = frozenset({408, 425, 429})
 #: Failures that come before the first byte of a request is sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-#: Failures of a connection that the server may have closed while it was idle.
-_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class MismatchError(ValueError):
@@ -76,53 +75,46 @@ class Call(NamedTuple):
         return f"{self.endpoint} {self.subject!r}" if self.subject else self.endpoint
 
 
-class Failure(NamedTuple):
-    """A failed attempt: the error if it stays at that, and what a retry has to heed."""
-
-    error: ApiError
-    retry: bool = False
-    at_once: bool = False
-    wait: float | None = None
-
-
-def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> Failure:
-    """The failure that an answer other than success means; the only place that maps statuses."""
-    reason = _shortened(_one_line(scrub(_reason(headers, body), key)))
-    told = f"{call}: the server answered {_phrase(status)}" + (f": {reason}" if reason else "")
+def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> ApiError:
+    """The error that an answer other than success means; the only place that maps statuses."""
+    reason = _one_line(scrub(_reason(headers, body), key))
+    if len(reason) > 300:  # only after the key was scrubbed: half a key would not be recognised
+        reason = reason[:299] + "…"
+    phrase = f"{status} {_PHRASES[status]}" if status in _PHRASES else str(status)
+    told = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
     if status == 404 and not _is_gone(body):
         # A gateway's own 404 says nothing about the item: "not there" must come from the API (section 5).
         return _passing(call, status, headers, f"{told} (something on the way, not the API)")
     if status in _PASSING or (status >= 500 and status != 507):
         return _passing(call, status, headers, told)
-    if 400 <= status < 500 or status == 507:
-        kind = _STATUSES.get(status) or _bad_request(status, reason)
-        return Failure(kind(told, endpoint=call.endpoint, status=status))
-    return Failure(ContractError(told, endpoint=call.endpoint, status=status))
+    kind = _STATUSES.get(status, BadRequestError if 400 <= status < 500 else ContractError)
+    if status in (400, 409):
+        named = (named for words, named in _REASONS.items() if reason.casefold().startswith(words))
+        kind = next(named, BadRequestError)
+    return kind(told, endpoint=call.endpoint, status=status)
 
 
-def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> Failure:
+def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> ApiError:
     wait = retry_after(headers)
     refused = status == 429 or (status == 503 and wait is not None)
     if call.changing and not refused:
-        return Failure(AnswerLostError(told, endpoint=call.endpoint, status=status))
+        return AnswerLostError(told, endpoint=call.endpoint, status=status)
     error = UnavailableError(told, endpoint=call.endpoint, status=status)
     error.wait = wait or 0.0
-    return Failure(error, retry=True, wait=wait)
+    return error
 
 
-def from_exception(call: Call, exc: httpx.HTTPError | httpx.InvalidURL | httpx.StreamError) -> Failure:
-    """The failure that an exception of httpx means; the only place that maps them."""
+def from_exception(call: Call, exc: httpx.HTTPError) -> ApiError:
+    """The error that an exception of httpx means; the only place that maps them."""
     told = f"{call}: {_what(exc)}"
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
-    if isinstance(exc, _NOT_SENT):
-        error = UnavailableError(told, endpoint=call.endpoint, errno=number)
-        return Failure(error, retry=not _untrusted(exc))
-    if call.changing:
-        return Failure(AnswerLostError(told, endpoint=call.endpoint, errno=number))
+    if call.changing and not isinstance(exc, _NOT_SENT):
+        return AnswerLostError(told, endpoint=call.endpoint, errno=number)
     if isinstance(exc, httpx.DecodingError):
-        return Failure(ContractError(told, endpoint=call.endpoint))
+        return ContractError(told, endpoint=call.endpoint)
     error = UnavailableError(told, endpoint=call.endpoint, errno=number)
-    return Failure(error, retry=isinstance(exc, httpx.TransportError), at_once=isinstance(exc, _BROKEN))
+    error.lasting = isinstance(exc, httpx.ConnectError) and _untrusted(exc)
+    return error
 
 
 def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
@@ -156,14 +148,6 @@ def http_date(value: str) -> float | None:
         return None
 
 
-def _bad_request(status: int, reason: str) -> type[BadRequestError]:
-    if status in (400, 409):
-        for words, kind in _REASONS.items():
-            if reason.casefold().startswith(words):
-                return kind
-    return BadRequestError
-
-
 def _is_gone(body: bytes) -> bool:
     """True if a 404 is the API's own: it says so once more in its body."""
     try:
@@ -180,7 +164,8 @@ def _reason(headers: Mapping[str, str], body: bytes) -> str:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        return "" if _is_html(headers, body) else body[:10_000].decode(errors="replace")
+        html = "html" in headers.get("content-type", "").lower() or body[:64].lstrip()[:1] == b"<"
+        return "" if html else body[:10_000].decode(errors="replace")
     if not isinstance(answer, dict):
         return ""
     reason = answer.get("reason") or answer.get("message") or answer.get("error") or ""
@@ -190,22 +175,6 @@ def _reason(headers: Mapping[str, str], body: bytes) -> str:
 def _one_line(text: str) -> str:
     printable = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(printable.split())
-
-
-def _shortened(text: str) -> str:
-    # Only after the key was scrubbed: half a key would not be recognised.
-    return text if len(text) <= 300 else text[:299] + "…"
-
-
-def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
-    return "html" in headers.get("content-type", "").lower() or body[:64].lstrip()[:1] == b"<"
-
-
-def _phrase(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
 
 
 def _what(exc: Exception) -> str:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import httpx
 
-from jobfs.api.bodies import MOST_REASON, Body, coding_of, decoded
+from jobfs.api.bodies import MOST_REASON, Body, decoded
 from jobfs.api.client import Client
 from jobfs.api.create import CreateEncoding
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
 from jobfs.api.transport import pool
-from jobfs.api.wire import Send, Wire
+from jobfs.api.wire import Answer, Send, Wire
 
 #: Refusals that are answers, not failures: not those that speak of the key, the moment or the server.
 _TOLD = frozenset({400, 404, 405, 409, 413, 415, 416, 422})
@@ -46,24 +45,10 @@ class Exchange:
     @property
     def body(self) -> bytes:
         """The beginning of the answer's body as it was before it was compressed."""
-        coding = coding_of(httpx.Headers(dict(self.headers)))
         try:
-            return b"".join(decoded([bytes(self.raw)], coding))
+            return b"".join(decoded([bytes(self.raw)], httpx.Headers(dict(self.headers))))
         except (httpx.HTTPError, MismatchError):
             return b""
-
-
-class Answer(NamedTuple):
-    """What the server said, be it a refusal."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def ok(self) -> bool:
-        """True for a success."""
-        return 200 <= self.status < 300
 
 
 class Watched:
@@ -131,8 +116,7 @@ class Watched:
         target = f"{self._root}{job or self.client.job_id}/workspace_instance/{below}"
         call = Call(f"{method} {below.partition('?')[0]}", method, target, changing=method != "GET")
         wire = self._new_wire() if fresh else self._wire
-        response = wire.request(call, Send(body, headers, statuses=_TOLD))
-        return Answer(response.status_code, dict(response.headers), response.content)
+        return wire.request(call, Send(body, headers, statuses=_TOLD))
 
     def close(self) -> None:
         """Close every connection."""

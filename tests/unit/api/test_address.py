@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from jobfs.api import check_base_url, check_job_id
-from jobfs.api.address import check_item_id, is_loopback, proxy_for, valid_item_id
-from jobfs.errors import InvalidRequestError, UsageError
+from jobfs.api.address import is_loopback, proxy_for, valid_item_id
+from jobfs.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,6 @@ def test_a_malformed_job_id_is_refused(job_id: str) -> None:
 @pytest.mark.parametrize("item_id", ["", "..", "a/b", "a?b", "a b", "a%2f", "a\n", "ä", 12, None])
 def test_an_item_id_that_could_lead_elsewhere_is_none(item_id: object) -> None:
     assert not valid_item_id(item_id)
-    with pytest.raises(InvalidRequestError):
-        check_item_id(str(item_id) if item_id not in (12, None) else "a/b")
 
 
 def test_loopback_is_known_without_a_name_server() -> None:

@@ -138,7 +138,7 @@ def test_an_item_is_asked_for_by_its_id(make_client: MakeClient) -> None:
 def test_an_id_that_is_none_leads_nowhere(make_client: MakeClient, item_id: str) -> None:
     script = Script(one())
     client = make_client(script)
-    for act in (client.get, client.delete, client.download, lambda i: client.update(i, path="x")):
+    for act in (client.get, client.delete, lambda i: client.update(i, path="x")):
         with pytest.raises(errors.InvalidRequestError):
             act(item_id)
     assert script.requests == []

@@ -109,8 +109,9 @@ def test_an_answer_that_is_not_what_was_asked_for_does_not_match_the_contract(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
 ) -> None:
     """semantics 5.8: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
-    with pytest.raises(errors.ContractError, match="download"):
-        make_client(Script(answer(status, b"x" * 5, **headers))).download(ID, 5)
+    client = make_client(Script(answer(status, b"x" * 5, **headers)))
+    with pytest.raises(errors.ContractError, match="download"), client.download(ID, 5):
+        pass
     assert f"download '{ID}': the reply does not match" in caplog.text
 
 
@@ -165,8 +166,9 @@ def test_the_request_for_a_download_is_retried(make_client: MakeClient) -> None:
 
 
 def test_a_file_that_is_not_there_is_not_found(make_client: MakeClient) -> None:
-    with pytest.raises(errors.NotFoundError, match="File not found"):
-        make_client(Script(failure(404, "File not found"))).download(ID)
+    client = make_client(Script(failure(404, "File not found")))
+    with pytest.raises(errors.NotFoundError, match="File not found"), client.download(ID):
+        pass
 
 
 def test_leaving_a_download_closes_it(make_client: MakeClient) -> None:

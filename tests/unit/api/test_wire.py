@@ -14,7 +14,7 @@ import pytest
 
 import jobfs
 from jobfs import errors
-from jobfs.api import FileKey, deadline
+from jobfs.api import FileKey
 from jobfs.nodes import Permission
 
 from .conftest import KEY, MakeClient, Script, failure, many, one, wire_item
@@ -113,12 +113,6 @@ def test_after_the_deadline_it_has_timed_out(
     assert "get item" in str(caught.value)
 
 
-def test_a_single_read_may_have_a_deadline_of_its_own(make_client: MakeClient) -> None:
-    client = make_client(Script(failure(503)), timeout=300)
-    with pytest.raises(errors.UnavailableError):
-        client.find("a.txt", timeout=0.02)
-
-
 def test_retry_after_is_honoured(make_client: MakeClient) -> None:
     script = Script(failure(503, headers={"retry-after": "0.2"}), one())
     began = time.monotonic()
@@ -143,16 +137,6 @@ def test_a_retry_after_beyond_the_deadline_fails_at_once_with_the_reason(make_cl
     assert caught.value.errno == errno.EIO
     assert type(caught.value) is errors.UnavailableError
     assert len(script.requests) == 1
-
-
-def test_a_broken_connection_is_retried_at_once(
-    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadline, "FIRST_PAUSE", 60.0)
-    monkeypatch.setattr(deadline, "LONGEST_PAUSE", 60.0)
-    script = Script(httpx.RemoteProtocolError("Server disconnected without sending a response."), one())
-    make_client(script).get(ID)
-    assert len(script.requests) == 2
 
 
 def test_a_changed_key_file_is_tried_once_after_a_401(make_client: MakeClient, tmp_path: Path) -> None:

@@ -143,20 +143,23 @@ MOST_REASON = 64 << 10
 _PIECE = 64 << 10
 
 
-def read_body(chunks: Iterable[bytes], headers: httpx.Headers, most: int, *, whole: bool = True) -> bytes:
-    """A body of at most `most` bytes; raises httpx.HTTPError, MismatchError.
+def read_answer(response: httpx.Response, most: int, *, whole: bool = True) -> bytes:
+    """The body of an answer, of at most `most` bytes; raises httpx.HTTPError, MismatchError.
 
     Where its beginning will do (not `whole`), what is too much, too late or badly compressed is left out.
     """
     body = bytearray()
+    assert isinstance(response.stream, httpx.SyncByteStream)
     try:
-        for piece in decoded(chunks, headers, most):
+        for piece in decoded(response.stream, response.headers, most):
             body += piece
             if len(body) > most:
                 raise MismatchError(f"a body of more than {most} bytes")
     except (MismatchError, httpx.DecodingError, httpx.ReadTimeout):
         if whole:
             raise
+    finally:
+        response.close()
     return bytes(body[:most])
 
 

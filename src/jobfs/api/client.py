@@ -156,11 +156,13 @@ class Client:
         call = Call("update item", "POST", self._item_target(item_id), subject, changing=True)
         if not fields:
             raise BadRequestError(f"{call}: at least one field is required", endpoint=call.endpoint)
-
-        def send(more: dict[str, str]) -> Item:
-            return self._ask(call, parse_item, Send(json_body(fields | more)), once=once)
-
-        return send({}) if path is None else self._put(path, lambda styled: send({"path": styled}), item_id)
+        if path is None:
+            return self._ask(call, parse_item, Send(json_body(fields)), once=once)
+        return self._put(
+            path,
+            lambda to: self._ask(call, parse_item, Send(json_body(fields | {"path": to})), once=once),
+            item_id,
+        )
 
     def delete(self, item_id: str, *, once: bool = False) -> None:
         """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored.

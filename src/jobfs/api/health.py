@@ -84,8 +84,7 @@ class Health:
         self._kinds: dict[bool | None, _Kind] = {kind: _Kind() for kind in (None, False, True)}  # None: both
         self._left_alone_until = 0.0
         self._throttled = 0
-        self._under_way = 0
-        self._last_sign = 0.0
+        self._asked = math.inf  # since when there is a question without an answer
         self._bounds = (-math.inf, math.inf)
         self._date: tuple[str, float | None] = ("", None)
 
@@ -95,50 +94,43 @@ class Health:
         """A request is about to be sent, and a program waits for it or not: seconds that it may go without progress.
 
         Raises HeldBackError in the background while the server is left alone; OutOfTimeError in a program where others have
-        waited in vain: now and then one looks. Whoever is admitted says how it `ended`.
+        waited in vain: now and then one looks.
         """
         with self._lock:
-            now = time.monotonic()
-            patience = self._patience(call, now) if waited else self._background_patience(call, now)
+            now, kind, patience = time.monotonic(), self._kinds[call.changing], math.inf
+            look = _ROUND_TRIPS * (self.latency or 0.0)
+            if waited:
+                silent = [each for each in (self._kinds[None], kind) if now < each.until]
+                if any(now < each.next_look for each in silent):
+                    raise OutOfTimeError(
+                        f"{call}: not sent: the server does not answer", errno=errno.ETIMEDOUT
+                    )
+                for each in silent:
+                    patience = max(_LOOK, look)
+                    each.next_look = now + patience + _UNTIL_LOOK
+            elif (wait := self._wait(now, kind)) > 0:
+                raise self._held_back(call, wait)
+            elif kind.failures >= _OUTAGE:
+                patience = max(_PROBE_PATIENCE, look)
+                kind.next_probe = now + _PROBE_EVERY
             self.requests += 1
-            if not self._under_way:
-                self._last_sign = now  # it counts from the question
-            self._under_way += 1
+            self._asked = min(self._asked, now)
             return patience
 
-    def _patience(self, call: Call, now: float) -> float:
-        silent = [kind for kind in (self._kinds[None], self._kinds[call.changing]) if now < kind.until]
-        if not silent:
-            return math.inf
-        if any(now < kind.next_look for kind in silent):
-            raise OutOfTimeError(f"{call}: not sent: the server does not answer", errno=errno.ETIMEDOUT)
-        look = max(_LOOK, _ROUND_TRIPS * (self.latency or 0.0))
-        for kind in silent:
-            kind.next_look = now + look + _UNTIL_LOOK
-        return look
+    def _held_back(self, call: Call, wait: float) -> HeldBackError:
+        why = self.last_error or "the server asked to be left alone"
+        error = HeldBackError(f"{call}: not sent: {why} (tried again in {wait:.1f} s)")
+        error.wait = wait
+        return error
 
-    def _background_patience(self, call: Call, now: float) -> float:
-        wait = self._wait(now, call.changing)
-        if wait > 0:
-            why = self.last_error or "the server asked to be left alone"
-            error = HeldBackError(f"{call}: not sent: {why} (tried again in {wait:.1f} s)")
-            error.wait = wait
-            raise error
-        kind = self._kinds[call.changing]
-        if kind.failures < _OUTAGE:
-            return math.inf
-        kind.next_probe = now + _PROBE_EVERY
-        return max(_PROBE_PATIENCE, _ROUND_TRIPS * (self.latency or 0.0))
-
-    def _wait(self, now: float, changing: bool) -> float:
-        kind = self._kinds[changing]
+    def _wait(self, now: float, kind: _Kind) -> float:
         probe = kind.next_probe - now if kind.failures >= _OUTAGE else 0.0
         return max(0.0, self._left_alone_until - now, probe)
 
     def wait(self, *, changing: bool) -> float:
         """Until the background may send a read, or a change; 0.0: now."""
         with self._lock:
-            return self._wait(time.monotonic(), changing)
+            return self._wait(time.monotonic(), self._kinds[changing])
 
     @property
     def out(self) -> bool:
@@ -146,19 +138,19 @@ class Health:
         return any(kind.failures >= _OUTAGE for kind in self._kinds.values())
 
     def silent(self) -> float:
-        """Seconds since the server gave a sign of itself, of those in which it was asked something."""
-        return time.monotonic() - self._last_sign if self._under_way else 0.0
+        """Seconds since the server was first asked something after it gave a sign of itself; 0.0 if it was not."""
+        return max(0.0, time.monotonic() - self._asked)
 
     # -- what came of it
 
     def moved(self) -> None:
         """Bytes of a request's body have gone out."""
-        self._last_sign = time.monotonic()
+        self._asked = max(self._asked, time.monotonic())
 
     def heard(self, call: Call, date: str, began: float, ended: float) -> None:
         """An answer of any kind begins, with this Date header, to a request sent between these `time.time()`s."""
         with self._lock:
-            self._last_sign = now = time.monotonic()
+            now, self._asked = time.monotonic(), math.inf
             for kind in (self._kinds[None], self._kinds[call.changing]):
                 kind.heard = kind.began = kind.ended = now
                 kind.until = 0.0
@@ -184,11 +176,6 @@ class Health:
                 kind.ended = now
                 if now - kind.began >= _NEARLY * self._timeout:
                     kind.until, kind.next_look = now + self._timeout, now + _UNTIL_LOOK
-
-    def ended(self) -> None:
-        """An attempt is over, however it ended."""
-        with self._lock:
-            self._under_way -= 1
 
     def succeeded(self, *, changing: bool, latency: float | None = None) -> None:
         """The server has answered to what was asked; `latency` None leaves the average alone."""

@@ -65,7 +65,8 @@ class Line:
         self._lock = threading.Lock()
         self._waiting: list[_Waiter] = []
         self._numbers = itertools.count()
-        self._moved_at = 0.0
+        #: `time.monotonic()` when bytes of some body went over the line.
+        self.moved_at = 0.0
         self._used = dict.fromkeys(Rank, 0)
         self._sockets: WeakSet[socket.socket] = WeakSet()
         reserved = -(-connections // 4) if connections > 1 else 0
@@ -78,7 +79,7 @@ class Line:
             ((Rank.BACKGROUND_LARGE,), max(1, connections // 4)),
         ]
 
-    def take(self, deadline: Deadline, what: str, *, large: bool = False, changing: bool = False) -> Rank:
+    def take(self, deadline: Deadline, call: object, *, large: bool = False, changing: bool = False) -> Rank:
         """A connection for one request, as soon as it is its turn; it is given back with `release`.
 
         Raises OutOfTimeError if a program waits and its time is over, which says nothing of the server; UnavailableError if the
@@ -88,26 +89,22 @@ class Line:
             waiter = _Waiter(deadline, next(self._numbers), large, changing)
             self._waiting.append(waiter)
             self._grant()
-        began = looked = time.monotonic()
         while waiter.granted is None:
-            waited = deadline.waited
+            waited, since = deadline.waited, time.monotonic()
             waiter.turn.wait(min(max(deadline.left(), 0.0), _LOOK) if waited else _LOOK)
             with self._lock:
                 self._grant()
-                if large and waited and self._moved_at > looked:
-                    # It waits behind others of its kind, for which the line is just what it is.
-                    deadline.extend(time.monotonic() - looked)
-                looked = time.monotonic()
+                if not waited or (large and self.moved_at > since):
+                    # In the background the time in the queue does not count; nor, in a program, behind others of its kind,
+                    # for which the line is just what it is.
+                    deadline.extend(time.monotonic() - since)
                 if waiter.granted is not None:
                     break
                 if self.closed.is_set():
-                    raise UnavailableError(f"{what}: the client is closed")
+                    raise UnavailableError(f"{call}: the client is closed")
                 if deadline.waited and deadline.left() <= 0:
                     self._waiting.remove(waiter)
-                    raise out_of_time(f"{what}: no connection became free")
-        if not deadline.waited:
-            # In the background the time in the queue does not count; a program's goes on.
-            deadline.extend(time.monotonic() - began)
+                    raise out_of_time(f"{call}: no connection became free")
         return waiter.granted
 
     def release(self, rank: Rank) -> None:
@@ -140,10 +137,6 @@ class Line:
     def wanted(self, before: int) -> bool:
         """True if a request waits whose rank comes before this one."""
         return bool(self._waiting) and any(waiter.rank < before for waiter in list(self._waiting))
-
-    def moved(self) -> None:
-        """Bytes of some body have gone over the line."""
-        self._moved_at = time.monotonic()
 
     def _grant(self) -> None:
         """Give out what is free, in order; who has to wait for room of its own rank holds up nobody else."""

@@ -23,7 +23,7 @@ KEEPALIVE = 60.0
 #: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
 CONNECT_WITHIN = 10.0
 #: The least time that a step is given: 0 means something else to sockets.
-_LEAST = 0.001
+LEAST = 0.001
 
 
 def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTransport:
@@ -46,28 +46,23 @@ def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTrans
         ) from None
 
 
-def timeouts(deadline: Deadline) -> dict[str, Any]:
-    """Those of one request, for httpx; its connections are `bound`."""
-    left = max(deadline.left(), _LEAST)
-    return {"connect": min(left, CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
-
-
 def bound(stream: Any) -> None:
-    """Have a connection (an httpcore NetworkStream) take a Deadline in place of a timeout: reads and writes end with it.
+    """Have a connection (an httpcore NetworkStream) take a Deadline in place of a timeout, and its reads and writes end with it.
 
     A timeout bounds one of them, and one request may take any number: of headers, or of what frames a body, that come byte
     by byte and may never end.
     """
     read, write = stream.read, stream.write
 
-    def bounded_read(max_bytes: int, timeout: Deadline) -> bytes:
-        left = timeout.left()
-        if left <= 0:
+    # None: a SOCKS handshake.
+    def bounded_read(max_bytes: int, timeout: Deadline | None = None) -> bytes:
+        left = None if timeout is None else timeout.left()
+        if left is not None and left <= 0:
             raise httpx.ReadTimeout("the answer came too slowly")
         return bytes(read(max_bytes, left))
 
-    def bounded_write(buffer: bytes, timeout: Deadline) -> None:
-        write(buffer, max(timeout.left(), _LEAST))
+    def bounded_write(buffer: bytes, timeout: Deadline | None = None) -> None:
+        write(buffer, None if timeout is None else max(timeout.left(), LEAST))
 
     stream.read, stream.write = bounded_read, bounded_write
 

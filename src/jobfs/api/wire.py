@@ -7,19 +7,29 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
 
 from jobfs import __version__
-from jobfs.api.bodies import MOST_JSON, MOST_REASON, Body, read_body
+from jobfs.api.bodies import MOST_JSON, MOST_REASON, Body, read_answer
 from jobfs.api.deadline import Deadline, backoff, current, out_of_time
 from jobfs.api.failures import Call, MismatchError, from_answer, from_exception, mismatch
 from jobfs.api.health import Health
 from jobfs.api.key import KeySource, scrub
 from jobfs.api.line import LARGE, Line, Rank
-from jobfs.api.transport import MAX_REDIRECTS, REDIRECTS, Redirects, bound, pool, refusal, timeouts
+from jobfs.api.transport import (
+    CONNECT_WITHIN,
+    LEAST,
+    MAX_REDIRECTS,
+    REDIRECTS,
+    Redirects,
+    bound,
+    pool,
+    refusal,
+)
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -56,22 +66,24 @@ class Send(NamedTuple):
 PLAIN = Send()
 
 
+@dataclass(eq=False)
 class Stream:
     """A body that has its connection until it is closed, and goes on for as long as bytes of it come.
 
     Time in which they come counts for nobody who waits for it; the time that its reader takes, not for the server.
     """
 
-    def __init__(self, response: httpx.Response, line: Line, rank: Rank, deadline: Deadline) -> None:
-        self._response, self._line, self._deadline = response, line, deadline
-        self._rank: Rank | None = rank
+    _response: httpx.Response
+    _line: Line
+    _rank: Rank | None
+    _deadline: Deadline
 
     def __iter__(self) -> Iterator[bytes]:
         since = time.monotonic()
         assert isinstance(self._response.stream, httpx.SyncByteStream)
         for chunk in self._response.stream:
-            self._line.moved()
-            self._deadline.extend(time.monotonic() - since)
+            self._line.moved_at = now = time.monotonic()
+            self._deadline.extend(now - since)
             yield chunk
             since = time.monotonic()
             self._deadline.renew()
@@ -186,10 +198,11 @@ class Wire:
     def _attempt(self, call: Call, send: Send, key: str, deadline: Deadline) -> Answer:
         """One attempt, once it is its turn; raises ApiError."""
         large = send.large or (send.body is not None and send.body.length > LARGE)
-        rank = self.line.take(deadline, str(call), large=large, changing=call.changing)
+        rank = self.line.take(deadline, call, large=large, changing=call.changing)
         answer: Answer | None = None
         try:
-            deadline.check(str(call))
+            if deadline.left() <= 0:
+                raise out_of_time(str(call))
             patience = self.health.admit(call, waited=deadline.waited)
             if patience < deadline.left():
                 deadline = Deadline(patience, current(), waited=False, looking=not call.changing)
@@ -202,8 +215,6 @@ class Wire:
                 raise self._failure(call, exc, key, given) from None
             except ApiError as error:
                 raise self._learn(call, error, key) from None
-            finally:
-                self.health.ended()
             return answer
         finally:
             if answer is None or answer.stream is None:
@@ -227,11 +238,11 @@ class Wire:
             deadline.renew()  # from here on only bytes are progress
             stream = Stream(response, self.line, rank, deadline)
         elif success and call.method != "DELETE":
-            body = _read(response, send.limit)
+            body = read_answer(response, send.limit)
         else:
             # Why something failed is told in few words; and a delete's answer is its status.
             try:
-                body = _read(response, MOST_REASON, whole=False)
+                body = read_answer(response, MOST_REASON, whole=False)
             except httpx.HTTPError:
                 if not success:
                     raise
@@ -248,14 +259,16 @@ class Wire:
             headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
         url = self._redirects.start(call)
         for _ in range(MAX_REDIRECTS + 1):
-            extensions = {"timeout": timeouts(deadline), "trace": self._trace}
+            left = max(deadline.left(), LEAST)
+            steps = {"connect": min(left, CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
+            extensions = {"timeout": steps, "trace": self._trace}
             request = httpx.Request(
                 call.method, url, headers=headers, stream=body or _NO_BODY, extensions=extensions
             )
             response = self._transport.handle_request(request)
             if response.status_code not in REDIRECTS:
                 return response
-            _read(response, MOST_REASON, whole=False)
+            read_answer(response, MOST_REASON, whole=False)
             location = response.headers.get("location", "")
             url = self._redirects.follow(call, url, response.status_code, location)
         raise refusal(call, response.status_code, f"more than {MAX_REDIRECTS} redirects")
@@ -263,7 +276,7 @@ class Wire:
     def _moved(self, deadline: Deadline, large: bool, seconds: float) -> None:
         """Bytes of a request's body were sent for so long."""
         deadline.extend(seconds)
-        self.line.moved()
+        self.line.moved_at = time.monotonic()
         if large:
             self.health.moved()
 
@@ -275,10 +288,10 @@ class Wire:
             return self._learn(call, mismatch(call, str(exc)), key, logging.WARNING)
         error = from_exception(call, exc)
         late = isinstance(exc, httpx.TimeoutException) and given < min(_FAIR, self._timeout / 2)
-        if not late and not isinstance(exc, httpx.PoolTimeout):
+        if not late:
             return self._learn(call, error, key)
         # That says nothing of the server.
-        return error if isinstance(error, AnswerLostError) or not late else out_of_time(str(error))
+        return error if isinstance(error, AnswerLostError) else out_of_time(str(error))
 
     def _learn(self, call: Call, error: ApiError, key: str, level: int = logging.DEBUG) -> ApiError:
         """Take note of an error and log it."""
@@ -286,15 +299,6 @@ class Wire:
         self.health.learn(call, error)
         logger.log(logging.WARNING if isinstance(error, ContractError) else level, "%s", error)
         return error
-
-
-def _read(response: httpx.Response, most: int, *, whole: bool = True) -> bytes:
-    """The body of an answer; see `read_body`."""
-    assert isinstance(response.stream, httpx.SyncByteStream)
-    try:
-        return read_body(response.stream, response.headers, most, whole=whole)
-    finally:
-        response.close()
 
 
 def _timed_out(error: ApiError) -> UnavailableError:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from jobfs import errors
-from jobfs.api.bodies import MOST_INSTANCE, MOST_JSON, MOST_REASON, read_body
+from jobfs.api.bodies import MOST_INSTANCE, MOST_JSON, MOST_REASON, read_answer
 from jobfs.api.failures import MismatchError
 
 from .conftest import MakeClient, one, wire_item
@@ -57,7 +57,7 @@ def bomb(size: int) -> bytes:
 
 
 def read(stream: httpx.SyncByteStream, most: int, coding: str = "", *, whole: bool = True) -> bytes:
-    return read_body(stream, httpx.Headers({"content-encoding": coding} if coding else {}), most, whole=whole)
+    return read_answer(answer(stream, coding=coding), most, whole=whole)
 
 
 @pytest.mark.parametrize("coding", ["", "gzip", "x-gzip", "GZIP"])

@@ -101,14 +101,12 @@ def test_a_server_is_silent_while_it_was_asked_something_and_gives_no_sign(clock
     clock.now += 5
     health.admit(CHANGE, waited=True)
     assert health.silent() == 5
-    heard(health, READ)
-    health.ended()
-    clock.now += 2
-    assert health.silent() == 2
     health.moved()
     assert health.silent() == 0
     clock.now += 2
-    health.ended()
+    assert health.silent() == 2
+    heard(health, READ)
+    clock.now += 2
     assert health.silent() == 0
 
 

@@ -116,7 +116,7 @@ def test_waiting_behind_large_bodies_that_move_is_no_standstill() -> None:
     waiting = ask(line, Deadline(0.4), large=True)
     end = time.monotonic() + 1.0
     while time.monotonic() < end:
-        line.moved()
+        line.moved_at = time.monotonic()
         time.sleep(0.01)
     assert not waiting.done()
     line.release(slot)

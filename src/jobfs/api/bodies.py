@@ -7,7 +7,6 @@ from __future__ import annotations
 import base64
 import errno
 import json
-import math
 import mimetypes
 import os
 import secrets
@@ -58,35 +57,29 @@ class Body(httpx.SyncByteStream):
             yield self._head + self._tail
             return
         path, size = self._file
-        began = since = time.monotonic()
+        sent, began = 0, time.monotonic()
+        since = began
         yield self._head
-        for sent, chunk in _read(path, size):
-            now = time.monotonic()
-            self.moved(now - since)
-            since = now
-            self.part(sent / size)
-            yield base64.b64encode(chunk) if self._as_base64 else chunk
+        try:
+            with open(path, "rb") as file:
+                while sent < size:
+                    chunk = file.read(min(_CHUNK, size - sent))
+                    if not chunk:
+                        raise FsError(errno.EIO, f"{path} is shorter than the {size} bytes to be sent")
+                    now = time.monotonic()
+                    self.moved(now - since)
+                    since = now
+                    self.part(sent / size)
+                    yield base64.b64encode(chunk) if self._as_base64 else chunk
+                    sent += len(chunk)
+        except OSError as exc:
+            number = exc.errno or errno.EIO
+            raise FsError(number, f"can't read {path}: {os.strerror(number)}") from None
         self.part(1.0)
         yield self._tail
         now = time.monotonic()
         # The last of it is still on its way: in buffers here and there.
         self.moved(now - since + (now - began) * min(1.0, _BUFFERED / self.length))
-
-
-def _read(path: Path, size: int) -> Iterator[tuple[int, bytes]]:
-    """The first `size` bytes of a file in pieces, each with its place; raises FsError."""
-    try:
-        with open(path, "rb") as file:
-            place = 0
-            while place < size:
-                chunk = file.read(min(_CHUNK, size - place))
-                if not chunk:
-                    raise FsError(errno.EIO, f"{path} is shorter than the {size} bytes to be sent")
-                yield place, chunk
-                place += len(chunk)
-    except OSError as exc:
-        number = exc.errno or errno.EIO
-        raise FsError(number, f"can't read {path}: {os.strerror(number)}") from None
 
 
 def json_body(value: dict[str, str]) -> Body:
@@ -146,16 +139,16 @@ _PIECE = 64 << 10
 def read_answer(response: httpx.Response, most: int, *, whole: bool = True) -> bytes:
     """The body of an answer, of at most `most` bytes; raises httpx.HTTPError, MismatchError.
 
-    Where its beginning will do (not `whole`), what is too much, too late or badly compressed is left out.
+    Where its beginning will do (not `whole`), what is too much, too late or broken is left out.
     """
     body = bytearray()
     assert isinstance(response.stream, httpx.SyncByteStream)
     try:
-        for piece in decoded(response.stream, response.headers, most):
+        for piece in decoded(response.stream, response.headers):
             body += piece
             if len(body) > most:
                 raise MismatchError(f"a body of more than {most} bytes")
-    except (MismatchError, httpx.DecodingError, httpx.ReadTimeout):
+    except (MismatchError, httpx.HTTPError):
         if whole:
             raise
     finally:
@@ -163,34 +156,34 @@ def read_answer(response: httpx.Response, most: int, *, whole: bool = True) -> b
     return bytes(body[:most])
 
 
-def decoded(chunks: Iterable[bytes], headers: httpx.Headers, most: float = math.inf) -> Iterator[bytes]:
+def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterable[bytes]:
     """A body as it was before it was compressed, in small pieces.
 
-    Raises MismatchError for more than `most` bytes on the wire and for a compression that was not asked for,
-    httpx.DecodingError where it is broken.
+    Raises MismatchError for a compression that was not asked for, and httpx.DecodingError, while it is read, where it is broken.
     """
     coding = coding_of(headers)
-    if coding not in ("", "gzip", "x-gzip"):
+    if not coding:
+        return chunks
+    if coding not in ("gzip", "x-gzip"):
         raise MismatchError(f"content encoding {coding!r}, which was not asked for")
-    unzip = zlib.decompressobj(zlib.MAX_WBITS | 16) if coding else None
-    came = 0
+    return _unzipped(chunks)
+
+
+def _unzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    empty = True
     try:
         for chunk in chunks:
-            came += len(chunk)
-            if came > most:
-                raise MismatchError(f"a body of more than {most} bytes")
-            if unzip is None:
-                yield chunk
-                continue
-            left = chunk
-            while left and not unzip.eof:
+            empty, left = False, chunk
+            while left:
                 yield unzip.decompress(left, _PIECE)
                 left = unzip.unconsumed_tail
-        if unzip is not None:
-            yield unzip.flush()
+            if unzip.unused_data:
+                raise httpx.DecodingError("more follows the end of the compressed body")
+        yield unzip.flush()
     except zlib.error as exc:
         raise httpx.DecodingError(str(exc)) from None
-    if unzip is not None and came and not unzip.eof:
+    if not (unzip.eof or empty):
         raise httpx.DecodingError("the compressed body ends early")
 
 

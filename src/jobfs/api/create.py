@@ -79,10 +79,7 @@ class Forms:
         """
         proved = kind in self._good
         refusals: list[ApiError] = []
-        unreadable: set[str] = set()
         for form in self._candidates(kind):
-            if form.encoding in unreadable:
-                continue
             try:
                 item = attempt(form)
             except _UNDERSTOOD:
@@ -91,8 +88,6 @@ class Forms:
             except (InvalidRequestError, BadRequestError) as exc:
                 if exc.status not in _ABOUT_THE_FORM or (proved and isinstance(exc, BadRequestError)):
                     raise
-                if exc.status == _UNSUPPORTED_MEDIA_TYPE:
-                    unreadable.add(form.encoding)
                 refusals.append(exc)
             else:
                 self._good[kind] = form

@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import json
 import re
-import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -51,10 +50,12 @@ _STATUSES: dict[int, type[ApiError]] = {
     422: InvalidRequestError,
     507: NoSpaceError,
 }
-#: Answers below 500 that speak of the moment, not of the request.
-_PASSING = frozenset({408, 425, 429})
+#: Answers that speak of the moment, not of the request.
+_PASSING = frozenset({408, 425, 429, *range(500, 1000)} - {507})
 #: Failures that come before the first byte of a request is sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+#: OpenSSL's word for a certificate that was refused.
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -77,21 +78,40 @@ class Call(NamedTuple):
 
 def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> ApiError:
     """The error that an answer other than success means; the only place that maps statuses."""
-    reason = _one_line(scrub(_reason(headers, body), key))
+    said = _said(headers, body)
+    reason = next(filter(None, map(said.get, ("reason", "message", "error"))), "")
+    if not isinstance(reason, str):
+        reason = json.dumps(reason, ensure_ascii=False)
+    reason = _one_line(scrub(reason, key))
     if len(reason) > 300:  # only after the key was scrubbed: half a key would not be recognised
         reason = reason[:299] + "…"
     phrase = f"{status} {_PHRASES[status]}" if status in _PHRASES else str(status)
     told = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
-    if status == 404 and not _is_gone(body):
+    gone = said.get("code") in (404, "404") or said.get("error") == "Not Found"
+    if status == 404 and not gone:
         # A gateway's own 404 says nothing about the item: "not there" must come from the API (section 5).
         return _passing(call, status, headers, f"{told} (something on the way, not the API)")
-    if status in _PASSING or (status >= 500 and status != 507):
+    if status in _PASSING:
         return _passing(call, status, headers, told)
-    kind = _STATUSES.get(status, BadRequestError if 400 <= status < 500 else ContractError)
+    return _kind(status, reason)(told, endpoint=call.endpoint, status=status)
+
+
+def _kind(status: int, reason: str) -> type[ApiError]:
+    """The class of an error that speaks of the request."""
     if status in (400, 409):
-        named = (named for words, named in _REASONS.items() if reason.casefold().startswith(words))
-        kind = next(named, BadRequestError)
-    return kind(told, endpoint=call.endpoint, status=status)
+        named = (kind for words, kind in _REASONS.items() if reason.casefold().startswith(words))
+        return next(named, BadRequestError)
+    return _STATUSES.get(status, BadRequestError if 400 <= status < 500 else ContractError)
+
+
+def _said(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """The JSON object that was answered; a text that is none counts as its reason, unless it is a web page."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        html = "html" in headers.get("content-type", "").lower() or body[:64].lstrip()[:1] == b"<"
+        return {} if html else {"reason": body[:10_000].decode(errors="replace")}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> ApiError:
@@ -113,7 +133,7 @@ def from_exception(call: Call, exc: httpx.HTTPError) -> ApiError:
     if isinstance(exc, httpx.DecodingError):
         return ContractError(told, endpoint=call.endpoint)
     error = UnavailableError(told, endpoint=call.endpoint, errno=number)
-    error.lasting = isinstance(exc, httpx.ConnectError) and _untrusted(exc)
+    error.lasting = _UNTRUSTED in str(exc)  # waiting will not mend that
     return error
 
 
@@ -148,30 +168,6 @@ def http_date(value: str) -> float | None:
         return None
 
 
-def _is_gone(body: bytes) -> bool:
-    """True if a 404 is the API's own: it says so once more in its body."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(answer, dict) and (
-        answer.get("code") in (404, "404") or answer.get("error") == "Not Found"
-    )
-
-
-def _reason(headers: Mapping[str, str], body: bytes) -> str:
-    """The server's reason, however it was put."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        html = "html" in headers.get("content-type", "").lower() or body[:64].lstrip()[:1] == b"<"
-        return "" if html else body[:10_000].decode(errors="replace")
-    if not isinstance(answer, dict):
-        return ""
-    reason = answer.get("reason") or answer.get("message") or answer.get("error") or ""
-    return reason if isinstance(reason, str) else json.dumps(reason, ensure_ascii=False)
-
-
 def _one_line(text: str) -> str:
     printable = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(printable.split())
@@ -188,7 +184,7 @@ def _what(exc: Exception) -> str:
             return "no answer in time"
         case httpx.ProxyError():
             return f"the proxy refused: {detail}"
-        case httpx.ConnectError() if _untrusted(exc):
+        case httpx.ConnectError() if _UNTRUSTED in detail:
             return f"the server's certificate is not trusted: {detail}"
         case httpx.ConnectError():
             return f"no connection: {detail}"
@@ -198,14 +194,3 @@ def _what(exc: Exception) -> str:
             return f"the connection broke: {detail}" if detail else "the connection broke"
         case _:
             return f"the request could not be made: {detail}"
-
-
-def _untrusted(exc: BaseException | None) -> bool:
-    """True if a certificate was refused: waiting will not mend that."""
-    for _ in range(8):
-        if exc is None:
-            return False
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            return True
-        exc = exc.__cause__ or exc.__context__
-    return False

@@ -80,7 +80,7 @@ class Health:
         self.offset = 0.0
         self.recoveries = 0
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._kinds: dict[bool | None, _Kind] = {kind: _Kind() for kind in (None, False, True)}  # None: both
         self._left_alone_until = 0.0
         self._throttled = 0
@@ -108,7 +108,7 @@ class Health:
                 for each in silent:
                     patience = max(_LOOK, look)
                     each.next_look = now + patience + _UNTIL_LOOK
-            elif (wait := self._wait(now, kind)) > 0:
+            elif (wait := self.wait(changing=call.changing)) > 0:
                 raise self._held_back(call, wait)
             elif kind.failures >= _OUTAGE:
                 patience = max(_PROBE_PATIENCE, look)
@@ -123,14 +123,12 @@ class Health:
         error.wait = wait
         return error
 
-    def _wait(self, now: float, kind: _Kind) -> float:
-        probe = kind.next_probe - now if kind.failures >= _OUTAGE else 0.0
-        return max(0.0, self._left_alone_until - now, probe)
-
     def wait(self, *, changing: bool) -> float:
         """Until the background may send a read, or a change; 0.0: now."""
         with self._lock:
-            return self._wait(time.monotonic(), self._kinds[changing])
+            now, kind = time.monotonic(), self._kinds[changing]
+            probe = kind.next_probe - now if kind.failures >= _OUTAGE else 0.0
+            return max(0.0, self._left_alone_until - now, probe)
 
     @property
     def out(self) -> bool:

@@ -8,7 +8,7 @@ import re
 import sys
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from jobfs.api.address import valid_item_id
@@ -26,12 +26,7 @@ _KINDS = {
 }
 _LIFECYCLES = {str(value): value for value in Lifecycle}
 _PERMISSIONS = {str(value): value for value in Permission}
-_TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(?:([Zz])|([+-])(\d\d):?(\d\d)?)?", re.ASCII
-)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: Up to this length a time has no more digits of a second than datetime keeps.
-_QUICK_TIME = len("2025-01-01T00:00:00.000000Z")
 _MAX_NUMBER = 2.0**63
 _DIGITS = re.compile(r"(\d{1,19})(?:\.0+)?", re.ASCII)
 
@@ -93,21 +88,13 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
         if len(wire) > _MOST_IN_A_PAGE:
             raise MismatchError(f"more than {_MOST_IN_A_PAGE} items in a page")
         made = [to_item(entry) for entry in wire]
-        items = [item for item in made if item is not None]
+        items = list(filter(None, made))
         unknown = _left_out(wire, made, skip) if len(items) < len(made) else ()
-        meta = reply.get("meta")
-        meta = meta if isinstance(meta, dict) else {}
-        total, told_take, told_skip = (_number(meta.get(name)) for name in ("total", "take", "skip"))
-        if total is None or total > MOST_ITEMS:
-            total = skip + len(wire) + (1 if len(wire) >= take else 0)
-        page = Page(
-            items,
-            total,
-            take if told_take is None else told_take,
-            skip if told_skip is None else told_skip,
-            unknown,
-        )
-        return page, _spelling(wire[0]) if wire else None
+        told = {"take": take, "skip": skip, "total": skip + len(wire) + (len(wire) >= take)}
+        if isinstance(reply.get("meta"), dict):
+            numbers = {name: _number(reply["meta"].get(name)) for name in told}
+            told |= {name: n for name, n in numbers.items() if n is not None and n <= MOST_ITEMS}
+        return Page(items, unknown=unknown, **told), _spelling(next(iter(wire), None))
 
 
 def _left_out(wire: list[Any], made: list[Item | None], skip: int) -> tuple[str, ...]:
@@ -171,29 +158,16 @@ def to_item(wire: object) -> Item | None:
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds since the epoch of an ISO 8601 time (any fraction; UTC without offset); 0 if it is none.
+    """Nanoseconds since the epoch of an ISO 8601 time (to the microsecond; UTC without offset); 0 if it is none.
 
     A time that 64 bits don't hold (year 1, which is Go's zero, or 9999) becomes the nearest that they do.
     """
-    if len(text) <= _QUICK_TIME and text.endswith("Z"):
-        try:
-            since = datetime.fromisoformat(text) - _EPOCH
-            return held_ns((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000)
-        except ValueError:
-            pass
-    match = _TIME.fullmatch(text)
-    if match is None:
-        return 0
-    date, clock, fraction, _, sign, hours, minutes = match.groups()
     try:
-        moment = datetime.fromisoformat(f"{date}T{clock}+00:00")
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return 0
-    seconds = (moment - _EPOCH) // timedelta(seconds=1)
-    if sign:
-        offset = int(hours) * 3600 + int(minutes or 0) * 60
-        seconds += offset if sign == "-" else -offset
-    return held_ns(seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9]))
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    return held_ns((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000)
 
 
 def _spelling(wire: object) -> Spelling | None:

@@ -135,8 +135,6 @@ class Redirects:
         told = f"a redirect ({status})"
         if call.changing and status not in _KEEP_METHOD:
             raise refusal(call, status, f"{told} that does not keep the method")
-        if not location:
-            raise refusal(call, status, f"{told} that leads nowhere")
         try:
             there = url.join(location).copy_with(fragment=None)
         except (httpx.InvalidURL, ValueError):

@@ -172,7 +172,7 @@ class Wire:
                     raise
                 raise _timed_out(last) from None
             except UnavailableError as error:
-                if type(error) is not UnavailableError or error.lasting or once or self.line.closed.is_set():
+                if once or type(error) is not UnavailableError:
                     raise
                 self._pause(call, error, attempt, deadline)
                 last = error
@@ -185,6 +185,8 @@ class Wire:
     def _pause(self, call: Call, error: UnavailableError, attempt: int, deadline: Deadline) -> None:
         """Wait until the next attempt; raises UnavailableError if that would be after the deadline, or is not for us."""
         left = deadline.left()
+        if error.lasting or self.line.closed.is_set():
+            raise error
         if not deadline.waited and self.health.wait(changing=call.changing):
             raise error
         if error.wait >= left > 0:
@@ -241,11 +243,7 @@ class Wire:
             body = read_answer(response, send.limit)
         else:
             # Why something failed is told in few words; and a delete's answer is its status.
-            try:
-                body = read_answer(response, MOST_REASON, whole=False)
-            except httpx.HTTPError:
-                if not success:
-                    raise
+            body = read_answer(response, MOST_REASON, whole=False)
         if not success:
             raise from_answer(call, status, headers, body, key)
         self.health.succeeded(changing=call.changing, latency=None if send.body else latency)

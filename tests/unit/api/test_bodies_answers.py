@@ -68,24 +68,12 @@ def test_the_bound_counts_what_is_decompressed(coding: str) -> None:
         read(Pieces(packed), 99_999, coding)
 
 
-def test_bytes_behind_the_end_of_what_was_compressed_count_too() -> None:
-    class Trailing(Endless):
-        def __iter__(self) -> Iterator[bytes]:
-            yield gzip.compress(b"{}", mtime=0)
-            yield from super().__iter__()
-
-    with pytest.raises(MismatchError, match="more than 50000 bytes"):
-        read(Trailing(b"x" * 1000), 50_000, "gzip")
-
-
-@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(b"x" * 1000, mtime=0)[:-9]])
+@pytest.mark.parametrize(
+    "packed", [b"no gzip", gzip.compress(b"x" * 1000, mtime=0)[:-9], gzip.compress(b"x", mtime=0) + b"more"]
+)
 def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes) -> None:
     with pytest.raises(httpx.DecodingError):
         read(Pieces(packed), 10_000, "gzip")
-
-
-def test_an_empty_body_is_empty_however_it_is_compressed() -> None:
-    assert read(Pieces(b""), 10, "gzip") == b""
 
 
 def test_only_what_was_asked_for_is_decompressed() -> None:
@@ -140,21 +128,14 @@ def test_no_answer_takes_more_than_its_bound(make_client: MakeClient, coding: st
     assert all(stream.closed and stream.taken <= MOST_INSTANCE + 65536 for stream in streams)
 
 
-@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("coding", ["", "gzip", "broken"])
 def test_the_answer_to_a_delete_is_its_status_however_long_it_is(
     make_client: MakeClient, coding: str
 ) -> None:
-    stream = Endless(bomb(1 << 20) if coding else b" " * 1000)
-    make_client(lambda request: answer(stream, coding=coding)).delete(ID)
+    stream = Endless(bomb(1 << 20) if coding == "gzip" else b" " * 1000)
+    make_client(lambda request: answer(stream, coding=coding and "gzip")).delete(ID)
     assert stream.closed
     assert stream.taken <= MOST_REASON + 2000
-
-
-def test_an_endless_reason_is_cut_and_its_status_counts(make_client: MakeClient) -> None:
-    stream = Endless(b"no " * 1000)
-    with pytest.raises(errors.InvalidRequestError, match=r"422 .*: no no no"):
-        make_client(lambda request: answer(stream, 422)).get(ID)
-    assert stream.taken <= MOST_REASON + 3000
 
 
 def test_the_body_of_a_redirect_is_not_waited_for(make_client: MakeClient) -> None:

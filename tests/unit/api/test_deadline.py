@@ -6,7 +6,6 @@ import errno
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import Context
 from pathlib import Path
 
 import httpx
@@ -17,7 +16,7 @@ from jobfs.api import deadline
 from jobfs.api.deadline import Deadline, backoff, bound_by, carried, current, left, within
 from jobfs.nodes import Permission
 
-from .conftest import Handler, MakeClient, Script, failure, one
+from .conftest import Handler, MakeClient, Script, one
 
 ID = "item00000000000000000001"
 
@@ -111,13 +110,6 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
     assert client.health.last_error is None
 
 
-def test_retries_end_with_the_call(make_client: MakeClient) -> None:
-    client = make_client(Script(failure(503)), timeout=300)
-    with within(0.1), pytest.raises(errors.UnavailableError) as caught:
-        client.get(ID)
-    assert caught.value.errno == errno.ETIMEDOUT
-
-
 def test_after_a_lost_answer_there_is_time_for_a_look_but_not_for_another_change(
     make_client: MakeClient,
 ) -> None:
@@ -149,7 +141,3 @@ def test_pauses_grow_up_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -
     assert all(0.05 <= backoff(0) <= 0.1 for _ in range(20))
     assert all(1.0 <= backoff(attempt) <= 2.0 for attempt in (5, 50, 5000))
     assert len({backoff(3) for _ in range(20)}) > 1
-
-
-def test_a_thread_without_a_call_works_in_the_background() -> None:
-    assert Context().run(current) is None

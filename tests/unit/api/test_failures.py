@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import errno
 import json
-import ssl
-import time
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 
 from jobfs import errors
 from jobfs.api import failures
-from jobfs.api.failures import Call, from_exception, http_date, mismatch, retry_after
+from jobfs.api.failures import Call, from_exception, mismatch, retry_after
 
 from .conftest import KEY
 
@@ -113,9 +111,7 @@ def test_a_connection_that_broke_loses_the_answer_of_a_changing_request(
 
 
 def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
-    cause = ssl.SSLCertVerificationError("self-signed certificate")
     exc = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
-    exc.__cause__ = cause
     failure = from_exception(READ, exc)
     assert isinstance(failure, errors.UnavailableError)
     assert failure.lasting
@@ -181,11 +177,6 @@ def test_a_404_is_the_apis_if_its_body_says_so_too(page: bytes) -> None:
         assert type(from_answer(call, 404, {}, page)) is errors.NotFoundError
 
 
-def test_a_web_page_is_not_quoted() -> None:
-    for headers, page in (({"content-type": "text/html"}, b"gone"), ({}, b" <html>gone</html>")):
-        assert "gone" not in str(from_answer(READ, 404, headers, page))
-
-
 def test_a_successful_answer_of_another_form_is_a_lost_answer_for_a_changing_request() -> None:
     assert type(mismatch(READ, "x")) is errors.ContractError
     assert type(mismatch(CHANGE, "x")) is errors.AnswerLostError
@@ -203,14 +194,3 @@ def test_retry_after_as_a_date_is_relative_to_the_servers_own_clock() -> None:
     headers = {"retry-after": formatdate(1_000_007, usegmt=True), "date": formatdate(1_000_000, usegmt=True)}
     assert retry_after(headers) == 7.0
     assert retry_after({**headers, "date": formatdate(2_000_000, usegmt=True)}) == 0.0
-
-
-def test_retry_after_as_a_date_without_the_servers_clock_is_relative_to_ours() -> None:
-    wait = retry_after({"retry-after": formatdate(time.time() + 1000, usegmt=True)})
-    assert wait is not None
-    assert 900 < wait <= 1000
-
-
-def test_a_date_that_is_none_has_no_time() -> None:
-    assert http_date("") is None
-    assert http_date("Tue, 99 Foo 2025 10:00:00 GMT") is None

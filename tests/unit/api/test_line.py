@@ -65,8 +65,7 @@ def test_who_looks_is_served_though_everything_else_is_taken() -> None:
     line = Line(16)
     for deadline, kind in ((BACKGROUND, {"large": True}), (WAITED, {"large": True}), (BACKGROUND, {})):
         taken(line, deadline, **kind)
-    assert taken(line, WAITED, changing=True) == 2
-    assert taken(line, WAITED) == 2
+    assert (taken(line, WAITED, changing=True), taken(line, WAITED)) == (2, 2)
     line.close()
 
 

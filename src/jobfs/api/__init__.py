@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jobfs.api.address import check_base_url, check_job_id
     from jobfs.api.client import Client
-    from jobfs.api.create import CreateEncoding
+    from jobfs.api.create import CreateEncoding, Known
     from jobfs.api.download import Download
     from jobfs.api.health import Health
     from jobfs.api.key import FileKey, KeySource, fixed_key
-    from jobfs.api.known import Known
     from jobfs.api.models import MOST_ITEMS, Instance, Page
 
 __all__ = [
@@ -34,17 +33,16 @@ __all__ = [
 _HOMES = {
     "address": ("check_base_url", "check_job_id"),
     "client": ("Client",),
-    "create": ("CreateEncoding",),
+    "create": ("CreateEncoding", "Known"),
     "download": ("Download",),
     "health": ("Health",),
     "key": ("FileKey", "KeySource", "fixed_key"),
-    "known": ("Known",),
     "models": ("MOST_ITEMS", "Instance", "Page"),
 }
 
 
 def __getattr__(name: str) -> object:
-    # Late: a command that asks no server does not wait for httpx and pydantic to load.
+    # Late: a command that asks no server does not wait for httpx to load.
     for home, exported in _HOMES.items():
         if name in exported:
             return getattr(import_module(f"{__name__}.{home}"), name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import TypeGuard
 from urllib.parse import SplitResult, urlsplit
 
-from jobfs.errors import InvalidRequestError, UsageError
+from jobfs.errors import UsageError
 
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
 _ITEM_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -53,16 +54,9 @@ def check_job_id(job_id: str) -> str:
     return job_id
 
 
-def valid_item_id(item_id: object) -> bool:
+def valid_item_id(item_id: object) -> TypeGuard[str]:
     """True if `item_id` can stand in a URL as it is; wider than the reference's pattern, never a path."""
     return isinstance(item_id, str) and _ITEM_ID.fullmatch(item_id) is not None
-
-
-def check_item_id(item_id: str) -> str:
-    """The item id as given; raises InvalidRequestError if it could not be one."""
-    if not valid_item_id(item_id):
-        raise InvalidRequestError(f"{item_id!r} is not an item id")
-    return item_id
 
 
 def is_loopback(host: str) -> bool:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from jobfs import names
-from jobfs.api.address import check_base_url, check_item_id, check_job_id
+from jobfs.api.address import check_base_url, check_job_id, valid_item_id
 from jobfs.api.bodies import MOST_INSTANCE, json_body
-from jobfs.api.create import CreateEncoding, Form, Forms
-from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, open_download, range_header
+from jobfs.api.create import CreateEncoding, Form, Forms, Known
+from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, extent
 from jobfs.api.failures import Call, MismatchError
-from jobfs.api.health import Health, Restraint
 from jobfs.api.key import KeySource
-from jobfs.api.known import Known
-from jobfs.api.line import LARGE, Line
-from jobfs.api.models import KINDS, Instance, Page, parse_instance, parse_item, parse_items, parse_page
-from jobfs.api.wire import Send, Wire
+from jobfs.api.line import LARGE
+from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
+from jobfs.api.wire import PLAIN, Send, Wire
 from jobfs.errors import (
     ApiError,
     BadRequestError,
@@ -52,6 +51,9 @@ class Client:
     nothing can have happened; otherwise it raises AnswerLostError at once (semantics.md section 5). All
     methods raise ApiError. `known`: what an earlier look at this server has shown. `transport` replaces the network,
     for tests and to see what passes.
+
+    `health`: how the server has been answering, and whether the background leaves it alone. `line`: who uses the
+    connections, and who waits for one.
     """
 
     def __init__(
@@ -73,13 +75,9 @@ class Client:
         self._wire = Wire(
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
-        self._forms = Forms(create_encoding, known.forms if known else None)
+        self.health, self.line = self._wire.health, self._wire.line
+        self._forms = Forms(create_encoding, known)
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
-
-    @property
-    def health(self) -> Health:
-        """How the server has been answering."""
-        return self._wire.monitor.health()
 
     @property
     def tls(self) -> str | None:
@@ -87,60 +85,37 @@ class Client:
         return self._wire.tls
 
     @property
-    def silent(self) -> float:
-        """Seconds since the server gave a sign of itself, of those in which it was asked something."""
-        return self._wire.monitor.silent()
-
-    @property
-    def line(self) -> Line:
-        """Who uses the connections, and who waits for one."""
-        return self._wire.line
-
-    @property
-    def restraint(self) -> Restraint:
-        """Whether the background leaves the server alone."""
-        return self._wire.restraint
-
-    @property
     def server_time_offset(self) -> float:
         """Seconds that the server's clock is ahead of ours; 0.0 until an answer came."""
-        return self._wire.monitor.offset()
+        return self.health.offset
 
-    def instance(self, *, timeout: float | None = None) -> Instance:
+    def instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
         call = Call("get workspace instance", "GET", self._root)
-        body = self._wire.request(call, Send(limit=MOST_INSTANCE), timeout).content
-        return self._parse(call, lambda: parse_instance(body, self.job_id))
+        return self._ask(call, partial(parse_instance, job_id=self.job_id), Send(limit=MOST_INSTANCE))
 
-    def list_page(self, take: int, skip: int, *, timeout: float | None = None) -> Page:
+    def list_page(self, take: int, skip: int) -> Page:
         """One page of the flat list of all items (GET items/); `take` is 1 to 100."""
         call = Call("list items", "GET", f"{self._root}items/?take={take}&skip={skip}", f"skip={skip}")
-        body = self._wire.request(call, timeout=timeout).content
-        page, wire = self._parse(call, lambda: parse_page(body, take, skip))
-        if wire:
-            self._learn(wire[0])
-        return page
+        return self._ask(call, partial(parse_page, take=take, skip=skip))
 
-    def find(self, path: str, *, timeout: float | None = None) -> list[Item]:
+    def find(self, path: str) -> list[Item]:
         """Every item at exactly `path`, which may be more than one (GET items/find)."""
         if not path:
             return []
         asked = self._slash or ""
-        items = self._find(asked, path, timeout)
+        items = self._find(asked + path, path)
         if not items and self._slash != asked:
             # No item had shown this server's style yet, and "not there" must not be a matter of style.
-            items = self._find("/", path, timeout)
-        return items or self._find_by_pattern(path, timeout)
+            items = self._find("/" + path, path)
+        if not items and _SPECIAL.search(path):
+            # Where find takes patterns, `[id].txt` does not match itself.
+            items = self._find((self._slash or "") + _SPECIAL.sub("?", path), path)
+        return items
 
-    def _find_by_pattern(self, path: str, timeout: float | None) -> list[Item]:
-        """Ask again for a name that means another one where find takes patterns: `[id].txt` does not match itself there."""
-        pattern = _SPECIAL.sub("?", path)
-        return [] if pattern == path else self._find(self._slash or "", path, timeout, pattern)
-
-    def get(self, item_id: str, *, timeout: float | None = None) -> Item:
+    def get(self, item_id: str) -> Item:
         """The item with this id (GET items/{id}); raises NotFoundError."""
-        call = Call("get item", "GET", self._item_target(item_id), item_id)
-        return self._item(call, Send(), timeout)
+        return self._ask(Call("get item", "GET", self._item_target(item_id), item_id), parse_item)
 
     def create_file(
         self,
@@ -160,7 +135,7 @@ class Client:
 
     def create_directory(self, path: str, permission: Permission) -> Item:
         """Create a directory (POST items/)."""
-        return self._create(Kind.DIRECTORY, path, permission, None)
+        return self._create(Kind.DIRECTORY, path, permission)
 
     def update(
         self,
@@ -182,12 +157,10 @@ class Client:
         if not fields:
             raise BadRequestError(f"{call}: at least one field is required", endpoint=call.endpoint)
         if path is None:
-            return self._item(call, Send(json_body(fields)), once=once)
-        return self._understood(
-            lambda: self._styled(
-                path, lambda styled: self._item(call, Send(json_body({**fields, "path": styled})), once=once)
-            ),
+            return self._ask(call, parse_item, Send(json_body(fields)), once=once)
+        return self._put(
             path,
+            lambda to: self._ask(call, parse_item, Send(json_body(fields | {"path": to})), once=once),
             item_id,
         )
 
@@ -199,33 +172,40 @@ class Client:
         call = Call("delete item", "DELETE", self._item_target(item_id), item_id, changing=True)
         self._wire.request(call, once=once)
 
+    @contextmanager
     def download(
         self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None
-    ) -> Download:
-        """The bytes of a file from `start` to before `end` (GET items/{id}/download).
+    ) -> Iterator[Download]:
+        """The bytes of a file from `start` to before `end` (GET items/{id}/download), while their connection is held.
 
         `size`: bytes of the whole file, if they are known: small bodies go before large ones. The server may send more than
         was asked for: look at `Download.start`. Only the request is retried, not the body; each chunk may take `timeout`
         seconds.
         """
         call = Call("download", "GET", self._item_target(item_id) + "/download", item_id)
+        explain = self._wire.explain
         if end is not None and end <= start:
-            return Download(call, None, self._wire.explain, start=start, length=0, total=None)
-        wanted = range_header(start, end)
-        headers = [IDENTITY] if wanted is None else [IDENTITY, wanted]
-        statuses = frozenset() if wanted is None else frozenset({RANGE_UNSATISFIABLE})
+            yield Download(call, None, explain, start, 0, None)
+            return
+        headers, statuses = [IDENTITY], frozenset[int]()
+        if start or end is not None:
+            headers.append(("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"))
+            statuses = frozenset({RANGE_UNSATISFIABLE})
         large = size is None or (size if end is None else min(end, size)) - start > LARGE
-        send = Send(None, headers, streamed=True, statuses=statuses, large=large)
-        response = self._wire.request(call, send)
+        answer = self._wire.request(call, Send(None, headers, streamed=True, statuses=statuses, large=large))
+        assert answer.stream is not None
         try:
-            return open_download(call, response, start, self._wire.explain)
-        except MismatchError as exc:
-            response.close()
-            raise self._wire.explain(call, exc) from None
+            try:
+                first, length, total = extent(answer, start)
+            except MismatchError as exc:
+                raise explain(call, exc) from None
+            yield Download(call, answer, explain, first, length, total)
+        finally:
+            answer.stream.close()
 
     def break_off(self) -> None:
         """End every request under way, as if its connection had broken; nothing is asked any more."""
-        self._wire.break_off()
+        self.line.break_off()
 
     def close(self) -> None:
         """Close every connection; what waits for a retry ends at once."""
@@ -245,7 +225,7 @@ class Client:
         kind: Kind,
         path: str,
         permission: Permission,
-        file: tuple[Path, int] | None,
+        file: tuple[Path, int] | None = None,
         moving: Callable[[float], None] = lambda part: None,
     ) -> Item:
         call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
@@ -253,29 +233,32 @@ class Client:
         def attempt(styled: str, form: Form) -> Item:
             body = form.body(kind, styled, permission, file)
             body.part = moving
-            return self._item(call, Send(body))
+            return self._ask(call, parse_item, Send(body))
 
-        return self._understood(
-            lambda: self._styled(path, lambda styled: self._forms.create(kind, partial(attempt, styled))),
-            path,
-        )
+        return self._put(path, lambda styled: self._forms.create(kind, partial(attempt, styled)))
 
-    def _understood(self, send: Callable[[], Item], path: str, item_id: str = "") -> Item:
-        """Send what puts an item at `path`; what a 400 in words of the server's own means is found out by a look.
+    def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
+        """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.
 
-        Saves go on from "exists" and "no directory" (section 5), and the reference does not say how a reason is worded.
+        What a 400 in words of the server's own means is found out by a look: saves go on from "exists" and "no directory"
+        (section 5), and the reference does not say how a reason is worded.
         """
-        try:
-            return send()
-        except BadRequestError as error:
-            if type(error) is not BadRequestError or error.status not in _BAD_REQUEST:
-                raise
+        refusals: list[BadRequestError | InvalidRequestError] = []
+        for slash in ("", "/") if self._slash is None else (self._slash,):
+            try:
+                return send(slash + path)
+            except (BadRequestError, InvalidRequestError) as error:
+                refusals.append(error)
+                if isinstance(error, _FOUND) or error.status not in _ABOUT_A_PATH:
+                    break
+        # An answer to the other style is the better one if it is about what stands there.
+        refusal = refusals[-1] if isinstance(refusals[-1], _FOUND) else refusals[0]
+        if type(refusal) is BadRequestError and refusal.status in _BAD_REQUEST:
             kind = self._meaning(path, item_id)
-            if kind is None:
-                raise
-            raise kind(str(error), endpoint=error.endpoint, status=error.status) from None
+            raise kind(str(refusal), endpoint=refusal.endpoint, status=refusal.status)
+        raise refusal
 
-    def _meaning(self, path: str, item_id: str) -> type[BadRequestError] | None:
+    def _meaning(self, path: str, item_id: str) -> type[BadRequestError]:
         above = names.parent(path)
         try:
             there = self.find(path)
@@ -287,51 +270,33 @@ class Client:
             raise
         except ApiError:
             pass
-        return None
+        return BadRequestError
 
-    def _find(self, slash: str, path: str, timeout: float | None, pattern: str = "") -> list[Item]:
-        argument = quote(slash + (pattern or path), safe="", errors="replace")
-        call = Call("find item", "GET", f"{self._root}items/find?path={argument}", path)
-        body = self._wire.request(call, timeout=timeout).content
-        items, wire = self._parse(call, lambda: parse_items(body))
-        if wire:
-            self._learn(wire[0])
-        return [item for item in items if item.path == path]
+    def _find(self, argument: str, path: str) -> list[Item]:
+        quoted = quote(argument, safe="", errors="replace")
+        call = Call("find item", "GET", f"{self._root}items/find?path={quoted}", path)
+        page = self._ask(call, partial(parse_page, take=0, skip=0))
+        return [item for item in page.items if item.path == path]
 
-    def _item(self, call: Call, send: Send, timeout: float | None = None, *, once: bool = False) -> Item:
-        body = self._wire.request(call, send, timeout, once=once).content
-        item, wire = self._parse(call, lambda: parse_item(body))
-        self._learn(wire)
-        return item
-
-    def _parse(self, call: Call, parse: Callable[[], _Parsed]) -> _Parsed:
+    def _ask(
+        self,
+        call: Call,
+        parse: Callable[[bytes], tuple[_Parsed, Spelling | None]],
+        send: Send = PLAIN,
+        *,
+        once: bool = False,
+    ) -> _Parsed:
+        """What an answer says; and how the server spells things is learned from it."""
+        body = self._wire.request(call, send, once=once).body
         try:
-            return parse()
+            parsed, spelling = parse(body)
         except MismatchError as exc:
             raise self._wire.explain(call, exc) from None
-
-    def _learn(self, wire: dict[str, Any]) -> None:
-        """Note the server's own style: its paths' leading slash, its spelling of types."""
-        path, name = wire.get("path"), wire.get("type")
-        if isinstance(path, str) and path:
-            self._slash = "/" if path.startswith("/") else ""
-        if isinstance(name, str) and name in KINDS:
-            self._forms.saw_type(name)
-
-    def _styled(self, path: str, send: Callable[[str], Item]) -> Item:
-        """Send a path in the style of the server's own items; before one was seen, both styles in turn."""
-        slash = self._slash
-        try:
-            return send((slash or "") + path)
-        except (BadRequestError, InvalidRequestError) as error:
-            if slash is not None or error.status not in _ABOUT_A_PATH or isinstance(error, _FOUND):
-                raise
-            first = error
-        try:
-            return send("/" + path)
-        except (BadRequestError, InvalidRequestError) as error:
-            # An answer to the other style is the better one if it is about what stands there.
-            raise error if isinstance(error, _FOUND) else first from None
+        if spelling is not None:
+            self._slash, self._forms.long_type = spelling
+        return parsed
 
     def _item_target(self, item_id: str) -> str:
-        return f"{self._root}items/{check_item_id(item_id)}"
+        if not valid_item_id(item_id):
+            raise InvalidRequestError(f"{item_id!r} is not an item id")
+        return f"{self._root}items/{item_id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -40,6 +41,21 @@ class Form(NamedTuple):
         return (multipart_create if self.encoding == "multipart" else json_create)(fields, file)
 
 
+@dataclass(frozen=True)
+class Known:
+    """Facts of one server, the same for every job and key, from an earlier look at it; what is empty or None is not known.
+
+    `forms`: the form of a create that worked. `rejects`: whether a create at the path of an existing item of that kind is
+    refused. `moves_keep_updated_at`: a move leaves the item's `updatedAt` alone. `moves_carry`: a directory that is moved
+    takes along what is in it.
+    """
+
+    forms: Mapping[Kind, Form] = field(default_factory=dict)
+    rejects: Mapping[Kind, bool] = field(default_factory=dict)
+    moves_keep_updated_at: bool = False
+    moves_carry: bool | None = None
+
+
 class Forms:
     """Finds the form that works and remembers it, for files and for directories apart.
 
@@ -47,16 +63,12 @@ class Forms:
     first, until the server's own items have shown the other spelling.
     """
 
-    def __init__(self, encoding: CreateEncoding, likely: Mapping[Kind, Form] | None = None) -> None:
-        """`likely`: forms that this server took at an earlier time; they are tried first."""
+    def __init__(self, encoding: CreateEncoding, known: Known | None = None) -> None:
+        """`known`: the forms that this server took at an earlier time are tried first."""
+        self.long_type = True
         self._pinned = encoding
-        self._likely = likely or {}
-        self._long_type = True
+        self._likely = known.forms if known else {}
         self._good: dict[Kind, Form] = {}
-
-    def saw_type(self, name: str) -> None:
-        """Note how the server spells the type of an item."""
-        self._long_type = name.startswith("workspaceItem")
 
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
@@ -65,38 +77,27 @@ class Forms:
         When it says so to all of them that is its answer, and nothing is learned from it. The error is the
         first that is not about the media type: the one about what was asked.
         """
+        proved = kind in self._good
         refusals: list[ApiError] = []
-        unreadable: set[str] = set()
         for form in self._candidates(kind):
-            if form.encoding in unreadable:
-                continue
-            outcome = self._tried(form, kind, attempt)
-            if isinstance(outcome, Item):
-                return outcome
-            refusals.append(outcome)
-            if outcome.status == _UNSUPPORTED_MEDIA_TYPE:
-                unreadable.add(form.encoding)
-        raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
-
-    def _tried(self, form: Form, kind: Kind, attempt: Callable[[Form], Item]) -> Item | ApiError:
-        """What one form makes, or the refusal that may be about it; raises ApiError for any other."""
-        try:
-            item = attempt(form)
-        except _UNDERSTOOD:
-            self._good[kind] = form
-            raise
-        except (InvalidRequestError, BadRequestError) as exc:
-            known = kind in self._good and isinstance(exc, BadRequestError)
-            if known or exc.status not in _ABOUT_THE_FORM:
+            try:
+                item = attempt(form)
+            except _UNDERSTOOD:
+                self._good[kind] = form
                 raise
-            return exc
-        self._good[kind] = form
-        return item
+            except (InvalidRequestError, BadRequestError) as exc:
+                if exc.status not in _ABOUT_THE_FORM or (proved and isinstance(exc, BadRequestError)):
+                    raise
+                refusals.append(exc)
+            else:
+                self._good[kind] = form
+                return item
+        raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
 
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""
         good = self._good.get(kind)
-        likely = self._likely.get(kind) or Form("multipart", self._long_type)
+        likely = self._likely.get(kind) or Form("multipart", self.long_type)
         guess = good or next(iter(self._good.values()), likely)
         spellings = [guess.long_type] if good else [guess.long_type, not guess.long_type]
         encodings: list[Encoding] = ["multipart", "json"]

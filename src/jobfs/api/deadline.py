@@ -3,7 +3,6 @@
 The thread that serves a call sets it (`begin`), and every wait in the call reads it: each request takes its timeouts from
 what is left, each wait for a lock or for another thread ends with it. Work that a call hands to other threads takes it
 along (`carried`). A thread without one works in the background: there, each request has a timeout of its own.
-`Timeouts` and `backoff` say what one attempt may take of it, and when the next one is made.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jobfs.errors import OutOfTimeError
 
@@ -26,8 +25,6 @@ _Result = TypeVar("_Result")
 UNBOUNDED = 1e8
 #: Seconds that a call may still look at the server after its deadline: what became of a change whose answer is lost.
 GRACE = 2.0
-
-_lock = threading.Lock()
 
 
 class Deadline:
@@ -62,7 +59,7 @@ class Deadline:
         return (
             self._waited
             or (self._outer is not None and self._outer.waited)
-            or any(other.waited for other in list(self._joined))
+            or (bool(self._joined) and any(other.waited for other in list(self._joined)))
         )
 
     def left(self, *, looking: bool = False) -> float:
@@ -75,8 +72,7 @@ class Deadline:
 
     def extend(self, seconds: float) -> None:
         """Do not count `seconds` in which bytes were moving, nor for those who wait for the same."""
-        with _lock:
-            self._end += seconds
+        self._end += seconds  # two at once may count as one: those are seconds in which both moved
         for other in list(self._joined):
             other.extend(seconds)
         if self._outer is not None:
@@ -88,13 +84,7 @@ class Deadline:
 
     def renew(self) -> None:
         """Begin to count anew; an outer deadline goes on."""
-        with _lock:
-            self._end = time.monotonic() + self.timeout
-
-    def waited_in_line(self, seconds: float) -> None:
-        """In the background, time spent in the queue for a connection does not count; a program's time goes on."""
-        if not self.waited:
-            self.extend(seconds)
+        self._end = time.monotonic() + self.timeout
 
     @contextlib.contextmanager
     def joined(self, other: Deadline | None) -> Iterator[None]:
@@ -115,11 +105,8 @@ class Deadline:
 
 
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
-
-
-def current() -> Deadline | None:
-    """The deadline of this thread's call; None in the background."""
-    return _current.get()
+#: The deadline of this thread's call; None in the background.
+current: Callable[[], Deadline | None] = _current.get
 
 
 def begin(timeout: float) -> Deadline:
@@ -201,53 +188,6 @@ def out_of_time(what: str) -> OutOfTimeError:
 #: Seconds before the first retry and at most between two, before jitter.
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
-#: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
-CONNECT_WITHIN = 10.0
-
-
-class Span(float):
-    """Seconds that a step may take in all: httpx gives each of its reads as many again (see transport.py)."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Seconds that remain; negative once it is over."""
-        return self._end - time.monotonic()
-
-    def renew(self) -> None:
-        """Begin to count anew."""
-        self._end = time.monotonic() + self
-
-
-class Timeouts(dict[str, float]):
-    """httpx's timeouts of one attempt, each of which bounds one step: what is left when the step begins.
-
-    `most`: seconds that any step may take at most.
-    """
-
-    def __init__(self, deadline: Deadline, most: float) -> None:
-        self._deadline, self._most = deadline, most
-        self._reading = Span(0.0)
-        super().__init__({step: self._now(step) for step in ("connect", "read", "write", "pool")})
-
-    def get(self, step: str, default: Any = None) -> Any:  # noqa: D102 - dict's
-        if step == "read":
-            self._reading = Span(self._now(step))
-            return self._reading
-        return self._now(step) if step in self else default
-
-    def progress(self) -> None:
-        """Bytes of a body came, and were taken: the next ones have as long."""
-        self._reading.renew()
-
-    def left(self) -> float:
-        """Seconds that one step may take now."""
-        return max(min(self._deadline.left(), self._most), 0.001)
-
-    def _now(self, step: str) -> float:
-        left = self.left()
-        return min(left, CONNECT_WITHIN) if step == "connect" else left
 
 
 def backoff(attempt: int) -> float:

@@ -1,8 +1,8 @@
 """What a failed request means: from status or from httpx's exceptions to errors.py (semantics.md section 5).
 
 Two questions decide over a retry, and the class of the error answers both: an UnavailableError proper says
-that nothing was done, so the same may be asked again; an AnswerLostError says that a changing request may
-have been carried out, so only its sender, after a look at the server, may ask again.
+that nothing was done, so the same may be asked again (unless it is `lasting`); an AnswerLostError says that a changing
+request may have been carried out, so only its sender, after a look at the server, may ask again.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import json
 import re
-import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -51,12 +50,13 @@ _STATUSES: dict[int, type[ApiError]] = {
     422: InvalidRequestError,
     507: NoSpaceError,
 }
-#: Answers below 500 that speak of the moment, not of the request.
-_PASSING = frozenset({408, 425, 429})
+#: Answers that speak of the moment, not of the request.
+_PASSING = frozenset({408, 425, 429, *range(500, 1000)} - {507})
 #: Failures that come before the first byte of a request is sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
-#: Failures of a connection that the server may have closed while it was idle.
-_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+#: OpenSSL's word for a certificate that was refused.
+_UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class MismatchError(ValueError):
@@ -76,53 +76,65 @@ class Call(NamedTuple):
         return f"{self.endpoint} {self.subject!r}" if self.subject else self.endpoint
 
 
-class Failure(NamedTuple):
-    """A failed attempt: the error if it stays at that, and what a retry has to heed."""
-
-    error: ApiError
-    retry: bool = False
-    at_once: bool = False
-    wait: float | None = None
-
-
-def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> Failure:
-    """The failure that an answer other than success means; the only place that maps statuses."""
-    reason = _shortened(_one_line(scrub(_reason(headers, body), key)))
-    told = f"{call}: the server answered {_phrase(status)}" + (f": {reason}" if reason else "")
-    if status == 404 and not _is_gone(body):
+def from_answer(call: Call, status: int, headers: Mapping[str, str], body: bytes, key: str) -> ApiError:
+    """The error that an answer other than success means; the only place that maps statuses."""
+    said = _said(headers, body)
+    reason = next(filter(None, map(said.get, ("reason", "message", "error"))), "")
+    if not isinstance(reason, str):
+        reason = json.dumps(reason, ensure_ascii=False)
+    reason = _one_line(scrub(reason, key))
+    if len(reason) > 300:  # only after the key was scrubbed: half a key would not be recognised
+        reason = reason[:299] + "…"
+    phrase = f"{status} {_PHRASES[status]}" if status in _PHRASES else str(status)
+    told = f"{call}: the server answered {phrase}" + (f": {reason}" if reason else "")
+    gone = said.get("code") in (404, "404") or said.get("error") == "Not Found"
+    if status == 404 and not gone:
         # A gateway's own 404 says nothing about the item: "not there" must come from the API (section 5).
         return _passing(call, status, headers, f"{told} (something on the way, not the API)")
-    if status in _PASSING or (status >= 500 and status != 507):
+    if status in _PASSING:
         return _passing(call, status, headers, told)
-    if 400 <= status < 500 or status == 507:
-        kind = _STATUSES.get(status) or _bad_request(status, reason)
-        return Failure(kind(told, endpoint=call.endpoint, status=status))
-    return Failure(ContractError(told, endpoint=call.endpoint, status=status))
+    return _kind(status, reason)(told, endpoint=call.endpoint, status=status)
 
 
-def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> Failure:
+def _kind(status: int, reason: str) -> type[ApiError]:
+    """The class of an error that speaks of the request."""
+    if status in (400, 409):
+        named = (kind for words, kind in _REASONS.items() if reason.casefold().startswith(words))
+        return next(named, BadRequestError)
+    return _STATUSES.get(status, BadRequestError if 400 <= status < 500 else ContractError)
+
+
+def _said(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """The JSON object that was answered; a text that is none counts as its reason, unless it is a web page."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        html = "html" in headers.get("content-type", "").lower() or body[:64].lstrip()[:1] == b"<"
+        return {} if html else {"reason": body[:10_000].decode(errors="replace")}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> ApiError:
     wait = retry_after(headers)
     refused = status == 429 or (status == 503 and wait is not None)
     if call.changing and not refused:
-        return Failure(AnswerLostError(told, endpoint=call.endpoint, status=status))
+        return AnswerLostError(told, endpoint=call.endpoint, status=status)
     error = UnavailableError(told, endpoint=call.endpoint, status=status)
     error.wait = wait or 0.0
-    return Failure(error, retry=True, wait=wait)
+    return error
 
 
-def from_exception(call: Call, exc: httpx.HTTPError | httpx.InvalidURL | httpx.StreamError) -> Failure:
-    """The failure that an exception of httpx means; the only place that maps them."""
+def from_exception(call: Call, exc: httpx.HTTPError) -> ApiError:
+    """The error that an exception of httpx means; the only place that maps them."""
     told = f"{call}: {_what(exc)}"
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
-    if isinstance(exc, _NOT_SENT):
-        error = UnavailableError(told, endpoint=call.endpoint, errno=number)
-        return Failure(error, retry=not _untrusted(exc))
-    if call.changing:
-        return Failure(AnswerLostError(told, endpoint=call.endpoint, errno=number))
+    if call.changing and not isinstance(exc, _NOT_SENT):
+        return AnswerLostError(told, endpoint=call.endpoint, errno=number)
     if isinstance(exc, httpx.DecodingError):
-        return Failure(ContractError(told, endpoint=call.endpoint))
+        return ContractError(told, endpoint=call.endpoint)
     error = UnavailableError(told, endpoint=call.endpoint, errno=number)
-    return Failure(error, retry=isinstance(exc, httpx.TransportError), at_once=isinstance(exc, _BROKEN))
+    error.lasting = _UNTRUSTED in str(exc)  # waiting will not mend that
+    return error
 
 
 def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
@@ -156,56 +168,9 @@ def http_date(value: str) -> float | None:
         return None
 
 
-def _bad_request(status: int, reason: str) -> type[BadRequestError]:
-    if status in (400, 409):
-        for words, kind in _REASONS.items():
-            if reason.casefold().startswith(words):
-                return kind
-    return BadRequestError
-
-
-def _is_gone(body: bytes) -> bool:
-    """True if a 404 is the API's own: it says so once more in its body."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(answer, dict) and (
-        answer.get("code") in (404, "404") or answer.get("error") == "Not Found"
-    )
-
-
-def _reason(headers: Mapping[str, str], body: bytes) -> str:
-    """The server's reason, however it was put."""
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return "" if _is_html(headers, body) else body[:10_000].decode(errors="replace")
-    if not isinstance(answer, dict):
-        return ""
-    reason = answer.get("reason") or answer.get("message") or answer.get("error") or ""
-    return reason if isinstance(reason, str) else json.dumps(reason, ensure_ascii=False)
-
-
 def _one_line(text: str) -> str:
     printable = "".join(char if char.isprintable() else " " for char in text)
     return " ".join(printable.split())
-
-
-def _shortened(text: str) -> str:
-    # Only after the key was scrubbed: half a key would not be recognised.
-    return text if len(text) <= 300 else text[:299] + "…"
-
-
-def _is_html(headers: Mapping[str, str], body: bytes) -> bool:
-    return "html" in headers.get("content-type", "").lower() or body[:64].lstrip()[:1] == b"<"
-
-
-def _phrase(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
 
 
 def _what(exc: Exception) -> str:
@@ -219,7 +184,7 @@ def _what(exc: Exception) -> str:
             return "no answer in time"
         case httpx.ProxyError():
             return f"the proxy refused: {detail}"
-        case httpx.ConnectError() if _untrusted(exc):
+        case httpx.ConnectError() if _UNTRUSTED in detail:
             return f"the server's certificate is not trusted: {detail}"
         case httpx.ConnectError():
             return f"no connection: {detail}"
@@ -229,14 +194,3 @@ def _what(exc: Exception) -> str:
             return f"the connection broke: {detail}" if detail else "the connection broke"
         case _:
             return f"the request could not be made: {detail}"
-
-
-def _untrusted(exc: BaseException | None) -> bool:
-    """True if a certificate was refused: waiting will not mend that."""
-    for _ in range(8):
-        if exc is None:
-            return False
-        if isinstance(exc, ssl.SSLCertVerificationError):
-            return True
-        exc = exc.__cause__ or exc.__context__
-    return False

@@ -10,140 +10,22 @@ and each of the programs behind it would wait as long again.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import math
 import random
 import threading
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from jobfs.api.failures import http_date
-from jobfs.errors import HeldBackError, OutOfTimeError
-
-
-class Health(NamedTuple):
-    """How the server has been answering; times in seconds.
-
-    `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx); False before the
-    first. `last_ok`: `time.monotonic()` of the last such answer. `last_error`: why the last failed attempt
-    failed, kept until the next success. `latency`: moving average until an answer begins.
-    `requests`: attempts.
-    """
-
-    answering: bool = False
-    last_ok: float | None = None
-    last_error: str | None = None
-    latency: float | None = None
-    key_refused: bool = False
-    requests: int = 0
-
-
-class Monitor:
-    """Collects Health, the clock offset and what restrains the background from every attempt.
-
-    One small lock for all of it, never held across I/O.
-    """
-
-    def __init__(self, timeout: float) -> None:
-        """`timeout`: seconds that a call has without progress."""
-        self.restraint = Restraint(timeout)
-        self._lock = self.restraint.lock
-        self._health = Health()
-        self._clock = ServerClock()
-        self._under_way: dict[object, float] = {}
-        self._last_sign = 0.0
-
-    def health(self) -> Health:
-        """What is known now."""
-        return self._health
-
-    def offset(self) -> float:
-        """Seconds that the server's clock is ahead of ours; 0.0 until seen."""
-        return self._clock.offset
-
-    def heard(self, date: str, began: float, ended: float) -> None:
-        """An answer with this Date header came to a request sent between these `time.time()`s."""
-        with self._lock:
-            self._last_sign = time.monotonic()
-            self._clock.heard(date, began, ended)
-
-    @contextlib.contextmanager
-    def sending(self) -> Iterator[None]:
-        """An attempt is under way."""
-        token = object()
-        with self._lock:
-            self._health = self._health._replace(requests=self._health.requests + 1)
-            self._under_way[token] = time.monotonic()
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._under_way[token]
-
-    def moved(self) -> None:
-        """Bytes of a request's body have gone out."""
-        self._last_sign = time.monotonic()
-
-    def silent(self) -> float:
-        """Seconds since the server gave a sign of itself, of those in which it was asked something."""
-        with self._lock:
-            since = max(min(self._under_way.values(), default=math.inf), self._last_sign)
-        return max(0.0, time.monotonic() - since)
-
-    def answered(self, latency: float | None) -> None:
-        """An attempt got an answer that speaks of the request; `latency` None leaves the average alone."""
-        with self._lock:
-            last = self._health
-            average = last.latency
-            if latency is not None:
-                average = latency if average is None else average + (latency - average) / 8
-            self._health = Health(True, time.monotonic(), None, average, False, last.requests)
-
-    def refused(self, why: str) -> None:
-        """An attempt was answered 401: the server is there, the key is not taken."""
-        with self._lock:
-            last = self._health
-            self._health = last._replace(
-                answering=True,
-                last_ok=time.monotonic(),
-                last_error=why,
-                key_refused=True,
-            )
-
-    def failed(self, why: str) -> None:
-        """An attempt got no answer, or one that only says "not now"."""
-        with self._lock:
-            last = self._health
-            self._health = last._replace(answering=False, last_error=why)
-
-
-class ServerClock:
-    """The server's clock from its Date headers, which are cut to whole seconds.
-
-    Each answer bounds the offset from both sides; the bounds of many answers together are narrow. When they
-    contradict (a clock was set), the newest answer counts alone. Not thread-safe: Monitor's lock guards it.
-    """
-
-    def __init__(self) -> None:
-        self.offset = 0.0
-        self._low = float("-inf")
-        self._high = float("inf")
-        self._date = ""
-        self._seconds: float | None = None
-
-    def heard(self, date: str, began: float, ended: float) -> None:
-        """Take in one Date header; `began` and `ended` enclose the moment it was written, by our clock."""
-        if date != self._date:
-            self._date, self._seconds = date, http_date(date)
-        if self._seconds is None:
-            return
-        low, high = self._seconds - ended, self._seconds + 1.0 - began
-        merged = max(self._low, low), min(self._high, high)
-        self._low, self._high = merged if merged[0] <= merged[1] else (low, high)
-        self.offset = (self._low + self._high) / 2
-
+from jobfs.api.failures import Call, http_date
+from jobfs.errors import (
+    ApiError,
+    ContractError,
+    HeldBackError,
+    OutOfTimeError,
+    UnauthorizedError,
+    UnavailableError,
+)
 
 #: So many failures with no success between them are an outage.
 _OUTAGE = 3
@@ -160,142 +42,187 @@ _FIRST, _MOST = 1.0, 30.0
 _LOOK, _UNTIL_LOOK = 1.0, 1.0
 #: Seconds between two requests that wait for the same silence to end, and the part of a call's time that makes one.
 _BETWEEN, _NEARLY = 1.0, 0.95
+_THROTTLED = 429
 
 
+@dataclass
 class _Kind:
-    """What is known of reads, or of changes."""
+    """What is known of reads, of changes, or of both together: failures since the last success, and the silence there is.
 
-    def __init__(self) -> None:
-        self.failures = 0
-        self.next_probe = 0.0
+    Requests have waited one after another from `began` to `ended`, and nothing was `heard`; if that is as long as a call may
+    wait, it is a silence, `until` something is heard or a while has passed.
+    """
 
-    @property
-    def out(self) -> bool:
-        return self.failures >= _OUTAGE
-
-
-class _Silence:
-    """Whether requests have waited for as long as a call may, one after another, and nothing was answered."""
-
-    def __init__(self, timeout: float) -> None:
-        self.next_look = 0.0
-        self._timeout = timeout
-        self._began = self._ended = self._heard = 0.0
-
-    def unanswered(self, now: float, seconds: float) -> None:
-        if self.holds(now):
-            return  # that ends: one call in `timeout` may wait for as long as ever
-        began = max(now - seconds, self._heard)
-        self._began = began if began > self._ended + _BETWEEN else min(self._began, began)
-        self._ended, self.next_look = now, now + _UNTIL_LOOK
-
-    def answered(self, now: float) -> None:
-        self._began = self._ended = self._heard = now
-
-    def holds(self, now: float) -> bool:
-        return self._ended - self._began >= _NEARLY * self._timeout and now - self._ended < self._timeout
+    failures: int = 0
+    next_probe: float = 0.0
+    heard: float = 0.0
+    began: float = 0.0
+    ended: float = 0.0
+    until: float = 0.0
+    next_look: float = 0.0
 
 
-class Restraint:
-    """One for all requests to one server; safe for many threads. Times in seconds; `timeout`: a call's, without progress."""
+class Health:
+    """Of one server, from every attempt; safe for many threads. Times in seconds; `timeout`: a call's, without progress.
+
+    To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx); False before
+    the first. `last_ok`: `time.monotonic()` of the last such answer. `last_error`: why the last failed attempt failed, kept until
+    the next success. `latency`: moving average until an answer begins. `requests`: attempts. `offset`: how far the server's clock
+    is ahead of ours, 0.0 until seen. `recoveries`: how many outages have ended.
+    """
 
     def __init__(self, timeout: float = math.inf) -> None:
-        self.lock = threading.Lock()
-        self._kinds = {False: _Kind(), True: _Kind()}
-        self._silences = {
-            kind: _Silence(timeout) for kind in (None, False, True)
-        }  # None: of reads and changes together
-        self._until = 0.0
-        self._throttled = 0
-        #: How many outages have ended.
+        self.answering = self.key_refused = False
+        self.last_ok: float | None = None
+        self.last_error: str | None = None
+        self.latency: float | None = None
+        self.requests = 0
+        self.offset = 0.0
         self.recoveries = 0
+        self._timeout = timeout
+        self._lock = threading.RLock()
+        self._kinds: dict[bool | None, _Kind] = {kind: _Kind() for kind in (None, False, True)}  # None: both
+        self._left_alone_until = 0.0
+        self._throttled = 0
+        self._asked = math.inf  # since when there is a question without an answer
+        self._bounds = (-math.inf, math.inf)
+        self._date: tuple[str, float | None] = ("", None)
 
-    def admit(self, what: str, *, changing: bool, latency: float | None) -> float:
-        """A request is about to be sent in the background; how long it may go without progress.
+    # -- may it be asked
 
-        Raises HeldBackError, which says `what` is not sent and why, if it must not be sent now.
+    def admit(self, call: Call, *, waited: bool) -> float:
+        """A request is about to be sent, and a program waits for it or not: seconds that it may go without progress.
+
+        Raises HeldBackError in the background while the server is left alone; OutOfTimeError in a program where others have
+        waited in vain: now and then one looks.
         """
-        with self.lock:
-            now = time.monotonic()
-            wait = self._wait(now, self._kinds[changing])
-            if wait > 0:
-                raise _held_back(what, wait)
-            kind = self._kinds[changing]
-            if not kind.out:
-                return math.inf
-            kind.next_probe = now + _PROBE_EVERY
-        return max(_PROBE_PATIENCE, _ROUND_TRIPS * (latency or 0.0))
+        with self._lock:
+            now, kind, patience = time.monotonic(), self._kinds[call.changing], math.inf
+            look = _ROUND_TRIPS * (self.latency or 0.0)
+            if waited:
+                silent = [each for each in (self._kinds[None], kind) if now < each.until]
+                if any(now < each.next_look for each in silent):
+                    raise OutOfTimeError(
+                        f"{call}: not sent: the server does not answer", errno=errno.ETIMEDOUT
+                    )
+                for each in silent:
+                    patience = max(_LOOK, look)
+                    each.next_look = now + patience + _UNTIL_LOOK
+            elif (wait := self.wait(changing=call.changing)) > 0:
+                raise self._held_back(call, wait)
+            elif kind.failures >= _OUTAGE:
+                patience = max(_PROBE_PATIENCE, look)
+                kind.next_probe = now + _PROBE_EVERY
+            self.requests += 1
+            self._asked = min(self._asked, now)
+            return patience
 
-    def patience(self, what: str, *, changing: bool, latency: float | None) -> float:
-        """A program is about to wait for an answer; how long it may do so without progress.
-
-        Raises OutOfTimeError, which says `what` is not sent, where others have waited in vain: now and then one looks.
-        """
-        now, look = time.monotonic(), max(_LOOK, _ROUND_TRIPS * (latency or 0.0))
-        with self.lock:
-            silent = [self._silences[kind] for kind in (None, changing) if self._silences[kind].holds(now)]
-            if any(now < silence.next_look for silence in silent):
-                raise OutOfTimeError(f"{what}: not sent: the server does not answer", errno=errno.ETIMEDOUT)
-            for silence in silent:
-                silence.next_look = now + look + _UNTIL_LOOK
-        return look if silent else math.inf
-
-    def unanswered(self, seconds: float, *, changing: bool) -> None:
-        """A request has waited for so long, and no answer came."""
-        with self.lock:
-            for kind in (None, changing):
-                self._silences[kind].unanswered(time.monotonic(), seconds)
-
-    def answered(self, *, changing: bool) -> None:
-        """An answer of any kind has come."""
-        with self.lock:
-            for kind in (None, changing):
-                self._silences[kind].answered(time.monotonic())
+    def _held_back(self, call: Call, wait: float) -> HeldBackError:
+        why = self.last_error or "the server asked to be left alone"
+        error = HeldBackError(f"{call}: not sent: {why} (tried again in {wait:.1f} s)")
+        error.wait = wait
+        return error
 
     def wait(self, *, changing: bool) -> float:
         """Until the background may send a read, or a change; 0.0: now."""
-        with self.lock:
-            return self._wait(time.monotonic(), self._kinds[changing])
+        with self._lock:
+            now, kind = time.monotonic(), self._kinds[changing]
+            probe = kind.next_probe - now if kind.failures >= _OUTAGE else 0.0
+            return max(0.0, self._left_alone_until - now, probe)
 
     @property
     def out(self) -> bool:
         """True in an outage: one request a second finds out whether it is over."""
-        return any(kind.out for kind in self._kinds.values())
+        return any(kind.failures >= _OUTAGE for kind in self._kinds.values())
 
-    def succeeded(self, *, changing: bool) -> None:
-        """The server has answered to what was asked."""
-        kind = self._kinds[changing]
-        if not (kind.failures or self._throttled):
-            return
-        with self.lock:
-            if kind.out:
+    def silent(self) -> float:
+        """Seconds since the server was first asked something after it gave a sign of itself; 0.0 if it was not."""
+        return max(0.0, time.monotonic() - self._asked)
+
+    # -- what came of it
+
+    def moved(self) -> None:
+        """Bytes of a request's body have gone out."""
+        self._asked = max(self._asked, time.monotonic())
+
+    def heard(self, call: Call, date: str, began: float, ended: float) -> None:
+        """An answer of any kind begins, with this Date header, to a request sent between these `time.time()`s."""
+        with self._lock:
+            now, self._asked = time.monotonic(), math.inf
+            for kind in (self._kinds[None], self._kinds[call.changing]):
+                kind.heard = kind.began = kind.ended = now
+                kind.until = 0.0
+            # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
+            # narrow. Where they contradict (a clock was set), the newest answer counts alone.
+            if date != self._date[0]:
+                self._date = date, http_date(date)
+            if (seconds := self._date[1]) is not None:
+                low, high = seconds - ended, seconds + 1.0 - began
+                merged = max(self._bounds[0], low), min(self._bounds[1], high)
+                self._bounds = merged if merged[0] <= merged[1] else (low, high)
+                self.offset = sum(self._bounds) / 2
+
+    def unanswered(self, call: Call, seconds: float) -> None:
+        """A request has waited for so long, and no answer came."""
+        with self._lock:
+            now = time.monotonic()
+            for kind in (self._kinds[None], self._kinds[call.changing]):
+                if now < kind.until:
+                    continue  # that ends: one call in `timeout` may wait for as long as ever
+                began = max(now - seconds, kind.heard)
+                kind.began = began if began > kind.ended + _BETWEEN else min(kind.began, began)
+                kind.ended = now
+                if now - kind.began >= _NEARLY * self._timeout:
+                    kind.until, kind.next_look = now + self._timeout, now + _UNTIL_LOOK
+
+    def succeeded(self, *, changing: bool, latency: float | None = None) -> None:
+        """The server has answered to what was asked; `latency` None leaves the average alone."""
+        with self._lock:
+            self.answering, self.last_ok, self.last_error, self.key_refused = (
+                True,
+                time.monotonic(),
+                None,
+                False,
+            )
+            if latency is not None:
+                self.latency = (
+                    latency if self.latency is None else self.latency + (latency - self.latency) / 8
+                )
+            kind = self._kinds[changing]
+            if kind.failures >= _OUTAGE:
                 self.recoveries += 1
             kind.failures = self._throttled = 0
 
-    def failed(self, *, changing: bool) -> None:
+    def failed(self, why: str = "", *, changing: bool) -> None:
         """No answer came, or one that only says "not now"."""
-        with self.lock:
+        with self._lock:
+            self.answering, self.last_error = False, why
             kind = self._kinds[changing]
             kind.failures += 1
             if kind.failures == _OUTAGE:
                 kind.next_probe = time.monotonic() + _PROBE_EVERY
 
-    def asked_to_wait(self, seconds: float | None) -> None:
-        """The server has asked to be left alone: so long (`Retry-After`), or it did not say."""
-        with self.lock:
+    def asked_to_wait(self, seconds: float) -> None:
+        """The server has asked to be left alone: so long (`Retry-After`), or, with 0.0, it did not say."""
+        with self._lock:
             now = time.monotonic()
-            if seconds is None:
-                if now < self._until:
+            if not seconds:
+                if now < self._left_alone_until:
                     return  # one of those that were sent together
                 seconds = min(_FIRST * 2.0**self._throttled, _MOST) * random.uniform(0.75, 1.0)
                 self._throttled = min(self._throttled + 1, 16)
-            self._until = max(self._until, now + min(seconds, _LONGEST))
+            self._left_alone_until = max(self._left_alone_until, now + min(seconds, _LONGEST))
 
-    def _wait(self, now: float, kind: _Kind) -> float:
-        return max(0.0, self._until - now, kind.next_probe - now if kind.out else 0.0)
-
-
-def _held_back(what: str, wait: float) -> HeldBackError:
-    error = HeldBackError(f"{what} (tried again in {wait:.1f} s)")
-    error.wait = wait
-    return error
+    def learn(self, call: Call, error: ApiError) -> None:
+        """What an error says of the server."""
+        if isinstance(error, UnauthorizedError):
+            with self._lock:
+                self.answering = self.key_refused = True
+                self.last_ok, self.last_error = time.monotonic(), str(error)
+        elif isinstance(error, (UnavailableError, ContractError)):
+            self.failed(str(error), changing=call.changing)
+            wait = error.wait if isinstance(error, UnavailableError) else 0.0
+            if wait or error.status == _THROTTLED:
+                self.asked_to_wait(wait)
+        else:
+            self.succeeded(changing=call.changing)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from jobfs.errors import UsageError
 
-#: Returns the key to send now; called for every request, by any thread.
+#: Returns the key to send now, fit for a header; called for every request, by any thread.
 KeySource = Callable[[], str]
 
 _SHORTEST_SECRET = 6
 _KEY = re.compile(r"[!-~]+")
 
 
-def check_key(key: str) -> str:
+def _check_key(key: str) -> str:
     """The key without surrounding white space; raises UsageError if it could not stand in a header."""
     key = key.strip()
     if not key:
@@ -29,7 +28,7 @@ def check_key(key: str) -> str:
 
 def fixed_key(key: str) -> KeySource:
     """A source that always gives this key; raises UsageError at once if it can't be one."""
-    checked = check_key(key)
+    checked = _check_key(key)
     return lambda: checked
 
 
@@ -42,30 +41,27 @@ class FileKey:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
-        self._stamp: tuple[int, int, int] | None = None
-        self._key: str | None = None
+        #: The key, and what the file was when it was read; one value, for any thread to replace.
+        self._read: tuple[str, tuple[int, int, int]] | None = None
 
     def __call__(self) -> str:
         """The key as the file has it now; raises UsageError if there never was one."""
+        read = self._read
         try:
             stat = os.stat(self._path)
             stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            with self._lock:
-                if stamp != self._stamp or self._key is None:
-                    self._key = check_key(self._path.read_text(encoding="utf-8"))
-                    self._stamp = stamp
-                return self._key
+            if read is None or read[1] != stamp:
+                self._read = read = (_check_key(self._path.read_text(encoding="utf-8")), stamp)
         except (OSError, ValueError, UsageError) as exc:
-            return self._last_key(exc)
+            if read is None:
+                raise self._unreadable(exc) from None
+        return read[0]
 
-    def _last_key(self, exc: Exception) -> str:
-        if self._key is not None:
-            return self._key
+    def _unreadable(self, exc: Exception) -> UsageError:
         if isinstance(exc, UsageError):
-            raise UsageError(f"no API key in {self._path}: write the key into that file, and nothing else")
+            return UsageError(f"no API key in {self._path}: write the key into that file, and nothing else")
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
-        raise UsageError(f"can't read the API key from {self._path}: {reason}") from None
+        return UsageError(f"can't read the API key from {self._path}: {reason}")
 
     def __repr__(self) -> str:
         return f"FileKey({str(self._path)!r})"

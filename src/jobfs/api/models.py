@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
 import sys
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NamedTuple, NotRequired
-
-from pydantic import (
-    ConfigDict,
-    FailFast,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    TypeAdapter,
-    ValidationError,
-    with_config,
-)
-from typing_extensions import TypedDict
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from jobfs.api.address import valid_item_id
 from jobfs.api.failures import MismatchError
@@ -31,21 +18,15 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission, held_ns
 logger = logging.getLogger("jobfs.api")
 
 #: Both spellings of an item's type; everything else is a type we do not know.
-KINDS = {
+_KINDS = {
     "workspaceItemFile": Kind.FILE,
     "workspaceItemDirectory": Kind.DIRECTORY,
     "file": Kind.FILE,
     "directory": Kind.DIRECTORY,
 }
-
 _LIFECYCLES = {str(value): value for value in Lifecycle}
 _PERMISSIONS = {str(value): value for value in Permission}
-_TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d+))?\s*(?:([Zz])|([+-])(\d\d):?(\d\d)?)?", re.ASCII
-)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: Up to this length a time has no more digits of a second than datetime keeps.
-_QUICK_TIME = len("2025-01-01T00:00:00.000000Z")
 _MAX_NUMBER = 2.0**63
 _DIGITS = re.compile(r"(\d{1,19})(?:\.0+)?", re.ASCII)
 
@@ -55,8 +36,6 @@ MOST_ITEMS = 1_000_000
 _MOST_VALUES = 250_000
 #: The same of the description of a job, which may have all items in it.
 _MOST_INSTANCE_VALUES = 1_000_000
-#: Bytes of a reply up to which many may be parsed at once, each in the quick way.
-_QUICK = 128 << 10
 #: A page has at most 100 items; some servers send all they have.
 _MOST_IN_A_PAGE = 20_000
 #: Texts and paths of an item that are longer are not what the reference says (1,024 at most) and not kept.
@@ -66,7 +45,14 @@ _DEEPEST = 64
 #: A string, finished or not, or a bracket; possessive, so that no text makes it look twice.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[\[\]{}]', re.DOTALL)
 #: Held while there is a reply as Python objects: of a hostile body they take many times its bytes.
-_TOLERANT = threading.Lock()
+_PARSING = threading.Lock()
+
+
+class Spelling(NamedTuple):
+    """How a server writes its items: paths begin with "" or "/", types are long (`workspaceItemFile`) or short."""
+
+    slash: str
+    long_type: bool
 
 
 class Page(NamedTuple):
@@ -92,231 +78,128 @@ class Instance:
     raw: dict[str, Any] = field(repr=False)
 
 
-#: Nothing that nests: a reply is never more objects than it has items.
-_Number = StrictInt | StrictFloat | StrictStr | None
+def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None]:
+    """The items of a list or a find; raises MismatchError. `take`, `skip`: as asked for."""
+    with _PARSING:
+        reply = _load(body, _MOST_VALUES)
+        wire = reply["data"].get("workspaceItems")
+        if not isinstance(wire, list):
+            raise MismatchError("data.workspaceItems is missing or not a list")
+        if len(wire) > _MOST_IN_A_PAGE:
+            raise MismatchError(f"more than {_MOST_IN_A_PAGE} items in a page")
+        made = [to_item(entry) for entry in wire]
+        items = list(filter(None, made))
+        unknown = _left_out(wire, made, skip) if len(items) < len(made) else ()
+        told = {"take": take, "skip": skip, "total": skip + len(wire) + (len(wire) >= take)}
+        if isinstance(reply.get("meta"), dict):
+            numbers = {name: _number(reply["meta"].get(name)) for name in told}
+            told |= {name: n for name, n in numbers.items() if n is not None and n <= MOST_ITEMS}
+        return Page(items, unknown=unknown, **told), _spelling(next(iter(wire), None))
 
 
-@with_config(ConfigDict(extra="ignore"))
-class _WireItem(TypedDict):
-    type: str
-    id: str
-    path: str
-    lifecycle: NotRequired[str | None]
-    permission: NotRequired[str | None]
-    owner: NotRequired[str | None]
-    createdAt: NotRequired[str | None]
-    updatedAt: NotRequired[str | None]
-    size: NotRequired[_Number]
-    mimeType: NotRequired[str | None]
-    key: NotRequired[str | None]
+def _left_out(wire: list[Any], made: list[Item | None], skip: int) -> tuple[str, ...]:
+    """For each item that is left out its id, or its place in the list where that is none."""
+    left_out = [(place, entry) for place, entry in enumerate(wire) if made[place] is None]
+    logger.debug("items left out, of a type or form not known: %d", len(left_out))
+    ids = ((place, entry.get("id") if isinstance(entry, dict) else None) for place, entry in left_out)
+    return tuple(item_id if valid_item_id(item_id) else f"#{skip + place}" for place, item_id in ids)
 
 
-@with_config(ConfigDict(extra="ignore"))
-class _Meta(TypedDict):
-    total: NotRequired[_Number]
-    take: NotRequired[_Number]
-    skip: NotRequired[_Number]
-
-
-class _ItemsData(TypedDict):
-    workspaceItems: Annotated[list[_WireItem], FailFast()]
-
-
-class _ItemsReply(TypedDict):
-    data: _ItemsData
-    meta: NotRequired[_Meta | None]
-
-
-#: All that is read of an item or of the meta of a list.
-_FIELDS = (*_WireItem.__annotations__, *_Meta.__annotations__)
-_ITEMS: TypeAdapter[_ItemsReply] = TypeAdapter(_ItemsReply)
-
-
-def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, list[dict[str, Any]]]:
-    """A page of items, and the items as they came; raises MismatchError. `take`, `skip`: as asked for."""
-    wire, meta = _read_items(body)
-    items, unknown = _to_items(wire, skip)
-    told = meta if isinstance(meta, dict) else {}
-    page_take = _number(told.get("take"))
-    page_skip = _number(told.get("skip"))
-    total = _number(told.get("total"))
-    if total is None or total > MOST_ITEMS:
-        total = skip + len(wire) + (1 if len(wire) >= take else 0)
-    page = Page(
-        items,
-        total,
-        take if page_take is None else page_take,
-        skip if page_skip is None else page_skip,
-        unknown,
-    )
-    return page, wire
-
-
-def parse_items(body: bytes) -> tuple[list[Item], list[dict[str, Any]]]:
-    """The items of a find, and as they came; raises MismatchError."""
-    wire, _ = _read_items(body)
-    return _to_items(wire)[0], wire
-
-
-def parse_item(body: bytes) -> tuple[Item, dict[str, Any]]:
-    """The item of a get, create or update, and as it came; raises MismatchError."""
-    _check_values(body)
-    with _TOLERANT:
-        data = _data(_load(body))
+def parse_item(body: bytes) -> tuple[Item, Spelling | None]:
+    """The item of a get, create or update; raises MismatchError."""
+    with _PARSING:
+        data = _load(body, _MOST_VALUES)["data"]
         name = "item" if data.get("workspaceItem") is None and "item" in data else "workspaceItem"
-        wire = _flat(_object(data, name, f"data.{name}"))
-        del data
-    item = to_item(wire)
-    if item is None:
-        raise MismatchError(f"data.{name} is no file or directory (type {_text(wire.get('type'))!r})")
-    return item, wire
+        wire = data.get(name)
+        if not isinstance(wire, dict):
+            raise MismatchError(f"data.{name} is missing or not an object")
+        item = to_item(wire)
+        if item is None:
+            raise MismatchError(f"data.{name} is no file or directory (type {_text(wire.get('type'))!r})")
+        return item, _spelling(wire)
 
 
-def parse_instance(body: bytes, job_id: str) -> Instance:
+def parse_instance(body: bytes, job_id: str) -> tuple[Instance, None]:
     """The workspace instance; raises MismatchError. `job_id`: if the reply does not name the job."""
-    _check_values(body, _MOST_INSTANCE_VALUES)
-    # Never deeper than others can write it again, hence not by the quick way.
-    with _TOLERANT:
-        raw = _object(_data(_as_object(_load_odd(body))), "workspaceInstance", "data.workspaceInstance")
-    job = raw.get("expertJob")
-    job = job if isinstance(job, dict) else {}
-    return Instance(_text(job.get("id")) or job_id, _number(raw.get("countItems")), raw)
+    with _PARSING:
+        # Never deeper than others can write it again.
+        raw = _load(body, _MOST_INSTANCE_VALUES, shallow=True)["data"].get("workspaceInstance")
+        if not isinstance(raw, dict):
+            raise MismatchError("data.workspaceInstance is missing or not an object")
+        job = raw.get("expertJob")
+        job = job if isinstance(job, dict) else {}
+        return Instance(_text(job.get("id")) or job_id, _number(raw.get("countItems")), raw), None
 
 
-def to_item(wire: dict[str, Any]) -> Item | None:
+def to_item(wire: object) -> Item | None:
     """One item from the wire, or None if its type, id or path is not one we can use."""
-    kind = KINDS.get(_text(wire.get("type")))
-    item_id, path = wire.get("id"), wire.get("path")
+    if not isinstance(wire, dict):
+        return None
+    get = wire.get
+    kind, item_id, path = _KINDS.get(_text(get("type"))), get("id"), get("path")
     if kind is None or not isinstance(path, str) or not valid_item_id(item_id) or len(path) > _LONGEST_PATH:
         return None
-    created, updated = _text(wire.get("createdAt")), _text(wire.get("updatedAt"))
+    created, updated = _text(get("createdAt")), _text(get("updatedAt"))
     return Item(
-        id=_text(item_id),
+        id=item_id,
         kind=kind,
-        path=normal_path(path),
-        lifecycle=_LIFECYCLES.get(_text(wire.get("lifecycle")), Lifecycle.EXPERT_JOB),
-        permission=_PERMISSIONS.get(_text(wire.get("permission")), Permission.READ_WRITE),
-        owner=sys.intern(_text(wire.get("owner"))),
+        # One slash at each end is the server's style; what else is odd stays to be seen.
+        path=path.removeprefix("/").removesuffix("/"),
+        lifecycle=_LIFECYCLES.get(_text(get("lifecycle")), Lifecycle.EXPERT_JOB),
+        permission=_PERMISSIONS.get(_text(get("permission")), Permission.READ_WRITE),
+        owner=sys.intern(_text(get("owner"))),
         created_at=updated if created == updated else created,
         updated_at=updated,
         updated_ns=parse_time(updated),
-        size=_number(wire.get("size")) if kind is Kind.FILE else None,
-        mime_type=sys.intern(_text(wire.get("mimeType"))),
-        key=_text(wire.get("key")),
+        size=_number(get("size")) if kind is Kind.FILE else None,
+        mime_type=sys.intern(_text(get("mimeType"))),
+        key=_text(get("key")),
     )
-
-
-def normal_path(path: str) -> str:
-    """A server's path without its one leading and one trailing slash; what else is odd stays to be seen."""
-    return path.removeprefix("/").removesuffix("/")
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds since the epoch of an ISO 8601 time (any fraction; UTC without offset); 0 if it is none.
+    """Nanoseconds since the epoch of an ISO 8601 time (to the microsecond; UTC without offset); 0 if it is none.
 
     A time that 64 bits don't hold (year 1, which is Go's zero, or 9999) becomes the nearest that they do.
     """
-    return held_ns(_exact_time(text))
-
-
-def _exact_time(text: str) -> int:
-    if len(text) <= _QUICK_TIME and text.endswith("Z"):
-        try:
-            since = datetime.fromisoformat(text) - _EPOCH
-            return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
-        except ValueError:
-            pass
-    match = _TIME.fullmatch(text)
-    if match is None:
-        return 0
-    date, clock, fraction, _, sign, hours, minutes = match.groups()
     try:
-        moment = datetime.fromisoformat(f"{date}T{clock}+00:00")
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return 0
-    seconds = (moment - _EPOCH) // timedelta(seconds=1)
-    if sign:
-        offset = int(hours) * 3600 + int(minutes or 0) * 60
-        seconds += offset if sign == "-" else -offset
-    return seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    return held_ns((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000)
 
 
-def _read_items(body: bytes) -> tuple[list[dict[str, Any]], object]:
-    """The list and the meta of a reply; the quick way, and where one item is odd the tolerant one."""
-    _check_values(body)
-    reply: _ItemsReply | None = None
-    if len(body) <= _QUICK:
-        with contextlib.suppress(ValidationError):
-            reply = _ITEMS.validate_json(body)
-    # Here the error is gone, and with it the whole reply that it holds.
-    items, meta = (
-        _read_odd_items(body) if reply is None else (reply["data"]["workspaceItems"], reply.get("meta"))
-    )
-    if len(items) > _MOST_IN_A_PAGE:
-        raise MismatchError(f"more than {_MOST_IN_A_PAGE} items in a page")
-    return items, meta  # type: ignore[return-value]
+def _spelling(wire: object) -> Spelling | None:
+    """What one item shows of how the server writes them; None if it is odd."""
+    path, name = (wire.get("path"), wire.get("type")) if isinstance(wire, dict) else (None, None)
+    if not isinstance(path, str) or not isinstance(name, str) or name not in _KINDS:
+        return None
+    return Spelling("/" if path.startswith("/") else "", name.startswith("workspaceItem"))
 
 
-def _read_odd_items(body: bytes) -> tuple[list[Any], object]:
-    with _TOLERANT:
-        whole = _load(body)
-        items = _data(whole).get("workspaceItems")
-        if not isinstance(items, list):
-            raise MismatchError("data.workspaceItems is missing or not a list")
-        meta = whole.get("meta")
-        nothing: dict[str, Any] = {}
-        return (
-            [_flat(entry) if isinstance(entry, dict) and entry else nothing for entry in items],
-            _flat(meta) if isinstance(meta, dict) else None,
-        )
+def _load(body: bytes, most: int, *, shallow: bool = False) -> dict[str, Any]:
+    """A reply, which has an object `data`; raises MismatchError, also if it would take a hundred times its bytes as objects.
 
-
-def _flat(entry: dict[str, Any]) -> dict[str, Any]:
-    """What is read of an object: the texts and numbers among its known fields."""
-    return {name: entry[name] for name in _FIELDS if isinstance(entry.get(name), (str, int, float))}
-
-
-def _to_items(wire: list[dict[str, Any]], skip: int = 0) -> tuple[list[Item], tuple[str, ...]]:
-    """The items, and for each that is left out its id, or its place in the list where that is none."""
-    made = [to_item(entry) for entry in wire]
-    items = [item for item in made if item is not None]
-    if len(items) == len(made):
-        return items, ()
-    left_out = [place for place, item in enumerate(made) if item is None]
-    logger.debug("items left out, of a type or form not known: %d", len(left_out))
-    ids = ((wire[place].get("id"), skip + place) for place in left_out)
-    return items, tuple(_text(item_id) if valid_item_id(item_id) else f"#{place}" for item_id, place in ids)
-
-
-def _check_values(body: bytes, most: int = _MOST_VALUES) -> None:
-    """Raises MismatchError for a reply that would take a hundred times its bytes as objects."""
+    `shallow`: without what is nested deeply, wherever that is.
+    """
     if body.count(b",") + body.count(b"[") + body.count(b"{") > most:
         raise MismatchError(f"more than {most} values")
-
-
-def _load(body: bytes) -> dict[str, Any]:
-    # The standard library's parser takes what pydantic's refuses (a lone surrogate in one hostile path must
-    # not hide every other item).
+    reply: object
     try:
-        value = json.loads(body)
+        reply = json.loads(_shallow(body.decode()) if shallow else body)
     except (ValueError, RecursionError):
-        value = _load_odd(body)
-    return _as_object(value)
-
-
-def _as_object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
+        # Bytes that are no text, raw control characters, absurd numbers or depth in some values hide nothing else.
+        try:
+            text = body.decode("utf-8-sig", "surrogateescape")
+            reply = json.loads(_shallow(text), strict=False, parse_int=_parse_int)
+        except (ValueError, RecursionError):
+            raise MismatchError("the body is not JSON") from None
+    if not isinstance(reply, dict):
         raise MismatchError("the body is not a JSON object")
-    return value
-
-
-def _load_odd(body: bytes) -> object:
-    """JSON with bytes that are no text, raw control characters, absurd numbers or absurd depth in some of its values."""
-    try:
-        text = body.decode("utf-8-sig", "surrogateescape")
-        return json.loads(_shallow(text), strict=False, parse_int=_parse_int)
-    except (ValueError, RecursionError):
-        raise MismatchError("the body is not JSON") from None
+    if not isinstance(reply.get("data"), dict):
+        raise MismatchError("data is missing or not an object")
+    return reply
 
 
 def _shallow(text: str) -> str:
@@ -340,17 +223,6 @@ def _shallow(text: str) -> str:
 def _parse_int(digits: str) -> float:
     # Python refuses to convert thousands of digits, and would take all the others with them.
     return int(digits) if len(digits) < 20 else float(digits)
-
-
-def _data(reply: dict[str, Any]) -> dict[str, Any]:
-    return _object(reply, "data", "data")
-
-
-def _object(parent: dict[str, Any], name: str, where: str) -> dict[str, Any]:
-    value = parent.get(name)
-    if not isinstance(value, dict):
-        raise MismatchError(f"{where} is missing or not an object")
-    return value
 
 
 def _text(value: object) -> str:

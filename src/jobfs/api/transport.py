@@ -10,17 +10,20 @@ import os
 import socket
 import ssl
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from jobfs.api.address import proxy_for
-from jobfs.api.deadline import Span
+from jobfs.api.deadline import Deadline
 from jobfs.api.failures import Call, mismatch
 from jobfs.errors import ApiError, UsageError
 
 #: Seconds that an idle connection is kept; one that the server closed is noticed before it is used again.
 KEEPALIVE = 60.0
+#: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
+CONNECT_WITHIN = 10.0
+#: The least time that a step is given: 0 means something else to sockets.
+LEAST = 0.001
 
 
 def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTransport:
@@ -44,21 +47,24 @@ def pool(base_url: str, timeout: float, max_connections: int) -> httpx.HTTPTrans
 
 
 def bound(stream: Any) -> None:
-    """Have reads of a connection (an httpcore NetworkStream) end with the step that they belong to.
+    """Have a connection (an httpcore NetworkStream) take a Deadline in place of a timeout, and its reads and writes end with it.
 
-    One step may take many reads: of headers, or of what frames a body, that come byte by byte and may never end.
+    A timeout bounds one of them, and one request may take any number: of headers, or of what frames a body, that come byte
+    by byte and may never end.
     """
-    read = stream.read
+    read, write = stream.read, stream.write
 
-    def bounded(max_bytes: int, timeout: float | None = None) -> bytes:
-        if not isinstance(timeout, Span):
-            return bytes(read(max_bytes, timeout))
-        left = timeout.left()
-        if left <= 0:
+    # None: a SOCKS handshake.
+    def bounded_read(max_bytes: int, timeout: Deadline | None = None) -> bytes:
+        left = None if timeout is None else timeout.left()
+        if left is not None and left <= 0:
             raise httpx.ReadTimeout("the answer came too slowly")
         return bytes(read(max_bytes, left))
 
-    stream.read = bounded
+    def bounded_write(buffer: bytes, timeout: Deadline | None = None) -> None:
+        write(buffer, None if timeout is None else max(timeout.left(), LEAST))
+
+    stream.read, stream.write = bounded_read, bounded_write
 
 
 def route(base_url: str) -> str:
@@ -104,28 +110,31 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEP_METHOD = frozenset({307, 308})
 
 
+_parsed = functools.lru_cache(maxsize=1024)(
+    httpx.URL
+)  # a tenth of a small request's cost, and the same are asked for again
+
+
 class Redirects:
     """Where requests are led, and if this server has collection URLs with or without the slash."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
-        self._prefix = urlsplit(base_url).path
-        self._moved: dict[str, str] = {}
+        self._bare = False
 
     def start(self, call: Call) -> httpx.URL:
         """The URL to send this call to."""
-        path, mark, query = call.target.partition("?")
-        return _parsed(self._base_url + self._moved.get(path, path) + mark + query)
+        target = call.target
+        if self._bare:
+            path, mark, query = target.partition("?")
+            target = path.removesuffix("/") + mark + query
+        return _parsed(self._base_url + target)
 
-    def follow(self, call: Call, url: httpx.URL, response: httpx.Response) -> httpx.URL:
-        """Where the redirect `response`, met at `url`, leads; raises ContractError if it is not followed."""
-        status = response.status_code
+    def follow(self, call: Call, url: httpx.URL, status: int, location: str) -> httpx.URL:
+        """Where a redirect that was met at `url` leads; raises ApiError if it is not followed."""
         told = f"a redirect ({status})"
         if call.changing and status not in _KEEP_METHOD:
             raise refusal(call, status, f"{told} that does not keep the method")
-        location = response.headers.get("location", "")
-        if not location:
-            raise refusal(call, status, f"{told} that leads nowhere")
         try:
             there = url.join(location).copy_with(fragment=None)
         except (httpx.InvalidURL, ValueError):
@@ -133,26 +142,11 @@ class Redirects:
         if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port) or there.userinfo:
             raise refusal(call, status, f"{told} to another origin, {there.scheme}://{there.host}")
         if url.path.rstrip("/") == there.path.rstrip("/"):
-            self._remember(call, url, there)
+            if call.target.partition("?")[0].endswith("/"):
+                self._bare = not there.path.endswith("/")
             if url.query and not there.query:
                 there = there.copy_with(query=url.query)
         return there
-
-    def _remember(self, call: Call, url: httpx.URL, there: httpx.URL) -> None:
-        path = call.target.partition("?")[0]
-        here, new = (_path(each) for each in (url, there))
-        if path.endswith("/") and here.rstrip("/") == (self._prefix + path).rstrip("/"):
-            self._moved[path] = new[len(self._prefix) :]
-
-
-def _path(url: httpx.URL) -> str:
-    return url.raw_path.decode("ascii").partition("?")[0]
-
-
-@functools.lru_cache(maxsize=1024)
-def _parsed(url: str) -> httpx.URL:
-    # Parsing is a tenth of a small request's cost, and the same pages and paths are asked for repeatedly.
-    return httpx.URL(url)
 
 
 def refusal(call: Call, status: int, what: str) -> ApiError:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import httpx
 
-from jobfs.api.bodies import MOST_REASON, Body, coding_of, decoded
+from jobfs.api.bodies import MOST_REASON, Body, decoded
 from jobfs.api.client import Client
 from jobfs.api.create import CreateEncoding
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
 from jobfs.api.transport import pool
-from jobfs.api.wire import Send, Wire
+from jobfs.api.wire import Answer, Send, Wire
 
 #: Refusals that are answers, not failures: not those that speak of the key, the moment or the server.
 _TOLD = frozenset({400, 404, 405, 409, 413, 415, 416, 422})
 #: Bytes of a request's body that are kept, and exchanges.
 _MOST_SENT, _MOST_KEPT = 4096, 40
+_CONNECTIONS = 8
 
 
 @dataclass(eq=False)
@@ -46,24 +46,10 @@ class Exchange:
     @property
     def body(self) -> bytes:
         """The beginning of the answer's body as it was before it was compressed."""
-        coding = coding_of(httpx.Headers(dict(self.headers)))
         try:
-            return b"".join(decoded([bytes(self.raw)], coding))
+            return b"".join(decoded([bytes(self.raw)], httpx.Headers(dict(self.headers))))
         except (httpx.HTTPError, MismatchError):
             return b""
-
-
-class Answer(NamedTuple):
-    """What the server said, be it a refusal."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def ok(self) -> bool:
-        """True for a success."""
-        return 200 <= self.status < 300
 
 
 class Watched:
@@ -77,22 +63,20 @@ class Watched:
         *,
         timeout: float,
         create_encoding: CreateEncoding = "auto",
-        connections: int = 8,
     ) -> None:
-        self._timeout, self._key, self._connections = timeout, key, connections
+        self._timeout, self._key = timeout, key
         self.exchanges: list[Exchange] = []
-        self._transport = _Recording(pool(base_url, timeout, connections), self._note)
+        self._transport = _Recording(pool(base_url, timeout, _CONNECTIONS), self._note)
         self.client = Client(
             base_url,
             job_id,
             key,
             timeout=timeout,
-            max_connections=connections,
+            max_connections=_CONNECTIONS,
             create_encoding=create_encoding,
             transport=self._transport,
         )
         self._root = "/api/studio/v1/expert_jobs/"
-        self._wire = self._new_wire()
 
     def forget(self) -> None:
         """Begin with the exchanges anew."""
@@ -104,15 +88,6 @@ class Watched:
             self.exchanges.append(exchange)
         return kept
 
-    def _new_wire(self) -> Wire:
-        return Wire(
-            self.client.base_url,
-            self._key,
-            timeout=self._timeout,
-            max_connections=self._connections,
-            transport=self._transport,
-        )
-
     def send(
         self,
         method: str,
@@ -121,18 +96,22 @@ class Watched:
         headers: Sequence[tuple[str, str]] = (("Accept-Encoding", "gzip"),),
         *,
         job: str = "",
-        fresh: bool = False,
     ) -> Answer:
         """Send one request to `below` the job's workspace instance, of another `job` if one is given. Raises ApiError.
 
         Refusals of what was asked are answers; of key and server, and no answer, are errors as they are for the client.
-        `fresh`: forget where redirects have led.
+        Where earlier ones were redirected to is not remembered.
         """
         target = f"{self._root}{job or self.client.job_id}/workspace_instance/{below}"
         call = Call(f"{method} {below.partition('?')[0]}", method, target, changing=method != "GET")
-        wire = self._new_wire() if fresh else self._wire
-        response = wire.request(call, Send(body, headers, statuses=_TOLD))
-        return Answer(response.status_code, dict(response.headers), response.content)
+        wire = Wire(
+            self.client.base_url,
+            self._key,
+            timeout=self._timeout,
+            max_connections=_CONNECTIONS,
+            transport=self._transport,
+        )
+        return wire.request(call, Send(body, headers, statuses=_TOLD))
 
     def close(self) -> None:
         """Close every connection."""

@@ -179,10 +179,6 @@ class Server(Protocol):
         """How the server has been answering."""
 
     @property
-    def silent(self) -> float:
-        """Seconds since the server gave a sign of itself, of those in which it was asked something."""
-
-    @property
     def max_connections(self) -> int:
         """How many requests may be under way at once."""
 

@@ -371,7 +371,7 @@ class Namespace:
     def _deadline(self, known: bool) -> Deadline:
         """How long a call asks; only a moment where it is to confirm what is `known`, and less if nobody answers anyway."""
         patience = UNBOUNDED
-        if known and (self._breaker.error is not None or self._client.silent > _PATIENCE):
+        if known and (self._breaker.error is not None or self._client.health.silent() > _PATIENCE):
             patience = _IMPATIENCE
         elif known:
             patience = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))

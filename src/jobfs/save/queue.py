@@ -73,7 +73,7 @@ class Queue:
         self._out: dict[int, Change] = {}
         self._threads: list[threading.Thread] = []
         self._idle = 0
-        self._restraint = context.client.restraint
+        self._restraint = context.client.health
         self._recoveries = self._restraint.recoveries
         self._asked = 0.0
         self._stop = threading.Event()

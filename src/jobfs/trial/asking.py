@@ -12,7 +12,8 @@ from typing import Any
 
 from jobfs import names
 from jobfs.api.create import Form
-from jobfs.api.watched import Answer, Watched
+from jobfs.api.watched import Watched
+from jobfs.api.wire import Answer
 from jobfs.nodes import Item, Permission
 from jobfs.trial.place import Place
 

@@ -89,7 +89,7 @@ def slash(trial: Trial) -> Finding:
     statuses: dict[str, int | None] = {}
     for name, below in (("slash", f"items/{query}"), ("bare", f"items{query}")):
         trial.watched.forget()
-        trial.watched.send("GET", below, fresh=True)
+        trial.watched.send("GET", below)
         statuses[name] = trial.watched.exchanges[0].status
     led = {name for name, status in statuses.items() if status in _REDIRECTS}
     if "slash" in led:

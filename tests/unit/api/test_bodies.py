@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobfs.api.bodies import Body, json_body, json_create, multipart_create
+from jobfs.api.bodies import Body, json_create, multipart_create
 from jobfs.errors import FsError
 
 Make = Callable[[dict[str, str], tuple[Path, int] | None], Body]
@@ -55,10 +55,6 @@ def test_a_multipart_create_has_its_fields_and_the_file(source: Path) -> None:
     assert found["file"][:2] == ("a.txt", "text/plain")
 
 
-def test_a_multipart_create_of_a_directory_has_no_file() -> None:
-    assert set(parts(multipart_create(FIELDS, None))) == set(FIELDS)
-
-
 @pytest.mark.parametrize(
     ("name", "told"),
     [('say "hi".txt', "say %22hi%22.txt"), ("a\r\nb", "a%0D%0Ab"), ("back\\slash", "back\\slash")],
@@ -92,10 +88,6 @@ def test_a_json_create_carries_the_content_in_base64(
     assert told == {**FIELDS, "path": 'ünï "q"\\'}
 
 
-def test_a_json_create_of_a_directory_has_no_content() -> None:
-    assert json.loads(sent(json_create(FIELDS, None))) == FIELDS
-
-
 @pytest.mark.parametrize("make", [multipart_create, json_create])
 def test_a_large_file_is_streamed_and_never_whole_in_memory(
     tmp_path: Path,
@@ -111,10 +103,6 @@ def test_a_large_file_is_streamed_and_never_whole_in_memory(
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
-
-
-def test_only_as_many_bytes_are_sent_as_were_promised(source: Path) -> None:
-    assert parts(multipart_create(FIELDS, (source, 3)))["file"][2] == b"hel"
 
 
 @pytest.mark.parametrize("make", [multipart_create, json_create])
@@ -154,10 +142,3 @@ def test_which_part_of_a_file_is_on_its_way_is_told(tmp_path: Path) -> None:
         list(body)
         assert told == sorted(told)
         assert (told[0], told[-1], 0 < told[1] < 1) == (0.0, 1.0, True)
-
-
-def test_a_small_body_is_no_progress() -> None:
-    body, told = json_body({"path": "x"}), list[float]()
-    body.moved = told.append
-    assert sent(body) == b'{"path": "x"}'
-    assert not told

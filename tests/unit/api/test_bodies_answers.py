@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 import zlib
 from collections.abc import Iterator
 
@@ -22,17 +21,15 @@ ID = "item00000000000000000001"
 class Endless(httpx.SyncByteStream):
     """The same bytes for ever, and how many of them were taken; it may be closed in between."""
 
-    def __init__(self, chunk: bytes, pause: float = 0.0) -> None:
+    def __init__(self, chunk: bytes) -> None:
         self.taken = 0
         self.closed = False
         self._chunk = chunk
-        self._pause = pause
 
     def __iter__(self) -> Iterator[bytes]:
         while not self.closed:
             self.taken += len(self._chunk)
             yield self._chunk
-            time.sleep(self._pause)
 
     def close(self) -> None:
         self.closed = True
@@ -59,81 +56,41 @@ def bomb(size: int) -> bytes:
     return gzip.compress(b" " * size, mtime=0)
 
 
-def test_a_body_within_the_bound_is_read() -> None:
-    response = answer(Pieces(b"x" * 10))
-    read_answer(response, 10, 5.0)
-    assert response.content == b"x" * 10
+def read(stream: httpx.SyncByteStream, most: int, coding: str = "", *, whole: bool = True) -> bytes:
+    return read_answer(answer(stream, coding=coding), most, whole=whole)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP"])
+@pytest.mark.parametrize("coding", ["", "gzip", "x-gzip", "GZIP"])
 def test_the_bound_counts_what_is_decompressed(coding: str) -> None:
-    packed = gzip.compress(b"x" * 100_000, mtime=0)
-    response = answer(Pieces(packed), coding=coding)
-    read_answer(response, 100_000, 5.0)
-    assert response.content == b"x" * 100_000
+    packed = gzip.compress(b"x" * 100_000, mtime=0) if coding else b"x" * 100_000
+    assert read(Pieces(packed), 100_000, coding) == b"x" * 100_000
     with pytest.raises(MismatchError, match="more than 99999 bytes"):
-        read_answer(answer(Pieces(packed), coding=coding), 99_999, 5.0)
+        read(Pieces(packed), 99_999, coding)
 
 
-def test_an_endless_body_is_left_at_the_bound() -> None:
-    endless = Endless(b" " * 1000)
-    with pytest.raises(MismatchError, match="more than 50000 bytes"):
-        read_answer(answer(endless), 50_000, 5.0)
-    assert endless.closed
-    assert endless.taken <= 51_000
-
-
-def test_bytes_behind_the_end_of_what_was_compressed_count_too() -> None:
-    class Trailing(Endless):
-        def __iter__(self) -> Iterator[bytes]:
-            yield gzip.compress(b"{}", mtime=0)
-            yield from super().__iter__()
-
-    with pytest.raises(MismatchError, match="more than 50000 bytes"):
-        read_answer(answer(Trailing(b"x" * 1000), coding="gzip"), 50_000, 5.0)
-
-
-@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(b"x" * 1000, mtime=0)[:-9]])
+@pytest.mark.parametrize(
+    "packed", [b"no gzip", gzip.compress(b"x" * 1000, mtime=0)[:-9], gzip.compress(b"x", mtime=0) + b"more"]
+)
 def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes) -> None:
     with pytest.raises(httpx.DecodingError):
-        read_answer(answer(Pieces(packed), coding="gzip"), 10_000, 5.0)
-
-
-def test_an_empty_body_is_empty_however_it_is_compressed() -> None:
-    response = answer(Pieces(b""), coding="gzip")
-    read_answer(response, 10, 5.0)
-    assert response.content == b""
+        read(Pieces(packed), 10_000, "gzip")
 
 
 def test_only_what_was_asked_for_is_decompressed() -> None:
     with pytest.raises(MismatchError, match="'deflate', which was not asked for"):
-        read_answer(answer(Pieces(zlib.compress(b"{}")), coding="deflate"), 100, 5.0)
-
-
-def test_a_body_that_comes_byte_by_byte_has_a_deadline_as_a_whole() -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        read_answer(answer(Endless(b" ", pause=0.01)), 1_000_000, 0.1)
-
-
-def test_a_body_that_comes_at_once_is_in_time_however_late_it_is() -> None:
-    response = answer(Pieces(b"x"))
-    read_answer(response, 10, -1.0)
-    assert response.content == b"x"
+        read(Pieces(zlib.compress(b"{}")), 100, "deflate")
 
 
 @pytest.mark.parametrize(
     ("stream", "coding"),
     [
         (Endless(b"why " * 100), ""),
-        (Endless(b"why ", pause=0.01), ""),
         (Endless(gzip.compress(b"why ", mtime=0)[:12]), "gzip"),
         (Pieces(b"no gzip"), "gzip"),
     ],
 )
 def test_of_a_reason_the_beginning_will_do(stream: httpx.SyncByteStream, coding: str) -> None:
-    response = answer(stream, 422, coding)
-    read_answer(response, 50_000, 0.1, whole=False)
-    assert len(response.content) <= 50_000
+    assert len(read(stream, 50_000, coding, whole=False)) <= 50_000
 
 
 def test_the_largest_page_there_can_be_fits(make_client: MakeClient) -> None:
@@ -171,21 +128,14 @@ def test_no_answer_takes_more_than_its_bound(make_client: MakeClient, coding: st
     assert all(stream.closed and stream.taken <= MOST_INSTANCE + 65536 for stream in streams)
 
 
-@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("coding", ["", "gzip", "broken"])
 def test_the_answer_to_a_delete_is_its_status_however_long_it_is(
     make_client: MakeClient, coding: str
 ) -> None:
-    stream = Endless(bomb(1 << 20) if coding else b" " * 1000)
-    make_client(lambda request: answer(stream, coding=coding)).delete(ID)
+    stream = Endless(bomb(1 << 20) if coding == "gzip" else b" " * 1000)
+    make_client(lambda request: answer(stream, coding=coding and "gzip")).delete(ID)
     assert stream.closed
     assert stream.taken <= MOST_REASON + 2000
-
-
-def test_an_endless_reason_is_cut_and_its_status_counts(make_client: MakeClient) -> None:
-    stream = Endless(b"no " * 1000)
-    with pytest.raises(errors.InvalidRequestError, match=r"422 .*: no no no"):
-        make_client(lambda request: answer(stream, 422)).get(ID)
-    assert stream.taken <= MOST_REASON + 3000
 
 
 def test_the_body_of_a_redirect_is_not_waited_for(make_client: MakeClient) -> None:

@@ -18,21 +18,6 @@ from .conftest import JOB, MakeClient, Script, failure, many, one, wire_item
 ID = "item00000000000000000001"
 
 
-def test_an_instance_is_read_from_its_url(make_client: MakeClient) -> None:
-    raw = {"expertJob": {"id": JOB, "status": "completed"}, "countItems": 3}
-    script = Script(httpx.Response(200, json={"data": {"workspaceInstance": raw}}))
-    instance = make_client(script).instance()
-    assert (instance.job_id, instance.count_items) == (JOB, 3)
-    assert script.asked == ["GET "]
-
-
-def test_a_page_is_asked_for_by_take_and_skip(make_client: MakeClient) -> None:
-    script = Script(many(wire_item("/x"), total=101, take=100, skip=100))
-    page = make_client(script).list_page(100, 100)
-    assert ([item.path for item in page.items], page.total, page.take, page.skip) == (["x"], 101, 100, 100)
-    assert script.asked == ["GET items/?take=100&skip=100"]
-
-
 def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: MakeClient) -> None:
     """semantics 1.1: a point lookup is find, its answer filtered to the exact path."""
     script = Script(
@@ -85,20 +70,6 @@ def test_find_quotes_its_argument(make_client: MakeClient) -> None:
     assert len(script.requests[0].url.params) == 1
 
 
-def test_nothing_is_found_at_the_root_without_a_request(make_client: MakeClient) -> None:
-    script = Script(many())
-    assert make_client(script).find("") == []
-    assert script.requests == []
-
-
-def test_find_speaks_the_style_of_the_servers_own_items(make_client: MakeClient) -> None:
-    script = Script(many(wire_item("/x"), total=1), many())
-    client = make_client(script)
-    client.list_page(100, 0)
-    assert client.find("a/b") == []
-    assert script.asked[1:] == ["GET items/find?path=%2Fa%2Fb"]
-
-
 def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeClient) -> None:
     """semantics 1: "not there" only when the server said so, and it must not be a matter of style."""
     script = Script(many(), many(wire_item("/a")), many())
@@ -127,18 +98,11 @@ def test_a_single_item_may_come_as_data_item(make_client: MakeClient, tmp_path: 
     assert client.create_file("b", tmp_path / "x", 5, Permission.READ_WRITE).kind is Kind.FILE
 
 
-def test_an_item_is_asked_for_by_its_id(make_client: MakeClient) -> None:
-    script = Script(one("dir", type="workspaceItemDirectory"))
-    item = make_client(script).get(ID)
-    assert (item.kind, item.path, item.size) == (Kind.DIRECTORY, "dir", None)
-    assert script.asked == [f"GET items/{ID}"]
-
-
 @pytest.mark.parametrize("item_id", ["", "../items", "a/b", "find?path=x"])
 def test_an_id_that_is_none_leads_nowhere(make_client: MakeClient, item_id: str) -> None:
     script = Script(one())
     client = make_client(script)
-    for act in (client.get, client.delete, client.download, lambda i: client.update(i, path="x")):
+    for act in (client.get, client.delete, lambda i: client.update(i, path="x")):
         with pytest.raises(errors.InvalidRequestError):
             act(item_id)
     assert script.requests == []
@@ -179,13 +143,6 @@ def test_an_update_speaks_the_style_of_the_servers_own_items(make_client: MakeCl
     client.get(ID)
     assert client.update(ID, path="b").path == "b"
     assert json.loads(script.bodies[1]) == {"path": "/b"}
-
-
-def test_a_delete_has_no_body(make_client: MakeClient) -> None:
-    script = Script(httpx.Response(200))
-    make_client(script).delete(ID)
-    assert script.asked == [f"DELETE items/{ID}"]
-    assert script.bodies == [b""]
 
 
 def test_bad_input_is_refused_before_anything_is_sent() -> None:

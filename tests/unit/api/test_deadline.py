@@ -6,7 +6,6 @@ import errno
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import Context
 from pathlib import Path
 
 import httpx
@@ -14,10 +13,10 @@ import pytest
 
 from jobfs import errors
 from jobfs.api import deadline
-from jobfs.api.deadline import Deadline, bound_by, carried, current, left, within
+from jobfs.api.deadline import Deadline, backoff, bound_by, carried, current, left, within
 from jobfs.nodes import Permission
 
-from .conftest import Handler, MakeClient, Script, failure, one
+from .conftest import Handler, MakeClient, Script, one
 
 ID = "item00000000000000000001"
 
@@ -63,14 +62,6 @@ def test_who_waits_for_what_another_sends_shares_its_progress_and_gives_it_their
     assert 54 < call.left() <= 55
     attempt.extend(50)
     assert call.left() <= 55
-
-
-def test_waiting_in_line_counts_for_a_program_only() -> None:
-    background, call = Deadline(10, waited=False), Deadline(10)
-    for one_of in (background, call):
-        one_of.waited_in_line(100)
-    assert background.left() > 100
-    assert call.left() <= 10
 
 
 def test_work_for_another_thread_takes_the_deadline_along() -> None:
@@ -119,13 +110,6 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
     assert client.health.last_error is None
 
 
-def test_retries_end_with_the_call(make_client: MakeClient) -> None:
-    client = make_client(Script(failure(503)), timeout=300)
-    with within(0.1), pytest.raises(errors.UnavailableError) as caught:
-        client.get(ID)
-    assert caught.value.errno == errno.ETIMEDOUT
-
-
 def test_after_a_lost_answer_there_is_time_for_a_look_but_not_for_another_change(
     make_client: MakeClient,
 ) -> None:
@@ -151,5 +135,9 @@ def test_a_body_on_its_way_is_progress(make_client: MakeClient, tmp_path: Path) 
         assert client.create_file("a.txt", tmp_path / "x", 500_000, Permission.READ_WRITE).size == 500_000
 
 
-def test_a_thread_without_a_call_works_in_the_background() -> None:
-    assert Context().run(current) is None
+def test_pauses_grow_up_to_a_limit_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(deadline, "LONGEST_PAUSE", 2.0)
+    assert all(0.05 <= backoff(0) <= 0.1 for _ in range(20))
+    assert all(1.0 <= backoff(attempt) <= 2.0 for attempt in (5, 50, 5000))
+    assert len({backoff(3) for _ in range(20)}) > 1

@@ -1,86 +1,300 @@
+"""How a server has been answering, and when the background leaves it alone (semantics.md sections 3 and 5)."""
+
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from itertools import pairwise
+from typing import Any
 
+import httpx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobfs.api.health import Monitor, ServerClock
+from jobfs import errors
+from jobfs.api import Client, Health
+from jobfs.api import health as module
+from jobfs.api.failures import Call
+from jobfs.nodes import Permission
+
+from .conftest import MakeClient, Script, failure, one
+
+ID = "item00000000000000000001"
+READ = Call("get item", "GET", "/x")
+CHANGE = Call("update item", "POST", "/x", changing=True)
 
 
-def test_before_the_first_answer_nothing_is_claimed() -> None:
-    health = Monitor(30.0).health()
-    assert (health.answering, health.last_ok, health.last_error, health.latency) == (False, None, None, None)
-    assert Monitor(30.0).offset() == 0.0
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def admitted(held: Health, *, changing: bool = True) -> bool:
+    """True if the background may ask."""
+    try:
+        held.admit(CHANGE if changing else READ, waited=False)
+    except errors.HeldBackError as error:
+        return not error.wait
+    return True
+
+
+def may_wait(held: Health, *, changing: bool = True) -> float:
+    """Seconds that a program's request may wait; 0.0: it is not sent."""
+    try:
+        return held.admit(CHANGE if changing else READ, waited=True)
+    except errors.OutOfTimeError:
+        return 0.0
+
+
+def fail(held: Health, times: int, *, changing: bool = True) -> None:
+    for _ in range(times):
+        held.failed(changing=changing)
+
+
+def heard(held: Health, call: Call, date: str = "", began: float = 1.0, ended: float = 2.0) -> None:
+    held.heard(call, date, began, ended)
 
 
 def test_an_answer_clears_what_went_wrong_before() -> None:
-    monitor = Monitor(30.0)
-    with monitor.sending():
-        monitor.refused("key")
-    assert monitor.health().key_refused
-    with monitor.sending():
-        monitor.failed("gone")
-    assert not monitor.health().answering
-    assert monitor.health().last_error == "gone"
-    assert monitor.health().key_refused
-    monitor.answered(0.5)
-    health = monitor.health()
-    assert (health.answering, health.last_error, health.key_refused, health.requests) == (
-        True,
-        None,
-        False,
-        2,
-    )
+    health = Health()
+    told = (health.answering, health.last_ok, health.last_error, health.latency, health.offset)
+    assert told == (False, None, None, None, 0.0)
+    health.learn(READ, errors.UnauthorizedError("key"))
+    assert (health.answering, health.key_refused, health.last_error) == (True, True, "key")
+    health.learn(READ, errors.UnavailableError("gone"))
+    assert (health.answering, health.key_refused, health.last_error) == (False, True, "gone")
+    health.learn(READ, errors.NotFoundError("not there"))
+    assert (health.answering, health.key_refused, health.last_error) == (True, False, None)
 
 
 def test_latency_is_a_moving_average() -> None:
-    monitor = Monitor(30.0)
-    monitor.answered(0.1)
-    monitor.answered(None)
-    assert monitor.health().latency == 0.1
+    health = Health()
+    health.succeeded(changing=False, latency=0.1)
+    health.succeeded(changing=False)
+    assert health.latency == 0.1
     latencies = []
     for _ in range(50):
-        monitor.answered(1.0)
-        latencies.append(monitor.health().latency or 0.0)
+        health.succeeded(changing=False, latency=1.0)
+        latencies.append(health.latency)
     assert all(before < after < 1.0 for before, after in pairwise(latencies))
     assert latencies[-1] > 0.9
+
+
+def test_a_server_is_silent_while_it_was_asked_something_and_gives_no_sign(clock: Clock) -> None:
+    health = Health()
+    clock.now += 100
+    assert health.silent() == 0
+    health.admit(READ, waited=True)
+    clock.now += 5
+    health.admit(CHANGE, waited=True)
+    assert health.silent() == 5
+    health.moved()
+    assert health.silent() == 0
+    clock.now += 2
+    assert health.silent() == 2
+    heard(health, READ)
+    clock.now += 2
+    assert health.silent() == 0
 
 
 @given(
     st.floats(-1e6, 1e6),
     st.lists(st.tuples(st.floats(0, 100), st.floats(0.001, 0.3), st.floats(0, 1)), min_size=1, max_size=60),
 )
-def test_the_offset_is_within_half_a_second_and_a_round_trip(
+def test_the_clocks_offset_is_within_half_a_second_and_a_round_trip(
     offset: float, answers: list[tuple[float, float, float]]
 ) -> None:
-    clock, now = ServerClock(), 1.7e9
+    health, now = Health(), 1.7e9
     for gap, trip, share in answers:
         now += gap
         written = now + trip * share + offset
-        clock.heard(formatdate(int(written), usegmt=True), now, now + trip)
-        assert abs(clock.offset - offset) <= 0.66
+        heard(health, READ, formatdate(int(written), usegmt=True), now, now + trip)
+        assert abs(health.offset - offset) <= 0.66
         now += trip
 
 
-def test_many_answers_narrow_the_offset() -> None:
-    clock = ServerClock()
+def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
+    health = Health()
     for step in range(40):
         now = 1.7e9 + step * 0.3 + 0.01
-        clock.heard(formatdate(int(now + 7.25), usegmt=True), now, now + 0.002)
-    assert abs(clock.offset - 7.25) < 0.06
+        heard(health, READ, formatdate(int(now + 7.25), usegmt=True), now, now + 0.002)
+        heard(health, READ, "Mon, 99 Foo", 1.0, 2.0)
+    assert abs(health.offset - 7.25) < 0.06
+    heard(health, READ, formatdate(1_700_003_600, usegmt=True), 1.7e9 + 20, 1.7e9 + 20.1)
+    assert abs(health.offset - 3580) < 1
 
 
-def test_a_clock_that_was_set_is_followed() -> None:
-    clock = ServerClock()
-    clock.heard(formatdate(1_700_000_000, usegmt=True), 1_700_000_000.2, 1_700_000_000.3)
-    clock.heard(formatdate(1_700_003_600, usegmt=True), 1_700_000_001.2, 1_700_000_001.3)
-    assert abs(clock.offset - 3599) < 1
+def test_what_the_server_asks_for_holds_for_reads_and_changes(clock: Clock) -> None:
+    held = Health()
+    held.asked_to_wait(60.0)
+    held.asked_to_wait(5.0)
+    held.succeeded(changing=True)
+    clock.now += 59
+    assert not admitted(held)
+    assert not admitted(held, changing=False)
+    assert 0 < held.wait(changing=True) <= 1
+    clock.now += 2
+    assert admitted(held)
+    assert not held.wait(changing=True)
 
 
-def test_what_is_no_date_is_ignored() -> None:
-    clock = ServerClock()
-    for date in ("", "soon", "Mon, 99 Foo"):
-        clock.heard(date, 1.0, 2.0)
-    assert clock.offset == 0.0
+def test_without_a_time_the_pauses_grow_and_many_refusals_at_once_are_one(clock: Clock) -> None:
+    held, pauses = Health(), []
+    for _ in range(7):
+        for _ in range(12):
+            held.asked_to_wait(0.0)
+        pauses.append(held.wait(changing=True))
+        clock.now += 31
+    assert pauses[0] <= 1.0
+    assert 22 <= pauses[-1] <= 30
+    held.succeeded(changing=True)
+    held.asked_to_wait(0.0)
+    assert held.wait(changing=True) <= 1.0
+
+
+def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everything(clock: Clock) -> None:
+    held = Health()
+    fail(held, 2)
+    assert admitted(held)
+    assert not held.out
+    fail(held, 1)
+    assert held.out
+    assert not admitted(held)
+    for _ in range(10):
+        clock.now += 1.01
+        assert [admitted(held) for _ in range(5)] == [True, False, False, False, False]
+        held.failed(changing=True)
+    held.succeeded(changing=True)
+    assert (held.out, held.recoveries) == (False, 1)
+    assert all(admitted(held) for _ in range(5))
+
+
+def test_reads_and_changes_are_told_apart(clock: Clock) -> None:
+    """A server may answer the ones and be silent on the others."""
+    held = Health()
+    fail(held, 3)
+    held.succeeded(changing=False)
+    assert not admitted(held)
+    assert admitted(held, changing=False)
+
+
+def test_who_finds_out_is_given_less_time_but_enough_for_a_slow_server(clock: Clock) -> None:
+    held = Health()
+    held.latency = 5.0
+    assert held.admit(CHANGE, waited=False) > 1e6
+    fail(held, 3)
+    clock.now += 2
+    assert held.admit(CHANGE, waited=False) == 40.0
+    clock.now += 2
+    held.latency = None
+    assert held.admit(CHANGE, waited=False) == 4.0
+
+
+# with a client
+
+
+def in_background(client: Client, times: int) -> list[Any]:
+    """What comes of so many changes in the background, one after another."""
+
+    def change(_: int) -> Any:
+        try:
+            return client.update(ID, permission=Permission.READ_ONLY)
+        except errors.ApiError as error:
+            return type(error)
+
+    with ThreadPoolExecutor(1) as pool:
+        return list(pool.map(change, range(times)))
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_one_429_keeps_the_whole_background_from_asking(make_client: MakeClient, date: bool) -> None:
+    """semantics 5: `Retry-After` honoured, in seconds or as a date."""
+    told = {"retry-after": "60"}
+    if date:
+        told = {
+            "retry-after": formatdate(1_000_060, usegmt=True),
+            "date": formatdate(1_000_000, usegmt=True),
+        }
+    script = Script(failure(429, headers=told), one())
+    client = make_client(script)
+    came = in_background(client, 200)
+    assert came == [errors.UnavailableError] + [errors.HeldBackError] * 199
+    assert len(script.requests) == 1
+    # Who waits in a program may ask, and is told.
+    assert client.get(ID).path == "a.txt"
+
+
+def test_a_server_that_is_gone_is_not_hammered_by_the_background(make_client: MakeClient) -> None:
+    script = Script(httpx.ConnectError("refused"))
+    client = make_client(script, timeout=300.0)
+    came = in_background(client, 50)
+    assert len(script.requests) <= 4
+    assert errors.HeldBackError in came
+
+
+def test_once_a_call_has_waited_in_vain_the_others_do_not_until_something_is_answered(clock: Clock) -> None:
+    """semantics 3: forty that the kernel lets go on one at a time end as soon as one."""
+    held = Health(30.0)
+    heard(held, READ)
+    assert may_wait(held) == math.inf
+    for seconds in (4.0, 26.0):
+        clock.now += seconds
+        held.unanswered(CHANGE, seconds)
+    assert [may_wait(held) for _ in range(40)] == [0.0] * 40
+    clock.now += 1.0
+    looks = [may_wait(held) for _ in range(40)]
+    assert 0 < looks[0] <= 1
+    assert not any(looks[1:])
+    clock.now += 2.0
+    held.latency = 1.0
+    assert may_wait(held) == 8.0, "as long as the line needs"
+    heard(held, CHANGE)
+    assert may_wait(held) == math.inf
+
+
+def test_a_server_that_answers_reads_may_be_silent_to_changes(clock: Clock) -> None:
+    held = Health(30.0)
+    for _ in range(3):
+        clock.now += 10
+        held.unanswered(CHANGE, 10.0)
+        heard(held, READ)
+    assert may_wait(held) == 0.0
+    assert may_wait(held, changing=False) == math.inf
+
+
+def test_reads_and_changes_that_wait_in_turn_make_one_silence_which_ends_by_itself(clock: Clock) -> None:
+    """A call looks first, and then changes something. A server that has become slow is waited for once in a while."""
+    held = Health(3.0)
+    clock.now += 10
+    for seconds, call in ((2.0, READ), (1.0, CHANGE)):
+        clock.now += seconds
+        held.unanswered(call, seconds)
+    assert may_wait(held) == may_wait(held, changing=False) == 0.0
+    clock.now += 2
+    held.unanswered(CHANGE, 1.0)
+    clock.now += 1
+    assert may_wait(held, changing=False) == math.inf
+
+
+def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(clock: Clock) -> None:
+    held = Health(30.0)
+    clock.now += 29
+    heard(held, CHANGE)
+    clock.now += 2
+    held.unanswered(CHANGE, 31.0)
+    for _ in range(20):
+        clock.now += 15
+        held.unanswered(CHANGE, 5.0)
+    assert may_wait(held) == math.inf

@@ -18,10 +18,6 @@ def test_what_could_not_stand_in_a_header_is_no_key(key: str) -> None:
         assert key.strip() not in str(caught.value)
 
 
-def test_a_fixed_key_is_given_without_its_surroundings() -> None:
-    assert fixed_key(" secret\n")() == "secret"
-
-
 def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     """semantics 6: the API key comes from --api-key-file, re-read when it changes."""
     file = tmp_path / "key"
@@ -30,17 +26,6 @@ def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert key() == "first"
     (tmp_path / "new").write_text("other\n")
     os.replace(tmp_path / "new", file)
-    assert key() == "other"
-
-
-def test_a_key_file_of_the_same_size_and_time_is_told_by_its_inode(tmp_path: Path) -> None:
-    file, new = tmp_path / "key", tmp_path / "new"
-    file.write_text("first")
-    key = FileKey(file)
-    assert key() == "first"
-    new.write_text("other")
-    os.utime(new, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
-    os.replace(new, file)
     assert key() == "other"
 
 

@@ -50,17 +50,9 @@ def test_what_speaks_of_the_key_or_of_no_answer_is_an_error(server: Server, watc
         watched.send("DELETE", f"items/{'0' * 24}")
 
 
-def test_redirects_are_seen_each_time_if_wanted(server: Server, watched: Watched) -> None:
+def test_redirects_are_seen_each_time(server: Server, watched: Watched) -> None:
     server.set(trailing_slash="bare")
-    for fresh, statuses in ((True, [307, 200]), (True, [307, 200]), (False, [307, 200]), (False, [200])):
+    for _ in range(2):
         watched.forget()
-        assert watched.send("GET", "items/?take=1&skip=0", fresh=fresh).ok
-        assert [exchange.status for exchange in watched.exchanges] == statuses
-
-
-def test_of_many_requests_only_the_first_are_kept(server: Server, watched: Watched) -> None:
-    for _ in range(45):
-        watched.send("GET", "items/?take=1&skip=0")
-    assert len(watched.exchanges) == 40
-    watched.forget()
-    assert watched.exchanges == []
+        assert watched.send("GET", "items/?take=1&skip=0").ok
+        assert [exchange.status for exchange in watched.exchanges] == [307, 200]

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from email.utils import formatdate
 from pathlib import Path
 
 import httpx
@@ -14,7 +13,7 @@ import pytest
 
 import jobfs
 from jobfs import errors
-from jobfs.api import FileKey, deadline
+from jobfs.api import FileKey
 from jobfs.nodes import Permission
 
 from .conftest import KEY, MakeClient, Script, failure, many, one, wire_item
@@ -76,27 +75,6 @@ def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
     assert caught.value.errno == (errno.ETIMEDOUT if slow else errno.EIO)
 
 
-def test_a_request_names_the_version_that_asks(make_client: MakeClient) -> None:
-    script = Script(one())
-    make_client(script).get(ID)
-    assert script.requests[0].headers["user-agent"] == f"jobfs/{jobfs.__version__}"
-
-
-@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 507])
-def test_a_refusal_is_not_repeated(make_client: MakeClient, status: int) -> None:
-    script = Script(failure(status))
-    with pytest.raises(errors.ApiError):
-        make_client(script).get(ID)
-    assert len(script.requests) == 1
-
-
-def test_a_404_of_a_gateway_is_asked_again_until_the_api_answers(make_client: MakeClient) -> None:
-    """semantics 5: a gateway's 404 is a server that can't be asked, as with 503."""
-    script = Script(httpx.Response(404, text="no healthy upstream"), httpx.Response(404), one())
-    assert make_client(script).get(ID).id == ID
-    assert len(script.requests) == 3
-
-
 @pytest.mark.parametrize(
     "trouble",
     [httpx.ConnectError("refused"), failure(503), httpx.Response(404, html="<h1>Not Found</h1>")],
@@ -113,25 +91,11 @@ def test_after_the_deadline_it_has_timed_out(
     assert "get item" in str(caught.value)
 
 
-def test_a_single_read_may_have_a_deadline_of_its_own(make_client: MakeClient) -> None:
-    client = make_client(Script(failure(503)), timeout=300)
-    with pytest.raises(errors.UnavailableError):
-        client.find("a.txt", timeout=0.02)
-
-
 def test_retry_after_is_honoured(make_client: MakeClient) -> None:
     script = Script(failure(503, headers={"retry-after": "0.2"}), one())
     began = time.monotonic()
     make_client(script).update(ID, path="b")
     assert time.monotonic() - began >= 0.2
-
-
-def test_retry_after_is_honoured_as_a_date(make_client: MakeClient) -> None:
-    dates = {"retry-after": formatdate(1_000_001, usegmt=True), "date": formatdate(1_000_000, usegmt=True)}
-    script = Script(failure(429, headers=dates), one())
-    began = time.monotonic()
-    make_client(script).get(ID)
-    assert time.monotonic() - began >= 1.0
 
 
 def test_a_retry_after_beyond_the_deadline_fails_at_once_with_the_reason(make_client: MakeClient) -> None:
@@ -143,16 +107,6 @@ def test_a_retry_after_beyond_the_deadline_fails_at_once_with_the_reason(make_cl
     assert caught.value.errno == errno.EIO
     assert type(caught.value) is errors.UnavailableError
     assert len(script.requests) == 1
-
-
-def test_a_broken_connection_is_retried_at_once(
-    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadline, "FIRST_PAUSE", 60.0)
-    monkeypatch.setattr(deadline, "LONGEST_PAUSE", 60.0)
-    script = Script(httpx.RemoteProtocolError("Server disconnected without sending a response."), one())
-    make_client(script).get(ID)
-    assert len(script.requests) == 2
 
 
 def test_a_changed_key_file_is_tried_once_after_a_401(make_client: MakeClient, tmp_path: Path) -> None:
@@ -212,17 +166,10 @@ def test_a_web_page_instead_of_the_api_is_no_answer(
     with pytest.raises(errors.ContractError, match=r"list items.*not JSON"):
         client.list_page(100, 0)
     assert "list items" in caplog.text
-    assert "not JSON" in caplog.text
     assert not client.health.answering
-
-
-def test_a_changing_request_with_an_unreadable_answer_may_have_been_done(
-    make_client: MakeClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    client = make_client(Script(httpx.Response(200, text="ok")))
     with pytest.raises(errors.AnswerLostError, match="not JSON"):
         client.create_directory("d", RW)
-    assert "not JSON" in caplog.text
+    assert "create directory 'd'" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -238,14 +185,6 @@ def test_a_changing_request_with_an_unreadable_answer_may_have_been_done(
 )
 def test_whatever_a_delete_answers_is_ignored(make_client: MakeClient, answer: httpx.Response) -> None:
     make_client(Script(answer)).delete(ID)
-
-
-def test_a_delete_is_done_once_its_status_has_come(make_client: MakeClient) -> None:
-    class Broken(httpx.SyncByteStream):
-        def __iter__(self):  # type: ignore[no-untyped-def]
-            raise httpx.ReadError("reset")
-
-    make_client(lambda request: httpx.Response(200, stream=Broken())).delete(ID)
 
 
 def test_a_body_that_breaks_off_is_asked_for_again(make_client: MakeClient) -> None:
@@ -266,16 +205,6 @@ def test_a_compressed_reply_is_read(make_client: MakeClient) -> None:
         )
     )
     assert make_client(script).list_page(100, 0).total == 1
-
-
-def test_a_reply_that_is_compressed_badly_does_not_match_the_contract(make_client: MakeClient) -> None:
-    class Bad(httpx.SyncByteStream):
-        def __iter__(self):  # type: ignore[no-untyped-def]
-            yield b"no gzip"
-
-    headers = {"content-encoding": "gzip"}
-    with pytest.raises(errors.ContractError, match="encoding"):
-        make_client(lambda request: httpx.Response(200, headers=headers, stream=Bad())).get(ID)
 
 
 def test_the_key_is_in_no_message_and_no_log(
@@ -303,23 +232,20 @@ def test_the_key_is_in_no_message_and_no_log(
     assert "***" in caplog.text
 
 
-def test_a_request_is_one_line_in_the_debug_log(
+def test_a_request_has_its_headers_and_is_one_line_in_the_debug_log(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="jobfs.api")
-    make_client(Script(many(wire_item("dir/a.txt")))).find("dir/a.txt")
-    lines = [record.getMessage() for record in caplog.records if record.name == "jobfs.api"]
-    assert lines[0].startswith("GET find item 'dir/a.txt': 200, ")
-    assert lines[0].endswith(" ms")
-
-
-def test_every_request_carries_the_key_and_says_what_it_takes(make_client: MakeClient) -> None:
-    script = Script(one())
-    make_client(script).get(ID)
+    script = Script(many(wire_item("dir/a.txt")))
+    make_client(script).find("dir/a.txt")
     headers = script.requests[0].headers
     assert headers["authorization"] == f"Bearer {KEY}"
     assert headers["host"] == "api.example.test"
     assert headers["accept-encoding"] == "gzip"
+    assert headers["user-agent"] == f"jobfs/{jobfs.__version__}"
+    lines = [record.getMessage() for record in caplog.records if record.name == "jobfs.api"]
+    assert lines[0].startswith("GET find item 'dir/a.txt': 200, ")
+    assert lines[0].endswith(" ms")
 
 
 def test_a_closed_client_asks_nothing(make_client: MakeClient) -> None:
@@ -354,15 +280,6 @@ def test_closing_ends_the_wait_for_a_retry(make_client: MakeClient) -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert len(caught) == 1
-
-
-def test_the_servers_clock_is_read_from_its_answers(make_client: MakeClient) -> None:
-    ahead = failure(404, headers={"date": formatdate(time.time() + 3600, usegmt=True)})
-    client = make_client(Script(ahead))
-    assert client.server_time_offset == 0.0
-    with pytest.raises(errors.NotFoundError):
-        client.get(ID)
-    assert abs(client.server_time_offset - 3600) < 2
 
 
 def test_a_source_that_can_not_be_read_is_the_callers_error(make_client: MakeClient, tmp_path: Path) -> None:

@@ -44,7 +44,6 @@ class Server:
 
     max_connections = 4
     health = Health()
-    silent = 0.0
 
     def __init__(self) -> None:
         self.items: dict[str, Item] = {}

@@ -13,9 +13,8 @@ from typing import Any, cast
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.api import deadline
-from jobfs.api import health as restraint
-from jobfs.api.health import Restraint
+from jobfs.api import deadline, health
+from jobfs.api.health import Health
 from jobfs.errors import REFUSALS, FsError, InvalidRequestError, JobfsError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import queue as module
@@ -32,9 +31,9 @@ NEVER = 3600.0
 class Runner:
     """Runs changes as the test wants: waits for `gate`, fails with what is in `failures`, or `away`; else places and ends."""
 
-    def __init__(self, state: State, restraint: Restraint) -> None:
+    def __init__(self, state: State, health: Health) -> None:
         self.state = state
-        self._restraint = restraint
+        self._health = health
         self.ran: list[int] = []
         self.finished: list[int] = []
         self.running = self.most = 0
@@ -53,11 +52,11 @@ class Runner:
         try:
             assert self.gate.wait(20)
             if self.away:
-                self._restraint.failed(changing=True)
+                self._health.failed(changing=True)
                 raise UnavailableError("nobody there")
             if failures := self.failures.get(change.seq):
                 self._fail(change, failures.pop(0))
-            self._restraint.succeeded(changing=True)
+            self._health.succeeded(changing=True)
             if change.stage is Stage.STAGING:
                 self.state.write(edit(change, stage=Stage.STAGED))
             if change.stage is Stage.STAGED:
@@ -73,7 +72,7 @@ class Runner:
                 self.state.write(edit(change.file, refused=str(error)))
             self.state.end(change)
         if isinstance(error, UnavailableError) and error.wait:
-            self._restraint.asked_to_wait(error.wait)
+            self._health.asked_to_wait(error.wait)
         raise error
 
     def _saved(self, change: Change) -> None:
@@ -100,7 +99,7 @@ def state(world: World) -> State:
 
 @pytest.fixture
 def runner(world: World) -> Runner:
-    return Runner(world.state, world.client.restraint)
+    return Runner(world.state, world.client.health)
 
 
 @pytest.fixture
@@ -298,12 +297,12 @@ def test_while_the_server_is_away_one_asks_for_all_and_then_all_are_sent(
     monkeypatch.setattr(module, "_MOST", NEVER)
     monkeypatch.setattr(module, "_ASK", 0.1)
     monkeypatch.setattr(module, "_LOOK", 0.02)
-    monkeypatch.setattr(restraint, "_PROBE_EVERY", 0.1)
+    monkeypatch.setattr(health, "_PROBE_EVERY", 0.1)
     runner.away = True
     works = [put(str(number)) for number in range(30)]
     for work in works:
         queue.add(work, 0.0)
-    eventually(lambda: world.client.restraint.out and not runner.running)
+    eventually(lambda: world.client.health.out and not runner.running)
     runner.most, before = 0, len(runner.ran)
     eventually(lambda: len(runner.ran) >= before + 3)
     assert runner.most == 1
@@ -337,7 +336,7 @@ def test_nothing_is_begun_before_the_server_wants_to_be_asked(
     queue.add(second, 0.0)
     with pytest.raises(UnavailableError, match="too many requests"):
         queue.commit(committed)
-    assert world.client.restraint.wait(changing=True) > 90
+    assert world.client.health.wait(changing=True) > 90
     assert runner.ran == [first.seq, committed.seq], "the wait is longer than anybody waits for a commit"
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from jobfs import names
 from jobfs.api import Client
-from jobfs.api.health import Restraint
+from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace
@@ -43,7 +43,6 @@ class FakeClient:
     max_connections = 4
     server_time_offset = 0.0
     base_url = "http://127.0.0.1"
-    health = SimpleNamespace(latency=0.01)
 
     def __init__(self) -> None:
         self.items: dict[str, Item] = {}
@@ -54,7 +53,8 @@ class FakeClient:
         self.lose, self.carried_out = 0, True
         self.rejects = True
         self.moves_touch = False
-        self.restraint = Restraint()
+        self.health = Health()
+        self.health.latency = 0.01
         self._version = 0
 
     # -- what the job does

@@ -14,7 +14,7 @@ import click
 
 from jobfs.cli.options import Command, Rare
 from jobfs.cli.screen import tell
-from jobfs.emulator.behaviour import Behaviour
+from jobfs.emulator.behaviour import SWITCHES, Behaviour
 from jobfs.emulator.config import EmulatorConfig
 from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule
 from jobfs.emulator.keys import find_key, keep_key
@@ -55,7 +55,7 @@ class _Refusal(click.ClickException):
 
 def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option for each switch of `Behaviour`, so that none can be forgotten."""
-    for name, field in reversed(Behaviour.model_fields.items()):
+    for name, field in reversed(SWITCHES.items()):
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
         if kind is bool:
@@ -167,7 +167,7 @@ def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int
 
 
 def _config(key: str, options: dict[str, Any]) -> EmulatorConfig:
-    switches = {name: _typed(name, options.pop(name)) for name in Behaviour.model_fields}
+    switches = {name: _typed(name, options.pop(name)) for name in SWITCHES}
     try:
         behaviour = Behaviour().changed(**{n: value for n, value in switches.items() if value is not None})
     except ValueError as error:
@@ -178,7 +178,7 @@ def _config(key: str, options: dict[str, Any]) -> EmulatorConfig:
 
 def _typed(name: str, value: Any) -> Any:
     """click's choices are strings; the model's may be numbers."""
-    choices = get_args(Behaviour.model_fields[name].annotation)
+    choices = get_args(SWITCHES[name].annotation)
     return next((choice for choice in choices if str(choice) == value), value)
 
 

@@ -90,7 +90,6 @@ def test_who_asks_for_help_does_not_wait_for_what_a_mount_needs(arguments: list[
         "jobfs.vfs",
         "jobfs.fuse",
     }
-    heavy -= {"pydantic"} if arguments == ["emulator"] else set()  # its switches are a model
     code = f"""
 import sys
 from jobfs.__main__ import main

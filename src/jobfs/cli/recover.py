@@ -11,10 +11,8 @@ import click
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.cli import logs, preflight
-from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.progress import INTERRUPTED, sending, waiting
-from jobfs.cli.screen import tell
+from jobfs.cli.screen import INTERRUPTED, sending, tell, waiting
 from jobfs.draining import describe
 from jobfs.errors import UsageError
 from jobfs.state import directory as slot
@@ -58,9 +56,9 @@ def recover(
     settings = load(flags, mount_options)
     check_job_id(job)
     check_base_url(settings.base_url)
-    key = find_key(settings, lambda text: tell(f"jobfs: {text}", err=True))
+    key = preflight.find_key(settings, lambda text: tell(f"jobfs: {text}", err=True))
     logs.set_up(settings.log_level, key, settings.log_format)
-    preflight.check_server(settings, job, key)
+    preflight.ask_server(settings, job, key)
     if mount is not None:
         return _expose(settings, job, key, mount, yes)
     try:

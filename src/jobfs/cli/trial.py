@@ -19,7 +19,6 @@ from jobfs import __version__
 from jobfs.api import KeySource, check_base_url
 from jobfs.api.deadline import within
 from jobfs.cli import preflight
-from jobfs.cli.keys import find_key
 from jobfs.cli.screen import shown, tell
 from jobfs.errors import UsageError
 
@@ -74,10 +73,10 @@ def check(job: str | None, trying: bool, yes: bool, report: Path | None) -> None
 def run(settings: Settings, job: str, yes: bool, report: Path | None) -> int:
     """Try the server of this job; 0 if all that jobfs relies on is good. Raises UsageError."""
     base_url = check_base_url(settings.base_url)
-    key = find_key(settings, lambda text: None)
+    key = preflight.find_key(settings, lambda text: None)
     if not yes:
         # Nobody is asked about what can't be done.
-        preflight.check_server(settings, job, key)
+        preflight.ask_server(settings, job, key)
         if not _may_write(base_url, job):
             tell("nothing was tried")
             return 1

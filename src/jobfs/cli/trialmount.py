@@ -121,11 +121,10 @@ def main() -> int:
     os.umask(0o077)
     from jobfs import mount
     from jobfs.cli import graph, logs, preflight
-    from jobfs.cli.keys import find_key
     from jobfs.state import directory as slot
 
     settings = Settings(**given["settings"])
-    key = find_key(settings, lambda text: None)
+    key = preflight.find_key(settings, lambda text: None)
     logs.set_up(settings.log_level, key)
     preflight.check_library()
     place = slot.acquire(settings.state_dir, given["job"], given["directory"], settings.base_url)

@@ -21,7 +21,7 @@ from typing import TextIO
 from jobfs.api import KeySource
 from jobfs.cli.screen import shown, tell
 from jobfs.errors import JobfsError
-from jobfs.stderr import in_journal
+from jobfs.service import in_journal
 
 #: Bytes of a log file; one older file is kept.
 _LIMIT = 10 << 20

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs import stderr
+from jobfs import service
 from jobfs.cli import logs
 from jobfs.cli.logs import Repeats
 from jobfs.errors import UsageError
@@ -175,7 +175,7 @@ def test_what_is_in_the_journal_stays_there(tmp_path: Path, monkeypatch: pytest.
     assert logs.keep_in(tmp_path / "log") is False
     assert not (tmp_path / "log").exists()
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
-    assert not stderr.in_journal()
+    assert not service.in_journal()
 
 
 class Listening(logging.Handler):

@@ -68,53 +68,24 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("emulator", cls=Command, help=_HELP, more=_MORE)
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where state is kept."
-)
+@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where state is kept.")  # fmt: skip
 @click.option("--host", cls=Rare, default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=0, show_default=True, help="Port to listen on; 0: any free one.")
-@click.option(
-    "--control-port",
-    cls=Rare,
-    type=int,
-    help="A second port, for /_emulator/ only, which answers while the first is closed; 0: any free one.",
-)
-@click.option(
-    "--job",
-    "jobs",
-    cls=Rare,
-    multiple=True,
-    help="Id of a job to serve; repeat for several. Default: those in DIR.",
-)
+@click.option("--control-port", cls=Rare, type=int,
+              help="A second port, for /_emulator/ only, which answers while the first is closed; 0: any free one.")  # fmt: skip
+@click.option("--job", "jobs", cls=Rare, multiple=True,
+              help="Id of a job to serve; repeat for several. Default: those in DIR.")  # fmt: skip
 @click.option("--key", cls=Rare, help="The API key. Default: the one in DIR, made at the first start.")
 @click.option("--key-file", cls=Rare, type=click.Path(path_type=Path), help="File that holds the API key.")
-@click.option(
-    "--log", type=click.Path(path_type=Path), help="Append each request to this file, as JSON lines."
-)
+@click.option("--log", type=click.Path(path_type=Path), help="Append each request to this file, as JSON lines.")  # fmt: skip
 @click.option("--sample", is_flag=True, help="Fill empty jobs with a few dozen realistic files.")
 @click.option("--play", is_flag=True, help="Play a job that goes on writing, in the first job.")
-@click.option(
-    "--play-interval",
-    cls=Rare,
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Seconds a step of it takes.",
-)
-@click.option(
-    "--play-steps", cls=Rare, type=int, default=0, help="Steps after which it is completed; 0: never."
-)
-@click.option(
-    "--fault", "faults", multiple=True, help="A fault to inject (see --help-all); repeat for several."
-)
-@click.option(
-    "--seed",
-    cls=Rare,
-    type=int,
-    default=0,
-    show_default=True,
-    help="Makes faults and unstable order repeatable.",
-)
+@click.option("--play-interval", cls=Rare, type=float, default=1.0, show_default=True,
+              help="Seconds a step of it takes.")  # fmt: skip
+@click.option("--play-steps", cls=Rare, type=int, default=0, help="Steps after which it is completed; 0: never.")  # fmt: skip
+@click.option("--fault", "faults", multiple=True, help="A fault to inject (see --help-all); repeat for several.")  # fmt: skip
+@click.option("--seed", cls=Rare, type=int, default=0, show_default=True,
+              help="Makes faults and unstable order repeatable.")  # fmt: skip
 @behaviour_options
 def emulator(
     directory: Path,

@@ -47,12 +47,6 @@ connections are refused (POST {{"open": false, "seconds": 5}} to URL/_emulator/l
 """
 
 
-class _Refusal(click.ClickException):
-    """Bad input: one sentence on stderr."""
-
-    exit_code = 2
-
-
 def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option for each switch of `Behaviour`, so that none can be forgotten."""
     for name, field in reversed(SWITCHES.items()):
@@ -97,22 +91,17 @@ def emulator(
     play_steps: int,
     **options: Any,
 ) -> None:
-    """Runs the server until a signal; exit code 0, or 2 with one sentence for bad input."""
-    try:
-        runner = _runner()
-        found = find_key(directory, key, key_file)
-        config = _config(found.key, options)
-        if not 0.01 <= play_interval <= 3600 or play_steps < 0:
-            raise UsageError("a step of --play takes 0.01 to 3600 seconds, and --play-steps is not negative")
-        server = runner.Server(config, directory)
-    except UsageError as error:
-        raise _Refusal(str(error)) from None
+    """Runs the server until a signal; raises UsageError for bad input."""
+    runner = _runner()
+    found = find_key(directory, key, key_file)
+    config = _config(found.key, options)
+    if not 0.01 <= play_interval <= 3600 or play_steps < 0:
+        raise UsageError("a step of --play takes 0.01 to 3600 seconds, and --play-steps is not negative")
+    server = runner.Server(config, directory)
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         keep_key(found)
         _serve(server, found.source, sample, (play_interval, play_steps) if play else None)
-    except UsageError as error:
-        raise _Refusal(str(error)) from None
     finally:
         server.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)

@@ -5,6 +5,7 @@ A mount in the background tells what it has to say to the command that started i
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -53,18 +54,22 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
     in the background until `jobfs umount DIR`.
     """
     settings = load(flags, mount_options)
-    with preflight.mount_point_made(directory) as remove:
+    made = preflight.make_mount_point(directory)
+    failed = True
+    try:
         place = preflight.check_machine(settings, job, directory, logs.say)
 
         def serve(front: Terminal) -> int:
             return _serve(settings, job, place, front)
 
-        if foreground:
-            return serve(Terminal())
-        code = in_background(serve)
-        if code:
-            remove()
+        code = serve(Terminal()) if foreground else in_background(serve)
+        # In the foreground the code is that of a mount that has ended: 1 says that something is left to be sent.
+        failed = code != 0 and not foreground
         return code
+    finally:
+        if made and failed:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
 
 
 def _serve(settings: Settings, job: str, directory: str, front: Terminal) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import ctypes.util
 import errno
 import os
 import resource
 import shutil
-import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -73,51 +71,31 @@ def places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
 
 def check_mount_point(directory: str, say: Callable[[str], object] = lambda text: None) -> str:
     """The real path of an empty directory that is no mount, once dead ones there are taken away; raises UsageError."""
-    path = os.path.abspath(directory)
+    path = os.path.realpath(directory)
     _check_unmounted(path, say)
     try:
-        info = os.stat(path)
+        entries = os.listdir(path)
     except FileNotFoundError:
         raise UsageError(f"{directory} does not exist: mkdir -p {directory}") from None
-    except OSError as error:
-        raise UsageError(f"can't mount at {directory}: {error.strerror}") from None
-    if not stat.S_ISDIR(info.st_mode):
-        raise UsageError(f"{directory} is not a directory: give an empty directory")
-    path = os.path.realpath(path)
-    _check_unmounted(path, say)
-    try:
-        with os.scandir(path) as entries:
-            if next(entries, None) is not None:
-                raise UsageError(f"{directory} is not empty: give an empty directory")
+    except NotADirectoryError:
+        raise UsageError(f"{directory} is not a directory: give an empty directory") from None
     except OSError as error:
         raise UsageError(f"can't read {directory}: {error.strerror}") from None
+    if entries:
+        raise UsageError(f"{directory} is not empty: give an empty directory")
     return path
 
 
-@contextlib.contextmanager
-def mount_point_made(directory: str) -> Iterator[Callable[[], None]]:
-    """Make the directory if only its parent is there; it is removed again by the function given, and after an exception.
-
-    Raises UsageError if it can't be made.
-    """
+def make_mount_point(directory: str) -> bool:
+    """Make the directory if only its parent is there; True if it was made. Raises UsageError if it can't be made."""
     try:
         os.mkdir(directory)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOENT, errno.ENOTCONN):
             raise UsageError(f"can't make {directory}: {error.strerror}") from None
         # What is there, or why it can't be, is found out by the checks.
-        yield lambda: None
-        return
-
-    def remove() -> None:
-        with contextlib.suppress(OSError):
-            os.rmdir(directory)
-
-    try:
-        yield remove
-    except BaseException:
-        remove()
-        raise
+        return False
+    return True
 
 
 class Answer(NamedTuple):
@@ -170,7 +148,11 @@ def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
     """Take away dead mounts of FUSE at `path`; raises UsageError if something is mounted there then."""
     while (there := mount_at(path)) is not None:
         if not (there.kind.partition(".")[0] == "fuse" and is_dead(path)):
-            raise UsageError(_why_mounted(path, there.kind))
+            if there.kind == "fuse.jobfs":
+                raise UsageError(
+                    f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
+                )
+            raise UsageError(f"something is mounted at {path} already: give another directory")
         try:
             clear(path)
         except JobfsError as error:
@@ -180,12 +162,6 @@ def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
                 f"{gone(path)}, and it can't be unmounted: fusermount -u {path} as who mounted it"
             )
         say(f"{gone(path)}: its dead mount was taken away")
-
-
-def _why_mounted(path: str, kind: str) -> str:
-    if kind == "fuse.jobfs":
-        return f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
-    return f"something is mounted at {path} already: give another directory"
 
 
 def check_writable(path: Path, what: str, option: str) -> None:

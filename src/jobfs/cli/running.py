@@ -43,14 +43,15 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
     candidates = sorted(mounts(state_dir), key=lambda found: -len(directory_of(found)))
     beside = os.path.realpath(os.path.dirname(os.path.abspath(path)))
-    for place in (os.path.abspath(path), os.path.join(beside, os.path.basename(path))):
+    for name in (os.path.abspath(path), os.path.join(beside, os.path.basename(path))):
         for found in candidates:
             directory = directory_of(found)
-            if place == directory or place.startswith(directory + "/"):
-                return found, place[len(directory) + 1 :]
-    there = mount_at(os.path.abspath(path))
-    if there is not None and there.kind == "fuse.jobfs":
-        raise UsageError(why_not_found(path, there))
+            if name == directory or name.startswith(directory + "/"):
+                return found, name[len(directory) + 1 :]
+    for above in (place := Path(os.path.abspath(path)), *place.parents):
+        there = mount_at(str(above))
+        if there is not None and there.kind == "fuse.jobfs":
+            raise UsageError(why_not_found(str(above), there))
     raise UsageError(f"no job is mounted at {path}")
 
 

@@ -109,7 +109,7 @@ print(sorted({heavy!r} & {{name for name, module in sys.modules.items() if modul
         (["zzzzzz"], "mount, umount, status"),
         (["--zzz"], "--zzz"),
         (["mount", JOB, "/mnt/a", "--zzz"], "--zzz"),
-        (["mount"], "JOB"),
+        (["mount"], "Missing argument 'JOB'. See jobfs mount --help."),
         (["mount", JOB], "DIR"),
         (["status", "--jsno"], "--json"),
         (["umount", "/mnt/a", "--timeout", "-1"], "--timeout"),

@@ -84,10 +84,13 @@ def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (os.geteuid(), False, "--state-dir"),
     ):
         there = MountInfo("1", "0:1", str(tmp_path), "fuse.jobfs", user)
-        monkeypatch.setattr(running, "mount_at", lambda path, there=there: there)
+        monkeypatch.setattr(
+            running, "mount_at", lambda path, there=there: there if path == there.point else None
+        )
         monkeypatch.setattr(running, "is_dead", lambda path, stale=stale: stale)
-        with pytest.raises(UsageError, match=words):
-            mount_of(str(tmp_path), None)
+        for path in (tmp_path, tmp_path / "below" / "file"):
+            with pytest.raises(UsageError, match=words):
+                mount_of(str(path), None)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o720])

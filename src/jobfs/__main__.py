@@ -29,7 +29,9 @@ def main() -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
-        return _tell(error.format_message(), error.exit_code)
+        asked = getattr(error, "ctx", None)
+        more = f" See {asked.command_path} --help." if asked is not None else ""
+        return _tell(error.format_message() + more, error.exit_code)
     except JobfsError as error:
         return _tell(str(error), 2 if isinstance(error, UsageError) else 1)
     except (KeyboardInterrupt, click.Abort):

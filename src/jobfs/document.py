@@ -56,10 +56,13 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from typing import TypedDict
 
 SCHEMA = 1
+
+#: What is said of files that failed, and of conflicts.
+REFUSED = "refused by the server: jobfs retry, or jobfs discard"
+CHANGED_TWICE = "changed on both sides: compare, and delete what is not wanted"
 
 #: Statuses of a job that it does not leave any more (API reference, GET workspace_instance/).
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
@@ -195,40 +198,28 @@ class Status(TypedDict):
 
 def problems(status: Status) -> list[str]:
     """One sentence for each thing in a status that does not go away without a person."""
-    return [
-        *_of_server(status["server"]),
-        *_of_list(len(status["failed"]), "failed", "refused by the server: jobfs retry, or jobfs discard"),
-        *_of_list(
-            len(status["conflicts"]),
-            "conflict" if len(status["conflicts"]) == 1 else "conflicts",
-            "changed on both sides: compare, and delete what is not wanted",
-        ),
-        *(
-            f"an earlier journal was damaged: look at what was saved in {place}, then remove it"
-            for place in status["damaged"]
-        ),
-        *(_of_slot(slot, status["job_id"]) for slot in status["other_slots"]),
-    ]
-
-
-def _of_server(server: Server) -> Iterator[str]:
+    found = []
+    server, failed, conflicts = status["server"], len(status["failed"]), len(status["conflicts"])
     if server["key_refused"]:
-        yield "the API key is refused: put a valid one in the key file, or mount again with one"
+        found.append("the API key is refused: put a valid one in the key file, or mount again with one")
     elif server["answering"] is False:
-        yield f"the server does not answer: {server['last_error'] or 'no reason given'}"
-
-
-def _of_list(number: int, what: str, meaning: str) -> Iterator[str]:
-    if number:
-        yield f"{number} {what}: {meaning}"
+        found.append(f"the server does not answer: {server['last_error'] or 'no reason given'}")
+    if failed:
+        found.append(f"{failed} failed: {REFUSED}")
+    if conflicts:
+        found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {CHANGED_TWICE}")
+    found += [
+        f"an earlier journal was damaged: look at what was saved in {place}, then remove it"
+        for place in status["damaged"]
+    ]
+    return found + [_of_slot(slot, status["job_id"]) for slot in status["other_slots"]]
 
 
 def _of_slot(slot: Slot, job: str) -> str:
+    where = f"an ended mount at {slot['directory']} has left"
     if slot["error"] is not None:
-        return f"what an ended mount at {slot['directory']} has left can't be told: {slot['error']}"
-    return (
-        f"an ended mount at {slot['directory']} has left unsent work in {slot['path']}: jobfs recover {job}"
-    )
+        return f"what {where} can't be told: {slot['error']}"
+    return f"{where} unsent work in {slot['path']}: jobfs recover {job}"
 
 
 def quoted(path: str) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,10 +14,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jobfs.draining")
 
-#: Seconds between looks whether a drain is still wanted, and whether it gets on.
-_LOOK, _LOOK_AT_ALL = 0.1, 1.0
-#: Seconds that it may take longer than it was given.
-_INSTANT = 0.5
+#: Seconds between looks whether a drain gets on.
+_LOOK = 1.0
 
 
 class _BrokenOffError(Exception):
@@ -39,34 +34,21 @@ def drain(
 
     It also ends once `cancelled()`, or when it has not got on for `patience` seconds and a quarter.
     """
-    results: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
-    broken_off = threading.Event()
+    stillness = _Stillness(1.25 * patience)
 
     def going_on(sent: Sent) -> None:
-        if broken_off.is_set():
+        if cancelled() or stillness.seen(lambda: vfs.unsent(path)):
             raise _BrokenOffError
         if progress is not None:
             progress(sent)
 
-    def flush() -> None:
-        try:
-            results.put(list(vfs.flush_all(path, timeout, going_on)))
-        except _BrokenOffError:
-            pass
-        except Exception as error:
-            _log.error("sending failed: %r", error)
-            results.put([f"sending failed: {error}"])
-
-    threading.Thread(target=flush, name="drain", daemon=True).start()
-    end = None if timeout is None else time.monotonic() + timeout + _INSTANT
-    stillness = _Stillness(1.25 * patience)
-    while True:
-        with contextlib.suppress(queue.Empty):
-            return results.get(timeout=_LOOK)
-        late = end is not None and time.monotonic() > end
-        if late or cancelled() or stillness.seen(lambda: vfs.unsent(path)):
-            broken_off.set()
-            return list(vfs.unsent(path))
+    try:
+        return list(vfs.flush_all(path, timeout, going_on))
+    except _BrokenOffError:
+        return list(vfs.unsent(path))
+    except Exception as error:
+        _log.error("sending failed: %r", error)
+        return [f"sending failed: {error}"]
 
 
 class _Stillness:
@@ -84,7 +66,7 @@ class _Stillness:
     def seen(self, unsent: Callable[[], Sequence[Mapping[str, Any]]]) -> bool:
         """Look, once a second; True if it stands still."""
         now = time.monotonic()
-        if now - self._looked < min(_LOOK_AT_ALL, self._patience / 10):
+        if now - self._looked < min(_LOOK, self._patience / 10):
             return False
         self._looked, entries = now, unsent()
         if len(entries) != self._number:

@@ -26,7 +26,7 @@ from jobfs.draining import describe, drain
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, described, mount_at, mounts, programs_in, unmount
 from jobfs.nodes import Sent
-from jobfs.notify import service_manager
+from jobfs.service import service_manager
 from jobfs.settings import Settings
 from jobfs.state.directory import StateDirectory
 
@@ -137,7 +137,16 @@ class Mount:
             self._say(f"not sent yet, kept for the next mount of this job: {describe(self._left)}")
         stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
         ended = over and answered and stopped and self._pool.join(_INSTANT)
-        self._put_away(stopped=stopped)
+        if stopped:  # nothing runs in the file system any more
+            if not self._left:
+                self._mounted.vfs.empty_trash()
+            self._mounted.close()
+        self._server.close()
+        # The last word on disk; without it the next mount looks for what is left, and finds nothing.
+        try:
+            self._slot.write_record(clean=not self._left)
+        except UsageError as error:
+            _log.warning("%s", error)
         code = 1 if self._left else 0
         if not ended:
             if not (answered and stopped):
@@ -147,22 +156,6 @@ class Mount:
         self._session.close()
         self._slot.close()
         return code
-
-    def _put_away(self, *, stopped: bool) -> None:
-        """Close what was opened for the mount; `stopped`: nothing runs in the file system any more."""
-        if stopped:
-            if not self._left:
-                self._mounted.vfs.empty_trash()
-            self._mounted.close()
-        self._server.close()
-        self._note(clean=not self._left)
-
-    def _note(self, *, clean: bool) -> None:
-        """The last word on disk; without it the next mount looks for what is left, and finds nothing."""
-        try:
-            self._slot.write_record(clean=clean)
-        except UsageError as error:
-            _log.warning("%s", error)
 
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
         from jobfs.fuse.driver import FuseDriver, XattrDriver
@@ -205,21 +198,21 @@ class Mount:
         return lambda: self._signals > before
 
     def _until_over(self) -> float | None:
-        """Wait until it is over, or a signal has cut it off; when everything has to be done (monotonic time)."""
-        reason = self._next_reason()
-        if not reason:
-            return self._end
-        _log.info("ending: %s", reason)
-        self._manager.stopping()
-        return self._leave(self._interrupted())
+        """Wait until it is over, or a signal has cut it off; when everything has to be done (monotonic time).
 
-    def _next_reason(self) -> str:
-        """Wait for a reason to end; meanwhile the service manager, where there is one, hears how much is unsent."""
+        Meanwhile the service manager, where there is one, hears how much is unsent.
+        """
         while True:
             try:
-                return self._reasons.get(timeout=_TELL if self._manager.listens else None)
+                reason = self._reasons.get(timeout=_TELL if self._manager.listens else None)
             except queue.Empty:
                 self._manager.status(_how_much(self._number_unsent()))
+                continue
+            if not reason:
+                return self._end
+            _log.info("ending: %s", reason)
+            self._manager.stopping()
+            return self._leave(self._interrupted())
 
     def _number_unsent(self) -> int:
         return self._mounted.vfs.number_unsent() if self._manager.listens else 0

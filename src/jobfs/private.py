@@ -54,10 +54,7 @@ def _made(path: Path, what: str, option: str) -> Path:
         if name == "..":
             done = done.parent
             continue
-        with contextlib.suppress(FileExistsError):
-            if not os.path.lexists(done / name):
-                os.mkdir(done / name, 0o700)
-        entry = (done / name).lstat()
+        entry = _entry(done / name)
         is_link = stat.S_ISLNK(entry.st_mode)
         if (is_link or not coming) and entry.st_uid not in trusted:
             raise UsageError(_foreign(path, what, option, entry.st_uid))
@@ -68,9 +65,17 @@ def _made(path: Path, what: str, option: str) -> Path:
             if links > _MOST_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
             target = done.readlink()
-            done = Path("/") if target.is_absolute() else done.parent
-            coming += [part for part in reversed(target.parts) if part != "/"]
+            done = done.parent / target.anchor
+            coming += target.relative_to(target.anchor).parts[::-1]
     return done
+
+
+def _entry(path: Path) -> os.stat_result:
+    """What is at `path`: a directory that is made now if nothing is there. Raises OSError."""
+    if not os.path.lexists(path):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+    return path.lstat()
 
 
 def _check_above(directory: Path, entry: os.stat_result, trusted: set[int], said: str, option: str) -> None:

@@ -11,7 +11,6 @@ import click
 import pytest
 
 from jobfs.cli import jobfs
-from jobfs.cli.mount import MAIN
 
 _ROOT = Path(__file__).parents[2]
 _README = (_ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,14 +48,18 @@ def test_a_script_of_the_readme_can_be_run(script: str) -> None:
     assert os.access(_ROOT / script, os.X_OK)
 
 
+@pytest.mark.parametrize("file", sorted(set(re.findall(r"`((?:\w+/)+\w+\.py)`", _README))))
+def test_a_file_of_the_readme_is_there(file: str) -> None:
+    assert any((_ROOT / place / file).is_file() for place in (".", "src/jobfs", "tests"))
+
+
 @pytest.mark.parametrize(("name", "line"), sorted(calls()))
 def test_a_command_of_the_readme_exists_with_its_options(name: str, line: str) -> None:
     assert set(re.findall(r"--[a-z-]+", line)) <= flags(name)
 
 
-def test_the_table_of_options_has_those_of_the_help_and_no_other_than_there_are() -> None:
+def test_the_table_of_options_has_only_those_that_the_command_has() -> None:
     section = _README.partition("## Options of `jobfs mount`")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `--")]
     told = {flag for row in rows for flag in re.findall(r"--[a-z-]+", row)}
-    assert told <= flags("mount")
-    assert {f"--{name.replace('_', '-')}" for name in MAIN} - {"--log-level", "--mount-options"} <= told
+    assert {"--state-dir", "--ttl"} <= told <= flags("mount")

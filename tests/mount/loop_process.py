@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobfs import mount
-from jobfs.cli.front import Front, Terminal, in_background
+from jobfs.cli.mount import Terminal, in_background
 from jobfs.nodes import Sent
 from jobfs.settings import load
 from jobfs.state import directory as slot
@@ -69,7 +69,7 @@ class BlockingVfs(MemoryVfs):
         return super().flush_all(path, timeout, progress)
 
 
-def serve(front: Front) -> int:
+def serve(front: Terminal) -> int:
     directory, state = sys.argv[1], Path(sys.argv[2])
     vfs = BlockingVfs(state / "release", "undrained" in sys.argv)
     place = slot.acquire(state, JOB, directory, "http://127.0.0.1:1")

@@ -28,7 +28,7 @@ from tests.support.mounts import MountedJob, mounting
 from tests.support.serverside import doubled, hidden, visible
 from tests.support.waiting import eventually
 
-from jobfs.emulator import Behaviour, EmulatorConfig, running
+from jobfs.emulator import Behaviour, EmulatorConfig, behaviour, running
 
 #: How often and how long, for each set of switches; a longer run is asked for with JOBFS_TEST_EXAMPLES.
 EXAMPLES = int(os.environ.get("JOBFS_TEST_EXAMPLES", "50"))
@@ -284,10 +284,10 @@ class Twins(RuleBasedStateMachine):
 
 def test_the_switches_cover_every_value() -> None:
     used = [Behaviour().changed(**switches) for switches in SWITCHES.values()]
-    for name, field in Behaviour.model_fields.items():
+    for name, field in behaviour.SWITCHES.items():
         if field.annotation is bool or get_origin(field.annotation) is Literal:
             values = {True, False} if field.annotation is bool else set(get_args(field.annotation))
-            assert {getattr(behaviour, name) for behaviour in used} == values, name
+            assert {getattr(one, name) for one in used} == values, name
 
 
 @pytest.mark.timeout(300, method="signal")

@@ -12,19 +12,19 @@ import click
 from click.shell_completion import CompletionItem
 
 from jobfs import __version__
-from jobfs.cli.called import words
+from jobfs.cli.helper import words
 
 #: Commands by name: where each is, and the line that `jobfs --help` shows without loading it.
 COMMANDS = {
     "mount": ("jobfs.cli.mount", "Mount a job's workspace at DIR."),
     "umount": ("jobfs.cli.umount", "Send what is unsent, then unmount DIR."),
     "status": ("jobfs.cli.status", "Show what a mount is doing and what needs a person."),
-    "flush": ("jobfs.cli.flush", "Return when the server has everything."),
-    "retry": ("jobfs.cli.retry", "Try again to send what failed."),
-    "discard": ("jobfs.cli.discard", "Give up a save that was not sent."),
+    "flush": ("jobfs.cli.files", "Return when the server has everything."),
+    "retry": ("jobfs.cli.files", "Try again to send what failed."),
+    "discard": ("jobfs.cli.files", "Give up a save that was not sent."),
     "recover": ("jobfs.cli.recover", "Finish what a mount that was killed has left, without mounting."),
-    "info": ("jobfs.cli.info", "Show what the server knows of a file."),
-    "set": ("jobfs.cli.set", "Change a file's permission or lifecycle on the server."),
+    "info": ("jobfs.cli.files", "Show what the server knows of a file."),
+    "set": ("jobfs.cli.files", "Change a file's permission or lifecycle on the server."),
     "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with a remedy for each failure."),
     "install-helper": ("jobfs.cli.helper", "Let mount(8) and /etc/fstab find jobfs."),
     "systemd-unit": ("jobfs.cli.unit", "Print a systemd user unit that mounts JOB at DIR."),

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobfs import control, mountpoint
+from jobfs import control
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.cli import preflight, trial
-from jobfs.cli.dead import is_stale, remedy
-from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.running import mounts
-from jobfs.cli.screen import counted, shown
+from jobfs.cli.running import dead_mounts, mounts, remedy
+from jobfs.cli.screen import counted, shown, size
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state import directory as slot
 from jobfs.state.left import left_in
@@ -32,14 +30,16 @@ _LITTLE = 256 << 20
 #: Seconds that clocks may differ without times of files looking odd.
 _SKEW = 10.0
 
-Check = tuple[str, Callable[[], str]]
-
 #: How each outcome is shown.
 _STYLES = {"ok": "green", "WARN": "yellow", "FAILED": "bold red"}
 
 
 class DoubtError(JobfsError):
-    """Something that a mount works in spite of; says what, and what to do."""
+    """Something that a mount works in spite of; says what, and what to do. `result`: what was found all the same."""
+
+    def __init__(self, message: str, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 @click.command("doctor", cls=Command, short_help="Check this machine and the account.")
@@ -58,126 +58,136 @@ def doctor(
 
     Changes nothing without --try. Exits with 0 if a mount would work, else with 1, and a remedy for each failure.
     """
-    from rich.console import Console
-    from rich.text import Text
-
     trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)
-    console = Console(highlight=False, soft_wrap=True)
-    marks = Counter[str]()
-    for what, check in _checks(settings, job):
-        mark, found = _outcome(check)
-        marks[mark] += 1
-        console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {what}: {shown(found)}"))
-    if marks["FAILED"]:
-        console.print(f"{marks['FAILED']} of these would keep a mount from working")
-    code = 1 if marks["FAILED"] else 0
+    code = Checkup(settings).run(job)
     return max(trial.run(settings, job, yes, report), code) if trying and job else code
 
 
-def _outcome(check: Callable[[], str]) -> tuple[str, str]:
-    """The mark and the text of a check, whatever happens in it."""
-    try:
-        return "ok", check()
-    except DoubtError as doubt:
-        return "WARN", str(doubt)
-    except JobfsError as error:
-        return "FAILED", str(error)
-    except OSError as error:
-        return "FAILED", f"can't be checked: {error.strerror}" + (
-            f": {error.filename}" if error.filename else ""
+class Checkup:
+    """The checks, each a line that is printed when it is done."""
+
+    def __init__(self, settings: Settings) -> None:
+        from rich.console import Console
+
+        self._settings = settings
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._marks = Counter[str]()
+
+    def run(self, job: str | None) -> int:
+        """Make every check, whatever comes of the others; 1 if a mount would not work, else 0."""
+        self._machine()
+        self._mounts()
+        self._unsent_work()
+        self._server(job)
+        failed = self._marks["FAILED"]
+        if failed:
+            self._console.print(f"{failed} of these would keep a mount from working")
+        return 1 if failed else 0
+
+    def _check(self, what: str, check: Callable[[], Any], well: str | Callable[[Any], str] = str) -> Any:
+        """Make one check; what it finds, None if it failed. `well`: what is told of that, or made of it to be told."""
+        from rich.text import Text
+
+        found = None
+        try:
+            found = check()
+            mark, text = "ok", well if isinstance(well, str) else well(found)
+        except DoubtError as doubt:
+            found = doubt.result
+            mark, text = "WARN", str(doubt)
+        except JobfsError as error:
+            mark, text = "FAILED", str(error)
+        except OSError as error:
+            name = f": {error.filename}" if error.filename else ""
+            mark, text = "FAILED", f"can't be checked: {error.strerror}{name}"
+        except Exception as error:
+            mark, text = "FAILED", f"can't be checked: unexpected {type(error).__name__}: {error}"
+        self._marks[mark] += 1
+        self._console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {what}: {shown(text)}"))
+        return found
+
+    def _machine(self) -> None:
+        self._check("/dev/fuse", preflight.check_device, "can be opened")
+        self._check(
+            "libfuse 2", preflight.check_library, lambda _: os.environ.get("FUSE_LIBRARY_PATH", "found")
         )
-    except Exception as error:
-        return "FAILED", f"can't be checked: unexpected {type(error).__name__}: {error}"
+        if os.geteuid() != 0:
+            self._check("fusermount", preflight.check_helper, "found")
+            if self._settings.allow_other:
+                self._check("other users", preflight.check_others, "allowed")
+        for path, what, option in preflight.places(self._settings):
+            self._check(f"{what} directory", partial(_directory, path, what, option))
 
-
-def _checks(settings: Settings, job: str | None) -> Iterator[Check]:
-    """Every check; what an earlier one has found is there for the later ones."""
-    yield from _of_machine(settings)
-    yield from _of_mounts(settings)
-    yield from _of_server(settings, job)
-
-
-def _of_machine(settings: Settings) -> Iterator[Check]:
-    yield "/dev/fuse", lambda: _said(preflight.check_device, "can be opened")
-    yield "libfuse 2", _library
-    if os.geteuid() != 0:
-        yield "fusermount", lambda: _said(preflight.check_helper, "found")
-        if settings.allow_other:
-            yield "--allow-other", _others
-    for path, what, option in preflight.places(settings):
-        yield f"{what} directory", partial(_directory, path, what, option)
-
-
-def _of_mounts(settings: Settings) -> Iterator[Check]:
-    running: list[slot.Found] = []
-    yield "mounts", lambda: _running(settings, running)
-    for found in running:
-        yield "mount", partial(_mount, found)
-    dead: list[str] = []
-    yield "dead mounts", lambda: _dead(dead)
-    for point in dead:
-        yield "mount", partial(_doubt, remedy(point))
-    ended: list[slot.Found] = []
-    unreadable: list[str] = []
-    yield "unsent work", lambda: _ended(settings, ended, unreadable)
-    for sentence in unreadable:
-        yield "unsent work", partial(_doubt, sentence)
-    for found in ended:
-        yield "unsent work", partial(_left, found)
-
-
-def _of_server(settings: Settings, job: str | None) -> Iterator[Check]:
-    keys: list[KeySource] = []
-    yield "API key", lambda: _key(settings, keys)
-    yield "server's address", lambda: _said(lambda: check_base_url(settings.base_url), settings.base_url)
-    yield "connection", lambda: _route(settings)
-    if job is None:
-        yield (
-            "job",
-            lambda: "none given; with its id, the server is asked whether it takes the key and knows the job",
+    def _mounts(self) -> None:
+        state_dir = self._settings.state_dir
+        log = state_dir / "JOB" / "MOUNT" / "jobfs.log"
+        running = self._check(
+            "mounts",
+            lambda: mounts(str(state_dir)),
+            lambda found: f"{len(found)} running; the log of one in the background is {log}",
         )
-        return
-    answers: list[preflight.Answer] = []
-    yield "job", lambda: _job(settings, job, keys, answers)
-    for answer in answers:
-        yield "clock", partial(_clock, answer.ahead)
-        if answer.tls:
-            yield "TLS", partial(str, answer.tls)
+        for found in running or ():
+            self._check("mount", partial(_mount, found))
+        for point in self._check("dead mounts", dead_mounts, lambda dead: str(len(dead) or "none")) or ():
+            self._check("mount", partial(_doubt, remedy(point)))
+
+    def _unsent_work(self) -> None:
+        """What mounts that ended have left; whatever else is in the state directory is none of ours."""
+        unreadable: list[str] = []
+        ended = self._check(
+            "unsent work",
+            lambda: _ended(self._settings.state_dir, unreadable),
+            lambda ended: f"{counted(len(ended), 'mount')} ended without a last word" if ended else "none",
+        )
+        for sentence in unreadable:
+            self._check("unsent work", partial(_doubt, sentence))
+        for found in ended or ():
+            self._check("unsent work", partial(_left, found))
+
+    def _server(self, job: str | None) -> None:
+        settings = self._settings
+        in_file = settings.api_key_file is not None
+        key = self._check("API key", self._key, "in --api-key-file" if in_file else "in PERSTACK_API_KEY")
+        self._check("server's address", lambda: check_base_url(settings.base_url), settings.base_url)
+        self._check("connection", lambda: _route(settings))
+        if job is None:
+            unasked = (
+                "none given; with its id, the server is asked whether it takes the key and knows the job"
+            )
+            self._check("job", lambda: unasked)
+            return
+
+        def ask() -> preflight.Answer:
+            check_job_id(job)
+            if key is None:
+                raise UsageError("without an API key the server can't be asked")
+            return preflight.ask_server(settings, job, key)
+
+        answer = self._check("job", ask, f"{job} is known, and the key is accepted")
+        if answer is not None:
+            self._check("clock", lambda: _clock(answer.ahead))
+            if answer.tls:
+                self._check("TLS", lambda: answer.tls)
+
+    def _key(self) -> KeySource:
+        warnings: list[str] = []
+        key = preflight.find_key(self._settings, warnings.append)
+        if warnings:
+            raise DoubtError(warnings[0], key)
+        return key
 
 
-def _said(check: Callable[[], object], well: str) -> str:
-    check()
-    return well
-
-
-def _doubt(sentence: str) -> str:
+def _doubt(sentence: str) -> None:
     raise DoubtError(sentence)
-
-
-def _library() -> str:
-    preflight.check_library()
-    return os.environ.get("FUSE_LIBRARY_PATH", "found")
-
-
-def _others() -> str:
-    if not preflight.others_allowed():
-        raise UsageError("it needs the line user_allow_other in /etc/fuse.conf")
-    return "allowed"
 
 
 def _directory(path: Path, what: str, option: str) -> str:
     preflight.check_writable(path, what, option)
     free = shutil.disk_usage(path).free
     if free < _LITTLE:
-        raise DoubtError(f"{path} has only {_size(free)} left: make room, or give another with {option}")
-    return f"{path}, {_size(free)} free"
-
-
-def _running(settings: Settings, running: list[slot.Found]) -> str:
-    running += mounts(str(settings.state_dir))
-    log = settings.state_dir / "JOB" / "MOUNT" / "jobfs.log"
-    return f"{len(running)} running; the log of one in the background is {log}"
+        raise DoubtError(f"{path} has only {size(free)} left: make room, or give another with {option}")
+    return f"{path}, {size(free)} free"
 
 
 def _mount(found: slot.Found) -> str:
@@ -196,36 +206,20 @@ def _mount(found: slot.Found) -> str:
     return f"{directory} (process {found.record.pid}) is well; its log is {log}"
 
 
-def _dead(dead: list[str]) -> str:
-    """Find the mounts of this user whose process is gone."""
-    ours = [
-        mount.point
-        for mount in mountpoint.mounts()
-        if mount.kind == "fuse.jobfs" and mount.user in (None, os.geteuid())
-    ]
-    dead += [point for point in dict.fromkeys(ours) if is_stale(point)]
-    return str(len(dead) or "none")
-
-
-def _ended(settings: Settings, ended: list[slot.Found], unreadable: list[str]) -> str:
-    """Find what mounts that ended have left; whatever else is in the state directory is none of ours."""
-    try:
-        names = sorted(os.listdir(settings.state_dir))
-    except FileNotFoundError:
-        names = []
-    for name in names:
+def _ended(state_dir: Path, unreadable: list[str]) -> list[slot.Found]:
+    """The mounts that ended without saying that they had left nothing; appends a sentence for what can't be read."""
+    ended: list[slot.Found] = []
+    for name in sorted(os.listdir(state_dir)) if state_dir.exists() else ():
         try:
-            os.listdir(settings.state_dir / name)
-            ended += slot.others(settings.state_dir, name, "")
+            os.listdir(state_dir / name)
+            ended += slot.others(state_dir, name, "")
         except NotADirectoryError:
             continue
         except OSError as error:
             unreadable.append(
                 f"{error.filename or name} can't be read ({error.strerror}): make it yours, or remove it"
             )
-    # Those that said at their end that they had left nothing are not looked into.
-    ended[:] = [found for found in ended if not (found.record and found.record.clean)]
-    return f"{counted(len(ended), 'mount')} ended without a last word" if ended else "none"
+    return [found for found in ended if not (found.record and found.record.clean)]
 
 
 def _left(found: slot.Found) -> str:
@@ -239,33 +233,17 @@ def _left(found: slot.Found) -> str:
             f"what {where} has left can't be told: {error}; jobfs recover {job} puts it aside{log}"
         ) from None
     if left.changes:
-        files = f"{counted(left.files, 'file')} ({_size(left.bytes)}) unsent" if left.files else ""
+        files = f"{counted(left.files, 'file')} ({size(left.bytes)}) unsent" if left.files else ""
         others = f"{counted(left.unfinished, 'change')} unfinished" if left.unfinished else ""
         what = " and ".join(filter(None, (files, others)))
         raise DoubtError(f"{where} has left {what}: jobfs recover {job}{log}")
     return f"{where} was ended from outside, and had sent everything"
 
 
-def _key(settings: Settings, keys: list[KeySource]) -> str:
-    warnings: list[str] = []
-    keys.append(find_key(settings, warnings.append))
-    if warnings:
-        raise DoubtError(warnings[0])
-    return "in --api-key-file" if settings.api_key_file else "in PERSTACK_API_KEY"
-
-
 def _route(settings: Settings) -> str:
     from jobfs.api.transport import route
 
     return route(check_base_url(settings.base_url))
-
-
-def _job(settings: Settings, job: str, keys: list[KeySource], answers: list[preflight.Answer]) -> str:
-    check_job_id(job)
-    if not keys:
-        raise UsageError("without an API key the server can't be asked")
-    answers.append(preflight.ask_server(settings, job, keys[0]))
-    return f"{job} is known, and the key is accepted"
 
 
 def _clock(ahead: float) -> str:
@@ -276,9 +254,3 @@ def _clock(ahead: float) -> str:
         f"this machine's is {abs(ahead):.0f} s {way} the server's, and times of files will look odd: "
         "set it, e.g. timedatectl set-ntp true"
     )
-
-
-def _size(number: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(number)

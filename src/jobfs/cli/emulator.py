@@ -14,7 +14,7 @@ import click
 
 from jobfs.cli.options import Command, Rare
 from jobfs.cli.screen import tell
-from jobfs.emulator.behaviour import Behaviour
+from jobfs.emulator.behaviour import SWITCHES, Behaviour
 from jobfs.emulator.config import EmulatorConfig
 from jobfs.emulator.faults import KINDS, OPERATIONS, parse_rule
 from jobfs.emulator.keys import find_key, keep_key
@@ -47,15 +47,9 @@ connections are refused (POST {{"open": false, "seconds": 5}} to URL/_emulator/l
 """
 
 
-class _Refusal(click.ClickException):
-    """Bad input: one sentence on stderr."""
-
-    exit_code = 2
-
-
 def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option for each switch of `Behaviour`, so that none can be forgotten."""
-    for name, field in reversed(Behaviour.model_fields.items()):
+    for name, field in reversed(SWITCHES.items()):
         flag = "--" + name.replace("_", "-")
         kind: Any = field.annotation
         if kind is bool:
@@ -68,53 +62,24 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("emulator", cls=Command, help=_HELP, more=_MORE)
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where state is kept."
-)
+@click.option("--dir", "directory", type=click.Path(path_type=Path), required=True, help="Where state is kept.")  # fmt: skip
 @click.option("--host", cls=Rare, default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=int, default=0, show_default=True, help="Port to listen on; 0: any free one.")
-@click.option(
-    "--control-port",
-    cls=Rare,
-    type=int,
-    help="A second port, for /_emulator/ only, which answers while the first is closed; 0: any free one.",
-)
-@click.option(
-    "--job",
-    "jobs",
-    cls=Rare,
-    multiple=True,
-    help="Id of a job to serve; repeat for several. Default: those in DIR.",
-)
+@click.option("--control-port", cls=Rare, type=int,
+              help="A second port, for /_emulator/ only, which answers while the first is closed; 0: any free one.")  # fmt: skip
+@click.option("--job", "jobs", cls=Rare, multiple=True,
+              help="Id of a job to serve; repeat for several. Default: those in DIR.")  # fmt: skip
 @click.option("--key", cls=Rare, help="The API key. Default: the one in DIR, made at the first start.")
 @click.option("--key-file", cls=Rare, type=click.Path(path_type=Path), help="File that holds the API key.")
-@click.option(
-    "--log", type=click.Path(path_type=Path), help="Append each request to this file, as JSON lines."
-)
+@click.option("--log", type=click.Path(path_type=Path), help="Append each request to this file, as JSON lines.")  # fmt: skip
 @click.option("--sample", is_flag=True, help="Fill empty jobs with a few dozen realistic files.")
 @click.option("--play", is_flag=True, help="Play a job that goes on writing, in the first job.")
-@click.option(
-    "--play-interval",
-    cls=Rare,
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Seconds a step of it takes.",
-)
-@click.option(
-    "--play-steps", cls=Rare, type=int, default=0, help="Steps after which it is completed; 0: never."
-)
-@click.option(
-    "--fault", "faults", multiple=True, help="A fault to inject (see --help-all); repeat for several."
-)
-@click.option(
-    "--seed",
-    cls=Rare,
-    type=int,
-    default=0,
-    show_default=True,
-    help="Makes faults and unstable order repeatable.",
-)
+@click.option("--play-interval", cls=Rare, type=float, default=1.0, show_default=True,
+              help="Seconds a step of it takes.")  # fmt: skip
+@click.option("--play-steps", cls=Rare, type=int, default=0, help="Steps after which it is completed; 0: never.")  # fmt: skip
+@click.option("--fault", "faults", multiple=True, help="A fault to inject (see --help-all); repeat for several.")  # fmt: skip
+@click.option("--seed", cls=Rare, type=int, default=0, show_default=True,
+              help="Makes faults and unstable order repeatable.")  # fmt: skip
 @behaviour_options
 def emulator(
     directory: Path,
@@ -126,22 +91,17 @@ def emulator(
     play_steps: int,
     **options: Any,
 ) -> None:
-    """Runs the server until a signal; exit code 0, or 2 with one sentence for bad input."""
-    try:
-        runner = _runner()
-        found = find_key(directory, key, key_file)
-        config = _config(found.key, options)
-        if not 0.01 <= play_interval <= 3600 or play_steps < 0:
-            raise UsageError("a step of --play takes 0.01 to 3600 seconds, and --play-steps is not negative")
-        server = runner.Server(config, directory)
-    except UsageError as error:
-        raise _Refusal(str(error)) from None
+    """Runs the server until a signal; raises UsageError for bad input."""
+    runner = _runner()
+    found = find_key(directory, key, key_file)
+    config = _config(found.key, options)
+    if not 0.01 <= play_interval <= 3600 or play_steps < 0:
+        raise UsageError("a step of --play takes 0.01 to 3600 seconds, and --play-steps is not negative")
+    server = runner.Server(config, directory)
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         keep_key(found)
         _serve(server, found.source, sample, (play_interval, play_steps) if play else None)
-    except UsageError as error:
-        raise _Refusal(str(error)) from None
     finally:
         server.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
@@ -167,7 +127,7 @@ def _serve(server: Server, key_source: str, sample: bool, play: tuple[float, int
 
 
 def _config(key: str, options: dict[str, Any]) -> EmulatorConfig:
-    switches = {name: _typed(name, options.pop(name)) for name in Behaviour.model_fields}
+    switches = {name: _typed(name, options.pop(name)) for name in SWITCHES}
     try:
         behaviour = Behaviour().changed(**{n: value for n, value in switches.items() if value is not None})
     except ValueError as error:
@@ -178,7 +138,7 @@ def _config(key: str, options: dict[str, Any]) -> EmulatorConfig:
 
 def _typed(name: str, value: Any) -> Any:
     """click's choices are strings; the model's may be numbers."""
-    choices = get_args(Behaviour.model_fields[name].annotation)
+    choices = get_args(SWITCHES[name].annotation)
     return next((choice for choice in choices if str(choice) == value), value)
 
 

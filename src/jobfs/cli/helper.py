@@ -1,29 +1,65 @@
-"""`jobfs install-helper`: let mount(8) and /etc/fstab find jobfs, wherever it is installed.
+"""`jobfs install-helper`: let mount(8) and /etc/fstab find jobfs, wherever it is installed; and how they call it then.
 
-mount(8) hands `-t fuse.jobfs` to /sbin/mount.fuse.jobfs, and `-t jobfs` to /sbin/mount.jobfs (see called.py). Without them,
-`-t fuse.jobfs` goes to mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) hands what is mounted to
-/sbin/umount.fuse.jobfs, so that it too returns when everything is sent: at a shutdown the network goes after that.
+mount(8) hands `-t fuse.jobfs` to /sbin/mount.fuse.jobfs, and `-t jobfs` to /sbin/mount.jobfs. Without them, `-t fuse.jobfs` goes
+to mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) hands what is mounted to /sbin/umount.fuse.jobfs, so that it
+too returns when everything is sent: at a shutdown the network goes after that (semantics.md section 6).
+
+    mount.fuse.jobfs JOB DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]
+    umount.fuse.jobfs DIR [-flnrv] [-N NAMESPACE] [-t TYPE]
 """
 
 from __future__ import annotations
 
-import contextlib
+import getopt
 import os
 import stat
-from collections.abc import Iterator
+import sys
+import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from jobfs.cli.called import MOUNTING, UNMOUNTING
-from jobfs.cli.program import program
 from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
 from jobfs.private import user_name
 
-#: Where mount(8) looks.
+#: Where mount(8) looks, and for which links.
 _PLACE = Path("/sbin")
-_LINKS = (*MOUNTING, *UNMOUNTING)
+_MOUNTING, _UNMOUNTING = ("mount.fuse.jobfs", "mount.jobfs"), ("umount.fuse.jobfs",)
+
+
+def words(called: str, arguments: Sequence[str]) -> list[str] | None:
+    """The words of a command line of ours, if this program is `called` by such a link; else, and for `--help`, the arguments.
+
+    None if nothing is to be done (`mount -f`). Raises UsageError.
+    """
+    name = os.path.basename(called)
+    if name not in _MOUNTING + _UNMOUNTING or not arguments or arguments[0].startswith("-"):
+        return list(arguments)
+    try:
+        given, rest = getopt.gnu_getopt(list(arguments), "sfnvN:o:t:" if name in _MOUNTING else "flnrvcN:t:")
+    except getopt.GetoptError as error:
+        raise UsageError(f"{error}: mount(8) gives settings as -o NAME=VALUE") from None
+    if name in _UNMOUNTING:
+        return ["umount", "--or-plainly", *(["--lazy"] if ("-l", "") in given else []), *rest]
+    if ("-f", "") in given:
+        return None
+    return ["mount", *rest, *(word for option in given if option[0] == "-o" for word in option)]
+
+
+def program() -> str:
+    """The absolute path of the `jobfs` that is running, or of this installation. Raises UsageError if there is none.
+
+    It goes on being right outside PATH; of a virtual environment it is the program in there.
+    """
+    called = os.path.abspath(sys.argv[0]) if os.sep in sys.argv[0] else ""
+    for path in (called, os.path.join(sysconfig.get_path("scripts"), "jobfs")):
+        if os.path.basename(path) == "jobfs" and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    raise UsageError(
+        "there is no program jobfs beside this Python: pip install jobfs, or pip install . in a clone"
+    )
 
 
 @click.command("install-helper", short_help="Let mount(8) and /etc/fstab find jobfs.")
@@ -38,18 +74,19 @@ def install_helper(remove: bool) -> int:
     if not os.access(_PLACE, os.W_OK):
         word = " --remove" if remove else ""
         raise UsageError(f"only root can write in {_PLACE}: sudo {target} install-helper{word}")
-    with _refusing():
-        if remove:
-            _remove()
-        else:
-            _install(target)
+    links = [_PLACE / name for name in _MOUNTING + _UNMOUNTING]
+    there = [link for link in links if os.path.lexists(link)]
+    for link in there:
+        if not (link.is_symlink() and os.path.basename(os.readlink(link)) == "jobfs"):
+            raise UsageError(f"{link} is not a link to jobfs: move it away first")
+    try:
+        _remove(there) if remove else _install(links, target)
+    except OSError as error:
+        raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None
     return 0
 
 
-def _install(target: str) -> None:
-    links = [_PLACE / name for name in _LINKS]
-    for link in links:
-        _check_ours(link)
+def _install(links: Sequence[Path], target: str) -> None:
     for link in links:
         draft = link.with_name(f"{link.name}.{os.getpid()}")
         draft.symlink_to(target)
@@ -60,21 +97,12 @@ def _install(target: str) -> None:
         tell(f"jobfs: whoever mounts runs {target}, which {owner} can change", err=True)
 
 
-def _remove() -> None:
-    links = [_PLACE / name for name in _LINKS if os.path.lexists(_PLACE / name)]
-    for link in links:
-        _check_ours(link)
+def _remove(links: Sequence[Path]) -> None:
     for link in links:
         link.unlink()
         tell(f"{link} is removed")
     if not links:
         tell(f"there is nothing of jobfs in {_PLACE}")
-
-
-def _check_ours(link: Path) -> None:
-    """Raises UsageError if something else than a link to a jobfs is there."""
-    if os.path.lexists(link) and not (link.is_symlink() and os.path.basename(os.readlink(link)) == "jobfs"):
-        raise UsageError(f"{link} is not a link to jobfs: move it away first")
 
 
 def _stranger(target: str) -> str | None:
@@ -87,11 +115,3 @@ def _stranger(target: str) -> str | None:
         if place.stat().st_mode & stat.S_IWOTH and not place.stat().st_mode & stat.S_ISVTX:
             return "everybody"
     return None
-
-
-@contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None

@@ -1,20 +1,28 @@
-"""`jobfs mount JOB DIR`: check everything, then serve in the foreground or in the background."""
+"""`jobfs mount JOB DIR`: check everything, then serve in the foreground or in the background.
+
+A mount in the background tells what it has to say to the command that started it, until it answers; then to its log.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import json
 import logging
 import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobfs.cli import logs, preflight
 from jobfs.cli.completion import directories
-from jobfs.cli.front import Front, Terminal, in_background
-from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.running import registered
+from jobfs.cli.screen import tell
+from jobfs.errors import JobfsError, UsageError
 from jobfs.state import directory as slot
 
 if TYPE_CHECKING:
@@ -46,26 +54,30 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
     in the background until `jobfs umount DIR`.
     """
     settings = load(flags, mount_options)
-    with preflight.mount_point_made(directory) as remove:
-        place = preflight.check_machine(settings, job, directory, Terminal().say)
+    made = preflight.make_mount_point(directory)
+    failed = True
+    try:
+        place = preflight.check_machine(settings, job, directory, logs.say)
 
-        def serve(front: Front) -> int:
+        def serve(front: Terminal) -> int:
             return _serve(settings, job, place, front)
 
-        if foreground:
-            return serve(Terminal())
-        code = in_background(serve)
-        if code:
-            remove()
+        code = serve(Terminal()) if foreground else in_background(serve)
+        # In the foreground the code is that of a mount that has ended: 1 says that something is left to be sent.
+        failed = code != 0 and not foreground
         return code
+    finally:
+        if made and failed:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
 
 
-def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
+def _serve(settings: Settings, job: str, directory: str, front: Terminal) -> int:
     os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
-    key = find_key(settings, front.say)
+    key = preflight.find_key(settings, front.say)
     logs.set_up(settings.log_level, key, settings.log_format)
     logs.keep_crashes()
-    expected = preflight.check_server(settings, job, key, _load_parts)
+    expected = preflight.ask_server(settings, job, key, _load_parts).items
     from jobfs import mount as mounting
     from jobfs.cli import graph
     from jobfs.vfs.descriptors import ask_for_more
@@ -101,3 +113,105 @@ def _load_parts() -> None:
     # it has grown a little takes a fifth of the time that reading it takes.
     gc.freeze()
     gc.set_threshold(*_CYCLES)
+
+
+class Terminal:
+    """Where a starting mount in the foreground tells things."""
+
+    def say(self, text: str) -> None:
+        """Show a sentence on stderr."""
+        logs.say(text)
+
+    def keep_log(self, path: Path) -> None:
+        """From now on what is logged or printed goes to `path`, if it has nowhere better to go: as here."""
+
+    def ready(self, text: str) -> None:
+        """The mount answers; `text` is the one line that says so on stdout."""
+        tell(text)
+
+
+class _Pipe(Terminal):
+    """The same of a mount in the background: JSON lines to the command that waits for it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+        self._log: Path | None = None
+
+    def say(self, text: str) -> None:
+        if self._handle is None:
+            logs.say(text)
+        else:
+            self._send("say", text)
+
+    def keep_log(self, path: Path) -> None:
+        if logs.keep_in(path):
+            self._log = path
+
+    def ready(self, text: str) -> None:
+        self._send("ready", f"{text}; its log is {self._log}" if self._log else text)
+        self._hang_up()
+
+    def failed(self, text: str, code: int) -> None:
+        """It has ended with this exit code."""
+        if self._handle is not None:
+            self._send("failed", text, code)
+            self._hang_up()
+        else:
+            logs.say(text)
+
+    def _send(self, kind: str, text: str, code: int = 0) -> None:
+        assert self._handle is not None
+        os.write(self._handle, json.dumps([kind, text, code]).encode() + b"\n")
+
+    def _hang_up(self) -> None:
+        assert self._handle is not None
+        os.close(self._handle)
+        self._handle = None
+
+
+def in_background(serve: Callable[[Terminal], int]) -> int:
+    """Run `serve` in a new process of its own session; the exit code once that is ready or has failed.
+
+    To be called before the first thread: only the calling one goes along.
+    """
+    hear, say = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(say)
+        return _wait(hear, child)
+    os.close(hear)
+    os.setsid()
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    front = _Pipe(say)
+    code = 70
+    try:
+        code = serve(front)
+    except JobfsError as error:
+        code = 2 if isinstance(error, UsageError) else 1
+        front.failed(str(error), code)
+    except BrokenPipeError:
+        pass  # the waiting command was stopped, and so the mount is not wanted any more
+    except Exception as error:
+        front.failed(f"unexpected {type(error).__name__}: {error}", code)
+    finally:
+        os._exit(code)
+
+
+def _wait(hear: int, child: int) -> int:
+    try:
+        with os.fdopen(hear, encoding="utf-8") as lines:
+            for line in lines:
+                kind, text, code = json.loads(line)
+                if kind == "ready":
+                    tell(text)
+                    return 0
+                tell(f"jobfs: {text}", err=True)
+                if kind == "failed":
+                    return int(code)
+    except KeyboardInterrupt:
+        os.kill(child, signal.SIGTERM)
+        raise
+    raise JobfsError("the mount ended before it answered: try --foreground to see why")

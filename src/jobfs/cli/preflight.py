@@ -1,22 +1,21 @@
-"""Checks before anything is mounted; each failure is one sentence with its remedy (semantics.md 6)."""
+"""Checks before anything is mounted, and the API key; each failure is one sentence with its remedy (semantics.md 6)."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import ctypes.util
 import errno
 import os
+import resource
 import shutil
-import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jobfs.api import KeySource, check_base_url, check_job_id
+from jobfs.api import FileKey, KeySource, check_base_url, check_job_id, fixed_key
 from jobfs.api.deadline import within
-from jobfs.cli.dead import bounded, clear, gone, is_stale
+from jobfs.cli.running import bounded, clear, gone, is_dead
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import mount_at
 from jobfs.private import own_directory
@@ -27,6 +26,17 @@ if TYPE_CHECKING:
 
 _DEVICE = Path("/dev/fuse")
 _LIBRARY = "libfuse.so.2"
+_PR_SET_DUMPABLE = 4
+#: From which version on a system has libfuse 2 under its new name; what others say, by their names in os-release.
+_NEW_NAME = {"debian": 13, "ubuntu": 24}
+_REMEDIES = (
+    (frozenset({"debian", "ubuntu"}), "apt install libfuse2t64 (libfuse2 on older systems)"),
+    (frozenset({"fedora", "rhel", "centos"}), "dnf install fuse-libs"),
+    (frozenset({"suse", "opensuse"}), "zypper install libfuse2"),
+    (frozenset({"arch"}), "pacman -S fuse2"),
+)
+_REMEDY = "install the package that has libfuse.so.2"
+
 #: Seconds that the server has for one small answer, whatever --timeout says; and that asking may take at all.
 _PROBE, _PROBE_LIMIT = 4.0, 7.0
 
@@ -61,51 +71,31 @@ def places(settings: Settings) -> tuple[tuple[Path, str, str], ...]:
 
 def check_mount_point(directory: str, say: Callable[[str], object] = lambda text: None) -> str:
     """The real path of an empty directory that is no mount, once dead ones there are taken away; raises UsageError."""
-    path = os.path.abspath(directory)
+    path = os.path.realpath(directory)
     _check_unmounted(path, say)
     try:
-        info = os.stat(path)
+        entries = os.listdir(path)
     except FileNotFoundError:
         raise UsageError(f"{directory} does not exist: mkdir -p {directory}") from None
-    except OSError as error:
-        raise UsageError(f"can't mount at {directory}: {error.strerror}") from None
-    if not stat.S_ISDIR(info.st_mode):
-        raise UsageError(f"{directory} is not a directory: give an empty directory")
-    path = os.path.realpath(path)
-    _check_unmounted(path, say)
-    try:
-        with os.scandir(path) as entries:
-            if next(entries, None) is not None:
-                raise UsageError(f"{directory} is not empty: give an empty directory")
+    except NotADirectoryError:
+        raise UsageError(f"{directory} is not a directory: give an empty directory") from None
     except OSError as error:
         raise UsageError(f"can't read {directory}: {error.strerror}") from None
+    if entries:
+        raise UsageError(f"{directory} is not empty: give an empty directory")
     return path
 
 
-@contextlib.contextmanager
-def mount_point_made(directory: str) -> Iterator[Callable[[], None]]:
-    """Make the directory if only its parent is there; it is removed again by the function given, and after an exception.
-
-    Raises UsageError if it can't be made.
-    """
+def make_mount_point(directory: str) -> bool:
+    """Make the directory if only its parent is there; True if it was made. Raises UsageError if it can't be made."""
     try:
         os.mkdir(directory)
     except OSError as error:
         if error.errno not in (errno.EEXIST, errno.ENOENT, errno.ENOTCONN):
             raise UsageError(f"can't make {directory}: {error.strerror}") from None
         # What is there, or why it can't be, is found out by the checks.
-        yield lambda: None
-        return
-
-    def remove() -> None:
-        with contextlib.suppress(OSError):
-            os.rmdir(directory)
-
-    try:
-        yield remove
-    except BaseException:
-        remove()
-        raise
+        return False
+    return True
 
 
 class Answer(NamedTuple):
@@ -114,13 +104,6 @@ class Answer(NamedTuple):
     items: int
     ahead: float
     tls: str | None
-
-
-def check_server(
-    settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
-) -> int:
-    """How many items the job has, about; raises UsageError as `ask_server` does."""
-    return ask_server(settings, job, key, meanwhile).items
 
 
 def ask_server(
@@ -164,8 +147,12 @@ def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) ->
 def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
     """Take away dead mounts of FUSE at `path`; raises UsageError if something is mounted there then."""
     while (there := mount_at(path)) is not None:
-        if not (there.kind.partition(".")[0] == "fuse" and is_stale(path)):
-            raise UsageError(_why_mounted(path, there.kind))
+        if not (there.kind.partition(".")[0] == "fuse" and is_dead(path)):
+            if there.kind == "fuse.jobfs":
+                raise UsageError(
+                    f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
+                )
+            raise UsageError(f"something is mounted at {path} already: give another directory")
         try:
             clear(path)
         except JobfsError as error:
@@ -175,12 +162,6 @@ def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
                 f"{gone(path)}, and it can't be unmounted: fusermount -u {path} as who mounted it"
             )
         say(f"{gone(path)}: its dead mount was taken away")
-
-
-def _why_mounted(path: str, kind: str) -> str:
-    if kind == "fuse.jobfs":
-        return f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
-    return f"something is mounted at {path} already: give another directory"
 
 
 def check_writable(path: Path, what: str, option: str) -> None:
@@ -235,22 +216,13 @@ def _loadable(library: str | None) -> str | None:
 
 def library_remedy(system: dict[str, str]) -> str:
     """How to install libfuse 2 on the system that this os-release describes."""
-    names = {system.get("ID", ""), *system.get("ID_LIKE", "").split()}
+    name = system.get("ID", "")
     number = system.get("VERSION_ID", "").split(".")[0]
-    version = int(number) if number.isdigit() else None
-    if system.get("ID") == "debian":
-        return f"apt install libfuse2{'t64' if version is None or version >= 13 else ''}"
-    if system.get("ID") == "ubuntu":
-        return f"apt install libfuse2{'t64' if version is None or version >= 24 else ''}"
-    if names & {"debian", "ubuntu"}:
-        return "apt install libfuse2t64 (libfuse2 on older systems)"
-    if names & {"fedora", "rhel", "centos"}:
-        return "dnf install fuse-libs"
-    if names & {"suse", "opensuse"}:
-        return "zypper install libfuse2"
-    if "arch" in names:
-        return "pacman -S fuse2"
-    return "install the package that has libfuse.so.2"
+    if name in _NEW_NAME:
+        old = number.isdigit() and int(number) < _NEW_NAME[name]
+        return f"apt install libfuse2{'' if old else 't64'}"
+    names = {name, *system.get("ID_LIKE", "").split()}
+    return next((remedy for families, remedy in _REMEDIES if names & families), _REMEDY)
 
 
 def _os_release() -> dict[str, str]:
@@ -265,8 +237,8 @@ def _check_ordinary_user(settings: Settings, place: str) -> None:
     check_helper()
     if not os.access(place, os.W_OK):
         raise UsageError(f"{place} is not yours to mount on: give a directory that you may write in")
-    if settings.allow_other and not others_allowed():
-        raise UsageError("--allow-other needs the line user_allow_other in /etc/fuse.conf")
+    if settings.allow_other:
+        check_others()
 
 
 def check_helper() -> None:
@@ -275,10 +247,57 @@ def check_helper() -> None:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
 
 
-def others_allowed() -> bool:
-    """True if ordinary users may mount for others too."""
+def check_others() -> None:
+    """Raises UsageError if ordinary users may not mount for others too."""
     try:
         lines = Path("/etc/fuse.conf").read_text().splitlines()
     except OSError:
-        return False
-    return any(line.split("#")[0].strip() == "user_allow_other" for line in lines)
+        lines = []
+    if not any(line.split("#")[0].strip() == "user_allow_other" for line in lines):
+        raise UsageError("--allow-other needs the line user_allow_other in /etc/fuse.conf")
+
+
+# The API key
+
+
+def find_key(settings: Settings, warn: Callable[[str], None]) -> KeySource:
+    """The key in `api_key_file`, else in PERSTACK_API_KEY; read once, so that a bad one is UsageError now.
+
+    Who holds it leaves no core dump from here on, unless `allow_core_dumps`.
+    """
+    if not settings.allow_core_dumps:
+        _leave_no_core_dump()
+    if settings.api_key_file is None:
+        key = os.environ.get("PERSTACK_API_KEY", "")
+        if not key.strip():
+            raise UsageError("there is no API key: set PERSTACK_API_KEY, or give --api-key-file FILE")
+        return fixed_key(key)
+    _check_key_file(settings.api_key_file, warn)
+    source = FileKey(settings.api_key_file)
+    source()
+    return source
+
+
+def _leave_no_core_dump() -> None:
+    """The kernel writes no core of this process, hands none to a program, and lets no debugger of the same user attach.
+
+    It also gives /proc/PID of this process to root: other programs of the user no longer read its environment there.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _check_key_file(path: Path, warn: Callable[[str], None]) -> None:
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        # Without the name: someone may have given the key where its file was asked for.
+        raise UsageError("the file given as --api-key-file does not exist") from None
+    except OSError as error:
+        raise UsageError(f"can't read the API key from {path}: {error.strerror}") from None
+    if not path.is_file():
+        raise UsageError(f"can't read the API key from {path}: it is not a file")
+    # What ssh asks of a private key, and only of the user's own: others are an administrator's affair.
+    if info.st_uid == os.geteuid() and info.st_mode & 0o077:
+        warn(f"others can read the API key in {path}: chmod 600 {path}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,10 +12,8 @@ import click
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.cli import logs, preflight
-from jobfs.cli.keys import find_key
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.progress import INTERRUPTED, sending, waiting
-from jobfs.cli.screen import tell
+from jobfs.cli.screen import INTERRUPTED, sending, tell, waiting
 from jobfs.draining import describe
 from jobfs.errors import UsageError
 from jobfs.state import directory as slot
@@ -58,9 +57,9 @@ def recover(
     settings = load(flags, mount_options)
     check_job_id(job)
     check_base_url(settings.base_url)
-    key = find_key(settings, lambda text: tell(f"jobfs: {text}", err=True))
+    key = preflight.find_key(settings, lambda text: tell(f"jobfs: {text}", err=True))
     logs.set_up(settings.log_level, key, settings.log_format)
-    preflight.check_server(settings, job, key)
+    preflight.ask_server(settings, job, key)
     if mount is not None:
         return _expose(settings, job, key, mount, yes)
     try:
@@ -94,39 +93,25 @@ def _finish(
     settings: Settings, job: str, key: KeySource, place: slot.StateDirectory, timeout: float | None
 ) -> list[Any]:
     """Do for one slot what its next mount would; returns what is left."""
-    from jobfs.cli import graph
-
     place.write_record()
-    mounted = graph.build(settings, job, place, key)
-    left: list[Any] = []
-    clean = False
-    try:
-        mounted.vfs.start()
+    where = f"the mount at {place.record.directory}"
+    with _started(settings, job, key, place) as (mounted, note):
         had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
         _tell([*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)])
         with sending(f"sending what {place.record.directory} had left") as progress:
-            left = list(mounted.vfs.flush_all(None, timeout, progress))
+            left: list[Any] = list(mounted.vfs.flush_all(None, timeout, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
         if not left:
             with waiting("waiting for what may still arrive of the killed mount, and tidying up after it"):
                 left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
         if not left:
-            where = f"the mount at {place.record.directory}"
             tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")
-        clean = not left and not damaged(place.path)
-    except KeyboardInterrupt:
-        # Whoever interrupts this does not wait for the requests under way: the next one looks what became of them.
-        mounted.break_off()
-        raise
-    finally:
-        _close(mounted, place, clean=clean)
+        note(not left and not damaged(place.path))
     return left
 
 
 @within()
 def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
-    from jobfs.cli import graph
-
     if not _MOUNT_ID.fullmatch(mount):
         raise UsageError(
             f"{mount} is no mount id: it has 12 of the digits 0-9 and a-f, as `jobfs status` lists it"
@@ -136,11 +121,8 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
             f"the state of mount {mount} is on this machine: jobfs recover {job}, without --of, loses nothing"
         )
     place = slot.acquire(settings.state_dir, job, "(recover)", settings.base_url)
-    mounted = graph.build(settings, job, place, key)
-    left: list[Any] = []
-    try:
-        mounted.vfs.start()
-        left = list(mounted.vfs.flush_all(None, settings.timeout, None))
+    with _started(settings, job, key, place) as (mounted, note):
+        note(not mounted.vfs.flush_all(None, settings.timeout, None))
         mounted.vfs.refresh()
         found = mounted.vfs.hidden_of(mount)
         if not found:
@@ -150,18 +132,37 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
         if not yes:
             click.confirm(f"Is mount {mount} gone for good? These get visible names then", abort=True)
         _tell(mounted.vfs.expose(mount))
-    finally:
-        _close(mounted, place, clean=not left)
     return 0
 
 
-def _close(mounted: Mounted, place: slot.StateDirectory, *, clean: bool) -> None:
-    mounted.vfs.stop()
-    if clean:
-        mounted.vfs.empty_trash()
-    mounted.close()
-    place.write_record(clean=clean)
-    place.close()
+@contextmanager
+def _started(
+    settings: Settings, job: str, key: KeySource, place: slot.StateDirectory
+) -> Iterator[tuple[Mounted, Callable[[bool], None]]]:
+    """What would be mounted, at work; and a function to call with whether nothing is left, which is noted at the end."""
+    from jobfs.cli import graph
+
+    clean = False
+
+    def note(nothing_left: bool) -> None:
+        nonlocal clean
+        clean = nothing_left
+
+    mounted = graph.build(settings, job, place, key)
+    try:
+        mounted.vfs.start()
+        yield mounted, note
+    except KeyboardInterrupt:
+        # Whoever interrupts this does not wait for the requests under way: the next one looks what became of them.
+        mounted.break_off()
+        raise
+    finally:
+        mounted.vfs.stop()
+        if clean:
+            mounted.vfs.empty_trash()
+        mounted.close()
+        place.write_record(clean=clean)
+        place.close()
 
 
 def _tell(lines: Iterable[str]) -> None:

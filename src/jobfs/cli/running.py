@@ -1,25 +1,119 @@
-"""Finding running mounts: by a register of them in the user's runtime directory, and by their slots."""
+"""Mounts of this user: the running ones, by a register in the user's runtime directory and by their slots; and dead ones.
+
+Whatever is asked of a mount whose process is gone fails with ENOTCONN, "Transport endpoint is not connected".
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
-import json
 import os
 import stat
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 
-from jobfs.cli.dead import is_stale, remedy
+from jobfs import mountpoint
 from jobfs.cli.options import load
 from jobfs.errors import UsageError
-from jobfs.mountpoint import MountInfo, mount_at
-from jobfs.mountpoint import mounts as mount_list
+from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
 from jobfs.private import user_name
 from jobfs.state import directory as slot
+
+T = TypeVar("T")
+
+#: Seconds after which what does not answer is taken for alive.
+_STAT_LIMIT = 2.0
+
+
+def mounts(state_dir: str | None) -> list[slot.Found]:
+    """Every running mount of this user, by mount point; the register forgets those that ended."""
+    found = {entry.path: entry for entry in _registered()}
+    for entry in slot.running(load({"state_dir": state_dir}).state_dir):
+        found[entry.path] = entry
+    return sorted((entry for entry in found.values() if entry.record is not None), key=directory_of)
+
+
+def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
+    """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
+    candidates = sorted(mounts(state_dir), key=lambda found: -len(directory_of(found)))
+    beside = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    for name in (os.path.abspath(path), os.path.join(beside, os.path.basename(path))):
+        for found in candidates:
+            directory = directory_of(found)
+            if name == directory or name.startswith(directory + "/"):
+                return found, name[len(directory) + 1 :]
+    for above in (place := Path(os.path.abspath(path)), *place.parents):
+        there = mount_at(str(above))
+        if there is not None and there.kind == "fuse.jobfs":
+            raise UsageError(why_not_found(str(above), there))
+    raise UsageError(f"no job is mounted at {path}")
+
+
+def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found, str]]:
+    """The mount of a path, or every running one: each with the path inside it. Raises UsageError if there is none."""
+    if path:
+        return [mount_of(path, state_dir)]
+    found = mounts(state_dir)
+    if not found:
+        raise UsageError("no job is mounted")
+    return [(entry, "") for entry in found]
+
+
+def directory_of(found: slot.Found) -> str:
+    """Where a mount is, "" if that is not known."""
+    return found.record.directory if found.record else ""
+
+
+def why_not_found(directory: str, there: MountInfo) -> str:
+    """Why a job is mounted at a directory, and no running mount of this user is found."""
+    if is_dead(there.point):
+        return remedy(directory)
+    if there.user is not None and there.user != os.geteuid():
+        name = user_name(there.user)
+        return f"{directory} was mounted by {name}: run this as {name}"
+    return (
+        f"the process that serves {directory} can't be found: give the --state-dir it was mounted with, "
+        f"or end it with fusermount -u {directory}; it sends what is left"
+    )
+
+
+# The register
+
+
+@contextlib.contextmanager
+def registered(directory: str, slot_path: Path) -> Iterator[None]:
+    """Let other commands find the mount at `directory` by its slot, wherever the state directory is."""
+    register = _register()
+    if register is None:
+        yield
+        return
+    entry = register / hashlib.blake2b(os.fsencode(directory), digest_size=12).hexdigest()
+    draft = entry.with_suffix(f".{os.getpid()}")
+    draft.symlink_to(slot_path)
+    draft.replace(entry)
+    try:
+        yield
+    finally:
+        entry.unlink(missing_ok=True)
+
+
+def _registered() -> Iterator[slot.Found]:
+    register = _register()
+    for entry in sorted(register.iterdir()) if register else ():
+        try:
+            found = slot.look(entry.readlink())
+        except OSError:  # it is none of ours, or gone by now
+            continue
+        if slot.in_use(found):
+            yield found
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def _register() -> Path | None:
@@ -37,86 +131,69 @@ def _register() -> Path | None:
     return path if ours and path.parent.stat().st_uid in (0, os.geteuid()) else None
 
 
-@contextlib.contextmanager
-def registered(directory: str, slot_path: Path) -> Iterator[None]:
-    """Let other commands find the mount at `directory` by its slot, wherever the state directory is."""
-    register = _register()
-    if register is None:
-        yield
-        return
-    entry = register / f"{hashlib.blake2b(os.fsencode(directory), digest_size=12).hexdigest()}.json"
-    draft = entry.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"directory": directory, "slot": str(slot_path)}))
-    draft.replace(entry)
+# Dead mounts
+
+
+def dead_mounts() -> list[str]:
+    """Where this user's mounts are whose process is gone."""
+    points = [
+        there.point
+        for there in mountpoint.mounts()
+        if there.kind == "fuse.jobfs" and there.user in (None, os.geteuid())
+    ]
+    return [point for point in dict.fromkeys(points) if is_dead(point)]
+
+
+def gone(directory: str) -> str:
+    """What is said of a dead mount, wherever it is met."""
+    return f"the process that served {directory} is gone"
+
+
+def remedy(directory: str) -> str:
+    """The same, with what to do about it."""
+    return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}"
+
+
+def is_dead(path: str) -> bool:
+    """True if the process that served the mount at `path` is gone."""
     try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            entry.unlink()
+        bounded(lambda: os.stat(path), _STAT_LIMIT)
+    except TimeoutError:
+        return False
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
 
 
-def mounts(state_dir: str | None) -> list[slot.Found]:
-    """Every running mount of this user, by mount point; the register forgets those that ended."""
-    found = {entry.path: entry for entry in _registered()}
-    for entry in slot.running(load({"state_dir": state_dir}).state_dir):
-        found[entry.path] = entry
-    known = [entry for entry in found.values() if entry.record is not None]
-    return sorted(known, key=_directory)
-
-
-def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
-    """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
-    candidates = sorted(mounts(state_dir), key=lambda found: -len(_directory(found)))
-    beside = os.path.realpath(os.path.dirname(os.path.abspath(path)))
-    for place in (os.path.abspath(path), os.path.join(beside, os.path.basename(path))):
-        for found in candidates:
-            directory = _directory(found)
-            if place == directory or place.startswith(directory + "/"):
-                return found, place[len(directory) + 1 :]
-    there = mount_at(os.path.abspath(path))
-    if there is not None and there.kind == "fuse.jobfs":
-        raise UsageError(why_not_found(path, there))
-    raise UsageError(f"no job is mounted at {path}")
-
-
-def why_not_found(directory: str, there: MountInfo) -> str:
-    """Why a job is mounted at a directory, and no running mount of this user is found."""
-    if is_stale(there.point):
-        return remedy(directory)
-    if there.user is not None and there.user != os.geteuid():
-        name = user_name(there.user)
-        return f"{directory} was mounted by {name}: run this as {name}"
-    return (
-        f"the process that serves {directory} can't be found: give the --state-dir it was mounted with, "
-        f"or end it with fusermount -u {directory}; it sends what is left"
-    )
-
-
-def dead_mounts(state_dir: str | None) -> list[str]:
-    """Where mounts of this user that had their state there were killed, and are still mounted; no process serves them."""
-    root = load({"state_dir": state_dir}).state_dir
+def clear(directory: str) -> None:
+    """Take a dead mount away, whatever is still open there. Raises JobfsError if it can't be done."""
     try:
-        jobs = sorted(os.listdir(root))
-    except OSError:
-        return []
-    ended = (found.record for job in jobs for found in slot.others(root, job, "") if found.record)
-    places = {there.point for there in mount_list() if there.kind == "fuse.jobfs"}
-    return sorted({r.directory for r in ended if r.directory in places and is_stale(r.directory)})
+        unmount(directory)
+    except BusyError:
+        # What is open there gets nothing but errors.
+        unmount(directory, lazy=True)
 
 
-def _directory(found: slot.Found) -> str:
-    return found.record.directory if found.record else ""
+def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:
+    """The result of `work`; raises TimeoutError if that takes longer, and leaves it to itself.
 
+    `meanwhile` is done in this thread.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
 
-def _registered() -> Iterator[slot.Found]:
-    register = _register()
-    for entry in sorted(register.glob("*.json")) if register else ():
+    def run() -> None:
         try:
-            found = slot.look(Path(json.loads(entry.read_text())["slot"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if slot.in_use(found):
-            yield found
-        else:
-            with contextlib.suppress(OSError):
-                entry.unlink()
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    meanwhile()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError
+    return results[0]

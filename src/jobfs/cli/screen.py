@@ -1,17 +1,123 @@
-"""What a person reads: names and reasons come from the server, the job or a neighbour, and must not steer a terminal."""
+"""What a person reads: lines that can't steer a terminal, and how far long work is."""
 
 from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import click
 
 from jobfs.names import shown as shown
+from jobfs.nodes import Sent
+
+#: The exit code of a command that Ctrl-C has ended.
+INTERRUPTED = 130
+
+#: Seconds between lines where nobody watches a bar; what takes less than that needs none.
+_BETWEEN = 5.0
+#: Characters of a bar.
+_WIDTH = 20
 
 
 def tell(text: object, *, err: bool = False) -> None:
-    """Print one line, escaped."""
+    """Print one line, escaped: names and reasons come from the server, the job or a neighbour."""
     click.echo(shown(text), err=err)
 
 
 def counted(number: int, what: str) -> str:
     """A number of things: `1 file`, `1,234 files`."""
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def size(number: int) -> str:
+    """A number of bytes: `2.0 kB`."""
+    from rich.filesize import decimal  # loading rich takes longer than most commands
+
+    return decimal(number)
+
+
+@contextlib.contextmanager
+def sending(what: str) -> Iterator[Callable[[Sent], None]]:
+    """A function to call with how far it is: files, bytes and, from one call to the next, the rate.
+
+    A bar on a terminal, a line now and then elsewhere.
+    """
+    if not sys.stderr.isatty():
+        yield _Lines(what).tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+    from rich.table import Column
+
+    # Where it is narrow, what it is about is cut short first.
+    about = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=about),
+        BarColumn(_WIDTH),
+        TextColumn("{task.fields[amount]}", markup=False, table_column=Column(no_wrap=True)),
+        TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
+        task = bar.add_task(shown(what), total=None, amount="")
+        began = False
+
+        def update(sent: Sent) -> None:
+            nonlocal began
+            # What was on its way before is no part of the rate.
+            change = bar.update if began else bar.reset
+            began = True
+            # Directories and empty files have no bytes: then nothing moves until they are there.
+            change(task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent))
+
+        yield update
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show that something is waited for, of which nobody knows how far it is."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            bar.add_task(shown(what), total=None)
+            yield
+        return
+    line = threading.Timer(_BETWEEN, tell, [f"jobfs: {what}"], {"err": True})
+    line.daemon = True
+    line.start()
+    try:
+        yield
+    finally:
+        line.cancel()
+
+
+def _amount(sent: Sent) -> str:
+    files = f"{sent.files} of {counted(sent.all_files, 'file')}"
+    return f"{files}, {size(sent.bytes)} of {size(sent.all_bytes)}" if sent.all_bytes else files
+
+
+class _Lines:
+    """A line every few seconds, with the rate since the one before."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told = time.monotonic()
+        self._bytes: int | None = None
+
+    def tell(self, sent: Sent) -> None:
+        """Print a line if it is time for one."""
+        if self._bytes is None:
+            self._bytes = sent.bytes
+        now = time.monotonic()
+        seconds = now - self._told
+        if not sent.all_files or seconds < _BETWEEN:
+            return
+        rate = f", {size(int(max(sent.bytes - self._bytes, 0) / seconds))}/s" if sent.all_bytes else ""
+        self._told, self._bytes = now, sent.bytes
+        tell(f"jobfs: {self._what}: {_amount(sent)}{rate}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,14 +13,18 @@ import click
 from jobfs import control, document
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import state_dir_option
-from jobfs.cli.running import mount_of, mounts
-from jobfs.cli.screen import tell
-from jobfs.errors import JobfsError, UsageError
+from jobfs.cli.running import directory_of, mounts_of
+from jobfs.cli.screen import counted, shown, size, tell
+from jobfs.document import Job, Status, Unsent
+from jobfs.errors import JobfsError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
     from jobfs.state.directory import Found
 
-Reports = list[document.Status]
+Reports = list[Status]
 
 #: Exit codes: all well, something needs a person, not mounted or no answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
@@ -31,6 +35,21 @@ _EVERY = 1.0
 _PASSING = frozenset(
     {"age", "snapshot_age", "next_try", "latency", "requests", "listing_seconds", "effective_ttl"}
 )
+
+#: Lists of a status: what each is called, and whether an entry in it needs a person.
+_LISTS = {
+    "unsent": ("not sent yet", False),
+    "failed": (document.REFUSED, True),
+    "conflicts": (document.CHANGED_TWICE, True),
+    "cleaning": ("sent, and being tidied up on the server", False),
+    "shadowed": ("hidden behind another item of the same name", False),
+    "hostile": ("names that can't be shown", False),
+    "foreign_hidden": ("saves that another mount left unfinished: mount the job there", False),
+}
+#: Entries of a list that are shown; --json has them all.
+_MOST = 20
+#: Seconds after which a description of the job is no longer taken for what it is now, and a listing is worth a word.
+_OLD, _LONG = 30.0, 1.0
 
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")
@@ -46,17 +65,13 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     """
 
     def look() -> Reports:
-        targets = [mount_of(directory, state_dir)[0]] if directory else mounts(state_dir)
-        if not targets:
-            raise UsageError("no job is mounted")
-        return [_report(found) for found in targets]
+        return [_report(found) for found, _ in mounts_of(directory, state_dir)]
 
-    def written(reports: Reports) -> str:
-        return json.dumps(
-            reports[0] if directory or len(reports) == 1 else reports, indent=None if watch else 2
-        )
+    def show_json(reports: Reports) -> None:
+        shown = reports[0] if directory or len(reports) == 1 else reports
+        click.echo(json.dumps(shown, indent=None if watch else 2))
 
-    show = (lambda reports: click.echo(written(reports))) if as_json else _print
+    show = show_json if as_json else _print
     try:
         if not watch:
             reports = look()
@@ -68,10 +83,10 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
         return NO_ANSWER
 
 
-def _report(found: Found) -> document.Status:
-    report: document.Status = control.call(found.path, "status")
+def _report(found: Found) -> Status:
+    report: Status = control.call(found.path, "status")
     if report.get("schema") != document.SCHEMA:
-        where = found.record.directory if found.record else found.path
+        where = directory_of(found)
         raise JobfsError(
             f"the mount at {where} is of another version of jobfs: jobfs umount {where}, then mount it again"
         )
@@ -85,10 +100,8 @@ def _code(reports: Reports) -> int:
 def _print(reports: Reports) -> None:
     from rich.console import Console
 
-    from jobfs.cli.statustext import pictured
-
     console = Console(highlight=False, soft_wrap=True)
-    console.print(pictured(reports))
+    console.print(_pictured(reports))
     console.print()
 
 
@@ -97,11 +110,9 @@ def _live(look: Callable[[], Reports]) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from jobfs.cli.statustext import pictured
-
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
-        return _watch(look, lambda reports: live.update(pictured(reports), refresh=True))
+        return _watch(look, lambda reports: live.update(_pictured(reports), refresh=True))
 
 
 def _watch(look: Callable[[], Reports], show: Callable[[Reports], object]) -> int:
@@ -124,7 +135,7 @@ def _changes(show: Callable[[Reports], object]) -> Callable[[Reports], None]:
     """Show only what is not as before."""
     before: Any = None
 
-    def shown(reports: Reports) -> None:
+    def show_changed(reports: Reports) -> None:
         nonlocal before
         now = _lasting(reports)
         if now != before:
@@ -132,10 +143,122 @@ def _changes(show: Callable[[Reports], object]) -> Callable[[Reports], None]:
             show(reports)
             sys.stdout.flush()
 
-    return shown
+    return show_changed
 
 
 def _lasting(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _lasting(part) for name, part in value.items() if name not in _PASSING}
     return [_lasting(part) for part in value] if isinstance(value, list) else value
+
+
+# In words
+
+
+def _pictured(reports: Sequence[Status]) -> RenderableType:
+    """What a person reads of mounts: the facts, what needs them, and the lists."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for report in reports:
+        parts += [""] if parts else []
+        parts += [Text.assemble((f"{name:10}", "bold"), shown(value)) for name, value in _facts(report)]
+        parts += [Text(f"! {shown(problem)}", "red") for problem in report["problems"]]
+        parts += _lists(report)
+    return Group(*parts)
+
+
+def _lists(report: Mapping[str, Any]) -> Iterator[Text]:
+    from rich.text import Text
+
+    for name, (meaning, needed) in _LISTS.items():
+        entries = report[name]
+        if entries:
+            title = f"\n{name.replace('_', ' ')} ({len(entries)}): {meaning}"
+            yield Text(title, "bold red" if needed else "bold")
+            for entry in entries[:_MOST]:
+                yield Text(f"  {shown(_described(entry))}")
+                if "diff" in entry:
+                    yield Text(f"    {shown(entry['diff'])}")
+            if len(entries) > _MOST:
+                yield Text(f"  and {len(entries) - _MOST:,} more: --json has them all")
+
+
+def _facts(report: Status) -> Iterator[tuple[str, str]]:
+    """What is said of a mount in a line each: a name and a text."""
+    yield "mount", f"{report['directory']} (process {report['pid']}{', read-only' * report['read_only']})"
+    yield "job", f"{report['job_id']} {_job(report['job'])}"
+    yield "server", f"{report['base_url']} {_server(report)}"
+    if report["items"] is not None:
+        yield "items", f"{report['items']:,}"
+    yield "listing", _listing(report)
+    yield "cache", size(report["cache"]["bytes"])
+    if report["taken_up"]:
+        yield "taken up", f"{counted(len(report['taken_up']), 'save')} that an earlier mount had left"
+    yield "unsent", _unsent(report["unsent"])
+    yield "log", f"journalctl _PID={report['pid']}" if report["log"] == "journal" else report["log"]
+
+
+def _job(job: Job) -> str:
+    if job["status"] is None:
+        return "(not known yet)"
+    steps = None if job["current_step"] is None else f"step {job['current_step']:,}"
+    if steps and job["total_steps"]:
+        steps += f" of {job['total_steps']:,}"
+    tokens = None if job["tokens"]["total"] is None else f"{job['tokens']['total']:,} tokens"
+    ended = "has ended" if job["ended"] else None
+    old = f"{_span(job['age'])} ago" if (job["age"] or 0.0) > _OLD else None
+    return ", ".join(filter(None, (job["status"], ended, steps, job["model"], tokens, old)))
+
+
+def _server(report: Status) -> str:
+    server = report["server"]
+    answering = {True: "answers", False: "does not answer", None: "has not answered yet"}[server["answering"]]
+    latency = f", {server['latency'] * 1000:.0f} ms" if server["answering"] and server["latency"] else ""
+    return answering + latency + ("; what is known is shown as it was" if server["stale"] else "")
+
+
+def _listing(report: Status) -> str:
+    age, ttl, seconds = report["snapshot_age"], report["effective_ttl"], report["listing_seconds"]
+    if age is None:
+        return "not read yet"
+    when = f"after {ttl:.0f} s" if age <= ttl else "when something is looked up"
+    takes = f", takes {seconds:.1f} s" if seconds >= _LONG else ""
+    return f"{age:.1f} s old, refreshed {when}{takes}"
+
+
+def _unsent(entries: Sequence[Unsent]) -> str:
+    if not entries:
+        return "0"
+    oldest = max(entry["age"] or 0.0 for entry in entries)
+    old = f", the oldest {_span(oldest)} old" if oldest else ""
+    return f"{counted(len(entries), 'file')}, {size(sum(entry['size'] for entry in entries))}{old}"
+
+
+def _described(entry: Mapping[str, Any]) -> str:
+    """One line for an entry of a list: its path, and what else is known of it."""
+    rest = [text for name, value in entry.items() if (text := _word(name, value))]
+    return ": ".join([str(entry["path"]), *([", ".join(rest)] if rest else [])])
+
+
+def _word(name: str, value: Any) -> str:
+    """What a field of an entry says to a person; "" where that goes without saying, or is said elsewhere."""
+    if name in ("path", "diff", "origin", "state") or value in (None, ""):
+        return ""
+    words = {
+        "size": lambda: size(int(value)),
+        "age": lambda: f"{_span(value)} old",
+        "attempts": lambda: counted(value, "attempt") if value else "",
+        "next_try": lambda: f"next try in {_span(value)}" if value else "",
+    }
+    return words.get(name, lambda: str(value))()
+
+
+def _span(seconds: float | None) -> str:
+    """A duration as people say it."""
+    value = seconds or 0.0
+    for unit, length in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if value >= 2 * length:
+            return f"{value / length:.0f} {unit}"
+    return f"{value:.0f} s"

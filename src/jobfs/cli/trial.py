@@ -19,7 +19,6 @@ from jobfs import __version__
 from jobfs.api import KeySource, check_base_url
 from jobfs.api.deadline import within
 from jobfs.cli import preflight
-from jobfs.cli.keys import find_key
 from jobfs.cli.screen import shown, tell
 from jobfs.errors import UsageError
 
@@ -74,25 +73,39 @@ def check(job: str | None, trying: bool, yes: bool, report: Path | None) -> None
 def run(settings: Settings, job: str, yes: bool, report: Path | None) -> int:
     """Try the server of this job; 0 if all that jobfs relies on is good. Raises UsageError."""
     base_url = check_base_url(settings.base_url)
-    key = find_key(settings, lambda text: None)
+    key = preflight.find_key(settings, lambda text: None)
     if not yes:
         # Nobody is asked about what can't be done.
-        preflight.check_server(settings, job, key)
+        preflight.ask_server(settings, job, key)
         if not _may_write(base_url, job):
             tell("nothing was tried")
             return 1
     from jobfs.state import server
+    from jobfs.trial import QUESTIONS, known
 
     with server.trying(settings.state_dir, base_url, job) as own:
         rows, stopped, trial = _tried(settings, job, key, own)
-        found = None if stopped else _known(trial)
+        found = None if stopped else known(trial)
         if found is not None:
             server.remember(settings.state_dir, base_url, found)
     _show(rows)
-    ended = "broken off" if stopped else "asked to the end" if _complete(rows) else "given up"
+    complete = {question.name for question in QUESTIONS} <= {row.name for row in rows}
     if report is not None:
+        ended = "broken off" if stopped else "asked to the end" if complete else "given up"
         _write(report, base_url, rows, ended, key)
-    return _verdict(rows, stopped, found is not None)
+    if stopped is not None:
+        return 128 + stopped.number
+    failed = sum(not row.well for row in rows)
+    if failed:
+        tell(f"{failed} of these {'is' if failed == 1 else 'are'} not as jobfs needs it: see the last column")
+    if not complete:
+        tell("the rest was not asked")
+    if found is not None:
+        tell("mounts of this server use what was found")
+    if failed or not complete:
+        return 1
+    tell("everything that jobfs relies on is good")
+    return 0
 
 
 def _may_write(base_url: str, job: str) -> bool:
@@ -144,18 +157,6 @@ def _mounting(settings: Settings, job: str) -> Mounting | None:
     except UsageError:
         return None
     return partial(mounted, settings, job)
-
-
-def _known(trial: Trial) -> Any:
-    from jobfs.trial import known
-
-    return known(trial)
-
-
-def _complete(rows: list[Row]) -> bool:
-    from jobfs.trial import QUESTIONS
-
-    return {question.name for question in QUESTIONS} <= {row.name for row in rows}
 
 
 @contextlib.contextmanager
@@ -221,19 +222,3 @@ def _write(report: Path, base_url: str, rows: list[Row], ended: str, key: KeySou
     except OSError as error:
         raise UsageError(f"can't write the report {report}: {error.strerror}") from None
     tell(f"the report is in {report}: it has no key, no contents and no names in it")
-
-
-def _verdict(rows: list[Row], stopped: Stopped | None, kept: bool) -> int:
-    if stopped is not None:
-        return 128 + stopped.number
-    failed = sum(not row.well for row in rows)
-    if failed:
-        tell(f"{failed} of these {'is' if failed == 1 else 'are'} not as jobfs needs it: see the last column")
-    if not _complete(rows):
-        tell("the rest was not asked")
-    if kept:
-        tell("mounts of this server use what was found")
-    if failed or not _complete(rows):
-        return 1
-    tell("everything that jobfs relies on is good")
-    return 0

@@ -1,7 +1,7 @@
 """The temporary mount of `jobfs doctor --try`: a process of its own that shows one directory of the workspace.
 
-It is told what to mount by a line of JSON on its input, says "ready" on its output, and ends when its input does: also
-when the process that started it was killed.
+It is told what to mount by JSON as its argument, which holds no secret. It writes to its output when the mount answers, and ends
+when its input does: also when the process that started it was killed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from jobfs.errors import JobfsError
 from jobfs.mountpoint import mount_at, unmount
@@ -44,9 +44,10 @@ def mounted(settings: Settings, job: str, root: str) -> Iterator[Path]:
         "local_only": [],
         "log_level": "warning",
     }
-    with (home / "log").open("w+b") as log:
+    told = {"settings": given, "job": job, "root": root, "directory": str(point)}
+    with (home / "log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "jobfs.cli.trialmount"],
+            [sys.executable, "-m", "jobfs.cli.trialmount", json.dumps(told)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -55,37 +56,26 @@ def mounted(settings: Settings, job: str, root: str) -> Iterator[Path]:
             start_new_session=True,
             cwd="/",
         )
-        try:
-            line = json.dumps({"settings": given, "job": job, "root": root, "directory": str(point)})
-            if _answer(process, line.encode() + b"\n") != b"ready\n":
-                raise JobfsError(f"the temporary mount did not start: {_last(log)}")
-            yield point
-            if _ended(process, 2 * settings.timeout + _ENDING) != 0:
-                raise JobfsError(f"the temporary mount did not end in good order: {_last(log)}")
-        finally:
-            _put_away(process, home)
-
-
-def _answer(process: subprocess.Popen[bytes], line: bytes) -> bytes:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    late = threading.Timer(_STARTING, process.kill)
-    late.start()
     try:
-        process.stdin.write(line)
-        process.stdin.flush()
-        return process.stdout.readline()
-    except BrokenPipeError:
-        return b""
+        if not _answers(process):
+            raise JobfsError(f"the temporary mount did not start: {_last(home / 'log')}")
+        yield point
+        if _ended(process, 2 * settings.timeout + _ENDING) != 0:
+            raise JobfsError(f"the temporary mount did not end in good order: {_last(home / 'log')}")
     finally:
-        late.cancel()
+        _put_away(process, home)
+
+
+def _answers(process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the mount answers; False if it has ended, or that takes too long."""
+    assert process.stdout is not None
+    return bool(select.select([process.stdout], (), (), _STARTING)[0] and process.stdout.read(1))
 
 
 def _ended(process: subprocess.Popen[bytes], timeout: float) -> int | None:
     """Let it end; its exit code, None if that takes too long."""
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
+    process.stdin.close()
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -94,11 +84,11 @@ def _ended(process: subprocess.Popen[bytes], timeout: float) -> int | None:
 
 def _put_away(process: subprocess.Popen[bytes], home: Path) -> None:
     """Nothing of it is left, however it went."""
-    if process.poll() is None and _ended(process, _ENDING) is None:
+    if _ended(process, _ENDING) is None:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    assert process.stdout is not None
+    process.stdout.close()
     point = str(home / "mnt")
     if mount_at(point) is not None:
         with contextlib.suppress(JobfsError):
@@ -107,25 +97,23 @@ def _put_away(process: subprocess.Popen[bytes], home: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _last(log: IO[bytes]) -> str:
-    log.seek(0)
-    lines = log.read().decode(errors="replace").split("\n")
+def _last(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def main() -> int:
     """Serve the mount; the exit code is the mount's."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    given = json.loads(sys.stdin.readline())
+    given = json.loads(sys.argv[1])
     threading.Thread(target=_end_with_input, daemon=True).start()
     os.umask(0o077)
     from jobfs import mount
     from jobfs.cli import graph, logs, preflight
-    from jobfs.cli.keys import find_key
     from jobfs.state import directory as slot
 
     settings = Settings(**given["settings"])
-    key = find_key(settings, lambda text: None)
+    key = preflight.find_key(settings, lambda text: None)
     logs.set_up(settings.log_level, key)
     preflight.check_library()
     place = slot.acquire(settings.state_dir, given["job"], given["directory"], settings.base_url)
@@ -134,14 +122,14 @@ def main() -> int:
         place,
         lambda: graph.build(settings, given["job"], place, key, root=given["root"]),
         lambda text: print(text, file=sys.stderr, flush=True),
-        _ready,
+        _tell_ready,
     )
 
 
-def _ready() -> None:
+def _tell_ready() -> None:
     # Whoever started it may be gone by now: then its input has ended too.
     with contextlib.suppress(BrokenPipeError):
-        os.write(1, b"ready\n")
+        os.write(1, b".")
 
 
 def _end_with_input() -> None:

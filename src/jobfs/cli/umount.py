@@ -9,11 +9,9 @@ import click
 
 from jobfs import control
 from jobfs.cli.completion import mounted
-from jobfs.cli.dead import clear, gone, is_stale
 from jobfs.cli.options import state_dir_option
-from jobfs.cli.progress import INTERRUPTED, sending
-from jobfs.cli.running import dead_mounts, mount_of, mounts, why_not_found
-from jobfs.cli.screen import tell
+from jobfs.cli.running import clear, dead_mounts, directory_of, gone, is_dead, mount_of, mounts, why_not_found
+from jobfs.cli.screen import INTERRUPTED, sending, tell
 from jobfs.draining import describe
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import mount_at
@@ -27,17 +25,13 @@ _ENDING = 15.0
 @click.argument("directory", metavar="DIR", required=False, shell_complete=mounted)
 @click.option("-a", "--all", "every", is_flag=True, help="Unmount every job that this user has mounted.")
 @click.option(
-    "-l",
-    "--lazy",
-    is_flag=True,
+    "-l", "--lazy", is_flag=True,
     help="Detach DIR now, though files are open in it; it ends when they are closed and sent.",
-)
+)  # fmt: skip
 @click.option(
-    "--timeout",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
+    "--timeout", type=click.FloatRange(0), metavar="SECONDS",
     help="End after this long even if not everything is sent.  [default: as long as the server answers]",
-)
+)  # fmt: skip
 @click.option("--or-plainly", "plainly", is_flag=True, hidden=True, help="How umount(8) calls it.")
 @state_dir_option
 def umount(
@@ -56,11 +50,11 @@ def umount(
     """
     if every == (directory is not None):
         raise UsageError("give the DIR to unmount, or --all")
-    if directory is not None:
-        if plainly:
-            _leave_to_others(directory, lazy)
-        return _unmount(directory, lazy, timeout, state_dir)
-    return _unmount_every(lazy, timeout, state_dir)
+    if directory is None:
+        return _unmount_every(lazy, timeout, state_dir)
+    if plainly:
+        _leave_to_others(directory, lazy)
+    return _unmount(directory, lazy, timeout, state_dir)
 
 
 def _leave_to_others(directory: str, lazy: bool) -> None:
@@ -73,7 +67,7 @@ def _leave_to_others(directory: str, lazy: bool) -> None:
 
 def _unmount_every(lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Unmount one after another; what one of them is refused for keeps no other from it."""
-    places = [_directory(found) for found in mounts(state_dir)] + dead_mounts(state_dir)
+    places = [directory_of(found) for found in mounts(state_dir)] + dead_mounts()
     if not places:
         tell("jobfs: no job is mounted", err=True)
     worst = 0
@@ -101,7 +95,13 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     try:
         answer = _ask(found, lazy, timeout)
     except KeyboardInterrupt:
-        return _interrupted(directory, found)
+        state = "stays mounted" if mount_at(directory_of(found)) is not None else "is unmounted"
+        tell(
+            f"jobfs: interrupted: {directory} {state}, and what is unsent goes on being sent; "
+            "it is in the journal, and nothing is lost",
+            err=True,
+        )
+        return INTERRUPTED
     left = answer["left"]
     if "goes_on" in answer:
         still = f"; still open there: {answer['open']}" if answer["open"] else ""
@@ -120,7 +120,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
 
 
 def _ask(found: Found, lazy: bool, timeout: float | None) -> dict[str, Any]:
-    with sending(f"sending {_directory(found)}") as progress:
+    with sending(f"sending {directory_of(found)}") as progress:
         answer: dict[str, Any] = control.call(
             found.path,
             "umount",
@@ -132,18 +132,6 @@ def _ask(found: Found, lazy: bool, timeout: float | None) -> dict[str, Any]:
     return answer
 
 
-def _interrupted(directory: str, found: Found) -> int:
-    """Ctrl-C: what becomes of the mount, and of what is unsent."""
-    there = mount_at(_directory(found))
-    state = "stays mounted" if there is not None else "is unmounted"
-    tell(
-        f"jobfs: interrupted: {directory} {state}, and what is unsent goes on being sent; "
-        "it is in the journal, and nothing is lost",
-        err=True,
-    )
-    return INTERRUPTED
-
-
 def _unmount_plainly(directory: str) -> int:
     """Unmount what no process of this user serves any more."""
     path = os.path.abspath(directory)
@@ -152,7 +140,7 @@ def _unmount_plainly(directory: str) -> int:
         raise UsageError(f"nothing is mounted at {directory}")
     if there.kind != "fuse.jobfs":
         raise UsageError(f"what is mounted at {directory} is not a job: umount {directory}")
-    if not is_stale(there.point):
+    if not is_dead(there.point):
         raise UsageError(why_not_found(directory, there))
     clear(there.point)
     tell(
@@ -160,7 +148,3 @@ def _unmount_plainly(directory: str) -> int:
         err=True,
     )
     return 0
-
-
-def _directory(found: Found) -> str:
-    return found.record.directory if found.record else ""

@@ -12,8 +12,8 @@ import click
 import platformdirs
 
 from jobfs.api import check_base_url, check_job_id
+from jobfs.cli.helper import program
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.program import program
 from jobfs.errors import UsageError
 from jobfs.options import OPTIONS
 

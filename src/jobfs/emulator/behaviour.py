@@ -1,113 +1,128 @@
 """The switches: everything that the API reference leaves open, and the conditions of the line.
 
-One frozen model holds them all; the server reads the current one at each request, so that a test (or
-`POST /_emulator/behaviour`) can change it while it runs. The command line has one option for each field.
+One frozen dataclass holds them all; the server reads the current one at each request, so that a test (or
+`POST /_emulator/behaviour`) can change it while it runs. The command line has one option for each field. It is no model of
+pydantic, which would take longer to load than all of `jobfs emulator --help`.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+class Switch(NamedTuple):
+    """What a switch can be set to: `annotation` is bool, int, float or a Literal; numbers are from `low` to `high`."""
+
+    default: Any
+    description: str
+    low: float = -math.inf
+    high: float = math.inf
+    annotation: Any = None
+
+    def refuses(self, value: Any) -> str:
+        """What a value must be, if it is not; else ""."""
+        choices = get_args(self.annotation)
+        if choices:
+            return "" if value in choices else f"must be one of {', '.join(map(str, choices))}"
+        if self.annotation is bool:
+            return "" if isinstance(value, bool) else "must be true or false"
+        if isinstance(value, bool) or not isinstance(value, int if self.annotation is int else int | float):
+            return "must be a whole number" if self.annotation is int else "must be a number"
+        return "" if self.low <= value <= self.high else f"must be from {self.low:g} to {self.high:g}"
 
 
-class Behaviour(BaseModel):
+def _switch(default: Any, description: str, low: float = -math.inf, high: float = math.inf) -> Any:
+    return field(default=default, metadata={"switch": Switch(default, description, low, high)})
+
+
+@dataclass(frozen=True)
+class Behaviour:
     """How the server acts where the reference is silent (wire-facts.md); immutable, see `changed`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    create_existing: Literal["reject", "overwrite", "duplicate"] = Field(
-        default="reject",
-        description="Create at an existing path: 400, new content in the same item, or a second item.",
+    create_existing: Literal["reject", "overwrite", "duplicate"] = _switch(
+        "reject", "Create at an existing path: 400, new content in the same item, or a second item."
     )
-    path_scope: Literal["all", "lifecycle"] = Field(
-        default="all",
-        description="What counts as existing: any item at the path, or only one of the same lifecycle.",
+    path_scope: Literal["all", "lifecycle"] = _switch(
+        "all", "What counts as existing: any item at the path, or only one of the same lifecycle."
     )
-    bad_path_status: Literal[400, 422] = Field(
-        default=400, description="Status that answers a create or a move to an impossible path."
+    bad_path_status: Literal[400, 422] = _switch(
+        400, "Status that answers a create or a move to an impossible path."
     )
-    unknown_job: Literal["documented", 404] = Field(
-        default="documented",
-        description="A job that does not exist: what the reference documents for each endpoint "
+    unknown_job: Literal["documented", 404] = _switch(
+        "documented",
+        "A job that does not exist: what the reference documents for each endpoint "
         "(an empty list, 404, 400 Directory not found), or 404 for all.",
     )
-    find: Literal["exact", "prefix", "substring", "glob"] = Field(
-        default="exact",
-        description="How find compares its argument with the paths; glob: a pattern with *, **, ?, [] and {}.",
+    find: Literal["exact", "prefix", "substring", "glob"] = _switch(
+        "exact", "How find compares its argument with the paths; glob: a pattern with *, **, ?, [] and {}."
     )
-    create_encodings: Literal["both", "multipart", "json"] = Field(
-        default="both", description="Which forms of a create's body are accepted."
+    create_encodings: Literal["both", "multipart", "json"] = _switch(
+        "both", "Which forms of a create's body are accepted."
     )
-    other_encoding: Literal[415, 422] = Field(
-        default=422, description="Status that answers a create in the form that is not accepted."
+    other_encoding: Literal[415, 422] = _switch(
+        422, "Status that answers a create in the form that is not accepted."
     )
-    path_style: Literal["relative", "slash"] = Field(
-        default="relative", description="Paths in answers: a/b or /a/b."
+    path_style: Literal["relative", "slash"] = _switch("relative", "Paths in answers: a/b or /a/b.")
+    type_spelling: Literal["long", "short"] = _switch(
+        "long", "Types in answers: workspaceItemFile/workspaceItemDirectory or file/directory."
     )
-    type_spelling: Literal["long", "short"] = Field(
-        default="long",
-        description="Types in answers: workspaceItemFile/workspaceItemDirectory or file/directory.",
+    envelope: Literal["workspaceItem", "item"] = _switch(
+        "workspaceItem", "What an answer with one item calls it."
     )
-    envelope: Literal["workspaceItem", "item"] = Field(
-        default="workspaceItem", description="What an answer with one item calls it."
+    expert: Literal["expertDigest", "registryExpert", "studioExpert"] = _switch(
+        "expertDigest", "Which of its three kinds the job's expert is shown as."
     )
-    expert: Literal["expertDigest", "registryExpert", "studioExpert"] = Field(
-        default="expertDigest", description="Which of its three kinds the job's expert is shown as."
+    input_spelling: Literal["both", "own"] = _switch(
+        "both", "Paths and types in requests: both styles accepted, or only the server's own."
     )
-    input_spelling: Literal["both", "own"] = Field(
-        default="both",
-        description="Paths and types in requests: both styles accepted, or only the server's own.",
+    sizes: Literal["present", "omitted"] = _switch("present", "Whether files show their size.")
+    ranges: bool = _switch(True, "Whether a download honours Range.")
+    implicit_directories: Literal["allowed", "refused"] = _switch(
+        "refused", "A file whose parent directory has no item: made, or 400 Directory not found."
     )
-    sizes: Literal["present", "omitted"] = Field(
-        default="present", description="Whether files show their size."
+    page_cap: int = _switch(100, "Most items on a page, whatever take says.", 1, 100)
+    list_order: Literal["created", "path", "updated", "unstable"] = _switch(
+        "created", "Order of the list; unstable: neighbours change places from request to request."
     )
-    ranges: bool = Field(default=True, description="Whether a download honours Range.")
-    implicit_directories: Literal["allowed", "refused"] = Field(
-        default="refused",
-        description="A file whose parent directory has no item: made, or 400 Directory not found.",
+    delete_body: Literal["null", "empty", "item", "nothing"] = _switch(
+        "null", "What DELETE answers: null, {}, the item, or no bytes at all."
     )
-    page_cap: int = Field(default=100, ge=1, le=100, description="Most items on a page, whatever take says.")
-    list_order: Literal["created", "path", "updated", "unstable"] = Field(
-        default="created",
-        description="Order of the list; unstable: neighbours change places from request to request.",
+    trailing_slash: Literal["both", "slash", "bare"] = _switch(
+        "both", "Collection URLs: both forms answer, or one redirects (307) to the other."
     )
-    delete_body: Literal["null", "empty", "item", "nothing"] = Field(
-        default="null", description="What DELETE answers: null, {}, the item, or no bytes at all."
+    move_touches: Literal["no", "item", "tree"] = _switch(
+        "item", "Whose updatedAt a move changes: nobody's, the item's, or all that moved with it."
     )
-    trailing_slash: Literal["both", "slash", "bare"] = Field(
-        default="both", description="Collection URLs: both forms answer, or one redirects (307) to the other."
+    move_carries: bool = _switch(True, "Whether a directory that is moved takes along what is in it.")
+    updated_resolution: Literal["microseconds", "milliseconds", "seconds"] = _switch(
+        "milliseconds", "Resolution of createdAt and updatedAt."
     )
-    move_touches: Literal["no", "item", "tree"] = Field(
-        default="item",
-        description="Whose updatedAt a move changes: nobody's, the item's, or all that moved with it.",
+    instance_items: Literal["empty", "partial", "complete"] = _switch(
+        "empty", "What `items` of the instance holds."
     )
-    move_carries: bool = Field(
-        default=True, description="Whether a directory that is moved takes along what is in it."
+    latency: float = _switch(0.0, "Milliseconds that each request takes at least.", 0, 600_000)
+    bandwidth: int = _switch(
+        0, "Bytes a second that all connections share, in each of the two directions; 0: no cap.", 0
     )
-    updated_resolution: Literal["microseconds", "milliseconds", "seconds"] = Field(
-        default="milliseconds", description="Resolution of createdAt and updatedAt."
-    )
-    instance_items: Literal["empty", "partial", "complete"] = Field(
-        default="empty", description="What `items` of the instance holds."
-    )
-    latency: float = Field(
-        default=0.0, ge=0, le=600_000, description="Milliseconds that each request takes at least."
-    )
-    bandwidth: int = Field(
-        default=0,
-        ge=0,
-        description="Bytes a second that all connections share, in each of the two directions; 0: no cap.",
-    )
-    clock_skew: float = Field(
-        default=0.0, description="Seconds that the server's clock is ahead of this machine's."
-    )
+    clock_skew: float = _switch(0.0, "Seconds that the server's clock is ahead of this machine's.")
 
     def changed(self, **changes: Any) -> Behaviour:
         """This behaviour with some switches set anew; ValueError, in one sentence, for what can't be."""
-        try:
-            return Behaviour.model_validate({**self.model_dump(), **changes})
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"behaviour {field}: {first['msg'].lower()}") from None
+        for name, value in changes.items():
+            if name not in SWITCHES:
+                raise ValueError(f"behaviour {name}: there is no such switch")
+            refusal = SWITCHES[name].refuses(value)
+            if refusal:
+                raise ValueError(f"behaviour {name}: {refusal}")
+        return replace(self, **changes)
+
+
+_HINTS = get_type_hints(Behaviour)
+
+#: Every switch by its name.
+SWITCHES: dict[str, Switch] = {
+    switch.name: switch.metadata["switch"]._replace(annotation=_HINTS[switch.name])
+    for switch in fields(Behaviour)
+}

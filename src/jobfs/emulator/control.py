@@ -90,7 +90,7 @@ class Control:
     async def _behaviour(self, request: Request) -> Any:
         if _method(request, "GET", "POST") == "POST":
             self._store.behaviour = self._store.behaviour.changed(**await _object(request))
-        return self._store.behaviour.model_dump()
+        return asdict(self._store.behaviour)
 
     async def _rules(self, request: Request) -> Any:
         method = _method(request, "GET", "POST", "PUT", "DELETE")

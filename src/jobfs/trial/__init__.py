@@ -1,10 +1,8 @@
 """`jobfs doctor JOB --try`: what jobfs relies on, asked of a real server in a hidden directory of its own."""
 
-from jobfs.trial.asking import Mounting, Trial
-from jobfs.trial.findings import Finding, Row, Verdict
-from jobfs.trial.place import Place
+from jobfs.trial.asking import Finding, Mounting, Row, Trial, Verdict
+from jobfs.trial.place import Place, rooted
 from jobfs.trial.report import document
-from jobfs.trial.rooted import rooted
 from jobfs.trial.run import QUESTIONS, clear, known, run
 
 __all__ = [

@@ -1,18 +1,20 @@
-"""What a question of a try works with: the client, raw requests, and files in the try's directory."""
+"""What a question of a try works with: the client, raw requests, and files in the try's directory; and what it comes to."""
 
 from __future__ import annotations
 
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from jobfs import names
 from jobfs.api.create import Form
-from jobfs.api.watched import Watched
+from jobfs.api.watched import Exchange, Watched
 from jobfs.api.wire import Answer
 from jobfs.nodes import Item, Permission
 from jobfs.trial.place import Place
@@ -122,3 +124,56 @@ def item_of(answer: Answer) -> tuple[str, dict[str, Any]]:
         if isinstance(value, dict):
             return name, value
     return "", {}
+
+
+# What it comes to
+
+
+class Verdict(StrEnum):
+    """Whether an answer is good: as wished; otherwise, but jobfs copes; not to be relied on; none came; not asked."""
+
+    GOOD = "good"
+    COPES = "works"
+    BAD = "NOT GOOD"
+    NO_ANSWER = "no answer"
+    SKIPPED = "not asked"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An answer in words, whether it is good, and what it means for a mount; `facts` say the same to programs."""
+
+    answered: str
+    verdict: Verdict = Verdict.GOOD
+    meaning: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question, its finding, and the requests that it took."""
+
+    name: str
+    asked: str
+    finding: Finding
+    exchanges: tuple[Exchange, ...] = ()
+
+    @property
+    def well(self) -> bool:
+        """False where something that mounts rely on is not as it has to be, or is not known."""
+        return self.finding.verdict not in (Verdict.BAD, Verdict.NO_ANSWER)
+
+
+def good(answered: str, meaning: str = "", **facts: Any) -> Finding:
+    """A finding that is as wished."""
+    return Finding(answered, Verdict.GOOD, meaning, facts)
+
+
+def copes(answered: str, meaning: str, **facts: Any) -> Finding:
+    """A finding that costs something, and no more."""
+    return Finding(answered, Verdict.COPES, meaning, facts)
+
+
+def bad(answered: str, meaning: str, **facts: Any) -> Finding:
+    """A finding that a promise of jobfs does not survive."""
+    return Finding(answered, Verdict.BAD, meaning, facts)

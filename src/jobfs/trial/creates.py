@@ -16,8 +16,7 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item, Kind, Permission
-from jobfs.trial.asking import Trial, item_of
-from jobfs.trial.findings import Finding, Verdict, bad, copes, good
+from jobfs.trial.asking import Finding, Trial, Verdict, bad, copes, good, item_of
 
 _ENCODINGS: tuple[Encoding, ...] = ("multipart", "json")
 _SIZE = 1000

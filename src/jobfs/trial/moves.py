@@ -15,8 +15,7 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Lifecycle, Permission
-from jobfs.trial.asking import Trial
-from jobfs.trial.findings import Finding, bad, copes, good
+from jobfs.trial.asking import Finding, Trial, bad, copes, good
 
 _UNSAFE = "a save can't be done safely: mount this with --read-only"
 

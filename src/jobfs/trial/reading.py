@@ -7,9 +7,8 @@ from urllib.parse import quote
 
 from jobfs.api.download import IDENTITY
 from jobfs.nodes import Item, Permission
-from jobfs.trial.asking import Trial, items_of
-from jobfs.trial.findings import Finding, bad, copes, good
-from jobfs.trial.listing import TAKE, everything, whole
+from jobfs.trial.asking import Finding, Trial, bad, copes, good, items_of
+from jobfs.trial.place import TAKE, everything, whole
 
 _PARTIAL_CONTENT = 206
 #: Times that the list is read again to see if its order holds, and how often from so many pages on.

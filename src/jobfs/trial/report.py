@@ -10,7 +10,7 @@ from typing import Any
 
 from jobfs.api.key import scrub
 from jobfs.api.watched import Exchange
-from jobfs.trial.findings import Row
+from jobfs.trial.asking import Row
 
 #: Fields of the API reference: others' names may be anything.
 _FIELDS = frozenset((

@@ -9,8 +9,7 @@ from jobfs.api import Known
 from jobfs.errors import JobfsError, NotFoundError, UnauthorizedError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.trial import creates, moves, reading, saving, server
-from jobfs.trial.asking import Trial
-from jobfs.trial.findings import Finding, Row, Verdict, bad, good
+from jobfs.trial.asking import Finding, Row, Trial, Verdict, bad, good
 
 #: Questions without an answer, one after another, after which the server is left alone.
 _ENOUGH = 2

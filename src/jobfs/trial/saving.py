@@ -8,9 +8,8 @@ from pathlib import Path
 from jobfs import names
 from jobfs.errors import JobfsError
 from jobfs.nodes import Permission
-from jobfs.trial.asking import Trial
-from jobfs.trial.findings import Finding, Verdict, bad, good
-from jobfs.trial.listing import everything
+from jobfs.trial.asking import Finding, Trial, Verdict, bad, good
+from jobfs.trial.place import everything
 
 _NAME = "note.txt"
 _BEFORE, _JOBS, _USERS = b"as it was", b"as the job has made it", b"as the user has saved it"

@@ -10,8 +10,7 @@ import time
 from typing import Any
 
 from jobfs.errors import UnauthorizedError
-from jobfs.trial.asking import Trial
-from jobfs.trial.findings import Finding, bad, copes, good
+from jobfs.trial.asking import Finding, Trial, bad, copes, good
 
 #: Seconds between two clocks that matter to nobody.
 _IN_STEP = 2.0

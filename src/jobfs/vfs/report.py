@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from jobfs import document, names, stderr
+from jobfs import document, names, service
 from jobfs.api import Client, Instance, deadline
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
@@ -108,7 +108,7 @@ class Report:
             "mounted_at": record.started,
             "read_only": self._settings.read_only,
             "state_dir": str(self._slot.path),
-            "log": stderr.goes_to(),
+            "log": service.log_goes_to(),
             "job": self._described_job(),
             "server": self._server(stale=facts.stale),
             "items": facts.items if listed else self._expected(),

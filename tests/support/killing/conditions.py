@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
 from jobfs.emulator import Behaviour, Rule
+from jobfs.emulator.behaviour import SWITCHES
 
 #: Switches that are no question of right or wrong here, or that others set. Where a directory does not carry what is in it, no
 #: rename of one is atomic: killed in the middle of it, both names are there.
@@ -45,9 +46,7 @@ class Conditions:
 
     def __str__(self) -> str:
         switches = {
-            name: value
-            for name, value in self.behaviour.model_dump().items()
-            if value != Behaviour.model_fields[name].default
+            name: value for name, value in asdict(self.behaviour).items() if value != SWITCHES[name].default
         }
         faults = ", ".join(f"{rule.kind} {rule.rate:g}@{rule.on}" for rule in self.faults)
         job = f"every {self.job_pause:g} s" if self.job_pause else "quiet"
@@ -73,7 +72,7 @@ def _behaviour(rng: random.Random) -> Behaviour:
     changes: dict[str, Any] = {"latency": rng.choice([0, 0, 1, 5, 15])}
     if rng.random() < 0.5:
         changes["page_cap"] = rng.choice([7, 20, 100])
-        for name, info in Behaviour.model_fields.items():
+        for name, info in SWITCHES.items():
             if name not in _LEFT_ALONE and rng.random() < 0.4:
                 if info.annotation is bool:
                     changes[name] = rng.choice([True, False])

@@ -147,7 +147,7 @@ def test_umount_of_what_no_process_of_this_user_serves(
     there = MountInfo("1", "0:1", str(tmp_path), kind, user) if kind else None
     monkeypatch.setattr(umounting, "mount_at", lambda path: there)
     for module in (umounting, running):
-        monkeypatch.setattr(module, "is_stale", lambda path: stale)
+        monkeypatch.setattr(module, "is_dead", lambda path: stale)
     monkeypatch.setattr(umounting, "clear", unmounted.append)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     done = run("umount", tmp_path)
@@ -171,11 +171,11 @@ def test_umount_all_goes_on_where_one_refuses(
 
     cleared: list[str] = []
     monkeypatch.setattr(umounting, "wait_until_free", lambda found, timeout: True)
-    monkeypatch.setattr(umounting, "dead_mounts", lambda state_dir: ["/mnt/c"])
+    monkeypatch.setattr(umounting, "dead_mounts", lambda: ["/mnt/c"])
     monkeypatch.setattr(
         umounting, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", os.geteuid())
     )
-    monkeypatch.setattr(umounting, "is_stale", lambda path: path == "/mnt/c")
+    monkeypatch.setattr(umounting, "is_dead", lambda path: path == "/mnt/c")
     monkeypatch.setattr(umounting, "clear", cleared.append)
     answering("/mnt/a", umount=busy)
     other = answering("/mnt/b", umount={"left": []})

@@ -193,7 +193,7 @@ def test_mounts_are_listed_with_their_logs_and_the_dead_with_the_remedy(
     dead = MountInfo("1", "0:1", "/mnt/dead", "fuse.jobfs", os.geteuid())
     others = [dead._replace(point="/mnt/theirs", user=12345), dead._replace(point="/x", kind="fuse.sshfs")]
     monkeypatch.setattr(mountpoint, "mounts", lambda: [dead, *others])
-    monkeypatch.setattr("jobfs.cli.doctor.is_stale", lambda path: True)
+    monkeypatch.setattr("jobfs.cli.running.is_dead", lambda path: True)
     done = doctor()
     assert done.code == 0
     for words in (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.cli import called, helper, program
+from jobfs.cli import helper
 from jobfs.errors import UsageError
 
 from .conftest import JOB, Outcome
@@ -35,12 +35,12 @@ Run = Callable[..., Outcome]
 )
 def test_mount_8_has_options_of_its_own(name: str, arguments: list[str], words: list[str] | None) -> None:
     """mount(8) and umount(8), external helpers."""
-    assert called.words(name, arguments) == words
+    assert helper.words(name, arguments) == words
 
 
 def test_what_mount_8_does_not_give_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--ttl.*-o NAME=VALUE"):
-        called.words("mount.jobfs", [JOB, "/mnt", "--ttl", "3"])
+        helper.words("mount.jobfs", [JOB, "/mnt", "--ttl", "3"])
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_program_is_found_outside_of_the_path(tmp_path: Path, monkeypatch: p
     script.chmod(0o755)
     monkeypatch.setattr("sys.argv", ["/elsewhere/jobfs/__main__.py"])
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    assert program.program() == str(script)
+    assert helper.program() == str(script)
     script.unlink()
     with pytest.raises(UsageError, match="pip install"):
-        program.program()
+        helper.program()

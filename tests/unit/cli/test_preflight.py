@@ -1,18 +1,22 @@
-"""Checks before a mount: each failure is one sentence with its remedy."""
+"""Checks before a mount, and the key: each failure is one sentence with its remedy."""
 
 from __future__ import annotations
 
 import ctypes.util
 import errno
 import os
+import signal
 import socket
+import subprocess
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from jobfs.cli import preflight
-from jobfs.cli.preflight import check_machine, check_mount_point, check_server, library_remedy
+from jobfs.cli.preflight import ask_server, check_machine, check_mount_point, find_key, library_remedy
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -68,7 +72,7 @@ def test_a_mount_point_must_be_an_empty_directory(place: Path) -> None:
     (place / "file").write_text("mine")
     with pytest.raises(UsageError, match="not a directory"):
         check_mount_point(str(place / "file"))
-    with pytest.raises(UsageError, match="Not a directory"):
+    with pytest.raises(UsageError, match="below is not a directory"):
         check_mount_point(str(place / "file" / "below"))
     with pytest.raises(UsageError, match="not empty"):
         check_mount_point(str(place))
@@ -84,7 +88,7 @@ def test_what_is_mounted_there_is_named(place: Path, monkeypatch: pytest.MonkeyP
     ):
         there = MountInfo("1", "0:1", str(place), kind, 0)
         monkeypatch.setattr(preflight, "mount_at", lambda path, there=there: there)
-        monkeypatch.setattr(preflight, "is_stale", lambda path: False)
+        monkeypatch.setattr(preflight, "is_dead", lambda path: False)
         with pytest.raises(UsageError, match=words):
             check_mount_point(str(place))
 
@@ -95,7 +99,7 @@ def test_dead_mounts_of_fuse_are_taken_away(place: Path, monkeypatch: pytest.Mon
     there = [MountInfo(number, "0:1", str(place), kind, 0) for number in "12"]
     said: list[str] = []
     monkeypatch.setattr(preflight, "mount_at", lambda path: there[-1] if there else None)
-    monkeypatch.setattr(preflight, "is_stale", lambda path: True)
+    monkeypatch.setattr(preflight, "is_dead", lambda path: True)
     monkeypatch.setattr(preflight, "clear", lambda path: there.pop())
     assert check_mount_point(str(place), said.append) == str(place)
     assert said == [f"the process that served {place} is gone: its dead mount was taken away"] * 2
@@ -108,42 +112,27 @@ def test_a_dead_mount_of_somebody_else_is_left_to_them(place: Path, monkeypatch:
         raise JobfsError("could not unmount it: not yours")
 
     monkeypatch.setattr(preflight, "mount_at", lambda path: there)
-    monkeypatch.setattr(preflight, "is_stale", lambda path: True)
+    monkeypatch.setattr(preflight, "is_dead", lambda path: True)
     for clear in (refuse, lambda path: None):
         monkeypatch.setattr(preflight, "clear", clear)
         with pytest.raises(UsageError, match=f"process that served {place} is gone.*fusermount -u {place}"):
             check_mount_point(str(place))
 
 
-def test_a_mount_point_is_made_where_only_its_parent_is_there(place: Path) -> None:
-    made = place / "made"
-    with preflight.mount_point_made(str(made)):
-        assert made.is_dir()
-    assert made.is_dir()
-    with preflight.mount_point_made(str(made)) as remove:
-        remove()
-    assert made.is_dir(), "it was there before"
-    made.rmdir()
-    with pytest.raises(KeyboardInterrupt), preflight.mount_point_made(str(made)):
-        raise KeyboardInterrupt
-    assert not made.exists()
-    with preflight.mount_point_made(str(made)) as remove:
-        remove()
-    assert not made.exists()
-    with preflight.mount_point_made(str(place / "none" / "made")):
-        assert not (place / "none").exists()
+def test_a_mount_point_is_made_where_only_its_parent_is_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert preflight.make_mount_point(f"{place}/made")
+    assert not preflight.make_mount_point(f"{place}/made"), "it was there before"
+    assert not preflight.make_mount_point(f"{place}/none/made")
+    assert os.listdir(place) == ["made"]
 
-
-def test_a_mount_point_that_can_not_be_made_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "mkdir", refuse)
-    with (
-        pytest.raises(UsageError, match="can't make /x/y: Permission denied"),
-        preflight.mount_point_made("/x/y"),
-    ):
-        pass
+    with pytest.raises(UsageError, match="can't make /x/y: Permission denied"):
+        preflight.make_mount_point("/x/y")
 
 
 @pytest.mark.usefixtures("able")
@@ -220,7 +209,7 @@ def test_an_ordinary_user_needs_fusermount_and_leave(
         check_machine(settings, JOB, str(place))
     tools["fusermount"] = "/bin/fusermount"
     assert check_machine(settings, JOB, str(place)) == str(place)
-    monkeypatch.setattr(preflight, "others_allowed", lambda: False)
+    monkeypatch.setattr(Path, "read_text", lambda path: "#user_allow_other\n")
     with pytest.raises(UsageError, match=r"user_allow_other in /etc/fuse\.conf"):
         check_machine(settings.model_copy(update={"allow_other": True}), JOB, str(place))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
@@ -247,7 +236,7 @@ def test_what_the_server_says_becomes_a_sentence(
 
     monkeypatch.setattr(preflight, "_ask", ask)
     with pytest.raises(UsageError, match=words) as caught:
-        check_server(settings, JOB, lambda: "a-secret")
+        ask_server(settings, JOB, lambda: "a-secret")
     assert "a-secret" not in str(caught.value)
 
 
@@ -258,7 +247,7 @@ def test_a_silent_server_is_given_up_whatever_the_timeout(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(UsageError, match="check the URL"):
-            check_server(settings.model_copy(update={"base_url": url, "timeout": 3600.0}), JOB, lambda: "k")
+            ask_server(settings.model_copy(update={"base_url": url, "timeout": 3600.0}), JOB, lambda: "k")
 
 
 @pytest.mark.parametrize(
@@ -274,4 +263,111 @@ def test_fuse_conf_says_whether_others_are_allowed(
     monkeypatch: pytest.MonkeyPatch, text: str, allowed: bool
 ) -> None:
     monkeypatch.setattr(Path, "read_text", lambda path: text)
-    assert preflight.others_allowed() is allowed
+    with (
+        nullcontext() if allowed else pytest.raises(UsageError, match=r"user_allow_other in /etc/fuse\.conf")
+    ):
+        preflight.check_others()
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+def key_file(tmp_path: Path, content: str = "sk-file\n", mode: int = 0o600) -> str:
+    path = tmp_path / "key"
+    path.write_text(content)
+    path.chmod(mode)
+    return str(path)
+
+
+def test_the_key_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
+    """wire-facts: PERSTACK_API_KEY."""
+    monkeypatch.setenv("PERSTACK_API_KEY", " sk-env\n")
+    assert find_key(load({}), warnings.append)() == "sk-env"
+
+
+def test_a_key_file_wins_over_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    monkeypatch.setenv("PERSTACK_API_KEY", "sk-env")
+    assert find_key(load({"api_key_file": key_file(tmp_path)}), warnings.append)() == "sk-file"
+    assert warnings == []
+
+
+def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path, warnings: list[str]) -> None:
+    """semantics 6: re-read when it changes."""
+    path = key_file(tmp_path)
+    source = find_key(load({"api_key_file": path}), warnings.append)
+    Path(path).write_text("sk-other-key")
+    assert source() == "sk-other-key"
+    Path(path).unlink()
+    assert source() == "sk-other-key"
+
+
+def test_no_key_names_both_places(warnings: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"PERSTACK_API_KEY.*--api-key-file"):
+        find_key(load({}), warnings.append)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "two words", "ü", "a\nb"])
+def test_a_file_without_a_key_is_refused_and_not_shown(
+    tmp_path: Path, warnings: list[str], content: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_key(load({"api_key_file": key_file(tmp_path, content)}), warnings.append)
+    assert "two words" not in str(caught.value)
+    assert str(tmp_path / "key") in str(caught.value)
+
+
+def test_a_key_given_in_place_of_its_file_is_not_repeated(warnings: list[str]) -> None:
+    with pytest.raises(UsageError, match="--api-key-file") as caught:
+        find_key(load({"api_key_file": "sk-given-by-mistake"}), warnings.append)
+    assert "sk-given-by-mistake" not in str(caught.value)
+
+
+def test_a_directory_is_no_key_file(tmp_path: Path, warnings: list[str]) -> None:
+    with pytest.raises(UsageError, match="not a file"):
+        find_key(load({"api_key_file": str(tmp_path)}), warnings.append)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+def test_a_key_file_that_others_can_read_is_warned_about(
+    tmp_path: Path, warnings: list[str], mode: int
+) -> None:
+    path = key_file(tmp_path, mode=mode)
+    assert find_key(load({"api_key_file": path}), warnings.append)() == "sk-file"
+    assert warnings == [f"others can read the API key in {path}: chmod 600 {path}"]
+
+
+_CRASH = """
+import os, resource, sys
+from jobfs.cli.preflight import find_key
+from jobfs.settings import load
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+if len(sys.argv) > 1:
+    find_key(load({"allow_core_dumps": sys.argv[1] == "allowed"}), print)
+os.abort()
+"""
+
+
+def dumped(directory: Path, *arguments: str) -> bool:
+    """True if a process that reads the key as the arguments say, and crashes, leaves a core dump."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CRASH, *arguments],
+        cwd=directory,
+        env={**os.environ, "PERSTACK_API_KEY": "sk-secret"},
+        stderr=subprocess.DEVNULL,
+    )
+    status = os.waitpid(process.pid, 0)[1]
+    process.returncode = 0
+    assert os.WTERMSIG(status) == signal.SIGABRT
+    return os.WCOREDUMP(status)
+
+
+def test_who_holds_the_key_leaves_no_core_dump(tmp_path: Path) -> None:
+    if not dumped(tmp_path):
+        pytest.skip("this machine keeps no core dumps")
+    assert not dumped(tmp_path, "by default")
+    assert dumped(tmp_path, "allowed")

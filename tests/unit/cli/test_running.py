@@ -1,17 +1,18 @@
-"""Finding running mounts by path."""
+"""Finding running mounts by path; dead ones are told from others, and taken away."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobfs.cli import running
-from jobfs.cli.running import mount_of, mounts, registered
+from jobfs.cli.running import bounded, mount_of, mounts, registered
 from jobfs.errors import UsageError
-from jobfs.mountpoint import MountInfo
+from jobfs.mountpoint import BusyError, MountInfo
 from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Answering
@@ -83,10 +84,13 @@ def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (os.geteuid(), False, "--state-dir"),
     ):
         there = MountInfo("1", "0:1", str(tmp_path), "fuse.jobfs", user)
-        monkeypatch.setattr(running, "mount_at", lambda path, there=there: there)
-        monkeypatch.setattr(running, "is_stale", lambda path, stale=stale: stale)
-        with pytest.raises(UsageError, match=words):
-            mount_of(str(tmp_path), None)
+        monkeypatch.setattr(
+            running, "mount_at", lambda path, there=there: there if path == there.point else None
+        )
+        monkeypatch.setattr(running, "is_dead", lambda path, stale=stale: stale)
+        for path in (tmp_path, tmp_path / "below" / "file"):
+            with pytest.raises(UsageError, match=words):
+                mount_of(str(path), None)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o720])
@@ -103,3 +107,33 @@ def test_a_register_behind_a_link_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "run" / "jobfs").symlink_to(tmp_path / "target")
     with registered("/mnt/a", tmp_path):
         assert list((tmp_path / "target").iterdir()) == []
+
+
+def test_a_dead_mount_in_which_something_is_open_is_detached(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bool] = []
+
+    def unmount(path: str, *, lazy: bool = False) -> None:
+        calls.append(lazy)
+        if not lazy:
+            raise BusyError("busy")
+
+    monkeypatch.setattr(running, "unmount", unmount)
+    running.clear("/mnt/a")
+    assert calls == [False, True]
+
+
+def test_what_takes_too_long_is_left_to_itself() -> None:
+    never = threading.Event()
+    with pytest.raises(TimeoutError):
+        bounded(lambda: never.wait(20), 0.01)
+    never.set()
+    assert bounded(lambda: 3, 20) == 3
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt()])
+def test_what_fails_in_time_fails_here(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        bounded(fail, 20)

@@ -1,4 +1,4 @@
-"""What is printed of names and reasons never steers a terminal."""
+"""What is printed of names and reasons never steers a terminal; how far a drain is, where nobody watches a bar."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobfs.cli import logs
+from jobfs.cli import logs, screen
 from jobfs.cli.screen import shown
 from jobfs.mountpoint import MountInfo
+from jobfs.nodes import Sent
 
 from .conftest import a_status
 
@@ -109,3 +111,43 @@ def test_a_line_of_the_log_is_one_line(capfd: pytest.CaptureFixture[str]) -> Non
     err = capfd.readouterr().err
     assert f"refused: {SAFE}\nTraceback" in err
     assert err.endswith("ValueError: \\x1b[2J\n")
+
+
+def test_without_a_terminal_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """semantics 6: umount shows how far it is, in lines where there is no terminal; what is quick needs none."""
+    now = 100.0
+    monkeypatch.setattr("jobfs.cli.screen.time.monotonic", lambda: now)
+    with screen.sending("sending") as tell:
+        for done in range(12):
+            tell(Sent(done, 12, done * 2000, 24_000))
+            now += 1.0
+        tell(Sent(0, 0))
+    with screen.sending("sending") as tell:
+        now += 6.0
+        tell(Sent(0, 1))
+    assert capfd.readouterr().err.splitlines() == [
+        "jobfs: sending: 5 of 12 files, 10.0 kB of 24.0 kB, 2.0 kB/s",
+        "jobfs: sending: 10 of 12 files, 20.0 kB of 24.0 kB, 2.0 kB/s",
+        "jobfs: sending: 0 of 1 file",
+    ]
+
+
+def test_without_a_terminal_a_long_wait_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    heard = threading.Event()
+
+    def tell(text: str, *, err: bool) -> None:
+        said.append(text)
+        heard.set()
+
+    monkeypatch.setattr(screen, "tell", tell)
+    with screen.waiting("waiting"):
+        pass
+    monkeypatch.setattr(screen, "_BETWEEN", 0.01)
+    with screen.waiting("waiting"):
+        assert heard.wait(20)
+    assert said == ["jobfs: waiting"]

@@ -25,7 +25,7 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
     started.reset()
     monkeypatch.setattr(preflight, "check_device", missing)
-    monkeypatch.setattr("jobfs.cli.doctor._checks", lambda settings, job: ())
+    monkeypatch.setattr("jobfs.cli.doctor.Checkup.run", lambda checkup, job: 0)
     monkeypatch.setenv("PERSTACK_API_KEY", started.key)
     monkeypatch.setenv("JOBFS_BASE_URL", started.url)
     return started

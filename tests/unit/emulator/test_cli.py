@@ -13,18 +13,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
+from jobfs.__main__ import main
 from jobfs.cli.emulator import emulator
 from jobfs.emulator import Behaviour, running
-
-RUN = "from jobfs.cli.emulator import emulator; emulator()"
+from jobfs.emulator.behaviour import SWITCHES
 
 
 @contextmanager
 def started(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that serves, and its start line."""
-    command = [sys.executable, "-c", RUN, "--dir", str(directory), *options]
+    command = [sys.executable, "-m", "jobfs", "emulator", "--dir", str(directory), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             assert process.stdout
@@ -117,26 +116,37 @@ def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
         (["--no-such"], "No such option"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_2(tmp_path: Path, options: list[str], words: str) -> None:
-    result = CliRunner().invoke(emulator, ["--dir", str(tmp_path / "state"), *options])
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert words in result.stderr
-    assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
+def test_bad_input_is_one_sentence_and_exit_2(
+    tmp_path: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ended(capsys, "--dir", str(tmp_path / "state"), *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("jobfs: ")
+    assert words in err
 
 
-def test_a_missing_extra_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def ended(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    """The exit code of `jobfs emulator` in this process, and what it printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["jobfs", "emulator", *options])
+        return main(), *capsys.readouterr()
+
+
+def test_a_missing_extra_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in [name for name in sys.modules if name.startswith(("uvicorn", "jobfs.emulator.runner"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "jobfs.emulator.listener")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    result = CliRunner().invoke(emulator, ["--dir", str(tmp_path)])
-    assert result.exit_code == 2
-    assert result.stderr == (
-        "Error: the local server needs uvicorn, which is not installed: in a clone of jobfs, "
+    code, _, err = ended(capsys, "--dir", str(tmp_path))
+    assert code == 2
+    assert err == (
+        "jobfs: the local server needs uvicorn, which is not installed: in a clone of jobfs, "
         f"{sys.executable} -m pip install '.[emulator]'\n"
     )
 
 
 def test_every_switch_has_an_option() -> None:
     names = {parameter.name for parameter in emulator.params}
-    assert set(Behaviour.model_fields) <= names
+    assert set(SWITCHES) <= names

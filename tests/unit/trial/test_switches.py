@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from jobfs.emulator import Behaviour, Server
+from jobfs.emulator.behaviour import SWITCHES
 from jobfs.trial import Verdict
 
 from .conftest import Outcome
@@ -24,7 +25,7 @@ _MIXTURES = range(6)
 def choices() -> dict[str, tuple[Any, ...]]:
     """Every switch with a choice, or whose numbers show, and what it can be set to."""
     found: dict[str, tuple[Any, ...]] = {}
-    for name, field in Behaviour.model_fields.items():
+    for name, field in SWITCHES.items():
         values = (True, False) if field.annotation is bool else get_args(field.annotation)
         if values or name in _NUMBERS:
             found[name] = values or _NUMBERS[name]
@@ -81,7 +82,7 @@ def test_a_try_names_what_the_server_does(server: Server, tried: Callable[..., O
 def test_every_setting_of_every_switch_is_tried() -> None:
     seen = {setting for number in _MIXTURES for setting in shows(mixture(number)).items()}
     assert {(name, value) for name, values in choices().items() for value in values} - seen == set()
-    assert set(Behaviour.model_fields) - set(choices()) == {"latency", "bandwidth", "clock_skew"}
+    assert set(SWITCHES) - set(choices()) == {"latency", "bandwidth", "clock_skew"}
 
 
 def test_slow_lines_and_wrong_clocks_are_measured(server: Server, tried: Callable[..., Outcome]) -> None:

@@ -12,7 +12,7 @@ from jobfs.emulator import Server
 from jobfs.errors import NotFoundError
 from jobfs.nodes import Permission
 from jobfs.trial import rooted
-from jobfs.trial.rooted import _Rooted
+from jobfs.trial.place import _Rooted
 
 
 def test_only_what_lies_below_the_root_is_seen_and_changed(server: Server, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from jobfs import notify
-from jobfs.notify import ServiceManager, service_manager
+from jobfs import service
+from jobfs.service import ServiceManager, service_manager
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -50,7 +50,7 @@ def test_without_one_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_that_does_not_listen_any_more_harms_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "_PATIENCE", 0.01)
+    monkeypatch.setattr(service, "_PATIENCE", 0.01)
     ServiceManager(str(tmp_path / "gone")).ready("well")
     ServiceManager("x" * 200).ready("well")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:

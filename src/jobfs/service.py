@@ -1,7 +1,7 @@
-"""What the service manager that started this process is told: ready, how it is, stopping (sd_notify(3)).
+"""Being a service of systemd, or not: what its manager is told (sd_notify(3)), and whether the log goes to its journal.
 
-It says where in NOTIFY_SOCKET; without that nobody is told anything. Nothing here raises: a mount does not end because
-nobody listens.
+The manager says where it listens in NOTIFY_SOCKET; without that nobody is told anything. Telling never raises: a mount does not
+end because nobody listens.
 """
 
 from __future__ import annotations
@@ -52,3 +52,23 @@ class ServiceManager:
 def service_manager() -> ServiceManager:
     """The one that started this process. Programs that are started from here on do not hear of it: they are not the service."""
     return ServiceManager(os.environ.pop("NOTIFY_SOCKET", None))
+
+
+def log_goes_to() -> str:
+    """Where stderr goes, and the log with it: the path of a file or terminal, `journal`, or `stderr` if it can't be told."""
+    try:
+        target = os.readlink("/proc/self/fd/2")
+    except OSError:
+        return "stderr"
+    if target.startswith("/"):
+        return target
+    return "journal" if in_journal() else "stderr"
+
+
+def in_journal() -> bool:
+    """True if stderr is the stream to the journal that a unit was given (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        info = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"

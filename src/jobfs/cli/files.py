@@ -1,0 +1,135 @@
+"""Commands about files in a mount: `flush`, `retry` and `discard` what is unsent; `info` and `set` what the server knows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from jobfs import control
+from jobfs.cli.completion import files, mounted_or_files
+from jobfs.cli.options import state_dir_option
+from jobfs.cli.running import directory_of, mount_of, mounts_of
+from jobfs.cli.screen import INTERRUPTED, sending, shown, tell
+from jobfs.draining import describe
+from jobfs.errors import FsError, UsageError
+from jobfs.nodes import Lifecycle, Permission
+
+#: What `info` shows first, semantics.md section 2.
+_FIELDS = (
+    "id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at",
+    "state", "error",
+)  # fmt: skip
+#: Seconds for what needs an answer of the server.
+_PATIENCE = 60.0
+
+
+@click.command("flush", short_help="Return when the server has everything.")
+@click.argument("path", required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files)
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long.")
+@state_dir_option
+def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int:
+    """Send what is unsent in DIR (any part of a mount), or in every mount, and return when the server has it.
+
+    Exits with 0 if the server has everything, else with 1 and a list of what is left. Ctrl-C ends only this command,
+    with 130: what is unsent goes on being sent.
+    """
+    left: list[object] = []
+    try:
+        for found, inside in mounts_of(path, state_dir):
+            with sending(f"sending {directory_of(found)}") as progress:
+                args = {"path": inside or None, "timeout": timeout}
+                left += control.call(found.path, "flush", args, timeout=30.0, progress=progress)["left"]
+    except KeyboardInterrupt:
+        tell(
+            "jobfs: interrupted: what is unsent is in the journal, and the mount goes on sending it", err=True
+        )
+        return INTERRUPTED
+    if left:
+        tell(f"jobfs: not sent yet: {describe(left)}", err=True)
+    return 1 if left else 0
+
+
+@click.command("retry", short_help="Try again to send what failed.")
+@click.argument("path", required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files)
+@state_dir_option
+def retry(path: str | None, state_dir: str | None) -> int:
+    """Send again what the server refused, or what waits for its next try, at PATH or in every mount.
+
+    Returns at once: `jobfs flush` waits for the outcome, `jobfs status` shows it.
+    """
+    tried: list[str] = []
+    for found, inside in mounts_of(path, state_dir):
+        tried += control.call(found.path, "retry", {"path": inside or None})["paths"]
+    for name in tried:
+        tell(f"trying again: {name}")
+    if not tried:
+        tell("jobfs: nothing there has failed", err=True)
+    return 0
+
+
+@click.command("discard", short_help="Give up a save that was not sent.")
+@click.argument("path", metavar="PATH", shell_complete=files)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@state_dir_option
+def discard(path: str, yes: bool, state_dir: str | None) -> int:
+    """Give up what is unsent at PATH, a file or a directory in a mount; the server's version is shown again.
+
+    A copy of the bytes is kept in the state directory until the next clean unmount.
+    """
+    found, inside = mount_of(path, state_dir)
+    report = control.call(found.path, "status")
+    entries = [*report.get("unsent", ()), *report.get("failed", ())]
+    unsent = [e for e in entries if not inside or f"{e['path']}/".startswith(f"{inside}/")]
+    if not unsent:
+        raise UsageError(f"nothing is unsent at {path}")
+    if not yes:
+        click.confirm(shown(f"Give up what was written to {describe(unsent)}?"), abort=True)
+    for name, kept in control.call(found.path, "discard", {"path": inside}, timeout=_PATIENCE)["given_up"]:
+        tell(f"given up: {name}" + (f" (a copy is {kept})" if kept else ""))
+    return 0
+
+
+@click.command("info", short_help="Show what the server knows of a file.")
+@click.argument("path", shell_complete=files)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@state_dir_option
+def info(path: str, as_json: bool, state_dir: str | None) -> int:
+    """Show what the server knows of the file or directory PATH in a mount, and its state on this machine."""
+    facts = _ask("info", path, state_dir)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return 0
+    names = [*_FIELDS, *(name for name in facts if name not in _FIELDS)]
+    width = max(map(len, names))
+    for name in names:
+        value = facts.get(name)
+        if value not in (None, "", []):
+            tell(f"{name:{width}}  {value}")
+    return 0
+
+
+@click.command("set", short_help="Change a file's permission or lifecycle on the server.")
+@click.argument("path", shell_complete=files)
+@click.option("--permission", type=click.Choice([str(value) for value in Permission]))
+@click.option("--lifecycle", type=click.Choice([str(value) for value in Lifecycle]))
+@state_dir_option
+def set(path: str, permission: str | None, lifecycle: str | None, state_dir: str | None) -> int:
+    """Change the permission or the lifecycle of the file or directory PATH in a mount.
+
+    What is unsent of it is sent first. Returns when the server has it.
+    """
+    if permission is None and lifecycle is None:
+        raise UsageError("nothing to change: give --permission or --lifecycle")
+    _ask("set", path, state_dir, permission=permission, lifecycle=lifecycle)
+    return 0
+
+
+def _ask(call: str, path: str, state_dir: str | None, **args: str | None) -> Any:
+    """What the mount answers about a path; an error names the path."""
+    found, inside = mount_of(path, state_dir)
+    try:
+        return control.call(found.path, call, {"path": inside, **args}, timeout=_PATIENCE)
+    except FsError as error:
+        raise FsError(error.errno, f"{path}: {error}") from None

@@ -85,4 +85,5 @@ a socket
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_names_stand_for_as_on_a_disk(both: Both, case: Case) -> None:
+    """semantics 2.12, 2.13: links, devices and pipes are EPERM (differences.py)."""
     both.compare(case)

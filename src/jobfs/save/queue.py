@@ -294,6 +294,7 @@ class Queue:
                 if not resting:
                     self._reservations.end(target)
                 self._again(change, again)
+                self._turn.notify_all()  # whoever waits until all is cleaned up
 
     def _run(self, change: Change) -> float:
         """Take a Change as far as it goes now; returns when to come back, in epoch seconds, 0.0 for at once or never."""

@@ -173,26 +173,6 @@ a renamed directory takes its links along
     readlink g/e/l              -> ../f
     ls g/e                      -> l
 
-a name that is taken
-    create f
-    mkdir d
-    symlink x f                 -> EEXIST
-    symlink x d                 -> EEXIST
-    symlink x none/l            -> ENOENT
-    symlink x f/l               -> ENOTDIR
-    symlink x y*256             -> ENAMETOOLONG
-    symlink x*4095 l
-    symlink x*4096 m            -> ENAMETOOLONG
-    lstat l size                -> 4095
-    symlink "" m                -> ENOENT
-
-what is no link is not read as one
-    create f
-    mkdir d
-    readlink f                  -> EINVAL
-    readlink d                  -> EINVAL
-    readlink none               -> ENOENT
-
 a link belongs to who makes it
     mkdir d
     chmod d 01777

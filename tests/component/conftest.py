@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.boundaries import hurrying
 from tests.support.workspaces import Workspace, workspace
 
 from jobfs.api.deadline import within
@@ -18,6 +19,13 @@ from jobfs.emulator import EmulatorConfig, Server, running
 def a_program_waits() -> Iterator[None]:
     """A test's own calls are system calls; what threads do is done in the background."""
     with within():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    """What is tested is the order of things, not how many seconds are between them."""
+    with hurrying():
         yield
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
-from tests.support.files import errno_from
+from tests.support.boundaries import At, Boundaries, Mortal
 from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
@@ -22,14 +21,8 @@ HIDDEN = f".fuse_hidden{1:016x}"
 OLD, NEW, OTHER = b"old", b"new one", b"another"
 
 
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with quick_finishing():
-        yield
-
-
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def waits(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No backup is renamed on the server by itself."""
     monkeypatch.setattr(writeback, "BACKUP_DELAY", 60.0)
 
@@ -60,7 +53,7 @@ def tree(work: Workspace) -> dict[str, bytes]:
 
 
 def test_it_is_here_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
-    """semantics 4.36: the scratch file has the bytes at once, on this machine."""
+    """semantics 4.34: the scratch file has the bytes at once, on this machine."""
     server.log.clear()
     assert tree(work) == {"file~": OLD, "other": OTHER}
     assert server.log.changes() == []
@@ -70,7 +63,7 @@ def test_it_is_here_at_once_and_costs_no_request(server: Server, work: Workspace
 def test_it_is_renamed_on_the_server_when_nothing_takes_its_name(
     server: Server, start: Callable[..., Workspace], seeded: None
 ) -> None:
-    """semantics 4.36: the item's move on the server waits a few seconds; then it is an item as any other."""
+    """semantics 4.35: the item's move on the server waits a few seconds; then it is an item as any other."""
     work = start()
     back_up(work)
     number = work.vfs.getattr("file~").ino
@@ -92,12 +85,6 @@ def test_without_its_bytes_here_it_is_a_plain_rename(
     assert tree(work) == {"file~": OLD, "other": OTHER}
 
 
-def test_a_flush_renames_it_on_the_server(server: Server, work: Workspace) -> None:
-    """semantics 6: a clean unmount leaves nothing to be done."""
-    settled(work)
-    assert visible(server) == {"file~": OLD, "other": OTHER}
-
-
 # -- a new file of the old name
 
 
@@ -105,7 +92,7 @@ def test_a_flush_renames_it_on_the_server(server: Server, work: Workspace) -> No
 def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
     server: Server, work: Workspace, fsync: bool
 ) -> None:
-    """semantics 4.36: the move is void if a new file of the real name comes, which is then one save of that item."""
+    """semantics 4.34: the move is void if a new file of the real name comes, which is then one save of that item."""
     (item,) = [item.id for item in server.store.items() if item.path == "file"]
     work.write("file", NEW, fsync=fsync)
     settled(work)
@@ -146,7 +133,7 @@ def test_an_item_that_is_renamed_to_the_old_name(server: Server, work: Workspace
     assert tree(work) == {"file": OTHER, "file~": OLD}
 
 
-@pytest.mark.parametrize("name", ["moved", "moved~", "file~", ".file.swp"])
+@pytest.mark.parametrize("name", ["moved", "file~"])
 def test_a_new_file_that_is_renamed_again_does_not_uncover_the_old_name(
     server: Server, work: Workspace, name: str
 ) -> None:
@@ -273,16 +260,6 @@ def test_it_is_replaced_and_goes_with_its_item(
     assert work.read("file") == b"the job's"
 
 
-def test_it_replaces_a_scratch_file(server: Server, start: Callable[..., Workspace], seeded: None) -> None:
-    """semantics 4: rename over."""
-    work = start()
-    work.write("file~", b"an older backup")
-    back_up(work)
-    assert tree(work) == {"file~": OLD, "other": OTHER}
-    eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
-    assert tree(work) == {"file~": OLD, "other": OTHER}
-
-
 def test_a_file_replaces_an_edited_one_of_a_scratch_name_that_the_job_made(
     server: Server, start: Callable[..., Workspace], seeded: None
 ) -> None:
@@ -309,7 +286,7 @@ def test_a_file_that_is_written_to_replaces_it(server: Server, work: Workspace) 
     assert OLD not in visible(server).values()
 
 
-@pytest.mark.parametrize("end", ["goes on", "is unmounted", "is killed", "saves the file"])
+@pytest.mark.parametrize("end", ["is unmounted", "is killed", "saves the file"])
 def test_what_is_written_through_an_older_handle_is_its_own(
     server: Server, tmp_path: Path, seeded: None, end: str
 ) -> None:
@@ -324,8 +301,6 @@ def test_what_is_written_through_an_older_handle_is_its_own(
     work.vfs.release(fh)
     if end == "saves the file":
         work.write("file", b"saved", fsync=True)
-    if end == "goes on":
-        eventually(lambda: not work.state.changes)
     work.boundaries.dead = end == "is killed"
     work.end()
     again = Mortal(server, tmp_path / "home", Boundaries())
@@ -339,18 +314,6 @@ def test_what_is_written_through_an_older_handle_is_its_own(
         assert tree(again) == expected
     finally:
         again.stop()
-
-
-def test_a_handle_that_only_reads_goes_on_reading(server: Server, work: Workspace) -> None:
-    """semantics 3: open files are pinned to the version they opened."""
-    work.vfs.rename("file~", "file")
-    settled(work)
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    assert work.vfs.read(fh, 10, 0) == OLD
-    work.vfs.rename("file", "file~")
-    work.write("file", NEW, fsync=True)
-    assert work.vfs.read(fh, 10, 0) == OLD
-    work.vfs.release(fh)
 
 
 def test_it_goes_along_with_its_directory(
@@ -368,37 +331,20 @@ def test_it_goes_along_with_its_directory(
     assert work.names("moved") == ["file~"]
 
 
-def test_a_directory_replaces_one_whose_last_file_became_a_backup_elsewhere(
-    server: Server, start: Callable[..., Workspace], waits: None
-) -> None:
-    """semantics 4: rename of a directory over an empty one."""
-    server.store.seed({"dir/file": OLD, "else": None, "new/x": b"x"}, age=60)
-    work = start()
-    assert work.read("dir/file") == OLD
-    work.vfs.rename("dir/file", "else/file~")
-    work.vfs.rename("new", "dir")
-    settled(work)
-    assert (work.names("dir"), work.names("else")) == (["x"], ["file~"])
-    assert visible(server)["else/file~"] == OLD
-
-
 # -- the job
 
 
-@pytest.mark.parametrize("again", [False, True])
 def test_what_the_job_makes_at_the_old_name_is_shown(
-    server: Server, start: Callable[..., Workspace], seeded: None, again: bool
+    server: Server, start: Callable[..., Workspace], seeded: None
 ) -> None:
     """semantics 1: a change made by the job is visible; the backup has its own bytes."""
     work = start()
     back_up(work)
     server.store.delete("file")
-    if again:
-        server.store.seed({"file": b"the job's"})
-    eventually_equal(work.names, ["file", "file~", "other"] if again else ["file~", "other"])
+    server.store.seed({"file": b"the job's"})
+    eventually_equal(work.names, ["file", "file~", "other"])
     eventually(lambda: not work.vfs._state.changes)
-    assert work.read("file~") == OLD
-    assert work.names() == (["file", "file~", "other"] if again else ["file~", "other"])
+    assert tree(work) == {"file": b"the job's", "file~": OLD, "other": OTHER}
 
 
 @pytest.fixture
@@ -424,8 +370,10 @@ def test_what_the_job_has_renamed_is_another_file_than_the_backup(server: Server
     assert tree(renamed) == {"file~": OLD, "moved": OLD, "other": OTHER}
 
 
-@pytest.mark.parametrize("change", ["write", "unlink", "rename", "rename over"])
-@pytest.mark.parametrize("to", ["file~", "moved"])
+@pytest.mark.parametrize(
+    ("change", "to"),
+    [("write", "file~"), ("unlink", "moved"), ("rename", "file~"), ("rename over", "moved")],
+)
 def test_what_is_done_to_the_one_is_not_done_to_the_other(
     server: Server, renamed: Workspace, change: str, to: str
 ) -> None:
@@ -467,7 +415,7 @@ def test_a_move_that_is_refused_leaves_the_backup_here(
     assert visible(server) == {"file": OLD, "other": OTHER}
 
 
-@pytest.mark.parametrize("fault", ["drop", "drop_after", "late"])
+@pytest.mark.parametrize("fault", ["drop", "late"])
 def test_whatever_becomes_of_the_answer(
     server: Server, start: Callable[..., Workspace], seeded: None, fault: str
 ) -> None:
@@ -480,7 +428,7 @@ def test_whatever_becomes_of_the_answer(
     eventually(lambda: tree(work) == {"file~": OLD, "other": OTHER})
 
 
-@pytest.mark.parametrize("boundary", ["before get", "after get", "before update", "after update"])
+@pytest.mark.parametrize("boundary", ["before update", "after update"])
 def test_killed_while_it_is_renamed_on_the_server(
     server: Server, tmp_path: Path, seeded: None, boundary: str
 ) -> None:
@@ -499,14 +447,3 @@ def test_killed_while_it_is_renamed_on_the_server(
         eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
     finally:
         again.stop()
-
-
-def test_a_backup_into_a_directory_of_this_machine_is_for_mv(
-    server: Server, start: Callable[..., Workspace], seeded: None
-) -> None:
-    """semantics 4: EXDEV makes `mv` copy."""
-    work = start()
-    work.mkdir("here~")
-    assert work.read("file") == OLD
-    assert errno_from(work.vfs.rename, "file", "here~/file") == 18
-    assert work.names() == ["file", "here~", "other"]

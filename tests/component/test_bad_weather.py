@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import At, Mortal, quick_finishing
+from tests.support.boundaries import At, Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
@@ -23,13 +23,7 @@ OLD, NEW = b"the old content", b"new"
 #: Ways in which requests fail, each as often.
 WEATHER = ("unavailable", "error", "error_after", "drop", "drop_after", "cut")
 FAILING = 0.2
-FILES, SAVES, WRITERS = 4, 25, 3
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with quick_finishing():
-        yield
+FILES, SAVES, WRITERS = 4, 15, 3
 
 
 def _save(work: Workspace, chance: random.Random, name: str, content: bytes) -> None:
@@ -81,7 +75,7 @@ def _work_in(server: Server, work: Workspace, weather: tuple[str, ...]) -> dict[
         writer.start()
     for writer in writers:
         writer.join()
-    assert server.faults.struck > 50
+    assert server.faults.struck > 20
     server.faults.clear()
     work.drain()
     eventually(lambda: work.names() is not None and not hidden(server), lambda: hidden(server))
@@ -95,9 +89,7 @@ def seeded(server: Server, start: Callable[..., Workspace]) -> Workspace:
     return start(timeout=2.0, request_lifetime=0.5, write_back_delay=0.05, ttl=0.3)
 
 
-@pytest.mark.parametrize(
-    ("touches", "resolution"), [("no", "seconds"), ("item", "milliseconds"), ("tree", "seconds")]
-)
+@pytest.mark.parametrize(("touches", "resolution"), [("no", "seconds"), ("tree", "milliseconds")])
 def test_one_mount_that_writes_makes_no_conflict_copies(
     server: Server, seeded: Workspace, touches: str, resolution: str
 ) -> None:

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import Boundaries, Mortal
 from tests.support.serverside import contents, visible
 
 from jobfs.emulator import Server
@@ -22,12 +22,11 @@ OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other
 @pytest.fixture
 def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
     server.store.seed({"dir/file": OLD, "dir/new": USERS}, age=60)
-    with quick_finishing():
-        work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
-        work.start()
-        assert work.read("dir/file") == OLD
-        yield work
-        work.end()
+    work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
+    work.start()
+    assert work.read("dir/file") == OLD
+    yield work
+    work.end()
 
 
 def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,15 +96,14 @@ def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
     monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
     server.set(updated_resolution="seconds")
     server.store.seed({"dir/file": OLD})
-    with quick_finishing():
-        work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
-        work.start()
-        fh = work.vfs.open("dir/file", os.O_RDWR).fh
-        work.vfs.write(fh, USERS, 0)
-        work.vfs.flush(fh)
-        work.vfs.release(fh)
-        server.store.write("dir/file", JOBS)
-        work.vfs.unlink("dir/file")
-        work.settle()
-        assert visible(server) == {"dir": None, "dir/file": JOBS}
-        work.end()
+    work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
+    work.start()
+    fh = work.vfs.open("dir/file", os.O_RDWR).fh
+    work.vfs.write(fh, USERS, 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    server.store.write("dir/file", JOBS)
+    work.vfs.unlink("dir/file")
+    work.settle()
+    assert visible(server) == {"dir": None, "dir/file": JOBS}
+    work.end()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
+from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.files import errno_from
 from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise
 from tests.support.serverside import visible
@@ -24,22 +24,15 @@ from jobfs.state.journal import Journal
 from jobfs.state.records import Record
 
 OLD, USERS, SECOND = b"the old content", b"what the user wrote", b"what comes after"
-FOR_GOOD = 10**6
 
 Edit = tuple[Record, Mapping[str, Any]]
 
 
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with quick_finishing():
-        yield
-
-
 class Disk:
-    """Refuses `times` writes of a journal that are for something new, from number `at` on; `at` 0: none."""
+    """Refuses all writes of a journal that are for something new, from number `at` on; `at` 0: none."""
 
-    def __init__(self, journal: Journal, at: int, times: int = FOR_GOOD) -> None:
-        self.at, self.times, self.writes = at, times, 0
+    def __init__(self, journal: Journal, at: int) -> None:
+        self.at, self.writes = at, 0
         self._real = journal.write
         journal.write = self._write  # type: ignore[method-assign]
 
@@ -48,7 +41,7 @@ class Disk:
     ) -> None:
         if new:
             self.writes += 1
-            if self.at and self.at <= self.writes < self.at + self.times:
+            if self.at and self.at <= self.writes:
                 raise FsError(errno.ENOSPC)
         self._real(*edits, gone=gone, used=used, new=new)
 
@@ -74,15 +67,14 @@ def at_rest(work: Mortal) -> bool:
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, *ON_UNSENT], ids=lambda operation: operation.name)
-@pytest.mark.parametrize("times", [1, FOR_GOOD], ids=["once", "for good"])
 def test_whatever_is_refused_it_ends_right_once_there_is_space(
-    server: Server, tmp_path: Path, operation: Operation, times: int
+    server: Server, tmp_path: Path, operation: Operation
 ) -> None:
     """semantics 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays."""
     for at in count(1):
         promise = Promise()
         with started(operation, server, tmp_path / f"{at}") as work:
-            disk = Disk(work.state.journal, at, times)
+            disk = Disk(work.state.journal, at)
             failed = errno_from(operation.run, work, promise)
             struck = disk.free()
             assert failed in (0, errno.ENOSPC)
@@ -243,15 +235,14 @@ def taken_up(work: Mortal) -> Iterator[Mortal]:
 
 
 @pytest.mark.parametrize("name", LOCAL)
-@pytest.mark.parametrize("times", [1, FOR_GOOD], ids=["once", "for good"])
 def test_what_fails_on_a_name_of_this_machine_changes_nothing(
-    server: Server, tmp_path: Path, name: str, times: int
+    server: Server, tmp_path: Path, name: str
 ) -> None:
     """semantics 4.14, 4.17: they are journaled; what could not be has not happened, here and after a remount."""
     for at in count(1):
         with with_local_names(server, tmp_path / f"{at}", name, Boundaries()) as work:
             before = shown(work)
-            disk = Disk(work.state.journal, at, times)
+            disk = Disk(work.state.journal, at)
             failed = errno_from(LOCAL[name][1], work)
             after = shown(work)
             # Of a write it is the close that fails: the bytes are there.

@@ -15,18 +15,14 @@ from tests.support.fuzzing.answers import Answer, answers, odd_items
 from tests.support.fuzzing.checks import Growth, check_any_answer, check_odd_items
 from tests.support.fuzzing.world import World, world
 
-from jobfs.api import deadline as times
-
 quickly = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
 @pytest.fixture
-def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def hostile() -> Iterator[World]:
     """A client of a hostile server that hurries, and does not write a line for each thing that is wrong."""
-    monkeypatch.setattr(times, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(times, "LONGEST_PAUSE", 0.05)
     logging.disable(logging.CRITICAL)
     growth = Growth()
     with world() as made:
@@ -35,14 +31,14 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     growth.check()
 
 
-@settings(quickly, max_examples=60)
+@settings(quickly, max_examples=40)
 @given(odd=st.lists(odd_items(), max_size=8))
 def test_odd_items_hide_themselves_at_most(hostile: World, odd: list[bytes]) -> None:
     """semantics 1.21: unknown fields and unknown item types do not break a listing."""
     check_odd_items(hostile, odd)
 
 
-@settings(quickly, max_examples=25)
+@settings(quickly, max_examples=12)
 @given(answer=answers())
 def test_any_answer_is_a_result_or_an_error_in_time(hostile: World, answer: Answer) -> None:
     """semantics 5.8: a reply that does not match the contract is EIO, and the next one is read as ever."""

@@ -14,7 +14,6 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
-from jobfs.errors import ApiError
 
 
 def test_a_fresh_snapshot_answers_every_lookup_without_a_request(
@@ -57,8 +56,10 @@ def test_concurrent_callers_share_one_listing(server: Server, start: Callable[..
     assert server.log.count("list") <= 1
 
 
-@pytest.mark.parametrize("find", ["exact", "prefix", "substring", "glob"])
-@pytest.mark.parametrize("path_style", ["relative", "slash"])
+@pytest.mark.parametrize(
+    ("find", "path_style"),
+    [("exact", "relative"), ("prefix", "slash"), ("substring", "relative"), ("glob", "slash")],
+)
 def test_names_of_the_job_come_and_go_within_the_ttl(
     server: Server, work: Workspace, find: str, path_style: str
 ) -> None:
@@ -130,7 +131,7 @@ def test_a_failure_is_never_taken_for_an_absence(server: Server, start: Callable
     eventually(lambda: errno_from(work.vfs.getattr, "never-asked") == errno.ENOENT)
 
 
-@pytest.mark.parametrize("list_order", ["created", "path", "updated", "unstable"])
+@pytest.mark.parametrize("list_order", ["path", "unstable"])
 def test_a_listing_of_many_pages_shows_every_item(
     server: Server, start: Callable[..., Workspace], list_order: str
 ) -> None:
@@ -172,18 +173,6 @@ def test_attributes_come_from_the_item(server: Server, start: Callable[..., Work
     stat = work.vfs.statfs()
     assert stat.namemax == 255
     assert stat.bavail > 0
-
-
-@pytest.mark.parametrize("sizes", ["present", "omitted"])
-def test_a_size_that_the_server_does_not_tell_is_found_out(
-    server: Server, start: Callable[..., Workspace], sizes: str
-) -> None:
-    """semantics 2: size comes from the item; a file whose size is not known can be read all the same."""
-    server.set(sizes=sizes)
-    server.store.seed({"file": b"x" * 200_000})
-    work = start()
-    assert work.read("file") == b"x" * 200_000
-    assert work.vfs.getattr("file").size == 200_000
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -251,23 +240,6 @@ def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
     assert not [entry for entry in server.log.changes() if entry.operation == "delete"]
 
 
-def test_a_removed_directory_goes_away_however_often_the_mount_is_listed(
-    server: Server, work: Workspace
-) -> None:
-    """save-protocol R12: looked at again and deleted in the background, while the mount is in use."""
-    server.store.seed({"dir": None})
-    server.faults.next("drop", on="delete")
-    work.vfs.rmdir("dir")
-    eventually(lambda: not server.faults.rules(), "the first delete, which is lost")
-    assert hidden(server)
-
-    def gone() -> bool:
-        work.vfs.refresh()
-        return not hidden(server)
-
-    eventually(gone, lambda: f"hidden: {hidden(server)}")
-
-
 def test_a_directory_goes_though_what_a_save_set_aside_in_it_still_waits(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
@@ -303,36 +275,6 @@ def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     work.vfs.rmdir("dir")
     assert work.names() == []
     eventually(lambda: not server.store.items(), lambda: f"{[item.path for item in server.store.items()]}")
-
-
-def test_a_directory_goes_though_something_of_this_mount_was_left_in_it(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """save-protocol R4 and R12: what the next listing deletes is no content."""
-    server.store.seed({"dir": None}, age=60)
-    work = start()
-    server.faults.next("error_after", on="create")
-    with pytest.raises(ApiError):
-        work.vfs._write_back.upload.ask("dir/file")
-    (left,) = hidden(server)
-    assert left.startswith("dir/")
-    work.vfs.rmdir("dir")
-    eventually(lambda: not server.store.items(), lambda: f"{[item.path for item in server.store.items()]}")
-
-
-def test_what_the_job_puts_into_a_directory_that_is_removed_is_kept(server: Server, work: Workspace) -> None:
-    """semantics 4: DELETE is recursive on the server, so the directory is looked at again, then put back."""
-    server.store.seed({"dir/sub": None}, age=60)
-    assert work.names("dir") == ["sub"]
-    server.faults.rate("unavailable", 1.0, on="delete")
-    work.vfs.rmdir("dir/sub")
-    eventually(lambda: server.log.count("delete"), "it was looked at and is to be deleted")
-    (removed,) = [item.path for item in server.store.items() if "-removed-sub" in item.path]
-    server.store.seed({f"{removed}/new.txt": "of the job"})
-    work.vfs.rmdir("dir")
-    server.faults.clear()
-    eventually(lambda: b"of the job" in contents(server), lambda: str(visible(server)))
-    eventually(lambda: not hidden(server), lambda: f"{hidden(server)}")
 
 
 def test_a_directory_is_renamed_whole_on_a_server_that_moves_its_item_only(

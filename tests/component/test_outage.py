@@ -15,9 +15,12 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
+from jobfs.save import queue as save_queue
 
 OUTAGES = ["unavailable", "drop"]
 OLD, NEW, JOBS = b"old", b"new", b"the job's"
+#: --timeout where nobody may wait for the server: longer than all that is done takes.
+PATIENT = 1.0
 
 
 def _go_down(server: Server, work: Workspace, kind: str = "unavailable") -> None:
@@ -29,8 +32,8 @@ def _go_down(server: Server, work: Workspace, kind: str = "unavailable") -> None
 
 @pytest.fixture
 def patient(start: Callable[..., Workspace]) -> Workspace:
-    """A mount whose listing is old at once; a request that can't be answered takes a second."""
-    return start(timeout=1.0, ttl=0.1, write_back_delay=0.0)
+    """A mount whose listing is old at once; a request that can't be answered takes half a second."""
+    return start(timeout=0.5, ttl=0.1, write_back_delay=0.0)
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
@@ -61,8 +64,11 @@ def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
 
 
 def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
-    server: Server, patient: Workspace
+    server: Server, patient: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing is held back by what failed attempts have earned: a minute."""
+    monkeypatch.setattr(save_queue, "_BACKOFF", 60.0)
+    monkeypatch.setattr(save_queue, "_MOST", 60.0)
     work = patient
     _go_down(server, work)
     for number in range(100):
@@ -70,9 +76,7 @@ def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
     state = work.vfs._state
     eventually(lambda: sum(change.attempts for change in list(state.changes.values())) >= 3, timeout=30)
     server.faults.clear()
-    began = time.monotonic()
     eventually(lambda: len(visible(server)) == 100)
-    assert time.monotonic() - began < 10
     settled(work)
 
 
@@ -192,13 +196,12 @@ def test_saves_and_renames_of_unsent_files_go_on(server: Server, patient: Worksp
     assert not hidden(server)
 
 
-@pytest.mark.parametrize("kind", ["drop", "drop_after", "hang"])
-@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+@pytest.mark.parametrize(("kind", "again"), [("drop", True), ("drop_after", False), ("hang", True)])
 def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
-    server: Server, patient: Workspace, kind: str, again: bool
+    server: Server, start: Callable[..., Workspace], kind: str, again: bool
 ) -> None:
     """semantics 6, Bounds: what was begun of it is taken back, whether it has reached the server or not."""
-    work = patient
+    work = start(timeout=PATIENT, ttl=0.1, write_back_delay=0.0)
     work.names()
     server.faults.rate(kind, 1.0, on="create")  # type: ignore[arg-type]
     server.faults.rate("unavailable", 1.0)
@@ -214,7 +217,7 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     work.vfs.unlink("second")
     work.vfs.rename("third", "fourth")
     work.vfs.rename("fourth", "third")
-    assert time.monotonic() - began < 1.0, "nobody waits for the server"
+    assert time.monotonic() - began < PATIENT, "nobody waits for the server"
     content = NEW if again else OLD
     assert work.names() == ["renamed", "third"]
     assert [work.read(name) for name in ("renamed", "third")] == [content] * 2

@@ -177,7 +177,7 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     assert [entry.version for entry in content._entries.values() if entry.pins] == []
 
 
-@pytest.mark.parametrize("resolution", ["seconds", "milliseconds", "microseconds"])
+@pytest.mark.parametrize("resolution", ["seconds", "milliseconds"])
 def test_quick_changes_of_the_same_size_are_told_apart(
     server: Server, start: Callable[..., Workspace], resolution: str
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import At, Boundaries, Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
@@ -16,12 +16,6 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with quick_finishing():
-        yield
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import Boundaries, Mortal
 from tests.support.serverside import contents, doubled, visible
 from tests.support.waiting import eventually
 
@@ -19,12 +19,6 @@ from jobfs.emulator import JobSide, Server, StoredItem
 OLD, USERS = b"the old content", b"what the user has written"
 #: As long as the old one: only its bytes tell that it is another.
 JOBS = b"what a job made"
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with quick_finishing():
-        yield
 
 
 def overwrite(job: JobSide) -> None:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import Boundaries, Mortal
 from tests.support.operations import NEW, OLD, OPERATIONS, Operation, Promise
 from tests.support.powerloss import FATES, SyncedState, reboot
 from tests.support.serverside import visible
 
 from jobfs.emulator import Server
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with quick_finishing():
-        yield
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import Boundaries, Mortal
 from tests.support.serverside import contents, hidden, visible
 
 from jobfs.emulator import Server
@@ -91,18 +91,17 @@ class Left:
     def taken_up(self, look: Callable[[Mortal], object] = lambda work: None) -> dict[str, bytes | None]:
         """The tree after the next mount has done all there is to do, and nothing is left here."""
         self.write()
-        with quick_finishing():
-            work = Mortal(self.server, self.home, Boundaries())
-            work.start()
-            try:
-                look(work)
-                work.settle()
-                assert work.state.journal.load(Change) == []
-                assert [file for file in work.state.journal.load(File) if file.generation] == []
-                work.state.sync()
-                assert list((self.place / "bytes").iterdir()) == []
-            finally:
-                work.stop()
+        work = Mortal(self.server, self.home, Boundaries())
+        work.start()
+        try:
+            look(work)
+            work.settle()
+            assert work.state.journal.load(Change) == []
+            assert [file for file in work.state.journal.load(File) if file.generation] == []
+            work.state.sync()
+            assert list((self.place / "bytes").iterdir()) == []
+        finally:
+            work.stop()
         assert hidden(self.server) == []
         return visible(self.server)
 
@@ -168,15 +167,14 @@ def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | Non
         left.records = [left.file]
     left.write()
     left.records = []
-    with quick_finishing():
-        work = Mortal(left.server, left.home, Boundaries())
-        work.start()
-        try:
-            assert work.read(TARGET) == OLD
-            work.settle()
-            assert (work.state.journal.load(Change), work.state.unsaved()) == ([], [])
-        finally:
-            work.stop()
+    work = Mortal(left.server, left.home, Boundaries())
+    work.start()
+    try:
+        assert work.read(TARGET) == OLD
+        work.settle()
+        assert (work.state.journal.load(Change), work.state.unsaved()) == ([], [])
+    finally:
+        work.stop()
     assert visible(left.server) == {"dir": None, TARGET: OLD}
 
 

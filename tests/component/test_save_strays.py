@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import At, Boundaries, Mortal
 from tests.support.load.figures import rows_in
-from tests.support.serverside import contents, hidden, visible
+from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -18,40 +18,16 @@ from jobfs.names import Role, hidden_path, new_mount_id, new_transaction_id
 
 @pytest.fixture
 def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
-    with quick_finishing():
-        work = Mortal(server, tmp_path / "home", Boundaries())
-        work.start()
-        yield work
-        work.end()
+    work = Mortal(server, tmp_path / "home", Boundaries())
+    work.start()
+    yield work
+    work.end()
 
 
 def stray(work: Mortal, role: Role, mount: str = "") -> str:
     path = hidden_path("dir/file.txt", mount or work.mount_id, new_transaction_id(), role)
     work.server.store.seed({path: "stray"})
     return path
-
-
-def test_a_stray_aside_goes_back_to_its_name(server: Server, work: Mortal) -> None:
-    stray(work, Role.ASIDE)
-    eventually(work.at_rest)
-    assert visible(server) == {"dir": None, "dir/file.txt": b"stray"}
-
-
-def test_a_stray_aside_whose_name_is_taken_stands_beside(server: Server, work: Mortal) -> None:
-    server.store.seed({"dir/file.txt": "there"})
-    stray(work, Role.ASIDE)
-    eventually(work.at_rest)
-    assert server.store.read("dir/file.txt") == b"there"
-    assert contents(server) == [b"stray", b"there"]
-    assert any(path.startswith("dir/file.conflict-") for path in visible(server))
-
-
-def test_a_stray_staged_item_is_recovered_never_at_its_name(server: Server, work: Mortal) -> None:
-    stray(work, Role.STAGED)
-    eventually(work.at_rest)
-    (path,) = [path for path, content in visible(server).items() if content == b"stray"]
-    assert path.startswith("dir/file.recovered-")
-    assert path.endswith(".txt")
 
 
 def test_those_of_another_mount_are_left_alone(server: Server, work: Mortal) -> None:
@@ -67,23 +43,22 @@ def test_a_lost_state_directory_loses_no_content(server: Server, tmp_path: Path)
     """save-protocol R4: without its journal, what another mount had hidden stays on the server, untouched."""
     server.store.seed({"file": "old"}, age=60)
     boundaries = Boundaries()
-    with quick_finishing():
-        work = Mortal(server, tmp_path / "home", boundaries)
-        work.start()
-        fh = work.opened("file")
-        work.vfs.write(fh, b"new", 0)
-        # Set aside and promote follow the create: it dies with the old content still under its name.
-        boundaries.at = 6
-        assert work.work(lambda: work.vfs.fsync(fh)) is None
-        assert boundaries.dead
-        work.end()
-        shutil.rmtree(tmp_path / "home" / "state")
-        again = Mortal(server, tmp_path / "home", Boundaries())
-        again.start()
-        assert again.names() == ["file"]
-        assert b"old" in [server.store.content(item.id) for item in server.store.items()]
-        assert again.read("file") == b"old"
-        again.end()
+    work = Mortal(server, tmp_path / "home", boundaries)
+    work.start()
+    fh = work.opened("file")
+    work.vfs.write(fh, b"new", 0)
+    # Set aside and promote follow the create: it dies with the old content still under its name.
+    boundaries.at = 6
+    assert work.work(lambda: work.vfs.fsync(fh)) is None
+    assert boundaries.dead
+    work.end()
+    shutil.rmtree(tmp_path / "home" / "state")
+    again = Mortal(server, tmp_path / "home", Boundaries())
+    again.start()
+    assert again.names() == ["file"]
+    assert b"old" in [server.store.content(item.id) for item in server.store.items()]
+    assert again.read("file") == b"old"
+    again.end()
 
 
 def test_a_directory_that_is_just_being_made_is_no_leftover(server: Server, tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import At, Boundaries, Mortal, quick_finishing
+from tests.support.boundaries import At, Boundaries, Mortal
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 
@@ -18,12 +18,6 @@ OLD, USERS, SECOND = b"the old content", b"what a user wrote", b"what another di
 #: As long as the user's: only its bytes tell that it is another.
 JOBS = b"what a job  wrote"
 TARGET = "dir/file.txt"
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with quick_finishing():
-        yield
 
 
 def job_writes(server: Server, path: str = TARGET) -> Callable[[], None]:

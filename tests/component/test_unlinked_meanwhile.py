@@ -18,7 +18,7 @@ def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
     """`file` was unlinked while a save of it was under way, which the server is still busy with."""
     server.store.seed({"file": "old", "other": "another"}, age=60)
     work = start(write_back_delay=0)
-    server.faults.next("slow", on="create", delay=1.0)
+    server.faults.next("slow", on="create", delay=0.4)
     work.write("file", b"not wanted any more")
     eventually(lambda: not server.faults.rules(), "the save is under way")
     work.vfs.unlink("file")
@@ -78,7 +78,7 @@ def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
     work = start(write_back_delay=0)
     assert work.read("file") == b"old"
     work.vfs.rename("file", "file~")
-    server.faults.next("slow", on="create", delay=0.5)
+    server.faults.next("slow", on="create", delay=0.4)
     work.write("file", b"not wanted any more")
     eventually(lambda: not server.faults.rules(), "the save is under way")
     work.vfs.unlink("file")
@@ -92,7 +92,7 @@ def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Wo
     work = start(write_back_delay=30)
     fh = work.opened("file")
     work.vfs.write(fh, b"content", 0)
-    server.faults.next("slow", on="create", delay=1.0)
+    server.faults.next("slow", on="create", delay=0.4)
     syncing = threading.Thread(target=work.vfs.fsync, args=(fh,), daemon=True)
     syncing.start()
     eventually(lambda: not server.faults.rules(), "the save is under way")

@@ -55,13 +55,6 @@ to the same mode the change time moves too
     chmod f 0644
     moved f                     -> ctime
 
-when it fails no time changes
-    create f 0644
-    mark f
-    nobody chmod f 0777         -> EPERM
-    moved f                     -> nothing
-    stat f mode                 -> 0644
-
 only the owner and root may
     create f 0644
     chmod f 0777
@@ -87,20 +80,6 @@ what is not there
     chmod none/f 0644           -> ENOENT
     chmod f/g 0644              -> ENOTDIR
     chmod f/ 0644               -> ENOTDIR
-
-names that are too long
-    create x*255
-    chmod x*255 0600
-    stat x*255 mode             -> 0600
-    chmod x*256 0600            -> ENAMETOOLONG
-    chmod {d/}*2048f 0600       -> ENAMETOOLONG
-
-it needs search permission on the way
-    mkdir d
-    create d/f
-    chown d/f NOBODY NOBODY
-    chmod d 0644
-    nobody chmod d/f 0600       -> EACCES
 
 the set-group bit goes if the owner is not in the group
     create f
@@ -164,13 +143,6 @@ a mode without write permission keeps nobody from removing, renaming and replaci
     rename h e
     rmdir e
     ls                          -> (empty)
-
-a program has to be executable
-    program f 0644
-    stat f mode                 -> 0644
-    execute f                   -> EACCES
-    chmod f 0755
-    execute f                   -> 0
 
 root writes whatever the mode
     create f 0644 text

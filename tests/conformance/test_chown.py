@@ -81,12 +81,6 @@ others may not change anything
     mkdir d
     nobody chown d NOBODY -1    -> EPERM
 
-when it fails no time changes
-    create f
-    mark f
-    nobody chown f NOBODY -1    -> EPERM
-    moved f                     -> nothing
-
 set-user and set-group bits go when the owner changes it
     create f
     chown f NOBODY GROUP
@@ -115,20 +109,6 @@ what is not there
     chown none/f 0 0            -> ENOENT
     chown f/g 0 0               -> ENOTDIR
     chown f/ 0 0                -> ENOTDIR
-
-names that are too long
-    create x*255
-    chown x*255 NOBODY NOBODY
-    stat x*255 uid              -> 65534
-    chown x*256 NOBODY NOBODY   -> ENAMETOOLONG
-    chown {d/}*2048f NOBODY NOBODY -> ENAMETOOLONG
-
-it needs search permission on the way
-    mkdir d
-    create d/f
-    chown d/f NOBODY GROUP
-    chmod d 0644
-    member chown d/f -1 GROUP2  -> EACCES
 
 an owner loses what they gave away
     create f 0600

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.exercising.main import report
-from tests.support.exercising.operations import LARGEST, WEIGHTS, Operation, generate
+from tests.support.exercising.operations import LARGEST, WEIGHTS, generate
 from tests.support.exercising.shrinking import shrunk
 from tests.support.exercising.single import Failure, exercising
 from tests.support.exercising.tree import exercise_tree
@@ -23,7 +23,7 @@ from jobfs.emulator import Behaviour, EmulatorConfig, running
 
 #: Each run begins with the same chance; scripts/exercise takes others.
 SEED = 20_251
-OPERATIONS = 3_000
+OPERATIONS = 800
 
 
 @pytest.fixture(scope="module")
@@ -54,26 +54,25 @@ class Disk:
         return (self.path / name).read_bytes()
 
 
-@pytest.mark.parametrize("start", range(0, OPERATIONS, 1000))
-def test_a_file_is_what_a_byte_buffer_says(mounted: MountedJob, start: int) -> None:
+def test_a_file_is_what_a_byte_buffer_says(mounted: MountedJob) -> None:
     """semantics 2.2: reads, writes, memory maps, truncation, fsync, close and remount, on one file."""
-    operations = generate(SEED + start, 1000)
+    operations = generate(SEED, OPERATIONS)
     with exercising(mounted, lambda name: visible(mounted.server).get(name)) as exerciser:
         failure = exerciser.run(operations)
         if failure is not None:
             shortest = report(exerciser, operations[: failure.index + 1], 30.0)
-            pytest.fail(f"seed {SEED + start}: {failure}\n{shortest}")
+            pytest.fail(f"seed {SEED}: {failure}\n{shortest}")
 
 
 def test_programs_that_work_in_a_tree_at_once_lose_nothing(mounted: MountedJob) -> None:
     """semantics 4: each program's files are what it wrote, here and on the server; shared names are one of those given."""
-    exercise_tree(mounted, workers=3, operations=120, seed=SEED, timeout=60)
+    exercise_tree(mounted, workers=3, operations=80, seed=SEED, timeout=60)
 
 
 def test_the_byte_buffer_says_what_a_disk_does(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     with exercising(disk, disk.stored) as exerciser:
-        assert exerciser.run(generate(SEED, 1500)) is None
+        assert exerciser.run(generate(SEED, OPERATIONS)) is None
 
 
 def test_a_wrong_byte_is_found_and_the_sequence_shrunk_to_what_makes_it(tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_the_same_seed_gives_the_same_operations_and_each_kind_comes() -> None:
     assert max(operation.offset + operation.size for operation in operations) <= LARGEST
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(5))
 def test_shrinking_leaves_exactly_what_is_needed(seed: int) -> None:
     chance = random.Random(seed)
     needed = sorted(chance.sample(range(200), chance.randrange(1, 5)))
@@ -121,14 +120,3 @@ def test_a_file_that_bears_its_checksum_is_known_to_be_whole_or_not(size: int) -
     assert label_of(data) == "a label"
     with pytest.raises(ValueError, match="torn"):
         label_of(data[:-1])
-
-
-def test_an_operation_says_what_it_does() -> None:
-    said = [str(Operation(kind, 1, 2, 3)) for kind in ("write", "read", "append", "truncate", "fsync")]
-    assert said == [
-        "write 2 bytes of 3 at 1",
-        "read 2 bytes at 1",
-        "append 2 bytes of 3",
-        "truncate to 2",
-        "fsync",
-    ]

@@ -27,15 +27,6 @@ a symbolic link
     readlink l                  -> f
     get l                       -> b'text'
 
-a symbolic link where something is
-    create f
-    mkdir d
-    symlink x f                 -> EEXIST
-    symlink x d                 -> EEXIST
-    symlink x none/l            -> ENOENT
-    symlink x f/l               -> ENOTDIR
-    symlink x x*256             -> ENAMETOOLONG
-
 what is no symbolic link
     create f
     mkdir d
@@ -64,12 +55,6 @@ a named pipe
     mkfifo p 0644
     stat p type mode            -> p 0644
 
-a named pipe where something is
-    create f
-    mkfifo f                    -> EEXIST
-    mkfifo none/p               -> ENOENT
-    mkfifo f/p                  -> ENOTDIR
-
 a device
     mknod c CHR 0644
     stat c type                 -> c
@@ -85,4 +70,5 @@ a socket
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_names_stand_for_as_on_a_disk(both: Both, case: Case) -> None:
+    """semantics 2.12, 2.13: links, devices and pipes are EPERM (differences.py)."""
     both.compare(case)

@@ -12,7 +12,7 @@ from tests.conformance.random_cases import Maker, difference, told
 from tests.support.exercising.shrinking import shrunk
 
 #: How many of them; a longer run is asked for with JOBFS_TEST_CASES.
-COUNT = int(os.environ.get("JOBFS_TEST_CASES", "50"))
+COUNT = int(os.environ.get("JOBFS_TEST_CASES", "30"))
 STEPS = 50
 
 

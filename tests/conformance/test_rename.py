@@ -235,17 +235,6 @@ it needs write permission on both directories
     nobody rename a/f b/f
     ls b                        -> f
 
-it needs search permission on the way
-    mkdir a
-    chmod a 0777
-    mkdir a/b
-    chmod a/b 0777
-    create a/b/f
-    create g
-    chmod a 0666
-    nobody rename a/b/f x       -> EACCES
-    nobody rename g a/b/x       -> EACCES
-
 a directory that moves to another one needs write permission itself
     mkdir a
     chmod a 0777
@@ -256,50 +245,6 @@ a directory that moves to another one needs write permission itself
     nobody rename a/d b/d       -> EACCES
     nobody rename a/d a/e
     ls a                        -> e
-
-out of a sticky directory only the owner of the file or of the directory
-    mkdir a
-    chmod a 01777
-    mkdir b
-    chmod b 0777
-    create a/f
-    chown a/f OTHER OTHER
-    mkdir a/d
-    chown a/d OTHER OTHER
-    nobody rename a/f b/f       -> EPERM
-    nobody rename a/f a/g       -> EPERM
-    nobody rename a/d a/e       -> EPERM
-    other rename a/f b/f
-    chown a NOBODY NOBODY
-    chown b/f OTHER OTHER
-    other rename b/f a/f
-    nobody rename a/f b/f
-    nobody rename a/d a/e
-    ls a                        -> e
-
-over a file in a sticky directory only its owner or that of the directory
-    mkdir d
-    chmod d 01777
-    create d/f
-    chown d/f OTHER OTHER
-    create d/g
-    chown d/g NOBODY NOBODY
-    nobody rename d/g d/f       -> EPERM
-    chown d NOBODY NOBODY
-    nobody rename d/g d/f
-    ls d                        -> f
-
-over an empty directory in a sticky directory only its owner or that of the directory
-    mkdir d
-    chmod d 01777
-    mkdir d/e
-    chown d/e OTHER OTHER
-    mkdir d/f
-    chown d/f NOBODY NOBODY
-    nobody rename d/f d/e       -> EPERM
-    chown d/e NOBODY NOBODY
-    nobody rename d/f d/e
-    ls d                        -> e
 
 attributes go along
     create f 0644 text

@@ -8,7 +8,7 @@ from tests.support.load import handles
 
 
 def test_many_programs_hold_files_open(held: Callable[..., None]) -> None:
-    held(handles.programs, number=100, saves=30, latency=20)
+    held(handles.programs, number=60, saves=20, latency=20)
 
 
 def test_a_program_that_opens_too_many_files_is_told_so_and_everything_else_goes_on(
@@ -18,4 +18,4 @@ def test_a_program_that_opens_too_many_files_is_told_so_and_everything_else_goes
 
 
 def test_a_reader_of_many_files_beside_savers(held: Callable[..., None]) -> None:
-    held(handles.reader, files=300, saves=80, latency=20)
+    held(handles.reader, files=200, saves=40, latency=20)

@@ -13,11 +13,11 @@ from tests.support.load import lines
 def test_people_do_not_wait_for_large_files_on_a_slow_line(
     held: Callable[..., None], direction: Literal["up", "down"]
 ) -> None:
-    held(lines.room, direction=direction, files=20, size=1_000_000, bandwidth=2_000_000, latency=50, rounds=3)
+    held(lines.room, direction=direction, files=20, size=600_000, bandwidth=2_000_000, latency=50, rounds=3)
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_the_whole_mount_waits_when_it_is_asked_to(
     held: Callable[..., None], form: Literal["seconds", "date"]
 ) -> None:
-    held(lines.throttled, files=200, pause=60, watched=6, latency=20, form=form, end="remount")
+    held(lines.throttled, files=60, pause=60, watched=2, latency=20, form=form, end="remount")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from tests.support.load import outages, weather
 
-NUMBERS = {"files": 400, "saves": 100, "renames": 20, "unlinks": 20, "latency": 20}
+NUMBERS = {"files": 200, "saves": 60, "renames": 10, "unlinks": 10, "latency": 10}
 
 
 @pytest.mark.parametrize("away", ["503", "refused", "silent"])
@@ -17,7 +17,7 @@ def test_work_goes_on_while_the_server_is_away_and_is_sent_when_it_is_back(
     held(outages.outage, away=away, end="back", **NUMBERS)
 
 
-@pytest.mark.parametrize("end", ["remount", "recover"])
+@pytest.mark.parametrize("end", ["recover"])
 def test_what_was_unsent_when_the_mount_was_killed_is_sent_with_a_shells_descriptors(
     held: Callable[..., None], end: outages.End
 ) -> None:
@@ -25,4 +25,4 @@ def test_what_was_unsent_when_the_mount_was_killed_is_sent_with_a_shells_descrip
 
 
 def test_several_people_work_in_bad_weather(held: Callable[..., None]) -> None:
-    held(weather.bad_weather, storm=8.0, latency=20, seconds=60)
+    held(weather.bad_weather, storm=5.0, latency=10, seconds=60)

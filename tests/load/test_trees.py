@@ -8,11 +8,11 @@ from tests.support.load import trees
 
 
 def test_a_tree_is_copied_and_removed(held: Callable[..., None]) -> None:
-    held(trees.copied, files=200, latency=20)
+    held(trees.copied, files=120, latency=20)
 
 
 def test_an_archive_is_unpacked_over_a_line_of_high_latency(held: Callable[..., None]) -> None:
-    held(trees.unpacked, files=400, latency=200)
+    held(trees.unpacked, files=120, latency=200)
 
 
 def test_a_repository_is_cloned_edited_packed_and_whole(held: Callable[..., None]) -> None:

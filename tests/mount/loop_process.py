@@ -1,6 +1,6 @@
 """The mount that test_loop.py tests: a Vfs in memory behind the driver, the loop pool and `jobfs.mount.run`.
 
-    python -m tests.mount.loop_process DIR STATE_DIR [undrained] [background]
+    python -m tests.mount.loop_process DIR STATE_DIR [undrained]
 
 It prints "mounted", and at its end one line of JSON: what was called. A file whose name begins with "blocked"
 can't be read before the file STATE_DIR/release exists, "blocked-open" not even be opened (STATE_DIR/opening says that
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobfs import mount
-from jobfs.cli.mount import Terminal, in_background
+from jobfs.cli.mount import Terminal
 from jobfs.nodes import Sent
 from jobfs.settings import load
 from jobfs.state import directory as slot
@@ -92,4 +92,4 @@ def serve(front: Terminal) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(in_background(serve) if "background" in sys.argv else serve(Terminal()))
+    sys.exit(serve(Terminal()))

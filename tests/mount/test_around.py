@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.files import saved
 from tests.support.mounts import MountedJob, is_mounted, jobfs
-from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
@@ -52,49 +49,6 @@ def test_it_is_called_as_fstab_calls_it(server: Server, mount: Callable[..., Mou
     assert started.returncode == 0, started.stderr
     assert (mounted.path / "file").read_bytes() == b"content"
     assert mounted.jobfs("umount", mounted.path).returncode == 0
-
-
-def test_umount_keeps_for_the_next_mount_what_it_could_not_send(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 6.4: --timeout; what is left stays in the journal for the next mount."""
-    mounted = mount(timeout=1)
-    assert os.listdir(mounted.path) == []
-    with server.down():
-        (mounted.path / "unsent.txt").write_bytes(b"kept")
-        done = mounted.jobfs("umount", mounted.path, "--timeout", "1")
-        assert done.returncode == 1
-        assert "unsent.txt" in done.stderr + done.stdout
-        eventually(lambda: not is_mounted(mounted.path))
-    assert mounted.process is not None
-    mounted.process.wait(15)
-    mounted.kill()
-    mounted.mount()
-    assert (mounted.path / "unsent.txt").read_bytes() == b"kept"
-    mounted.settled()
-    assert visible(server) == {"unsent.txt": b"kept"}
-
-
-def test_an_interrupt_drains_and_unmounts(server: Server, mounted: MountedJob) -> None:
-    """semantics 6.5: SIGTERM and SIGINT do the same."""
-    (mounted.path / "file").write_bytes(b"content")
-    assert mounted.process is not None
-    os.kill(mounted.process.pid, signal.SIGINT)
-    mounted.ended()
-    assert visible(server) == {"file": b"content"}
-
-
-def test_unmounted_from_outside_it_sends_what_is_left_and_ends(server: Server, mounted: MountedJob) -> None:
-    """semantics 6: whoever unmounts, nothing unsent is forgotten."""
-    (mounted.path / "file").write_bytes(b"content")
-    subprocess.run(["fusermount", "-u", str(mounted.path)], check=True)
-    assert mounted.process is not None
-    mounted.process.wait(15)
-    if visible(server) != {"file": b"content"}:
-        mounted.kill()
-        mounted.mount()
-        mounted.settled()
-    assert visible(server) == {"file": b"content"}
 
 
 def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -> None:

@@ -65,15 +65,6 @@ def test_mode_owner_and_times_survive_save_and_remount(server: Server, mounted: 
     assert (plain.st_uid, plain.st_gid, plain.st_mtime_ns) == (12, 34, 1_600_000_000_123_456_789)
 
 
-def test_what_the_api_cannot_hold_is_refused(server: Server, mounted: MountedJob) -> None:
-    """semantics 2.12, 2.13: symlink, link and special files are EPERM."""
-    server.store.seed({"file": "text"})
-    assert errno_from(os.symlink, "file", mounted.path / "link") == errno.EPERM
-    assert errno_from(os.link, mounted.path / "file", mounted.path / "hard") == errno.EPERM
-    assert errno_from(os.mkfifo, mounted.path / "fifo") == errno.EPERM
-    assert server.log.changes() == []
-
-
 def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: MountedJob) -> None:
     """semantics 4.38, 4.39: readOnly: open for writing and truncate EACCES, unlink, rename and overwrite EPERM."""
     server.store.seed({"free.txt": "free", "closed/free.txt": "inside"})

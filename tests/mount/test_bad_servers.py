@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.files import errno_from
@@ -23,8 +22,8 @@ from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
-#: Seconds that a call may take beyond --timeout, and bytes that one attack may add to the mount's peak of memory.
-SLACK, ROOM = 5, 256 << 20
+#: --timeout, seconds that a call may take beyond it, and bytes that one attack may add to the mount's peak of memory.
+TIMEOUT, SLACK, ROOM = 3, 5, 256 << 20
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def mounted(before: Gateway, tmp_path: Path, forks: ForkServer) -> Iterator[Moun
     """A mount behind the gateway, with known.txt in it, of which nothing was asked yet."""
     before.server.store.write("known.txt", b"known")
     before.server.store.write("endless", b"x")
-    with forking(forks, before, tmp_path / "home", timeout=5, cache_size="16M") as job:  # type: ignore[arg-type]
+    with forking(forks, before, tmp_path / "home", timeout=TIMEOUT, cache_size="16M") as job:  # type: ignore[arg-type]
         yield job
         before.closed.set()
 
@@ -93,9 +92,6 @@ ATTACKS: dict[str, Callable[[Gateway], Callable[[Asked], Reply | None]]] = {
             Reply(endless(before, bomb()), 200, (("Content-Encoding", "gzip"),)) if asked.listing else None
         )
     ),
-    "endless body": lambda before: (
-        lambda asked: Reply(endless(before, b" " * 65536)) if asked.listing else None
-    ),
     "nothing but brackets": lambda before: (
         lambda asked: (
             Reply([b'{"data": {"workspaceItems": [' + b"[]," * 1_300_000 + b"0]}}"])
@@ -104,7 +100,6 @@ ATTACKS: dict[str, Callable[[Gateway], Callable[[Asked], Reply | None]]] = {
         )
     ),
     "growing total": lambda before: pages(lambda end: end + 100),
-    "total 2^62": lambda before: pages(lambda end: 2**62),
 }
 
 
@@ -117,7 +112,7 @@ def test_a_listing_without_an_end_is_eio_and_single_names_are_found(
     before.answer = ATTACKS[attack](before)
     began = time.monotonic()
     assert errno_from(os.listdir, mounted.path) == errno.EIO
-    assert time.monotonic() - began < 5 + SLACK
+    assert time.monotonic() - began < TIMEOUT + SLACK
     assert (mounted.path / "known.txt").read_bytes() == b"known"
     assert not (mounted.path / "unknown.txt").exists()
     (mounted.path / "known.txt").write_bytes(b"saved")
@@ -156,15 +151,14 @@ def test_json_byte_by_byte_ends_in_time(before: Gateway, mounted: MountedJob, wh
     before.answer = lambda asked: replies[what]() if asked.listing else None
     began = time.monotonic()
     assert errno_from(os.listdir, mounted.path) in (errno.EIO, errno.ETIMEDOUT)
-    assert time.monotonic() - began < 5 + SLACK
+    assert time.monotonic() - began < TIMEOUT + SLACK
 
 
-@pytest.mark.parametrize("coding", ["", "gzip"])
-def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob, coding: str) -> None:
+def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob) -> None:
     """A plain stat takes no more of the disk than --cache-size, and the other files are shown."""
     item_id = item(before, "endless")
     before.change = changed_items(lambda wire: wire.pop("size", None) if wire["id"] == item_id else None)
-    chunk, headers = (bomb(), (("Content-Encoding", "gzip"),)) if coding else (b"x" * 65536, ())
+    chunk, headers = bomb(), (("Content-Encoding", "gzip"),)
     before.answer = lambda asked: (
         Reply(endless(before, chunk), 200, headers) if asked.download and item_id in asked.target else None
     )
@@ -172,7 +166,7 @@ def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob
     began = time.monotonic()
     assert "known.txt" in run(mounted.path, "ls", "-l", check=False)
     assert errno_from(os.stat, mounted.path / "endless") == errno.EFBIG
-    assert time.monotonic() - began < 5 + SLACK
+    assert time.monotonic() - began < TIMEOUT + SLACK
     assert (mounted.path / "known.txt").read_bytes() == b"known"
     assert disk_used(mounted.cache) <= 16 << 20
     assert peak.grown < ROOM
@@ -193,7 +187,7 @@ def test_many_files_without_any_size_take_no_more_than_one(before: Gateway, moun
         while not all(each.done() for each in asked):
             most = [max(most[0], disk_used(mounted.cache)), max(most[1], len(os.listdir(descriptors)))]
         assert {each.result() for each in asked} <= {errno.EFBIG, errno.ENOSPC}
-    assert time.monotonic() - began < 3 * (5 + SLACK)
+    assert time.monotonic() - began < 3 * (TIMEOUT + SLACK)
     assert most[0] <= 2 * (16 << 20)
     assert most[1] <= 300
     assert peak.grown < ROOM
@@ -203,27 +197,6 @@ def test_many_files_without_any_size_take_no_more_than_one(before: Gateway, moun
     before.answer = lambda asked: None
     assert errno_from(os.stat, mounted.path / "known.txt") == 0
     eventually(lambda: disk_used(mounted.cache) <= 16 << 20)
-
-
-def test_an_item_of_the_year_one_is_edited_and_all_is_sent(before: Gateway, mounted: MountedJob) -> None:
-    """semantics 2 and 6: Go's zero time is common; closing, fsync and unmounting are as with any other file."""
-
-    def odd(wire: dict[str, Any]) -> None:
-        if wire["path"].endswith("known.txt"):
-            wire["updatedAt"] = "0001-01-01T00:00:00Z"
-
-    before.change = changed_items(odd)
-    file = mounted.path / "known.txt"
-    assert file.stat().st_mtime_ns < 0
-    with file.open("r+b") as handle:
-        handle.write(b"K")
-        handle.flush()
-        os.fsync(handle.fileno())
-    file.write_bytes(b"again")
-    (mounted.path / "endless").write_bytes(b"and another")
-    mounted.umount()
-    assert before.server.store.content(item(before, "known.txt")) == b"again"
-    assert before.server.store.content(item(before, "endless")) == b"and another"
 
 
 def item(before: Gateway, path: str) -> str:

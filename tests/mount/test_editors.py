@@ -40,9 +40,16 @@ def only_the_edit_is_there(server: Server, mounted: MountedJob, edited: str = ED
     assert mounted.status()["failed"] == []
 
 
-@pytest.mark.parametrize("backupcopy", ["yes", "no", "auto"])
-@pytest.mark.parametrize("more", ["", "backup", "undofile"])
-@pytest.mark.parametrize("editor", ["vim", "nvim"])
+@pytest.mark.parametrize(
+    ("editor", "backupcopy", "more"),
+    [
+        ("vim", "yes", "backup"),
+        ("vim", "no", "backup"),
+        ("vim", "auto", "undofile"),
+        ("nvim", "yes", ""),
+        ("nvim", "no", "undofile"),
+    ],
+)
 def test_vim_saves_twice_however_it_backs_up(
     server: Server, mounted: MountedJob, file: Path, editor: str, backupcopy: str, more: str
 ) -> None:
@@ -59,6 +66,8 @@ def test_vim_saves_twice_however_it_backs_up(
     assert saves(server) == 2
     if backupcopy == "yes":
         assert file.stat().st_ino == inode
+    if more == "backup":
+        assert file.with_name("notes.md~").read_text() == NOTES.replace("second", "2nd")
 
 
 @pytest.mark.parametrize("editor", ["vim", "nvim"])
@@ -101,7 +110,7 @@ def test_vim_is_told_what_the_job_changed(server: Server, mounted: MountedJob, f
     only_the_edit_is_there(server, mounted, "the job's\n")
 
 
-@pytest.mark.parametrize("editor", ["vim", "nvim"])
+@pytest.mark.parametrize("editor", ["nvim"])
 def test_vim_undoes_after_a_remount_what_it_saved_before(
     server: Server, mounted: MountedJob, file: Path, editor: str
 ) -> None:
@@ -166,7 +175,7 @@ def test_vim_that_overrides_read_only_saves_and_leaves_it_so(
     assert server.store.item("dir/notes.md").permission == "readOnly"
 
 
-@pytest.mark.parametrize("copying", ["nil", "t"])
+@pytest.mark.parametrize("copying", ["nil"])
 def test_emacs_saves_with_its_backups_and_lock_files(
     server: Server, mounted: MountedJob, file: Path, copying: str
 ) -> None:
@@ -263,20 +272,6 @@ def test_nano_with_backups_and_a_lock_file(server: Server, mounted: MountedJob, 
     assert saves(server) == 1
     assert sorted(os.listdir(file.parent)) == ["notes.md", "notes.md~", "other.md"]
     assert (file.parent / "notes.md~").read_text() == NOTES
-
-
-def test_nano_that_loses_its_terminal_leaves_what_was_typed(
-    server: Server, mounted: MountedJob, file: Path
-) -> None:
-    with terminal(mounted.home, file.parent, "nano", "notes.md") as nano:
-        nano.shows("third line")
-        nano.type("zeroth ")
-        nano.shows("zeroth first line")
-        os.kill(nano.pid(), signal.SIGHUP)
-        nano.ends()
-    mounted.settled()
-    assert server.store.read("dir/notes.md.save").decode() == "zeroth " + NOTES
-    assert server.store.read("dir/notes.md").decode() == NOTES
 
 
 def test_micro(server: Server, mounted: MountedJob, file: Path) -> None:

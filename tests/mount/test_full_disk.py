@@ -76,15 +76,6 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def larger(tmp_path: Path) -> Iterator[Disk]:
-    """A disk of 16 MB that holds state and cache."""
-    disk = Disk(tmp_path / "home", tmp_path / "disk", 16 << 20)
-    yield disk
-    while is_mounted(disk.directory):
-        disk.remove()
-
-
-@pytest.fixture
 def mount(server: Server, tmp_path: Path) -> Iterator[Callable[..., MountedJob]]:
     with ExitStack() as stack:
 
@@ -143,36 +134,6 @@ def test_a_file_larger_than_the_disk_is_refused_while_it_is_written(
     assert visible(server) == {"small.txt": b"there is room again"}
 
 
-def test_what_was_acknowledged_before_the_disk_was_full_outlives_the_mount(
-    server: Server, disk: Disk, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 4: what was acknowledged stays, on a full disk and through the death of the mount."""
-    server.store.seed({"old.txt": "old"}, age=60)
-    mounted = mount(write_back_delay=30)
-    write(mounted.path / "old.txt", b"acknowledged")
-    disk.fill()
-    assert errno_from(write, mounted.path / "old.txt", b"n" * 50_000) == errno.ENOSPC
-    mounted.kill()
-    disk.empty()
-    mounted.mount(write_back_delay=0)
-    mounted.settled()
-    assert visible(server) == {"old.txt": b"acknowledged"}
-
-
-def test_a_full_disk_does_not_keep_what_is_there_from_being_sent(
-    server: Server, disk: Disk, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 4: nothing is forgotten; it goes on without a new mount once there is room."""
-    mounted = mount(write_back_delay=0.5)
-    for number in range(10):
-        write(mounted.path / f"f{number}", b"%d" % number * 100)
-    disk.fill()
-    eventually(lambda: mounted.status()["server"]["answering"])
-    disk.empty()
-    mounted.settled()
-    assert visible(server) == {f"f{number}": b"%d" % number * 100 for number in range(10)}
-
-
 def _local_bytes(mounted: MountedJob) -> list[Path]:
     return list(mounted.state.glob("*/*/bytes/*"))
 
@@ -217,32 +178,6 @@ def test_what_was_acknowledged_is_sent_though_the_disk_has_no_byte_left(
         assert done.returncode == 0, done.stderr
     assert visible(server) == expected
     assert _local_bytes(mounted) == []
-
-
-def test_as_much_as_the_disk_holds_is_acknowledged_and_all_of_that_is_sent(
-    server: Server, larger: Disk, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 4, A full disk: the cache gives way before anything new is refused."""
-    server.store.seed({f"cached{n}": b"%d" % n * 500_000 for n in range(12)}, age=60)
-    mounted = mount(write_back_delay=0.1)
-    for number in range(12):
-        assert len((mounted.path / f"cached{number}").read_bytes()) >= 500_000
-    server.faults.rate("unavailable", 1.0, on="create")
-    outcome = [errno_from(write, mounted.path / f"f{number}", b"f" * (1 << 20)) for number in range(20)]
-    acknowledged = [number for number, told in enumerate(outcome) if not told]
-    assert set(outcome) == {0, errno.ENOSPC}
-    assert len(acknowledged) >= 9
-    server.faults.clear()
-    for number, told in enumerate(outcome):
-        if told and (mounted.path / f"f{number}").exists():
-            os.unlink(mounted.path / f"f{number}")
-    mounted.settled()
-    found = visible(server)
-    assert {path for path in found if path.startswith("f")} == {f"f{number}" for number in acknowledged}
-    assert all(found[f"f{number}"] == b"f" * (1 << 20) for number in acknowledged)
-    eventually(lambda: not _local_bytes(mounted))
-    write(mounted.path / "later", b"there is room")
-    mounted.settled()
 
 
 def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(

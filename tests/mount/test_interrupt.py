@@ -76,8 +76,10 @@ def hanging(server: Server, on: str) -> Callable[[], object]:
     return lambda: eventually(lambda: count() > before, f"{on} is asked for")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize(
+    ("wait", "number"),
+    [("read", signal.SIGINT), ("stat", signal.SIGTERM), ("fsync", signal.SIGKILL)],
+)
 def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
     server: Server, mount: Mount, wait: str, number: signal.Signals
 ) -> None:
@@ -106,12 +108,12 @@ def test_a_program_with_a_handler_of_its_own_gets_to_run_it(server: Server, moun
         asked()
         waiting.send_signal(signal.SIGINT)
         assert waiting.communicate(timeout=20)[0] == "interrupted\n"
-    server.faults.clear()
-    mounted.kill()  # what hangs would go on for as long as --timeout
-    mounted.mount()
-    mounted.settled()
-    assert visible(server).get("d/new") == (b"mine" if wait == "fsync" else None)
-    assert (mounted.path / "d/file").read_text() == "text"
+    if wait == "fsync":
+        server.faults.clear()
+        mounted.kill()  # what hangs would go on for as long as --timeout
+        mounted.mount()
+        mounted.settled()
+        assert visible(server) == {"d": None, "d/file": b"text", "d/new": b"mine"}
 
 
 def test_with_sync_on_close_a_close_that_was_interrupted_has_lost_nothing(

@@ -18,12 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import eventually
 
 from jobfs import control
-from jobfs.cli import preflight
-from jobfs.errors import FsError
 from jobfs.fuse.loop import LOOP_THREADS
-from jobfs.mountpoint import mount_at, programs_in, unmount
+from jobfs.mountpoint import unmount
 from jobfs.state import directory as slot
 
 ROOT = Path(__file__).parents[2]
@@ -164,15 +163,12 @@ def test_who_only_reads_a_file_is_not_heard_of_again_until_it_is_closed(
     assert calls["flush"] == (1 if kernel >= (5, 16) else 4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_during_load_drains_unmounts_and_ends_with_0(
-    start: Callable[..., LoopProcess], number: signal.Signals
-) -> None:
+def test_a_signal_during_load_drains_unmounts_and_ends_with_0(start: Callable[..., LoopProcess]) -> None:
     """semantics 6.5: SIGTERM and SIGINT do the same as `jobfs umount`."""
     loop = start()
     load = Load(loop.path)
     load.going()
-    loop.signal(number)
+    loop.signal(signal.SIGINT)
     code, calls, _ = loop.end()
     load.ended()
     assert code == 0
@@ -181,31 +177,10 @@ def test_a_signal_during_load_drains_unmounts_and_ends_with_0(
     assert not os.path.ismount(loop.path)
 
 
-def test_an_unmount_from_outside_during_load_ends_it_in_good_order(start: Callable[..., LoopProcess]) -> None:
-    loop = start()
-    load = Load(loop.path)
-    load.going()
-    unmount(str(loop.path), lazy=True)
-    code, calls, _ = loop.end()
-    load.ended()
-    assert code == 0
-    assert calls["flush_all"] >= 1
-    assert calls["stop"] == 1
-
-
-def test_an_unmount_from_outside_of_an_idle_mount_ends_it(start: Callable[..., LoopProcess]) -> None:
-    loop = start()
-    assert (loop.path / "plain").read_bytes() == b"at once"
-    unmount(str(loop.path))
-    code, calls, said = loop.end()
-    assert (code, said) == (0, "")
-    assert calls["stop"] == 1
-
-
 def test_calls_that_wait_do_not_stop_others(start: Callable[..., LoopProcess]) -> None:
     loop = start()
     waiting = [_reader(loop.path / "blocked") for _ in range(LOOP_THREADS - 2)]
-    _eventually(lambda: (loop.path / "plain").read_bytes() == b"at once")
+    eventually(lambda: (loop.path / "plain").read_bytes() == b"at once")
     load = Load(loop.path, 4)
     load.going()
     load.ended()
@@ -213,108 +188,6 @@ def test_calls_that_wait_do_not_stop_others(start: Callable[..., LoopProcess]) -
     assert [process.wait(30) for process in waiting] == [0] * len(waiting)
     loop.signal(signal.SIGTERM)
     assert loop.end()[0] == 0
-
-
-def test_calls_in_flight_for_long_do_not_keep_it_from_ending(start: Callable[..., LoopProcess]) -> None:
-    """semantics 6: on SIGTERM it waits, then ends; whoever is cut off is told so by an error."""
-    loop = start()
-    here = mount_at(str(loop.path))
-    assert here is not None
-    waiting = [_reader(loop.path / "blocked") for _ in range(3)]
-    _eventually(lambda: len(programs_in(here)) == 3)
-    loop.signal(signal.SIGTERM)
-    code, calls, said = loop.end()
-    assert code == 0
-    assert calls["stop"] == 1
-    for process in waiting:
-        assert f"cat ({process.pid}: blocked)" in said
-    assert "cut off" in said
-    assert all(process.wait(10) != 0 for process in waiting)
-    assert not os.path.ismount(loop.path)
-
-
-def test_a_second_signal_leaves_what_is_unsent(start: Callable[..., LoopProcess]) -> None:
-    loop = start("undrained")
-    loop.signal(signal.SIGINT)
-    assert loop.line() == "draining"
-    loop.signal(signal.SIGINT)
-    code, calls, said = loop.end()
-    assert code == 1
-    assert calls["stop"] == 1
-    assert "unsent.txt" in said
-    assert not os.path.ismount(loop.path)
-
-
-def test_a_signal_waits_for_what_is_unsent(start: Callable[..., LoopProcess]) -> None:
-    loop = start("undrained")
-    loop.signal(signal.SIGTERM)
-    assert loop.line() == "draining"
-    assert (loop.path / "plain").read_bytes() == b"at once"
-    loop.release()
-    loop.end()
-    assert not os.path.ismount(loop.path)
-
-
-def test_a_killed_mount_is_stale_and_the_next_one_takes_it_away(
-    start: Callable[..., LoopProcess], tmp_path: Path
-) -> None:
-    """semantics 6: a stale mount point keeps nobody from mounting there."""
-    loop = start()
-    load = Load(loop.path)
-    load.going()
-    loop.signal(signal.SIGKILL)
-    loop.process.wait(10)
-    load.ended()
-    with pytest.raises(OSError, match="Transport endpoint is not connected"):
-        os.listdir(loop.path)
-    said: list[str] = []
-    assert preflight.check_mount_point(str(loop.path), said.append) == str(loop.path)
-    assert len(said) == 1
-    assert os.listdir(loop.path) == []
-
-
-def test_it_can_be_mounted_and_unmounted_again_and_again(start: Callable[..., LoopProcess]) -> None:
-    for _ in range(3):
-        loop = start()
-        assert (loop.path / "plain").read_bytes() == b"at once"
-        loop.signal(signal.SIGTERM)
-        assert loop.end()[0] == 0
-        assert not os.path.ismount(loop.path)
-
-
-def test_a_mount_in_the_background_is_left_by_the_command_and_ended_by_umount(
-    start: Callable[..., LoopProcess],
-) -> None:
-    """semantics 6: a daemon that returns once the mount answers."""
-    loop = start("background")
-    assert loop.process.wait(20) == 0
-    assert (loop.path / "plain").read_bytes() == b"at once"
-    (found,) = slot.running(loop.state)
-    answer = control.call(found.path, "umount", {"timeout": None})
-    assert answer == {"left": []}
-    assert slot.wait_until_free(found, 20)
-    assert not os.path.ismount(loop.path)
-    assert '"stop": 1' in (found.path / "jobfs.log").read_text()
-
-
-def test_umount_tells_who_is_in_the_way_and_then_what_was_left(start: Callable[..., LoopProcess]) -> None:
-    """semantics 6: where programs have files open in it, `umount` names them and refuses; the mount goes on."""
-    loop = start("undrained")
-    (found,) = slot.running(loop.state)
-    with open(loop.path / "plain") as file:
-        with pytest.raises(FsError, match=rf"\({os.getpid()}: plain\).*umount --lazy") as caught:
-            control.call(found.path, "umount", {"timeout": 0.0})
-        assert caught.value.errno == errno.EBUSY
-        assert os.path.ismount(loop.path)
-        assert file.read() == "at once"
-    answer = control.call(found.path, "umount", {"timeout": 0.0})
-    assert answer["left"] == ["unsent.txt"]
-    code, _, said = loop.end()
-    assert code == 1
-    assert "unsent.txt" in said
-    record = slot.look(found.path).record
-    assert record is not None
-    assert not record.clean
 
 
 def test_who_hangs_up_while_umount_drains_keeps_the_mount(start: Callable[..., LoopProcess]) -> None:
@@ -328,22 +201,6 @@ def test_who_hangs_up_while_umount_drains_keeps_the_mount(start: Callable[..., L
     assert control.call(found.path, "flush", {"timeout": 0.0}) == {"left": ["unsent.txt"]}
     assert os.path.ismount(loop.path)
     assert (loop.path / "plain").read_bytes() == b"at once"
-
-
-def test_names_that_cannot_be_are_refused(start: Callable[..., LoopProcess]) -> None:
-    root = os.fsencode(start().path) + b"/"
-    for name, code in (
-        (b"\xff\xfe", errno.EILSEQ),
-        (b"x" * 256, errno.ENAMETOOLONG),
-        (("\N{SNOWMAN}" * 86).encode(), errno.ENAMETOOLONG),
-        (("\N{SNOWMAN}" * 85).encode(), 0),
-    ):
-        assert (_errno(os.mkdir, root + name), _errno(os.stat, root + name)) == (code, code)
-    path, codes = root[:-1], []
-    for _ in range(6):
-        path += b"/" + b"d" * 200
-        codes.append(_errno(os.mkdir, path))
-    assert codes == [0] * 5 + [errno.ENAMETOOLONG]
 
 
 def test_a_file_unlinked_while_open_stays_readable_and_is_never_renamed(
@@ -360,26 +217,11 @@ def test_a_file_unlinked_while_open_stays_readable_and_is_never_renamed(
         assert os.fstat(file.fileno()).st_size == 12
         file.seek(0)
         assert file.read() == b"before after"
-    _eventually(lambda: not any(name.startswith(".fuse") for name in os.listdir(loop.path)))
+    eventually(lambda: not any(name.startswith(".fuse") for name in os.listdir(loop.path)))
     loop.signal(signal.SIGTERM)
     _, calls, _ = loop.end()
     assert (calls["hide"], calls["rename"]) == (1, 0)
 
 
-def _errno(call: Callable[[bytes], object], path: bytes) -> int:
-    try:
-        call(path)
-    except OSError as error:
-        return error.errno or -1
-    return 0
-
-
 def _reader(path: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["cat", str(path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)

@@ -35,9 +35,7 @@ _INSTALL = f"npm install {_QUIET} ./vendor/words-1.2.0.tgz ./vendor/greet-2.0.1.
 #: Each way of running what was installed, with what it prints last; `npm ls` ends with an error if anything is amiss.
 _USES = {
     "./node_modules/.bin/greet you": "hello, you",
-    "npx --offline --no-update-notifier --no-install greet npx": "hello, npx",
     "npm run --silent start": "hello, script",
-    "node -p 'require(\"words\").hello'": "hello",
     f"npm ls --all {_QUIET} | grep -c -e words@1.2.0 -e greet@2.0.1": "3",
 }
 
@@ -67,12 +65,12 @@ def test_npm_installs_packages_whose_programs_run_after_a_remount_too(
     npm(app, _INSTALL)
     npm(mounted.path / "app", _INSTALL)
     assert os.readlink(mounted.path / "app/node_modules/.bin/greet") == "../greet/bin/greet.js"
-    for _ in range(2):
-        for use, said in _USES.items():
-            assert npm(mounted.path / "app", use).splitlines()[-1] == said, use
-        mounted.settled()
-        assert below(server, "app") == on_disk(app), "as on a disk, less the links"
-        mounted.remount()
+    mounted.settled()
+    mounted.remount()
+    for use, said in _USES.items():
+        assert npm(mounted.path / "app", use).splitlines()[-1] == said, use
+    mounted.settled()
+    assert below(server, "app") == on_disk(app), "as on a disk, less the links"
     npm(mounted.path / "app", f"npm uninstall {_QUIET} greet words")
     mounted.settled()
     left = {path for path in visible(server) if "greet" in path or "words" in path}

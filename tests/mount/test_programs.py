@@ -7,19 +7,18 @@ import json
 import os
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.files import on_disk
-from tests.support.mounts import MountedJob, run
+from tests.support.mounts import MountedJob, mounting, run
 from tests.support.serverside import below, doubled, visible
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually
 
-from jobfs.emulator import Server
+from jobfs.emulator import EmulatorConfig, Server, running
 
 Mount = Callable[..., MountedJob]
 
@@ -61,22 +60,31 @@ def seeds() -> dict[str, bytes]:
     }
 
 
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountedJob]:
+    """One mount for all scripts; each has a directory of its own, with what it works on."""
+    home = tmp_path_factory.mktemp("scripts")
+    with running(EmulatorConfig(), home / "server") as server:
+        for place in range(len(SCRIPTS)):
+            server.store.seed({f"w{place}/{name}": content for name, content in seeds().items()}, age=60)
+        with mounting(server, home / "home") as mounted:
+            yield mounted
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_leaves_what_it_leaves_on_a_disk(
-    server: Server, mounted: MountedJob, tmp_path: Path, script: str
-) -> None:
+def test_a_script_leaves_what_it_leaves_on_a_disk(seeded: MountedJob, tmp_path: Path, script: str) -> None:
     """semantics, silent: what a user of a local disk would expect."""
+    place = f"w{list(SCRIPTS).index(script)}"
     disk = tmp_path / "disk"
     for name, content in seeds().items():
         (disk / name).parent.mkdir(parents=True, exist_ok=True)
         (disk / name).write_bytes(content)
-    server.store.seed({f"w/{name}": content for name, content in seeds().items()}, age=60)
     expected = run(disk, "bash", "-e", "-c", SCRIPTS[script])
-    assert run(mounted.path / "w", "bash", "-e", "-c", SCRIPTS[script]) == expected
-    mounted.settled()
-    assert below(server, "w") == on_disk(disk)
-    assert doubled(server) == []
-    assert mounted.status()["conflicts"] == []
+    assert run(seeded.path / place, "bash", "-e", "-c", SCRIPTS[script]) == expected
+    seeded.settled()
+    assert below(seeded.server, place) == on_disk(disk)
+    assert doubled(seeded.server) == []
+    assert seeded.status()["conflicts"] == []
 
 
 def test_make_builds_nothing_again_after_a_remount(server: Server, mounted: MountedJob) -> None:
@@ -166,7 +174,7 @@ db.close()
 """
 
 
-@pytest.mark.parametrize("mode", ["DELETE", "TRUNCATE", "WAL"])
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_sqlite_counts_right_from_two_processes(
     server: Server, mounted: MountedJob, tmp_path: Path, mode: str
 ) -> None:
@@ -178,8 +186,7 @@ def test_sqlite_counts_right_from_two_processes(
     ask = ("sqlite3", "data.db", "SELECT n FROM t; PRAGMA integrity_check;")
     assert run(mounted.path, *ask) == "20\nok\n"
     mounted.settled()
-    journal = {"data.db-journal"} if mode == "TRUNCATE" else set()
-    assert set(visible(server)) == {"data.db"} | journal
+    assert set(visible(server)) == {"data.db"}
     (tmp_path / "data.db").write_bytes(server.store.read("data.db"))
     assert run(tmp_path, *ask) == "20\nok\n"
     mounted.remount()
@@ -360,7 +367,7 @@ def test_several_processes_append_whole_lines(server: Server, mounted: MountedJo
 
 
 def test_tail_follows_by_name_what_the_job_replaces(server: Server, mounted: MountedJob) -> None:
-    """semantics 3: a reader at end of file whose item has been replaced follows the new version."""
+    """semantics 3.14: a reader at end of file whose item has grown or been replaced follows the new version."""
     server.store.seed({"run.log": "one\n"}, age=60)
     words = ["env", "-C", str(mounted.path), "tail", "-n", "+1", "-s", "0.1", "-F", "run.log"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
@@ -406,29 +413,3 @@ def test_df_and_du_count_what_is_there(server: Server, mounted: MountedJob) -> N
     assert kind == "fuse.jobfs"
     assert int(used) >= 1_500_000 // 1024
     assert int(free) > 0
-
-
-def test_what_file_managers_leave_stays_on_this_machine(server: Server, mounted: MountedJob) -> None:
-    """semantics 4, Scratch names."""
-    for name in (".DS_Store", "._photo.jpg", ".goutputstream-1", "report~", ".#lock"):
-        (mounted.path / name).write_text("of the desktop")
-    (mounted.path / "photo.jpg").write_text("mine")
-    mounted.settled()
-    assert visible(server) == {"photo.jpg": b"mine"}
-
-
-def test_a_program_in_the_mount_can_not_be_written_to_as_far_as_fuse_goes(
-    server: Server, mounted: MountedJob
-) -> None:
-    server.store.seed({"sleeper": Path("/bin/sleep").read_bytes()})
-    os.chmod(mounted.path / "sleeper", 0o755)
-    with subprocess.Popen([str(mounted.path / "sleeper"), "60"]) as sleeper:
-        try:
-            running = f"/proc/{sleeper.pid}/exe"
-            eventually(lambda: os.readlink(running).endswith("sleeper"))
-            began = time.monotonic()
-            with pytest.raises(OSError, match="Text file busy"):
-                (mounted.path / "sleeper").open("r+b").close()
-            assert time.monotonic() >= began
-        finally:
-            sleeper.kill()

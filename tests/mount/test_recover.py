@@ -197,7 +197,7 @@ def test_status_tells_all_about_what_is_unsent(server: Server, mounted: MountedJ
     server.faults.clear()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "random", "emptied"])
+@pytest.mark.parametrize("damage", ["random", "emptied"])
 def test_a_damaged_journal_is_put_aside_with_its_bytes(
     server: Server, mount: Callable[..., MountedJob], damage: str
 ) -> None:
@@ -216,9 +216,7 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(
     database.close()
     log.unlink(missing_ok=True)
     whole = journal.read_bytes()
-    journal.write_bytes(
-        {"truncated": whole[: len(whole) // 2], "random": os.urandom(len(whole)), "emptied": b""}[damage]
-    )
+    journal.write_bytes({"random": os.urandom(len(whole)), "emptied": b""}[damage])
     mounted.mount()
     assert "damaged" in mounted.log
     assert "the bytes of 1 files" in mounted.log
@@ -246,16 +244,3 @@ def test_bytes_that_no_record_names_are_kept_aside(server: Server, mount: Callab
     (kept,) = (slot(mounted) / "trash").iterdir()
     assert kept.read_bytes() == b"closed, not sent"
     assert str(kept) in mounted.log
-
-
-def test_the_state_directory_of_another_user_is_refused(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    mounted = mount()
-    mounted.umount()
-    for path in [mounted.state, *mounted.state.rglob("*")]:
-        os.chown(path, 65534, 65534)
-    done = mounted.jobfs(*mounted.command()[3:])
-    assert done.returncode == 2
-    assert "belongs to" in done.stderr
-    assert "Traceback" not in done.stderr

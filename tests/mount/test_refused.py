@@ -17,12 +17,12 @@ REFUSALS = {
     (400, "Invalid path"): errno.EIO,
     (400, "Path already exists"): errno.EIO,
     (400, "No"): errno.EIO,
-    (401, "Failed to authenticate"): errno.EIO,
     (403, "Forbidden"): errno.EIO,
     (413, "Too large"): errno.EFBIG,
     (415, "Unsupported"): errno.EIO,
     (422, "Validation failed"): errno.EIO,
     (507, "Insufficient storage"): errno.ENOSPC,
+    (401, "Failed to authenticate"): errno.EIO,
 }
 
 
@@ -40,28 +40,27 @@ def failing(call: Callable[[int], None], path: Path, content: bytes) -> int:
     return 0
 
 
-@pytest.mark.parametrize(("status", "reason"), REFUSALS)
-def test_fsync_of_a_refused_save_fails_as_a_disk_would(
-    server: Server, mounted: MountedJob, status: int, reason: str
-) -> None:
+def test_fsync_of_a_refused_save_fails_as_a_disk_would(server: Server, mounted: MountedJob) -> None:
     """semantics 5: fsync never fails with EINVAL, EOPNOTSUPP or ENOSYS, for new files and for old ones."""
-    server.store.seed({"old.txt": "old"})
+    server.store.seed({f"old{number}": "old" for number in range(len(REFUSALS))}, age=60)
     os.listdir(mounted.path)
-    server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
-    expected = REFUSALS[status, reason]
-    for name in ("new.txt", "old.txt"):
-        assert failing(os.fsync, mounted.path / name, b"mine") == expected
-        assert (mounted.path / name).read_bytes() == b"mine"
-        with open(mounted.path / name, "rb+") as file, pytest.raises(OSError) as again:  # noqa: PT011
-            os.fsync(file.fileno())
-        assert again.value.errno == expected, "asked once more, it says the same"
+    for number, ((status, reason), expected) in enumerate(REFUSALS.items()):
+        server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
+        for path in (mounted.path / f"new{number}", mounted.path / f"old{number}"):
+            assert failing(os.fsync, path, b"mine") == expected, reason
+            assert path.read_bytes() == b"mine"
+            with open(path, "rb+") as file, pytest.raises(OSError) as again:  # noqa: PT011
+                os.fsync(file.fileno())
+            assert again.value.errno == expected, "asked once more, it says the same"
+        server.faults.clear()
 
 
-@pytest.mark.parametrize(("status", "reason"), REFUSALS)
 def test_close_that_waits_for_the_server_says_the_same(
-    server: Server, mount: Callable[..., MountedJob], status: int, reason: str
+    server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     mounted = mount(sync_on_close=True)
-    server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
-    assert failing(os.close, mounted.path / "new.txt", b"mine") == REFUSALS[status, reason]
-    assert (mounted.path / "new.txt").read_bytes() == b"mine"
+    for number, ((status, reason), expected) in enumerate(REFUSALS.items()):
+        server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
+        assert failing(os.close, mounted.path / f"new{number}", b"mine") == expected, reason
+        assert (mounted.path / f"new{number}").read_bytes() == b"mine"
+        server.faults.clear()

@@ -55,7 +55,7 @@ for number in range(saves):
 """
 
 
-@pytest.mark.parametrize(("how", "saves"), [("renamed", 200), ("renamed after fsync", 100), ("in place", 50)])
+@pytest.mark.parametrize(("how", "saves"), [("renamed", 80), ("renamed after fsync", 40), ("in place", 25)])
 def test_a_name_is_there_at_every_moment_of_a_save(
     server: Server, mounted: MountedJob, tmp_path: Path, how: str, saves: int
 ) -> None:

@@ -31,7 +31,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Behaviour, EmulatorConfig, behaviour, running
 
 #: How often and how long, for each set of switches; a longer run is asked for with JOBFS_TEST_EXAMPLES.
-EXAMPLES = int(os.environ.get("JOBFS_TEST_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("JOBFS_TEST_EXAMPLES", "25"))
 STEPS = 40
 #: To shrink a failure takes minutes: only when somebody waits for it.
 PHASES = tuple(phase for phase in Phase if phase is not Phase.shrink or "JOBFS_TEST_SHRINK" in os.environ)

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from tests.support.mounts import MountedJob, environment, jobfs
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_equal, readable
 
+from jobfs import control
 from jobfs.emulator import Server
 
 #: Fields of a status that change from look to look.
@@ -154,3 +156,46 @@ def test_the_log_of_an_outage_is_short_and_as_json_an_object_a_line(
     }
     assert len(records) < 60, "\n".join(record["message"] for record in records)
     assert any("no connection" in record["message"] for record in records)
+
+
+def threads(mounted: MountedJob) -> int:
+    """How many threads the mount's process has."""
+    assert mounted.process is not None
+    return len(os.listdir(f"/proc/{mounted.process.pid}/task"))
+
+
+def test_a_flush_that_was_broken_off_leaves_no_thread(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 6, bounds: by Ctrl-C, by a client that is gone, by one that is killed."""
+    mounted = mount(timeout=60)
+    assert os.listdir(mounted.path) == []
+    server.faults.rate("unavailable", 1.0, on="change")
+    (mounted.path / "unsent.txt").write_bytes(b"kept")
+    eventually(lambda: mounted.status()["unsent"][0]["attempts"] >= 1)
+    # What others start meanwhile, once: a timer, a thread of a pool.
+    most = threads(mounted) + 2
+    for number in (signal.SIGINT, signal.SIGKILL):
+        flushes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "jobfs", "flush", str(mounted.path)],
+                env=environment(mounted.home, mounted.key),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(3)
+        ]
+        # Three programs have to start, on a machine that may be busy with others.
+        eventually(lambda: threads(mounted) > most, lambda: threads(mounted), timeout=40)
+        for flush in flushes:
+            flush.send_signal(number)
+            flush.wait(20)
+        eventually(lambda: threads(mounted) <= most, lambda: threads(mounted))
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as connection:
+            (place,) = (mounted.state / server.job).glob(f"*/{control.SOCKET}")
+            with control._address(place.parent) as address:
+                connection.connect(address)
+            connection.sendall(b'{"call": "flush"}\n')
+    eventually(lambda: threads(mounted) <= most, lambda: threads(mounted))

@@ -32,7 +32,7 @@ def hidden_of(server: Server, mount: str) -> list[str]:
 def test_both_save_the_same_file_and_both_contents_are_kept(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 6: several machines may mount one job at once: every rule holds between them too."""
+    """semantics 6.12: several machines may mount one job at once: every rule holds between them too."""
     server.store.seed({"dir/note.txt": "as it was"}, age=60)
     one, other = mount(), mount()
     with (one.path / "dir/note.txt").open("r+b") as mine, (other.path / "dir/note.txt").open("r+b") as theirs:
@@ -47,7 +47,7 @@ def test_both_save_the_same_file_and_both_contents_are_kept(
     assert len([path for path in visible(server) if ".conflict-" in path]) == 1
 
 
-@pytest.mark.parametrize("operation", ["create", "update", "delete"])
+@pytest.mark.parametrize("operation", ["create", "update"])
 def test_one_killed_in_the_middle_of_a_save_is_left_alone_by_the_other(
     server: Server, mount: Callable[..., MountedJob], operation: str
 ) -> None:

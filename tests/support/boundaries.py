@@ -7,6 +7,7 @@ that reaches a boundary ends there), or lets the job do something. `Mortal` is a
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,12 +15,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from jobfs.api import Client
+from jobfs.api import Client, deadline, health
 from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.errors import ApiError, JobfsError
+from jobfs.save import cleanup, writeback
 from jobfs.save import queue as save_queue
-from jobfs.save import writeback
 
 from .serverside import hidden
 from .waiting import eventually
@@ -197,8 +198,8 @@ class Mortal(Workspace):
 
 
 @contextlib.contextmanager
-def quick_finishing() -> Iterator[None]:
-    """Background work looks for work at once, and threads that died at a boundary do so in silence."""
+def hurrying() -> Iterator[None]:
+    """Pauses are short, no disk is waited for, and threads that died at a boundary do so in silence."""
     before = threading.excepthook
 
     def silent(arguments: threading.ExceptHookArgs) -> None:
@@ -210,5 +211,12 @@ def quick_finishing() -> Iterator[None]:
         patch.setattr(writeback, "UNLINK_DELAY", 0.1)
         patch.setattr(writeback, "BACKUP_DELAY", 0.2)
         patch.setattr(save_queue, "_BACKOFF", 0.05)
+        patch.setattr(save_queue, "_ASK", 0.1)
+        patch.setattr(cleanup, "_AGAIN", 0.02)
+        patch.setattr(deadline, "FIRST_PAUSE", 0.02)
+        patch.setattr(deadline, "LONGEST_PAUSE", 0.1)
+        patch.setattr(health, "_PROBE_EVERY", 0.1)
+        patch.setattr(os, "fsync", lambda handle: None)
+        patch.setattr(os, "fdatasync", lambda handle: None)
         patch.setattr(threading, "excepthook", silent)
         yield

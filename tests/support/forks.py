@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,23 @@ class ForkedMount(MountedJob):
             os.close(err)
         process.stdout = os.fdopen(read)
         return process
+
+    def jobfs(self, *arguments: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
+        """Runs another jobfs command with this mount's environment, forked too."""
+        words = list(map(str, arguments))
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            env = environment(self.home, self.key)
+            process = self._forks.run(words, env, self.home, out.fileno(), err.fileno())
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait(10)
+                raise
+            out.seek(0)
+            err.seek(0)
+            said = [file.read().decode(errors="replace") for file in (out, err)]
+        return subprocess.CompletedProcess(words, code, *said)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from tests.component.protocol.protocol import Protocol
 from tests.component.protocol.replay import Cue, Life, lives
 from tests.component.protocol.scenarios import SCENARIOS
 from tests.component.protocol.test_model import RULES, violating
-from tests.support.boundaries import Boundaries, Death, Mortal, quick_finishing
+from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.powerloss import SyncedState, reboot
 from tests.support.serverside import doubled, hidden, visible
 from tests.support.waiting import eventually
@@ -40,12 +39,6 @@ REPLAYED = [rule for rule, (switch, _) in RULES.items() if switch != "r6_own"]
 
 #: Those of one mount with a file at T.
 PLAYABLE = [each for each in SCENARIOS if len(each.users) == 1 and each.users[0][0] != "mkdir d"]
-
-
-@pytest.fixture(autouse=True)
-def quick() -> Iterator[None]:
-    with quick_finishing():
-        yield
 
 
 def content(token: str) -> bytes:

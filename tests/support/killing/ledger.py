@@ -253,15 +253,20 @@ class Ledger:
         """The mount was killed at `when`: no call of it can see anything from then on."""
         with self.lock:
             # The latest first: of two unlinks of one name it is the one that may not have been confirmed.
+            back: set[str] = set()
             for change in reversed(self._open):
-                if change.kept and change.content is ABSENT and not change.to:
+                if change.kept and change.content is ABSENT and not change.to and change.path not in back:
+                    back.add(change.path)
                     self._unlinked_just_now(change, when)
                 self.failed(change, "killed")
             self._open.clear()
 
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
-        """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4)."""
-        if killed - change.when < _MOMENT and self.options[change.path] == {ABSENT}:
+        """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4).
+
+        So it may where something else had begun to take its name, and was not acknowledged: then that may be nothing still.
+        """
+        if killed - change.when < _MOMENT and ABSENT in self.options[change.path]:
             self.options[change.path] |= change.before
             self.tell(f"MAY BE BACK: {change.text}")
 

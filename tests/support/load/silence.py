@@ -22,14 +22,12 @@ _AT_ONCE = 1.0
 KINDS = ("rename", "fsync", "mkdir", "unlink", "rmdir", "rename over")
 
 
-def silent(stage: Stage, timeout: float, at_once: int, latency: float) -> None:
-    """Each kind of call alone, then many at once; `status` meanwhile; then SIGTERM."""
+def silent(stage: Stage, timeout: float, at_once: int, latency: float, on: str = "POST+DELETE") -> None:
+    """Each kind of call alone, then many at once; `status` meanwhile; then SIGTERM. Nothing is said to what is `on`."""
     turns = len(KINDS) + at_once
-    _start(stage, turns, latency, timeout)
+    _start(stage, turns, latency, timeout, on)
     within = timeout + _MARGIN
-    with stage.doing(
-        f"POST and DELETE are never answered, --timeout {timeout:g}, {at_once} calls at once", turns
-    ):
+    with stage.doing(f"{on} is never answered, --timeout {timeout:g}, {at_once} calls at once", turns):
         for turn, kind in enumerate(KINDS):
             _hold(stage, f"{kind}, alone", [_call(stage, kind, turn)], within)
         calls = [_call(stage, KINDS[turn % len(KINDS)], turn) for turn in range(len(KINDS), turns)]
@@ -70,14 +68,14 @@ def left(stage: Stage, timeout: float, at_once: int, latency: float) -> None:
     stage.finish(Bounds(files=2 * at_once))
 
 
-def waiting(stage: Stage, programs: int, latency: float) -> None:
+def waiting(stage: Stage, programs: int, latency: float, on: str = "POST+DELETE") -> None:
     """Programs wait in fsync: what is known is answered at once, and so is `status`."""
     stage.start(
         {f"f{number}": b"at first" for number in range(programs)}, latency=latency, timeout=30, ttl=60
     )
     for name in os.listdir(stage.path):
         os.stat(stage.path / name)
-    stage.server.break_with(Rule("silent", "POST+DELETE"))
+    stage.server.break_with(Rule("silent", on))
     began = [threading.Event() for _ in range(programs)]
 
     def work(number: int) -> None:
@@ -110,7 +108,7 @@ def waiting(stage: Stage, programs: int, latency: float) -> None:
         thread.join(_MARGIN)
 
 
-def _start(stage: Stage, turns: int, latency: float, timeout: float) -> None:
+def _start(stage: Stage, turns: int, latency: float, timeout: float, on: str = "POST+DELETE") -> None:
     places = [f"{kind}{turn}".replace(" ", "-") for turn in range(turns) for kind in KINDS]
     there: dict[str, bytes | None] = {
         name: None if name.startswith("rmdir") else b"content" for name in places
@@ -118,7 +116,7 @@ def _start(stage: Stage, turns: int, latency: float, timeout: float) -> None:
     stage.start(there, latency=latency, timeout=timeout, ttl=2)
     for _ in os.walk(stage.path):
         pass
-    stage.server.break_with(Rule("silent", "POST+DELETE"))
+    stage.server.break_with(Rule("silent", on))
 
 
 def _call(stage: Stage, kind: str, turn: int) -> Callable[[], object]:

@@ -338,8 +338,16 @@ class Stage:
         """`jobfs recover` sends what is left, and ends with 0 within so many seconds."""
         mounted = self.mounted
         places: list[str | Path] = ["--state-dir", mounted.state, "--cache-dir", mounted.cache]
+        lifetime = _OPTIONS["request-lifetime"]
         code, told = mounted.limited(
-            "recover", self.server.job, "--base-url", self.server.url, *places, within=within
+            "recover",
+            self.server.job,
+            "--base-url",
+            self.server.url,
+            *places,
+            "--request-lifetime",
+            lifetime,
+            within=within,
         )
         self.check(Check("recover", f"ends with {code} {told[:200]}".strip(), "ends with 0", held=code == 0))
 

@@ -36,9 +36,7 @@ class Disk:
         self._real = journal.write
         journal.write = self._write  # type: ignore[method-assign]
 
-    def _write(
-        self, *edits: Edit, gone: Iterable[Record] = (), used: str = "", new: bool = False
-    ) -> None:
+    def _write(self, *edits: Edit, gone: Iterable[Record] = (), used: str = "", new: bool = False) -> None:
         if new:
             self.writes += 1
             if self.at and self.at <= self.writes:

@@ -161,7 +161,10 @@ class ContentStore:
         with self._lock:
             self._disk.pinned[version_name(content.version)] += 1  # first: what is seen now stays
         if content.version not in self._entries:
-            content._size = self.on_disk(content.version)
+            # What is in the index is not looked at again: reading it tells whether it has gone.
+            size = self._disk.touch(version_name(content.version))
+            known = size is not None and content.version.size in (None, size)
+            content._size = size if known else self.on_disk(content.version)
             if content._size is not None:
                 return content
         self.attach(content)
@@ -169,12 +172,10 @@ class ContentStore:
 
     def on_disk(self, version: Version) -> int | None:
         """Bytes of a version that is in the cache whole; None if it is not."""
-        if version.size == 0:
-            return 0
-        size = self._disk.touch(version_name(version))
-        if size is None:
-            size = self._disk.size(version)
-        return size if version.size in (None, size) else None
+        size = self._disk.size(version)
+        if size:
+            self._disk.touch(version_name(version))
+        return size
 
     def attach(self, content: Content) -> Entry:
         """What a handle reads from: the one entry of its version, pinned until it is closed.

@@ -42,6 +42,8 @@ _BACKOFF, _MOST = 0.5, 8.0
 _ASK, _LOOK = 1.0, 0.25
 #: So many hidden items may stand in the workspace when another save is begun: each that runs adds two, and stays below 64.
 _HIDDEN = 40
+#: Entries that were overtaken, beside twice as many as there are Changes, before they are taken out.
+_SPARE = 64
 #: Seconds that an open file which was flushed may wait to be sent.
 WHILE_OPEN = 3600.0
 #: Most seconds that a thread waits before it looks again.
@@ -133,7 +135,17 @@ class Queue:
 
     def _push(self, change: Change, due: float) -> None:
         change.due = due
-        heapq.heappush(self._begun if change.begun else self._new, (due, change.seq, change))
+        heap = self._begun if change.begun else self._new
+        heapq.heappush(heap, (due, change.seq, change))
+        if len(heap) > 2 * len(self._state.changes) + _SPARE:
+            # What a program has synced leaves an entry that is due in an hour.
+            heap[:] = [entry for entry in heap if self._stands(entry)]
+            heapq.heapify(heap)
+
+    def _stands(self, entry: tuple[float, int, Change]) -> bool:
+        """False for an entry that was overtaken: the Change has another, runs, or has ended."""
+        due, seq, change = entry
+        return due == change.due and not change.running and seq in self._state.changes
 
     # -- the threads
 
@@ -211,8 +223,9 @@ class Queue:
     def _first(self, heap: list[tuple[float, int, Change]], now: float) -> Change | None:
         """The first Change that is due and may run."""
         while heap and heap[0][0] <= now:
-            due, _, change = heapq.heappop(heap)
-            if due != change.due or change.running or change.seq not in self._state.changes:
+            entry = heapq.heappop(heap)
+            change = entry[2]
+            if not self._stands(entry):
                 continue
             if change.settled:
                 return change
@@ -227,9 +240,10 @@ class Queue:
         """How many hidden items the Changes that are out have on the server, or may have any moment."""
         for seq in [seq for seq in self._out if seq not in self._state.changes]:
             del self._out[seq]
-        # A create whose answer was lost has no item that anybody has seen.
+        # A create whose answer was lost has no item that anybody has seen; what is removed hides nothing until it is aside.
         return sum(
-            (not change.settled) + sum(aside.id != "" for aside in change.asides)
+            (not change.settled and change.verb is not Verb.REMOVE)
+            + sum(aside.id != "" for aside in change.asides)
             for change in self._out.values()
         )
 

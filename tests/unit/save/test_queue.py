@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -358,6 +359,16 @@ def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put
     thread.join(20)
     assert going.settled
     assert runner.ran == [work.seq, going.seq], "nobody ran it twice"
+
+
+def test_what_was_committed_is_not_remembered_until_it_would_have_been_due(queue: Queue, put: Put) -> None:
+    """semantics 6: memory does not grow with the saves of a day."""
+    for _ in range(300):
+        work = put()
+        queue.add(work, WHILE_OPEN)
+        queue.commit(work)
+    del work
+    eventually(lambda: sum(isinstance(thing, Change) for thing in gc.get_objects()) < 150)
 
 
 def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner, put: Put) -> None:

@@ -75,7 +75,7 @@ class Stream:
 
     _response: httpx.Response
     _line: Line
-    _rank: Rank | None
+    _rank: Rank
     _deadline: Deadline
 
     def __iter__(self) -> Iterator[bytes]:
@@ -89,13 +89,11 @@ class Stream:
             self._deadline.renew()
 
     def close(self) -> None:
-        """Give the connection back; one that still has bytes to come is closed. May be called again."""
-        rank, self._rank = self._rank, None
-        if rank is not None:
-            try:
-                self._response.close()
-            finally:
-                self._line.release(rank)
+        """Give the connection back; one that still has bytes to come is closed."""
+        try:
+            self._response.close()
+        finally:
+            self._line.release(self._rank)
 
 
 class Answer(NamedTuple):
@@ -285,11 +283,10 @@ class Wire:
         if isinstance(exc, MismatchError):
             return self._learn(call, mismatch(call, str(exc)), key, logging.WARNING)
         error = from_exception(call, exc)
-        late = isinstance(exc, httpx.TimeoutException) and given < min(_FAIR, self._timeout / 2)
-        if not late:
-            return self._learn(call, error, key)
-        # That says nothing of the server.
-        return error if isinstance(error, AnswerLostError) else out_of_time(str(error))
+        if isinstance(exc, httpx.TimeoutException) and given < min(_FAIR, self._timeout / 2):
+            # That says nothing of the server.
+            return error if isinstance(error, AnswerLostError) else out_of_time(str(error))
+        return self._learn(call, error, key)
 
     def _learn(self, call: Call, error: ApiError, key: str, level: int = logging.DEBUG) -> ApiError:
         """Take note of an error and log it."""

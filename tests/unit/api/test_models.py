@@ -150,7 +150,12 @@ def test_texts_longer_than_the_reference_allows_are_not_kept() -> None:
 
 def test_items_left_out_without_an_id_are_told_apart_by_their_place() -> None:
     """The same one on two pages is one, and two on one page are two: else the list would never hold still."""
-    assert parse_page(page_body({}, wire_item(), {}), 3, 0)[0].unknown == ("#0", "#2")
+    assert parse_page(page_body({}, wire_item(), None, "text", 5), 5, 0)[0].unknown == (
+        "#0",
+        "#2",
+        "#3",
+        "#4",
+    )
     assert parse_page(page_body({}, wire_item()), 3, 2)[0].unknown == ("#2",)
 
 

@@ -198,7 +198,7 @@ def test_the_key_is_in_no_message_and_no_log(
         client = make_client(Script(answer), timeout=0.02)
         with pytest.raises(errors.ApiError) as caught:
             client.get(ID)
-        assert KEY not in f"{caught.value} {caught.value!r} {client!r} {client.health}"
+        assert KEY not in f"{caught.value} {caught.value!r} {client!r} {client.health.last_error}"
         assert caught.value.__cause__ is None
     assert KEY not in caplog.text
     assert "***" in caplog.text

@@ -79,7 +79,7 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 @pytest.mark.parametrize("pause", [0.0, 0.02], ids=["at once", "slowly"])
 @pytest.mark.parametrize("drip", DRIPS)
-@pytest.mark.parametrize("what", ["get", "delete", "download"])
+@pytest.mark.parametrize("what", ["delete", "download"])
 def test_an_answer_that_never_gets_to_the_point_ends_in_time(
     serve: Serve, what: str, drip: str, pause: float
 ) -> None:
@@ -95,14 +95,14 @@ def test_an_answer_that_never_gets_to_the_point_ends_in_time(
                 connection.sendall(again)
 
     server = serve(*[talk] * 20)
-    with client_of(server, timeout=0.5) as client:
+    with client_of(server, timeout=0.3) as client:
         began = time.monotonic()
         with suppress(errors.ApiError):
             if what == "download":
                 with client.download(ID) as body:
                     list(body.chunks())
             else:
-                getattr(client, what)(ID)
+                client.delete(ID)
         assert time.monotonic() - began < 5
     done.set()
 

@@ -132,6 +132,8 @@ MOST_JSON = 4 << 20
 MOST_INSTANCE = 16 << 20
 #: Bytes of a body that says no more than why, or nothing of interest.
 MOST_REASON = 64 << 10
+#: Content encodings of what is not compressed.
+PLAIN = ("", "identity")
 #: Bytes that are decompressed at a time.
 _PIECE = 64 << 10
 
@@ -161,8 +163,8 @@ def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterable[bytes]:
 
     Raises MismatchError for a compression that was not asked for, and httpx.DecodingError, while it is read, where it is broken.
     """
-    coding = coding_of(headers)
-    if not coding:
+    coding = headers.get("content-encoding", "").strip().lower()
+    if coding in PLAIN:
         return chunks
     if coding not in ("gzip", "x-gzip"):
         raise MismatchError(f"content encoding {coding!r}, which was not asked for")
@@ -185,9 +187,3 @@ def _unzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise httpx.DecodingError(str(exc)) from None
     if not (unzip.eof or empty):
         raise httpx.DecodingError("the compressed body ends early")
-
-
-def coding_of(headers: httpx.Headers) -> str:
-    """How a body is compressed; "" if it is not."""
-    coding = headers.get("content-encoding", "").strip().lower()
-    return "" if coding == "identity" else coding

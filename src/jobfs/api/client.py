@@ -15,7 +15,7 @@ import httpx
 from jobfs import names
 from jobfs.api.address import check_base_url, check_job_id, valid_item_id
 from jobfs.api.bodies import MOST_INSTANCE, json_body
-from jobfs.api.create import CreateEncoding, Form, Forms, Known
+from jobfs.api.create import CreateEncoding, Forms, Known
 from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, extent
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
@@ -229,13 +229,13 @@ class Client:
         moving: Callable[[float], None] = lambda part: None,
     ) -> Item:
         call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
-
-        def attempt(styled: str, form: Form) -> Item:
-            body = form.body(kind, styled, permission, file)
-            body.part = moving
-            return self._ask(call, parse_item, Send(body))
-
-        return self._put(path, lambda styled: self._forms.create(kind, partial(attempt, styled)))
+        return self._put(
+            path,
+            lambda to: self._forms.create(
+                kind,
+                lambda form: self._ask(call, parse_item, Send(form.body(kind, to, permission, file, moving))),
+            ),
+        )
 
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
         """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.

@@ -34,11 +34,20 @@ class Form(NamedTuple):
     encoding: Encoding
     long_type: bool
 
-    def body(self, kind: Kind, path: str, permission: str, file: tuple[Path, int] | None) -> Body:
-        """The request body for one item."""
+    def body(
+        self,
+        kind: Kind,
+        path: str,
+        permission: str,
+        file: tuple[Path, int] | None,
+        moving: Callable[[float], None] = lambda part: None,
+    ) -> Body:
+        """The request body for one item; `moving` gets the part of it that is on its way, from 0 to 1."""
         name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
         fields = {"type": name, "path": path, "permission": permission}
-        return (multipart_create if self.encoding == "multipart" else json_create)(fields, file)
+        body = (multipart_create if self.encoding == "multipart" else json_create)(fields, file)
+        body.part = moving
+        return body
 
 
 @dataclass(frozen=True)

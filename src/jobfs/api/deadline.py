@@ -117,9 +117,9 @@ def begin(timeout: float) -> Deadline:
 
 
 @contextlib.contextmanager
-def within(timeout: float = UNBOUNDED, *, waited: bool = True) -> Iterator[Deadline]:
+def within(timeout: float = UNBOUNDED) -> Iterator[Deadline]:
     """What is done meanwhile in this thread has `timeout` seconds without progress, and no more than its call has left."""
-    deadline = Deadline(timeout, _current.get(), waited=waited)
+    deadline = Deadline(timeout, _current.get())
     with bound_by(deadline):
         yield deadline
 

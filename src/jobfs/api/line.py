@@ -10,7 +10,6 @@ line's bandwidth among few. With one connection all take turns.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import socket
 import threading
 import time
@@ -43,7 +42,6 @@ class _Waiter:
     """A request that waits for its connection: its rank may change meanwhile, and is settled when it is `granted` one."""
 
     deadline: Deadline
-    number: int
     large: bool
     changing: bool
     granted: Rank | None = None
@@ -63,8 +61,7 @@ class Line:
         #: Set once nobody gets a connection any more.
         self.closed = threading.Event()
         self._lock = threading.Lock()
-        self._waiting: list[_Waiter] = []
-        self._numbers = itertools.count()
+        self._waiting: list[_Waiter] = []  # in the order in which they came
         #: `time.monotonic()` when bytes of some body went over the line.
         self.moved_at = 0.0
         self._used = dict.fromkeys(Rank, 0)
@@ -86,7 +83,7 @@ class Line:
         client is closed.
         """
         with self._lock:
-            waiter = _Waiter(deadline, next(self._numbers), large, changing)
+            waiter = _Waiter(deadline, large, changing)
             self._waiting.append(waiter)
             self._grant()
         while waiter.granted is None:
@@ -143,7 +140,7 @@ class Line:
         if not self._waiting or self.closed.is_set():
             return
         used = self._used
-        for waiter in sorted(self._waiting, key=lambda waiter: (waiter.rank, waiter.number)):
+        for waiter in sorted(self._waiting, key=lambda waiter: waiter.rank):
             rank = waiter.rank
             if all(sum(used[each] for each in ranks) < most for ranks, most in self._room if rank in ranks):
                 used[rank] += 1

@@ -1,14 +1,17 @@
-"""One request and its retries: key, deadline, its turn for a connection, health (semantics.md section 5)."""
+"""One request and its retries: key, deadline, its turn for a connection, health (semantics.md section 5).
+
+Redirects are followed by hand: on the same origin only, so that the key never goes anywhere else.
+"""
 
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
@@ -20,16 +23,7 @@ from jobfs.api.failures import Call, MismatchError, from_answer, from_exception,
 from jobfs.api.health import Health
 from jobfs.api.key import KeySource, scrub
 from jobfs.api.line import LARGE, Line, Rank
-from jobfs.api.transport import (
-    CONNECT_WITHIN,
-    LEAST,
-    MAX_REDIRECTS,
-    REDIRECTS,
-    Redirects,
-    bound,
-    pool,
-    refusal,
-)
+from jobfs.api.transport import pool
 from jobfs.errors import (
     AnswerLostError,
     ApiError,
@@ -45,7 +39,15 @@ logger = logging.getLogger("jobfs.api")
 _CONNECTED = ("connect_tcp.complete", "start_tls.complete")
 #: Seconds in which a server that answers would have: who gave it less has learned nothing of it.
 _FAIR = 1.0
+#: Seconds within which a connection must stand, so that a lost SYN leaves time for another try.
+_CONNECT_WITHIN = 10.0
+#: The least time that a step is given: 0 means something else to sockets.
+_LEAST = 0.001
+_MAX_REDIRECTS = 3
+_REDIRECTS, _KEEP_METHOD = frozenset({301, 302, 303, 307, 308}), frozenset({307, 308})
 _NO_BODY = httpx.ByteStream(b"")
+#: Parsing is a tenth of a small request's cost, and the same pages and paths are asked for repeatedly.
+_url = functools.lru_cache(maxsize=1024)(httpx.URL)
 
 
 class Send(NamedTuple):
@@ -75,7 +77,7 @@ class Stream:
 
     _response: httpx.Response
     _line: Line
-    _rank: Rank | None
+    _rank: Rank
     _deadline: Deadline
 
     def __iter__(self) -> Iterator[bytes]:
@@ -89,13 +91,11 @@ class Stream:
             self._deadline.renew()
 
     def close(self) -> None:
-        """Give the connection back; one that still has bytes to come is closed. May be called again."""
-        rank, self._rank = self._rank, None
-        if rank is not None:
-            try:
-                self._response.close()
-            finally:
-                self._line.release(rank)
+        """Give the connection back; one that still has bytes to come is closed."""
+        try:
+            self._response.close()
+        finally:
+            self._line.release(self._rank)
 
 
 class Answer(NamedTuple):
@@ -130,7 +130,8 @@ class Wire:
         self.tls: str | None = None
         self._key = key
         self._timeout = timeout
-        self._redirects = Redirects(base_url)
+        self._base_url = base_url
+        self._bare = False  # whether this server has collection URLs without the slash at their end
         self._transport = transport or pool(base_url, timeout, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
         self._headers = [("Host", host), ("User-Agent", f"jobfs/{__version__}"), ("Accept", "*/*")]
@@ -144,7 +145,7 @@ class Wire:
         """Called by httpcore: get to know each connection."""
         if event.endswith(_CONNECTED):
             stream = info["return_value"]
-            bound(stream)
+            _bound(stream)
             secured = stream.get_extra_info("ssl_object")
             self.tls = secured.version() if secured is not None else None
             self.line.opened(stream.get_extra_info("socket"))
@@ -210,7 +211,7 @@ class Wire:
                 deadline = Deadline(patience, current(), waited=False, looking=not call.changing)
             given = deadline.left()
             if send.body is not None:
-                send.body.moved = partial(self._moved, deadline, large)
+                send.body.moved = functools.partial(self._moved, deadline, large)
             try:
                 answer = self._exchange(call, send, key, deadline, rank)
             except (httpx.HTTPError, MismatchError) as exc:
@@ -255,21 +256,42 @@ class Wire:
         headers = [*self._headers, *send.headers, ("Authorization", f"Bearer {key}")]
         if body is not None:
             headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
-        url = self._redirects.start(call)
-        for _ in range(MAX_REDIRECTS + 1):
-            left = max(deadline.left(), LEAST)
-            steps = {"connect": min(left, CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
+        target = call.target
+        if self._bare:
+            path, mark, query = target.partition("?")
+            target = path.removesuffix("/") + mark + query
+        url = _url(self._base_url + target)
+        for _ in range(_MAX_REDIRECTS + 1):
+            left = max(deadline.left(), _LEAST)
+            steps = {"connect": min(left, _CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
             extensions = {"timeout": steps, "trace": self._trace}
             request = httpx.Request(
                 call.method, url, headers=headers, stream=body or _NO_BODY, extensions=extensions
             )
             response = self._transport.handle_request(request)
-            if response.status_code not in REDIRECTS:
+            if response.status_code not in _REDIRECTS:
                 return response
             read_answer(response, MOST_REASON, whole=False)
-            location = response.headers.get("location", "")
-            url = self._redirects.follow(call, url, response.status_code, location)
-        raise refusal(call, response.status_code, f"more than {MAX_REDIRECTS} redirects")
+            url = self._follow(call, url, response.status_code, response.headers.get("location", ""))
+        raise _refusal(call, response.status_code, f"more than {_MAX_REDIRECTS} redirects")
+
+    def _follow(self, call: Call, url: httpx.URL, status: int, location: str) -> httpx.URL:
+        """Where a redirect that was met at `url` leads; raises ApiError if it is not followed."""
+        told = f"a redirect ({status})"
+        if call.changing and status not in _KEEP_METHOD:
+            raise _refusal(call, status, f"{told} that does not keep the method")
+        try:
+            there = url.join(location).copy_with(fragment=None)
+        except (httpx.InvalidURL, ValueError):
+            raise _refusal(call, status, f"{told} to something that is no URL") from None
+        if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port) or there.userinfo:
+            raise _refusal(call, status, f"{told} to another origin, {there.scheme}://{there.host}")
+        if url.path.rstrip("/") == there.path.rstrip("/"):
+            if call.target.partition("?")[0].endswith("/"):
+                self._bare = not there.path.endswith("/")
+            if url.query and not there.query:
+                there = there.copy_with(query=url.query)
+        return there
 
     def _moved(self, deadline: Deadline, large: bool, seconds: float) -> None:
         """Bytes of a request's body were sent for so long."""
@@ -285,11 +307,10 @@ class Wire:
         if isinstance(exc, MismatchError):
             return self._learn(call, mismatch(call, str(exc)), key, logging.WARNING)
         error = from_exception(call, exc)
-        late = isinstance(exc, httpx.TimeoutException) and given < min(_FAIR, self._timeout / 2)
-        if not late:
-            return self._learn(call, error, key)
-        # That says nothing of the server.
-        return error if isinstance(error, AnswerLostError) else out_of_time(str(error))
+        if isinstance(exc, httpx.TimeoutException) and given < min(_FAIR, self._timeout / 2):
+            # That says nothing of the server.
+            return error if isinstance(error, AnswerLostError) else out_of_time(str(error))
+        return self._learn(call, error, key)
 
     def _learn(self, call: Call, error: ApiError, key: str, level: int = logging.DEBUG) -> ApiError:
         """Take note of an error and log it."""
@@ -302,3 +323,29 @@ class Wire:
 def _timed_out(error: ApiError) -> UnavailableError:
     """What is told when there is no time left for another attempt."""
     return UnavailableError(str(error), endpoint=error.endpoint, status=error.status, errno=errno.ETIMEDOUT)
+
+
+def _refusal(call: Call, status: int, what: str) -> ApiError:
+    """The error for a redirect that is not followed: nothing was done, so it is no lost answer either."""
+    return mismatch(call._replace(changing=False), what, status)
+
+
+def _bound(stream: Any) -> None:
+    """Have a connection (an httpcore NetworkStream) take a Deadline in place of a timeout, and its reads and writes end with it.
+
+    A timeout bounds one of them, and one request may take any number: of headers, or of what frames a body, that come byte
+    by byte and may never end.
+    """
+    read, write = stream.read, stream.write
+
+    # None: a SOCKS handshake.
+    def bounded_read(max_bytes: int, timeout: Deadline | None = None) -> bytes:
+        left = None if timeout is None else timeout.left()
+        if left is not None and left <= 0:
+            raise httpx.ReadTimeout("the answer came too slowly")
+        return bytes(read(max_bytes, left))
+
+    def bounded_write(buffer: bytes, timeout: Deadline | None = None) -> None:
+        write(buffer, None if timeout is None else max(timeout.left(), _LEAST))
+
+    stream.read, stream.write = bounded_read, bounded_write

@@ -75,13 +75,6 @@ def test_every_endpoint_works_under_every_switch(
     assert set(server.store.tree()) == {"c.txt"}
 
 
-def test_a_new_client_finds_what_is_there_whatever_the_style(server: Server, client: Client) -> None:
-    """semantics 1: "not there" only when the server said so."""
-    server.set(path_style="slash", input_spelling="own")
-    server.store.write("a.txt", b"hello")
-    assert [item.path for item in client.find("a.txt")] == ["a.txt"]
-
-
 def test_a_wrong_key_and_an_unknown_job_are_told_apart(server: Server) -> None:
     with Client(server.url, server.job, fixed_key("wrong")) as client:
         with pytest.raises(errors.UnauthorizedError):

@@ -145,13 +145,6 @@ def test_an_update_speaks_the_style_of_the_servers_own_items(make_client: MakeCl
     assert json.loads(script.bodies[1]) == {"path": "/b"}
 
 
-def test_bad_input_is_refused_before_anything_is_sent() -> None:
-    with pytest.raises(errors.UsageError, match="plain http"):
-        Client("http://example.test", JOB, fixed_key("k"))
-    with pytest.raises(errors.UsageError, match="job id"):
-        Client("https://example.test", "nope", fixed_key("k"))
-
-
 def test_a_useless_proxy_is_one_sentence_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "gopher://user:hunter2@proxy.test")
     monkeypatch.delenv("NO_PROXY", raising=False)

@@ -17,10 +17,9 @@ import pytest
 
 from jobfs import errors
 from jobfs.api import Client, fixed_key
-from jobfs.api.deadline import carried
 from jobfs.nodes import Permission
 
-from .conftest import JOB, KEY, SocketServer, failure, many, one, read_request, send_answer, wire_item
+from .conftest import JOB, KEY, SocketServer, failure, one, read_request, send_answer
 
 ID = "item00000000000000000001"
 RW = Permission.READ_WRITE
@@ -42,26 +41,6 @@ def answer_for_ever(connection: socket.socket) -> None:
     while True:
         read_request(connection)
         send_answer(connection, one())
-
-
-def test_a_connection_that_was_closed_while_idle_is_not_noticed_by_anyone(serve: Serve) -> None:
-    closed = threading.Event()
-
-    def once(connection: socket.socket) -> None:
-        read_request(connection)
-        send_answer(connection, one())
-        connection.shutdown(socket.SHUT_RDWR)
-        closed.set()
-
-    server = serve(once)
-    with client_of(server) as client:
-        client.get(ID)
-        assert closed.wait(5)
-        closed.clear()
-        client.update(ID, path="b")
-        assert closed.wait(5)
-        client.get(ID)
-    assert server.connections == 3
 
 
 def test_a_silent_server_does_not_hang_a_call(serve: Serve) -> None:
@@ -100,7 +79,7 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 
 @pytest.mark.parametrize("pause", [0.0, 0.02], ids=["at once", "slowly"])
 @pytest.mark.parametrize("drip", DRIPS)
-@pytest.mark.parametrize("what", ["get", "delete", "download"])
+@pytest.mark.parametrize("what", ["delete", "download"])
 def test_an_answer_that_never_gets_to_the_point_ends_in_time(
     serve: Serve, what: str, drip: str, pause: float
 ) -> None:
@@ -116,14 +95,14 @@ def test_an_answer_that_never_gets_to_the_point_ends_in_time(
                 connection.sendall(again)
 
     server = serve(*[talk] * 20)
-    with client_of(server, timeout=0.5) as client:
+    with client_of(server, timeout=0.3) as client:
         began = time.monotonic()
         with suppress(errors.ApiError):
             if what == "download":
                 with client.download(ID) as body:
                     list(body.chunks())
             else:
-                getattr(client, what)(ID)
+                client.delete(ID)
         assert time.monotonic() - began < 5
     done.set()
 
@@ -300,28 +279,3 @@ def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve
 
     with client_of(serve(slowly), timeout=1.0) as client:
         assert client.create_file("a.txt", tmp_path / "x", size, RW).id == ID
-
-
-def test_no_more_connections_are_opened_than_allowed(serve: Serve) -> None:
-    together = threading.Barrier(3, timeout=10)
-    lock = threading.Lock()
-    served = running = most = 0
-
-    def talk(connection: socket.socket) -> None:
-        nonlocal served, running, most
-        while True:
-            read_request(connection)
-            with lock:
-                served, running = served + 1, running + 1
-                most, number = max(most, running), served
-            if number <= 3:
-                together.wait()
-            with lock:
-                running -= 1
-            send_answer(connection, many(wire_item("x")))
-
-    server = serve(talk)
-    with client_of(server, max_connections=3) as client, ThreadPoolExecutor(12) as pool:
-        ask = carried(lambda skip: client.list_page(100, skip))
-        assert all(page.items for page in pool.map(ask, range(60)))
-    assert most == 3

@@ -286,6 +286,9 @@ class State:
         """Change a record in the tables only: what the journal need not know, or knows already."""
         with self.lock:
             if isinstance(record, Change):
+                renamed = not changed.keys().isdisjoint(("target", "source"))
+                if renamed:
+                    self._wake(record)
                 self._forget(record)
                 stage = changed.get("stage", record.stage)
                 if stage is not record.stage:
@@ -299,6 +302,8 @@ class State:
                 _assign(record, changed)
                 if stage is not Stage.DONE:
                     self._know(record)
+                if renamed:
+                    self._wake(record)
                 return
             if "item_id" in changed and record.item_id != changed["item_id"]:
                 if self._by_item.get(record.item_id) is record:
@@ -311,7 +316,7 @@ class State:
             self.show(record)
 
     def _wake(self, change: Change) -> None:
-        """No other Change of its names has to wait for this one any more."""
+        """What waits at its names is looked at again: it may not have to wait for this one any more."""
         self.awake.extend(other for path in change.ends for other in self._at.get(path, ()))
         self.lock.notify_all()
 

@@ -189,7 +189,7 @@ def test_what_was_unlinked_goes_before_what_takes_its_name(
     assert runner.finished[0] == unlinked.seq
 
 
-@pytest.mark.parametrize("ended", ["by the queue", "by another"])
+@pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
 def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     queue: Queue, runner: Runner, put: Put, state: State, ended: str
 ) -> None:
@@ -201,6 +201,8 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     assert runner.ran == []
     if ended == "by the queue":
         queue.add(away, 0.0)
+    elif ended == "renamed":
+        state.apply(away, source="other")
     else:
         state.end(away)
     eventually(lambda: newer.settled)

@@ -227,10 +227,7 @@ class State:
         `gone`: Changes that end with it, in the same step. Raises FsError(EIO).
         """
         with file.lock, self.lock:
-            owners: list[File | Change] = [file, *gone]
-            rows: list[Record] = [record for record in owners if record.recorded]
-            if rows:
-                self.write(gone=rows)
+            self.write(gone=[file, *gone])
             for change in gone:
                 self.end(change)
             self.forget_bytes(file)
@@ -265,11 +262,14 @@ class State:
     def write(self, *edits: Edit, gone: Sequence[Record] = (), used: str = "", new: bool = False) -> None:
         """One step: the journal has it, then the tables have it, all or nothing.
 
-        `edits`: records with what changes of them; `gone`: records that go. `used`, `new`: see Journal.write. Raises FsError.
+        `edits`: records with what changes of them; `gone`: records whose rows go, if they have one. `used`, `new`: see
+        Journal.write. Raises FsError.
         """
         with self.lock:
-            self.journal.write(*edits, gone=gone, used=used, new=new)
-            for old in gone:
+            rows = [record for record in gone if record.recorded]
+            if edits or rows or used:
+                self.journal.write(*edits, gone=rows, used=used, new=new)
+            for old in rows:
                 old.recorded = False
                 if isinstance(old, Change):
                     self._forget(old)
@@ -347,9 +347,7 @@ class State:
     def drop(self, *files: File, gone: Sequence[Record] = ()) -> None:
         """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
         with self.lock:
-            rows = [*(file for file in files if file.recorded), *gone]
-            if rows:
-                self.write(gone=rows)
+            self.write(gone=[*files, *gone])
             for file in files:
                 self._drop(file)
 
@@ -395,8 +393,7 @@ class State:
     def end(self, change: Change) -> None:
         """Nothing is left to do for a Change: its row goes, and what it showed. Raises FsError(EIO)."""
         with self.lock:
-            if change.recorded:
-                self.write(gone=[change])
+            self.write(gone=[change])
             self._forget(change)
             if change.stage is not Stage.DONE:
                 change.become(Stage.DONE)
@@ -530,7 +527,7 @@ class State:
             if file.here or file.handles or file.change is not None:
                 # Open, or changed here: a file of its own from now on.
                 self.apply(file, item_id="")
-                if file.recorded and not file.generation:
+                if not file.generation:
                     self.write(gone=[file])
                 return
             self.drop(file)

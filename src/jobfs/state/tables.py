@@ -470,7 +470,10 @@ class State:
         """
         with self._syncing:
             # Who waited here finds its own bytes on the disk, with those of all who waited.
-            self.flush()
+            with self.lock:
+                touched = [file for file in self._touched.values() if not file.here]
+                self._touched = {ino: file for ino, file in self._touched.items() if file.here}
+                self.write(*(edit(file) for file in touched))
             retired = self.bytes.retired()
             safe = self.bytes.sync()
             if safe:
@@ -495,7 +498,7 @@ class State:
     def touch(self, item: Item, *, content: bool = False, made: bool = False) -> None:
         """The change time of an item is now (`content`: its mtime too; `made`: all its times).
 
-        Kept at once in memory, and with the next `flush` in the journal: no operation waits for the disk because of it.
+        Kept at once in memory, and with the next `sync` in the journal: no operation waits for the disk because of it.
         """
         with self.lock:
             file = self.open(item)
@@ -509,14 +512,6 @@ class State:
             if item.id:
                 self._touched[file.ino] = file
             self.edition += 1
-
-    def flush(self) -> None:
-        """Write what was touched to the journal. Raises FsError(EIO)."""
-        with self.lock:
-            touched = [file for file in self._touched.values() if not file.here]
-            self._touched = {ino: file for ino, file in self._touched.items() if file.here}
-            if touched:
-                self.write(*(edit(file) for file in touched))
 
     def lose(self, item_id: str) -> None:
         """The item is gone from the server, and what was remembered of it with it. Raises FsError(EIO)."""

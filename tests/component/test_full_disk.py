@@ -43,12 +43,12 @@ class Disk:
         self._real = journal.write
         journal.write = self._write  # type: ignore[method-assign]
 
-    def _write(self, *edits: Edit, gone: Iterable[Record] = (), new: bool = False) -> None:
+    def _write(self, *edits: Edit, gone: Iterable[Record] = (), used: str = "", new: bool = False) -> None:
         if new:
             self.writes += 1
             if self.at and self.at <= self.writes < self.at + self.times:
                 raise FsError(errno.ENOSPC)
-        self._real(*edits, gone=gone, new=new)
+        self._real(*edits, gone=gone, used=used, new=new)
 
     def free(self) -> bool:
         """Takes everything from now on; whether it ever refused anything."""

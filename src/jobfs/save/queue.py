@@ -186,7 +186,7 @@ class Queue:
             for change in failed:
                 change.attempts = 0
             due += failed
-        for change in due:
+        for change in dict.fromkeys(due):
             self._push(change, now)
 
     def _choose(self, now: float) -> Change | None:

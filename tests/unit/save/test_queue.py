@@ -208,6 +208,19 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     eventually(lambda: newer.settled)
 
 
+def test_what_waited_for_two_that_end_at_once_runs(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    first, second, waits = put(), put(), put()
+    queue.add(waits, 0.0)
+    eventually(lambda: queue._idle and not queue._new)
+    with queue._lock:
+        state.end(first)
+        state.end(second)
+    eventually(lambda: waits.settled)
+    assert runner.ran == [waits.seq]
+
+
 def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:
     """semantics 6, Bounds: threads do not grow with the number of files."""
     runner.gate.clear()

@@ -198,7 +198,7 @@ class Queue:
             for change in failed:
                 change.attempts = 0
             due += failed
-        for change in due:
+        for change in dict.fromkeys(due):
             self._push(change, now)
 
     def _choose(self, now: float) -> Change | None:
@@ -276,22 +276,18 @@ class Queue:
             with self._lock:
                 change.deadline, change.error = None, error
                 change.attempts = change.attempts + 1 if error is not None else 0
+                pause = max(later - time.time(), 0.0)
+                if error is not None:
+                    pause = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST) * random.uniform(0.5, 1.0)
+                if isinstance(error, UnavailableError):
+                    pause = max(pause, error.wait)
                 if change.stage is not Stage.DONE:
-                    self._push(change, time.monotonic() + self._pause(change, later))
+                    self._push(change, time.monotonic() + pause)
                 file = change.file
                 if file is not None and file.change is None:
                     # Newer bytes waited in the File: they are its next Change.
                     self.save(file)
                 self._lock.notify_all()
-
-    @staticmethod
-    def _pause(change: Change, later: float) -> float:
-        """Seconds until a Change runs again; `later`: not before, in epoch seconds."""
-        if change.error is None:
-            return max(later - time.time(), 0.0)
-        asked = change.error.wait if isinstance(change.error, UnavailableError) else 0.0
-        backoff: float = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST)
-        return max(backoff * random.uniform(0.5, 1.0), asked)
 
     # -- for those who wait
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from jobfs import names
@@ -23,10 +23,10 @@ from jobfs.errors import (
     NotFoundError,
     PathExistsError,
 )
-from jobfs.nodes import Item, Permission
+from jobfs.nodes import Item, Kind, Permission
 from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
-from jobfs.state import Change, edit
+from jobfs.state import Change, edit, server
 from jobfs.state.disk import failure
 from jobfs.state.records import Aside, Stage, Verb
 
@@ -48,13 +48,12 @@ class Upload:
         self._context = context
         self._client = context.client
         self._state = context.state
-        self._facts = directory / "server.json"
+        self._directory = directory
         self._probe = directory / "probe"
         self._made = itertools.count(1)
         #: Whether this server rejects a create at the path of an existing "file" or "directory", as far as that is known.
-        self.rejects: dict[str, bool] = {
-            str(kind): refused for kind, refused in context.known.rejects.items()
-        } or self._recall()
+        facts = context.known.rejects or server.recall(directory, self._client.base_url).rejects
+        self.rejects: dict[str, bool] = {str(kind): refused for kind, refused in facts.items()}
 
     # -- hidden
 
@@ -166,10 +165,16 @@ class Upload:
         try:
             self._probe.write_bytes(b"?")
             rejects = {
-                "file": self._refused(path, lambda at: self._client.create_file(at, self._probe, 1, allowed)),
-                "directory": self._refused(path, lambda at: self._client.create_directory(at, allowed)),
+                Kind.FILE: self._refused(
+                    path, lambda at: self._client.create_file(at, self._probe, 1, allowed)
+                ),
+                Kind.DIRECTORY: self._refused(path, lambda at: self._client.create_directory(at, allowed)),
             }
-            self._remember(rejects)
+            self.rejects = {str(kind): refused for kind, refused in rejects.items()}
+            log.info("creates at existing paths are rejected by this server: %s", self.rejects)
+            server.remember(
+                self._directory, self._client.base_url, replace(self._context.known, rejects=rejects)
+            )
         except AnswerLostError:
             # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
             change.asides[0].unsure_until = time.time() + self._context.lifetime
@@ -189,22 +194,6 @@ class Upload:
             for item_id in dict.fromkeys(made):
                 with contextlib.suppress(NotFoundError):
                     self._client.delete(item_id)
-
-    def _recall(self) -> dict[str, bool]:
-        try:
-            facts = json.loads(self._facts.read_text())
-            if facts["base_url"] == self._client.base_url:
-                return {kind: bool(facts[kind]) for kind in ("file", "directory")}
-        except (OSError, ValueError, TypeError, KeyError):
-            pass
-        return {}
-
-    def _remember(self, rejects: dict[str, bool]) -> None:
-        self.rejects = rejects
-        log.info("creates at existing paths are rejected by this server: %s", rejects)
-        draft = self._facts.with_suffix(".new")
-        draft.write_text(json.dumps({"base_url": self._client.base_url, **rejects}))
-        draft.replace(self._facts)
 
 
 def wanted(change: Change) -> Permission | None:

@@ -243,7 +243,7 @@ class WriteBack:
             change = file.change
             begun = change is not None and change.begun and not change.settled
             if change is not None and begun:
-                self.state.cancel(change, shows={change.target: None}, gone=[file] if file.recorded else [])
+                self.state.cancel(change, shows={change.target: None}, gone=[file])
             self.state.unname(file, *([file.change] if file.change is not None else []))
         self.queue.wake()
         return not begun
@@ -390,7 +390,7 @@ class WriteBack:
                 "boot": BOOT, **attr,
             }  # fmt: skip
             try:
-                gone = [over] if over is not None and over.recorded else []
+                gone = [over] if over is not None else []
                 state.write(edit(file, **values), edit(change, ino=file.ino), gone=gone, new=True)
             except FsError:
                 state.end(change)

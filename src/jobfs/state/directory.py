@@ -90,7 +90,7 @@ class StateDirectory:
         draft = self.path / "mount.json.new"
         free_for_start(self.path)
         text = json.dumps(asdict(self.record))
-        with _refusing(self.path):
+        with refusing(self.path):
             try:
                 draft.write_text(text)
                 draft.replace(self.path / "mount.json")
@@ -114,7 +114,7 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
     or can't be written. A place that was used with another server is left alone, with a warning.
     """
     home = state_dir / job
-    with _refusing(state_dir), _choosing(_private(home)):
+    with refusing(state_dir), _choosing(_private(home)):
         warnings: list[str] = []
         usable: list[Found] = []
         for found in _slots(home):
@@ -136,10 +136,10 @@ def reopen(found: Found, base_url: str) -> StateDirectory:
     """Take an existing place to finish what is in it. Raises UsageError if a process holds it or it is of another server."""
     if found.record is None or not _same_server(found.record, base_url):
         raise UsageError(f"{_foreign(found)}; give that server with --base-url")
-    with _refusing(found.path):
+    with refusing(found.path):
         _private(found.path)
         lock = os.open(found.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not _locked(lock, _INSTANT):
+        if not locked(lock, _INSTANT):
             os.close(lock)
             raise UsageError(f"{found.path} is in use by process {found.record.pid}")
         return StateDirectory(found.path, lock, found.record)
@@ -182,7 +182,7 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
     except OSError:
         return True
     try:
-        return not _locked(lock, patience)
+        return not locked(lock, patience)
     finally:
         os.close(lock)
 
@@ -219,14 +219,14 @@ def _first_free(candidates: list[Found], home: Path) -> tuple[Path, int]:
     for path in [*(found.path for found in candidates), home / new_mount_id()]:
         _private(path)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if _locked(lock, _INSTANT):
+        if locked(lock, _INSTANT):
             _private(path / "bytes")
             return path, lock
         os.close(lock)
     raise UsageError(f"the state directory {home} can't be locked: put it on a local disk with --state-dir")
 
 
-def _locked(lock: int, patience: float = 0.0) -> bool:
+def locked(lock: int, patience: float = 0.0) -> bool:
     """Lock it exclusively, trying for `patience` seconds; False if another holds it."""
     end = time.monotonic() + patience
     while True:
@@ -244,7 +244,7 @@ def _choosing(home: Path) -> Iterator[None]:
     """One at a time: a state directory is chosen and recorded before the next mount looks."""
     lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not _locked(lock, _CHOOSING):
+        if not locked(lock, _CHOOSING):
             raise UsageError(f"another mount of this job is just starting in {home}: try again")
         yield
     finally:
@@ -264,7 +264,8 @@ def _write_in_place(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _refusing(place: Path) -> Iterator[None]:
+def refusing(place: Path) -> Iterator[None]:
+    """What the disk refuses is said in one sentence. Raises UsageError."""
     try:
         yield
     except OSError as error:

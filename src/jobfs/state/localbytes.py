@@ -20,7 +20,6 @@ from jobfs.state.disk import copy_into, failure, sync_directory
 
 #: More files than this are synced with one sync of all file systems.
 _SYNC_EACH = 16
-_PIECE = 1 << 20
 
 
 class Local:
@@ -98,11 +97,8 @@ class Local:
 
     def sha256(self) -> str:
         """The hash of the bytes, in hex. Raises OSError."""
-        digest = hashlib.sha256()
         with self.path.open("rb", buffering=0) as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class LocalBytes:

@@ -7,7 +7,6 @@ names that it gives: what another one of this machine has left is known by it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from jobfs.errors import UsageError
 from jobfs.names import new_mount_id
 from jobfs.nodes import Kind
 from jobfs.private import own_directory
+from jobfs.state.directory import locked, refusing
 
 _ID = re.compile(r"[0-9a-f]{12}")
 
@@ -53,7 +53,7 @@ def remember(state_dir: Path, base_url: str, known: Known) -> None:
     }
     path = _file(state_dir, "json", base_url)
     draft = path.with_suffix(f".{os.getpid()}")
-    with _refusing(path):
+    with refusing(path):
         _make(state_dir)
         draft.write_text(json.dumps(facts), encoding="utf-8")
         draft.replace(path)
@@ -66,11 +66,11 @@ def trying(state_dir: Path, base_url: str, job: str) -> Iterator[str]:
     Raises UsageError if another try of the job is under way.
     """
     path = _file(state_dir, "try", base_url, job)
-    with _refusing(path):
+    with refusing(path):
         _make(state_dir)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with _refusing(path):
+        with refusing(path):
             own = _held(handle, job)
         yield own
     finally:
@@ -78,10 +78,8 @@ def trying(state_dir: Path, base_url: str, job: str) -> Iterator[str]:
 
 
 def _held(handle: int, job: str) -> str:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"another `jobfs doctor {job} --try` is under way: wait until it ends") from None
+    if not locked(handle):
+        raise UsageError(f"another `jobfs doctor {job} --try` is under way: wait until it ends")
     found = os.pread(handle, 64, 0).decode("ascii", "replace")
     if _ID.fullmatch(found):
         return found
@@ -113,13 +111,3 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(value)
     return value
-
-
-@contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"can't write {path}: {error.strerror}; give another directory with --state-dir"
-        ) from None

@@ -227,10 +227,7 @@ class State:
         `gone`: Changes that end with it, in the same step. Raises FsError(EIO).
         """
         with file.lock, self.lock:
-            owners: list[File | Change] = [file, *gone]
-            rows: list[Record] = [record for record in owners if record.recorded]
-            if rows:
-                self.write(gone=rows)
+            self.write(gone=[file, *gone])
             for change in gone:
                 self.end(change)
             self.forget_bytes(file)
@@ -265,11 +262,14 @@ class State:
     def write(self, *edits: Edit, gone: Sequence[Record] = (), used: str = "", new: bool = False) -> None:
         """One step: the journal has it, then the tables have it, all or nothing.
 
-        `edits`: records with what changes of them; `gone`: records that go. `used`, `new`: see Journal.write. Raises FsError.
+        `edits`: records with what changes of them; `gone`: records whose rows go, if they have one. `used`, `new`: see
+        Journal.write. Raises FsError.
         """
         with self.lock:
-            self.journal.write(*edits, gone=gone, used=used, new=new)
-            for old in gone:
+            rows = [record for record in gone if record.recorded]
+            if edits or rows or used:
+                self.journal.write(*edits, gone=rows, used=used, new=new)
+            for old in rows:
                 old.recorded = False
                 if isinstance(old, Change):
                     self._forget(old)
@@ -286,6 +286,9 @@ class State:
         """Change a record in the tables only: what the journal need not know, or knows already."""
         with self.lock:
             if isinstance(record, Change):
+                renamed = not changed.keys().isdisjoint(("target", "source"))
+                if renamed:
+                    self._wake(record)
                 self._forget(record)
                 stage = changed.get("stage", record.stage)
                 if stage is not record.stage:
@@ -299,6 +302,8 @@ class State:
                 _assign(record, changed)
                 if stage is not Stage.DONE:
                     self._know(record)
+                if renamed:
+                    self._wake(record)
                 return
             if "item_id" in changed and record.item_id != changed["item_id"]:
                 if self._by_item.get(record.item_id) is record:
@@ -311,7 +316,7 @@ class State:
             self.show(record)
 
     def _wake(self, change: Change) -> None:
-        """No other Change of its names has to wait for this one any more."""
+        """What waits at its names is looked at again: it may not have to wait for this one any more."""
         self.awake.extend(other for path in change.ends for other in self._at.get(path, ()))
         self.lock.notify_all()
 
@@ -342,9 +347,7 @@ class State:
     def drop(self, *files: File, gone: Sequence[Record] = ()) -> None:
         """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
         with self.lock:
-            rows = [*(file for file in files if file.recorded), *gone]
-            if rows:
-                self.write(gone=rows)
+            self.write(gone=[*files, *gone])
             for file in files:
                 self._drop(file)
 
@@ -390,8 +393,7 @@ class State:
     def end(self, change: Change) -> None:
         """Nothing is left to do for a Change: its row goes, and what it showed. Raises FsError(EIO)."""
         with self.lock:
-            if change.recorded:
-                self.write(gone=[change])
+            self.write(gone=[change])
             self._forget(change)
             if change.stage is not Stage.DONE:
                 change.become(Stage.DONE)
@@ -468,7 +470,10 @@ class State:
         """
         with self._syncing:
             # Who waited here finds its own bytes on the disk, with those of all who waited.
-            self.flush()
+            with self.lock:
+                touched = [file for file in self._touched.values() if not file.here]
+                self._touched = {ino: file for ino, file in self._touched.items() if file.here}
+                self.write(*(edit(file) for file in touched))
             retired = self.bytes.retired()
             safe = self.bytes.sync()
             if safe:
@@ -493,7 +498,7 @@ class State:
     def touch(self, item: Item, *, content: bool = False, made: bool = False) -> None:
         """The change time of an item is now (`content`: its mtime too; `made`: all its times).
 
-        Kept at once in memory, and with the next `flush` in the journal: no operation waits for the disk because of it.
+        Kept at once in memory, and with the next `sync` in the journal: no operation waits for the disk because of it.
         """
         with self.lock:
             file = self.open(item)
@@ -508,14 +513,6 @@ class State:
                 self._touched[file.ino] = file
             self.edition += 1
 
-    def flush(self) -> None:
-        """Write what was touched to the journal. Raises FsError(EIO)."""
-        with self.lock:
-            touched = [file for file in self._touched.values() if not file.here]
-            self._touched = {ino: file for ino, file in self._touched.items() if file.here}
-            if touched:
-                self.write(*(edit(file) for file in touched))
-
     def lose(self, item_id: str) -> None:
         """The item is gone from the server, and what was remembered of it with it. Raises FsError(EIO)."""
         with self.lock:
@@ -525,7 +522,7 @@ class State:
             if file.here or file.handles or file.change is not None:
                 # Open, or changed here: a file of its own from now on.
                 self.apply(file, item_id="")
-                if file.recorded and not file.generation:
+                if not file.generation:
                     self.write(gone=[file])
                 return
             self.drop(file)

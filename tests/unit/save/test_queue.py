@@ -189,7 +189,7 @@ def test_what_was_unlinked_goes_before_what_takes_its_name(
     assert runner.finished[0] == unlinked.seq
 
 
-@pytest.mark.parametrize("ended", ["by the queue", "by another"])
+@pytest.mark.parametrize("ended", ["by the queue", "by another", "renamed"])
 def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     queue: Queue, runner: Runner, put: Put, state: State, ended: str
 ) -> None:
@@ -201,9 +201,24 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     assert runner.ran == []
     if ended == "by the queue":
         queue.add(away, 0.0)
+    elif ended == "renamed":
+        state.apply(away, source="other")
     else:
         state.end(away)
     eventually(lambda: newer.settled)
+
+
+def test_what_waited_for_two_that_end_at_once_runs(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    first, second, waits = put(), put(), put()
+    queue.add(waits, 0.0)
+    eventually(lambda: queue._idle and not queue._new)
+    with queue._lock:
+        state.end(first)
+        state.end(second)
+    eventually(lambda: waits.settled)
+    assert runner.ran == [waits.seq]
 
 
 def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:

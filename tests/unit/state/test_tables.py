@@ -379,14 +379,14 @@ def test_what_was_touched_is_written_with_the_next_flush(state: State) -> None:
     assert file.ctime_ns == file.mtime_ns > 0
     assert (file.atime_ns, file.version) == (UNSET, "1")
     assert again(state).of(ITEM) is None
-    state.flush()
+    state.sync()
     found = again(state).of(ITEM)
     assert found is not None
     assert (found.ctime_ns, found.mtime_ns, found.version) == (file.ctime_ns, file.mtime_ns, "1")
     state.touch(ITEM, made=True)
     assert file.atime_ns == file.mtime_ns
     state.lose("one")
-    state.flush()
+    state.sync()
     assert again(state).of(ITEM) is None, "what is gone is not written again"
 
 
@@ -404,7 +404,7 @@ def test_a_change_here_leaves_no_time_of_an_older_version(state: State) -> None:
 def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_lives(state: State) -> None:
     directory = implicit_directory("x")
     state.touch(directory, content=True)
-    state.flush()
+    state.sync()
     file = state.of(directory)
     assert file is not None
     assert file.mtime_ns > 0

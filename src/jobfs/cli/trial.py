@@ -32,6 +32,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PATIENCE = 10.0
 #: Columns of the table where nobody looks at it on a terminal.
 _WIDE = 160
+#: What a report says of a try that was not broken off: whether every question was asked.
+_COMPLETE = {True: "asked to the end", False: "given up"}
 _STYLES = {"good": "green", "works": "yellow", "not asked": "dim"}
 
 
@@ -87,9 +89,8 @@ def run(settings: Settings, job: str, yes: bool, report: Path | None) -> int:
             server.remember(settings.state_dir, base_url, found)
     _show(rows)
     complete = {question.name for question in QUESTIONS} <= {row.name for row in rows}
-    ended = "broken off" if stopped else "asked to the end" if complete else "given up"
     if report is not None:
-        _write(report, base_url, rows, ended, key)
+        _write(report, base_url, rows, "broken off" if stopped else _COMPLETE[complete], key)
     return 128 + stopped.number if stopped else _verdict(rows, complete, found is not None)
 
 

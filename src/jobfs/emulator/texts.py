@@ -54,7 +54,10 @@ _TOKEN = re.compile(r"\*\*/?|\*|\?|\[!?\]?[^\]/]*\]|[{},]|.", re.DOTALL)
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Whether a path fits `pattern`, as JavaScript's libraries read it: `*` and `?` stay within a name, `**` does not, `[a-z]`, `[!a]`, `{a,b}`."""
+    """Whether a path fits `pattern`, as shells and JavaScript's libraries read it.
+
+    `*` and `?` stay within a name, `**` does not; `[a-z]`, `[!a]`, `{a,b}`.
+    """
     try:
         expression = re.compile(_expression(pattern), re.DOTALL)
     except re.error:  # a class like [z-a] fits nothing

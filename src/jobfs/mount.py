@@ -137,16 +137,7 @@ class Mount:
             self._say(f"not sent yet, kept for the next mount of this job: {describe(self._left)}")
         stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
         ended = over and answered and stopped and self._pool.join(_INSTANT)
-        if stopped:  # nothing runs in the file system any more
-            if not self._left:
-                self._mounted.vfs.empty_trash()
-            self._mounted.close()
-        self._server.close()
-        # The last word on disk; without it the next mount looks for what is left, and finds nothing.
-        try:
-            self._slot.write_record(clean=not self._left)
-        except UsageError as error:
-            _log.warning("%s", error)
+        self._put_away(stopped=stopped)
         code = 1 if self._left else 0
         if not ended:
             if not (answered and stopped):
@@ -156,6 +147,19 @@ class Mount:
         self._session.close()
         self._slot.close()
         return code
+
+    def _put_away(self, *, stopped: bool) -> None:
+        """Close what was opened for the mount; `stopped`: nothing runs in the file system any more."""
+        if stopped:
+            if not self._left:
+                self._mounted.vfs.empty_trash()
+            self._mounted.close()
+        self._server.close()
+        # The last word on disk; without it the next mount looks for what is left, and finds nothing.
+        try:
+            self._slot.write_record(clean=not self._left)
+        except UsageError as error:
+            _log.warning("%s", error)
 
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
         from jobfs.fuse.driver import FuseDriver, XattrDriver

@@ -99,9 +99,9 @@ def test_a_drain_that_sends_one_after_another_goes_on(vfs: DrainedVfs) -> None:
         if not vfs.waiting:
             vfs.let_go.set()
 
-    vfs.waiting = [str(number) for number in range(12)]
+    vfs.waiting = [str(number) for number in range(6)]
     vfs.on_look = one_more
-    assert draining(vfs, patience=0.1) == []
+    assert draining(vfs, patience=0.5) == []
 
 
 def test_a_drain_that_fails_is_not_taken_for_done(vfs: DrainedVfs) -> None:

@@ -129,7 +129,10 @@ class Checkup:
         )
         for found in running or ():
             self._check("mount", partial(_mount, found))
-        for point in self._check("dead mounts", dead_mounts, lambda dead: str(len(dead) or "none")) or ():
+        dead = self._check(
+            "dead mounts", lambda: dead_mounts(str(state_dir)), lambda found: str(len(found) or "none")
+        )
+        for point in dead or ():
             self._check("mount", partial(_doubt, remedy(point)))
 
     def _unsent_work(self) -> None:

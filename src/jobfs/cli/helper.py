@@ -26,7 +26,8 @@ from jobfs.private import user_name
 
 #: Where mount(8) looks, and for which links.
 _PLACE = Path("/sbin")
-_MOUNTING, _UNMOUNTING = ("mount.fuse.jobfs", "mount.jobfs"), ("umount.fuse.jobfs",)
+_MOUNTING = ("mount.fuse.jobfs", "mount.jobfs")
+_LINKS = (*_MOUNTING, "umount.fuse.jobfs")
 
 
 def words(called: str, arguments: Sequence[str]) -> list[str] | None:
@@ -35,17 +36,21 @@ def words(called: str, arguments: Sequence[str]) -> list[str] | None:
     None if nothing is to be done (`mount -f`). Raises UsageError.
     """
     name = os.path.basename(called)
-    if name not in _MOUNTING + _UNMOUNTING or not arguments or arguments[0].startswith("-"):
+    if name not in _LINKS or not arguments or arguments[0].startswith("-"):
         return list(arguments)
     try:
-        given, rest = getopt.gnu_getopt(list(arguments), "sfnvN:o:t:" if name in _MOUNTING else "flnrvcN:t:")
+        return _words_of(name in _MOUNTING, arguments)
     except getopt.GetoptError as error:
         raise UsageError(f"{error}: mount(8) gives settings as -o NAME=VALUE") from None
-    if name in _UNMOUNTING:
-        return ["umount", "--or-plainly", *(["--lazy"] if ("-l", "") in given else []), *rest]
-    if ("-f", "") in given:
-        return None
-    return ["mount", *rest, *(word for option in given if option[0] == "-o" for word in option)]
+
+
+def _words_of(mounting: bool, arguments: Sequence[str]) -> list[str] | None:
+    options, rest = getopt.gnu_getopt(list(arguments), "sfnvN:o:t:" if mounting else "flnrvcN:t:")
+    given = [flag for flag, _ in options]
+    if mounting:
+        settings = [word for flag, value in options if flag == "-o" for word in (flag, value)]
+        return None if "-f" in given else ["mount", *rest, *settings]
+    return ["umount", "--or-plainly", *["--lazy"] * ("-l" in given), *rest]
 
 
 def program() -> str:
@@ -74,20 +79,25 @@ def install_helper(remove: bool) -> int:
     if not os.access(_PLACE, os.W_OK):
         word = " --remove" if remove else ""
         raise UsageError(f"only root can write in {_PLACE}: sudo {target} install-helper{word}")
-    links = [_PLACE / name for name in _MOUNTING + _UNMOUNTING]
-    there = [link for link in links if os.path.lexists(link)]
-    for link in there:
-        if not (link.is_symlink() and os.path.basename(os.readlink(link)) == "jobfs"):
-            raise UsageError(f"{link} is not a link to jobfs: move it away first")
     try:
-        _remove(there) if remove else _install(links, target)
+        _remove() if remove else _install(target)
     except OSError as error:
         raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None
     return 0
 
 
-def _install(links: Sequence[Path], target: str) -> None:
-    for link in links:
+def _ours() -> list[Path]:
+    """The links that are there; raises UsageError if something else than a link to a jobfs is."""
+    there = [_PLACE / name for name in _LINKS if os.path.lexists(_PLACE / name)]
+    for link in there:
+        if not (link.is_symlink() and os.path.basename(os.readlink(link)) == "jobfs"):
+            raise UsageError(f"{link} is not a link to jobfs: move it away first")
+    return there
+
+
+def _install(target: str) -> None:
+    _ours()
+    for link in (_PLACE / name for name in _LINKS):
         draft = link.with_name(f"{link.name}.{os.getpid()}")
         draft.symlink_to(target)
         draft.replace(link)
@@ -97,7 +107,8 @@ def _install(links: Sequence[Path], target: str) -> None:
         tell(f"jobfs: whoever mounts runs {target}, which {owner} can change", err=True)
 
 
-def _remove(links: Sequence[Path]) -> None:
+def _remove() -> None:
+    links = _ours()
     for link in links:
         link.unlink()
         tell(f"{link} is removed")

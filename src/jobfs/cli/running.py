@@ -33,7 +33,7 @@ _STAT_LIMIT = 2.0
 
 def mounts(state_dir: str | None) -> list[slot.Found]:
     """Every running mount of this user, by mount point; the register forgets those that ended."""
-    found = {entry.path: entry for entry in _registered()}
+    found = {entry.path: entry for entry in _registered() if slot.in_use(entry)}
     for entry in slot.running(load({"state_dir": state_dir}).state_dir):
         found[entry.path] = entry
     return sorted((entry for entry in found.values() if entry.record is not None), key=directory_of)
@@ -103,17 +103,20 @@ def registered(directory: str, slot_path: Path) -> Iterator[None]:
         entry.unlink(missing_ok=True)
 
 
-def _registered() -> Iterator[slot.Found]:
+def _registered() -> list[slot.Found]:
+    """Every mount in the register, running or dead; those that ended are forgotten."""
     register = _register()
-    for entry in sorted(register.iterdir()) if register else ():
+    known = []
+    for entry in register.iterdir() if register else ():
         try:
             found = slot.look(entry.readlink())
         except OSError:  # it is none of ours, or gone by now
             continue
-        if slot.in_use(found):
-            yield found
+        if slot.in_use(found) or mount_at(directory_of(found)) is not None:
+            known.append(found)
         else:
             entry.unlink(missing_ok=True)
+    return known
 
 
 def _register() -> Path | None:
@@ -134,14 +137,14 @@ def _register() -> Path | None:
 # Dead mounts
 
 
-def dead_mounts() -> list[str]:
-    """Where this user's mounts are whose process is gone."""
-    points = [
-        there.point
-        for there in mountpoint.mounts()
-        if there.kind == "fuse.jobfs" and there.user in (None, os.geteuid())
-    ]
-    return [point for point in dict.fromkeys(points) if is_dead(point)]
+def dead_mounts(state_dir: str | None) -> list[str]:
+    """Where mounts of this user are, by the same register and slots, whose process is gone."""
+    root = load({"state_dir": state_dir}).state_dir
+    known = _registered()
+    with contextlib.suppress(OSError):  # what can't be read there is for `jobfs doctor` to say
+        known += [found for job in os.listdir(root) for found in slot.others(root, job, "")]
+    mounted = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
+    return sorted(point for point in {*map(directory_of, known)} & mounted if is_dead(point))
 
 
 def gone(directory: str) -> str:

@@ -32,6 +32,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PATIENCE = 10.0
 #: Columns of the table where nobody looks at it on a terminal.
 _WIDE = 160
+#: What a report says of a try that was not broken off: whether every question was asked.
+_COMPLETE = {True: "asked to the end", False: "given up"}
 _STYLES = {"good": "green", "works": "yellow", "not asked": "dim"}
 
 
@@ -74,12 +76,9 @@ def run(settings: Settings, job: str, yes: bool, report: Path | None) -> int:
     """Try the server of this job; 0 if all that jobfs relies on is good. Raises UsageError."""
     base_url = check_base_url(settings.base_url)
     key = preflight.find_key(settings, lambda text: None)
-    if not yes:
-        # Nobody is asked about what can't be done.
-        preflight.ask_server(settings, job, key)
-        if not _may_write(base_url, job):
-            tell("nothing was tried")
-            return 1
+    if not (yes or _may_write(settings, job, key)):
+        tell("nothing was tried")
+        return 1
     from jobfs.state import server
     from jobfs.trial import QUESTIONS, known
 
@@ -91,26 +90,15 @@ def run(settings: Settings, job: str, yes: bool, report: Path | None) -> int:
     _show(rows)
     complete = {question.name for question in QUESTIONS} <= {row.name for row in rows}
     if report is not None:
-        ended = "broken off" if stopped else "asked to the end" if complete else "given up"
-        _write(report, base_url, rows, ended, key)
-    if stopped is not None:
-        return 128 + stopped.number
-    failed = sum(not row.well for row in rows)
-    if failed:
-        tell(f"{failed} of these {'is' if failed == 1 else 'are'} not as jobfs needs it: see the last column")
-    if not complete:
-        tell("the rest was not asked")
-    if found is not None:
-        tell("mounts of this server use what was found")
-    if failed or not complete:
-        return 1
-    tell("everything that jobfs relies on is good")
-    return 0
+        _write(report, base_url, rows, "broken off" if stopped else _COMPLETE[complete], key)
+    return 128 + stopped.number if stopped else _verdict(rows, complete, found is not None)
 
 
-def _may_write(base_url: str, job: str) -> bool:
+def _may_write(settings: Settings, job: str, key: KeySource) -> bool:
+    # Nobody is asked about what can't be done.
+    preflight.ask_server(settings, job, key)
     return click.confirm(
-        f"May jobfs make a hidden directory in the workspace of job {job} at {base_url}, write about 30 small files "
+        f"May jobfs make a hidden directory in the workspace of job {job} at {settings.base_url}, write about 30 small files "
         "(0.3 MB) in it, and delete it again?"
     )
 
@@ -222,3 +210,18 @@ def _write(report: Path, base_url: str, rows: list[Row], ended: str, key: KeySou
     except OSError as error:
         raise UsageError(f"can't write the report {report}: {error.strerror}") from None
     tell(f"the report is in {report}: it has no key, no contents and no names in it")
+
+
+def _verdict(rows: list[Row], complete: bool, kept: bool) -> int:
+    """Say what it comes to; the exit code. `kept`: what was found is used by mounts."""
+    failed = sum(not row.well for row in rows)
+    if failed:
+        tell(f"{failed} of these {'is' if failed == 1 else 'are'} not as jobfs needs it: see the last column")
+    if not complete:
+        tell("the rest was not asked")
+    if kept:
+        tell("mounts of this server use what was found")
+    if failed or not complete:
+        return 1
+    tell("everything that jobfs relies on is good")
+    return 0

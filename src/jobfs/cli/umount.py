@@ -67,7 +67,7 @@ def _leave_to_others(directory: str, lazy: bool) -> None:
 
 def _unmount_every(lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Unmount one after another; what one of them is refused for keeps no other from it."""
-    places = [directory_of(found) for found in mounts(state_dir)] + dead_mounts()
+    places = [directory_of(found) for found in mounts(state_dir)] + dead_mounts(state_dir)
     if not places:
         tell("jobfs: no job is mounted", err=True)
     worst = 0

@@ -9,10 +9,9 @@ from urllib.parse import unquote
 
 from .bodies import read_create, read_update
 from .exchange import Answer, Exchange, FileAnswer
-from .numbers import number
-from .ranges import content_range
 from .records import Invalid, StoredItem
 from .store import Store
+from .texts import content_range, number
 from .wire import instance_json, many_json, one_json
 
 _PREFIX = "/api/studio/v1/expert_jobs/"

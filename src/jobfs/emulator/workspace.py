@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .behaviour import Behaviour
-from .globs import matcher
 from .index import Index
 from .records import (
     PATH_MAX,
@@ -22,6 +21,7 @@ from .records import (
     parent,
     units,
 )
+from .texts import matcher
 from .wire import item_json, shown_path
 
 if TYPE_CHECKING:

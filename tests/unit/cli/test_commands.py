@@ -171,7 +171,7 @@ def test_umount_all_goes_on_where_one_refuses(
 
     cleared: list[str] = []
     monkeypatch.setattr(umounting, "wait_until_free", lambda found, timeout: True)
-    monkeypatch.setattr(umounting, "dead_mounts", lambda: ["/mnt/c"])
+    monkeypatch.setattr(umounting, "dead_mounts", lambda state_dir: ["/mnt/c"])
     monkeypatch.setattr(
         umounting, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", os.geteuid())
     )

@@ -176,7 +176,7 @@ def test_a_check_that_goes_wrong_is_a_failure_and_no_crash(
 
 
 def test_mounts_are_listed_with_their_logs_and_the_dead_with_the_remedy(
-    doctor: Run, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
+    doctor: Run, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch, state: Path
 ) -> None:
     failed = {
         "path": "a",
@@ -190,8 +190,9 @@ def test_mounts_are_listed_with_their_logs_and_the_dead_with_the_remedy(
     answering("/mnt/a", status=a_status(log="/logs/a"))
     answering("/mnt/b", status=a_status(log="/logs/b", failed=[failed]))
     answering("/mnt/c")
+    left_behind(state, "/mnt/dead")
     dead = MountInfo("1", "0:1", "/mnt/dead", "fuse.jobfs", os.geteuid())
-    others = [dead._replace(point="/mnt/theirs", user=12345), dead._replace(point="/x", kind="fuse.sshfs")]
+    others = [dead._replace(point="/mnt/theirs"), dead._replace(point="/x", kind="fuse.sshfs")]
     monkeypatch.setattr(mountpoint, "mounts", lambda: [dead, *others])
     monkeypatch.setattr("jobfs.cli.running.is_dead", lambda path: True)
     done = doctor()
@@ -205,7 +206,7 @@ def test_mounts_are_listed_with_their_logs_and_the_dead_with_the_remedy(
     ):
         assert words in done.out
     assert "theirs" not in done.out
-    assert "/x" not in done.out
+    assert "process that served /x" not in done.out
 
 
 @pytest.mark.parametrize(

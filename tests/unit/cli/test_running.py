@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobfs import mountpoint
 from jobfs.cli import running
 from jobfs.cli.running import bounded, mount_of, mounts, registered
 from jobfs.errors import UsageError
@@ -64,14 +65,34 @@ def test_an_ended_mount_is_forgotten(answering: Callable[..., Answering], tmp_pa
     with registered("/mnt/a", one.slot.path):
         one.end()
         assert mounts(None) == []
-        assert list((tmp_path / "run" / "jobfs").glob("*.json")) == []
+        assert list((tmp_path / "run" / "jobfs").iterdir()) == []
+
+
+def test_a_dead_mount_is_found_wherever_its_state_is_and_forgotten_once_it_is_gone(
+    answering: Callable[..., Answering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One way for `doctor` and `umount --all`: the register, and the slots of the state directory."""
+    elsewhere = slot.acquire(tmp_path / "elsewhere", JOB, "/mnt/a", URL)
+    answering("/mnt/alive")
+    there = [
+        MountInfo("1", "0:1", point, "fuse.jobfs", 0) for point in ("/mnt/a", "/mnt/theirs", "/mnt/alive")
+    ]
+    monkeypatch.setattr(mountpoint, "mounts", lambda: there)
+    monkeypatch.setattr(running, "is_dead", lambda point: point != "/mnt/alive")
+    with registered("/mnt/a", elsewhere.path):
+        elsewhere.close()
+        assert [found.path for found in mounts(None)] != [elsewhere.path]
+        assert running.dead_mounts(None) == ["/mnt/a"]
+        there.clear()
+        assert running.dead_mounts(None) == []
+        assert list((tmp_path / "run" / "jobfs").iterdir()) == []
 
 
 def test_a_broken_entry_harms_nobody(answering: Callable[..., Answering], tmp_path: Path) -> None:
     one = answering("/mnt/a")
     with registered("/mnt/a", one.slot.path):
-        for name, text in (("bad.json", "{"), ("list.json", "[]"), ("other.json", '{"slot": 3}')):
-            (tmp_path / "run" / "jobfs" / name).write_text(text)
+        (tmp_path / "run" / "jobfs" / "a file").write_text("{")
+        (tmp_path / "run" / "jobfs" / "astray").symlink_to("/nowhere")
         assert len(mounts(None)) == 1
 
 

@@ -1,0 +1,90 @@
+"""How texts of a request are read: numbers, the Range header, patterns."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+#: White space in JavaScript.
+_SPACE = "\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(
+    map(chr, range(0x2000, 0x200B))
+)
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_OTHER = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
+
+
+def number(text: str) -> float:
+    """The value of JavaScript's `Number(text)`, which is how the service reads take and skip (wire-facts.md).
+
+    An infinity for a number beyond all others, NaN for what is none.
+    """
+    text = text.strip(_SPACE)
+    if not text:
+        return 0.0
+    if _DECIMAL.fullmatch(text):
+        return float(text)
+    if _OTHER.fullmatch(text):
+        digits = int(text, 0)
+        return float(digits) if digits.bit_length() <= 1024 else math.inf
+    return math.inf if text in ("Infinity", "+Infinity") else -math.inf if text == "-Infinity" else math.nan
+
+
+_RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
+
+
+def content_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Start and end (exclusive) of what to send; None: the whole, as HTTP allows; start == end: nothing fits, a 416."""
+    match = _RANGE.fullmatch(header) if header else None
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        return _last(int(match[2]), size)
+    start, last = int(match[1]), int(match[2] or size)
+    if match[2] and last < start:
+        return None
+    return (start, min(last + 1, size)) if start < size else (0, 0)
+
+
+def _last(count: int, size: int) -> tuple[int, int]:
+    return (max(size - count, 0), size) if count and size else (0, 0)
+
+
+_TOKEN = re.compile(r"\*\*/?|\*|\?|\[!?\]?[^\]/]*\]|[{},]|.", re.DOTALL)
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Whether a path fits `pattern`, as shells and JavaScript's libraries read it.
+
+    `*` and `?` stay within a name, `**` does not; `[a-z]`, `[!a]`, `{a,b}`.
+    """
+    try:
+        expression = re.compile(_expression(pattern), re.DOTALL)
+    except re.error:  # a class like [z-a] fits nothing
+        return lambda path: False
+    return lambda path: expression.fullmatch(path) is not None
+
+
+def _expression(pattern: str) -> str:
+    whole = pattern.count("{") == pattern.count("}")
+    depth, parts = 0, []
+    for token in _TOKEN.findall(pattern):
+        if token in "{}," and whole and (token == "{" or depth):
+            depth += {"{": 1, "}": -1, ",": 0}[token]
+            parts.append({"{": "(?:", "}": ")", ",": "|"}[token])
+        else:
+            parts.append(_part(token))
+    return "".join(parts)
+
+
+def _part(token: str) -> str:
+    if token == "**/":
+        return "(?:.*/)?"
+    if token == "**":
+        return ".*"
+    if token in "*?":
+        return "[^/]*" if token == "*" else "[^/]"
+    if len(token) > 2:
+        inside = token[1:-1].replace("\\", "\\\\").replace("[", "\\[")
+        return "[^/" + inside[1:] + "]" if inside[0] in "!^" else "[" + inside + "]"
+    return re.escape(token)

@@ -382,4 +382,4 @@ class ContentStore:
             claim(self._disk.directory, self._owner)
         except OSError:
             return  # said before: the cache can't be used
-        remove_abandoned(self._disk.directory, lambda: self._link.closed)
+        remove_abandoned(self._disk.directory)

@@ -29,7 +29,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def remove(own: Path) -> None:
-    remove_abandoned(own, lambda: False)
+    remove_abandoned(own)
 
 
 def test_a_cache_goes_with_its_state_directory_and_not_before(own: Path, tmp_path: Path) -> None:
@@ -45,18 +45,3 @@ def test_a_cache_goes_with_its_state_directory_and_not_before(own: Path, tmp_pat
     assert not other.exists()
     assert {path.name for path in own.iterdir()} == {"ab", "tmp", "boot", "owner"}
     assert (own / CONTENT).exists()
-
-
-def test_what_is_not_of_a_cache_stays(own: Path, tmp_path: Path) -> None:
-    foreign = ["ab/notes.txt", "README", "tmp/mine", "abc/x"]
-    make(own.parent, *foreign)
-    make(tmp_path / "cache" / "program" / "settings", "owner", CONTENT)
-    remove(own)
-    assert all((own.parent / name).exists() for name in foreign)
-    assert (tmp_path / "cache" / "program" / "settings" / CONTENT).exists()
-
-
-def test_it_ends_when_the_mount_does(own: Path) -> None:
-    make(own.parent, CONTENT)
-    remove_abandoned(own, lambda: True)
-    assert (own.parent / CONTENT).exists()

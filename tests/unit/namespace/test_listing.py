@@ -364,20 +364,6 @@ def test_a_wrong_expectation_costs_a_few_requests_and_nothing_else(
     assert len(operations(reading.server)) <= pages + reading.server.max_connections
 
 
-def test_a_listing_that_fails_leaves_nothing_under_way_that_matters(reading: Reading) -> None:
-    made = set(reading.fill(350))
-    reading.lister = Lister(reading.server, expected=350)
-
-    def fail(_operation: str, _argument: Any) -> None:
-        raise UnavailableError("not now")
-
-    reading.server.before = fail
-    with pytest.raises(UnavailableError):
-        reading.read()
-    reading.server.before = lambda operation, argument: None
-    assert as_set(reading.read()) == made
-
-
 class Endless:
     """A list that goes on: each page brings `take` items that were never seen before."""
 

@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jobfs.api import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.errors import ApiError, ContractError, FsError, OutOfTimeError, UnavailableError
 from jobfs.namespace.cost import Cost
 from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight, verdict
 from jobfs.namespace.knowledge import Knowledge
-from jobfs.namespace.listing import Lister, Server
+from jobfs.namespace.listing import Lister
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
 from jobfs.nodes import Item
 
@@ -74,7 +75,7 @@ class Namespace:
 
     def __init__(
         self,
-        client: Server,
+        client: Client,
         *,
         ttl: float,
         kernel_timeout: float,

@@ -180,9 +180,10 @@ class Tree:
 
     def put(self, item: Item) -> None:
         """Have `item` at its path and nowhere else; what lies below it stays where it is."""
-        if not item.id:
+        known = self._by_id.get(item.id)
+        if not item.id or item == known:
             return
-        if item.id in self._by_id:
+        if known is not None:
             self.drop(item.id)
         self._by_id[item.id] = item
         path = item.path

@@ -26,7 +26,7 @@ class Reading:
 
     def __init__(self) -> None:
         self.server = Server()
-        self.lister = Lister(self.server)
+        self.lister = Lister(self.server.client)
         self.known: list[str] = []
 
     def read(self) -> Listing:
@@ -339,7 +339,7 @@ def test_nothing_that_was_there_throughout_is_ever_lost(
 def test_the_pages_that_are_expected_are_asked_for_together(reading: Reading) -> None:
     """semantics 1: pages after the first are fetched in parallel."""
     reading.fill(350)
-    reading.lister = Lister(reading.server, expected=350)
+    reading.lister = Lister(reading.server.client, expected=350)
     together = threading.Barrier(4)
 
     def meet(_operation: str, _argument: Any) -> None:
@@ -358,7 +358,7 @@ def test_a_wrong_expectation_costs_a_few_requests_and_nothing_else(
 ) -> None:
     made = set(reading.fill(299))
     reading.server.cap = cap
-    reading.lister = Lister(reading.server, expected=expected)
+    reading.lister = Lister(reading.server.client, expected=expected)
     assert as_set(reading.read()) == made
     pages = 4 if cap == 100 else 9
     assert len(operations(reading.server)) <= pages + reading.server.max_connections
@@ -379,7 +379,7 @@ class Endless:
         return Page(items, self._total(skip + take), take, skip)
 
     def read(self, patience: float = 30.0) -> Listing:
-        lister = Lister(self.server, patience=patience)
+        lister = Lister(self.server.client, patience=patience)
         try:
             return lister.read(list)
         finally:

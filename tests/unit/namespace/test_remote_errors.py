@@ -245,20 +245,6 @@ def test_a_path_that_the_server_refuses_is_no_reason_not_to_ask_for_others(world
     assert not world.namespace.status().stale
 
 
-def test_a_directory_of_which_only_the_name_is_known_does_not_look_empty(world: World) -> None:
-    """semantics 1: a network failure never looks like an empty directory."""
-    for number in range(120):
-        world.server.file(f"f{number}")
-    world.namespace.refresh()
-    world.clock.advance(0.5)
-    folder = world.server.directory("new")
-    world.server.file("new/x")
-    assert world.namespace.lookup("new", max_age=0) == folder
-    fail_with(world, UnavailableError("down"))
-    with pytest.raises(UnavailableError):
-        world.namespace.children("new")
-
-
 def test_after_close_nobody_is_asked(world: World) -> None:
     world.namespace.refresh()
     world.namespace.close()

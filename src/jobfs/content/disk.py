@@ -166,6 +166,13 @@ class DiskCache:
                 self._index.move_to_end(name)
                 self._touched.add(name)
 
+    def unpin(self, name: str) -> None:
+        """One handle less has this content open."""
+        with self.lock:
+            self.pinned[name] -= 1
+            if not self.pinned[name]:
+                del self.pinned[name]
+
     def remove(self, name: str) -> None:
         """Remove a whole content."""
         with contextlib.suppress(OSError):

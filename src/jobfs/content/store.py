@@ -200,9 +200,7 @@ class ContentStore:
                 return
             content._closed = True
             name = version_name(version)
-            self._disk.pinned[name] -= 1
-            if not self._disk.pinned[name]:
-                del self._disk.pinned[name]
+            self._disk.unpin(name)
             entry, current = content._entry, self._entries.get(version)
             if entry is not None:
                 entry.pins -= 1
@@ -286,28 +284,29 @@ class ContentStore:
                 return
             self._link.learn(version, size)
             kept = self._is_kept(item, size)
-            wanted = name in self._disk.pinned if entry is None else not entry.whole
-            if size == 0 or not (wanted or (kept and entry is None)):
+            needed = (kept or name in self._disk.pinned) if entry is None else not entry.whole
+            if size == 0 or not needed:
                 return
             file = self._disk.parts.link(source, size)
-            if kept:
-                file = self._disk.keep(file, name, size)
+            file = self._disk.keep(file, name, size) if kept else file
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the cache: %s", error)
             return
-        if entry is not None or not kept:
-            self._hand_out(item, file, size, kept=kept)
+        self._hand_out(item, file, size, kept=kept)
         self._disk.fit()
 
     def _hand_out(self, item: Item, file: CacheFile, size: int, *, kept: bool) -> None:
         """Give a whole content to those who have its version open; one that is not `kept` is for nobody else."""
-        version = item.version
+        version, name = item.version, version_name(item.version)
         with self._lock:
             entry = self._entries.get(version)
-            if entry is None:
+            if entry is None and not kept and name in self._disk.pinned:
                 entry = self._entries[version] = Entry(version, item.updated_ns, self._link, self._disk)
-        entry.began = entry.began if kept else time.time()
-        entry.install(file, size, version_name(version) if kept else None)
+        if entry is not None:
+            entry.began = entry.began if kept else time.time()
+            entry.install(file, size, name if kept else None)
+        elif not kept:
+            self._disk.parts.discard(file)
 
     def _is_kept(self, item: Item, size: int) -> bool:
         """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""

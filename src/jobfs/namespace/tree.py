@@ -299,15 +299,18 @@ _SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 def missed_names(before: Tree, now: Tree) -> list[str]:
     """Paths that were shown and are not, while a hidden item beside them says that they are being saved."""
-    missed: dict[str, None] = {}
-    for item in now.hidden():
-        directory, name = names.parent(item.path), names.basename(item.path)
-        hidden = names.parse_hidden(name)
-        if hidden is not None and hidden.role in _SAVES and veil(directory) is None:
-            # A name as long as they may be can have been cut, in the middle of a character.
-            cut = len(name.encode()) >= names.NAME_MAX - 3
-            may_be = before.children(directory) if cut else (hidden.name,)
-            for path in (names.join(directory, other) for other in may_be if other.startswith(hidden.name)):
-                if before.at(path) is not None and now.at(path) is None:
-                    missed[path] = None
-    return list(missed)
+    targets = dict.fromkeys(path for item in now.hidden() for path in _targets(item, before))
+    return [path for path in targets if before.at(path) is not None and now.at(path) is None]
+
+
+def _targets(item: Item, before: Tree) -> list[str]:
+    """The paths that a hidden item may be the new or the old content of."""
+    directory, name = names.parent(item.path), names.basename(item.path)
+    hidden = names.parse_hidden(name)
+    if hidden is None or hidden.role not in _SAVES or veil(directory) is not None:
+        return []
+    if len(name.encode()) < names.NAME_MAX - 3:
+        return [names.join(directory, hidden.name)]
+    # As long as a name may be, it can have been cut, in the middle of a character.
+    found = [other for other in before.children(directory) if other.startswith(hidden.name)]
+    return [names.join(directory, other) for other in found]

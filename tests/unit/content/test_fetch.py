@@ -92,14 +92,6 @@ def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(make_store:
     assert not store.whole(item_of(MIB + 1))
 
 
-def test_a_body_longer_than_promised_is_an_error(make_store: MakeStore) -> None:
-    client = FakeClient(pattern(MIB), says_length=False, extra=b"more")
-    store = make_store(client)
-    with store.open(item_of(MIB)) as handle, pytest.raises(ContractError):
-        handle.fetch()
-    assert not store.whole(item_of(MIB))
-
-
 class WrongOnce(FakeClient):
     """Tells or sends a wrong length once, and is right from then on."""
 

@@ -105,27 +105,6 @@ def test_a_list_that_moved_is_read_again(reading: Reading) -> None:
     assert operations(reading.server) == ["list"] * 4
 
 
-def test_an_item_that_moved_from_an_unread_page_to_a_read_one_is_found_all_the_same(reading: Reading) -> None:
-    """semantics 1: it must never lose an item that existed throughout.
-
-    The order is by path; one rename, one delete and one create cancel each other out in number and place.
-    """
-    everything = reading.fill(150)
-    reading.known = [one.id for one in everything]
-
-    def juggle() -> None:
-        server = reading.server
-        server.move(everything[140], "a")
-        server.delete(everything[5])
-        server.file("z")
-        server.items = {one.id: one for one in sorted(server.items.values(), key=lambda one: one.path)}
-
-    reading.server.after = once(("list", 0), juggle)
-    found = {one.id for one in reading.read().items}
-    assert found >= {one.id for one in everything} - {everything[5].id}
-    assert operations(reading.server) == ["list", "list", "get"]
-
-
 def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
     reading: Reading, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,21 +127,6 @@ def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
     with caplog.at_level(logging.WARNING, "jobfs.namespace"):
         assert as_set(reading.read()) >= set(everything)
     assert len(caplog.records) == 1
-
-
-def test_what_was_known_before_and_not_seen_is_asked_for(reading: Reading) -> None:
-    """semantics 1: it must never lose an item that existed throughout."""
-    everything = reading.fill(150)
-    reading.known = [one.id for one in everything] + ["0" * 24]
-    hidden = everything[120]
-    del reading.server.items[hidden.id]
-
-    def find_it_only_by_id(operation: str, item_id: str) -> None:
-        if operation == "get":
-            reading.server.items[hidden.id] = hidden
-
-    reading.server.before = find_it_only_by_id
-    assert as_set(reading.read()) == set(everything)
 
 
 def test_many_items_deleted_by_the_job_cost_a_second_pass_not_a_request_each(reading: Reading) -> None:

@@ -14,7 +14,7 @@ from jobfs.errors import FsError
 from jobfs.names import Role
 from jobfs.nodes import Item, Lifecycle, implicit_directory
 
-from .world import KERNEL, TTL, World, nothing
+from .world import KERNEL, TTL, World
 
 
 def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: World) -> None:
@@ -317,25 +317,6 @@ def test_a_slow_listing_does_not_overwrite_our_own_changes(world: World) -> None
     world.namespace.refresh()
     assert set(world.namespace.children("")) == {"made", "e"}
     assert world.namespace.children("e") == {"kept": world.server.items[kept.id]}
-
-
-def test_what_the_job_made_where_we_moved_during_a_listing_is_asked_for(world: World) -> None:
-    """semantics 1: a listing that can't tell before from after loses nothing: the next lookup asks."""
-    folder = world.server.directory("d")
-    world.namespace.refresh()
-    late = world.server.file("d/late")
-
-    def move_meanwhile(operation: str, _argument: object) -> None:
-        if operation == "list":
-            world.server.after = nothing
-            world.namespace.publish(world.server.move(folder, "e"))
-
-    world.server.after = move_meanwhile
-    world.namespace.refresh()
-    assert world.namespace.lookup("e/late") == world.server.items[late.id]
-    assert world.namespace.lookup("d/late") is None
-    assert list(world.namespace.children("e")) == ["late"]
-    assert list(world.namespace.children("")) == ["e"]
 
 
 def test_a_name_that_is_missed_is_asked_for_once_more_after_a_moment(world: World) -> None:

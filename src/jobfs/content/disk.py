@@ -168,6 +168,13 @@ class DiskCache:
                 self._touched.add(name)
             return size
 
+    def unpin(self, name: str) -> None:
+        """One handle less has this content open."""
+        with self.lock:
+            self.pinned[name] -= 1
+            if not self.pinned[name]:
+                del self.pinned[name]
+
     def remove(self, name: str) -> None:
         """Remove a whole content."""
         with contextlib.suppress(OSError):
@@ -229,6 +236,7 @@ class DiskCache:
     def _gone(self, name: str) -> None:
         with self.lock:
             self._used -= self._index.pop(name, 0)
+            self._touched.discard(name)
 
     def _unfinished(self) -> list[Backing]:
         return [backing for backing in self.backings if backing.name is None]
@@ -244,12 +252,15 @@ class DiskCache:
         """Remove the least recently used until `room` more bytes fit under the limit; False if none was."""
         gone = []
         with self.lock:
-            for name in list(self._index):
+            for name, size in self._index.items():
                 if self._used + room <= self.limit:
                     break
-                if not self.pinned[name]:
-                    self._used -= self._index.pop(name)
+                if name not in self.pinned:
+                    self._used -= size
                     gone.append(name)
+            for name in gone:
+                del self._index[name]
+                self._touched.discard(name)
         for name in gone:
             with contextlib.suppress(OSError):
                 os.unlink(self._path(name))

@@ -99,10 +99,13 @@ class Entry(Incoming):
         """The whole content is in `file`: under `name` in the cache, or for the open handles only."""
         with self.cond:
             self.learn(size)
+            part = self.file if self.name is None else None
             self.fill(file, size, name)
             for fetch in self.fetches:
                 fetch.stop = True
             self.cond.notify_all()
+        if part is not None:
+            self._disk.parts.discard(part)
 
     def on_disk(self, patience: float = 0.0) -> bool:
         """True if every byte is on disk, in this entry or in the cache; waits `patience` seconds if all have come."""

@@ -191,10 +191,9 @@ class Incoming(Backing):
             with self.cond:
                 self.settling = False
                 self.cond.notify_all()
-        with self.cond:
-            if not self.pins and self.name is None:  # for nobody: who opens it later begins anew
-                self.reset()
-                self.bodies, self.began, self._unproved = 0, None, False
+        if not self.pins and self.name is None:  # for nobody: who opens it later begins anew
+            self.bodies, self.began, self._unproved = 0, None, False
+            self.reset()
         self._disk.fit()
 
     def _confirm(self) -> None:

@@ -158,4 +158,6 @@ class Link:
 
     def forget(self, fetch: object) -> None:
         """Its bytes are of a known size by now, or gone."""
-        self._untold.pop(fetch, None)
+        if fetch in self._untold:
+            with self.lock:
+                self._untold.pop(fetch, None)

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jobfs.errors import FsError, UsageError
 from jobfs.private import own_directory
 
-#: ioctl that makes one file share another's blocks (Linux, btrfs and XFS).
-_FICLONE = 0x40049409
 _PIECE = 8 * 1024 * 1024
 
 
@@ -70,27 +66,6 @@ def read_all(fd: int, position: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def clone(source: int, target: int, size: int) -> None:
-    """Make `target`, an empty file, hold the bytes of `source`: by shared blocks if possible, else copied.
-
-    Raises OSError; FsError (EIO) if `source` has fewer than `size` bytes.
-    """
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError:
-        _copy(source, target, size)
-
-
-def _copy(source: int, target: int, size: int) -> None:
-    os.lseek(target, 0, os.SEEK_SET)
-    done = 0
-    while done < size:
-        sent = os.sendfile(target, source, done, min(_PIECE, size - done))
-        if sent == 0:
-            raise FsError(errno.EIO, f"a file of {size} bytes ended after {done}")
-        done += sent
-
-
 _NAMED = ("cache", "--cache-dir")
 
 
@@ -125,10 +100,15 @@ class Parts:
             return CacheFile(os.open(path, flags, 0o600), path)
 
     def copy(self, source: int, size: int) -> CacheFile:
-        """A new unfinished file with the `size` bytes of the file descriptor `source`."""
+        """A new unfinished file with the `size` bytes of the file descriptor `source`; FsError (EIO) if it has fewer."""
         file = self.new()
+        done = 0
         try:
-            clone(source, file.fd, size)
+            while done < size:
+                sent = os.sendfile(file.fd, source, done, min(_PIECE, size - done))
+                if sent == 0:
+                    raise FsError(errno.EIO, f"a file of {size} bytes ended after {done}")
+                done += sent
         except BaseException:
             self.discard(file)
             raise
@@ -178,12 +158,8 @@ class Parts:
         os.makedirs(self._own, 0o700, exist_ok=True)
 
 
-#: Most files that are removed at one start; the next one goes on with the rest.
-_MOST = 50_000
 _OWNER = "owner"
 _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
-_DIRECTORY = re.compile(r"[0-9a-f]{2}|tmp")
-_FILE = re.compile(r"[0-9a-f]{48}|[0-9]+\.part")
 
 
 def claim(directory: Path, owner: Path) -> None:
@@ -191,30 +167,18 @@ def claim(directory: Path, owner: Path) -> None:
     (directory / _OWNER).write_bytes(os.fsencode(owner.absolute()))
 
 
-def remove_abandoned(directory: Path, stop: Callable[[], bool]) -> None:
-    """Remove the caches of all jobs beside `directory`, which is <cache directory>/<job>/<mount id>, whose owner is gone.
-
-    Files that are none of a cache's are left alone. Ends early once `stop()` is true.
-    """
-    caches = []
+def remove_abandoned(directory: Path) -> None:
+    """Remove the caches of all jobs beside `directory`, which is <cache directory>/<job>/<mount id>, whose owner is gone."""
     for owner in directory.parents[1].glob(f"*/*/{_OWNER}"):
+        cache = owner.parent
         with contextlib.suppress(OSError):
-            if _MOUNT_ID.fullmatch(owner.parent.name) and not os.path.lexists(owner.read_bytes()):
-                caches.append(owner.parent)
-    for path in itertools.islice(itertools.chain.from_iterable(map(_contents, caches)), _MOST):
-        if stop():
-            return
-        with contextlib.suppress(OSError):
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink()
-
-
-def _contents(cache: Path) -> Iterator[Path]:
-    """The files of a cache, each directory after what is in it, the cache itself last."""
-    for inner in cache.glob("*"):
-        if _DIRECTORY.fullmatch(inner.name) and not inner.is_symlink():
-            yield from (path for path in inner.glob("*") if _FILE.fullmatch(path.name))
-            yield inner
-    yield from (cache / "boot", cache / _OWNER, cache)
+            if (
+                not _MOUNT_ID.fullmatch(cache.name)
+                or cache.is_symlink()
+                or os.path.lexists(owner.read_bytes())
+            ):
+                continue
+            for inner in cache.iterdir():
+                if inner.is_dir():  # before what tells that it may go
+                    shutil.rmtree(inner, ignore_errors=True)
+            shutil.rmtree(cache)

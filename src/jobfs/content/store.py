@@ -21,7 +21,7 @@ from jobfs.api import Client
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.entry import LINGER, Entry
 from jobfs.content.link import Link, Pool, UnboundedError
-from jobfs.content.parts import claim, remove_abandoned
+from jobfs.content.parts import CacheFile, claim, remove_abandoned
 from jobfs.content.ranges import Run
 from jobfs.errors import FsError, again
 from jobfs.nodes import Item, Version
@@ -41,30 +41,32 @@ _CLOSING = 2.0
 class Content:
     """An open handle on one version's content; the version is pinned until `close`.
 
-    `size` is in bytes, None until it is known. Handles may be shared by threads. Where the whole content is on disk when it is
-    opened, its file is opened by whoever reads first: what the kernel has kept costs nothing here.
+    `size` is in bytes, None until it is known. Handles may be shared by threads. A file is opened, or a download begun, by
+    whoever reads first: what the kernel has kept costs nothing here.
     """
 
-    __slots__ = ("_closed", "_entry", "_run", "_size", "_store", "updated_ns", "version")
+    __slots__ = ("_closed", "_entry", "_on_disk", "_run", "_store", "updated_ns", "version")
 
     def __init__(self, store: ContentStore, version: Version, updated_ns: int) -> None:
         self.version = version
         self.updated_ns = updated_ns
         self._store = store
         self._entry: Entry | None = None
-        self._size = version.size
+        self._on_disk: int | None = None  # bytes that were on disk when it was opened, if all were
         self._run: Run | None = None
         self._closed = False
 
     @property
     def size(self) -> int | None:
         """Bytes of the whole content; None until known."""
-        return self._size if self._entry is None else self._entry.size
+        if self._entry is not None:
+            return self._entry.size
+        return self.version.size if self._on_disk is None else self._on_disk
 
     @property
     def here(self) -> bool:
         """True if every byte was seen to be on disk; False proves nothing."""
-        return self._entry is None or self._entry.whole
+        return self._on_disk is not None if self._entry is None else self._entry.whole
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`, fewer only at the end of the file (semantics.md section 3).
@@ -89,8 +91,8 @@ class Content:
 
     def meet(self) -> None:
         """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
-        if self._entry is not None:
-            self._entry.read(Run(), 0, 1)
+        if not self.here:
+            self._store.attach(self).read(Run(), 0, 1)
 
     def fetch(self) -> Path:
         """Bring everything; a file with the whole content, not to be written to, valid until `close`.
@@ -103,8 +105,8 @@ class Content:
 
     def bring(self) -> None:
         """Bring everything, in this thread and behind what readers wait for; errors are left to readers."""
-        if self._entry is not None and not self._closed:
-            self._entry.bring()
+        if not self.here:
+            self._store.attach(self).bring()
 
     def whole(self) -> bool:
         """True if every byte is on disk."""
@@ -160,14 +162,10 @@ class ContentStore:
         content = Content(self, item.version, item.updated_ns)
         with self._lock:
             self._disk.pinned[version_name(content.version)] += 1  # first: what is seen now stays
-        if content.version not in self._entries:
-            # What is in the index is not looked at again: reading it tells whether it has gone.
-            size = self._disk.touch(version_name(content.version))
-            known = size is not None and content.version.size in (None, size)
-            content._size = size if known else self.on_disk(content.version)
-            if content._size is not None:
-                return content
-        self.attach(content)
+        # What is in the index is not looked at again: reading it tells whether it has gone.
+        size = self._disk.touch(version_name(content.version))
+        seen = size is not None and content.version.size in (None, size)
+        content._on_disk = size if seen else self.on_disk(content.version)
         return content
 
     def on_disk(self, version: Version) -> int | None:
@@ -205,27 +203,26 @@ class ContentStore:
                 return
             content._closed = True
             name = version_name(version)
-            self._disk.pinned[name] -= 1
-            if not self._disk.pinned[name]:
-                del self._disk.pinned[name]
-            entry = content._entry
-            if entry is None:
-                return
-            entry.pins -= 1
-            if entry.pins:
-                return
-            entry.linger = time.monotonic() + LINGER
-            if self._entries.get(version) is not entry:
-                gone = entry
-            elif self._link.closed or not entry.resumable:
-                gone = self._entries.pop(version)
-            else:
-                self._idle[version] = entry
-                if len(self._idle) > _IDLE:
-                    oldest, gone = self._idle.popitem(last=False)
-                    del self._entries[oldest]
+            self._disk.unpin(name)
+            entry, current = content._entry, self._entries.get(version)
+            if entry is not None:
+                entry.pins -= 1
+                entry.linger = time.monotonic() + LINGER
+            if entry is not None and entry is not current:
+                gone = None if entry.pins else entry
+            elif current is not None and not current.pins and name not in self._disk.pinned:
+                gone = self._rest(version, current)
         if gone is not None:
             gone.discard()
+
+    def _rest(self, version: Version, entry: Entry) -> Entry | None:
+        """Nobody has an entry open any more: keep it if a later handle can go on with it; which one goes."""
+        if self._link.closed or not entry.resumable:
+            self._idle.pop(version, None)
+            return self._entries.pop(version)
+        self._idle[version] = entry
+        self._idle.move_to_end(version)
+        return self._entries.pop(self._idle.popitem(last=False)[0]) if len(self._idle) > _IDLE else None
 
     # -- fetched ahead ------------------------------------------------------------------------------------
 
@@ -280,7 +277,7 @@ class ContentStore:
         `source` is linked, cloned or copied; it may be deleted afterwards, but never written again. This
         is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
         """
-        version = item.version
+        version, name = item.version, version_name(item.version)
         with self._lock:
             entry = self._entries.get(version)
         try:
@@ -290,18 +287,29 @@ class ContentStore:
                 return
             self._link.learn(version, size)
             kept = self._is_kept(item, size)
-            if size == 0 or not (kept if entry is None else not entry.whole):
+            needed = (kept or name in self._disk.pinned) if entry is None else not entry.whole
+            if size == 0 or not needed:
                 return
             file = self._disk.parts.link(source, size)
-            if kept:
-                file = self._disk.keep(file, version_name(version), size)
+            file = self._disk.keep(file, name, size) if kept else file
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be kept in the cache: %s", error)
             return
+        self._hand_out(item, file, size, kept=kept)
+        self._disk.fit()
+
+    def _hand_out(self, item: Item, file: CacheFile, size: int, *, kept: bool) -> None:
+        """Give a whole content to those who have its version open; one that is not `kept` is for nobody else."""
+        version, name = item.version, version_name(item.version)
+        with self._lock:
+            entry = self._entries.get(version)
+            if entry is None and not kept and name in self._disk.pinned:
+                entry = self._entries[version] = Entry(version, item.updated_ns, self._link, self._disk)
         if entry is not None:
             entry.began = entry.began if kept else time.time()
-            entry.install(file, size, version_name(version) if kept else None)
-        self._disk.fit()
+            entry.install(file, size, name if kept else None)
+        elif not kept:
+            self._disk.parts.discard(file)
 
     def _is_kept(self, item: Item, size: int) -> bool:
         """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
@@ -385,4 +393,4 @@ class ContentStore:
             claim(self._disk.directory, self._owner)
         except OSError:
             return  # said before: the cache can't be used
-        remove_abandoned(self._disk.directory, lambda: self._link.closed)
+        remove_abandoned(self._disk.directory)

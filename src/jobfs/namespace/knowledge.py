@@ -60,15 +60,13 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
 
 def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:
     """The ids of what `new` shows there besides the items of a change, and `old` does not."""
-    listed = [item for at in places for item in new.candidates(at)]
-    if change.whole:
-        listed += [item for at in places for item in new.below(at)]
-    known = {item.id: old.get(item.id) for item in listed if item.id not in change.ids}
-    return [item.id for item in listed if item.id in known and not _same_place(item, known[item.id])]
-
-
-def _same_place(item: Item, other: Item | None) -> bool:
-    return other is not None and other.path == item.path
+    others = []
+    for at in places:
+        for item in (*new.candidates(at), *(new.below(at) if change.whole else ())):
+            known = old.get(item.id)
+            if item.id not in change.ids and (known is None or known.path != item.path):
+                others.append(item.id)
+    return others
 
 
 def _as_before(item_id: str, old: Tree, new: Tree) -> set[str]:
@@ -103,13 +101,13 @@ class Knowledge:
     """
 
     def __init__(self, remember: float, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self.tree = Tree()
         self.snapshots = 0
         self.snapshot_began = NEVER
         self.snapshot_ticket = 0
         self.implicit_seen = False
         self._stamps: TTLCache[str, Stamp] = TTLCache(_STAMPS, remember, timer=clock)
-        self._clock = clock
         #: The ticket of the last request or change: whatever starts from now on has a greater one.
         self.count = 0
         self._airborne: set[int] = set()
@@ -179,6 +177,7 @@ class Knowledge:
         if beside and (known is None or old is not None):
             # It can hardly have come to a place that still is taken: what is known of this path is old.
             self._doubt(item.path, self._next())
+        # Should the server fall silent, our own change counts as an answer.
         stamp = self._stamps.get(item.path, Stamp(NEVER, 0, NEVER))
         self._stamps[item.path] = stamp._replace(confirmed=self._clock())
 
@@ -207,25 +206,23 @@ class Knowledge:
         needed = self.needed(path) if self._doubts else 0
         if self.snapshot_began >= not_before and self.snapshot_ticket >= needed:
             return True
-        return self._stamped(path, not_before, needed) or self._orphaned(path, not_before)
+        stamp = self._stamps.get(path)
+        return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
 
     def complete(self, directory: str, not_before: float) -> bool:
-        """True if the children known of a directory are those of a listing that began at `not_before` or
-        later.
-        """
-        return self.snapshot_began >= not_before and self.snapshot_ticket >= self.needed(directory)
+        """True if the children known of a directory are those of a listing that began at `not_before` or later, none in doubt."""
+        if not self.snapshot_began >= not_before:
+            return False
+        doubted = [
+            number for path, number in self._doubts.items() if path and names.parent(path) == directory
+        ]
+        return self.snapshot_ticket >= max(self.needed(directory), *doubted, 0)
 
     def doubtful(self, path: str) -> bool:
         """True if nothing that is known of `path` can be trusted, however young it is."""
         needed = self.needed(path)
         stamp = self._stamps.get(path)
         return self.snapshot_ticket < needed and (stamp is None or stamp.ticket < needed)
-
-    def doubtful_children(self, directory: str) -> list[str]:
-        """The paths in a directory that are in doubt while the directory itself is not."""
-        return [
-            path for path in self._doubts if path and names.parent(path) == directory and self.doubtful(path)
-        ]
 
     def needed(self, path: str) -> int:
         """The ticket that an answer about `path` must have at least."""
@@ -236,19 +233,6 @@ class Knowledge:
         stamp = self._stamps.get(path)
         times = (self.snapshot_began, stamp.confirmed if stamp is not None else NEVER)
         return max((time for time in times if not math.isnan(time)), default=-math.inf)
-
-    def _stamped(self, path: str, not_before: float, needed: int) -> bool:
-        stamp = self._stamps.get(path)
-        return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
-
-    def _orphaned(self, path: str, not_before: float) -> bool:
-        """True if a directory above is freshly known not to exist: then nothing is here either."""
-        directory = names.parent(path)
-        while directory and self.tree.at(directory) is None:
-            if self._stamped(directory, not_before, self.needed(path)):
-                return True
-            directory = names.parent(directory)
-        return False
 
     def _overtaken(self, ticket: int, path: str, ids: Collection[str]) -> bool:
         if self.snapshot_ticket > ticket:

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import dropwhile, pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from jobfs.api import MOST_ITEMS, Health, Page
+from jobfs.api import MOST_ITEMS, Client, Page
 from jobfs.api.deadline import carried, current
 from jobfs.errors import ContractError, NotFoundError
 from jobfs.nodes import Item
@@ -171,27 +171,6 @@ def _overlap(page: Page, following: Page) -> bool:
     return not ids.isdisjoint((*following.unknown, *(item.id for item in following.items)))
 
 
-class Server(Protocol):
-    """What the namespace asks of the API client (jobfs.api.Client)."""
-
-    @property
-    def health(self) -> Health:
-        """How the server has been answering."""
-
-    @property
-    def max_connections(self) -> int:
-        """How many requests may be under way at once."""
-
-    def list_page(self, take: int, skip: int) -> Page:
-        """One page of all items."""
-
-    def find(self, path: str) -> list[Item]:
-        """Every item at exactly this path."""
-
-    def get(self, item_id: str) -> Item:
-        """The item with this id; raises NotFoundError."""
-
-
 class Listing(NamedTuple):
     """Every item of the workspace at about one time, and how many pages they fill."""
 
@@ -205,11 +184,11 @@ class Lister:
     `patience`: seconds that a list may go on beyond its promise.
     """
 
-    def __init__(self, server: Server, expected: int = 0, patience: float = 30.0) -> None:
-        self._server = server
+    def __init__(self, client: Client, expected: int = 0, patience: float = 30.0) -> None:
+        self._client = client
         self._expected = expected
         self._patience = patience
-        self._workers = server.max_connections
+        self._workers = client.max_connections
         self._moved = False
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="jobfs-listing")
 
@@ -226,7 +205,7 @@ class Lister:
         for number in range(1, _MOST + 1):
             # A list that moves is read in its order: the total that its first page tells is newer than any other.
             expected, self._expected = self._expected, 0
-            this = read_pass(self._server.list_page, self._executor, self._workers, expected, self._patience)
+            this = read_pass(self._client.list_page, self._executor, self._workers, expected, self._patience)
             steady = this.flaw is None or (last is not None and this.same(last))
             seen.update(dict.fromkeys(this.items))
             lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown
@@ -259,7 +238,7 @@ class Lister:
     def find_each(self, paths: Iterable[str]) -> list[tuple[str, list[Item]]]:
         """What is at each of these paths, asked in parallel (GET items/find); raises ApiError."""
         asked = list(paths)
-        return list(zip(asked, self._executor.map(carried(self._server.find), asked), strict=True))
+        return list(zip(asked, self._executor.map(carried(self._client.find), asked), strict=True))
 
     def close(self) -> None:
         """Stop the threads; what is under way is waited for."""
@@ -267,6 +246,6 @@ class Lister:
 
     def _get(self, item_id: str) -> Item | None:
         try:
-            return self._server.get(item_id)
+            return self._client.get(item_id)
         except NotFoundError:
             return None

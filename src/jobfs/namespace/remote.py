@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jobfs.api import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.errors import ApiError, ContractError, FsError, OutOfTimeError, UnavailableError
 from jobfs.namespace.cost import Cost
 from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight, verdict
 from jobfs.namespace.knowledge import Knowledge
-from jobfs.namespace.listing import Lister, Server
+from jobfs.namespace.listing import Lister
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
 from jobfs.nodes import Item
 
@@ -50,8 +51,6 @@ log = logging.getLogger("jobfs.namespace")
 
 #: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
 _ROUNDS = 6
-#: So many children in doubt are asked for singly; for more of them a listing is read.
-_FEW = 8
 #: Seconds without progress after which what is known is shown unconfirmed, at least; so many usual answers; and while the
 #: server does not answer anyway.
 _PATIENCE, _TIMES, _IMPATIENCE = 2.0, 8, 0.5
@@ -76,7 +75,7 @@ class Namespace:
 
     def __init__(
         self,
-        client: Server,
+        client: Client,
         *,
         ttl: float,
         kernel_timeout: float,
@@ -154,8 +153,7 @@ class Namespace:
                     self._probe(path)
                     return entries
         try:
-            for child in self._complete(path, max_age):
-                self.lookup(child, max_age)
+            self._complete(path, max_age)
         except COULD_NOT_ASK:
             with self._lock:
                 entries = self._stale_children(path) if max_age is None else None
@@ -351,22 +349,19 @@ class Namespace:
 
     # asking (without the lock)
 
-    def _complete(self, path: str, max_age: float | None) -> list[str]:
-        """Have a snapshot that is young enough for a directory; returns the children that are in doubt."""
+    def _complete(self, path: str, max_age: float | None) -> None:
+        """Have a snapshot that is young enough for a directory."""
         with self._lock:
             not_before = self._clock() - (self._cost.effective_ttl if max_age is None else max_age)
         mine: Deadline | None = None
         for _ in range(_ROUNDS):
             with self._lock:
                 if self._known.complete(path, not_before):
-                    doubtful = self._known.doubtful_children(path)
-                    if len(doubtful) <= _FEW:
-                        return doubtful
+                    return
                 flight, fly = self._board_listing()
                 known = max_age is None and self._stale_children(path) is not None
                 mine = mine or self._deadline(known)
             self._ride(flight, fly, mine)
-        return []
 
     def _deadline(self, known: bool) -> Deadline:
         """How long a call asks; only a moment where it is to confirm what is `known`, and less if nobody answers anyway."""

@@ -180,9 +180,10 @@ class Tree:
 
     def put(self, item: Item) -> None:
         """Have `item` at its path and nowhere else; what lies below it stays where it is."""
-        if not item.id:
+        known = self._by_id.get(item.id)
+        if not item.id or item == known:
             return
-        if item.id in self._by_id:
+        if known is not None:
             self.drop(item.id)
         self._by_id[item.id] = item
         path = item.path
@@ -292,37 +293,24 @@ def _reason(item: Item, shown: Item) -> str:
     return "a newer item is shown at this path"
 
 
-#: A hidden name this close to the limit, in bytes, may have been cut in the middle of a character.
-_CUT = 3
 #: What a save leaves beside its target.
 _SAVES = (names.Role.STAGED, names.Role.ASIDE)
 
 
 def missed_names(before: Tree, now: Tree) -> list[str]:
     """Paths that were shown and are not, while a hidden item beside them says that they are being saved."""
-    missed: dict[str, None] = {}
-    for item in now.hidden():
-        for path in _targets(item, before):
-            if before.at(path) is not None and now.at(path) is None:
-                missed[path] = None
-    return list(missed)
+    targets = dict.fromkeys(path for item in now.hidden() for path in _targets(item, before))
+    return [path for path in targets if before.at(path) is not None and now.at(path) is None]
 
 
-def _targets(item: Item, before: Tree) -> Iterator[str]:
+def _targets(item: Item, before: Tree) -> list[str]:
     """The paths that a hidden item may be the new or the old content of."""
     directory, name = names.parent(item.path), names.basename(item.path)
     hidden = names.parse_hidden(name)
     if hidden is None or hidden.role not in _SAVES or veil(directory) is not None:
-        return
-    yield names.join(directory, hidden.name)
-    if (
-        len(name.encode()) >= names.NAME_MAX - _CUT
-        or names.path_length(item.path) >= names.PATH_MAX - 1 - _CUT
-    ):
-        yield from (
-            names.join(directory, other) for other in before.children(directory) if _cut(other, hidden.name)
-        )
-
-
-def _cut(name: str, start: str) -> bool:
-    return name != start and name.startswith(start)
+        return []
+    if len(name.encode()) < names.NAME_MAX - 3:
+        return [names.join(directory, hidden.name)]
+    # As long as a name may be, it can have been cut, in the middle of a character.
+    found = [other for other in before.children(directory) if other.startswith(hidden.name)]
+    return [names.join(directory, other) for other in found]

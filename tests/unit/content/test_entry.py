@@ -10,7 +10,7 @@ import pytest
 
 from jobfs.content import Content
 from jobfs.content.ranges import CHUNK, KIB, MIB
-from jobfs.errors import NotFoundError, UnauthorizedError, UnavailableError
+from jobfs.errors import UnauthorizedError, UnavailableError
 
 from .conftest import MakeStore
 from .server import FakeClient, item_of, pattern
@@ -40,14 +40,6 @@ def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(make_store: Mak
         assert handle.read(0, 128 * KIB) == data[: 128 * KIB]
         assert not handle.whole()
         client.open_gate()
-
-
-def test_opening_makes_no_request(make_store: MakeStore) -> None:
-    client = FakeClient(b"x")
-    with make_store(client).open(item_of(1)) as handle:
-        assert handle.size == 1
-        assert not handle.whole()
-    assert client.requests == []
 
 
 def test_an_empty_file_needs_no_request(make_store: MakeStore) -> None:
@@ -169,17 +161,6 @@ def test_a_file_of_unknown_size_gets_it_from_the_answer(make_store: MakeStore) -
         assert handle.read(len(data) + 5, 10) == b""
 
 
-def test_a_file_of_unknown_size_is_read_to_its_end(make_store: MakeStore) -> None:
-    data = pattern(300 * KIB)
-    client = FakeClient(data, says_length=False)
-    store = make_store(client)
-    with store.open(item_of(None)) as handle:
-        assert handle.read(0, 1 << 20) == data
-        assert handle.size == len(data)
-        assert handle.fetch().read_bytes() == data
-    assert store.whole(item_of(None))
-
-
 @pytest.mark.parametrize("says_total", [True, False])
 def test_a_read_behind_the_end_of_a_file_of_unknown_size_finds_the_end(
     make_store: MakeStore, says_total: bool
@@ -189,25 +170,6 @@ def test_a_read_behind_the_end_of_a_file_of_unknown_size_finds_the_end(
     with make_store(client).open(item_of(None)) as handle:
         assert handle.read(5 * MIB, 4096) == b""
         assert handle.size == len(data)
-
-
-def test_a_read_across_the_end_of_a_file_of_unknown_size_is_cut(make_store: MakeStore) -> None:
-    data = pattern(3 * MIB)
-    client = FakeClient(data, says_total=False, says_length=False)
-    with make_store(client).open(item_of(None)) as handle:
-        assert handle.read(3 * MIB - 100, 4096) == data[-100:]
-        assert handle.size == len(data)
-
-
-def test_fetch_gives_a_file_with_everything_and_it_stays_until_close(make_store: MakeStore) -> None:
-    data = pattern(2 * MIB)
-    client = FakeClient(data)
-    with make_store(client).open(item_of(len(data))) as handle:
-        path = handle.fetch()
-        assert path.read_bytes() == data
-        assert handle.whole()
-        assert handle.fetch() == path
-    assert len(client.requests) == 1
 
 
 def test_fetch_fills_what_ranges_left_open_and_proves_the_whole(make_store: MakeStore) -> None:
@@ -247,27 +209,12 @@ def test_a_reader_joins_what_is_being_brought_ahead(make_store: MakeStore) -> No
     assert len(client.requests) == 1
 
 
-def test_what_could_not_be_brought_ahead_is_for_the_reader_to_find(make_store: MakeStore) -> None:
-    client = FakeClient(pattern(MIB), errors=[UnavailableError("once")])
-    with make_store(client).open(item_of(MIB)) as handle:
-        handle.bring()
-        assert len(handle.read(0, 10)) == 10
-
-
 def test_the_hash_is_that_of_the_whole_bytes_and_absent_before(make_store: MakeStore) -> None:
     client = FakeClient(b"hello")
     with make_store(client).open(item_of(5)) as handle:
         assert handle.sha256() is None
         handle.fetch()
         assert handle.sha256() == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-
-
-def test_an_item_that_is_gone_is_not_there_for_every_reader(make_store: MakeStore) -> None:
-    client = FakeClient(pattern(MIB), gone=True)
-    with make_store(client).open(item_of(MIB)) as handle:
-        for _ in range(2):
-            with pytest.raises(NotFoundError):
-                handle.read(0, 10)
 
 
 def test_a_refused_key_is_told_at_once_and_the_next_read_asks_again(make_store: MakeStore) -> None:

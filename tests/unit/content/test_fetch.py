@@ -34,15 +34,6 @@ def test_a_broken_download_resumes_by_range_where_it_broke(make_store: MakeStore
     assert store.whole(item_of(len(data)))
 
 
-def test_a_broken_download_starts_again_where_there_are_no_ranges(make_store: MakeStore) -> None:
-    """semantics 3: or starts again."""
-    data = pattern(2 * MIB)
-    client = FakeClient(data, ranges=False, breaks=[700_000, 1_000_000])
-    with make_store(client).open(item_of(len(data))) as handle:
-        assert handle.read(0, len(data)) == data
-    assert len(client.requests) == 3
-
-
 def test_a_download_that_stays_broken_fails_every_reader_and_a_later_one_tries_again(
     make_store: MakeStore,
 ) -> None:
@@ -99,14 +90,6 @@ def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(make_store:
         with pytest.raises(ContractError):
             handle.fetch()
     assert not store.whole(item_of(MIB + 1))
-
-
-def test_a_body_longer_than_promised_is_an_error(make_store: MakeStore) -> None:
-    client = FakeClient(pattern(MIB), says_length=False, extra=b"more")
-    store = make_store(client)
-    with store.open(item_of(MIB)) as handle, pytest.raises(ContractError):
-        handle.fetch()
-    assert not store.whole(item_of(MIB))
 
 
 class WrongOnce(FakeClient):
@@ -202,12 +185,6 @@ def test_an_item_written_in_place_is_a_stale_version(make_store: MakeStore, offs
     assert caught.value.errno == errno.ESTALE
 
 
-def test_a_range_behind_the_end_says_that_the_item_has_shrunk(make_store: MakeStore) -> None:
-    client = FakeClient(pattern(MIB), says_total=False)
-    with make_store(client).open(item_of(8 * MIB)) as handle, pytest.raises(StaleVersionError):
-        handle.read(5 * MIB, 10)
-
-
 def test_a_stale_version_serves_its_readers_what_they_have_and_is_opened_afresh(
     make_store: MakeStore,
 ) -> None:
@@ -239,13 +216,6 @@ def test_two_contents_of_one_size_are_never_mixed(make_store: MakeStore) -> None
         with pytest.raises(StaleVersionError):
             handle.fetch()
     assert not store.whole(item_of(len(data)))
-
-
-def test_a_server_that_caps_its_ranges_is_asked_again(make_store: MakeStore) -> None:
-    data = pattern(8 * MIB)
-    client = FakeClient(data, cap=100_000)
-    with make_store(client).open(item_of(len(data))) as handle:
-        assert handle.read(5 * MIB, 200_000) == data[5 * MIB : 5 * MIB + 200_000]
 
 
 def test_bytes_that_are_there_are_left_out_of_a_long_download(make_store: MakeStore) -> None:

@@ -62,19 +62,6 @@ def test_a_link_shares_its_bytes_and_becomes_private(tmp_path: Path) -> None:
     parts.close()
 
 
-def test_what_looks_like_the_directory_of_a_dead_process_and_is_a_link_is_not_followed(
-    tmp_path: Path,
-) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "kept").touch()
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "tmp-0123456789abcdef").symlink_to(elsewhere)
-    parts = started(tmp_path / "cache")
-    assert (elsewhere / "kept").exists()
-    parts.close()
-
-
 @pytest.mark.usefixtures("root")
 def test_a_cache_that_was_cleared_and_made_again_by_another_user_is_not_used(tmp_path: Path) -> None:
     parts = started(tmp_path / "cache")

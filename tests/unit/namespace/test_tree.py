@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from jobfs import names
 from jobfs.names import HiddenName, Role
-from jobfs.namespace.tree import Tree, refusal, shown, veil
+from jobfs.namespace.tree import Tree, missed_names, never_shown, refusal, shown, veil
 from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
 
 from .world import directory, item
@@ -103,51 +103,6 @@ def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[st
     assert all(getattr(tree, slot) == getattr(empty, slot) for slot in Tree.__slots__)
 
 
-def test_dropping_the_shown_item_reveals_the_shadowed_one() -> None:
-    """semantics 1: every shadowed item is listed, and shows again once it is alone."""
-    default = item("x", "1", lifecycle=Lifecycle.APPLICATION)
-    old, new = item("x", "2", updated_ns=1), item("x", "3", updated_ns=2)
-    tree = Tree.of([default, old, new])
-    assert tree.shadowed() == [
-        ("x", "2", "a newer item is shown at this path"),
-        ("x", "1", "an item of the job is shown at this path"),
-    ]
-    tree.drop("3")
-    assert tree.at("x") == old
-    tree.drop("2")
-    assert tree.at("x") == default
-    assert tree.shadowed() == []
-
-
-def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() -> None:
-    """semantics 1.17: a directory shadows a file where something lives under it."""
-    file = item("x", "1")
-    tree = Tree.of([file, item("x/y", "2")])
-    assert tree.at("x") == implicit_directory("x")
-    assert tree.shadowed() == [("x", "1", "a directory is shown at this path")]
-    tree.drop("2")
-    assert tree.at("x") == file
-
-
-def test_a_directory_item_stands_for_its_directory_even_if_a_newer_file_is_there() -> None:
-    """semantics 1: a directory shadows a file where something lives under it."""
-    folder, file = directory("x", "1", updated_ns=1), item("x", "2", updated_ns=2)
-    tree = Tree.of([folder, file, item("x/y", "3")])
-    assert tree.at("x") == folder
-    tree.drop("3")
-    assert tree.at("x") == file
-
-
-def test_an_implicit_directory_outlives_the_save_of_its_only_file() -> None:
-    """semantics 1: implicit directories are shown; a hidden item beside is enough."""
-    tree = Tree.of([item("x/y.txt", "1")])
-    tree.arrive(item(f"x/{HIDDEN}", "1"))
-    assert tree.at("x") == implicit_directory("x")
-    assert tree.children("x") == {}
-    assert tree.children("") == {"x": implicit_directory("x")}
-    assert tree.inhabited("x")
-
-
 def test_a_directory_moved_to_a_hidden_name_takes_everything_along_and_back() -> None:
     """semantics 4: rmdir first moves the directory out of the job's reach."""
     tree = Tree.of([directory("x", "1"), item("x/y", "2"), item("x/z/w", "3")])
@@ -191,3 +146,79 @@ def test_an_item_without_id_is_no_item() -> None:
     tree = Tree.of([implicit_directory("x")])
     assert len(tree) == 0
     assert tree.at("x") is None
+
+
+def test_the_jobs_own_item_shadows_a_default_however_old_it_is() -> None:
+    """semantics 1: lifecycle expertJob shadows application."""
+    default = item("x", "1", lifecycle=Lifecycle.APPLICATION, updated_ns=9)
+    own = item("x", "2", updated_ns=1)
+    assert shown([default, own]) is own
+    assert shown([own, default]) is own
+
+
+def test_within_one_lifecycle_the_newest_is_shown() -> None:
+    """semantics 1: within one lifecycle the newest updatedAt wins."""
+    older, newer = item("x", "2", updated_ns=1), item("x", "1", updated_ns=2)
+    assert shown([older, newer]) is newer
+
+
+def test_of_equals_every_reader_shows_the_same() -> None:
+    one, other = item("x", "1"), item("x", "2")
+    assert shown([one, other]) is shown([other, one]) is other
+
+
+@pytest.mark.parametrize(
+    "path", ["a/../b", "./a", "a//b", "a\0b", "a" * 256, ".jobfs", ".jobfs/job.json", ""]
+)
+def test_hostile_paths_and_the_mounts_own_directory_are_refused_with_a_reason(path: str) -> None:
+    """semantics 1.20: hostile paths are never shown. semantics 4.25: nor is an item called .jobfs."""
+    assert refusal(path)
+    assert never_shown(path)
+
+
+@pytest.mark.parametrize("path", ["a", "a/.jobfs", ".jobfsx", ".jobfs-notes.txt", "a" * 255, "ä/ö", "..."])
+def test_ordinary_paths_are_not_refused(path: str) -> None:
+    """semantics 4: a name that merely begins with .jobfs- is an ordinary file."""
+    assert refusal(path) is None
+    assert veil(path) is None
+    assert not never_shown(path)
+
+
+def test_a_hidden_name_hides_everything_below_it() -> None:
+    """semantics 4: hidden items are never shown in any mount."""
+    assert veil(HIDDEN) == ""
+    assert veil(f"a/b/{HIDDEN}") == "a/b"
+    assert veil(f"a/{HIDDEN}/c/{HIDDEN}") == "a"
+    assert never_shown(f"a/{HIDDEN}/c")
+
+
+def hidden(target: str, role: Role) -> str:
+    return names.hidden_path(target, "0" * 12, "1" * 16, role)
+
+
+@pytest.mark.parametrize("role", [Role.ASIDE, Role.STAGED])
+@pytest.mark.parametrize("path", ["x.txt", "a/b/x.txt", "a/" + "n" * 255, "a/" + "ä" * 127])
+def test_a_vanished_name_with_a_hidden_item_beside_it_is_missed(path: str, role: Role) -> None:
+    """save-protocol: a mount that misses a name it knew asks once more before it believes it."""
+    before = Tree.of([item(path, "1"), item("other", "2")])
+    now = Tree.of([item(hidden(path, role), "1")])
+    assert missed_names(before, now) == [path]
+
+
+def test_a_vanished_name_without_a_hidden_item_is_believed() -> None:
+    before = Tree.of([item("x", "1"), item("a/x", "2")])
+    assert missed_names(before, Tree.of([item(hidden("y", Role.ASIDE), "3")])) == []
+    assert missed_names(before, Tree.of([item(hidden("b/x", Role.ASIDE), "3")])) == []
+    assert missed_names(before, Tree()) == []
+    both = [item("x", "1"), item(hidden("x", Role.ASIDE), "2")]
+    assert missed_names(Tree.of(both), Tree.of(both)) == [], "it is there"
+
+
+def test_a_directory_on_its_way_out_is_not_missed() -> None:
+    before = Tree.of([item("x", "1")])
+    assert missed_names(before, Tree.of([item(hidden("x", Role.REMOVED), "1")])) == []
+    assert missed_names(before, Tree.of([item(hidden("x", Role.TRIED), "2")])) == [], (
+        "nor what a try has made"
+    )
+    below = f"{hidden('d', Role.REMOVED)}/{hidden('x', Role.ASIDE)}"
+    assert missed_names(before, Tree.of([item(below, "1")])) == []

@@ -7,10 +7,10 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from jobfs import names
-from jobfs.api import Health, Page
+from jobfs.api import Client, Health, Page
 from jobfs.errors import NotFoundError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle
@@ -57,6 +57,11 @@ class Server:
         self._lock = threading.RLock()
         self._ids: Iterator[int] = itertools.count(1)
         self._times: Iterator[int] = itertools.count(1)
+
+    @property
+    def client(self) -> Client:
+        """This server as what asks it."""
+        return cast(Client, self)
 
     # the API
 
@@ -166,7 +171,7 @@ class World:
             "stale_if_error": STALE,
             **settings,
         }
-        self.namespace = Namespace(self.server, pause=self._pause, **given)
+        self.namespace = Namespace(self.server.client, pause=self._pause, **given)
 
     def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)

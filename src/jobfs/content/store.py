@@ -178,7 +178,7 @@ class ContentStore:
         """A handle on the version that `item` shows; no request is made."""
         if not self._fine:
             self.fine_clock(item.updated_at)
-        content = Content(self, item.version, item.updated_ns)
+        content = Content(self, Version(item.id, item.updated_at, item.size), item.updated_ns)
         if content.version not in self._entries:
             self._unread.add(content)  # first: what is seen now stays
             content._size = self.on_disk(content.version)

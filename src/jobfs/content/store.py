@@ -159,7 +159,7 @@ class ContentStore:
         """A handle on the version that `item` shows; no request is made."""
         if not self._link.fine:
             self._link.fine_clock(item.updated_at)
-        content = Content(self, item.version, item.updated_ns)
+        content = Content(self, Version(item.id, item.updated_at, item.size), item.updated_ns)
         with self._lock:
             self._disk.pinned[version_name(content.version)] += 1  # first: what is seen now stays
         # What is in the index is not looked at again: reading it tells whether it has gone.

@@ -183,10 +183,11 @@ class State:
             if file is None:
                 file = File(self.number(item), item.kind, item.path, item.id)
                 if item.id:
+                    file.item = item
                     self._by_number[file.ino] = self._by_item[item.id] = file
                 else:
                     self.add(file)
-            if not file.here:
+            elif not file.here:
                 file.item, file.path = item, item.path
             return file
 

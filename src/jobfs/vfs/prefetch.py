@@ -180,8 +180,8 @@ class Prefetch:
         self._atlas = Atlas(namespace, state)
         #: Those that are under way; while there is none, reads of what is on disk are of no interest.
         self.walks: list[Walk] = []
-        #: Reads that may be the beginning of one.
-        self._steps: deque[str] = deque(maxlen=_STEPS)
+        #: Reads that may be the beginning of one, and the way on which each came soon after another one.
+        self._steps: deque[tuple[str, bool | None]] = deque(maxlen=_STEPS)
 
     def reading(self, item: Item, content: object) -> None:
         """A file is being read from its start. Where its `content` is here it only tells how far a walk has come."""
@@ -206,20 +206,29 @@ class Prefetch:
             return None  # nobody waits
         self.walks = [walk for walk in self.walks if not walk.over]
         for walk in self.walks:
-            if (by_name := self._leads(walk.last, path)) is not None:
-                walk.go_on(path, by_name, now)
+            if (found := self._leads(walk.last, path)) is not None:
+                walk.go_on(path, found[1], now)
                 return walk
-        for step in self._steps:
-            if (by_name := self._leads(step, path)) is not None:
-                self._steps.remove(step)
-                walk = Walk(self._atlas, step, path, by_name, now)
+        return self._step(path, now)
+
+    def _step(self, path: str, now: float) -> Walk | None:
+        """Is this the second step of a walk? If it left out files, only the third is proof."""
+        guess = None
+        for step in list(self._steps):
+            if (found := self._leads(step[0], path)) is None:
+                continue
+            self._steps.remove(step)
+            left_out, guess = found
+            if not left_out or step[1] is guess:
+                walk = Walk(self._atlas, step[0], path, guess, now)
                 self.walks = [*self.walks[1 - _WALKS :], walk]
                 return walk
-        self._steps.append(path)
+            break
+        self._steps.append((path, guess))
         return None
 
-    def _leads(self, before: str, path: str) -> bool | None:
-        """The way on which a file comes soon after another one: by name, or not; None if it comes on neither.
+    def _leads(self, before: str, path: str) -> tuple[int, bool] | None:
+        """How many files are left out on the way from one file to another, and if that goes by name; None if it is far.
 
         Those between that are on disk do not count: they are read without our knowing.
         """
@@ -230,7 +239,7 @@ class Prefetch:
             places += [
                 (place, by_name) for place, at in enumerate(itertools.islice(missing, _NEXT)) if at == path
             ]
-        return min(places)[1] if places else None
+        return min(places) if places else None
 
     def _take(self) -> Item | None:
         with self._lock:

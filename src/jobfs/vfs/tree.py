@@ -368,13 +368,8 @@ class Tree:
             raise FsError(errno.EXDEV)
         if not self._view.content.whole(item, _SETTLING):
             return False
-        attr = self._view.attr(item)
-        values = {
-            "mode": attr.mode & 0o7777, "uid": attr.uid, "gid": attr.gid, "atime_ns": attr.atime_ns,
-            "mtime_ns": attr.mtime_ns, "ctime_ns": attr.ctime_ns,
-        }  # fmt: skip
         with self._view.content.open(item) as content:
-            return self._write_back.back_up(item, new, content.fetch(), values, over)
+            return self._write_back.back_up(item, new, content.fetch(), self._view.freeze(item), over)
 
     # -- unlink
 

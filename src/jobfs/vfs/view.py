@@ -278,9 +278,9 @@ class View:
         if item is not None and item.is_dir:
             self.state.touch(item, content=True)
 
-    def freeze(self, file: File) -> dict[str, int]:
-        """The attributes of a File as they are shown, to stay with it from now on: its change time."""
-        attr = self.attr(file)
+    def freeze(self, node: Node) -> dict[str, int]:
+        """The attributes of a node as they are shown, for the File that is to have them from now on: its change time."""
+        attr = self.attr(node)
         return {
             "mode": attr.mode & 0o7777,
             "uid": attr.uid,

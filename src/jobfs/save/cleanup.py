@@ -20,6 +20,7 @@ from jobfs.save.context import Context
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
+from jobfs.state.tables import Edit
 
 log = logging.getLogger("jobfs.save")
 
@@ -224,29 +225,35 @@ class Cleanup:
         Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
         UnavailableError if it has to be tried again, or if a request without an answer has placed it after all; FsError(EIO).
         """
-        state, file = self._state, change.file
         if change.staged_id and self.is_placed(change):
             raise UnavailableError(f"{change.target}: it was placed after all", endpoint="update")
         newest = True
-        for aside in [aside for aside in reversed(change.asides) if aside.moved]:
-            self._put_back(aside, change.target, newest=newest)
-            aside.moved = newest = False
+        for aside in reversed(change.asides):
+            if aside.moved:
+                self._put_back(aside, change.target, newest=newest)
+                aside.moved = newest = False
         if change.staged_id and change.verb is not Verb.MOVE:
             try:
                 self._client.delete(change.staged_id)
             except (NotFoundError, UnavailableError):
                 # Its transaction id is a tombstone: a later listing that shows it deletes it.
                 log.info("a staged item of %s is left to be deleted later", change.target)
-        with state.lock:
+        with self._state.lock:
             if change.stage is Stage.CANCELLED:
-                state.write(edit(change, asides=[]))
-                return
-            refused = file is not None and change.verb is not Verb.MOVE
-            if file is not None and refused and file.generation == change.generation:
-                state.write(edit(file, refused=reason, refused_errno=code), gone=[change])
-            elif file is not None and refused:
-                state.bytes.retire(file.ino, change.generation)
-            state.end(change)
+                self._state.write(edit(change, asides=[]))
+            else:
+                self._state.write(*self._refused(change, reason, code), gone=[change])
+                self._state.end(change)
+
+    def _refused(self, change: Change, reason: str, code: int) -> list[Edit]:
+        """The File that could not be saved keeps the reason; if newer bytes wait in it, those of the change go."""
+        file = change.file
+        if file is None or change.verb is Verb.MOVE:
+            return []
+        if file.generation == change.generation:
+            return [edit(file, refused=reason, refused_errno=code)]
+        self._state.bytes.retire(file.ino, change.generation)
+        return []
 
     def is_placed(self, change: Change) -> bool:
         """True if what was to be placed is not where it was staged (R6)."""

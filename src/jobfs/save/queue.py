@@ -110,8 +110,8 @@ class Queue:
                 change = self._state.change(verb, file.path, file)
         if not change.begun:
             # Else the newer bytes are sent when it ends.
-            writing = any(handle.writable for handle in file.handles)
-            self.add(change, delay if delay is not None else WHILE_OPEN if writing else self.delay)
+            usual = WHILE_OPEN if file.writing else self.delay
+            self.add(change, usual if delay is None else delay)
         return change
 
     def add(self, change: Change, delay: float) -> None:
@@ -191,10 +191,10 @@ class Queue:
         if self._ended != self._reservations.ended:
             self._ended = self._reservations.ended
             due, self._reserved = due + self._reserved, []
-        failed = [c for c in self._out.values() if c.attempts and c.due > now and not c.running]
         if self._recoveries != self._restraint.recoveries:
             # The server is back: however often it had failed.
             self._recoveries = self._restraint.recoveries
+            failed = self._failed()
             for change in failed:
                 change.attempts = 0
             due += failed
@@ -212,13 +212,15 @@ class Queue:
             change = self._first(self._new, now)
         if change is None and restraint.out:
             # Nothing is due that could ask: of what failed, the next has its turn.
-            failed = [
-                c for c in self._out.values() if isinstance(c.error, UnavailableError) and not c.running
-            ]
+            failed = self._failed()
             if failed:
                 self._push(min(failed, key=lambda change: change.due), now)
                 change = self._first(self._begun, now)
         return change
+
+    def _failed(self) -> list[Change]:
+        """What waits until it is tried again."""
+        return [change for change in self._out.values() if change.attempts and not change.running]
 
     def _first(self, heap: list[tuple[float, int, Change]], now: float) -> Change | None:
         """The first Change that is due and may run."""
@@ -273,21 +275,25 @@ class Queue:
             error = FsError(errno.EIO, f"internal error: {failure!r}")
             raise error from failure
         finally:
-            with self._lock:
-                change.deadline, change.error = None, error
-                change.attempts = change.attempts + 1 if error is not None else 0
-                pause = max(later - time.time(), 0.0)
-                if error is not None:
-                    pause = min(_BACKOFF * 2 ** min(change.attempts - 1, 4), _MOST) * random.uniform(0.5, 1.0)
-                if isinstance(error, UnavailableError):
-                    pause = max(pause, error.wait)
-                if change.stage is not Stage.DONE:
-                    self._push(change, time.monotonic() + pause)
-                file = change.file
-                if file is not None and file.change is None:
-                    # Newer bytes waited in the File: they are its next Change.
-                    self.save(file)
-                self._lock.notify_all()
+            self._rest(change, error, later)
+
+    def _rest(self, change: Change, error: JobfsError | None, later: float) -> None:
+        """A run has ended: the Change runs again at `later` (epoch seconds), or after a pause; its File may have the next one."""
+        pause = max(later - time.time(), 0.0)
+        if error is not None:
+            pause = min(_BACKOFF * 2 ** min(change.attempts, 4), _MOST) * random.uniform(0.5, 1.0)
+        if isinstance(error, UnavailableError):
+            pause = max(pause, error.wait)
+        with self._lock:
+            change.deadline, change.error = None, error
+            change.attempts = change.attempts + 1 if error is not None else 0
+            if change.stage is not Stage.DONE:
+                self._push(change, time.monotonic() + pause)
+            file = change.file
+            if file is not None and file.change is None:
+                # Newer bytes waited in the File: they are its next Change.
+                self.save(file)
+            self._lock.notify_all()
 
     # -- for those who wait
 

@@ -50,7 +50,7 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.namespace.tree import shown
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
@@ -58,6 +58,7 @@ from jobfs.save.upload import Upload, wanted
 from jobfs.state import Change, File, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
+from jobfs.state.tables import Edit
 
 log = logging.getLogger("jobfs.save")
 
@@ -140,7 +141,7 @@ class Replace:
         staged = self._upload.find(change) if change.tid else None
         look: Future[tuple[Item | None, list[Item], float]] | None = None
         if staged is None:
-            trusted = change.verb is not Verb.PUT or self._check_bytes(change)
+            trusted = self._check_bytes(change)
             if self._upload.may_be_direct(change, trusted) and self._create_directly(change):
                 return
             self._attempt(change)
@@ -185,7 +186,7 @@ class Replace:
         if change.recorded and not self._upload.has_bytes(change):
             self._cleanup.undo(change, "its local bytes are not whole", errno.EIO)
             raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
-        if change.file is None or change.file.boot in ("", BOOT):
+        if change.verb is not Verb.PUT or change.file is None or change.file.boot in ("", BOOT):
             return True
         self._rename_suspect(change, change.file)
         return False
@@ -291,18 +292,25 @@ class Replace:
         for turn in range(_ROUNDS):
             there, items, answered = seen or self._look(change.target)
             seen = None
-            if there is not None and there.id == change.staged_id:
-                self._placed(change, there, adopted=False)
+            if self._is_there(change, there):
                 return
-            if there is not None and change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
-                self._meet_directory(change, there)
-                return
-            change.covered.update(item.id for item in items if item is not there)
-            if there is None or self._set_aside(change, there, answered):
+            if there is None or self._make_room(change, there, items, answered):
                 if self._move(change):
                     return
                 time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
         raise UnavailableError(f"{change.target} keeps being made again by the job", endpoint="update")
+
+    def _is_there(self, change: Change, there: Item | None) -> bool:
+        """True if what stands at the target is what was to be placed. Raises FsError(EEXIST)."""
+        if there is None:
+            return False
+        if there.id == change.staged_id:
+            self._placed(change, there, adopted=False)
+            return True
+        if change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
+            self._meet_directory(change, there)
+            return True
+        return False
 
     def _meet_directory(self, change: Change, there: Item) -> None:
         """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
@@ -338,8 +346,9 @@ class Replace:
         self._state.sync()
         return aside
 
-    def _set_aside(self, change: Change, there: Item, answered: float) -> bool:
-        """Move what stands at the target, as find `answered`, to a hidden name; False: look at the target again."""
+    def _make_room(self, change: Change, there: Item, items: list[Item], answered: float) -> bool:
+        """Set aside what stands at the target; False: look at the target again. See `_look`."""
+        change.covered.update(item.id for item in items if item is not there)
         if not self._bases.adopt(change, there, answered):
             return False
         aside = self.plan_aside(change, there)
@@ -349,6 +358,10 @@ class Replace:
             if again is None or again.id != there.id:
                 return False
             there = again
+        return self._set_aside(change, aside, there)
+
+    def _set_aside(self, change: Change, aside: Aside, there: Item) -> bool:
+        """Move `there` to its hidden name; False: look at the target again."""
         check(change)
         try:
             answer = self._client.update(aside.id, path=aside.path, once=True)
@@ -359,10 +372,7 @@ class Replace:
             # An earlier request that went unanswered may have been carried out meanwhile.
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
             if not moved:
-                # It is another's, or was removed with its directory.
-                self._record(change, asides=[other for other in change.asides if other is not aside])
-                if isinstance(error, NoDirectoryError):
-                    self.make_directory(names.parent(change.target))
+                self._stays(change, aside, error)
         else:
             if there.updated_at == answer.updated_at and not self._bases.young(there):
                 # Only of an old item that proves it.
@@ -372,6 +382,12 @@ class Replace:
         if moved:
             change.taken.append(there)
         return moved
+
+    def _stays(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
+        """The item was not set aside: it is another's, or was removed with its directory."""
+        self._record(change, asides=[other for other in change.asides if other is not aside])
+        if isinstance(error, NoDirectoryError):
+            self.make_directory(names.parent(change.target))
 
     def _has_moved(self, aside: Aside) -> bool:
         """True if the item is seen at its hidden name."""
@@ -385,22 +401,12 @@ class Replace:
         return True
 
     def _move(self, change: Change) -> bool:
-        """Move the staged item to the target; False: the target has to be looked at again (R5).
-
-        It takes over lifecycle and permission of what it replaces; a file that moves keeps its permission.
-        """
+        """Move the staged item to the target; False: the target has to be looked at again (R5)."""
         check(change)
-        item, was = change.item, change.replaced()
-        assert item is not None
-        lifecycle = was.lifecycle if was else item.lifecycle
-        permission = wanted(change) or (was.permission if was else item.permission)
-        keeps = permission is item.permission or change.verb is Verb.MOVE
+        lifecycle, permission = _taken_over(change)
         try:
             answer = self._client.update(
-                change.staged_id,
-                path=change.target,
-                lifecycle=lifecycle if lifecycle is not item.lifecycle else None,
-                permission=None if keeps else permission,
+                change.staged_id, path=change.target, lifecycle=lifecycle, permission=permission
             )
         except PathExistsError:
             return False
@@ -497,17 +503,12 @@ class Replace:
         state, file = self._state, change.file
         with self._going_on(change):
             becomes = _becomes(change, item, adopted=adopted)
-            # Unsent bytes that an item took the place of.
-            over = file is not None and change.verb is Verb.MOVE and not change.is_backup and file.recorded
+            gone = _moved_over(change)
             if file is not None and file.change is change:
                 file.change = None
-            placed = edit(change, stage=Stage.PLACED, staged_id=item.id)
-            if file is not None and becomes:
-                state.write(placed, edit(file, **becomes))
-            else:
-                state.write(placed, gone=[file] if file is not None and over else [])
-            if file is not None and over:
-                state.forget_bytes(file)
+            state.write(edit(change, stage=Stage.PLACED, staged_id=item.id), *becomes, gone=gone)
+            for replaced in gone:
+                state.forget_bytes(replaced)
             self._tell(change, item)
             # The namespace has it: from here on its names show that, however long cleanup takes.
             state.apply(change, shows={})
@@ -565,15 +566,35 @@ class Replace:
         return not path or any(item.is_dir for item in self._client.find(path))
 
 
-def _becomes(change: Change, item: Item, *, adopted: bool) -> dict[str, Any]:
+def _taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
+    """What the staged item takes over from what it replaces, None for what it has; a file that moves keeps its permission."""
+    item, was = change.item, change.replaced()
+    assert item is not None
+    lifecycle = was.lifecycle if was else item.lifecycle
+    permission = wanted(change) or (was.permission if was else item.permission)
+    return (
+        lifecycle if lifecycle != item.lifecycle else None,
+        permission if permission != item.permission and change.verb is not Verb.MOVE else None,
+    )
+
+
+def _moved_over(change: Change) -> list[File]:
+    """Unsent bytes that an item took the place of, if the journal has them."""
+    file = change.file
+    if file is None or change.verb is Verb.MKDIR or change.is_backup:
+        return []
+    return [file] if file.recorded else []
+
+
+def _becomes(change: Change, item: Item, *, adopted: bool) -> list[Edit]:
     """What changes of the directory, or the backup, that this item is now; nothing if it goes on to be of this machine."""
     file = change.file
     if file is not None and change.verb is Verb.MKDIR:
-        return {"item_id": item.id, "version": item.updated_at}
+        return [edit(file, item_id=item.id, version=item.updated_at)]
     if file is None or not change.is_backup or item.path != change.target:
-        return {}  # the job may have given what was to be moved another name
+        return []  # the job may have given what was to be moved another name
     if file.generation != change.generation or file.written:
-        return {}
+        return []
     # What was set of a backup here goes on to hold.
     version = item.updated_at if adopted else file.version
-    return {"item_id": item.id, "stays": False, "version": version, "sha256": "", **_NOTHING}
+    return [edit(file, item_id=item.id, stays=False, version=version, sha256="", **_NOTHING)]

@@ -180,6 +180,11 @@ class File:
         return self.local is not None and self.local.generation != self.generation
 
     @property
+    def writing(self) -> bool:
+        """True while a program has it open to write to it."""
+        return any(handle.writable for handle in self.handles)
+
+    @property
     def here(self) -> bool:
         """True if what is shown at its path is this machine's word, and not the server's."""
         return self.stays or self.local is not None or (self.kind is Kind.DIRECTORY and not self.item_id)

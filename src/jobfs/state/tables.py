@@ -287,24 +287,7 @@ class State:
         """Change a record in the tables only: what the journal need not know, or knows already."""
         with self.lock:
             if isinstance(record, Change):
-                renamed = not changed.keys().isdisjoint(("target", "source"))
-                if renamed:
-                    self._wake(record)
-                self._forget(record)
-                stage = changed.get("stage", record.stage)
-                if stage is not record.stage:
-                    record.become(stage)
-                    if record.over:
-                        record.since = time.monotonic()
-                        if not record.running:
-                            self.awake.append(record)
-                    if record.settled:
-                        self._wake(record)
-                _assign(record, changed)
-                if stage is not Stage.DONE:
-                    self._know(record)
-                if renamed:
-                    self._wake(record)
+                self._apply(record, changed)
                 return
             if "item_id" in changed and record.item_id != changed["item_id"]:
                 if self._by_item.get(record.item_id) is record:
@@ -316,9 +299,28 @@ class State:
             self.edition += 1
             self.show(record)
 
+    def _apply(self, change: Change, changed: dict[str, Any]) -> None:
+        renamed = not changed.keys().isdisjoint(("target", "source"))
+        if renamed:
+            self._wake(change)
+        self._forget(change)
+        stage = changed.get("stage", change.stage)
+        if stage is not change.stage:
+            change.become(stage)
+            if change.over:
+                change.since = time.monotonic()
+                if not change.running:
+                    self.awake.append(change)
+        _assign(change, changed)
+        if stage is not Stage.DONE:
+            self._know(change)
+        if renamed or ("stage" in changed and change.settled):
+            self._wake(change)
+
     def _wake(self, change: Change) -> None:
         """What waits at its names is looked at again: it may not have to wait for this one any more."""
-        self.awake.extend(other for path in change.ends for other in self._at.get(path, ()))
+        waiting = (other for path in change.ends for other in self._at.get(path, ()))
+        self.awake.extend(other for other in waiting if other is not change)
         self.lock.notify_all()
 
     def show(self, file: File) -> None:
@@ -471,10 +473,7 @@ class State:
         """
         with self._syncing:
             # Who waited here finds its own bytes on the disk, with those of all who waited.
-            with self.lock:
-                touched = [file for file in self._touched.values() if not file.here]
-                self._touched = {ino: file for ino, file in self._touched.items() if file.here}
-                self.write(*(edit(file) for file in touched))
+            self._flush()
             retired = self.bytes.retired()
             safe = self.bytes.sync()
             if safe:
@@ -513,6 +512,13 @@ class State:
             if item.id:
                 self._touched[file.ino] = file
             self.edition += 1
+
+    def _flush(self) -> None:
+        """Write what was touched to the journal. Raises FsError(EIO)."""
+        with self.lock:
+            touched = [file for file in self._touched.values() if not file.here]
+            self._touched = {ino: file for ino, file in self._touched.items() if file.here}
+            self.write(*(edit(file) for file in touched))
 
     def lose(self, item_id: str) -> None:
         """The item is gone from the server, and what was remembered of it with it. Raises FsError(EIO)."""

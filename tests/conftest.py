@@ -15,5 +15,5 @@ for _name in list(os.environ):
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("jobfs", deadline=None)
+settings.register_profile("jobfs", deadline=None, max_examples=40)
 settings.load_profile("jobfs")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.boundaries import hurrying
+from tests.support.boundaries import Boundaries, Mortal, hurrying
 from tests.support.workspaces import Workspace, workspace
 
 from jobfs.api.deadline import within
@@ -51,3 +51,19 @@ def start(server: Server, tmp_path: Path) -> Iterator[Callable[..., Workspace]]:
 @pytest.fixture
 def work(start: Callable[..., Workspace]) -> Workspace:
     return start()
+
+
+@pytest.fixture
+def mortal(server: Server, tmp_path: Path) -> Iterator[Callable[..., Mortal]]:
+    """Starts a mount that passes boundaries; called again, the next mount of that state. What still runs ends with the test."""
+    started: list[Mortal] = []
+
+    def start(boundaries: Boundaries | None = None, **options: Any) -> Mortal:
+        started.append(Mortal(server, tmp_path / "home", boundaries or Boundaries(), **options))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    server.faults.clear()
+    for work in started:
+        work.end()

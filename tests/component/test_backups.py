@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-from tests.support.boundaries import At, Boundaries, Mortal
+from tests.support.boundaries import At, Mortal
 from tests.support.serverside import visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
@@ -288,11 +287,10 @@ def test_a_file_that_is_written_to_replaces_it(server: Server, work: Workspace) 
 
 @pytest.mark.parametrize("end", ["is unmounted", "is killed", "saves the file"])
 def test_what_is_written_through_an_older_handle_is_its_own(
-    server: Server, tmp_path: Path, seeded: None, end: str
+    server: Server, mortal: Callable[..., Mortal], seeded: None, end: str
 ) -> None:
     """semantics 4.3: close means that this machine will not lose it."""
-    work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
-    work.start()
+    work = mortal(write_back_delay=30)
     fh = work.vfs.open("file", os.O_RDWR).fh
     assert work.vfs.read(fh, 10, 0) == OLD
     work.vfs.rename("file", "file~")
@@ -303,17 +301,13 @@ def test_what_is_written_through_an_older_handle_is_its_own(
         work.write("file", b"saved", fsync=True)
     work.boundaries.dead = end == "is killed"
     work.end()
-    again = Mortal(server, tmp_path / "home", Boundaries())
-    again.start()
-    try:
-        again.settle()
-        expected = {"file~": NEW, "other": OTHER}
-        if end == "saves the file":
-            expected["file"] = b"saved"
-        eventually(lambda: again.names() == sorted(expected), lambda: again.names())
-        assert tree(again) == expected
-    finally:
-        again.stop()
+    again = mortal()
+    again.settle()
+    expected = {"file~": NEW, "other": OTHER}
+    if end == "saves the file":
+        expected["file"] = b"saved"
+    eventually(lambda: again.names() == sorted(expected), lambda: again.names())
+    assert tree(again) == expected
 
 
 def test_it_goes_along_with_its_directory(
@@ -430,20 +424,15 @@ def test_whatever_becomes_of_the_answer(
 
 @pytest.mark.parametrize("boundary", ["before update", "after update"])
 def test_killed_while_it_is_renamed_on_the_server(
-    server: Server, tmp_path: Path, seeded: None, boundary: str
+    server: Server, mortal: Callable[..., Mortal], seeded: None, boundary: str
 ) -> None:
     """semantics 4.19: killed at any point."""
-    work = Mortal(server, tmp_path / "home", At(boundary))
-    work.start()
+    work = mortal(At(boundary))
     back_up(work)
     with suppress(JobfsError):
         work.work(lambda: None)
     work.end()
-    again = Mortal(server, tmp_path / "home", Boundaries())
-    again.start()
-    try:
-        assert work.boundaries.struck
-        assert tree(again) == {"file~": OLD, "other": OTHER}
-        eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
-    finally:
-        again.stop()
+    again = mortal()
+    assert work.boundaries.struck
+    assert tree(again) == {"file~": OLD, "other": OTHER}
+    eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})

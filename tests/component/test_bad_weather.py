@@ -6,7 +6,6 @@ import os
 import random
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from tests.support.boundaries import At, Mortal
@@ -127,7 +126,9 @@ def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Call
     assert visible(server) == {"file": NEW}
 
 
-def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(server: Server, tmp_path: Path) -> None:
+def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
     """save-protocol, set aside: a server may refuse to move an item to the name that it has already."""
     server.store.seed({"file": OLD}, age=60)
 
@@ -137,13 +138,9 @@ def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(server: Server, 
         server.store.move("file", aside.path)
         server.faults.next("error", on="update", status=400, reason="Path already exists")
 
-    work = Mortal(server, tmp_path / "home", At("before update", 2, late))
-    work.start()
-    try:
-        server.faults.next("drop", on="update")
-        work.work(lambda: work.write("file", NEW, fsync=True))
-        work.settle()
-        assert work.boundaries.struck
-        assert visible(server) == {"file": NEW}
-    finally:
-        work.end()
+    work = mortal(At("before update", 2, late))
+    server.faults.next("drop", on="update")
+    work.work(lambda: work.write("file", NEW, fsync=True))
+    work.settle()
+    assert work.boundaries.struck
+    assert visible(server) == {"file": NEW}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal
+from tests.support.boundaries import Mortal
 from tests.support.serverside import contents, visible
 
 from jobfs.emulator import Server
@@ -20,10 +19,9 @@ OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other
 
 
 @pytest.fixture
-def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
+def work(server: Server, mortal: Callable[..., Mortal]) -> Iterator[Mortal]:
     server.store.seed({"dir/file": OLD, "dir/new": USERS}, age=60)
-    work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
-    work.start()
+    work = mortal(write_back_delay=30)
     assert work.read("dir/file") == OLD
     yield work
     work.end()
@@ -89,15 +87,14 @@ def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
 
 
 def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save-protocol R1: timestamps of whole seconds do not prove that it still is base."""
     ticks = count(int(time.time()) * 1_000_000)
     monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
     server.set(updated_resolution="seconds")
     server.store.seed({"dir/file": OLD})
-    work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=30)
-    work.start()
+    work = mortal(write_back_delay=30)
     fh = work.vfs.open("dir/file", os.O_RDWR).fh
     work.vfs.write(fh, USERS, 0)
     work.vfs.flush(fh)

@@ -338,45 +338,40 @@ def test_what_could_not_be_closed_is_unsent_until_there_is_space(
     assert work.vfs.flush_all(None, 5, None) == []
 
 
-def test_what_was_refused_goes_when_it_is_unlinked(server: Server, tmp_path: Path) -> None:
+def test_what_was_refused_goes_when_it_is_unlinked(server: Server, mortal: Callable[..., Mortal]) -> None:
     """semantics 4, `failed`: what makes room needs none."""
     server.store.seed({"file": b"of the job"}, age=60)
-    work = Mortal(server, tmp_path / "home", Boundaries())
-    work.start()
-    try:
-        server.faults.rate("error", 1.0, on="create", status=413)
-        work.write("file", b"edited")
-        eventually(lambda: work.vfs.status()["failed"], "it is refused")
-        Disk(work.state.journal, 1)
-        work.vfs.unlink("file")
-        assert work.vfs.status()["failed"] == []
-        eventually(lambda: visible(server) == {})
-    finally:
-        work.end()
+    work = mortal()
+    server.faults.rate("error", 1.0, on="create", status=413)
+    work.write("file", b"edited")
+    eventually(lambda: work.vfs.status()["failed"], "it is refused")
+    Disk(work.state.journal, 1)
+    work.vfs.unlink("file")
+    assert work.vfs.status()["failed"] == []
+    eventually(lambda: visible(server) == {})
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["full", "full and refused"])
-def test_a_rename_that_failed_is_not_done_afterwards(server: Server, tmp_path: Path, refused: bool) -> None:
+def test_a_rename_that_failed_is_not_done_afterwards(
+    server: Server, mortal: Callable[..., Mortal], refused: bool
+) -> None:
     """semantics 4: who is told so, and writes in place instead, makes no conflict; nor does the next mount do it."""
     server.store.seed({"file": b"content", "other": b"new"}, age=60)
-    work = Mortal(server, tmp_path / "home", Boundaries())
-    work.start()
-    try:
-        if refused:
-            server.faults.rate("error", 1.0, on="update", status=403)
-        else:
-            disk = Disk(work.state.journal, 1)
-        assert errno_from(work.vfs.rename, "other", "file") == (errno.EACCES if refused else errno.ENOSPC)
-        assert refused or disk.free()
-        server.faults.clear()
-        assert (work.read("file"), work.read("other")) == (b"content", b"new")
-        work.write("file", b"written in place", fsync=True)
-        work.settle()
-        wanted = {"file": b"written in place", "other": b"new"}
-        assert visible(server) == wanted
-        work.boundaries.dead = True
-    finally:
-        work.end()
+    work = mortal()
+    if refused:
+        server.faults.rate("error", 1.0, on="update", status=403)
+    else:
+        disk = Disk(work.state.journal, 1)
+    assert errno_from(work.vfs.rename, "other", "file") == (errno.EACCES if refused else errno.ENOSPC)
+    assert refused or disk.free()
+    server.faults.clear()
+    assert (work.read("file"), work.read("other")) == (b"content", b"new")
+    work.write("file", b"written in place", fsync=True)
+    work.settle()
+    wanted = {"file": b"written in place", "other": b"new"}
+    assert visible(server) == wanted
+    work.boundaries.dead = True
+    work.end()
     with taken_up(work) as again:
         again.settle()
         assert visible(server) == wanted

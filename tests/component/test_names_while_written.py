@@ -119,9 +119,10 @@ def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
     eventually(lambda: visible(server)["file"] == b"new")
 
 
-@pytest.mark.parametrize("name", ["moved", "moved~"])
-@pytest.mark.parametrize("over", [False, True])
-@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize(
+    ("name", "over", "closed"),
+    [("moved", False, True), ("moved", True, False), ("moved~", False, False), ("moved~", True, True)],
+)
 def test_what_is_written_while_a_file_is_renamed_goes_along(
     server: Server,
     work: Workspace,
@@ -153,24 +154,6 @@ def test_what_is_written_while_a_file_is_renamed_goes_along(
         work.vfs.release(fh)
         settled(work)
     eventually(lambda: "file" not in visible(server))
-
-
-@pytest.mark.parametrize("name", ["moved", "moved~"])
-@pytest.mark.parametrize("closed", [False, True])
-def test_a_file_that_is_written_all_the_time_can_be_renamed(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, closed: bool
-) -> None:
-    """semantics 4: a log that is rotated while a program writes to it is there once."""
-    fh = opened(work, "file")
-    put(work, fh, b"first", closed=True)
-    written_at(work, fh, "update", monkeypatch, closed=closed)
-    work.vfs.rename("file", name)
-    for _ in range(2):
-        assert work.names() == sorted(["dir", name])
-        assert work.read(name) == b"newst"
-        work.vfs.release(fh)
-        settled(work)
-    assert visible(server) == {"dir": None, "dir/file": b"old", name: b"newst"}
 
 
 def test_what_is_written_while_a_file_is_replaced_is_gone_with_it(

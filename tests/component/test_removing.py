@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from tests.support.boundaries import At, Boundaries, Mortal
@@ -16,23 +15,6 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
-
-
-@pytest.fixture
-def mortal(server: Server, tmp_path: Path) -> Iterator[Callable[..., Mortal]]:
-    """Starts a mount with boundaries; it ends with the test."""
-    started: list[Mortal] = []
-
-    def start(boundaries: Boundaries, **options: object) -> Mortal:
-        work = Mortal(server, tmp_path / "home", boundaries, **options)
-        work.start()
-        started.append(work)
-        return work
-
-    yield start
-    server.faults.clear()
-    for work in started:
-        work.end()
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "error_after"])

@@ -111,22 +111,18 @@ def test_whenever_the_job_interferes_both_contents_are_kept(
     assert bool(conflicts) is (act is not delete)
 
 
-def test_a_file_opened_without_reading_keeps_both_too(server: Server, tmp_path: Path) -> None:
+def test_a_file_opened_without_reading_keeps_both_too(server: Server, mortal: Callable[..., Mortal]) -> None:
     """save-protocol R1: where the base's bytes are not known, they are read before it is set aside, or both are kept."""
     server.store.seed({"file.txt": OLD}, age=60)
-    work = Mortal(server, tmp_path / "home", Boundaries())
-    work.start()
-    try:
-        fh = work.vfs.open("file.txt", os.O_WRONLY | os.O_TRUNC).fh
-        server.store.write("file.txt", JOBS)
-        work.vfs.write(fh, USERS, 0)
-        work.vfs.fsync(fh)
-        work.vfs.release(fh)
-        work.settle()
-        assert server.store.read("file.txt") == USERS
-        assert contents(server) == sorted([USERS, JOBS])
-    finally:
-        work.end()
+    work = mortal()
+    fh = work.vfs.open("file.txt", os.O_WRONLY | os.O_TRUNC).fh
+    server.store.write("file.txt", JOBS)
+    work.vfs.write(fh, USERS, 0)
+    work.vfs.fsync(fh)
+    work.vfs.release(fh)
+    work.settle()
+    assert server.store.read("file.txt") == USERS
+    assert contents(server) == sorted([USERS, JOBS])
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["save in place", "new file"])

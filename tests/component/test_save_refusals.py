@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.support.boundaries import At, Boundaries, Mortal
+from tests.support.boundaries import At, Mortal
 from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
@@ -32,10 +31,9 @@ STEPS = [("create", 0), ("find", 0), ("update", 0), ("update", 1), ("get", 0), (
 
 
 @pytest.fixture
-def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
+def work(server: Server, mortal: Callable[..., Mortal]) -> Iterator[Mortal]:
     server.store.seed({"dir/file.txt": OLD, "dir/other": b"untouched"}, age=60)
-    work = Mortal(server, tmp_path / "home", Boundaries(), timeout=1.0)
-    work.start()
+    work = mortal(timeout=1.0)
     yield work
     server.faults.clear()
     work.end()
@@ -86,7 +84,7 @@ def test_a_refusal_at_any_step_loses_nothing(
 
 
 def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
-    server: Server, tmp_path: Path
+    server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """semantics 4: one stuck upload never blocks another."""
 
@@ -95,8 +93,7 @@ def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
         mount.write("dir/file.txt", NEW)
 
     server.store.seed({"dir/file.txt": OLD}, age=60)
-    mount = Mortal(server, tmp_path / "home", At("before update", 1, act))
-    mount.start()
+    mount = mortal(At("before update", 1, act))
     assert mount.read("dir/file.txt") == OLD
     mount.work(lambda: errno_from(mount.write, "dir/file.txt", NEW * 100, fsync=True))
     mount.settle()

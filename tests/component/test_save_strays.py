@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,8 @@ from jobfs.names import Role, hidden_path, new_mount_id, new_transaction_id
 
 
 @pytest.fixture
-def work(server: Server, tmp_path: Path) -> Iterator[Mortal]:
-    work = Mortal(server, tmp_path / "home", Boundaries())
-    work.start()
+def work(server: Server, mortal: Callable[..., Mortal]) -> Iterator[Mortal]:
+    work = mortal()
     yield work
     work.end()
 
@@ -39,12 +38,13 @@ def test_those_of_another_mount_are_left_alone(server: Server, work: Mortal) -> 
     assert len(work.names("dir")) == 1
 
 
-def test_a_lost_state_directory_loses_no_content(server: Server, tmp_path: Path) -> None:
+def test_a_lost_state_directory_loses_no_content(
+    server: Server, tmp_path: Path, mortal: Callable[..., Mortal]
+) -> None:
     """save-protocol R4: without its journal, what another mount had hidden stays on the server, untouched."""
     server.store.seed({"file": "old"}, age=60)
     boundaries = Boundaries()
-    work = Mortal(server, tmp_path / "home", boundaries)
-    work.start()
+    work = mortal(boundaries)
     fh = work.opened("file")
     work.vfs.write(fh, b"new", 0)
     # Set aside and promote follow the create: it dies with the old content still under its name.
@@ -53,8 +53,7 @@ def test_a_lost_state_directory_loses_no_content(server: Server, tmp_path: Path)
     assert boundaries.dead
     work.end()
     shutil.rmtree(tmp_path / "home" / "state")
-    again = Mortal(server, tmp_path / "home", Boundaries())
-    again.start()
+    again = mortal()
     assert again.names() == ["file"]
     assert b"old" in [server.store.content(item.id) for item in server.store.items()]
     assert again.read("file") == b"old"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import At, Boundaries, Mortal
+from tests.support.boundaries import At, Mortal
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 
@@ -32,7 +32,9 @@ def carried_out(server: Server) -> bool:
     return all(entry.ms is not None for entry in server.log.entries() if entry.fault == "late")
 
 
-def test_what_the_job_writes_after_a_late_promote_is_shown(server: Server, tmp_path: Path) -> None:
+def test_what_the_job_writes_after_a_late_promote_is_shown(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
     """save-protocol R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
     server.store.seed({"dir": None})
 
@@ -40,60 +42,48 @@ def test_what_the_job_writes_after_a_late_promote_is_shown(server: Server, tmp_p
         eventually(lambda: carried_out(server))
         server.store.write(TARGET, JOBS)
 
-    work = Mortal(server, tmp_path / "home", At("before update", 2, late), request_lifetime=0.5)
-    work.start()
-    try:
-        server.faults.next("late", on="update", delay=0.2)
-        work.work(lambda: work.write(TARGET, USERS, fsync=True))
-        assert server.store.read(TARGET) == JOBS
-        eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
-    finally:
-        work.end()
+    work = mortal(At("before update", 2, late), request_lifetime=0.5)
+    server.faults.next("late", on="update", delay=0.2)
+    work.work(lambda: work.write(TARGET, USERS, fsync=True))
+    assert server.store.read(TARGET) == JOBS
+    eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
 
 
 def test_what_the_job_writes_after_a_rename_without_an_answer_is_shown(
-    server: Server, tmp_path: Path
+    server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save-protocol R2: a look that comes later does not prove that the bytes are still those that were moved."""
     server.store.seed({"dir/draft": USERS, TARGET: OLD}, age=60)
-    work = Mortal(server, tmp_path / "home", At("failed update", 1, job_writes(server)))
-    work.start()
-    try:
-        assert work.read("dir/draft") == USERS
-        server.faults.next("drop_after", on="update", skip=1)
-        work.work(lambda: work.vfs.rename("dir/draft", TARGET))
-        work.settle()
-        assert server.store.read(TARGET) == JOBS
-        eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
-    finally:
-        work.end()
+    work = mortal(At("failed update", 1, job_writes(server)))
+    assert work.read("dir/draft") == USERS
+    server.faults.next("drop_after", on="update", skip=1)
+    work.work(lambda: work.vfs.rename("dir/draft", TARGET))
+    work.settle()
+    assert server.store.read(TARGET) == JOBS
+    eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
 
 
 @pytest.mark.parametrize("change", ["rename", "chmod"])
 def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
-    server: Server, tmp_path: Path, change: str
+    server: Server, mortal: Callable[..., Mortal], change: str
 ) -> None:
     """save-protocol R2, for what is not a save."""
     server.store.seed({"dir/draft": USERS}, age=60)
     path = TARGET if change == "rename" else "dir/draft"
-    work = Mortal(server, tmp_path / "home", At("failed update", 1, job_writes(server, path)))
-    work.start()
-    try:
-        assert work.read("dir/draft") == USERS
-        server.faults.next("drop_after", on="update")
-        if change == "rename":
-            work.work(lambda: work.vfs.rename("dir/draft", path))
-        else:
-            work.work(lambda: work.vfs.chmod(path, 0o444))
-            assert server.store.item(path).permission == Permission.READ_ONLY
-        assert server.store.read(path) == JOBS
-        eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
-    finally:
-        work.end()
+    work = mortal(At("failed update", 1, job_writes(server, path)))
+    assert work.read("dir/draft") == USERS
+    server.faults.next("drop_after", on="update")
+    if change == "rename":
+        work.work(lambda: work.vfs.rename("dir/draft", path))
+    else:
+        work.work(lambda: work.vfs.chmod(path, 0o444))
+        assert server.store.item(path).permission == Permission.READ_ONLY
+    assert server.store.read(path) == JOBS
+    eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
 
 
 def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
-    server: Server, tmp_path: Path
+    server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save-protocol, `cancelled`: delete H where it is ours."""
     server.store.seed({TARGET: OLD}, age=60)
@@ -102,36 +92,27 @@ def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
         server.store.write(TARGET, JOBS)
         work.vfs.unlink(TARGET)
 
-    work = Mortal(server, tmp_path / "home", At("failed update", 1, act))
-    work.start()
-    try:
-        server.faults.next("drop_after", on="update", skip=1)
-        work.work(lambda: work.write(TARGET, USERS))
-        work.settle()
-        assert contents(server) == [JOBS]
-    finally:
-        work.end()
+    work = mortal(At("failed update", 1, act))
+    server.faults.next("drop_after", on="update", skip=1)
+    work.work(lambda: work.write(TARGET, USERS))
+    work.settle()
+    assert contents(server) == [JOBS]
 
 
 def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
-    server: Server, tmp_path: Path
+    server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save-protocol R12: no delete is sent to a directory that the job can reach by its name."""
     server.store.seed({"dir": None})
-    first = Mortal(server, tmp_path / "home", At("after update"))
-    first.start()
+    first = mortal(At("after update"))
     first.work(lambda: first.mkdir("dir/made"))
     first.end()
     assert first.boundaries.dead
     server.store.write("dir/made/file", JOBS)
-    again = Mortal(server, tmp_path / "home", Boundaries())
-    again.start()
-    try:
-        again.settle()
-        assert server.store.read("dir/made/file") == JOBS
-        assert again.read("dir/made/file") == JOBS
-    finally:
-        again.end()
+    again = mortal()
+    again.settle()
+    assert server.store.read("dir/made/file") == JOBS
+    assert again.read("dir/made/file") == JOBS
 
 
 def test_a_save_that_another_mount_has_set_aside_was_done(server: Server, tmp_path: Path) -> None:
@@ -171,20 +152,16 @@ def test_a_save_that_another_mount_has_set_aside_was_done(server: Server, tmp_pa
 
 
 def test_a_refusal_after_a_promote_without_an_answer_undoes_nothing_that_was_done(
-    server: Server, tmp_path: Path
+    server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """save-protocol, undo: only when the new content is gone for good; no delete."""
     server.store.seed({TARGET: OLD}, age=60)
-    work = Mortal(server, tmp_path / "home", At("failed update", 1, job_writes(server)))
-    work.start()
-    try:
-        assert work.read(TARGET) == OLD
-        server.faults.next("drop_after", on="update", skip=1)
-        server.faults.next("error", on="get", status=401, reason="Failed to authenticate")
-        work.work(lambda: work.write(TARGET, USERS, fsync=True))
-        work.settle()
-        assert server.store.read(TARGET) == JOBS
-        assert contents(server) == [JOBS]
-        eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
-    finally:
-        work.end()
+    work = mortal(At("failed update", 1, job_writes(server)))
+    assert work.read(TARGET) == OLD
+    server.faults.next("drop_after", on="update", skip=1)
+    server.faults.next("error", on="get", status=401, reason="Failed to authenticate")
+    work.work(lambda: work.write(TARGET, USERS, fsync=True))
+    work.settle()
+    assert server.store.read(TARGET) == JOBS
+    assert contents(server) == [JOBS]
+    eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")

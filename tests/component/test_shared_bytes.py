@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable
 
-from tests.support.boundaries import Boundaries, Mortal
+from tests.support.boundaries import Mortal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
 
 def test_what_got_a_scratch_name_instead_of_being_sent_is_safe_while_it_is_written_to(
-    server: Server, tmp_path: Path
+    server: Server, mortal: Callable[..., Mortal]
 ) -> None:
     """semantics 4: what was closed survives the death of the process, also while it is changed further."""
-    work = Mortal(server, tmp_path / "home", Boundaries(), write_back_delay=60)
-    work.start()
+    work = mortal(write_back_delay=60)
     work.write("new.txt", b"closed")
     work.vfs.rename("new.txt", "new.txt~")
     eventually(work.at_rest, work.unrest)
@@ -25,10 +24,6 @@ def test_what_got_a_scratch_name_instead_of_being_sent_is_safe_while_it_is_writt
     work.vfs.write(fh, b" and more", 6)
     work.boundaries.dead = True
     work.bury()
-    again = Mortal(server, tmp_path / "home", Boundaries())
-    again.start()
-    try:
-        assert again.names() == ["new.txt~"]
-        assert again.read("new.txt~").startswith(b"closed")
-    finally:
-        again.stop()
+    again = mortal()
+    assert again.names() == ["new.txt~"]
+    assert again.read("new.txt~").startswith(b"closed")

@@ -204,16 +204,6 @@ def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, 
     assert work.vfs.status()["conflicts"] == []
 
 
-def test_a_directory_is_made_in_its_place(server: Server, work: Mortal) -> None:
-    """semantics 4: the name is free at once."""
-    fh = hide(work, "file")
-    work.mkdir("file")
-    assert visible(server) == {**ALL, "file": None, "other": OTHER}
-    close(work, fh)
-    settled(work)
-    assert work.names() == ["dir", "file", "other"]
-
-
 @pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after", "unavailable"])
 def test_whatever_becomes_of_the_answer(server: Server, work: Mortal, fault: str) -> None:
     """semantics 5.9: look at the server first."""
@@ -427,12 +417,3 @@ def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server,
     server.faults.clear()
     work.vfs.rename("file", "link")
     assert work.read("link") == OLD
-
-
-def test_a_link_takes_the_place_of_a_file(server: Server, work: Mortal) -> None:
-    """semantics 2: links stay on this machine."""
-    work.vfs.symlink("link", "elsewhere", CALLER)
-    work.vfs.rename("link", "file")
-    assert work.vfs.readlink("file") == "elsewhere"
-    eventually(lambda: visible(server) == {**ALL, "other": OTHER})
-    assert work.names() == ["dir", "file", "other"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import pytest
@@ -30,23 +29,6 @@ def by_truncating(work: Workspace) -> None:
 def by_renaming_over(work: Workspace) -> None:
     work.write("new", OURS)
     work.vfs.rename("new", "file")
-
-
-def test_what_is_written_through_the_handle_that_was_read_replaces_only_that(
-    server: Server, work: Workspace
-) -> None:
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    assert work.vfs.read(fh, 100, 0) == READ
-    server.store.write("file", JOBS)
-    work.vfs.refresh()
-    assert work.vfs.getattr("file").size == len(JOBS)
-    work.vfs.ftruncate(fh, 0)
-    work.vfs.write(fh, OURS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
-    settled(work)
-    assert server.store.read("file") == OURS
-    assert sorted(contents(server)) == sorted([OURS, JOBS])
 
 
 @pytest.mark.parametrize("save", [by_truncating, by_renaming_over])

@@ -263,16 +263,6 @@ def test_a_rename_over_a_file_that_the_job_changed_keeps_both(server: Server, wo
     assert doubled(server) == []
 
 
-def test_a_rename_over_an_unchanged_file_leaves_one(server: Server, work: Workspace) -> None:
-    """semantics 4.27: set aside, move, judge; what still is what it was is deleted."""
-    server.store.seed({"a": "a", "b": "b"}, age=60)
-    assert (work.read("a"), work.read("b")) == (b"a", b"b")
-    work.vfs.rename("a", "b")
-    assert work.names() == ["b"]
-    settled(work)
-    assert visible(server) == {"b": b"a"}
-
-
 def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server, work: Workspace) -> None:
     """semantics 4.31: mkdir is synchronous; its errors are the caller's."""
     work.mkdir("dir")
@@ -438,19 +428,3 @@ def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_
     work.vfs.release(fh)
     settled(work)
     assert visible(server) == {"file": b"what counts"}
-
-
-def test_what_was_unlinked_while_open_is_no_conflict_of_what_takes_its_name_later(
-    server: Server, work: Workspace
-) -> None:
-    """semantics 4: the user deleted it: it is not judged by the save that comes next."""
-    server.store.seed({"file": "old", "other": "another"}, age=60)
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    work.vfs.hide("file", ".fuse_hidden0000000100000001")
-    work.write("file", b"made anew")
-    work.vfs.unlink("file")
-    work.vfs.rename("other", "file")
-    settled(work)
-    work.vfs.release(fh)
-    eventually(lambda: visible(server) == {"file": b"another"}, lambda: str(visible(server)))
-    assert work.vfs.status()["conflicts"] == []

@@ -38,7 +38,8 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 print(json.dumps(seen))
 """
 
-#: Saves a file of seven bytes again and again.
+#: Saves a file of seven bytes again and again; not so fast that two saves fall between another's lookup and its open, which
+#: the kernel looks up once more, and not twice.
 _SAVE = """
 import os, sys, time
 path, how, saves = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -51,11 +52,11 @@ for number in range(saves):
             os.fsync(file.fileno())
     if written != path:
         os.rename(written, path)
-    time.sleep(0.005)
+    time.sleep(0.03)
 """
 
 
-@pytest.mark.parametrize(("how", "saves"), [("renamed", 80), ("renamed after fsync", 40), ("in place", 25)])
+@pytest.mark.parametrize(("how", "saves"), [("renamed", 40), ("renamed after fsync", 25), ("in place", 25)])
 def test_a_name_is_there_at_every_moment_of_a_save(
     server: Server, mounted: MountedJob, tmp_path: Path, how: str, saves: int
 ) -> None:

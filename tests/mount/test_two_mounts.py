@@ -108,6 +108,7 @@ def newest_of(server: Server, mounted: MountedJob) -> int:
     return max((int(number) for name, number in marks if name == mounted.home.name), default=-1)
 
 
+@pytest.mark.timeout(240, method="signal")
 def test_one_is_killed_again_and_again_while_both_save_one_file(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
@@ -124,7 +125,7 @@ def test_one_is_killed_again_and_again_while_both_save_one_file(
             before = len(kept_by_one)
             worker = threading.Thread(target=saves, args=[one, numbers, threading.Event(), kept_by_one])
             worker.start()
-            eventually(lambda before=before: len(kept_by_one) >= before + 3)  # type: ignore[misc]
+            eventually(lambda before=before: len(kept_by_one) >= before + 3, timeout=40)  # type: ignore[misc]
             one.kill_only()
             worker.join()
             one.kill()

@@ -125,10 +125,11 @@ class View:
     def list(self, path: str) -> dict[str, Node]:
         """The directory's entries by name. Raises FsError(ENOENT, ENOTDIR), ApiError."""
         node = self.directory(path)
+        # First: what is placed meanwhile goes from the tables to the namespace, and never back.
+        files, meanwhile = self.state.children(path)
         children: dict[str, Node] = {}
         if isinstance(node, Item):
             children.update(self.namespace.children(path))
-        files, meanwhile = self.state.children(path)
         for name, item in meanwhile.items():
             if item is None:
                 children.pop(name, None)

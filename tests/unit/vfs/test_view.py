@@ -12,6 +12,7 @@ from tests.support.workspaces import CALLER, Workspace
 from jobfs.emulator import Server
 from jobfs.errors import FsError
 from jobfs.names import NAME_MAX, PATH_MAX
+from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Permission
 from jobfs.state.records import Verb
 from jobfs.vfs.view import check_name, check_new_name, with_permission
@@ -49,6 +50,25 @@ def test_unsent_files_are_listed_with_the_servers(server: Server, work: Workspac
     work.write("dir/c", b"new")
     work.write("dir/a", b"changed")
     assert {name: attr.size for name, attr in work.vfs.listdir("dir")} == {"a": 7, "b": 1, "c": 3}
+
+
+def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 1: a name that was there before a listing and after it is in it."""
+    server.store.seed({"dir/old": "x"})
+    assert work.names("dir") == ["old"]
+    work.write("dir/new", b"y")
+    known = Namespace.children
+
+    def placed_meanwhile(namespace: Namespace, path: str, max_age: float | None = None) -> dict[str, Item]:
+        children = known(namespace, path, max_age)
+        if path == "dir":
+            work.drain()
+        return children
+
+    monkeypatch.setattr(Namespace, "children", placed_meanwhile)
+    assert work.names("dir") == ["new", "old"]
 
 
 def test_readonly_items_are_guarded(server: Server, work: Workspace) -> None:

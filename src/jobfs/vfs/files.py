@@ -75,18 +75,7 @@ class Files:
             self._view.may_change(path)
         if len(self._handles) >= self._most_open:
             raise self._too_many()
-        for again in itertools.count():
-            edition = self._state.edition
-            node = self._view.get(path)
-            if node.kind is Kind.DIRECTORY:
-                raise FsError(errno.EISDIR)
-            if flags & _CHANGES:
-                self._view.may_write(node)
-            handle = self._attach(path, node, flags)
-            if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
-                break
-            # Its save has ended, or it was written to, since it was looked up.
-            self._detach(handle)
+        handle, node = self._open(path, flags)
         fh = next(self._numbers)
         self._handles[fh] = handle
         try:
@@ -96,6 +85,22 @@ class Files:
         except BaseException:
             self.release(fh)
             raise
+
+    def _open(self, path: str, flags: int) -> tuple[Handle, Node]:
+        """A handle on what is at `path`."""
+        for again in itertools.count():
+            edition = self._state.edition
+            node = self._view.get(path)
+            if node.kind is Kind.DIRECTORY:
+                raise FsError(errno.EISDIR)
+            if flags & _CHANGES:
+                self._view.may_write(node)
+            handle = self._attach(path, node, flags)
+            if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
+                return handle, node
+            # Its save has ended, or it was written to, since it was looked up.
+            self._detach(handle)
+        raise AssertionError
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)

@@ -75,18 +75,7 @@ class Files:
             self._view.may_change(path)
         if len(self._handles) >= self._most_open:
             raise self._too_many()
-        for again in itertools.count():
-            edition = self._state.edition
-            node = self._view.get(path)
-            if node.kind is Kind.DIRECTORY:
-                raise FsError(errno.EISDIR)
-            if flags & _CHANGES:
-                self._view.may_write(node)
-            handle = self._attach(path, node, flags)
-            if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
-                break
-            # Its save has ended, or it was written to, since it was looked up.
-            self._detach(handle)
+        handle, node = self._open(path, flags)
         fh = next(self._numbers)
         self._handles[fh] = handle
         try:
@@ -96,6 +85,22 @@ class Files:
         except BaseException:
             self.release(fh)
             raise
+
+    def _open(self, path: str, flags: int) -> tuple[Handle, Node]:
+        """A handle on what is at `path`."""
+        for again in itertools.count():
+            edition = self._state.edition
+            node = self._view.get(path)
+            if node.kind is Kind.DIRECTORY:
+                raise FsError(errno.EISDIR)
+            if flags & _CHANGES:
+                self._view.may_write(node)
+            handle = self._attach(path, node, flags)
+            if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
+                return handle, node
+            # Its save has ended, or it was written to, since it was looked up.
+            self._detach(handle)
+        raise AssertionError
 
     def _open_control(self, name: str, flags: int) -> OpenResult:
         handle = Handle(File(0, stays=True), None, os.O_RDONLY)
@@ -134,21 +139,27 @@ class Files:
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
-        content = handle.content
-        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
-        # A version of the server whose size is known; or bytes that are written here; or of a length that nobody knows.
-        clean = content if known and isinstance(content, Content) else None
-        unknown = clean is None and isinstance(node, Item)
-        kept = self._pages.opened(handle, path, None if clean is None else clean.version)
-        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
-        here = clean is not None and clean.here
-        if clean is not None and (not here or self._prefetch.walks):
-            self._begins(handle)
-        if not (unknown or here):
-            self._pins.meet(handle)
-        size = self._known_size(handle) if clean is not None else -1
+        clean = self._clean(handle, node)
         others = len(handle.file.handles) > 1 and _others(handle)
-        return OpenResult(fh, unknown or others, kept and here and not others, size)
+        if clean is None:
+            self._pages.opened(handle, path, None)
+            unknown = isinstance(node, Item)
+            if not unknown:
+                self._pins.meet(handle)
+            return OpenResult(fh, unknown or others)
+        kept, here = self._pages.opened(handle, path, clean.version), clean.here
+        if not here or self._prefetch.walks:
+            self._begins(handle)
+        if not here:
+            self._pins.meet(handle)
+            others = _others(handle)  # it may go on with a newer version
+        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
+        return OpenResult(fh, others, kept and here and not others, self._known_size(handle))
+
+    def _clean(self, handle: Handle, node: Node) -> Content | None:
+        """What a handle opened, if it is a version of the server whose size is known."""
+        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
+        return handle.content if known and isinstance(handle.content, Content) else None
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)

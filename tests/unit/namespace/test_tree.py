@@ -103,6 +103,51 @@ def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[st
     assert all(getattr(tree, slot) == getattr(empty, slot) for slot in Tree.__slots__)
 
 
+def test_dropping_the_shown_item_reveals_the_shadowed_one() -> None:
+    """semantics 1: every shadowed item is listed, and shows again once it is alone."""
+    default = item("x", "1", lifecycle=Lifecycle.APPLICATION)
+    old, new = item("x", "2", updated_ns=1), item("x", "3", updated_ns=2)
+    tree = Tree.of([default, old, new])
+    assert tree.shadowed() == [
+        ("x", "2", "a newer item is shown at this path"),
+        ("x", "1", "an item of the job is shown at this path"),
+    ]
+    tree.drop("3")
+    assert tree.at("x") == old
+    tree.drop("2")
+    assert tree.at("x") == default
+    assert tree.shadowed() == []
+
+
+def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() -> None:
+    """semantics 1.17: a directory shadows a file where something lives under it."""
+    file = item("x", "1")
+    tree = Tree.of([file, item("x/y", "2")])
+    assert tree.at("x") == implicit_directory("x")
+    assert tree.shadowed() == [("x", "1", "a directory is shown at this path")]
+    tree.drop("2")
+    assert tree.at("x") == file
+
+
+def test_a_directory_item_stands_for_its_directory_even_if_a_newer_file_is_there() -> None:
+    """semantics 1: a directory shadows a file where something lives under it."""
+    folder, file = directory("x", "1", updated_ns=1), item("x", "2", updated_ns=2)
+    tree = Tree.of([folder, file, item("x/y", "3")])
+    assert tree.at("x") == folder
+    tree.drop("3")
+    assert tree.at("x") == file
+
+
+def test_an_implicit_directory_outlives_the_save_of_its_only_file() -> None:
+    """semantics 1: implicit directories are shown; a hidden item beside is enough."""
+    tree = Tree.of([item("x/y.txt", "1")])
+    tree.arrive(item(f"x/{HIDDEN}", "1"))
+    assert tree.at("x") == implicit_directory("x")
+    assert tree.children("x") == {}
+    assert tree.children("") == {"x": implicit_directory("x")}
+    assert tree.inhabited("x")
+
+
 def test_a_directory_moved_to_a_hidden_name_takes_everything_along_and_back() -> None:
     """semantics 4: rmdir first moves the directory out of the job's reach."""
     tree = Tree.of([directory("x", "1"), item("x/y", "2"), item("x/z/w", "3")])

@@ -406,6 +406,8 @@ class Backing:
     def load(self, offset: int, end: int) -> bytes | None:
         """The bytes [offset, end), or None if they have gone since they were announced: get them again."""
         with self.cond:
+            if not self.have.covers(offset, end):
+                return None  # forgotten: the file that there is now may have a hole there
             file, data = self.file, b"" if self.window is None else self.window.get(offset, end)
         if file is not None:
             try:
@@ -429,16 +431,18 @@ class Backing:
 
     def keep(self, size: int) -> None:
         """Make the complete file the content of its version, or leave it to those who have it open."""
-        if self.file is None:
+        part = self.file
+        if part is None:
             return
         name = version_name(self.version)
         try:
-            file = self._disk.keep(self.file, name, size)
+            file = self._disk.keep(part, name, size)
         except OSError as error:
             _log.warning("a content can't be kept in the cache: %s", error.strerror)
             return
         with self.cond:
-            self.file, self.name = file, name
+            if self.file is part:
+                self.file, self.name = file, name
 
     def path(self, size: int) -> Path:
         """A path to the complete file, put back if somebody cleared the cache; raises FsError."""
@@ -496,7 +500,10 @@ class Backing:
     def _part(self) -> CacheFile:
         new = self._disk.parts.new()
         with self.cond:
-            self.file = file = self.file or new
-        if file is not new:
+            if self.file is None:
+                self.file = new
+            # What came whole from elsewhere meanwhile is not written to.
+            file, unused = new if self.whole else self.file, self.file is not new
+        if unused:
             self._disk.parts.discard(new)
         return file

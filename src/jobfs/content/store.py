@@ -83,7 +83,8 @@ class Content:
                 data = os.pread(file.fd, wanted, offset)
             except OSError:
                 data = b""
-            if len(data) == wanted:
+            # Another file by now: this one may have been a part of it, with holes.
+            if len(data) == wanted and entry.file is file:
                 return data
         if self._run is None:
             self._run = Run()

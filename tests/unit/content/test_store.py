@@ -283,6 +283,25 @@ def test_bytes_that_come_for_a_content_that_nobody_has_open_any_more_are_not_lef
     assert files(cache) == []
 
 
+def test_a_part_that_nobody_has_open_goes_when_a_later_handle_begins_anew(
+    make_store: MakeStore, cache: Path
+) -> None:
+    """What came of it is of two versions: a later handle can't go on with that."""
+    data = pattern(300 * KIB)
+    client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
+    store = make_store(client)
+    item = item_of(len(data))
+    with store.open(item) as handle:
+        handle.read(0, 4096)
+        client.wait(lambda: len(client.requests) > 1)
+        entry = store.attach(handle)
+    client.updated_at = "2024-05-01T12:00:07.500Z"
+    client.release(1)
+    eventually(lambda: entry.stale is not None)
+    assert read(store, item) == data
+    assert not list(cache.rglob("*.part"))
+
+
 class SlowProof(FakeClient):
     """A server that takes its time to say whether an item is what it was."""
 

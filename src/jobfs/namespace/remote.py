@@ -507,10 +507,15 @@ class Namespace:
 
     def _probe(self, path: str) -> None:
         """Ask in the background whether the server answers again, if it is time for that. Under the lock."""
-        if self._probing or self._closed or path in self._finds or not self._breaker.due(self._clock()):
+        asked = path in self._finds if path else self._listing is not None
+        if self._probing or self._closed or asked or not self._breaker.due(self._clock()):
             return
         self._probing = True
-        self._finds[path] = flight = Flight(path, self._clock(), self._known.takeoff())
+        flight = Flight(path or None, self._clock(), self._known.takeoff())
+        if path:
+            self._finds[path] = flight
+        else:
+            self._listing = flight  # the root can't be found, only listed
         threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
 
     def _ride_probe(self, flight: Flight) -> None:

@@ -250,21 +250,23 @@ class DiskCache:
 
     def _evict(self, room: int) -> bool:
         """Remove the least recently used until `room` more bytes fit under the limit; False if none was."""
-        gone = []
-        with self.lock:
-            for name, size in self._index.items():
-                if self._used + room <= self.limit:
-                    break
-                if name not in self.pinned:
-                    self._used -= size
-                    gone.append(name)
-            for name in gone:
-                del self._index[name]
-                self._touched.discard(name)
-        for name in gone:
+        gone = False
+        # One by one: what is opened meanwhile stays.
+        while (name := self._least_used(room)) is not None:
+            gone = True
             with contextlib.suppress(OSError):
                 os.unlink(self._path(name))
-        return bool(gone)
+        return gone
+
+    def _least_used(self, room: int) -> str | None:
+        """Take the least recently used content out of the index; None if `room` more bytes fit, or all are open."""
+        with self.lock:
+            if self._used + room <= self.limit:
+                return None
+            name = next((name for name in self._index if name not in self.pinned), None)
+            if name is not None:
+                self._gone(name)
+            return name
 
     def _files(self) -> Iterator[_Found]:
         for directory in _scan(self.directory):

@@ -417,6 +417,31 @@ def test_what_is_open_is_never_evicted(make_store: MakeStore) -> None:
     assert store.whole(numbered(0, 100_000))
 
 
+def test_what_is_opened_while_others_are_evicted_stays(
+    make_store: MakeStore, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 3: open files are pinned; a first write begins with the file that `fetch` has named."""
+    data = pattern(100_000)
+    store = make_store(FakeClient(data))
+    for number in range(2):
+        read(store, numbered(number, 100_000))
+    store.used()
+    unlink, opened = os.unlink, []
+
+    def meanwhile(path: str) -> None:
+        if not opened:
+            handle = store.open(numbered(1, 100_000))
+            opened.append((handle, handle.fetch()))
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", meanwhile)
+    assert store.give_way(cache, 1)
+    ((handle, path),) = opened
+    assert path.read_bytes() == data
+    handle.close()
+    assert not store.whole(numbered(0, 100_000))
+
+
 def test_a_file_over_the_limit_is_read_but_not_kept(make_store: MakeStore, cache: Path) -> None:
     data = pattern(100_000)
     store = make_store(FakeClient(data), limit=50_000)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.content import ContentStore
+from jobfs.content import Content, ContentStore
 from jobfs.content.entry import Entry
 from jobfs.content.parts import CacheFile, Parts
 from jobfs.content.ranges import KIB, MIB
@@ -426,7 +426,8 @@ def test_what_is_opened_while_others_are_evicted_stays(
     for number in range(2):
         read(store, numbered(number, 100_000))
     store.used()
-    unlink, opened = os.unlink, []
+    unlink = os.unlink
+    opened: list[tuple[Content, Path]] = []
 
     def meanwhile(path: str) -> None:
         if not opened:

@@ -250,21 +250,23 @@ class DiskCache:
 
     def _evict(self, room: int) -> bool:
         """Remove the least recently used until `room` more bytes fit under the limit; False if none was."""
-        gone = []
-        with self.lock:
-            for name, size in self._index.items():
-                if self._used + room <= self.limit:
-                    break
-                if name not in self.pinned:
-                    self._used -= size
-                    gone.append(name)
-            for name in gone:
-                del self._index[name]
-                self._touched.discard(name)
-        for name in gone:
+        gone = False
+        # One by one: what is opened meanwhile stays.
+        while (name := self._least_used(room)) is not None:
+            gone = True
             with contextlib.suppress(OSError):
                 os.unlink(self._path(name))
-        return bool(gone)
+        return gone
+
+    def _least_used(self, room: int) -> str | None:
+        """Take the least recently used content out of the index; None if `room` more bytes fit, or all are open."""
+        with self.lock:
+            if self._used + room <= self.limit:
+                return None
+            name = next((name for name in self._index if name not in self.pinned), None)
+            if name is not None:
+                self._gone(name)
+            return name
 
     def _files(self) -> Iterator[_Found]:
         for directory in _scan(self.directory):
@@ -406,6 +408,8 @@ class Backing:
     def load(self, offset: int, end: int) -> bytes | None:
         """The bytes [offset, end), or None if they have gone since they were announced: get them again."""
         with self.cond:
+            if not self.have.covers(offset, end):
+                return None  # forgotten: the file that there is now may have a hole there
             file, data = self.file, b"" if self.window is None else self.window.get(offset, end)
         if file is not None:
             try:
@@ -429,16 +433,18 @@ class Backing:
 
     def keep(self, size: int) -> None:
         """Make the complete file the content of its version, or leave it to those who have it open."""
-        if self.file is None:
+        part = self.file
+        if part is None:
             return
         name = version_name(self.version)
         try:
-            file = self._disk.keep(self.file, name, size)
+            file = self._disk.keep(part, name, size)
         except OSError as error:
             _log.warning("a content can't be kept in the cache: %s", error.strerror)
             return
         with self.cond:
-            self.file, self.name = file, name
+            if self.file is part:
+                self.file, self.name = file, name
 
     def path(self, size: int) -> Path:
         """A path to the complete file, put back if somebody cleared the cache; raises FsError."""
@@ -496,7 +502,10 @@ class Backing:
     def _part(self) -> CacheFile:
         new = self._disk.parts.new()
         with self.cond:
-            self.file = file = self.file or new
-        if file is not new:
+            if self.file is None:
+                self.file = new
+            # What came whole from elsewhere meanwhile is not written to.
+            file, unused = new if self.whole else self.file, self.file is not new
+        if unused:
             self._disk.parts.discard(new)
         return file

@@ -106,6 +106,8 @@ class Entry(Incoming):
             self.cond.notify_all()
         if part is not None:
             self._disk.parts.discard(part)
+        if self._discarded:
+            self.leave()  # the last handle was closed meanwhile
 
     def on_disk(self, patience: float = 0.0) -> bool:
         """True if every byte is on disk, in this entry or in the cache; waits `patience` seconds if all have come."""

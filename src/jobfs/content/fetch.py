@@ -61,7 +61,7 @@ class Incoming(Backing):
     @property
     def idle(self) -> bool:
         """See Backing."""
-        return not self.pins and not self.fetches
+        return not self.pins and not self.fetches and not self.settling
 
     def transient(self) -> bool:
         """True if these bytes serve only the handles that are open now."""
@@ -184,9 +184,10 @@ class Incoming(Backing):
             self.settling = True
         try:
             self._confirm()
-            if not self.transient():
+            if self.complete() and not self.transient():
                 self.keep(self.size or 0)
-            self.whole = True
+            with self.cond:
+                self.whole = self.complete()  # unless the bytes were forgotten meanwhile
         finally:
             with self.cond:
                 self.settling = False

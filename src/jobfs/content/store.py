@@ -83,7 +83,8 @@ class Content:
                 data = os.pread(file.fd, wanted, offset)
             except OSError:
                 data = b""
-            if len(data) == wanted:
+            # Another file by now: this one may have been a part of it, with holes.
+            if len(data) == wanted and entry.file is file:
                 return data
         if self._run is None:
             self._run = Run()
@@ -184,7 +185,7 @@ class ContentStore:
         with self._lock:
             if content._entry is not None:
                 return content._entry
-            entry = None if content._closed else self._entries.get(version)
+            entry = before = None if content._closed else self._entries.get(version)
             if entry is None or entry.outlived():
                 entry = Entry(version, content.updated_ns, self._link, self._disk)
             if content._closed:
@@ -193,7 +194,9 @@ class ContentStore:
             self._entries[version] = content._entry = entry
             self._idle.pop(version, None)
             entry.pins += 1
-            return entry
+        if before is not None and before is not entry and not before.pins:
+            before.discard()
+        return entry
 
     def release(self, content: Content) -> None:
         """A handle is closed: with the last one, decide what stays."""

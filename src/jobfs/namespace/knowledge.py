@@ -210,13 +210,14 @@ class Knowledge:
         return stamp is not None and stamp.began >= not_before and stamp.ticket >= needed
 
     def complete(self, directory: str, not_before: float) -> bool:
-        """True if the children known of a directory are those of a listing that began at `not_before` or later, none in doubt."""
-        if not self.snapshot_began >= not_before:
-            return False
-        doubted = [
-            number for path, number in self._doubts.items() if path and names.parent(path) == directory
+        """True if a directory's children are those of a listing that began at `not_before` or later, single ones in doubt."""
+        return self.snapshot_began >= not_before and self.snapshot_ticket >= self.needed(directory)
+
+    def doubtful_children(self, directory: str) -> list[str]:
+        """The paths in a directory that are in doubt though it may itself be in none."""
+        return [
+            path for path in self._doubts if path and names.parent(path) == directory and self.doubtful(path)
         ]
-        return self.snapshot_ticket >= max(self.needed(directory), *doubted, 0)
 
     def doubtful(self, path: str) -> bool:
         """True if nothing that is known of `path` can be trusted, however young it is."""

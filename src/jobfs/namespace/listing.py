@@ -201,6 +201,7 @@ class Lister:
         seen in a list that moves, and is not in the last pass is asked for by id. One page is a snapshot by itself.
         """
         seen: dict[str, None] = {}
+        gone: set[str] = set()
         last: Pass | None = None
         for number in range(1, _MOST + 1):
             # A list that moves is read in its order: the total that its first page tells is newer than any other.
@@ -208,18 +209,20 @@ class Lister:
             this = read_pass(self._client.list_page, self._executor, self._workers, expected, self._patience)
             steady = this.flaw is None or (last is not None and this.same(last))
             seen.update(dict.fromkeys(this.items))
-            lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown
+            lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown - gone
             if steady:
                 lost = self._missing(lost, this, last)
                 enough = len(lost) <= max(_FEW, len(this.pages))
             else:
                 enough = number >= _PASSES and len(seen) + len(this.unknown) >= this.total
-            if enough:
-                break
+            if enough or number == _MOST:
+                found = [item for item in self._executor.map(carried(self._get), lost) if item is not None]
+                if steady or this.count + len(found) >= this.total:
+                    break
+                gone |= lost - {item.id for item in found}  # what was deleted makes up for nothing
             last = this
         self._note(this, number, len(lost), moved=not steady)
-        found = self._executor.map(carried(self._get), lost)
-        return Listing([*this.items.values(), *(item for item in found if item is not None)], len(this.pages))
+        return Listing([*this.items.values(), *found], len(this.pages))
 
     def _missing(self, lost: set[str], this: Pass, last: Pass | None) -> set[str]:
         """Of what a pass that held still lacks, the items that may exist all the same: not many that two readings lack."""

@@ -49,6 +49,8 @@ class NamespaceStatus:
 
 log = logging.getLogger("jobfs.namespace")
 
+#: So many names in doubt are asked for one by one, whatever the number of pages.
+_FEW = 8
 #: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
 _ROUNDS = 6
 #: Seconds without progress after which what is known is shown unconfirmed, at least; so many usual answers; and while the
@@ -153,7 +155,8 @@ class Namespace:
                     self._probe(path)
                     return entries
         try:
-            self._complete(path, max_age)
+            for child in self._complete(path, max_age):
+                self.lookup(child, max_age)
         except COULD_NOT_ASK:
             with self._lock:
                 entries = self._stale_children(path) if max_age is None else None
@@ -349,19 +352,26 @@ class Namespace:
 
     # asking (without the lock)
 
-    def _complete(self, path: str, max_age: float | None) -> None:
-        """Have a snapshot that is young enough for a directory."""
+    def _complete(self, path: str, max_age: float | None) -> list[str]:
+        """Have a snapshot that is young enough for a directory; the children that are to be asked for singly, being in doubt.
+
+        Those are what we have changed since its listing began. They cost another one only where that is cheaper: else
+        saves that go on would have a long listing read again and again.
+        """
         with self._lock:
             not_before = self._clock() - (self._cost.effective_ttl if max_age is None else max_age)
         mine: Deadline | None = None
         for _ in range(_ROUNDS):
             with self._lock:
                 if self._known.complete(path, not_before):
-                    return
+                    doubtful = self._known.doubtful_children(path)
+                    if len(doubtful) <= max(_FEW, self._cost.pages):
+                        return doubtful
                 flight, fly = self._board_listing()
                 known = max_age is None and self._stale_children(path) is not None
                 mine = mine or self._deadline(known)
             self._ride(flight, fly, mine)
+        return []
 
     def _deadline(self, known: bool) -> Deadline:
         """How long a call asks; only a moment where it is to confirm what is `known`, and less if nobody answers anyway."""
@@ -497,10 +507,15 @@ class Namespace:
 
     def _probe(self, path: str) -> None:
         """Ask in the background whether the server answers again, if it is time for that. Under the lock."""
-        if self._probing or self._closed or path in self._finds or not self._breaker.due(self._clock()):
+        asked = path in self._finds if path else self._listing is not None
+        if self._probing or self._closed or asked or not self._breaker.due(self._clock()):
             return
         self._probing = True
-        self._finds[path] = flight = Flight(path, self._clock(), self._known.takeoff())
+        flight = Flight(path or None, self._clock(), self._known.takeoff())
+        if path:
+            self._finds[path] = flight
+        else:
+            self._listing = flight  # the root can't be found, only listed
         threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
 
     def _ride_probe(self, flight: Flight) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.content import disk as disk_module
-from jobfs.content.disk import DiskCache, version_name
+from jobfs.content.disk import Backing, DiskCache, version_name
 from jobfs.content.parts import write_all
 from jobfs.nodes import Version
 
@@ -183,3 +183,13 @@ def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
     again = DiskCache(directory, 1000, threading.RLock())
     assert again.size(VERSIONS[0]) is None
     again.parts.close()
+
+
+def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(disk: DiskCache) -> None:
+    """A reader learns that its bytes are there, and another thread may begin anew before it reads them."""
+    backing = Backing(VERSIONS[0]._replace(size=300), disk)
+    backing.write(0, b"x" * 100)
+    backing.reset()
+    backing.write(200, b"y" * 100)
+    assert backing.load(0, 100) is None
+    assert backing.load(200, 300) == b"y" * 100

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.content import ContentStore
+from jobfs.content import Content, ContentStore
 from jobfs.content.entry import Entry
+from jobfs.content.parts import CacheFile, Parts
 from jobfs.content.ranges import KIB, MIB
 from jobfs.errors import FsError
 from jobfs.nodes import Item
@@ -217,6 +218,123 @@ def test_readers_of_an_unfinished_download_get_what_was_saved(make_store: MakeSt
         client.release(0)
 
 
+def test_a_reader_whose_part_is_replaced_by_what_was_saved_reads_no_hole(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """semantics 3: a part has holes, and reaches as far as its last piece."""
+    data = pattern(8 * MIB)
+    client = FakeClient(data, holds={0: 128 * KIB})
+    store = make_store(client)
+    item = item_of(len(data))
+
+    class Overtaken(Entry):
+        """The saved bytes come after a reader has taken the part, and before it asks whether that is whole."""
+
+        @property
+        def whole(self) -> bool:  # type: ignore[override]
+            self.__class__ = Entry  # type: ignore[assignment]
+            store.adopt(item, saved(tmp_path, data))
+            return self.whole
+
+    with store.open(item) as handle:
+        handle.read(0, 4096)
+        handle.read(7 * MIB, 4096)
+        store.attach(handle).__class__ = Overtaken
+        assert handle.read(4 * MIB, 4096) == data[4 * MIB : 4 * MIB + 4096]
+        client.release(0)
+
+
+def test_what_was_saved_stays_though_a_download_is_about_to_write_its_first_bytes(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pattern(MIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    item = item_of(len(data))
+    new = Parts.new
+
+    def overtaken(parts: Parts) -> CacheFile:
+        monkeypatch.setattr(Parts, "new", new)
+        store.adopt(item, saved(tmp_path, data))
+        return new(parts)
+
+    monkeypatch.setattr(Parts, "new", overtaken)
+    with store.open(item) as handle:
+        assert handle.read(0, 4096) == data[:4096]
+        eventually(lambda: client.requests[0].finished)
+        assert handle.whole()
+        assert handle.read(0, MIB) == data
+    assert len(client.requests) == 1
+
+
+def test_bytes_that_come_for_a_content_that_nobody_has_open_any_more_are_not_left(
+    make_store: MakeStore, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(FakeClient(b"12345"))
+    item = coarse_item(5, seconds_ago=0.1)
+    handle, install = store.open(item), Entry.install
+
+    def overtaken(entry: Entry, file: CacheFile, size: int, name: str | None) -> None:
+        handle.close()
+        install(entry, file, size, name)
+
+    monkeypatch.setattr(Entry, "install", overtaken)
+    store.adopt(item, saved(tmp_path, b"54321"))
+    assert files(cache) == []
+
+
+def test_a_part_that_nobody_has_open_goes_when_a_later_handle_begins_anew(
+    make_store: MakeStore, cache: Path
+) -> None:
+    """What came of it is of two versions: a later handle can't go on with that."""
+    data = pattern(300 * KIB)
+    client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
+    store = make_store(client)
+    item = item_of(len(data))
+    with store.open(item) as handle:
+        handle.read(0, 4096)
+        client.wait(lambda: len(client.requests) > 1)
+        entry = store.attach(handle)
+    client.updated_at = "2024-05-01T12:00:07.500Z"
+    client.release(1)
+    eventually(lambda: entry.stale is not None)
+    assert read(store, item) == data
+    assert not list(cache.rglob("*.part"))
+
+
+class SlowProof(FakeClient):
+    """A server that takes its time to say whether an item is what it was."""
+
+    proved = threading.Event()
+
+    def get(self, item_id: str) -> Item:
+        item = super().get(item_id)
+        assert self.proved.wait(20)
+        return item
+
+
+def test_what_is_being_proved_is_not_given_up_for_room(make_store: MakeStore, cache: Path) -> None:
+    """A reader that comes meanwhile has all of it; it never waits for bytes that are taken to be there."""
+    data = pattern(300 * KIB)
+    client = SlowProof(data, breaks=[100 * KIB])
+    client.proved = threading.Event()
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        assert handle.read(0, len(data)) == data
+        eventually(lambda: client.gets)
+    store.give_way(cache, 1)
+    client.holds = {2: 0}
+    found: list[bytes] = []
+    with store.open(item_of(len(data))) as handle:
+        reader = threading.Thread(target=lambda: found.append(handle.read(0, len(data))), daemon=True)
+        reader.start()
+        eventually(lambda: found or len(client.requests) > 2)
+        client.proved.set()
+        reader.join(5)
+        assert found == [data]
+    assert len(client.requests) == 2
+
+
 def test_whoever_asks_right_after_the_last_byte_can_wait_for_it_to_be_in_its_place(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +415,32 @@ def test_what_is_open_is_never_evicted(make_store: MakeStore) -> None:
             read(store, numbered(number, 100_000))
         assert path.read_bytes() == client.data
     assert store.whole(numbered(0, 100_000))
+
+
+def test_what_is_opened_while_others_are_evicted_stays(
+    make_store: MakeStore, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 3: open files are pinned; a first write begins with the file that `fetch` has named."""
+    data = pattern(100_000)
+    store = make_store(FakeClient(data))
+    for number in range(2):
+        read(store, numbered(number, 100_000))
+    store.used()
+    unlink = os.unlink
+    opened: list[tuple[Content, Path]] = []
+
+    def meanwhile(path: str) -> None:
+        if not opened:
+            handle = store.open(numbered(1, 100_000))
+            opened.append((handle, handle.fetch()))
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", meanwhile)
+    assert store.give_way(cache, 1)
+    ((handle, path),) = opened
+    assert path.read_bytes() == data
+    handle.close()
+    assert not store.whole(numbered(0, 100_000))
 
 
 def test_a_file_over_the_limit_is_read_but_not_kept(make_store: MakeStore, cache: Path) -> None:

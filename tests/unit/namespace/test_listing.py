@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
@@ -180,6 +181,28 @@ def test_a_wrong_total_costs_a_few_requests_and_no_item(
     reading.server.told_total = lie
     assert as_set(reading.read()) == set(everything)
     assert len(reading.server.asked()) <= 60
+
+
+def test_what_was_deleted_does_not_make_up_for_an_item_that_no_pass_has_shown(reading: Reading) -> None:
+    """semantics 1: a snapshot that drifted while it was read must never lose an item that existed throughout."""
+    server, files = reading.server, reading.fill(150)
+    deleted, hidden = files[0], files[-1]
+    passes = itertools.count(1)
+
+    def hide(operation: str, skip: int) -> None:
+        """From a page that is not read yet to one that was read."""
+        if operation == "list" and not skip and next(passes) <= 3:
+            rest = {key: one for key, one in server.items.items() if key != hidden.id}
+            server.items = {hidden.id: hidden, **rest}
+
+    def show(operation: str, skip: int) -> None:
+        if operation == "list" and not skip:
+            server.items[hidden.id] = server.items.pop(hidden.id)
+            if deleted.id in server.items and len(operations(server)) > 1:
+                server.delete(deleted)
+
+    server.after, server.before = hide, show
+    assert as_set(reading.read()) == set(files[1:])
 
 
 @pytest.mark.parametrize("told", [100, 350])

@@ -263,7 +263,7 @@ def test_a_touched_path_is_asked_for_although_all_is_fresh(world: World) -> None
     new = world.server.file("d/new")
     world.namespace.touch("d")
     assert world.namespace.children("d")["new"] == new
-    assert world.server.asked() == [("list", 0)] * 2
+    assert world.server.asked() == [("find", "d/b"), ("list", 0)]
 
 
 def test_a_slow_find_does_not_overwrite_our_own_change(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +104,28 @@ def test_in_a_storm_that_no_listing_can_be_afforded_for_the_snapshot_serves(worl
     world.clock.advance(30.0)
     assert len(world.namespace.children("")) == 300
     assert [operation for operation, _ in world.server.asked()] == ["list"] * 4
+
+
+def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listing(world: World) -> None:
+    """semantics 1: on a huge workspace listing may take at most a small share of wall time, whatever is changed here."""
+    slow_pages(world, 10.0)
+    fill(world, 300)
+    world.clock.advance(100.0)
+    file, names = world.namespace.peek("f0000"), itertools.count()
+
+    def rename(operation: str, skip: int) -> None:
+        if operation == "list" and skip == 0:
+            assert file is not None
+            world.namespace.publish(world.server.move(file, f"renamed {next(names)}"))
+
+    world.server.after = rename
+    for _ in range(3):
+        children = world.namespace.children("")
+        assert len(children) == 300
+        assert "renamed 0" in children
+    asked = [operation for operation, _ in world.server.asked()]
+    assert asked.count("list") == 4
+    assert asked.count("find") <= 2
 
 
 def test_children_are_never_older_than_asked_for(world: World) -> None:

@@ -106,6 +106,26 @@ def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiE
     assert world.namespace.lookup("") is not None
 
 
+def test_listing_the_root_while_the_server_is_away_asks_whether_it_is_back(world: World) -> None:
+    """semantics 1: while the server cannot be reached the status says so; and it is found when it is back."""
+    a = world.server.file("a")
+    world.namespace.refresh()
+    fail_with(world, UnavailableError("down"))
+    world.expire()
+    assert world.namespace.children("") == {"a": a}
+    for _ in range(2):
+        world.server.asked()
+        world.clock.advance(10.0)
+        assert world.namespace.children("") == {"a": a}
+        eventually(lambda: world.server.asked(), "it is asked in the background")
+        eventually(lambda: not any(thread.name == "jobfs-probe" for thread in threading.enumerate()))
+        assert world.namespace.unreachable
+    fail_with(world, None)
+    world.clock.advance(10.0)
+    assert world.namespace.children("") == {"a": a}
+    eventually(lambda: not world.namespace.unreachable)
+
+
 def test_known_names_are_served_only_so_long(world: World) -> None:
     """semantics 1.13: up to --stale-if-error seconds."""
     world.server.file("a.txt")

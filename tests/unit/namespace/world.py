@@ -85,6 +85,8 @@ class Server:
         return page
 
     def find(self, path: str) -> list[Item]:
+        if not path:
+            return []  # as the client, without a request
         self._enter("find", path)
         with self._lock:
             found = [item for item in self.items.values() if item.path == path]

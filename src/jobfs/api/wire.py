@@ -218,6 +218,8 @@ class Wire:
                 raise self._failure(call, exc, key, given) from None
             except ApiError as error:
                 raise self._learn(call, error, key) from None
+            finally:
+                self.health.ended()
             return answer
         finally:
             if answer is None or answer.stream is None:

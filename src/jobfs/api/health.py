@@ -85,6 +85,7 @@ class Health:
         self._left_alone_until = 0.0
         self._throttled = 0
         self._asked = math.inf  # since when there is a question without an answer
+        self._under_way = 0
         self._bounds = (-math.inf, math.inf)
         self._date: tuple[str, float | None] = ("", None)
 
@@ -114,6 +115,7 @@ class Health:
                 patience = max(_PROBE_PATIENCE, look)
                 kind.next_probe = now + _PROBE_EVERY
             self.requests += 1
+            self._under_way += 1
             self._asked = min(self._asked, now)
             return patience
 
@@ -136,7 +138,7 @@ class Health:
         return any(kind.failures >= _OUTAGE for kind in self._kinds.values())
 
     def silent(self) -> float:
-        """Seconds since the server was first asked something after it gave a sign of itself; 0.0 if it was not."""
+        """Seconds since the server was first asked something after it gave a sign of itself; 0.0 if nothing is asked now."""
         return max(0.0, time.monotonic() - self._asked)
 
     # -- what came of it
@@ -144,6 +146,13 @@ class Health:
     def moved(self) -> None:
         """Bytes of a request's body have gone out."""
         self._asked = max(self._asked, time.monotonic())
+
+    def ended(self) -> None:
+        """A request that was admitted is over, whatever came of it."""
+        with self._lock:
+            self._under_way -= 1
+            if not self._under_way:
+                self._asked = math.inf
 
     def heard(self, call: Call, date: str, began: float, ended: float) -> None:
         """An answer of any kind begins, with this Date header, to a request sent between these `time.time()`s."""

@@ -207,9 +207,9 @@ class Wire:
             if deadline.left() <= 0:
                 raise out_of_time(str(call))
             patience = self.health.admit(call, waited=deadline.waited)
-            if patience < deadline.left():
+            given = min(patience, deadline.left())
+            if given == patience:
                 deadline = Deadline(patience, current(), waited=False, looking=not call.changing)
-            given = deadline.left()
             if send.body is not None:
                 send.body.moved = functools.partial(self._moved, deadline, large)
             try:
@@ -218,6 +218,8 @@ class Wire:
                 raise self._failure(call, exc, key, given) from None
             except ApiError as error:
                 raise self._learn(call, error, key) from None
+            finally:
+                self.health.ended()
             return answer
         finally:
             if answer is None or answer.stream is None:

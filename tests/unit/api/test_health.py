@@ -6,6 +6,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -104,9 +105,36 @@ def test_a_server_is_silent_while_it_was_asked_something_and_gives_no_sign(clock
     assert health.silent() == 0
     clock.now += 2
     assert health.silent() == 2
+    health.ended()
+    assert health.silent() == 2
     heard(health, READ)
     clock.now += 2
     assert health.silent() == 0
+
+
+def test_a_look_that_finds_a_server_silent_is_a_failed_request(make_client: MakeClient, clock: Clock) -> None:
+    """It had all the time that was meant for it, unlike one whose call was nearly over."""
+    client = make_client(Script(httpx.ReadTimeout("slow")))
+    client.health.unanswered(READ, 5.0)
+    clock.now += 2
+    with pytest.raises(errors.UnavailableError) as caught:
+        client.get(ID)
+    assert (type(caught.value), client.health.last_error) == (errors.UnavailableError, str(caught.value))
+
+
+@pytest.mark.parametrize("trouble", [httpx.ReadError("reset"), httpx.ConnectError("refused"), None])
+def test_a_server_that_nobody_asks_is_not_silent(
+    make_client: MakeClient, clock: Clock, tmp_path: Path, trouble: httpx.HTTPError | None
+) -> None:
+    """A request that broke, or that could not be made, says nothing of the time after it: a slow answer is waited for."""
+    source = tmp_path / "x"
+    if trouble is not None:
+        source.write_bytes(b"bytes")
+    client = make_client(Script(trouble or one()), timeout=0.01)
+    with pytest.raises(errors.JobfsError):
+        client.create_file("a.txt", source, 5, Permission.READ_WRITE)
+    clock.now += 60
+    assert client.health.silent() == 0
 
 
 @given(

@@ -11,7 +11,7 @@ from tests.support.workspaces import CALLER, Workspace
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
-from jobfs.names import NAME_MAX, PATH_MAX
+from jobfs.names import NAME_MAX, PATH_MAX, join
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Permission
 from jobfs.state.records import Verb
@@ -69,6 +69,22 @@ def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
 
     monkeypatch.setattr(Namespace, "children", placed_meanwhile)
     assert work.names("dir") == ["new", "old"]
+
+
+@pytest.mark.parametrize("directory", ["", "dir"])
+def test_a_directory_that_no_item_stands_for_has_new_times_when_its_entries_change(
+    server: Server, work: Workspace, directory: str
+) -> None:
+    """As on a disk: programs that keep what they have seen of a directory look again when its mtime is another one."""
+    server.store.seed({"dir/file": "x"}, directories=False)
+    seen = [work.vfs.getattr(directory)]
+    work.write(join(directory, "new"), b"x")
+    seen.append(work.vfs.getattr(directory))
+    work.vfs.unlink(join(directory, "new"))
+    seen.append(work.vfs.getattr(directory))
+    assert seen[0].mtime_ns < seen[1].mtime_ns < seen[2].mtime_ns
+    assert seen[0].ctime_ns < seen[1].ctime_ns < seen[2].ctime_ns
+    assert len({attr.ino for attr in seen}) == 1
 
 
 def test_readonly_items_are_guarded(server: Server, work: Workspace) -> None:

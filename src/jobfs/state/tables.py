@@ -315,6 +315,8 @@ class State:
         _assign(change, changed)
         if stage is not Stage.DONE:
             self._know(change)
+        if renamed:
+            self.awake.append(change)  # what it waited for may have its old name
         if renamed or ("stage" in changed and change.settled):
             self._wake(change)
 

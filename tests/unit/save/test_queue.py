@@ -208,6 +208,20 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     eventually(lambda: newer.settled)
 
 
+def test_what_waits_for_another_and_gets_another_name_runs(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    """What it waited for wakes what has its own name only."""
+    runner.clean.clear()
+    unlinked, newer = put(), put()
+    unlinked.begun = True
+    state.write(edit(unlinked, stage=Stage.CANCELLED))
+    queue.add(newer, 0.0)
+    eventually(lambda: unlinked.running and queue._idle and not queue._new)
+    state.apply(newer, target="elsewhere")
+    eventually(lambda: newer.settled)
+
+
 def test_what_waited_for_two_that_end_at_once_runs(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:

@@ -253,10 +253,12 @@ class Replace:
             self._record(change, direct=False)
             return False
         self._context.sent[item.id] = digest
+        adopted = not change.unsure
         with self._state.lock:
             check(change)
-            change.become(Stage.STAGED)
-        self._placed(change, item, adopted=not change.unsure)
+            self._state.apply(change, stage=Stage.STAGED, staged_id=item.id)
+            change.unsure = True  # if that it is placed can't be recorded, it is looked at first
+        self._placed(change, item, adopted=adopted)
         return True
 
     def _make_at_target(self, change: Change) -> Item | None:

@@ -32,6 +32,7 @@ from jobfs.save.remove import Remove
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File
 from jobfs.state.records import Stage, Verb
+from jobfs.state.reservations import Reservation
 from jobfs.state.tables import is_unmade
 
 log = logging.getLogger("jobfs.save")
@@ -68,9 +69,8 @@ class Queue:
         #: Due times: of what was not begun, and of the rest.
         self._new: list[tuple[float, int, Change]] = []
         self._begun: list[tuple[float, int, Change]] = []
-        #: What is due where a name is reserved, as of so many ends of reservations.
-        self._reserved: list[Change] = []
-        self._ended = 0
+        #: What is due where a name is reserved, by who holds that.
+        self._reserved: dict[Reservation, list[Change]] = {}
         #: Changes that were claimed and have not ended: what they have hidden on the server counts.
         self._out: dict[int, Change] = {}
         self._threads: list[threading.Thread] = []
@@ -177,20 +177,22 @@ class Queue:
                         self._start_thread()
                     return change
                 self._idle += 1
-                # What is due and may not be begun yet is looked at when something ends, or the server wants to be asked again.
-                coming = [heap[0][0] - now for heap in (self._begun, self._new) if heap and heap[0][0] > now]
-                held_back = self._restraint.out or self._restraint.wait(changing=True) > 0
-                self._lock.wait(min([*coming, _LOOK if held_back else _LONGEST]) + 0.001)
+                self._lock.wait(self._until_next(now) + 0.001)
                 self._idle -= 1
         return None
+
+    def _until_next(self, now: float) -> float:
+        """Seconds until something may be due; a moment where what is due was held back, or the server wants to be asked again."""
+        due = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
+        held_back = self._restraint.out or any(seconds <= 0 for seconds in due)
+        return min([seconds for seconds in due if seconds > 0] + [_LOOK if held_back else _LONGEST])
 
     def _take_up(self, now: float) -> None:
         """What waited for something that has ended is due, what has come to cleanup, and after an outage what had failed."""
         found, self._state.awake = self._state.awake, deque()
         due = [change for change in found if change.over or 0.0 < change.due <= now]
-        if self._ended != self._reservations.ended:
-            self._ended = self._reservations.ended
-            due, self._reserved = due + self._reserved, []
+        for ended in [held for held in self._reserved if not self._reservations.stands(held)]:
+            due += self._reserved.pop(ended)
         if self._recoveries != self._restraint.recoveries:
             # The server is back: however often it had failed.
             self._recoveries = self._restraint.recoveries
@@ -233,9 +235,10 @@ class Queue:
                 return change
             if self._state.before(change) is not None:
                 continue  # the state hands it out again when that has come to rest
-            if self._reservations.may_start(change.target):
+            held = self._reservations.against(change.target)
+            if held is None:
                 return change
-            self._reserved.append(change)
+            self._reserved.setdefault(held, []).append(change)
         return None
 
     def _hidden(self) -> int:
@@ -407,8 +410,8 @@ class Queue:
                 found = [
                     change
                     for change in self._state.changes.values()
-                    if any(within(name, path) for name in (change.target, *change.shows))
-                    and self._unrest(change)
+                    if self._unrest(change)
+                    and any(within(name, path) for name in (change.target, *change.shows))
                 ]
             if not found:
                 return

@@ -150,7 +150,8 @@ class Replace:
             self._bases.learn(change)
             staged = self._create(change)
         change.item = staged
-        digest = self._upload.digest(change)
+        # What the power took here, and the server has whole, can't be hashed any more: nothing is known of its bytes.
+        digest = self._upload.digest(change) if self._upload.has_bytes(change) else ""
         self._context.sent[staged.id] = digest
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
         if look is not None:
@@ -252,10 +253,11 @@ class Replace:
             self._record(change, direct=False)
             return False
         self._context.sent[item.id] = digest
+        adopted, change.unsure = not change.unsure, True  # looked at first if this can't be recorded
         with self._state.lock:
             check(change)
-            change.become(Stage.STAGED)
-        self._placed(change, item, adopted=not change.unsure)
+            self._state.apply(change, stage=Stage.STAGED, staged_id=item.id)
+        self._placed(change, item, adopted=adopted)
         return True
 
     def _make_at_target(self, change: Change) -> Item | None:
@@ -451,8 +453,7 @@ class Replace:
                 self._context.namespace.forget(change.item)
             self._cleanup.undo(change, "it vanished from the server", errno.ENOENT)
             raise NotFoundError(f"{change.source} is not on the server any more", endpoint="update")
-        change.item = None
-        change.unsure = False
+        change.item, change.unsure = None, False
         self._record(change, stage=Stage.STAGING, tid="", staged_id="")
 
     # -- placed: in one step the journal, the File, the namespace and the content cache know the outcome
@@ -469,17 +470,16 @@ class Replace:
 
     def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         """Local bytes are on the server: they are the base of the next save."""
-        state, content = self._state, self._context.content
+        state, content, version = self._state, self._context.content, item.updated_at if adopted else ""
         source = state.bytes.path(file.ino, change.generation)
         # What has to be copied is copied before the locks are taken: readers wait for them.
         with content.near(source) if adopted else contextlib.nullcontext() as saved, self._going_on(change):
-            seen = item.updated_at if adopted else ""
             state.write(
                 edit(change, stage=Stage.PLACED, staged_id=item.id),
                 edit(
                     file,
                     item_id=item.id,
-                    base=Base(item.id, seen, change.size, change.sha256, young=True),
+                    base=Base(item.id, version, change.size, change.sha256, young=True),
                     version=item.updated_at,
                     sha256=change.sha256 if adopted else "",
                     sent=change.sha256,

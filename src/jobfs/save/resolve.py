@@ -62,7 +62,7 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
         change = file.change
         if change is not None and change.begun:
             _take_back(write_back, change)
-        with state.lock:
+        with file.lock, state.lock:
             state.unname(file, *([file.change] if file.change is not None else []))
         write_back.namespace.touch(target)
     return kept

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,18 +214,12 @@ class Journal:
             except sqlite3.Error as error:
                 if new:
                     raise _refusal(error) from error
-                self._write_in_spare_room(error, edits, gone, used)
+                self._in_spare_room(error, lambda: self._write(edits, gone, used))
             self._written += 1
         if self.observer:
             self.observer("written")
 
-    def _write_in_spare_room(
-        self,
-        error: sqlite3.Error,
-        edits: Iterable[tuple[Record, Mapping[str, Any]]],
-        gone: Iterable[Record],
-        used: str,
-    ) -> None:
+    def _in_spare_room(self, error: sqlite3.Error, write: Callable[[], None]) -> None:
         """What has happened could not be recorded: a full disk has the spare room for it. Raises FsError(ENOSPC, EIO)."""
         full = "full" in str(error)
         if not full:
@@ -233,15 +227,14 @@ class Journal:
         if not (full and self._spare.give_up()):
             raise _refusal(error) from error
         try:
-            self._write(edits, gone, used)
+            write()
         except sqlite3.Error as again:
             raise _refusal(again) from again
 
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
     ) -> None:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             for record in gone:
                 table = self._tables[type(record)]
                 self._db.execute(table.delete, [getattr(record, table.key)])
@@ -251,6 +244,13 @@ class Journal:
                 self._db.execute(table.upsert, [encode(value) for value in values])
             if used:
                 self._db.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.time()))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing. Raises sqlite3.Error."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
             self._db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
@@ -286,19 +286,18 @@ class Journal:
             return self._spare.restore()
 
     def mark_synced(self, generations: Iterable[int]) -> None:
-        """Note that the local bytes of these generations are on the disk (w). Raises FsError(EIO)."""
+        """Note that the local bytes of these generations are on the disk (w). Raises FsError(ENOSPC, EIO)."""
+        numbers = [(number,) for number in generations]
         with self.lock:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(
-                    "UPDATE file SET boot = '' WHERE generation = ?", [(number,) for number in generations]
-                )
-                self._db.execute("COMMIT")
+                self._mark(numbers)
             except sqlite3.Error as error:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise _refusal(error) from error
+                self._in_spare_room(error, lambda: self._mark(numbers))
             self._written += 1
+
+    def _mark(self, numbers: list[tuple[int]]) -> None:
+        with self._transaction():
+            self._db.executemany("UPDATE file SET boot = '' WHERE generation = ?", numbers)
 
     def prune(self, before: float) -> None:
         """Forget tombstones made before `before` (seconds since the epoch): their requests are long dead."""

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobfs.errors import FsError
@@ -155,10 +156,19 @@ class LocalBytes:
             self._retired.append(self.path(ino, generation))
 
     def retired(self) -> list[Path]:
-        """Take over what is retired by now, to be removed after a sync of the journal."""
+        """What is retired by now, to be given to `remove` after a sync of the journal."""
         with self._lock:
-            batch, self._retired = self._retired, []
-        return batch
+            return list(self._retired)
+
+    def remove(self, batch: list[Path]) -> None:
+        """Remove what `retired` told; who still has it open goes on reading it. Raises FsError(EIO)."""
+        try:
+            for path in batch:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise FsError(errno.EIO, f"local bytes can't be removed: {error.strerror}") from error
+        with self._lock:
+            del self._retired[: len(batch)]
 
     def sync(self) -> list[tuple[int, int]]:
         """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
@@ -174,10 +184,14 @@ class LocalBytes:
                         os.fdatasync(file.fileno())
             sync_directory(self.directory)
         except OSError as error:
-            with self._lock:
-                self._unsynced = {**batch, **self._unsynced}
+            self.unsure(batch)
             raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error
         return list(batch)
+
+    def unsure(self, batch: Iterable[tuple[int, int]]) -> None:
+        """The next sync covers these again: it is not recorded that they are on the disk."""
+        with self._lock:
+            self._unsynced = {key: self.path(*key) for key in batch} | self._unsynced
 
     @property
     def waiting(self) -> bool:

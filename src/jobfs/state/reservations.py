@@ -10,6 +10,9 @@ from jobfs import names
 from jobfs.api import deadline
 from jobfs.state.records import Change
 
+#: The names, and the thread that holds them.
+Reservation = tuple[frozenset[str], int]
+
 
 class Reservations:
     """Held across requests; never asked for with a lock held. The state's lock is notified when anything is free again."""
@@ -18,9 +21,7 @@ class Reservations:
         """`changes`: those of the state, guarded by its lock."""
         self._lock = lock
         self._changes = changes
-        #: Grows with every end of a reservation: who found a name reserved looks again.
-        self.ended = 0
-        self._held: list[tuple[frozenset[str], int]] = []
+        self._held: list[Reservation] = []
 
     @contextlib.contextmanager
     def held(self, *paths: str, resting: bool = False) -> Iterator[None]:
@@ -43,7 +44,6 @@ class Reservations:
         finally:
             with self._lock:
                 self._held.remove(mine)
-                self.ended += 1
                 self._lock.notify_all()
 
     def _is_held(self, wanted: frozenset[str]) -> bool:
@@ -56,16 +56,24 @@ class Reservations:
             for path in wanted
         )
 
-    def may_start(self, path: str) -> bool:
-        """True if nobody else holds this name against a change of the server."""
+    def against(self, path: str) -> Reservation | None:
+        """The reservation by which somebody else holds this name against a change of the server; None if it may start."""
         with self._lock:
             here = threading.get_ident()
-            return not any(
-                path == other or names.under(path, other)
-                for held, holder in self._held
-                if holder != here
-                for other in held
-            )
+            for held in self._held:
+                names_held, holder = held
+                if holder != here and any(path == other or names.under(path, other) for other in names_held):
+                    return held
+        return None
+
+    def may_start(self, path: str) -> bool:
+        """True if nobody else holds this name against a change of the server."""
+        return self.against(path) is None
+
+    def stands(self, reservation: Reservation) -> bool:
+        """False once it has ended: who found a name reserved looks again."""
+        with self._lock:
+            return reservation in self._held
 
 
 def _touches(one: str, other: str) -> bool:

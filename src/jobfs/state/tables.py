@@ -48,6 +48,7 @@ from typing import Any
 
 from jobfs import names
 from jobfs.api import deadline
+from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import LocalBytes
@@ -314,6 +315,8 @@ class State:
         _assign(change, changed)
         if stage is not Stage.DONE:
             self._know(change)
+        if renamed:
+            self.awake.append(change)  # what it waited for may have its old name
         if renamed or ("stage" in changed and change.settled):
             self._wake(change)
 
@@ -478,15 +481,17 @@ class State:
             safe = self.bytes.sync()
             if safe:
                 with self.lock:
-                    self.journal.mark_synced(generation for _, generation in safe)
+                    try:
+                        self.journal.mark_synced(generation for _, generation in safe)
+                    except FsError:
+                        self.bytes.unsure(safe)
+                        raise
                     for ino, generation in safe:
                         file = self._by_number.get(ino)
                         if file is not None and file.generation == generation:
                             file.boot = ""
             self.journal.sync()
-            for path in retired:
-                # Who still has it open goes on reading it.
-                path.unlink(missing_ok=True)
+            self.bytes.remove(retired)
 
     @property
     def unsynced(self) -> bool:

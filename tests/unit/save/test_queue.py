@@ -208,6 +208,20 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
     eventually(lambda: newer.settled)
 
 
+def test_what_waits_for_another_and_gets_another_name_runs(
+    queue: Queue, runner: Runner, put: Put, state: State
+) -> None:
+    """What it waited for wakes what has its own name only."""
+    runner.clean.clear()
+    unlinked, newer = put(), put()
+    unlinked.begun = True
+    state.write(edit(unlinked, stage=Stage.CANCELLED))
+    queue.add(newer, 0.0)
+    eventually(lambda: unlinked.running and queue._idle and not queue._new)
+    state.apply(newer, target="elsewhere")
+    eventually(lambda: newer.settled)
+
+
 def test_what_waited_for_two_that_end_at_once_runs(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
@@ -487,6 +501,51 @@ def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
         assert own.settled
         assert late.seq not in runner.ran
     eventually(lambda: late.settled)
+
+
+def test_what_waits_for_one_reservation_is_not_looked_at_when_another_ends(
+    queue: Queue, runner: Runner, put: Put, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of unsent files may lie in a directory that is being renamed."""
+    looks: list[str] = []
+    real = state.reservations.against
+
+    def against(path: str) -> object:
+        looks.append(path)
+        return real(path)
+
+    monkeypatch.setattr(state.reservations, "against", against)
+    with state.reservations.held("dir"):
+        inside = [put(f"dir/{number}") for number in range(50)]
+        for work in inside:
+            queue.add(work, 0.0)
+        eventually(lambda: len(looks) == len(inside))
+        for number in range(20):
+            with state.reservations.held(f"other {number}"):
+                pass
+        outside = put("outside")
+        queue.add(outside, 0.0)
+        eventually(lambda: outside.settled)
+        assert looks.count("outside") == 1
+        assert len(looks) == len(inside) + 1
+        assert not any(work.begun for work in inside)
+    eventually(lambda: all(work.settled for work in inside))
+
+
+def test_what_was_held_back_runs_when_the_server_may_be_asked_again_though_nobody_says_so(
+    queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause may end between the look whether it has and the look how long it is."""
+    pauses = [1.0]
+
+    def wait(*, changing: bool = False) -> float:
+        return pauses.pop() if pauses else 0.0
+
+    eventually(lambda: queue._idle)
+    monkeypatch.setattr(world.client.health, "wait", wait)
+    change = put()
+    queue.add(change, 0.0)
+    eventually(lambda: change.settled)
 
 
 def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(

@@ -122,3 +122,25 @@ def test_scratch_files_and_links_are_shown_again(world: World, remount: Remount)
         "b~": (True, "target"),
     }
     assert finish(again) == {}
+
+
+@pytest.mark.parametrize("remains", [None, b"ne"], ids=["nothing", "a part"])
+@pytest.mark.parametrize("over", [False, True], ids=["new", "over"])
+def test_what_the_power_took_here_and_the_server_has_is_placed(
+    world: World, remount: Remount, remains: bytes | None, over: bool
+) -> None:
+    """Recovery, `staging`, the hidden name: find T, go on."""
+    if over:
+        world.client.put("o", "file", OLD)
+    file, _ = left(world, Stage.STAGING)
+    (change,) = world.state.changes.values()
+    world.state.write(edit(change, sha256=""))
+    world.client.put("n", STAGED, NEW)
+    assert file.local is not None
+    if remains is None:
+        file.local.path.unlink()
+    else:
+        file.local.path.write_bytes(remains)
+    again = remount()
+    assert finish(again) == {"file": NEW}
+    assert again.context.sent["n"] == "", "nobody knows what it was"

@@ -14,6 +14,7 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Stage, Verb
+from jobfs.state.tables import Edit
 
 from .world import World, sha
 
@@ -217,6 +218,28 @@ def test_what_cannot_be_sent_now_stays_to_be_sent(world: World) -> None:
     world.client.lose = 0
     world.write_back.commit(file)
     assert contents(world) == {"file": NEW}
+
+
+def test_a_direct_create_that_could_not_be_recorded_is_found_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol, direct create: the same bytes at T: `promoted`; its own item is not set aside."""
+    world.write_back.upload.rejects = {"file": True}
+    file = world.closed("file", NEW)
+    real = world.state.journal.write
+
+    def full(*edits: Edit, **others: object) -> None:
+        if any(changed.get("stage") is Stage.PLACED for _, changed in edits):
+            raise FsError(errno.ENOSPC)
+        real(*edits, **others)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.state.journal, "write", full)
+        with pytest.raises(FsError):
+            world.write_back.commit(file)
+    world.write_back.commit(file)
+    assert world.changes() == ["create file"]
+    assert (contents(world), file.unsaved) == ({"file": NEW}, False)
 
 
 # -- directories and moves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_what_was_refused_is_tried_again(world: World) -> None:
     assert retry(world.write_back, None) == ["b"]
     world.write_back.commit(files[1])
     assert world.client.contents[files[1].item_id] == NEW
+
+
+def test_who_gives_up_a_file_holds_nobody_up_who_has_its_lock(world: World) -> None:
+    """tables.py, lock order: a File's lock, then the state's."""
+    file = refused(world)
+    with file.lock:
+        giving_up = threading.Thread(target=discard, args=(world.write_back, "file"))
+        giving_up.start()
+        giving_up.join(0.2)
+        assert giving_up.is_alive()
+        assert world.state.lock.acquire(timeout=5)
+        world.state.lock.release()
+    giving_up.join()
+    assert file.generation == 0
 
 
 @pytest.mark.parametrize("path", ["file", ""])

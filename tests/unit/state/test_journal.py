@@ -163,6 +163,24 @@ def test_what_is_new_is_refused_by_a_full_disk_and_what_has_happened_takes_from_
         assert not journal.broken
 
 
+def test_that_bytes_are_on_the_disk_is_noted_on_a_full_one_too(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """core.md: what has already happened can't fail."""
+    journal.write((File(7, generation=7, boot="this"), {}))
+    journal._db.execute(
+        "CREATE TEMP TRIGGER full BEFORE UPDATE ON main.file BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+    )
+
+    def give_up() -> bool:
+        journal._db.execute("DROP TRIGGER full")
+        return True
+
+    monkeypatch.setattr(journal._spare, "give_up", give_up)
+    journal.mark_synced([7])
+    assert [file.boot for file in journal.load(File)] == [""]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 16 MiB."""

@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import pytest
 
@@ -14,6 +15,8 @@ from jobfs.errors import OutOfTimeError
 from jobfs.state import Change
 from jobfs.state.records import Stage, Verb
 from jobfs.state.reservations import Reservations
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def reservations(changes: dict[int, Change]) -> Reservations:
     return Reservations(threading.Condition(), changes)
 
 
-def elsewhere(ask: Callable[[], bool]) -> bool:
+def elsewhere(ask: Callable[[], T]) -> T:
     """What another thread is answered."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(ask).result(20)
@@ -66,13 +69,11 @@ def test_who_waits_goes_on_when_the_name_is_free(reservations: Reservations) -> 
             entered.set()
 
     thread = threading.Thread(target=second)
-    before = reservations.ended
     with reservations.held("dir"):
         thread.start()
         assert not entered.wait(0.05)
     assert entered.wait(20)
     thread.join()
-    assert reservations.ended == before + 2
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,10 @@ def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
     with reservations.held("dir"):
         assert elsewhere(lambda: reservations.may_start(path)) is expected
         assert reservations.may_start(path), "who holds the name may have it saved"
+        against = elsewhere(lambda: reservations.against(path))
+        assert (against is not None and reservations.stands(against)) is not expected
     assert elsewhere(lambda: reservations.may_start(path))
+    assert against is None or not reservations.stands(against)
 
 
 @pytest.mark.parametrize(("other", "expected"), NEAR)

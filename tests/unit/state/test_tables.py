@@ -341,6 +341,27 @@ def test_nothing_is_removed_before_the_journal_is_on_the_disk(
     assert os.listdir(state.bytes.directory) == []
 
 
+@pytest.mark.parametrize("step", ["mark_synced", "sync"])
+def test_what_a_sync_that_failed_had_to_do_the_next_one_does(
+    state: State, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A full disk gets the room of what is no longer needed, and bytes that are on the disk are known to be."""
+    file = written(state, "a")
+    state.write(edit(file, boot="this boot"))
+    state.unname(written(state, "gone"))
+
+    def full(*_: object) -> None:
+        raise FsError(errno.ENOSPC)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state.journal, step, full)
+        with pytest.raises(FsError):
+            state.sync()
+    state.sync()
+    assert os.listdir(state.bytes.directory) == [f"{file.ino:016x}.{file.generation}"]
+    assert {found.boot for found in again(state).files()} == {""}
+
+
 def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """semantics 4.4: one disk sync serves many closes."""
     going, gate, calls = threading.Event(), threading.Event(), []

@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 
-from jobfs.cli import recover as recovering
 from jobfs.cli import running
 from jobfs.cli import umount as umounting
 from jobfs.errors import FsError
 from jobfs.mountpoint import MountInfo
 from jobfs.nodes import Sent
 
-from .conftest import JOB, Answering, Outcome
+from .conftest import Answering, Outcome
 
 Run = Callable[..., Outcome]
 Make = Callable[..., Answering]
@@ -207,18 +206,3 @@ def test_ctrl_c_says_what_becomes_of_what_is_unsent(
     assert (done.code, done.out) == (130, "")
     assert done.err.startswith("jobfs: interrupted: ")
     assert "journal" in done.err
-
-
-def test_ctrl_c_while_recover_sends_says_what_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """semantics 6: what is left stays in the journal."""
-
-    def interrupt(*args: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setenv("PERSTACK_API_KEY", "sk-some-key")
-    monkeypatch.setattr(recovering.preflight, "ask_server", lambda *args: None)
-    monkeypatch.setattr(recovering, "_finish_all", interrupt)
-    done = run("recover", JOB)
-    assert (done.code, done.out) == (130, "")
-    assert done.err.startswith("jobfs: interrupted: what is not sent yet is in the journal")
-    assert f"jobfs recover {JOB}" in done.err

@@ -211,6 +211,20 @@ def test_a_scratch_file_at_its_old_name_uncovers_nothing(
 # -- the backup itself
 
 
+def test_a_directory_replaces_one_whose_last_file_became_a_backup_elsewhere(
+    server: Server, start: Callable[..., Workspace], waits: None
+) -> None:
+    """semantics 4: rename of a directory over an empty one."""
+    server.store.seed({"dir/file": OLD, "else": None, "new/x": b"x"}, age=60)
+    work = start()
+    assert work.read("dir/file") == OLD
+    work.vfs.rename("dir/file", "else/file~")
+    work.vfs.rename("new", "dir")
+    settled(work)
+    assert (work.names("dir"), work.names("else")) == (["x"], ["file~"])
+    assert visible(server)["else/file~"] == OLD
+
+
 def test_it_gets_its_old_name_again(server: Server, work: Workspace) -> None:
     """semantics 4: rename."""
     work.vfs.rename("file~", "file")

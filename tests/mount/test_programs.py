@@ -300,13 +300,16 @@ with open("count", "r+") as file:
 """
 
 
-def test_fcntl_locks_keep_processes_apart(server: Server, mounted: MountedJob) -> None:
+def test_locks_keep_processes_apart(server: Server, mounted: MountedJob) -> None:
     """semantics 2.14: locks (flock, fcntl) work among processes of this machine."""
     server.store.seed({"count": "0"}, age=60)
     script = f"for p in 1 2 3; do {sys.executable} -c '{_LOCKER}' & done; wait"
     run(mounted.path, "bash", "-c", script)
     mounted.settled()
     assert server.store.read("count") == b"60"
+    held = "flock -n count true || echo held"
+    assert run(mounted.path, "flock", "-n", "count", "sh", "-c", held) == "held\n"
+    assert run(mounted.path, "flock", "-n", "count", "echo", "free") == "free\n"
 
 
 _WATCHER = """

@@ -100,6 +100,8 @@ def test_the_proxy_of_the_environment_is_used(no_proxies: pytest.MonkeyPatch) ->
     assert proxy_for("https://api.example.test") is None
     no_proxies.setenv("HTTPS_PROXY", "http://proxy.example.test:3128")
     assert proxy_for("https://api.example.test") == "http://proxy.example.test:3128"
+    no_proxies.setenv("HTTPS_PROXY", "proxy.example.test:3128")
+    assert proxy_for("https://api.example.test") == "http://proxy.example.test:3128"
     no_proxies.setenv("NO_PROXY", "example.test")
     assert proxy_for("https://api.example.test") is None
 

@@ -112,6 +112,13 @@ def test_a_source_that_is_too_short_is_an_error(source: Path, make: Make) -> Non
     assert caught.value.errno == errno.EIO
 
 
+@pytest.mark.parametrize("make", [json_create, multipart_create])
+def test_only_as_many_bytes_are_sent_as_were_promised(source: Path, make: Make) -> None:
+    whole, begun = sent(make(FIELDS, (source, 5))), sent(make(FIELDS, (source, 3)))
+    for data, here in ((whole, True), (begun, False)):
+        assert (b"hello" in data or base64.b64encode(b"hello") in data) is here
+
+
 def test_a_source_that_is_missing_is_an_error_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(FsError) as caught:
         b"".join(multipart_create(FIELDS, (tmp_path / "missing", 1)))

@@ -8,7 +8,7 @@ import pytest
 
 from jobfs import errors
 
-from .conftest import MakeClient, Script
+from .conftest import MakeClient, Script, failure
 
 ID = "item00000000000000000001"
 
@@ -55,6 +55,32 @@ def test_a_range_is_asked_for_up_to_before_its_end(
         assert (download.start, download.length, download.total) == (start, last - start + 1, 10)
         assert b"".join(download.chunks()) == b"x" * (last - start + 1)
     assert script.requests[0].headers["range"] == header
+
+
+@pytest.mark.parametrize(
+    ("status", "content_range", "start", "end", "expected"),
+    [(206, "bytes 5-6/*", 5, 7, (5, 2, None)), (200, None, 0, None, (0, None, None))],
+)
+def test_a_total_that_is_not_told_is_not_known(
+    make_client: MakeClient,
+    status: int,
+    content_range: str | None,
+    start: int,
+    end: int | None,
+    expected: tuple[int, int | None, int | None],
+) -> None:
+    headers = {"content_range": content_range} if content_range else {}
+    with make_client(Script(answer(status, b"0", b"1", **headers))).download(ID, start, end) as download:
+        assert (download.start, download.length, download.total) == expected
+        assert b"".join(download.chunks()) == b"01"
+
+
+def test_the_request_for_a_download_is_retried(make_client: MakeClient) -> None:
+    """semantics 5: reading is retried with backoff and jitter within the deadline."""
+    script = Script(failure(503), httpx.ConnectError("no"), answer(200, b"hello", content_length="5"))
+    with make_client(script).download(ID) as download:
+        assert b"".join(download.chunks()) == b"hello"
+    assert len(script.requests) == 3
 
 
 def test_a_200_to_a_range_is_the_whole_file(make_client: MakeClient) -> None:

@@ -178,6 +178,14 @@ def test_what_the_server_asks_for_holds_for_reads_and_changes(clock: Clock) -> N
     assert not held.wait(changing=True)
 
 
+def test_nobody_waits_for_days(clock: Clock) -> None:
+    """semantics 4, Nothing is forgotten: no server keeps what is unsent from being sent for good."""
+    held = Health()
+    held.asked_to_wait(1e9)
+    clock.now += 901
+    assert admitted(held)
+
+
 def test_without_a_time_the_pauses_grow_and_many_refusals_at_once_are_one(clock: Clock) -> None:
     held, pauses = Health(), []
     for _ in range(7):

@@ -27,6 +27,11 @@ def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     (tmp_path / "new").write_text("other\n")
     os.replace(tmp_path / "new", file)
     assert key() == "other"
+    (tmp_path / "new").write_text("third\n")
+    stat = file.stat()
+    os.utime(tmp_path / "new", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    os.replace(tmp_path / "new", file)
+    assert key() == "third", "of the same size and time, and another file"
 
 
 def test_a_key_file_that_is_missing_for_a_moment_leaves_the_last_key(tmp_path: Path) -> None:

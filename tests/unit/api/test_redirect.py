@@ -83,6 +83,23 @@ def test_a_redirect_to_nowhere_does_not_match_the_contract(make_client: MakeClie
         make_client(script).get("item00000000000000000001")
 
 
+def test_redirects_in_a_circle_end(make_client: MakeClient) -> None:
+    """semantics 3: no call can hang for ever."""
+    script = Script(redirect(307, f"{ROOT}items/round"))
+    with pytest.raises(ContractError, match="more than 3 redirects"):
+        make_client(script).get("item00000000000000000001")
+    assert len(script.requests) == 4
+
+
+def test_the_form_is_remembered_below_the_path_of_a_base_url(make_client: MakeClient) -> None:
+    script = Script(redirect(307, f"/base{ROOT}items?take=5&skip=0"), many(total=0))
+    client = make_client(script, base_url=HERE + "/base")
+    for _ in range(2):
+        client.list_page(5, 0)
+    paths = [request.url.path for request in script.requests]
+    assert paths == [f"/base{ROOT}items/", f"/base{ROOT}items", f"/base{ROOT}items"]
+
+
 def test_the_form_of_a_collection_url_is_remembered(make_client: MakeClient) -> None:
     script = Script(
         redirect(307, f"{ROOT}items?take=5&skip=0"), many(wire_item(), total=1), one(), many(total=0)

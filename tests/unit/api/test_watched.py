@@ -56,3 +56,11 @@ def test_redirects_are_seen_each_time(server: Server, watched: Watched) -> None:
         watched.forget()
         assert watched.send("GET", "items/?take=1&skip=0").ok
         assert [exchange.status for exchange in watched.exchanges] == [307, 200]
+
+
+def test_of_many_requests_only_the_first_are_kept(server: Server, watched: Watched) -> None:
+    for _ in range(45):
+        watched.send("GET", "items/?take=1&skip=0")
+    assert len(watched.exchanges) == 40
+    watched.forget()
+    assert watched.exchanges == []

@@ -42,6 +42,15 @@ def test_a_read_is_retried(make_client: MakeClient, trouble: httpx.Response | Ex
     assert len(script.requests) == 3
 
 
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 507])
+def test_a_refusal_is_not_repeated(make_client: MakeClient, status: int) -> None:
+    """semantics 5: 401: no retry storm; what was refused for good is not asked for again."""
+    script = Script(failure(status))
+    with pytest.raises(errors.ApiError):
+        make_client(script).get(ID)
+    assert len(script.requests) == 1
+
+
 @pytest.mark.parametrize("trouble", [*UNSENT, failure(429), failure(503, headers={"retry-after": "0"})])
 def test_a_changing_request_is_retried_where_nothing_can_have_happened(
     make_client: MakeClient, tmp_path: Path, trouble: httpx.Response | Exception

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.content.parts import Parts
+from jobfs.content.parts import Parts, claim, remove_abandoned
 
 
 def started(directory: Path) -> Parts:
@@ -71,3 +71,40 @@ def test_a_cache_that_was_cleared_and_made_again_by_another_user_is_not_used(tmp
     with pytest.raises(PermissionError, match="belongs to"):
         parts.new()
     parts.close()
+
+
+# -- the caches of mounts that are gone
+
+
+def cache_of(directory: Path, owner: Path) -> Path:
+    (directory / "ab").mkdir(parents=True)
+    (directory / "ab" / "content").write_bytes(b"x")
+    claim(directory, owner)
+    return directory
+
+
+def test_a_cache_goes_with_its_state_directory_and_not_before(tmp_path: Path) -> None:
+    caches, state = tmp_path / "cache", tmp_path / "state"
+    state.mkdir()
+    own = cache_of(caches / "job" / "0123456789ab", tmp_path)
+    other = cache_of(caches / "another" / "fedcba987654", state)
+    remove_abandoned(own)
+    assert (other / "ab" / "content").exists()
+    state.rmdir()
+    remove_abandoned(own)
+    assert not other.exists()
+    assert (own / "ab" / "content").exists()
+
+
+def test_what_is_no_cache_stays(tmp_path: Path) -> None:
+    """The cache directory may be that of all programs: what is theirs, or behind a link, is not touched."""
+    own = cache_of(tmp_path / "cache" / "job" / "0123456789ab", tmp_path)
+    gone = tmp_path / "gone"
+    program = cache_of(tmp_path / "cache" / "program" / "settings", gone)
+    linked = cache_of(tmp_path / "elsewhere", gone)
+    (tmp_path / "cache" / "job" / "fedcba987654").symlink_to(linked)
+    (tmp_path / "cache" / "job" / "0000000000ff").mkdir()
+    remove_abandoned(own)
+    assert (program / "ab" / "content").exists()
+    assert (linked / "ab" / "content").exists()
+    assert (tmp_path / "cache" / "job" / "0000000000ff").exists()

@@ -184,6 +184,21 @@ def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(
     assert world.client.paths["own"] == "y"
 
 
+@pytest.mark.parametrize(
+    ("record", "stays"),
+    [({"staged_id": "h"}, True), ({"tid": TID}, True), ({"asides": [Aside("", hidden("x"))]}, True), ({}, False)],
+    ids=["staged", "being made", "set aside unanswered", "another"],
+)  # fmt: skip
+def test_what_is_just_being_made_is_explained(
+    world: World, cleanup: Cleanup, record: dict[str, Any], stays: bool
+) -> None:
+    """save-protocol R4: a hidden item of ours that an open record names; what is just being made is explained too."""
+    world.client.put("h", hidden("x"), b"content")
+    world.state.change(Verb.PUT, "x", stage=Stage.STAGED, **record)
+    cleanup.expose_orphans()
+    assert (world.client.paths["h"] == hidden("x")) is stays
+
+
 def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, cleanup: Cleanup) -> None:
     listed = world.client.put("h", hidden("x"), b"content")
     world.client.put("h", "given back by a request that was late", b"content")

@@ -60,6 +60,26 @@ def test_what_has_the_bytes_of_the_base_is_deleted(checked: Checked) -> None:
     assert checked.world.namespace.told == ["forget a"]
 
 
+def test_what_has_the_bytes_that_were_just_saved_is_deleted(checked: Checked) -> None:
+    """save-protocol R1: its bytes equal base's or what we just saved."""
+    assert checked.settle(replace(BASE, sha256=""), saved=sha(CONTENT))
+    assert checked.client.done == ["download a", "delete a"]
+
+
+def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
+    """semantics 4, Keep both: a delete is recursive, so a save never deletes a directory."""
+    checked = Checked(world, content=None)
+    assert checked.settle(Base("a", "moved"))
+    assert checked.kept
+
+
+def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
+    """semantics 4, rename of a directory: with everything under it."""
+    checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
+    assert checked.settle(replace(BASE, sha256=sha(OTHER)))
+    assert checked.client.paths["a"].startswith("moved/file.conflict-")
+
+
 def test_other_bytes_are_kept_beside(checked: Checked) -> None:
     """semantics 4, Keep both: the item set aside becomes `name.conflict-<UTC time>.ext`."""
     assert checked.settle(replace(BASE, sha256=sha(OTHER)))

@@ -16,7 +16,7 @@ from jobfs.save.remove import Remove
 from jobfs.state import Change, File
 from jobfs.state.records import Base, Stage, Verb
 
-from .world import World, sha
+from .world import World, hidden, sha
 
 
 @pytest.fixture
@@ -62,6 +62,15 @@ def test_what_the_job_made_after_our_lost_delete_stays(world: World, remove: Rem
     remove.delete(item)
     assert world.client.paths == {"b": "file"}
     assert world.client.done == ["delete a"]
+
+
+def test_a_directory_that_took_the_name_stays(world: World, remove: Remove) -> None:
+    """semantics 4, unlink: 404 means look again; what the user did not see is not deleted with all that is in it."""
+    gone = world.client.put("a", "file")
+    del world.client.items["a"]
+    world.client.put("b", "file", None)
+    remove.delete(gone)
+    assert world.client.paths == {"b": "file"}
 
 
 def test_a_server_that_never_answers_a_delete_is_unavailable(world: World, remove: Remove) -> None:
@@ -150,6 +159,16 @@ def test_an_empty_directory_is_taken_out_of_the_jobs_reach_and_looked_at_later(
     assert not any("delete" in step for step in world.client.done)
     assert set(world.state.awake) == {change}
     assert world.state.journal.load(Change)[0].asides == [aside]
+
+
+@pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
+def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, inside: str) -> None:
+    """semantics 4, rmdir: else ENOTEMPTY; save-protocol R12: hidden items count as content."""
+    item = world.client.put("d", "dir", None)
+    world.client.put("x", inside)
+    assert failed(remove.remove_directory, item) == errno.ENOTEMPTY
+    assert world.client.done == []
+    assert world.state.changes == {}
 
 
 def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: Remove) -> None:

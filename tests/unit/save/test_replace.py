@@ -208,6 +208,32 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
 # -- the end of it
 
 
+def test_bytes_of_another_boot_get_a_name_of_their_own(world: World) -> None:
+    """save-protocol: after power loss, bytes that were closed but not fsynced may come back as `.recovered-`."""
+    item = old(world)
+    file = world.closed("dir/file.txt", NEW, item)
+    world.state.write(edit(file, boot="another boot"))
+    world.write_back.commit(file)
+    shown = contents(world)
+    assert shown.pop("dir/file.txt") == OLD
+    ((path, content),) = shown.items()
+    assert (path.startswith("dir/file.recovered-"), content) == (True, NEW)
+
+
+def test_an_unlink_in_the_middle_takes_it_back(world: World) -> None:
+    """save-protocol R10: recorded before `unlink` returns."""
+    item = old(world)
+    file = world.closed("dir/file.txt", NEW, item)
+    world.client.before["update"] = [lambda: None, lambda: world.write_back.cancel(file)]
+    world.write_back.commit(file)
+    (change,) = world.state.changes.values()
+    assert change.stage is Stage.CANCELLED
+    assert world.state.hidden("dir/file.txt")
+    world.clean_up()
+    assert world.client.items == {}
+    assert not world.state.hidden("dir/file.txt")
+
+
 def test_what_cannot_be_sent_now_stays_to_be_sent(world: World) -> None:
     file = world.closed("file", NEW)
     world.client.lose, world.client.carried_out = 1000, False

@@ -55,6 +55,14 @@ def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
     assert (change.stage, world.state.changes, recorded(world)) == (Stage.DONE, {}, 0)
 
 
+def test_a_name_that_the_job_has_taken_is_left_to_it(world: World) -> None:
+    """save-protocol, undo: the newest aside goes back to T if T is free."""
+    world.client.put("job", TARGET)
+    undone(world, change_of(world, aside(world, "1")))
+    assert world.client.paths["job"] == TARGET
+    assert world.client.paths["1"].startswith("file.conflict-")
+
+
 def test_what_was_taken_away_is_left_alone(world: World) -> None:
     taken, gone = aside(world, "1"), aside(world, "2")
     world.client.put("1", "taken by the job")

@@ -15,7 +15,7 @@ from jobfs.errors import FsError, UnavailableError
 from jobfs.nodes import Item
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
-from jobfs.state import File, edit
+from jobfs.state import Change, File, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.records import Base, Stage
 
@@ -112,6 +112,19 @@ def test_a_file_that_was_not_begun_is_unlinked_without_a_request(world: World) -
 
 
 # -- who makes room
+
+
+def test_one_that_was_begun_is_recorded_as_cancelled(world: World) -> None:
+    """save-protocol R10: unlink during a save is recorded before it returns."""
+    file = world.closed("file", NEW)
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    change.begun = True
+    world.state.write(edit(change, tid="t"))
+    assert not world.write_back.cancel(file)
+    (found,) = world.state.journal.load(Change)
+    assert (found.stage, world.state.journal.load(File)) == (Stage.CANCELLED, [])
+    assert world.state.hidden("file")
 
 
 def test_a_victim_is_what_was_shown_last(world: World) -> None:

@@ -444,6 +444,26 @@ def test_what_is_remembered_goes_with_the_item(state: State) -> None:
     assert again(state).of(ITEM) is None
 
 
+def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None:
+    file = state.open(ITEM)
+    file.handles.append(object())
+    state.write(edit(file, mode=0o755))
+    state.lose("one")
+    assert state.of(ITEM) is None
+    assert (file.item_id, file.mode, state.file(file.ino)) == ("", 0o755, file)
+    assert again(state).files() == []
+    assert file not in state.forgettable()
+
+
+def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
+    """semantics 4: if the target was deleted meanwhile, the save brings it back."""
+    file = written(state, "dir/a", item=ITEM)
+    state.lose("one")
+    assert (state.at("dir/a"), state.of(ITEM), file.unsaved) == (file, None, True)
+    (found,) = again(state).files()
+    assert (found.path, found.generation) == ("dir/a", file.generation)
+
+
 def test_only_what_is_nothing_but_remembered_is_forgotten_with_a_listing(state: State) -> None:
     remembered = state.open(ITEM)
     state.write(edit(remembered, mode=0o755))

@@ -299,6 +299,30 @@ def test_a_file_that_is_written_to_replaces_it(server: Server, work: Workspace) 
     assert OLD not in visible(server).values()
 
 
+@pytest.mark.parametrize("then", ["unlinked", "renamed"])
+@pytest.mark.parametrize("settles", [True, False])
+def test_what_is_written_to_it_is_a_save_of_the_item(
+    server: Server, start: Callable[..., Workspace], seeded: None, then: str, settles: bool
+) -> None:
+    """semantics 4.17: an item of a scratch name is an ordinary file; unlinked or renamed it does not come back."""
+    work = start(write_back_delay=0)
+    back_up(work)
+    fh = work.vfs.open("file~", os.O_WRONLY | os.O_APPEND).fh
+    work.vfs.write(fh, NEW, len(OLD))
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    if settles:
+        settled(work)
+        assert tree(work) == visible(server) == {"file~": OLD + NEW, "other": OTHER}
+    if then == "unlinked":
+        work.vfs.unlink("file~")
+    else:
+        work.vfs.rename("file~", "third")
+    settled(work)
+    third = {"third": OLD + NEW} if then == "renamed" else {}
+    assert tree(work) == visible(server) == {"other": OTHER, **third}
+
+
 @pytest.mark.parametrize("end", ["is unmounted", "is killed", "saves the file"])
 def test_what_is_written_through_an_older_handle_is_its_own(
     server: Server, mortal: Callable[..., Mortal], seeded: None, end: str

@@ -160,7 +160,8 @@ def remedy(directory: str) -> str:
 def is_dead(path: str) -> bool:
     """True if the process that served the mount at `path` is gone."""
     try:
-        bounded(lambda: os.stat(path), _STAT_LIMIT)
+        # Not stat: the kernel may know the answer to that for a second longer.
+        bounded(lambda: os.statvfs(path), _STAT_LIMIT)
     except TimeoutError:
         return False
     except OSError as error:

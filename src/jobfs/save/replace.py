@@ -512,7 +512,7 @@ class Replace:
             self._tell(change, item)
             # The namespace has it: from here on its names show that, however long cleanup takes.
             state.apply(change, shows={})
-            if becomes and file is not None and file.local is not None:
+            if becomes and file is not None and file.local is not None and not file.base.id:
                 self._go_on(file, item, adopted=False)
                 state.bytes.retire(file.ino, change.generation)
 
@@ -593,8 +593,10 @@ def _becomes(change: Change, item: Item, *, adopted: bool) -> list[Edit]:
         return [edit(file, item_id=item.id, version=item.updated_at)]
     if file is None or not change.is_backup or item.path != change.target:
         return []  # the job may have given what was to be moved another name
-    if file.generation != change.generation or file.written:
-        return []
-    # What was set of a backup here goes on to hold.
+    # What was set of a backup here goes on to hold; what was written to it is the next save of the item.
+    sends = file.generation != change.generation or file.written
+    if sends and not adopted:
+        return []  # nobody knows whether the item is what it was
+    rest = {"base": Base.of(item)} if sends else _NOTHING
     version = item.updated_at if adopted else file.version
-    return [edit(file, item_id=item.id, stays=False, version=version, sha256="", **_NOTHING)]
+    return [edit(file, item_id=item.id, stays=False, version=version, sha256="", **rest)]

@@ -404,16 +404,20 @@ class Tree:
 
     def _unlink_file(self, file: File, path: str) -> None:
         """A File of this machine, or with bytes that the server does not have."""
-        change = file.change
         if file.stays:
             # A backup stands for an item, which may still be at its old name on the server.
             self._bring_to_rest(file)
             node = self._view.find(path, max_age=0.0)
             if isinstance(node, Item):
                 self._unlink_item(node)
-            elif node is not None:
-                self._state.unname(node)
+                return
+            if node is None:
+                return
+            file = node
+        if file.stays:
+            self._state.unname(file)
             return
+        change = file.change
         if change is not None and change.begun and not change.settled and not self._write_back.cancel(file):
             return
         self._write_back.remove.delete_version(path, file.base)

@@ -298,10 +298,10 @@ def test_what_is_not_on_this_machine_is_renamed_on_the_server_at_once(
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_the_backup_gives_way_to_its_item_unless_it_was_written_to(
+def test_the_backup_gives_way_to_its_item_and_what_was_written_to_it_is_a_save_of_that(
     server: Server, work: Workspace, written: bool
 ) -> None:
-    """core.md: when the move is done, the scratch file gives way to the item, unless it was written to."""
+    """core.md: when the move is done, the scratch file gives way to the item; semantics 4.17: that is an ordinary file."""
     server.store.seed({"file": "old"}, age=60)
     number = work.vfs.getattr("file").ino
     work.read("file")
@@ -309,8 +309,8 @@ def test_the_backup_gives_way_to_its_item_unless_it_was_written_to(
     if written:
         work.write("file~", b"mine")
     work.drain()
-    assert server.store.tree() == {"file~": b"old"}
-    assert isinstance(work.vfs._view.get("file~"), Item) is not written
+    assert server.store.tree() == {"file~": b"mine" if written else b"old"}
+    assert isinstance(work.vfs._view.get("file~"), Item)
     assert work.vfs.getattr("file~").ino == number
     work.stop()
     work.start()

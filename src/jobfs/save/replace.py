@@ -512,7 +512,7 @@ class Replace:
             self._tell(change, item)
             # The namespace has it: from here on its names show that, however long cleanup takes.
             state.apply(change, shows={})
-            if becomes and file is not None and file.local is not None and not file.base.id:
+            if becomes and file is not None and file.local is not None and not file.generation:
                 self._go_on(file, item, adopted=False)
                 state.bytes.retire(file.ino, change.generation)
 
@@ -591,12 +591,10 @@ def _becomes(change: Change, item: Item, *, adopted: bool) -> list[Edit]:
     file = change.file
     if file is not None and change.verb is Verb.MKDIR:
         return [edit(file, item_id=item.id, version=item.updated_at)]
-    if file is None or not change.is_backup or item.path != change.target:
-        return []  # the job may have given what was to be moved another name
+    sends = file is not None and (file.generation != change.generation or file.written)
+    if file is None or not change.is_backup or item.path != change.target or (sends and not adopted):
+        return []  # the job may have given what was to be moved another name, or have written to it
     # What was set of a backup here goes on to hold; what was written to it is the next save of the item.
-    sends = file.generation != change.generation or file.written
-    if sends and not adopted:
-        return []  # nobody knows whether the item is what it was
-    rest = {"base": Base.of(item)} if sends else _NOTHING
+    rest: dict[str, Any] = {"base": Base.of(item)} if sends else _NOTHING
     version = item.updated_at if adopted else file.version
     return [edit(file, item_id=item.id, stays=False, version=version, sha256="", **rest)]

@@ -43,13 +43,14 @@ def bad_weather(stage: Stage, storm: float, latency: float, users: int = 8) -> N
         f"; {stage.calls.done:,} calls, of which the server's faults failed {listed(stage.calls.told)}"
     )
     wrong = [text for user in people for text in user.wrong]
+    flipped = stage.calls.done // _CALLS_A_FLIP + 1
     stage.check(
         Check("reads of what nobody wrote", "; ".join(wrong[:3]) or "none", "none", held=not wrong),
+        at_most("reads that found no file where one was", sum(user.missed for user in people), flipped),
         at_most("seconds of the slowest call", max(stage.calls.slowest.values()), 5 + 5),
     )
     # A rename that failed may be done later: what took the name meanwhile is kept beside it.
     renames = sum(number for call, number in stage.calls.told.items() if call.startswith("rename"))
-    flipped = stage.calls.done // _CALLS_A_FLIP + 1
     stage.finish(Bounds(users, users * _FILES, conflicts=renames, flipped=flipped), within=30)
 
 
@@ -60,6 +61,7 @@ class _User:
         self._stage, self._home, self._random = stage, home, chance
         self._calls, self._expected = stage.calls, stage.expected
         self._number = 0
+        self.missed = 0
         self.wrong: list[str] = []
 
     def work(self, end: float) -> None:
@@ -109,7 +111,11 @@ class _User:
                 found: State = self._at(path).read_bytes()
             except FileNotFoundError:
                 found = ABSENT
-        if found not in self._expected.at(path):
+        if found in self._expected.at(path):
+            return
+        if found is ABSENT:
+            self.missed += 1
+        else:
             self.wrong.append(f"{path} reads as {found!r:.60}")
 
     def _replace(self, path: str) -> None:

@@ -131,7 +131,8 @@ class Wire:
         self._key = key
         self._timeout = timeout
         self._base_url = base_url
-        self._bare = False  # whether this server has collection URLs without the slash at their end
+        #: Paths of collections that this server has without the slash at their end.
+        self._bare: set[str] = set()
         self._transport = transport or pool(base_url, timeout, max_connections)
         host = httpx.URL(base_url).netloc.decode("ascii")
         self._headers = [("Host", host), ("User-Agent", f"jobfs/{__version__}"), ("Accept", "*/*")]
@@ -258,11 +259,10 @@ class Wire:
         headers = [*self._headers, *send.headers, ("Authorization", f"Bearer {key}")]
         if body is not None:
             headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
-        target = call.target
-        if self._bare:
-            path, mark, query = target.partition("?")
-            target = path.removesuffix("/") + mark + query
-        url = _url(self._base_url + target)
+        path, mark, query = call.target.partition("?")
+        if path in self._bare:
+            path = path.removesuffix("/")
+        url = _url(self._base_url + path + mark + query)
         for _ in range(_MAX_REDIRECTS + 1):
             left = max(deadline.left(), _LEAST)
             steps = {"connect": min(left, _CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
@@ -289,8 +289,9 @@ class Wire:
         if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port) or there.userinfo:
             raise _refusal(call, status, f"{told} to another origin, {there.scheme}://{there.host}")
         if url.path.rstrip("/") == there.path.rstrip("/"):
-            if call.target.partition("?")[0].endswith("/"):
-                self._bare = not there.path.endswith("/")
+            path = call.target.partition("?")[0]
+            if path.endswith("/"):
+                (self._bare.discard if there.path.endswith("/") else self._bare.add)(path)
             if url.query and not there.query:
                 there = there.copy_with(query=url.query)
         return there

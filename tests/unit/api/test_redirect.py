@@ -122,3 +122,15 @@ def test_a_server_that_changes_its_mind_about_the_form_is_followed(make_client: 
     for _ in range(3):
         client.create_directory("d", Permission.READ_WRITE)
     assert script.asked == ["POST items/", "POST items", "POST items", "POST items/", "POST items/"]
+
+
+def test_each_collection_has_a_form_of_its_own(make_client: MakeClient) -> None:
+    script = Script(
+        redirect(301, ROOT.removesuffix("/")),
+        httpx.Response(200, json={"data": {"workspaceInstance": {}}}),
+        one(),
+    )
+    client = make_client(script)
+    client.instance()
+    client.create_directory("d", Permission.READ_WRITE)
+    assert script.asked[2:] == ["POST items/"]

@@ -125,10 +125,13 @@ class _Sizes:
         self._told: dict[str, int] = {}
         self.writers: dict[int, str] = {}
 
-    def told(self, path: str, size: int) -> None:
-        if len(self._told) > _PATHS:
+    def told(self, path: str, size: int) -> bool:
+        """The kernel has heard of a size. True if what it has heard of others was forgotten for that."""
+        full = len(self._told) > _PATHS
+        if full:
             self._told.clear()
         self._told[path] = size
+        return full
 
     def opened(self, path: str, fh: int, size: int, *, writes: bool) -> bool:
         """True if the kernel may believe another size of what was opened; -1: it is not known."""
@@ -212,8 +215,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
             name = relative(path)
             attr = self._vfs.getattr(name)
             stat = pack_stat(attr)
-            self._sizes.told(path, attr.size)
-            if self._answers[0] and self._vfs.lasting(name):
+            if self._sizes.told(path, attr.size):
+                self._answers = (0, {})  # what the kernel hears again is remembered again
+            elif self._answers[0] and self._vfs.lasting(name):
                 answers[path] = stat
         return stat
 

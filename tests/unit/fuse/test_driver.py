@@ -26,6 +26,7 @@ from jobfs.errors import (  # noqa: E402
     UnauthorizedError,
     UnavailableError,
 )
+from jobfs.fuse import driver as module  # noqa: E402
 from jobfs.fuse.driver import FuseDriver, errno_of, pack_stat, relative  # noqa: E402
 from jobfs.nodes import Attr  # noqa: E402
 
@@ -312,6 +313,22 @@ def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cac
     vfs.put("renamed", b"the job's, and longer than what the kernel has seen written or has been told of it")
     driver.open("/renamed", after[1])
     assert [bool(fi.direct_io) for fi in after] == [False, True]
+
+
+def test_what_is_no_longer_known_to_have_been_told_is_not_answered_from_what_was_kept(
+    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 1, TTL: among more files than anybody remembers, too, a version of another size is seen to be one."""
+    monkeypatch.setattr(module, "_PATHS", 0)
+    monkeypatch.setattr(vfs, "edition", lambda: 1)
+    monkeypatch.setattr(vfs, "lasting", lambda path: True, raising=False)
+    vfs.of_the_server = True
+    for path in ("/file", "/dir", "/file"):
+        driver.getattr(path)
+    vfs.put("file", b"content, and what the job has added")
+    grown = handle(flags=os.O_RDONLY)
+    driver.open("/file", grown)
+    assert grown.direct_io
 
 
 def test_the_kernel_is_known_to_have_asked_for_the_size_of_an_open_file(

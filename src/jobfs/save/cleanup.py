@@ -14,7 +14,7 @@ from jobfs import names
 from jobfs.content import Content
 from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace.tree import shown
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Kind
 from jobfs.save.bases import sha256_of, with_bytes
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload
@@ -96,6 +96,8 @@ class Cleanup:
         if not aside.id:
             return all(self._delete(aside, item) for item in self._client.find(aside.path))
         try:
+            # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
+            read = self._read_first(aside, change)
             item = self._client.get(aside.id)
         except NotFoundError:
             return True
@@ -107,16 +109,27 @@ class Cleanup:
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, item, change.target)
         try:
-            ours = self._ours(aside, item, change)
+            ours = self._ours(aside, item, change, read)
         except NotFoundError:
             # Deleted by the job, or given another name, while its bytes were read.
             return True
         return self._delete(aside, item) if ours else self.keep(aside, item, change.target)
 
-    def _ours(self, aside: Aside, item: Item, change: Change) -> bool:
+    def _read_first(self, aside: Aside, change: Change) -> str:
+        """The hash of its bytes where, as far as the set-aside's answer goes, only they tell whether it is ours; else ""."""
+        base = change.base
+        if change.gives_back or aside.kind is Kind.DIRECTORY or not (base.sha256 or change.sha256):
+            return ""
+        resized = None not in (base.size, aside.size) and aside.size != base.size
+        proved = (aside.id, aside.updated_at) == (base.id, base.updated_at) and not base.young
+        if aside.unsure_until or not aside.updated_at or resized or proved:
+            return ""
+        return sha256_of(self._client, aside.id, aside.size)
+
+    def _ours(self, aside: Aside, item: Item, change: Change, read: str) -> bool:
         """True if the item still holds what the save was based on, or what it saved (R1); never a guess.
 
-        Raises NotFoundError if it is theirs now (R7).
+        `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
         """
         base, sent = change.base, self._context.sent.get(item.id, "")
         resized = None not in (base.size, item.size) and item.size != base.size
@@ -132,6 +145,8 @@ class Cleanup:
             return True  # a timestamp that proves that it was not written to
         # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
         known = {base.sha256, change.sha256, sent} - {""}
+        if read and untouched:
+            return read in known
         return bool(known) and self._has_bytes(aside, item, known)
 
     def _has_bytes(self, aside: Aside, item: Item, known: set[str]) -> bool:

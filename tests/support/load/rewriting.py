@@ -46,7 +46,7 @@ def sed(stage: Stage, files: int, latency: float) -> None:
             subprocess.run(command, cwd=here, check=True)
             stage.run(*command, cwd=stage.path, what="sed")
     stage.expected.put_all(tree_of(here))
-    stage.finish(Bounds(files=files), within=10 + files / 50)
+    stage.finish(Bounds(files=files), within=10 + files / 25)
 
 
 def formatted(stage: Stage, files: int, latency: float, at_once: int = 8) -> None:
@@ -66,7 +66,7 @@ def formatted(stage: Stage, files: int, latency: float, at_once: int = 8) -> Non
 
     with stage.doing(f"{files:,} files rewritten by {at_once} formatters at {latency:g} ms", files):
         stage.together(*[work] * at_once)
-    stage.finish(Bounds(files=files), within=10 + files / 50)
+    stage.finish(Bounds(files=files), within=10 + files / 25)
 
 
 def day(stage: Stage, saves: int, latency: float, files: int = 20, at_once: int = 10) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from dataclasses import replace
 
 from jobfs.api import Client, deadline
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
@@ -161,5 +162,5 @@ class Bases:
         if digest and answered < read:
             return False
         if digest and there.size in (None, base.size):
-            base.sha256 = digest
+            change.base = replace(base, sha256=digest)
         return True

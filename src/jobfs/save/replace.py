@@ -350,7 +350,7 @@ class Replace:
 
     def _make_room(self, change: Change, there: Item, items: list[Item], answered: float) -> bool:
         """Set aside what stands at the target; False: look at the target again. See `_look`."""
-        change.covered.update(item.id for item in items if item is not there)
+        change.covered |= {item.id for item in items if item is not there}
         if not self._bases.adopt(change, there, answered):
             return False
         aside = self.plan_aside(change, there)
@@ -382,7 +382,7 @@ class Replace:
             aside.seen(answer)
             moved = True
         if moved:
-            change.taken.append(there)
+            change.taken += (there,)
         return moved
 
     def _stays(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:

@@ -56,7 +56,7 @@ class Verb(StrEnum):
     """Nothing takes the target's place."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Base:
     """The version that a save replaces (save-protocol.md, Vocabulary); an empty id means none.
 
@@ -74,6 +74,10 @@ class Base:
     def of(cls, item: Item, *, sha256: str = "", young: bool = False) -> Base:
         """The base that a shown item makes."""
         return cls(item.id, item.updated_at, item.size, sha256, young)
+
+
+#: Nothing is replaced.
+NO_BASE = Base()
 
 
 @dataclass(slots=True)
@@ -151,7 +155,7 @@ class File:
     boot: str = ""
     stays: bool = False
     link: str = ""
-    base: Base = field(default_factory=Base)
+    base: Base = NO_BASE
     refused: str = ""
     refused_errno: int = 0
 
@@ -210,7 +214,7 @@ class Change:
     tid: str = ""
     staged_id: str = ""
     direct: bool = False
-    base: Base = field(default_factory=Base)
+    base: Base = NO_BASE
     asides: list[Aside] = field(default_factory=list)
     made: float = 0.0
 
@@ -232,8 +236,8 @@ class Change:
     #: The hash of the base's bytes, and when they had been read, once somebody fetches them.
     learning: Any = field(default=None, metadata=_MEMORY, repr=False)
     #: What stood at the target and was set aside, as it was shown there; ids of what was seen behind that.
-    taken: list[Item] = field(default_factory=list, metadata=_MEMORY, repr=False)
-    covered: set[str] = field(default_factory=set, metadata=_MEMORY, repr=False)
+    taken: tuple[Item, ...] = field(default=(), metadata=_MEMORY, repr=False)
+    covered: frozenset[str] = field(default=frozenset(), metadata=_MEMORY, repr=False)
     #: Of the run that is under way, None if it rests; who waits for it gives it their place.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
@@ -340,7 +344,7 @@ _DECODERS: dict[str, Any] = {
     "stage": Stage,
     "stays": bool,
     "direct": bool,
-    "base": lambda value: Base(*json.loads(value)) if value else Base(),
+    "base": lambda value: Base(*json.loads(value)) if value else NO_BASE,
     "asides": lambda value: [Aside.load(aside) for aside in json.loads(value)] if value else [],
 }
 

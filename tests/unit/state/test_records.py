@@ -68,5 +68,5 @@ def test_what_is_kept_of_the_replaced_is_what_was_shown_last() -> None:
     assert change.replaced() is own, "the job's own covers a default"
     change.asides.append(later)
     assert change.replaced() is later
-    change.covered = {"own", "later"}
+    change.covered = frozenset({"own", "later"})
     assert change.replaced() is covered

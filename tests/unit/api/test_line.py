@@ -28,7 +28,7 @@ def taken(line: Line, deadline: Deadline, **kind: bool) -> int:
 
 def ask(line: Line, deadline: Deadline, **kind: bool) -> Future[Rank]:
     """Ask in a thread of its own; returns once that has its connection, or waits for it."""
-    future, before = Future[Rank](), len(line._waiting)
+    future, before = Future[Rank](), list(line._waiting)
 
     def take() -> None:
         try:
@@ -36,8 +36,12 @@ def ask(line: Line, deadline: Deadline, **kind: bool) -> Future[Rank]:
         except errors.JobfsError as error:
             future.set_exception(error)
 
+    def waits() -> bool:
+        with line._lock:  # who is served at once waits for a moment, too
+            return any(all(waiter is not other for other in before) for waiter in line._waiting)
+
     threading.Thread(target=take, daemon=True).start()
-    while not future.done() and len(line._waiting) == before:
+    while not (future.done() or waits()):
         time.sleep(0.001)
     return future
 

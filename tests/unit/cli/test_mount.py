@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.waiting import eventually
 
 from jobfs import mount as mounting
 from jobfs.cli import logs, preflight
@@ -244,7 +245,7 @@ def test_what_fails_later_is_in_the_log(
     background: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     assert background("late").returncode == 0
-    assert (tmp_path / "log").read_text() == "broke later\n"
+    eventually(lambda: (tmp_path / "log").read_text() == "broke later\n")
 
 
 def test_the_mount_holds_on_to_nothing_of_the_command(

@@ -428,3 +428,20 @@ def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_
     work.vfs.release(fh)
     settled(work)
     assert visible(server) == {"file": b"what counts"}
+
+
+def test_the_cache_does_not_grow_with_the_saves_of_one_file(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 6: a day of small saves leaves one version of each file in the cache."""
+    server.store.seed({"file": "old"}, age=60)
+    work = start(write_back_delay=0)
+    work.read("file")
+    for number in range(5):
+        work.write("file", b"save %d" % number, fsync=True)
+    settled(work)
+    kept = [
+        path for path in (work.home / "cache").rglob("*") if path.is_file() and path.stat().st_size in (3, 6)
+    ]
+    assert len(kept) <= 1, kept
+    assert work.read("file") == b"save 4"

@@ -274,6 +274,14 @@ class ContentStore:
         """A path to the bytes of `source` that `adopt` need not copy (see DiskCache.near)."""
         return self._disk.near(source)
 
+    def drop(self, version: Version) -> None:
+        """This mount has replaced a version: its content goes, unless somebody has it open."""
+        name = version_name(version)
+        with self._lock:
+            if name in self._disk.pinned:
+                return
+        self._disk.remove(name)
+
     def adopt(self, item: Item, source: Path) -> None:
         """Make the bytes of `source` the content of the version that `item` shows.
 

@@ -59,6 +59,8 @@ class Cleanup:
             if not self._look_at(change, aside) and change.gives_back:
                 break  # the newest one has the name (R11)
         if not change.asides:
+            for taken in change.taken:
+                self._context.content.drop(taken.version)
             self._state.end(change)
             return 0.0
         later = min(aside.unsure_until for aside in change.asides)

@@ -16,7 +16,7 @@ from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, Kind, Lifecycle, Permission
+from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
 from jobfs.save import WriteBack
 from jobfs.state import File
 from jobfs.state.records import Base, Stage
@@ -257,6 +257,9 @@ class FakeContent:
 
     def adopt(self, item: Item, source: Path) -> None:
         self.adopted.append((item.id, source.read_bytes()))
+
+    def drop(self, version: Version) -> None:
+        self.cached.discard(version.item_id)
 
 
 class OpenVersion(Content):

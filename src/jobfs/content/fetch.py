@@ -192,7 +192,8 @@ class Incoming(Backing):
             with self.cond:
                 self.settling = False
                 self.cond.notify_all()
-        if not self.pins and self.name is None:  # for nobody: who opens it later begins anew
+        # For nobody: who opens it later begins anew. What was discarded is opened by nobody, and may be read just now.
+        if not self.pins and self.name is None and not self._discarded:
             self.bodies, self.began, self._unproved = 0, None, False
             self.reset()
         self._disk.fit()

@@ -87,6 +87,11 @@ def under(path: str, directory: str) -> bool:
     return path.startswith(directory + "/") if directory else bool(path)
 
 
+def within(path: str, top: str) -> bool:
+    """True if `path` is `top`, or lies below it."""
+    return path == top or under(path, top)
+
+
 def control_name(path: str) -> str | None:
     """The name below `.jobfs/` (semantics.md section 6), "" for that directory itself, None for every other path."""
     if path == CONTROL_DIR:

@@ -187,12 +187,8 @@ class Health:
     def succeeded(self, *, changing: bool, latency: float | None = None) -> None:
         """The server has answered to what was asked; `latency` None leaves the average alone."""
         with self._lock:
-            self.answering, self.last_ok, self.last_error, self.key_refused = (
-                True,
-                time.monotonic(),
-                None,
-                False,
-            )
+            self.answering, self.key_refused = True, False
+            self.last_ok, self.last_error = time.monotonic(), None
             if latency is not None:
                 self.latency = (
                     latency if self.latency is None else self.latency + (latency - self.latency) / 8

@@ -161,10 +161,11 @@ class ContentStore:
         if not self._link.fine:
             self._link.fine_clock(item.updated_at)
         content = Content(self, Version(item.id, item.updated_at, item.size), item.updated_ns)
+        name = version_name(content.version)
         with self._lock:
-            self._disk.pinned[version_name(content.version)] += 1  # first: what is seen now stays
+            self._disk.pinned[name] += 1  # first: what is seen now stays
         # What is in the index is not looked at again: reading it tells whether it has gone.
-        size = self._disk.touch(version_name(content.version))
+        size = self._disk.touch(name)
         seen = size is not None and content.version.size in (None, size)
         content._on_disk = size if seen else self.on_disk(content.version)
         return content

@@ -198,9 +198,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             desk.keeping = answers
             return False
         answer = ANSWER.pack(ANSWER.size + len(known), 0, unique) + known
-        write(
-            self.device, answer, len(answer)
-        )  # it fails if the program was told to end, which has its answer then
+        # It fails if the program was told to end, which has its answer then.
+        write(self.device, answer, len(answer))
         return True
 
     def mute(self) -> None:

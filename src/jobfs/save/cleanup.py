@@ -122,9 +122,7 @@ class Cleanup:
         base = change.base
         if change.gives_back or aside.kind is Kind.DIRECTORY or not (base.sha256 or change.sha256):
             return ""
-        resized = None not in (base.size, aside.size) and aside.size != base.size
-        proved = (aside.id, aside.updated_at) == (base.id, base.updated_at) and not base.young
-        if aside.unsure_until or not aside.updated_at or resized or proved:
+        if aside.unsure_until or not aside.updated_at or base.resized(aside) or base.proves(aside):
             return ""
         return sha256_of(self._client, aside.id, aside.size)
 
@@ -134,17 +132,11 @@ class Cleanup:
         `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
         """
         base, sent = change.base, self._context.sent.get(item.id, "")
-        resized = None not in (base.size, item.size) and item.size != base.size
-        if item.is_dir or (resized and not sent):
+        if item.is_dir or (base.resized(item) and not sent):
             return False
         untouched = item.updated_at == aside.updated_at != ""
-        if (
-            untouched
-            and not resized
-            and (item.id, item.updated_at) == (base.id, base.updated_at)
-            and not base.young
-        ):
-            return True  # a timestamp that proves that it was not written to
+        if untouched and base.proves(item):
+            return True
         # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
         known = {base.sha256, change.sha256, sent} - {""}
         if read and untouched:

@@ -75,8 +75,8 @@ class Queue:
         self._out: dict[int, Change] = {}
         self._threads: list[threading.Thread] = []
         self._idle = 0
-        self._restraint = context.client.health
-        self._recoveries = self._restraint.recoveries
+        self._health = context.client.health
+        self._recoveries = self._health.recoveries
         self._asked = 0.0
         self._stop = threading.Event()
 
@@ -184,7 +184,7 @@ class Queue:
     def _until_next(self, now: float) -> float:
         """Seconds until something may be due; a moment where what is due was held back, or the server wants to be asked again."""
         due = [heap[0][0] - now for heap in (self._begun, self._new) if heap]
-        held_back = self._restraint.out or any(seconds <= 0 for seconds in due)
+        held_back = self._health.out or any(seconds <= 0 for seconds in due)
         return min([seconds for seconds in due if seconds > 0] + [_LOOK if held_back else _LONGEST])
 
     def _take_up(self, now: float) -> None:
@@ -193,9 +193,9 @@ class Queue:
         due = [change for change in found if change.over or 0.0 < change.due <= now]
         for ended in [held for held in self._reserved if not self._reservations.stands(held)]:
             due += self._reserved.pop(ended)
-        if self._recoveries != self._restraint.recoveries:
+        if self._recoveries != self._health.recoveries:
             # The server is back: however often it had failed.
-            self._recoveries = self._restraint.recoveries
+            self._recoveries = self._health.recoveries
             failed = self._failed()
             for change in failed:
                 change.attempts = 0
@@ -205,14 +205,14 @@ class Queue:
 
     def _choose(self, now: float) -> Change | None:
         """The Change that is to run now. None while the server is to be left alone; in an outage one a second asks for all."""
-        restraint = self._restraint
-        if restraint.wait(changing=True) > 0 or (restraint.out and now - self._asked < _ASK):
+        health = self._health
+        if health.wait(changing=True) > 0 or (health.out and now - self._asked < _ASK):
             return None
         self._asked = now
         change = self._first(self._begun, now)
         if change is None and self._hidden() < _HIDDEN:
             change = self._first(self._new, now)
-        if change is None and restraint.out:
+        if change is None and health.out:
             # Nothing is due that could ask: of what failed, the next has its turn.
             failed = self._failed()
             if failed:
@@ -365,7 +365,7 @@ class Queue:
 
     def drain(self, timeout: float, under: str) -> bool:
         """Wait until nothing at or below `under` is left to be sent that is not refused; False after `timeout` seconds."""
-        self.hurry(lambda change: within(change.target, under))
+        self.hurry(lambda change: names.within(change.target, under))
         return self._waited_for(lambda: not self.left(under), timeout)
 
     def _waited_for(self, done: Callable[[], bool], timeout: float) -> bool:
@@ -385,7 +385,7 @@ class Queue:
                 not change.over
                 # Nobody can be told any more that an unlink is refused: that is tried now and then.
                 and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
-                and within(change.target, under)
+                and names.within(change.target, under)
                 for change in self._state.changes.values()
             )
 
@@ -411,7 +411,7 @@ class Queue:
                     change
                     for change in self._state.changes.values()
                     if self._unrest(change)
-                    and any(within(name, path) for name in (change.target, *change.shows))
+                    and any(names.within(name, path) for name in (change.target, *change.shows))
                 ]
             if not found:
                 return
@@ -423,8 +423,3 @@ class Queue:
         if change.over:
             return change.unfinished
         return change.begun or change.verb in (Verb.MOVE, Verb.REMOVE)
-
-
-def within(path: str, prefix: str) -> bool:
-    """True if `path` is `prefix`, or lies below it."""
-    return not prefix or path == prefix or names.under(path, prefix)

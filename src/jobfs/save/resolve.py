@@ -6,7 +6,7 @@ import errno
 
 from jobfs import names
 from jobfs.errors import FsError
-from jobfs.save.queue import within
+from jobfs.names import within
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, edit
 

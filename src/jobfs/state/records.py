@@ -75,6 +75,15 @@ class Base:
         """The base that a shown item makes."""
         return cls(item.id, item.updated_at, item.size, sha256, young)
 
+    def resized(self, now: Item | Aside) -> bool:
+        """True if an item has another size by now, as far as both are known."""
+        return None not in (self.size, now.size) and now.size != self.size
+
+    def proves(self, now: Item | Aside) -> bool:
+        """True if the timestamp shows that this version was not written to (R1)."""
+        same = (now.id, now.updated_at) == (self.id, self.updated_at)
+        return same and not self.young and not self.resized(now)
+
 
 #: Nothing is replaced.
 NO_BASE = Base()

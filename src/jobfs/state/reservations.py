@@ -62,7 +62,7 @@ class Reservations:
             here = threading.get_ident()
             for held in self._held:
                 names_held, holder = held
-                if holder != here and any(path == other or names.under(path, other) for other in names_held):
+                if holder != here and any(names.within(path, other) for other in names_held):
                     return held
         return None
 
@@ -77,4 +77,4 @@ class Reservations:
 
 
 def _touches(one: str, other: str) -> bool:
-    return one == other or names.under(one, other) or names.under(other, one)
+    return names.within(one, other) or names.under(other, one)

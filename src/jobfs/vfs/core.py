@@ -16,10 +16,10 @@ from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError
+from jobfs.names import within
 from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, discard, restore, retry
-from jobfs.save.queue import within
 from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
 from jobfs.vfs.attributes import Attributes

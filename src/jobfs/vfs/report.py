@@ -14,10 +14,10 @@ from typing import Any
 from jobfs import document, names, service
 from jobfs.api import Client, Instance, deadline
 from jobfs.errors import FsError, JobfsError
+from jobfs.names import within
 from jobfs.namespace import Namespace
 from jobfs.namespace.tree import never_shown
 from jobfs.nodes import Item
-from jobfs.save.queue import within
 from jobfs.settings import Settings
 from jobfs.state import Change, File, StateDirectory
 from jobfs.state.directory import Found, others

@@ -3,8 +3,9 @@
 Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as
 many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent.
 
-While a few dozen hidden items stand in the workspace nothing more is begun in the background. One that has to wait for R7 counts
-as any other: where answers are lost, saves go on as fast as that time passes. What was begun goes on, and fsync begins at once.
+While a few dozen hidden items stand in the workspace nothing more is begun, in the background first, and at most what fsync waits
+for. One that has to wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was
+begun goes on.
 
 Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone; in an outage
 one Change a second asks whether it is back, and once it is, all that had failed is due.
@@ -41,8 +42,10 @@ log = logging.getLogger("jobfs.save")
 _BACKOFF, _MOST = 0.5, 8.0
 #: Seconds between two that ask whether an outage is over, and between looks whether they may.
 _ASK, _LOOK = 1.0, 0.25
-#: So many hidden items may stand in the workspace when another save is begun: each that runs adds two, and stays below 64.
-_HIDDEN = 40
+#: Most hidden items in the workspace, and how many of these what runs in the background leaves to those who wait.
+_HIDDEN, _LEFT_FREE = 64, 24
+#: Those of one save: what it stages, and what it sets aside.
+_OF_ONE = 2
 #: Entries that were overtaken, beside twice as many as there are Changes, before they are taken out.
 _SPARE = 64
 #: Seconds that an open file which was flushed may wait to be sent.
@@ -210,7 +213,7 @@ class Queue:
             return None
         self._asked = now
         change = self._first(self._begun, now)
-        if change is None and self._hidden() < _HIDDEN:
+        if change is None and self._has_room(_LEFT_FREE):
             change = self._first(self._new, now)
         if change is None and health.out:
             # Nothing is due that could ask: of what failed, the next has its turn.
@@ -241,16 +244,11 @@ class Queue:
             self._reserved.setdefault(held, []).append(change)
         return None
 
-    def _hidden(self) -> int:
-        """How many hidden items the Changes that are out have on the server, or may have any moment."""
+    def _has_room(self, left_free: int = 0) -> bool:
+        """True if the hidden items of one more may stand in the workspace."""
         for seq in [seq for seq in self._out if seq not in self._state.changes]:
             del self._out[seq]
-        # A create whose answer was lost has no item that anybody has seen; what is removed hides nothing until it is aside.
-        return sum(
-            (not change.settled and change.verb is not Verb.REMOVE)
-            + sum(aside.id != "" for aside in change.asides)
-            for change in self._out.values()
-        )
+        return sum(map(_hides, self._out.values())) + _OF_ONE <= _HIDDEN - left_free
 
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
         """It is about to run; `until`: the deadline of that run."""
@@ -345,14 +343,15 @@ class Queue:
 
         def seen() -> tuple[bool, Change, deadline.Deadline | None, bool]:
             first = self._state.before(change) or change
-            return over(change), first, first.deadline, self._reservations.may_start(first.target)
+            may_begin = self._reservations.may_start(first.target) and (first.begun or self._has_room())
+            return over(change), first, first.deadline, may_begin
 
         until = deadline.current()
         assert until is not None
         with self._lock:
             while not (now := seen())[0]:
-                _, first, attempt, free = now
-                if attempt is None and free:
+                _, first, attempt, may_begin = now
+                if attempt is None and may_begin:
                     self._claim(first, until)
                     return first
                 with attempt.joined(until) if attempt else contextlib.nullcontext():
@@ -423,3 +422,12 @@ class Queue:
         if change.over:
             return change.unfinished
         return change.begun or change.verb in (Verb.MOVE, Verb.REMOVE)
+
+
+def _hides(change: Change) -> int:
+    """How many hidden items it has on the server, or may have any moment."""
+    if isinstance(change.error, REFUSALS):
+        return 0  # else nothing would be saved any more where no item may be deleted
+    if change.over:
+        return change.unfinished + sum(aside.id != "" for aside in change.asides)
+    return 0 if change.direct else _OF_ONE

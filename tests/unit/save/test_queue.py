@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 from jobfs.api import deadline, health
 from jobfs.api.health import Health
-from jobfs.errors import REFUSALS, FsError, InvalidRequestError, JobfsError, UnavailableError
+from jobfs.errors import REFUSALS, FsError, InvalidRequestError, JobfsError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save import queue as module
 from jobfs.save.queue import WHILE_OPEN, Queue
@@ -86,6 +86,8 @@ class Runner:
     def finish(self, change: Change) -> float:
         assert self.clean.wait(20)
         self.finished.append(change.seq)
+        if failures := self.failures.get(change.seq):
+            raise failures.pop(0)
         later = max((aside.unsure_until for aside in change.asides), default=0.0)
         if later > time.time():
             return later
@@ -645,10 +647,11 @@ def test_nothing_more_is_begun_while_too_much_is_hidden(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
     """semantics 6, Bounds; save-protocol R7: an aside that has to wait stands in the workspace as any other."""
-    monkeypatch.setattr(module, "_HIDDEN", 4)
+    monkeypatch.setattr(module, "_HIDDEN", 6)
+    monkeypatch.setattr(module, "_LEFT_FREE", 2)
     runner.clean.clear()
     asides = [Aside(name, name, moved=True, unsure_until=unsure and time.time() + unsure) for name in "ab"]
-    first, second, third, called = (put(name, asides=asides) for name in "1234")
+    first, second, third, fourth = (put(name, asides=asides) for name in "1234")
     for work in (first, second):
         queue.add(work, 0.0)
     eventually(lambda: first.settled and second.settled)
@@ -656,14 +659,30 @@ def test_nothing_more_is_begun_while_too_much_is_hidden(
     going_on = put("going on", begun=True)
     queue.add(going_on, 0.0)
     eventually(lambda: going_on.settled)
-    queue.commit(called)
-    eventually(lambda: queue._idle)
-    assert third.seq not in runner.ran
-    assert called.settled, "fsync does not wait for that"
+    queue.commit(fourth)
+    assert fourth.settled, "fsync has what the background leaves free"
+    with deadline.within(0.05), pytest.raises(OutOfTimeError):
+        queue.commit(third)
+    assert third.seq not in runner.ran, "fsync waits too where that is used up"
     for aside in asides:
         aside.unsure_until = 0.0
     runner.clean.set()
     eventually(lambda: third.settled)
+
+
+def test_what_the_server_does_not_delete_stops_no_save(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: a key that may not delete leaves hidden items; the saves go on."""
+    monkeypatch.setattr(module, "_HIDDEN", 2)
+    monkeypatch.setattr(module, "_LEFT_FREE", 0)
+    kept = put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
+    runner.failures[kept.seq] = [InvalidRequestError("not yours to delete")] * 100
+    queue.add(kept, 0.0)
+    eventually(lambda: kept.error is not None)
+    saved = put("2")
+    queue.add(saved, 0.0)
+    eventually(lambda: saved.settled)
 
 
 def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner: Runner, put: Put) -> None:

@@ -8,7 +8,7 @@ for. One that has to wait for R7 counts as any other: where answers are lost, sa
 begun goes on.
 
 Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone; in an outage
-one Change a second asks whether it is back, and once it is, all that had failed is due.
+one Change at a time asks whether it is back, and once it is, all that had failed is due.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ log = logging.getLogger("jobfs.save")
 
 #: Seconds until a Change that failed runs again, at first and at most.
 _BACKOFF, _MOST = 0.5, 8.0
-#: Seconds between two that ask whether an outage is over, and between looks whether they may.
-_ASK, _LOOK = 1.0, 0.25
+#: Seconds between looks whether the server may be asked again.
+_LOOK = 0.25
 #: Most hidden items in the workspace, and how many of these what runs in the background leaves to those who wait.
 _HIDDEN, _LEFT_FREE = 64, 24
 #: Those of one save: what it stages, and what it sets aside.
@@ -80,7 +80,6 @@ class Queue:
         self._idle = 0
         self._health = context.client.health
         self._recoveries = self._health.recoveries
-        self._asked = 0.0
         self._stop = threading.Event()
 
     # -- life
@@ -207,11 +206,10 @@ class Queue:
             self._push(change, now)
 
     def _choose(self, now: float) -> Change | None:
-        """The Change that is to run now. None while the server is to be left alone; in an outage one a second asks for all."""
+        """The Change that is to run now. None while the server is to be left alone; in an outage one at a time asks for all."""
         health = self._health
-        if health.wait(changing=True) > 0 or (health.out and now - self._asked < _ASK):
+        if health.wait(changing=True) > 0 or (health.out and self._asking()):
             return None
-        self._asked = now
         change = self._first(self._begun, now)
         if change is None and self._has_room(_LEFT_FREE):
             change = self._first(self._new, now)
@@ -222,6 +220,10 @@ class Queue:
                 self._push(min(failed, key=lambda change: change.due), now)
                 change = self._first(self._begun, now)
         return change
+
+    def _asking(self) -> bool:
+        """True if in an outage nothing more may run now: what runs finds out whether it is over, or will in a moment."""
+        return self._health.wait(changing=False) > 0 or any(change.running for change in self._out.values())
 
     def _failed(self) -> list[Change]:
         """What waits until it is tried again."""

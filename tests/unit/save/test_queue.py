@@ -15,6 +15,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs.api import deadline, health
+from jobfs.api.failures import Call
 from jobfs.api.health import Health
 from jobfs.errors import REFUSALS, FsError, InvalidRequestError, JobfsError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
@@ -53,6 +54,8 @@ class Runner:
         try:
             assert self.gate.wait(20)
             if self.away:
+                self._health.admit(Call("create", "POST", "/", changing=True), waited=False)
+                self._health.ended()
                 self._health.failed(changing=True)
                 raise UnavailableError("nobody there")
             if failures := self.failures.get(change.seq):
@@ -371,7 +374,6 @@ def test_while_the_server_is_away_one_asks_for_all_and_then_all_are_sent(
     """semantics 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
     monkeypatch.setattr(module, "_BACKOFF", NEVER)
     monkeypatch.setattr(module, "_MOST", NEVER)
-    monkeypatch.setattr(module, "_ASK", 0.1)
     monkeypatch.setattr(module, "_LOOK", 0.02)
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.1)
     runner.away = True
@@ -387,11 +389,26 @@ def test_while_the_server_is_away_one_asks_for_all_and_then_all_are_sent(
     eventually(lambda: all(work.settled for work in works))
 
 
-def test_one_file_that_fails_is_no_outage(
-    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+def test_what_only_looks_at_the_server_does_not_take_the_turn_of_what_asks_whether_it_is_back(
+    queue: Queue, runner: Runner, put: Put, state: State, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """semantics 6: after an outage all is sent at once, however much of what was begun in it was given up."""
+    monkeypatch.setattr(module, "_LOOK", 0.02)
+    monkeypatch.setattr(health, "_PROBE_EVERY", 0.5)
+    for _ in range(3):
+        world.client.health.failed(changing=True)
+    given_up = [put(str(number), tid=f"t{number}", begun=True) for number in range(50)]
+    for work in given_up:
+        state.write(edit(work, stage=Stage.CANCELLED))
+        queue.add(work, 0.0)
+    saved = put("saved")
+    queue.add(saved, 0.0)
+    eventually(lambda: saved.settled)
+    assert all(work.stage is Stage.DONE for work in given_up)
+
+
+def test_one_file_that_fails_is_no_outage(queue: Queue, runner: Runner, put: Put) -> None:
     """semantics 4: one stuck upload never blocks another file."""
-    monkeypatch.setattr(module, "_ASK", NEVER)
     stuck = put("stuck")
     runner.failures[stuck.seq] = [FsError(errno.EIO, "a bad moment")] * 1000
     queue.add(stuck, 0.0)

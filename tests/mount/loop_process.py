@@ -4,7 +4,7 @@
 
 It prints "mounted", and at its end one line of JSON: what was called. A file whose name begins with "blocked"
 can't be read before the file STATE_DIR/release exists, "blocked-open" not even be opened (STATE_DIR/opening says that
-somebody tries); with "undrained" nothing is ever sent before that.
+somebody tries), and "blocked-in-silence" waits without saying so; with "undrained" nothing is ever sent before that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobfs import mount
+from jobfs.api.deadline import about_to_wait
 from jobfs.cli.mount import Terminal
 from jobfs.nodes import Sent
 from jobfs.settings import load
@@ -36,6 +37,7 @@ class BlockingVfs(MemoryVfs):
         self._release = release
         self._undrained = undrained
         self.put("blocked", b"after long")
+        self.put("blocked-in-silence", b"after long")
         self.put("blocked-open", b"after long")
         self.put("plain", b"at once")
         self.waiting = ["unsent.txt"] if undrained else []
@@ -48,10 +50,13 @@ class BlockingVfs(MemoryVfs):
             if flags & os.O_TRUNC:
                 self.put(path)
         # Past the page cache, where readers of one page would wait for each other and not for us.
-        return super().open(path, flags)._replace(direct_io=path == "blocked")
+        return super().open(path, flags)._replace(direct_io=path.startswith("blocked"))
 
     def read(self, fh: int, size: int, offset: int) -> bytes:
-        if self.open_files[fh] is self.nodes.get("blocked"):
+        file = self.open_files[fh]
+        if file is self.nodes.get("blocked"):
+            about_to_wait()
+        if file in (self.nodes.get("blocked"), self.nodes.get("blocked-in-silence")):
             while not self._release.exists():
                 time.sleep(0.01)
         return super().read(fh, size, offset)

@@ -21,7 +21,7 @@ import pytest
 from tests.support.waiting import eventually
 
 from jobfs import control
-from jobfs.fuse.loop import LOOP_THREADS
+from jobfs.fuse.loop import IDLE_THREADS, READERS
 from jobfs.mountpoint import unmount
 from jobfs.state import directory as slot
 
@@ -177,9 +177,15 @@ def test_a_signal_during_load_drains_unmounts_and_ends_with_0(start: Callable[..
     assert not os.path.ismount(loop.path)
 
 
-def test_calls_that_wait_do_not_stop_others(start: Callable[..., LoopProcess]) -> None:
+@pytest.mark.parametrize(
+    ("file", "number"), [("blocked", 3 * IDLE_THREADS), ("blocked-in-silence", 3 * READERS)]
+)
+def test_calls_that_wait_do_not_stop_others(
+    start: Callable[..., LoopProcess], file: str, number: int
+) -> None:
+    """What waits without a word (the disk, say) is found out at the next look."""
     loop = start()
-    waiting = [_reader(loop.path / "blocked") for _ in range(LOOP_THREADS - 2)]
+    waiting = [_reader(loop.path / file) for _ in range(number)]
     eventually(lambda: (loop.path / "plain").read_bytes() == b"at once")
     load = Load(loop.path, 4)
     load.going()

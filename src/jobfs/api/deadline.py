@@ -109,6 +109,26 @@ _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 current: Callable[[], Deadline | None] = _current.get
 
 
+class _BeforeWaits(threading.local):
+    """What a thread does before it waits."""
+
+    call: Callable[[], None] | None = None
+
+
+_before = _BeforeWaits()
+
+
+def before_waits(call: Callable[[], None]) -> None:
+    """This thread makes `call` before it waits for anything: others may go on."""
+    _before.call = call
+
+
+def about_to_wait() -> None:
+    """This thread may wait now, for the server or for another thread, and not just for a lock that nobody holds for long."""
+    if _before.call is not None:
+        _before.call()
+
+
 def begin(timeout: float) -> Deadline:
     """This thread, which serves nothing but calls, begins one."""
     deadline = Deadline(timeout, grace=GRACE)
@@ -157,6 +177,7 @@ def wait_for(condition: threading.Condition, predicate: Callable[[], object], wh
     Raises OutOfTimeError(ETIMEDOUT): `what` says what was waited for.
     """
     while not predicate():
+        about_to_wait()
         deadline = _current.get()
         if deadline is None:
             condition.wait()
@@ -170,6 +191,7 @@ def result(future: Future[_Result], what: str) -> _Result:
 
     Raises what it raises, or OutOfTimeError(ETIMEDOUT): `what` says what was waited for.
     """
+    about_to_wait()
     while True:
         deadline = _current.get()
         try:

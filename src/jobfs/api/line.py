@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from weakref import WeakSet
 
-from jobfs.api.deadline import Deadline, out_of_time
+from jobfs.api.deadline import Deadline, about_to_wait, out_of_time
 from jobfs.errors import UnavailableError
 
 #: Bodies of more bytes than this are large.
@@ -82,6 +82,7 @@ class Line:
         Raises OutOfTimeError if a program waits and its time is over, which says nothing of the server; UnavailableError if the
         client is closed.
         """
+        about_to_wait()
         with self._lock:
             waiter = _Waiter(deadline, large, changing)
             self._waiting.append(waiter)

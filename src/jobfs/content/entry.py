@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from jobfs.api.deadline import Deadline, current
+from jobfs.api.deadline import Deadline, about_to_wait, current
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.fetch import EVERYTHING, Fetch, Incoming
 from jobfs.content.link import Link
@@ -176,6 +176,7 @@ class Entry(Incoming):
             raise UnavailableError("download: the mount is going away", endpoint="download")
         left = deadline.left() + _GRACE
         if left > 0:
+            about_to_wait()
             self.cond.wait(left)
             return
         if fetch is not None:

@@ -18,7 +18,7 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
@@ -88,6 +88,8 @@ class Desk:
         #: Where the answer about a node is kept, if it lasts.
         self.keeping: dict[str | int, bytes] | None = None
         self.turn = 0
+        #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can take it away.
+        self.reads: list[bool] = []
         self.since = 0.0
         self._seen = 0
 
@@ -135,11 +137,18 @@ class Interrupter:
     """Looks at who waits at the desks, and answers those who were told to end.
 
     `device` is the session's file descriptor; `desks` those that there are at any time; `opcodes` says which requests may be
-    answered early.
+    answered early. `waits` is told of every desk that was at work on the same request at the last look already.
     """
 
-    def __init__(self, device: int, desks: Sequence[Desk], opcodes: frozenset[int]) -> None:
+    def __init__(
+        self,
+        device: int,
+        desks: Sequence[Desk],
+        opcodes: frozenset[int],
+        waits: Callable[[Desk], None] = lambda desk: None,
+    ) -> None:
         self._device = device
+        self._waits = waits
         self._desks = desks
         self._opcodes = opcodes
         self._answered: WeakKeyDictionary[Desk, int] = WeakKeyDictionary()
@@ -163,6 +172,8 @@ class Interrupter:
         """One look at all desks."""
         for desk in list(self._desks):
             request = desk.waiting(now)
+            if request is not None:
+                self._waits(desk)
             if request is None or self._answered.get(desk) == request.turn or not self._may(request):
                 continue
             if request.opcode == Opcode.READ and now - desk.since < _READ_PATIENCE:

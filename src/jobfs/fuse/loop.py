@@ -1,10 +1,13 @@
 # ruff: noqa: D102 - a method without a docstring is the FUSE operation of its name
 """The loop pool: long-lived threads that serve one mounted session, in place of libfuse's own loops.
 
-libfuse's multithreaded loop makes a thread, and with it a Python thread state, again and again; ours are made
-once, and more only while all of them wait for the server. Each reads a request, has libfuse call back and answer, and
-leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount it. They read
-by themselves, for the sake of whoever is told to end while a request waits (interrupt.py).
+Two threads at a time read: each reads a request, has libfuse call back and answer, and reads the next. So what is known is
+answered with few changes of threads, each of which costs as much as an answer. Before a call waits, for the server or for
+another thread (`deadline.about_to_wait`), its thread hands over to one that is idle. What waits without saying so, such as
+for a slow disk, is handed over at the interrupter's next look.
+
+A thread leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount
+it. They read by themselves, for the sake of whoever is told to end while a request waits (interrupt.py).
 """
 
 from __future__ import annotations
@@ -13,16 +16,16 @@ import contextlib
 import ctypes
 import errno
 import logging
-import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import fuse
 
-from jobfs.api.deadline import Deadline, begin
+from jobfs.api.deadline import Deadline, before_waits, begin
 from jobfs.errors import UsageError
 from jobfs.fuse.driver import FuseDriver, errno_of
 from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
@@ -32,9 +35,11 @@ _log = logging.getLogger("jobfs.fuse.loop")
 
 _lib = fuse._libfuse
 
-#: Threads that stay. Where all are at work another one is made, so that what is known is answered at once, however many
-#: programs wait for the server; of those as many stay as have nothing to do at any one time.
-LOOP_THREADS, _SPARE = 16, 8
+#: Threads that read at a time: while one has answered, the next request is taken in.
+READERS = 2
+#: Threads that may be idle; one more leaves. Where none is, another one is made, so that what is known is answered at once,
+#: however many programs wait for the server.
+IDLE_THREADS = 16
 #: Most threads: each program that waits has one.
 _MOST_THREADS = 2048
 #: Requests with which the kernel begins a call that consists of several.
@@ -146,19 +151,17 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """A place for the requests of one thread."""
         return Desk(_fuse_chan_bufsize(self._channel))
 
-    def loop(self, desk: Desk, idle: list[Desk], all_busy: Callable[[], None], most_idle: float) -> bool:
-        """Serve requests until the file system is gone, or `closed`. Called by many threads, each with its desk.
+    def loop(self, desk: Desk, readers: Readers) -> bool:
+        """Serve requests until the file system is gone, or `closed`: True. False if enough other threads are idle.
 
-        `idle` has as many entries as threads wait for a request; with more than `most_idle`, this one leaves, and returns False.
-        `all_busy` is called when a request was read and nobody waits for another. Raises OSError if requests can't be read.
+        Called by many threads, each with its desk. Raises OSError if requests can't be read.
         """
         timeout, late = self.operations.timeout, self._late
         read, device, buffers, head = os.readv, self.device, [desk.buffer], HEAD.unpack_from
         process, session, address = _fuse_session_process, self._session, desk.address
         about_nodes, others = self._about_nodes, self._channel
         self._here.desk = desk
-        while len(idle) <= most_idle:
-            idle.append(desk)
+        while desk.reads or readers.joined(desk):
             try:
                 length = read(device, buffers)
             except OSError as error:
@@ -167,15 +170,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 if error.errno not in _AGAIN:
                     raise
                 continue
-            finally:
-                idle.pop()
             desk.turn += 1
             # After the turn: whoever closes it sees either that nothing is under way, or this request.
             if self.closed:
                 desk.turn += 1
                 return True
-            if not idle:
-                all_busy()
             opcode, unique, node = head(desk.buffer)
             if opcode != Opcode.GETATTR or not self._answered(desk, unique, node):
                 call = begin(timeout)
@@ -327,6 +326,41 @@ def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., in
     return guarded
 
 
+class Readers:
+    """The right to read requests, which a few threads have at a time. `replace` makes another thread that asks for it."""
+
+    def __init__(self, replace: Callable[[], None]) -> None:
+        self._replace = replace
+        self._free: SimpleQueue[bool] = SimpleQueue()
+        self._idle: list[Desk] = []
+        for _ in range(READERS):
+            self._free.put(True)
+
+    def joined(self, desk: Desk) -> bool:
+        """Wait until the desk's thread may read; False if enough others wait for that."""
+        if len(self._idle) >= IDLE_THREADS:
+            return False
+        self._idle.append(desk)
+        right = self._free.get()
+        self._idle.remove(desk)
+        desk.reads.append(right)
+        return True
+
+    def hand_over(self, desk: Desk) -> None:
+        """The desk's thread may wait: if it may read, an idle one may from now on. May be called from any thread."""
+        if self.left(desk) and self._free.qsize() > len(self._idle):
+            self._replace()
+
+    def left(self, desk: Desk) -> bool:
+        """The desk's thread reads no more; False if it did not."""
+        try:
+            right = desk.reads.pop()
+        except IndexError:
+            return False
+        self._free.put(right)
+        return True
+
+
 class LoopPool:
     """Threads that serve a session. `on_end` is called once, when the kernel says that the file system is gone.
 
@@ -339,23 +373,20 @@ class LoopPool:
         session: Session,
         on_end: Callable[[], None],
         interruptible: frozenset[int] = frozenset(),
-        threads: int = LOOP_THREADS,
     ) -> None:
         self._session = session
         self._on_end = on_end
         self._lock = threading.Lock()
-        self._stay = threads
         self._ended = False
-        self._idle: list[Desk] = []
+        self._readers = Readers(self._replace)
         self._desks: list[Desk] = []
         self._threads: set[threading.Thread] = set()
-        self._interrupter = Interrupter(session.device, self._desks, interruptible)
+        self._interrupter = Interrupter(session.device, self._desks, interruptible, self._readers.hand_over)
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
-        with self._lock:
-            for _ in range(self._stay):
-                self._add(most_idle=math.inf)
+        for _ in range(READERS):
+            self._replace()
         self._interrupter.start()
 
     def close(self, timeout: float) -> bool:
@@ -381,30 +412,30 @@ class LoopPool:
             threads = list(self._threads)
         return _join_all(threads, timeout)
 
-    def _add(self, most_idle: float) -> None:
-        desk = self._session.desk()
-        name = f"fuse-{len(self._threads)}"
-        thread = threading.Thread(target=self._serve, args=(desk, most_idle), name=name, daemon=True)
-        # It does not run before it is known: the last one to leave ends the mount.
-        self._threads.add(thread)
-        self._desks.append(desk)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            self._threads.remove(thread)
-            self._desks.remove(desk)
-            _log.warning("no thread for another request: %s", error)
-
-    def _all_busy(self) -> None:
+    def _replace(self) -> None:
         """Every thread has a request, and may have to wait with it for the server: the next one is answered all the same."""
         with self._lock:
-            if not self._idle and len(self._threads) < _MOST_THREADS:
-                self._add(most_idle=_SPARE)
+            if len(self._threads) >= _MOST_THREADS:
+                return
+            desk = self._session.desk()
+            thread = threading.Thread(
+                target=self._serve, args=(desk,), name=f"fuse-{len(self._threads)}", daemon=True
+            )
+            # It does not run before it is known: the last one to leave ends the mount.
+            self._threads.add(thread)
+            self._desks.append(desk)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._threads.remove(thread)
+                self._desks.remove(desk)
+                _log.warning("no thread for another request: %s", error)
 
-    def _serve(self, desk: Desk, most_idle: float) -> None:
+    def _serve(self, desk: Desk) -> None:
         gone = False
+        before_waits(lambda: self._readers.hand_over(desk))
         try:
-            gone = self._session.loop(desk, self._idle, self._all_busy, most_idle)
+            gone = self._session.loop(desk, self._readers)
         except OSError as error:
             _log.error("a thread of the mount gives up: %s", error)
         finally:
@@ -413,6 +444,7 @@ class LoopPool:
                 self._desks.remove(desk)
                 tell = (gone or not self._threads) and not self._ended
                 self._ended = self._ended or tell
+            self._readers.left(desk)
             if tell:
                 self._on_end()
 

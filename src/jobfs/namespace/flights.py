@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from jobfs.api.deadline import Deadline, current
+from jobfs.api.deadline import Deadline, about_to_wait, current
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -46,6 +46,7 @@ class Flight:
 
     def wait(self) -> None:
         """Wait until the request is over; raises its error, or OutOfTimeError(ETIMEDOUT) if the call may not wait so long."""
+        about_to_wait()
         mine = current()
         with contextlib.nullcontext() if self.deadline is None else self.deadline.joined(mine):
             while not self._done.wait(None if mine is None else max(mine.left(), 0.0)):

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from jobfs.api.deadline import about_to_wait
 from jobfs.errors import FsError
 from jobfs.state.disk import copy_into, failure, sync_directory
 
@@ -88,6 +89,7 @@ class Local:
 
     def sync(self) -> None:
         """Return when the bytes are on the disk. Raises OSError."""
+        about_to_wait()
         with self.path.open("rb") as file:
             os.fdatasync(file.fileno())
 
@@ -127,6 +129,7 @@ class LocalBytes:
             raise FsError(failure(error), f"can't make {path}: {error.strerror}") from error
         try:
             if source is not None:
+                about_to_wait()
                 copy_into(source, handle)
             size = os.fstat(handle).st_size
         except OSError as error:

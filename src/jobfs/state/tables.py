@@ -474,6 +474,7 @@ class State:
 
         Raises FsError(EIO).
         """
+        deadline.about_to_wait()
         with self._syncing:
             # Who waited here finds its own bytes on the disk, with those of all who waited.
             self._flush()

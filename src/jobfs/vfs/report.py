@@ -87,6 +87,7 @@ class Report:
             thread.start()
             self._asking[name] = thread
         if thread is not None:
+            deadline.about_to_wait()
             thread.join(deadline.left(patience))
 
     def _ask_for_job(self) -> None:

@@ -337,6 +337,40 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     work.vfs.release(fh)
 
 
+def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_closed_meanwhile(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 4: fsync returns when the server has what was written before it."""
+    fh = work.opened("file")
+    synced: list[bytes] = []
+
+    def sync() -> threading.Thread:
+        """An fsync of what was written until now; returns when that is in the journal."""
+
+        def run() -> None:
+            work.vfs.fsync(fh)
+            synced.append(server.store.read("file"))
+
+        file = work.vfs.handle(fh).file
+        thread = threading.Thread(target=run)
+        thread.start()
+        eventually(lambda: not file.written)
+        return thread
+
+    server.faults.next("slow", on="create", delay=0.5)
+    work.vfs.write(fh, b"1", 0)
+    threads = [sync()]
+    eventually(lambda: not server.faults.rules(), "the first save is under way")
+    work.vfs.write(fh, b"12", 0)
+    threads.append(sync())
+    work.vfs.write(fh, b"123", 0)
+    work.vfs.flush(fh)
+    for thread in threads:
+        thread.join(20)
+    assert sorted(synced, key=len) in ([b"1", b"12"], [b"1", b"123"])
+    work.vfs.release(fh)
+
+
 def test_a_close_without_fsync_costs_no_network(server: Server, start: Callable[..., Workspace]) -> None:
     """semantics 4: close returns when the bytes and the intent are on the local disk."""
     server.store.seed({"file": "old"}, age=60)

@@ -211,7 +211,6 @@ def hurrying() -> Iterator[None]:
         patch.setattr(writeback, "UNLINK_DELAY", 0.1)
         patch.setattr(writeback, "BACKUP_DELAY", 0.2)
         patch.setattr(save_queue, "_BACKOFF", 0.05)
-        patch.setattr(save_queue, "_ASK", 0.1)
         patch.setattr(cleanup, "_AGAIN", 0.02)
         patch.setattr(deadline, "FIRST_PAUSE", 0.02)
         patch.setattr(deadline, "LONGEST_PAUSE", 0.1)

@@ -178,11 +178,13 @@ class WriteBack:
             if file.refused:
                 number = errno.EFBIG if file.refused_errno == errno.EFBIG else errno.EIO
                 raise FsError(number, f"{file.path} was refused by the server: {file.refused}")
-            if not (file.unsaved or is_unmade(file)) or file.generation > wanted:
+            if not (file.unsaved or is_unmade(file)):
                 return
             change = self.queue.save(file, WHILE_OPEN)
             if change is not None:
                 self.queue.commit(change)
+                if change.settled and change.generation >= wanted:
+                    return  # what was closed since is another's to wait for
 
     def settle(self, file: File) -> None:
         """Return when no save of this File is half done on the server. Raises ApiError, FsError."""

@@ -1,6 +1,7 @@
 """Taking up what an earlier mount left in the journal (save-protocol.md, Recovery).
 
-Nothing is assumed of the last request: each Change looks at the server before its next step. Until it ends, its file is served
+Nothing is assumed of the last request: each Change looks at the server before its next step. One that was staged goes on where
+its item is (replace.py `_look_at_staged`); one that was cancelled is taken back (cleanup.py). Until it ends, its file is served
 from the local bytes.
 """
 
@@ -54,7 +55,7 @@ def _take_up(write_back: WriteBack, file: File) -> list[str]:
 
 
 def _restore(write_back: WriteBack, change: Change) -> None:
-    """Take up one Change where its stage says."""
+    """Queue one Change, for the step that its stage names."""
     state, file = write_back.state, change.file
     _distrust(write_back.context, change)
     state.apply(change)
@@ -100,7 +101,7 @@ def _clean_up(state: State, change: Change) -> None:
 def _remove(write_back: WriteBack, change: Change) -> None:
     """A directory, or a file that was open, is on its way out."""
     if change.asides:
-        # A directory: looked at once no unanswered request of it can still be carried out.
+        # A directory: cleanup looks at it only when no unanswered request of it can be carried out any more.
         write_back.state.write(edit(change, stage=Stage.PLACED))
     elif change.base.id:
         _unlink(write_back, change)

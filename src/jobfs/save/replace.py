@@ -7,7 +7,7 @@ A save from its first line to its last, in reading order:
     save/queue.py   commit       fsync, or the timer: the File's Change runs
     here            run          until the server has the outcome, or there is a reason to stop
                     _stage       a transaction id in the journal; the hidden item is made while the target is looked at
-                    _place       again and again: what stands at the target is set aside, then the staged item is moved there
+                    _place       again and again: `_make_room` sets aside what stands at the target, then the item is moved there
                     plan_aside   what stands there goes into the journal, which is synced (S)
                     _set_aside   it is moved to its hidden name
                     _move        the staged item takes the target's place
@@ -15,13 +15,13 @@ A save from its first line to its last, in reading order:
     save/cleanup.py finish       later: sync, look at each aside, delete it or keep both, drop the row
 
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), the Change is CANCELLED in the journal before unlink returns (save/writeback.py
-`cancel`): each step asks `check` whether it is to go on, and save/cleanup.py `_take_back` removes what was begun. A file that is
-still open is renamed by libfuse instead (`Tree.hide`): its save is finished first, and removed a second later (save/remove.py).
+`cancel`): each step asks `check` whether it is to go on, and save/cleanup.py `_take_back` removes what was begun. An open file
+is renamed by libfuse instead (`Tree.hide`), which waits until its save is placed; the item goes a second later (save/remove.py).
 Refused for good, a save is undone (save/cleanup.py `undo`).
 
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
-answer did not come: a Change that is `unsure` looks at the server before its next step. Recovery
-(save/recovery.py `restore`) queues what was begun as `unsure`: `_look_at_staged` asks before it is moved.
+answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart (save/recovery.py) each
+one is: `_look_at_staged` asks where a staged item is, and `_stage` looks for one that is not recorded, before anything is moved.
 """
 
 from __future__ import annotations

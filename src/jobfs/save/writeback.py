@@ -237,9 +237,9 @@ class WriteBack:
         self.queue.save(file)
 
     def cancel(self, file: File) -> bool:
-        """A File with unsent bytes is unlinked (R10): True if the server never heard of them and nothing is left to do.
+        """A File with unsent bytes is unlinked (R10): True if no save of it is under way; an item that it has is the caller's.
 
-        What was begun is recorded as cancelled before this returns, its name hidden until that is taken back. Raises FsError.
+        Else the save is recorded as cancelled before this returns, and its name hidden until it is taken back. Raises FsError.
         """
         with file.lock, self.state.lock:
             change = file.change

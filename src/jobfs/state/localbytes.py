@@ -108,7 +108,7 @@ class LocalBytes:
     """The directory of local bytes. All methods may be called from any thread."""
 
     def __init__(self, directory: Path, trash: Path, lock: threading.Condition) -> None:
-        """`lock`: the state's; it guards who uses which generation, and what waits for a sync."""
+        """`lock`: the state's; it guards how many use the bytes of a generation, and what waits for a sync."""
         self._lock = lock
         self.directory = directory
         self.trash = trash

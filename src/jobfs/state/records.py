@@ -177,7 +177,7 @@ class File:
     #: What is being done about it on the server, or will be.
     change: Change | None = field(default=None, metadata=_MEMORY, repr=False)
     handles: list[Any] = field(default_factory=list, metadata=_MEMORY, repr=False)
-    #: Guards the generation, the bytes and the handles; taken before the state's lock, never held across a request.
+    #: Guards the bytes and the handles, and with the state's lock the generation; taken before that, never held across a request.
     lock: RLock = field(default_factory=RLock, metadata=_MEMORY, repr=False)
     #: Where it is shown now (see tables.py).
     shown_at: str | None = field(default=None, metadata=_MEMORY, repr=False)

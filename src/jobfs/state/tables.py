@@ -29,10 +29,10 @@ else what the namespace says. A listing is the namespace's children, less what C
 
 Lock order: a reservation of names (held across requests); a File's lock (its generation, its bytes, its handles); the lock of the
 state. That one guards all tables and indexes, the database, and the journal write that goes with a change of them. It is never
-held across a request, nor while bytes are copied or a disk is synced, and who waits for a change of the state waits for it. A
-generation is changed under the File's lock and the state's, and read under either. Who lets go of it for a request looks again at
-the row when the answer is there. The lock of `sync`, which has one sync serve all who wait, is taken before the state's by a
-thread that holds neither.
+held across a request, nor while bytes are copied or a disk is synced. It is a condition, too: who waits for a change of the state
+waits on it. A generation is changed under the File's lock and the state's, and read under either. Who lets go of it for a request
+looks again at the row when the answer is there. The lock of `sync`, which has one sync serve all who wait, is taken before the
+state's by a thread that holds neither.
 """
 
 from __future__ import annotations

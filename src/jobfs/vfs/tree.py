@@ -435,7 +435,10 @@ class Tree:
             self._state.let_go(file)
 
     def hide(self, path: str, hidden: str) -> None:
-        """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`."""
+        """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`.
+
+        A save of it that is under way is placed first. Raises ApiError, FsError.
+        """
         self._view.may_change(path)
         with self._pages.changing(), self._state.reservations.held(path, hidden):
             self._end_moves(path)

@@ -26,6 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from jobfs.api.deadline import about_to_wait
 from jobfs.content.parts import CacheFile, Parts, read_all, write_all
 from jobfs.content.ranges import MIB, IntervalSet
 from jobfs.errors import FsError
@@ -462,6 +463,7 @@ class Backing:
 
     def digest(self, size: int) -> str | None:
         """SHA-256 in hex of the complete file; None if it can't be read."""
+        about_to_wait()
         digest = hashlib.sha256()
         for position in range(0, size, _PIECE):
             data = self.load(position, min(position + _PIECE, size))

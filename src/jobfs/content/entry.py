@@ -112,6 +112,7 @@ class Entry(Incoming):
     def on_disk(self, patience: float = 0.0) -> bool:
         """True if every byte is on disk, in this entry or in the cache; waits `patience` seconds if all have come."""
         if patience and not self.whole:
+            about_to_wait()
             with self.cond:
                 self.cond.wait_for(lambda: self.whole or not self.complete(), patience)
         return self.whole or self._disk.size(self.version) is not None

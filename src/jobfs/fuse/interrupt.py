@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import logging
 import os
 import signal
@@ -51,8 +52,8 @@ HEAD = struct.Struct("=4xIQQ")
 #: `fuse_out_header`: length, error, unique.
 ANSWER = struct.Struct("=IiQ")
 
-#: Seconds between looks at who waits. Who was there at the last one already may be answered.
-_LOOK = 0.2
+#: Seconds between looks at who waits, and looks from one to the next at who was told to end.
+_LOOK, _SIGNALS = 0.05, 4
 #: Seconds until a read is answered. It may be that of a page of a memory map, for which an error is SIGBUS: a server that
 #: is just slow must not bring that on a program which would have had the time to tidy up.
 _READ_PATIENCE = 1.0
@@ -137,7 +138,7 @@ class Interrupter:
     """Looks at who waits at the desks, and answers those who were told to end.
 
     `device` is the session's file descriptor; `desks` those that there are at any time; `opcodes` says which requests may be
-    answered early. `waits` is told of every desk that was at work on the same request at the last look already.
+    answered early. `relieve` gets the desks that were at work on the same request at the last look already.
     """
 
     def __init__(
@@ -145,10 +146,10 @@ class Interrupter:
         device: int,
         desks: Sequence[Desk],
         opcodes: frozenset[int],
-        waits: Callable[[Desk], None] = lambda desk: None,
+        relieve: Callable[[list[Desk]], None] = lambda desks: None,
     ) -> None:
         self._device = device
-        self._waits = waits
+        self._relieve = relieve
         self._desks = desks
         self._opcodes = opcodes
         self._answered: WeakKeyDictionary[Desk, int] = WeakKeyDictionary()
@@ -165,16 +166,17 @@ class Interrupter:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK):
-            self.look(time.monotonic())
+        for number in itertools.count():
+            if self._stopping.wait(_LOOK):
+                return
+            self.look(time.monotonic(), signals=number % _SIGNALS == 0)
 
-    def look(self, now: float) -> None:
-        """One look at all desks."""
-        for desk in list(self._desks):
-            request = desk.waiting(now)
-            if request is not None:
-                self._waits(desk)
-            if request is None or self._answered.get(desk) == request.turn or not self._may(request):
+    def look(self, now: float, *, signals: bool = True) -> None:
+        """One look at all desks; `signals`: and at who was told to end."""
+        found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting(now)) is not None]
+        self._relieve([desk for desk, _ in found])
+        for desk, request in found if signals else ():
+            if self._answered.get(desk) == request.turn or not self._may(request):
                 continue
             if request.opcode == Opcode.READ and now - desk.since < _READ_PATIENCE:
                 continue

@@ -4,7 +4,7 @@
 Two threads at a time read: each reads a request, has libfuse call back and answer, and reads the next. So what is known is
 answered with few changes of threads, each of which costs as much as an answer. Before a call waits, for the server or for
 another thread (`deadline.about_to_wait`), its thread hands over to one that is idle. What waits without saying so, such as
-for a slow disk, is handed over at the interrupter's next look.
+for a slow disk, is relieved at the interrupter's next look.
 
 A thread leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount
 it. They read by themselves, for the sake of whoever is told to end while a request waits (interrupt.py).
@@ -347,8 +347,18 @@ class Readers:
         return True
 
     def hand_over(self, desk: Desk) -> None:
-        """The desk's thread may wait: if it may read, an idle one may from now on. May be called from any thread."""
-        if self.left(desk) and self._free.qsize() > len(self._idle):
+        """The desk's thread may wait: if it may read, an idle one may from now on."""
+        if self.left(desk):
+            self._balance()
+
+    def relieve(self, desks: list[Desk]) -> None:
+        """The threads of these desks have waited for a while; whoever reads, somebody does."""
+        for desk in desks:
+            self.left(desk)
+        self._balance()
+
+    def _balance(self) -> None:
+        if self._free.qsize() > len(self._idle):
             self._replace()
 
     def left(self, desk: Desk) -> bool:
@@ -381,7 +391,7 @@ class LoopPool:
         self._readers = Readers(self._replace)
         self._desks: list[Desk] = []
         self._threads: set[threading.Thread] = set()
-        self._interrupter = Interrupter(session.device, self._desks, interruptible, self._readers.hand_over)
+        self._interrupter = Interrupter(session.device, self._desks, interruptible, self._readers.relieve)
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
@@ -415,7 +425,7 @@ class LoopPool:
     def _replace(self) -> None:
         """Every thread has a request, and may have to wait with it for the server: the next one is answered all the same."""
         with self._lock:
-            if len(self._threads) >= _MOST_THREADS:
+            if self._ended or len(self._threads) >= _MOST_THREADS:
                 return
             desk = self._session.desk()
             thread = threading.Thread(

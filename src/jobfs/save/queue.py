@@ -3,12 +3,12 @@
 Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as
 many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent.
 
-While a few dozen hidden items stand in the workspace nothing more is begun, in the background first, and at most what fsync waits
-for. One that has to wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was
-begun goes on.
+At most 64 hidden items stand in the workspace: with 40 nothing more is begun in the background, with 64 fsync waits too. One
+that has to wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was begun goes
+on.
 
 Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone; in an outage
-one Change at a time asks whether it is back, and once it is, all that had failed is due.
+one Change at a time asks whether it is back (another one after a second), and once it is, all that had failed is due.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ log = logging.getLogger("jobfs.save")
 
 #: Seconds until a Change that failed runs again, at first and at most.
 _BACKOFF, _MOST = 0.5, 8.0
-#: Seconds between looks whether the server may be asked again.
-_LOOK = 0.25
+#: Seconds that a run has to find out whether an outage is over before another one asks, and between looks whether one may.
+_ASK, _LOOK = 1.0, 0.25
 #: Most hidden items in the workspace, and how many of these what runs in the background leaves to those who wait.
 _HIDDEN, _LEFT_FREE = 64, 24
 #: Those of one save: what it stages, and what it sets aside.
@@ -69,7 +69,7 @@ class Queue:
         self.delay = delay
         self._reservations = context.state.reservations
         self._lock = context.state.lock
-        #: Due times: of what was not begun, and of the rest.
+        #: Due times: of what needs room to begin, and of the rest.
         self._new: list[tuple[float, int, Change]] = []
         self._begun: list[tuple[float, int, Change]] = []
         #: What is due where a name is reserved, by who holds that.
@@ -137,7 +137,7 @@ class Queue:
 
     def _push(self, change: Change, due: float) -> None:
         change.due = due
-        heap = self._begun if change.begun else self._new
+        heap = self._new if _needs_room(change) else self._begun
         heapq.heappush(heap, (due, change.seq, change))
         if len(heap) > 2 * len(self._state.changes) + _SPARE:
             # What a program has synced leaves an entry that is due in an hour.
@@ -153,8 +153,12 @@ class Queue:
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._work, name=f"jobfs-save-{len(self._threads)}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("no thread for another save: %s", error)
+        else:
+            self._threads.append(thread)
 
     def _work(self) -> None:
         while (change := self._next()) is not None:
@@ -174,9 +178,9 @@ class Queue:
                 self._take_up(now)
                 change = self._choose(now)
                 if change is not None:
-                    self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
                     if not self._idle and len(self._threads) < self._context.client.max_connections:
                         self._start_thread()
+                    self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
                     return change
                 self._idle += 1
                 self._lock.wait(self._until_next(now) + 0.001)
@@ -222,8 +226,10 @@ class Queue:
         return change
 
     def _asking(self) -> bool:
-        """True if in an outage nothing more may run now: what runs finds out whether it is over, or will in a moment."""
-        return self._health.wait(changing=False) > 0 or any(change.running for change in self._out.values())
+        """True if in an outage nothing more may run now: what has just begun to will find out whether it is over."""
+        recent = time.monotonic() - _ASK
+        just_begun = any(change.running and change.due > recent for change in self._out.values())
+        return just_begun or self._health.wait(changing=False) > 0
 
     def _failed(self) -> list[Change]:
         """What waits until it is tried again."""
@@ -255,7 +261,7 @@ class Queue:
     def _claim(self, change: Change, until: deadline.Deadline) -> None:
         """It is about to run; `until`: the deadline of that run."""
         change.begun = True
-        change.deadline = until
+        change.deadline, change.due = until, time.monotonic()
         self._out[change.seq] = change
 
     # -- one run
@@ -345,7 +351,9 @@ class Queue:
 
         def seen() -> tuple[bool, Change, deadline.Deadline | None, bool]:
             first = self._state.before(change) or change
-            may_begin = self._reservations.may_start(first.target) and (first.begun or self._has_room())
+            may_begin = self._reservations.may_start(first.target) and (
+                not _needs_room(first) or self._has_room()
+            )
             return over(change), first, first.deadline, may_begin
 
         until = deadline.current()
@@ -426,10 +434,15 @@ class Queue:
         return change.begun or change.verb in (Verb.MOVE, Verb.REMOVE)
 
 
+def _needs_room(change: Change) -> bool:
+    """True if it begins only where its hidden items may stand: a file that is removed has none."""
+    return not change.begun and change.verb is not Verb.REMOVE
+
+
 def _hides(change: Change) -> int:
     """How many hidden items it has on the server, or may have any moment."""
     if isinstance(change.error, REFUSALS):
         return 0  # else nothing would be saved any more where no item may be deleted
-    if change.over:
+    if change.over or change.verb is Verb.REMOVE:
         return change.unfinished + sum(aside.id != "" for aside in change.asides)
     return 0 if change.direct else _OF_ONE

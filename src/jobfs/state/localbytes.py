@@ -22,6 +22,8 @@ from jobfs.state.disk import copy_into, failure, sync_directory
 
 #: More files than this are synced with one sync of all file systems.
 _SYNC_EACH = 16
+#: Bytes: whoever writes so much may have to wait for the disk.
+_MUCH = 64 << 10
 
 
 class Local:
@@ -76,6 +78,8 @@ class Local:
 
     def write(self, data: bytes | memoryview, offset: int) -> int:
         """Write all of `data` at `offset`. Raises OSError (ENOSPC, EIO) from the disk. For users."""
+        if len(data) > _MUCH:
+            about_to_wait()
         done = os.pwrite(self._handle, data, offset)
         while done < len(data):
             done += os.pwrite(self._handle, memoryview(data)[done:], offset + done)
@@ -100,6 +104,7 @@ class Local:
 
     def sha256(self) -> str:
         """The hash of the bytes, in hex. Raises OSError."""
+        about_to_wait()
         with self.path.open("rb", buffering=0) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

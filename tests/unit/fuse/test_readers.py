@@ -81,3 +81,24 @@ def test_of_many_that_were_needed_a_few_stay(readers: Readers) -> None:
     for _, thread in waiting:
         thread.join(20)
         assert not thread.is_alive()
+
+
+def test_who_waits_in_silence_is_relieved(readers: Readers, replaced: list[bool]) -> None:
+    """What waits for the disk, or for libfuse's own locks, does not say so: the interrupter finds it."""
+    desks = reading(readers)
+    readers.relieve(desks)
+    assert not any(desk.reads for desk in desks)
+    assert replaced == [True], "one is made a look, until there are enough"
+    readers.relieve([])
+    assert replaced == [True, True]
+
+
+def test_where_no_thread_could_be_made_one_is_made_at_the_next_look(
+    readers: Readers, replaced: list[bool]
+) -> None:
+    """A process that may have no more threads for a moment does not stop to answer."""
+    first, *_ = reading(readers)
+    readers.hand_over(first)
+    del replaced[:]  # it failed
+    readers.relieve([])
+    assert replaced == [True]

@@ -31,7 +31,7 @@ NEVER = 3600.0
 
 
 class Runner:
-    """Runs changes as the test wants: waits for `gate`, fails with what is in `failures`, or `away`; else places and ends."""
+    """Runs changes as the test wants: waits for `gate` (or its own of `gates`), fails with what is in `failures`, or `away`; else places and ends."""
 
     def __init__(self, state: State, health: Health) -> None:
         self.state = state
@@ -42,6 +42,7 @@ class Runner:
         self.gate, self.clean = threading.Event(), threading.Event()
         self.gate.set()
         self.clean.set()
+        self.gates: dict[int, threading.Event] = {}
         self.failures: dict[int, list[BaseException]] = {}
         self.away = False
         self._lock = threading.Lock()
@@ -52,7 +53,7 @@ class Runner:
             self.running += 1
             self.most = max(self.most, self.running)
         try:
-            assert self.gate.wait(20)
+            assert self.gates.get(change.seq, self.gate).wait(20)
             if self.away:
                 self._health.admit(Call("create", "POST", "/", changing=True), waited=False)
                 self._health.ended()
@@ -407,6 +408,25 @@ def test_what_only_looks_at_the_server_does_not_take_the_turn_of_what_asks_wheth
     assert all(work.stage is Stage.DONE for work in given_up)
 
 
+def test_a_long_transfer_keeps_nobody_from_asking_whether_the_server_is_back(
+    queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 6: what was under way when the server failed for a moment may take minutes."""
+    monkeypatch.setattr(module, "_ASK", 0.1)
+    monkeypatch.setattr(module, "_LOOK", 0.02)
+    monkeypatch.setattr(health, "_PROBE_EVERY", 0.05)
+    large, small = put("large"), put("small")
+    runner.gates[large.seq] = threading.Event()
+    queue.add(large, 0.0)
+    eventually(lambda: large.running)
+    for _ in range(3):
+        world.client.health.failed(changing=True)
+    queue.add(small, 0.0)
+    eventually(lambda: small.settled)
+    assert large.running
+    runner.gates[large.seq].set()
+
+
 def test_one_file_that_fails_is_no_outage(queue: Queue, runner: Runner, put: Put) -> None:
     """semantics 4: one stuck upload never blocks another file."""
     stuck = put("stuck")
@@ -700,6 +720,20 @@ def test_what_the_server_does_not_delete_stops_no_save(
     saved = put("2")
     queue.add(saved, 0.0)
     eventually(lambda: saved.settled)
+
+
+def test_an_unlink_waits_for_no_room(
+    queue: Queue, runner: Runner, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: it hides nothing, and on a full server it is what makes room."""
+    monkeypatch.setattr(module, "_HIDDEN", 0)
+    for number in range(2):
+        work = state.change(Verb.REMOVE, str(number), stage=Stage.STAGED)
+        if number:
+            queue.add(work, 0.0)
+        else:
+            queue.commit(work)
+        eventually(lambda work=work: work.settled)  # type: ignore[misc]
 
 
 def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner: Runner, put: Put) -> None:

@@ -31,7 +31,7 @@ NEVER = 3600.0
 
 
 class Runner:
-    """Runs changes as the test wants: waits for `gate` (or its own of `gates`), fails with what is in `failures`, or `away`; else places and ends."""
+    """Runs changes as the test wants: waits for `gate` or its own of `gates`, fails with `failures`, or `away`; else places."""
 
     def __init__(self, state: State, health: Health) -> None:
         self.state = state

@@ -59,7 +59,8 @@ class Body(httpx.SyncByteStream):
         path, size = self._file
         sent, began = 0, time.monotonic()
         since = began
-        yield self._head
+        # A small file goes out in one piece: each is a write, a packet, and work for the server.
+        piece = self._head
         try:
             with open(path, "rb") as file:
                 while sent < size:
@@ -70,13 +71,16 @@ class Body(httpx.SyncByteStream):
                     self.moved(now - since)
                     since = now
                     self.part(sent / size)
-                    yield base64.b64encode(chunk) if self._as_base64 else chunk
+                    piece += base64.b64encode(chunk) if self._as_base64 else chunk
+                    if len(piece) >= _CHUNK:
+                        yield piece
+                        piece = b""
                     sent += len(chunk)
         except OSError as exc:
             number = exc.errno or errno.EIO
             raise FsError(number, f"can't read {path}: {os.strerror(number)}") from None
         self.part(1.0)
-        yield self._tail
+        yield piece + self._tail
         now = time.monotonic()
         # The last of it is still on its way: in buffers here and there.
         self.moved(now - since + (now - began) * min(1.0, _BUFFERED / self.length))

@@ -88,6 +88,11 @@ def test_a_json_create_carries_the_content_in_base64(
     assert told == {**FIELDS, "path": 'ünï "q"\\'}
 
 
+def test_a_small_file_goes_out_in_one_piece(source: Path) -> None:
+    """Each piece is a write, and work for the server."""
+    assert len(list(multipart_create(FIELDS, (source, 5)))) == 1
+
+
 @pytest.mark.parametrize("make", [multipart_create, json_create])
 def test_a_large_file_is_streamed_and_never_whole_in_memory(
     tmp_path: Path,

@@ -460,6 +460,30 @@ def test_whatever_becomes_of_the_answer(
     eventually(lambda: tree(work) == {"file~": OLD, "other": OTHER})
 
 
+@pytest.mark.parametrize("then", ["is killed", "unlinks", "closes"])
+def test_killed_before_the_new_file_of_the_old_name_was_closed(
+    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str
+) -> None:
+    """semantics 4: a rename that was acknowledged stands; a file that was not closed never was."""
+    work = mortal(write_back_delay=30)
+    back_up(work)
+    fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
+    work.vfs.write(fh, NEW, 0)
+    expected = {"file~": OLD, "other": OTHER}
+    if then == "unlinks":
+        work.vfs.unlink("file")
+    elif then == "closes":
+        work.vfs.flush(fh)
+        expected["file"] = NEW
+    work.boundaries.dead = True
+    work.end()
+    again = mortal()
+    again.settle()
+    assert tree(again) == expected
+    if then == "is killed":
+        eventually(lambda: visible(server) == expected, lambda: str(visible(server)))
+
+
 @pytest.mark.parametrize("boundary", ["before update", "after update"])
 def test_killed_while_it_is_renamed_on_the_server(
     server: Server, mortal: Callable[..., Mortal], seeded: None, boundary: str

@@ -280,12 +280,18 @@ class WriteBack:
             return Victim(pending.base, pending.item, pending.file, pending)
         return Victim(self.bases.of(pending.item), pending.item, None, pending)
 
-    def replaced(self, victim: Victim, over: File | None = None) -> None:
-        """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only."""
+    def replaced(self, victim: Victim, over: File | None = None, new: File | None = None) -> None:
+        """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only.
+
+        `new`: a File that was just created, which the journal has when it is closed.
+        """
         if over is not None:
             self.state.unname(over)
         if victim.pending is not None:
-            self.state.end(victim.pending)
+            if new is not None:
+                self.state.void(victim.pending, new)
+            else:
+                self.state.end(victim.pending)
         if victim.file is not None:
             self.state.unname(victim.file, *([victim.file.change] if victim.file.change else []))
 

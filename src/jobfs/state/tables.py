@@ -269,8 +269,13 @@ class State:
         """
         with self.lock:
             rows = [record for record in gone if record.recorded]
+            named = [*gone, *(record for record, changed in edits if "generation" in changed)]
+            files = [record for record in named if isinstance(record, File) and record.voids is not None]
+            rows += [file.voids for file in files if file.voids is not None]
             if edits or rows or used:
                 self.journal.write(*edits, gone=rows, used=used, new=new)
+            for file in files:
+                file.voids = None
             for old in rows:
                 old.recorded = False
                 if isinstance(old, Change):
@@ -400,12 +405,22 @@ class State:
         """Nothing is left to do for a Change: its row goes, and what it showed. Raises FsError(EIO)."""
         with self.lock:
             self.write(gone=[change])
-            self._forget(change)
-            if change.stage is not Stage.DONE:
-                change.become(Stage.DONE)
-            self._wake(change)
-            if change.file is not None and change.file.change is change:
-                change.file.change = None
+            self._end(change)
+
+    def void(self, change: Change, file: File) -> None:
+        """A Change that was not begun ends, because a new File has its name. Killed before that is closed, the next mount has it."""
+        with self.lock:
+            if change.recorded:
+                file.voids = change
+            self._end(change)
+
+    def _end(self, change: Change) -> None:
+        self._forget(change)
+        if change.stage is not Stage.DONE:
+            change.become(Stage.DONE)
+        self._wake(change)
+        if change.file is not None and change.file.change is change:
+            change.file.change = None
 
     def cancel(self, change: Change, *, gone: Sequence[Record] = (), **values: Any) -> None:
         """A Change that was begun is not to go on: what it did on the server is taken back by cleanup. Raises FsError(EIO).

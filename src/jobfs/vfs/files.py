@@ -251,7 +251,7 @@ class Files:
             victim = write_back.victim(path, None)
             file.base, file.item = victim.base, victim.item
             file.item_id = victim.item.id if victim.item is not None else ""
-            write_back.replaced(victim)
+            write_back.replaced(victim, new=file)
         file.local = local
         state.opened[file.ino] = file
         state.add(file)

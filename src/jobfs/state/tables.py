@@ -408,7 +408,7 @@ class State:
             self._end(change)
 
     def void(self, change: Change, file: File) -> None:
-        """A Change that was not begun ends, because a new File has its name. Killed before that is closed, the next mount has it."""
+        """A Change that was not begun ends: a new File has its name. The next mount has it, if this one is killed before the close."""
         with self.lock:
             if change.recorded:
                 file.voids = change

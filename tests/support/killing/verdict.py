@@ -122,8 +122,6 @@ class Verdict:
             content = self._found.get(path, ABSENT)
             if content in options or path in self._ledger.spoiled or self._late:
                 continue
-            if len(options) > 1 and self._is_back(path, content):
-                continue
             if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
                 continue
             if content is ABSENT and (
@@ -134,10 +132,6 @@ class Verdict:
                 continue
             wrong.append(f"{path}: {content}; promised: {' or '.join(sorted(map(str, options)))}")
         return wrong
-
-    def _is_back(self, path: str, content: Content) -> bool:
-        """Killed while the file was open that takes the name of what was backed up: that has both names (core.md, A backup)."""
-        return content is not ABSENT and self._found.get(f"{path}~") == content
 
     def _lost(self) -> list[str]:
         """What was acknowledged, or written by the job and not seen here, still exists; at one place if nobody interfered."""

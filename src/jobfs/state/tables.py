@@ -408,7 +408,7 @@ class State:
             self._end(change)
 
     def void(self, change: Change, file: File) -> None:
-        """A Change that was not begun ends: a new File has its name. The next mount has it, if this one is killed before the close."""
+        """A Change that was not begun ends: a new File has its name. If that is killed before its close, the next mount runs it."""
         with self.lock:
             if change.recorded:
                 file.voids = change

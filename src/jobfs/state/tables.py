@@ -408,7 +408,7 @@ class State:
             self._end(change)
 
     def void(self, change: Change, file: File) -> None:
-        """A Change that was not begun ends: a new File has its name. If that is killed before its close, the next mount runs it."""
+        """A Change that was not begun ends, for a new File has its name. Killed before that is closed, the next mount runs it."""
         with self.lock:
             if change.recorded:
                 file.voids = change

@@ -297,7 +297,8 @@ class ContentStore:
             if item.size not in (None, size):
                 _log.warning("not cached: %s has %d bytes, the item %s", source.name, size, item.size)
                 return
-            self._link.learn(version, size)
+            if version.size is None:
+                self._link.learn(version, size)
             kept = self._is_kept(item, size)
             needed = (kept or name in self._disk.pinned) if entry is None else not entry.whole
             if size == 0 or not needed:

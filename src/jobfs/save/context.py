@@ -18,7 +18,7 @@ from jobfs.state import State
 log = logging.getLogger("jobfs.save")
 
 #: Items of which it is known what was sent.
-_SENT = 20_000
+_SENT = 2048
 
 
 class Context:

@@ -1,10 +1,10 @@
 # ruff: noqa: D102 - a method without a docstring is the FUSE operation of its name
 """The loop pool: long-lived threads that serve one mounted session, in place of libfuse's own loops.
 
-Two threads at a time read: each reads a request, has libfuse call back and answer, and reads the next. So what is known is
-answered with few changes of threads, each of which costs as much as an answer. Before a call waits, for the server or for
-another thread (`deadline.about_to_wait`), its thread hands over to one that is idle. What waits without saying so, such as
-for a slow disk, is relieved at the interrupter's next look.
+One thread at a time reads: it takes a request, has libfuse call back and answer, and takes the next. So what is known is
+answered without a change of threads, which costs as much as an answer, and the pieces of a large file are asked for in order.
+Before a call waits, for the server or for another thread (`deadline.about_to_wait`), its thread hands over to one that is
+idle. What waits without saying so, such as for a slow disk, is relieved at the interrupter's next look.
 
 A thread leaves when the kernel says that the file system is gone. That is the only way out: to end a session, unmount
 it. They read by themselves, for the sake of whoever is told to end while a request waits (interrupt.py).
@@ -35,8 +35,8 @@ _log = logging.getLogger("jobfs.fuse.loop")
 
 _lib = fuse._libfuse
 
-#: Threads that read at a time: while one has answered, the next request is taken in.
-READERS = 2
+#: Threads that read at a time.
+READERS = 1
 #: Threads that may be idle; one more leaves. Where none is, another one is made, so that what is known is answered at once,
 #: however many programs wait for the server.
 IDLE_THREADS = 16

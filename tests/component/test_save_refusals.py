@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.boundaries import At, Mortal
 from tests.support.files import errno_from
-from tests.support.serverside import visible
+from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER
 
@@ -81,6 +81,19 @@ def test_a_refusal_at_any_step_loses_nothing(
     assert set(beside.values()) <= {OLD}, "at most what could not be judged is kept beside"
     assert tree == {"dir": None, "dir/other": b"untouched", "dir/new": b"another file"}
     assert work.vfs.status()["failed"] == []
+
+
+def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: Server, work: Mortal) -> None:
+    """semantics 6, Bounds: what a save makes again in one run is bounded, and so is what stands hidden."""
+    fh = work.opened("dir/file.txt")
+    work.vfs.write(fh, NEW, 0)
+    server.faults.next("error", on="update", skip=1, times=100_000, status=404, reason="Not found")
+    assert errno_from(work.vfs.fsync, fh) != 0
+    work.vfs.release(fh)
+    assert len(hidden(server)) <= 64
+    server.faults.clear()
+    work.settle()
+    assert visible(server)["dir/file.txt"] == NEW
 
 
 def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(

@@ -396,6 +396,10 @@ class Queue:
                 and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
                 and names.within(change.target, under)
                 for change in self._state.changes.values()
+            ) or any(
+                # Newer bytes wait in the File for a moment, when what was sent before them is placed.
+                file.unsaved and not file.refused and names.within(file.path or "", under)
+                for file in self._state.unsaved()
             )
 
     def cleaned(self, timeout: float, *, waiting: bool) -> bool:

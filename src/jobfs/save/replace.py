@@ -64,7 +64,7 @@ log = logging.getLogger("jobfs.save")
 
 #: Most times that a target is set aside because the job keeps making it again, in one run.
 _ROUNDS = 8
-#: Most creates in one run that end without an item.
+#: Most times in one run that an item is made again, because the create ended without it, or it vanished.
 _CREATES = 4
 #: An answer to find is fresh for at least this long, in seconds (R8).
 _FRESH = 0.05
@@ -101,12 +101,14 @@ class Replace:
         """
         change.begun = True
         try:
-            while change.stage in (Stage.STAGING, Stage.STAGED):
-                if change.stage is Stage.STAGING:
-                    self._stage(change)
-                else:
+            for _ in range(_CREATES):
+                if change.stage is Stage.STAGED:
                     self._bases.learn(change)
                     self._place(change, None)
+                elif change.stage is Stage.STAGING:
+                    self._stage(change)
+            if change.stage in (Stage.STAGING, Stage.STAGED):
+                raise UnavailableError(f"what is staged for {change.target} keeps vanishing", endpoint="update")
         except Cancelled:
             return
         except REFUSALS as error:
@@ -175,9 +177,6 @@ class Replace:
             self._state.apply(
                 change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
             )  # fmt: skip
-        if not change.base.id and self._upload.worth_asking():
-            # After a few new files it is worth to know whether the next may be made straight at their targets (R9).
-            self._context.in_background(lambda: self._upload.ask(change.target))
 
     def _check_bytes(self, change: Change) -> bool:
         """True if the bytes that are to be sent are those that were closed; after a loss of power nobody knows: False.

@@ -646,6 +646,15 @@ def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
     assert queue.drain(20.0, "")
 
 
+def test_bytes_that_no_change_sends_yet_are_left(queue: Queue, state: State) -> None:
+    """semantics 6: flush and umount do not end between a save that was placed and the next one of the same file."""
+    file = unsaved(state, "dir/file")
+    assert (queue.left("dir"), queue.left("other")) == (True, False)
+    assert not queue.drain(0.0, "")
+    state.write(edit(file, refused="no"))
+    assert queue.drain(0.0, "")
+
+
 def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:

@@ -32,7 +32,7 @@ from jobfs.state.records import Aside, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
-#: So many new files are made in two requests before it is worth to ask the server how it behaves.
+#: So many files and directories are made before it is worth to ask the server how it behaves.
 _WORTH = 2
 #: Where it could not be asked, it is asked again after so many more.
 _AGAIN = 50
@@ -138,7 +138,8 @@ class Upload:
 
     def worth_asking(self) -> bool:
         """Something new was made, and will have to be created: True if the server should be asked now how it takes that."""
-        return next(self._made) % _AGAIN == _WORTH and len(self.rejects) < 2
+        due = next(self._made) % _AGAIN == _WORTH
+        return due and len(self.rejects) < 2 and not self._client.health.out
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.

@@ -107,8 +107,8 @@ class Replace:
                     self._place(change, None)
                 elif change.stage is Stage.STAGING:
                     self._stage(change)
-            if change.stage in (Stage.STAGING, Stage.STAGED):
-                raise UnavailableError(f"what is staged for {change.target} keeps vanishing", endpoint="update")
+            if not change.over:
+                raise UnavailableError(f"what is made for {change.target} keeps vanishing", endpoint="update")
         except Cancelled:
             return
         except REFUSALS as error:
@@ -177,6 +177,8 @@ class Replace:
             self._state.apply(
                 change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
             )  # fmt: skip
+        if not change.base.id:
+            self._upload.count_new(change.target)
 
     def _check_bytes(self, change: Change) -> bool:
         """True if the bytes that are to be sent are those that were closed; after a loss of power nobody knows: False.

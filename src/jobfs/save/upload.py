@@ -32,8 +32,8 @@ from jobfs.state.records import Aside, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
-#: So many files and directories are made before it is worth to ask the server how it behaves.
-_WORTH = 2
+#: Two new files that are sent, or a few that are closed, make it worth to ask the server how it behaves.
+_WORTH = 4
 #: Where it could not be asked, it is asked again after so many more.
 _AGAIN = 50
 #: Seconds by which the server's clock may be misjudged.
@@ -50,7 +50,7 @@ class Upload:
         self._state = context.state
         self._directory = directory
         self._probe = directory / "probe"
-        self._made = itertools.count(1)
+        self._new = itertools.count(1)
         #: Whether this server rejects a create at the path of an existing "file" or "directory", as far as that is known.
         facts = context.known.rejects or server.recall(directory, self._client.base_url).rejects
         self.rejects: dict[str, bool] = {str(kind): refused for kind, refused in facts.items()}
@@ -136,10 +136,11 @@ class Upload:
 
     # -- how this server takes creates
 
-    def worth_asking(self) -> bool:
-        """Something new was made, and will have to be created: True if the server should be asked now how it takes that."""
-        due = next(self._made) % _AGAIN == _WORTH
-        return due and len(self.rejects) < 2 and not self._client.health.out
+    def count_new(self, path: str) -> None:
+        """Something new was made at this path, or is about to be sent: now and then the server is asked how it takes that."""
+        due = next(self._new) % _AGAIN == _WORTH
+        if due and len(self.rejects) < 2 and not self._client.health.out:
+            self._context.in_background(lambda: self.ask(path))
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.

@@ -170,7 +170,7 @@ class WriteBack:
             if before and not sending:
                 self.state.bytes.retire(file.ino, before)
             if not (before or file.stays or file.base.id):
-                self._made(file.path)
+                self.upload.count_new(file.path)
 
     def commit(self, file: File) -> None:
         """Return when the server has what was written so far (fsync). Raises what kept it from that."""
@@ -215,7 +215,7 @@ class WriteBack:
         """A new directory on the server; None if that can't be asked. Raises FsError(EEXIST), ApiError."""
         if self.namespace.unreachable:
             return None
-        self._made(path)
+        self.upload.count_new(path)
         try:
             item = self.upload.make_directory(path)
             if item is None:
@@ -230,11 +230,6 @@ class WriteBack:
         assert item is not None
         self.namespace.publish(item)
         return item
-
-    def _made(self, path: str) -> None:
-        """Something new is there: after a few it is worth to know whether the next may be made straight at their targets (R9)."""
-        if self.upload.worth_asking():
-            self.context.in_background(lambda: self.upload.ask(path))
 
     def unsent_directory(self, path: str, mode: int, uid: int, gid: int) -> None:
         """A directory that the server could not be asked to make: it is here, and is made there later. Raises FsError(ENOSPC)."""

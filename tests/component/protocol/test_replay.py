@@ -31,7 +31,7 @@ PATHS = {TARGET: "dir/file.txt", SOURCE: "dir/draft.txt", ELSEWHERE: "dir/elsewh
 #: Where libfuse hides what is open.
 HIDDEN = f"dir/.fuse_hidden{1:016x}"
 #: Seconds until a late request is carried out, and how long the mounts wait for such requests.
-LATE, LIFETIME = 0.6, 1.2
+LATE, LIFETIME = 0.4, 1.4
 
 #: All but what needs two mounts (tests/component/test_save_unanswered.py).
 REPLAYED = [rule for rule, (switch, _) in RULES.items() if switch != "r6_own"]

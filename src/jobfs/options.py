@@ -55,13 +55,13 @@ OPTIONS: dict[str, Option] = {
     option.name: option
     for option in (
         Option(
-            "base_url", "Where the API is (https; plain http only to this machine).", "URL",
+            "base_url", "Where the API is (https, or http to this machine).", "URL",
             "https://api.perstack.ai",
         ),
-        Option("api_key_file", "Read the API key from FILE, again when it changes (else PERSTACK_API_KEY).", "FILE"),
+        Option("api_key_file", "Read the API key from FILE (else PERSTACK_API_KEY).", "FILE"),
         Option("cache_dir", "Where contents are cached.", "DIR"),
         Option("state_dir", "Where unsent work is kept.", "DIR"),
-        Option("ttl", "Changes made by the job are visible after at most this long.", "SECONDS", 5.0),
+        Option("ttl", "The job's changes show within this time.", "SECONDS", 5.0),
         Option("write_back_delay", "Wait this long after a close before sending.", "SECONDS", 0.5),
         Option("sync_on_close", "A close returns when the server has the file.", default=False),
         Option("read_only", "Refuse everything that writes; also -o ro.", default=False),
@@ -69,7 +69,7 @@ OPTIONS: dict[str, Option] = {
             "xattr", "Show what the API knows of a file as extended attributes user.jobfs.*; writing gets slower.",
             default=False,
         ),
-        Option("timeout", "Give up on the server after this long without progress.", "SECONDS", 30.0),
+        Option("timeout", "Fail after this long without progress.", "SECONDS", 30.0),
         Option(
             "stale_if_error", "Serve what is known for this long while the server cannot be reached.", "SECONDS", 300.0
         ),
@@ -78,7 +78,7 @@ OPTIONS: dict[str, Option] = {
         ),
         Option("max_connections", "At most this many connections to the server.", "N", 16, "16"),
         Option(
-            "cache_size", "Keep at most this much in the content cache, e.g. 512MiB.", "SIZE", 2 * 2**30, "2GiB"
+            "cache_size", "Cache at most this much, e.g. 512MiB.", "SIZE", 2 * 2**30, "2GiB"
         ),
         Option(
             "local_only", "Files of such names stay on this machine; may be repeated, or joined with colons.", "PATTERN", ()

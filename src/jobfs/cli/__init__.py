@@ -22,10 +22,10 @@ COMMANDS = {
     "flush": ("jobfs.cli.files", "Return when the server has everything."),
     "retry": ("jobfs.cli.files", "Try again to send what failed."),
     "discard": ("jobfs.cli.files", "Give up a save that was not sent."),
-    "recover": ("jobfs.cli.recover", "Finish what a mount that was killed has left, without mounting."),
+    "recover": ("jobfs.cli.recover", "Finish what a killed mount has left, without mounting."),
     "info": ("jobfs.cli.files", "Show what the server knows of a file."),
     "set": ("jobfs.cli.files", "Change a file's permission or lifecycle on the server."),
-    "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with a remedy for each failure."),
+    "doctor": ("jobfs.cli.doctor", "Check this machine and the account, with remedies."),
     "install-helper": ("jobfs.cli.helper", "Let mount(8) and /etc/fstab find jobfs."),
     "systemd-unit": ("jobfs.cli.unit", "Print a systemd user unit that mounts JOB at DIR."),
     "completion": ("jobfs.cli.completion", "Print what lets bash, zsh or fish complete jobfs."),
@@ -50,7 +50,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items() if name != "completion"])
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         named = [(name, line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]

@@ -37,12 +37,12 @@ _ARENAS, _LARGE = 2, 128 << 10
 
 #: The settings that `--help` shows.
 MAIN = (
-    "base_url", "api_key_file", "cache_dir", "cache_size", "state_dir", "ttl", "write_back_delay", "sync_on_close",
-    "read_only", "timeout", "local_only", "allow_other", "log_level", "mount_options",
+    "base_url", "api_key_file", "cache_size", "state_dir", "ttl", "sync_on_close", "read_only", "timeout", "local_only",
+    "mount_options",
 )  # fmt: skip
 _EPILOG = (
-    "Each setting is also a variable, as JOBFS_CACHE_SIZE, and a mount option, as -o cache_size=1GiB. "
-    "`jobfs JOB DIR -o …` mounts as well: so do `mount -t fuse.jobfs` and /etc/fstab."
+    "Each setting is also a variable, as JOBFS_TTL, and a mount option, as -o ttl=2. "
+    "After `jobfs install-helper`, mount(8) and /etc/fstab mount jobs too."
 )
 
 
@@ -52,10 +52,9 @@ _EPILOG = (
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @setting_options(*MAIN)
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:
-    """Mount the workspace of JOB at DIR: an empty directory, or one that is made now.
+    """Mount the workspace of JOB at DIR, which is empty or made now.
 
-    The API key is read from PERSTACK_API_KEY or --api-key-file. Returns once the mount answers; it then runs
-    in the background until `jobfs umount DIR`.
+    Returns once it answers, and goes on in the background until `jobfs umount`.
     """
     settings = load(flags, mount_options)
     made = preflight.make_mount_point(directory)

@@ -74,7 +74,7 @@ def setting_options(*main: str) -> Callable[[F], F]:
         return click.option(
             "-o", "mount_options", multiple=True, metavar="NAME[=VALUE],…",
             cls=click.Option if "mount_options" in main else Rare,
-            help="Any of the settings, as mount(8) and fstab give them; ro for --read-only.",
+            help="Any setting, as fstab gives it; ro for --read-only.",
         )(command)  # fmt: skip
 
     return add

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from email import message_from_string
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -110,3 +111,15 @@ def test_the_wheel_has_jobfs_and_nothing_else(wheel: Path) -> None:
         "jobfs", f"jobfs-{version}.data", f"jobfs-{version}.dist-info",
     }  # fmt: skip
     assert "jobfs/py.typed" in names
+
+
+def test_the_wheel_says_what_it_is(wheel: Path) -> None:
+    with ZipFile(wheel) as opened:
+        described = opened.read(f"jobfs-{jobfs.__version__}.dist-info/METADATA").decode()
+    about = message_from_string(described)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert about.get_payload() == readme
+    assert about["Summary"] in readme.replace("\n", " ")
+    assert {"fuse", "perstack"} <= set(about["Keywords"].split(","))
+    assert "Operating System :: POSIX :: Linux" in about.get_all("Classifier", [])
+    assert about["Project-URL"].partition(", ")[2] in readme

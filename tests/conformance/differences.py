@@ -148,7 +148,7 @@ ROWS = [
         ),
     ),
     Row(
-        "root writes to a file after `chmod u-w`",
+        "root writes to a file, or makes or removes something in a directory, after `chmod u-w`",
         "allowed",
         "EACCES until `chmod u+w`",
         "the item is readOnly in the API then, which is meant for everybody",
@@ -162,14 +162,6 @@ ROWS = [
                     ("stat f size", "0", "4"),
                 ),
             ),
-        ),
-    ),
-    Row(
-        "root makes or removes something in a directory after `chmod u-w`",
-        "allowed",
-        "EACCES until `chmod u+w`",
-        "the item is readOnly in the API then, which is meant for everybody",
-        (
             Difference(
                 "chmod: root makes and removes whatever the mode of the directory",
                 (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.support.files import saved
 from tests.support.mounts import MountedJob, is_mounted, jobfs
+from tests.support.ptys import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
@@ -31,6 +32,34 @@ def test_without_foreground_it_returns_once_the_mount_answers(
     mounted_by = mounted.jobfs("umount", mounted.path)
     assert mounted_by.returncode == 0, mounted_by.stderr
     assert not is_mounted(mounted.path)
+
+
+def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    mounted = mount(start=False)
+    state = ("--state-dir", mounted.state)
+    server_and_state = ("--base-url", server.url, "--cache-dir", mounted.cache, *state)
+
+    def shown(*arguments: str | Path, key: str | None = server.key) -> str:
+        with on_terminal(mounted.home, key, *arguments) as terminal:
+            assert terminal.ended() == 0, terminal.screen
+            return " ".join(terminal.screen.split())
+
+    assert f"job: {server.job} is known, and the key is accepted" in shown(
+        "doctor", server.job, *server_and_state
+    )
+    said = shown("mount", server.job, mounted.path, *server_and_state)
+    assert said.startswith(f"mounted {server.job} at {mounted.path}; its log is ")
+    (mounted.path / "file").write_bytes(b"content")
+    assert f"sending {mounted.path}" in shown("flush", mounted.path, *state, key=None)
+    assert "unsent 0 log " in shown("status", mounted.path, *state, key=None)
+    assert "state clean" in shown("info", mounted.path / "file", *state, key=None)
+    shown("umount", mounted.path, *state, key=None)
+    assert not is_mounted(mounted.path)
+    said = shown("recover", server.job, *server_and_state)
+    assert f"nothing was left by the mount at {mounted.path}" in said
+    assert server.store.read("file") == b"content"
 
 
 def test_it_is_called_as_fstab_calls_it(server: Server, mount: Callable[..., MountedJob]) -> None:

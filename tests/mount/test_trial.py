@@ -112,7 +112,7 @@ def test_a_try_beside_a_mount_of_the_job_is_seen_by_nobody(
     assert [name for name in os.listdir(home) if name.startswith("jobfs-try-")] == []
 
 
-@pytest.mark.parametrize(("number", "place"), [(signal.SIGTERM, "saved/.jobfs-")])
+@pytest.mark.parametrize(("number", "place"), [(signal.SIGTERM, "saved/.jobfs-"), (signal.SIGINT, ".jobfs-")])
 def test_a_try_that_is_interrupted_leaves_nothing(
     server: Server, tmp_path: Path, number: signal.Signals, place: str
 ) -> None:

@@ -581,10 +581,8 @@ def _taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
 
 def _moved_over(change: Change) -> list[File]:
     """Unsent bytes that an item took the place of, if the journal has them."""
-    file = change.file
-    if file is None or change.verb is Verb.MKDIR or change.is_backup:
-        return []
-    return [file] if file.recorded else []
+    file, here = change.file, change.verb is Verb.MKDIR or change.is_backup
+    return [file] if file is not None and file.recorded and not here else []
 
 
 def _becomes(change: Change, item: Item, *, adopted: bool) -> list[Edit]:

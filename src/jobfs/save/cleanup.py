@@ -131,7 +131,7 @@ class Cleanup:
 
         `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
         """
-        base, sent = change.base, self._context.sent.get(item.id, "")
+        base, sent = change.base, self._context.sent(item.id, change.target)
         if item.is_dir or (base.resized(item) and not sent):
             return False
         untouched = item.updated_at == aside.updated_at != ""

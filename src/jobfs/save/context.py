@@ -53,13 +53,34 @@ class Context:
         self.cache_limit = cache_limit
         #: What this server has shown of itself.
         self.known = known
-        #: The hash of what this mount has sent to an item, by its id (R1: what it sent itself is always known).
-        self.sent: LRUCache[str, str] = LRUCache(_SENT)
+        #: By the id of an item, what this mount has sent to it: its hash, and the path that the item was to have then.
+        self._sent: LRUCache[str, tuple[str, str]] = LRUCache(_SENT)
         self._unsure: dict[str, float] = {}
 
     def moves_keep_updated_at(self) -> None:
         """This server was seen to leave an item's `updatedAt` alone as it was moved (R1)."""
         self.known = replace(self.known, moves_keep_updated_at=True)
+
+    def note_sent(self, item_id: str, digest: str, path: str) -> None:
+        """This mount has sent bytes of this hash, to be the file at a path."""
+        with self.state.lock:
+            self._sent[item_id] = digest, path
+
+    def renamed(self, item_id: str, path: str) -> None:
+        """This mount has given an item another name."""
+        with self.state.lock:
+            digest, _ = self._sent.get(item_id, ("", ""))
+            if digest:
+                self._sent[item_id] = digest, path
+
+    def sent(self, item_id: str, path: str) -> str:
+        """The hash of what this mount has sent to an item, to be the file at this path, or "" (R1: that is always known).
+
+        What was to have another path is brought to this one by the job, or by a request that was carried out late.
+        """
+        with self.state.lock:
+            digest, wanted = self._sent.get(item_id, ("", ""))
+        return digest if wanted == path else ""
 
     def unanswered(self, item_id: str) -> float:
         """A request on the item went unanswered, or may have; returns until when it may be carried out (epoch seconds, R7)."""

@@ -67,6 +67,7 @@ class Rename:
             if answered:
                 # Else the job may have written to it between the request and the look (R2).
                 self._bases.carry(item, answer)
+            self._context.renamed(item.id, answer.path)
             self._namespace.publish(answer)
             return answer
         raise UnavailableError(f"the answers to changing {item.path} are lost", endpoint="update")

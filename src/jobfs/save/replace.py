@@ -154,7 +154,7 @@ class Replace:
         change.item = staged
         # What the power took here, and the server has whole, can't be hashed any more: nothing is known of its bytes.
         digest = self._upload.digest(change) if self._upload.has_bytes(change) else ""
-        self._context.sent[staged.id] = digest
+        self._context.note_sent(staged.id, digest, change.target)
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
         if look is not None:
             self._place(change, deadline.result(look, f"looking for {change.target}"))
@@ -253,7 +253,7 @@ class Replace:
             change.unsure = False
             self._record(change, direct=False)
             return False
-        self._context.sent[item.id] = digest
+        self._context.note_sent(item.id, digest, change.target)
         adopted, change.unsure = not change.unsure, True  # looked at first if this can't be recorded
         with self._state.lock:
             check(change)
@@ -466,6 +466,7 @@ class Replace:
             self._saved(change, change.file, item, adopted=adopted)
             return
         self._moved(change, item, adopted=adopted)
+        self._context.renamed(item.id, change.target)
         if before is not None and adopted:
             self._bases.carry(before, item)
 

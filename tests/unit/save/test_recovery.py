@@ -143,4 +143,4 @@ def test_what_the_power_took_here_and_the_server_has_is_placed(
         file.local.path.write_bytes(remains)
     again = remount()
     assert finish(again) == {"file": NEW}
-    assert again.context.sent["n"] == "", "nobody knows what it was"
+    assert again.context.sent("n", "file") == "", "nobody knows what it was"

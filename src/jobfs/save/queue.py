@@ -77,7 +77,9 @@ class Queue:
         #: Changes that were claimed and have not ended: what they have hidden on the server counts.
         self._out: dict[int, Change] = {}
         self._threads: list[threading.Thread] = []
+        #: Threads without a Change. One of them looks for the next: what wakes it does not wake all.
         self._idle = 0
+        self._looking = threading.Lock()
         self._health = context.client.health
         self._recoveries = self._health.recoveries
         self._stop = threading.Event()
@@ -161,7 +163,7 @@ class Queue:
             self._threads.append(thread)
 
     def _work(self) -> None:
-        while (change := self._next()) is not None:
+        while (change := self._take()) is not None:
             try:
                 with deadline.bound_by(change.deadline):
                     self._attempt(change)
@@ -170,21 +172,22 @@ class Queue:
             except JobfsError as error:
                 log.info("%s: tried again later: %s", change.target, error)
 
-    def _next(self) -> Change | None:
+    def _take(self) -> Change | None:
         """Wait for a Change that may run, and claim it; None at the end."""
         with self._lock:
+            self._idle += 1
+        with self._looking, self._lock:
             while not self._stop.is_set():
                 now = time.monotonic()
                 self._take_up(now)
                 change = self._choose(now)
                 if change is not None:
+                    self._idle -= 1
                     if not self._idle and len(self._threads) < self._context.client.max_connections:
                         self._start_thread()
                     self._claim(change, deadline.Deadline(self._context.timeout, waited=False))
                     return change
-                self._idle += 1
                 self._lock.wait(self._until_next(now) + 0.001)
-                self._idle -= 1
         return None
 
     def _until_next(self, now: float) -> float:

@@ -131,6 +131,8 @@ class Cleanup:
 
         `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
         """
+        if aside.unsure_until and self._context.is_elsewhere(item.id, change.target):
+            return False  # a late request had brought it here: its name was another
         base, sent = change.base, self._context.sent(item.id, change.target)
         if item.is_dir or (base.resized(item) and not sent):
             return False

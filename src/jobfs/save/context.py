@@ -82,6 +82,11 @@ class Context:
             digest, wanted = self._sent.get(item_id, ("", ""))
         return digest if wanted == path else ""
 
+    def is_elsewhere(self, item_id: str, path: str) -> bool:
+        """True if this mount knows what it has sent to an item, and has given it another path than this one."""
+        with self.state.lock:
+            return self._sent.get(item_id, ("", path))[1] != path
+
     def unanswered(self, item_id: str) -> float:
         """A request on the item went unanswered, or may have; returns until when it may be carried out (epoch seconds, R7)."""
         now = time.time()

@@ -137,7 +137,6 @@ def test_whatever_lies_in_the_state_directory_it_goes_on(doctor: Run, state: Pat
     assert damaged.journal.read_bytes() == b"garbage" * 1000
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody else, which only root can")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("locked", ["slot", "home", "everything"])
 def test_a_state_directory_that_cannot_be_read_is_told(run: Run, locked: str) -> None:

@@ -246,7 +246,8 @@ class Namespace:
                 effective_ttl=cost.effective_ttl,
                 listing_seconds=cost.listing_seconds,
                 listing_pages=cost.pages,
-                shadowed=known.tree.shadowed(),
+                # Where another item came to a taken place, the one that was there is most likely gone.
+                shadowed=[found for found in known.tree.shadowed() if not known.doubtful(found[0])],
                 hostile=known.tree.refused(),
                 hidden=known.tree.hidden(),
                 stale=error is not None and age is not None,

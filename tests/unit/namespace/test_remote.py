@@ -405,5 +405,7 @@ def test_what_we_put_where_something_else_was_known_is_asked_for(world: World) -
     world.namespace.refresh()
     world.server.delete(old)
     world.namespace.publish(world.server.move(mine, "x"))
+    # Nobody has asked yet: that both are there is not said.
+    assert world.namespace.status().shadowed == []
     assert world.namespace.lookup("x") == world.server.items[mine.id]
     assert world.namespace.status().shadowed == []

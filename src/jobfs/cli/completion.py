@@ -39,7 +39,9 @@ def script(shell: str) -> str:
     kind = get_completion_class(shell)
     assert kind is not None
     # Not kind.source(), which starts a bash to find its version. Of the command it needs no more than the name.
-    return ShellComplete.source(kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE"))
+    text = ShellComplete.source(kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE"))
+    # For fish, click ends what it tells of a command at the first comma.
+    return text.replace('string split ","', 'string split -m 1 ","')
 
 
 def _mounted(begun: str) -> list[CompletionItem[str]]:

@@ -1,17 +1,18 @@
-"""What is offered while a command line is typed: by the parameters' own completion, and in a real bash."""
+"""What is offered while a command line is typed: by the parameters' own completion, and in real shells."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete
+from tests.support.terminal import terminal
 
 from jobfs import cli
+from jobfs.cli import COMMANDS
 from jobfs.cli.completion import SHELLS
 
 from .conftest import JOB, Outcome
@@ -75,17 +76,49 @@ def test_the_script_of_each_shell_asks_jobfs(run: Callable[..., Outcome], shell:
     assert f"_JOBFS_COMPLETE={shell}_complete" in done.out
 
 
-def test_bash_completes_with_it(tmp_path: Path) -> None:
-    (tmp_path / "jobs").mkdir()
-    typed = """
+#: What is written where, as `jobfs completion --help` says, and a prompt to wait for; fish shows nothing before Tab then.
+PROMPT = "ready>"
+SET_UP = {
+    "bash": (".bashrc", f"""
         eval "$(jobfs completion bash)"
-        COMP_WORDS=(jobfs "$@") COMP_CWORD=$#
-        _jobfs_completion jobfs && printf '%s\n' "${COMPREPLY[@]}"
-    """
-    bash = ["bash", "--norc", "-ec", typed, "bash"]
-    place = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{place}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        [*bash, "set", "x", "--lifecycle", "exp"], env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert (done.stdout, done.stderr) == ("expertJob\n", "")
+        PS1="{PROMPT} "
+    """),
+    "zsh": (".zshrc", f"""
+        autoload -Uz compinit; compinit -u
+        eval "$(jobfs completion zsh)"
+        PS1="{PROMPT} "
+    """),
+    "fish": (".config/fish/config.fish", f"""
+        mkdir -p ~/.config/fish/completions; cd ~/.config/fish/completions
+        jobfs completion fish > jobfs.fish
+        cd
+        set fish_autosuggestion_enabled 0
+        function fish_prompt; echo -n "{PROMPT} "; end
+    """),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_each_shell_completes_with_it(tmp_path: Path, shell: str) -> None:
+    """As a person does it, on a terminal: commands with what they do, paths, choices."""
+    name, text = SET_UP[shell]
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    (tmp_path / "jobs").mkdir()
+    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
+    with terminal(tmp_path, tmp_path, "env", path, shell) as typing:
+        typing.shows(PROMPT)
+
+        def completes(begun: str, line: str) -> None:
+            typing.type(begun)
+            typing.keys("Tab")
+            typing.shows(line)
+
+        completes("jobfs umo", f"{PROMPT} jobfs umount")
+        completes("jo", f"{PROMPT} jobfs umount jobs/")
+        typing.keys("C-u")
+        completes("jobfs set x --lifecycle exp", f"{PROMPT} jobfs set x --lifecycle expertJob")
+        if shell != "bash":
+            typing.keys("C-u")
+            completes("jobfs re", COMMANDS["recover"][1])

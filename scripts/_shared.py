@@ -88,9 +88,23 @@ def man_page(context: click.Context, line: str, commands: Mapping[str, str]) -> 
         record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
         if record is not None:
             text += [".TP", f"\\fB{_plain(record[0])}\\fP", _plain(record[1])]
+    if path == "jobfs status":
+        text += [".SH FIELDS", *_fields()]
     if context.parent is not None:
         text += [".SH SEE ALSO", "\\fBjobfs\\fP(1)"]
     return "\n".join(text) + "\n"
+
+
+def _fields() -> Iterator[str]:
+    """What the document of `jobfs status --json` has in it: the text and the table of its module."""
+    from jobfs import document
+
+    text = (document.__doc__ or "").replace("`", "")
+    about, _, table = text.partition("\n| field | meaning |\n|---|---|\n")
+    yield from _paragraphs(about)
+    for row in table.splitlines():
+        _, names, meaning, _ = row.split("|")
+        yield from (".TP", f"\\fB{_plain(names.strip())}\\fP", _plain(meaning.strip()))
 
 
 def _paragraphs(help: str) -> Iterator[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
 import venv
 from email import message_from_string
 from pathlib import Path
+from typing import get_type_hints
 from zipfile import ZipFile
 
 import click
@@ -18,6 +20,7 @@ import jobfs
 from jobfs import cli
 from jobfs.cli import COMMANDS
 from jobfs.cli.completion import SHELLS, script
+from jobfs.document import Status
 
 ROOT = Path(__file__).parents[2]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -92,6 +95,12 @@ def test_each_command_has_a_man_page_that_says_what_its_help_says(prefix: Path) 
         options = [flag for option in shown_options for flag in option.opts if flag[0] == "-"] + ["-h"]
         assert [flag for flag in options if flag not in shown] == []
     assert "jobfs-umount(1)" in roff(pages["jobfs.1"])
+
+
+def test_the_page_of_status_has_the_fields_of_its_document(prefix: Path) -> None:
+    told = roff(prefix / "share/man/man1/jobfs-status.1").partition("FIELDS")[2]
+    titles = re.findall(r"^ {7}\S.*", told, re.M)
+    assert set(get_type_hints(Status)) <= set(re.findall(r"\w+", " ".join(titles)))
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -54,7 +54,8 @@ _OLD, _LONG = 30.0, 1.0
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")
 @click.argument("directory", required=False, metavar="[DIR]", shell_complete=mounted)
-@click.option("--json", "as_json", is_flag=True, help="Print the document that .jobfs/status.json holds.")
+@click.option("--json", "as_json", is_flag=True,
+              help="Print the document that .jobfs/status.json holds (its fields: man jobfs-status).")  # fmt: skip
 @click.option("-w", "--watch", is_flag=True, help="Go on until Ctrl-C; in a pipe, print each change.")
 @state_dir_option
 def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | None) -> int:

@@ -27,7 +27,8 @@ class Namespace:
     """Runs commands in the namespace, with a PATH in which no virtual environment is."""
 
     def __init__(self, pid: int, home: Path) -> None:
-        self._pid = pid
+        #: The words before a command that run it in there.
+        self.enter = ("nsenter", "-m", "-t", str(pid), "--")
         self._home = home
 
     def run(
@@ -36,7 +37,7 @@ class Namespace:
         known = environment(self._home, key)
         known.pop("PYTHONPATH", None)
         return subprocess.run(
-            ["nsenter", "-m", "-t", str(self._pid), "--", *map(str, command)],
+            [*self.enter, *map(str, command)],
             env={**known, "PATH": PATH},
             stdin=subprocess.DEVNULL,
             capture_output=True,

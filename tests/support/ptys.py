@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,10 @@ class OnTerminal:
             assert self._read(1.0) or self._process.poll() is None, f"{pattern!r} in {self.screen!r}"
         return found
 
+    def answer(self, text: str) -> None:
+        """Types a line."""
+        os.write(self._terminal, f"{text}\n".encode())
+
     def press_ctrl_c(self) -> None:
         os.write(self._terminal, b"\x03")
 
@@ -60,11 +64,13 @@ class OnTerminal:
 
 
 @contextmanager
-def on_terminal(home: Path, key: str | None, *arguments: str | Path) -> Iterator[OnTerminal]:
-    """Runs `jobfs ARGUMENTS`; it and its terminal are gone afterwards."""
+def on_terminal(
+    home: Path, key: str | None, *arguments: str | Path, through: Sequence[str] = ()
+) -> Iterator[OnTerminal]:
+    """Runs `jobfs ARGUMENTS`, started by `through` if that is given; it and its terminal are gone afterwards."""
     here, there = pty.openpty()
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", sys.executable, "-m", "jobfs", *map(str, arguments)],
+        ["setsid", "--ctty", "--wait", *through, sys.executable, "-m", "jobfs", *map(str, arguments)],
         env={**environment(home, key), "COLUMNS": "120"},
         stdin=there,
         stdout=there,

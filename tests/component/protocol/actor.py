@@ -92,6 +92,14 @@ class Actor:
         mount = world.mounts[self._number]
         return world.with_mount(self._number, mount._replace(disk=written(mount)))
 
+    def _noted(self, world: World, item: Item, name: str) -> World:
+        """This mount has sent the item's bytes, to have this name."""
+        if not self._scenario.renames:
+            return world
+        mount = world.mounts[self._number]
+        rest = frozenset(sent for sent in mount.sent if sent[0] != item.id)
+        return world.with_mount(self._number, mount._replace(sent=rest | {(item.id, item.content, name)}))
+
     def _begin_undo(self, tx: Tx) -> Tx:
         order = [aside.id for aside in tx.asides]
         return tx._replace(undoing=tuple(reversed(order)) if self._rules.r11 else tuple(order))

@@ -93,11 +93,18 @@ class Finishing(Actor):
         if not self._rules.r1:
             return aside.found_base
         read = tx.base is not None and tx.base.read and item.content == tx.base.content
-        if read or item.content == tx.content:
+        if read or item.content == tx.content or self._was_sent(item):
             return True
         same_version = tx.base is not None and (item.id, item.version) == tx.base[:2]
         young = self._scenario.one_tick and self._rules.r1_young
         return same_version and not (self._scenario.moves_touch or young)
+
+    def _was_sent(self, item: Item) -> bool:
+        """What this mount itself sent is always known, as the file that it was sent to be."""
+        names = [
+            name for number, content, name in self._mount.sent if (number, content) == (item.id, item.content)
+        ]
+        return bool(names) and (TARGET in names or not self._rules.r1_sent)
 
     def _carry_out(self, tx: Tx, aside: Aside) -> Steps:
         rest = tx._replace(asides=tx.asides[1:])

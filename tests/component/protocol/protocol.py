@@ -8,6 +8,7 @@ from .actor import MOUNTS, Run, Steps
 from .explorer import Search, Step, search
 from .finishing import Finishing
 from .model import (
+    ELSEWHERE,
     SOURCE,
     TARGET,
     Base,
@@ -18,6 +19,7 @@ from .model import (
     Request,
     Tx,
     World,
+    execute,
     moved_to,
     wrong,
 )
@@ -131,6 +133,10 @@ class _Mounted(Saving, Finishing):
                 return
             tx = Tx(Verb.MOVE, Stage.STAGED, source.content, mount.base, staged=source.id, local=False)
             yield Step(self._who, "renames S over T"), self._added(world, mount, tx)
+        elif what == "move" and not busy and there is not None:
+            world, _ = execute(world, Request("move", there.id, ELSEWHERE), self._scenario)
+            world = self._noted(world.with_mount(self._number, mount._replace(base=None)), there, ELSEWHERE)
+            yield Step(self._who, "moves T away"), world._replace(expected="")
         elif what == "unlink":
             yield from self._unlink(mount, busy)
         elif what == "remove" and not busy and there is not None:

@@ -23,7 +23,9 @@ _CHANGES = {
     "creates": "create_file", "sets": "update", "promotes": "update", "gives": "update", "keeps": "update",
     "shows": "update", "deletes": "delete", "takes an": "delete", "discards": "delete",
 }  # fmt: skip
-_USER = ("opens", "truncates", "saves", "renames", "makes", "unlinks", "hides")
+_USER = ("opens", "truncates", "saves", "renames", "moves", "makes", "unlinks", "hides")
+#: One request, too.
+_MOVES = "moves T away"
 #: Outcomes of a request, as faults of the local server.
 _FAULTS = {"dropped": "drop", "done": "drop_after", "late": "late"}
 _OPERATIONS = {"create_file": "create"}
@@ -52,8 +54,19 @@ def lives(schedule: Iterable[Step], rest: Iterable[str] = ()) -> list[Life]:
     cuts = [0, *(number for number, step in enumerate(steps) if step.act == "comes back"), len(steps)]
     never = {step.act.split()[0] for step in steps if step.act.endswith("never carried out")}
     found = [_Translator(steps[first:last], never).life for first, last in pairwise(cuts)]
-    found[-1].program += [act.replace("save ", "saves ") for act in rest if act.startswith("save ")]
+    for act in rest:
+        if act == "move":
+            found[-1].program.append(_MOVES)
+        elif act.startswith("save "):
+            _append(found[-1].program, act.replace("save ", "saves "))
     return found
+
+
+def _append(program: list[str], act: str) -> None:
+    """One more thing that the user does; what is saved first, or under a name that is free again, is opened before."""
+    if act.startswith("saves") and (not program or program[-1] == _MOVES):
+        program.append("opens T")
+    program.append(act)
 
 
 def changes(act: str) -> str:
@@ -91,9 +104,11 @@ class _Translator:
             self._cue(number, "user unlinks")
             return
         self._looked = False
-        if step.act.startswith("saves") and not self.life.program:
-            self.life.program.append("opens T")
-        self.life.program.append(step.act)
+        _append(self.life.program, step.act)
+        if step.act == _MOVES:
+            self._sent["update"] += 1
+            self._last = "after update"
+            self._ended[self._last] += 1
 
     def _request(self, step: Step, request: str) -> None:
         self._sent[request] += 1

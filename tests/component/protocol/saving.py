@@ -107,7 +107,7 @@ class Saving(Actor):
 
         def answered(world: World, answer: Item | str) -> World:
             assert isinstance(answer, Item)
-            return self._with(world, self._has_staged(tx, answer))
+            return self._noted(self._with(world, self._has_staged(tx, answer)), answer, TARGET)
 
         def lost(world: World) -> World:
             return self._with(world, tx._replace(looking=True))

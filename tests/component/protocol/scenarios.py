@@ -127,6 +127,14 @@ SCENARIOS = [
         slow=1,
     ),
     Scenario(
+        "a promote is carried out late, when T has been moved away and is saved anew",
+        users=(("save u1", "move", "save u2"),),
+        there=(),
+        losses=1,
+        lost=("late",),
+        losing=("promotes",),
+    ),
+    Scenario(
         "two mounts save one file, an answer is lost",
         users=(("open", "save u1"), ("open", "save v1")),
         losses=1,

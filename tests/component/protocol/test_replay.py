@@ -256,6 +256,9 @@ class Play:
                 vfs.rename(PATHS[SOURCE], path)
             self._renaming = False
             self._refuses(False)
+        elif act == "moves T away":
+            self._let_go()
+            vfs.rename(path, PATHS[ELSEWHERE])
         elif act == "user unlinks":
             vfs.unlink(path)
             self.owed.clear()

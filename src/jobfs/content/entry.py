@@ -59,6 +59,8 @@ class Entry(Incoming):
         if self.window is not None:
             self.reset()  # somebody needs a file: try the disk again
         while not self.whole:
+            if not self.pins:
+                raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
             self._wait(whole_run(), 0, EVERYTHING, on_disk=True)
             self.settle()
             with self.cond:

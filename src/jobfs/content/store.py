@@ -98,7 +98,8 @@ class Content:
     def fetch(self) -> Path:
         """Bring everything; a file with the whole content, not to be written to, valid until `close`.
 
-        Raises ApiError as `read` does, and FsError (ENOSPC) if the disk of the cache has no room for it.
+        Raises ApiError as `read` does, FsError(ENOSPC) if the disk of the cache has no room for it, FsError(EBADF) if it is
+        closed meanwhile.
         """
         if self._closed:
             raise FsError(errno.EBADF)

@@ -235,7 +235,7 @@ class Pins:
         if item is None or not isinstance(content, Content) or content.whole():
             return
         if item.size is None or item.size > _AT_ONCE:
-            self._write_back.context.in_background(content.fetch)
+            self._write_back.context.in_background(content.bring)
             return
         try:
             self.whole(handle, opening=True)

@@ -16,6 +16,7 @@ from rich.console import Console
 from .lab import Lab, NotMeasured
 from .measure import Outcome
 from .peers import PEERS
+from .readme import write as write_readme
 from .session import Wish, measure
 from .table import show, write_json
 from .trial import Plan
@@ -76,10 +77,11 @@ Workloads: {", ".join(WORKLOADS)}."""
 @click.option(
     "--quick", is_flag=True, help="A small part of each workload, once: to see that the bench works."
 )
+@click.option("--readme", is_flag=True, help="Write the figures of the README, with the commit.")
 @click.option("--profile", is_flag=True, help="One run of jobfs under cProfile; its times mean nothing then.")
 def bench(
     workloads: tuple[str, ...], everything: bool, rtts: list[float], runs: int, peers: list[str],
-    json_file: Path | None, quick: bool, profile: bool,
+    json_file: Path | None, quick: bool, readme: bool, profile: bool,
 ) -> None:  # fmt: skip
     """Exit code: 0, even where a target is missed; 1 if something of jobfs could not be measured or was wrong."""
     if unknown := [name for name in workloads if name not in WORKLOADS]:
@@ -125,6 +127,8 @@ def bench(
         )
     if interrupted:
         sys.exit(130)
+    if readme:
+        write_readme(outcomes, sys.argv[1:])
     sys.exit(any({"jobfs", "floor"} & set(outcome.failures) for outcome in outcomes))
 
 

@@ -111,15 +111,19 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
     held = os.open(second.path / "open", os.O_WRONLY | os.O_CREAT)
     second.kill_only()
     assert mounted.jobfs("flush", mounted.path).stderr.startswith(f"{gone}: mount the job there again")
+    for command, code in (("status", 2), ("flush", 2)):
+        done = mounted.jobfs(command, "--state-dir", mounted.state)
+        assert (done.returncode, "mount the job there again" in done.stderr) == (code, True)
     assert is_mounted(mounted.path)
     # mount itself, though there is something to be told.
     mounted.mount()
     assert f"{gone}: its dead mount was taken away\n" in mounted.log
     assert (mounted.path / "file").read_bytes() == b"kept"
-    # umount, and umount --all, which knows those of its state directory.
+    # umount, and umount --all, which knows those of its state directory: 1 while the server lacks something.
     mounted.kill_only()
     one = mounted.jobfs("umount", mounted.path)
-    assert (one.returncode, one.stderr.startswith(f"{gone}: its dead mount was taken away")) == (0, True)
+    assert (one.returncode, one.stderr.startswith(f"{gone}: its dead mount was taken away")) == (1, True)
+    assert "1 change of it not on the server yet" in one.stderr
     every = second.jobfs("umount", "--all", "--state-dir", second.state)
     assert (every.returncode, str(second.path) in every.stderr) == (0, True)
     assert not is_mounted(mounted.path)

@@ -56,7 +56,7 @@ def doctor(
 ) -> int:
     """Check what a mount needs: FUSE, directories, key, server, and with JOB that job too.
 
-    Changes nothing without --try. Exits with 0 if a mount would work, else with 1, and a remedy for each failure.
+    Changes nothing on the server without --try. Exits with 0 if a mount would work, else with 1, and a remedy for each failure.
     """
     trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)

@@ -10,7 +10,7 @@ import click
 from jobfs import control
 from jobfs.cli.completion import files, mounted_or_files
 from jobfs.cli.options import state_dir_option
-from jobfs.cli.running import directory_of, mount_of, mounts_of
+from jobfs.cli.running import directory_of, mount_of, mounts_of, tell_of_dead
 from jobfs.cli.screen import INTERRUPTED, sending, shown, tell
 from jobfs.draining import describe
 from jobfs.errors import FsError, UsageError
@@ -48,7 +48,8 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
         return INTERRUPTED
     if left:
         tell(f"jobfs: not sent yet: {describe(left)}", err=True)
-    return 1 if left else 0
+    dead = path is None and tell_of_dead(state_dir)
+    return 1 if left or dead else 0
 
 
 @click.command("retry", short_help="Try again to send what failed.")

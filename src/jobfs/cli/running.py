@@ -20,6 +20,7 @@ import platformdirs
 
 from jobfs import mountpoint
 from jobfs.cli.options import load
+from jobfs.cli.screen import tell
 from jobfs.errors import UsageError
 from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
 from jobfs.private import user_name
@@ -61,7 +62,8 @@ def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found,
         return [mount_of(path, state_dir)]
     found = mounts(state_dir)
     if not found:
-        raise UsageError("no job is mounted")
+        dead = next(iter(dead_mounts(state_dir)), None)
+        raise UsageError(remedy(dead) if dead else "no job is mounted")
     return [(entry, "") for entry in found]
 
 
@@ -137,14 +139,23 @@ def _register() -> Path | None:
 # Dead mounts
 
 
-def dead_mounts(state_dir: str | None) -> list[str]:
-    """Where mounts of this user are, by the same register and slots, whose process is gone."""
+def dead_mounts(state_dir: str | None) -> dict[str, slot.Found]:
+    """Mounts of this user whose process is gone, by mount point; found by the same register and slots."""
     root = load({"state_dir": state_dir}).state_dir
     known = _registered()
     with contextlib.suppress(OSError):  # what can't be read there is for `jobfs doctor` to say
         known += [found for job in os.listdir(root) for found in slot.others(root, job, "")]
+    places = {directory_of(found): found for found in known}
     mounted = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
-    return sorted(point for point in {*map(directory_of, known)} & mounted if is_dead(point))
+    return {point: places[point] for point in sorted(places.keys() & mounted) if is_dead(point)}
+
+
+def tell_of_dead(state_dir: str | None) -> bool:
+    """Name each dead mount with its remedy, on stderr; True if there is one."""
+    dead = dead_mounts(state_dir)
+    for directory in dead:
+        tell(f"jobfs: {remedy(directory)}", err=True)
+    return bool(dead)
 
 
 def gone(directory: str) -> str:

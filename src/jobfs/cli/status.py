@@ -13,7 +13,7 @@ import click
 from jobfs import control, document
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import state_dir_option
-from jobfs.cli.running import directory_of, mounts_of
+from jobfs.cli.running import directory_of, mounts_of, tell_of_dead
 from jobfs.cli.screen import counted, shown, size, tell
 from jobfs.document import Job, Status, Unsent
 from jobfs.errors import JobfsError
@@ -77,7 +77,8 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
         if not watch:
             reports = look()
             show(reports)
-            return _code(reports)
+            dead = directory is None and tell_of_dead(state_dir)
+            return NEEDS_A_PERSON if dead else _code(reports)
         return _live(look) if sys.stdout.isatty() and not as_json else _watch(look, _changes(show))
     except JobfsError as error:
         tell(f"jobfs: {error}", err=True)

@@ -11,11 +11,12 @@ from jobfs import control
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import clear, dead_mounts, directory_of, gone, is_dead, mount_of, mounts, why_not_found
-from jobfs.cli.screen import INTERRUPTED, sending, tell
+from jobfs.cli.screen import INTERRUPTED, counted, sending, tell
 from jobfs.draining import describe
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import mount_at
 from jobfs.state.directory import Found, wait_until_free
+from jobfs.state.left import left_in
 
 #: Seconds that a mount which has answered takes to end.
 _ENDING = 15.0
@@ -67,7 +68,7 @@ def _leave_to_others(directory: str, lazy: bool) -> None:
 
 def _unmount_every(lazy: bool, timeout: float | None, state_dir: str | None) -> int:
     """Unmount one after another; what one of them is refused for keeps no other from it."""
-    places = [directory_of(found) for found in mounts(state_dir)] + dead_mounts(state_dir)
+    places = [*map(directory_of, mounts(state_dir)), *dead_mounts(state_dir)]
     if not places:
         tell("jobfs: no job is mounted", err=True)
     worst = 0
@@ -87,7 +88,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     try:
         found, inside = mount_of(directory, state_dir)
     except UsageError:
-        return _unmount_plainly(directory)
+        return _unmount_plainly(directory, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
     # This command is not what keeps it busy.
@@ -132,8 +133,8 @@ def _ask(found: Found, lazy: bool, timeout: float | None) -> dict[str, Any]:
     return answer
 
 
-def _unmount_plainly(directory: str) -> int:
-    """Unmount what no process of this user serves any more."""
+def _unmount_plainly(directory: str, state_dir: str | None) -> int:
+    """Unmount what no process of this user serves any more: 1 if that has left something to be sent."""
     path = os.path.abspath(directory)
     there = mount_at(path) or mount_at(os.path.realpath(path))
     if there is None:
@@ -142,9 +143,16 @@ def _unmount_plainly(directory: str) -> int:
         raise UsageError(f"what is mounted at {directory} is not a job: umount {directory}")
     if not is_dead(there.point):
         raise UsageError(why_not_found(directory, there))
+    found = dead_mounts(state_dir).get(there.point)
     clear(there.point)
+    left = left_in(found.path).changes if found is not None else 0
     tell(
-        f"jobfs: {gone(directory)}: its dead mount was taken away; the next mount of that job sends what is left",
+        f"jobfs: {gone(directory)}: its dead mount was taken away; "
+        + (
+            f"{counted(left, 'change')} of it not on the server yet: mount the job again, or jobfs recover JOB"
+            if left
+            else "the next mount of that job sends what is left"
+        ),
         err=True,
     )
-    return 0
+    return 1 if left else 0

@@ -16,6 +16,8 @@ from jobfs.cli import umount as umounting
 from jobfs.errors import FsError
 from jobfs.mountpoint import MountInfo
 from jobfs.nodes import Sent
+from jobfs.state import directory as slot
+from jobfs.state.left import Left
 
 from .conftest import Answering, Outcome
 
@@ -162,7 +164,7 @@ def test_umount_wants_a_directory_or_all(run: Run) -> None:
 
 
 def test_umount_all_goes_on_where_one_refuses(
-    run: Run, answering: Make, monkeypatch: pytest.MonkeyPatch
+    run: Run, answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 6: `umount` names what is open and refuses; the other mounts end all the same."""
 
@@ -171,7 +173,9 @@ def test_umount_all_goes_on_where_one_refuses(
 
     cleared: list[str] = []
     monkeypatch.setattr(umounting, "wait_until_free", lambda found, timeout: True)
-    monkeypatch.setattr(umounting, "dead_mounts", lambda state_dir: ["/mnt/c"])
+    dead = slot.look(tmp_path / "c")
+    monkeypatch.setattr(umounting, "dead_mounts", lambda state_dir: {"/mnt/c": dead})
+    monkeypatch.setattr(umounting, "left_in", lambda path: Left(files=2))
     monkeypatch.setattr(
         umounting, "mount_at", lambda path: MountInfo("1", "0:1", path, "fuse.jobfs", os.geteuid())
     )
@@ -185,6 +189,7 @@ def test_umount_all_goes_on_where_one_refuses(
     first, second = done.err.splitlines()
     assert first == "jobfs: /mnt/a is in use by vim (4: a.txt)"
     assert second.startswith("jobfs: the process that served /mnt/c is gone")
+    assert "2 changes of it not on the server yet" in second
 
 
 def test_umount_all_without_a_mount_is_no_failure(run: Run) -> None:

@@ -82,9 +82,11 @@ def test_a_dead_mount_is_found_wherever_its_state_is_and_forgotten_once_it_is_go
     with registered("/mnt/a", elsewhere.path):
         elsewhere.close()
         assert [found.path for found in mounts(None)] != [elsewhere.path]
-        assert running.dead_mounts(None) == ["/mnt/a"]
+        assert {point: found.path for point, found in running.dead_mounts(None).items()} == {
+            "/mnt/a": elsewhere.path
+        }
         there.clear()
-        assert running.dead_mounts(None) == []
+        assert running.dead_mounts(None) == {}
         assert list((tmp_path / "run" / "jobfs").iterdir()) == []
 
 

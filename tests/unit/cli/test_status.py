@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from jobfs.cli import running
 from jobfs.cli import status as command
 from jobfs.cli.status import WELL, _changes, _watch
 from jobfs.errors import UsageError
+from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Answering, Outcome, a_status
 
@@ -148,6 +150,20 @@ def test_it_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
     for more in ((), ("--json",), ("--watch",)):
         assert run("status", *more) == Outcome(2, "", "jobfs: no job is mounted\n")
     assert run("status", tmp_path).code == 2
+
+
+@pytest.mark.parametrize("words", [("status",), ("flush",)])
+def test_a_dead_mount_is_named_beside_those_that_run(
+    run: Run, answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """semantics 6: what it has left is on no server: nobody is told that all is well."""
+    answering("/mnt/a", status=a_status(), flush={"left": []})
+    assert run(*words).code == 0
+    dead = {"/mnt/c": slot.look(tmp_path / "c")}
+    monkeypatch.setattr(running, "dead_mounts", lambda state_dir: dead)
+    done = run(*words)
+    assert done.code == 1
+    assert done.err.endswith("is gone: mount the job there again, or jobfs umount /mnt/c\n")
 
 
 def test_it_is_2_when_the_mount_does_not_answer(run: Run, answering: Make) -> None:

@@ -84,6 +84,9 @@ def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_ag
             failed = errno_from(operation.run, work, promise)
             struck = not any(rule.times == 10**6 for rule in server.faults.rules())
             server.faults.clear()
+            changes = work.state.changes
+            # What was refused just before may not have been told yet: it would be refused after the retry.
+            eventually(lambda changes=changes: not any(c.running for c in list(changes.values())))  # type: ignore[misc]
             work.vfs.retry(None)
             eventually(lambda work=work: not errno_from(work.settle), "it is at rest")  # type: ignore[misc]
             operation.check(work, promise, f"refused after {skip} requests, errno {failed}")

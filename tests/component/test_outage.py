@@ -75,6 +75,8 @@ def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
         work.write(f"f{number}", b"%d" % number)
     state = work.vfs._state
     eventually(lambda: sum(change.attempts for change in list(state.changes.values())) >= 3, timeout=30)
+    # What failed just before, and is told after the first success, would wait for its minute.
+    eventually(lambda: not any(change.running for change in list(state.changes.values())))
     server.faults.clear()
     eventually(lambda: len(visible(server)) == 100)
     settled(work)

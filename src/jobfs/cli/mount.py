@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _CYCLES = (20_000, 20, 50)
 #: mallopt(3): the numbers of two parameters, and what they are set to.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-_ARENAS, _LARGE = 2, 128 << 10
+_ARENAS, _LARGE = 2, 1 << 20
 
 #: The settings that `--help` shows.
 MAIN = (

@@ -67,7 +67,8 @@ class Rename:
             if answered:
                 # Else the job may have written to it between the request and the look (R2).
                 self._bases.carry(item, answer)
-            self._context.renamed(item.id, answer.path)
+            if "path" in wanted:
+                self._context.renamed(item.id, answer.path)
             self._namespace.publish(answer)
             return answer
         raise UnavailableError(f"the answers to changing {item.path} are lost", endpoint="update")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,24 +64,38 @@ def test_what_the_job_writes_after_a_rename_without_an_answer_is_shown(
     eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
 
 
-@pytest.mark.parametrize("seen", [False, True], ids=["unseen", "seen"])
+@pytest.mark.parametrize("over", ["save", "rename"])
+@pytest.mark.parametrize("seen", ["unseen", "seen", "seen later"])
+@pytest.mark.parametrize("first", ["saved", "moved"])
 def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is_written(
-    server: Server, mortal: Callable[..., Mortal], seen: bool
+    server: Server, mortal: Callable[..., Mortal], first: str, seen: str, over: str
 ) -> None:
     """save-protocol, What the API does not allow: a name may flip; no content is lost, whether it was seen there or not."""
-    server.store.seed({"dir": None})
-    work = mortal(request_lifetime=1.0, ttl=0.1 if seen else 60.0)
+    server.store.seed(
+        {"dir": None, "dir/new": SECOND} | ({"dir/file": USERS} if first == "moved" else {}), age=60
+    )
+    work = mortal(request_lifetime=0.8, ttl=60.0 if seen == "unseen" else 0.1)
+    assert work.read("dir/new") == SECOND
     server.faults.next("late", on="update", delay=0.4)
-    work.write(TARGET, USERS, fsync=True)
+    if first == "saved":
+        work.write(TARGET, USERS, fsync=True)
+    else:
+        work.vfs.rename("dir/file", TARGET)
     work.vfs.rename(TARGET, "dir/renamed")
     eventually(lambda: carried_out(server))
     assert server.store.read(TARGET) == USERS
-    if seen:
+    if seen != "unseen":
         eventually(lambda: work.read(TARGET) == USERS)
-    work.write(TARGET, SECOND, fsync=True)
+    if seen == "seen later":
+        time.sleep(0.8)  # the request is over then
+    if over == "save":
+        work.write(TARGET, SECOND, fsync=True)
+    else:
+        work.vfs.rename("dir/new", TARGET)
     work.settle()
     assert server.store.read(TARGET) == SECOND
-    assert sorted(contents(server)) == sorted([SECOND, USERS])
+    assert USERS in contents(server), "what was acknowledged under its new name is nowhere"
+    assert [name for name in visible(server) if ".conflict-" in name]
 
 
 @pytest.mark.parametrize("change", ["rename", "chmod"])

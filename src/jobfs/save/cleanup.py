@@ -131,8 +131,8 @@ class Cleanup:
 
         `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
         """
-        if aside.unsure_until and self._context.is_elsewhere(item.id, change.target):
-            return False  # a late request had brought it here: its name was another
+        if self._context.is_elsewhere(item.id, change.target):
+            return False  # a late request had brought it here: its name is another
         base, sent = change.base, self._context.sent(item.id, change.target)
         if item.is_dir or (base.resized(item) and not sent):
             return False
@@ -208,6 +208,7 @@ class Cleanup:
                 if names.basename(answer.path) == aside.name:
                     aside.unsure_until = time.time() + self._context.lifetime
                     return False
+            self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
             log.warning("%s: %s; kept as %s", target, reason, answer.path)
             return True

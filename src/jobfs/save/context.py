@@ -55,6 +55,8 @@ class Context:
         self.known = known
         #: By the id of an item, what this mount has sent to it: its hash, and the path that the item was to have then.
         self._sent: LRUCache[str, tuple[str, str]] = LRUCache(_SENT)
+        #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
+        self._contested: LRUCache[str, str] = LRUCache(_SENT)
         self._unsure: dict[str, float] = {}
 
     def moves_keep_updated_at(self) -> None:
@@ -67,11 +69,13 @@ class Context:
             self._sent[item_id] = digest, path
 
     def renamed(self, item_id: str, path: str) -> None:
-        """This mount has given an item another name."""
+        """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""
         with self.state.lock:
             digest, _ = self._sent.get(item_id, ("", ""))
             if digest:
                 self._sent[item_id] = digest, path
+            if item_id in self._contested or self.unsure_until(item_id) > time.time():
+                self._contested[item_id] = path
 
     def sent(self, item_id: str, path: str) -> str:
         """The hash of what this mount has sent to an item, to be the file at this path, or "" (R1: that is always known).
@@ -83,9 +87,9 @@ class Context:
         return digest if wanted == path else ""
 
     def is_elsewhere(self, item_id: str, path: str) -> bool:
-        """True if this mount knows what it has sent to an item, and has given it another path than this one."""
+        """True if a late request may have brought an item to this path, from the one that this mount has given it since."""
         with self.state.lock:
-            return self._sent.get(item_id, ("", path))[1] != path
+            return self._contested.get(item_id, path) != path
 
     def unanswered(self, item_id: str) -> float:
         """A request on the item went unanswered, or may have; returns until when it may be carried out (epoch seconds, R7)."""

@@ -22,11 +22,26 @@ def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> No
 def test_what_was_sent_to_an_item_is_known_at_the_path_that_it_was_given(world: World) -> None:
     """save-protocol R1: "what this mount itself sent is always known", of the file that it was sent to be."""
     context = world.context
-    assert (context.sent("a", "file"), context.is_elsewhere("a", "file")) == ("", False), "nothing is known"
+    assert context.sent("a", "file") == "", "nothing is known"
     context.note_sent("a", "digest", "file")
     assert (context.sent("a", "file"), context.sent("a", "other")) == ("digest", "")
-    assert (context.is_elsewhere("a", "file"), context.is_elsewhere("a", "other")) == (False, True)
     context.renamed("a", "other")
     assert (context.sent("a", "file"), context.sent("a", "other")) == ("", "digest")
+
+
+def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_its_newest_name(
+    world: World,
+) -> None:
+    """save-protocol, What the API does not allow: a name may flip; no content is lost."""
+    context = world.context
+    context.renamed("a", "file")
+    assert not context.is_elsewhere("a", "other"), "the job may have moved it"
+    context.unanswered("a")
+    context.renamed("a", "second")
+    assert (context.is_elsewhere("a", "file"), context.is_elsewhere("a", "second")) == (True, False)
+    context.lifetime = 0.0
+    context.unanswered("a")
+    context.renamed("a", "third")
+    assert (context.is_elsewhere("a", "second"), context.is_elsewhere("a", "third")) == (True, False)
     context.renamed("b", "other")
-    assert not context.is_elsewhere("b", "file"), "of what was not sent from here, nothing is known"
+    assert not context.is_elsewhere("b", "file"), "no request on it went unanswered"

@@ -64,12 +64,13 @@ def test_files_and_directories_are_made_in_an_outage_and_sent_after_it(
 
 
 def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
-    server: Server, patient: Workspace, monkeypatch: pytest.MonkeyPatch
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is held back by what failed attempts have earned: a minute."""
     monkeypatch.setattr(save_queue, "_BACKOFF", 60.0)
     monkeypatch.setattr(save_queue, "_MOST", 60.0)
-    work = patient
+    # With time enough for each answer: one that is given up after the outage would wait for its minute.
+    work = start(timeout=4.0, ttl=0.1, write_back_delay=0.0)
     _go_down(server, work)
     for number in range(100):
         work.write(f"f{number}", b"%d" % number)

@@ -77,7 +77,7 @@ def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_ag
     monkeypatch.setattr(entry, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
     for skip in count():
         promise = Promise()
-        work = operation.start(server, tmp_path / f"{skip}", Boundaries(), timeout=0.5)
+        work = operation.start(server, tmp_path / f"{skip}", Boundaries(), timeout=3.0)
         try:
             server.faults.next("error", skip=skip, times=10**6, status=401, reason="Failed to authenticate")
             work.boundaries.arm()

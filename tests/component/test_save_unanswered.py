@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.boundaries import At, Mortal
+from tests.support.files import errno_from
 from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually
 
@@ -96,6 +99,40 @@ def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is
     assert server.store.read(TARGET) == SECOND
     assert USERS in contents(server), "what was acknowledged under its new name is nowhere"
     assert [name for name in visible(server) if ".conflict-" in name]
+
+
+@pytest.mark.parametrize("shown", ["unsent", "saved"])
+@pytest.mark.parametrize("then", ["nothing", "overwritten", "added to"])
+def test_a_rename_that_failed_and_is_done_later_takes_nothing_that_was_written_there_meanwhile(
+    server: Server, mortal: Callable[..., Mortal], shown: str, then: str
+) -> None:
+    """semantics 4, rename: what is acknowledged at the name meanwhile is kept, and so is what was renamed."""
+    server.store.seed({TARGET: OLD}, age=60)
+    work = mortal(timeout=0.5, write_back_delay=0.0)
+    work.write("dir/draft", USERS, fsync=True)
+    assert (work.read("dir/draft"), work.read(TARGET)) == (USERS, OLD)
+    kept: list[bytes] = []
+    server.faults.rate("unavailable", 1.0, on="create")
+    if shown == "unsent":
+        kept = [JOBS]
+        work.write(TARGET, JOBS)
+    server.faults.rate("unavailable", 1.0, on="update")
+    assert errno_from(work.vfs.rename, "dir/draft", TARGET) in (errno.EIO, errno.ETIMEDOUT)
+    assert work.read(TARGET) == (kept or [OLD])[0]
+    if then == "overwritten":
+        work.write(TARGET, SECOND)
+        kept = [SECOND]
+    elif then == "added to":
+        fh = work.vfs.open(TARGET, os.O_WRONLY).fh
+        before = (kept or [OLD])[0]
+        work.vfs.write(fh, SECOND, len(before))
+        work.vfs.flush(fh)
+        work.vfs.release(fh)
+        kept = [before + SECOND]
+    server.faults.clear()
+    work.settle()
+    assert sorted(contents(server)) == sorted([USERS, *kept])
+    assert work.read(TARGET) == server.store.read(TARGET) == (kept or [USERS])[0]
 
 
 @pytest.mark.parametrize("change", ["rename", "chmod"])

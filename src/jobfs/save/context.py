@@ -77,6 +77,11 @@ class Context:
             if item_id in self._contested or self.unsure_until(item_id) > time.time():
                 self._contested[item_id] = path
 
+    def disown(self, item_id: str) -> None:
+        """The user was told that a rename of the item has failed: whatever name it gets, nobody has asked for it there."""
+        with self.state.lock:
+            self._sent.pop(item_id, None)
+
     def sent(self, item_id: str, path: str) -> str:
         """The hash of what this mount has sent to an item, to be the file at this path, or "" (R1: that is always known).
 

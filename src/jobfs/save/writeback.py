@@ -359,21 +359,32 @@ class WriteBack:
         except JobfsError as error:
             if change.stage is Stage.DONE or not change.recorded:
                 state.end(change)
-                self.spared(victim, target)
             elif isinstance(error, UnavailableError):
-                # It may have been done: it goes on.
-                state.apply(change, shows={})
+                self._go_on_alone(change)
             else:
                 # Not even what was set aside could be put back: that is tried again.
                 self.replace.give_up(change)
-                self.spared(victim, target)
-                self.queue.wake()
+            self.spared(victim, target)
+            self.queue.wake()
             self.namespace.touch(item.path)
             self.namespace.touch(target)
             raise
         assert change.item is not None
         self.replaced(victim)
         return change.item
+
+    def _go_on_alone(self, change: Change) -> None:
+        """A rename of an item may have been done: it goes on, though its caller was told that it failed. Raises FsError(EIO).
+
+        What has its target here is saved after it, and knows nothing of the item: both are kept.
+        """
+        with self.state.lock:
+            file = change.file
+            self.state.write(edit(change, ino=0, file=None))
+            self.state.apply(change, shows={})
+            if file is not None and file.change is change:
+                file.change = None
+        self.context.disown(change.staged_id)
 
     def back_up(self, item: Item, target: str, source: Path, attr: dict[str, Any], over: File | None) -> bool:
         """The rename of an item to a scratch name: a file of this machine, with bytes of its own from `source`.

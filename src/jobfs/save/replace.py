@@ -477,7 +477,7 @@ class Replace:
         # What has to be copied is copied before the locks are taken: readers wait for them.
         with content.near(source) if adopted else contextlib.nullcontext() as saved, self._going_on(change):
             state.write(
-                edit(change, stage=Stage.PLACED, staged_id=item.id),
+                *([edit(change, stage=Stage.PLACED, staged_id=item.id)] if change.asides else []),
                 edit(
                     file,
                     item_id=item.id,
@@ -490,8 +490,11 @@ class Replace:
                     refused="",
                     **(_NOTHING if file.generation == change.generation else {}),
                 ),
+                gone=[] if change.asides else [change],
             )
             file.item, file.change = item, None
+            if not change.asides:
+                state.end(change)
             self._tell(change, item)
             if file.local is not None and file.local.generation == change.generation:
                 self._go_on(file, item, adopted=adopted)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +35,7 @@ log = logging.getLogger("jobfs.save")
 
 #: Two new files that are sent, or a few that are closed, make it worth to ask the server how it behaves.
 _WORTH = 4
-#: Where it could not be asked, it is asked again after so many more.
+#: Where it could not be asked, it is asked again after so many more, counted from then.
 _AGAIN = 50
 #: Seconds by which the server's clock may be misjudged.
 _SKEW = 1.5
@@ -51,6 +52,8 @@ class Upload:
         self._directory = directory
         self._probe = directory / "probe"
         self._new = itertools.count(1)
+        #: How many new files make it worth to ask; for ever more while it is being asked.
+        self._worth: float = _WORTH
         #: Whether this server rejects a create at the path of an existing "file" or "directory", as far as that is known.
         facts = context.known.rejects or server.recall(directory, self._client.base_url).rejects
         self.rejects: dict[str, bool] = {str(kind): refused for kind, refused in facts.items()}
@@ -138,9 +141,16 @@ class Upload:
 
     def count_new(self, path: str) -> None:
         """Something new was made at this path, or is about to be sent: now and then the server is asked how it takes that."""
-        due = next(self._new) % _AGAIN == _WORTH
+        due = next(self._new) >= self._worth
         if due and len(self.rejects) < 2 and not self._client.health.out:
-            self._context.in_background(lambda: self.ask(path))
+            self._worth = math.inf
+            self._context.in_background(lambda: self._ask_again(path))
+
+    def _ask_again(self, path: str) -> None:
+        try:
+            self.ask(path)
+        finally:
+            self._worth = next(self._new) + _AGAIN
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.
@@ -166,16 +176,13 @@ class Upload:
         allowed = Permission.READ_WRITE
         try:
             self._probe.write_bytes(b"?")
-            rejects = {
-                Kind.FILE: self._refused(
-                    path, lambda at: self._client.create_file(at, self._probe, 1, allowed)
-                ),
-                Kind.DIRECTORY: self._refused(path, lambda at: self._client.create_directory(at, allowed)),
-            }
-            self.rejects = {str(kind): refused for kind, refused in rejects.items()}
+            self._learn(Kind.FILE, path, lambda: self._client.create_file(path, self._probe, 1, allowed))
+            self._learn(Kind.DIRECTORY, path, lambda: self._client.create_directory(path, allowed))
             log.info("creates at existing paths are rejected by this server: %s", self.rejects)
             server.remember(
-                self._directory, self._client.base_url, replace(self._context.known, rejects=rejects)
+                self._directory,
+                self._client.base_url,
+                replace(self._context.known, rejects={Kind(kind): no for kind, no in self.rejects.items()}),
             )
         except AnswerLostError:
             # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
@@ -184,14 +191,14 @@ class Upload:
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
 
-    def _refused(self, path: str, create: Callable[[str], Item]) -> bool:
-        """True if a second create at this path is refused; what was made is taken away again."""
-        made = [create(path).id]
+    def _learn(self, kind: Kind, path: str, create: Callable[[], Item]) -> None:
+        """Note whether a second create at this path is refused, which counts at once; what was made is taken away again."""
+        made = [create().id]
         try:
-            made.append(create(path).id)
-            return False
+            made.append(create().id)
+            self.rejects[kind] = False
         except PathExistsError:
-            return True
+            self.rejects[kind] = True
         finally:
             for item_id in dict.fromkeys(made):
                 with contextlib.suppress(NotFoundError):

@@ -70,7 +70,9 @@ class Tree:
 
     # A set of children holds whole paths, the very strings the items hold: a set of names would cost a
     # string each.
-    __slots__ = ("_best", "_by_id", "_children", "_hidden", "_refused", "_rest", "_veiled")
+    __slots__ = (
+        "_best", "_by_id", "_children", "_counts", "_directories", "_hidden", "_refused", "_rest", "_veiled",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._by_id: dict[str, Item] = {}
@@ -80,6 +82,9 @@ class Tree:
         self._hidden: dict[str, str] = {}
         self._veiled: dict[str, set[str]] = {}
         self._refused: dict[str, str] = {}
+        # Which paths are directories, and how many of these each directory has: it is asked for with each file that is made.
+        self._directories: set[str] = set()
+        self._counts: dict[str, int] = {}
 
     @classmethod
     def of(cls, items: Iterable[Item], like: Tree | None = None) -> Tree:
@@ -134,8 +139,7 @@ class Tree:
 
     def directories(self, path: str) -> int:
         """How many of the children of `path` are directories."""
-        children = ((child, self._best.get(child)) for child in self._children.get(path, ()))
-        return sum(child in self._children or item is None or item.is_dir for child, item in children)
+        return self._counts.get(path, 0)
 
     def below(self, path: str) -> list[Item]:
         """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
@@ -196,6 +200,7 @@ class Tree:
             self._hidden[item.id] = base
             self._veiled.setdefault(base, set()).add(item.id)
             self._link(base)
+            self._note(base)
         else:
             self._set_candidates(path, [*self.candidates(path), item])
             self._link(path)
@@ -212,6 +217,7 @@ class Tree:
             if not veiled:
                 del self._veiled[base]
                 self._unlink(base)
+                self._note(base)
             return item
         left = [other for other in self.candidates(item.path) if other.id != item_id]
         self._set_candidates(item.path, left)
@@ -261,6 +267,7 @@ class Tree:
             self._unlink(path)
         if len(items) > 1:
             self._rest[path] = tuple(items[1:])
+        self._note(path)
 
     def _link(self, path: str) -> None:
         while path:
@@ -270,6 +277,7 @@ class Tree:
                 siblings.add(path)
                 return
             self._children[directory] = {path}
+            self._note(directory)
             path = directory
 
     def _unlink(self, path: str) -> None:
@@ -282,7 +290,23 @@ class Tree:
             if siblings:
                 return
             del self._children[directory]
+            self._note(directory)
             path = directory
+
+    def _note(self, path: str) -> None:
+        """The path may have become a directory, or have ceased to be one."""
+        item = self._best.get(path)
+        is_dir = (item is not None and item.is_dir) or path in self._children or path in self._veiled
+        if not path or is_dir is (path in self._directories):
+            return
+        directory = names.parent(path)
+        self._counts[directory] = self._counts.get(directory, 0) + (1 if is_dir else -1)
+        if is_dir:
+            self._directories.add(path)
+        else:
+            self._directories.discard(path)
+            if not self._counts[directory]:
+                del self._counts[directory]
 
 
 def _reason(item: Item, shown: Item) -> str:

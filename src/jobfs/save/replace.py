@@ -50,11 +50,11 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.namespace.tree import shown
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.nodes import Item
 from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
-from jobfs.save.upload import Upload, wanted
+from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -406,7 +406,7 @@ class Replace:
     def _move(self, change: Change) -> bool:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
         check(change)
-        lifecycle, permission = _taken_over(change)
+        lifecycle, permission = taken_over(change)
         try:
             answer = self._client.update(
                 change.staged_id, path=change.target, lifecycle=lifecycle, permission=permission
@@ -493,8 +493,6 @@ class Replace:
                 gone=[] if change.asides else [change],
             )
             file.item, file.change = item, None
-            if not change.asides:
-                state.end(change)
             self._tell(change, item)
             if file.local is not None and file.local.generation == change.generation:
                 self._go_on(file, item, adopted=adopted)
@@ -569,18 +567,6 @@ class Replace:
 
     def _is_directory(self, path: str) -> bool:
         return not path or any(item.is_dir for item in self._client.find(path))
-
-
-def _taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
-    """What the staged item takes over from what it replaces, None for what it has; a file that moves keeps its permission."""
-    item, was = change.item, change.replaced()
-    assert item is not None
-    lifecycle = was.lifecycle if was else item.lifecycle
-    permission = wanted(change) or (was.permission if was else item.permission)
-    return (
-        lifecycle if lifecycle != item.lifecycle else None,
-        permission if permission != item.permission and change.verb is not Verb.MOVE else None,
-    )
 
 
 def _moved_over(change: Change) -> list[File]:

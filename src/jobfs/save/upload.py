@@ -24,7 +24,7 @@ from jobfs.errors import (
     NotFoundError,
     PathExistsError,
 )
-from jobfs.nodes import Item, Kind, Permission
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
 from jobfs.state import Change, edit, server
@@ -208,3 +208,15 @@ class Upload:
 def wanted(change: Change) -> Permission | None:
     """The permission that the user has given the file meanwhile, None if he has not."""
     return change.file.wish if change.file is not None else None
+
+
+def taken_over(change: Change) -> tuple[Lifecycle | None, Permission | None]:
+    """What the staged item takes over from what it replaces, None for what it has; a file that moves keeps its permission."""
+    item, was = change.item, change.replaced()
+    assert item is not None
+    lifecycle = was.lifecycle if was else item.lifecycle
+    permission = wanted(change) or (was.permission if was else item.permission)
+    return (
+        lifecycle if lifecycle != item.lifecycle else None,
+        permission if permission != item.permission and change.verb is not Verb.MOVE else None,
+    )

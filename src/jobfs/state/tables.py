@@ -17,7 +17,7 @@ The life of a Change; every arrow is one journal write::
                      └─────────────┴──► CANCELLED ────────┘
     STAGING    the staged item is not on the server yet; or it vanished, and is made again from the local bytes
     STAGED     it is there: what stands at the target is set aside, and the staged item takes its place (save/replace.py)
-    PLACED     the server has the outcome: what was set aside has to be looked at (save/cleanup.py)
+    PLACED     the server has the outcome: what was set aside has to be looked at (save/cleanup.py); a save without: DONE at once
     CANCELLED  its file was unlinked meanwhile, or it was given up: what was begun is taken back (save/cleanup.py)
     DONE       nothing is left: the row is gone, its transaction id stays as a tombstone
     A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED. A restart goes on where the row says, and looks at
@@ -84,6 +84,7 @@ class State:
         self._by_number: dict[int, File] = {}
         self._by_item: dict[str, File] = {}
         self._shown: dict[str, dict[str, File]] = {}
+        self._directories: dict[str, dict[str, File]] = {}  # those of them that are directories
         self._meanwhile: dict[str, dict[str, list[Change]]] = {}
         #: By target, and a move by its source too.
         self._at: dict[str, list[Change]] = {}
@@ -136,6 +137,10 @@ class State:
                 name: there[-1].shows[names.join(directory, name)] for name, there in changes.items()
             }
             return dict(self._shown.get(directory, {})), meanwhile
+
+    def directories(self, directory: str) -> int:
+        """How many directories that only this machine has are shown in a directory."""
+        return len(self._directories.get(directory, {}))
 
     def beneath(self, directory: str) -> list[File]:
         """Every File below a directory whose path is this machine's word: it is open, or has something that is only here."""
@@ -279,8 +284,7 @@ class State:
             for old in rows:
                 old.recorded = False
                 if isinstance(old, Change):
-                    self._forget(old)
-                    self._wake(old)
+                    self._end(old)
                 else:
                     self._touched.pop(old.ino, None)
             for record, changed in edits:
@@ -334,15 +338,23 @@ class State:
     def show(self, file: File) -> None:
         """Have the index say where this File is shown."""
         with self.lock:
-            path = file.path if file.path and file.here else None
-            if path == file.shown_at:
-                return
-            self.edition += 1
+            self._show_at(file, file.path if file.path and file.here else None)
+
+    def _show_at(self, file: File, path: str | None) -> None:
+        if path == file.shown_at:
+            return
+        self.edition += 1
+        for shown in (self._shown, self._directories)[: 1 + (file.kind is Kind.DIRECTORY)]:
             if file.shown_at is not None:
-                _remove(self._shown, file.shown_at, file)
-            file.shown_at = path
+                directory, name = names.parent(file.shown_at), names.basename(file.shown_at)
+                here = shown.get(directory, {})
+                if here.get(name) is file:
+                    del here[name]
+                    if not here:
+                        del shown[directory]
             if path is not None:
-                self._shown.setdefault(names.parent(path), {})[names.basename(path)] = file
+                shown.setdefault(names.parent(path), {})[names.basename(path)] = file
+        file.shown_at = path
 
     def _drop(self, file: File) -> None:
         if self._by_number.get(file.ino) is file:
@@ -350,10 +362,7 @@ class State:
         if self._by_item.get(file.item_id) is file:
             del self._by_item[file.item_id]
         self._touched.pop(file.ino, None)
-        if file.shown_at is not None:
-            _remove(self._shown, file.shown_at, file)
-            file.shown_at = None
-            self.edition += 1
+        self._show_at(file, None)
 
     def drop(self, *files: File, gone: Sequence[Record] = ()) -> None:
         """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
@@ -586,12 +595,3 @@ def stale_times(file: File, item: Item) -> dict[str, Any]:
 def _assign(record: Record, changed: dict[str, Any]) -> None:
     for name, value in changed.items():
         setattr(record, name, value)
-
-
-def _remove(shown: dict[str, dict[str, File]], path: str, file: File) -> None:
-    directory, name = names.parent(path), names.basename(path)
-    here = shown.get(directory)
-    if here is not None and here.get(name) is file:
-        del here[name]
-        if not here:
-            del shown[directory]

@@ -186,10 +186,7 @@ class View:
 
     def _links(self, path: str) -> int:
         """A directory's link count as on a disk: two, and one more for each directory known to be in it."""
-        count = 2 + self.namespace.directories(path)
-        if self.state:
-            count += sum(file.stays and is_dir(file) for file in self.state.children(path)[0].values())
-        return count
+        return 2 + self.namespace.directories(path) + self.state.directories(path)
 
     def size(self, item: Item) -> int:
         """The item's size in bytes; what was learned by reading it where the server does not say."""

@@ -259,7 +259,8 @@ class Ledger:
                     back.add(change.path)
                     self._unlinked_just_now(change, when)
                 self.failed(change, "killed")
-            self._open.clear()
+            # A call that had its answer just before may return only now, on a busy machine.
+            self._open = [change for change in self._open if not change.kept]
 
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
         """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4).

@@ -89,6 +89,8 @@ class Ledger:
         self.written = 0
         self._open: list[Change] = []
         self._blind: list[Change] = []
+        #: What stood at a path before: the server may have it still when newer bytes are only here.
+        self._earlier: dict[str, set[Content]] = {}
 
     def tell(self, text: str) -> None:
         """Notes something for the report."""
@@ -176,6 +178,7 @@ class Ledger:
             self._follow(change.path, change.to)
             self._renamed(change)
             return
+        self._earlier.setdefault(change.path, set()).update(self.at(change.path))
         self.options[change.path] = {change.content}
         if change.content not in (ABSENT, DIRECTORY):
             self.claims[change.content] = Claim({change.path})
@@ -265,10 +268,10 @@ class Ledger:
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
         """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4).
 
-        So it may where something else had begun to take its name, and was not acknowledged: then that may be nothing still.
+        As it was closed, or as the server has it. So it may where something else had begun to take its name, and was not acknowledged: then that may be nothing still.
         """
         if killed - change.when < _MOMENT and ABSENT in self.options[change.path]:
-            self.options[change.path] |= change.before
+            self.options[change.path] |= change.before | self._earlier[change.path]
             self.tell(f"MAY BE BACK: {change.text}")
 
     # -- what the job does

@@ -6,7 +6,6 @@ A mount in the background tells what it has to say to the command that started i
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import logging
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobfs import memory
 from jobfs.cli import logs, preflight
 from jobfs.cli.completion import directories
 from jobfs.cli.options import Command, load, setting_options
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 #: When Python looks for cycles among the youngest objects, and how seldom among older ones.
 _CYCLES = (20_000, 20, 50)
-#: mallopt(3): the numbers of two parameters, and what they are set to.
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-_ARENAS, _LARGE = 2, 1 << 20
 
 #: The settings that `--help` shows.
 MAIN = (
@@ -116,15 +113,7 @@ def _load_parts() -> None:
     # it has grown a little takes a fifth of the time that reading it takes.
     gc.freeze()
     gc.set_threshold(*_CYCLES)
-    _return_memory()
-
-
-def _return_memory() -> None:
-    """Have the C library give back what is freed: else a thread keeps in an arena of its own what it needed once."""
-    with contextlib.suppress(AttributeError):  # it may be another one than glibc
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, _ARENAS)
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    memory.keep_little()
 
 
 class Terminal:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobfs import memory
 from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
@@ -34,6 +35,8 @@ log = logging.getLogger("jobfs.save")
 _SYNC_EVERY = 0.5
 #: Seconds between looks at what the last listing has brought.
 _TIDY_EVERY = 1.0
+#: Seconds between returns of free memory.
+_GIVE_BACK_EVERY = 15.0
 #: Seconds until the unlink of an open file is carried out, and the rename of a file to a scratch name.
 UNLINK_DELAY, BACKUP_DELAY = 1.0, 3.0
 #: A tombstone is kept this many times as long as a request may still be carried out, and until a listing after that.
@@ -133,7 +136,11 @@ class WriteBack:
 
     def _tidy_loop(self) -> None:
         seen = 0  # before the first listing nothing is known to be gone
+        given_back = time.monotonic()
         while not self._stopping.wait(_TIDY_EVERY):
+            if time.monotonic() - given_back > _GIVE_BACK_EVERY:
+                memory.give_back()
+                given_back = time.monotonic()
             now = self.namespace.snapshot_number
             if now == seen:
                 continue

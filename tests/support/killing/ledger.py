@@ -268,7 +268,8 @@ class Ledger:
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
         """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4).
 
-        As it was closed, or as the server has it. So it may where something else had begun to take its name, and was not acknowledged: then that may be nothing still.
+        As it was closed, or as the server has it; or still as nothing, where something else had begun to take its name, and was
+        not acknowledged.
         """
         if killed - change.when < _MOMENT and ABSENT in self.options[change.path]:
             self.options[change.path] |= change.before | self._earlier[change.path]

@@ -159,7 +159,9 @@ def test_who_only_reads_a_file_is_not_heard_of_again_until_it_is_closed(
     loop.signal(signal.SIGTERM)
     _, calls, _ = loop.end()
     kernel = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
-    assert calls["release"] == 4
+    assert calls["release"] in (3, 4), (
+        "the kernel tells of the last one when it has time, if that is before the end"
+    )
     assert calls["flush"] == (1 if kernel >= (5, 16) else 4)
 
 

@@ -115,7 +115,8 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
         done = mounted.jobfs(command, "--state-dir", mounted.state)
         assert (done.returncode, "mount the job there again" in done.stderr) == (code, True)
     assert is_mounted(mounted.path)
-    # mount itself, though there is something to be told.
+    # mount itself, though there is something to be told. It would send at once what it takes up.
+    server.faults.rate("unavailable", 1.0, on="create")
     mounted.mount()
     assert f"{gone}: its dead mount was taken away\n" in mounted.log
     assert (mounted.path / "file").read_bytes() == b"kept"

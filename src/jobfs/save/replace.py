@@ -12,7 +12,7 @@ A save from its first line to its last, in reading order:
                     _set_aside   it is moved to its hidden name
                     _move        the staged item takes the target's place
                     _saved       one journal write: placed, the File's item and base are new; fsync answers
-    save/cleanup.py finish       later: sync, look at each aside, delete it or keep both, drop the row
+    save/cleanup.py finish       later, where something was set aside: sync, look at it, delete it or keep both, drop the row
 
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), the Change is CANCELLED in the journal before unlink returns (save/writeback.py
 `cancel`): each step asks `check` whether it is to go on, and save/cleanup.py `_take_back` removes what was begun. An open file

@@ -144,9 +144,9 @@ class Upload:
         due = next(self._new) >= self._worth
         if due and len(self.rejects) < 2 and not self._client.health.out:
             self._worth = math.inf
-            self._context.in_background(lambda: self._ask_again(path))
+            self._context.in_background(lambda: self._ask_alone(path))
 
-    def _ask_again(self, path: str) -> None:
+    def _ask_alone(self, path: str) -> None:
         try:
             self.ask(path)
         finally:

@@ -25,13 +25,14 @@ from jobfs.nodes import Item
 class Change(NamedTuple):
     """We changed `ids`, or an answer told of them, at `paths`; `whole`: with everything below these paths.
 
-    It is newer than an answer whose request has a ticket below `ticket`.
+    It is newer than an answer whose request has a ticket below `ticket`. `deleted`: they are gone, not just elsewhere.
     """
 
     ticket: int
     ids: frozenset[str]
     paths: frozenset[str]
     whole: bool
+    deleted: bool
 
     def concerns(self, path: str, ids: Collection[str]) -> bool:
         """True if an older answer about `path`, naming `ids`, can't be believed."""
@@ -44,14 +45,14 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     """Have `new`, a listing that began before `change`, keep what `old` says of the items it names, and of those below.
 
     Returns the paths to be asked for again: where the listing shows such an item in another place, or others at the
-    paths that changed.
+    paths that changed, or an item that the job has moved since, nobody knows where to.
     """
     places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
     others = _others(change, places, old, new)
-    doubts = places if others else set()
-    for item_id in change.ids:
-        if old.get(item_id) is None:
-            new.drop(item_id)  # we have deleted it
+    unknown = [item_id for item_id in change.ids if old.get(item_id) is None]
+    doubts = places if others or (unknown and not change.deleted) else set()
+    for item_id in unknown if change.deleted else ():
+        new.drop(item_id)
     # One of the others that was somewhere else must not be lost, should it have been there throughout.
     for item_id in (*change.ids, *others):
         doubts |= _as_before(item_id, old, new)
@@ -193,7 +194,7 @@ class Knowledge:
         elif known.is_dir:
             for other in self.tree.below(path):
                 self.tree.drop(other.id)
-        self._record([known.id], [path], whole=known.is_dir)
+        self._record([known.id], [path], whole=known.is_dir, deleted=True)
 
     def touch(self, path: str) -> None:
         """Trust nothing that was learned of `path`, or of what is below it, before now."""
@@ -246,12 +247,18 @@ class Knowledge:
         return False
 
     def _record(
-        self, ids: Iterable[str], paths: Iterable[str], *, whole: bool = False, ticket: int | None = None
+        self,
+        ids: Iterable[str],
+        paths: Iterable[str],
+        *,
+        whole: bool = False,
+        deleted: bool = False,
+        ticket: int | None = None,
     ) -> None:
         number = self._next()
         if self._airborne:
-            change = Change(number if ticket is None else ticket, frozenset(ids), frozenset(paths), whole)
-            self._changes.append((number, change))
+            since = number if ticket is None else ticket
+            self._changes.append((number, Change(since, frozenset(ids), frozenset(paths), whole, deleted)))
 
     def _doubt(self, path: str, number: int) -> None:
         self._doubts[path] = max(number, self._doubts.get(path, 0))

@@ -296,7 +296,7 @@ class Tree:
     def _note(self, path: str) -> None:
         """The path may have become a directory, or have ceased to be one."""
         item = self._best.get(path)
-        is_dir = (item is not None and item.is_dir) or path in self._children or path in self._veiled
+        is_dir = path in self._children or (path in self._veiled if item is None else item.is_dir)
         if not path or is_dir is (path in self._directories):
             return
         directory = names.parent(path)

@@ -353,3 +353,32 @@ def test_too_many_doubts_are_one_doubt_of_everything_until_the_next_listing() ->
     listed_while(known, server, lambda: None)
     assert known.fresh("never touched", 0.0)
     assert known.fresh("f1", 0.0)
+
+
+def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() -> None:
+    """semantics 1: it never loses an item that existed throughout."""
+    server, known = Server(), Knowledge(1e9, Clock())
+    file = server.file("f")
+    listed_while(known, server, lambda: None)
+
+    def meanwhile() -> None:
+        known.publish(server.move(file, "ours"))
+        server.move(server.items[file.id], "theirs")
+        ticket = known.takeoff()
+        known.found(ticket, 2.0, "ours", server.find("ours"))
+        known.land(ticket)
+
+    listed_while(known, server, meanwhile)
+    assert known.tree.get(file.id) is not None
+    assert known.doubtful("f"), "where the listing had it"
+    assert known.doubtful("ours")
+
+
+def test_a_listing_does_not_bring_back_what_we_have_deleted() -> None:
+    """semantics 1: own changes are visible at once."""
+    server, known = Server(), Knowledge(1e9, Clock())
+    file = server.file("f")
+    listed_while(known, server, lambda: None)
+    listed_while(known, server, lambda: (server.delete(file), known.forget(file)))
+    assert known.tree.get(file.id) is None
+    assert known.fresh("f", 0.0)

@@ -129,6 +129,17 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
     assert tree.at("x") == file
 
 
+def test_a_file_below_whose_path_only_hidden_items_lie_is_no_directory() -> None:
+    """semantics 2: the link count of a directory says how many directories are in it."""
+    hidden = item(f"d/x/{HIDDEN}", "1")
+    tree = Tree.of([hidden])
+    assert tree.directories("d") == 1
+    tree.put(item("d/x", "2"))
+    assert tree.directories("d") == 0
+    tree.drop("2")
+    assert tree.directories("d") == 1
+
+
 def test_a_directory_item_stands_for_its_directory_even_if_a_newer_file_is_there() -> None:
     """semantics 1: a directory shadows a file where something lives under it."""
     folder, file = directory("x", "1", updated_ns=1), item("x", "2", updated_ns=2)

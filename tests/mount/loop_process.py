@@ -1,6 +1,6 @@
 """The mount that test_loop.py tests: a Vfs in memory behind the driver, the loop pool and `jobfs.mount.run`.
 
-    python -m tests.mount.loop_process DIR STATE_DIR [undrained]
+    python -m tests.mount.loop_process DIR STATE_DIR [undrained] [--ttl=5]
 
 It prints "mounted", and at its end one line of JSON: what was called. A file whose name begins with "blocked"
 can't be read before the file STATE_DIR/release exists, "blocked-open" not even be opened (STATE_DIR/opening says that
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -40,6 +41,10 @@ class BlockingVfs(MemoryVfs):
         self.put("blocked-in-silence", b"after long")
         self.put("blocked-open", b"after long")
         self.put("plain", b"at once")
+        self.put("many", mode=stat.S_IFDIR | 0o755)
+        for number in range(300):
+            self.put(f"many/file{number}", bytes(number))
+        self.put("many/to-be-asked-for", b"1")
         self.waiting = ["unsent.txt"] if undrained else []
 
     def open(self, path: str, flags: int) -> OpenResult:
@@ -86,7 +91,7 @@ def serve(front: Terminal) -> int:
         print(json.dumps(vfs.calls), flush=True)
 
     vfs.stop = report  # type: ignore[method-assign]
-    settings = load({"state_dir": str(state), "ttl": "0", "timeout": "2"})
+    settings = load({"state_dir": str(state), "ttl": "5" if "--ttl=5" in sys.argv else "0", "timeout": "2"})
     return mount.run(
         settings,
         place,

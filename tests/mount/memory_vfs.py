@@ -85,6 +85,13 @@ class MemoryVfs:
         self._call("getattr", path)
         return self._attr(self._node(path))
 
+    def looked_up(self, path: str) -> Attr:
+        """Of a name with "to-be-asked-for" in it nothing is known."""
+        self._call("looked_up", path)
+        if "to-be-asked-for" in path:
+            raise FsError(errno.ENOENT)
+        return self._attr(self._node(path))
+
     def fgetattr(self, fh: int) -> Attr:
         self._call("fgetattr")
         return self._attr(self.open_files[fh])

@@ -165,6 +165,18 @@ def test_who_only_reads_a_file_is_not_heard_of_again_until_it_is_closed(
     assert calls["flush"] == (1 if kernel >= (5, 16) else 4)
 
 
+def test_the_attributes_of_what_is_listed_come_with_the_listing(start: Callable[..., LoopProcess]) -> None:
+    """semantics 2: `ls -l` of many files is a few requests of the kernel, not one for each file."""
+    loop = start("--ttl=5")
+    with os.scandir(loop.path / "many") as entries:
+        sizes = {entry.name: entry.stat().st_size for entry in entries}
+    assert sizes == {**{f"file{number}": number for number in range(300)}, "to-be-asked-for": 1}
+    loop.signal(signal.SIGTERM)
+    _, calls, _ = loop.end()
+    assert calls["looked_up"] == 301
+    assert calls["getattr"] < 30
+
+
 def test_a_signal_during_load_drains_unmounts_and_ends_with_0(start: Callable[..., LoopProcess]) -> None:
     """semantics 6.5: SIGTERM and SIGINT do the same as `jobfs umount`."""
     loop = start()

@@ -204,7 +204,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     # Names and attributes
 
-    def getattr(self, path: str, fi: Any = None) -> bytes:
+    def getattr(self, path: str, fi: Any = None, *, listed: bool = False) -> bytes:
+        """`listed`: for a listing, which makes no request for what is not known; FsError(ENOENT) then."""
         if fi is not None:
             attr = self._vfs.fgetattr(fi.fh)
             self._sizes.written(fi.fh, attr.size)
@@ -213,7 +214,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         stat = answers.get(path)
         if stat is None:
             name = relative(path)
-            attr = self._vfs.getattr(name)
+            attr = self._vfs.looked_up(name) if listed else self._vfs.getattr(name)
             stat = pack_stat(attr)
             if self._sizes.told(path, attr.size):
                 self._answers = (0, {})  # what the kernel hears again is remembered again

@@ -29,9 +29,10 @@ _log = logging.getLogger("jobfs.fuse.interrupt")
 
 
 class Opcode(IntEnum):
-    """Requests in which a program may wait for the server and which change nothing by themselves (linux/fuse.h)."""
+    """Requests that are told apart here (linux/fuse.h)."""
 
     LOOKUP = 1
+    FORGET = 2
     GETATTR = 3
     READLINK = 5
     OPEN = 14
@@ -41,8 +42,14 @@ class Opcode(IntEnum):
     GETXATTR = 22
     LISTXATTR = 23
     FLUSH = 25
+    INIT = 26
     READDIR = 28
     ACCESS = 34
+    READDIRPLUS = 44
+
+
+#: Those in which a program may wait for the server, and which change nothing by themselves.
+_INTERRUPTIBLE = frozenset(Opcode) - {Opcode.FORGET, Opcode.INIT}
 
 
 #: `fuse_in_header`: length, opcode, unique, node, uid, gid, thread, padding; then, of an open, its flags.
@@ -88,6 +95,8 @@ class Desk:
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         #: Where the answer about a node is kept, if it lasts.
         self.keeping: dict[str | int, bytes] | None = None
+        #: A listing is being made: nothing is asked of the server for the attributes in it.
+        self.listing = False
         self.turn = 0
         #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can take it away.
         self.reads: list[bool] = []
@@ -131,7 +140,7 @@ def told_to_end(thread: int) -> bool:
 
 def interruptible(*, sync_on_close: bool) -> frozenset[int]:
     """Opcodes to be answered early. A close is only where it waits for the server, which comes last in it."""
-    return frozenset(set(Opcode) - (set() if sync_on_close else {Opcode.FLUSH}))
+    return _INTERRUPTIBLE - (frozenset() if sync_on_close else {Opcode.FLUSH})
 
 
 class Interrupter:

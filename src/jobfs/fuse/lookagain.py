@@ -21,7 +21,7 @@ ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
 _NO_FLUSH = 1 << 5
 
 _pointer = ctypes.c_void_p
-_send_prototype = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_size_t)
+send_prototype = ctypes.CFUNCTYPE(ctypes.c_int, _pointer, _pointer, ctypes.c_size_t)
 # The interpreter is not let go of: a write of an answer waits for nothing, and to get it back may take longer.
 _libc = ctypes.PyDLL(None, use_errno=True)
 _writev = _libc.writev
@@ -47,12 +47,18 @@ class _Opened(ctypes.Structure):
     _fields_ = (("fh", ctypes.c_uint64), ("open_flags", ctypes.c_uint32), ("padding", ctypes.c_uint32))
 
 
+class _Piece(ctypes.Structure):
+    """`struct iovec`."""
+
+    _fields_ = (("address", _pointer), ("length", ctypes.c_size_t))
+
+
 class ChannelOperations(ctypes.Structure):
     """`struct fuse_chan_ops` of libfuse 2.9, for a channel on which only answers are sent."""
 
     _fields_ = (
         ("receive", _pointer),
-        ("send", _send_prototype),
+        ("send", send_prototype),
         ("destroy", _pointer),
     )
 
@@ -66,11 +72,11 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
 
     def send(channel: int, vector: int, count: int) -> int:
         if count == 1:
-            head = _Head.from_address(_piece(vector, 0))
+            head = _Head.from_address(piece(vector, 0)[0])
             if head.error == -errno.ENOENT:
                 head.error = -errno.ESTALE
         else:
-            add(here.desk, _piece(vector, 1))
+            add(here.desk, piece(vector, 1)[0])
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
@@ -84,9 +90,10 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
         elif desk.keeping is not None:
             desk.keeping[node] = ctypes.string_at(answer, _ATTR)
 
-    return ChannelOperations(send=_send_prototype(send))
+    return ChannelOperations(send=send_prototype(send))
 
 
-def _piece(vector: int, number: int) -> int:
-    """Where a piece of an answer is: `struct iovec` has the address and the length of each."""
-    return _pointer.from_address(vector + number * 2 * ctypes.sizeof(_pointer)).value or 0
+def piece(vector: int, number: int) -> tuple[int, int]:
+    """Where a piece of an answer is, and its length in bytes: a `struct iovec`."""
+    found = _Piece.from_address(vector + number * ctypes.sizeof(_Piece))
+    return found.address or 0, found.length

@@ -30,6 +30,7 @@ from jobfs.errors import UsageError
 from jobfs.fuse.driver import FuseDriver, errno_of
 from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
 from jobfs.fuse.lookagain import ABOUT_A_NODE, ChannelOperations, channel_operations, write
+from jobfs.fuse.readdirplus import ReadDirPlus
 
 _log = logging.getLogger("jobfs.fuse.loop")
 
@@ -112,11 +113,13 @@ _info = fuse.fuse_file_info.from_address
 class Session(fuse.FUSE):  # type: ignore[misc]
     """One mounted session: fusepy's callbacks, the frequent ones made lean, without fusepy's main function.
 
-    `options` are libfuse's. Raises UsageError with libfuse's own words if it can't mount. What is mounted
-    answers only while threads are in `loop`.
+    `options` are libfuse's. `kernel_timeout`: seconds that the kernel keeps attributes. Raises UsageError with libfuse's
+    own words if it can't mount. What is mounted answers only while threads are in `loop`.
     """
 
-    def __init__(self, driver: FuseDriver, mountpoint: str, options: Sequence[str]) -> None:
+    def __init__(
+        self, driver: FuseDriver, mountpoint: str, options: Sequence[str], kernel_timeout: float
+    ) -> None:
         self.operations = driver
         self.raw_fi, self.encoding, self.use_ns = True, "utf-8", True
         self._table = self._callbacks()
@@ -129,6 +132,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._here = AtWork()
         self._sending = channel_operations(self.device, self._here)
         self._about_nodes = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
+        self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout)
+        # With the size of the other one: INIT is answered on it, and with that the length of writes is agreed upon.
+        size = _fuse_chan_bufsize(self._channel)
+        self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
         #: True: no request that is read from now on is looked at; its program gets an error when the process ends.
         self.closed = False
         # Kept from the start: at the end there may be no descriptor left.
@@ -147,6 +154,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             raise UsageError(f"could not mount: {'; '.join(reasons()) or 'libfuse gave no reason'}")
         return session
 
+    def _ask(self, address: int, length: int) -> None:
+        """Have libfuse carry out a request of ours, and answer to us."""
+        _fuse_session_process(self._session, address, length, self._caught)
+
     def desk(self) -> Desk:
         """A place for the requests of one thread."""
         return Desk(_fuse_chan_bufsize(self._channel))
@@ -160,6 +171,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         read, device, buffers, head = os.readv, self.device, [desk.buffer], HEAD.unpack_from
         process, session, address = _fuse_session_process, self._session, desk.address
         about_nodes, others = self._about_nodes, self._channel
+        ours = {Opcode.INIT: self._plus.accept, Opcode.READDIRPLUS: self._plus.answer}
         self._here.desk = desk
         while desk.reads or readers.joined(desk):
             try:
@@ -180,7 +192,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 call = begin(timeout)
                 if late:
                     late.queued(desk, call)
-                process(session, address, length, about_nodes if opcode in ABOUT_A_NODE else others)
+                if opcode in ours:
+                    ours[opcode](desk, length)
+                else:
+                    process(session, address, length, about_nodes if opcode in ABOUT_A_NODE else others)
                 if call.left() <= 0:
                     late.ended(desk, call)
             desk.turn += 1
@@ -210,6 +225,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         if self._fuse:
             _fuse_teardown(self._fuse, self._mountpoint)
             _fuse_chan_destroy(self._about_nodes)
+            _fuse_chan_destroy(self._caught)
             self._fuse = None
             os.close(self._nowhere)
 
@@ -226,7 +242,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def getattr(self, path: bytes, buffer: int) -> None:
         name, desk = path.decode(), self._here.desk
-        ctypes.memmove(buffer, self.operations.getattr(name), _STAT_SIZE)
+        ctypes.memmove(buffer, self.operations.getattr(name, listed=desk.listing), _STAT_SIZE)
         if desk.keeping is not None and name not in desk.keeping:
             desk.keeping = None  # it lasts no longer than this
 

@@ -47,17 +47,16 @@ class Cost:
         """A find was answered; somebody has waited for it."""
         self._waited += seconds
 
-    def storm(self, now: float) -> bool:
-        """True if a listing pays now: finds within a TTL have cost as many requests as it has, or more time."""
+    def many(self, now: float) -> bool:
+        """True if there were more finds within a TTL than the curious make."""
         while self._finds and self._finds[0] <= now - self._window:
             self._waited *= 1 - 1 / len(self._finds)
             self._finds.popleft()
-        return self.many and (len(self._finds) >= self.pages or self._waited > self.listing_seconds)
-
-    @property
-    def many(self) -> bool:
-        """True if there were more finds within a TTL than the curious make; `storm` has told what a TTL is."""
         return len(self._finds) >= _HANDFUL
+
+    def storm(self, now: float) -> bool:
+        """True if a listing pays now: finds within a TTL have cost as many requests as it has, or more time."""
+        return self.many(now) and (len(self._finds) >= self.pages or self._waited > self.listing_seconds)
 
     def suspicious(self, age: float, implicit_seen: bool) -> bool:
         """True if a name that is not known is worth a listing: find can't see an implicit directory.

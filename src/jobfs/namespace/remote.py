@@ -188,6 +188,13 @@ class Namespace:
 
     # looking at what is known: no request
 
+    def looked_up(self, path: str) -> Item | None:
+        """What `lookup` shows at `path` if it makes no request for that; else None."""
+        with self._lock:
+            shown = self._known.tree.at(path)
+            fresh = self._known.fresh(path, self._clock() - self._cost.bound)
+            return shown if fresh or self._young_enough(path, shown) else None
+
     def peek(self, path: str) -> Item | None:
         """What was last shown at `path`, however long ago."""
         with self._lock:
@@ -300,11 +307,10 @@ class Namespace:
         if max_age is None and self._breaker.error is not None and self._serves_stale(path):
             self._probe(path)
             return None, False
-        shown, storm = self._known.tree.at(path), cost.storm(self._clock())
-        dear = cost.many or (shown is not None and shown.implicit)
-        if dear and max_age is None and self._young_enough(path):
+        shown = self._known.tree.at(path)
+        if max_age is None and self._young_enough(path, shown):
             return None, False  # a listing would pay, but can't be afforded so soon after the last one
-        if self._listing_pays(shown, max_age, storm=storm):
+        if self._listing_pays(shown, max_age, storm=cost.storm(self._clock())):
             return self._board_listing()
         return self._board_find(path, not_before)
 
@@ -318,10 +324,11 @@ class Namespace:
         self._cost.asked(flight.began)
         return flight, True
 
-    def _young_enough(self, path: str) -> bool:
-        """True if the snapshot is within the effective TTL, and `path` in no doubt."""
-        age = self._clock() - self._known.snapshot_began
-        return age <= self._cost.effective_ttl and not self._known.doubtful(path)
+    def _young_enough(self, path: str, shown: Item | None) -> bool:
+        """True if asking is dear, the snapshot within the effective TTL, and `path` in no doubt."""
+        now, known = self._clock(), self._known
+        dear = self._cost.many(now) or (shown is not None and shown.implicit)
+        return dear and now - known.snapshot_began <= self._cost.effective_ttl and not known.doubtful(path)
 
     def _listing_pays(self, shown: Item | None, max_age: float | None, *, storm: bool) -> bool:
         """True if a listing tells more for its time than a find; `shown`: what the last one had."""

@@ -241,6 +241,16 @@ class Vfs(Attributes, Tree, Files):
             return self._control.attr(name)
         return self._view.attr(self._view.measured(path, self._view.get(path)))
 
+    def looked_up(self, path: str) -> Attr:
+        """`getattr` of an entry of a directory, for a listing of it: no request is made.
+
+        Raises FsError(ENOENT) where nothing is known to be, and where a request would have to be made.
+        """
+        node = self._view.looked_up(path)
+        if node is None or not self._view.is_measured(node):
+            raise FsError(errno.ENOENT)
+        return self._view.attr(node)
+
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
         return self._view.edition()

@@ -97,6 +97,15 @@ class View:
             raise FsError(errno.ENOTDIR if above is not None and not is_dir(above) else errno.ENOENT)
         return node
 
+    def looked_up(self, path: str) -> Node | None:
+        """What `find` says of an entry of a directory, if it makes no request for that; else None."""
+        file = self.state.at(path)
+        if file is not None and (file.stays or file.kind is not Kind.DIRECTORY):
+            return file
+        if file is None and self.state.hidden(path):
+            return self.state.meanwhile(path)
+        return self.namespace.looked_up(path) or file
+
     def find_known(self, path: str) -> Node | None:
         """What was last shown at `path`; no request."""
         file = self.state.at(path) if path else None
@@ -214,6 +223,10 @@ class View:
                     break  # listed, but the server has no content of it
                 node = again
         return node
+
+    def is_measured(self, node: Node) -> bool:
+        """True if `attr` can show the node's size."""
+        return self._unmeasured(node) is None
 
     def _unmeasured(self, node: Node) -> Item | None:
         """The item whose content is shown, if neither it nor a download has told its size."""

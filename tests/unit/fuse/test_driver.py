@@ -154,6 +154,15 @@ def test_attributes_come_by_path_or_by_handle(driver: FuseDriver, vfs: MemoryVfs
     assert driver("getattr", "", handle(fh)) == pack_stat(vfs.fgetattr(fh))
 
 
+def test_attributes_for_a_listing_are_what_is_known(driver: FuseDriver, vfs: MemoryVfs) -> None:
+    vfs.put("to-be-asked-for", b"content")
+    assert driver.getattr("/file", listed=True) == driver.getattr("/file")
+    with pytest.raises(FsError) as caught:
+        driver.getattr("/to-be-asked-for", listed=True)
+    assert caught.value.errno == errno.ENOENT
+    assert vfs.calls == {"getattr": 1, "looked_up": 2}
+
+
 def test_a_directory_is_read_with_packed_attributes(driver: FuseDriver, vfs: MemoryVfs) -> None:
     assert driver("readdir", "/", 0) == [(name, pack_stat(vfs.getattr(name))) for name in ("file", "dir")]
 

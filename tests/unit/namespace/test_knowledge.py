@@ -379,6 +379,11 @@ def test_a_listing_does_not_bring_back_what_we_have_deleted() -> None:
     server, known = Server(), Knowledge(1e9, Clock())
     file = server.file("f")
     listed_while(known, server, lambda: None)
-    listed_while(known, server, lambda: (server.delete(file), known.forget(file)))
+
+    def meanwhile() -> None:
+        server.delete(file)
+        known.forget(file)
+
+    listed_while(known, server, meanwhile)
     assert known.tree.get(file.id) is None
     assert known.fresh("f", 0.0)

@@ -106,6 +106,32 @@ def test_in_a_storm_that_no_listing_can_be_afforded_for_the_snapshot_serves(worl
     assert [operation for operation, _ in world.server.asked()] == ["list"] * 4
 
 
+def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(world: World) -> None:
+    """semantics 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
+    fill(world, 30)
+    looked_up = world.namespace.looked_up
+    assert looked_up("f0001") is None, "as old as that a lookup would ask"
+    world.namespace.refresh()
+    world.server.asked()
+    assert looked_up("f0001") == world.namespace.lookup("f0001") is not None
+    assert looked_up("missing") is None
+    world.namespace.touch("f0001")
+    assert looked_up("f0001") is None
+    assert world.server.asked() == []
+
+
+def test_in_a_storm_a_listing_has_the_attributes_that_lookups_have(world: World) -> None:
+    """semantics 1: decide by cost."""
+    slow_pages(world, 3.0)
+    fill(world, 300)
+    assert world.namespace.looked_up("f0000") is None
+    for number in range(3):
+        world.namespace.lookup(f"f{number:04d}")
+    world.server.asked()
+    assert all(world.namespace.looked_up(f"f{number:04d}") is not None for number in range(300))
+    assert world.server.asked() == []
+
+
 def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listing(world: World) -> None:
     """semantics 1: on a huge workspace listing may take at most a small share of wall time, whatever is changed here."""
     slow_pages(world, 10.0)

@@ -123,6 +123,33 @@ def test_what_shows_at_a_path_is_the_file_then_the_change_then_the_server(
     assert view.get("dir/b") == b
 
 
+def test_the_attributes_for_a_listing_are_those_of_a_stat(server: Server, work: Workspace) -> None:
+    """semantics 2: what was changed here shows its attributes in a listing as it does in a `stat`; nothing is asked."""
+    server.store.seed({"dir/a": "1", "dir/b": "22", "dir/sub/x": "3", "dir/gone": "4"}, age=60)
+    work.names("dir")
+    work.write("dir/b", b"changed")
+    work.write("dir/new", b"new")
+    work.vfs.mkdir("dir/made", 0o700, CALLER)
+    work.vfs._state.change(Verb.REMOVE, "dir/gone", shows={"dir/gone": None})
+    names = [name for name, _ in work.vfs.listdir("dir")]
+    asked = server.log.total
+    attrs = {name: work.vfs.looked_up(f"dir/{name}") for name in names}
+    assert set(attrs) == {"a", "b", "new", "sub", "made"}
+    assert errno_from(work.vfs.looked_up, "dir/gone") == errno.ENOENT
+    assert server.log.total == asked
+    assert attrs == {name: work.vfs.getattr(f"dir/{name}") for name in names}
+
+
+def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, work: Workspace) -> None:
+    """semantics 2: a size that the server does not tell is found out by a `stat`."""
+    server.set(sizes="omitted")
+    server.store.seed({"file": "content"}, age=60)
+    assert work.names() == ["file"]
+    assert errno_from(work.vfs.looked_up, "file") == errno.ENOENT
+    assert work.vfs.getattr("file").size == 7
+    assert work.vfs.looked_up("file").size == 7
+
+
 def test_the_edition_says_that_nothing_has_changed(server: Server, work: Workspace) -> None:
     server.store.seed({"file": "x"}, age=60)
     work.names()

@@ -1,0 +1,176 @@
+"""Listings with attributes, on a libfuse that is played here (fuse.readdirplus)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("fuse", exc_type=ImportError)
+
+from jobfs.fuse.interrupt import Desk, Opcode  # noqa: E402
+from jobfs.fuse.readdirplus import ReadDirPlus  # noqa: E402
+
+UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
+DO_READDIRPLUS, READDIRPLUS_AUTO, BIG_WRITES = 1 << 13, 1 << 14, 1 << 5
+#: Bytes of `fuse_entry_out`.
+FOUND = 128
+
+
+def entry(name: bytes, offset: int) -> bytes:
+    """A `fuse_dirent`."""
+    plain = struct.pack("=QQII", 1000 + offset, offset, len(name), 8) + name
+    return plain + bytes(-len(plain) % 8)
+
+
+class Libfuse:
+    """Answers as libfuse does; `nodes` has what it says of a name, and `forgotten` what it was told to forget."""
+
+    def __init__(self, kernel_timeout: float = 1.0) -> None:
+        self.names = [b".", b"..", b"plain", b"unknown", b"last"]
+        self.nodes = {b"plain": 11, b"last": 12}
+        self.error = 0
+        self.flags = BIG_WRITES
+        self.asked: list[Opcode] = []
+        self.forgotten: list[tuple[int, int]] = []
+        self.listing: list[bool] = []
+        self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.desk = Desk(4096)
+        self.plus = ReadDirPlus(self.device.fileno(), self.process, kernel_timeout)
+
+    def close(self) -> None:
+        self.device.close()
+        self.kernel.close()
+
+    def process(self, address: int, length: int) -> None:
+        request = ctypes.string_at(address, length)
+        said, opcode, unique, node, *_, thread = struct.unpack_from("=IIQQIII", request)
+        assert (said, unique, thread) == (length, UNIQUE, THREAD)
+        self.asked.append(Opcode(opcode))
+        if opcode == Opcode.FORGET:
+            self.forgotten.append((node, struct.unpack_from("=Q", request, 40)[0]))
+            return
+        assert node == DIRECTORY
+        if opcode == Opcode.INIT:
+            self.send(struct.pack("=IIII", 7, 19, 0, self.flags) + bytes(8))
+        elif opcode == Opcode.READDIR and self.error:
+            self.send(error=self.error)
+        elif opcode == Opcode.READDIR:
+            self.send(b"".join(entry(name, offset) for offset, name in enumerate(self.names, 1)))
+        else:
+            assert opcode == Opcode.LOOKUP
+            self.listing.append(self.desk.listing)
+            found = self.nodes.get(request[40:-1])
+            if found is None:
+                self.send(error=errno.ENOENT)
+            else:
+                self.send(struct.pack("=Q", found).ljust(FOUND, b"\1"))
+
+    def send(self, data: bytes = b"", error: int = 0) -> None:
+        head = struct.pack("=IiQ", 16 + len(data), -error, UNIQUE)
+        pieces = [head] if error else [head, data]
+        kept = [ctypes.create_string_buffer(piece, len(piece)) for piece in pieces]
+        vector = struct.pack(
+            "=" + "QQ" * len(kept), *(n for one in kept for n in (ctypes.addressof(one), len(one)))
+        )
+        iovec = ctypes.create_string_buffer(vector, len(vector))
+        assert self.plus.operations.send(0, ctypes.addressof(iovec), len(kept)) == 0
+
+    def request(self, opcode: Opcode, body: bytes) -> int:
+        """A request of the kernel on the desk; its length."""
+        head = struct.pack("=IIQQIIII", 40 + len(body), opcode, UNIQUE, DIRECTORY, 0, 0, THREAD, 0)
+        ctypes.memmove(self.desk.address, head + body, len(head + body))
+        return len(head + body)
+
+    def list(self, room: int = 4096) -> None:
+        body = struct.pack("=QQIIQII", 1, 0, room, 0, 0, 0, 0)
+        self.plus.answer(self.desk, self.request(Opcode.READDIRPLUS, body))
+
+    def answered(self) -> tuple[int, bytes]:
+        """The error and the data of the answer that the kernel got."""
+        answer = self.kernel.recv(1 << 20)
+        length, error, unique = struct.unpack_from("=IiQ", answer)
+        assert (length, unique) == (len(answer), UNIQUE)
+        return error, answer[16:]
+
+    def entries(self) -> list[tuple[bytes, int, int]]:
+        """Name, node and offset of the next entry, of every entry that the kernel got."""
+        error, data = self.answered()
+        assert error == 0
+        found = []
+        while data:
+            (node,) = struct.unpack_from("=Q", data)
+            _, offset, length, _ = struct.unpack_from("=QQII", data, FOUND)
+            start = FOUND + 24
+            found.append((data[start : start + length], node, offset))
+            data = data[start + length + -length % 8 :]
+        return found
+
+
+@pytest.fixture
+def libfuse() -> Iterator[Libfuse]:
+    libfuse = Libfuse()
+    yield libfuse
+    libfuse.close()
+
+
+def test_each_name_comes_with_what_a_lookup_says_of_it(libfuse: Libfuse) -> None:
+    libfuse.list()
+    assert libfuse.entries() == [
+        (b".", 0, 1), (b"..", 0, 2), (b"plain", 11, 3), (b"unknown", 0, 4), (b"last", 12, 5)
+    ]  # fmt: skip
+    assert libfuse.listing == [True] * 3, "nothing is asked of the server meanwhile"
+    assert not libfuse.desk.listing
+    assert not libfuse.forgotten
+
+
+def test_what_there_is_no_room_for_is_not_looked_up(libfuse: Libfuse) -> None:
+    """The kernel goes on from the offset of the last entry that it got."""
+    libfuse.list(room=3 * (FOUND + 32))
+    assert [name for name, *_ in libfuse.entries()] == [b".", b"..", b"plain"]
+    assert libfuse.asked == [Opcode.READDIR, Opcode.LOOKUP]
+
+
+def test_the_end_of_a_directory_is_an_answer_without_entries(libfuse: Libfuse) -> None:
+    libfuse.names = []
+    libfuse.list()
+    assert libfuse.answered() == (0, b"")
+
+
+def test_an_error_is_passed_on(libfuse: Libfuse) -> None:
+    libfuse.error = errno.EIO
+    libfuse.list()
+    assert libfuse.answered() == (-errno.EIO, b"")
+
+
+def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
+    """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
+    read, write = os.pipe()
+    os.close(read)  # whoever writes there is refused
+    libfuse.plus = ReadDirPlus(write, libfuse.process, 1.0)
+    libfuse.list()
+    os.close(write)
+    assert libfuse.forgotten == [(11, 1), (12, 1)]
+
+
+OURS = DO_READDIRPLUS | READDIRPLUS_AUTO
+
+
+@pytest.mark.parametrize(
+    ("kernel_timeout", "offered", "accepted"),
+    [(1.0, OURS | BIG_WRITES, OURS | BIG_WRITES), (1.0, BIG_WRITES, BIG_WRITES), (0.0, OURS, BIG_WRITES)],
+)
+def test_they_are_agreed_upon_where_the_kernel_knows_them_and_keeps_what_it_hears(
+    kernel_timeout: float, offered: int, accepted: int
+) -> None:
+    libfuse = Libfuse(kernel_timeout)
+    length = libfuse.request(Opcode.INIT, struct.pack("=IIII", 7, 40, 0, offered) + bytes(48))
+    libfuse.plus.accept(libfuse.desk, length)
+    error, data = libfuse.answered()
+    libfuse.close()
+    assert (error, struct.unpack_from("=IIII", data)) == (0, (7, 19, 0, accepted))

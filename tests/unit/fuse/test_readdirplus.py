@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.fuse.interrupt import Desk, Opcode  # noqa: E402
-from jobfs.fuse.readdirplus import ReadDirPlus  # noqa: E402
+from jobfs.fuse.interrupt import Desk, Opcode
+from jobfs.fuse.readdirplus import ReadDirPlus
 
 UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
 DO_READDIRPLUS, READDIRPLUS_AUTO, BIG_WRITES = 1 << 13, 1 << 14, 1 << 5
@@ -87,7 +87,7 @@ class Libfuse:
         ctypes.memmove(self.desk.address, head + body, len(head + body))
         return len(head + body)
 
-    def list(self, room: int = 4096) -> None:
+    def read_directory(self, room: int = 4096) -> None:
         body = struct.pack("=QQIIQII", 1, 0, room, 0, 0, 0, 0)
         self.plus.answer(self.desk, self.request(Opcode.READDIRPLUS, body))
 
@@ -120,7 +120,7 @@ def libfuse() -> Iterator[Libfuse]:
 
 
 def test_each_name_comes_with_what_a_lookup_says_of_it(libfuse: Libfuse) -> None:
-    libfuse.list()
+    libfuse.read_directory()
     assert libfuse.entries() == [
         (b".", 0, 1), (b"..", 0, 2), (b"plain", 11, 3), (b"unknown", 0, 4), (b"last", 12, 5)
     ]  # fmt: skip
@@ -131,20 +131,20 @@ def test_each_name_comes_with_what_a_lookup_says_of_it(libfuse: Libfuse) -> None
 
 def test_what_there_is_no_room_for_is_not_looked_up(libfuse: Libfuse) -> None:
     """The kernel goes on from the offset of the last entry that it got."""
-    libfuse.list(room=3 * (FOUND + 32))
+    libfuse.read_directory(room=3 * (FOUND + 32))
     assert [name for name, *_ in libfuse.entries()] == [b".", b"..", b"plain"]
     assert libfuse.asked == [Opcode.READDIR, Opcode.LOOKUP]
 
 
 def test_the_end_of_a_directory_is_an_answer_without_entries(libfuse: Libfuse) -> None:
     libfuse.names = []
-    libfuse.list()
+    libfuse.read_directory()
     assert libfuse.answered() == (0, b"")
 
 
 def test_an_error_is_passed_on(libfuse: Libfuse) -> None:
     libfuse.error = errno.EIO
-    libfuse.list()
+    libfuse.read_directory()
     assert libfuse.answered() == (-errno.EIO, b"")
 
 
@@ -153,7 +153,7 @@ def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused
     libfuse.plus = ReadDirPlus(write, libfuse.process, 1.0)
-    libfuse.list()
+    libfuse.read_directory()
     os.close(write)
     assert libfuse.forgotten == [(11, 1), (12, 1)]
 

@@ -12,6 +12,7 @@ import pytest
 
 from jobfs.emulator import Server
 from jobfs.errors import REFUSALS, FsError
+from jobfs.nodes import Kind
 from jobfs.save import writeback
 
 from .boundaries import Boundaries, Mortal
@@ -180,7 +181,7 @@ def unlink_while_saved(request: str) -> Callable[[Mortal, Promise], None]:
 def knows_rejection(work: Mortal) -> None:
     """This mount has seen the server reject a create at an existing path (R9)."""
     work.write_back.upload.ask("dir/file")
-    assert work.write_back.upload.rejects.get("file")
+    assert work.write_back.upload.rejects.get(Kind.FILE)
     eventually(work.at_rest)
 
 

@@ -78,11 +78,7 @@ class Bases:
 
     def young(self, item: Item) -> bool:
         """True if the item's timestamp is too recent to prove that its bytes did not change (R1)."""
-        return self.age(item) < YOUNG
-
-    def age(self, item: Item) -> float:
-        """Seconds since the item's `updatedAt`, by the server's clock."""
-        return time.time() + self._client.server_time_offset - item.updated_ns / 1e9
+        return self._context.age(item) < YOUNG
 
     def known_hash(self, item: Item) -> str:
         """The hash of a version that was saved here, or whose bytes are on this machine, else "" (R2)."""

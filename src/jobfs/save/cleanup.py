@@ -143,9 +143,9 @@ class Cleanup:
         known = {base.sha256, change.sha256, sent} - {""}
         if read and untouched:
             return read in known
-        return bool(known) and self._has_bytes(aside, item, known)
+        return bool(known) and self._holds(aside, item, known)
 
-    def _has_bytes(self, aside: Aside, item: Item, known: set[str]) -> bool:
+    def _holds(self, aside: Aside, item: Item, known: set[str]) -> bool:
         """True if the item has bytes of one of these hashes, and was not touched while they were read. Raises NotFoundError."""
         for _ in range(_READS):
             digest = sha256_of(self._client, item.id, item.size)
@@ -167,7 +167,7 @@ class Cleanup:
         except NotFoundError:
             pass
         except AnswerLostError:
-            aside.unsure_until = time.time() + self._context.lifetime
+            aside.unsure_until = self._context.may_come_until()
             return False
         forget(self._context, item)
         return True
@@ -206,7 +206,7 @@ class Cleanup:
             except AnswerLostError:
                 answer = self._client.get(item.id)
                 if names.basename(answer.path) == aside.name:
-                    aside.unsure_until = time.time() + self._context.lifetime
+                    aside.unsure_until = self._context.may_come_until()
                     return False
             self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
@@ -225,7 +225,7 @@ class Cleanup:
         except NotFoundError:
             return True
         except ApiError:
-            aside.unsure_until = time.time() + self._context.lifetime
+            aside.unsure_until = self._context.may_come_until()
             raise
         return True
 

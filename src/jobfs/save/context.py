@@ -13,6 +13,7 @@ from cachetools import LRUCache
 from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
+from jobfs.nodes import Item
 from jobfs.state import State
 
 log = logging.getLogger("jobfs.save")
@@ -59,7 +60,7 @@ class Context:
         self._contested: LRUCache[str, str] = LRUCache(_SENT)
         self._unsure: dict[str, float] = {}
 
-    def moves_keep_updated_at(self) -> None:
+    def saw_moves_keep_updated_at(self) -> None:
         """This server was seen to leave an item's `updatedAt` alone as it was moved (R1)."""
         self.known = replace(self.known, moves_keep_updated_at=True)
 
@@ -96,13 +97,21 @@ class Context:
         with self.state.lock:
             return self._contested.get(item_id, path) != path
 
+    def may_come_until(self) -> float:
+        """Until when a request that goes unanswered now may be carried out, in epoch seconds (R7)."""
+        return time.time() + self.lifetime
+
+    def age(self, item: Item) -> float:
+        """Seconds since the item's `updatedAt`, by the server's clock."""
+        return time.time() + self.client.server_time_offset - item.updated_ns / 1e9
+
     def unanswered(self, item_id: str) -> float:
         """A request on the item went unanswered, or may have; returns until when it may be carried out (epoch seconds, R7)."""
-        now = time.time()
+        now, until = time.time(), self.may_come_until()
         with self.state.lock:
             self._unsure = {other: until for other, until in self._unsure.items() if until > now}
-            self._unsure[item_id] = now + self.lifetime
-        return now + self.lifetime
+            self._unsure[item_id] = until
+        return until
 
     def unsure_until(self, item_id: str) -> float:
         """Until when a request on the item may still be carried out, in epoch seconds; 0.0 if none is known."""

@@ -77,7 +77,7 @@ def _distrust(context: Context, change: Change) -> None:
     """After a restart any request of it may have gone unanswered (R7): it looks at the server first."""
     change.begun = change.unsure = True
     for aside in change.asides:
-        aside.unsure_until = time.time() + context.lifetime
+        aside.unsure_until = context.may_come_until()
     for item_id in (change.staged_id, *(aside.id for aside in change.asides)):
         if item_id:
             context.unanswered(item_id)

@@ -33,7 +33,7 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobfs import names
 from jobfs.api import deadline
@@ -74,6 +74,14 @@ _NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}
 
 class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
     """The file was unlinked while its save was under way (R10)."""
+
+
+class Look(NamedTuple):
+    """What stands at a path, everything that find says of it, and when that was answered (monotonic seconds)."""
+
+    there: Item | None
+    items: list[Item]
+    answered: float
 
 
 def check(change: Change) -> None:
@@ -128,11 +136,11 @@ class Replace:
             check(change)
             yield
 
-    def _record(self, change: Change, **values: Any) -> None:
-        """Write a step of the change (w). Raises Cancelled, FsError(EIO)."""
+    def _record(self, change: Change, *, used: str = "", **values: Any) -> None:
+        """Write a step of the change (w), and a transaction id that it uses. Raises Cancelled, FsError(EIO)."""
         with self._state.lock:
             check(change)
-            self._state.write(edit(change, **values))
+            self._state.write(edit(change, **values), used=used)
 
     # -- staging
 
@@ -141,9 +149,9 @@ class Replace:
         if change.verb is Verb.PUT and not change.recorded:
             self._plan(change)
         staged = self._upload.find(change) if change.tid else None
-        look: Future[tuple[Item | None, list[Item], float]] | None = None
+        look: Future[Look] | None = None
         if staged is None:
-            trusted = self._check_bytes(change)
+            trusted = self._ensure_bytes(change)
             if self._upload.may_be_direct(change, trusted) and self._create_directly(change):
                 return
             self._attempt(change)
@@ -160,7 +168,7 @@ class Replace:
             self._place(change, deadline.result(look, f"looking for {change.target}"))
         else:
             # For a new file nobody has to look: a move onto something that stands there is refused (R5).
-            self._place(change, None if change.base.id else (None, [], time.monotonic()))
+            self._place(change, None if change.base.id else Look(None, [], time.monotonic()))
 
     def _plan(self, change: Change) -> None:
         """What the save of a File sends, and what it replaces: as it stands now. Raises Cancelled."""
@@ -180,7 +188,7 @@ class Replace:
         if not change.base.id:
             self._upload.count_new(change.target)
 
-    def _check_bytes(self, change: Change) -> bool:
+    def _ensure_bytes(self, change: Change) -> bool:
         """True if the bytes that are to be sent are those that were closed; after a loss of power nobody knows: False.
 
         Raises FsError(EIO) if they are not whole: then the change is undone.
@@ -211,8 +219,7 @@ class Replace:
     def _attempt(self, change: Change, *lost: Aside) -> None:
         """A new transaction id for each attempt to create, in the journal before it is sent (w). Raises Cancelled."""
         tid = names.new_transaction_id()
-        with self._going_on(change):
-            self._state.write(edit(change, tid=tid, asides=[*change.asides, *lost]), used=tid)
+        self._record(change, used=tid, tid=tid, asides=[*change.asides, *lost])
 
     def _create(self, change: Change) -> Item:
         """Make the hidden item; one whose answer was lost is looked for, then made again under another name. Raises ApiError."""
@@ -240,7 +247,7 @@ class Replace:
         elif isinstance(error, BadRequestError):
             raise error
         else:
-            late = time.time() + self._context.lifetime
+            late = self._context.may_come_until()
             lost = [Aside("", change.hidden(self._context.mount), unsure_until=late)]
         self._attempt(change, *lost)
 
@@ -282,22 +289,20 @@ class Replace:
 
     # -- set aside and place
 
-    def _look(self, path: str) -> tuple[Item | None, list[Item], float]:
-        """What stands at a path, everything that find says of it, and when that was answered (monotonic seconds)."""
+    def _look(self, path: str) -> Look:
         items = self._client.find(path)
-        return shown(items), items, time.monotonic()
+        return Look(shown(items), items, time.monotonic())
 
-    def _place(self, change: Change, seen: tuple[Item | None, list[Item], float] | None) -> None:
-        """Bring the staged item to the target, setting aside what stands there; `seen`: see `_look`."""
+    def _place(self, change: Change, look: Look | None) -> None:
+        """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
         # While a backup waited, the job may have renamed its item.
         if (change.unsure or change.is_backup) and not self._look_at_staged(change):
             return
         for turn in range(_ROUNDS):
-            there, items, answered = seen or self._look(change.target)
-            seen = None
-            if self._is_there(change, there):
+            seen, look = look or self._look(change.target), None
+            if self._is_there(change, seen.there):
                 return
-            if there is None or self._make_room(change, there, items, answered):
+            if seen.there is None or self._make_room(change, seen.there, seen):
                 if self._move(change):
                     return
                 time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
@@ -343,21 +348,19 @@ class Replace:
                 # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
                 unsure_until=self._context.unsure_until(there.id),
             )
-            with self._state.lock:
-                check(change)
-                self._state.write(edit(change, asides=[*change.asides, aside]), used=tid)
+            self._record(change, used=tid, asides=[*change.asides, aside])
         self._state.sync()
         return aside
 
-    def _make_room(self, change: Change, there: Item, items: list[Item], answered: float) -> bool:
-        """Set aside what stands at the target; False: look at the target again. See `_look`."""
-        change.covered |= {item.id for item in items if item is not there}
-        if not self._bases.adopt(change, there, answered):
+    def _make_room(self, change: Change, there: Item, look: Look) -> bool:
+        """Set aside what stands at the target; False: look at the target again."""
+        change.covered |= {item.id for item in look.items if item is not there}
+        if not self._bases.adopt(change, there, look.answered):
             return False
         aside = self.plan_aside(change, there)
-        if time.monotonic() - answered > max(_FRESH, self._client.health.latency or 0.0):
+        if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
             # Too old to be acted on (R8).
-            again, _, _ = self._look(change.target)
+            again = self._look(change.target).there
             if again is None or again.id != there.id:
                 return False
             there = again
@@ -375,18 +378,18 @@ class Replace:
             # An earlier request that went unanswered may have been carried out meanwhile.
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
             if not moved:
-                self._stays(change, aside, error)
+                self._drop_aside(change, aside, error)
         else:
             if there.updated_at == answer.updated_at and not self._bases.young(there):
                 # Only of an old item that proves it.
-                self._context.moves_keep_updated_at()
+                self._context.saw_moves_keep_updated_at()
             aside.seen(answer)
             moved = True
         if moved:
             change.taken += (there,)
         return moved
 
-    def _stays(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
+    def _drop_aside(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
         """The item was not set aside: it is another's, or was removed with its directory."""
         self._record(change, asides=[other for other in change.asides if other is not aside])
         if isinstance(error, NoDirectoryError):

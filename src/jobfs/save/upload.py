@@ -45,7 +45,7 @@ class Upload:
     """Creates items, and finds those whose answers were lost. Every method may be called from any thread."""
 
     def __init__(self, context: Context, directory: Path) -> None:
-        """`directory`: the state directory."""
+        """`directory`: the state directory of this mount, which keeps the answers. What a try of the server says comes first."""
         self._context = context
         self._client = context.client
         self._state = context.state
@@ -54,9 +54,10 @@ class Upload:
         self._new = itertools.count(1)
         #: How many new files make it worth to ask; for ever more while it is being asked.
         self._worth: float = _WORTH
-        #: Whether this server rejects a create at the path of an existing "file" or "directory", as far as that is known.
-        facts = context.known.rejects or server.recall(directory, self._client.base_url).rejects
-        self.rejects: dict[str, bool] = {str(kind): refused for kind, refused in facts.items()}
+        #: Whether this server rejects a create at the path of an existing file or directory, as far as that is known.
+        self.rejects: dict[Kind, bool] = dict(
+            context.known.rejects or server.recall(directory, self._client.base_url).rejects
+        )
 
     # -- hidden
 
@@ -109,7 +110,7 @@ class Upload:
             return True
         if change.base.id or change.staged_id or not trusted or change.verb is not Verb.PUT:
             return False
-        return self.rejects.get("file", False)
+        return self.rejects.get(Kind.FILE, False)
 
     def find_direct(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
@@ -125,15 +126,14 @@ class Upload:
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
-        if not self.rejects.get("directory"):
+        if not self.rejects.get(Kind.DIRECTORY):
             return None
         began = time.monotonic()
         try:
             return self._client.create_directory(path, Permission.READ_WRITE)
         except AnswerLostError:
             for item in self._client.find(path):
-                age = time.time() + self._client.server_time_offset - item.updated_ns / 1e9
-                if item.is_dir and age < time.monotonic() - began + _SKEW:
+                if item.is_dir and self._context.age(item) < time.monotonic() - began + _SKEW:
                     return item
         return None
 
@@ -179,14 +179,11 @@ class Upload:
             self._learn(Kind.FILE, path, lambda: self._client.create_file(path, self._probe, 1, allowed))
             self._learn(Kind.DIRECTORY, path, lambda: self._client.create_directory(path, allowed))
             log.info("creates at existing paths are rejected by this server: %s", self.rejects)
-            server.remember(
-                self._directory,
-                self._client.base_url,
-                replace(self._context.known, rejects={Kind(kind): no for kind, no in self.rejects.items()}),
-            )
+            known = replace(self._context.known, rejects=self.rejects)
+            server.remember(self._directory, self._client.base_url, known)
         except AnswerLostError:
             # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
-            change.asides[0].unsure_until = time.time() + self._context.lifetime
+            change.asides[0].unsure_until = self._context.may_come_until()
             raise
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error

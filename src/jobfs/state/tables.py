@@ -120,13 +120,12 @@ class State:
 
     def hidden(self, path: str) -> bool:
         """True if a Change says what is shown at this path meanwhile."""
-        here = self._meanwhile.get(names.parent(path))
-        return here is not None and names.basename(path) in here
+        return bool(self._meanwhile_at(path))
 
     def meanwhile(self, path: str) -> Item | None:
         """What is shown at a path where `hidden` is true."""
         with self.lock:
-            found = self._meanwhile.get(names.parent(path), {}).get(names.basename(path))
+            found = self._meanwhile_at(path)
             return found[-1].shows.get(path) if found else None
 
     def children(self, directory: str) -> tuple[dict[str, File], dict[str, Item | None]]:
@@ -153,6 +152,11 @@ class State:
                 and (file.here or file.handles or file.generation)
             ]
 
+    def _meanwhile_at(self, path: str) -> Sequence[Change]:
+        """The Changes that say what is shown at a path; the last one counts."""
+        here = self._meanwhile.get(names.parent(path))
+        return here.get(names.basename(path), ()) if here else ()
+
     # -- which file is which
 
     def file(self, ino: int) -> File | None:
@@ -171,8 +175,7 @@ class State:
 
     def number(self, item: Item) -> int:
         """The item's inode number: its File's; where it has none, one made from its id that no other File has."""
-        file = self._by_item.get(item.id)
-        if file is not None and not (file.here and file.path != item.path):
+        if item.id and (file := self.of(item)) is not None:
             return file.ino
         # A directory that no item stands for goes by its path.
         key = item.id or f"implicit:{item.path}"
@@ -464,13 +467,13 @@ class State:
     def pending(self, path: str) -> Change | None:
         """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""
         with self.lock:
-            there = self._meanwhile.get(names.parent(path), {}).get(names.basename(path), [])
+            there = self._meanwhile_at(path)
             return next((change for change in there if not change.begun and not change.settled), None)
 
     def leaving(self, path: str) -> Change | None:
         """A Change that is just taking what it hides away from this name."""
         with self.lock:
-            there = self._meanwhile.get(names.parent(path), {}).get(names.basename(path), [])
+            there = self._meanwhile_at(path)
             return next((change for change in there if change.begun and not change.over), None)
 
     def moving(self, path: str) -> Change | None:

@@ -26,6 +26,7 @@ from tests.support.workspaces import CALLER
 
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
+from jobfs.nodes import Kind
 
 PATHS = {TARGET: "dir/file.txt", SOURCE: "dir/draft.txt", ELSEWHERE: "dir/elsewhere.txt"}
 #: Where libfuse hides what is open.
@@ -144,7 +145,7 @@ class Play:
             script.arm()
             work.start()
             if self.scenario.known_to_reject:
-                work.write_back.upload.rejects = {"file": True, "directory": True}
+                work.write_back.upload.rejects = dict.fromkeys(Kind, True)
             synced = SyncedState(work) if any(cue.what == "power" for cue in life.cues) else None
             try:
                 for mount in mounts:

@@ -77,14 +77,14 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
     upload.count_new("dir/file")
     eventually(lambda: len(upload.rejects) == 2 and world.client.items == {})
-    assert (upload.rejects.get("file"), upload.rejects.get("directory")) == (True, True)
+    assert (upload.rejects.get(Kind.FILE), upload.rejects.get(Kind.DIRECTORY)) == (True, True)
     asked = len(world.client.done)
     for _ in range(100):
         upload.count_new("dir/file")
     assert len(world.client.done) == asked
-    assert Upload(world.context, tmp_path).rejects.get("file") is True
+    assert Upload(world.context, tmp_path).rejects.get(Kind.FILE) is True
     world.client.base_url = "https://other.example.com"
-    assert Upload(world.context, tmp_path).rejects.get("file") is None, "that is another server"
+    assert Upload(world.context, tmp_path).rejects.get(Kind.FILE) is None, "that is another server"
 
 
 def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
@@ -101,7 +101,7 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
     (left,) = [found.asides for found in world.state.awake if not found.running][-1]
     assert left.path == aside.path
     assert left.unsure_until > time.time(), "what goes unanswered may be carried out late (R7)"
-    assert upload.rejects.get("file") is None
+    assert upload.rejects.get(Kind.FILE) is None
 
 
 def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:

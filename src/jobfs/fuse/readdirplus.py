@@ -74,20 +74,27 @@ class ReadDirPlus:
         listing = self._ask(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
         _, error, unique = ANSWER.unpack_from(listing)
         (room,) = _ROOM.unpack_from(request)
-        parts: list[bytes] = []
         desk.listing = True
-        for name, entry in _entries(listing):
-            room -= _FOUND + len(entry)
-            if room < 0:
-                break
-            parts += self._find(request, name), entry
-        desk.listing = False
+        try:
+            parts = self._entries(request, listing, room)
+        finally:
+            desk.listing = False
         answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
         if write(self._device, answer, len(answer)) < 0:
             # Of a program that was told to end: the kernel has heard of none of them.
             for found in parts[::2]:
                 if any(node := found[: _NUMBER.size]):
                     self._forget(request, node)
+
+    def _entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
+        """What is known of each name in a listing, and its entry in there, as far as there is room."""
+        parts: list[bytes] = []
+        for name, entry in _named(listing):
+            room -= _FOUND + len(entry)
+            if room < 0:
+                break
+            parts += self._find(request, name), entry
+        return parts
 
     def _find(self, request: bytes, name: bytes) -> bytes:
         """What the kernel would hear of a name in the directory that a request is about."""
@@ -113,7 +120,7 @@ class ReadDirPlus:
         return 0
 
 
-def _entries(listing: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _named(listing: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Names in an answer to READDIR, each with its whole entry."""
     start = ANSWER.size
     while start < len(listing):

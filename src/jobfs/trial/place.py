@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -136,17 +135,16 @@ class _Rooted:
 
     def __init__(self, client: Client, root: str) -> None:
         self._client, self._root = client, root
-        self._lock = threading.Lock()
         self._items: list[Item] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def list_page(self, take: int, skip: int, **more: Any) -> Page:
-        with self._lock:
-            if skip == 0:
-                self._items = [self._inside(item) for item in everything(self._client) if self._has(item)]
-            return Page(self._items[skip : skip + take], len(self._items), take, skip)
+        if skip == 0:
+            self._items = [self._inside(item) for item in everything(self._client) if self._has(item)]
+        items = self._items  # of one listing: another thread may put those of the next one there
+        return Page(items[skip : skip + take], len(items), take, skip)
 
     def find(self, path: str, **more: Any) -> list[Item]:
         return [self._inside(item) for item in self._client.find(self._outside(path), **more)]

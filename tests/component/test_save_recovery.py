@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import closing
 from hashlib import sha256
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from tests.support.boundaries import Boundaries, Mortal
 from tests.support.serverside import contents, hidden, visible
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_transaction_id
@@ -21,6 +23,7 @@ from jobfs.state.journal import Journal
 from jobfs.state.records import Aside, Base, Record, Stage, Verb
 
 NEW, OLD, DRAFT = b"the new content", b"the old", b"what is renamed over it"
+SECOND = b"what is saved after the restart"
 TARGET, SOURCE = "dir/file.txt", "dir/draft.txt"
 INO, GENERATION = 77, 2000
 
@@ -298,6 +301,56 @@ def test_a_rename_over_goes_on(left: Left, done: bool) -> None:
     if done:
         left.server.store.move(SOURCE, TARGET)
     assert left.taken_up() == {"dir": None, TARGET: DRAFT}
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize("then", ["nothing", "saved", "being written"])
+def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: bool, then: str) -> None:
+    """semantics 4: what is acknowledged at a name is kept, though a rename that was killed takes the name only now."""
+    (source,) = left.server.store.seed({SOURCE: DRAFT}, age=60)
+    left.with_bytes()
+    left.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=left.base)
+    left.change.ino = INO
+    left.records.append(left.file)
+    left.aside(moved=True)
+    if done:
+        left.server.store.move(SOURCE, TARGET)
+    left.server.faults.rate("unavailable", 1.0)
+
+    def act(work: Mortal) -> None:
+        assert work.read(TARGET) == NEW
+        if then == "saved":
+            work.write(TARGET, SECOND)
+        fh = work.vfs.open(TARGET, os.O_WRONLY | os.O_TRUNC).fh if then == "being written" else 0
+        if fh:
+            work.vfs.write(fh, SECOND, 0)
+        left.server.faults.clear()
+        eventually(lambda: not any(change.verb is Verb.MOVE for change in work.state.changes.values()))
+        if fh:
+            work.vfs.flush(fh)
+            work.vfs.release(fh)
+
+    tree = left.taken_up(act)
+    assert tree[TARGET] == (DRAFT if then == "nothing" else SECOND)
+    assert sorted(contents(left.server)) == sorted([DRAFT] if then == "nothing" else [DRAFT, SECOND])
+
+
+def test_a_rename_over_unsent_bytes_that_fails_after_all_leaves_what_is_there_by_then(left: Left) -> None:
+    """save-protocol, Recovery: else undo."""
+    (source,) = left.server.store.seed({SOURCE: DRAFT}, age=60)
+    left.with_bytes()
+    left.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=left.base)
+    left.change.ino = INO
+    left.records.append(left.file)
+    left.aside(moved=True)
+    left.server.store.delete(SOURCE)
+    left.server.faults.rate("unavailable", 1.0)
+
+    def act(work: Mortal) -> None:
+        work.write(TARGET, SECOND)
+        left.server.faults.clear()
+
+    assert left.taken_up(act) == {"dir": None, TARGET: SECOND}
 
 
 def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:

@@ -260,11 +260,12 @@ class Cleanup:
     def _refused(self, change: Change, reason: str, code: int) -> list[Edit]:
         """The File that could not be saved keeps the reason; if newer bytes wait in it, those of the change go."""
         file = change.file
-        if file is None or change.verb is Verb.MOVE:
+        if file is None:
             return []
         if file.generation == change.generation:
-            return [edit(file, refused=reason, refused_errno=code)]
-        self._state.bytes.retire(file.ino, change.generation)
+            return [] if change.verb is Verb.MOVE else [edit(file, refused=reason, refused_errno=code)]
+        if change.generation:
+            self._state.bytes.retire(file.ino, change.generation)
         return []
 
     def is_placed(self, change: Change) -> bool:

@@ -67,9 +67,12 @@ def _restore(write_back: WriteBack, change: Change) -> None:
         # Nobody was told that it is there.
         state.write(edit(change, stage=Stage.CANCELLED))
     else:
-        if change.verb is Verb.MOVE and file is not None:
+        if change.verb is Verb.MOVE and file is not None and file.stays:
             # A backup: `generation` is what the item holds; what was written to it since stays here.
             state.apply(change, shows={change.source: None})
+        elif change.verb is Verb.MOVE and file is not None:
+            # A rename over unsent bytes, of which nobody was told that it was done: it takes these bytes, and no newer ones.
+            state.apply(change, generation=file.generation)
         write_back.queue.add(change, 0.0)
 
 

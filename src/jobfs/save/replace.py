@@ -508,8 +508,7 @@ class Replace:
         """A directory was made, or an item has its new name."""
         state, file = self._state, change.file
         with self._going_on(change):
-            becomes = _becomes(change, item, adopted=adopted)
-            gone = _moved_over(change)
+            becomes, gone = _becomes(change, item, adopted=adopted), _moved_over(change)
             if file is not None and file.change is change:
                 file.change = None
             state.write(edit(change, stage=Stage.PLACED, staged_id=item.id), *becomes, gone=gone)
@@ -520,6 +519,7 @@ class Replace:
             state.apply(change, shows={})
             if becomes and file is not None and file.local is not None and not file.generation:
                 self._go_on(file, item, adopted=False)
+            if file is not None and not gone and change.generation not in (0, file.generation):
                 state.bytes.retire(file.ino, change.generation)
 
     def _tell(self, change: Change, item: Item) -> None:
@@ -573,9 +573,16 @@ class Replace:
 
 
 def _moved_over(change: Change) -> list[File]:
-    """Unsent bytes that an item took the place of, if the journal has them."""
-    file, here = change.file, change.verb is Verb.MKDIR or change.is_backup
-    return [file] if file is not None and file.recorded and not here else []
+    """Unsent bytes that an item took the place of, if the journal has them; not what was written there after a restart."""
+    file = change.file
+    if file is None or not file.recorded or change.verb is Verb.MKDIR or change.is_backup:
+        return []
+    return [] if change.generation and _has_newer(change, file) else [file]
+
+
+def _has_newer(change: Change, file: File) -> bool:
+    """True if the File has other bytes than those that the change knows of."""
+    return file.generation != change.generation or file.written
 
 
 def _becomes(change: Change, item: Item, *, adopted: bool) -> list[Edit]:
@@ -583,9 +590,10 @@ def _becomes(change: Change, item: Item, *, adopted: bool) -> list[Edit]:
     file = change.file
     if file is not None and change.verb is Verb.MKDIR:
         return [edit(file, item_id=item.id, version=item.updated_at)]
-    sends = file is not None and (file.generation != change.generation or file.written)
-    if file is None or not change.is_backup or item.path != change.target or (sends and not adopted):
-        return []  # the job may have given what was to be moved another name, or have written to it
+    if file is None or not change.is_backup or item.path != change.target:
+        return []  # the job may have given what was to be moved another name
+    if (sends := _has_newer(change, file)) and not adopted:
+        return []  # the job may have written to it
     # What was set of a backup here goes on to hold; what was written to it is the next save of the item.
     rest: dict[str, Any] = {"base": Base.of(item)} if sends else _NOTHING
     version = item.updated_at if adopted else file.version

@@ -141,10 +141,6 @@ class Queue:
         change.due = due
         heap = self._new if _needs_room(change) else self._begun
         heapq.heappush(heap, (due, change.seq, change))
-        if len(heap) > 2 * len(self._state.changes) + _SPARE:
-            # What a program has synced leaves an entry that is due in an hour.
-            heap[:] = [entry for entry in heap if self._stands(entry)]
-            heapq.heapify(heap)
 
     def _stands(self, entry: tuple[float, int, Change]) -> bool:
         """False for an entry that was overtaken: the Change has another, runs, or has ended."""
@@ -211,6 +207,11 @@ class Queue:
             due += failed
         for change in dict.fromkeys(due):
             self._push(change, now)
+        for heap in (self._begun, self._new):
+            if len(heap) > 2 * len(self._state.changes) + _SPARE:
+                # What a program has synced leaves an entry that is due in an hour.
+                heap[:] = [entry for entry in heap if self._stands(entry)]
+                heapq.heapify(heap)
 
     def _choose(self, now: float) -> Change | None:
         """The Change that is to run now. None while the server is to be left alone; in an outage one at a time asks for all."""

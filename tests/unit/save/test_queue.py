@@ -484,6 +484,22 @@ def test_what_was_committed_is_not_remembered_until_it_would_have_been_due(queue
     eventually(lambda: changes_in_memory() < before + 150)
 
 
+def test_what_was_committed_faster_than_cleaned_up_is_not_remembered_either(
+    queue: Queue, runner: Runner, put: Put
+) -> None:
+    """semantics 6: what is remembered comes back to rest."""
+    before = changes_in_memory()
+    for number in range(100):
+        if number == 60:
+            runner.clean.clear()
+        work = put()
+        queue.add(work, WHILE_OPEN)
+        queue.commit(work)
+    runner.clean.set()
+    del work
+    eventually(lambda: changes_in_memory() < before + 80)
+
+
 def changes_in_memory() -> int:
     gc.collect()
     return sum(isinstance(thing, Change) for thing in gc.get_objects())

@@ -102,7 +102,7 @@ class Namespace:
         self._finds: dict[str, Flight] = {}
         self._listing: Flight | None = None
         self._closed = False
-        self._probing = False
+        self._probing: Flight | None = None
 
     # looking
 
@@ -131,10 +131,17 @@ class Namespace:
             with self._lock:
                 if self._known.fresh(path, not_before) or never_shown(path):
                     return self._known.tree.at(path)
-                flight, fly = self._board(path, not_before, max_age)
-                if flight is None:
+                known = max_age is None and self._serves_stale(path)
+                broken = known and self._breaker.error is not None
+                probe = self._probe(path) if broken else None
+                flight, fly = (None, False) if broken else self._board(path, not_before, max_age)
+                if flight is None and probe is None:
                     return self._known.tree.at(path)
-                mine = mine or self._deadline(max_age is None and self._serves_stale(path))
+                mine = mine or self._deadline(known)
+            if flight is None:
+                if not self._is_back(probe):
+                    break
+                continue
             try:
                 self._ride(flight, fly, mine)
             except ContractError:
@@ -149,11 +156,11 @@ class Namespace:
         ENOTDIR), ApiError.
         """
         with self._lock:
-            if max_age is None and self._breaker.error is not None:
-                entries = self._stale_children(path)
-                if entries is not None:
-                    self._probe(path)
-                    return entries
+            broken = max_age is None and self._breaker.error is not None
+            entries = self._stale_children(path) if broken else None
+            probe = self._probe(path) if entries is not None else None
+        if entries is not None and not self._is_back(probe):
+            return entries
         try:
             for child in self._complete(path, max_age):
                 self.lookup(child, max_age)
@@ -304,22 +311,20 @@ class Namespace:
         within the effective TTL will do where asking is dear.
         """
         cost = self._cost
-        if max_age is None and self._breaker.error is not None and self._serves_stale(path):
-            self._probe(path)
-            return None, False
         shown = self._known.tree.at(path)
         if max_age is None and self._young_enough(path, shown):
             return None, False  # a listing would pay, but can't be afforded so soon after the last one
+        insists = max_age is not None
         if self._listing_pays(shown, max_age, storm=cost.storm(self._clock())):
-            return self._board_listing()
-        return self._board_find(path, not_before)
+            return self._board_listing(insists=insists)
+        return self._board_find(path, not_before, insists=insists)
 
-    def _board_find(self, path: str, not_before: float) -> tuple[Flight, bool]:
-        """The find under way for `path`, or a new one if that has begun too early."""
+    def _board_find(self, path: str, not_before: float, *, insists: bool) -> tuple[Flight, bool]:
+        """The find under way for `path`, or a new one if that has begun too early; `insists`: see `_check`."""
         flight = self._finds.get(path)
         if flight and flight.began >= not_before and flight.ticket >= self._known.needed(path):
             return flight, False
-        self._check()
+        self._check(insists=insists)
         flight = self._finds[path] = Flight(path, self._clock(), self._known.takeoff())
         self._cost.asked(flight.began)
         return flight, True
@@ -342,20 +347,24 @@ class Namespace:
             return affordable and (max_age is None or cost.listing_seconds < max_age / 2)
         return shown is None and max_age is None and cost.suspicious(age, self._known.implicit_seen)
 
-    def _board_listing(self, *, force: bool = False) -> tuple[Flight, bool]:
-        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second."""
+    def _board_listing(self, *, force: bool = False, insists: bool = False) -> tuple[Flight, bool]:
+        """The listing under way, or a new one: never two at once, so a caller may have to wait for a second.
+
+        `force`: whatever is wrong with listings; `insists`: see `_check`.
+        """
         if self._listing is not None:
             return self._listing, False
-        self._check(force=force)
+        self._check(insists=force or insists)
         if not force:
             self._listings.check(self._clock())
         self._listing = Flight(None, self._clock(), self._known.takeoff())
         return self._listing, True
 
-    def _check(self, *, force: bool = False) -> None:
+    def _check(self, *, insists: bool) -> None:
+        """Raises what others have failed with just now, but not to who `insists`: what is to be changed is asked for, in its time."""
         if self._closed:
             raise UnavailableError("this mount is being taken down", errno=errno.EIO)
-        if not force:
+        if not insists:
             self._breaker.check(self._clock())
 
     # asking (without the lock)
@@ -375,7 +384,7 @@ class Namespace:
                     doubtful = self._known.doubtful_children(path)
                     if len(doubtful) <= max(_FEW, self._cost.pages):
                         return doubtful
-                flight, fly = self._board_listing()
+                flight, fly = self._board_listing(insists=max_age is not None)
                 known = max_age is None and self._stale_children(path) is not None
                 mine = mine or self._deadline(known)
             self._ride(flight, fly, mine)
@@ -513,22 +522,32 @@ class Namespace:
         # Of a directory that came after the last listing nothing is known: it must not look empty.
         return entries if entries or known.snapshot_ticket >= known.needed(path) else None
 
-    def _probe(self, path: str) -> None:
-        """Ask in the background whether the server answers again, if it is time for that. Under the lock."""
-        asked = path in self._finds if path else self._listing is not None
-        if self._probing or self._closed or asked or not self._breaker.due(self._clock()):
-            return
-        self._probing = True
-        flight = Flight(path or None, self._clock(), self._known.takeoff())
-        if path:
-            self._finds[path] = flight
-        else:
-            self._listing = flight  # the root can't be found, only listed
-        threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
+    def _probe(self, path: str) -> Flight | None:
+        """Ask in the background whether the server answers again, if it is time for that. Under the lock.
+
+        Returns what was asked, by this call or another, as long as it is worth to wait for the answer: a moment after it was.
+        """
+        now, asked = self._clock(), path in self._finds if path else self._listing is not None
+        if self._probing is None and not (self._closed or asked) and self._breaker.due(now):
+            self._probing = flight = Flight(path or None, now, self._known.takeoff())
+            if path:
+                self._finds[path] = flight
+            else:
+                self._listing = flight  # the root can't be found, only listed
+            threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
+        probing = self._probing
+        return probing if probing is not None and now < probing.began + _IMPATIENCE else None
 
     def _ride_probe(self, flight: Flight) -> None:
         try:
             with contextlib.suppress(ApiError):
                 self._ride(flight, True, self._deadline(False))
         finally:
-            self._probing = False
+            self._probing = None
+
+    def _is_back(self, probe: Flight | None) -> bool:
+        """Wait a moment for what was asked; True if the server has answered."""
+        if probe is not None:
+            with contextlib.suppress(ApiError):
+                self._ride(probe, False, self._deadline(True))
+        return self._breaker.error is None

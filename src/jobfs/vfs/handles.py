@@ -225,7 +225,7 @@ class Pins:
             try:
                 content.meet()
                 return
-            except StaleVersionError:
+            except (StaleVersionError, NotFoundError):
                 if not self.follow(handle, max_age=0.0, opening=True):
                     raise
 
@@ -259,7 +259,7 @@ class Pins:
                 return None, None
             try:
                 return content, content.fetch()
-            except StaleVersionError:
+            except (StaleVersionError, NotFoundError):
                 if not self.follow(handle, max_age=0.0, opening=opening):
                     raise
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")

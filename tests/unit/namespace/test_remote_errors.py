@@ -167,6 +167,41 @@ def test_who_asks_for_an_answer_of_now_gets_no_old_one(world: World) -> None:
         world.namespace.children("", max_age=1.0)
 
 
+@pytest.mark.parametrize("look", ["changed", "new", "listed"])
+def test_a_failure_of_long_ago_makes_no_answer_old(world: World, look: str) -> None:
+    """semantics 1, TTL: what the job changes is visible to a new `stat`, `open` or `readdir`, whatever failed before."""
+    a = world.server.file("d/a.txt")
+    world.namespace.refresh()
+    fail_with(world, UnavailableError("busy", status=503))
+    world.expire()
+    assert world.namespace.lookup("d/a.txt") == a
+    fail_with(world, None)
+    world.clock.advance(60)
+    a, new = world.server.rewrite(a), world.server.file("d/new.txt")
+    if look == "changed":
+        assert world.namespace.lookup("d/a.txt") == a
+    elif look == "new":
+        assert world.namespace.lookup("d/new.txt") == new
+    else:
+        assert world.namespace.children("d") == {"a.txt": a, "new.txt": new}
+
+
+def test_who_is_to_change_something_asks_though_others_have_failed_just_now(world: World) -> None:
+    """semantics 5: 429 and 503 are tried again within the call's time; nothing fails for what others have met."""
+    a = world.server.file("a.txt")
+    world.namespace.refresh()
+    fail_with(world, UnavailableError("busy", status=503))
+    world.expire()
+    assert world.namespace.lookup("a.txt") == a
+    fail_with(world, None)
+    assert world.namespace.lookup("a.txt", max_age=1.0) == a
+    fail_with(world, UnavailableError("busy", status=503))
+    world.expire()
+    assert world.namespace.lookup("a.txt") == a
+    fail_with(world, None)
+    assert world.namespace.children("", max_age=1.0) == {"a.txt": a}
+
+
 def test_a_storm_on_a_dead_server_asks_once_in_a_moment(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,6 +116,26 @@ def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
     mount.end()
 
 
+def test_a_save_whose_directory_the_job_has_made_a_file_of_is_refused_until_it_is_tried_again(
+    server: Server, work: Mortal
+) -> None:
+    """semantics 4, Nothing is forgotten: the bytes are kept, and the status says why."""
+    server.store.seed({"dir/sub": None})
+    fh = work.opened("dir/sub/new")
+    work.vfs.write(fh, NEW, 0)
+    server.store.delete("dir/sub")
+    server.store.seed({"dir/sub": b"the job's file"})
+    assert errno_from(work.vfs.fsync, fh) == errno.EEXIST, "a program gets EIO"
+    work.vfs.release(fh)
+    (failed,) = work.vfs.status()["failed"]
+    assert "dir/sub is a file there" in failed["reason"]
+    server.store.move("dir/sub", "dir/theirs")
+    work.vfs.retry(None)
+    work.settle()
+    assert visible(server)["dir/sub/new"] == NEW
+    assert visible(server)["dir/theirs"] == b"the job's file"
+
+
 def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

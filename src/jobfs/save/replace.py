@@ -323,10 +323,10 @@ class Replace:
     def _meet_directory(self, change: Change, there: Item) -> None:
         """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
 
-        Raises FsError(EEXIST) for a directory whose maker waits.
+        Raises FsError(EEXIST) for a directory whose maker waits, PathExistsError where a file is in the way of it.
         """
         if change.file is None:
-            raise FsError(errno.EEXIST)
+            raise FsError(errno.EEXIST) if there.is_dir else PathExistsError(f"{there.path} is a file there")
         with contextlib.suppress(NotFoundError, UnavailableError):
             # Else a later listing shows it, and its transaction is a tombstone.
             self._client.delete(change.staged_id)

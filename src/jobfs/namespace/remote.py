@@ -361,7 +361,7 @@ class Namespace:
         return self._listing, True
 
     def _check(self, *, insists: bool) -> None:
-        """Raises what others have failed with just now, but not to who `insists`: what is to be changed is asked for, in its time."""
+        """Raises what others have failed with just now; not to who `insists`, having something to change, and the time to ask."""
         if self._closed:
             raise UnavailableError("this mount is being taken down", errno=errno.EIO)
         if not insists:

@@ -14,10 +14,10 @@ from tests.support.waiting import readable
 
 from jobfs.emulator import Server
 
-#: Opens, asks about and reads a file until its input ends; says what came of it, and how often.
+#: Opens, asks about and reads a file until its input ends; says what came of it, and how often. A byte in `looks` for each time.
 _WATCH = """
 import collections, json, os, select, sys
-path, seen = sys.argv[1], collections.Counter()
+path, seen, looks = sys.argv[1], collections.Counter(), open(sys.argv[2], "ab", buffering=0)
 
 def read():
     with open(path, "rb") as file:
@@ -35,14 +35,15 @@ while not select.select([sys.stdin], [], [], 0)[0]:
     look("stat", lambda: os.stat(path).st_size)
     look("open", lambda: os.close(os.open(path, os.O_RDONLY)))
     look("read", read)
+    looks.write(b".")
 print(json.dumps(seen))
 """
 
 #: Saves a file of seven bytes again and again; not so fast that two saves fall between another's lookup and its open, which
-#: the kernel looks up once more, and not twice.
+#: the kernel looks up once more, and not twice: who watches has looked once from beginning to end since the last save.
 _SAVE = """
 import os, sys, time
-path, how, saves = sys.argv[1], sys.argv[2], int(sys.argv[3])
+path, looks, how, saves = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 for number in range(saves):
     written = path if how == "in place" else path + ".new"
     with open(written, "r+b" if how == "in place" else "wb") as file:
@@ -52,7 +53,9 @@ for number in range(saves):
             os.fsync(file.fileno())
     if written != path:
         os.rename(written, path)
-    time.sleep(0.03)
+    seen = os.stat(looks).st_size
+    while os.stat(looks).st_size < seen + 2:
+        time.sleep(0.001)
 """
 
 
@@ -62,16 +65,16 @@ def test_a_name_is_there_at_every_moment_of_a_save(
 ) -> None:
     """semantics 4: rename replaces in one step."""
     server.store.seed({"file": "-------"}, age=60)
-    path = mounted.path / "file"
+    path, looks = mounted.path / "file", tmp_path / "looks"
     watcher = subprocess.Popen(
-        [sys.executable, "-c", _WATCH, str(path)],
+        [sys.executable, "-c", _WATCH, str(path), str(looks)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
     )  # fmt: skip
     try:
         assert watcher.stdout is not None
         assert readable(watcher.stdout, 20)
         watcher.stdout.readline()
-        run(tmp_path, sys.executable, "-c", _SAVE, path, how, str(saves))
+        run(tmp_path, sys.executable, "-c", _SAVE, path, looks, how, str(saves))
         seen = json.loads(watcher.communicate("\n", timeout=20)[0])
     finally:
         watcher.kill()

@@ -82,7 +82,7 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     for _ in range(100):
         upload.count_new("dir/file")
     assert len(world.client.done) == asked
-    assert Upload(world.context, tmp_path).rejects.get(Kind.FILE) is True
+    eventually(lambda: Upload(world.context, tmp_path).rejects.get(Kind.FILE) is True)
     world.client.base_url = "https://other.example.com"
     assert Upload(world.context, tmp_path).rejects.get(Kind.FILE) is None, "that is another server"
 

@@ -85,6 +85,16 @@ class Left:
         self.change = Change(1000, verb, target, **values)
         self.records = [self.change]
 
+    def renamed_over(self, *, unsent: bool) -> None:
+        """SOURCE was about to be renamed over TARGET, whose item is set aside; `unsent`: a file with unsent bytes was there."""
+        (source,) = self.server.store.seed({SOURCE: DRAFT}, age=60)
+        self.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=self.base)
+        if unsent:
+            self.with_bytes()
+            self.change.ino = INO
+            self.records.append(self.file)
+        self.aside(moved=True)
+
     def write(self) -> None:
         with closing(Journal(self.place / "journal.db")) as journal:
             journal.write(*(edit(record) for record in self.records))
@@ -295,9 +305,7 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 def test_a_rename_over_goes_on(left: Left, done: bool) -> None:
     """save-protocol, Recovery: H gone: rename over: source still there: find T, go on."""
-    (source,) = left.server.store.seed({SOURCE: DRAFT}, age=60)
-    left.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=left.base)
-    left.aside(moved=True)
+    left.renamed_over(unsent=False)
     if done:
         left.server.store.move(SOURCE, TARGET)
     assert left.taken_up() == {"dir": None, TARGET: DRAFT}
@@ -307,12 +315,7 @@ def test_a_rename_over_goes_on(left: Left, done: bool) -> None:
 @pytest.mark.parametrize("then", ["nothing", "saved", "being written"])
 def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: bool, then: str) -> None:
     """semantics 4: what is acknowledged at a name is kept, though a rename that was killed takes the name only now."""
-    (source,) = left.server.store.seed({SOURCE: DRAFT}, age=60)
-    left.with_bytes()
-    left.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=left.base)
-    left.change.ino = INO
-    left.records.append(left.file)
-    left.aside(moved=True)
+    left.renamed_over(unsent=True)
     if done:
         left.server.store.move(SOURCE, TARGET)
     left.server.faults.rate("unavailable", 1.0)
@@ -337,12 +340,7 @@ def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: 
 
 def test_a_rename_over_unsent_bytes_that_fails_after_all_leaves_what_is_there_by_then(left: Left) -> None:
     """save-protocol, Recovery: else undo."""
-    (source,) = left.server.store.seed({SOURCE: DRAFT}, age=60)
-    left.with_bytes()
-    left.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=left.base)
-    left.change.ino = INO
-    left.records.append(left.file)
-    left.aside(moved=True)
+    left.renamed_over(unsent=True)
     left.server.store.delete(SOURCE)
     left.server.faults.rate("unavailable", 1.0)
 
@@ -355,9 +353,7 @@ def test_a_rename_over_unsent_bytes_that_fails_after_all_leaves_what_is_there_by
 
 def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
     """save-protocol, Recovery: else undo."""
-    (source,) = left.server.store.seed({SOURCE: DRAFT}, age=60)
-    left.instead(Verb.MOVE, stage=Stage.STAGED, source=SOURCE, staged_id=source.id, base=left.base)
-    left.aside(moved=True)
+    left.renamed_over(unsent=False)
     left.server.store.delete(SOURCE)
     assert left.taken_up() == {"dir": None, TARGET: OLD}
 

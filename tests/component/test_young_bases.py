@@ -126,9 +126,8 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
 ) -> None:
     """semantics 3: what was downloaded in the second of a change serves the handles that are open then; R1: nor is it a base."""
     now, moment = time.time, time.time()
-    monkeypatch.setattr(
-        time, "time", lambda: moment
-    )  # a busy machine takes more than a second for what follows
+    # A busy machine takes more than a second for what follows.
+    monkeypatch.setattr(time, "time", lambda: moment)
     server.set(move_touches=moves)
     server.store.seed({"file": FIRST})
     work = start()

@@ -18,7 +18,7 @@ from jobfs.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from jobfs.nodes import implicit_directory
+from jobfs.nodes import Item, implicit_directory
 
 from .world import STALE, World, nothing
 
@@ -37,6 +37,14 @@ def fail_with(world: World, error: ApiError | None) -> None:
             raise error
 
     world.server.before = fail
+
+
+def fail_once(world: World, known: Item) -> None:
+    """A look-up of what is known fails; from then on the server answers."""
+    fail_with(world, UnavailableError("busy", status=503))
+    world.expire()
+    assert world.namespace.lookup(known.path) == known
+    fail_with(world, None)
 
 
 @pytest.mark.parametrize("failure", FAILURES)
@@ -172,10 +180,7 @@ def test_a_failure_of_long_ago_makes_no_answer_old(world: World, look: str) -> N
     """semantics 1, TTL: what the job changes is visible to a new `stat`, `open` or `readdir`, whatever failed before."""
     a = world.server.file("d/a.txt")
     world.namespace.refresh()
-    fail_with(world, UnavailableError("busy", status=503))
-    world.expire()
-    assert world.namespace.lookup("d/a.txt") == a
-    fail_with(world, None)
+    fail_once(world, a)
     world.clock.advance(60)
     a, new = world.server.rewrite(a), world.server.file("d/new.txt")
     if look == "changed":
@@ -190,15 +195,9 @@ def test_who_is_to_change_something_asks_though_others_have_failed_just_now(worl
     """semantics 5: 429 and 503 are tried again within the call's time; nothing fails for what others have met."""
     a = world.server.file("a.txt")
     world.namespace.refresh()
-    fail_with(world, UnavailableError("busy", status=503))
-    world.expire()
-    assert world.namespace.lookup("a.txt") == a
-    fail_with(world, None)
+    fail_once(world, a)
     assert world.namespace.lookup("a.txt", max_age=1.0) == a
-    fail_with(world, UnavailableError("busy", status=503))
-    world.expire()
-    assert world.namespace.lookup("a.txt") == a
-    fail_with(world, None)
+    fail_once(world, a)
     assert world.namespace.children("", max_age=1.0) == {"a.txt": a}
 
 

@@ -88,7 +88,7 @@ def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is
     eventually(lambda: carried_out(server))
     assert server.store.read(TARGET) == USERS
     if seen != "unseen":
-        eventually(lambda: work.read(TARGET) == USERS)
+        eventually(lambda: work.exists(TARGET) and work.read(TARGET) == USERS)
     if seen == "seen later":
         time.sleep(0.8)  # the request is over then
     if over == "save":

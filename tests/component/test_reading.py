@@ -136,6 +136,7 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(
         server.store.replace("file", b"another, rather longer one")
         eventually_equal(lambda: work.read("file"), b"another, rather longer one")
         assert work.vfs.read(fh, 9, 0) == b"the first"
+        assert work.vfs.read(fh, 100, 10) == b"version", "what is read to the end is of one version"
     finally:
         work.vfs.release(fh)
 

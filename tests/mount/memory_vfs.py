@@ -92,6 +92,9 @@ class MemoryVfs:
             raise FsError(errno.ENOENT)
         return self._attr(self._node(path))
 
+    def is_open_otherwise(self, path: str) -> bool:
+        return False
+
     def fgetattr(self, fh: int) -> Attr:
         self._call("fgetattr")
         return self._attr(self.open_files[fh])
@@ -210,9 +213,6 @@ class MemoryVfs:
         node = self._node(path)
         node.atime = node.atime if atime_ns is None else atime_ns
         node.mtime = node.mtime if mtime_ns is None else mtime_ns
-
-    def access(self, path: str, mask: int, caller: Caller) -> None:
-        self._call("access", path)
 
     def statfs(self) -> StatFs:
         self._call("statfs")

@@ -369,6 +369,28 @@ def test_several_processes_append_whole_lines(server: Server, mounted: MountedJo
     assert sorted(lines) == sorted(f"{p} line {i}" for p in range(1, 5) for i in range(1, 51))
 
 
+@pytest.mark.parametrize("look", ["ls", "ls -l", "stat report", "md5sum report"])
+@pytest.mark.parametrize("now", ["short", "longer"])
+def test_a_program_that_reads_on_has_the_version_that_it_opened(
+    server: Server, mounted: MountedJob, look: str, now: str
+) -> None:
+    """semantics 3.13: open files are pinned to the version they opened, whoever looks at the new one meanwhile."""
+    opened, there = os.urandom(3_000_001), b"new" if now == "short" else os.urandom(4_000_000)
+    server.store.seed({"dir/report": opened}, age=60)
+    place = mounted.path / "dir"
+    assert os.listdir(place) == ["report"]
+    with open(place / "report", "rb", buffering=0) as file:
+        seen = file.read(1000)
+        server.store.write("dir/report", there)
+        eventually(lambda: (place / "report").stat().st_size == len(there))
+        while len(seen) < len(opened) and (piece := file.read(1_000_000)):
+            seen += piece
+            run(place, *look.split())
+        assert len(seen) >= len(opened)
+        assert seen.startswith(opened)
+    assert (place / "report").read_bytes() == there
+
+
 def test_tail_follows_by_name_what_the_job_replaces(server: Server, mounted: MountedJob) -> None:
     """semantics 3.14: a reader at end of file whose item has grown or been replaced follows the new version."""
     server.store.seed({"run.log": "one\n"}, age=60)

@@ -133,9 +133,13 @@ class _Sizes:
         self._told[path] = size
         return full
 
+    def differs(self, path: str, size: int) -> bool:
+        """True if the kernel may believe another size of a path; -1: it is not known."""
+        return size >= 0 and self._told.get(path, size) != size
+
     def opened(self, path: str, fh: int, size: int, *, writes: bool) -> bool:
-        """True if the kernel may believe another size of what was opened; -1: it is not known."""
-        stale = size >= 0 and self._told.get(path, size) != size
+        """True if the kernel may believe another size of what was opened."""
+        stale = self.differs(path, size)
         if writes:
             self.writers[fh] = path
             self._told.pop(path, None)
@@ -181,8 +185,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     setxattr: Any = None
     listxattr: Any = None
     removexattr: Any = None
-    # A directory needs no handle; locks are the kernel's; there are no blocks and no device to control.
-    opendir = releasedir = lock = bmap = ioctl = None
+    # A directory needs no handle; permissions (`default_permissions`) and locks are the kernel's; there are no blocks and
+    # no device to control.
+    opendir = releasedir = access = lock = bmap = ioctl = None
     destroy = None
 
     def __init__(self, vfs: Vfs, on_ready: Callable[[], None] = lambda: None, timeout: float = 30.0) -> None:
@@ -205,7 +210,10 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     # Names and attributes
 
     def getattr(self, path: str, fi: Any = None, *, listed: bool = False) -> bytes:
-        """`listed`: for a listing, which makes no request for what is not known; FsError(ENOENT) then."""
+        """`listed`: for a listing, which makes no request for what is not known, and tells no other size; FsError(ENOENT) then.
+
+        The kernel drops what a listing says where it has heard something else meanwhile, and never says so.
+        """
         if fi is not None:
             attr = self._vfs.fgetattr(fi.fh)
             self._sizes.written(fi.fh, attr.size)
@@ -215,12 +223,18 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         if stat is None:
             name = relative(path)
             attr = self._vfs.looked_up(name) if listed else self._vfs.getattr(name)
+            if listed and self._sizes.differs(path, attr.size):
+                raise FsError(errno.ENOENT)
             stat = pack_stat(attr)
             if self._sizes.told(path, attr.size):
                 self._answers = (0, {})  # what the kernel hears again is remembered again
             elif self._answers[0] and self._vfs.lasting(name):
                 answers[path] = stat
         return stat
+
+    def brief(self, path: str) -> bool:
+        """True if the kernel is to ask again for the attributes of this path: another version is open there."""
+        return self._vfs.is_open_otherwise(path[1:])
 
     def answers(self) -> dict[str | int, bytes]:
         """What `getattr` says of paths, and libfuse of its nodes, as long as nothing has changed.
@@ -237,9 +251,6 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     def readdir(self, path: str, fh: int = 0) -> list[tuple[str, bytes]]:
         entries = self._vfs.listdir(relative(path))
         return [(name, pack_stat(attr)) for name, attr in entries]
-
-    def access(self, path: str, mask: int) -> None:
-        self._vfs.access(relative(path), mask, _caller())
 
     def chmod(self, path: str, mode: int) -> None:
         self._vfs.chmod(relative(path), mode)

@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 _log = logging.getLogger("jobfs.fuse.interrupt")
 
@@ -95,9 +94,13 @@ class Desk:
         self.flags = ctypes.c_uint32.from_buffer(self.buffer, 40)
         #: Where the answer about a node is kept, if it lasts.
         self.keeping: dict[str | int, bytes] | None = None
+        #: The attributes in the answer are good for no time.
+        self.brief = False
         #: A listing is being made: nothing is asked of the server for the attributes in it.
         self.listing = False
         self.turn = 0
+        #: The last turn whose request was answered early.
+        self.answered = -1
         #: Not empty while its thread may read (see loop.py). A list, because only one of two threads can take it away.
         self.reads: list[bool] = []
         self.since = 0.0
@@ -161,7 +164,6 @@ class Interrupter:
         self._relieve = relieve
         self._desks = desks
         self._opcodes = opcodes
-        self._answered: WeakKeyDictionary[Desk, int] = WeakKeyDictionary()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="interrupter", daemon=True)
 
@@ -185,12 +187,12 @@ class Interrupter:
         found = [(desk, request) for desk in list(self._desks) if (request := desk.waiting(now)) is not None]
         self._relieve([desk for desk, _ in found])
         for desk, request in found if signals else ():
-            if self._answered.get(desk) == request.turn or not self._may(request):
+            if desk.answered == request.turn or not self._may(request):
                 continue
             if request.opcode == Opcode.READ and now - desk.since < _READ_PATIENCE:
                 continue
             if told_to_end(request.thread):
-                self._answered[desk] = request.turn
+                desk.answered = request.turn
                 self._answer(request)
 
     def _may(self, request: Request) -> bool:

@@ -1,9 +1,12 @@
-"""What libfuse's answers about a node lack: that the kernel is to look again, and need not tell of a close.
+"""What libfuse's answers lack: that the kernel is to look again, now or soon, and need not tell of a close.
 
 The kernel looks a name up, and then opens or asks about the node that it found. If a rename has put another file there in
 between, libfuse, or the file that is hidden because it is still open, has no name for that node any more, and says ENOENT, where
 a disk would just have one of the two files. ESTALE says what is true, and the kernel then looks the name up again: a
 name that is really gone gets its ENOENT from that.
+
+The kernel has one size for a path, and ends every reader there. Where another version is open than is shown, it is told to keep
+the attributes for no time: it asks a reader's own file again before it says that the end is reached.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import os
 from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Opcode
 
 #: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
-ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
+_ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
+#: Requests whose answers are looked at here.
+ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP}
 
 #: Of the kernel, since 5.16; an older one asks as before.
 _NO_FLUSH = 1 << 5
@@ -33,6 +38,8 @@ write.restype = ctypes.c_ssize_t
 
 #: Bytes of `fuse_attr_out`.
 _ATTR = 104
+#: Where the seconds and the nanoseconds are for which attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
+_VALID = {Opcode.GETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
 
 
 class _Head(ctypes.Structure):
@@ -64,30 +71,35 @@ class ChannelOperations(ctypes.Structure):
 
 
 def channel_operations(device: int, here: AtWork) -> ChannelOperations:
-    """What sends libfuse's answers about nodes to the kernel, but for ENOENT. To be kept as long as the channel.
+    """What sends libfuse's answers to the kernel, but for ENOENT about a node. To be kept as long as the channel.
 
     The close of a file that is opened to be read need not be told: there is nothing to be sent. What `here.desk` is
-    `keeping` gets libfuse's answer to a getattr.
+    `keeping` gets libfuse's answer to a getattr, unless that is `brief`.
     """
 
     def send(channel: int, vector: int, count: int) -> int:
+        desk = here.desk
+        opcode, _, node = HEAD.unpack_from(desk.buffer)
         if count == 1:
             head = _Head.from_address(piece(vector, 0)[0])
-            if head.error == -errno.ENOENT:
+            if head.error == -errno.ENOENT and opcode in _ABOUT_A_NODE:
                 head.error = -errno.ESTALE
         else:
-            add(here.desk, piece(vector, 1)[0])
+            add(desk, opcode, node, piece(vector, 1)[0])
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
 
-    def add(desk: Desk, answer: int) -> None:
-        opcode, _, node = HEAD.unpack_from(desk.buffer)
+    def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
         if opcode == Opcode.OPEN:
             if not desk.flags.value & (os.O_ACCMODE | os.O_TRUNC):
                 _Opened.from_address(answer).open_flags |= _NO_FLUSH
-        elif desk.keeping is not None:
+        elif desk.brief:
+            seconds, nanoseconds = _VALID[Opcode(opcode)]
+            ctypes.memset(answer + seconds, 0, 8)
+            ctypes.memset(answer + nanoseconds, 0, 4)
+        elif desk.keeping is not None and opcode == Opcode.GETATTR:
             desk.keeping[node] = ctypes.string_at(answer, _ATTR)
 
     return ChannelOperations(send=send_prototype(send))

@@ -29,7 +29,7 @@ from jobfs.api.deadline import Deadline, before_waits, begin
 from jobfs.errors import UsageError
 from jobfs.fuse.driver import FuseDriver, errno_of
 from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
-from jobfs.fuse.lookagain import ABOUT_A_NODE, ChannelOperations, channel_operations, write
+from jobfs.fuse.lookagain import ANSWERED_HERE, ChannelOperations, channel_operations, write
 from jobfs.fuse.readdirplus import ReadDirPlus
 
 _log = logging.getLogger("jobfs.fuse.loop")
@@ -131,7 +131,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.device = int(_fuse_chan_fd(self._channel))
         self._here = AtWork()
         self._sending = channel_operations(self.device, self._here)
-        self._about_nodes = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
+        self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
         self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout)
         # With the size of the other one: INIT is answered on it, and with that the length of writes is agreed upon.
         size = _fuse_chan_bufsize(self._channel)
@@ -170,7 +170,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         timeout, late = self.operations.timeout, self._late
         read, device, buffers, head = os.readv, self.device, [desk.buffer], HEAD.unpack_from
         process, session, address = _fuse_session_process, self._session, desk.address
-        about_nodes, others = self._about_nodes, self._channel
+        answering, others = self._answering, self._channel
         ours = {Opcode.INIT: self._plus.accept, Opcode.READDIRPLUS: self._plus.answer}
         self._here.desk = desk
         while desk.reads or readers.joined(desk):
@@ -195,7 +195,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 if opcode in ours:
                     ours[opcode](desk, length)
                 else:
-                    process(session, address, length, about_nodes if opcode in ABOUT_A_NODE else others)
+                    process(session, address, length, answering if opcode in ANSWERED_HERE else others)
                 if call.left() <= 0:
                     late.ended(desk, call)
             desk.turn += 1
@@ -224,7 +224,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         """Free what libfuse holds. Only after every loop has ended; unmounts if nothing else did."""
         if self._fuse:
             _fuse_teardown(self._fuse, self._mountpoint)
-            _fuse_chan_destroy(self._about_nodes)
+            _fuse_chan_destroy(self._answering)
             _fuse_chan_destroy(self._caught)
             self._fuse = None
             os.close(self._nowhere)
@@ -243,11 +243,13 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def getattr(self, path: bytes, buffer: int) -> None:
         name, desk = path.decode(), self._here.desk
         ctypes.memmove(buffer, self.operations.getattr(name, listed=desk.listing), _STAT_SIZE)
+        desk.brief = self.operations.brief(name)
         if desk.keeping is not None and name not in desk.keeping:
             desk.keeping = None  # it lasts no longer than this
 
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
+        self._here.desk.brief = False
 
     def readdir(self, path: bytes, buffer: int, fill: Callable[..., int], offset: int, info: int) -> None:
         # Offset 0 makes libfuse keep the whole listing.

@@ -72,6 +72,8 @@ class ReadDirPlus:
         """Answer READDIRPLUS: with the names that there is room for."""
         request = ctypes.string_at(desk.address, length)
         listing = self._ask(Opcode.READDIR, request[_LENGTH_AND_OPCODE.size :])
+        if desk.answered == desk.turn:
+            return  # nobody waits, and the kernel may forget the directory any moment: libfuse must not look in it
         _, error, unique = ANSWER.unpack_from(listing)
         (room,) = _ROOM.unpack_from(request)
         desk.listing = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.controldir import ControlDirectory
 from jobfs.vfs.descriptors import for_programs
 from jobfs.vfs.files import Files
-from jobfs.vfs.handles import Caller, KernelPages
+from jobfs.vfs.handles import KernelPages
 from jobfs.vfs.report import Report
 from jobfs.vfs.tree import Tree
 from jobfs.vfs.view import Owner, View
@@ -83,13 +82,19 @@ class Vfs(Attributes, Tree, Files):
         )
         owner = Owner(settings.uid, settings.gid, settings.umask)
         view = View(self._write_back, owner, settings.local_only, changes=not settings.read_only)
-        pages = KernelPages()
+        self._pages = pages = KernelPages()
         self._report = Report(view, client, namespace, directory, settings)
         control = ControlDirectory(self._report)
         Attributes.__init__(self, view)
         Tree.__init__(self, view, pages, symlinks=settings.local_symlinks)
         Files.__init__(
-            self, view, pages, control, sync_on_close=settings.sync_on_close, most_open=for_programs()
+            self,
+            view,
+            pages,
+            control,
+            sync_on_close=settings.sync_on_close,
+            most_open=for_programs(),
+            kernel_timeout=settings.kernel_timeout,
         )
         self._stopped = threading.Event()
 
@@ -247,9 +252,17 @@ class Vfs(Attributes, Tree, Files):
         Raises FsError(ENOENT) where nothing is known to be, and where a request would have to be made.
         """
         node = self._view.looked_up(path)
-        if node is None or not self._view.is_measured(node):
+        if node is None or not self._view.is_measured(node) or self.is_open_otherwise(path):
             raise FsError(errno.ENOENT)
         return self._view.attr(node)
+
+    def is_open_otherwise(self, path: str) -> bool:
+        """True if another version is open at this path than is shown there (section 3, Open files are pinned)."""
+        opened = self._pages.opened_at(path)
+        if opened is None:
+            return False
+        node = self._view.find_known(path)
+        return isinstance(node, Item) and node.version != opened[0]
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""
@@ -261,15 +274,6 @@ class Vfs(Attributes, Tree, Files):
             return False
         item = self._namespace.peek(path)
         return item is not None and (item.is_dir or item.size is not None)
-
-    def access(self, path: str, mask: int, caller: Caller) -> None:
-        """Only what the kernel can't know: a read-only mount and readOnly items are not written."""
-        attr = self.getattr(path)
-        if mask & os.W_OK:
-            if self._settings.read_only:
-                raise FsError(errno.EROFS)
-            if not attr.mode & 0o200 and names.control_name(path) is None:
-                self._view.may_write(self._view.get(path))
 
     def statfs(self) -> StatFs:
         """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""

@@ -43,8 +43,12 @@ class Files:
         *,
         sync_on_close: bool,
         most_open: int,
+        kernel_timeout: float,
     ) -> None:
-        """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself."""
+        """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself.
+
+        `kernel_timeout`: seconds that the kernel keeps attributes.
+        """
         self._view = view
         self._pages = pages
         self._control = control
@@ -52,6 +56,8 @@ class Files:
         self._state = view.state
         self._content = view.content
         self._sync_on_close = sync_on_close
+        # A program that waits for more asks no sooner after what it has read; one that reads on does.
+        self._moment = kernel_timeout / 2
         self._most_open = most_open
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
@@ -289,16 +295,19 @@ class Files:
             finally:
                 if source is not handle.content:
                     source.close()
-            if not self._goes_on(handle, source, offset + size, missing=size - len(data)):
-                return data
+            missing = len(data) < size
+            # Whoever reads the last bytes for the first time gets them: others would be of another version.
+            at_end = not data or self._is_at_end(handle)
+            if missing and at_end and source is handle.content and self._pins.follow(handle):
+                continue
+            if not missing and offset + size != self._known_size(handle):
+                handle.ended = None
+            elif handle.ended is None:
+                handle.ended = time.monotonic()
+            return data
         if data is None:
             raise FsError(errno.EIO, "the file keeps changing while it is read")
         return data
-
-    def _goes_on(self, handle: Handle, source: Readable, end: int, *, missing: int) -> bool:
-        """After a read up to `end`, of which bytes are missing: True if the handle has a newer version to go on with."""
-        handle.at_end = missing > 0 or end == self._known_size(handle)
-        return missing > 0 and source is handle.content and self._pins.follow(handle)
 
     def _known_size(self, handle: Handle) -> int:
         item = handle.item
@@ -424,7 +433,7 @@ class Files:
         file = handle.file
         if isinstance(handle.content, Fixed):
             return self._control.attr(handle.content.name, len(handle.content.content))
-        if (handle.at_end or not self._known_size(handle)) and file.local is None:
+        if file.local is None and self._is_at_end(handle):
             with contextlib.suppress(JobfsError):
                 self._pins.follow(handle)
         if file.local is not None or handle.item is None:
@@ -433,6 +442,12 @@ class Files:
         if file.path is None or file.stays:
             return self._view.attr(file)._replace(size=self._view.size(handle.item))
         return self._view.attr(handle.item)._replace(ino=file.ino)
+
+    def _is_at_end(self, handle: Handle) -> bool:
+        """True if the program has read everything, as it seems: the kernel reads ahead of it, and asks before it goes on."""
+        if handle.ended is None:
+            return not self._known_size(handle)
+        return time.monotonic() - handle.ended >= self._moment
 
     def size(self, fh: int) -> int:
         """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""

@@ -83,7 +83,7 @@ class Handle:
     """
 
     __slots__ = (
-        "append", "at", "at_end", "begun", "content", "epoch", "file", "item", "readable", "seen", "writable", "wrote",
+        "append", "at", "begun", "content", "ended", "epoch", "file", "item", "readable", "seen", "writable", "wrote",
         "young",
     )  # fmt: skip
 
@@ -99,8 +99,8 @@ class Handle:
         self.wrote = False
         #: True once this handle has read from the start.
         self.begun = False
-        #: The last read came to the end of the file.
-        self.at_end = False
+        #: `time.monotonic()` of the first read in a row that came to the end of the file.
+        self.ended: float | None = None
         #: Where it was opened, as the kernel's pages go, and when.
         self.at, self.epoch = "", 0
         self.content: Readable | None = None
@@ -162,6 +162,10 @@ class KernelPages:
                 self._held.clear()
             self._held[path] = sole
             return False
+
+    def opened_at(self, path: str) -> tuple[Version | None, int] | None:
+        """The version that is open at a path (None: several, or one that is written), and how often; None if nothing is."""
+        return self._open.get(path)
 
     def closed(self, handle: Handle) -> None:
         """A file that was `opened` is closed."""
@@ -278,7 +282,7 @@ class Pins:
             if handle not in handle.file.handles:
                 raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
             old, handle.content = handle.content, self._content.open(item)
-            handle.item = item
+            handle.item, handle.ended = item, None
             if opening or not (handle.readable and handle.writable):
                 # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
                 handle.seen, handle.young = item, self._write_back.bases.young(item)

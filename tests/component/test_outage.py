@@ -14,6 +14,7 @@ from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
+from jobfs.api.deadline import within
 from jobfs.emulator import Server
 from jobfs.save import queue as save_queue
 
@@ -247,3 +248,19 @@ def test_a_new_file_is_renamed_though_the_server_takes_its_bytes_and_says_nothin
     server.faults.clear()
     settled(work)
     assert visible(server) == {"renamed": NEW}
+
+
+def test_a_save_does_not_wait_for_large_ones(server: Server, start: Callable[..., Workspace]) -> None:
+    """semantics 4, Nothing is forgotten: one stuck upload never blocks another."""
+    large = {f"large{number}": os.urandom((1 << 20) + 1) for number in range(10)}
+    server.store.seed({**large, "small": "old"}, age=60)
+    work = start(write_back_delay=0)
+    assert work.read("small") == b"old"
+    server.set(bandwidth=1 << 18)
+    for name in large:
+        work.write(name, b"new")
+    eventually(lambda: server.log.count("download") > 1, "what they replace is read")
+    with within(2.0):
+        work.write("small", b"new", fsync=True)
+    assert server.store.read("small") == b"new"
+    server.set(bandwidth=0)

@@ -13,6 +13,18 @@ from jobfs.namespace import Namespace
 from jobfs.save import writeback
 
 
+def test_what_is_remembered_of_saves_goes_though_nobody_lists(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R4, Bounds: a transaction id is kept until a listing shows that nothing of it is left."""
+    monkeypatch.setattr(writeback, "_LIST_EVERY", 0.1)
+    server.store.seed({"file": "content"}, age=60)
+    work = start(request_lifetime=0.01)
+    assert work.read("file") == b"content"
+    work.write("file", b"another", fsync=True)
+    eventually(lambda: not work.vfs._write_back.state.journal.has_tombstones)
+
+
 def test_what_is_remembered_outlives_a_remount_that_nobody_looks_at(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

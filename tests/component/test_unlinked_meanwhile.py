@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
+from jobfs.api.deadline import within
 from jobfs.emulator import Server
 
 
@@ -102,3 +105,36 @@ def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Wo
     work.vfs.release(fh)
     settled(work)
     assert (visible(server), work.names()) == ({}, [])
+
+
+def test_what_may_still_come_of_it_holds_up_no_other_file_of_its_name(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """save-protocol R7: nobody waits for what a request without an answer may still do."""
+    work = start(write_back_delay=0, request_lifetime=60, timeout=5)
+    work.names()
+    server.faults.next("drop", on="create")
+    server.faults.next("slow", on="create", delay=0.4)
+    work.write("file", b"not wanted any more")
+    eventually(lambda: not server.faults.rules(), "the save is tried again")
+    work.vfs.unlink("file")
+    (change,) = work.vfs._write_back.state.changes.values()
+    eventually(lambda: not change.unfinished, "it is taken back")
+    assert change.asides
+    with within(3.0):
+        work.write("file", b"another", fsync=True)
+    assert visible(server) == {"file": b"another"}
+
+
+def test_a_refused_key_is_not_tried_again_and_again_for_another_file_of_its_name(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 5: 401: no retry storm."""
+    server.faults.rate("error", 1.0, on="*", status=401)
+    asked = server.log.count()
+    with within(1.0):
+        assert errno_from(work.write, "file", b"another", fsync=True) == errno.EACCES
+    assert server.log.count() - asked < 30
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"file": b"another", "other": b"another"}

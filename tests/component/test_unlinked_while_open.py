@@ -417,3 +417,32 @@ def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server,
     server.faults.clear()
     work.vfs.rename("file", "link")
     assert work.read("link") == OLD
+
+
+def test_it_goes_though_a_version_that_is_gone_is_open(server: Server, mortal: Start) -> None:
+    """semantics 4, unlink: a reader's version that can't be had any more keeps no name from being made again."""
+    server.store.seed({"log": os.urandom(24 << 20)}, age=60)
+    work = mortal(ttl=0.1)
+    fh = work.vfs.open("log", os.O_RDONLY).fh
+    assert work.vfs.read(fh, 100, (24 << 20) - 100)
+    server.store.append("log", b"more")
+    eventually(lambda: work.vfs.getattr("log").size > 24 << 20)
+    work.vfs.hide("log", HIDDEN)
+    work.write("log", MINE, fsync=True)
+    settled(work)
+    assert server.store.read("log") == MINE
+    close(work, fh)
+
+
+def test_its_bytes_leave_this_machine_when_it_is_closed(server: Server, work: Mortal) -> None:
+    """semantics 4: written through several descriptors, closed in turn, of a file that has no name any more."""
+    fh = work.vfs.create("new", 0o644, os.O_RDWR, CALLER).fh
+    for content in (MINE, OTHER):
+        work.vfs.write(fh, content, 0)
+        work.vfs.flush(fh)
+        if content is MINE:
+            work.vfs.hide("new", HIDDEN)
+            settled(work)
+    close(work, fh)
+    settled(work)
+    eventually(lambda: not list(work.home.glob("state/*/*/bytes/*")))

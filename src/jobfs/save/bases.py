@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from concurrent.futures import Future
 from dataclasses import replace
 
 from jobfs.api import Client, deadline
@@ -151,6 +152,10 @@ class Bases:
         if change.learning is None:
             return True
         try:
+            if change.learning.cancel():
+                # Others are in its way, and it has not begun.
+                change.learning = Future()
+                change.learning.set_result(self._read(there))
             digest, read = deadline.result(change.learning, f"reading {change.target}")
         except ApiError:
             change.learning = None

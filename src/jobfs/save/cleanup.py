@@ -11,7 +11,7 @@ import logging
 import time
 
 from jobfs import names
-from jobfs.content import Content
+from jobfs.content import Content, StaleVersionError
 from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
@@ -55,9 +55,17 @@ class Cleanup:
         self._state.sync()
         if change.unfinished:
             self._take_back(change)
+        failed = None
         for aside in reversed(change.asides):
-            if not self._look_at(change, aside) and change.gives_back:
+            try:
+                done = self._look_at(change, aside)
+            except ApiError as error:
+                failed, done = error, False
+            if not done and change.gives_back:
                 break  # the newest one has the name (R11)
+        if failed is not None:
+            log.info("%s: what was set aside is looked at again later: %s", change.target, failed)
+            raise failed
         if not change.asides:
             for taken in change.taken:
                 self._context.content.drop(taken.version)
@@ -67,23 +75,17 @@ class Cleanup:
         return max(later, time.time() + _AGAIN)
 
     def _look_at(self, change: Change, aside: Aside) -> bool:
-        """Delete, keep or give back an item set aside; False if it has to wait."""
-        try:
-            if change.verb is Verb.REMOVE and not self._context.namespace.listed_since(change.since):
-                # One listing serves all that were taken away before it.
-                self._context.namespace.refresh()
-            if not self.decide(aside, change):
-                return False
-            with self._state.lock:
-                self._state.apply(change, asides=[a for a in change.asides if a is not aside])
-                if change.asides:
-                    self._state.write((change, {}))
-            return True
-        except ApiError as error:
-            log.info("%s: what was set aside is looked at again later: %s", change.target, error)
-            if len(change.asides) == 1:
-                raise
+        """Delete, keep or give back an item set aside; False if it has to wait. Raises ApiError to come back later."""
+        if change.verb is Verb.REMOVE and not self._context.namespace.listed_since(change.since):
+            # One listing serves all that were taken away before it.
+            self._context.namespace.refresh()
+        if not self.decide(aside, change):
             return False
+        with self._state.lock:
+            self._state.apply(change, asides=[a for a in change.asides if a is not aside])
+            if change.asides:
+                self._state.write((change, {}))
+        return True
 
     # -- the conflict check
 
@@ -304,8 +306,9 @@ class Cleanup:
                 self._remove(there)
         for taken in change.taken:
             self._context.namespace.forget(taken)
-        # Its name is free for the next one from here on.
-        self._state.write(edit(change, shows={}, tid="", staged_id="", direct=False))
+        # Its name is free for the next one from here on; what a directory or a rename had set aside has to be back first.
+        stage = change.stage if change.gives_back else Stage.PLACED
+        self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
 
     def _staged(self, change: Change) -> list[Item]:
         """What is there of what it staged: under its hidden name; or placed unseen, and not written to by the job since."""
@@ -400,7 +403,9 @@ def spare(context: Context, item_id: str) -> None:
         for handle in list(file.handles):
             content = handle.content
             if handle.item is not None and handle.item.id == item_id and isinstance(content, Content):
-                content.fetch()
+                # What this machine does not have of a version that is gone can't be had any more.
+                with contextlib.suppress(StaleVersionError, NotFoundError):
+                    content.fetch()
 
 
 def is_base(context: Context, item: Item, base: Base) -> bool:

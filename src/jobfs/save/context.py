@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from cachetools import LRUCache
 
+from jobfs import names
 from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
@@ -77,6 +78,14 @@ class Context:
                 self._sent[item_id] = digest, path
             if item_id in self._contested or self.unsure_until(item_id) > time.time():
                 self._contested[item_id] = path
+
+    def renamed_directory(self, old: str, new: str) -> None:
+        """This mount has given a directory another name: what is in it has other paths."""
+        with self.state.lock:
+            for item_id, path in list(self._contested.items()):
+                self._contested[item_id] = names.moved(path, old, new) if names.under(path, old) else path
+            for item_id, (digest, path) in list(self._sent.items()):
+                self._sent[item_id] = digest, names.moved(path, old, new) if names.under(path, old) else path
 
     def disown(self, item_id: str) -> None:
         """The user was told that a rename of the item has failed: whatever name it gets, nobody has asked for it there."""

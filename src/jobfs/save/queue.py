@@ -328,23 +328,27 @@ class Queue:
         if deadline.current() is None:
             with deadline.within(self._context.timeout):
                 return self._drive(change, over)
-        pause, failed = 0.05, None
+        pause = 0.05
+        failed: JobfsError | None = None
         while (first := self._take_turn(change, over)) is not None:
+            wait = pause * random.uniform(0.5, 1.0)
             try:
                 self._attempt(first)
+                if self._state.before(change) is not first:
+                    continue
             except OutOfTimeError as error:
                 # What went wrong before says more.
                 raise failed or error from None
             except UnavailableError as error:
-                failed = error
-                wait = max(pause * random.uniform(0.5, 1.0), error.wait)
-                if wait >= deadline.left(self._context.timeout):
-                    raise
-                time.sleep(wait)
-                pause = min(pause * 2, 2.0)
-            except JobfsError:
+                failed, wait = error, max(wait, error.wait)
+            except JobfsError as error:
                 if first is change:
                     raise
+                failed = error
+            if wait >= deadline.left(self._context.timeout):
+                raise failed or deadline.out_of_time(f"{change.target} is being saved")
+            time.sleep(wait)
+            pause = min(pause * 2, 2.0)
         return None
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:

@@ -94,7 +94,7 @@ def _clean_up(state: State, change: Change) -> None:
     if change.generation and (file is None or file.generation != change.generation):
         # Nobody needs these bytes any more; the mount before did not come to removing them.
         state.bytes.retire(change.ino, change.generation)
-    if change.stage is Stage.CANCELLED and change.verb is Verb.PUT and change.tid:
+    if change.unfinished and change.verb is Verb.PUT:
         # Unlinked: not shown again until it is off the server.
         state.apply(change, shows={change.target: None})
     if file is not None and file.change is change:

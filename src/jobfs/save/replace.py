@@ -165,7 +165,8 @@ class Replace:
         self._context.note_sent(staged.id, digest, change.target)
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
         if look is not None:
-            self._place(change, deadline.result(look, f"looking for {change.target}"))
+            # It has not begun where others are in its way.
+            self._place(change, None if look.cancel() else deadline.result(look, "looking at the target"))
         else:
             # For a new file nobody has to look: a move onto something that stands there is refused (R5).
             self._place(change, None if change.base.id else Look(None, [], time.monotonic()))
@@ -554,7 +555,6 @@ class Replace:
                     raise
             finally:
                 self.give_up(change)
-                # Not removed under a hidden name by anybody who saw it there, once it has its own (R12).
                 if not change.asides and change.stage is Stage.PLACED:
                     self._state.end(change)
 

@@ -39,6 +39,8 @@ _TIDY_EVERY = 1.0
 _GIVE_BACK_EVERY = 15.0
 #: Seconds until the unlink of an open file is carried out, and the rename of a file to a scratch name.
 UNLINK_DELAY, BACKUP_DELAY = 1.0, 3.0
+#: Seconds without a listing after which there is one, where something may be left to be deleted.
+_LIST_EVERY = 3600.0
 #: A tombstone is kept this many times as long as a request may still be carried out, and until a listing after that.
 _LIFETIMES = 20
 
@@ -136,14 +138,18 @@ class WriteBack:
 
     def _tidy_loop(self) -> None:
         seen = 0  # before the first listing nothing is known to be gone
-        given_back = time.monotonic()
+        given_back = listed = time.monotonic()
         while not self._stopping.wait(_TIDY_EVERY):
             if time.monotonic() - given_back > _GIVE_BACK_EVERY:
                 memory.give_back()
                 given_back = time.monotonic()
             now = self.namespace.snapshot_number
             if now == seen:
+                if time.monotonic() - listed > _LIST_EVERY and self.state.journal.has_tombstones:
+                    listed = time.monotonic()
+                    self.context.in_background(self.namespace.refresh)
                 continue
+            listed = time.monotonic()
             try:
                 self.cleanup.expose_orphans()
                 self.cleanup.forget_vanished()

@@ -304,6 +304,12 @@ class Journal:
         with self.lock, contextlib.suppress(sqlite3.Error):
             self._db.execute("DELETE FROM tombstone WHERE made < ?", (before,))
 
+    @property
+    def has_tombstones(self) -> bool:
+        """True if there is any."""
+        with self.lock:
+            return self._db.execute("SELECT 1 FROM tombstone LIMIT 1").fetchone() is not None
+
     def tombstone(self, tid: str) -> bool:
         """True if a change of this mount used this id."""
         with self.lock:

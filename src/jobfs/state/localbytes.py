@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
+from jobfs import names
 from jobfs.api.deadline import about_to_wait
 from jobfs.errors import FsError
 from jobfs.state.disk import copy_into, failure, sync_directory
@@ -221,7 +222,7 @@ class LocalBytes:
 
     def throw_away(self, local: Local, name: str) -> Path:
         """Keep these bytes in the trash, under a name that says what they were. Raises FsError(ENOSPC, EIO)."""
-        path = self.trash / f"{local.generation}-{name}"
+        path = self.trash / f"{local.generation}-{name}".encode()[: names.NAME_MAX].decode(errors="ignore")
         try:
             self.trash.mkdir(mode=0o700, exist_ok=True)
             path.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ TRANSITIONS: dict[Stage, frozenset[Stage]] = {
     Stage.STAGING: frozenset({Stage.STAGED, Stage.CANCELLED, Stage.DONE}),
     Stage.STAGED: frozenset({Stage.STAGING, Stage.PLACED, Stage.CANCELLED, Stage.DONE}),
     Stage.PLACED: frozenset({Stage.DONE}),
-    Stage.CANCELLED: frozenset({Stage.DONE}),
+    Stage.CANCELLED: frozenset({Stage.PLACED, Stage.DONE}),
     Stage.DONE: frozenset(),
 }
 

@@ -385,6 +385,8 @@ class Files:
             return local
         file.local = self._next_generation(file, local if keep else None)
         local.release()
+        if not file.generation:
+            local.discard()  # of a file that was unlinked: no record names them
         return file.local
 
     def _next_generation(self, file: File, before: Local | None) -> Local:

@@ -76,8 +76,12 @@ def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup:
     assert [aside.id for aside in found.asides] == ["w"]
 
 
-def test_the_last_one_that_fails_is_tried_again(world: World, cleanup: Cleanup) -> None:
-    change = placed(world, set_aside(world, "o", OLD))
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_fails_is_tried_again_later_and_keeps_no_other_waiting(
+    world: World, cleanup: Cleanup, number: int
+) -> None:
+    """save-protocol, `placed`; semantics 5, 401: no retry storm: the pauses between tries grow with each that is told."""
+    change = placed(world, *(set_aside(world, name, OLD) for name in "abc"[:number]))
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
         cleanup.finish(change)

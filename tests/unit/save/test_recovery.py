@@ -101,6 +101,18 @@ def test_cancelled_is_continued_and_not_shown_again(world: World, remount: Remou
     assert not again.state.hidden("file")
 
 
+def test_an_unlinked_file_that_may_have_been_created_at_its_name_is_not_shown_again(
+    world: World, remount: Remount
+) -> None:
+    """Recovery, `cancelled`: continue it; R9: of a create straight at its name there is no transaction id."""
+    world.client.put("n", "file", NEW)
+    file, change = left(world, Stage.STAGING, direct=True)
+    world.state.write(edit(change, stage=Stage.CANCELLED, tid=""), gone=[file])
+    again = remount()
+    assert again.state.hidden("file")
+    assert finish(again) == {}
+
+
 def test_bytes_that_no_record_names_are_kept_aside(world: World, remount: Remount) -> None:
     """semantics 4, Nothing is forgotten: what was written and never closed."""
     local = world.state.bytes.new(7, 1)

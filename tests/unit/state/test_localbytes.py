@@ -154,3 +154,9 @@ def test_a_disk_that_is_gone_is_an_input_output_error(store: LocalBytes) -> None
     with pytest.raises(FsError) as caught:
         store.new(7, 1)
     assert caught.value.errno == errno.EIO
+
+
+def test_what_is_thrown_away_keeps_as_much_of_its_name_as_there_is_room_for(store: LocalBytes) -> None:
+    local = store.new(1, 1, None)
+    kept = store.throw_away(local, "ü" * 127 + "x")
+    assert kept.name == "1-" + "ü" * 126

@@ -129,6 +129,10 @@ class Finishing(Actor):
         if not tx.safe:
             after = tx._replace(safe=True, looking=False, finding=None, asking=0)
             yield self._make_safe(tx, after)
+        elif tx.verb is Verb.PUT and tx.taken_back == 2:
+            # Its name is free: what was set aside holds up nothing else there.
+            after = self._become(tx, Stage.PLACED)._replace(local=False)
+            yield self._local("has taken it back", after)
         elif tx.verb is Verb.MOVE or tx.taken_back == 2:
             yield from self._judge_or_end(tx._replace(local=False))
         else:

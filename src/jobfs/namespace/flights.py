@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from jobfs.api.deadline import Deadline, about_to_wait, current
+from jobfs.api.deadline import UNBOUNDED, Deadline, about_to_wait, current
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -39,6 +39,11 @@ class Flight:
         self.deadline: Deadline | None = None
         self._done = threading.Event()
 
+    @property
+    def hasty(self) -> bool:
+        """True if whoever made it had less time than a call has, and it is over: one slow answer is no outage."""
+        return self.deadline is not None and self.deadline.timeout < UNBOUNDED and self.deadline.left() <= 0
+
     def land(self, error: ApiError | None) -> None:
         """The request is over: whoever waits goes on."""
         self.error = error
@@ -60,12 +65,13 @@ class Breaker:
     """After a failure, no new request for a moment: a storm of calls on a dead server fails at once, not
     one by one.
 
-    The moment grows from `first` to `most` seconds while requests go on failing. Not safe for threads by
-    itself.
+    The moment grows from `first` to `most` seconds while requests go on failing. What failed as `hasty` (see Flight) keeps
+    nobody from asking who needs an answer. Not safe for threads by itself.
     """
 
     def __init__(self, first: float = 1.0, most: float = 5.0) -> None:
         self.error: ApiError | None = None
+        self._hasty = False
         self._first, self._most = first, most
         self._delay = 0.0
         self._until = 0.0
@@ -73,7 +79,7 @@ class Breaker:
 
     def check(self, now: float) -> None:
         """Raise the last failure if it is too young to ask again; otherwise let one caller ask."""
-        if self.error is not None and not self.due(now):
+        if self.error is not None and not self._hasty and not self.due(now):
             raise again(self.error)
 
     def due(self, now: float) -> bool:
@@ -88,11 +94,11 @@ class Breaker:
         self.error, self._delay = None, 0.0
         self._succeeded = now
 
-    def failed(self, error: ApiError, began: float, now: float) -> None:
+    def failed(self, error: ApiError, began: float, now: float, *, hasty: bool = False) -> None:
         """A request that began at `began` failed; older news than the last success is none."""
         if began < self._succeeded:
             return
-        self.error = again(error)
+        self.error, self._hasty = again(error), hasty
         self._delay = min(self._most, self._delay * 2 or self._first)
         self._until = now + self._delay
 

@@ -158,7 +158,8 @@ class Namespace:
         with self._lock:
             broken = max_age is None and self._breaker.error is not None
             entries = self._stale_children(path) if broken else None
-            probe = self._probe(path) if entries is not None else None
+            # A find would tell no more of what is in it, and a listing have too little time afterwards.
+            probe = self._probe("") if entries is not None else None
         if entries is not None and not self._is_back(probe):
             return entries
         try:
@@ -411,8 +412,8 @@ class Namespace:
                 return
             try:
                 flight.wait()
-            except OutOfTimeError:
-                if mine.left() <= 0:
+            except UnavailableError as error:
+                if mine.left() <= 0 or not (flight.hasty or isinstance(error, OutOfTimeError)):
                     raise
 
     def _fly(self, flight: Flight) -> None:
@@ -461,7 +462,8 @@ class Namespace:
                 else "the server can't be asked (%s): known names are served as they were",
                 error,
             )
-        breaker.failed(error, flight.began, self._clock())
+        hasty = flight.hasty and not self._client.health.out
+        breaker.failed(error, flight.began, self._clock(), hasty=hasty)
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)
@@ -529,12 +531,21 @@ class Namespace:
         """
         now, asked = self._clock(), path in self._finds if path else self._listing is not None
         if self._probing is None and not (self._closed or asked) and self._breaker.due(now):
-            self._probing = flight = Flight(path or None, now, self._known.takeoff())
+            flight = Flight(path or None, now, self._known.takeoff())
+            thread = threading.Thread(
+                target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True
+            )
+            try:
+                thread.start()  # it can't land before the lock is let go of
+            except RuntimeError as error:
+                log.warning("no thread to look whether the server answers again: %s", error)
+                self._known.land(flight.ticket)
+                return None
+            self._probing = flight
             if path:
                 self._finds[path] = flight
             else:
                 self._listing = flight  # the root can't be found, only listed
-            threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
         probing = self._probing
         return probing if probing is not None and now < probing.began + _IMPATIENCE else None
 

@@ -391,6 +391,58 @@ def test_a_program_that_reads_on_has_the_version_that_it_opened(
     assert (place / "report").read_bytes() == there
 
 
+_LINES = "import sys; f = open(sys.argv[1], 'rb'); print(f.readline()); input(); print(sum(l == b'old\\n' for l in f), f.read())"
+
+
+@pytest.mark.parametrize("change", ["write", "replace"])
+@pytest.mark.parametrize("size", [180_000, 240_000])
+@pytest.mark.parametrize("look", ["true", "cat report"])
+def test_a_program_that_takes_its_time_reads_one_version(
+    server: Server, mounted: MountedJob, change: str, size: int, look: str
+) -> None:
+    """semantics 3.13: open files are pinned: the kernel has read ahead to the end, the program has not."""
+    server.store.seed({"dir/report": b"old\n" * 52_500}, age=60)
+    place = mounted.path / "dir"
+    words = [sys.executable, "-c", _LINES, str(place / "report")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "b'old\\n'\n"
+        getattr(server.store, change)("dir/report", b"new\n" * (size // 4))
+        eventually(lambda: (place / "report").stat().st_size == size)
+        run(place, *look.split())
+        assert reader.communicate("\n")[0].split()[0] == "52499"
+    assert (place / "report").read_bytes() == b"new\n" * (size // 4)
+
+
+@pytest.mark.parametrize("change", ["write", "replace"])
+def test_a_large_file_that_was_changed_just_now_is_read_whole(
+    server: Server, mount: Callable[..., MountedJob], change: str
+) -> None:
+    """semantics 3: a body shorter than promised is never a short file, whatever size the kernel was told last."""
+    mounted = mount(ttl=60)
+    server.store.seed({"large": os.urandom(2_000_000)}, age=60)
+    assert (mounted.path / "large").stat().st_size == 2_000_000
+    there = os.urandom(3_000_000)
+    getattr(server.store, change)("large", there)
+    assert (mounted.path / "large").read_bytes() == there
+
+
+def test_two_programs_that_opened_two_versions_have_one_each(server: Server, mounted: MountedJob) -> None:
+    """semantics 3.13: the kernel has one set of pages for a path."""
+    versions = [os.urandom(300_000) for _ in range(2)]
+    server.store.seed({"report": versions[0]}, age=60)
+    with open(mounted.path / "report", "rb", buffering=0) as first:
+        seen = first.read(1000)
+        before = (mounted.path / "report").stat().st_mtime_ns
+        server.store.replace("report", versions[1])
+        eventually(lambda: (mounted.path / "report").stat().st_mtime_ns != before)
+        assert (mounted.path / "report").read_bytes() == versions[1]
+        while piece := first.read(50_000):
+            seen += piece
+    assert seen.startswith(versions[0])
+    assert len(seen) == 300_000
+
+
 def test_tail_follows_by_name_what_the_job_replaces(server: Server, mounted: MountedJob) -> None:
     """semantics 3.14: a reader at end of file whose item has grown or been replaced follows the new version."""
     server.store.seed({"run.log": "one\n"}, age=60)

@@ -88,13 +88,7 @@ class Vfs(Attributes, Tree, Files):
         Attributes.__init__(self, view)
         Tree.__init__(self, view, pages, symlinks=settings.local_symlinks)
         Files.__init__(
-            self,
-            view,
-            pages,
-            control,
-            sync_on_close=settings.sync_on_close,
-            most_open=for_programs(),
-            kernel_timeout=settings.kernel_timeout,
+            self, view, pages, control, sync_on_close=settings.sync_on_close, most_open=for_programs()
         )
         self._stopped = threading.Event()
 
@@ -258,11 +252,10 @@ class Vfs(Attributes, Tree, Files):
 
     def is_open_otherwise(self, path: str) -> bool:
         """True if another version is open at this path than is shown there (section 3, Open files are pinned)."""
-        opened = self._pages.opened_at(path)
-        if opened is None:
+        if not self._pages.any(path):
             return False
         node = self._view.find_known(path)
-        return isinstance(node, Item) and node.version != opened[0]
+        return isinstance(node, Item) and not self._pages.only(path, node.version)
 
     def edition(self) -> int:
         """A number that stays the same while every `getattr` would be answered as before; 0 if that can't be said."""

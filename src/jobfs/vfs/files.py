@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import FsError, JobfsError
+from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 #: Flags of an open that may change the file.
 _CHANGES = os.O_ACCMODE | os.O_TRUNC
+#: Reads in a row that come to the end of a file whose program still has bytes of it to read: the kernel's, which reads ahead,
+#: and once more after it has dropped its pages.
+_ENDS = 2
 
 
 class Files:
@@ -43,12 +46,8 @@ class Files:
         *,
         sync_on_close: bool,
         most_open: int,
-        kernel_timeout: float,
     ) -> None:
-        """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself.
-
-        `kernel_timeout`: seconds that the kernel keeps attributes.
-        """
+        """`most_open`: so many handles may be open; the descriptors beyond that are for saves and for the mount itself."""
         self._view = view
         self._pages = pages
         self._control = control
@@ -56,8 +55,6 @@ class Files:
         self._state = view.state
         self._content = view.content
         self._sync_on_close = sync_on_close
-        # A program that waits for more asks no sooner after what it has read; one that reads on does.
-        self._moment = kernel_timeout / 2
         self._most_open = most_open
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
@@ -159,6 +156,8 @@ class Files:
         if not here:
             self._pins.meet(handle)
             others = _others(handle)  # it may go on with a newer version
+        # The kernel has one set of pages for a path, whatever items have had it.
+        others = others or (handle.content is clean and not self._pages.only(path, clean.version))
         # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
         return OpenResult(fh, others, kept and here and not others, self._known_size(handle))
 
@@ -168,6 +167,7 @@ class Files:
         return handle.content if known and isinstance(handle.content, Content) else None
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
+        others = isinstance(node, Item) and not self._pages.only(path, node.version)
         self._pages.opened(handle, path, None)
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
         if empty:
@@ -176,7 +176,7 @@ class Files:
             self._pins.secure(handle)
         shown = isinstance(node, Item) and not (unknown or empty)
         size = self._known_size(handle) if shown else -1
-        return OpenResult(fh, direct_io=unknown or _others(handle), size=size)
+        return OpenResult(fh, direct_io=unknown or others or _others(handle), size=size)
 
     def _hold(self, file: File, local: Local) -> None:
         """The first handle on local bytes comes. The caller has the File's lock. Raises FsError(EMFILE)."""
@@ -288,22 +288,21 @@ class Files:
             source = self._source(handle)
             try:
                 data = source.read(offset, size)
-            except StaleVersionError:
-                if not self._pins.follow(handle, max_age=0.0):
-                    raise
+            except (StaleVersionError, NotFoundError) as gone:
+                if not self._pins.follow(handle, max_age=0.0, grown=handle.served):
+                    raise FsError(errno.ESTALE, str(gone)) if handle.served else gone from None
                 continue
             finally:
                 if source is not handle.content:
                     source.close()
             missing = len(data) < size
-            # Whoever reads the last bytes for the first time gets them: others would be of another version.
-            at_end = not data or self._is_at_end(handle)
+            handle.ends = handle.ends + 1 if missing or offset + size == self._known_size(handle) else 0
+            # Who gets bytes may not be at the end, and these and the rest would be of two versions. But a program that knows
+            # of more asks for the last page again and again.
+            at_end = not data or handle.ends > _ENDS
             if missing and at_end and source is handle.content and self._pins.follow(handle):
                 continue
-            if not missing and offset + size != self._known_size(handle):
-                handle.ended = None
-            elif handle.ended is None:
-                handle.ended = time.monotonic()
+            handle.served = True
             return data
         if data is None:
             raise FsError(errno.EIO, "the file keeps changing while it is read")
@@ -446,10 +445,9 @@ class Files:
         return self._view.attr(handle.item)._replace(ino=file.ino)
 
     def _is_at_end(self, handle: Handle) -> bool:
-        """True if the program has read everything, as it seems: the kernel reads ahead of it, and asks before it goes on."""
-        if handle.ended is None:
-            return not self._known_size(handle)
-        return time.monotonic() - handle.ended >= self._moment
+        """True if the program seems to have read everything: the kernel reads ahead of it, and asks once before the last bytes."""
+        handle.asked = handle.asked + 1 if handle.ends else 0
+        return handle.asked > 1 or not self._known_size(handle)
 
     def size(self, fh: int) -> int:
         """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""

@@ -83,8 +83,8 @@ class Handle:
     """
 
     __slots__ = (
-        "append", "at", "begun", "content", "ended", "epoch", "file", "item", "readable", "seen", "writable", "wrote",
-        "young",
+        "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "item", "readable", "seen", "served",
+        "writable", "wrote", "young",
     )  # fmt: skip
 
     def __init__(self, file: File, item: Item | None, flags: int) -> None:
@@ -99,8 +99,10 @@ class Handle:
         self.wrote = False
         #: True once this handle has read from the start.
         self.begun = False
-        #: `time.monotonic()` of the first read in a row that came to the end of the file.
-        self.ended: float | None = None
+        #: True once its program got bytes of `item`.
+        self.served = False
+        #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
+        self.ends = self.asked = 0
         #: Where it was opened, as the kernel's pages go, and when.
         self.at, self.epoch = "", 0
         self.content: Readable | None = None
@@ -163,9 +165,13 @@ class KernelPages:
             self._held[path] = sole
             return False
 
-    def opened_at(self, path: str) -> tuple[Version | None, int] | None:
-        """The version that is open at a path (None: several, or one that is written), and how often; None if nothing is."""
-        return self._open.get(path)
+    def any(self, path: str) -> bool:
+        """True if anything is open at a path."""
+        return path in self._open
+
+    def only(self, path: str, version: Version) -> bool:
+        """True if nothing else than this version is open at a path."""
+        return self._open.get(path, (version, 0))[0] == version
 
     def closed(self, handle: Handle) -> None:
         """A file that was `opened` is closed."""
@@ -218,13 +224,10 @@ class Pins:
         """
         for _ in range(REOPENS):
             content, item = handle.content, handle.item
-            if (
-                item is None
-                or not isinstance(content, Content)
-                or content.here
-                or content.whole()
-                or (item.size or 0) > _AT_ONCE
-            ):
+            if item is None or not isinstance(content, Content) or content.here or content.whole():
+                return
+            if (item.size or 0) > _AT_ONCE:
+                self.follow(handle, max_age=0.0, opening=True)
                 return
             try:
                 content.meet()
@@ -268,21 +271,24 @@ class Pins:
                     raise
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
-    def follow(self, handle: Handle, max_age: float | None = None, *, opening: bool = False) -> bool:
+    def follow(
+        self, handle: Handle, max_age: float | None = None, *, opening: bool = False, grown: bool = False
+    ) -> bool:
         """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned).
 
-        `opening`: nobody has been shown anything of the older one yet.
+        `opening`: nobody has been shown anything of the older one yet. `grown`: only with a longer one, as a log is when it
+        was appended to: what its program has of the older one is part of that.
         """
         if max_age is None and handle.writable:
             return False  # what it saves is based on what it has read
         item = self._newer(handle, max_age)
-        if item is None:
+        if item is None or (grown and not self._is_longer(item, handle)):
             return False
         with handle.file.lock:
             if handle not in handle.file.handles:
                 raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
             old, handle.content = handle.content, self._content.open(item)
-            handle.item, handle.ended = item, None
+            handle.item, handle.served, handle.ends, handle.asked = item, False, 0, 0
             if opening or not (handle.readable and handle.writable):
                 # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
                 handle.seen, handle.young = item, self._write_back.bases.young(item)
@@ -292,6 +298,9 @@ class Pins:
         if old is not None:
             old.close()
         return True
+
+    def _is_longer(self, item: Item, handle: Handle) -> bool:
+        return handle.item is not None and (item.size or 0) > self._view.size(handle.item)
 
     def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
         """The item at the handle's path, if it shows another version than the handle does."""

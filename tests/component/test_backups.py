@@ -498,3 +498,6 @@ def test_killed_while_it_is_renamed_on_the_server(
     assert work.boundaries.struck
     assert tree(again) == {"file~": OLD, "other": OTHER}
     eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
+    again.settle()
+    again.state.sync()
+    assert list(again.state.bytes.directory.iterdir()) == []

@@ -309,7 +309,7 @@ def test_what_was_closed_is_sent(server: Server, start: Callable[..., Workspace]
 def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4: the upload starts in the background."""
+    """semantics 4: the upload starts in the background; of what was sent nothing stays on this disk."""
     work = start(write_back_delay=30)
     work.write("file", OLD)
     fh = work.opened("file")
@@ -321,6 +321,8 @@ def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
     work.vfs.release(fh)
     settled(work)
     assert visible(server) == {"file": USERS}
+    work.vfs._state.sync()
+    assert list(work.vfs._state.bytes.directory.iterdir()) == []
 
 
 def test_what_could_not_be_closed_is_unsent_until_there_is_space(

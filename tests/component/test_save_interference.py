@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -109,20 +108,6 @@ def test_whenever_the_job_interferes_both_contents_are_kept(
             break
     print(f"{act.__name__}, moves touch {move_touches}: at {at - 1} boundaries, {conflicts} kept beside")
     assert bool(conflicts) is (act is not delete)
-
-
-def test_a_file_opened_without_reading_keeps_both_too(server: Server, mortal: Callable[..., Mortal]) -> None:
-    """save-protocol R1: where the base's bytes are not known, they are read before it is set aside, or both are kept."""
-    server.store.seed({"file.txt": OLD}, age=60)
-    work = mortal()
-    fh = work.vfs.open("file.txt", os.O_WRONLY | os.O_TRUNC).fh
-    server.store.write("file.txt", JOBS)
-    work.vfs.write(fh, USERS, 0)
-    work.vfs.fsync(fh)
-    work.vfs.release(fh)
-    work.settle()
-    assert server.store.read("file.txt") == USERS
-    assert contents(server) == sorted([USERS, JOBS])
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["save in place", "new file"])

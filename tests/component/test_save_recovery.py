@@ -411,38 +411,13 @@ def test_a_directory_that_was_acknowledged_during_an_outage_is_made(left: Left) 
     assert left.taken_up() == {"dir": None, "made": None, TARGET: OLD}
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-def test_a_backup_is_there_and_is_renamed_on_the_server(left: Left, done: bool) -> None:
-    """semantics 4.36: the scratch file has its bytes at once; its item is moved later."""
-    left.with_bytes(OLD)
-    item, backup = left.server.store.item(TARGET), f"{TARGET}~"
-    left.file.path, left.file.item_id, left.file.stays, left.file.size = backup, "", True, len(OLD)
-    left.instead(
-        Verb.MOVE,
-        backup,
-        stage=Stage.STAGED,
-        source=TARGET,
-        staged_id=item.id,
-        ino=INO,
-        generation=GENERATION,
-    )
-    left.records.append(left.file)
-    if done:
-        left.server.store.move(TARGET, backup)
-
-    def shown(work: Mortal) -> None:
-        assert work.names("dir") == ["file.txt~"]
-        assert work.read(backup) == OLD
-
-    assert left.taken_up(shown) == {"dir": None, backup: OLD}
-
-
 # -- no record
 
 
-def test_an_aside_without_a_record_is_put_back(left: Left) -> None:
-    """save-protocol R4: to T if T is free."""
-    left.aside(moved=True)
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_aside_without_a_record_is_put_back(left: Left, removed: bool) -> None:
+    """save-protocol R4: to T if T is free; it is not deleted, though its transaction is a tombstone."""
+    left.aside(moved=True, removed=removed)
     left.records = []
     assert left.taken_up() == {"dir": None, TARGET: OLD}
 

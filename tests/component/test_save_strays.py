@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import At, Boundaries, Mortal
+from tests.support.boundaries import At, Mortal
 from tests.support.load.figures import rows_in
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
@@ -36,28 +35,6 @@ def test_those_of_another_mount_are_left_alone(server: Server, work: Mortal) -> 
     eventually(lambda: work.names("dir") and own not in hidden(server))
     assert hidden(server) == [path]
     assert len(work.names("dir")) == 1
-
-
-def test_a_lost_state_directory_loses_no_content(
-    server: Server, tmp_path: Path, mortal: Callable[..., Mortal]
-) -> None:
-    """save-protocol R4: without its journal, what another mount had hidden stays on the server, untouched."""
-    server.store.seed({"file": "old"}, age=60)
-    boundaries = Boundaries()
-    work = mortal(boundaries)
-    fh = work.opened("file")
-    work.vfs.write(fh, b"new", 0)
-    # Set aside and promote follow the create: it dies with the old content still under its name.
-    boundaries.at = 6
-    assert work.work(lambda: work.vfs.fsync(fh)) is None
-    assert boundaries.dead
-    work.end()
-    shutil.rmtree(tmp_path / "home" / "state")
-    again = mortal()
-    assert again.names() == ["file"]
-    assert b"old" in [server.store.content(item.id) for item in server.store.items()]
-    assert again.read("file") == b"old"
-    again.end()
 
 
 def test_a_directory_that_is_just_being_made_is_no_leftover(server: Server, tmp_path: Path) -> None:

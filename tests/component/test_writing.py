@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.serverside import contents, doubled, hidden, visible
+from tests.support.serverside import contents, doubled, visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
 
@@ -168,22 +168,6 @@ def test_a_passing_failure_is_retried_until_it_is_sent(server: Server, work: Wor
     settled(work)
 
 
-def test_unsent_work_survives_a_stop_while_the_server_is_down(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """semantics 6: what is left stays in the journal for the next mount."""
-    server.store.seed({"old": "old"}, age=60)
-    work = start(timeout=0.5)
-    assert work.read("old") == b"old"
-    with server.down():
-        work.write("old", b"new")
-        work.stop()
-    work.start()
-    assert work.read("old") == b"new"
-    settled(work)
-    assert visible(server) == {"old": b"new"}
-
-
 def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -> None:
     """semantics 4.28: rename of a directory: one update, with everything under it re-keyed."""
     server.store.seed({"dir/a": "a", "dir/sub/b": "b"}, age=60)
@@ -217,27 +201,6 @@ def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Work
     eventually_equal(lambda: errno_from(work.vfs.rmdir, "dir"), 0)
     eventually_equal(lambda: visible(server), {"full": None, "full/file": b"x"})
     settled(work)
-
-
-def test_what_the_job_puts_into_a_directory_being_removed_is_not_deleted(
-    server: Server, work: Workspace
-) -> None:
-    """semantics 4.30: the directory is moved out of the job's reach, then looked at again, then put back."""
-    server.store.seed({"dir": None}, age=60)
-    assert work.names("dir") == []
-    server.faults.next("slow", on="update", delay=0.3)
-
-    def job() -> None:
-        eventually(lambda: not server.faults.rules())
-        server.store.seed({"dir/late": "late"})
-
-    thread = threading.Thread(target=job)
-    thread.start()
-    errno_from(work.vfs.rmdir, "dir")
-    thread.join()
-    eventually(lambda: b"late" in contents(server) and not hidden(server), lambda: visible(server))
-    settled(work)
-    assert contents(server) == [b"late"]
 
 
 def test_unlink_deletes_what_stands_there_now(server: Server, work: Workspace) -> None:

@@ -215,15 +215,16 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
     log.unlink(missing_ok=True)
-    whole = journal.read_bytes()
-    journal.write_bytes({"random": os.urandom(len(whole)), "emptied": b""}[damage])
+    damaged = {"random": os.urandom(journal.stat().st_size), "emptied": b""}[damage]
+    journal.write_bytes(damaged)
+    (place / "bytes" / f"{1000:016x}.1").touch()
     mounted.mount()
     assert "damaged" in mounted.log
     assert "the bytes of 1 files" in mounted.log
     assert "Traceback" not in mounted.log
     (aside,) = place.glob("damaged-*")
-    assert [path.read_bytes() for path in (aside / "bytes").iterdir()] == [b"closed, not sent"]
-    assert (aside / "journal.db").exists()
+    assert sorted(path.read_bytes() for path in (aside / "bytes").iterdir()) == [b"", b"closed, not sent"]
+    assert (aside / "journal.db").read_bytes() == damaged
     saved(mounted.path / "goes on", b"x")
     done = mounted.jobfs("status", mounted.path, "--json")
     assert done.returncode == 1

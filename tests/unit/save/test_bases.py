@@ -61,16 +61,6 @@ def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World
     assert bases.of(replace(version, updated_at="later")).sha256 == ""
 
 
-def test_where_the_clock_is_coarse_what_is_here_goes_before_what_was_sent(world: World, bases: Bases) -> None:
-    """save-protocol R1: the job may have written in the same second; what was shown since is here."""
-    version = item(world)
-    sent(world, version, "ff", version.updated_at)
-    world.content.fine = False
-    assert bases.of(version).sha256 == "ff"
-    world.content.cached.add("a")
-    assert bases.of(version).sha256 == sha(CONTENT)
-
-
 def test_bytes_of_ours_show_it_where_the_clock_does_not(world: World, bases: Bases) -> None:
     """save-protocol R1: with one writer there are no conflict copies: what this mount itself sent is always known."""
     version = item(world, 0.0)
@@ -100,19 +90,6 @@ def test_times_go_on_to_hold_after_our_own_move_the_hash_does_not(world: World, 
     assert (file.version, file.mtime_ns, file.sha256) == ("moved", 5, "")
     bases.carry(replace(version, updated_at="of the job"), replace(version, updated_at="later"))
     assert file.version == "moved", "what was remembered was of another version"
-
-
-def test_where_the_clock_is_coarse_the_bytes_are_noted_when_it_is_moved(world: World, bases: Bases) -> None:
-    """save-protocol R2: there its bytes can't be learned later on."""
-    world.content.fine = False
-    version = item(world)
-    world.content.cached.add("a")
-    moved = replace(version, updated_at="moved")
-    bases.carry(version, moved)
-    file = world.state.of(moved)
-    assert file is not None
-    assert file.sent == sha(CONTENT)
-    assert bases.of(replace(moved, updated_ns=int(time.time() * 1e9), id="a")).sha256 == sha(CONTENT)
 
 
 def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:

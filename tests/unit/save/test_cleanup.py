@@ -47,15 +47,6 @@ def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Asid
 # -- placed
 
 
-def test_each_aside_is_deleted_or_kept_and_the_row_goes(world: World, cleanup: Cleanup) -> None:
-    """save-protocol, `promoted`: each aside is judged; `done`: the row is gone."""
-    change = placed(world, set_aside(world, "o", OLD), set_aside(world, "j", b"the job's"))
-    assert cleanup.finish(change) == 0.0
-    assert set(world.client.items) == {"j"}
-    assert world.client.paths["j"].startswith("file.conflict-")
-    assert (change.stage, len(world.state.journal.load(Change))) == (Stage.DONE, 0)
-
-
 def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
     """save-protocol R3."""
     change = placed(world, set_aside(world, "o", OLD))
@@ -102,36 +93,6 @@ def test_one_listing_serves_all_directories_that_were_removed(world: World, clea
 # -- cancelled (R10)
 
 
-def test_what_was_staged_is_taken_back_with_the_base(world: World, cleanup: Cleanup) -> None:
-    """save-protocol, `cancelled`: delete H where it is ours, T's item if it is base."""
-    world.client.put("o", "file", OLD)
-    world.client.put("n", STAGED, NEW)
-    change = cancelled(world, staged_id="n")
-    assert world.state.hidden("file")
-    cleanup.finish(change)
-    assert world.client.items == {}
-    assert not world.state.hidden("file")
-
-
-@pytest.mark.parametrize(("content", "deleted"), [(NEW, True), (b"job", False)])
-def test_what_was_placed_unseen_is_deleted_if_it_has_our_bytes(
-    world: World, cleanup: Cleanup, content: bytes, deleted: bool
-) -> None:
-    """save-protocol R10: `cancelled` deletes H only under its hidden name or with its own bytes."""
-    world.client.put("n", "file", content)
-    cleanup.finish(cancelled(world, staged_id="n"))
-    assert (world.client.items == {}) is deleted
-
-
-def test_a_directory_at_its_name_is_never_deleted(world: World, cleanup: Cleanup) -> None:
-    """save-protocol R10: never a directory at its name."""
-    world.client.put("n", "file", None)
-    change = world.state.change(Verb.MKDIR, "file", tid=TID, staged_id="n")
-    world.state.write(edit(change, stage=Stage.CANCELLED))
-    cleanup.finish(change)
-    assert set(world.client.items) == {"n"}
-
-
 def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup) -> None:
     """save-protocol R10: T's item if it is base."""
     world.client.put("o", "file", OLD)
@@ -142,36 +103,6 @@ def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup)
 
 
 # -- what no record explains (R4)
-
-
-@pytest.mark.parametrize(
-    ("role", "taken", "where"),
-    [
-        (names.Role.ASIDE, False, "dir/x.txt"),
-        (names.Role.REMOVED, False, "dir/x.txt"),
-        (names.Role.ASIDE, True, "dir/x.conflict-"),
-        (names.Role.STAGED, False, "dir/x.recovered-"),
-    ],
-)
-def test_a_hidden_item_that_no_record_names_is_exposed_never_deleted(
-    world: World, cleanup: Cleanup, role: names.Role, taken: bool, where: str
-) -> None:
-    """save-protocol R4: aside: to T if T is free, else a conflict copy; staged: `.recovered-`, never T."""
-    world.client.put("h", hidden("dir/x.txt", role), b"lost")
-    if taken:
-        world.client.put("t", "dir/x.txt")
-    cleanup.expose_orphans()
-    assert world.client.paths["h"].startswith(where)
-    assert names.parse_hidden(world.client.paths["h"]) is None
-
-
-def test_a_staged_item_whose_transaction_is_over_is_deleted(world: World, cleanup: Cleanup) -> None:
-    """save-protocol R4: only a staged item whose own transaction is a tombstone is deleted."""
-    world.state.write(used=TID)
-    for name, role in (("s", names.Role.STAGED), ("a", names.Role.ASIDE)):
-        world.client.put(name, hidden(f"{name}.txt", role), b"content")
-    cleanup.expose_orphans()
-    assert world.client.paths == {"a": "a.txt"}
 
 
 def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(

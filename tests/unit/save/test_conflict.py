@@ -261,21 +261,6 @@ def test_whatever_a_lost_create_has_made_is_deleted(checked: Checked) -> None:
     assert checked.client.items == {}
 
 
-@pytest.mark.parametrize(
-    ("inside", "deleted"),
-    [(None, True), ("file", False), (".jobfs-ffffffffffff-0123456789abcdef-staged-x", False)],
-)
-def test_a_directory_that_was_removed_is_deleted_if_it_still_is_empty(
-    world: World, inside: str | None, deleted: bool
-) -> None:
-    """save-protocol R12: in the background one listing: still empty: delete; else back to its name."""
-    checked = Checked(world, content=None)
-    if inside is not None:
-        world.client.put("b", f"{hidden(TARGET)}/{inside}", b"of the job")
-    assert checked.settle(of=REMOVED)
-    assert world.client.paths.get("a", "") == ("" if deleted else TARGET)
-
-
 def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(world: World) -> None:
     """save-protocol R12: hidden items of this mount that an open record is about to delete or name are no content."""
     checked = Checked(world, content=None)

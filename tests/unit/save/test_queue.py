@@ -257,15 +257,6 @@ def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Ru
 # -- what is saved of a file
 
 
-def test_a_file_with_closed_bytes_has_one_change(queue: Queue, state: State) -> None:
-    file = unsaved(state)
-    change = queue.save(file)
-    assert change is not None
-    assert (change.verb, change.target, file.change) == (Verb.PUT, "file", change)
-    assert queue.save(file, NEVER) is change
-    assert change.due > time.monotonic() + NEVER / 2, "the mount's delay"
-
-
 @pytest.mark.parametrize("writing", [True, False])
 def test_newer_bytes_are_the_next_change_when_this_one_ends(
     queue: Queue, runner: Runner, state: State, writing: bool
@@ -292,18 +283,6 @@ def test_newer_bytes_are_the_next_change_when_this_one_ends(
 # -- what fails
 
 
-def test_what_is_refused_rests(queue: Queue, runner: Runner, state: State) -> None:
-    """semantics 4: refused for good: keeps its bytes, is `failed`."""
-    file = unsaved(state)
-    change = queue.save(file)
-    assert change is not None
-    runner.failures[change.seq] = [InvalidRequestError("no")]
-    queue.add(change, 0.0)
-    eventually(lambda: file.refused and not change.running)
-    assert queue.drain(5.0, ""), "a drain does not wait for it"
-    assert (runner.ran, file.change, file.unsaved) == ([change.seq], None, True)
-
-
 def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, state: State) -> None:
     """semantics 4: refused for good: it rests until somebody asks for it."""
     refused, saved, nameless = (unsaved(state, name) for name in "abc")
@@ -319,21 +298,6 @@ def test_commit_runs_what_has_to_come_first(queue: Queue, runner: Runner, put: P
     queue.add(second, NEVER)
     queue.commit(second)
     assert runner.ran == [first.seq, second.seq]
-
-
-def test_commit_of_what_is_cancelled_returns(queue: Queue, runner: Runner, put: Put, state: State) -> None:
-    """save-protocol R10."""
-    runner.gate.clear()
-    work = put()
-    queue.add(work, 0.0)
-    eventually(lambda: work.running)
-    thread = waiting(lambda: queue.commit(work))
-    state.write(edit(work, stage=Stage.CANCELLED))
-    runner.failures[work.seq] = [UnavailableError("lost")]
-    runner.gate.set()
-    thread.join(20)
-    assert not thread.is_alive()
-    eventually(lambda: work.stage is Stage.DONE)
 
 
 def test_what_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:

@@ -88,19 +88,6 @@ def test_placed_is_only_cleaned_up(world: World, remount: Remount) -> None:
     assert list(shown.values()) == [JOBS]
 
 
-def test_cancelled_is_continued_and_not_shown_again(world: World, remount: Remount) -> None:
-    """Recovery, `cancelled`: continue it."""
-    world.client.put("o", "file", OLD)
-    world.client.put("n", STAGED, NEW)
-    file, change = left(world, Stage.STAGED, staged_id="n")
-    world.state.write(edit(change, stage=Stage.CANCELLED), gone=[file])
-    again = remount()
-    assert again.state.at("file") is None
-    assert again.state.hidden("file")
-    assert finish(again) == {}
-    assert not again.state.hidden("file")
-
-
 def test_an_unlinked_file_that_may_have_been_created_at_its_name_is_not_shown_again(
     world: World, remount: Remount
 ) -> None:
@@ -111,15 +98,6 @@ def test_an_unlinked_file_that_may_have_been_created_at_its_name_is_not_shown_ag
     again = remount()
     assert again.state.hidden("file")
     assert finish(again) == {}
-
-
-def test_bytes_that_no_record_names_are_kept_aside(world: World, remount: Remount) -> None:
-    """semantics 4, Nothing is forgotten: what was written and never closed."""
-    local = world.state.bytes.new(7, 1)
-    local.write(b"never closed", 0)
-    local.release()
-    again = remount()
-    assert [path.read_bytes() for path in again.state.bytes.trash.iterdir()] == [b"never closed"]
 
 
 def test_scratch_files_and_links_are_shown_again(world: World, remount: Remount) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from jobfs import names
-from jobfs.errors import ApiError, FsError, NotFoundError, UnavailableError
+from jobfs.errors import ApiError, FsError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.remove import Remove
 from jobfs.state import Change, File
@@ -31,37 +30,6 @@ def failed(call: Any, *arguments: Any) -> int:
 
 
 # -- a file
-
-
-def test_after_a_404_another_item_may_be_there(world: World, remove: Remove) -> None:
-    """save-protocol R10: after a 404, find again."""
-    gone = world.client.put("a", "file")
-    del world.client.items["a"]
-    world.client.put("b", "file")
-    remove.delete(gone)
-    assert world.client.done == ["delete a", "delete b"]
-    assert world.client.items == {}
-
-
-@pytest.mark.parametrize("carried_out", [True, False])
-def test_a_delete_whose_answer_is_lost_is_looked_at_before_it_is_sent_again(
-    world: World, remove: Remove, carried_out: bool
-) -> None:
-    """save-protocol R10: a look before every repeat; a 404 after our own unanswered delete means done."""
-    world.client.lose, world.client.carried_out = 1, carried_out
-    remove.delete(world.client.put("a", "file"))
-    assert world.client.items == {}
-    assert world.client.done == ["delete a"] * (1 if carried_out else 2)
-
-
-def test_what_the_job_made_after_our_lost_delete_stays(world: World, remove: Remove) -> None:
-    """save-protocol R10: what the user did not see is not deleted."""
-    world.client.lose = 1
-    item = world.client.put("a", "file")
-    world.client.before["find"] = [lambda: world.client.put("b", "file")]
-    remove.delete(item)
-    assert world.client.paths == {"b": "file"}
-    assert world.client.done == ["delete a"]
 
 
 def test_a_directory_that_took_the_name_stays(world: World, remove: Remove) -> None:
@@ -128,37 +96,7 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: Wo
         assert (world.client.items == {}) is deleted
 
 
-def test_an_unlink_that_fails_is_still_to_be_done(world: World, remove: Remove) -> None:
-    item = world.client.put("a", "file")
-    change, _ = unlinked(world, Base.of(item))
-    world.client.lose, world.client.carried_out = 100, False
-    assert failed(remove.run, change) == errno.EIO
-    assert (change.stage, world.state.hidden("file")) == (Stage.STAGED, True)
-    world.client.lose = 1
-    remove.run(change)
-    assert world.client.items == {}
-    assert change.stage is Stage.DONE
-
-
 # -- a directory
-
-
-def test_an_empty_directory_is_taken_out_of_the_jobs_reach_and_looked_at_later(
-    world: World, remove: Remove
-) -> None:
-    """save-protocol R12: move the directory to a hidden name, answer."""
-    item = world.client.put("d", "dir", None)
-    remove.remove_directory(item)
-    (change,) = world.state.changes.values()
-    (aside,) = change.asides
-    assert (change.stage, aside.moved) == (Stage.PLACED, True)
-    assert world.client.paths == {"d": aside.path}
-    parts = names.parse_hidden(aside.path)
-    assert parts is not None
-    assert (parts.role, parts.mount) == (names.Role.REMOVED, world.context.mount)
-    assert not any("delete" in step for step in world.client.done)
-    assert set(world.state.awake) == {change}
-    assert world.state.journal.load(Change)[0].asides == [aside]
 
 
 @pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
@@ -213,13 +151,3 @@ def test_a_directory_that_may_have_been_moved_is_looked_at_by_cleanup(world: Wor
     (change,) = world.state.changes.values()
     assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
     assert world.namespace.told == ["touch dir"]
-
-
-def test_a_directory_that_the_job_has_renamed_stays(world: World, remove: Remove) -> None:
-    item = world.client.put("d", "dir", None)
-    world.client.lose, world.client.carried_out = 1, False
-    world.client.before["get"] = [lambda: world.client.put("d", "other", None)]
-    with pytest.raises(NotFoundError):
-        remove.remove_directory(item)
-    assert world.client.paths == {"d": "other"}
-    assert all(change.settled for change in world.state.changes.values())

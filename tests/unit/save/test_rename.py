@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobfs.errors import FsError, PathExistsError, UnavailableError
+from jobfs.errors import UnavailableError
 from jobfs.nodes import Lifecycle, Permission
 from jobfs.save.rename import Rename
 from jobfs.state import Change, edit
@@ -88,59 +88,3 @@ def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -
     targets = {c.seq: c.target for c in world.state.changes.values()}
     assert targets == {change.seq: "new/sub/file", cancelled.seq: "new/gone"}  # type: ignore[attr-defined]
     assert [c.target for c in world.state.journal.load(Change)] == ["new/gone"]
-
-
-def test_it_is_recorded_before_it_is_asked_for_and_no_record_stays(world: World, rename: Rename) -> None:
-    """Killed in between, the next mount asks the server whether it was renamed."""
-    seen: list[tuple[str, str, str]] = []
-    world.client.before["update"] = [
-        lambda: seen.extend((c.source, c.target, c.staged_id) for c in world.state.journal.load(Change))
-    ]
-    rename.rename_directory(world.client.put("d", "old", None), "new")
-    assert seen == [("old", "new", "d")]
-    assert len(world.state.journal.load(Change)) == 0
-
-
-def test_a_directory_that_was_not_renamed_leaves_all_as_it_was(world: World, rename: Rename) -> None:
-    unsent, *_ = below(world)
-    world.client.put("n", "new", None)
-    before = len(world.state.changes)
-    with pytest.raises(PathExistsError):
-        rename.rename_directory(world.client.put("d", "old", None), "new")
-    assert (world.state.at("old/sub/file"), len(world.state.changes)) == (unsent, before)
-
-
-def test_a_full_disk_refuses_it_before_anything_has_changed(
-    world: World, rename: Rename, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """core.md, A full disk."""
-
-    def full(*edits: object, **more: object) -> None:
-        raise FsError(28)
-
-    item = world.client.put("d", "old", None)
-    monkeypatch.setattr(world.state.journal, "write", full)
-    with pytest.raises(FsError):
-        rename.rename_directory(item, "new")
-    assert (world.client.done, world.state.changes) == ([], {})
-
-
-@pytest.mark.parametrize("carries", [True, False])
-def test_what_is_in_it_is_moved_by_itself_where_the_server_does_not(
-    world: World, rename: Rename, carries: bool
-) -> None:
-    """semantics 4: with everything under it; the reference does not say who moves that."""
-    item = world.client.put("d", "old", None)
-    world.client.put("a", "old/a")
-    world.client.put("b", "old/sub", None)
-    world.client.put("c", "old/sub/c")
-
-    def carry() -> None:
-        for other in list(world.client.items.values()):
-            if other.path.startswith("old/"):
-                world.client.put(other.id, "new/" + other.path.removeprefix("old/"), b"")
-
-    world.client.before["update"] = [carry] if carries else []
-    rename.rename_directory(item, "new")
-    assert sorted(world.client.paths.values()) == ["new", "new/a", "new/sub", "new/sub/c"]
-    assert len(world.client.done) == (1 if carries else 4)

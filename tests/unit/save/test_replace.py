@@ -8,12 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from jobfs import names
-from jobfs.api import deadline
-from jobfs.errors import FsError, NoDirectoryError, NotFoundError, UnavailableError
+from jobfs.errors import FsError, NoDirectoryError, UnavailableError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
-from jobfs.state import Change, File, edit
-from jobfs.state.records import Stage, Verb
+from jobfs.state import Change, edit
+from jobfs.state.records import Stage
 from jobfs.state.tables import Edit
 
 from .world import World, sha
@@ -60,19 +59,6 @@ def refuse(error: Exception) -> Callable[[], object]:
 # -- a save
 
 
-def test_a_save_in_place_is_three_requests_and_a_delete_later(world: World) -> None:
-    """save-protocol: round trips of a save in place: three; judging and deleting asides is off the critical path."""
-    file = world.save("dir/file.txt", NEW, old(world))
-    assert steps(world) == ["create staged", "move aside", "move dir/file.txt"]
-    assert contents(world) == {"dir/file.txt": NEW}
-    assert (file.generation, file.change, file.local, file.unsaved) == (0, None, None, False)
-    world.clean_up()
-    assert steps(world)[3:] == ["delete o"]
-    assert (world.state.changes, len(world.state.journal.load(Change))) == ({}, 0)
-    world.state.sync()
-    assert list(world.state.bytes.directory.iterdir()) == []
-
-
 def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
     """save-protocol R2: after a save, base is H with the hash of what was sent."""
     file = world.save("dir/file.txt", NEW, old(world))
@@ -80,20 +66,6 @@ def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
     assert (file.base.id, file.base.sha256, file.base.updated_at) == (file.item_id, sha(NEW), file.item.updated_at)  # fmt: skip
     assert world.content.adopted == [(file.item_id, NEW)]
     assert world.state.of(file.item) is file
-
-
-def test_what_is_set_aside_is_on_the_disk_before_it_is_moved(world: World) -> None:
-    """save-protocol, `staged` (S): before every set-aside."""
-    seen: list[object] = []
-
-    def look() -> None:
-        (change,) = world.state.journal.load(Change)
-        seen.append((change.stage, [aside.id for aside in change.asides], world.state.unsynced))
-
-    item = old(world)
-    world.client.before["update"] = [look]
-    world.save("dir/file.txt", NEW, item)
-    assert seen == [(Stage.STAGED, ["o"], False)]
 
 
 def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) -> None:
@@ -118,17 +90,6 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
 
 
 # -- the job in the middle
-
-
-def test_what_the_job_makes_at_the_target_meanwhile_is_set_aside_too(world: World) -> None:
-    """save-protocol R5: promote's 400 is news, not an error."""
-    item = old(world)
-    world.client.before["update"] = [lambda: None, lambda: world.client.put("j", "dir/file.txt", JOBS)]
-    world.save("dir/file.txt", NEW, item)
-    world.clean_up()
-    shown = contents(world)
-    assert shown.pop("dir/file.txt") == NEW
-    assert list(shown.values()) == [JOBS]
 
 
 def test_a_job_that_makes_it_again_and_again_is_waited_for(
@@ -179,20 +140,6 @@ def test_a_lost_move_that_was_carried_out_is_placed(world: World, place: str) ->
     assert file.base.sha256 == sha(NEW)
 
 
-def test_a_staged_item_that_vanished_is_made_again(world: World) -> None:
-    """save-protocol R6: 404: stage again from the local bytes."""
-
-    def vanish() -> None:
-        for item in list(world.client.items.values()):
-            if "-staged-" in item.path:
-                del world.client.items[item.id]
-
-    world.client.before["update"] = [vanish]
-    world.save("file", NEW)
-    assert contents(world) == {"file": NEW}
-    assert steps(world).count("create staged") == 2
-
-
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, carried_out: bool) -> None:
     """save-protocol, `staging`: lost answer: find the hidden name; else create again."""
@@ -218,32 +165,6 @@ def test_bytes_of_another_boot_get_a_name_of_their_own(world: World) -> None:
     assert shown.pop("dir/file.txt") == OLD
     ((path, content),) = shown.items()
     assert (path.startswith("dir/file.recovered-"), content) == (True, NEW)
-
-
-def test_an_unlink_in_the_middle_takes_it_back(world: World) -> None:
-    """save-protocol R10: recorded before `unlink` returns."""
-    item = old(world)
-    file = world.closed("dir/file.txt", NEW, item)
-    world.client.before["update"] = [lambda: None, lambda: world.write_back.cancel(file)]
-    world.write_back.commit(file)
-    (change,) = world.state.changes.values()
-    assert change.stage is Stage.CANCELLED
-    assert world.state.hidden("dir/file.txt")
-    world.clean_up()
-    assert world.client.items == {}
-    assert not world.state.hidden("dir/file.txt")
-
-
-def test_what_cannot_be_sent_now_stays_to_be_sent(world: World) -> None:
-    file = world.closed("file", NEW)
-    world.client.lose, world.client.carried_out = 1000, False
-    with deadline.within(0.2), pytest.raises(UnavailableError):
-        world.write_back.commit(file)
-    assert file.change is not None
-    assert (file.change.unsure, file.unsaved) == (True, True)
-    world.client.lose = 0
-    world.write_back.commit(file)
-    assert contents(world) == {"file": NEW}
 
 
 def test_a_direct_create_that_could_not_be_recorded_is_found_there(
@@ -281,58 +202,3 @@ def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world:
     assert caught.value.errno == errno.EEXIST
     world.clean_up()
     assert world.client.paths == {item.id: "dir"}
-
-
-def moving(world: World, item: Item, target: str, over: Item | None) -> Change:
-    victim = world.write_back.victim(target, over)
-    return world.state.change(
-        Verb.MOVE,
-        target,
-        stage=Stage.STAGED,
-        source=item.path,
-        staged_id=item.id,
-        item=item,
-        base=victim.base,
-    )
-
-
-def test_a_source_that_vanished_leaves_the_target_as_it_was(world: World) -> None:
-    """save-protocol, undo: rename's source vanished."""
-    over, source = old(world, "file"), world.client.put("s", "draft", NEW)
-    change = moving(world, source, "file", over)
-    world.state.write(edit(change))
-    world.client.before["update"] = [lambda: None, lambda: world.client.items.pop("s")]
-    with pytest.raises(NotFoundError):
-        world.write_back.replace.run(change)
-    assert (contents(world), world.state.changes) == ({"file": OLD}, {})
-
-
-def test_newer_bytes_wait_in_the_file(world: World) -> None:
-    """core.md: its generation is higher than the Change's, and becomes the next Change when this one ends."""
-    file: File = world.closed("file", NEW)
-    change = world.write_back.queue.save(file)
-    assert change is not None
-    world.client.before["create"] = [lambda: newer(world, file)]
-    world.write_back.queue.commit(change)
-    assert (contents(world), file.unsaved) == ({"file": NEW}, True)
-    assert file.change is not None
-    world.write_back.commit(file)
-    world.clean_up()
-    assert (contents(world), file.unsaved) == ({"file": b"newer"}, False)
-
-
-def newer(world: World, file: File) -> None:
-    local = world.state.bytes.new(file.ino, world.state.journal.next_number())
-    local.write(b"newer", 0)
-    world.state.apply(file, local=local)
-    world.write_back.seal(file)
-    local.release()
-
-
-def test_a_directory_that_was_acknowledged_gets_its_item(world: World) -> None:
-    world.write_back.unsent_directory("dir", 0o700, 1, 2)
-    (directory,) = world.state.unsaved()
-    assert directory.kind is Kind.DIRECTORY
-    world.write_back.commit(directory)
-    assert world.client.paths == {directory.item_id: "dir"}
-    assert (world.state.unsaved(), directory.mode) == ([], 0o700)

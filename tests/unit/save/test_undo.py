@@ -96,14 +96,6 @@ def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
     assert world.client.paths == {"1": TARGET}
 
 
-def test_a_rename_that_was_undone_leaves_no_record_and_its_source_where_it_is(world: World) -> None:
-    """Killed right after, the next mount has nothing to take up: the source is where it was, or gone."""
-    world.client.put("new", "draft")
-    undone(world, change_of(world, aside(world, "1"), verb=Verb.MOVE, source="draft"))
-    assert recorded(world) == 0
-    assert world.client.paths == {"1": TARGET, "new": "draft"}
-
-
 @pytest.mark.parametrize(
     ("verb", "place"), [(Verb.PUT, TARGET), (Verb.PUT, "taken from there"), (Verb.MOVE, TARGET)]
 )

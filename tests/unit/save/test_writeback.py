@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 
-from jobfs.api import deadline
-from jobfs.errors import FsError, UnavailableError
-from jobfs.nodes import Item
+from jobfs.errors import FsError
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
-from jobfs.state import Change, File, edit
+from jobfs.state import File, edit
 from jobfs.state.disk import BOOT
-from jobfs.state.records import Base, Stage
+from jobfs.state.records import Base
 
 from .world import World
 
@@ -69,26 +67,6 @@ def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
     assert seen == []
 
 
-def test_a_close_that_the_disk_refuses_is_not_taken_for_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """core.md, A full disk: ENOSPC before anything has changed."""
-    file = world.closed("file", OLD)
-    before = file.generation
-    local = world.state.bytes.new(file.ino, world.state.journal.next_number())
-    world.state.apply(file, local=local)
-    with monkeypatch.context() as patch:
-        full(world, patch)
-        with pytest.raises(FsError) as caught:
-            world.write_back.seal(file)
-    assert (caught.value.errno, file.generation, file.written) == (errno.ENOSPC, before, True)
-    world.write_back.seal(file)
-    assert (file.generation, file.written) == (local.generation, False)
-    world.state.sync()
-    assert [path.name for path in world.state.bytes.directory.iterdir()] == [local.path.name]
-    local.release()
-
-
 @pytest.mark.parametrize("writing", [True, False])
 def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> None:
     """semantics 4: the upload starts after --write-back-delay; coalesces rewrites."""
@@ -100,31 +78,7 @@ def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> No
     assert world.client.done == []
 
 
-# -- unlink
-
-
-def test_a_file_that_was_not_begun_is_unlinked_without_a_request(world: World) -> None:
-    """semantics 4: a file deleted before then costs no request."""
-    file = world.closed("file", NEW)
-    world.write_back.queue.save(file)
-    assert world.write_back.cancel(file)
-    assert (world.state.changes, len(world.state.journal.load(File)), world.client.done) == ({}, 0, [])
-
-
 # -- who makes room
-
-
-def test_one_that_was_begun_is_recorded_as_cancelled(world: World) -> None:
-    """save-protocol R10: unlink during a save is recorded before it returns."""
-    file = world.closed("file", NEW)
-    change = world.write_back.queue.save(file)
-    assert change is not None
-    change.begun = True
-    world.state.write(edit(change, tid="t"))
-    assert not world.write_back.cancel(file)
-    (found,) = world.state.journal.load(Change)
-    assert (found.stage, world.state.journal.load(File)) == (Stage.CANCELLED, [])
-    assert world.state.hidden("file")
 
 
 def test_a_victim_is_what_was_shown_last(world: World) -> None:
@@ -168,26 +122,11 @@ def test_an_unsent_file_takes_the_place_of_an_item_in_one_step(world: World) -> 
     }
 
 
-def test_a_full_disk_leaves_both_where_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """core.md, A full disk."""
-    first, second = world.closed("a", NEW), world.closed("b", OLD)
-    victim = world.write_back.victim("b", second)
-    with monkeypatch.context() as patch:
-        full(world, patch)
-        with pytest.raises(FsError):
-            world.write_back.take_place(first, "b", victim)
-    assert (world.state.at("a"), world.state.at("b")) == (first, second)
-
-
 # -- moving an item over another
 
 
-def moved_over(world: World) -> tuple[Item, Item]:
-    return world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
-
-
 def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, over = moved_over(world)
+    source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
     victim = world.write_back.victim("file", over)
     with monkeypatch.context() as patch:
         full(world, patch)
@@ -198,19 +137,6 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     with pytest.raises(Exception, match="not on the server"):
         world.write_back.move_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
-
-
-def test_a_move_over_without_an_answer_goes_on(world: World) -> None:
-    """semantics 5: its answer is lost: look first, then go on or send again."""
-    source, over = moved_over(world)
-    world.client.lose, world.client.carried_out = 100, False
-    with deadline.within(0.1), pytest.raises(UnavailableError):
-        world.write_back.move_over(source, "file", world.write_back.victim("file", over))
-    (change,) = world.state.changes.values()
-    assert (change.stage, world.state.hidden("file")) == (Stage.STAGED, False)
-    world.client.lose = 0
-    world.write_back.queue.commit(change)
-    assert world.client.paths["s"] == "file"
 
 
 # -- backups
@@ -228,6 +154,3 @@ def test_a_backup_that_the_disk_has_no_room_for_has_not_happened(
             world.write_back.back_up(item, "file~", source, {}, None)
     assert (world.state.at("file~"), world.state.hidden("file"), world.state.changes) == (None, False, {})
     assert list(world.state.bytes.directory.iterdir()) == []
-
-
-# -- directories while the server is away

@@ -269,14 +269,6 @@ def refused(code: int) -> Any:
 # -- sync
 
 
-def test_a_sync_covers_all_writes_before_it(journal: Journal) -> None:
-    assert not journal.unsynced
-    journal.write(used="a")
-    assert journal.unsynced
-    journal.sync()
-    assert not journal.unsynced
-
-
 def test_a_disk_that_does_not_sync_is_an_error_and_is_tried_again(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,13 +296,6 @@ def test_a_journal_of_another_version_is_left_alone(path: Path, version: int) ->
         Journal(path)
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA user_version").fetchone() == (version,)
-
-
-def test_a_damaged_journal_is_said_so(path: Path) -> None:
-    path.write_bytes(b"this is not a database, but long enough to be taken for one" * 100)
-    with pytest.raises(JournalDamagedError, match=r"is damaged"):
-        Journal(path)
-    assert path.read_bytes().startswith(b"this is not"), "it is left as it was found"
 
 
 @pytest.mark.parametrize("column", ["stage = 'no such stage'", "asides = '[7]'", "base = '{'"])

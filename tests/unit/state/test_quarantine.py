@@ -30,22 +30,6 @@ def test_a_journal_that_is_whole_is_opened_as_it_is(directory: Path) -> None:
     assert (sentence, again, damaged(directory)) == ("", "", [])
 
 
-def test_a_damaged_journal_is_put_aside_with_its_bytes(directory: Path) -> None:
-    """core.md: put aside with its bytes under their numbers, and the mount says where."""
-    (directory / "journal.db").write_bytes(GARBAGE)
-    (directory / "bytes" / "0000000000000007.1").write_bytes(b"unsent")
-    (directory / "bytes" / "0000000000000008.2").write_bytes(b"")
-    journal, sentence = open_journal(directory)
-    journal.write((Change(1, Verb.PUT, "file"), {}), new=True)
-    journal.close()
-    (place,) = damaged(directory)
-    assert (place / "journal.db").read_bytes() == GARBAGE
-    assert (place / "bytes" / "0000000000000007.1").read_bytes() == b"unsent"
-    assert "is damaged" in sentence
-    assert str(place) in sentence
-    assert "the bytes of 1 files, under their numbers" in sentence
-
-
 @pytest.mark.parametrize("unsent", [True, False])
 def test_a_journal_that_lost_all_its_bytes_is_never_taken_for_an_empty_one(
     directory: Path, unsent: bool

@@ -29,17 +29,6 @@ def test_a_change_goes_only_where_the_diagram_has_an_arrow(old: Stage, new: Stag
         assert change.stage is old
 
 
-@pytest.mark.parametrize(
-    ("path", "generation", "stays", "unsaved"),
-    [("a", 3, False, True), ("a", 0, False, False), ("a", 3, True, False), (None, 3, False, False)],
-)
-def test_closed_bytes_of_a_file_with_a_name_are_to_be_sent(
-    path: str | None, generation: int, stays: bool, unsaved: bool
-) -> None:
-    """core.md: dirty is a comparison, never a flag."""
-    assert File(7, path=path, generation=generation, stays=stays).unsaved is unsaved
-
-
 def test_what_was_written_since_the_last_close_is_a_later_generation(tmp_path: Path) -> None:
     file = File(7, path="a", generation=3, item_id="1")
     assert (file.written, file.here) == (False, False)

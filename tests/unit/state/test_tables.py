@@ -265,21 +265,6 @@ def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> N
 # -- a file loses its name
 
 
-def test_a_file_that_lost_its_name_leaves_no_row_and_no_bytes(state: State) -> None:
-    """semantics 4: a file deleted before its upload costs no request; local bytes go once the journal is synced."""
-    file = written(state, "a")
-    change = state.change(Verb.PUT, "a", file)
-    state.write(edit(change))
-    state.unname(file, change)
-    assert (state.at("a"), state.file(file.ino), state.changes) == (None, None, {})
-    assert (again(state).files(), again(state).changes) == ([], {})
-    assert list(state.bytes.directory.iterdir()), (
-        "not before the journal that does not name them is on the disk"
-    )
-    state.sync()
-    assert list(state.bytes.directory.iterdir()) == []
-
-
 def test_an_open_file_lives_on_with_its_handles(state: State) -> None:
     """semantics 4: a file unlinked while open stays readable and writable through its handle."""
     file = written(state, "a", content=b"content")

@@ -53,17 +53,38 @@ def checked(world: World) -> Checked:
 # -- R1: by content
 
 
-def test_what_has_the_bytes_of_the_base_is_deleted(checked: Checked) -> None:
-    """save-protocol R1: its bytes equal base's: delete."""
-    assert checked.settle()
-    assert checked.client.done == ["download a", "delete a"]
-    assert checked.world.namespace.told == ["forget a"]
+#: What `settle` is given, and the requests that follow if it is deleted; None: it is kept. In the order of R1.
+READ = ["download a", "delete a"]
+TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
+    "the bytes of the base": ({}, READ),
+    "what was just saved": ({"base": replace(BASE, sha256=""), "saved": sha(CONTENT)}, READ),
+    "other bytes": ({"base": replace(BASE, sha256=sha(OTHER))}, None),
+    "the same version, where moves leave it alone": (
+        {"base": Base("a", "moved", len(CONTENT))},
+        ["delete a"],
+    ),
+    "the same version, young": ({"base": Base("a", "moved", len(CONTENT), young=True)}, None),
+    "young, but its bytes": ({"base": Base("a", "moved", len(CONTENT), sha(CONTENT), young=True)}, READ),
+    "only touched since it was set aside": ({"updated_at": "earlier"}, ["download a", *READ]),
+    "another version, bytes not known": ({"base": Base("a", "before", len(CONTENT))}, None),
+    "another item": ({"base": Base("other", "moved", len(CONTENT))}, None),
+    "nothing known": ({"base": Base()}, None),
+}
 
 
-def test_what_has_the_bytes_that_were_just_saved_is_deleted(checked: Checked) -> None:
-    """save-protocol R1: its bytes equal base's or what we just saved."""
-    assert checked.settle(replace(BASE, sha256=""), saved=sha(CONTENT))
-    assert checked.client.done == ["download a", "delete a"]
+@pytest.mark.parametrize("what", TABLE)
+def test_what_is_base_or_just_saved_is_deleted_and_all_else_is_kept_beside(
+    checked: Checked, what: str
+) -> None:
+    """save-protocol R1, and semantics 4, Keep both: the item becomes `name.conflict-<UTC time>.ext`. Never guess."""
+    given, requests = TABLE[what]
+    assert checked.settle(**given)
+    if requests is None:
+        assert checked.kept
+        assert checked.world.namespace.told == [f"publish {checked.client.paths['a']}"]
+    else:
+        assert checked.client.done == requests
+        assert checked.world.namespace.told == ["forget a"]
 
 
 def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
@@ -80,51 +101,11 @@ def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
     assert checked.client.paths["a"].startswith("moved/file.conflict-")
 
 
-def test_other_bytes_are_kept_beside(checked: Checked) -> None:
-    """semantics 4, Keep both: the item set aside becomes `name.conflict-<UTC time>.ext`."""
-    assert checked.settle(replace(BASE, sha256=sha(OTHER)))
-    assert checked.kept
-    assert checked.world.namespace.told == [f"publish {checked.client.paths['a']}"]
-
-
 def test_another_size_is_foreign_without_reading(checked: Checked) -> None:
     """save-protocol R1: A's size differs from base's: foreign."""
     assert checked.settle(replace(BASE, size=3))
     assert checked.kept
     assert "download a" not in checked.client.done
-
-
-def test_the_same_version_is_enough_where_moves_leave_it_alone(checked: Checked) -> None:
-    """save-protocol R1: (id, updatedAt, size) equal to base is enough where moves don't change updatedAt."""
-    assert checked.settle(Base("a", "moved", len(CONTENT)))
-    assert checked.client.done == ["delete a"]
-
-
-@pytest.mark.parametrize(
-    "base",
-    [
-        Base("a", "moved", len(CONTENT), young=True),
-        Base("a", "before", len(CONTENT)),
-        Base("other", "moved", len(CONTENT)),
-        Base(),
-    ],
-)
-def test_what_cannot_be_known_is_kept(checked: Checked, base: Base) -> None:
-    """save-protocol R1: else keep both. Never guess."""
-    assert checked.settle(base)
-    assert checked.kept
-
-
-def test_a_young_base_is_proved_by_its_bytes(checked: Checked) -> None:
-    """save-protocol R1: unless base is younger than 2 s when it was opened (clock resolution)."""
-    assert checked.settle(Base("a", "moved", len(CONTENT), sha(CONTENT), young=True))
-    assert checked.client.done == ["download a", "delete a"]
-
-
-def test_what_was_only_touched_since_it_was_set_aside_is_deleted(checked: Checked) -> None:
-    """save-protocol R1: equal bytes decide also where `updatedAt` moved, as by a rename of its directory."""
-    assert checked.settle(updated_at="earlier")
-    assert checked.client.items == {}
 
 
 def test_what_is_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> None:

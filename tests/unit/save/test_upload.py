@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 
 import pytest
 from tests.support.waiting import eventually
 
 from jobfs import names
-from jobfs.errors import ContractError, FsError, UnavailableError
+from jobfs.errors import AnswerLostError, ContractError, FsError, UnavailableError
 from jobfs.nodes import Kind, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
-from jobfs.state.records import Base, Verb
+from jobfs.state.records import Base, Stage, Verb
 
 from .world import TID, World, hidden, sha
 
@@ -74,6 +75,23 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     eventually(lambda: Upload(world.context, tmp_path).rejects.get(Kind.FILE) is True)
     world.client.base_url = "https://other.example.com"
     assert Upload(world.context, tmp_path).rejects.get(Kind.FILE) is None, "that is another server"
+
+
+def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
+    """core.md: the probe's hidden item is an ordinary journaled Change; killed while it asks, nothing is left on the server."""
+    seen: list[Change] = []
+    world.client.before["create"] = [lambda: seen.extend(world.state.journal.load(Change))]
+    world.client.lose = 1
+    with pytest.raises(AnswerLostError):
+        upload.ask("dir/file")
+    (change,) = seen
+    (aside,) = change.asides
+    assert (change.stage, aside.id) == (Stage.CANCELLED, "")
+    assert world.client.done == [f"create {aside.path}"]
+    (left,) = [found.asides for found in world.state.awake if not found.running][-1]
+    assert left.path == aside.path
+    assert left.unsure_until > time.time(), "what goes unanswered may be carried out late (R7)"
+    assert upload.rejects.get(Kind.FILE) is None
 
 
 def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:

@@ -122,6 +122,17 @@ def test_an_unsent_file_takes_the_place_of_an_item_in_one_step(world: World) -> 
     }
 
 
+def test_a_full_disk_leaves_both_where_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """core.md, A full disk."""
+    first, second = world.closed("a", NEW), world.closed("b", OLD)
+    victim = world.write_back.victim("b", second)
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        with pytest.raises(FsError):
+            world.write_back.take_place(first, "b", victim)
+    assert (world.state.at("a"), world.state.at("b")) == (first, second)
+
+
 # -- moving an item over another
 
 

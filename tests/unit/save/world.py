@@ -51,7 +51,6 @@ class FakeClient:
         self.before: dict[str, list[Callable[[], object]]] = {}
         self.after_download: Callable[[], object] = lambda: None
         self.lose, self.carried_out = 0, True
-        self.rejects = True
         self.moves_touch = False
         self.health = Health()
         self.health.latency = 0.01
@@ -171,7 +170,7 @@ class FakeClient:
         self._asked("create")
 
         def change() -> Item:
-            if self.rejects and any(item.path == path for item in self.items.values()):
+            if any(item.path == path for item in self.items.values()):
                 raise PathExistsError("exists")
             return self.put(f"made {len(self.done)}", path, content, permission=permission)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -19,12 +19,11 @@ OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other
 
 
 @pytest.fixture
-def work(server: Server, mortal: Callable[..., Mortal]) -> Iterator[Mortal]:
+def work(server: Server, mortal: Callable[..., Mortal]) -> Mortal:
     server.store.seed({"dir/file": OLD, "dir/new": USERS}, age=60)
     work = mortal(write_back_delay=30)
     assert work.read("dir/file") == OLD
-    yield work
-    work.end()
+    return work
 
 
 def busy_readers(work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,4 +102,3 @@ def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
     work.vfs.unlink("dir/file")
     work.settle()
     assert visible(server) == {"dir": None, "dir/file": JOBS}
-    work.end()

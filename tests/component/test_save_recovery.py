@@ -148,23 +148,13 @@ def test_what_was_closed_and_not_begun_is_sent(left: Left) -> None:
 # -- staging
 
 
-def test_staging_with_the_hidden_item_there_goes_on(left: Left) -> None:
-    left.with_bytes()
-    left.server.store.seed({left.begun(): NEW})
-    newest(left)
-
-
-def test_staging_with_half_an_item_there_is_created_again(left: Left) -> None:
+@pytest.mark.parametrize("there", [NEW, NEW[:3], None], ids=["all of it", "half of it", "nothing"])
+def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) -> None:
     """save-protocol, `staging`: there with the right size: take its id; else create again."""
     left.with_bytes()
-    left.server.store.seed({left.begun(): NEW[:3]})
-    left.taken_up()
-    assert left.server.store.read(TARGET) == NEW
-
-
-def test_staging_with_nothing_there_is_created_again(left: Left) -> None:
-    left.with_bytes()
-    left.begun()
+    path = left.begun()
+    if there is not None:
+        left.server.store.seed({path: there})
     newest(left)
 
 
@@ -194,21 +184,16 @@ def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | Non
 # -- staged
 
 
-@pytest.mark.parametrize("moved", [True, False])
-def test_staged_is_placed(left: Left, moved: bool) -> None:
+@pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
+@pytest.mark.parametrize("moved", [True, False, None], ids=["moved", "not moved", "moved unseen"])
+def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
+    """save-protocol, set aside: answer lost: get A; at its aside name: go on. Where the staged item is gone: stage again."""
     left.with_bytes()
-    left.staged()
-    left.aside(moved=moved)
-    newest(left)
-
-
-def test_staged_is_placed_though_its_aside_was_moved_unseen(left: Left) -> None:
-    """save-protocol, set aside: answer lost: get A; at its aside name: go on."""
-    left.with_bytes()
-    left.staged()
-    left.aside(moved=True)
-    left.change.asides[0].moved = False
-    left.change.asides[0].updated_at = ""
+    left.staged(there=there)
+    left.aside(moved=moved is not False)
+    if moved is None:
+        left.change.asides[0].moved = False
+        left.change.asides[0].updated_at = ""
     newest(left)
 
 
@@ -220,13 +205,6 @@ def test_staged_with_its_item_under_any_other_name_is_placed(left: Left) -> None
     left.server.store.move(path, "dir/renamed by the job")
     left.taken_up()
     assert left.server.store.read("dir/renamed by the job") == NEW
-
-
-def test_staged_with_its_item_gone_is_staged_again(left: Left) -> None:
-    left.with_bytes()
-    left.staged(there=False)
-    left.aside(moved=True)
-    newest(left)
 
 
 def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:

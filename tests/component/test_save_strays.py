@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from tests.support.boundaries import At, Mortal
@@ -16,10 +15,8 @@ from jobfs.names import Role, hidden_path, new_mount_id, new_transaction_id
 
 
 @pytest.fixture
-def work(server: Server, mortal: Callable[..., Mortal]) -> Iterator[Mortal]:
-    work = mortal()
-    yield work
-    work.end()
+def work(mortal: Callable[..., Mortal]) -> Mortal:
+    return mortal()
 
 
 def stray(work: Mortal, role: Role, mount: str = "") -> str:
@@ -37,24 +34,22 @@ def test_those_of_another_mount_are_left_alone(server: Server, work: Mortal) -> 
     assert len(work.names("dir")) == 1
 
 
-def test_a_directory_that_is_just_being_made_is_no_leftover(server: Server, tmp_path: Path) -> None:
+def test_a_directory_that_is_just_being_made_is_no_leftover(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
     """save-protocol R12: what a listing showed under a hidden name may have its own by now, and be full."""
 
     def act() -> None:
         mount.write_back.namespace.refresh()
         mount.write_back.cleanup.expose_orphans()
 
-    mount = Mortal(server, tmp_path / "making", At("before update", 1, act))
-    mount.start()
-    try:
-        mount.boundaries.arm()
-        mount.write_back.replace.make_directory("dir/below")
-        mount.boundaries.disarm()
-        assert visible(server) == {"dir": None, "dir/below": None}
-        mount.settle()
-        assert visible(server) == {"dir": None, "dir/below": None}
-    finally:
-        mount.end()
+    mount = mortal(At("before update", 1, act))
+    mount.boundaries.arm()
+    mount.write_back.replace.make_directory("dir/below")
+    mount.boundaries.disarm()
+    assert visible(server) == {"dir": None, "dir/below": None}
+    mount.settle()
+    assert visible(server) == {"dir": None, "dir/below": None}
 
 
 def test_transaction_ids_are_forgotten_once_a_listing_has_shown_what_they_left(

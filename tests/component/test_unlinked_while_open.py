@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,21 +35,10 @@ Start = Callable[..., Mortal]
 
 
 @pytest.fixture
-def mortal(server: Server, tmp_path: Path) -> Iterator[Start]:
+def mortal(server: Server, mortal: Start) -> Start:
     """Starts a mount on a workspace with two files; once more: the next mount of it."""
     server.store.seed({"file": OLD, "other": OTHER, "dir/inner": OLD}, age=60)
-    mounts: list[Mortal] = []
-
-    def start(**options: object) -> Mortal:
-        quick = {"write_back_delay": 60.0, "local_symlinks": True}
-        mounts.append(Mortal(server, tmp_path / "home", Boundaries(), **{**quick, **options}))
-        mounts[-1].start()
-        return mounts[-1]
-
-    yield start
-    server.faults.clear()
-    for work in mounts:
-        work.end()
+    return partial(mortal, write_back_delay=60.0, local_symlinks=True)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.files import errno_from
-from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise
+from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, taken_up
 from tests.support.serverside import visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
@@ -50,16 +50,6 @@ class Disk:
         return struck
 
 
-@contextmanager
-def started(operation: Operation, server: Server, home: Path) -> Iterator[Mortal]:
-    work = operation.start(server, home, Boundaries(), timeout=0.5)
-    try:
-        work.boundaries.arm()
-        yield work
-    finally:
-        work.end()
-
-
 def at_rest(work: Mortal) -> bool:
     return not errno_from(work.settle)
 
@@ -71,7 +61,8 @@ def test_whatever_is_refused_it_ends_right_once_there_is_space(
     """semantics 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays."""
     for at in count(1):
         promise = Promise()
-        with started(operation, server, tmp_path / f"{at}") as work:
+        with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=0.5) as work:
+            work.boundaries.arm()
             disk = Disk(work.state.journal, at)
             failed = errno_from(operation.run, work, promise)
             struck = disk.free()
@@ -96,17 +87,14 @@ def test_killed_while_the_disk_is_full_it_ends_right(
     """semantics 4: what was acknowledged stays, whatever could not be written afterwards."""
     for at in count(1):
         promise = Promise()
-        with started(operation, server, tmp_path / f"{at}") as work:
+        with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=0.5) as work:
+            work.boundaries.arm()
             disk = Disk(work.state.journal, at)
             failed = errno_from(operation.run, work, promise)
             work.boundaries.dead = True
-        again = Mortal(server, work.home, Boundaries())
-        again.start()
-        try:
+        with taken_up(work) as again:
             again.settle()
             operation.check(again, promise, f"full at write {at}, errno {failed}")
-        finally:
-            again.end()
         if not disk.free():
             break
     print(f"{operation.name}: killed after {at - 1} writes of the journal were refused")
@@ -201,13 +189,17 @@ def one_of(path: str, contents: set[bytes | str]) -> Callable[[dict[str, bytes |
     return lambda now: now.get(path) in contents
 
 
+#: Options of such a mount.
+LOCAL_NAMES: dict[str, Any] = {"write_back_delay": 60.0, "local_symlinks": True}
+
+
 @contextmanager
 def with_local_names(server: Server, home: Path, name: str, boundaries: Boundaries) -> Iterator[Mortal]:
     """A mount on which what `name` in LOCAL needs is there."""
     server.reset()
     jobs = {"file": b"of the job", "other": b"another of the job", "of-the-job~": b"of such a name"}
     server.store.seed(jobs, age=60)
-    work = Mortal(server, home, boundaries, write_back_delay=60.0, local_symlinks=True)
+    work = Mortal(server, home, boundaries, **LOCAL_NAMES)
     work.start()
     try:
         work.write("scratch~", b"a scratch file")
@@ -220,16 +212,6 @@ def with_local_names(server: Server, home: Path, name: str, boundaries: Boundari
     finally:
         boundaries.dead = True
         work.end()
-
-
-@contextmanager
-def taken_up(work: Mortal) -> Iterator[Mortal]:
-    again = Mortal(work.server, work.home, Boundaries(), write_back_delay=60.0, local_symlinks=True)
-    again.start()
-    try:
-        yield again
-    finally:
-        again.end()
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -246,7 +228,7 @@ def test_what_fails_on_a_name_of_this_machine_changes_nothing(
             # Of a write it is the close that fails: the bytes are there.
             assert not failed or name == "write" or after == before, f"full at write {at}"
             struck = disk.free()
-        with taken_up(work) as again:
+        with taken_up(work, **LOCAL_NAMES) as again:
             comes_to(again, lambda now, after=after: now == after, f"full at {at}, errno {failed}")  # type: ignore[misc]
         if not struck:
             assert not failed
@@ -273,7 +255,7 @@ def test_killed_at_any_boundary_of_a_rename_over_a_name_of_this_machine_one_of_b
                 ]
                 old_or_new = {before[target], shown(work)[target]}
         if at:
-            with taken_up(work) as again:
+            with taken_up(work, **LOCAL_NAMES) as again:
                 comes_to(again, one_of(target, old_or_new), f"killed at {at}: {boundaries.last}")
             if not boundaries.struck:
                 break
@@ -374,6 +356,6 @@ def test_a_rename_that_failed_is_not_done_afterwards(
     assert visible(server) == wanted
     work.boundaries.dead = True
     work.end()
-    with taken_up(work) as again:
+    with taken_up(work, **LOCAL_NAMES) as again:
         again.settle()
         assert visible(server) == wanted

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.support.boundaries import Boundaries, Death, Mortal
 from tests.support.files import errno_from
-from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise
+from tests.support.operations import ON_UNSENT, OPERATIONS, Operation, Promise, taken_up
 from tests.support.waiting import eventually
 
 from jobfs.content import entry
@@ -26,18 +26,11 @@ def test_killed_at_any_boundary_it_ends_old_or_new_whole(
     """semantics 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
     for at in count(1):
         boundaries, promise = Boundaries(at), Promise()
-        work = operation.start(server, tmp_path / f"{at}", boundaries)
-        try:
+        with operation.started(server, tmp_path / f"{at}", boundaries) as work:
             work.work(lambda work=work, promise=promise: operation.run(work, promise))  # type: ignore[misc]
-        finally:
-            work.end()
-        again = Mortal(server, work.home, Boundaries())
-        again.start()
-        try:
+        with taken_up(work) as again:
             again.settle()
             operation.check(again, promise, f"killed at {at}: {boundaries.last} of {boundaries.passed}")
-        finally:
-            again.end()
         if not boundaries.struck:
             break
     print(f"{operation.name}: killed at {at - 1} boundaries")
@@ -54,16 +47,13 @@ def test_whatever_answers_are_lost_it_ends_right(
     """
     for skip in count():
         promise = Promise()
-        work = operation.start(server, tmp_path / f"{skip}", Boundaries())
-        try:
+        with operation.started(server, tmp_path / f"{skip}", Boundaries()) as work:
             server.faults.next(fault, on="change", skip=skip, times=times)
             failed = errno_from(work.work, lambda work=work, promise=promise: operation.run(work, promise))
             struck = not any(rule.times == times for rule in server.faults.rules())
             server.faults.clear()
             work.settle()
             operation.check(work, promise, f"{fault} after {skip} changes, errno {failed}")
-        finally:
-            work.end()
         if not struck:
             break
     print(f"{operation.name}, {times} x {fault}: from each of {skip} changing requests on")
@@ -77,8 +67,7 @@ def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_ag
     monkeypatch.setattr(entry, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
     for skip in count():
         promise = Promise()
-        work = operation.start(server, tmp_path / f"{skip}", Boundaries(), timeout=3.0)
-        try:
+        with operation.started(server, tmp_path / f"{skip}", Boundaries(), timeout=3.0) as work:
             server.faults.next("error", skip=skip, times=10**6, status=401, reason="Failed to authenticate")
             work.boundaries.arm()
             failed = errno_from(operation.run, work, promise)
@@ -90,8 +79,6 @@ def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_ag
             work.vfs.retry(None)
             eventually(lambda work=work: not errno_from(work.settle), "it is at rest")  # type: ignore[misc]
             operation.check(work, promise, f"refused after {skip} requests, errno {failed}")
-        finally:
-            work.end()
         if not struck:
             break
     print(f"{operation.name}: the key is refused from each of {skip} requests on")
@@ -105,11 +92,8 @@ def test_killed_again_while_it_is_taken_up_it_still_ends_right(
     random = Random(seed)
     operation = random.choice(OPERATIONS)
     boundaries, promise = Boundaries(random.randint(2, 30)), Promise()
-    work = operation.start(server, tmp_path / "home", boundaries)
-    try:
+    with operation.started(server, tmp_path / "home", boundaries) as work:
         work.work(lambda: operation.run(work, promise))
-    finally:
-        work.end()
     deaths = [boundaries.last]
     for _ in range(3):
         again = Mortal(server, work.home, Boundaries(random.randint(1, 12)))
@@ -119,10 +103,6 @@ def test_killed_again_while_it_is_taken_up_it_still_ends_right(
             again.work(lambda: None)
         deaths.append(again.boundaries.last)
         again.end()
-    last = Mortal(server, work.home, Boundaries())
-    last.start()
-    try:
+    with taken_up(work) as last:
         last.settle()
         operation.check(last, promise, f"killed at {deaths}")
-    finally:
-        last.end()

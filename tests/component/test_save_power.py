@@ -6,8 +6,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.support.boundaries import Boundaries, Mortal
-from tests.support.operations import NEW, OLD, OPERATIONS, Operation, Promise
+from tests.support.boundaries import Boundaries
+from tests.support.operations import NEW, OLD, OPERATIONS, Operation, Promise, taken_up
 from tests.support.powerloss import FATES, SyncedState, reboot
 from tests.support.serverside import visible
 
@@ -22,21 +22,16 @@ def test_whenever_the_power_goes_it_ends_old_or_new_whole(
     came_back = 0
     for at in count(1):
         boundaries, promise = Boundaries(at), Promise()
-        work = operation.start(server, tmp_path / f"{at}", boundaries)
-        synced = SyncedState(work)
-        try:
+        with operation.started(server, tmp_path / f"{at}", boundaries) as work:
+            synced = SyncedState(work)
             work.work(lambda work=work, promise=promise: operation.run(work, promise))  # type: ignore[misc]
-        finally:
-            work.end()
         if not boundaries.struck:
             break
         fate = FATES[at % len(FATES)]
         synced.lose_power(fate)
         with monkeypatch.context() as patch:
             reboot(patch, work.home)
-            again = Mortal(server, work.home, Boundaries())
-            again.start()
-            try:
+            with taken_up(work) as again:
                 again.settle()
                 where = f"power lost at {at}: {boundaries.last} of {boundaries.passed}; unsynced bytes {fate}"
                 operation.check(again, promise, where, power_lost=True)
@@ -46,6 +41,4 @@ def test_whenever_the_power_goes_it_ends_old_or_new_whole(
                     # A directory comes back empty, a file with its bytes or with the zeros that the disk has for them.
                     whole = (None, NEW, NEW + OLD[len(NEW) :])
                     assert content in whole or content.strip(b"\0") == b"" != content, f"{where}: {path}"
-            finally:
-                again.end()
     print(f"{operation.name}: power lost at {at - 1} boundaries, {came_back} came back beside their names")

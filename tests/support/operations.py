@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,20 @@ class Operation:
     durable: bool = True
     options: dict[str, Any] = field(default_factory=dict)
 
-    def start(self, server: Server, home: Path, boundaries: Boundaries, **options: object) -> Mortal:
+    @contextmanager
+    def started(
+        self, server: Server, home: Path, boundaries: Boundaries, **options: object
+    ) -> Iterator[Mortal]:
+        """A mount where it can be run; it ends with an unmount, or a burial."""
         server.reset()
         server.store.seed({**OTHERS, **self.seed}, age=60)
         work = Mortal(server, home, boundaries, **{**self.options, **options})
         work.start()
-        self.prepare(work)
-        return work
+        try:
+            self.prepare(work)
+            yield work
+        finally:
+            work.end()
 
     def check(self, work: Mortal, promise: Promise, where: str, *, power_lost: bool = False) -> None:
         """The server's tree and the mount's are the old one or the new one, whole.
@@ -82,6 +90,17 @@ class Operation:
                 assert work.read(path) == content, f"{self.name}, {where}: {path} in the mount"
         listed = sorted(path[4:] for path in visible(server) if path.startswith("dir/"))
         eventually(lambda: work.names("dir") == listed, f"{self.name}, {where}: {listed} in the mount")
+
+
+@contextmanager
+def taken_up(work: Mortal, **options: object) -> Iterator[Mortal]:
+    """The next mount of what another one has left."""
+    again = Mortal(work.server, work.home, Boundaries(), **options)
+    again.start()
+    try:
+        yield again
+    finally:
+        again.end()
 
 
 def without_recovered(tree: Tree) -> Tree:

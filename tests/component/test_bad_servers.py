@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.gateway import Asked, Gateway, Reply, changed_items, endless, gateway
+from tests.support.gateway import Asked, Gateway, Reply, changed_items, gateway
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
-
-PAGE = b'{"data": {"workspaceItems": [%b]}, "meta": {"total": %d}}'
 
 
 @pytest.fixture
@@ -42,65 +40,6 @@ def start(before: Gateway, tmp_path: Path) -> Iterator[Callable[..., Workspace]]
     before.closed.set()
     for work in started:
         work.stop()
-
-
-def wire(number: int, **fields: Any) -> bytes:
-    item = {
-        "type": "file",
-        "id": f"{number:024d}",
-        "path": f"f{number}",
-        "size": 1,
-        "updatedAt": "2025-01-01T00:00:00Z",
-    }
-    return json.dumps({**item, **fields}).encode()
-
-
-ODD_ITEMS = [
-    wire(1, type=["file"]),
-    wire(2, size=-1),
-    wire(3)[:-1] + b', "size": ' + b"9" * 5000 + b"}",
-    wire(4)[:-1] + b', "deep": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
-    wire(5, path="a\0b"),
-    wire(6, path="a\ud800"),
-    wire(7)[:-1] + b', "path": "\xff\xfe"}',
-    wire(8, path="d/" * 2000),
-    wire(9, path="../../etc/passwd"),
-    wire(10, id=["x"]),
-    wire(11, updatedAt="0001-01-01T00:00:00Z"),
-    wire(12, updatedAt="9999-12-31T23:59:59.999Z"),
-    wire(13, updatedAt="\udcff"),
-    wire(14, key="k" * 100_000),
-    b"null",
-    b"[[[]]]",
-    b"NaN",
-]
-
-
-def test_odd_items_hide_themselves_at_most(
-    before: Gateway, server: Server, start: Callable[..., Workspace]
-) -> None:
-    """semantics 1.21: unknown fields and unknown item types do not break a listing."""
-    server.store.write("good.txt", b"good")
-
-    def add(asked: Asked, content: bytes) -> bytes:
-        if not asked.listing:
-            return content
-        whole = json.loads(content)
-        items = [json.dumps(item).encode() for item in whole["data"]["workspaceItems"]]
-        return PAGE % (b", ".join([*ODD_ITEMS, *items]), len(items) + len(ODD_ITEMS))
-
-    before.change = add
-    work = start()
-    assert {"good.txt", "f11", "f12"} <= set(work.names())
-    assert all(name.isascii() and "\0" not in name for name in work.names())
-    assert work.read("good.txt") == b"good"
-    pages = [asked for asked in before.asked if asked.listing]
-    assert len(pages) <= 2, "odd items look like a list that moves"
-    assert {entry["path"] for entry in work.vfs.status()["hostile"]} >= {
-        "a\0b",
-        "a\ud800",
-        "../../etc/passwd",
-    }
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", ""])
@@ -192,44 +131,6 @@ def test_a_save_whose_answers_are_a_gateways_404_is_exactly_one_save(
     settled(work)
     assert visible(server) == {"a.txt": b"new"}
     assert lost
-
-
-def pages_without_end(asked: Asked) -> Reply | None:
-    """Every page is full and promises one page more."""
-    if not asked.listing:
-        return None
-    take, skip = int(asked.query["take"]), int(asked.query["skip"])
-    items = b", ".join(wire(number) for number in range(skip, skip + take))
-    body = PAGE % (items, skip + 2 * take)
-    return Reply([body], 200, (("Content-Length", str(len(body))),))
-
-
-@pytest.mark.parametrize("kind", ["endless list", "endless page", "not JSON"])
-def test_single_names_are_found_where_the_listing_is_no_good(
-    before: Gateway, server: Server, start: Callable[..., Workspace], kind: str
-) -> None:
-    """semantics 5.8: EIO; what is right goes on being shown and saved."""
-    server.store.write("d/a.txt", b"here")
-    replies: dict[str, Callable[[Asked], Reply | None]] = {
-        "endless list": pages_without_end,
-        "endless page": lambda asked: Reply(endless(before, b" " * 65536)) if asked.listing else None,
-        "not JSON": lambda asked: Reply([b"<html>"]) if asked.listing else None,
-    }
-    before.answer = replies[kind]
-    work = start()
-    assert errno_from(work.names) == errno.EIO
-    assert work.vfs.getattr("d").mode & 0o40000
-    assert work.read("d/a.txt") == b"here"
-    assert not work.exists("d/nothing")
-    assert errno_from(work.names, "d") == errno.EIO
-    work.write("d/a.txt", b"saved", fsync=True)
-    work.write("d/b.txt", b"new", fsync=True)
-    assert visible(server) == {"d": None, "d/a.txt": b"saved", "d/b.txt": b"new"}
-    assert len([asked for asked in before.asked if asked.listing]) < 2_000
-    before.answer = lambda asked: None
-    eventually(lambda: errno_from(work.names) == 0)
-    settled(work)
-    assert work.names("d") == ["a.txt", "b.txt"]
 
 
 def test_a_length_that_is_wrong_once_is_asked_for_again_and_then_is_eio(

@@ -60,12 +60,12 @@ def _write_for_a_while(work: Workspace, writer: int, last: dict[str, set[bytes]]
             last[name] = {content}
 
 
-def _work_in(server: Server, work: Workspace, weather: tuple[str, ...]) -> dict[str, set[bytes]]:
+def _work_in(server: Server, work: Workspace) -> dict[str, set[bytes]]:
     """Some programs write while requests fail; then all is well again, and sent. Returns what each file may hold."""
     names = [f"w{writer}-{number}" for writer in range(WRITERS) for number in range(FILES)]
     work.names()
-    for kind in weather:
-        server.faults.rate(kind, FAILING / len(weather), delay=0.2)  # type: ignore[arg-type]
+    for kind in WEATHER:
+        server.faults.rate(kind, FAILING / len(WEATHER), delay=0.2)  # type: ignore[arg-type]
     last = {name: {OLD} for name in names}
     writers = [
         threading.Thread(target=_write_for_a_while, args=(work, number, last)) for number in range(WRITERS)
@@ -93,21 +93,11 @@ def test_one_mount_that_writes_makes_no_conflict_copies(
     server: Server, seeded: Workspace, touches: str, resolution: str
 ) -> None:
     server.set(move_touches=touches, updated_resolution=resolution)
-    last = _work_in(server, seeded, WEATHER)
+    last = _work_in(server, seeded)
     tree = visible(server)
     assert not [path for path in tree if ".conflict-" in path or ".recovered-" in path]
     for name, contents in last.items():
         assert tree[name] in contents
-
-
-def test_requests_that_are_carried_out_late_may_flip_names_and_lose_nothing(
-    server: Server, seeded: Workspace
-) -> None:
-    """save-protocol, What the API does not allow: a name may flip; no content is lost."""
-    last = _work_in(server, seeded, (*WEATHER, "late"))
-    found = set(visible(server).values())
-    for name, contents in last.items():
-        assert contents & found, name
 
 
 def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Callable[..., Workspace]) -> None:

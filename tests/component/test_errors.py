@@ -64,22 +64,6 @@ def test_a_server_that_is_away_is_told_of_to_whoever_renames(
     eventually(lambda: work.names() == ["file"])
 
 
-def test_a_directory_is_made_here_while_the_server_is_away_and_there_later(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """semantics 4: an outage costs disk, and nothing else."""
-    work = start(timeout=0.5)
-    assert work.names() == []
-    server.faults.rate("error", 1.0, on="create", status=503)
-    work.mkdir("dir")
-    work.write("dir/file", b"in it")
-    assert (work.names(), work.names("dir")) == (["dir"], ["file"])
-    server.faults.clear()
-    settled(work)
-    assert visible(server) == {"dir": None, "dir/file": b"in it"}
-    assert (work.names(), work.names("dir")) == (["dir"], ["file"])
-
-
 def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
     server: Server, start: Callable[..., Workspace]
 ) -> None:

@@ -31,13 +31,7 @@ def put(work: Workspace, fh: int, data: bytes, *, closed: bool) -> None:
 
 
 def written_at(
-    work: Workspace,
-    fh: int,
-    request: str,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    closed: bool,
-    before: bool = True,
+    work: Workspace, fh: int, request: str, monkeypatch: pytest.MonkeyPatch, *, closed: bool
 ) -> None:
     """A program writes to `fh` while the next such request is under way."""
     client = work.vfs._write_back.client
@@ -45,12 +39,8 @@ def written_at(
 
     def meanwhile(*arguments: Any, **more: Any) -> Any:
         monkeypatch.undo()
-        if before:
-            put(work, fh, b"new", closed=closed)
-        answer = real(*arguments, **more)
-        if not before:
-            put(work, fh, b"new", closed=closed)
-        return answer
+        put(work, fh, b"new", closed=closed)
+        return real(*arguments, **more)
 
     monkeypatch.setattr(client, request, meanwhile)
 
@@ -60,27 +50,6 @@ def opened(work: Workspace, path: str) -> int:
     fh = work.vfs.open(path, os.O_RDWR).fh
     work.vfs.read(fh, 100, 0)
     return fh
-
-
-@pytest.mark.parametrize("closed", [False, True])
-@pytest.mark.parametrize("before", [True, False])
-def test_what_is_written_while_a_file_is_unlinked_does_not_come_back(
-    server: Server, work: Workspace, closed: bool, before: bool
-) -> None:
-    """semantics 4: a file unlinked while open stays readable through its handle and never comes back."""
-    fh = opened(work, "file")
-    if before:
-        put(work, fh, b"new", closed=closed)
-    work.vfs.hide("file", HIDDEN)
-    if not before:
-        put(work, fh, b"new", closed=closed)
-    assert work.names() == ["dir"]
-    assert work.vfs.read(fh, 100, 0) == b"new"
-    work.write("file", b"another")
-    work.vfs.release(fh)
-    work.vfs.unlink(HIDDEN)
-    settled(work)
-    assert visible(server) == {"dir": None, "dir/file": b"old", "file": b"another"}
 
 
 def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(

@@ -48,25 +48,6 @@ def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace)
     assert work.vfs.getattr(copy).ino == before
 
 
-@pytest.mark.parametrize("change", ["write", "unlink", "rename"])
-def test_what_is_done_to_a_conflict_copy_is_not_done_to_the_file(
-    server: Server, work: Workspace, change: str
-) -> None:
-    """semantics 4: nothing written here is given up because the other version is dealt with."""
-    copy = copy_of(work)
-    if change == "write":
-        work.write(copy, b"merged")
-    elif change == "unlink":
-        work.vfs.unlink(copy)
-    else:
-        work.vfs.rename(copy, "kept")
-    assert work.read("file") == UNSENT
-    work.drain()
-    settled(work)
-    others = {"write": {copy: b"merged"}, "unlink": {}, "rename": {"kept": JOBS}}[change]
-    assert visible(server) == {"file": UNSENT, **others}
-
-
 @pytest.mark.parametrize("change", ["read", "write", "unlink", "rename"])
 def test_what_the_job_renames_while_it_is_written_to_is_a_file_of_its_own(
     server: Server, start: Callable[..., Workspace], change: str

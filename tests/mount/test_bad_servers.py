@@ -103,6 +103,7 @@ ATTACKS: dict[str, Callable[[Gateway], Callable[[Asked], Reply | None]]] = {
         )
     ),
     "growing total": lambda before: pages(lambda end: end + 100),
+    "not JSON": lambda before: lambda asked: Reply([b"<html>"]) if asked.listing else None,
 }
 
 
@@ -118,9 +119,11 @@ def test_a_listing_without_an_end_is_eio_and_single_names_are_found(
     assert time.monotonic() - began < TIMEOUT + SLACK
     assert (mounted.path / "known.txt").read_bytes() == b"known"
     assert not (mounted.path / "unknown.txt").exists()
-    (mounted.path / "known.txt").write_bytes(b"saved")
+    for name in ("known.txt", "new.txt"):
+        (mounted.path / name).write_bytes(b"saved")
     mounted.flush()
-    assert before.server.store.content(item(before, "known.txt")) == b"saved"
+    for name in ("known.txt", "new.txt"):
+        assert before.server.store.content(item(before, name)) == b"saved"
     assert peak.grown < ROOM
     print(
         f"{attack}: {peak.grown / 1e6:.0f} MB, {len(before.asked)} requests, {time.monotonic() - began:.1f} s"

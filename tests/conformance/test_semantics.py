@@ -44,13 +44,3 @@ def test_each_row_of_the_readmes_table_is_a_statement_or_several() -> None:
     rows = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")]
     assert rows[1:] == list(README_ROWS)
     assert {number for row in README_ROWS.values() for number in row.split()} <= set(STATEMENTS)
-
-
-def test_numbers_are_read_from_docstrings() -> None:
-    assert numbers("semantics 4.7: fsync; save-protocol R1. semantics 5.9, 5.10: again") == {
-        "4.7",
-        "5.9",
-        "5.10",
-    }
-    assert numbers("semantics 1.2 and 4.40: both") == {"1.2", "4.40"}
-    assert numbers("semantics 4: only a section") == set()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.killing.conditions import Conditions
-from tests.support.killing.contents import ABSENT, Content
 from tests.support.killing.lane import Lane
-from tests.support.killing.ledger import BLIND, Ledger
 from tests.support.mounts import MountedJob
 from tests.support.serverside import hidden
 from tests.support.waiting import eventually
@@ -56,25 +53,6 @@ def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
     assert not lane.tally.violations, "\n".join(lane.tally.reports)
     assert lane.tally.kills >= 2
     assert lane.tally.acknowledged > 0
-
-
-@pytest.mark.parametrize("then", ["nothing", "a new file is begun", "a new file is closed"])
-def test_what_was_unlinked_while_open_may_be_back_until_something_has_its_name(then: str) -> None:
-    """The ledger does not forget it because a write of that name was under way when the mount was killed."""
-    old, new = Content("old"), Content("new")
-    ledger = Ledger({"file": old})
-    ledger.keep(ledger.unlink("file"))
-    if then != "nothing":
-        change = ledger.put("file", new, BLIND, "create")
-        if then == "a new file is closed":
-            ledger.keep(change)
-    ledger.end_of_life(time.monotonic())
-    expected = {
-        "nothing": {ABSENT, old},
-        "a new file is begun": {ABSENT, new, old},
-        "a new file is closed": {new},
-    }
-    assert ledger.at("file") == expected[then]
 
 
 @pytest.mark.parametrize("silent_on", ["create", "delete"])

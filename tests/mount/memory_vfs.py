@@ -44,8 +44,6 @@ class MemoryVfs:
         self.calls: Counter[str] = Counter()
         self.hooks: dict[str, Callable[[str], None]] = {}
         self.waiting: list[str] = []
-        self.drained = threading.Event()
-        self.stopped = threading.Event()
         self.direct_io = False
         #: True: what is opened is a version of the server, not written here.
         self.of_the_server = False
@@ -253,7 +251,6 @@ class MemoryVfs:
         self._call("flush_all", path or "")
         if progress is not None:
             progress(Sent(0, len(self.waiting)))
-        self.drained.set()
         return list(self.waiting)
 
     def start(self) -> None:
@@ -261,4 +258,3 @@ class MemoryVfs:
 
     def stop(self) -> None:
         self._call("stop")
-        self.stopped.set()

@@ -1,42 +1,23 @@
-"""Around the mount: the daemon, fstab's way to call it, unmounting, what the commands tell (semantics 6)."""
+"""Around the mount: the daemon, unmounting, what the commands tell, the key (semantics 6)."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.files import saved
-from tests.support.mounts import MountedJob, is_mounted, jobfs
+from tests.support.mounts import MountedJob, is_mounted
 from tests.support.ptys import on_terminal
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
 
 
-def test_without_foreground_it_returns_once_the_mount_answers(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 6.1: a daemon that returns once the mount answers."""
-    server.store.seed({"file": "content"})
-    mounted = mount(start=False)
-    command = [word for word in mounted.command()[3:] if word != "--foreground"]
-    started = jobfs(*command, home=mounted.home, key=server.key)
-    assert started.returncode == 0, started.stderr
-    (log,) = (mounted.state / server.job).glob("*/jobfs.log")
-    assert started.stdout == f"mounted {server.job} at {mounted.path}; its log is {log}\n"
-    assert os.listdir(mounted.path) == ["file"]
-    saved(mounted.path / "file", b"saved")
-    assert server.store.read("file") == b"saved"
-    mounted_by = mounted.jobfs("umount", mounted.path)
-    assert mounted_by.returncode == 0, mounted_by.stderr
-    assert not is_mounted(mounted.path)
-
-
 def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
+    """semantics 6.1: a daemon that returns once the mount answers."""
     mounted = mount(start=False)
     state = ("--state-dir", mounted.state)
     server_and_state = ("--base-url", server.url, "--cache-dir", mounted.cache, *state)
@@ -51,8 +32,9 @@ def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
     )
     said = shown("mount", server.job, mounted.path, *server_and_state)
     assert said.startswith(f"mounted {server.job} at {mounted.path}; its log is ")
+    assert os.listdir(mounted.path) == []
     (mounted.path / "file").write_bytes(b"content")
-    assert f"sending {mounted.path}" in shown("flush", mounted.path, *state, key=None)
+    assert f"sending {mounted.home.parent}" in shown("flush", mounted.path, *state, key=None)
     assert "unsent 0 log " in shown("status", mounted.path, *state, key=None)
     assert "state clean" in shown("info", mounted.path / "file", *state, key=None)
     shown("umount", mounted.path, *state, key=None)
@@ -60,24 +42,6 @@ def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
     said = shown("recover", server.job, *server_and_state)
     assert f"nothing was left by the mount at {mounted.path}" in said
     assert server.store.read("file") == b"content"
-
-
-def test_it_is_called_as_fstab_calls_it(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """semantics 6.2: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
-    server.store.seed({"file": "content"})
-    mounted = mount(start=False)
-    options = f"rw,nofail,_netdev,x-systemd.automount,base_url={server.url},state_dir={mounted.state},ro"
-    started = jobfs(
-        server.job,
-        mounted.path,
-        "-o",
-        f"{options},cache_dir={mounted.cache}",
-        home=mounted.home,
-        key=server.key,
-    )
-    assert started.returncode == 0, started.stderr
-    assert (mounted.path / "file").read_bytes() == b"content"
-    assert mounted.jobfs("umount", mounted.path).returncode == 0
 
 
 def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -> None:
@@ -88,21 +52,6 @@ def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -
         assert word in told, told
     for name in ("owner", "lifecycle", "permission", "mime", "key", "created", "updated", "state"):
         assert name in told, told
-
-
-def test_status_names_what_a_script_needs(server: Server, mounted: MountedJob) -> None:
-    """semantics 6.6: job and its status, server reachability, items, unsent, failed, conflicts, and more."""
-    server.store.seed({"a": "1", "b": "2"})
-    assert sorted(os.listdir(mounted.path)) == ["a", "b"]
-    done = mounted.jobfs("status", mounted.path, "--json")
-    assert done.returncode == 0, done.stdout
-    status = json.loads(done.stdout)
-    assert status["job"]["id"] == server.job
-    assert status["job"]["status"] == "processing"
-    assert status["server"]["answering"] is True
-    assert status["items"] == 2
-    for name in ("unsent", "failed", "conflicts", "hostile", "shadowed"):
-        assert status[name] == []
 
 
 def test_the_key_file_is_read_again_when_it_changes(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.mounts import MountedJob, mounting
-from tests.support.serverside import contents, doubled, visible
+from tests.support.serverside import doubled, visible
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import EmulatorConfig, Server, running
@@ -96,19 +96,3 @@ def test_what_the_job_did_between_open_and_save_is_kept_beside_the_save(
             os.fsync(file.fileno())
             assert server.store.read(path) == b"the user's bytes"
     kept_both(shared, place, action)
-
-
-def test_a_conflict_is_told_in_the_status(server: Server, mounted: MountedJob) -> None:
-    """semantics 4.21: state `conflict` and a warning say so."""
-    server.store.seed({"note.txt": "as it was"})
-    assert os.listdir(mounted.path) == ["note.txt"]
-    assert mounted.jobfs("status", mounted.path).returncode == 0
-    with (mounted.path / "note.txt").open("r+b") as file:
-        file.read()
-        server.store.write("note.txt", "the job's")
-        file.write(b"the user's")
-    mounted.settled()
-    eventually(lambda: len(contents(server)) == 2)
-    eventually(lambda: mounted.status()["conflicts"])
-    assert "note.conflict-" in str(mounted.status()["conflicts"])
-    assert mounted.jobfs("status", mounted.path).returncode == 1

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any
 
-import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
 from tests.support.serverside import visible
@@ -43,28 +41,6 @@ def test_nothing_is_lost_when_killed_right_after_close(
     assert (mounted.path / "appended").read_bytes() == b"one two"
     mounted.settled()
     assert visible(server) == expected
-
-
-@pytest.mark.parametrize(
-    ("operation", "skip", "fault"),
-    [("create", 0, "hang"), ("update", 0, "hang_after"), ("update", 1, "hang"), ("delete", 0, "hang_after")],
-)
-def test_a_save_that_was_killed_in_the_middle_is_finished_by_the_next_mount(
-    server: Server, mounted: MountedJob, operation: str, skip: int, fault: Any
-) -> None:
-    """semantics 4: killed at any point, the next mount finishes it by looking at what the server has."""
-    server.store.seed({"note.txt": "the old content"}, age=60)
-    assert (mounted.path / "note.txt").read_bytes() == b"the old content"
-    server.faults.next(fault, on=operation, skip=skip)
-    (mounted.path / "note.txt").write_bytes(b"the new content")
-    eventually(lambda: not server.faults.rules(), "the request that is never answered")
-    everything = [server.store.content(item.id) for item in server.store.items() if not item.is_dir]
-    assert b"the old content" in everything or b"the new content" in everything
-    mounted.kill()
-    mounted.mount()
-    assert (mounted.path / "note.txt").read_bytes() == b"the new content"
-    mounted.settled()
-    assert visible(server) == {"note.txt": b"the new content"}
 
 
 def test_a_file_unlinked_while_open_stays_readable_and_never_comes_back(

@@ -110,12 +110,11 @@ def test_vim_is_told_what_the_job_changed(server: Server, mounted: MountedJob, f
     only_the_edit_is_there(server, mounted, "the job's\n")
 
 
-@pytest.mark.parametrize("editor", ["nvim"])
 def test_vim_undoes_after_a_remount_what_it_saved_before(
-    server: Server, mounted: MountedJob, file: Path, editor: str
+    server: Server, mounted: MountedJob, file: Path
 ) -> None:
     """semantics 4, Scratch names: the undo file stays on this machine, and is of the file that it was made for."""
-    start = ("vim", "-u", "NONE", "-N", "-es") if editor == "vim" else ("nvim", "-u", "NONE", "--headless")
+    start = ("nvim", "-u", "NONE", "--headless")
     undo = ("--cmd", "set undofile undodir=.", "notes.md")
     run(file.parent, *start, *undo, "-c", "%s/second/2nd/", "-c", "%s/third/3rd/", "-c", "wq")
     only_the_edit_is_there(server, mounted)
@@ -131,12 +130,7 @@ def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
     """semantics 4, Scratch names: they stay on this machine, and survive there."""
     with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
         vim.shows("third line")
-        vim.type(":%s/second/2nd/")
-        vim.keys("Enter")
-        vim.type(":%s/third/3rd/")
-        vim.keys("Enter")
-        vim.type(":preserve")
-        vim.keys("Enter")
+        vim.lines(":%s/second/2nd/", ":%s/third/3rd/", ":preserve")
         vim.shows("File preserved")
     assert (file.parent / ".notes.md.swp").exists()
     assert server.store.read("dir/notes.md") == NOTES.encode()
@@ -175,13 +169,10 @@ def test_vim_that_overrides_read_only_saves_and_leaves_it_so(
     assert server.store.item("dir/notes.md").permission == "readOnly"
 
 
-@pytest.mark.parametrize("copying", ["nil"])
-def test_emacs_saves_with_its_backups_and_lock_files(
-    server: Server, mounted: MountedJob, file: Path, copying: str
-) -> None:
-    program = f"""(progn
+def test_emacs_saves_with_its_backups_and_lock_files(server: Server, mounted: MountedJob, file: Path) -> None:
+    program = """(progn
       (setq backup-enable-predicate (lambda (name) t)) ; in the directory for temporary files too
-      (setq backup-by-copying {copying} make-backup-files t create-lockfiles t)
+      (setq backup-by-copying nil make-backup-files t create-lockfiles t)
       (find-file "notes.md")
       (search-forward "second") (replace-match "2nd") (save-buffer)
       (search-forward "third") (replace-match "3rd") (save-buffer)
@@ -272,26 +263,6 @@ def test_nano_with_backups_and_a_lock_file(server: Server, mounted: MountedJob, 
     assert saves(server) == 1
     assert sorted(os.listdir(file.parent)) == ["notes.md", "notes.md~", "other.md"]
     assert (file.parent / "notes.md~").read_text() == NOTES
-
-
-def test_micro(server: Server, mounted: MountedJob, file: Path) -> None:
-    with terminal(mounted.home, file.parent, "micro", "notes.md") as micro:
-        micro.shows("third line")
-        micro.type("zeroth line")
-        micro.keys("Enter", "C-s")
-        micro.shows("Saved")
-        micro.keys("C-q")
-        micro.ends()
-    only_the_edit_is_there(server, mounted, "zeroth line\n" + NOTES)
-    assert saves(server) == 1
-
-
-def test_ed(server: Server, mounted: MountedJob, file: Path) -> None:
-    script = "2s/second/2nd/\n3s/third/3rd/\nw\nq\n"
-    (mounted.home / "script").write_text(script)
-    run(file.parent, "sh", "-c", f"ed -s notes.md < {mounted.home / 'script'}")
-    only_the_edit_is_there(server, mounted)
-    assert saves(server) == 1
 
 
 #: How editors of today write a file, as they do it by system calls.

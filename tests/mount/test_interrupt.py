@@ -167,18 +167,14 @@ def test_vim_says_that_a_save_was_interrupted(server: Server, mount: Mount) -> N
         vim.type("Omine")
         vim.keys("Escape")
         asked = hanging(server, "change")
-        vim.type(":w")
-        vim.keys("Enter")
+        vim.lines(":w")
         asked()
         os.kill(vim.pid(), signal.SIGINT)
         vim.shows("Fsync failed")
-        vim.keys("Enter")
-        vim.type(":set modified?")
-        vim.keys("Enter")
+        vim.lines("", ":set modified?")
         vim.shows("  modified")
         assert server.store.read("notes.md") == b"text\n"
-        vim.type(":q!")
-        vim.keys("Enter")
+        vim.lines(":q!")
         vim.ends()
     server.faults.clear()
     mounted.kill()
@@ -194,8 +190,7 @@ def test_less_goes_on_after_ctrl_c_in_a_file_that_does_not_come(server: Server, 
     with terminal(mounted.home, mounted.path, "less", "first", "second") as less:
         less.shows("the first")
         asked = hanging(server, "download")
-        less.type(":n")
-        less.keys("Enter")
+        less.lines(":n")
         asked()
 
         def again() -> bool:

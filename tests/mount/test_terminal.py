@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob, jobfs
-from tests.support.namespace import namespace
 from tests.support.ptys import on_terminal
 from tests.support.waiting import eventually
 
@@ -38,14 +37,6 @@ def test_it_is_the_same_on_a_terminal(tmp_path: Path, words: list[str], code: in
         assert terminal.screen.replace("\r\n", "\n") == done.stdout + done.stderr
 
 
-def test_install_helper_says_what_it_puts_where(tmp_path: Path) -> None:
-    with namespace(tmp_path) as machine:
-        for word, end in ((), f"is {PROGRAM}"), (("--remove",), "is removed"):
-            with on_terminal(tmp_path, None, "install-helper", *word, through=machine.enter) as terminal:
-                assert terminal.ended() == 0
-                assert terminal.screen.count(f".jobfs {end}\r\n") == 3, terminal.screen
-
-
 def test_a_save_that_failed_is_tried_again_and_given_up(server: Server, mounted: MountedJob) -> None:
     """semantics 4.12: `jobfs retry` and `jobfs discard` resolve it."""
     file = mounted.path / "file"
@@ -71,10 +62,3 @@ def test_set_says_nothing_when_the_server_has_it(server: Server, mounted: Mounte
         assert (terminal.ended(), terminal.screen) == (0, "")
     assert server.store.item("file").permission == "readOnly"
     assert not (mounted.path / "file").stat().st_mode & stat.S_IWUSR
-
-
-def test_the_emulator_says_what_it_serves_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    with on_terminal(tmp_path, None, "emulator", "--dir", tmp_path / "server", "--sample") as terminal:
-        terminal.shows(r"^serving job [a-z0-9]{24} at http://127\.0\.0\.1:\d+ \(API key: .+\)\r\n")
-        terminal.press_ctrl_c()
-        assert terminal.ended() == 0

@@ -38,11 +38,15 @@ def lasting(status: dict[str, Any]) -> dict[str, Any]:
 def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
-    """semantics 6: `jobfs status`, and `.jobfs/status.json`; a conflict comes with the command that shows it."""
+    """semantics 4.21, 6.6: `jobfs status`, and `.jobfs/status.json`; a conflict comes with the command that shows it."""
     server.store.seed({"it's a note.md": "old\n", "dir/b": "2"}, age=60)
     code, status = told(mounted)
     assert (code, status["schema"], status["items"], status["problems"]) == (0, 1, 3, [])
     assert (status["directory"], status["job"]["ended"]) == (str(mounted.path), False)
+    assert (status["job"]["id"], status["job"]["status"]) == (server.job, "processing")
+    assert status["server"]["answering"] is True
+    for name in ("unsent", "failed", "conflicts", "hostile", "shadowed"):
+        assert status[name] == []
     assert lasting(status) == lasting(json.loads((mounted.path / ".jobfs/status.json").read_bytes()))
     assert Path(status["log"]).read_text() == mounted.log
 
@@ -55,6 +59,7 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
     code, status = told(mounted)
     assert (code, len(status["problems"])) == (1, 1)
     (conflict,) = status["conflicts"]
+    assert conflict["path"].startswith("it's a note.conflict-")
     shown = subprocess.run(
         ["sh", "-c", conflict["diff"]], capture_output=True, text=True, timeout=20, cwd=tmp_path
     )

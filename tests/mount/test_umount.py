@@ -347,19 +347,6 @@ def test_every_close_that_was_answered_is_on_the_server_when_it_ends(
         left.unlink()
 
 
-def test_a_plain_unmount_returns_at_once_and_the_process_goes_on_until_all_is_sent(
-    server: Server, mount: Mount
-) -> None:
-    mounted = mount(write_back_delay=600)
-    (mounted.path / "file").write_bytes(b"closed")
-    with server.down():
-        subprocess.run(["fusermount", "-u", str(mounted.path)], check=True, timeout=5)
-        assert not is_mounted(mounted.path)
-        assert visible(server) == {}
-    mounted.ended()
-    assert visible(server) == {"file": b"closed"}
-
-
 def test_an_unmount_in_good_weather_leaves_nothing_hidden(server: Server, mount: Mount) -> None:
     """semantics 6: what saves, removals and renames have set aside is gone when umount answers.
 

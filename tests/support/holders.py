@@ -57,15 +57,11 @@ class Holder:
     def pid(self) -> int:
         return self._process.pid
 
-    def begins(self, what: str) -> None:
-        """Tells it to, and does not wait for what comes of it."""
+    def does(self, what: str) -> str:
+        """What came of it: "ok", or the error's name."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
-
-    def does(self, what: str) -> str:
-        """What came of it: "ok", or the error's name."""
-        self.begins(what)
         return self._answer()
 
     def _answer(self) -> str:

@@ -27,17 +27,14 @@ class Namespace:
     """Runs commands in the namespace, with a PATH in which no virtual environment is."""
 
     def __init__(self, pid: int, home: Path) -> None:
-        #: The words before a command that run it in there.
-        self.enter = ("nsenter", "-m", "-t", str(pid), "--")
+        self._enter = ("nsenter", "-m", "-t", str(pid), "--")
         self._home = home
 
-    def run(
-        self, *command: str | Path, key: str | None = None, timeout: float = 40
-    ) -> subprocess.CompletedProcess[str]:
-        known = environment(self._home, key)
+    def run(self, *command: str | Path, timeout: float = 40) -> subprocess.CompletedProcess[str]:
+        known = environment(self._home, None)
         known.pop("PYTHONPATH", None)
         return subprocess.run(
-            [*self.enter, *map(str, command)],
+            [*self._enter, *map(str, command)],
             env={**known, "PATH": PATH},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -46,9 +43,9 @@ class Namespace:
             cwd="/",
         )
 
-    def output(self, *command: str | Path, key: str | None = None) -> str:
+    def output(self, *command: str | Path) -> str:
         """What a command prints that succeeds."""
-        done = self.run(*command, key=key)
+        done = self.run(*command)
         assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"
         return done.stdout
 

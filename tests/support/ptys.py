@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,13 +64,11 @@ class OnTerminal:
 
 
 @contextmanager
-def on_terminal(
-    home: Path, key: str | None, *arguments: str | Path, through: Sequence[str] = ()
-) -> Iterator[OnTerminal]:
-    """Runs `jobfs ARGUMENTS`, started by `through` if that is given; it and its terminal are gone afterwards."""
+def on_terminal(home: Path, key: str | None, *arguments: str | Path) -> Iterator[OnTerminal]:
+    """Runs `jobfs ARGUMENTS`; it and its terminal are gone afterwards."""
     here, there = pty.openpty()
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *through, sys.executable, "-m", "jobfs", *map(str, arguments)],
+        ["setsid", "--ctty", "--wait", sys.executable, "-m", "jobfs", *map(str, arguments)],
         env={**environment(home, key), "COLUMNS": "120"},
         stdin=there,
         stdout=there,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+#: Seconds that a test with a mount may take.
+_SECONDS = {"conformance": 90, "load": 110, "mount": 90}
 
 for _name in list(os.environ):
     if _name.startswith(("JOBFS_", "PERSTACK_")) and not _name.startswith("JOBFS_TEST_"):
@@ -17,3 +22,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 settings.register_profile("jobfs", deadline=None, max_examples=40)
 settings.load_profile("jobfs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The other method ends the whole run at once, and would leave mounts behind.
+    for item in items:
+        for directory, seconds in _SECONDS.items():
+            within = Path(__file__).parent / directory in item.path.parents
+            if within and item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(seconds, method="signal"))

@@ -65,12 +65,9 @@ def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
 
-@pytest.mark.parametrize("sizes", ["omitted"])
-def test_what_the_job_wrote_while_no_mount_was_there_is_kept(
-    server: Server, tmp_path: Path, sizes: str
-) -> None:
+def test_what_the_job_wrote_while_no_mount_was_there_is_kept(server: Server, tmp_path: Path) -> None:
     """semantics 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
-    server.set(sizes=sizes)
+    server.set(sizes="omitted")
     server.store.seed({"file": FIRST})
     saved_by_the_next_mount(server, tmp_path / "home", lambda: server.store.write("file", SECOND))
     assert server.store.read("file") == OURS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +11,6 @@ from tests.conformance.places import Both, place
 from tests.support.mounts import mounting
 
 from jobfs.emulator import Behaviour, EmulatorConfig, running
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The other method ends the whole run at once, and would leave mounts behind.
-    for item in items:
-        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(90, method="signal"))
-
 
 #: A server that tells as little as it may, and changes as much.
 SPARING = Behaviour(

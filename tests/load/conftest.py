@@ -12,13 +12,6 @@ from tests.support.forks import ForkServer
 from tests.support.load.stage import Workload, limited, played
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The other method ends the whole run at once, and would leave mounts behind.
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(110, method="signal"))
-
-
 @pytest.fixture(scope="session")
 def limited_forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     forks = limited(tmp_path_factory.mktemp("forks"))

@@ -14,13 +14,6 @@ from tests.support.mounts import MountedJob
 from jobfs.emulator import Behaviour, EmulatorConfig, Server, running
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The other method ends the whole run at once, and would leave mounts behind.
-    for item in items:
-        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(90, method="signal"))
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     directory = tmp_path / "server"

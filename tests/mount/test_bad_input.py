@@ -92,43 +92,38 @@ def attempt(server: Server, tmp_path: Path) -> Attempt:
     return Attempt(server, tmp_path)
 
 
-@pytest.mark.parametrize("job", ["short", "../../../../etc/passwd00"])
-def test_a_malformed_job_id_is_refused(attempt: Attempt, job: str) -> None:
+#: What is given otherwise, as attributes of the attempt, and the words of the sentence. `file` is a file, `two-words` too.
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"job": "short"}, "job id"),
+    ({"job": "../../../../etc/passwd00"}, "job id"),
+    ({"job": "unknown90123456789012345"}, "unknown90123456789012345"),
+    ({"key": "wrong-" + KEY}, "key"),
+    ({"key": None}, "PERSTACK_API_KEY"),
+    ({"key": None, "options": ["--api-key-file", "no-key-file"]}, "key-file"),
+    ({"key": None, "options": ["--api-key-file", "two-words"]}, "two-words"),
+    ({"url": "http://192.0.2.1"}, "https"),
+    ({"directory": "missing/too"}, "/missing/too"),
+    ({"directory": "file"}, "directory"),
+    ({"state": "file/state"}, "state"),
+    ({"options": ["--cache-dir", "file/cache"]}, "cache"),
+    ({"options": ["--no-such-option"]}, "no-such-option"),
+    ({"options": ["-o", "no_such_option"]}, "no_such_option"),
+    ({"options": ["--ttl", "soon"]}, "ttl"),
+    ({"options": ["--local-only", "a/b"]}, "local-only"),
+    ({"options": ["--api-key", KEY]}, ""),
+    ({"options": ["-o", f"api_key={KEY}"]}, ""),
+]
+
+
+@pytest.mark.parametrize(("changed", "word"), BAD)
+def test_what_is_given_wrongly_is_named(attempt: Attempt, changed: dict[str, Any], word: str) -> None:
     """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
-    attempt.job = job
-    attempt.fails("job id")
-
-
-def test_an_unknown_job_is_named(attempt: Attempt) -> None:
-    attempt.job = "unknown90123456789012345"
-    attempt.fails(attempt.job)
-
-
-def test_a_refused_key_is_said_without_the_key(attempt: Attempt) -> None:
-    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
-    attempt.key = "wrong-" + KEY
-    attempt.fails("key")
-
-
-def test_a_missing_key_names_where_to_put_it(attempt: Attempt) -> None:
-    attempt.key = None
-    attempt.fails("PERSTACK_API_KEY")
-
-
-@pytest.mark.parametrize("content", [None, "two words\n"])
-def test_a_key_file_that_holds_no_key_is_named(attempt: Attempt, content: str | None) -> None:
-    file = attempt.home / "key-file"
-    if content is not None:
-        file.write_text(content)
-        file.chmod(0o600)
-    attempt.key = None
-    attempt.options = ["--api-key-file", str(file)]
-    attempt.fails("key-file")
-
-
-def test_plain_http_to_another_host_is_refused(attempt: Attempt) -> None:
-    attempt.url = "http://192.0.2.1"
-    attempt.fails("https")
+    for name in ("file", "two-words"):
+        (attempt.home / name).write_text("two words\n")
+        (attempt.home / name).chmod(0o600)
+    for name, value in changed.items():
+        setattr(attempt, name, attempt.home / value if name in ("directory", "state") else value)
+    attempt.fails(word)
 
 
 def test_a_server_that_cannot_be_reached_is_named(attempt: Attempt) -> None:
@@ -147,18 +142,6 @@ def test_a_silent_server_is_given_up_in_time(attempt: Attempt) -> None:
 def test_a_server_that_is_no_workspace_api_is_told_apart(attempt: Attempt) -> None:
     attempt.url += "/somewhere/else"
     attempt.fails()
-
-
-def test_a_missing_mount_point_is_named(attempt: Attempt) -> None:
-    attempt.directory = attempt.home / "missing" / "too"
-    attempt.fails(str(attempt.directory))
-
-
-def test_a_file_is_no_mount_point(attempt: Attempt) -> None:
-    attempt.directory = attempt.home / "file"
-    attempt.directory.write_text("mine")
-    attempt.fails("directory")
-    assert attempt.directory.read_text() == "mine"
 
 
 def test_a_directory_that_is_not_empty_is_left_alone(attempt: Attempt) -> None:
@@ -187,39 +170,6 @@ def test_the_state_of_a_running_mount_of_the_same_directory_is_refused(
     server.store.clear()
 
 
-def test_a_state_directory_that_cannot_be_made_is_named(attempt: Attempt) -> None:
-    (attempt.home / "file").write_text("")
-    attempt.state = attempt.home / "file" / "state"
-    attempt.fails("state")
-
-
-def test_a_cache_directory_that_cannot_be_made_is_named(attempt: Attempt) -> None:
-    (attempt.home / "file").write_text("")
-    attempt.options = ["--cache-dir", str(attempt.home / "file" / "cache")]
-    attempt.fails("cache")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--no-such-option"],
-        ["-o", "no_such_option"],
-        ["--ttl", "soon"],
-        ["--local-only", "a/b"],
-    ],
-    ids=" ".join,
-)
-def test_an_option_that_is_not_one_is_named(attempt: Attempt, options: list[str]) -> None:
-    attempt.options = options
-    attempt.fails(options[0].lstrip("-") if options[0] != "-o" else options[1].partition("=")[0])
-
-
-@pytest.mark.parametrize("option", [["--api-key", KEY], ["-o", f"api_key={KEY}"]], ids=["flag", "-o"])
-def test_a_key_on_the_command_line_is_refused_and_not_repeated(attempt: Attempt, option: list[str]) -> None:
-    attempt.options = option
-    attempt.fails()
-
-
 def test_a_missing_dev_fuse_is_said(attempt: Attempt) -> None:
     """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     script = 'mount -t tmpfs none /dev && : > /dev/null && exec "$@"'
@@ -235,31 +185,3 @@ def test_a_missing_libfuse_names_the_package(attempt: Attempt) -> None:
     script = "".join(f"mount --bind /dev/null {shlex.quote(file)} && " for file in libraries)
     attempt.prefix = ["unshare", "-m", "sh", "-c", script + 'exec "$@"', "sh"]
     attempt.fails("libfuse2")
-
-
-@pytest.mark.parametrize("command", [["status"], ["umount"]], ids=lambda command: command[0])
-def test_a_command_for_a_mount_that_is_not_there_says_so(tmp_path: Path, command: list[str]) -> None:
-    (tmp_path / "plain").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "jobfs", *command, str(tmp_path / "plain")],
-        env=environment(tmp_path, None),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-    assert done.returncode == 2 if command == ["status"] else done.returncode > 0
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_an_unknown_command_is_said_in_a_sentence(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "jobfs", "mounnt"],
-        env=environment(tmp_path, None),
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-    assert done.returncode == 2
-    assert "mounnt" in done.stderr
-    assert "Traceback" not in done.stderr

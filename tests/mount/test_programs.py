@@ -23,7 +23,7 @@ from jobfs.emulator import EmulatorConfig, Server, running
 Mount = Callable[..., MountedJob]
 
 
-#: Shell scripts that change files, run on a disk and in a mount: afterwards both have the same.
+#: Shell scripts, run on a disk and in a mount: afterwards both have the same. `$out` is on a disk.
 SCRIPTS = {
     "install": "install -m 755 data.txt bin && install -d made/here && install -m 600 data.txt made/here/",
     "sort -o": "sort -o data.txt data.txt",
@@ -33,6 +33,15 @@ SCRIPTS = {
     "dd if=data.txt of=blob bs=1 seek=5000 conv=notrunc status=none",
     "split": "split -b 3000 blob part. && cat part.* > whole && cmp blob whole",
     "zip": "zip -qr all.zip data.txt sub && rm -r sub && unzip -qo all.zip && rm all.zip",
+    "cp, in and out": "cp blob $out && cat $out/blob blob >> $out/more && cp $out/more data.txt && cp $out/more new && "
+    "cp data.txt $out/back && cmp $out/back $out/more",
+    "cp -r, in and out": "mkdir -p tree/none tree/a/b && cp blob 'tree/über uns.bin' && cp data.txt empty tree/a/b/ && "
+    "cp -r tree $out && rm -r tree && cp -r $out/tree in && cp -r in copy && cp -r copy $out/back && diff -r $out/tree $out/back",
+    "mv, in and out": "echo local > $out/local && mv $out/local data.txt && mv sub/a.txt . && mv sub $out && "
+    "cat $out/sub/deep/b.txt",
+    "rm -r": "rm -r sub && ls",
+    "grep -r": "grep -rn pear . | sort",
+    "tar": "tar -czf all.tgz sub data.txt && rm -r sub data.txt && tar -xf all.tgz && rm all.tgz",
     "cp -a": "cp -a sub copy && cp -a --sparse=always blob sparse",
     "find -delete": "find sub -name '*.txt' -delete && find . -empty -type f -delete",
     "jq": """jq '.list[1] = "two"' doc.json > doc.tmp && mv doc.tmp doc.json""",
@@ -79,39 +88,13 @@ def test_a_script_leaves_what_it_leaves_on_a_disk(seeded: MountedJob, tmp_path: 
     for name, content in seeds().items():
         (disk / name).parent.mkdir(parents=True, exist_ok=True)
         (disk / name).write_bytes(content)
-    expected = run(disk, "bash", "-e", "-c", SCRIPTS[script])
-    assert run(seeded.path / place, "bash", "-e", "-c", SCRIPTS[script]) == expected
+    command = ("bash", "-e", "-c", f'out=$(mktemp -d -p "$0"); {SCRIPTS[script]}', tmp_path)
+    expected = run(disk, *command)
+    assert run(seeded.path / place, *command) == expected
     seeded.settled()
     assert below(seeded.server, place) == on_disk(disk)
     assert doubled(seeded.server) == []
     assert seeded.status()["conflicts"] == []
-
-
-def test_make_builds_nothing_again_after_a_remount(server: Server, mounted: MountedJob) -> None:
-    """semantics 2: times are remembered on this machine and survive a remount."""
-    (mounted.path / "Makefile").write_text("hello: hello.c\n\tgcc -o hello hello.c\n\techo built >> log\n")
-    (mounted.path / "hello.c").write_text('#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n')
-    run(mounted.path, "make", "-s")
-    assert run(mounted.path, "./hello") == "hello\n"
-    assert "up to date" in run(mounted.path, "make")
-    mounted.remount()
-    assert "up to date" in run(mounted.path, "make")
-    assert run(mounted.path, "./hello") == "hello\n", "it is executable still"
-    mounted.settled()
-    assert server.store.read("log") == b"built\n"
-    (mounted.path / "hello.c").write_text('#include <stdio.h>\nint main(void) { puts("again"); return 0; }\n')
-    run(mounted.path, "make", "-s")
-    assert run(mounted.path, "./hello") == "again\n"
-
-
-def test_ripgrep_finds_what_it_finds_on_a_disk(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
-    files = {f"d{n % 7}/f{n}.txt": f"line\nneedle {n}\n" if n % 3 else "hay\n" for n in range(60)}
-    server.store.seed(files, age=60)
-    for name, content in files.items():
-        (tmp_path / "disk" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "disk" / name).write_text(content)
-    words = ("rg", "--no-config", "--sort", "path", "-n", "needle")
-    assert run(mounted.path, *words) == run(tmp_path / "disk", *words)
 
 
 def test_git_clones_branches_stashes_collects_and_makes_worktrees(

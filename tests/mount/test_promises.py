@@ -52,15 +52,14 @@ def test_fsync_of_a_part_written_in_place_sends_the_whole(server: Server, mounte
     assert visible(server) == {"data.bin": bytes(content)}
 
 
-@pytest.mark.parametrize("create_existing", ["duplicate"])
 def test_fsync_is_true_while_a_third_of_the_requests_fails(
-    server: Server, mount: Callable[..., MountedJob], create_existing: str
+    server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """semantics 4, 5: what was acknowledged is there; a lost answer is looked into."""
-    server.set(create_existing=create_existing)
+    server.set(create_existing="duplicate")
     server.store.seed({"a.txt": "a", "b.txt": "b", "sub/c.txt": "c"})
     mounted = mount(timeout=20)
-    server.faults.reseed(len(create_existing))
+    server.faults.reseed(9)
     server.faults.rate("unavailable", 0.14)
     server.faults.rate("drop", 0.12)
     server.faults.rate("drop_after", 0.12)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 import pytest
-from tests.support.files import errno_from
+from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import PATIENCE, eventually, eventually_equal
@@ -15,12 +15,9 @@ from tests.support.waiting import PATIENCE, eventually, eventually_equal
 from jobfs.emulator import Server
 
 
-@pytest.mark.parametrize("path_style", ["slash"])
-def test_changes_of_the_job_are_seen_within_the_ttl(
-    server: Server, mounted: MountedJob, path_style: str
-) -> None:
+def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: MountedJob) -> None:
     """semantics 1.4: a change made by the job is visible to a new stat, open or readdir within the TTL."""
-    server.set(path_style=path_style)
+    server.set(path_style="slash")
     server.store.seed({"a.txt": "one", "dir/b.txt": "b"})
     root = mounted.path
     eventually_equal(lambda: sorted(os.listdir(root)), ["a.txt", "dir"])
@@ -89,3 +86,39 @@ def test_what_the_job_writes_right_after_a_save_is_read_whole(
         read = set[bytes]()
         eventually(lambda read=read, grown=grown, path=old: read.add(path.read_bytes()) or grown in read)  # type: ignore[misc]
         assert read <= {b"the user's %d" % number, grown}
+
+
+def test_a_file_opened_again_shows_what_it_is_now_and_not_what_it_was(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 3: open revalidates; own changes are visible at once, the job's within the TTL."""
+    one, two, three = (bytes([letter]) * 9000 for letter in b"123")
+    server.store.seed({"a": one, "b": two, "d/c": three}, age=60)
+    a, b, c = (mounted.path / name for name in ("a", "b", "d/c"))
+    for _ in range(3):
+        assert [path.read_bytes() for path in (a, b, c)] == [one, two, three]
+    b.rename(mounted.path / "kept")
+    a.rename(b)
+    (mounted.path / "kept").rename(a)
+    for _ in range(3):
+        assert [path.read_bytes() for path in (a, b, c)] == [two, one, three]
+    with a.open("rb") as still:
+        assert still.read(10) == two[:10]
+        saved(a, three)
+        for _ in range(2):
+            assert a.read_bytes() == three
+    for _ in range(3):
+        assert [path.read_bytes() for path in (a, b, c)] == [three, one, three]
+    server.store.write("d/c", one)
+    eventually(lambda: c.read_bytes() == one)
+    for _ in range(3):
+        assert c.read_bytes() == one
+    server.store.move("d/c", "b")
+    eventually(lambda: not c.exists())
+    for _ in range(3):
+        assert b.read_bytes() == one
+    server.store.move("b", "d/c")
+    server.store.seed({"b": two}, age=60)
+    eventually(lambda: c.exists() and b.read_bytes() == two)
+    for _ in range(3):
+        assert [path.read_bytes() for path in (a, b, c)] == [three, two, one]

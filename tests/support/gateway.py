@@ -47,8 +47,7 @@ class Reply(NamedTuple):
 class Gateway:
     """Stands for the local server: give it to a mount or a workspace in its place.
 
-    `answer` may give a reply of its own instead of the server's, `change` another body. `sent` counts the bytes of
-    replies of its own, `asked` has every request.
+    `answer` may give a reply of its own instead of the server's, `change` another body. `asked` has every request.
     """
 
     def __init__(self, server: Server) -> None:
@@ -57,7 +56,6 @@ class Gateway:
         self.answer: Callable[[Asked], Reply | None] = lambda asked: None
         self.change: Callable[[Asked, bytes], bytes] = lambda asked, body: body
         self.asked: list[Asked] = []
-        self.sent = 0
         self.closed = threading.Event()
         self._listener = _Listener(("127.0.0.1", 0), _Handler)
         self._listener.daemon_threads = True
@@ -97,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
             if reply is None:
                 self._pass_on(gateway, asked, body)
             else:
-                self._reply(gateway, reply)
+                self._reply(reply)
 
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
@@ -121,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _reply(self, gateway: Gateway, reply: Reply) -> None:
+    def _reply(self, reply: Reply) -> None:
         self.close_connection = not any(name.lower() == "content-length" for name, _ in reply.headers)
         self.send_response(reply.status)
         for name, value in reply.headers:
@@ -132,7 +130,6 @@ class _Handler(BaseHTTPRequestHandler):
         for chunk in reply.chunks:
             self.wfile.write(chunk)
             self.wfile.flush()
-            gateway.sent += len(chunk)
 
 
 @contextmanager

@@ -82,7 +82,6 @@ class Outcome:
     rate: float = 0.0
     peak: Sample = field(default_factory=Sample)
     rest: Sample = field(default_factory=Sample)
-    bounds: Bounds = field(default_factory=Bounds)
     checks: list[Check] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -112,7 +111,6 @@ class Stage:
         self.mounted = LimitedMount(forks, self.server, home / "near")
         self.sampler = Sampler(self.server, self.mounted.state, self._pid, pause)
         self.expired = False
-        self._seconds = seconds
         self._lock = threading.Lock()
         self._programs: set[subprocess.Popen[Any]] = set()
         self._disks: list[Path] = []
@@ -318,7 +316,7 @@ class Stage:
         self.rest(within)
         items = len(self.server.rows())
         self._pruned(items + ROWS)
-        self.outcome.rest, self.outcome.bounds = self.sampler.take(), bounds
+        self.outcome.rest = self.sampler.take()
         self.outcome.peak = self.sampler.peak
         self.check(*standing(self.outcome.peak, self.outcome.rest, self.baseline, items, bounds))
         self.compare(bounds.flipped + bounds.conflicts)

@@ -28,12 +28,14 @@ def waits(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def seeded(server: Server) -> None:
-    server.store.seed({"file": OLD, "other": OTHER}, age=60)
+    server.store.seed({"file": OLD, "other": OTHER}, lifecycle="application", age=60)
 
 
 def back_up(work: Workspace) -> None:
     assert work.read("file") == OLD
+    number = work.vfs.getattr("file").ino
     work.vfs.rename("file", "file~")
+    assert work.vfs.getattr("file~").ino == number
 
 
 @pytest.fixture
@@ -97,6 +99,7 @@ def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
     settled(work)
     assert visible(server) == {"file": NEW, "other": OTHER}
     assert item not in [item.id for item in server.store.items()]
+    assert server.store.item("file").lifecycle == "application"
     for _ in range(2):
         assert tree(work) == {"file": NEW, "file~": OLD, "other": OTHER}
         work.stop()
@@ -226,10 +229,12 @@ def test_a_directory_replaces_one_whose_last_file_became_a_backup_elsewhere(
 
 
 def test_it_gets_its_old_name_again(server: Server, work: Workspace) -> None:
-    """semantics 4: rename."""
+    """semantics 4: rename; it is as if nothing had happened."""
+    before = server.store.item("file").id, work.vfs.getattr("file~").ino
     work.vfs.rename("file~", "file")
     settled(work)
     assert tree(work) == visible(server) == {"file": OLD, "other": OTHER}
+    assert (server.store.item("file").id, work.vfs.getattr("file").ino) == before
 
 
 def test_it_is_unlinked(server: Server, work: Workspace) -> None:

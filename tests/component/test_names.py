@@ -161,12 +161,12 @@ def test_a_listing_of_many_pages_shows_every_item(
 
 
 def test_attributes_come_from_the_item(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 2.1, 2.2, 2.7: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
+    """semantics 2.1, 2.2, 2.3, 2.7: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
     server.store.seed({"file": "12345", "dir": None})
     server.store.seed({"brief": "x", "closed": None}, permission="readOnly")
-    work = start(umask="077", uid=12, gid=34)
+    work = start(umask="050", uid=12, gid=34)
     modes = {name: attr.mode & 0o7777 for name, attr in work.vfs.listdir("")}
-    assert modes == {"file": 0o600, "dir": 0o700, "brief": 0o400, "closed": 0o500}
+    assert modes == {"file": 0o604, "dir": 0o705, "brief": 0o404, "closed": 0o505}
     attr = work.vfs.getattr("file")
     assert (attr.size, attr.uid, attr.gid) == (5, 12, 34)
     assert attr.mtime_ns // 1000 == server.store.item("file").updated_us // 1000 * 1000

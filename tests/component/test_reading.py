@@ -253,6 +253,9 @@ def test_the_edition_changes_with_everything_that_attributes_show(
 
     work.names()
     assert fresh()
+    edition = vfs.edition()
+    work.read("a")
+    assert vfs.edition() == edition
     assert vfs.lasting("a")
     vfs.chmod("a", 0o600)
     assert fresh()

@@ -110,6 +110,7 @@ def test_it_goes_when_something_needs_it_to(server: Server, work: Mortal, end: s
     else:
         assert work.vfs.flush_all("dir", 5, None) == []
     assert not server.store.exists("dir/inner")
+    assert work.vfs.read(fh, 100, 0) == OLD
     close(work, fh)
 
 
@@ -268,6 +269,7 @@ def after(source: Callable[[Mortal], str]) -> dict[str, bytes | None]:
 @SOURCES
 def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mortal], str]) -> None:
     """semantics 4: rename over; who has the old one open reads on."""
+    server.store.set_lifecycle("file", "application")
     path = source(work)
     fh = hide(work, "file", os.O_RDONLY)
     work.vfs.rename(path, "file")
@@ -277,6 +279,7 @@ def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mort
     close(work, fh)
     settled(work)
     assert visible(server) == wanted
+    assert source is not new or server.store.item("file").lifecycle == "application"
     assert hidden(server) == []
     assert work.vfs.status()["conflicts"] == []
     assert work.names() == sorted(name for name in wanted if "/" not in name)

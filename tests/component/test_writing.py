@@ -169,7 +169,7 @@ def test_a_passing_failure_is_retried_until_it_is_sent(server: Server, work: Wor
 
 
 def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -> None:
-    """semantics 4.28: rename of a directory: one update, with everything under it re-keyed."""
+    """semantics 4.28, 4.31: rename of a directory: one update at once, with everything under it re-keyed."""
     server.store.seed({"dir/a": "a", "dir/sub/b": "b"}, age=60)
     assert work.read("dir/sub/b") == b"b"
     fh = work.vfs.open("dir/a", os.O_RDWR).fh

@@ -16,7 +16,7 @@ CASES = [case for path in _TEXTS for case in cases(path.stem, path.read_text(enc
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_calls_answer_as_on_a_disk(both: Both, case: Case) -> None:
-    """semantics 2.12, 2.13: links, devices and pipes are EPERM (differences.py)."""
+    """semantics 2.8, 2.12, 2.13: owners are remembered; links, devices and pipes are EPERM (differences.py)."""
     both.compare(case)
 
 

@@ -58,17 +58,17 @@ a link leads up and down
     readlink e/m                -> ../d/l
 
 a link leads nowhere
-    symlink none l
+    symlink nö l
     stat l                      -> ENOENT
-    lstat l type                -> l
+    lstat l type size           -> l 3
     open l                      -> ENOENT
     open l CREAT|EXCL|RDWR      -> EEXIST
     mkdir l                     -> EEXIST
     mkfifo l                    -> EEXIST
     open l CREAT|WRONLY
-    ls                          -> l none
+    ls                          -> l nö
     unlink l
-    ls                          -> none
+    ls                          -> nö
 
 links in a circle
     symlink a b

@@ -127,3 +127,5 @@ def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: M
     assert errno_from(os.open, brief, os.O_WRONLY) == errno.EACCES
     mounted.settled()
     assert server.store.read("brief.md") == b"written"
+    os.unlink(brief)  # as on a disk: its mode was given here
+    assert not server.store.exists("brief.md")

@@ -465,7 +465,7 @@ def test_less_and_watch_show_what_the_job_writes(server: Server, mounted: Mounte
 
 
 def test_df_and_du_count_what_is_there(server: Server, mounted: MountedJob) -> None:
-    """semantics 2, statfs: sum of known sizes."""
+    """semantics 2.10: statfs: sum of known sizes."""
     server.store.seed({"a": b"x" * 1_000_000, "b/c": b"y" * 500_000})
     os.listdir(mounted.path)
     assert int(run(mounted.path, "du", "-sb", "--apparent-size", ".").split()[0]) >= 1_500_000

@@ -16,17 +16,6 @@ def mode(work: Workspace, path: str) -> int:
     return stat.S_IMODE(work.vfs.getattr(path).mode)
 
 
-def test_the_owners_write_bit_is_the_permission(server: Server, work: Workspace) -> None:
-    """semantics 2.4: chmod: owner write bit on/off = update `permission`."""
-    server.store.seed({"file": "x"}, age=60)
-    work.vfs.chmod("file", 0o444)
-    assert server.store.item("file").permission == "readOnly"
-    assert mode(work, "file") == 0o444
-    work.vfs.chmod("file", 0o644)
-    assert server.store.item("file").permission == "readWrite"
-    assert mode(work, "file") == 0o644
-
-
 def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Workspace) -> None:
     """semantics 2.4: the other bits are remembered on this machine for that item."""
     server.store.seed({"tool": "x"}, age=60)
@@ -40,15 +29,6 @@ def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Works
     work.stop()
     work.start()
     assert mode(work, "tool") == 0o555, "the server's word on writing counts"
-
-
-def test_owners_are_remembered_one_by_one(server: Server, work: Workspace) -> None:
-    """semantics 2.8: chown: remembered on this machine for that item."""
-    server.store.seed({"file": "x"}, age=60)
-    work.vfs.chown("file", 77, -1)
-    assert work.vfs.getattr("file")[3:5] == (77, 4321)
-    work.vfs.chown("file", 0xFFFFFFFF, 88)
-    assert work.vfs.getattr("file")[3:5] == (77, 88)
 
 
 def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspace) -> None:
@@ -127,17 +107,6 @@ def test_the_times_of_a_directory_survive_a_remount(server: Server, work: Worksp
     work.start()
     assert work.vfs.getattr("dir") == after
     assert work.vfs.getattr("other") == other
-
-
-def test_a_set_group_directory_hands_on_its_group(server: Server, work: Workspace) -> None:
-    server.store.seed({"dir": None}, age=60)
-    work.vfs.chown("dir", -1, 77)
-    work.vfs.chmod("dir", 0o2775)
-    work.write("dir/file", b"x")
-    work.mkdir("dir/sub")
-    assert work.vfs.getattr("dir/file").gid == 77
-    assert work.vfs.getattr("dir/sub")[4] == 77
-    assert mode(work, "dir/sub") == 0o2755
 
 
 def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(

@@ -58,12 +58,3 @@ def test_a_drain_shows_its_progress(work: Workspace) -> None:
     steps: list[Sent] = []
     assert work.vfs.flush_all(None, 20, steps.append) == []
     assert steps[-1] == Sent(3, 3, 3, 3)
-
-
-def test_free_space_is_that_of_this_machine(server: Server, work: Workspace) -> None:
-    """semantics 2.10: statfs."""
-    server.store.seed({"file": "x" * 10_000})
-    work.names()
-    facts = work.vfs.statfs()
-    assert facts.blocks == facts.bfree + 3
-    assert facts.bavail > 0

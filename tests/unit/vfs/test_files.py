@@ -48,20 +48,6 @@ def test_appending_goes_to_the_end_wherever_it_is(server: Server, work: Workspac
     work.vfs.release(second)
 
 
-@pytest.mark.parametrize("length", [0, 3, 9])
-def test_truncating_by_name_or_by_handle(server: Server, work: Workspace, length: int) -> None:
-    server.store.seed({"a": "12345", "b": "12345"}, age=60)
-    expected = b"12345".ljust(9, b"\0")[:length]
-    work.vfs.truncate("a", length)
-    fh = work.vfs.open("b", os.O_RDWR).fh
-    work.vfs.ftruncate(fh, length)
-    assert work.vfs.fgetattr(fh).size == length
-    work.vfs.release(fh)
-    assert (work.read("a"), work.read("b")) == (expected, expected)
-    work.drain()
-    assert server.store.read("a") == server.store.read("b") == expected
-
-
 def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Workspace) -> None:
     """semantics 4: close returns when bytes and intent survive the death of the process."""
     work.write("file", b"closed")
@@ -75,31 +61,11 @@ def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Works
     assert server.store.tree() == {"file": b"closed", "open": b"open"}
 
 
-def test_a_file_that_was_only_opened_for_writing_is_not_saved(server: Server, work: Workspace) -> None:
-    server.store.seed({"file": "x"}, age=60)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    work.vfs.flush(fh)
-    work.vfs.fsync(fh)
-    work.vfs.release(fh)
-    work.drain()
-    assert server.log.changes() == []
-
-
 def test_an_empty_file_is_made_too(server: Server, work: Workspace) -> None:
     work.vfs.mknod("file", 0o100600, CALLER)
     assert errno_from(work.vfs.mknod, "fifo", 0o010600, CALLER) == errno.EPERM
     work.drain()
     assert server.store.tree() == {"file": b""}
-
-
-def test_writing_on_after_fsync_is_the_next_save(server: Server, work: Workspace) -> None:
-    fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
-    for number in range(3):
-        work.vfs.write(fh, b"%d" % number, number)
-        work.vfs.fsync(fh)
-        assert server.store.read("file") == b"012"[: number + 1]
-        assert work.vfs.read(fh, 9, 0) == b"012"[: number + 1]
-    work.vfs.release(fh)
 
 
 def test_an_unlinked_file_lives_on_in_its_handle_only(server: Server, work: Workspace) -> None:
@@ -117,16 +83,6 @@ def test_an_unlinked_file_lives_on_in_its_handle_only(server: Server, work: Work
     work.drain()
     assert not server.store.exists("file")
     assert not work.exists("file")
-
-
-def test_inode_numbers_survive_a_save(server: Server, work: Workspace) -> None:
-    """semantics 1: a save keeps the file's inode number for as long as the mount lives."""
-    server.store.seed({"file": "x"}, age=60)
-    before = work.vfs.getattr("file").ino
-    work.write("file", b"y")
-    assert work.vfs.getattr("file").ino == before
-    work.drain()
-    assert work.vfs.getattr("file").ino == before
 
 
 def test_no_more_files_are_open_than_leave_descriptors_for_saves(server: Server, work: Workspace) -> None:
@@ -173,23 +129,6 @@ def test_a_write_for_which_the_disk_has_no_room_changes_nothing(
     assert work.names() == ["closed", "file"]
     work.drain()
     assert server.store.tree() == {"file": b"old", "closed": b"closed"}
-
-
-def test_what_is_written_in_place_keeps_the_rest(server: Server, work: Workspace) -> None:
-    """semantics 4: for a partial write, filled with the current content first; closed bytes never change."""
-    server.store.seed({"file": "0123456789"}, age=60)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    reader = work.vfs.open("file", os.O_RDONLY).fh
-    work.vfs.write(fh, b"ab", 2)
-    assert work.vfs.read(reader, 99, 0) == b"01ab456789", "all handles of one file share it"
-    work.vfs.flush(fh)
-    work.vfs.write(fh, b"cd", 6)
-    assert work.vfs.read(reader, 99, 0) == b"01ab45cd89"
-    work.vfs.release(fh)
-    work.vfs.release(reader)
-    work.drain()
-    assert server.store.read("file") == b"01ab45cd89"
-    assert work.read("file") == b"01ab45cd89"
 
 
 def test_nothing_stays_of_files_that_were_only_looked_at(server: Server, work: Workspace) -> None:

@@ -102,16 +102,6 @@ def test_the_second_file_in_a_row_begins_it_and_the_first_does_not() -> None:
     assert world.read(order[1])[:3] == order[2:5]
 
 
-def test_single_files_here_and_there_begin_nothing() -> None:
-    """semantics 3: only a pattern of reads has anything fetched ahead."""
-    world = World(wide(10, 100))
-    order = world.order(by_name=True)
-    for path in order[50::97]:
-        assert not world.read(path)
-    for path in reversed(order[60::101]):
-        assert not world.read(path)
-
-
 def test_one_file_read_again_and_again_begins_nothing() -> None:
     world = World(flat(10))
     for _ in range(5):

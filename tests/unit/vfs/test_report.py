@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import subprocess
-from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
@@ -143,22 +141,6 @@ def test_the_job_is_told_until_its_end(
         server.job_side(server.job).set_job(status=state)
         job = work.vfs.status()["job"]
         assert (job["status"], job["ended"]) == (state, True)
-
-
-def test_a_conflict_has_the_command_that_shows_it(server: Server, work: Workspace) -> None:
-    """The mount point stands for a directory here, as nothing is mounted."""
-    server.store.seed({"it's & co.md": "old\n"}, age=60)
-    work.write("it's & co.md", b"users\n")
-    server.store.write("it's & co.md", "jobs\n")
-    work.drain()
-    (conflict,) = work.vfs.status()["conflicts"]
-    mount = Path(work.vfs.status()["directory"])
-    mount.mkdir()
-    for path in (conflict["path"], conflict["origin"]):
-        (mount / path).write_bytes(work.read(path))
-    done = subprocess.run(["sh", "-c", conflict["diff"]], capture_output=True, text=True, timeout=20)
-    assert done.returncode == 1, done.stderr
-    assert done.stdout.endswith("-users\n+jobs\n")
 
 
 def test_what_is_tidied_up_is_told(server: Server, work: Workspace) -> None:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
-from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
-from jobfs.nodes import Item
-from jobfs.save import writeback
 
 
 def test_renames_are_refused_as_rename_2_says(server: Server, work: Workspace) -> None:
@@ -32,38 +27,6 @@ def test_renames_are_refused_as_rename_2_says(server: Server, work: Workspace) -
     assert server.log.changes() == []
 
 
-def test_a_clean_file_is_renamed_at_once(server: Server, work: Workspace) -> None:
-    """semantics 4.31: rename of clean items is synchronous; inode numbers survive it (semantics 1)."""
-    server.store.seed({"a": "a", "dir": None}, age=60)
-    before = work.vfs.getattr("a").ino
-    work.vfs.rename("a", "dir/b")
-    assert server.store.read("dir/b") == b"a"
-    assert not work.exists("a")
-    assert work.vfs.getattr("dir/b").ino == before
-
-
-def test_an_unsent_file_is_renamed_without_a_request(server: Server, work: Workspace) -> None:
-    work.write("a", b"new")
-    work.vfs.rename("a", "b")
-    work.write("c", b"newer")
-    work.vfs.rename("c", "b")
-    assert server.log.changes() == []
-    assert work.names() == ["b"]
-    work.drain()
-    assert server.store.tree() == {"b": b"newer"}
-
-
-def test_an_unsent_file_over_an_old_one_is_its_save(server: Server, work: Workspace) -> None:
-    """semantics 4: an editor's save by rename over the file."""
-    server.store.seed({"file": "old"}, age=60)
-    assert work.read("file") == b"old"
-    work.write(".file.swp", b"new")
-    work.vfs.rename(".file.swp", "file")
-    work.drain()
-    assert server.store.read("file") == b"new"
-    assert work.names() == ["file"]
-
-
 def test_unlink_says_what_is_wrong(server: Server, work: Workspace) -> None:
     server.store.seed({"dir": None, "file": "x"})
     assert errno_from(work.vfs.unlink, "dir") == errno.EISDIR
@@ -73,19 +36,6 @@ def test_unlink_says_what_is_wrong(server: Server, work: Workspace) -> None:
     assert errno_from(work.vfs.rmdir, "") == errno.EBUSY
 
 
-def test_an_unsent_change_of_a_saved_file_is_unlinked_with_it(server: Server, work: Workspace) -> None:
-    """save-protocol R10."""
-    server.store.seed({"file": "old"}, age=60)
-    work.write("file", b"new")
-    work.vfs.unlink("file")
-    assert not server.store.exists("file")
-    work.stop()
-    work.start()
-    work.drain()
-    assert server.store.tree() == {}
-    assert work.names() == []
-
-
 def test_a_file_made_anew_after_its_unlink_is_there(server: Server, work: Workspace) -> None:
     work.write("file", b"1", fsync=True)
     work.write("file", b"2")
@@ -93,17 +43,6 @@ def test_a_file_made_anew_after_its_unlink_is_there(server: Server, work: Worksp
     work.write("file", b"3", fsync=True)
     assert server.store.read("file") == b"3"
     assert work.read("file") == b"3"
-
-
-def test_a_directory_is_made_and_removed(server: Server, work: Workspace) -> None:
-    work.mkdir("dir")
-    assert server.store.item("dir").is_dir
-    work.write("dir/file", b"x")
-    assert errno_from(work.vfs.rmdir, "dir") == errno.ENOTEMPTY
-    work.vfs.unlink("dir/file")
-    work.vfs.rmdir("dir")
-    assert not work.exists("dir")
-    assert not server.store.exists("dir")
 
 
 def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
@@ -122,57 +61,6 @@ def test_there_are_no_links(server: Server, work: Workspace) -> None:
     assert errno_from(work.vfs.symlink, "link", "file", CALLER) == errno.EPERM
     assert errno_from(work.vfs.symlink, "file", "file", CALLER) == errno.EEXIST
     assert errno_from(work.vfs.readlink, "file") == errno.EINVAL
-
-
-def test_a_mode_given_here_keeps_nobody_from_removing(server: Server, work: Workspace) -> None:
-    """semantics 2 and 4: by a chmod here the item is readOnly for the job; on a disk the directory's mode decides."""
-    server.store.seed({"a": "a", "b": "b", "dir": None}, age=60)
-    for name in ("a", "b", "dir"):
-        work.vfs.chmod(name, 0o555)
-    assert server.store.item("a").permission == "readOnly"
-    work.vfs.rename("a", "c")
-    work.vfs.rename("c", "b")
-    work.vfs.unlink("b")
-    work.vfs.rmdir("dir")
-    assert work.names() == []
-    server.store.seed({"job": "x"}, permission="readOnly", age=60)
-    work.vfs.refresh()
-    assert errno_from(work.vfs.unlink, "job") == errno.EPERM
-
-
-def test_no_name_of_a_save_under_way_is_made(server: Server, work: Workspace) -> None:
-    """semantics 4: hidden items are never shown; so what is made here would be out of sight."""
-    server.store.seed({"file": "x"}, age=60)
-    name = ".jobfs-0123456789ab-0123456789abcdef-staged-x"
-    assert errno_from(work.write, name, b"x") == errno.EPERM
-    assert errno_from(work.mkdir, name) == errno.EPERM
-    assert errno_from(work.vfs.rename, "file", name) == errno.EPERM
-    assert server.log.changes() == []
-
-
-def test_a_directory_goes_while_a_file_that_was_unlinked_in_it_is_open(
-    server: Server, work: Workspace
-) -> None:
-    """semantics 4: a file unlinked while open stays readable through its handle."""
-    server.store.seed({"dir/file": "text"}, age=60)
-    fh = work.vfs.open("dir/file", 0).fh
-    work.vfs.hide("dir/file", f"dir/.fuse_hidden{1:016x}")
-    work.vfs.rmdir("dir")
-    assert not work.exists("dir")
-    assert work.vfs.read(fh, 10, 0) == b"text"
-    assert work.vfs.fgetattr(fh).nlink == 0
-    work.vfs.release(fh)
-
-
-def test_a_directory_has_a_link_for_each_directory_in_it(server: Server, work: Workspace) -> None:
-    server.store.seed({"dir/a/x": "x", "dir/b": None, "dir/file": "x"}, age=60)
-    work.names("dir")
-    assert work.vfs.getattr("dir").nlink == 4
-    work.mkdir("dir/c")
-    work.mkdir("dir/d~")
-    assert work.vfs.getattr("dir").nlink == 6
-    work.vfs.rmdir("dir/b")
-    assert work.vfs.getattr("dir").nlink == 5
 
 
 # -- scratch names
@@ -210,14 +98,6 @@ def test_a_scratch_name_that_the_job_made_is_an_ordinary_file(server: Server, wo
     assert work.read("file~") == b"by the job"
     work.write("file~", b"changed", fsync=True)
     assert server.store.read("file~") == b"changed"
-
-
-def test_a_scratch_file_that_gets_a_real_name_is_sent(server: Server, work: Workspace) -> None:
-    """semantics 4: unless they are renamed to a real name."""
-    work.write("4913", b"x")
-    work.vfs.rename("4913", "file")
-    work.drain()
-    assert server.store.tree() == {"file": b"x"}
 
 
 def test_an_unsent_file_that_gets_a_scratch_name_is_not_sent(server: Server, work: Workspace) -> None:
@@ -260,94 +140,6 @@ def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server
 # -- backups: a real name becomes a scratch name (core.md, decision 1)
 
 
-def test_a_backup_has_its_bytes_here_and_costs_no_request_at_first(server: Server, work: Workspace) -> None:
-    """semantics 4: the scratch file has the bytes at once; the item's move on the server waits a few seconds."""
-    server.store.seed({"file": "old"}, age=60)
-    assert work.read("file") == b"old"
-    work.vfs.rename("file", "file~")
-    assert (work.names(), work.read("file~")) == (["file~"], b"old")
-    assert errno_from(work.vfs.getattr, "file") == errno.ENOENT
-    assert server.log.changes() == []
-
-
-def test_a_new_file_of_the_old_name_is_one_save_of_that_item(server: Server, work: Workspace) -> None:
-    """semantics 4: void if a new file of the real name comes, which is then one save of that item: vim's way."""
-    server.store.seed({"file": "old"}, lifecycle="application", age=60)
-    assert work.read("file") == b"old"
-    work.vfs.rename("file", "file~")
-    work.write("file", b"new", fsync=True)
-    work.drain()
-    assert server.store.tree() == {"file": b"new"}
-    assert server.store.item("file").lifecycle == "application"
-    work.stop()
-    work.start()
-    assert (work.read("file~"), work.read("file")) == (b"old", b"new")
-    assert work.vfs.status()["conflicts"] == []
-
-
-def test_what_is_not_on_this_machine_is_renamed_on_the_server_at_once(
-    server: Server, work: Workspace
-) -> None:
-    """core.md: where the bytes are not in the cache, it is a plain rename at once."""
-    server.store.seed({"file": "old"}, age=60)
-    work.vfs.rename("file", "file~")
-    assert server.store.tree() == {"file~": b"old"}
-    work.write("file", b"new")
-    work.drain()
-    assert server.store.tree() == {"file": b"new", "file~": b"old"}
-
-
-@pytest.mark.parametrize("written", [False, True])
-def test_the_backup_gives_way_to_its_item_and_what_was_written_to_it_is_a_save_of_that(
-    server: Server, work: Workspace, written: bool
-) -> None:
-    """core.md: when the move is done, the scratch file gives way to the item; semantics 4.17: that is an ordinary file."""
-    server.store.seed({"file": "old"}, age=60)
-    number = work.vfs.getattr("file").ino
-    work.read("file")
-    work.vfs.rename("file", "file~")
-    if written:
-        work.write("file~", b"mine")
-    work.drain()
-    assert server.store.tree() == {"file~": b"mine" if written else b"old"}
-    assert isinstance(work.vfs._view.get("file~"), Item)
-    assert work.vfs.getattr("file~").ino == number
-    work.stop()
-    work.start()
-    assert work.read("file~") == (b"mine" if written else b"old")
-
-
-def test_a_backup_is_moved_by_itself_after_a_while(
-    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writeback, "BACKUP_DELAY", 0.01)
-    server.store.seed({"file": "old"}, age=60)
-    work.read("file")
-    work.vfs.rename("file", "file~")
-    eventually(lambda: server.store.tree() == {"file~": b"old"})
-
-
-def test_a_backup_and_back_again_is_as_if_nothing_had_happened(server: Server, work: Workspace) -> None:
-    server.store.seed({"file": "x"}, age=60)
-    work.read("file")
-    before, number = server.store.item("file").id, work.vfs.getattr("file").ino
-    work.vfs.rename("file", "file~")
-    work.vfs.rename("file~", "file")
-    assert (work.names(), work.read("file")) == (["file"], b"x")
-    assert (server.store.item("file").id, work.vfs.getattr("file").ino) == (before, number)
-
-
-@pytest.mark.parametrize("cached", [True, False])
-def test_an_unlinked_backup_takes_the_file_with_it(server: Server, work: Workspace, cached: bool) -> None:
-    server.store.seed({"file": "x"}, age=60)
-    if cached:
-        work.read("file")
-    work.vfs.rename("file", "file~")
-    work.vfs.unlink("file~")
-    assert work.names() == []
-    assert server.store.tree() == {}
-
-
 @pytest.mark.parametrize("cached", [True, False])
 def test_what_was_changed_of_a_backups_attributes_stays_when_it_becomes_real(
     server: Server, work: Workspace, cached: bool
@@ -371,65 +163,6 @@ def test_what_was_changed_of_a_backups_attributes_stays_when_it_becomes_real(
 # -- unlinked while open (core.md, decision 2)
 
 
-def hide(work: Workspace, path: str) -> str:
-    """What libfuse does with a file that is unlinked while it is open."""
-    hidden = f".fuse_hidden{1:016x}"
-    work.vfs.hide(path, hidden)
-    return hidden
-
-
-def test_an_open_file_that_libfuse_hides_is_unlinked_in_a_second(server: Server, work: Workspace) -> None:
-    """core.md: the name is hidden at once; the remove is a Change due in 1 s."""
-    server.store.seed({"file": "content"}, age=60)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    hide(work, "file")
-    assert work.names() == []
-    assert server.store.exists("file")
-    eventually(lambda: not server.store.exists("file"))
-    work.vfs.write(fh, b"C", 0)
-    assert work.vfs.read(fh, 99, 0) == b"Content"
-    work.vfs.release(fh)
-    work.drain()
-    assert server.store.tree() == {}
-
-
-def test_what_is_renamed_over_a_hidden_file_is_its_save(server: Server, work: Workspace) -> None:
-    """core.md: renamed over meanwhile: that Change takes it over."""
-    server.store.seed({"file": "old"}, lifecycle="application", age=60)
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    work.write("new", b"new")
-    hidden = hide(work, "file")
-    work.vfs.rename("new", "file")
-    assert (work.read("file"), work.vfs.read(fh, 9, 0)) == (b"new", b"old")
-    work.vfs.release(fh)
-    work.vfs.unlink(hidden)
-    work.drain()
-    assert server.store.tree() == {"file": b"new"}
-    assert server.store.item("file").lifecycle == "application"
-
-
-def test_what_the_job_has_written_since_is_not_unlinked(server: Server, work: Workspace) -> None:
-    """core.md: before it is sent, the item is looked at: what the job has written since stays."""
-    server.store.seed({"file": "old"}, age=60)
-    fh = work.vfs.open("file", os.O_RDONLY).fh
-    hide(work, "file")
-    server.store.write("file", "jobs")
-    work.drain()
-    work.vfs.release(fh)
-    work.vfs.refresh()
-    assert (server.store.tree(), work.names()) == ({"file": b"jobs"}, ["file"])
-
-
-def test_killed_within_that_second_the_file_is_back(server: Server, work: Workspace) -> None:
-    """semantics 4, unlink: killed within the second after it, the file may be back."""
-    server.store.seed({"file": "old"}, age=60)
-    work.vfs.open("file", os.O_RDONLY)
-    hide(work, "file")
-    work.stop()
-    work.start()
-    assert (work.names(), work.read("file")) == (["file"], b"old")
-
-
 # -- links
 
 
@@ -437,21 +170,6 @@ def test_killed_within_that_second_the_file_is_back(server: Server, work: Worksp
 def linked(server: Server, tmp_path: Path) -> Iterator[Workspace]:
     with workspace(server, tmp_path / "home", local_symlinks=True) as work:
         yield work
-
-
-def test_a_link_says_what_it_was_given_and_makes_no_request(server: Server, linked: Workspace) -> None:
-    """semantics 2.12: with --local-symlinks a link is kept on this machine only."""
-    server.store.seed({"dir/file": "x"}, age=60)
-    server.log.clear()
-    linked.vfs.symlink("dir/link", "../Ü", CALLER)
-    attr = linked.vfs.getattr("dir/link")
-    assert (stat.filemode(attr.mode), attr.size, attr.uid) == ("lrwxrwxrwx", 5, CALLER.uid)
-    assert linked.vfs.readlink("dir/link") == "../Ü"
-    assert linked.names("dir") == ["file", "link"]
-    assert server.log.changes() == []
-    linked.stop()
-    linked.start()
-    assert linked.vfs.readlink("dir/link") == "../Ü"
 
 
 def test_a_link_is_not_made_where_something_is(server: Server, linked: Workspace) -> None:

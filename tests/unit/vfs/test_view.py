@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import stat
 
 import pytest
 from tests.support.files import errno_from
@@ -16,25 +15,6 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Permission
 from jobfs.state.records import Verb
 from jobfs.vfs.view import check_name, check_new_name, with_permission
-
-
-@pytest.mark.parametrize(
-    ("kind", "permission", "expected"),
-    [
-        ("x", "readWrite", stat.S_IFREG | 0o644),
-        ("x", "readOnly", stat.S_IFREG | 0o444),
-        (None, "readWrite", stat.S_IFDIR | 0o755),
-        (None, "readOnly", stat.S_IFDIR | 0o555),
-    ],
-)
-def test_the_mode_is_made_of_type_and_permission(
-    server: Server, work: Workspace, kind: str | None, permission: str, expected: int
-) -> None:
-    """semantics 2.3, 2.7: `readWrite` 0644 / 0755, `readOnly` 0444 / 0555, less --umask; uid and gid: --uid/--gid."""
-    server.store.seed({"item": kind}, permission=permission)  # type: ignore[arg-type]
-    attr = work.vfs.getattr("item")
-    assert attr.mode == expected
-    assert (attr.uid, attr.gid, attr.size) == (1234, 4321, len(kind or ""))
 
 
 def test_what_is_not_there_says_why(server: Server, work: Workspace) -> None:
@@ -87,20 +67,6 @@ def test_a_directory_that_no_item_stands_for_has_new_times_when_its_entries_chan
     assert len({attr.ino for attr in seen}) == 1
 
 
-def test_readonly_items_are_guarded(server: Server, work: Workspace) -> None:
-    """semantics 4: open for writing EACCES, unlink/rename/overwrite EPERM, creating in a readOnly directory EACCES."""
-    server.store.seed({"fixed": "x", "dir": None}, permission="readOnly")
-    server.store.seed({"free": "y"})
-    assert errno_from(work.vfs.open, "fixed", 1) == errno.EACCES
-    assert errno_from(work.vfs.truncate, "fixed", 0) == errno.EACCES
-    assert errno_from(work.vfs.unlink, "fixed") == errno.EPERM
-    assert errno_from(work.vfs.rename, "fixed", "other") == errno.EPERM
-    assert errno_from(work.vfs.rename, "free", "fixed") == errno.EPERM
-    assert errno_from(work.vfs.create, "dir/file", 0o644, 1, CALLER) == errno.EACCES
-    assert errno_from(work.vfs.mkdir, "dir/sub", 0o755, CALLER) == errno.EACCES
-    assert server.log.changes() == []
-
-
 def test_what_shows_at_a_path_is_the_file_then_the_change_then_the_server(
     server: Server, work: Workspace
 ) -> None:
@@ -146,28 +112,6 @@ def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, wor
     assert errno_from(work.vfs.looked_up, "file") == errno.ENOENT
     assert work.vfs.getattr("file").size == 7
     assert work.vfs.looked_up("file").size == 7
-
-
-def test_the_edition_says_that_nothing_has_changed(server: Server, work: Workspace) -> None:
-    server.store.seed({"file": "x"}, age=60)
-    work.names()
-    edition = work.vfs.edition()
-    work.names()
-    work.read("file")
-    assert edition == work.vfs.edition() > 0
-    work.write("file", b"y")
-    assert work.vfs.edition() > edition
-
-
-def test_a_file_that_libfuse_has_hidden_is_seen_by_its_handles_only(server: Server, work: Workspace) -> None:
-    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
-    server.store.seed({"file": "x"}, age=60)
-    work.vfs.chmod("file", 0o640)
-    fh = work.vfs.open("file", 0).fh
-    work.vfs.hide("file", f".fuse_hidden{1:016x}")
-    attr = work.vfs.fgetattr(fh)
-    assert (attr.nlink, attr.mode & 0o777, attr.size) == (0, 0o640, 1)
-    assert work.names() == []
 
 
 def test_a_name_that_the_api_cannot_hold_is_refused() -> None:

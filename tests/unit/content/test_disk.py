@@ -49,20 +49,6 @@ def test_each_version_has_a_name() -> None:
     assert len({version_name(Version(*version)) for version in versions}) == len(versions)
 
 
-def test_a_kept_file_is_there_under_its_name(disk: DiskCache) -> None:
-    keep(disk, NAMES[0])
-    assert disk.size(VERSIONS[0]) == 100
-    assert disk.size(VERSIONS[1]) is None
-    assert disk.used == 100
-
-
-def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
-    keep(disk, NAMES[0])
-    assert disk.open(NAMES[0], 99) is None
-    assert disk.open(NAMES[0], 100) is None
-    assert disk.used == 0
-
-
 def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
     for name in NAMES:
         keep(disk, name)

@@ -33,16 +33,6 @@ def test_a_file_read_from_its_start_is_one_plain_request(make_store: MakeStore) 
     assert client.gets == 0
 
 
-def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(make_store: MakeStore) -> None:
-    """semantics 3: progressive: nobody waits for the whole file."""
-    data = pattern(8 * MIB)
-    client = FakeClient(data, gate=2)
-    with make_store(client).open(item_of(len(data))) as handle:
-        assert handle.read(0, 128 * KIB) == data[: 128 * KIB]
-        assert not handle.whole()
-        client.open_gate()
-
-
 def test_an_empty_file_needs_no_request(make_store: MakeStore) -> None:
     client = FakeClient(b"")
     store = make_store(client)
@@ -53,22 +43,6 @@ def test_an_empty_file_needs_no_request(make_store: MakeStore) -> None:
         assert handle.sha256() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert store.whole(item_of(0))
     assert client.requests == []
-
-
-def test_many_readers_share_one_download(make_store: MakeStore) -> None:
-    """semantics 3: one download for many readers."""
-    data = pattern(2 * MIB)
-    client = FakeClient(data, gate=0)
-    store = make_store(client)
-    handles = [store.open(item_of(len(data))) for _ in range(8)]
-    with ThreadPoolExecutor(8) as threads:
-        results = [threads.submit(read_all, handle, len(data)) for handle in handles]
-        client.wait(lambda: client.requests)
-        client.open_gate()
-        assert all(result.result(20) == data for result in results)
-    for handle in handles:
-        handle.close()
-    assert len(client.requests) == 1
 
 
 def test_a_small_read_in_the_middle_of_a_big_file_moves_little(make_store: MakeStore) -> None:

@@ -29,16 +29,6 @@ def test_what_a_killed_mount_left_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cleared_cache_gets_a_new_directory(tmp_path: Path) -> None:
-    parts = started(tmp_path / "cache")
-    parts.new()
-    shutil.rmtree(tmp_path / "cache")
-    part = parts.new()
-    assert part.there()
-    assert Path(part.path).parent.parent == tmp_path / "cache"
-    parts.close()
-
-
 def test_a_directory_that_was_open_to_others_is_closed_to_them(tmp_path: Path) -> None:
     directory = tmp_path / "cache"
     directory.mkdir(mode=0o755)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -48,56 +47,6 @@ def files(cache: Path) -> list[Path]:
 
 
 # -- across handles and remounts -------------------------------------------------------------------------
-
-
-def test_a_version_is_never_downloaded_again(make_store: MakeStore) -> None:
-    """semantics 3: a version in the content cache is never downloaded again."""
-    data = pattern(MIB)
-    client = FakeClient(data)
-    store = make_store(client)
-    item = item_of(MIB)
-    assert read(store, item) == data
-    assert store.whole(item)
-    assert read(store, item) == data
-    assert len(client.requests) == 1
-
-
-def test_a_version_is_not_downloaded_again_after_a_remount(make_store: MakeStore) -> None:
-    """semantics 3: across remounts too."""
-    data = pattern(MIB)
-    item = item_of(MIB)
-    first = make_store(FakeClient(data))
-    read(first, item)
-    first.close()
-    client = FakeClient(data)
-    second = make_store(client)
-    assert second.whole(item)
-    assert second.used() == MIB
-    assert read(second, item) == data
-    assert client.requests == []
-
-
-def test_an_open_handle_keeps_the_version_it_opened(make_store: MakeStore) -> None:
-    """semantics 3: open files are pinned to the version they opened."""
-    old, new = pattern(1000), pattern(1200, seed=1)
-    client = FakeClient(old)
-    store = make_store(client)
-    with store.open(item_of(1000)) as handle:
-        path = handle.fetch()
-        client.data = new
-        assert read(store, item_of(1200, updated_at="2024-05-01T12:00:07.500Z")) == new
-        assert handle.read(0, 2000) == old
-        assert path.read_bytes() == old
-
-
-def test_the_cache_is_private(make_store: MakeStore, cache: Path) -> None:
-    """semantics 3: the content cache on disk, mode 0700."""
-    store = make_store(FakeClient(pattern(1000)))
-    read(store, item_of(1000))
-    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
-    (file,) = files(cache)
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert file.parent.name == file.name[:2]
 
 
 def test_nothing_unfinished_is_left_behind(make_store: MakeStore, cache: Path) -> None:
@@ -382,17 +331,6 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
 # -- the bound -------------------------------------------------------------------------------------------
 
 
-def test_the_least_recently_used_go_first(make_store: MakeStore) -> None:
-    """semantics 3.11: bounded by --cache-size, least recently used first."""
-    client = FakeClient(pattern(100_000))
-    store = make_store(client, limit=350_000)
-    first, second, third, fourth = (numbered(number, 100_000) for number in range(4))
-    for item in (first, second, third, first, fourth):
-        read(store, item)
-    eventually(lambda: store.used() <= 350_000)
-    assert [store.whole(item) for item in (first, second, third, fourth)] == [True, False, True, True]
-
-
 def test_the_order_of_use_survives_a_remount(make_store: MakeStore) -> None:
     client = FakeClient(pattern(100_000))
     store = make_store(client)
@@ -404,17 +342,6 @@ def test_the_order_of_use_survives_a_remount(make_store: MakeStore) -> None:
     read(smaller, numbered(9, 100_000))
     eventually(lambda: smaller.used() == 200_000)
     assert [smaller.whole(item) for item in items] == [True, False, False]
-
-
-def test_what_is_open_is_never_evicted(make_store: MakeStore) -> None:
-    client = FakeClient(pattern(100_000))
-    store = make_store(client, limit=150_000)
-    with store.open(numbered(0, 100_000)) as handle:
-        path = handle.fetch()
-        for number in range(1, 4):
-            read(store, numbered(number, 100_000))
-        assert path.read_bytes() == client.data
-    assert store.whole(numbered(0, 100_000))
 
 
 def test_what_is_opened_while_others_are_evicted_stays(

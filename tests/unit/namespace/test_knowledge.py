@@ -372,18 +372,3 @@ def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() ->
     assert known.tree.get(file.id) is not None
     assert known.doubtful("f"), "where the listing had it"
     assert known.doubtful("ours")
-
-
-def test_a_listing_does_not_bring_back_what_we_have_deleted() -> None:
-    """semantics 1: own changes are visible at once."""
-    server, known = Server(), Knowledge(1e9, Clock())
-    file = server.file("f")
-    listed_while(known, server, lambda: None)
-
-    def meanwhile() -> None:
-        server.delete(file)
-        known.forget(file)
-
-    listed_while(known, server, meanwhile)
-    assert known.tree.get(file.id) is None
-    assert known.fresh("f", 0.0)

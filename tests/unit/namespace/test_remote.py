@@ -86,17 +86,6 @@ def hidden(target: str, role: Role = Role.ASIDE) -> str:
     return names.hidden_path(target, "0" * 12, "1" * 16, role)
 
 
-def test_implicit_directories_are_shown_and_followed(world: World) -> None:
-    """semantics 1: implicit directories are shown."""
-    deep = world.server.file("x/y/z.txt")
-    assert world.namespace.lookup("x/y") == implicit_directory("x/y")
-    assert world.namespace.children("x") == {"y": implicit_directory("x/y")}
-    assert world.namespace.children("x/y") == {"z.txt": deep}
-    world.server.delete(deep)
-    world.expire()
-    assert world.namespace.lookup("x/y") is None
-
-
 def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world: World) -> None:
     """semantics 1: an implicit directory can't be seen by find."""
     folder = world.server.directory("x")

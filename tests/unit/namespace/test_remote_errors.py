@@ -134,20 +134,8 @@ def test_listing_the_root_while_the_server_is_away_asks_whether_it_is_back(world
     eventually(lambda: not world.namespace.unreachable)
 
 
-def test_known_names_are_served_only_so_long(world: World) -> None:
-    """semantics 1.13: up to --stale-if-error seconds."""
-    world.server.file("a.txt")
-    world.namespace.refresh()
-    fail_with(world, UnavailableError("down"))
-    world.clock.advance(STALE + 1)
-    with pytest.raises(UnavailableError):
-        world.namespace.lookup("a.txt")
-    with pytest.raises(UnavailableError):
-        world.namespace.children("")
-
-
 def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
-    """semantics 1: up to --stale-if-error seconds."""
+    """semantics 1.13: up to --stale-if-error seconds."""
     a = world.server.file("a.txt")
     world.namespace.refresh()
     world.clock.advance(STALE)

@@ -16,6 +16,7 @@ from jobfs.api.deadline import within
 
 JOB = "test12345678901234567890"
 KEY = "pk_very-secret"
+ID = "item00000000000000000001"
 ROOT = f"/api/studio/v1/expert_jobs/{JOB}/workspace_instance/"
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -38,7 +39,7 @@ def wire_item(path: str = "a.txt", **fields: Any) -> dict[str, Any]:
     """An item as the reference shows it."""
     return {
         "type": "workspaceItemFile",
-        "id": "item00000000000000000001",
+        "id": ID,
         "owner": "expert",
         "lifecycle": "expertJob",
         "permission": "readWrite",
@@ -65,6 +66,23 @@ def many(*items: dict[str, Any], **meta: Any) -> httpx.Response:
 def failure(status: int, reason: Any = "because", headers: dict[str, str] | None = None) -> httpx.Response:
     """An error's answer in the reference's form."""
     return httpx.Response(status, json={"code": status, "error": "X", "reason": reason}, headers=headers)
+
+
+class Chunks(httpx.SyncByteStream):
+    """A body in pieces, the last of which may be how it breaks off."""
+
+    def __init__(self, *chunks: bytes | Exception) -> None:
+        self.chunks = chunks
+        self.closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+            yield chunk
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Script:

@@ -73,24 +73,3 @@ def test_every_endpoint_works_under_every_switch(
     with pytest.raises(errors.NotFoundError):
         client.get(directory.id)
     assert set(server.store.tree()) == {"c.txt"}
-
-
-def test_a_wrong_key_and_an_unknown_job_are_told_apart(server: Server) -> None:
-    with Client(server.url, server.job, fixed_key("wrong")) as client:
-        with pytest.raises(errors.UnauthorizedError):
-            client.instance()
-        assert client.health.key_refused
-    with Client(server.url, "a" * 24, fixed_key(server.key)) as client, pytest.raises(errors.NotFoundError):
-        client.instance()
-
-
-def test_reading_makes_no_changing_request(server: Server, client: Client) -> None:
-    server.store.write("a.txt", b"hello")
-    server.log.clear()
-    item = client.find("a.txt")[0]
-    client.get(item.id)
-    client.list_page(100, 0)
-    client.instance()
-    with client.download(item.id) as download:
-        list(download.chunks())
-    assert {entry.method for entry in server.log.entries()} == {"GET"}

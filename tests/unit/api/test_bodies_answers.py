@@ -13,9 +13,7 @@ from jobfs import errors
 from jobfs.api.bodies import MOST_INSTANCE, MOST_JSON, MOST_REASON, read_answer
 from jobfs.api.failures import MismatchError
 
-from .conftest import MakeClient, one, wire_item
-
-ID = "item00000000000000000001"
+from .conftest import ID, Chunks, MakeClient, one, wire_item
 
 
 class Endless(httpx.SyncByteStream):
@@ -35,16 +33,9 @@ class Endless(httpx.SyncByteStream):
         self.closed = True
 
 
-class Pieces(httpx.SyncByteStream):
-    """A body in pieces."""
-
-    def __init__(self, body: bytes, size: int = 1) -> None:
-        self._body = body
-        self._size = size
-
-    def __iter__(self) -> Iterator[bytes]:
-        for place in range(0, len(self._body), self._size):
-            yield self._body[place : place + self._size]
+def pieces(body: bytes, size: int = 1) -> Chunks:
+    """A body in pieces of a size."""
+    return Chunks(*(body[place : place + size] for place in range(0, len(body), size)))
 
 
 def answer(stream: httpx.SyncByteStream, status: int = 200, coding: str = "") -> httpx.Response:
@@ -63,9 +54,9 @@ def read(stream: httpx.SyncByteStream, most: int, coding: str = "", *, whole: bo
 @pytest.mark.parametrize("coding", ["", "gzip", "x-gzip", "GZIP"])
 def test_the_bound_counts_what_is_decompressed(coding: str) -> None:
     packed = gzip.compress(b"x" * 100_000, mtime=0) if coding else b"x" * 100_000
-    assert read(Pieces(packed), 100_000, coding) == b"x" * 100_000
+    assert read(pieces(packed), 100_000, coding) == b"x" * 100_000
     with pytest.raises(MismatchError, match="more than 99999 bytes"):
-        read(Pieces(packed), 99_999, coding)
+        read(pieces(packed), 99_999, coding)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +64,12 @@ def test_the_bound_counts_what_is_decompressed(coding: str) -> None:
 )
 def test_a_body_that_is_badly_compressed_is_an_error(packed: bytes) -> None:
     with pytest.raises(httpx.DecodingError):
-        read(Pieces(packed), 10_000, "gzip")
+        read(pieces(packed), 10_000, "gzip")
 
 
 def test_only_what_was_asked_for_is_decompressed() -> None:
     with pytest.raises(MismatchError, match="'deflate', which was not asked for"):
-        read(Pieces(zlib.compress(b"{}")), 100, "deflate")
+        read(pieces(zlib.compress(b"{}")), 100, "deflate")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +77,7 @@ def test_only_what_was_asked_for_is_decompressed() -> None:
     [
         (Endless(b"why " * 100), ""),
         (Endless(gzip.compress(b"why ", mtime=0)[:12]), "gzip"),
-        (Pieces(b"no gzip"), "gzip"),
+        (pieces(b"no gzip"), "gzip"),
     ],
 )
 def test_of_a_reason_the_beginning_will_do(stream: httpx.SyncByteStream, coding: str) -> None:
@@ -99,7 +90,7 @@ def test_the_largest_page_there_can_be_fits(make_client: MakeClient) -> None:
     body = httpx.Response(200, json={"data": {"workspaceItems": items}, "meta": {"total": 100}}).content
     escaped = body.decode().encode("ascii", "backslashreplace")
     assert len(escaped) > 1_300_000
-    client = make_client(lambda request: answer(Pieces(escaped, 65536)))
+    client = make_client(lambda request: answer(pieces(escaped, 65536)))
     assert len(client.list_page(100, 0).items) == 100
 
 

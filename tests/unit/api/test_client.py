@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,11 +9,9 @@ import pytest
 
 from jobfs import errors
 from jobfs.api import Client, fixed_key
-from jobfs.nodes import Kind, Lifecycle, Permission
+from jobfs.nodes import Lifecycle, Permission
 
-from .conftest import JOB, MakeClient, Script, failure, many, one, wire_item
-
-ID = "item00000000000000000001"
+from .conftest import ID, JOB, MakeClient, Script, failure, many, one, wire_item
 
 
 def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: MakeClient) -> None:
@@ -79,25 +75,6 @@ def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeCli
     assert script.asked == ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/find?path=%2Fb"]
 
 
-@pytest.mark.parametrize("odd", [["file"], {"file": 1}, 7, None])
-def test_an_item_whose_type_is_no_text_hides_only_itself(make_client: MakeClient, odd: Any) -> None:
-    """semantics 1.21: also where it is the one that the server's style would be learned from."""
-    client = make_client(Script(many({**wire_item("bad"), "type": odd}, wire_item("good"), total=2)))
-    page = client.list_page(100, 0)
-    assert ([item.path for item in page.items], len(page.unknown)) == (["good"], 1)
-    assert [item.path for item in client.find("good")] == ["good"]
-    with pytest.raises(errors.ContractError, match="no file or directory"):
-        make_client(lambda request: one(type=odd)).get(ID)
-
-
-def test_a_single_item_may_come_as_data_item(make_client: MakeClient, tmp_path: Path) -> None:
-    """wire-facts.md: the vendor's rewrite wraps it so; a create or an update must not look like a lost answer."""
-    client = make_client(Script(httpx.Response(200, json={"data": {"item": wire_item("b", type="file")}})))
-    (tmp_path / "x").write_bytes(b"hello")
-    assert client.get(ID).path == client.update(ID, path="b").path == "b"
-    assert client.create_file("b", tmp_path / "x", 5, Permission.READ_WRITE).kind is Kind.FILE
-
-
 @pytest.mark.parametrize("item_id", ["", "../items", "a/b", "find?path=x"])
 def test_an_id_that_is_none_leads_nowhere(make_client: MakeClient, item_id: str) -> None:
     script = Script(one())
@@ -154,39 +131,6 @@ def test_a_useless_proxy_is_one_sentence_without_its_password(monkeypatch: pytes
         Client("https://example.test", JOB, fixed_key("k"))
     assert "HTTPS_PROXY" in str(caught.value)
     assert "hunter2" not in str(caught.value)
-
-
-def test_many_threads_share_one_client(make_client: MakeClient, tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"hello")
-
-    def server(request: httpx.Request) -> httpx.Response:
-        if request.method == "POST" and b"hello" in request.content:
-            return one()
-        target = request.url.params.get("path", "")
-        return many(wire_item(target)) if target else one()
-
-    client = make_client(server)
-    client.get(ID)
-    wrong: list[object] = []
-
-    def work(number: int) -> None:
-        try:
-            for step in range(30):
-                path = f"{number}/{step}"
-                if [item.path for item in client.find(path)] != [path]:
-                    wrong.append(path)
-                client.create_file(path, tmp_path / "x", 5, Permission.READ_WRITE)
-                client.delete(ID)
-        except Exception as exc:
-            wrong.append(exc)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-    assert client.health.requests == 1 + 8 * 30 * 3
 
 
 OTHER = "other0000000000000000001"

@@ -16,9 +16,7 @@ from jobfs.api import deadline
 from jobfs.api.deadline import Deadline, backoff, bound_by, carried, current, left, within
 from jobfs.nodes import Permission
 
-from .conftest import Handler, MakeClient, Script, one
-
-ID = "item00000000000000000001"
+from .conftest import ID, Handler, MakeClient, Script, one
 
 
 class Streaming(httpx.BaseTransport):

@@ -8,29 +8,12 @@ import pytest
 
 from jobfs import errors
 
-from .conftest import MakeClient, Script, failure
-
-ID = "item00000000000000000001"
-
-
-class Bytes(httpx.SyncByteStream):
-    def __init__(self, *chunks: bytes | Exception) -> None:
-        self.chunks = chunks
-        self.closed = False
-
-    def __iter__(self) -> Any:
-        for chunk in self.chunks:
-            if isinstance(chunk, Exception):
-                raise chunk
-            yield chunk
-
-    def close(self) -> None:
-        self.closed = True
+from .conftest import ID, Chunks, MakeClient, Script, failure
 
 
 def answer(status: int, *chunks: bytes | Exception, **headers: str) -> Any:
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda request: httpx.Response(status, headers=given, stream=Bytes(*chunks))
+    return lambda request: httpx.Response(status, headers=given, stream=Chunks(*chunks))
 
 
 def test_a_whole_file_comes_as_it_is_and_not_compressed(make_client: MakeClient) -> None:
@@ -174,7 +157,7 @@ def test_a_body_longer_than_promised_does_not_match_the_contract(make_client: Ma
 
 
 def test_leaving_a_download_closes_it(make_client: MakeClient) -> None:
-    stream = Bytes(b"hel", b"lo")
+    stream = Chunks(b"hel", b"lo")
     client = make_client(lambda request: httpx.Response(200, headers={"content-length": "5"}, stream=stream))
     with client.download(ID) as download:
         next(download.chunks())

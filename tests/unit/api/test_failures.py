@@ -59,57 +59,6 @@ def test_each_status_has_its_error_and_errno(
     )
 
 
-@pytest.mark.parametrize(
-    ("status", "headers"),
-    [(429, {}), (429, {"retry-after": "1"}), (503, {"retry-after": "1"})],
-)
-def test_a_refusal_for_now_may_be_repeated_by_anyone(status: int, headers: dict[str, str]) -> None:
-    """semantics 5: 429, and 503 with Retry-After, are retried."""
-    for call in (READ, CHANGE):
-        failure = from_answer(call, status, headers, b"")
-        assert type(failure) is errors.UnavailableError
-        assert failure.wait == (1.0 if headers else 0.0)
-
-
-@pytest.mark.parametrize("status", [408, 500, 502, 503, 504, 599])
-def test_a_changing_request_that_met_a_failing_server_has_lost_its_answer(status: int) -> None:
-    """semantics 5.7: 500, 502, 503, 504: reading is retried, the answer of a changing request is lost."""
-    reading, changing = from_answer(READ, status, {}, b""), from_answer(CHANGE, status, {}, b"")
-    assert type(reading) is errors.UnavailableError
-    assert type(changing) is errors.AnswerLostError
-
-
-@pytest.mark.parametrize(
-    "kind", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError]
-)
-def test_without_a_connection_nothing_was_sent(kind: type[httpx.TransportError]) -> None:
-    """semantics 5.6: a connection that was never established is retried, for changing requests too."""
-    for call in (READ, CHANGE):
-        failure = from_exception(call, kind("why"))
-        assert type(failure) is errors.UnavailableError
-        assert not failure.lasting
-
-
-@pytest.mark.parametrize(
-    ("kind", "number"),
-    [
-        (httpx.ReadTimeout, errno.ETIMEDOUT),
-        (httpx.WriteTimeout, errno.ETIMEDOUT),
-        (httpx.ReadError, errno.EIO),
-        (httpx.WriteError, errno.EIO),
-        (httpx.RemoteProtocolError, errno.EIO),
-    ],
-)
-def test_a_connection_that_broke_loses_the_answer_of_a_changing_request(
-    kind: type[httpx.TransportError], number: int
-) -> None:
-    """semantics 5: a broken connection, a timeout."""
-    reading, changing = from_exception(READ, kind("why")), from_exception(CHANGE, kind("why"))
-    assert type(reading) is errors.UnavailableError
-    assert type(changing) is errors.AnswerLostError
-    assert reading.errno == changing.errno == number
-
-
 def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
     exc = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
     failure = from_exception(READ, exc)

@@ -20,9 +20,8 @@ from jobfs.api import health as module
 from jobfs.api.failures import Call
 from jobfs.nodes import Permission
 
-from .conftest import MakeClient, Script, failure, one
+from .conftest import ID, MakeClient, Script, failure, one
 
-ID = "item00000000000000000001"
 READ = Call("get item", "GET", "/x")
 CHANGE = Call("update item", "POST", "/x", changing=True)
 

@@ -97,6 +97,8 @@ def test_unknown_fields_and_types_do_not_break_a_listing() -> None:
 ODD = [
     b'"type": ["file"]',
     b'"type": {"file": 1}',
+    b'"type": 7',
+    b'"type": null',
     b'"size": ' + b"9" * 5000,
     b'"size": -' + b"9" * 5000,
     b'"size": 1e9999',
@@ -121,9 +123,9 @@ def test_one_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
     """semantics 1.21: one item with an absurd number, depth, byte or type does not break a listing."""
     good = json.dumps(wire_item("good"), ensure_ascii=False).encode()
     bad = json.dumps({**wire_item("bad"), "id": "b" * 24}).encode()[:-1] + b", " + odd + b"}"
-    body = b'{"meta": {"total": 3}, "data": {"workspaceItems": [%b, %b, %b]}}' % (good, bad, good)
+    body = b'{"meta": {"total": 3}, "data": {"workspaceItems": [%b, %b, %b]}}' % (bad, good, bad)
     page, _ = parse_page(body, 100, 0)
-    assert [item.path for item in page.items if item.id != "b" * 24] == ["good", "good"]
+    assert [item.path for item in page.items if item.id != "b" * 24] == ["good"]
     assert page.total == 3
     for item in page.items:
         for text in (item.updated_at, item.created_at, item.owner, item.mime_type, item.key):
@@ -231,8 +233,9 @@ def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what
 
 
 def test_an_item_that_can_not_be_used_is_a_mismatch_where_one_was_asked_for() -> None:
-    with pytest.raises(MismatchError, match="workspaceItemLink"):
-        parse_item(item_body(type="workspaceItemLink"))
+    for odd in ("workspaceItemLink", ["file"], 7):
+        with pytest.raises(MismatchError, match="no file or directory"):
+            parse_item(item_body(type=odd))
     with pytest.raises(MismatchError, match=r"data\.workspaceItem is missing"):
         parse_item(b'{"data": {"workspaceItem": null}}')
 

@@ -67,22 +67,17 @@ def once(trigger: tuple[str, Any], action: Callable[[], object]) -> Callable[[st
     return hook
 
 
-@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 198, 199, 200, 201, 298, 299, 1000])
-def test_every_item_is_there_whatever_the_number_of_pages(reading: Reading, count: int) -> None:
+PAGES = [(count, 100) for count in (0, 1, 99, 100, 101, 198, 199, 200, 201, 298, 299, 1000)]
+
+
+@pytest.mark.parametrize(("count", "cap"), [*PAGES, (60, 1), (60, 2), (60, 7), (60, 50)])
+def test_every_item_is_there_whatever_the_number_of_pages(reading: Reading, count: int, cap: int) -> None:
     """semantics 1.2: all pages are one snapshot of the whole tree."""
+    reading.server.cap = cap
     everything = reading.fill(count)
     assert as_set(reading.read()) == set(everything)
     asked = reading.server.asked()
-    assert len(asked) == len(set(asked)) <= 2 + count // 99
-
-
-@pytest.mark.parametrize("cap", [1, 2, 7, 50])
-def test_a_server_that_gives_smaller_pages_is_read_whole(reading: Reading, cap: int) -> None:
-    """semantics 1: all pages are one snapshot of the whole tree."""
-    reading.server.cap = cap
-    everything = reading.fill(60)
-    assert as_set(reading.read()) == set(everything)
-    assert len(reading.server.asked()) <= 2 + 60 // max(1, cap - 1)
+    assert len(asked) == len(set(asked)) <= 2 + count // max(1, cap - 1)
 
 
 def test_pages_after_the_first_are_fetched_in_parallel(reading: Reading) -> None:

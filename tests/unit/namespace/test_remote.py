@@ -9,12 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jobfs import names
 from jobfs.errors import FsError
-from jobfs.names import Role
 from jobfs.nodes import Item, Lifecycle, implicit_directory
 
-from .world import KERNEL, TTL, World
+from .world import KERNEL, TTL, World, hidden
 
 
 def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: World) -> None:
@@ -80,10 +78,6 @@ def test_freshness_counts_from_the_start_of_the_request_and_leaves_room_for_the_
 
 def yield_to_others(_operation: str, _argument: object) -> None:
     os.sched_yield()
-
-
-def hidden(target: str, role: Role = Role.ASIDE) -> str:
-    return names.hidden_path(target, "0" * 12, "1" * 16, role)
 
 
 def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world: World) -> None:

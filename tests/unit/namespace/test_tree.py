@@ -14,7 +14,7 @@ from jobfs.names import HiddenName, Role
 from jobfs.namespace.tree import Tree, missed_names, never_shown, refusal, shown, veil
 from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
 
-from .world import directory, item
+from .world import directory, hidden, item
 
 HIDDEN = str(HiddenName("0" * 12, "1" * 16, Role.ASIDE, "x.txt"))
 PATHS = ["/".join(parts) for depth in (1, 2, 3) for parts in itertools.product(("a", "b"), repeat=depth)]
@@ -246,10 +246,6 @@ def test_a_hidden_name_hides_everything_below_it() -> None:
     assert veil(f"a/b/{HIDDEN}") == "a/b"
     assert veil(f"a/{HIDDEN}/c/{HIDDEN}") == "a"
     assert never_shown(f"a/{HIDDEN}/c")
-
-
-def hidden(target: str, role: Role) -> str:
-    return names.hidden_path(target, "0" * 12, "1" * 16, role)
 
 
 @pytest.mark.parametrize("role", [Role.ASIDE, Role.STAGED])

@@ -12,6 +12,7 @@ from typing import Any, cast
 from jobfs import names
 from jobfs.api import Client, Health, Page
 from jobfs.errors import NotFoundError
+from jobfs.names import Role
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle
 
@@ -193,3 +194,8 @@ def item(path: str, item_id: str = "", **fields: Any) -> Item:
 def directory(path: str, item_id: str = "", **fields: Any) -> Item:
     """A directory of the job at `path`."""
     return item(path, item_id, kind=Kind.DIRECTORY, **fields)
+
+
+def hidden(target: str, role: Role = Role.ASIDE) -> str:
+    """The hidden path of what a save has put away from `target`."""
+    return names.hidden_path(target, "0" * 12, "1" * 16, role)

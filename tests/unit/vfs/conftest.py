@@ -1,4 +1,4 @@
-"""Fixtures: a local server, and a Vfs on it that sends nothing by itself."""
+"""A Vfs on the local server that sends nothing by itself."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.workspaces import Workspace, workspace
 
-from jobfs.emulator import Server, running
-
-
-@pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(directory=tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared_server: Server) -> Server:
-    shared_server.reset()
-    return shared_server
+from jobfs.emulator import Server
 
 
 @pytest.fixture

@@ -39,7 +39,6 @@ class MemoryVfs:
         self.hidden: list[tuple[str, str]] = []
         self.warnings: list[str] = []
         self.callers: list[Caller] = []
-        self.times: list[tuple[int | None, int | None]] = []
         self.flags: list[int] = []
         self.calls: Counter[str] = Counter()
         self.hooks: dict[str, Callable[[str], None]] = {}
@@ -158,10 +157,6 @@ class MemoryVfs:
         self._call("truncate", path)
         self._resize(self._node(path), length)
 
-    def ftruncate(self, fh: int, length: int) -> None:
-        self._call("ftruncate")
-        self._resize(self.open_files[fh], length)
-
     @staticmethod
     def _resize(node: Node, length: int) -> None:
         del node.data[length:]
@@ -184,63 +179,12 @@ class MemoryVfs:
         self._node(path)
         del self.nodes[path]
 
-    def mkdir(self, path: str, mode: int, caller: Caller) -> None:
-        self._call("mkdir", path)
-        self.callers.append(caller)
-        self.put(path, mode=stat.S_IFDIR | mode)
-
-    def rmdir(self, path: str) -> None:
-        self._call("rmdir", path)
-        if self.listdir(path):
-            raise FsError(errno.ENOTEMPTY)
-        del self.nodes[path]
-
-    def chmod(self, path: str, mode: int) -> None:
-        self._call("chmod", path)
-        node = self._node(path)
-        node.mode = stat.S_IFMT(node.mode) | stat.S_IMODE(mode)
-
-    def chown(self, path: str, uid: int, gid: int) -> None:
-        self._call("chown", path)
-        node = self._node(path)
-        node.uid, node.gid = (node.uid if uid == -1 else uid), (node.gid if gid == -1 else gid)
-
-    def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
-        self._call("utimens", path)
-        self.times.append((atime_ns, mtime_ns))
-        node = self._node(path)
-        node.atime = node.atime if atime_ns is None else atime_ns
-        node.mtime = node.mtime if mtime_ns is None else mtime_ns
-
     def statfs(self) -> StatFs:
         self._call("statfs")
         return StatFs(4096, 1000, 600, 500, 90, 40, 255)
 
-    def readlink(self, path: str) -> str:
-        self._call("readlink", path)
-        return self._node(path).data.decode()
-
-    def symlink(self, path: str, target: str, caller: Caller) -> None:
-        self._call("symlink", path)
-        self.callers.append(caller)
-        self.put(path, target.encode(), stat.S_IFLNK | 0o777)
-
-    def mknod(self, path: str, mode: int, caller: Caller) -> None:
-        self._call("mknod", path)
-        self.callers.append(caller)
-        if not stat.S_ISREG(mode):
-            raise FsError(errno.EPERM)
-        self.put(path, mode=mode)
-
-    def status(self) -> dict[str, Any]:
-        return {"unsent": [{"path": path} for path in self.waiting], "failed": [], "conflicts": []}
-
     def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
         return [{"path": path} for path in self.waiting]
-
-    def info(self, path: str) -> dict[str, Any]:
-        self._node(path)
-        return {"id": f"{self._node(path).ino:024}", "state": "clean"}
 
     def flush_all(
         self,

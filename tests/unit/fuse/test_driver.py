@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import stat
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,13 +146,6 @@ def test_a_call_raises_nothing_but_an_errno(driver: FuseDriver, vfs: MemoryVfs) 
     assert failure(driver, "no_such_operation") == errno.EIO
 
 
-def test_attributes_come_by_path_or_by_handle(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    fh = vfs.open("file", os.O_RDONLY).fh
-    assert driver("getattr", "/file") == pack_stat(vfs.getattr("file"))
-    vfs.nodes["file"].data += b" grown"
-    assert driver("getattr", "", handle(fh)) == pack_stat(vfs.fgetattr(fh))
-
-
 def test_attributes_for_a_listing_are_what_is_known(driver: FuseDriver, vfs: MemoryVfs) -> None:
     vfs.put("to-be-asked-for", b"content")
     assert driver.getattr("/file", listed=True) == driver.getattr("/file")
@@ -174,10 +166,6 @@ def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(driver: FuseDri
     assert driver.getattr("/file", listed=True)
 
 
-def test_a_directory_is_read_with_packed_attributes(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    assert driver("readdir", "/", 0) == [(name, pack_stat(vfs.getattr(name))) for name in ("file", "dir")]
-
-
 def test_open_and_create_pass_flags_and_set_the_handle(driver: FuseDriver, vfs: MemoryVfs) -> None:
     vfs.direct_io = True
     opened = handle(flags=os.O_RDONLY)
@@ -191,72 +179,11 @@ def test_open_and_create_pass_flags_and_set_the_handle(driver: FuseDriver, vfs: 
     assert vfs.callers == [(11, 22, 33)]
 
 
-def test_what_is_done_to_an_open_file_goes_by_its_handle(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    fh = vfs.open("file", os.O_RDWR).fh
-    assert driver("read", None, 4, 3, handle(fh)) == b"tent"
-    assert driver("write", None, memoryview(b"XY"), 1, handle(fh)) == 2
-    driver("truncate", "", 4, handle(fh))
-    assert bytes(vfs.nodes["file"].data) == b"cXYt"
-    for operation in (("flush", None), ("fsync", None, 0), ("release", None)):
-        driver(*operation, handle(fh))
-    assert vfs.open_files == {}
-    driver("truncate", "/file", 1)
-    assert bytes(vfs.nodes["file"].data) == b"c"
-
-
-def test_libfuses_rename_of_an_open_file_is_hiding_it(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    """semantics 4: a file unlinked while open never comes back."""
-    driver("rename", "/file", "/.fuse_hidden0000000300000001")
-    assert vfs.hidden == [("file", ".fuse_hidden0000000300000001")]
-    assert vfs.calls["rename"] == 0
-
-
 @pytest.mark.parametrize("name", [".fuse_hidden", ".fuse_hidden12", ".fuse_hidden000000030000000g", "x"])
 def test_a_users_rename_is_a_rename(driver: FuseDriver, vfs: MemoryVfs, name: str) -> None:
     driver("rename", "/file", f"/dir/{name}")
     assert f"dir/{name}" in vfs.nodes
     assert vfs.hidden == []
-
-
-def test_the_tree_is_changed_by_relative_paths_and_on_behalf_of_the_caller(
-    driver: FuseDriver, vfs: MemoryVfs
-) -> None:
-    driver("mkdir", "/dir/sub", 0o700)
-    driver("mknod", "/dir/node", stat.S_IFREG | 0o600, 0)
-    driver("symlink", "/dir/link", "../file")
-    assert driver("readlink", "/dir/link") == "../file"
-    assert vfs.callers == [(11, 22, 33)] * 3
-    driver("rmdir", "/dir/sub")
-    driver("unlink", "/dir/node")
-    assert sorted(vfs.nodes) == ["", "dir", "dir/link", "file"]
-
-
-def test_hard_links_are_refused(driver: FuseDriver) -> None:
-    """semantics 2: link is EPERM."""
-    assert failure(driver, "link", "/other", "/file") == errno.EPERM
-
-
-def test_times_may_be_given_omitted_or_now(
-    driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, omit = 0x3FFFFFFF, 0x3FFFFFFE
-    monkeypatch.setattr("jobfs.fuse.driver.time", SimpleNamespace(time_ns=lambda: 42))
-    for times in ((1, 2), (omit, 5), (6, now), None):
-        driver("utimens", "/file", times)
-    assert vfs.times == [(1, 2), (None, 5), (6, 42), (42, 42)]
-
-
-def test_mode_and_owner_are_passed_on(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    driver("chmod", "/file", 0o400)
-    driver("chown", "/file", -1, 7)
-    assert vfs.nodes["file"].mode == stat.S_IFREG | 0o400
-    assert (vfs.nodes["file"].uid, vfs.nodes["file"].gid) == (os.getuid(), 7)
-
-
-def test_statfs_names_every_field_that_c_has(driver: FuseDriver) -> None:
-    fields = driver("statfs", "/")
-    assert fields["f_namemax"] == 255
-    assert set(fields) <= {name for name, _ in fuse.c_statvfs._fields_}
 
 
 def test_fsyncdir_reaches_the_directory(driver: FuseDriver, vfs: MemoryVfs) -> None:
@@ -267,12 +194,6 @@ def test_fsyncdir_reaches_the_directory(driver: FuseDriver, vfs: MemoryVfs) -> N
 def test_the_kernel_is_not_invited_to_ask_for_extended_attributes(driver: FuseDriver) -> None:
     for operation in ("getxattr", "setxattr", "listxattr", "removexattr", "opendir", "releasedir", "lock"):
         assert getattr(driver, operation) is None
-
-
-def test_init_tells_that_the_kernel_talks_to_us(vfs: MemoryVfs) -> None:
-    said: list[str] = []
-    FuseDriver(vfs, lambda: said.append("ready"))("init", "/")  # type: ignore[arg-type]
-    assert said == ["ready"]
 
 
 def test_attributes_are_asked_for_again_once_anything_may_have_changed(

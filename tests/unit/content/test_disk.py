@@ -49,6 +49,13 @@ def test_each_version_has_a_name() -> None:
     assert len({version_name(Version(*version)) for version in versions}) == len(versions)
 
 
+def test_a_file_of_the_wrong_length_is_removed(disk: DiskCache) -> None:
+    keep(disk, NAMES[0])
+    assert disk.open(NAMES[0], 99) is None
+    assert disk.open(NAMES[0], 100) is None
+    assert disk.used == 0
+
+
 def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(disk: DiskCache) -> None:
     for name in NAMES:
         keep(disk, name)

@@ -30,7 +30,7 @@ def test_a_wrong_or_missing_key_is_401(wire: Wire, header: str | None) -> None:
     assert wire.delete(f"/items/{UNKNOWN}", headers=headers).json() == UNAUTHORIZED
 
 
-@pytest.mark.parametrize("bad", ["short", "A" * 24, "a" * 23 + "%20", "a" * 25])
+@pytest.mark.parametrize("bad", ["short", "A" * 24, "a" * 23 + "%20", "a" * 24 + "%0A", "a" * 25])
 def test_a_malformed_id_is_422(wire: Wire, bad: str) -> None:
     answers = [
         wire.get(f"/items/{bad}"),

@@ -15,9 +15,7 @@ import httpx
 import pytest
 
 from jobfs.__main__ import main
-from jobfs.cli.emulator import emulator
 from jobfs.emulator import Behaviour, running
-from jobfs.emulator.behaviour import SWITCHES
 
 
 @contextmanager
@@ -109,6 +107,7 @@ def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
         (["--port", "99999"], "no such port"),
         (["--control-port", "-1"], "no such port"),
         (["--host", "256.1.1.1"], "no such address"),
+        (["--key", "two words"], "one word"),
         (["--key", "a", "--key-file", "b"], "not both"),
         (["--key-file", "/nonexistent/key"], "cannot read the key file"),
         (["--log", "/nonexistent/log"], "cannot write the log file"),
@@ -145,8 +144,3 @@ def test_a_missing_extra_names_the_remedy(
         "jobfs: the local server needs uvicorn, which is not installed: in a clone of jobfs, "
         f"{sys.executable} -m pip install '.[emulator]'\n"
     )
-
-
-def test_every_switch_has_an_option() -> None:
-    names = {parameter.name for parameter in emulator.params}
-    assert set(SWITCHES) <= names

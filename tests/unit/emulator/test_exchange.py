@@ -5,26 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 import pytest
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 from jobfs.emulator.faults import WEATHER
 from jobfs.emulator.store import Blob
 
 from .conftest import Wire
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """True as soon as the condition holds, False if it does not within five seconds."""
-    wait = threading.Event()
-    return any(condition() or wait.wait(0.01) for _ in range(500))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +77,7 @@ def test_a_late_request_is_carried_out_after_its_connection_died(wire: Wire, ser
     with pytest.raises(httpx.TransportError):
         wire.create("f", b"x")
     assert server.store.tree() == {}
-    assert eventually(lambda: server.store.tree() == {"f": b"x"})
+    eventually(lambda: server.store.tree() == {"f": b"x"})
 
 
 @pytest.mark.parametrize("size", [1, 1000, 2_000_000])
@@ -123,7 +116,7 @@ def test_a_silent_server_neither_works_nor_answers_and_notices_who_has_gone(
     with pytest.raises(httpx.TimeoutException):
         wire.delete(f"/items/{item.id}")
     wire.http.timeout = httpx.Timeout(10)
-    assert eventually(lambda: all(entry.ms is not None for entry in server.log.entries()))
+    eventually(lambda: all(entry.ms is not None for entry in server.log.entries()))
     assert [entry.status for entry in server.log.entries()] == [None, None]
     assert [item["path"] for item in wire.listed()] == ["g"]
 
@@ -175,9 +168,9 @@ def test_bad_weather_fails_in_many_ways_and_every_one_leaves_a_server_that_answe
     for number in range(100):
         with contextlib.suppress(httpx.TransportError):
             wire.create(f"f{number}", b"x")
-    assert eventually(lambda: {entry.fault for entry in server.log.entries()} == set(WEATHER))
+    eventually(lambda: {entry.fault for entry in server.log.entries()} == set(WEATHER))
     statuses = {None, 200, 429, 500, 502, 503, 504}
-    assert eventually(lambda: {entry.status for entry in server.log.entries()} >= statuses)
+    eventually(lambda: {entry.status for entry in server.log.entries()} >= statuses)
     server.faults.clear()
     wire.http.timeout = httpx.Timeout(10)
     assert wire.create("g").status_code == 200
@@ -215,7 +208,7 @@ def test_an_upload_that_breaks_off_makes_nothing(wire: Wire, server: Server) -> 
     headers = {"content-type": "multipart/form-data; boundary=x", "content-length": "1000"}
     with pytest.raises(RuntimeError):
         wire.post("/items/", content=body(), headers=headers)
-    assert eventually(lambda: all(entry.ms is not None for entry in server.log.entries("create")))
+    eventually(lambda: all(entry.ms is not None for entry in server.log.entries("create")))
     assert server.store.items() == []
 
 

@@ -78,12 +78,6 @@ def test_a_path_pattern_is_asked_when_the_path_is_known() -> None:
     assert faults.pick("create", "POST", "a/b.bin") is not None
 
 
-def test_a_clear_ends_all_rules() -> None:
-    faults = Faults((Rule("error"),))
-    faults.clear()
-    assert kinds(faults, 1) == [""]
-
-
 def test_the_command_lines_form_says_all_that_a_rule_can() -> None:
     assert parse_rule("hang") == Rule("hang")
     assert parse_rule("unavailable=0.25@create+GET,retry-after=2,times=3,skip=1,path=*.md") == Rule(

@@ -38,25 +38,11 @@ def test_the_jobs_own_item_is_shown_before_a_default_and_then_the_newest() -> No
     assert index.shown("q") is None
 
 
-def test_under_does_not_take_a_name_that_only_begins_alike() -> None:
-    index = filled(item("1", "a", "directory"), item("2", "a/b"), item("3", "ab"))
-    assert [below.id for below in index.under("a")] == ["2"]
-
-
 def test_a_file_above_blocks_unless_a_directory_stands_there_too() -> None:
     index = filled(item("1", "a"))
     assert index.blocked("a/b")
     index.put(item("2", "a", "directory"))
     assert not index.blocked("a/b")
-
-
-def test_orders_are_by_creation_path_or_last_change() -> None:
-    index = filled(item("1", "b", moment=3), item("2", "a", moment=1))
-    orders = {
-        kind: [one.id for one in index.ordered(Behaviour().changed(list_order=kind), RNG)]
-        for kind in ("created", "path", "updated")
-    }
-    assert orders == {"created": ["1", "2"], "path": ["2", "1"], "updated": ["1", "2"]}
 
 
 def test_an_unstable_order_differs_and_moves_nothing_far() -> None:

@@ -32,8 +32,3 @@ def test_a_key_file_without_a_key_is_one_sentence(tmp_path: Path, content: bytes
         (tmp_path / "k").write_bytes(content)
     with pytest.raises(UsageError, match="key file"):
         find_key(tmp_path, None, tmp_path / "k")
-
-
-def test_two_keys_are_one_too_many(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not both"):
-        find_key(tmp_path, "k", tmp_path / "k")

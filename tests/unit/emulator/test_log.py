@@ -1,13 +1,7 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import pytest
-
-from jobfs.emulator import EmulatorConfig, RequestLog, running
+from jobfs.emulator import RequestLog
 from jobfs.emulator.log import KEPT
-from jobfs.errors import UsageError
 
 from .conftest import Wire
 
@@ -36,23 +30,6 @@ def test_a_cleared_log_counts_from_one(wire: Wire) -> None:
     wire.server.log.clear()
     wire.listed()
     assert [entry.number for entry in wire.server.log.entries()] == [1]
-
-
-def test_the_file_has_a_line_a_request_and_never_the_key(tmp_path: Path) -> None:
-    path = tmp_path / "requests.jsonl"
-    with running(EmulatorConfig(key="very-secret", log=path)) as server:
-        wire = Wire(server)
-        wire.listed(take=5)
-        wire.made("f")
-        wire.http.close()
-    text = path.read_text()
-    assert [json.loads(line)["operation"] for line in text.splitlines()] == ["list", "create"]
-    assert "very-secret" not in text
-
-
-def test_a_log_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot write the log file"):
-        RequestLog(tmp_path / "no" / "log")
 
 
 def test_the_log_counts_all_requests_and_keeps_the_last_ones() -> None:

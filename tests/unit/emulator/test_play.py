@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import threading
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 from jobfs.emulator.play import Player, play_step
@@ -28,8 +28,7 @@ def test_a_player_plays_its_steps_and_completes(server: Server) -> None:
     server.store.set_job(current_step=0, status="queued")
     player = Player(server.store, interval=0.01, steps=5)
     player.start()
-    wait = threading.Event()
-    assert any(server.store.job().status == "completed" or wait.wait(0.01) for _ in range(500))
+    eventually(lambda: server.store.job().status == "completed")
     player.stop()
     assert server.store.read("logs/run.log").count(b"\n") == 5
 

@@ -121,33 +121,13 @@ def test_take_and_skip_have_defaults_and_the_cap_holds(wire: Wire, server: Serve
 
 @pytest.mark.parametrize(
     "query",
-    [
-        "take=0",
-        "take=101",
-        "take=x",
-        "take=",
-        "take=nan",
-        "skip=-1",
-        "skip=Infinity",
-        "take=1_0",
-        "skip=1_0",
-        "take=１０",
-        "skip=٣",
-        "take=1e",
-        "skip=0x",
-        "skip=inf",
-    ],
+    ["take=0", "take=101", "take=x", "skip=-1", "skip=Infinity"],
 )
 def test_a_page_out_of_range_is_422(wire: Wire, query: str) -> None:
     answer = wire.get(f"/items/?{query}")
     assert answer.status_code == 422
     body = answer.json()
     assert (body["code"], body["error"], body["reason"][0]["path"][0]) == (422, "Validation Failed", "query")
-
-
-@pytest.mark.parametrize(("text", "taken"), [("0x10", 16), ("%201e1%0a", 10), ("+5.", 5), ("0b11", 3)])
-def test_a_number_is_what_javascript_takes_for_one(wire: Wire, text: str, taken: int) -> None:
-    assert wire.get(f"/items/?take={text}&skip=").json()["meta"] == {"total": 0, "take": taken, "skip": 0}
 
 
 def test_a_page_says_what_it_was_asked_for_as_javascript_writes_it(wire: Wire, server: Server) -> None:
@@ -211,11 +191,14 @@ def test_find_needs_a_path(wire: Wire, query: str) -> None:
 def test_a_created_file_is_there_with_its_bytes(wire: Wire, server: Server) -> None:
     item = wire.made("a.txt", b"\r\n--not a boundary\0", permission="readOnly")
     assert (item["path"], item["size"], item["permission"]) == ("a.txt", 19, "readOnly")
-    assert (item["lifecycle"], item["owner"]) == ("expertJob", "user")
+    assert (item["lifecycle"], item["owner"], item["mimeType"]) == ("expertJob", "user", "text/plain")
     assert server.store.read("a.txt") == b"\r\n--not a boundary\0"
 
 
-@pytest.mark.parametrize("path", ["", "../x", "a//b", "a/", "x" * 1025])
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "//a", "../x", "a//b", "a/", ".", "a/./b", "a/..", "a\0b", "x" * 1025],
+)
 def test_a_create_at_an_impossible_path_is_400(wire: Wire, path: str) -> None:
     assert refused(wire.create(path), 400, "Invalid path")
 
@@ -354,6 +337,10 @@ def test_an_update_is_refused_as_the_reference_says(wire: Wire) -> None:
     directory, below, other = wire.made("d", None), wire.made("d/e", None), wire.made("f")
     assert refused(wire.update(other["id"]), 400, "At least one field is required")
     assert refused(wire.update(other["id"], path="../f"), 400, "Invalid path")
+    half = wire.post(
+        f"/items/{other['id']}", content=rb'{"path": "\ud800"}', headers={"content-type": "application/json"}
+    )
+    assert refused(half, 400, "Invalid path")
     assert refused(wire.update(other["id"], path="none/f"), 400, "Directory not found")
     assert refused(wire.update(other["id"], path="d"), 400, "Path already exists")
     assert refused(wire.update(directory["id"], path="d/e/d"), 400, "Invalid path")

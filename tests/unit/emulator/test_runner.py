@@ -6,7 +6,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-import jobfs.emulator
 from jobfs.emulator import Behaviour, EmulatorConfig, Rule, running
 from jobfs.errors import UsageError
 
@@ -55,11 +54,6 @@ def test_the_first_of_several_jobs_is_the_servers(tmp_path: Path) -> None:
         assert server.jobs == jobs
 
 
-def test_without_a_job_one_is_made() -> None:
-    with running(EmulatorConfig(jobs=())) as server:
-        assert len(server.job) == 24
-
-
 def test_a_reset_brings_back_the_first_behaviour() -> None:
     with running(EmulatorConfig(behaviour=Behaviour(find="prefix"))) as server:
         server.set(find="exact")
@@ -75,13 +69,3 @@ def test_a_port_in_use_is_one_sentence_and_the_directory_is_free_again(tmp_path:
         for _ in range(2):
             with pytest.raises(UsageError, match="choose another"), running(config, tmp_path):
                 pass
-
-
-def test_an_address_that_is_none_is_one_sentence() -> None:
-    with pytest.raises(UsageError, match="no such address"), running(EmulatorConfig(host="256.1.1.1")):
-        pass
-
-
-def test_the_package_has_no_other_names() -> None:
-    with pytest.raises(AttributeError):
-        _ = jobfs.emulator.no_such_name

@@ -64,6 +64,14 @@ def a_status(**changed: Any) -> dict[str, Any]:
     return {**status, "problems": document.problems(status)}
 
 
+def unsent(**changed: Any) -> dict[str, Any]:
+    """A file that the server lacks, as a status tells it, but for what is given."""
+    return {
+        "path": "a.txt", "size": 3, "age": 1.0, "attempts": 1, "reason": "", "next_try": None, "state": "failed",
+        **changed,
+    }  # fmt: skip
+
+
 class Outcome(NamedTuple):
     code: int
     out: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from jobfs import cli
 from jobfs.cli import COMMANDS
 from jobfs.cli.completion import SHELLS
 
-from .conftest import JOB, Outcome
+from .conftest import JOB
 
 MOUNTS = {"/": "ext4", "/mnt/a": "fuse.jobfs", "/mnt/my job": "fuse.jobfs", "/mnt/b": "fuse.sshfs"}
 PATHS, DIRECTORIES = ["file"], ["dir"]
@@ -67,13 +66,6 @@ def test_what_is_offered(words: list[str], expected: list[str], monkeypatch: pyt
 def test_commands_are_offered_without_loading_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"loaded {name}"))
     assert offered("") == list(cli.COMMANDS)
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_the_script_of_each_shell_asks_jobfs(run: Callable[..., Outcome], shell: str) -> None:
-    done = run("completion", shell)
-    assert (done.code, done.err) == (0, "")
-    assert f"_JOBFS_COMPLETE={shell}_complete" in done.out
 
 
 #: What is written where, as `jobfs completion --help` says, and a prompt to wait for; fish shows nothing before Tab then.

@@ -24,7 +24,7 @@ from jobfs.state import directory as slot
 from jobfs.state.journal import Journal
 from jobfs.state.records import Change, File, Verb
 
-from .conftest import JOB, URL, Answering, Outcome, a_status
+from .conftest import JOB, URL, Answering, Outcome, a_status, unsent
 
 Run = Callable[..., Outcome]
 
@@ -177,17 +177,8 @@ def test_a_check_that_goes_wrong_is_a_failure_and_no_crash(
 def test_mounts_are_listed_with_their_logs_and_the_dead_with_the_remedy(
     doctor: Run, answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch, state: Path
 ) -> None:
-    failed = {
-        "path": "a",
-        "size": 1,
-        "age": 1.0,
-        "attempts": 1,
-        "reason": "",
-        "next_try": None,
-        "state": "failed",
-    }
     answering("/mnt/a", status=a_status(log="/logs/a"))
-    answering("/mnt/b", status=a_status(log="/logs/b", failed=[failed]))
+    answering("/mnt/b", status=a_status(log="/logs/b", failed=[unsent()]))
     answering("/mnt/c")
     left_behind(state, "/mnt/dead")
     dead = MountInfo("1", "0:1", "/mnt/dead", "fuse.jobfs", os.geteuid())

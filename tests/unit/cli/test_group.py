@@ -10,7 +10,6 @@ from typing import Any
 import click
 import pytest
 
-import jobfs
 from jobfs import cli
 from jobfs.errors import FsError, UsageError
 from jobfs.options import OPTIONS
@@ -18,12 +17,6 @@ from jobfs.options import OPTIONS
 from .conftest import JOB, Outcome
 
 Run = Callable[..., Outcome]
-
-
-def test_the_version_is_printed(run: Run) -> None:
-    done = run("--version")
-    assert (done.code, done.err) == (0, "")
-    assert jobfs.__version__ in done.out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], [], ["mount", "--help"], ["status", "-h"]])
@@ -37,13 +30,6 @@ def test_help_lists_every_command_without_loading_it(run: Run, monkeypatch: pyte
     monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"loaded {name}"))
     done = run("--help")
     assert all(f"  {name} " in done.out for name in cli.COMMANDS)
-
-
-@pytest.mark.parametrize("command", list(cli.COMMANDS))
-def test_every_command_loads_and_has_help(run: Run, command: str) -> None:
-    done = run(command, "--help")
-    assert done.code == 0
-    assert f"Usage: jobfs {command}" in done.out
 
 
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS])
@@ -94,7 +80,7 @@ main()
 print(sorted({heavy!r} & {{name for name, module in sys.modules.items() if module}}), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.startswith("Usage: ")
+    assert done.stdout.startswith(" ".join(["Usage: jobfs", *arguments]))
     assert done.stderr.strip() == "[]"
 
 
@@ -118,15 +104,6 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str
     assert done.err.startswith("jobfs: ")
     assert len(done.err.splitlines()) == 1
     assert done.out == ""
-
-
-@pytest.mark.parametrize("option", ["--api-key=a-secret", "--api-key"])
-def test_there_is_no_option_for_the_key_and_its_value_is_not_repeated(run: Run, option: str) -> None:
-    """semantics 6: the API key is never on the command line."""
-    done = run("mount", JOB, "/mnt/a", option, "a-secret")
-    assert done.code == 2
-    assert "a-secret" not in done.err
-    assert "--api-key-file" in done.err
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,17 @@ def test_the_key_is_taken_out_of_every_record(capfd: pytest.CaptureFixture[str])
     assert "sk-secret" not in err
 
 
+def test_a_line_of_the_log_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("info", lambda: "sk-secret")
+    try:
+        raise ValueError("\x1b[2J")
+    except ValueError:
+        logging.getLogger("jobfs").exception("refused: %s", "a\x1b]0;owned\x07b\nmount fine\udc80")
+    err = capfd.readouterr().err
+    assert r"refused: a\x1b]0;owned\x07b\nmount fine\udc80" + "\nTraceback" in err
+    assert err.endswith("ValueError: \\x1b[2J\n")
+
+
 def test_a_key_that_cannot_be_read_does_not_stop_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     def broken() -> str:
         raise UsageError("no key")
@@ -205,27 +216,6 @@ def heard(log: logging.Logger) -> Iterator[Listening]:
     log.addHandler(heard)
     yield heard
     heard.repeats.tell()
-
-
-def test_an_equal_line_is_logged_once_and_counted(log: logging.Logger, heard: Listening) -> None:
-    """semantics 6, bounds: an error that repeats is logged once and counted."""
-    for _ in range(1000):
-        log.error("the journal can't be written: %s", "disk full")
-    assert heard.lines == ["ERROR the journal can't be written: disk full"]
-    heard.repeats.tell()
-    assert heard.lines[1:] == [
-        "ERROR 999 more like this within 3600 s, the last one: the journal can't be written: disk full"
-    ]
-
-
-def test_of_many_lines_of_one_form_a_few_are_logged(log: logging.Logger, heard: Listening) -> None:
-    for number in range(3000):
-        log.warning("%s: tried again later", f"f{number}")
-    assert heard.lines == [f"WARNING f{number}: tried again later" for number in range(10)]
-    heard.repeats.tell()
-    assert heard.lines[10:] == [
-        "WARNING 2990 more like this within 3600 s, the last one: f2999: tried again later"
-    ]
 
 
 def test_facts_do_not_hold_each_other_back(log: logging.Logger, heard: Listening) -> None:

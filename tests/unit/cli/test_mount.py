@@ -15,7 +15,6 @@ from tests.support.waiting import eventually
 from jobfs import mount as mounting
 from jobfs.cli import logs, preflight
 from jobfs.cli import mount as command
-from jobfs.cli.mount import Terminal
 from jobfs.errors import UsageError
 from jobfs.state import directory as slot
 
@@ -69,21 +68,6 @@ def test_everything_is_checked_before_anything_is_mounted(
     assert slot.running(state) == []
 
 
-def test_it_goes_to_the_background_unless_told_otherwise(
-    run: Run, events: list[Any], place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    went: list[Any] = []
-
-    def in_background(serve: Any) -> int:
-        went.append(serve)
-        return 0
-
-    monkeypatch.setattr(command, "in_background", in_background)
-    assert run("mount", JOB, place).code == 0
-    assert len(went) == 1
-    assert events == ["machine"]
-
-
 def test_a_server_that_refuses_leaves_no_state(
     run: Run, events: list[Any], place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,17 +79,6 @@ def test_a_server_that_refuses_leaves_no_state(
     assert not (state / JOB).exists()
 
 
-def test_a_mount_that_fails_frees_its_slot(
-    run: Run, events: list[Any], place: Path, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*args: Any) -> int:
-        raise UsageError("could not mount")
-
-    monkeypatch.setattr(mounting, "run", fail)
-    assert run("mount", JOB, place, "-f") == Outcome(2, "", "jobfs: could not mount\n")
-    assert slot.running(state) == []
-
-
 def test_warnings_are_said_before_it_is_mounted(
     run: Run, events: list[Any], place: Path, state: Path
 ) -> None:
@@ -115,13 +88,6 @@ def test_warnings_are_said_before_it_is_mounted(
     done = run("mount", JOB, place, "-f")
     assert done.code == 0
     assert str(other.path) in done.err
-
-
-def test_the_exit_code_is_the_mounts(
-    run: Run, events: list[Any], place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mounting, "run", lambda *args: 1)
-    assert run("mount", JOB, place, "-f").code == 1
 
 
 def test_a_directory_that_was_made_goes_if_the_mount_fails(
@@ -202,16 +168,6 @@ def background(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[st
         )
 
     return background
-
-
-def test_the_terminal_gets_sentences_on_stderr_and_one_line_on_stdout(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    front = Terminal()
-    front.say("a warning")
-    front.keep_log(Path("/no/such/log"))
-    front.ready("mounted here")
-    assert capfd.readouterr() == ("mounted here\n", "jobfs: a warning\n")
 
 
 def test_the_command_returns_once_the_mount_answers(

@@ -13,7 +13,7 @@ from jobfs import mountpoint
 from jobfs.cli import running
 from jobfs.cli.running import bounded, mount_of, mounts, registered
 from jobfs.errors import UsageError
-from jobfs.mountpoint import BusyError, MountInfo
+from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Answering
@@ -130,19 +130,6 @@ def test_a_register_behind_a_link_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "run" / "jobfs").symlink_to(tmp_path / "target")
     with registered("/mnt/a", tmp_path):
         assert list((tmp_path / "target").iterdir()) == []
-
-
-def test_a_dead_mount_in_which_something_is_open_is_detached(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[bool] = []
-
-    def unmount(path: str, *, lazy: bool = False) -> None:
-        calls.append(lazy)
-        if not lazy:
-            raise BusyError("busy")
-
-    monkeypatch.setattr(running, "unmount", unmount)
-    running.clear("/mnt/a")
-    assert calls == [False, True]
 
 
 def test_what_takes_too_long_is_left_to_itself() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.cli import logs, screen
+from jobfs.cli import screen
 from jobfs.cli.screen import shown
 from jobfs.mountpoint import MountInfo
 from jobfs.nodes import Sent
@@ -94,23 +93,6 @@ def test_what_the_terminals_encoding_lacks_is_escaped(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(b"\\u65e5\n")
-
-
-def test_a_line_of_the_log_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        logs.set_up("info", lambda: "sk-secret")
-        try:
-            raise ValueError("\x1b[2J")
-        except ValueError:
-            logging.getLogger("jobfs").exception("refused: %s", EVIL)
-    finally:
-        root.handlers = before
-        root.setLevel(level)
-    err = capfd.readouterr().err
-    assert f"refused: {SAFE}\nTraceback" in err
-    assert err.endswith("ValueError: \\x1b[2J\n")
 
 
 def test_without_a_terminal_a_line_now_and_then(

@@ -184,8 +184,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 class Relay:
     """A running relay to one port; `port` is its own."""
 
-    def __init__(self, lab: Lab, to: int, rtt: float = 0.0, bandwidth: int = 0) -> None:
-        command = [sys.executable, "-m", "_bench.relay", str(to), str(rtt), str(bandwidth)]
+    def __init__(self, lab: Lab, to: int, rtt: float = 0.0) -> None:
+        command = [sys.executable, "-m", "_bench.relay", str(to), str(rtt)]
         self._lab = lab
         self._process = lab.keep(lab.process(command))
         self.port = int(lab.say_of(self._process))

@@ -1,9 +1,9 @@
 """A TCP relay that makes loopback as slow as a line.
 
 What arrives is passed on half a round trip later, each way; a new connection costs one round trip more, as the
-handshake would; all bytes of one direction share the bandwidth, if there is a cap. Run as a process: it prints its
-port, then answers each line on stdin (a JSON object that may set `rtt` in seconds) with its counts so far, and
-ends with stdin. A request is counted where a client's bytes begin with an HTTP request line.
+handshake would. Run as a process: it prints its port, then answers each line on stdin (a JSON object that may set
+`rtt` in seconds) with its counts so far, and ends with stdin. A request is counted where a client's bytes begin with
+an HTTP request line.
 """
 
 from __future__ import annotations
@@ -33,19 +33,17 @@ class Counts:
 
 @dataclass
 class Line:
-    """The line's properties: `rtt` in seconds, `bandwidth` in bytes a second each way (0: no cap)."""
+    """The line: its round trip in seconds, and what went through."""
 
     rtt: float = 0.0
-    bandwidth: int = 0
     counts: Counts = field(default_factory=Counts)
-    free_at: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
 
 class _Way:
     """One direction of one connection: bytes with the time at which they are due; None is the end."""
 
-    def __init__(self, line: Line, number: int) -> None:
-        self._line, self._number = line, number
+    def __init__(self, line: Line) -> None:
+        self._line = line
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[float, bytes | None]] = deque()
         self._under_way = 0
@@ -58,9 +56,6 @@ class _Way:
     def feed(self, data: bytes | None) -> None:
         """Takes what the source sent just now."""
         due = max(self._loop.time(), self.open_at) + self._line.rtt / 2
-        if data and self._line.bandwidth:
-            due = max(due, self._line.free_at[self._number]) + len(data) / self._line.bandwidth
-            self._line.free_at[self._number] = due
         self._queue.append((due, data))
         self._under_way += len(data or b"")
         if self._under_way > _WINDOW and self.source is not None:
@@ -121,7 +116,7 @@ class _Client(_Side):
     """The end that connected to the relay."""
 
     def __init__(self, line: Line, port: int) -> None:
-        super().__init__(_Way(line, 0), _Way(line, 1))
+        super().__init__(_Way(line), _Way(line))
         self._line, self._port = line, port
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -161,9 +156,9 @@ class _Upstream(_Side):
         super().data_received(data)
 
 
-async def serve(port: int, rtt: float, bandwidth: int) -> None:
+async def serve(port: int, rtt: float) -> None:
     """Relays to `port` until stdin ends."""
-    line = Line(rtt, bandwidth)
+    line = Line(rtt)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Client(line, port), "127.0.0.1", 0, backlog=256)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -176,4 +171,4 @@ async def serve(port: int, rtt: float, bandwidth: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(serve(int(sys.argv[1]), float(sys.argv[2])))

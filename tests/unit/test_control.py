@@ -40,29 +40,6 @@ def test_a_call_gets_its_handlers_result(serve: Callable[..., Path]) -> None:
     assert call(place, "add", {"a": "ü\ud800", "b": ""}) == "ü\ud800"
 
 
-def test_progress_comes_before_the_result(serve: Callable[..., Path]) -> None:
-    def work(args: dict[str, Any], conversation: Conversation) -> str:
-        for done in range(3):
-            conversation.progress(Sent(done, 2, 10 * done, 20))
-        return "done"
-
-    seen: list[Sent] = []
-    assert call(serve(work=work), "work", progress=seen.append) == "done"
-    assert seen == [(0, 2, 0, 20), (1, 2, 10, 20), (2, 2, 20, 20)]
-
-
-def test_sentences_come_before_the_result(serve: Callable[..., Path]) -> None:
-    def work(args: dict[str, Any], conversation: Conversation) -> str:
-        conversation.say("it takes a while")
-        return "done"
-
-    said: list[str] = []
-    place = serve(work=work)
-    assert call(place, "work", say=said.append) == "done"
-    assert call(place, "work") == "done"
-    assert said == ["it takes a while"]
-
-
 #: A server in a process that has one descriptor left for it.
 _SHORT = """
 import os, resource, sys
@@ -129,24 +106,6 @@ def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:
     other.join()
 
 
-def test_the_handler_sees_that_the_other_side_has_gone(serve: Callable[..., Path]) -> None:
-    came, noticed = threading.Event(), threading.Event()
-
-    def watch(args: dict[str, Any], conversation: Conversation) -> None:
-        assert not conversation.gone()
-        came.set()
-        while not conversation.gone():
-            conversation.progress(Sent(0, 1))
-        noticed.set()
-
-    place = serve(watch=watch)
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(place / SOCKET))
-        connection.sendall(b'{"call": "watch"}\n')
-        assert came.wait(20)
-    assert noticed.wait(20)
-
-
 def test_a_long_wait_is_full_of_signs_of_life(
     serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,13 +164,6 @@ def test_the_socket_is_the_users_own_and_goes_away(serve: Callable[..., Path], t
     assert stat.S_IMODE((tmp_path / SOCKET).stat().st_mode) == 0o600
     server.close()
     assert not (tmp_path / SOCKET).exists()
-
-
-def test_a_socket_left_by_a_killed_mount_is_replaced(serve: Callable[..., Path], tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(tmp_path / SOCKET))
-    place = serve(ping=lambda args, conversation: "pong")
-    assert call(place, "ping") == "pong"
 
 
 def test_a_path_too_long_for_a_socket_address_works(serve: Callable[..., Path], tmp_path: Path) -> None:

@@ -61,24 +61,6 @@ def draining(
     return [entry["path"] if isinstance(entry, dict) else entry for entry in left]
 
 
-def test_a_drain_ends_when_everything_is_sent(vfs: DrainedVfs) -> None:
-    vfs.let_go.set()
-    seen: list[Sent] = []
-    assert draining(vfs, seen.append) == []
-    assert seen == [Sent(0, 0)]
-
-
-def test_a_cancelled_drain_tells_what_is_left(vfs: DrainedVfs) -> None:
-    assert draining(vfs, cancelled=lambda: True) == ["a", "b"]
-    assert vfs.waiting == ["a", "b"]
-
-
-def test_a_drain_gives_up_what_does_not_get_on(vfs: DrainedVfs) -> None:
-    """Each attempt fails before `patience` is over, and another begins: as with a server that takes and does not answer."""
-    vfs.state = lambda number: ("uploading", number // 5)
-    assert draining(vfs, patience=0.1) == ["a", "b"]
-
-
 def test_what_is_under_way_for_longer_than_an_attempt_may_stand_still_gets_on(vfs: DrainedVfs) -> None:
     vfs.state = lambda number: ("uploading", 0)
     vfs.on_look = lambda number: vfs.let_go.set() if number == 60 else None

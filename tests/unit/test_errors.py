@@ -4,28 +4,8 @@ from __future__ import annotations
 
 import errno
 
-import pytest
-
 from jobfs import errors
 from jobfs.errors import ApiError, again
-
-
-@pytest.mark.parametrize(
-    ("kind", "number"),
-    [
-        (errors.BadRequestError, errno.EIO), (errors.PathExistsError, errno.EEXIST),
-        (errors.NoDirectoryError, errno.ENOENT), (errors.InvalidPathError, errno.EINVAL),
-        (errors.UnauthorizedError, errno.EACCES), (errors.NotFoundError, errno.ENOENT),
-        (errors.TooLargeError, errno.EFBIG), (errors.InvalidRequestError, errno.EINVAL),
-        (errors.NoSpaceError, errno.ENOSPC), (errors.ContractError, errno.EIO),
-        (errors.UnavailableError, errno.EIO), (errors.AnswerLostError, errno.EIO),
-    ],
-)  # fmt: skip
-def test_each_error_of_the_api_has_its_errno(kind: type[errors.ApiError], number: int) -> None:
-    """semantics 5: the table of errnos."""
-    error = kind("what happened", endpoint="find", status=400)
-    assert (error.errno, error.endpoint, error.status, str(error)) == (number, "find", 400, "what happened")
-    assert isinstance(error, errors.JobfsError)
 
 
 def test_an_errno_can_be_given() -> None:

@@ -22,8 +22,3 @@ def test_what_fstab_calls_user_lets_no_program_be_run_from_the_mount() -> None:
     assert "noexec" in mount_options(load({}, ["ro,user,noexec,nosuid,nodev,_netdev"]), JOB)
     assert "noexec" not in mount_options(load({}, ["user,noexec", "exec"]), JOB)
     assert "noexec" not in mount_options(load({}, ["rw,_netdev"]), JOB)
-
-
-def test_read_only_and_allow_other_reach_the_kernel() -> None:
-    """semantics 4: -o ro refuses everything that writes."""
-    assert {"ro", "allow_other"} <= set(mount_options(load({}, ["ro,allow_other"]), JOB))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobfs import mountpoint
 from jobfs.errors import JobfsError
-from jobfs.mountpoint import BusyError, MountInfo, Program, described, mount_at, mounts, programs_in, unmount
+from jobfs.mountpoint import BusyError, MountInfo, Program, described, mount_at, mounts, unmount
 
 LINES = r"""
 42 27 0:39 / /mnt/my\040job\134 rw,nosuid shared:1 - fuse.jobfs jobfs:x rw,user_id=1000,group_id=7
@@ -60,35 +57,6 @@ def test_an_ordinary_user_unmounts_with_fusermount(tmp_path: Path, monkeypatch: 
             with pytest.raises(error):
                 unmount("/m", lazy=lazy)
         assert (tmp_path / "args").read_text().split() == ["-u", *(["-z"] if lazy else []), "--", "/m"]
-
-
-def test_programs_are_named_by_what_they_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Open files and mapped ones by the mount that the kernel names, directories by their path."""
-    (tmp_path / "inside").mkdir()
-    for name in ("file", "mapped"):
-        (tmp_path / name).write_text("text")
-    with open(tmp_path / "file") as file:
-        number = mountpoint._mount_number(f"/proc/self/fdinfo/{file.fileno()}")
-        holder = subprocess.Popen(["sleep", "60"], stdin=file)
-    here = next(mount for mount in mounts() if mount.number == number)._replace(point=str(tmp_path))
-    stander = subprocess.Popen(["sleep", "60"], cwd=tmp_path / "inside")
-    code = "import mmap, sys; f = open(sys.argv[1]); m = mmap.mmap(f.fileno(), 4, prot=1); f.close(); print(flush=True); input()"
-    mapper = subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path / "mapped"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        assert mapper.stdout is not None
-        mapper.stdout.readline()
-        found = {program.pid: program for program in programs_in(here)}
-        assert found[holder.pid].name == "sleep"
-        assert "file" in found[holder.pid].uses
-        assert found[stander.pid].uses[0] == "current directory"
-        assert "mapped" in found[mapper.pid].uses
-        assert os.getpid() not in found
-    finally:
-        for process in (holder, stander, mapper):
-            process.kill()
-            process.communicate()
 
 
 def test_programs_are_described_in_one_line() -> None:

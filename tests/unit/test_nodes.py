@@ -5,24 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobfs.nodes import Item, Kind, Permission, Version, held_ns, implicit_directory, inode_number
-
-
-def test_a_version_is_id_time_and_size() -> None:
-    item = Item("1", Kind.FILE, "a", updated_at="now", size=3)
-    assert item.version == Version("1", "now", 3)
-    assert not item.is_dir
-    assert not item.implicit
-    assert not item.read_only
-    assert Item("1", Kind.FILE, "a", permission=Permission.READ_ONLY).read_only
-
-
-def test_an_implicit_directory_has_no_item() -> None:
-    """semantics 1: implicit directories are shown; no item stands for them."""
-    item = implicit_directory("a/b")
-    assert item.implicit
-    assert item.is_dir
-    assert item.path == "a/b"
+from jobfs.nodes import held_ns, inode_number
 
 
 @given(st.text(max_size=40))

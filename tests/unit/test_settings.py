@@ -12,14 +12,6 @@ from jobfs.options import OPTIONS, Option
 from jobfs.settings import Settings, load, parse_mount_options, parse_size
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("JOBFS_", "PERSTACK_")):
-            monkeypatch.delenv(name)
-    return
-
-
 def test_the_defaults_are_those_of_the_specification() -> None:
     settings = load({})
     assert settings.base_url == "https://api.perstack.ai"
@@ -68,11 +60,6 @@ def test_every_setting_is_a_flag_a_variable_and_an_o_option(
 def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBFS_TTL", "")
     assert load({}).ttl == 5.0
-
-
-def test_settings_do_not_change() -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        load({}).ttl = 3.0
 
 
 def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:

@@ -11,8 +11,6 @@ import logging.handlers
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -224,7 +222,8 @@ class Repeats(logging.Filter):
     def __init__(self, handler: logging.Handler, every: float = _EVERY) -> None:
         """A filter of `handler`, which has the lock, and emits the records that tell how many were held back."""
         super().__init__()
-        self._handler = handler
+        assert handler.lock is not None
+        self._handler, self._lock = handler, handler.lock
         self._every = every
         self._facts: dict[tuple[str, int, str], _Fact] = {}
         self._clock: threading.Timer | None = None
@@ -238,7 +237,7 @@ class Repeats(logging.Filter):
             line = record.getMessage()
         except Exception:
             return True  # the handler says what is wrong with it
-        with self._locked():
+        with self._lock:
             fact = self._facts.setdefault((record.name, record.levelno, str(record.msg)), _Fact())
             if self._clock is None:
                 self._clock = threading.Timer(self._every, self.tell)
@@ -253,21 +252,13 @@ class Repeats(logging.Filter):
 
     def tell(self) -> None:
         """Log how many records were held back, and begin anew."""
-        with self._locked():
+        with self._lock:
             facts, self._facts = self._facts, {}
             clock, self._clock = self._clock, None
         if clock is not None:
             clock.cancel()
         for fact in facts.values():
             if fact.last is not None:
-                with self._locked():
+                with self._lock:
                     # Not `handle`, which would ask this filter again.
                     self._handler.emit(_Told(fact.last, fact.held, self._every))
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._handler.acquire()
-        try:
-            yield
-        finally:
-            self._handler.release()

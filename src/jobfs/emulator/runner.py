@@ -76,16 +76,6 @@ class Server:
         """Changes some switches."""
         self.behaviour = self.behaviour.changed(**changes)
 
-    @contextmanager
-    def changed(self, **changes: Any) -> Iterator[None]:
-        """Changes some switches for a while."""
-        before = self.behaviour
-        self.set(**changes)
-        try:
-            yield
-        finally:
-            self.behaviour = before
-
     def job_side(self, job_id: str) -> JobSide:
         """Direct access to the items of a job, which is made if it is not there."""
         return JobSide(self._state.add_job(job_id))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import httpx
 import pytest
 
@@ -426,12 +424,11 @@ def test_a_range_is_answered_with_206_or_416(wire: Wire, server: Server) -> None
 
 def test_answers_follow_a_switch_that_changes_between_two_requests(wire: Wire, server: Server) -> None:
     server.store.seed({"d/f": ""})
-
-    def shown(**changes: Any) -> dict[str, Any]:
-        with server.changed(**changes):
-            return wire.listed()[1]
-
-    assert shown()["path"] == "d/f"
-    assert shown(path_style="slash")["path"] == "/d/f"
-    assert shown(type_spelling="short")["type"] == "file"
-    assert shown() == wire.listed()[1]
+    before = wire.listed()
+    assert before[1]["path"] == "d/f"
+    server.set(path_style="slash")
+    assert wire.listed()[1]["path"] == "/d/f"
+    server.set(path_style="relative", type_spelling="short")
+    assert wire.listed()[1]["type"] == "file"
+    server.set(type_spelling="long")
+    assert wire.listed() == before

@@ -54,11 +54,10 @@ def test_a_move_takes_all_below_and_replaces_what_is_there(server: Server) -> No
     assert server.store.tree() == {"b": None, "b/x": b"new"}
 
 
-def test_permission_and_lifecycle_change_the_item_that_is_shown(server: Server) -> None:
+def test_a_permission_changes_the_item_that_is_shown(server: Server) -> None:
     before = server.store.write("f", "")
-    assert server.store.set_permission("f", "readOnly").permission == "readOnly"
-    after = server.store.set_lifecycle("f", "application")
-    assert (after.lifecycle, after.permission, after.id) == ("application", "readOnly", before.id)
+    after = server.store.set_permission("f", "readOnly")
+    assert (after.permission, after.id) == ("readOnly", before.id)
 
 
 def test_a_directory_is_made_once(server: Server) -> None:

@@ -34,7 +34,7 @@ from starlette.types import Receive, Scope, Send
 
 from jobfs.errors import UsageError
 
-from .faults import Faults, rule_from, rule_json
+from .faults import Faults, rule_from
 from .jobside import JobSide
 from .listener import Listener
 from .log import RequestLog
@@ -102,7 +102,7 @@ class Control:
             self._faults.clear()
         for rule in rules:
             self._faults.add(rule)
-        return [rule_json(rule) for rule in self._faults.rules()]
+        return [asdict(rule) for rule in self._faults.rules()]
 
     async def _listening(self, request: Request) -> Any:
         if _method(request, "GET", "POST") == "POST":

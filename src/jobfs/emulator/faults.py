@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -210,8 +210,3 @@ def parse_rule(text: str) -> Rule:
         except ValueError:
             raise UsageError(f"in the fault {text!r}, {name} is not a number") from None
     return rule_from(values)
-
-
-def rule_json(rule: Rule) -> dict[str, Any]:
-    """A rule for JSON."""
-    return asdict(rule)

@@ -11,6 +11,7 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -20,7 +21,6 @@ from tests.support.mounts import environment
 from tests.support.waiting import readable
 
 from jobfs.emulator import DEFAULT_JOB, DEFAULT_KEY, JobSide, Rule
-from jobfs.emulator.faults import rule_json
 from jobfs.emulator.records import DIRECTORY
 from jobfs.emulator.store import Store
 
@@ -106,7 +106,7 @@ class ServerProcess:
 
     def break_with(self, *rules: Rule) -> None:
         """From now on these faults strike."""
-        self.control("faults", "POST", json.dumps([rule_json(rule) for rule in rules]).encode())
+        self.control("faults", "POST", json.dumps([asdict(rule) for rule in rules]).encode())
 
     def mend(self) -> None:
         """No more faults; requests that hang go on hanging."""

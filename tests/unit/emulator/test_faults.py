@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from jobfs.emulator import Faults, Rule
-from jobfs.emulator.faults import KINDS, OPERATIONS, WEATHER, parse_rule, rule_from, rule_json
+from jobfs.emulator.faults import KINDS, OPERATIONS, WEATHER, parse_rule, rule_from
 from jobfs.errors import UsageError
 
 
@@ -120,4 +121,4 @@ def test_json_that_is_no_fault_is_refused(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_rule_survives_its_json(kind: Any) -> None:
     rule = Rule(kind, "create", times=2)
-    assert rule_from(rule_json(rule)) == rule
+    assert rule_from(asdict(rule)) == rule

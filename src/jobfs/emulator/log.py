@@ -14,7 +14,7 @@ from jobfs.errors import UsageError
 
 CHANGING = frozenset({"create", "update", "delete"})
 
-#: Entries kept in memory, about 12 MB; `total` and `count` go on counting.
+#: Entries kept in memory, about 12 MB; `count` goes on counting.
 KEPT = 20_000
 
 
@@ -55,11 +55,6 @@ class RequestLog:
         self._counts: Counter[str] = Counter()
         self._file = _opened(file) if file else None
 
-    @property
-    def total(self) -> int:
-        """How many requests there were."""
-        return self._counts.total()
-
     def start(self, method: str, operation: str, job: str, path: str, query: str) -> Entry:
         """Notes a request that has arrived."""
         with self._lock:
@@ -90,7 +85,7 @@ class RequestLog:
 
     def count(self, operation: str | None = None) -> int:
         """How many requests there were, of one operation or of all."""
-        return self.total if operation is None else self._counts[operation]
+        return self._counts.total() if operation is None else self._counts[operation]
 
     def clear(self) -> None:
         """Forgets all entries; the file keeps its lines."""

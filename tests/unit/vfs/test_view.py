@@ -96,11 +96,11 @@ def test_the_attributes_for_a_listing_are_those_of_a_stat(server: Server, work: 
     work.vfs.mkdir("dir/made", 0o700, CALLER)
     work.vfs._state.change(Verb.REMOVE, "dir/gone", shows={"dir/gone": None})
     names = [name for name, _ in work.vfs.listdir("dir")]
-    asked = server.log.total
+    asked = server.log.count()
     attrs = {name: work.vfs.looked_up(f"dir/{name}") for name in names}
     assert set(attrs) == {"a", "b", "new", "sub", "made"}
     assert errno_from(work.vfs.looked_up, "dir/gone") == errno.ENOENT
-    assert server.log.total == asked
+    assert server.log.count() == asked
     assert attrs == {name: work.vfs.getattr(f"dir/{name}") for name in names}
 
 

@@ -73,11 +73,6 @@ def mount_at(point: str) -> MountInfo | None:
     return next((mount for mount in reversed(mounts()) if mount.point == point), None)
 
 
-def mount_points() -> dict[str, str]:
-    """Every mount point that this process sees, with the type of what is mounted there."""
-    return {mount.point: mount.kind for mount in mounts()}
-
-
 def unmount(directory: str, *, lazy: bool = False) -> None:
     """Unmount `directory`, stale or not; no error if nothing is mounted there.
 

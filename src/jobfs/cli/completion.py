@@ -7,7 +7,7 @@ import shlex
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
-from jobfs.mountpoint import mount_points
+from jobfs.mountpoint import mounts
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -46,7 +46,8 @@ def script(shell: str) -> str:
 
 def _mounted(begun: str) -> list[CompletionItem[str]]:
     # bash takes what it is given unquoted; names that need quotes are left to its own completion of paths.
-    points = [point for point, kind in mount_points().items() if kind == "fuse.jobfs"]
+    kinds = {mount.point: mount.kind for mount in mounts()}
+    points = [point for point, kind in kinds.items() if kind == "fuse.jobfs"]
     return [
         CompletionItem(point) for point in points if point.startswith(begun) and shlex.quote(point) == point
     ]

@@ -13,6 +13,7 @@ from tests.support.terminal import terminal
 from jobfs import cli
 from jobfs.cli import COMMANDS
 from jobfs.cli.completion import SHELLS
+from jobfs.mountpoint import MountInfo
 
 from .conftest import JOB
 
@@ -59,7 +60,8 @@ def offered(*words: str) -> list[str]:
     ],
 )
 def test_what_is_offered(words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobfs.cli.completion.mount_points", lambda: MOUNTS)
+    there = [MountInfo("1", "0:1", point, kind, 0) for point, kind in MOUNTS.items()]
+    monkeypatch.setattr("jobfs.cli.completion.mounts", lambda: there)
     assert offered(*words) == expected
 
 

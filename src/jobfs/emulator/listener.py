@@ -192,6 +192,3 @@ def _unavailable(host: str, port: int, error: OSError) -> UsageError:
     return UsageError(
         f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host or --port 0"
     )
-
-
-__all__: list[Any] = ["Listener"]

@@ -20,6 +20,9 @@ def main() -> int:
     """Run the command line; the exit code: 2 for bad input, 70 for what nobody expected."""
     # httpx's own command line is not wanted here: it would load rich, for as long as all of httpx takes.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
     try:

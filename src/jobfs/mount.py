@@ -76,7 +76,10 @@ def run(
     mount = Mount(settings, slot, say)
     mount.start(build)
     mount.announce()
-    on_mounted()
+    try:
+        on_mounted()
+    except BrokenPipeError:
+        mount.end("who waited for it is gone: it is not wanted any more")
     return mount.serve()
 
 
@@ -122,6 +125,10 @@ class Mount:
     def announce(self) -> None:
         """Tell the service manager, where there is one, that it answers."""
         self._manager.ready(_how_much(self._number_unsent()))
+
+    def end(self, reason: str) -> None:
+        """End it as a signal does."""
+        self._reasons.put(reason)
 
     def serve(self) -> int:
         """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""

@@ -31,13 +31,14 @@ class BusyError(JobfsError):
 
 
 class MountInfo(NamedTuple):
-    """One mount: the kernel's numbers of it, where it is, what it is, and the user that made it, if it is of FUSE."""
+    """One mount: the kernel's numbers of it, where it is, what it is, the user that made it, if it is of FUSE, and of what."""
 
     number: str
     device: str
     point: str
     kind: str
     user: int | None
+    source: str = ""
 
 
 class Program(NamedTuple):
@@ -63,6 +64,7 @@ def mounts() -> list[MountInfo]:
                     _unescaped(words[4]),
                     words[rest + 1],
                     int(user[1]) if user else None,
+                    _unescaped(words[rest + 2]),
                 )
             )
     return found

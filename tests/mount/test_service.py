@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob, environment, is_mounted
 from tests.support.serverside import visible
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
@@ -161,3 +162,50 @@ def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Ser
     assert "knows no job" in failed.stderr
     deep = mounted.jobfs("mount", server.job, deeper, *options)
     assert (deep.returncode, deep.stderr) == (2, f"jobfs: {deeper} does not exist: mkdir -p {deeper}\n")
+
+
+def test_it_ends_in_order_though_nobody_reads_any_more_what_it_says(server: Server, mount: Mount) -> None:
+    """semantics 6: on a signal the mount waits for open files, then detaches; who was told of that may be gone."""
+    mounted = mount(start=False, timeout=2)
+    env = environment(mounted.home, mounted.key)
+    with subprocess.Popen(
+        mounted.command(), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stderr.close()
+        with open(mounted.path / "held", "w") as held:
+            held.write("not closed yet")
+            process.send_signal(signal.SIGINT)
+            eventually(lambda: not is_mounted(mounted.path))
+            with suppress(OSError):
+                held.close()
+        assert process.wait(30) in (0, 1)
+
+
+def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mount: Mount) -> None:
+    """semantics 6.1: who stopped the command does not want the mount, and finds no dead one."""
+    mounted = mount(start=False)
+    server.faults.rate("slow", 1.0, on="list", delay=0.5)
+    words = [word for word in mounted.command() if word != "--foreground"]
+    with subprocess.Popen(words, env=environment(mounted.home, mounted.key)) as waiting:
+        asked = server.log.count()
+        eventually(lambda: server.log.count() > asked, "it has begun")
+        waiting.kill()
+    eventually(lambda: not subprocess.run(["pgrep", "-f", str(mounted.path)], capture_output=True).stdout)
+    assert not is_mounted(mounted.path)
+
+
+def test_a_mount_point_may_be_named_by_a_link(server: Server, mount: Mount) -> None:
+    """semantics 6: every command finds the mount by what the user calls its directory."""
+    mounted = mount()
+    link = mounted.home / "link"
+    link.symlink_to(mounted.path)
+    (mounted.path / "file").write_bytes(b"content")
+    for command in ("flush", "status", "umount"):
+        done = mounted.jobfs(command, link, "--state-dir", mounted.state)
+        assert done.returncode == 0, done.stderr
+    assert visible(server) == {"file": b"content"}
+    assert not is_mounted(mounted.path)

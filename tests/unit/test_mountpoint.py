@@ -29,7 +29,7 @@ def lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("lines")
 def test_mounts_are_read_with_their_owner_and_spaces() -> None:
     jobfs, disk, memory = mounts()
-    assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000)
+    assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000, "jobfs:x")
     assert (disk.point, disk.kind, disk.user) == ("/", "ext4", None)
     assert mount_at("/mnt/my job\\") == memory
     assert mount_at("/mnt") is None

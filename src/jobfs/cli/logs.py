@@ -5,6 +5,7 @@ It can be read during an outage: what repeats is logged once, and counted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -79,7 +80,8 @@ def say(sentence: str) -> None:
     if isinstance(handler, _ToFile) or isinstance(formatter, _Json | _ForJournal):
         root.handle(root.makeRecord("jobfs", logging.WARNING, __file__, 0, sentence, (), None))
     else:
-        tell(f"jobfs: {sentence}", err=True)
+        with contextlib.suppress(OSError):  # the terminal, or who read along, is gone: the mount goes on
+            tell(f"jobfs: {sentence}", err=True)
 
 
 # Forms

@@ -162,7 +162,11 @@ class _Pipe(Terminal):
 
     def _send(self, kind: str, text: str, code: int = 0) -> None:
         assert self._handle is not None
-        os.write(self._handle, json.dumps([kind, text, code]).encode() + b"\n")
+        try:
+            os.write(self._handle, json.dumps([kind, text, code]).encode() + b"\n")
+        except BrokenPipeError:
+            self._hang_up()
+            raise
 
     def _hang_up(self) -> None:
         assert self._handle is not None
@@ -181,6 +185,9 @@ def in_background(serve: Callable[[Terminal], int]) -> int:
         os.close(say)
         return _wait(hear, child)
     os.close(hear)
+    # What else the caller has open is its own: a lock, or a file in another mount.
+    os.closerange(3, say)
+    os.closerange(say + 1, os.sysconf("SC_OPEN_MAX"))
     os.setsid()
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)

@@ -42,9 +42,10 @@ def mounts(state_dir: str | None) -> list[slot.Found]:
 
 def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
-    candidates = sorted(mounts(state_dir), key=lambda found: -len(directory_of(found)))
-    beside = os.path.realpath(os.path.dirname(os.path.abspath(path)))
-    for name in (os.path.abspath(path), os.path.join(beside, os.path.basename(path))):
+    candidates = sorted(
+        mounts(state_dir), key=lambda found: (-len(directory_of(found)), not _is_there(found))
+    )
+    for name in _spellings(path):
         for found in candidates:
             directory = directory_of(found)
             if name == directory or name.startswith(directory + "/"):
@@ -54,6 +55,19 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
         if there is not None and there.kind == "fuse.jobfs":
             raise UsageError(why_not_found(str(above), there))
     raise UsageError(f"no job is mounted at {path}")
+
+
+def _spellings(path: str) -> Iterator[str]:
+    """What a path may be called by the mount that it lies in; the last of them may ask that mount for links."""
+    yield os.path.abspath(path)
+    yield os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(path))), os.path.basename(path))
+    yield os.path.realpath(path)
+
+
+def _is_there(found: slot.Found) -> bool:
+    """True if the job that is mounted at its directory now is this one's: it may be detached, with another in its place."""
+    there, record = mount_at(directory_of(found)), found.record
+    return there is not None and record is not None and there.source in ("", record.job)
 
 
 def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found, str]]:
@@ -145,7 +159,8 @@ def dead_mounts(state_dir: str | None) -> dict[str, slot.Found]:
     known = _registered()
     with contextlib.suppress(OSError):  # what can't be read there is for `jobfs doctor` to say
         known += [found for job in os.listdir(root) for found in slot.others(root, job, "")]
-    places = {directory_of(found): found for found in known}
+    # Of the jobs that had a directory one after another, the one that is there.
+    places = {directory_of(found): found for found in sorted(known, key=_is_there)}
     mounted = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
     return {point: places[point] for point in sorted(places.keys() & mounted) if is_dead(point)}
 

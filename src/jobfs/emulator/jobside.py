@@ -157,6 +157,11 @@ class JobSide:
         with self._lock:
             return self._changed(self.item(path), permission=permission)
 
+    def set_lifecycle(self, path: str, lifecycle: Lifecycle) -> StoredItem:
+        """Changes the lifecycle of the item that is shown."""
+        with self._lock:
+            return self._changed(self.item(path), lifecycle=lifecycle)
+
     def set_job(self, **changes: Any) -> Job:
         """Changes the job's state: `status`, `current_step`, `max_steps`, `query`."""
         with self._lock:

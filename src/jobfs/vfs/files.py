@@ -445,7 +445,7 @@ class Files:
         return self._view.attr(handle.item)._replace(ino=file.ino)
 
     def _is_at_end(self, handle: Handle) -> bool:
-        """True if the program seems to have read everything: the kernel reads ahead of it, and asks once before the last bytes."""
+        """True if a program seems to have read everything: the kernel reads ahead of it, and asks once before the last bytes."""
         handle.asked = handle.asked + 1 if handle.ends else 0
         return handle.asked > 1 or not self._known_size(handle)
 

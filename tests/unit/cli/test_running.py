@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,21 @@ def test_a_dead_mount_is_found_wherever_its_state_is_and_forgotten_once_it_is_go
         there.clear()
         assert running.dead_mounts(None) == {}
         assert list((tmp_path / "run" / "jobfs").iterdir()) == []
+
+
+@pytest.mark.parametrize("job", [JOB, "k" * 24])
+def test_a_dead_mount_is_of_the_job_that_is_there_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
+) -> None:
+    """semantics 6: what is said to be left is that job's, not that of another which had the directory before."""
+    for each in (JOB, "k" * 24):
+        with closing(slot.acquire(tmp_path / "state", each, "/mnt/a", URL)) as taken:
+            (taken.path / "journal.db").touch()
+    monkeypatch.setattr(mountpoint, "mounts", lambda: [MountInfo("1", "0:1", "/mnt/a", "fuse.jobfs", 0, job)])
+    monkeypatch.setattr(running, "is_dead", lambda point: True)
+    record = running.dead_mounts(str(tmp_path / "state"))["/mnt/a"].record
+    assert record is not None
+    assert record.job == job
 
 
 def test_a_broken_entry_harms_nobody(answering: Callable[..., Answering], tmp_path: Path) -> None:

@@ -531,23 +531,24 @@ class Namespace:
         """
         now, asked = self._clock(), path in self._finds if path else self._listing is not None
         if self._probing is None and not (self._closed or asked) and self._breaker.due(now):
-            flight = Flight(path or None, now, self._known.takeoff())
-            thread = threading.Thread(
-                target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True
-            )
-            try:
-                thread.start()  # it can't land before the lock is let go of
-            except RuntimeError as error:
-                log.warning("no thread to look whether the server answers again: %s", error)
-                self._known.land(flight.ticket)
-                return None
-            self._probing = flight
-            if path:
-                self._finds[path] = flight
-            else:
-                self._listing = flight  # the root can't be found, only listed
+            self._start_probe(path, now)
         probing = self._probing
         return probing if probing is not None and now < probing.began + _IMPATIENCE else None
+
+    def _start_probe(self, path: str, now: float) -> None:
+        """Ask for `path`, unless there is no thread for it. Under the lock, before whose end it can't land."""
+        flight = Flight(path or None, now, self._known.takeoff())
+        try:
+            threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
+        except RuntimeError as error:
+            log.warning("no thread to look whether the server answers again: %s", error)
+            self._known.land(flight.ticket)
+            return
+        self._probing = flight
+        if path:
+            self._finds[path] = flight
+        else:
+            self._listing = flight  # the root can't be found, only listed
 
     def _ride_probe(self, flight: Flight) -> None:
         try:

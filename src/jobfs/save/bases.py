@@ -128,6 +128,14 @@ class Bases:
         ):
             change.learning = self._context.beside.submit(deadline.carried(self._read), item)
 
+    def _learned(self, change: Change, there: Item) -> tuple[str, float]:
+        """What `learn` has read, or reads now if others are in its way and it has not begun; as `_read`. Raises ApiError."""
+        if change.learning.cancel():
+            change.learning = Future()
+            change.learning.set_result(self._read(there))
+        learned: tuple[str, float] = deadline.result(change.learning, f"reading {change.target}")
+        return learned
+
     def _read(self, item: Item) -> tuple[str, float]:
         """The hash of just this version, "" if there is none to be had, and when it had been read (monotonic seconds).
 
@@ -152,11 +160,7 @@ class Bases:
         if change.learning is None:
             return True
         try:
-            if change.learning.cancel():
-                # Others are in its way, and it has not begun.
-                change.learning = Future()
-                change.learning.set_result(self._read(there))
-            digest, read = deadline.result(change.learning, f"reading {change.target}")
+            digest, read = self._learned(change, there)
         except ApiError:
             change.learning = None
             raise

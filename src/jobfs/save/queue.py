@@ -325,9 +325,12 @@ class Queue:
 
     def _drive(self, change: Change, over: Callable[[Change], bool]) -> None:
         """Run a Change here, and before it what has to come first, until it is over. Raises what ended that."""
-        if deadline.current() is None:
-            with deadline.within(self._context.timeout):
-                return self._drive(change, over)
+        own = contextlib.nullcontext() if deadline.current() else deadline.within(self._context.timeout)
+        with own:
+            self._drive_within(change, over)
+
+    def _drive_within(self, change: Change, over: Callable[[Change], bool]) -> None:
+        """The same, as long as this thread's call may."""
         pause = 0.05
         failed: JobfsError | None = None
         while (first := self._take_turn(change, over)) is not None:
@@ -346,10 +349,11 @@ class Queue:
                     raise
                 failed = error
             if wait >= deadline.left(self._context.timeout):
-                raise failed or deadline.out_of_time(f"{change.target} is being saved")
+                raise (
+                    failed if failed is not None else deadline.out_of_time(f"{change.target} is being saved")
+                )
             time.sleep(wait)
             pause = min(pause * 2, 2.0)
-        return None
 
     def _take_turn(self, change: Change, over: Callable[[Change], bool]) -> Change | None:
         """Wait until a run of this Change may begin here; the one that has to run first, claimed; None if it is over.

@@ -143,21 +143,19 @@ class Files:
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
         clean = self._clean(handle, node)
-        others = len(handle.file.handles) > 1 and _others(handle)
         if clean is None:
             self._pages.opened(handle, path, None)
             unknown = isinstance(node, Item)
             if not unknown:
                 self._pins.meet(handle)
-            return OpenResult(fh, unknown or others)
+            return OpenResult(fh, unknown or _others(handle))
         kept, here = self._pages.opened(handle, path, clean.version), clean.here
         if not here or self._prefetch.walks:
             self._begins(handle)
         if not here:
             self._pins.meet(handle)
-            others = _others(handle)  # it may go on with a newer version
-        # The kernel has one set of pages for a path, whatever items have had it.
-        others = others or (handle.content is clean and not self._pages.only(path, clean.version))
+        # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
+        others = not self._pages.only(path, clean.version) if handle.content is clean else _others(handle)
         # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
         return OpenResult(fh, others, kept and here and not others, self._known_size(handle))
 
@@ -167,8 +165,8 @@ class Files:
         return handle.content if known and isinstance(handle.content, Content) else None
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
-        others = isinstance(node, Item) and not self._pages.only(path, node.version)
         self._pages.opened(handle, path, None)
+        others = isinstance(node, Item) and not self._pages.only(path, node.version)
         unknown = isinstance(node, Item) and not self._view.size_holds(node)
         if empty:
             self._truncate(handle, 0)
@@ -295,18 +293,21 @@ class Files:
             finally:
                 if source is not handle.content:
                     source.close()
-            missing = len(data) < size
-            handle.ends = handle.ends + 1 if missing or offset + size == self._known_size(handle) else 0
-            # Who gets bytes may not be at the end, and these and the rest would be of two versions. But a program that knows
-            # of more asks for the last page again and again.
-            at_end = not data or handle.ends > _ENDS
-            if missing and at_end and source is handle.content and self._pins.follow(handle):
-                continue
-            handle.served = True
-            return data
+            if not self._goes_on(handle, source, data, offset, size):
+                handle.served = True
+                return data
         if data is None:
             raise FsError(errno.EIO, "the file keeps changing while it is read")
         return data
+
+    def _goes_on(self, handle: Handle, source: Readable, data: bytes, offset: int, size: int) -> bool:
+        """After a read of `size` bytes that got `data`: True if its program is at the end, and there is a newer version."""
+        missing = len(data) < size
+        handle.ends = handle.ends + 1 if missing or offset + size == self._known_size(handle) else 0
+        # Who gets bytes may not be at the end, and these and the rest would be of two versions. But a program that knows of
+        # more asks for the last page again and again.
+        at_end = missing and (not data or handle.ends > _ENDS)
+        return at_end and source is handle.content and self._pins.follow(handle)
 
     def _known_size(self, handle: Handle) -> int:
         item = handle.item

@@ -143,6 +143,7 @@ class KernelPages:
         self._lock = threading.Lock()
         self._held: dict[str, Version] = {}
         self._open: dict[str, tuple[Version | None, int]] = {}  # None: several, or one that is written
+        self._handles: dict[str, list[Handle]] = {}
         self._count = 0
         self._epoch = 0
         self._older = 0  # files open now that were open when a name was last changed
@@ -150,6 +151,7 @@ class KernelPages:
     def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
         """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
         with self._lock:
+            self._handles.setdefault(path, []).append(handle)
             self._count += 1
             handle.at, handle.epoch = path, self._epoch
             before, count = self._open.get(path, (version, 0))
@@ -167,21 +169,23 @@ class KernelPages:
 
     def any(self, path: str) -> bool:
         """True if anything is open at a path."""
-        return path in self._open
+        return path in self._handles
 
     def only(self, path: str, version: Version) -> bool:
-        """True if nothing else than this version is open at a path."""
-        return self._open.get(path, (version, 0))[0] == version
+        """True if no other version than this is open at a path."""
+        there = list(self._handles.get(path, ()))
+        return all(handle.item is None or handle.item.version == version for handle in there)
 
     def closed(self, handle: Handle) -> None:
         """A file that was `opened` is closed."""
         with self._lock:
             self._count -= 1
+            self._handles[handle.at].remove(handle)
             version, count = self._open[handle.at]
             if count > 1:
                 self._open[handle.at] = version, count - 1
             else:
-                del self._open[handle.at]
+                del self._open[handle.at], self._handles[handle.at]
             if handle.epoch != self._epoch:
                 self._older -= 1
 
@@ -281,8 +285,8 @@ class Pins:
         """
         if max_age is None and handle.writable:
             return False  # what it saves is based on what it has read
-        item = self._newer(handle, max_age)
-        if item is None or (grown and not self._is_longer(item, handle)):
+        item = self._newer(handle, max_age, grown=grown)
+        if item is None:
             return False
         with handle.file.lock:
             if handle not in handle.file.handles:
@@ -299,15 +303,12 @@ class Pins:
             old.close()
         return True
 
-    def _is_longer(self, item: Item, handle: Handle) -> bool:
-        return handle.item is not None and (item.size or 0) > self._view.size(handle.item)
-
-    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
-        """The item at the handle's path, if it shows another version than the handle does."""
+    def _newer(self, handle: Handle, max_age: float | None, *, grown: bool) -> Item | None:
+        """The item at the handle's path, if it shows another version than the handle does; `grown`: a longer one."""
         path = handle.file.path
         if path is None or handle.item is None or handle.file.stays:
             return None
         item = self._view.find(path, max_age)
         if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
             return None
-        return item
+        return None if grown and (item.size or 0) <= self._view.size(handle.item) else item

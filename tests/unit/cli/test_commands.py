@@ -15,6 +15,7 @@ from jobfs.cli import umount as umounting
 from jobfs.errors import FsError
 from jobfs.mountpoint import MountInfo
 from jobfs.nodes import Sent
+from jobfs.state import directory as slot
 
 from .conftest import Answering, Outcome
 
@@ -77,7 +78,7 @@ def test_umount_waits_until_the_slot_is_free(run: Run, answering: Make) -> None:
 
     one._server._handlers = {"umount": unmounted}
     assert run("umount", "/mnt/a") == Outcome(0, "", "")
-    assert one.slot._lock == -1
+    assert not slot.in_use(slot.look(one.slot.path))
 
 
 def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:

@@ -24,6 +24,8 @@ from jobfs.vfs.view import View
 REOPENS = 3
 #: A file up to this size, in bytes, is looked at when it is opened; a larger one is fetched meanwhile, or as it is read.
 _AT_ONCE = 1 << 20
+#: Seconds since a larger one was looked up after which it is looked at again.
+_RECENT = 0.25
 #: Paths whose pages are remembered; all are forgotten when there are more.
 _MOST = 16_384
 
@@ -231,7 +233,7 @@ class Pins:
             if item is None or not isinstance(content, Content) or content.here or content.whole():
                 return
             if (item.size or 0) > _AT_ONCE:
-                self.follow(handle, max_age=0.0, opening=True)
+                self.follow(handle, max_age=_RECENT, opening=True)
                 return
             try:
                 content.meet()

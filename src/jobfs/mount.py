@@ -292,11 +292,17 @@ class Mount:
                     raise
 
     def _users(self) -> str:
-        """Who has something open here; another mount in it counts too."""
-        below = [
-            f"the mount {there.point}" for there in mounts() if there.point.startswith(f"{self._directory}/")
+        """Who has something open here; another mount in it, or of it, counts too."""
+        below = [there.point for there in mounts() if there.point.startswith(f"{self._directory}/")]
+        found = [f"the mount {point}" for point in (*below, *self._bound())]
+        return ", ".join(found) or described(programs_in(self._here))
+
+    def _bound(self) -> list[str]:
+        """Where else it is mounted (`mount --bind`): it would go on there, and nothing would end."""
+        here = self._here
+        return [
+            there.point for there in mounts() if there.device == here.device and there.point != here.point
         ]
-        return ", ".join(below) or described(programs_in(self._here))
 
     def _refuse_while(self, used: Callable[[], bool]) -> None:
         """Return once `used()` is false. Raises BusyError, which names who is in the way, if that takes long."""
@@ -333,7 +339,7 @@ class Mount:
                 )
         elif self._attached():
             # Before the drain, which may take long.
-            self._refuse_while(lambda: bool(programs_in(self._here)))
+            self._refuse_while(lambda: bool(self._bound() or programs_in(self._here)))
             self._drain(timeout, conversation.progress, conversation.gone)
             if conversation.gone():
                 return {}

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from tests.support.files import saved
@@ -92,6 +93,20 @@ def test_umount_beside_an_open_file_names_it_and_the_mount_goes_on(
         assert (program.does("write two"), program.does("close")) == ("ok", "ok")
     mounted.umount()
     assert visible(server) == {"dir": None, "dir/notes.md": b"onetwo"}
+
+
+def test_umount_names_where_else_it_is_mounted(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
+    """semantics 6: it names what keeps it from ending, and refuses with exit code 1."""
+    other = tmp_path / "other"
+    other.mkdir()
+    subprocess.run(["mount", "--bind", mounted.path, other], check=True)
+    try:
+        refused = mounted.jobfs("umount", mounted.path)
+        assert (refused.returncode, f"the mount {other}" in refused.stderr) == (1, True), refused.stderr
+        assert is_mounted(mounted.path)
+    finally:
+        subprocess.run(["umount", other], check=True)
+    mounted.umount()
 
 
 def test_umount_refuses_while_a_file_is_mapped_or_a_directory_is_some_programs(

@@ -134,7 +134,7 @@ def _ask(found: Found, lazy: bool, timeout: float | None) -> dict[str, Any]:
 
 
 def _unmount_plainly(directory: str, state_dir: str | None) -> int:
-    """Unmount what no process of this user serves any more: 1 if that has left something to be sent."""
+    """Unmount what no process of this user serves any more: 1 if that has left something to be sent, or nobody knows."""
     path = os.path.abspath(directory)
     there = mount_at(path) or mount_at(os.path.realpath(path))
     if there is None:
@@ -155,4 +155,4 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
         ),
         err=True,
     )
-    return 1 if left else 0
+    return 1 if left or found is None else 0

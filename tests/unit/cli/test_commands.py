@@ -90,7 +90,7 @@ def test_umount_wants_the_mount_point_itself(run: Run, answering: Make) -> None:
 @pytest.mark.parametrize(
     ("kind", "user", "stale", "code", "words"),
     [
-        ("fuse.jobfs", 0, True, 0, "is gone: its dead mount was taken away"),
+        ("fuse.jobfs", 0, True, 1, "is gone: its dead mount was taken away"),
         ("fuse.jobfs", 0, False, 2, "--state-dir"),
         ("fuse.jobfs", 54321, False, 2, "was mounted by user 54321"),
         ("fuse.sshfs", 0, False, 2, "is not a job"),

@@ -42,6 +42,8 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except Exception as error:
+        if not _is_somewhere():
+            return _tell("the directory you are in was removed: go to another one", 2)
         return _tell(
             f"unexpected {type(error).__name__}: {error}; details are in {_keep_trace()}", UNEXPECTED
         )
@@ -51,6 +53,13 @@ def _replace_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who called it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
+
+
+def _is_somewhere() -> bool:
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def _tell(message: str, code: int) -> int:

@@ -113,7 +113,8 @@ def _absolute(value: Any) -> Path | None:
 def _within(low: float, high: float) -> AfterValidator:
     def check(value: float) -> float:
         if not low <= value <= high:
-            raise ValueError(f"must be from {low:g} to {high:g}")
+            form = ",.0f" if high >= 1e6 else "g"
+            raise ValueError(f"must be from {low:{form}} to {high:{form}}")
         return value
 
     return AfterValidator(check)

@@ -42,6 +42,8 @@ def mounts(state_dir: str | None) -> list[slot.Found]:
 
 def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
+    if not path:
+        raise UsageError("give a path: this one is empty")
     candidates = sorted(
         mounts(state_dir), key=lambda found: (-len(directory_of(found)), not _is_there(found))
     )
@@ -72,7 +74,7 @@ def _is_there(found: slot.Found) -> bool:
 
 def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found, str]]:
     """The mount of a path, or every running one: each with the path inside it. Raises UsageError if there is none."""
-    if path:
+    if path is not None:
         return [mount_of(path, state_dir)]
     found = mounts(state_dir)
     if not found:

@@ -127,3 +127,16 @@ def test_umount_wants_a_directory_or_all(run: Run) -> None:
 
 def test_umount_all_without_a_mount_is_no_failure(run: Run) -> None:
     assert run("umount", "--all") == Outcome(0, "", "jobfs: no job is mounted\n")
+
+
+def test_who_is_nowhere_or_names_nothing_is_told_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 6.3: one clear sentence, and what to do."""
+    assert run("flush", "") == Outcome(2, "", "jobfs: give a path: this one is empty\n")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert run("status", "there") == Outcome(
+        2, "", "jobfs: the directory you are in was removed: go to another one\n"
+    )

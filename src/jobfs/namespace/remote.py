@@ -56,6 +56,8 @@ _ROUNDS = 6
 #: Seconds without progress after which what is known is shown unconfirmed, at least; so many usual answers; and while the
 #: server does not answer anyway.
 _PATIENCE, _TIMES, _IMPATIENCE = 2.0, 8, 0.5
+#: Answers to a listing that need not be the server's to a find: it may fail over one item, or take too long for a gateway.
+_FAULTS = frozenset({500, 502, 504})
 #: Shortest time in seconds that the age of a single path is remembered.
 _REMEMBER = 60.0
 
@@ -144,8 +146,8 @@ class Namespace:
                 continue
             try:
                 self._ride(flight, fly, mine)
-            except ContractError:
-                if flight.path is not None:
+            except (ContractError, UnavailableError):
+                if flight.path is not None or self._listings.error is None:
                     raise
         return self.peek(path)
 
@@ -453,7 +455,7 @@ class Namespace:
 
     def _failed(self, flight: Flight, error: ApiError) -> None:
         """The server could not be asked; or only what it lists is no good. Under the lock."""
-        alone = flight.path is None and isinstance(error, ContractError)
+        alone = flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
         breaker = self._listings if alone else self._breaker
         if breaker.error is None:
             log.warning(

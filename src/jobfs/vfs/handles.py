@@ -226,7 +226,8 @@ class Pins:
 
     def meet(self, handle: Handle) -> None:
         """Have the first bytes of what is about to be read: the kernel reads no further than the size it is told here,
-        and the server may hold a longer version by now. Of a large file any part may be wanted first. Raises ApiError.
+        and the server may hold a longer version by now. Of a large file any part may be wanted first: that is looked up.
+        Raises ApiError.
         """
         for _ in range(REOPENS):
             content, item = handle.content, handle.item

@@ -20,9 +20,7 @@ def main() -> int:
     """Run the command line; the exit code: 2 for bad input, 70 for what nobody expected."""
     # httpx's own command line is not wanted here: it would load rich, for as long as all of httpx takes.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-    _replace_closed_streams()
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
+    _prepare_streams()
     try:
         from jobfs.cli import jobfs
 
@@ -49,10 +47,12 @@ def main() -> int:
         )
 
 
-def _replace_closed_streams() -> None:
+def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who called it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks
 
 
 def _is_somewhere() -> bool:

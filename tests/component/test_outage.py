@@ -14,8 +14,10 @@ from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled
 
+from jobfs.api import wire
 from jobfs.api.deadline import within
 from jobfs.emulator import Server
+from jobfs.namespace import remote
 from jobfs.save import queue as save_queue
 
 OUTAGES = ["unavailable", "drop"]
@@ -264,3 +266,23 @@ def test_a_save_does_not_wait_for_large_ones(server: Server, start: Callable[...
         work.write("small", b"new", fsync=True)
     assert server.store.read("small") == b"new"
     server.set(bandwidth=0)
+
+
+def test_one_slow_answer_fails_nobody_else(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 5: a timeout of one look is no outage; the others ask, and are answered."""
+    monkeypatch.setattr(remote, "_PATIENCE", 0.3)
+    monkeypatch.setattr(remote, "_TIMES", 0)
+    monkeypatch.setattr(wire, "_FAIR", 0.2)
+    server.store.seed({"log": "1", "sub/file": "x"}, age=600)
+    work = start(ttl=0.1, stale_if_error=0.6)
+    assert work.names() == ["log", "sub"]
+    listed = time.monotonic()
+    while time.monotonic() < listed + 0.7:
+        assert work.vfs.getattr("log").size == 1  # of the rest nothing was confirmed for longer
+        time.sleep(0.05)
+    server.faults.next("slow", on="find", delay=1.5)
+    eventually(lambda: work.vfs.getattr("log").size == 1 and not server.faults.rules(), "one answer is slow")
+    assert work.names() == ["log", "sub"]
+    work.mkdir("made")

@@ -43,7 +43,6 @@ class Opcode(IntEnum):
     FLUSH = 25
     INIT = 26
     READDIR = 28
-    ACCESS = 34
     READDIRPLUS = 44
 
 

@@ -44,7 +44,7 @@ IDLE_THREADS = 16
 #: Most threads: each program that waits has one.
 _MOST_THREADS = 2048
 #: Requests with which the kernel begins a call that consists of several.
-_BEFORE_OTHERS = frozenset({Opcode.LOOKUP, Opcode.GETATTR, Opcode.ACCESS})
+_BEFORE_OTHERS = frozenset({Opcode.LOOKUP, Opcode.GETATTR})
 #: Seconds within which a call comes that the kernel had queued behind another.
 _RIGHT_AFTER = 0.1
 

@@ -349,9 +349,7 @@ class Queue:
                     raise
                 failed = error
             if wait >= deadline.left(self._context.timeout):
-                raise (
-                    failed if failed is not None else deadline.out_of_time(f"{change.target} is being saved")
-                )
+                raise failed or deadline.out_of_time(f"{change.target} is being saved")
             time.sleep(wait)
             pause = min(pause * 2, 2.0)
 

@@ -144,7 +144,7 @@ class KernelPages:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, Version] = {}
-        self._open: dict[str, tuple[Version | None, int]] = {}  # None: several, or one that is written
+        self._open: dict[str, Version | None] = {}  # None: several, or one that is written
         self._handles: dict[str, list[Handle]] = {}
         self._count = 0
         self._epoch = 0
@@ -156,9 +156,8 @@ class KernelPages:
             self._handles.setdefault(path, []).append(handle)
             self._count += 1
             handle.at, handle.epoch = path, self._epoch
-            before, count = self._open.get(path, (version, 0))
-            sole = version if before == version else None
-            self._open[path] = sole, count + 1
+            sole = version if self._open.get(path, version) == version else None
+            self._open[path] = sole
             if sole is None or self._older:
                 self._held.pop(path, None)
                 return False
@@ -183,10 +182,7 @@ class KernelPages:
         with self._lock:
             self._count -= 1
             self._handles[handle.at].remove(handle)
-            version, count = self._open[handle.at]
-            if count > 1:
-                self._open[handle.at] = version, count - 1
-            else:
+            if not self._handles[handle.at]:
                 del self._open[handle.at], self._handles[handle.at]
             if handle.epoch != self._epoch:
                 self._older -= 1
@@ -196,7 +192,7 @@ class KernelPages:
         with self._lock:
             self._held.pop(path, None)
             if path in self._open:
-                self._open[path] = None, self._open[path][1]
+                self._open[path] = None
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:

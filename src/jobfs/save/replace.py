@@ -15,9 +15,9 @@ A save from its first line to its last, in reading order:
     save/cleanup.py finish       later, where something was set aside: sync, look at it, delete it or keep both, drop the row
 
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), the Change is CANCELLED in the journal before unlink returns (save/writeback.py
-`cancel`): each step asks `check` whether it is to go on, and save/cleanup.py `_take_back` removes what was begun. An open file
-is renamed by libfuse instead (`Tree.hide`), which waits until its save is placed; the item goes a second later (save/remove.py).
-Refused for good, a save is undone (save/cleanup.py `undo`).
+`cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was staged, and what was
+to be replaced if that is still the version that was seen. An open file is renamed by libfuse instead (`Tree.hide`), which waits
+until its save is placed; the item goes a second later (save/remove.py). Refused for good, a save is undone (cleanup.py `undo`).
 
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
 answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart (save/recovery.py) each
@@ -73,7 +73,7 @@ _NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
-    """The file was unlinked while its save was under way (R10)."""
+    """The change is not to go on: its file was unlinked meanwhile (R10), or it was given up."""
 
 
 class Look(NamedTuple):
@@ -431,7 +431,7 @@ class Replace:
         return True
 
     def _look_at_staged(self, change: Change) -> bool:
-        """Judge a lost move by getting the staged item (R6). True: it is where it was, go on; False: it was dealt with."""
+        """After a lost move or a restart (R6). True: what is to be placed is where it was; else that was dealt with."""
         for aside in [aside for aside in change.asides if not aside.moved and aside.id]:
             aside.unsure_until = self._context.unanswered(aside.id)
             self._has_moved(aside)

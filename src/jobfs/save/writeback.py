@@ -251,9 +251,10 @@ class WriteBack:
         self.queue.save(file)
 
     def cancel(self, file: File) -> bool:
-        """A File with unsent bytes is unlinked (R10): True if no save of it is under way; an item that it has is the caller's.
+        """A File with unsent bytes is unlinked (R10). Raises FsError.
 
-        Else the save is recorded as cancelled before this returns, and its name hidden until it is taken back. Raises FsError.
+        True if no save of it is under way: then the caller deletes the item that it may have on the server. Else False: the save
+        is recorded as cancelled before this returns, and its name is hidden until the save is taken back.
         """
         with file.lock, self.state.lock:
             change = file.change

@@ -13,12 +13,12 @@ The life of a File, by what a program does to it::
 The life of a Change; every arrow is one journal write::
 
     (queued) ───► STAGING ◄───► STAGED ───► PLACED ───► DONE
-                     │             │                      ▲
-                     └─────────────┴──► CANCELLED ┴───────┘
+                     │             │          ▲           ▲
+                     └─────────────┴──► CANCELLED ────────┘
     STAGING    the staged item is not on the server yet; or it vanished, and is made again from the local bytes
     STAGED     it is there: what stands at the target is set aside, and the staged item takes its place (save/replace.py)
     PLACED     nothing is left but to look at what was set aside (save/cleanup.py); a save that set nothing aside: DONE at once
-    CANCELLED  its file was unlinked meanwhile, or it was given up: what was begun is taken back (save/cleanup.py)
+    CANCELLED  its file was unlinked meanwhile, or it was given up: what was begun is taken back; what it set aside: as PLACED
     DONE       nothing is left: the row is gone, its transaction id stays as a tombstone
     A `put` and a `mkdir` begin as STAGING, a `move` and a `remove` as STAGED. A restart goes on where the row says, and looks at
     the server before its next step (save/recovery.py). A File has at most one Change: newer bytes wait in the File, and become

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,3 +152,26 @@ def test_a_length_that_is_wrong_once_is_asked_for_again_and_then_is_eio(
     assert start().read("a.txt") == b"0123456789"
     short[0] = 1000
     assert errno_from(start().read, "a.txt") == errno.EIO
+
+
+def test_a_part_that_is_not_what_was_asked_for_is_asked_for_again_with_the_whole(
+    before: Gateway, server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 5.15: the same version: once more, from the start; here of a file that is read from its end."""
+    data = random.Random(1).randbytes(12_000_000)
+    server.store.write("a.bin", data)
+    asked: list[Asked] = []
+
+    def answer(each: Asked) -> Reply | None:
+        if each.download:
+            asked.append(each)
+            if len(asked) == 1:
+                told = f"bytes 11500000-11999999/{len(data)}"
+                return Reply([b"x" * 10], 206, (("Content-Range", told), ("Content-Length", "10")))
+        return None
+
+    before.answer = answer
+    work = start()
+    fh = work.vfs.open("a.bin", os.O_RDONLY).fh
+    assert work.vfs.read(fh, 4096, 11_500_000) == data[11_500_000:11_504_096]
+    assert len(asked) > 1

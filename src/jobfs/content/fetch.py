@@ -17,7 +17,7 @@ from jobfs.api import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.api.line import Rank
 from jobfs.content.disk import AHEAD, Backing, DiskCache
-from jobfs.content.link import Link, StaleVersionError, WrongLengthError
+from jobfs.content.link import CrowdedError, Link, StaleVersionError, UnboundedError
 from jobfs.content.ranges import MIB, NEAR
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
 from jobfs.nodes import Version
@@ -279,7 +279,9 @@ class Fetch:
             before = self._gained
             try:
                 broken = self._request(start)
-            except WrongLengthError as wrong:
+            except (UnboundedError, CrowdedError):
+                raise
+            except ContractError as wrong:
                 self._look(wrong)
                 if not entry.start_over(self):
                     raise
@@ -367,7 +369,7 @@ class Fetch:
             self._entry.learn(total)
         elif total is not None and total != size:
             told = f"download: {total} bytes are announced instead of the {size} promised"
-            raise WrongLengthError(told, endpoint="download")
+            raise ContractError(told, endpoint="download")
 
     def _leave(self, body: Download, seconds: float) -> bool:
         """True if the rest of the body is not wanted, or not now."""
@@ -397,11 +399,11 @@ class Fetch:
             self._find_size(start, body, nothing)
             return
         if self.pos > size and not nothing:
-            raise WrongLengthError(f"download: more than the {size} bytes promised came", endpoint="download")
+            raise ContractError(f"download: more than the {size} bytes promised came", endpoint="download")
         end = size if self.end is None else min(size, self.end)
         if self.pos < end and (nothing or body.start == 0):
             came = f"there is no byte {start}" if nothing else f"{self.pos} bytes came instead"
-            raise WrongLengthError(f"download: {came} of the {size} promised", endpoint="download")
+            raise ContractError(f"download: {came} of the {size} promised", endpoint="download")
 
     def _find_size(self, start: int, body: Download, nothing: bool) -> None:
         if nothing and body.length == 0 and self._entry.covered_until(0) < start:
@@ -409,7 +411,7 @@ class Fetch:
         elif body.start == 0 or self.end is None or self.pos < self.end:
             self._entry.learn(self.pos)
 
-    def _look(self, wrong: WrongLengthError) -> None:
+    def _look(self, wrong: ContractError) -> None:
         """Raises StaleVersionError if the item was written meanwhile, and ApiError if that can't be known."""
         version = self._entry.version
         item = self._link.client.get(version.item_id)

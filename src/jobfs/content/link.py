@@ -29,10 +29,6 @@ class StaleVersionError(ApiError):
     errno = errno.ESTALE
 
 
-class WrongLengthError(ContractError):
-    """A body of another length than the item's size: was the item written meanwhile, or is the server wrong?"""
-
-
 class UnboundedError(ContractError):
     """More came than is taken of a content whose size neither the item nor the download tells."""
 

@@ -29,6 +29,7 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `snapshot_age` | how old the listing is |
 | `effective_ttl` | how old it may be: grows with the time that a listing takes |
 | `listing_seconds` | how long the last one took |
+| `listing_error` | why the workspace could not be listed last, or the server not be asked |
 | `cache.bytes` | what the content cache takes |
 | `taken_up[]` | what an earlier mount had left and this one took up, a line each |
 | `unsent[]`, `failed[]` | what is not on the server yet; what the server has refused |
@@ -183,6 +184,7 @@ class Status(TypedDict):
     snapshot_age: float | None
     effective_ttl: float
     listing_seconds: float
+    listing_error: str | None
     cache: Cache
     taken_up: list[str]
     unsent: list[Unsent]
@@ -204,6 +206,8 @@ def problems(status: Status) -> list[str]:
         found.append("the API key is refused: put a valid one in the key file, or mount again with one")
     elif server["answering"] is False:
         found.append(f"the server does not answer: {server['last_error'] or 'no reason given'}")
+    elif status["listing_error"]:
+        found.append(f"the workspace can't be listed: {status['listing_error']}")
     if failed:
         found.append(f"{failed} failed: {REFUSED}")
     if conflicts:

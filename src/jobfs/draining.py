@@ -82,6 +82,18 @@ class _Stillness:
         return still and all(now - since < self._patience for since in self._under_way.values())
 
 
+def kept(left: Sequence[Any]) -> str:
+    """What becomes of what is left when a mount ends, in one line: what the server has refused is not tried again by itself."""
+    refused = [entry for entry in left if isinstance(entry, dict) and entry.get("state") == "failed"]
+    waiting = [entry for entry in left if entry not in refused]
+    told = [f"not sent yet, kept for the next mount of this job: {describe(waiting)}"] if waiting else []
+    if refused:
+        told.append(
+            f"refused by the server, kept until jobfs retry or jobfs discard in the next mount: {describe(refused)}"
+        )
+    return "; ".join(told)
+
+
 def describe(left: Sequence[Any], most: int = 10) -> str:
     """The paths in a list of what is unsent, in one line."""
     names = [str(entry.get("path", entry)) if isinstance(entry, dict) else str(entry) for entry in left]

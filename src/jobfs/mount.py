@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobfs.api.deadline import within
 from jobfs.control import Conversation, Handler, Server
-from jobfs.draining import describe, drain
+from jobfs.draining import drain, kept
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import BusyError, MountInfo, described, mount_at, mounts, programs_in, unmount
+from jobfs.mountpoint import BusyError, MountInfo, copies, described, mount_at, mounts, programs_in, unmount
 from jobfs.nodes import Sent
 from jobfs.service import service_manager
 from jobfs.settings import Settings
@@ -141,7 +141,7 @@ class Mount:
         if self._left:
             # Whoever still waits for the server would only keep this from ending.
             self._mounted.break_off()
-            self._say(f"not sent yet, kept for the next mount of this job: {describe(self._left)}")
+            self._say(kept(self._left))
         stopped = _done_within(self._mounted.vfs.stop, _within(end, self._settings.timeout))
         ended = over and answered and stopped and self._pool.join(_INSTANT)
         self._put_away(stopped=stopped)
@@ -259,7 +259,7 @@ class Mount:
                     told = True
                     self._say(
                         f"{self._directory} is in use by {self._users()}: waiting for {_within(end):.0f} s; "
-                        "once more detaches it now"
+                        "once more cuts them off"
                     )
                 self._over.wait(_LOOK)
             except JobfsError as error:
@@ -294,15 +294,8 @@ class Mount:
     def _users(self) -> str:
         """Who has something open here; another mount in it, or of it, counts too."""
         below = [there.point for there in mounts() if there.point.startswith(f"{self._directory}/")]
-        found = [f"the mount {point}" for point in (*below, *self._bound())]
+        found = [f"the mount {point}" for point in (*below, *copies(self._here))]
         return ", ".join(found) or described(programs_in(self._here))
-
-    def _bound(self) -> list[str]:
-        """Where else it is mounted (`mount --bind`): it would go on there, and nothing would end."""
-        here = self._here
-        return [
-            there.point for there in mounts() if there.device == here.device and there.point != here.point
-        ]
 
     def _refuse_while(self, used: Callable[[], bool]) -> None:
         """Return once `used()` is false. Raises BusyError, which names who is in the way, if that takes long."""
@@ -339,7 +332,7 @@ class Mount:
                 )
         elif self._attached():
             # Before the drain, which may take long.
-            self._refuse_while(lambda: bool(self._bound() or programs_in(self._here)))
+            self._refuse_while(lambda: bool(copies(self._here) or programs_in(self._here)))
             self._drain(timeout, conversation.progress, conversation.gone)
             if conversation.gone():
                 return {}
@@ -391,7 +384,7 @@ class Mount:
             waiting = sent.all_files - sent.files
             if not told and waiting and time.monotonic() - began > _QUIET:
                 told = True
-                self._say(f"sending {waiting} unsent files; once more leaves them for the next mount")
+                self._say(f"sending unsent files ({waiting}); once more leaves them for the next mount")
 
         return progress
 

@@ -31,7 +31,10 @@ class BusyError(JobfsError):
 
 
 class MountInfo(NamedTuple):
-    """One mount: the kernel's numbers of it, where it is, what it is, the user that made it, if it is of FUSE, and of what."""
+    """One mount: the kernel's numbers of it, where it is, what it is, the user that made it, if it is of FUSE, and of what.
+
+    `tied`: what is mounted and unmounted here may be so elsewhere, or the other way round.
+    """
 
     number: str
     device: str
@@ -39,6 +42,7 @@ class MountInfo(NamedTuple):
     kind: str
     user: int | None
     source: str = ""
+    tied: bool = False
 
 
 class Program(NamedTuple):
@@ -49,10 +53,10 @@ class Program(NamedTuple):
     uses: tuple[str, ...]
 
 
-def mounts() -> list[MountInfo]:
-    """Every mount that this process sees, in the order in which they were made."""
+def mounts(pid: str = "self") -> list[MountInfo]:
+    """Every mount that a process sees, in the order in which they were made. Raises OSError if it can't be looked into."""
     found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             words = line.split()
             rest = words.index("-")
@@ -65,6 +69,7 @@ def mounts() -> list[MountInfo]:
                     words[rest + 1],
                     int(user[1]) if user else None,
                     _unescaped(words[rest + 2]),
+                    any(word.startswith(("shared:", "master:")) for word in words[6:rest]),
                 )
             )
     return found
@@ -108,21 +113,54 @@ def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
     return code, reason
 
 
+def copies(mount: MountInfo) -> list[str]:
+    """Where else a mount is, in words: it would go on there, and nothing would end.
+
+    That is what `mount --bind` makes, or a container that was given the directory as a volume: in its own namespace, and
+    not tied to ours, it stays when ours is unmounted. Namespaces of other users' programs can't be looked into.
+    """
+    found = [each.point for each in mounts() if each.device == mount.device and each.point != mount.point]
+    for pid in _namespaces().values():
+        with contextlib.suppress(OSError):
+            copied = [each.point for each in mounts(pid) if each.device == mount.device and not each.tied]
+            name = _name(pid) if copied else ""
+            found += [f"{point} of {name} ({pid})" for point in copied]
+    return found
+
+
+def _namespaces() -> dict[str, str]:
+    """A process of each other mount namespace that can be looked into."""
+    found: dict[str, str] = {}
+    for pid in _processes():
+        with contextlib.suppress(OSError):
+            found.setdefault(os.readlink(f"/proc/{pid}/ns/mnt"), pid)
+    found.pop(os.readlink("/proc/self/ns/mnt"), None)
+    return found
+
+
+def _processes() -> Iterator[str]:
+    return filter(str.isdigit, os.listdir("/proc"))
+
+
+def _name(pid: str) -> str:
+    with open(f"/proc/{pid}/comm") as name:
+        return name.read().strip()
+
+
 def programs_in(mount: MountInfo) -> list[Program]:
     """The programs that have something of a mount open, mapped, or as their directory, as far as they can be seen.
 
     Files that were opened before the mount was detached are found after that too. This process is left out.
     """
     found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in _processes():
         if int(pid) == os.getpid():
             continue
         # It may have ended, or belong to somebody whose programs can't be looked into.
         with contextlib.suppress(OSError):
             uses = dict.fromkeys([*_directories(pid, mount), *_open_files(pid, mount), *_mapped(pid, mount)])
             if uses:
-                with open(f"/proc/{pid}/comm") as name:
-                    found.append(Program(int(pid), name.read().strip(), tuple(uses)))
+                found.append(Program(int(pid), _name(pid), tuple(uses)))
     return found
 
 

@@ -124,6 +124,8 @@ def test_a_listing_without_an_end_is_eio_and_single_names_are_found(
     mounted.flush()
     for name in ("known.txt", "new.txt"):
         assert before.server.store.content(item(before, name)) == b"saved"
+    status = mounted.status()
+    assert any("can't be listed" in problem for problem in status["problems"]), status
     assert peak.grown < ROOM
     print(
         f"{attack}: {peak.grown / 1e6:.0f} MB, {len(before.asked)} requests, {time.monotonic() - began:.1f} s"

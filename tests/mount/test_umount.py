@@ -109,6 +109,40 @@ def test_umount_names_where_else_it_is_mounted(server: Server, mounted: MountedJ
     mounted.umount()
 
 
+#: A namespace of its own has a copy of every mount: it gives back at once what is not the one that is given.
+_CONTAINER = """
+cat /proc/self/mounts | while read -r source point kind rest
+do [ "$kind" = fuse.jobfs ] && [ "$point" != "$0" ] && umount --lazy "$point"
+done
+echo ready; exec sleep 60
+"""
+
+
+def test_umount_names_the_container_that_has_it(server: Server, mounted: MountedJob) -> None:
+    """semantics 6: in a namespace of its own the mount would go on without end."""
+    words = ["unshare", "--mount", "--propagation=private", "sh", "-c", _CONTAINER, str(mounted.path)]
+    inside = subprocess.Popen(words, stdout=subprocess.PIPE)
+    try:
+        assert inside.stdout is not None
+        assert inside.stdout.readline() == b"ready\n"
+        eventually(lambda: Path(f"/proc/{inside.pid}/comm").read_text() == "sleep\n")
+        refused = mounted.jobfs("umount", mounted.path)
+        assert (refused.returncode, is_mounted(mounted.path)) == (1, True)
+        assert f"the mount {mounted.path} of sleep ({inside.pid})" in refused.stderr
+    finally:
+        inside.kill()
+        inside.communicate()
+    mounted.umount()
+
+
+def test_of_two_who_unmount_at_once_both_hear_that_all_is_sent(server: Server, mounted: MountedJob) -> None:
+    """semantics 6: exit code 0 says that the server has everything, to whoever asks."""
+    (mounted.path / "notes.md").write_bytes(b"notes")
+    with unmounting(mounted) as one, unmounting(mounted) as other, unmounting(mounted) as third:
+        assert [each.ended() for each in (one, other, third)] == [(0, "")] * 3
+    assert visible(server) == {"notes.md": b"notes"}
+
+
 def test_umount_refuses_while_a_file_is_mapped_or_a_directory_is_some_programs(
     server: Server, mounted: MountedJob
 ) -> None:
@@ -311,7 +345,7 @@ def test_killed_while_it_waits_detached_the_next_mount_sends_what_was_closed(
         mounted.kill()
         code, said = umount.ended()
         assert code == 1
-        assert "ended before it answered" in said
+        assert "1 change not on the server yet" in said
     server.faults.clear()
     mounted.mount()
     mounted.settled()

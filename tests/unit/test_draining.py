@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.mount.memory_vfs import MemoryVfs
 
-from jobfs.draining import describe, drain
+from jobfs.draining import describe, drain, kept
 from jobfs.nodes import Sent
 
 
@@ -93,6 +93,15 @@ def test_a_drain_that_fails_is_not_taken_for_done(vfs: DrainedVfs) -> None:
     vfs.let_go.set()
     vfs.hooks["flush_all"] = broken
     assert draining(vfs) == ["sending failed: no journal"]
+
+
+def test_what_the_server_has_refused_is_not_said_to_be_sent_by_the_next_mount() -> None:
+    """semantics 4: it waits for `jobfs retry` or `jobfs discard`."""
+    waits, failed = {"path": "a", "state": "dirty"}, {"path": "b", "state": "failed"}
+    assert kept([waits]) == "not sent yet, kept for the next mount of this job: a"
+    refused = "refused by the server, kept until jobfs retry or jobfs discard in the next mount: b"
+    assert kept([failed]) == refused
+    assert kept([waits, failed]) == f"not sent yet, kept for the next mount of this job: a; {refused}"
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ def behaviour_options(command: Callable[..., Any]) -> Callable[..., Any]:
             flag, kind = f"{flag}/--no-{flag[2:]}", None
         elif get_origin(kind) is Literal:
             kind = click.Choice([str(choice) for choice in get_args(kind)])
-        text = f"{field.description} Default: {str(field.default).lower()}."
+        default = str(field.default)
+        text = f"{field.description} Default: {default.lower() if kind is None else default}."
         command = click.option(flag, name, cls=Rare, type=kind, default=None, help=text)(command)
     return command
 

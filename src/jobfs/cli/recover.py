@@ -14,7 +14,7 @@ from jobfs.api.deadline import within
 from jobfs.cli import logs, preflight
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.screen import INTERRUPTED, sending, tell, waiting
-from jobfs.draining import describe
+from jobfs.draining import kept
 from jobfs.errors import UsageError
 from jobfs.state import directory as slot
 from jobfs.state.quarantine import damaged
@@ -84,7 +84,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
     if not ended and not running:
         tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     if left:
-        tell(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
+        tell(f"jobfs: {kept(left)}", err=True)
     return 1 if left else 0
 
 

@@ -12,10 +12,11 @@ from jobfs.cli.completion import mounted
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import clear, dead_mounts, directory_of, gone, is_dead, mount_of, mounts, why_not_found
 from jobfs.cli.screen import INTERRUPTED, counted, sending, tell
-from jobfs.draining import describe
+from jobfs.control import NoMountError
+from jobfs.draining import describe, kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import mount_at
-from jobfs.state.directory import Found, wait_until_free
+from jobfs.state.directory import Found, look, wait_until_free
 from jobfs.state.left import left_in
 
 #: Seconds that a mount which has answered takes to end.
@@ -96,13 +97,9 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     try:
         answer = _ask(found, lazy, timeout)
     except KeyboardInterrupt:
-        state = "stays mounted" if mount_at(directory_of(found)) is not None else "is unmounted"
-        tell(
-            f"jobfs: interrupted: {directory} {state}, and what is unsent goes on being sent; "
-            "it is in the journal, and nothing is lost",
-            err=True,
-        )
-        return INTERRUPTED
+        return _interrupted(found, directory)
+    except NoMountError as error:
+        return _code_after_the_end(found, state_dir, error)
     left = answer["left"]
     if "goes_on" in answer:
         still = f"; still open there: {answer['open']}" if answer["open"] else ""
@@ -116,8 +113,34 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     # So that the next mount finds the slot free.
     wait_until_free(found, _ENDING)
     if left:
-        tell(f"jobfs: not sent yet, kept for the next mount of this job: {describe(left)}", err=True)
+        tell(f"jobfs: {kept(left)}", err=True)
     return 1 if left else 0
+
+
+def _interrupted(found: Found, directory: str) -> int:
+    state = "stays mounted" if mount_at(directory_of(found)) is not None else "is unmounted"
+    tell(
+        f"jobfs: interrupted: {directory} {state}, and what is unsent goes on being sent; "
+        "it is in the journal, and nothing is lost",
+        err=True,
+    )
+    return INTERRUPTED
+
+
+def _code_after_the_end(found: Found, state_dir: str | None, error: NoMountError) -> int:
+    """It was ending before it could answer: what it has left on the disk tells. Raises `error` if it goes on, or nobody knows."""
+    if not wait_until_free(found, _ENDING):
+        raise error
+    if is_dead(directory_of(found)):
+        return _unmount_plainly(directory_of(found), state_dir)
+    left, record = left_in(found.path).changes, look(found.path).record
+    if left:
+        waits = "not on the server yet: kept for the next mount of this job"
+        tell(f"jobfs: {counted(left, 'change')} {waits}", err=True)
+        return 1
+    if record is None or not record.clean:
+        raise error
+    return 0
 
 
 def _ask(found: Found, lazy: bool, timeout: float | None) -> dict[str, Any]:

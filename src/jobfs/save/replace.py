@@ -307,7 +307,7 @@ class Replace:
                 if self._move(change):
                     return
                 time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**turn)
-        raise UnavailableError(f"{change.target} keeps being made again by the job", endpoint="update")
+        raise UnavailableError(f"{change.target} is taken again and again", endpoint="update")
 
     def _is_there(self, change: Change, there: Item | None) -> bool:
         """True if what stands at the target is what was to be placed. Raises FsError(EEXIST)."""

@@ -116,6 +116,7 @@ class Report:
             "snapshot_age": facts.snapshot_age,
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
+            "listing_error": facts.error,
             "cache": {"bytes": self._view.content.used()},
             "taken_up": self._write_back.taken_up,
             "unsent": self._unsaved(refused=False),

@@ -56,6 +56,7 @@ def a_status(**changed: Any) -> dict[str, Any]:
         "snapshot_age": 0.6,
         "effective_ttl": 4.0,
         "listing_seconds": 0.1,
+        "listing_error": None,
         "cache": {"bytes": 1_300_000},
         "taken_up": [], "unsent": [], "failed": [], "cleaning": [], "conflicts": [], "shadowed": [], "hostile": [],
         "foreign_hidden": [], "damaged": [], "other_slots": [],

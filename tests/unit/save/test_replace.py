@@ -108,7 +108,7 @@ def test_a_job_that_makes_it_again_and_again_is_waited_for(
     world.client.before["update"] = [again]
     change = world.write_back.queue.save(file)
     assert change is not None
-    with pytest.raises(UnavailableError, match="keeps being made again"):
+    with pytest.raises(UnavailableError, match="is taken again and again"):
         world.write_back.replace.run(change)
     assert (change.stage, file.unsaved) == (Stage.STAGED, True)
 

@@ -1,7 +1,8 @@
-"""What was found out about servers, kept for all mounts of each: `<state dir>/servers/<hash of the base URL>.json`.
+"""What was found out about a server: `servers/<hash of the base URL>.json`, in one of two places.
 
-Beside it `<hash of base URL and job>.try` is held (flock) by a `jobfs doctor --try` of that job, and has the id in the
-names that it gives: what another one of this machine has left is known by it.
+Below `--state-dir` is what `jobfs doctor --try` has found, for all mounts; in the directory of one mount there is what that mount
+has found by asking. Beside the first, `<hash of base URL and job>.try` is held (flock) by a `jobfs doctor --try` of that job, and
+has the id in the names that it gives: what another one of this machine has left is known by it.
 """
 
 from __future__ import annotations

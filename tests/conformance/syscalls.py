@@ -385,6 +385,8 @@ def _read_only(directory: str) -> None:
     path = os.fsencode(directory)
     _checked(_libc.unshare(new_namespace))
     _checked(_libc.mount(None, b"/", None, private, None))
+    # Held here, the mounts of other tests could not end there.
+    subprocess.run(["umount", "-a", "-i", "-l", "-t", "fuse.jobfs"], check=False, capture_output=True)
     _checked(_libc.mount(path, path, None, bind, None))
     _checked(_libc.mount(None, path, None, bind | remount | read_only, None))
 

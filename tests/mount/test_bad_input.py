@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.support.mounts import MountedJob, detach, environment, mounts_at
+from tests.support.namespace import LET_GO
 
 from jobfs.emulator import EmulatorConfig, Server, running
 
@@ -173,7 +174,7 @@ def test_the_state_of_a_running_mount_of_the_same_directory_is_refused(
 
 def test_a_missing_dev_fuse_is_said(attempt: Attempt) -> None:
     """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
-    script = 'mount -t tmpfs none /dev && : > /dev/null && exec "$@"'
+    script = LET_GO + 'mount -t tmpfs none /dev && : > /dev/null && exec "$@"'
     attempt.prefix = ["unshare", "-m", "sh", "-c", script, "sh"]
     attempt.fails("/dev/fuse")
 
@@ -183,6 +184,6 @@ def test_a_missing_libfuse_names_the_package(attempt: Attempt) -> None:
     listed = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     libraries = {line.rpartition(" => ")[2] for line in listed.splitlines() if "libfuse.so.2 " in line}
     assert libraries
-    script = "".join(f"mount --bind /dev/null {shlex.quote(file)} && " for file in libraries)
+    script = LET_GO + "".join(f"mount --bind /dev/null {shlex.quote(file)} && " for file in libraries)
     attempt.prefix = ["unshare", "-m", "sh", "-c", script + 'exec "$@"', "sh"]
     attempt.fails("libfuse2")

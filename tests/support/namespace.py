@@ -12,10 +12,10 @@ from pathlib import Path
 from .mounts import environment
 from .waiting import readable
 
-#: The mounts of other tests are let go of at once: held here, they could not end there. Then an /sbin of its own, with
-#: everything that is in the real one.
-_SET_UP = """
-umount -a -i -l -t fuse.jobfs
+#: What is first done in a new namespace: the mounts of other tests are let go of; held here, they could not end there.
+LET_GO = "umount -a -i -l -t fuse.jobfs || true\n"
+#: Then an /sbin of its own, with everything that is in the real one.
+_SET_UP = f"""{LET_GO}
 mount -t tmpfs tmpfs "$1" && mkdir "$1/new" "$1/work" &&
 mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$1/new,workdir=$1/work" overlay /usr/sbin && echo ready && exec sleep 600
 """

@@ -16,7 +16,9 @@ from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.api import wire
 from jobfs.api.deadline import within
+from jobfs.draining import drain
 from jobfs.emulator import Server
+from jobfs.errors import UnavailableError
 from jobfs.namespace import remote
 from jobfs.save import queue as save_queue
 
@@ -250,6 +252,25 @@ def test_a_new_file_is_renamed_though_the_server_takes_its_bytes_and_says_nothin
     server.faults.clear()
     settled(work)
     assert visible(server) == {"renamed": NEW}
+
+
+def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 6: it waits as long as something gets on; what is left is named, in the status too."""
+    server.store.seed({"new": NEW, "old": OLD})
+    work = start(timeout=0.5)
+    assert (work.read("new"), work.read("old")) == (NEW, OLD)
+    server.faults.rate("silent", 1.0, on="update")
+    with pytest.raises(UnavailableError):
+        work.vfs.rename("new", "old")
+    server.faults.rate("unavailable", 1.0)
+    for left in (drain(work.vfs, None, None, None, lambda: False, 0.5), work.vfs.flush_all(None, 0.1, None)):
+        assert [entry["path"] for entry in left] == ["old"]
+    assert [entry["path"] for entry in work.vfs.status()["unsent"]] == ["old"]
+    server.faults.clear()
+    eventually(lambda: drain(work.vfs, None, None, None, lambda: False, 0.5) == [])
+    assert visible(server) == {"old": NEW}
 
 
 def test_a_save_does_not_wait_for_large_ones(server: Server, start: Callable[..., Workspace]) -> None:

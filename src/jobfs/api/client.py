@@ -25,8 +25,10 @@ from jobfs.api.wire import PLAIN, Send, Wire
 from jobfs.errors import (
     ApiError,
     BadRequestError,
+    ContractError,
     InvalidRequestError,
     NoDirectoryError,
+    NotFoundError,
     PathExistsError,
     UnavailableError,
 )
@@ -192,7 +194,15 @@ class Client:
             headers.append(("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"))
             statuses = frozenset({RANGE_UNSATISFIABLE})
         large = size is None or (size if end is None else min(end, size)) - start > LARGE
-        answer = self._wire.request(call, Send(None, headers, streamed=True, statuses=statuses, large=large))
+        try:
+            answer = self._wire.request(
+                call, Send(None, headers, streamed=True, statuses=statuses, large=large)
+            )
+        except NotFoundError as error:
+            # "File not found" may be about the bytes alone: who is told that the item is gone forgets it.
+            self.get(item_id)
+            told = f"{error}, but the item is there"
+            raise ContractError(told, endpoint=call.endpoint, status=error.status) from None
         assert answer.stream is not None
         try:
             try:

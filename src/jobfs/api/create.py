@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from jobfs.api.bodies import Body, json_create, multipart_create
 from jobfs.errors import (
+    AnswerLostError,
     ApiError,
     BadRequestError,
     InvalidPathError,
@@ -78,6 +79,7 @@ class Forms:
         self._pinned = encoding
         self._likely = known.forms if known else {}
         self._good: dict[Kind, Form] = {}
+        self._first: Encoding = "multipart"
 
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
@@ -94,6 +96,11 @@ class Forms:
             except _UNDERSTOOD:
                 self._good[kind] = form
                 raise
+            except AnswerLostError:
+                if not self._good:
+                    # A server may fail over a form that it does not know: whoever tries again begins with the other one.
+                    self._first = "json" if form.encoding == "multipart" else "multipart"
+                raise
             except (InvalidRequestError, BadRequestError) as exc:
                 if exc.status not in _ABOUT_THE_FORM or (proved and isinstance(exc, BadRequestError)):
                     raise
@@ -106,7 +113,7 @@ class Forms:
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""
         good = self._good.get(kind)
-        likely = self._likely.get(kind) or Form("multipart", self.long_type)
+        likely = self._likely.get(kind) or Form(self._first, self.long_type)
         guess = good or next(iter(self._good.values()), likely)
         spellings = [guess.long_type] if good else [guess.long_type, not guess.long_type]
         encodings: list[Encoding] = ["multipart", "json"]

@@ -98,7 +98,11 @@ class Cleanup:
         if aside.unsure_until > time.time():
             return False
         if not aside.id:
-            return all(self._delete(aside, item) for item in self._client.find(aside.path))
+            try:
+                found = self._client.find(aside.path)
+            except NotFoundError:
+                found = []  # some servers say so where nothing is found
+            return all(self._delete(aside, item) for item in found)
         try:
             # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
             read = self._read_first(aside, change)

@@ -400,17 +400,23 @@ class Queue:
     def left(self, under: str) -> bool:
         """True if something at or below `under` is still to be done on the server, cleanup apart."""
         with self._lock:
-            return any(
-                not change.over
-                # Nobody can be told any more that an unlink is refused: that is tried now and then.
-                and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
-                and names.within(change.target, under)
-                for change in self._state.changes.values()
-            ) or any(
+            return bool(self.undone(under)) or any(
                 # Newer bytes wait in the File for a moment, when what was sent before them is placed.
                 file.unsaved and not file.refused and names.within(file.path or "", under)
                 for file in self._state.unsaved()
             )
+
+    def undone(self, under: str) -> list[Change]:
+        """The Changes at or below `under` that are still to be done on the server, cleanup apart."""
+        with self._lock:
+            return [
+                change
+                for change in self._state.changes.values()
+                if not change.over
+                # Nobody can be told any more that an unlink is refused: that is tried now and then.
+                and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
+                and names.within(change.target, under)
+            ]
 
     def cleaned(self, timeout: float, *, waiting: bool) -> bool:
         """Wait until nothing is left to clean up (`waiting`: what has to wait for R7 too); False after `timeout` seconds."""

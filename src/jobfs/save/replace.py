@@ -68,8 +68,7 @@ _ROUNDS = 8
 _CREATES = 4
 #: An answer to find is fresh for at least this long, in seconds (R8).
 _FRESH = 0.05
-#: Of a File without bytes that the server does not have.
-_NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}
+_NOTHING: dict[str, Any] = {"generation": 0, "size": 0, "boot": ""}  #: Of a File without unsent bytes.
 
 
 class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
@@ -380,10 +379,11 @@ class Replace:
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
             if not moved:
                 self._drop_aside(change, aside, error)
+                if type(error) is BadRequestError and self._client.get(there.id).path == there.path:
+                    raise  # it is where it was: the server refuses to move it
         else:
             if there.updated_at == answer.updated_at and not self._bases.young(there):
-                # Only of an old item that proves it.
-                self._context.saw_moves_keep_updated_at()
+                self._context.saw_moves_keep_updated_at()  # only an old item proves it
             aside.seen(answer)
             moved = True
         if moved:

@@ -143,7 +143,7 @@ class Vfs(Attributes, Tree, Files):
                 break
         if not left:
             self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
-        return [_refusal(file) for file in left]
+        return [*map(_refusal, left), *([] if done else map(dict, self._report.stuck(under)))]
 
     def _seal_open(self) -> None:
         """What was written to files that are open, or could not be recorded when they were closed, is due now."""
@@ -300,7 +300,8 @@ class Vfs(Attributes, Tree, Files):
 def _refusal(file: File) -> dict[str, Any]:
     """A file that is left, and why; its size in bytes."""
     reason = file.refused or str((file.change and file.change.error) or "not sent yet")
-    return {"path": file.path, "size": file.size, "reason": reason}
+    state = "failed" if file.refused else "dirty"
+    return {"path": file.path, "size": file.size, "reason": reason, "state": state}
 
 
 def _sent(count: int, size: int, left: Sequence[File]) -> Sent:

@@ -248,7 +248,17 @@ class Report:
                     for file in self._state.opened.values()
                     if file.local is not None and file.path and not (file.stays or file.generation)
                 ]
+                entries += self.stuck()
         return entries
+
+    def stuck(self, under: str = "") -> list[document.Unsent]:
+        """Renames and removals at or below `under` that have failed and are tried again: a drain waits for them as for files."""
+        with self._state.lock:
+            return [
+                _tell_attempts(_unsent(change.target, 0, "", str(change.stage)), change)
+                for change in self._write_back.queue.undone(under)
+                if change.attempts and not (change.file is not None and change.file.unsaved)
+            ]
 
     def _pending(self) -> bytes:
         shown = names.shown
@@ -275,19 +285,20 @@ def _of_try(item: Item) -> bool:
 def _entry(file: File, path: str) -> document.Unsent:
     entry = _unsent(path, file.size, file.refused, "failed" if file.refused else "dirty")
     if file.change is not None:
-        _tell_attempts(entry, file.change)
+        entry = _tell_attempts(entry, file.change)
     if file.handles and not entry["attempts"]:
         entry["reason"] = entry["reason"] or "open in a program"
         entry["next_try"] = None
     return entry
 
 
-def _tell_attempts(entry: document.Unsent, change: Change) -> None:
+def _tell_attempts(entry: document.Unsent, change: Change) -> document.Unsent:
     entry["age"] = round(max(time.time() - change.made, 0.0), 1)
     entry["attempts"] = change.attempts
     entry["next_try"] = None if change.running or entry["reason"] else _until(change.due)
     entry["state"] = "uploading" if change.running else str(change.stage)
     entry["reason"] = entry["reason"] or str(change.error or "")
+    return entry
 
 
 def _until(due: float) -> float:

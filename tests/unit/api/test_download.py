@@ -8,7 +8,7 @@ import pytest
 
 from jobfs import errors
 
-from .conftest import ID, Chunks, MakeClient, Script, failure
+from .conftest import ID, Chunks, MakeClient, Script, failure, one
 
 
 def answer(status: int, *chunks: bytes | Exception, **headers: str) -> Any:
@@ -56,6 +56,19 @@ def test_a_total_that_is_not_told_is_not_known(
     with make_client(Script(answer(status, b"0", b"1", **headers))).download(ID, start, end) as download:
         assert (download.start, download.length, download.total) == expected
         assert b"".join(download.chunks()) == b"01"
+
+
+@pytest.mark.parametrize(
+    ("item", "error"), [(one(), errors.ContractError), (failure(404, "Not found"), errors.NotFoundError)]
+)
+def test_bytes_that_are_not_there_are_not_taken_for_an_item_that_is_gone(
+    make_client: MakeClient, item: Any, error: type[Exception]
+) -> None:
+    """semantics 5.14: who is told that an item is gone forgets it."""
+    script = Script(failure(404, "File not found"), item)
+    with pytest.raises(error), make_client(script).download(ID):
+        pass
+    assert script.asked == [f"GET items/{ID}/download", f"GET items/{ID}"]
 
 
 def test_the_request_for_a_download_is_retried(make_client: MakeClient) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobfs import names
-from jobfs.errors import UnavailableError
+from jobfs.errors import NotFoundError, UnavailableError
 from jobfs.save.cleanup import Cleanup
 from jobfs.state import Change, edit
 from jobfs.state.records import Aside, Base, Stage, Verb
@@ -93,6 +93,14 @@ def test_one_listing_serves_all_directories_that_were_removed(world: World, clea
 # -- cancelled (R10)
 
 
+def test_a_server_that_finds_nothing_with_a_404_has_nothing_there(world: World, cleanup: Cleanup) -> None:
+    """What a create without an answer may have left is looked for by its name."""
+    change = placed(world, Aside("", hidden("file", names.Role.STAGED)))
+    world.client.before["find"] = [nothing]
+    assert cleanup.finish(change) == 0.0
+    assert change.stage is Stage.DONE
+
+
 def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup) -> None:
     """save-protocol R10: T's item if it is base."""
     world.client.put("o", "file", OLD)
@@ -156,3 +164,7 @@ def test_what_is_remembered_of_vanished_items_goes(world: World, cleanup: Cleanu
 
 def away() -> None:
     raise UnavailableError("nobody there")
+
+
+def nothing() -> None:
+    raise NotFoundError("nothing found")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from jobfs import names
-from jobfs.errors import FsError, NoDirectoryError, UnavailableError
+from jobfs.errors import BadRequestError, FsError, NoDirectoryError, UnavailableError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
@@ -111,6 +111,19 @@ def test_a_job_that_makes_it_again_and_again_is_waited_for(
     with pytest.raises(UnavailableError, match="is taken again and again"):
         world.write_back.replace.run(change)
     assert (change.stage, file.unsaved) == (Stage.STAGED, True)
+
+
+def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(world: World) -> None:
+    """semantics 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
+    item = old(world)
+    world.client.before["update"] = [refuse(BadRequestError("Item is read only"))]
+    with pytest.raises(BadRequestError):
+        world.save("dir/file.txt", NEW, item)
+    file = world.state.at("dir/file.txt")
+    assert file is not None
+    assert (file.refused, file.unsaved) == ("Item is read only", True)
+    assert world.client.before["update"] == []
+    assert contents(world) == {"dir/file.txt": OLD}
 
 
 def test_a_missing_directory_is_made(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ _WORKER = Path(__file__).with_name("worker.py")
 
 def exercise_tree(mounted: MountedJob, *, workers: int, operations: int, seed: int, timeout: float) -> None:
     """Let `workers` programs do `operations` each; AssertionError if one saw, or the server has, anything else than it must."""
-    tree = mounted.path / f"tree{seed}"
-    (tree / SHARED).mkdir(parents=True)
+    tree = Path(tempfile.mkdtemp(prefix=f"tree{seed}-", dir=mounted.path))
+    (tree / SHARED).mkdir()
     running = [_start(tree, number, seed, operations) for number in range(workers)]
     ledgers = [_ended(process, timeout) for process in running]
     mounted.settled()

@@ -6,6 +6,7 @@ file names itself and bears its own checksum, so that whoever reads it sees whet
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -126,11 +127,18 @@ class Worker:
 
     def look(self) -> None:
         """Whatever is under a shared name is whole, whoever put it there."""
-        try:
-            with open(f"{SHARED}/slot{self._chance.randrange(SLOTS)}", "rb") as file:
-                label_of(file.read())
-        except FileNotFoundError:
-            return
+        slot = f"{SHARED}/slot{self._chance.randrange(SLOTS)}"
+        while True:
+            try:
+                with open(slot, "rb") as file:
+                    label_of(file.read())
+                return
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                # Two renames met it, each between the kernel's look at the name and its open: it looks again only once.
+                if error.errno != errno.ESTALE:
+                    raise
 
     def remove(self) -> None:
         if self.own:

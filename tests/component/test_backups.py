@@ -86,6 +86,20 @@ def test_without_its_bytes_here_it_is_a_plain_rename(
     assert tree(work) == {"file~": OLD, "other": OTHER}
 
 
+def test_over_an_older_backup_it_gets_its_bytes_and_is_not_moved_on_the_server(
+    server: Server, start: Callable[..., Workspace], seeded: None, waits: None
+) -> None:
+    """core: a file of this machine; killed after the item was moved to a name that one has here, it would be covered up."""
+    work = start()
+    work.write("file~", b"older")
+    work.vfs.rename("file", "file~")
+    assert visible(server) == {"file": OLD, "other": OTHER}
+    for _ in range(2):
+        assert tree(work) == {"file~": OLD, "other": OTHER}
+        work.stop()
+        work.start()
+
+
 # -- a new file of the old name
 
 

@@ -363,10 +363,13 @@ class Tree:
             self._state.unname(over)
 
     def _back_up(self, item: Item, over: File | None, new: str) -> bool:
-        """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine, or it is written to."""
+        """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine, or it is written to.
+
+        Over a file of this machine they are fetched: killed after the item was moved there, that file would cover it up.
+        """
         if self._view.is_local(names.parent(new)):
             raise FsError(errno.EXDEV)
-        if not self._view.content.whole(item, _SETTLING):
+        if over is None and not self._view.content.whole(item, _SETTLING):
             return False
         with self._view.content.open(item) as content:
             return self._write_back.back_up(item, new, content.fetch(), self._view.freeze(item), over)

@@ -21,7 +21,7 @@ from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
 from jobfs.api.line import LARGE
 from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
-from jobfs.api.wire import PLAIN, Send, Wire
+from jobfs.api.wire import PLAIN, Answer, Send, Wire
 from jobfs.errors import (
     ApiError,
     BadRequestError,
@@ -194,15 +194,7 @@ class Client:
             headers.append(("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"))
             statuses = frozenset({RANGE_UNSATISFIABLE})
         large = size is None or (size if end is None else min(end, size)) - start > LARGE
-        try:
-            answer = self._wire.request(
-                call, Send(None, headers, streamed=True, statuses=statuses, large=large)
-            )
-        except NotFoundError as error:
-            # "File not found" may be about the bytes alone: who is told that the item is gone forgets it.
-            self.get(item_id)
-            told = f"{error}, but the item is there"
-            raise ContractError(told, endpoint=call.endpoint, status=error.status) from None
+        answer = self._bytes(call, Send(None, headers, streamed=True, statuses=statuses, large=large))
         assert answer.stream is not None
         try:
             try:
@@ -212,6 +204,15 @@ class Client:
             yield Download(call, answer, explain, first, length, total)
         finally:
             answer.stream.close()
+
+    def _bytes(self, call: Call, send: Send) -> Answer:
+        """The answer to a download. "File not found" may be about the bytes alone; who hears that an item is gone forgets it."""
+        try:
+            return self._wire.request(call, send)
+        except NotFoundError as error:
+            self.get(call.subject)
+            told = f"{error}, but the item is there"
+            raise ContractError(told, endpoint=call.endpoint, status=error.status) from None
 
     def break_off(self) -> None:
         """End every request under way, as if its connection had broken; nothing is asked any more."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -92,14 +93,10 @@ class Forms:
         refusals: list[ApiError] = []
         for form in self._candidates(kind):
             try:
-                item = attempt(form)
+                with self._doubting(form):
+                    item = attempt(form)
             except _UNDERSTOOD:
                 self._good[kind] = form
-                raise
-            except AnswerLostError:
-                if not self._good:
-                    # A server may fail over a form that it does not know: whoever tries again begins with the other one.
-                    self._first = "json" if form.encoding == "multipart" else "multipart"
                 raise
             except (InvalidRequestError, BadRequestError) as exc:
                 if exc.status not in _ABOUT_THE_FORM or (proved and isinstance(exc, BadRequestError)):
@@ -109,6 +106,16 @@ class Forms:
                 self._good[kind] = form
                 return item
         raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
+
+    @contextlib.contextmanager
+    def _doubting(self, form: Form) -> Iterator[None]:
+        """A server may fail over a form that it does not know: who tries again without an answer begins with the other one."""
+        try:
+            yield
+        except AnswerLostError:
+            if not self._good:
+                self._first = "json" if form.encoding == "multipart" else "multipart"
+            raise
 
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""

@@ -98,11 +98,7 @@ class Cleanup:
         if aside.unsure_until > time.time():
             return False
         if not aside.id:
-            try:
-                found = self._client.find(aside.path)
-            except NotFoundError:
-                found = []  # some servers say so where nothing is found
-            return all(self._delete(aside, item) for item in found)
+            return self._delete_lost(aside)
         try:
             # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
             read = self._read_first(aside, change)
@@ -122,6 +118,13 @@ class Cleanup:
             # Deleted by the job, or given another name, while its bytes were read.
             return True
         return self._delete(aside, item) if ours else self.keep(aside, item, change.target)
+
+    def _delete_lost(self, aside: Aside) -> bool:
+        """Delete what a create without an answer may have left; some servers say 404 where they find nothing."""
+        found: list[Item] = []
+        with contextlib.suppress(NotFoundError):
+            found = self._client.find(aside.path)
+        return all(self._delete(aside, item) for item in found)
 
     def _read_first(self, aside: Aside, change: Change) -> str:
         """The hash of its bytes where, as far as the set-aside's answer goes, only they tell whether it is ours; else ""."""

@@ -379,8 +379,6 @@ class Replace:
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)
             if not moved:
                 self._drop_aside(change, aside, error)
-                if type(error) is BadRequestError and self._client.get(there.id).path == there.path:
-                    raise  # it is where it was: the server refuses to move it
         else:
             if there.updated_at == answer.updated_at and not self._bases.young(there):
                 self._context.saw_moves_keep_updated_at()  # only an old item proves it
@@ -391,10 +389,12 @@ class Replace:
         return moved
 
     def _drop_aside(self, change: Change, aside: Aside, error: NotFoundError | BadRequestError) -> None:
-        """The item was not set aside: it is another's, or was removed with its directory."""
+        """It was not set aside: it is another's, or gone with its directory. Raises `error` if the server refuses to move it."""
         self._record(change, asides=[other for other in change.asides if other is not aside])
         if isinstance(error, NoDirectoryError):
             self.make_directory(names.parent(change.target))
+        elif type(error) is BadRequestError and self._client.get(aside.id).path == change.target:
+            raise error
 
     def _has_moved(self, aside: Aside) -> bool:
         """True if the item is seen at its hidden name."""

@@ -5,6 +5,7 @@
 It prints "mounted", and at its end one line of JSON: what was called. A file whose name begins with "blocked"
 can't be read before the file STATE_DIR/release exists, "blocked-open" not even be opened (STATE_DIR/opening says that
 somebody tries), and "blocked-in-silence" waits without saying so; with "undrained" nothing is ever sent before that.
+STATE_DIR/closed is made whenever no file is open any more.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class BlockingVfs(MemoryVfs):
             while not self._release.exists():
                 time.sleep(0.01)
         return super().read(fh, size, offset)
+
+    def release(self, fh: int) -> None:
+        super().release(fh)
+        if not self.open_files:
+            (self._release.parent / "closed").touch()
 
     def flush_all(
         self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None

@@ -21,7 +21,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from jobfs import names
 from jobfs.api import deadline
@@ -400,23 +400,22 @@ class Queue:
     def left(self, under: str) -> bool:
         """True if something at or below `under` is still to be done on the server, cleanup apart."""
         with self._lock:
-            return bool(self.undone(under)) or any(
+            return any(True for _ in self.undone(under)) or any(
                 # Newer bytes wait in the File for a moment, when what was sent before them is placed.
                 file.unsaved and not file.refused and names.within(file.path or "", under)
                 for file in self._state.unsaved()
             )
 
-    def undone(self, under: str) -> list[Change]:
-        """The Changes at or below `under` that are still to be done on the server, cleanup apart."""
-        with self._lock:
-            return [
-                change
-                for change in self._state.changes.values()
-                if not change.over
-                # Nobody can be told any more that an unlink is refused: that is tried now and then.
-                and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
-                and names.within(change.target, under)
-            ]
+    def undone(self, under: str) -> Iterator[Change]:
+        """The Changes at or below `under` that are still to be done on the server, cleanup apart. Under the lock of the state."""
+        return (
+            change
+            for change in self._state.changes.values()
+            if not change.over
+            # Nobody can be told any more that an unlink is refused: that is tried now and then.
+            and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
+            and names.within(change.target, under)
+        )
 
     def cleaned(self, timeout: float, *, waiting: bool) -> bool:
         """Wait until nothing is left to clean up (`waiting`: what has to wait for R7 too); False after `timeout` seconds."""

@@ -128,17 +128,21 @@ class Worker:
     def look(self) -> None:
         """Whatever is under a shared name is whole, whoever put it there."""
         slot = f"{SHARED}/slot{self._chance.randrange(SLOTS)}"
-        while True:
-            try:
-                with open(slot, "rb") as file:
-                    label_of(file.read())
-                return
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                # Two renames met it, each between the kernel's look at the name and its open: it looks again only once.
-                if error.errno != errno.ESTALE:
-                    raise
+        try:
+            self._look_at(slot)
+        except OSError as error:
+            # Two renames met it, each between the kernel's look at the name and its open: it looks again only once.
+            if error.errno != errno.ESTALE:
+                raise
+            self._look_at(slot)
+
+    @staticmethod
+    def _look_at(slot: str) -> None:
+        try:
+            with open(slot, "rb") as file:
+                label_of(file.read())
+        except FileNotFoundError:
+            return
 
     def remove(self) -> None:
         if self.own:

@@ -40,8 +40,8 @@ _OPTIONS = {"ttl": "1", "write-back-delay": "0.1", "request-lifetime": "1", "tim
 #: Seconds after which tombstones that nobody can need any more are pruned.
 _PRUNING = 30.0
 
-#: Seconds that calls get to return after their mount was killed.
-_RETURN = 10.0
+#: Seconds that `jobfs umount` may take once all is sent; that calls get to return after their mount was killed.
+_UMOUNT, _RETURN = 10.0, 10.0
 
 
 def limited(home: Path) -> ForkServer:
@@ -310,7 +310,7 @@ class Stage:
             )
         )
 
-    def finish(self, bounds: Bounds, within: float = PATIENCE, umount: float = PATIENCE) -> None:
+    def finish(self, bounds: Bounds, within: float = PATIENCE, umount: float = _UMOUNT) -> None:
         """The end of most workloads: all comes to rest, the bounds hold, nothing is lost, and it unmounts in good order."""
         self.failures()
         self.rest(within)

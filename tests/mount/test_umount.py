@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,14 @@ class Unmounting:
     @property
     def running(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def has_called(self) -> bool:
+        """True while it has a connection to the mount."""
+        with suppress(FileNotFoundError):
+            descriptors = Path(f"/proc/{self._process.pid}/fd").iterdir()
+            return any(os.readlink(each).startswith("socket:") for each in descriptors)
+        return False  # one of them was closed meanwhile
 
     def line(self) -> str:
         assert self._process.stderr is not None
@@ -135,11 +143,16 @@ def test_umount_names_the_container_that_has_it(server: Server, mounted: Mounted
     mounted.umount()
 
 
-def test_of_two_who_unmount_at_once_both_hear_that_all_is_sent(server: Server, mounted: MountedJob) -> None:
+def test_of_three_who_unmount_at_once_each_hears_that_all_is_sent(server: Server, mount: Mount) -> None:
     """semantics 6: exit code 0 says that the server has everything, to whoever asks."""
+    mounted = mount(write_back_delay=30, timeout=60)
     (mounted.path / "notes.md").write_bytes(b"notes")
-    with unmounting(mounted) as one, unmounting(mounted) as other, unmounting(mounted) as third:
-        assert [each.ended() for each in (one, other, third)] == [(0, "")] * 3
+    with ExitStack() as stack:
+        with server.down():
+            asking = [stack.enter_context(unmounting(mounted)) for _ in range(3)]
+            # Who comes when it is over hears that nothing is mounted.
+            eventually(lambda: all(each.has_called for each in asking))
+        assert [each.ended() for each in asking] == [(0, "")] * 3
     assert visible(server) == {"notes.md": b"notes"}
 
 

@@ -37,7 +37,7 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 _Parsed = TypeVar("_Parsed")
 
 #: Characters that are not themselves in patterns of paths.
-_SPECIAL = re.compile(r"[][{}\\]")
+_SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
 #: Statuses with a reason that may be "exists" or "no directory".
 _BAD_REQUEST = frozenset({400, 409})
 #: Statuses that may be about how a path is written.

@@ -44,7 +44,8 @@ _CONNECT_WITHIN = 10.0
 #: The least time that a step is given: 0 means something else to sockets.
 _LEAST = 0.001
 _MAX_REDIRECTS = 3
-_REDIRECTS, _KEEP_METHOD = frozenset({301, 302, 303, 307, 308}), frozenset({307, 308})
+_MOVED, _KEEP_METHOD = frozenset({301, 302}), frozenset({307, 308})
+_REDIRECTS = _MOVED | _KEEP_METHOD | {303}
 _NO_BODY = httpx.ByteStream(b"")
 #: Parsing is a tenth of a small request's cost, and the same pages and paths are asked for repeatedly.
 _url = functools.lru_cache(maxsize=1024)(httpx.URL)
@@ -280,15 +281,17 @@ class Wire:
     def _follow(self, call: Call, url: httpx.URL, status: int, location: str) -> httpx.URL:
         """Where a redirect that was met at `url` leads; raises ApiError if it is not followed."""
         told = f"a redirect ({status})"
-        if call.changing and status not in _KEEP_METHOD:
-            raise _refusal(call, status, f"{told} that does not keep the method")
         try:
             there = url.join(location).copy_with(fragment=None)
         except (httpx.InvalidURL, ValueError):
             raise _refusal(call, status, f"{told} to something that is no URL") from None
         if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port) or there.userinfo:
             raise _refusal(call, status, f"{told} to another origin, {there.scheme}://{there.host}")
-        if url.path.rstrip("/") == there.path.rstrip("/"):
+        other_form = url.path.rstrip("/") == there.path.rstrip("/")
+        # To the other form of the same path it is the server's way of writing it, and nothing was done.
+        if call.changing and status not in (_KEEP_METHOD | _MOVED if other_form else _KEEP_METHOD):
+            raise _refusal(call, status, f"{told} that does not keep the method")
+        if other_form:
             path = call.target.partition("?")[0]
             if path.endswith("/"):
                 (self._bare.discard if there.path.endswith("/") else self._bare.add)(path)

@@ -33,15 +33,19 @@ def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: Ma
     ]
 
 
-@pytest.mark.parametrize("path", ["pages/[id].tsx", "a{b}", "a\\b", "[*]?"])
+@pytest.mark.parametrize(
+    "path", ["pages/[id].tsx", "a{b}", "a\\b", "[*]?", "notes (1).md", "!important", "#draft#"]
+)
 def test_find_finds_names_that_mean_others_to_a_server_that_takes_patterns(
     make_client: MakeClient, path: str
 ) -> None:
     """semantics 1.13: "not there" only if the server says so of this very name; one client calls the argument a pattern."""
-    pieces = {"[": "(?!)", "{": "(?!)", "\\": "(?!)", "*": ".*", "?": "."}
+    pieces = {"[": "(?!)", "{": "(?!)", "(": "(?!)", "\\": "(?!)", "*": ".*", "?": "."}
 
     def server(request: httpx.Request) -> httpx.Response:
-        pattern = "".join(pieces.get(char, re.escape(char)) for char in request.url.params["path"])
+        asked = request.url.params["path"]
+        first = "(?!)" if asked.lstrip("/").startswith(("!", "#")) else ""
+        pattern = first + "".join(pieces.get(char, re.escape(char)) for char in asked)
         there = ["pages/sid].tsx", path, path + "2"]
         return many(*(wire_item(name) for name in there if re.fullmatch(pattern, name)))
 

@@ -29,8 +29,8 @@ def test_a_read_follows_a_redirect_on_the_same_origin(
     assert script.asked == ["GET items/item00000000000000000001", "GET items/moved"]
 
 
-@pytest.mark.parametrize("status", [307, 308])
-def test_a_changing_request_is_repeated_whole_where_the_redirect_keeps_the_method(
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_changing_request_is_repeated_whole_at_the_other_form_of_its_path(
     make_client: MakeClient, tmp_path: Path, status: int
 ) -> None:
     (tmp_path / "x").write_bytes(b"hello")
@@ -41,9 +41,13 @@ def test_a_changing_request_is_repeated_whole_where_the_redirect_keeps_the_metho
     assert b"hello" in script.bodies[0]
 
 
-@pytest.mark.parametrize("status", [301, 302, 303])
-def test_a_changing_request_is_never_turned_into_a_read(make_client: MakeClient, status: int) -> None:
-    script = Script(redirect(status, f"{ROOT}items"), one())
+@pytest.mark.parametrize(
+    ("status", "where"), [(301, "moved"), (302, "moved"), (303, "moved"), (303, "items")]
+)
+def test_a_changing_request_is_never_turned_into_a_read(
+    make_client: MakeClient, status: int, where: str
+) -> None:
+    script = Script(redirect(status, f"{ROOT}{where}"), one())
     with pytest.raises(ContractError, match="does not keep the method"):
         make_client(script).create_directory("d", Permission.READ_WRITE)
     assert len(script.requests) == 1

@@ -183,3 +183,23 @@ def test_what_was_set_aside_is_looked_at_again_before_each_try_to_delete_it(
     server.faults.clear()
     settled(work)
     assert visible(server) == {"file.txt": b"new"}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_was_made_read_only_before_it_was_sent_is_saved(
+    server: Server, start: Callable[..., Workspace], there: bool
+) -> None:
+    """semantics 2.4: chmod changes the permission, of a server too that moves and deletes nothing that is readOnly."""
+    server.set(read_only="enforced", create_existing="duplicate")
+    if there:
+        server.store.seed({"file": "old"}, age=60)
+    work = start(write_back_delay=30)
+    work.write("file", b"new")
+    work.vfs.chmod("file", 0o444)
+    settled(work)
+    assert (visible(server), server.store.item("file").permission) == ({"file": b"new"}, "readOnly")
+    assert errno_from(work.vfs.unlink, "file") == errno.EIO
+    assert work.read("file") == b"new"
+    work.vfs.chmod("file", 0o644)
+    work.vfs.unlink("file")
+    assert visible(server) == {}

@@ -36,7 +36,7 @@ STEPS = 40
 #: To shrink a failure takes minutes: only when somebody waits for it.
 PHASES = tuple(phase for phase in Phase if phase is not Phase.shrink or "JOBFS_TEST_SHRINK" in os.environ)
 
-#: Together they have every value of every switch that is a choice.
+#: Together they have every value of every switch that is a choice, but for one that makes a mount differ from a disk.
 SWITCHES: dict[str, dict[str, Any]] = {
     "the reference's own": {},
     "a strict server that redirects": {
@@ -285,6 +285,9 @@ class Twins(RuleBasedStateMachine):
 def test_the_switches_cover_every_value() -> None:
     used = [Behaviour().changed(**switches) for switches in SWITCHES.values()]
     for name, field in behaviour.SWITCHES.items():
+        if name == "read_only":
+            # What `chmod u-w` made readOnly can't be removed until `chmod u+w`.
+            continue
         if field.annotation is bool or get_origin(field.annotation) is Literal:
             values = {True, False} if field.annotation is bool else set(get_args(field.annotation))
             assert {getattr(one, name) for one in used} == values, name

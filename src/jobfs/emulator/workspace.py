@@ -72,6 +72,8 @@ class Workspace:
             item = self.get(item_id)
             if path is None and permission is None and lifecycle is None:
                 raise Refused("At least one field is required")
+            if path is not None or lifecycle is not None:
+                self._check_writable(item)
             target = item.path if path is None else self._checked_destination(path, item)
             lifecycle = lifecycle or item.lifecycle
             if (target, lifecycle) != (item.path, item.lifecycle) and any(
@@ -84,6 +86,7 @@ class Workspace:
         """DELETE items/{id}: the item, and for a directory all under it."""
         with self.lock:
             item = self.get(item_id)
+            self._check_writable(item)
             self.apply(drops=[item, *(self.index.under(item.path) if item.is_dir else ())])
             return item
 
@@ -182,6 +185,10 @@ class Workspace:
         changed = replace(item, permission=permission, updated_us=now, size=size, blob=blob)
         self.apply([changed])
         return changed
+
+    def _check_writable(self, item: StoredItem) -> None:
+        if item.permission == "readOnly" and self.store.behaviour.read_only == "enforced":
+            raise Refused("Workspace item is read only")
 
     def _existing(self, path: str, lifecycle: str) -> list[StoredItem]:
         everywhere = self.store.behaviour.path_scope == "all"

@@ -104,13 +104,14 @@ def read_only(trial: Trial) -> Finding:
     item = trial.file("read-only", permission=Permission.READ_ONLY)
     kept = item.read_only and not trial.client.update(item.id, permission=Permission.READ_WRITE).read_only
     if not kept or not trial.client.update(item.id, permission=Permission.READ_ONLY).read_only:
-        return copes("not kept", "chmod -w is not seen by the job")
+        return copes("not kept", "`chmod -w` is not seen by the job")
     moved = _done(lambda: trial.client.update(item.id, path=trial.path("read-only-moved")))
-    deleted = _done(lambda: trial.client.delete(item.id))
-    words = " and ".join(word for word, done in (("moved", moved), ("deleted", deleted)) if done)
-    return good(
-        f"kept; can be {words} all the same" if words else "kept; can't be moved or deleted",
-        "`chmod -w` is seen by the job",
+    if moved and _done(lambda: trial.client.delete(item.id)):
+        return good("kept; it can be moved and deleted", "`chmod -w` is seen by the job", read_only="shown")
+    return copes(
+        f"kept; it can't be {'deleted' if moved else 'moved'}",
+        "what `chmod -w` made readOnly can't be renamed, replaced or removed until `chmod +w`",
+        read_only="enforced",
     )
 
 

@@ -11,7 +11,15 @@ from jobfs.emulator.behaviour import SWITCHES
 
 #: Switches that are no question of right or wrong here, or that others set. Where a directory does not carry what is in it, no
 #: rename of one is atomic: killed in the middle of it, both names are there.
-_LEFT_ALONE = {"other_encoding", "page_cap", "latency", "bandwidth", "clock_skew", "move_carries"}
+_LEFT_ALONE = {
+    "other_encoding",
+    "page_cap",
+    "latency",
+    "bandwidth",
+    "clock_skew",
+    "move_carries",
+    "read_only",
+}
 
 
 @dataclass(slots=True)

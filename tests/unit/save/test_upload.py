@@ -37,13 +37,15 @@ def put(world: World, content: bytes = b"content", **values: object) -> Change:
 
 
 @pytest.mark.parametrize("wish", [None, Permission.READ_ONLY])
-def test_it_has_the_permission_that_the_user_gave_the_file_meanwhile(
+def test_it_has_the_permission_that_the_user_gave_the_file_once_it_is_at_its_target(
     world: World, upload: Upload, wish: Permission | None
 ) -> None:
+    """A server may refuse to move what is readOnly."""
     change = put(world)
     assert change.file is not None
     change.file.wish = wish
-    assert upload.create(change, STAGED).permission is (wish or Permission.READ_WRITE)
+    assert upload.create(change, STAGED).permission is Permission.READ_WRITE
+    assert upload.create(change, change.target).permission is (wish or Permission.READ_WRITE)
 
 
 def test_a_server_that_stores_another_size_breaks_the_contract(world: World, upload: Upload) -> None:

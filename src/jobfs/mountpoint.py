@@ -143,7 +143,8 @@ def _processes() -> Iterator[str]:
 
 
 def _name(pid: str) -> str:
-    with open(f"/proc/{pid}/comm") as name:
+    # It has 15 bytes at most, and may be cut within a character.
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
         return name.read().strip()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Told "write TEXT", "close" or "map": does it, and says "ok" or the error's name.
+#: Told "write TEXT", "close", "map" or "name TEXT" (what it is called from then on): does it, and says "ok" or the error's name.
 _CODE = """
 import errno, mmap, os, sys
 file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
@@ -22,6 +22,8 @@ for line in sys.stdin:
             os.fsync(file)
         elif word == "map":
             kept = mmap.mmap(file, 0)
+        elif word == "name":
+            open("/proc/self/comm", "wb").write(text.encode())
         elif word == "close":
             os.close(file)
         print("ok", flush=True)

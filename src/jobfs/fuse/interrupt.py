@@ -130,14 +130,15 @@ class AtWork(threading.local):
 
 def told_to_end(thread: int) -> bool:
     """True if a signal that is meant to end its program waits for a thread (one that is killed, or by a handler)."""
-    signals = dict.fromkeys(("SigPnd", "ShdPnd", "SigBlk"), 0)
+    # As bytes: the name of the program, which comes first, may be cut within a character.
+    signals = dict.fromkeys((b"SigPnd", b"ShdPnd", b"SigBlk"), 0)
     # It may have ended, or belong to a user whose processes are hidden from us: then it just waits.
     with suppress(OSError), open(f"/proc/{thread}/status", "rb") as status:
         for line in status:
-            name, _, value = line.decode().partition(":")
+            name, _, value = line.partition(b":")
             if name in signals:
                 signals[name] = int(value, 16)
-    return bool((signals["SigPnd"] | signals["ShdPnd"]) & ~signals["SigBlk"] & _TO_END)
+    return bool((signals[b"SigPnd"] | signals[b"ShdPnd"]) & ~signals[b"SigBlk"] & _TO_END)
 
 
 def interruptible(*, sync_on_close: bool) -> frozenset[int]:

@@ -18,9 +18,11 @@ from tests.support.waiting import eventually
 from jobfs.fuse import interrupt
 from jobfs.fuse.interrupt import Desk, Interrupter, Opcode, interruptible, told_to_end
 
-#: Takes signals by handlers or not at all, and says when it does; stopped, it keeps them waiting.
+#: Takes signals by handlers or not at all, and says when it does; stopped, it keeps them waiting. Its name, of which the
+#: kernel keeps 15 bytes, ends within a character.
 PROGRAM = """
 import signal, sys, time
+open("/proc/self/comm", "wb").write("\u0447\u0438\u0442\u0430\u0442\u0435\u043b\u044c".encode())
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda *_: None)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -37,7 +39,7 @@ def stopped() -> Iterator[subprocess.Popen[str]]:
             program.stdout.readline()
             program.send_signal(signal.SIGSTOP)
             state = Path(f"/proc/{program.pid}/stat")
-            eventually(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
+            eventually(lambda: state.read_text(errors="replace").rpartition(")")[2].split()[0] == "T")
             yield program
         finally:
             program.kill()

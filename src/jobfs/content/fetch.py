@@ -210,6 +210,8 @@ class Incoming(Backing):
         if item.updated_at != self.version.updated_at:
             told = "download: the item was written while it was read"
             self.stale = StaleVersionError(told, endpoint="download")
+            # They are of two versions, and serve nobody any more.
+            self.reset()
             raise self.stale
 
 

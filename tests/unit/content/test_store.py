@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.support.waiting import eventually
 
-from jobfs.content import Content, ContentStore
+from jobfs.content import Content, ContentStore, StaleVersionError
 from jobfs.content.entry import Entry
 from jobfs.content.parts import CacheFile, Parts
 from jobfs.content.ranges import KIB, MIB
@@ -249,6 +249,22 @@ def test_a_part_that_nobody_has_open_goes_when_a_later_handle_begins_anew(
     eventually(lambda: entry.stale is not None)
     assert read(store, item) == data
     assert not list(cache.rglob("*.part"))
+
+
+def test_what_is_found_to_be_of_two_versions_is_not_read_any_more(make_store: MakeStore) -> None:
+    """semantics 3.13: an open file is pinned to the version it opened."""
+    data = pattern(300 * KIB)
+    client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle:
+        handle.read(0, 4096)
+        client.wait(lambda: len(client.requests) > 1)
+        client.updated_at = "2024-05-01T12:00:07.500Z"
+        client.release(1)
+        entry = store.attach(handle)
+        eventually(lambda: entry.stale is not None and not entry.settling)
+        with pytest.raises(StaleVersionError):
+            handle.read(0, len(data))
 
 
 class SlowProof(FakeClient):

@@ -74,6 +74,23 @@ class Spare:
         finally:
             os.close(handle)
 
+    def fits(self) -> bool:
+        """False if the disk, or a quota of the user, has no room for anything new: tried out, for no call tells of a quota."""
+        try:
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return True
+        had = os.fstat(handle).st_size
+        try:
+            os.posix_fallocate(handle, had, _LEAST)
+        except OSError as error:
+            return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+        else:
+            return True
+        finally:
+            os.ftruncate(handle, had)
+            os.close(handle)
+
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
         with contextlib.suppress(OSError):
@@ -213,23 +230,27 @@ class Journal:
                 raise FsError(errno.EIO, f"the journal can't hold a record: {error}") from error
             except sqlite3.Error as error:
                 if new:
-                    raise _refusal(error) from error
+                    raise _refusal(error, full=not self._spare.fits()) from error
                 self._in_spare_room(error, lambda: self._write(edits, gone, used))
             self._written += 1
         if self.observer:
             self.observer("written")
 
     def _in_spare_room(self, error: sqlite3.Error, write: Callable[[], None]) -> None:
-        """What has happened could not be recorded: a full disk has the spare room for it. Raises FsError(ENOSPC, EIO)."""
-        full = "full" in str(error)
-        if not full:
+        """What has happened could not be recorded: there is the spare room for it. Raises FsError(ENOSPC, EIO).
+
+        Whatever the error is: that a user's quota is spent is an I/O error to SQLite.
+        """
+        if self._spare.give_up():
+            try:
+                write()
+            except sqlite3.Error as again:
+                error = again
+            else:
+                return
+        if not _is_full(error):
             self.broken = f"the journal can't be written: {error}"
-        if not (full and self._spare.give_up()):
-            raise _refusal(error) from error
-        try:
-            write()
-        except sqlite3.Error as again:
-            raise _refusal(again) from again
+        raise _refusal(error) from error
 
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
@@ -323,9 +344,13 @@ class Journal:
             os.close(self._wal)
 
 
-def _refusal(error: sqlite3.Error) -> FsError:
-    full = "full" in str(error)
-    return FsError(errno.ENOSPC if full else errno.EIO, f"the journal can't be written: {error}")
+def _is_full(error: sqlite3.Error) -> bool:
+    return "full" in str(error)
+
+
+def _refusal(error: sqlite3.Error, *, full: bool = False) -> FsError:
+    number = errno.ENOSPC if full or _is_full(error) else errno.EIO
+    return FsError(number, f"the journal can't be written: {error}")
 
 
 class _Table:

@@ -163,13 +163,18 @@ def test_what_is_new_is_refused_by_a_full_disk_and_what_has_happened_takes_from_
         assert not journal.broken
 
 
+#: What SQLite says of a disk that is full, and of a quota that is spent.
+NO_ROOM = pytest.mark.parametrize("said", ["database or disk is full", "disk I/O error"])
+
+
+@NO_ROOM
 def test_that_bytes_are_on_the_disk_is_noted_on_a_full_one_too(
-    journal: Journal, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     """core.md: what has already happened can't fail."""
     journal.write((File(7, generation=7, boot="this"), {}))
     journal._db.execute(
-        "CREATE TEMP TRIGGER full BEFORE UPDATE ON main.file BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        f"CREATE TEMP TRIGGER full BEFORE UPDATE ON main.file BEGIN SELECT RAISE(ABORT, '{said}'); END"
     )
 
     def give_up() -> bool:
@@ -179,6 +184,25 @@ def test_that_bytes_are_on_the_disk_is_noted_on_a_full_one_too(
     monkeypatch.setattr(journal._spare, "give_up", give_up)
     journal.mark_synced([7])
     assert [file.boot for file in journal.load(File)] == [""]
+    assert not journal.broken
+
+
+@NO_ROOM
+def test_what_is_new_is_refused_with_enospc_too_where_a_quota_is_spent(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """semantics 4: whatever needs the disk for something new gets ENOSPC."""
+
+    def spent(*_: object) -> None:
+        raise OSError(errno.EDQUOT, "quota exceeded")
+
+    journal._db.execute(
+        f"CREATE TEMP TRIGGER full BEFORE INSERT ON main.file BEGIN SELECT RAISE(ABORT, '{said}'); END"
+    )
+    monkeypatch.setattr(os, "posix_fallocate", spent)
+    with pytest.raises(FsError) as caught:
+        journal.write((File(7), {}), new=True)
+    assert (caught.value.errno, journal.broken) == (errno.ENOSPC, "")
 
 
 @pytest.fixture

@@ -104,6 +104,25 @@ def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
     }  # fmt: skip
 
 
+def test_a_directory_that_is_only_implied_goes_when_the_job_removes_what_is_in_it(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 1: what the job changes is visible within the TTL, whatever was changed in that directory here."""
+    server.set(implicit_directories="allowed")
+    server.store.seed({"x/a": "a", "x/b": "b", "y/c": "c", "y/d/e": "e"}, directories=False, age=60)
+    work = start(ttl=0.2)
+    assert work.names() == ["x", "y"]
+    for path in ("x/a", "y/c"):
+        work.vfs.unlink(path)
+    work.vfs.rename("y", "z")
+    assert work.names() == ["x", "z"]
+    assert work.names("z") == ["d"]
+    server.store.delete("x/b")
+    server.store.delete("z/d/e")
+    eventually(lambda: (work.names(), work.names("z")) == (["z"], []))
+    assert errno_from(work.vfs.getattr, "x") == errno.ENOENT
+
+
 def test_hostile_paths_are_never_shown_and_are_counted(
     server: Server, start: Callable[..., Workspace]
 ) -> None:

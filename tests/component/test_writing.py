@@ -442,3 +442,16 @@ def test_the_cache_does_not_grow_with_the_saves_of_one_file(
     ]
     assert len(kept) <= 1, kept
     assert work.read("file") == b"save 4"
+
+
+def test_a_file_that_is_emptied_by_an_open_to_read_is_empty_on_the_server(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 4.1: O_TRUNC changes a file whatever else its program may do with it."""
+    server.store.seed({"file": "content"}, age=60)
+    work = start()
+    fh = work.vfs.open("file", os.O_RDONLY | os.O_TRUNC).fh
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    settled(work)
+    assert visible(server) == {"file": b""}

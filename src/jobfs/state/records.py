@@ -202,7 +202,8 @@ class File:
     @property
     def here(self) -> bool:
         """True if what is shown at its path is this machine's word, and not the server's."""
-        return self.stays or self.local is not None or (self.kind is Kind.DIRECTORY and not self.item_id)
+        alone = self.kind is Kind.DIRECTORY and not self.item_id and self.item is None
+        return self.stays or self.local is not None or alone
 
 
 @dataclass(slots=True, eq=False)

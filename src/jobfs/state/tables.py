@@ -190,12 +190,8 @@ class State:
         with self.lock:
             file = self.of(item)
             if file is None:
-                file = File(self.number(item), item.kind, item.path, item.id)
-                if item.id:
-                    file.item = item
-                    self._by_number[file.ino] = self._by_item[item.id] = file
-                else:
-                    self.add(file)
+                file = File(self.number(item), item.kind, item.path, item.id, item=item)
+                self.add(file)
             elif not file.here:
                 file.item, file.path = item, item.path
             return file

@@ -20,7 +20,7 @@ from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
 from jobfs.vfs.controldir import ControlDirectory
-from jobfs.vfs.handles import REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
+from jobfs.vfs.handles import CHANGES, REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
 from jobfs.vfs.prefetch import Prefetch
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
@@ -28,8 +28,6 @@ log = logging.getLogger("jobfs.vfs")
 
 T = TypeVar("T")
 
-#: Flags of an open that may change the file.
-_CHANGES = os.O_ACCMODE | os.O_TRUNC
 #: Reads in a row that come to the end of a file whose program still has bytes of it to read: the kernel's, which reads ahead,
 #: and once more after it has dropped its pages.
 _ENDS = 2
@@ -74,7 +72,7 @@ class Files:
         """Open a file. Raises FsError(ENOENT, EISDIR, EACCES, ENFILE), ApiError."""
         if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
             return self._open_control(name, flags)
-        if flags & _CHANGES:
+        if flags & CHANGES:
             self._view.may_change(path)
         if len(self._handles) >= self._most_open:
             raise self._too_many()
@@ -82,7 +80,7 @@ class Files:
         fh = next(self._numbers)
         self._handles[fh] = handle
         try:
-            if flags & _CHANGES:
+            if flags & CHANGES:
                 return self._opened_to_write(fh, handle, path, node, empty=bool(flags & os.O_TRUNC))
             return self._opened_to_read(fh, handle, path, node)
         except BaseException:
@@ -96,7 +94,7 @@ class Files:
             node = self._view.get(path)
             if node.kind is Kind.DIRECTORY:
                 raise FsError(errno.EISDIR)
-            if flags & _CHANGES:
+            if flags & CHANGES:
                 self._view.may_write(node)
             handle = self._attach(path, node, flags)
             if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
@@ -475,6 +473,7 @@ class Files:
         if file.stays or file.path is None:
             if file.local is not None:
                 file.local.sync()
+                self._state.sync()  # its row too, and its name in the directory of local bytes
             return
         self._write_back.commit(file)
 
@@ -508,6 +507,7 @@ class Files:
             if local is None or (file.generation, file.size) == (local.generation, local.size):
                 return
             self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
+            self._state.bytes.cover(file.ino, local)
             if before and before != local.generation:
                 self._state.bytes.retire(file.ino, before)
 

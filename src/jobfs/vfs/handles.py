@@ -26,6 +26,8 @@ REOPENS = 3
 _AT_ONCE = 1 << 20
 #: Seconds since a larger one was looked up after which it is looked at again.
 _RECENT = 0.25
+#: Flags of an open that may change the file.
+CHANGES = os.O_ACCMODE | os.O_TRUNC
 #: Paths whose pages are remembered; all are forgotten when there are more.
 _MOST = 16_384
 
@@ -92,9 +94,8 @@ class Handle:
     def __init__(self, file: File, item: Item | None, flags: int) -> None:
         self.file = file
         self.item = self.seen = item
-        how = flags & os.O_ACCMODE
-        self.readable = how != os.O_WRONLY
-        self.writable = how != os.O_RDONLY
+        self.readable = flags & os.O_ACCMODE != os.O_WRONLY
+        self.writable = flags & CHANGES != 0
         self.append = flags & os.O_APPEND != 0
         self.young = False
         #: True once this handle changed the file since its last flush.

@@ -188,24 +188,30 @@ class Tree:
             self._remove_directory(new)
         elif self._state.hidden(new):
             self._write_back.queue.rest(new)
-        if isinstance(source, File):
+        if isinstance(source, File) and (source.stays or is_unmade(source)):
             self._rename_local_directory(source, old, new)
             return
         if self._view.stays_here(new):
             # A directory of the job does not move to this machine: EXDEV makes `mv` copy.
             raise FsError(errno.EXDEV)
-        if source.implicit:
-            self._write_back.replace.make_directory(old)
-            source = self._namespace.lookup(old, max_age=0.0) or source
-        self._write_back.rename.rename_directory(source, new)
+        self._write_back.rename.rename_directory(self._item_of(source, old), new)
+        if (shown := self._state.at(old)) is not None:
+            self._state.drop(shown)
+
+    def _item_of(self, directory: Node, path: str) -> Item:
+        """The item of a directory, made if there is none. Raises FsError(ENOENT), ApiError."""
+        if isinstance(directory, Item) and not directory.implicit:
+            return directory
+        self._write_back.replace.make_directory(path)
+        made = self._namespace.lookup(path, max_age=0.0)
+        if made is None or made.implicit:
+            raise FsError(errno.ENOENT)
+        return made
 
     def _rename_local_directory(self, source: File, old: str, new: str) -> None:
-        if source.stays:
-            if not self._view.stays_here(new):
-                # Else nothing in it would ever reach the job: `mv` copies.
-                raise FsError(errno.EXDEV)
-        elif not is_unmade(source):
-            raise FsError(errno.ENOENT)  # empty, and no item stands for it
+        if source.stays and not self._view.stays_here(new):
+            # Else nothing in it would ever reach the job: `mv` copies.
+            raise FsError(errno.EXDEV)
         below = [(f, names.moved(f.path or "", old, new)) for f in self._state.beneath(old)]
         moved = [(source, new), *below]
         self._state.write(*(edit(file, path=path) for file, path in moved if file.recorded), new=True)

@@ -178,7 +178,7 @@ class View:
         times = (changed, changed, changed)
         file = self.state.of(item)
         ino = self.state.number(item) if file is None else file.ino
-        if file is not None and (item.implicit or not file.here):
+        if file is not None and not file.here:
             if file.mode >= 0:
                 mode = with_permission(file.mode, file.permission, item.permission)
             uid, gid = self._owner(file)

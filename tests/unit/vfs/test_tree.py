@@ -48,11 +48,16 @@ def test_a_file_made_anew_after_its_unlink_is_there(server: Server, work: Worksp
 def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
     server: Server, work: Workspace
 ) -> None:
-    server.store.seed({"dir/file": "x"}, directories=False, age=60)
-    work.vfs.unlink("dir/file")
-    assert work.names("dir") == []
+    """semantics 1.19: an operation that needs the real item creates it."""
+    server.store.seed({"dir/file": "x", "other/file": "x"}, directories=False, age=60)
+    for directory in ("dir", "other"):
+        work.vfs.unlink(f"{directory}/file")
+        assert work.names(directory) == []
     work.vfs.rmdir("dir")
     assert not work.exists("dir")
+    work.vfs.rename("other", "moved")
+    assert work.names() == ["moved"]
+    assert list(server.store.tree()) == ["moved"]
 
 
 def test_there_are_no_links(server: Server, work: Workspace) -> None:

@@ -7,6 +7,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tests.support.files import errno_from
@@ -183,6 +184,28 @@ def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
     settled(work)
     assert visible(server) == {"dir": None}
     assert not work.vfs.status()["failed"]
+
+
+def test_a_directory_that_was_made_in_an_outage_can_be_given_up_with_what_is_in_it(
+    server: Server, patient: Workspace
+) -> None:
+    """semantics 4.12: `jobfs discard` resolves what does not get through."""
+    work = patient
+    _go_down(server, work)
+    work.mkdir("dir")
+    work.mkdir("dir/below")
+    work.write("dir/file", NEW)
+    work.write("dir/open", NEW)
+    fh = work.vfs.open("dir/open", os.O_RDONLY).fh
+    assert errno_from(work.vfs.discard, "dir") == errno.EBUSY
+    assert work.read("dir/file") == NEW, "nothing was given up"
+    work.vfs.release(fh)
+    given_up = dict(work.vfs.discard("dir"))
+    assert set(given_up) == {"dir", "dir/below", "dir/file", "dir/open"}
+    assert Path(given_up["dir/file"]).read_bytes() == NEW
+    server.faults.clear()
+    settled(work)
+    assert (work.names(), visible(server)) == ([], {})
 
 
 def test_saves_and_renames_of_unsent_files_go_on(server: Server, patient: Workspace) -> None:

@@ -81,6 +81,20 @@ def test_a_refusal_at_any_step_loses_nothing(
     assert work.vfs.status()["failed"] == []
 
 
+def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """semantics 4.2: fsync returns when the server has it, or with the error."""
+    mount = mortal(write_back_delay=0.0)
+    server.set(latency=300)
+    server.faults.next("error", on="create", times=1000, status=413, reason="Too large")
+    mount.write("new", NEW)
+    eventually(lambda: any(change.running for change in mount.write_back.state.changes.values()))
+    fh = mount.vfs.open("new", os.O_RDWR).fh
+    assert errno_from(mount.vfs.fsync, fh) == errno.EFBIG
+    mount.vfs.release(fh)
+
+
 def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: Server, work: Mortal) -> None:
     """semantics 6, Bounds: what a save makes again in one run is bounded, and so is what stands hidden."""
     fh = work.opened("dir/file.txt")

@@ -12,7 +12,14 @@ import time
 
 from jobfs import names
 from jobfs.content import Content, StaleVersionError
-from jobfs.errors import AnswerLostError, ApiError, NotFoundError, PathExistsError, UnavailableError
+from jobfs.errors import (
+    REFUSALS,
+    AnswerLostError,
+    ApiError,
+    NotFoundError,
+    PathExistsError,
+    UnavailableError,
+)
 from jobfs.namespace.tree import shown
 from jobfs.nodes import Item, Kind
 from jobfs.save.bases import sha256_of, with_bytes
@@ -348,7 +355,10 @@ class Cleanup:
         for item in self._context.namespace.hidden():
             parts = names.parse_hidden(names.basename(item.path))
             if parts is not None and parts.mount == self._context.mount:
-                self.expose(item)
+                try:
+                    self.expose(item)
+                except REFUSALS as error:
+                    log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
 
     def expose(self, item: Item, *, anyway: bool = False) -> str:
         """Look at a hidden item again and give it a name; returns what was done, "" if nothing had to be. Raises ApiError.

@@ -141,6 +141,9 @@ def _show(state: State, file: File) -> bool:
             return False
         if file.stays or file.boot in ("", BOOT):
             file.local = local
+        else:
+            # Nobody knows whether they are whole: who opens what the server has is not to get them.
+            state.apply(file, item_id="")
     elif file.stays and file.kind is Kind.FILE and not file.link:
         state.drop(file)
         return False

@@ -9,6 +9,7 @@ from jobfs.errors import FsError
 from jobfs.names import within
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, edit
+from jobfs.state.tables import is_unmade
 
 
 def unsaved(write_back: WriteBack, path: str | None) -> list[File]:
@@ -40,22 +41,22 @@ def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
     The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has the
     file open or it is just being sent, ApiError if what was begun on the server can't be taken back now.
     """
-    given_up = []
-    for file in unsaved(write_back, path):
+    found = unsaved(write_back, path)
+    if not found:
+        raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
+    for file in found:
         if file.handles:
             raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
-        target = file.path or ""
-        given_up.append((target, _give_up(write_back, file, target)))
-    if not given_up:
-        raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
-    return given_up
+    # What is in a directory goes before it.
+    targets = [(file, file.path or "") for file in sorted(found, key=is_unmade)]
+    return [(target, _give_up(write_back, file, target)) for file, target in targets]
 
 
 def _give_up(write_back: WriteBack, file: File, target: str) -> str:
     """Take back what was begun on the server, then let go of record and bytes."""
     state = write_back.state
     with state.reservations.held(target, resting=True):
-        if not (file.unsaved or file in state.unclosed):
+        if not (file.unsaved or file in state.unclosed or is_unmade(file)):
             raise FsError(errno.ENOENT, f"{target} was just sent")
         local = file.local or state.bytes.open(file.ino, file.generation)
         kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""

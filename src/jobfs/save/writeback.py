@@ -169,12 +169,14 @@ class WriteBack:
         with file.lock:
             local, before, change = file.local, file.generation, file.change
             self.state.unclosed.discard(file)
-            if local is None or file.path is None or not file.written:
+            if local is None or file.path is None or file.stays or not file.written:
                 return
-            self.state.bytes.seal(file.ino, local)
             try:
-                sealed = edit(file, generation=local.generation, size=local.size, boot=BOOT, refused="")
-                self.state.write(sealed, new=True)
+                # In one step, or a sync between the two would not find the row that it is to mark.
+                with self.state.lock:
+                    self.state.bytes.seal(file.ino, local)
+                    sealed = edit(file, generation=local.generation, size=local.size, boot=BOOT, refused="")
+                    self.state.write(sealed, new=True)
             except FsError:
                 local.sealed = False
                 self.state.unclosed.add(file)
@@ -182,7 +184,7 @@ class WriteBack:
             sending = change is not None and change.begun and change.generation == before
             if before and not sending:
                 self.state.bytes.retire(file.ino, before)
-            if not (before or file.stays or file.base.id):
+            if not (before or file.base.id):
                 self.upload.count_new(file.path)
 
     def commit(self, file: File) -> None:
@@ -198,8 +200,8 @@ class WriteBack:
             change = self.queue.save(file, WHILE_OPEN)
             if change is not None:
                 self.queue.commit(change)
-                if change.settled and change.generation >= wanted:
-                    return  # what was closed since is another's to wait for
+                if change.generation >= wanted and file.base.id == change.staged_id != "":
+                    return  # it is placed; what was closed since is another's to wait for
 
     def settle(self, file: File) -> None:
         """Return when no save of this File is half done on the server. Raises ApiError, FsError."""
@@ -371,13 +373,12 @@ class WriteBack:
             state.write(edit(change), new=True)
             self.queue.commit(change)
         except JobfsError as error:
-            if change.stage is Stage.DONE or not change.recorded:
-                state.end(change)
-            elif isinstance(error, UnavailableError):
-                self._go_on_alone(change)
-            else:
-                # Not even what was set aside could be put back: that is tried again.
-                self.replace.give_up(change)
+            if not self._ended(change):
+                if isinstance(error, UnavailableError):
+                    self._go_on_alone(change)
+                else:
+                    # Not even what was set aside could be put back: that is tried again.
+                    self.replace.give_up(change)
             self.spared(victim, target)
             self.queue.wake()
             self.namespace.touch(item.path)
@@ -386,6 +387,14 @@ class WriteBack:
         assert change.item is not None
         self.replaced(victim)
         return change.item
+
+    def _ended(self, change: Change) -> bool:
+        """True if a rename that has failed is over: it was undone, or no request of it was sent. Raises FsError(EIO)."""
+        with self.state.lock:
+            if change.begun and change.stage is not Stage.DONE:
+                return False
+            self.state.end(change)
+            return True
 
     def _go_on_alone(self, change: Change) -> None:
         """A rename of an item may have been done: it goes on, though its caller was told that it failed. Raises FsError(EIO).

@@ -134,3 +134,20 @@ def test_what_the_power_took_here_and_the_server_has_is_placed(
     again = remount()
     assert finish(again) == {"file": NEW}
     assert again.context.sent("n", "file") == "", "nobody knows what it was"
+
+
+def test_bytes_that_the_power_may_have_taken_are_given_to_nobody_who_opens_the_file(
+    world: World, remount: Remount
+) -> None:
+    """semantics 4.4: they come back beside the name, and what the server has is what is read there."""
+    item = world.client.put("o", "file", OLD)
+    file = world.closed("file", NEW, item)
+    world.state.write(edit(file, item_id="o", boot="an earlier run of this machine"))
+    again = remount()
+    opened = again.state.open(item)
+    assert (opened.generation, opened.local) == (0, None)
+    found = finish(again)
+    assert found.pop("file") == OLD
+    assert [(names.kept_beside(path) is not None, content) for path, content in found.items()] == [
+        (True, NEW)
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from jobfs.errors import FsError
+from jobfs.api.deadline import within
+from jobfs.errors import FsError, UnavailableError
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import File, edit
 from jobfs.state.disk import BOOT
-from jobfs.state.records import Base
+from jobfs.state.localbytes import Local
+from jobfs.state.records import Base, Verb
 
 from .world import World
 
@@ -57,6 +60,39 @@ def test_closed_bytes_survive_this_process(world: World) -> None:
     assert (found.path, found.generation, found.size, found.boot) == ("file", file.generation, 3, BOOT)
     assert file.local is not None
     assert file.local.sealed
+
+
+def test_what_was_closed_is_known_to_be_on_the_disk_whenever_that_is_synced(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol (S): bytes that a sync has covered are not doubted after a loss of power."""
+    seal, sync = world.state.bytes.seal, threading.Thread(target=world.state.sync)
+
+    def sealed(ino: int, local: Local) -> None:
+        seal(ino, local)
+        sync.start()
+        sync.join(0.2)
+
+    monkeypatch.setattr(world.state.bytes, "seal", sealed)
+    world.closed("file", NEW)
+    sync.join()
+    world.state.sync()
+    (found,) = world.state.journal.load(File)
+    assert found.boot == ""
+
+
+def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4.33: a file unlinked while open is its handle's; the next mount knows nothing of it."""
+    with monkeypatch.context() as patch:
+        full(world, patch)
+        with pytest.raises(FsError):
+            world.closed("file", NEW)
+    (file,) = world.state.unclosed
+    world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base(), None, {})
+    world.write_back.seal(file)
+    assert world.state.journal.load(File) == []
 
 
 def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
@@ -148,6 +184,19 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
     with pytest.raises(Exception, match="not on the server"):
         world.write_back.move_over(source, "file", victim)
     assert (world.client.paths, world.state.changes) == ({"o": "file"}, {})
+
+
+def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> None:
+    """semantics 4, rename: who is told that it failed, and of whose request nothing was sent, has both as they were."""
+    source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
+    # As many hidden items as there may be.
+    begun = [world.state.change(Verb.PUT, f"{number}", begun=True) for number in range(64)]
+    world.write_back.queue._out |= {change.seq: change for change in begun}
+    before = set(world.state.changes)
+    with within(0.1), pytest.raises(UnavailableError):
+        world.write_back.move_over(source, "file", world.write_back.victim("file", over))
+    assert set(world.state.changes) == before
+    assert world.client.done == []
 
 
 # -- backups

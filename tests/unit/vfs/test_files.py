@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.waiting import eventually
 from tests.support.workspaces import CALLER, Workspace, settled, workspace
 
 from jobfs.emulator import Server
@@ -59,6 +60,28 @@ def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Works
     assert (work.read("file"), work.read("open")) == (b"closed", b"open")
     settled(work)
     assert server.store.tree() == {"file": b"closed", "open": b"open"}
+
+
+def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
+    work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4.4, 4.14: power loss is covered within a second; fsync of a scratch name syncs the local disk."""
+    state, synced = work.vfs._state, list[tuple[int, int]]()
+    sync = state.bytes.sync
+
+    def noted() -> list[tuple[int, int]]:
+        synced.extend(found := sync())
+        return found
+
+    monkeypatch.setattr(state.bytes, "sync", noted)
+    fh = work.vfs.create("file~", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.write(fh, b"written", 0)
+    work.vfs.fsync(fh)
+    assert not state.journal.unsynced
+    work.vfs.release(fh)
+    file = state.at("file~")
+    assert file is not None
+    eventually(lambda: (file.ino, file.generation) in synced)
 
 
 def test_an_empty_file_is_made_too(server: Server, work: Workspace) -> None:

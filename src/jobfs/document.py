@@ -19,7 +19,7 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `job.tokens.input`, `job.tokens.output`, `job.tokens.total` | what the job has used |
 | `job.tokens.reasoning`, `job.tokens.cached_input` | what of that was for reasoning, or came from a cache |
 | `job.age` | how long ago the server said so |
-| `server.answering` | whether it answered what was asked last; `null` before the first answer |
+| `server.answering` | whether it answered what was asked last; `null` before anything was asked |
 | `server.key_refused` | true if it refuses the API key |
 | `server.latency` | until an answer begins, on average |
 | `server.last_error` | why the last request failed |
@@ -29,13 +29,13 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `snapshot_age` | how old the listing is |
 | `effective_ttl` | how old it may be: grows with the time that a listing takes |
 | `listing_seconds` | how long the last one took |
-| `listing_error` | why the workspace could not be listed last, or the server not be asked |
+| `listing_error` | why the last listing failed, or why the server can't be asked |
 | `cache.bytes` | what the content cache takes |
 | `taken_up[]` | what an earlier mount had left and this one took up, a line each |
 | `unsent[]`, `failed[]` | what is not on the server yet; what the server has refused |
 | `[].path`, `[].size` | where, and how much |
 | `[].age` | since it was closed |
-| `[].state` | `dirty`: open and changed; `staging`, `staged`: waits, or is half done; `uploading`; `failed` |
+| `[].state` | `dirty`: changed, and not begun; `staging`, `staged`: waits, or is half done; `uploading`; `failed` |
 | `[].reason` | why it waits or failed |
 | `[].attempts`, `[].next_try` | how often it was tried; when it will be |
 | `cleaning[]` | saves that are on the server, and of which something is left to be tidied up there |

@@ -84,14 +84,23 @@ class _Stillness:
 
 def kept(left: Sequence[Any]) -> str:
     """What becomes of what is left when a mount ends, in one line: what the server has refused is not tried again by itself."""
+    return _told(
+        left,
+        "not sent yet, kept for the next mount of this job",
+        "refused by the server, kept until jobfs retry or jobfs discard in the next mount",
+    )
+
+
+def outstanding(left: Sequence[Any]) -> str:
+    """What is left while a mount goes on, in one line."""
+    return _told(left, "not sent yet", "refused by the server: jobfs retry or jobfs discard")
+
+
+def _told(left: Sequence[Any], of_waiting: str, of_refused: str) -> str:
     refused = [entry for entry in left if isinstance(entry, dict) and entry.get("state") == "failed"]
     waiting = [entry for entry in left if entry not in refused]
-    told = [f"not sent yet, kept for the next mount of this job: {describe(waiting)}"] if waiting else []
-    if refused:
-        told.append(
-            f"refused by the server, kept until jobfs retry or jobfs discard in the next mount: {describe(refused)}"
-        )
-    return "; ".join(told)
+    parts = ((of_waiting, waiting), (of_refused, refused))
+    return "; ".join(f"{words}: {describe(entries)}" for words, entries in parts if entries)
 
 
 def describe(left: Sequence[Any], most: int = 10) -> str:

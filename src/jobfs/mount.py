@@ -157,14 +157,15 @@ class Mount:
 
     def _put_away(self, *, stopped: bool) -> None:
         """Close what was opened for the mount; `stopped`: nothing runs in the file system any more."""
+        clean = not (self._left or self._mounted.vfs.left_alone)
         if stopped:
-            if not self._left:
+            if clean:
                 self._mounted.vfs.empty_trash()
             self._mounted.close()
         self._server.close()
         # The last word on disk; without it the next mount looks for what is left, and finds nothing.
         try:
-            self._slot.write_record(clean=not self._left)
+            self._slot.write_record(clean=clean)
         except UsageError as error:
             _log.warning("%s", error)
 

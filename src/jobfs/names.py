@@ -28,6 +28,8 @@ SCRATCH = (
 
 _HIDDEN = re.compile(r"\.jobfs-([0-9a-f]{12})-([0-9a-f]{16})-(staged|aside|removed|tried)-(.+)", re.DOTALL)
 
+_MOUNT_ID = re.compile(r"[0-9a-f]{12}")
+
 #: Control characters, line and paragraph separators, what turns the direction of writing, and halves of characters.
 _UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -60,6 +62,11 @@ class HiddenName(NamedTuple):
 def new_mount_id() -> str:
     """A fresh mount id, 12 hex digits."""
     return secrets.token_hex(6)
+
+
+def is_mount_id(text: str) -> bool:
+    """True if this may be a mount id."""
+    return _MOUNT_ID.fullmatch(text) is not None
 
 
 def new_transaction_id() -> str:

@@ -115,7 +115,7 @@ ROWS = [
         ),
     ),
     Row(
-        "making `.jobfs-<12 hex digits>-<16 hex digits>-<staged, aside or removed>-…`",
+        "making `.jobfs-<12 hex digits>-<16 hex digits>-<staged, aside, removed or tried>-…`",
         "a name as any other",
         "EPERM",
         "saves under way have such names on the server, and no mount shows them",

@@ -56,6 +56,51 @@ def test_recover_finishes_what_a_killed_mount_left_without_mounting(
     assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")
 
 
+def test_what_belongs_to_another_server_keeps_nothing_else_from_being_finished(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4, Nothing is forgotten: it is named, and stays for that server."""
+    mounted = mount(write_back_delay=30)
+    (mounted.path / "made").write_bytes(b"made here")
+    mounted.kill()
+    own = slot(mounted)
+    record = json.loads((own / "mount.json").read_text())
+    for name in ("0" * 12, "f" * 12):
+        other = own.parent / name
+        other.mkdir(mode=0o700)
+        (other / "journal.db").write_bytes((own / "journal.db").read_bytes())
+        there = {
+            **record,
+            "mount_id": name,
+            "directory": "/mnt/other",
+            "base_url": "https://other.example.com",
+        }
+        (other / "mount.json").write_text(json.dumps(there))
+    code, out, err = recover(mounted)
+    assert (code, err.count("was used with https://other.example.com")) == (1, 2)
+    assert f"finished: what the mount at {mounted.path} had left" in out
+    assert visible(server) == {"made": b"made here"}
+
+
+def test_a_read_only_mount_tells_of_what_an_earlier_one_left_and_leaves_it(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4.40: it makes no changing request, ever; the next mount sends what was closed."""
+    mounted = mount(write_back_delay=30)
+    (mounted.path / "made").write_bytes(b"made here")
+    mounted.kill()
+    mounted.mount(read_only=True)
+    assert "what an earlier mount has left (1) is not on the server" in mounted.log
+    mounted.umount()
+    assert not json.loads((slot(mounted) / "mount.json").read_text())["clean"]
+    code, _, err = recover(mounted, "-o", "ro")
+    assert (code, "can't be read-only" in err, server.log.changes()) == (2, True, [])
+    del mounted.options["read_only"]
+    mounted.mount()
+    mounted.settled()
+    assert visible(server) == {"made": b"made here"}
+
+
 def test_recover_leaves_a_running_mount_alone(server: Server, mounted: MountedJob) -> None:
     code, _, err = recover(mounted)
     assert code == 0

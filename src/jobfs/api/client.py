@@ -189,12 +189,9 @@ class Client:
         if end is not None and end <= start:
             yield Download(call, None, explain, start, 0, None)
             return
-        headers, statuses = [IDENTITY], frozenset[int]()
-        if start or end is not None:
-            headers.append(("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}"))
-            statuses = frozenset({RANGE_UNSATISFIABLE})
-        large = size is None or (size if end is None else min(end, size)) - start > LARGE
-        answer = self._bytes(call, Send(None, headers, streamed=True, statuses=statuses, large=large))
+        whole = Send(None, (IDENTITY,), streamed=True, large=size is None or size > LARGE)
+        send = _part(whole, start, end, size) if start or end is not None else whole
+        answer = self._bytes(call, send, whole)
         assert answer.stream is not None
         try:
             try:
@@ -205,10 +202,17 @@ class Client:
         finally:
             answer.stream.close()
 
-    def _bytes(self, call: Call, send: Send) -> Answer:
-        """The answer to a download. "File not found" may be about the bytes alone; who hears that an item is gone forgets it."""
+    def _bytes(self, call: Call, send: Send, whole: Send) -> Answer:
+        """The answer to a download, of the `whole` where a server refuses to send a part.
+
+        "File not found" may be about the bytes alone; who hears that an item is gone forgets it.
+        """
         try:
             return self._wire.request(call, send)
+        except BadRequestError:
+            if send is whole:
+                raise
+            return self._bytes(call, whole, whole)
         except NotFoundError as error:
             self.get(call.subject)
             told = f"{error}, but the item is there"
@@ -311,3 +315,11 @@ class Client:
         if not valid_item_id(item_id):
             raise InvalidRequestError(f"{item_id!r} is not an item id")
         return f"{self._root}items/{item_id}"
+
+
+def _part(whole: Send, start: int, end: int | None, size: int | None) -> Send:
+    """What asks for a part of a file where `whole` asks for all of it."""
+    part = ("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}")
+    large = size is None or (size if end is None else min(end, size)) - start > LARGE
+    statuses = frozenset({RANGE_UNSATISFIABLE})
+    return whole._replace(headers=(IDENTITY, part), statuses=statuses, large=large)

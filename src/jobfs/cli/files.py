@@ -12,7 +12,7 @@ from jobfs.cli.completion import files, mounted_or_files
 from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import directory_of, mount_of, mounts_of, tell_of_dead
 from jobfs.cli.screen import INTERRUPTED, sending, shown, tell
-from jobfs.draining import describe
+from jobfs.draining import describe, outstanding
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 
@@ -47,7 +47,7 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
         )
         return INTERRUPTED
     if left:
-        tell(f"jobfs: not sent yet: {describe(left)}", err=True)
+        tell(f"jobfs: {outstanding(left)}", err=True)
     dead = path is None and tell_of_dead(state_dir)
     return 1 if left or dead else 0
 

@@ -125,7 +125,9 @@ def ask_server(
             f"{settings.base_url} refuses the API key: check PERSTACK_API_KEY or --api-key-file"
         ) from None
     except NotFoundError:
-        raise UsageError(f"{settings.base_url} knows no job {job}: check the job id") from None
+        raise UsageError(
+            f"{settings.base_url} knows no job {job}, or it has no workspace yet: check the job id"
+        ) from None
     except ContractError as error:
         raise UsageError(f"{settings.base_url} does not speak the Workspace Instance API: {error}") from None
     except UsageError:
@@ -140,7 +142,11 @@ def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) ->
         within(),
         connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client,
     ):
-        items = client.instance().count_items or 0
+        try:
+            items = client.instance().count_items or 0
+        except ContractError:
+            # With all items in it, it may be too much: a page tells how many there are.
+            items = client.list_page(1, 0).total
         return Answer(items, client.server_time_offset, client.tls)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,14 +15,13 @@ from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.screen import INTERRUPTED, sending, tell, waiting
 from jobfs.draining import kept
 from jobfs.errors import UsageError
+from jobfs.names import is_mount_id
 from jobfs.state import directory as slot
 from jobfs.state.quarantine import damaged
 
 if TYPE_CHECKING:
     from jobfs.mount import Mounted
     from jobfs.settings import Settings
-
-_MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 
 
 @click.command("recover", cls=Command, short_help="Finish what a killed mount has left, without mounting.")
@@ -32,7 +30,7 @@ _MOUNT_ID = re.compile(r"[0-9a-f]{12}")
     "--of",
     "mount",
     metavar="MOUNT",
-    help="Show the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
+    help="Give visible names to the unfinished saves of a mount whose state directory is lost: its 12 digits in `jobfs status`.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
@@ -57,6 +55,10 @@ def recover(
     settings = load(flags, mount_options)
     check_job_id(job)
     check_base_url(settings.base_url)
+    if settings.read_only:
+        raise UsageError(
+            "jobfs recover sends what is left: it can't be read-only (-o ro, or JOBFS_READ_ONLY)"
+        )
     key = preflight.find_key(settings, lambda text: tell(f"jobfs: {text}", err=True))
     logs.set_up(settings.log_level, key, settings.log_format)
     preflight.ask_server(settings, job, key)
@@ -73,19 +75,35 @@ def recover(
 
 
 def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | None) -> int:
-    running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
-    for found in running:
-        directory = found.record.directory if found.record else "?"
-        tell(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
-    ended = slot.others(settings.state_dir, job, "")
+    running, base_url = _tell_of_running(settings, job), settings.base_url
+    ended = [found for found in slot.others(settings.state_dir, job, "") if not found.done_with(base_url)]
+    places = [_reopened(found, base_url) for found in ended]
     left: list[Any] = []
-    for found in ended:
-        left += _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
+    for place in filter(None, places):
+        left += _finish(settings, job, key, place, timeout)
     if not ended and not running:
         tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     if left:
         tell(f"jobfs: {kept(left)}", err=True)
-    return 1 if left else 0
+    return 1 if left or None in places else 0
+
+
+def _tell_of_running(settings: Settings, job: str) -> bool:
+    """Name the running mounts of the job; True if there are any."""
+    running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
+    for found in running:
+        directory = found.record.directory if found.record else "?"
+        tell(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
+    return bool(running)
+
+
+def _reopened(found: slot.Found, base_url: str) -> slot.StateDirectory | None:
+    """A slot that may be finished; None, and a sentence, for one that may not: it keeps no other from it."""
+    try:
+        return slot.reopen(found, base_url)
+    except UsageError as error:
+        tell(f"jobfs: {error}", err=True)
+        return None
 
 
 @within()
@@ -112,7 +130,7 @@ def _finish(
 
 @within()
 def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
-    if not _MOUNT_ID.fullmatch(mount):
+    if not is_mount_id(mount):
         raise UsageError(
             f"{mount} is no mount id: it has 12 of the digits 0-9 and a-f, as `jobfs status` lists it"
         )

@@ -99,7 +99,7 @@ def _may_write(settings: Settings, job: str, key: KeySource) -> bool:
     preflight.ask_server(settings, job, key)
     return click.confirm(
         f"May jobfs make a hidden directory in the workspace of job {job} at {settings.base_url}, write about 30 small files "
-        "(0.3 MB) in it, and delete it again?"
+        "(0.3 MB) in it, one of them a default of the workspace for a moment, and delete it again?"
     )
 
 

@@ -13,7 +13,7 @@ from jobfs.cli.options import state_dir_option
 from jobfs.cli.running import clear, dead_mounts, directory_of, gone, is_dead, mount_of, mounts, why_not_found
 from jobfs.cli.screen import INTERRUPTED, counted, sending, tell
 from jobfs.control import NoMountError
-from jobfs.draining import describe, kept
+from jobfs.draining import kept, outstanding
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import mount_at
 from jobfs.state.directory import Found, look, wait_until_free
@@ -103,7 +103,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     left = answer["left"]
     if "goes_on" in answer:
         still = f"; still open there: {answer['open']}" if answer["open"] else ""
-        unsent = f"; not sent yet: {describe(left)}" if left else ""
+        unsent = f"; {outstanding(left)}" if left else ""
         tell(
             f"jobfs: {directory} is detached, and process {answer['goes_on']} goes on until everything is closed and "
             f"sent{still}{unsent}",
@@ -168,14 +168,13 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
         raise UsageError(why_not_found(directory, there))
     found = dead_mounts(state_dir).get(there.point)
     clear(there.point)
-    left = left_in(found.path).changes if found is not None else 0
-    tell(
-        f"jobfs: {gone(directory)}: its dead mount was taken away; "
-        + (
-            f"{counted(left, 'change')} of it not on the server yet: mount the job again, or jobfs recover JOB"
-            if left
-            else "the next mount of that job sends what is left"
-        ),
-        err=True,
-    )
-    return 1 if left or found is None else 0
+    left = left_in(found.path).changes if found is not None else 1
+    if found is None:
+        becomes = "the next mount of that job sends what is left"
+    elif left:
+        recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
+        becomes = f"{counted(left, 'change')} of it not on the server yet: {recover}"
+    else:
+        becomes = "it had left nothing to send"
+    tell(f"jobfs: {gone(directory)}: its dead mount was taken away; {becomes}", err=True)
+    return 1 if left else 0

@@ -206,6 +206,8 @@ class DiskCache:
         """Build the index from the directory as earlier mounts left it."""
         index = OrderedDict((entry.name, entry.size) for entry in sorted(self._files()))
         with self.lock:
+            if self._scanned:
+                return  # another thread was faster, and things may have gone since
             # What was used by now is more recent than the times on disk say.
             for name, size in self._index.items():
                 index[name] = size

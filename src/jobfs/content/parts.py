@@ -10,11 +10,11 @@ import contextlib
 import errno
 import itertools
 import os
-import re
 import shutil
 from pathlib import Path
 
 from jobfs.errors import FsError, UsageError
+from jobfs.names import is_mount_id
 from jobfs.private import own_directory
 
 _PIECE = 8 * 1024 * 1024
@@ -159,7 +159,6 @@ class Parts:
 
 
 _OWNER = "owner"
-_MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def claim(directory: Path, owner: Path) -> None:
@@ -172,11 +171,7 @@ def remove_abandoned(directory: Path) -> None:
     for owner in directory.parents[1].glob(f"*/*/{_OWNER}"):
         cache = owner.parent
         with contextlib.suppress(OSError):
-            if (
-                not _MOUNT_ID.fullmatch(cache.name)
-                or cache.is_symlink()
-                or os.path.lexists(owner.read_bytes())
-            ):
+            if not is_mount_id(cache.name) or cache.is_symlink() or os.path.lexists(owner.read_bytes()):
                 continue
             for inner in cache.iterdir():
                 if inner.is_dir():  # before what tells that it may go

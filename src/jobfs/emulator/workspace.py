@@ -72,21 +72,17 @@ class Workspace:
             item = self.get(item_id)
             if path is None and permission is None and lifecycle is None:
                 raise Refused("At least one field is required")
-            if path is not None or lifecycle is not None:
-                self._check_writable(item)
+            self._check_writable(item, changes=path or lifecycle)
             target = item.path if path is None else self._checked_destination(path, item)
             lifecycle = lifecycle or item.lifecycle
-            if (target, lifecycle) != (item.path, item.lifecycle) and any(
-                other.id != item.id for other in self._existing(target, lifecycle)
-            ):
-                raise Refused("Path already exists")
+            self._check_free(item, target, lifecycle)
             return self.move(item, target, permission=permission or item.permission, lifecycle=lifecycle)
 
     def delete(self, item_id: str) -> StoredItem:
         """DELETE items/{id}: the item, and for a directory all under it."""
         with self.lock:
             item = self.get(item_id)
-            self._check_writable(item)
+            self._check_writable(item, changes="everything")
             self.apply(drops=[item, *(self.index.under(item.path) if item.is_dir else ())])
             return item
 
@@ -186,8 +182,14 @@ class Workspace:
         self.apply([changed])
         return changed
 
-    def _check_writable(self, item: StoredItem) -> None:
-        if item.permission == "readOnly" and self.store.behaviour.read_only == "enforced":
+    def _check_free(self, item: StoredItem, target: str, lifecycle: str) -> None:
+        if (target, lifecycle) != (item.path, item.lifecycle) and any(
+            other.id != item.id for other in self._existing(target, lifecycle)
+        ):
+            raise Refused("Path already exists")
+
+    def _check_writable(self, item: StoredItem, changes: str | None) -> None:
+        if changes and item.permission == "readOnly" and self.store.behaviour.read_only == "enforced":
             raise Refused("Workspace item is read only")
 
     def _existing(self, path: str, lifecycle: str) -> list[StoredItem]:

@@ -58,7 +58,7 @@ from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
-from jobfs.state.tables import Edit
+from jobfs.state.tables import Edit, is_unmade
 
 log = logging.getLogger("jobfs.save")
 
@@ -315,10 +315,15 @@ class Replace:
         if there.id == change.staged_id:
             self._placed(change, there, adopted=False)
             return True
-        if change.verb is Verb.MKDIR and (change.file is None or there.is_dir):
+        if change.verb is Verb.MKDIR and (there.is_dir or not self._is_shown(change)):
             self._meet_directory(change, there)
             return True
         return False
+
+    def _is_shown(self, change: Change) -> bool:
+        """True if somebody was told in an outage that this directory is there: then a file that the job made makes room."""
+        own = change.file or self._state.at(change.target)
+        return own is not None and is_unmade(own)
 
     def _meet_directory(self, change: Change, there: Item) -> None:
         """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.
@@ -440,12 +445,7 @@ class Replace:
         except NotFoundError:
             self._staged_gone(change)
             return False
-        if change.verb is Verb.MOVE:
-            # Source and target may have one last component: then only the whole path tells.
-            unmoved = names.basename(item.path) == names.basename(change.source)
-        else:
-            unmoved = change.is_staged(item)
-        if unmoved and item.path != change.target:
+        if change.is_staged(item) and item.path != change.target:
             change.item = item
             return True
         self._placed(change, item, adopted=False)

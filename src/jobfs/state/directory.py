@@ -15,7 +15,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,11 +22,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from jobfs.errors import UsageError
-from jobfs.names import new_mount_id
+from jobfs.names import is_mount_id, new_mount_id
 from jobfs.private import own_directory
 from jobfs.state.journal import free_for_start
 
-_MOUNT_ID = re.compile(r"[0-9a-f]{12}")
 #: Whoever only looks whether a lock is free holds it for an instant: seconds to try again.
 _INSTANT = 0.3
 #: Choosing a state directory takes milliseconds: seconds to wait for another mount that does.
@@ -58,6 +56,10 @@ class Found:
     def has_journal(self) -> bool:
         """True if a mount ever got as far as keeping a journal here."""
         return (self.path / "journal.db").exists()
+
+    def done_with(self, base_url: str) -> bool:
+        """True if it is of another server than `base_url`, and that has everything."""
+        return self.record is not None and self.record.clean and not _same_server(self.record, base_url)
 
 
 class StateDirectory:
@@ -92,7 +94,11 @@ class StateDirectory:
         text = json.dumps(asdict(self.record))
         with refusing(self.path):
             try:
-                draft.write_text(text)
+                # Synced, or a loss of power may leave an empty one: then nobody knows whose the unsent work is.
+                with draft.open("w") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
                 draft.replace(self.path / "mount.json")
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -122,7 +128,7 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
             if found.record and found.record.directory == directory and in_use(found, _INSTANT):
                 raise UsageError(_taken(found.record))
             if found.has_journal and not _same_server(found.record, base_url):
-                warnings.append(_foreign(found))
+                warnings += [] if found.done_with(base_url) else [_foreign(found)]
             else:
                 usable.append(found)
         path, lock = _first_free(sorted(usable, key=lambda found: _preference(found, directory)), home)
@@ -133,16 +139,22 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
 
 
 def reopen(found: Found, base_url: str) -> StateDirectory:
-    """Take an existing place to finish what is in it. Raises UsageError if a process holds it or it is of another server."""
-    if found.record is None or not _same_server(found.record, base_url):
+    """Take an existing place to finish what is in it: one whose record is lost too, for this is what its user asks for.
+
+    Raises UsageError if a process holds it or it is of another server.
+    """
+    path, record = found.path, found.record
+    if record is None:
+        record = Record(path.name, path.parent.name, f"({path})", base_url, os.getpid(), time.time())
+    elif not _same_server(record, base_url):
         raise UsageError(f"{_foreign(found)}; give that server with --base-url")
-    with refusing(found.path):
-        _private(found.path)
-        lock = os.open(found.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with refusing(path):
+        _private(path)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not locked(lock, _INSTANT):
             os.close(lock)
-            raise UsageError(f"{found.path} is in use by process {found.record.pid}")
-        return StateDirectory(found.path, lock, found.record)
+            raise UsageError(f"{path} is in use by process {record.pid}")
+        return StateDirectory(path, lock, record)
 
 
 def others(state_dir: Path, job: str, mount_id: str) -> list[Found]:
@@ -199,7 +211,7 @@ def wait_until_free(found: Found, timeout: float) -> bool:
 
 def _slots(home: Path) -> list[Found]:
     try:
-        names = sorted(name for name in os.listdir(home) if _MOUNT_ID.fullmatch(name))
+        names = sorted(name for name in os.listdir(home) if is_mount_id(name))
     except OSError:
         return []
     return [look(home / name) for name in names]
@@ -300,5 +312,7 @@ def _taken(record: Record) -> str:
 
 
 def _foreign(found: Found) -> str:
-    used = f"with {found.record.base_url}" if found.record else "with a server that is not recorded"
-    return f"{found.path} was used {used}: what is unsent there stays until that is mounted again"
+    if found.record is not None:
+        return f"{found.path} was used with {found.record.base_url}: what is unsent there stays until that is mounted again"
+    recover = f"jobfs recover {found.path.parent.name}"
+    return f"{found.path} does not say of which server it is: what is unsent there stays until {recover}"

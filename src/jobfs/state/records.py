@@ -308,7 +308,12 @@ class Change:
         return names.hidden_path(self.target, mount, self.tid, names.Role.STAGED)
 
     def is_staged(self, item: Item) -> bool:
-        """True if the item still has the hidden name under which this change created it (R6)."""
+        """True if the item still has the hidden name under which this change created it (R6); of a move: its old name.
+
+        A move's target may have the same last component: then only the whole path tells.
+        """
+        if self.verb is Verb.MOVE:
+            return names.basename(item.path) == names.basename(self.source)
         parts = names.parse_hidden(names.basename(item.path))
         return parts is not None and parts.transaction == self.tid
 

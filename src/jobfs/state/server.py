@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,10 @@ from typing import Any
 from jobfs.api import Known
 from jobfs.api.create import Form
 from jobfs.errors import UsageError
-from jobfs.names import new_mount_id
+from jobfs.names import is_mount_id, new_mount_id
 from jobfs.nodes import Kind
 from jobfs.private import own_directory
 from jobfs.state.directory import locked, refusing
-
-_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def recall(state_dir: Path, base_url: str) -> Known:
@@ -82,7 +79,7 @@ def _held(handle: int, job: str) -> str:
     if not locked(handle):
         raise UsageError(f"another `jobfs doctor {job} --try` is under way: wait until it ends")
     found = os.pread(handle, 64, 0).decode("ascii", "replace")
-    if _ID.fullmatch(found):
+    if is_mount_id(found):
         return found
     made = new_mount_id()
     os.ftruncate(handle, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -86,8 +87,8 @@ class Trial:
 
     def digits(self) -> int:
         """Digits of a second that the times seen so far show; 0 for whole seconds."""
-        fractions = (stamp.partition(".")[2].rstrip("Z").rstrip("0") for stamp in self.stamps)
-        return max((len(digits) for digits in fractions if digits.isdecimal()), default=0)
+        fractions = (re.search(r"\.(\d+)", stamp, re.ASCII) for stamp in self.stamps)
+        return max((len(found[1].rstrip("0")) for found in fractions if found), default=0)
 
     def offset(self) -> float | None:
         """Seconds that the server's clock is ahead of ours, by the times of what was made; None if they can't be read."""

@@ -134,13 +134,19 @@ def lifecycle(trial: Trial) -> Finding:
             trial.client.update(item.id, lifecycle=Lifecycle.APPLICATION).lifecycle
             is not Lifecycle.APPLICATION
         ):
-            return copes("not changed", "`jobfs set --lifecycle` has no effect")
+            return copes(
+                "not changed",
+                "`jobfs set --lifecycle` has no effect; a default that is saved is the job's own then",
+            )
         try:
             made.append(trial.file("lifecycle", b"own"))
         except PathExistsError:
             made.append(item)
     except (UnauthorizedError, BadRequestError, InvalidRequestError) as error:
-        return copes(f"refused with {error.status}", "`jobfs set --lifecycle` is refused too")
+        return copes(
+            f"refused with {error.status}",
+            "`jobfs set --lifecycle`, and saving one of the workspace's defaults, are refused too",
+        )
     finally:
         # Whatever comes, and at once: the defaults of a workspace are shared.
         for item_id in dict.fromkeys(each.id for each in made):

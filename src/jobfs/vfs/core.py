@@ -21,6 +21,7 @@ from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.settings import Settings
 from jobfs.state import File, StateDirectory
+from jobfs.state.left import left_in
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.controldir import ControlDirectory
 from jobfs.vfs.descriptors import for_programs
@@ -90,7 +91,10 @@ class Vfs(Attributes, Tree, Files):
         Files.__init__(
             self, view, pages, control, sync_on_close=settings.sync_on_close, most_open=for_programs()
         )
+        self._directory = directory
         self._stopped = threading.Event()
+        #: How many changes of an earlier mount a read-only mount leaves as they are.
+        self.left_alone = 0
 
     # -- life
 
@@ -100,6 +104,7 @@ class Vfs(Attributes, Tree, Files):
         A read-only mount leaves the journal as it is: it makes no changing request, ever.
         """
         if self._settings.read_only:
+            self.left_alone = left_in(self._directory.path).changes
             return
         self._write_back.taken_up = restore(self._write_back)
         for line in self._write_back.taken_up:
@@ -184,7 +189,14 @@ class Vfs(Attributes, Tree, Files):
     @property
     def warnings(self) -> list[str]:
         """What the user has to be told when the mount starts, a sentence each."""
-        return [self._state.damage] if self._state.damage else []
+        waiting = (
+            f"what an earlier mount has left ({self.left_alone}) is not on the server, and not shown here: mount the job "
+            f"without --read-only, or jobfs recover {self._directory.record.job}"
+        )
+        return [
+            *([self._state.damage] if self._state.damage else []),
+            *([waiting] if self.left_alone else []),
+        ]
 
     def retry(self, path: str | None) -> list[str]:
         """See resolve.py."""

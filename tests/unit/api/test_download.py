@@ -40,6 +40,18 @@ def test_a_range_is_asked_for_up_to_before_its_end(
     assert script.requests[0].headers["range"] == header
 
 
+def test_a_server_that_refuses_a_range_is_asked_for_the_whole_file(make_client: MakeClient) -> None:
+    """semantics 3.4: what is answered with 200 begins at the start."""
+    script = Script(failure(400, "no ranges"), answer(200, b"hello", content_length="5"))
+    with make_client(script).download(ID, 3) as download:
+        assert (download.start, b"".join(download.chunks())) == (0, b"hello")
+    assert ["range" in request.headers for request in script.requests] == [True, False]
+    script = Script(failure(400, "no such thing"))
+    with pytest.raises(errors.BadRequestError), make_client(script).download(ID):
+        pass
+    assert len(script.requests) == 1
+
+
 @pytest.mark.parametrize(
     ("status", "content_range", "start", "end", "expected"),
     [(206, "bytes 5-6/*", 5, 7, (5, 2, None)), (200, None, 0, None, (0, None, None))],

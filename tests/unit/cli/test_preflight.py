@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from jobfs.api import client
 from jobfs.cli import preflight
 from jobfs.cli.preflight import ask_server, check_machine, check_mount_point, find_key, library_remedy
+from jobfs.emulator import Server
 from jobfs.errors import (
     ApiError,
     ContractError,
@@ -209,6 +211,17 @@ def test_what_the_server_says_becomes_a_sentence(
     with pytest.raises(UsageError, match=words) as caught:
         ask_server(settings, JOB, lambda: "a-secret")
     assert "a-secret" not in str(caught.value)
+
+
+def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(
+    server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """wire-facts: the `items` of the instance may be complete; only their number is wanted."""
+    server.set(instance_items="complete")
+    server.store.seed({f"{number}": "" for number in range(30)})
+    monkeypatch.setattr(client, "MOST_INSTANCE", 4000)
+    settings = settings.model_copy(update={"base_url": server.url})
+    assert ask_server(settings, server.job, lambda: server.key).items == 30
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,26 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     assert not disk.free(100)
 
 
+def test_what_another_thread_removes_while_the_directory_is_read_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = DiskCache(tmp_path, 1000, threading.RLock())
+    keep(disk, NAMES[0])
+    read = disk._files
+
+    def overtaken() -> Iterator[disk_module._Found]:
+        found = list(read())
+        monkeypatch.undo()
+        disk.scan()
+        disk.remove(NAMES[0])
+        yield from found
+
+    monkeypatch.setattr(disk, "_files", overtaken)
+    disk.scan()
+    assert disk.used == 0
+    disk.parts.close()
+
+
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "aa").mkdir(mode=0o700)
     (tmp_path / "aa" / "notes.txt").write_bytes(b"mine")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from jobfs import names
-from jobfs.errors import BadRequestError, FsError, NoDirectoryError, UnavailableError
+from jobfs.errors import BadRequestError, FsError, JobfsError, NoDirectoryError, UnavailableError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
@@ -215,3 +215,22 @@ def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world:
     assert caught.value.errno == errno.EEXIST
     world.clean_up()
     assert world.client.paths == {item.id: "dir"}
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_a_directory_that_was_acknowledged_in_an_outage_is_made_for_what_is_in_it_too(
+    world: World, acknowledged: bool
+) -> None:
+    """semantics 4, Keep both: whichever comes first, the save of what is in it or that of the directory."""
+    world.client.put("o", "dir", JOBS)
+    if acknowledged:
+        world.state.write(edit(world.state.new(Kind.DIRECTORY, "dir")), new=True)
+        world.write_back.replace.make_directory("dir")
+    else:
+        with pytest.raises(JobfsError, match="is a file there"):
+            world.write_back.replace.make_directory("dir")
+    world.clean_up()
+    assert [item.is_dir for item in world.client.find("dir")] == [acknowledged]
+    assert [world.client.contents[item.id] for item in world.client.items.values() if not item.is_dir] == [
+        JOBS
+    ]

@@ -103,6 +103,16 @@ def test_unsent_work_for_another_server_is_left_alone_and_named(take: Callable[.
     assert "https://other.example.com" in one.warnings[0]
 
 
+def test_nothing_is_said_of_a_place_of_another_server_that_has_everything(
+    take: Callable[..., StateDirectory],
+) -> None:
+    other = ended(take("/mnt/a", "https://other.example.com"), clean=True)
+    one = take("/mnt/a")
+    assert (one.mount_id != other.mount_id, one.warnings) == (True, ())
+    found = places.look(other.path)
+    assert (found.done_with(URL), found.done_with("https://other.example.com")) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("then", "now", "same"),
     [
@@ -120,12 +130,15 @@ def test_servers_of_this_machine_count_as_one(
     assert (take("/mnt/a", now).mount_id == other.mount_id) is same
 
 
-def test_work_of_which_the_record_is_lost_is_left_alone(take: Callable[..., StateDirectory]) -> None:
+def test_work_of_which_the_record_is_lost_is_left_to_recover(take: Callable[..., StateDirectory]) -> None:
     lost = ended(take())
     (lost.path / "mount.json").write_text("{")
     one = take()
     assert one.mount_id != lost.mount_id
-    assert "not recorded" in one.warnings[0]
+    assert one.warnings[0].endswith(f"stays until jobfs recover {JOB}")
+    again = places.reopen(places.look(lost.path), URL)
+    assert (again.mount_id, again.record.job, again.record.base_url) == (lost.mount_id, JOB, URL)
+    again.close()
 
 
 def test_other_ended_places_with_a_journal_are_told(take: Callable[..., StateDirectory], state: Path) -> None:

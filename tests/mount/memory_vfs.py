@@ -38,6 +38,7 @@ class MemoryVfs:
         self.open_files: dict[int, Node] = {}
         self.hidden: list[tuple[str, str]] = []
         self.warnings: list[str] = []
+        self.left_alone = 0
         self.callers: list[Caller] = []
         self.flags: list[int] = []
         self.calls: Counter[str] = Counter()

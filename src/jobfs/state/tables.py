@@ -191,7 +191,9 @@ class State:
             file = self.of(item)
             if file is None:
                 file = File(self.number(item), item.kind, item.path, item.id, item=item)
-                self.add(file)
+                self._by_number[file.ino] = file
+                if item.id:
+                    self._by_item[item.id] = file
             elif not file.here:
                 file.item, file.path = item, item.path
             return file

@@ -142,20 +142,28 @@ class Files:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
         clean = self._clean(handle, node)
         if clean is None:
-            self._pages.opened(handle, path, None)
-            unknown = isinstance(node, Item)
-            if not unknown:
-                self._pins.meet(handle)
-            return OpenResult(fh, unknown or _others(handle))
+            return self._opened_unknown(fh, handle, path, node)
         kept, here = self._pages.opened(handle, path, clean.version), clean.here
         if not here or self._prefetch.walks:
             self._begins(handle)
         if not here:
             self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
-        others = not self._pages.only(path, clean.version) if handle.content is clean else _others(handle)
+        others = (
+            not (kept or self._pages.only(path, clean.version))
+            if handle.content is clean
+            else _others(handle)
+        )
         # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
         return OpenResult(fh, others, kept and here and not others, self._known_size(handle))
+
+    def _opened_unknown(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
+        """The same for bytes of this machine, and for a version of the server whose size is not known."""
+        self._pages.opened(handle, path, None)
+        unknown = isinstance(node, Item)
+        if not unknown:
+            self._pins.meet(handle)
+        return OpenResult(fh, unknown or _others(handle))
 
     def _clean(self, handle: Handle, node: Node) -> Content | None:
         """What a handle opened, if it is a version of the server whose size is known."""

@@ -288,6 +288,8 @@ class Pins:
         item = self._newer(handle, max_age, grown=grown)
         if item is None:
             return False
+        # Before it does: what is opened meanwhile is not to trust the pages.
+        self._pages.unsure(handle.at)
         with handle.file.lock:
             if handle not in handle.file.handles:
                 raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
@@ -298,7 +300,6 @@ class Pins:
                 handle.seen, handle.young = item, self._write_back.bases.young(item)
             if handle.file.local is None:
                 handle.file.item = item
-        self._pages.unsure(handle.at)
         if old is not None:
             old.close()
         return True

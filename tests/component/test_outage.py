@@ -187,10 +187,10 @@ def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
 
 
 def test_a_directory_that_was_made_in_an_outage_can_be_given_up_with_what_is_in_it(
-    server: Server, patient: Workspace
+    server: Server, start: Callable[..., Workspace]
 ) -> None:
     """semantics 4.12: `jobfs discard` resolves what does not get through."""
-    work = patient
+    work = start(timeout=0.5, ttl=0.1, write_back_delay=30)
     _go_down(server, work)
     work.mkdir("dir")
     work.mkdir("dir/below")

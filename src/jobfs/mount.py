@@ -16,8 +16,8 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobfs.api.deadline import within
@@ -51,12 +51,11 @@ _INSTANT = 0.5
 
 @dataclass(frozen=True)
 class Mounted:
-    """What a mount serves; `break_off`: every request under way ends at once; `handlers`: of further control calls."""
+    """What a mount serves; `break_off`: every request under way ends at once."""
 
     vfs: Vfs
     break_off: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
-    handlers: Mapping[str, Handler] = field(default_factory=dict)
 
 
 def run(
@@ -113,7 +112,7 @@ class Mount:
                 self._say(warning)
             self._session, self._pool, self._here = self._mount(mounted.vfs)
             try:
-                self._server = Server(self._slot.path, {**self._handlers(mounted.vfs), **mounted.handlers})
+                self._server = Server(self._slot.path, self._handlers(mounted.vfs))
             except BaseException:
                 unmount(self._directory, lazy=True)
                 raise

@@ -39,7 +39,6 @@ class NamespaceStatus:
     snapshot_age: float | None
     effective_ttl: float
     listing_seconds: float
-    listing_pages: int
     shadowed: list[tuple[str, str, str]]
     hostile: list[tuple[str, str]]
     hidden: list[Item]
@@ -262,7 +261,6 @@ class Namespace:
                 snapshot_age=age,
                 effective_ttl=cost.effective_ttl,
                 listing_seconds=cost.listing_seconds,
-                listing_pages=cost.pages,
                 # Where another item came to a taken place, the one that was there is most likely gone.
                 shadowed=[found for found in known.tree.shadowed() if not known.doubtful(found[0])],
                 hostile=known.tree.refused(),

@@ -98,7 +98,7 @@ class Remove:
                 self._state.end(change)
             raise
         if change.file is not None:
-            self._state.unname(change.file, change)
+            self._state.unname(change.file)
         else:
             self._state.end(change)
 

@@ -64,7 +64,7 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
         if change is not None and change.begun:
             _take_back(write_back, change)
         with file.lock, state.lock:
-            state.unname(file, *([file.change] if file.change is not None else []))
+            state.unname(file)
         write_back.namespace.touch(target)
     return kept
 

@@ -263,7 +263,7 @@ class WriteBack:
             begun = change is not None and change.begun and not change.settled
             if change is not None and begun:
                 self.state.cancel(change, shows={change.target: None}, gone=[file])
-            self.state.unname(file, *([file.change] if file.change is not None else []))
+            self.state.unname(file)
         self.queue.wake()
         return not begun
 
@@ -310,7 +310,7 @@ class WriteBack:
             else:
                 self.state.end(victim.pending)
         if victim.file is not None:
-            self.state.unname(victim.file, *([victim.file.change] if victim.file.change else []))
+            self.state.unname(victim.file)
 
     def spared(self, victim: Victim, path: str) -> None:
         """The name was not taken after all: what had it is there as before. A file that libfuse had hidden is back."""

@@ -239,7 +239,7 @@ class LocalBytes:
         """Remove what was thrown away."""
         shutil.rmtree(self.trash, ignore_errors=True)
 
-    def free(self) -> tuple[int, int]:
-        """Free and total bytes of the disk that holds the local bytes."""
+    def free(self) -> int:
+        """Free bytes of the disk that holds the local bytes."""
         facts = os.statvfs(self.directory)
-        return facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+        return facts.f_bavail * facts.f_frsize

@@ -229,14 +229,15 @@ class State:
         with self.lock:
             return [f for f in self._by_number.values() if f.unsaved or is_unmade(f) or f in self.unclosed]
 
-    def unname(self, file: File, *gone: Change) -> None:
-        """A File has lost its name: no row of it stays, and what is open of it lives on with its handles.
+    def unname(self, file: File) -> None:
+        """A File has lost its name: its row goes, and its Change ends; what is open of it lives on with its handles.
 
-        `gone`: Changes that end with it, in the same step. Raises FsError(EIO).
+        Raises FsError(EIO).
         """
         with file.lock, self.lock:
-            self.write(gone=[file, *gone])
-            for change in gone:
+            change = file.change
+            self.write(gone=[file, *([change] if change is not None else [])])
+            if change is not None:
                 self.end(change)
             self.forget_bytes(file)
 

@@ -283,9 +283,7 @@ class Vfs(Attributes, Tree, Files):
     def statfs(self) -> StatFs:
         """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""
         facts = self._namespace.status()
-        free, _ = self._state.bytes.free()
-        used = -(-facts.size // _BLOCK)
-        blocks = free // _BLOCK
+        used, blocks = -(-facts.size // _BLOCK), self._state.bytes.free() // _BLOCK
         return StatFs(_BLOCK, used + blocks, blocks, blocks, facts.items + (1 << 20), 1 << 20, names.NAME_MAX)
 
     def listdir(self, path: str) -> list[tuple[str, Attr]]:

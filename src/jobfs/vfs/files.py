@@ -167,13 +167,13 @@ class Files:
 
     def _clean(self, handle: Handle, node: Node) -> Content | None:
         """What a handle opened, if it is a version of the server whose size is known."""
-        known = isinstance(node, Item) and (node.size is not None or self._view.size_holds(node))
+        known = isinstance(node, Item) and (node.size is not None or self._view.is_measured(node))
         return handle.content if known and isinstance(handle.content, Content) else None
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)
         others = isinstance(node, Item) and not self._pages.only(path, node.version)
-        unknown = isinstance(node, Item) and not self._view.size_holds(node)
+        unknown = isinstance(node, Item) and not self._view.is_measured(node)
         if empty:
             self._truncate(handle, 0)
         else:
@@ -213,7 +213,7 @@ class Files:
         """Make a file and open it. Raises FsError(EEXIST, EACCES, ENOENT, ENOSPC, ENFILE), ApiError."""
         self._view.may_change(path)
         check_new_name(path)
-        self._view.may_enter(self._view.directory(names.parent(path)))
+        self._view.may_write(self._view.directory(names.parent(path)))
         while True:
             with self._state.reservations.held(path):
                 node = self._view.find(path)

@@ -43,7 +43,7 @@ class Tree:
     def _making(self, path: str) -> Iterator[None]:
         """Hold a name for something new. Raises FsError(EEXIST, EACCES, ENOENT), ApiError."""
         check_new_name(path)
-        self._view.may_enter(self._view.directory(names.parent(path)))
+        self._view.may_write(self._view.directory(names.parent(path)))
         with self._state.reservations.held(path):
             if self._view.find(path) is not None:
                 raise FsError(errno.EEXIST)
@@ -87,7 +87,7 @@ class Tree:
         node = self._view.directory(path)
         if not path:
             raise FsError(errno.EBUSY)
-        self._view.may_enter(self._view.directory(names.parent(path)))
+        self._view.may_write(self._view.directory(names.parent(path)))
         self._view.may_replace(node)
         with self._state.reservations.held(path, resting=True):
             self._write_back.queue.rest(path)
@@ -145,8 +145,8 @@ class Tree:
             return
         if names.under(new, old):
             raise FsError(errno.EINVAL)
-        self._view.may_enter(self._view.directory(names.parent(old)))
-        self._view.may_enter(self._view.directory(names.parent(new)))
+        self._view.may_write(self._view.directory(names.parent(old)))
+        self._view.may_write(self._view.directory(names.parent(new)))
         # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
         directory = is_dir(self._view.get(old))
         with self._pages.changing(), self._state.reservations.held(old, new, resting=directory):
@@ -293,7 +293,7 @@ class Tree:
     def _lose(self, file: File) -> None:
         """Another file has its name: what is open of it, and what was written to it meanwhile, is its handles' alone."""
         self._state.apply(file, **self._view.freeze(file))
-        self._state.unname(file, *([file.change] if file.change is not None else []))
+        self._state.unname(file)
 
     def _leave(self, path: str) -> None:
         """What is open of older files of this name, which the job has replaced, has lost it too."""
@@ -389,7 +389,7 @@ class Tree:
         if file is not None and is_hidden_open(names.basename(path), file):
             self._forget_hidden(file)
             return
-        self._view.may_enter(self._view.directory(names.parent(path)))
+        self._view.may_write(self._view.directory(names.parent(path)))
         with self._state.reservations.held(path):
             self._end_moves(path)
             node = self._view.get(path, max_age=1.0)
@@ -430,7 +430,7 @@ class Tree:
         if change is not None and change.begun and not change.settled and not self._write_back.cancel(file):
             return
         self._write_back.remove.delete_version(path, file.base)
-        self._state.unname(file, *([file.change] if file.change is not None else []))
+        self._state.unname(file)
 
     def _forget_hidden(self, file: File) -> None:
         """The last handle of an unlinked file is closed. Its unlink on the server is a Change of its own."""

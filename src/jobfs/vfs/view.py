@@ -199,8 +199,6 @@ class View:
 
     def size(self, item: Item) -> int:
         """The item's size in bytes; what was learned by reading it where the server does not say."""
-        if item.size is not None:
-            return item.size
         return self.content.learned_size(item.version) or 0
 
     def measured(self, path: str, node: Node) -> Node:
@@ -225,7 +223,7 @@ class View:
         return node
 
     def is_measured(self, node: Node) -> bool:
-        """True if `attr` can show the node's size."""
+        """True if `attr` can show the node's size: then it was the right one in every `stat` of this version."""
         return self._unmeasured(node) is None
 
     def _unmeasured(self, node: Node) -> Item | None:
@@ -234,10 +232,6 @@ class View:
         if item is None or item.is_dir or item.size is not None:
             return None
         return item if self.content.learned_size(item.version) is None else None
-
-    def size_holds(self, item: Item) -> bool:
-        """True if the size is known, and so was the right one in every `stat` of this version."""
-        return item.size is not None or self.content.learned_size(item.version) is not None
 
     def default_mode(self, item: Item) -> int:
         """The mode that permission and type give, less the umask."""
@@ -318,13 +312,8 @@ class View:
             raise FsError(errno.EPERM)
 
     def may_write(self, node: Node) -> None:
-        """Raises FsError(EACCES) if the content may not be changed."""
+        """Raises FsError(EACCES) if the content may not be changed; of a directory: if nothing may be made or removed in it."""
         if self.read_only(node):
-            raise FsError(errno.EACCES)
-
-    def may_enter(self, directory: Node) -> None:
-        """Raises FsError(EACCES) if nothing may be made or removed in `directory`."""
-        if self.read_only(directory):
             raise FsError(errno.EACCES)
 
     def may_replace(self, node: Node) -> None:

@@ -169,7 +169,7 @@ def test_the_status_tells_what_is_known(world: World) -> None:
     world.namespace.refresh()
     world.clock.advance(2.0)
     status = world.namespace.status()
-    assert (status.items, status.size, status.snapshot_age, status.listing_pages) == (2, 3, 2.0, 1)
+    assert (status.items, status.size, status.snapshot_age) == (2, 3, 2.0)
     assert (status.effective_ttl, status.listing_seconds) == (TTL - KERNEL, 0.0)
     assert world.namespace.snapshot_number == 1
 

@@ -198,7 +198,7 @@ def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch
         with pytest.raises(FsError):
             state.end(change)
         with pytest.raises(FsError):
-            state.unname(file, change)
+            state.unname(file)
         with pytest.raises(FsError):
             state.drop(gone)
     assert (file.path, change.stage, change.asides, state.edition) == before

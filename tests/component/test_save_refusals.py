@@ -89,7 +89,7 @@ def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
     server.set(latency=300)
     server.faults.next("error", on="create", times=1000, status=413, reason="Too large")
     mount.write("new", NEW)
-    eventually(lambda: any(change.running for change in mount.write_back.state.changes.values()))
+    eventually(lambda: any(change.running for change in list(mount.write_back.state.changes.values())))
     fh = mount.vfs.open("new", os.O_RDWR).fh
     assert errno_from(mount.vfs.fsync, fh) == errno.EFBIG
     mount.vfs.release(fh)

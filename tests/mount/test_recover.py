@@ -90,7 +90,7 @@ def test_a_read_only_mount_tells_of_what_an_earlier_one_left_and_leaves_it(
     (mounted.path / "made").write_bytes(b"made here")
     mounted.kill()
     mounted.mount(read_only=True)
-    assert "what an earlier mount has left (1) is not on the server" in mounted.log
+    assert "what an earlier mount has left (1) is not finished" in mounted.log
     mounted.umount()
     assert not json.loads((slot(mounted) / "mount.json").read_text())["clean"]
     code, _, err = recover(mounted, "-o", "ro")

@@ -288,7 +288,7 @@ class Wire:
         if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port) or there.userinfo:
             raise _refusal(call, status, f"{told} to another origin, {there.scheme}://{there.host}")
         other_form = url.path.rstrip("/") == there.path.rstrip("/")
-        # To the other form of the same path it is the server's way of writing it, and nothing was done.
+        # A redirect that only adds or drops the final slash was sent before anything was done: it is repeated there.
         if call.changing and status not in (_KEEP_METHOD | _MOVED if other_form else _KEEP_METHOD):
             raise _refusal(call, status, f"{told} that does not keep the method")
         if other_form:

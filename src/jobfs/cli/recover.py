@@ -77,15 +77,13 @@ def recover(
 def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | None) -> int:
     running, base_url = _tell_of_running(settings, job), settings.base_url
     ended = [found for found in slot.others(settings.state_dir, job, "") if not found.done_with(base_url)]
-    places = [_reopened(found, base_url) for found in ended]
-    left: list[Any] = []
-    for place in filter(None, places):
-        left += _finish(settings, job, key, place, timeout)
+    done = [_finished(settings, job, key, found, timeout) for found in ended]
+    left = [entry for entries in done for entry in entries or ()]
     if not ended and not running:
         tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     if left:
         tell(f"jobfs: {kept(left)}", err=True)
-    return 1 if left or None in places else 0
+    return 1 if left or None in done else 0
 
 
 def _tell_of_running(settings: Settings, job: str) -> bool:
@@ -97,10 +95,12 @@ def _tell_of_running(settings: Settings, job: str) -> bool:
     return bool(running)
 
 
-def _reopened(found: slot.Found, base_url: str) -> slot.StateDirectory | None:
-    """A slot that may be finished; None, and a sentence, for one that may not: it keeps no other from it."""
+def _finished(
+    settings: Settings, job: str, key: KeySource, found: slot.Found, timeout: float | None
+) -> list[Any] | None:
+    """What is left of a slot; None, and a sentence, for one that can't be finished: it keeps no other from it."""
     try:
-        return slot.reopen(found, base_url)
+        return _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
     except UsageError as error:
         tell(f"jobfs: {error}", err=True)
         return None

@@ -168,7 +168,7 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
         raise UsageError(why_not_found(directory, there))
     found = dead_mounts(state_dir).get(there.point)
     clear(there.point)
-    left = left_in(found.path).changes if found is not None else 1
+    left = left_in(found.path).changes if found is not None else 0
     if found is None:
         becomes = "the next mount of that job sends what is left"
     elif left:
@@ -177,4 +177,4 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
     else:
         becomes = "it had left nothing to send"
     tell(f"jobfs: {gone(directory)}: its dead mount was taken away; {becomes}", err=True)
-    return 1 if left else 0
+    return 1 if left or found is None else 0

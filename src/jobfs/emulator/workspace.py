@@ -72,7 +72,7 @@ class Workspace:
             item = self.get(item_id)
             if path is None and permission is None and lifecycle is None:
                 raise Refused("At least one field is required")
-            self._check_writable(item, changes=path or lifecycle)
+            self._check_writable(item, moves=path is not None or lifecycle is not None)
             target = item.path if path is None else self._checked_destination(path, item)
             lifecycle = lifecycle or item.lifecycle
             self._check_free(item, target, lifecycle)
@@ -82,7 +82,7 @@ class Workspace:
         """DELETE items/{id}: the item, and for a directory all under it."""
         with self.lock:
             item = self.get(item_id)
-            self._check_writable(item, changes="everything")
+            self._check_writable(item)
             self.apply(drops=[item, *(self.index.under(item.path) if item.is_dir else ())])
             return item
 
@@ -188,8 +188,8 @@ class Workspace:
         ):
             raise Refused("Path already exists")
 
-    def _check_writable(self, item: StoredItem, changes: str | None) -> None:
-        if changes and item.permission == "readOnly" and self.store.behaviour.read_only == "enforced":
+    def _check_writable(self, item: StoredItem, *, moves: bool = True) -> None:
+        if moves and item.permission == "readOnly" and self.store.behaviour.read_only == "enforced":
             raise Refused("Workspace item is read only")
 
     def _existing(self, path: str, lifecycle: str) -> list[StoredItem]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
-import os
 import struct
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ import fuse
 from jobfs.errors import FsError, JobfsError
 from jobfs.names import NAME_MAX, PATH_MAX, basename, is_fuse_hidden, path_length
 from jobfs.nodes import Attr
-from jobfs.vfs import Caller
+from jobfs.vfs import CHANGES, Caller
 
 if TYPE_CHECKING:
     from jobfs.vfs import OpenResult, Vfs
@@ -312,7 +311,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._opened(path, fi, self._vfs.create(relative(path), mode, fi.flags, _caller()))
 
     def _opened(self, path: str, fi: Any, result: OpenResult) -> None:
-        writes = fi.flags & os.O_ACCMODE != os.O_RDONLY
+        writes = fi.flags & CHANGES != 0
         stale = self._sizes.opened(path, result.fh, result.size, writes=writes)
         fi.fh = result.fh
         fi.direct_io = result.direct_io or stale

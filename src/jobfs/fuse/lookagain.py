@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 
 from jobfs.fuse.interrupt import HEAD, AtWork, Desk, Opcode
+from jobfs.vfs import CHANGES
 
 #: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
 _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
@@ -93,7 +93,7 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
 
     def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
         if opcode == Opcode.OPEN:
-            if not desk.flags.value & (os.O_ACCMODE | os.O_TRUNC):
+            if not desk.flags.value & CHANGES:
                 _Opened.from_address(answer).open_flags |= _NO_FLUSH
         elif desk.brief:
             seconds, nanoseconds = _VALID[Opcode(opcode)]

@@ -18,6 +18,7 @@ from jobfs.errors import (
     ApiError,
     NotFoundError,
     PathExistsError,
+    UnauthorizedError,
     UnavailableError,
 )
 from jobfs.namespace.tree import shown
@@ -357,6 +358,8 @@ class Cleanup:
             if parts is not None and parts.mount == self._context.mount:
                 try:
                     self.expose(item)
+                except UnauthorizedError:
+                    raise
                 except REFUSALS as error:
                     log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
 

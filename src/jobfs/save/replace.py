@@ -330,7 +330,7 @@ class Replace:
 
         Raises FsError(EEXIST) for a directory whose maker waits, PathExistsError where a file is in the way of it.
         """
-        if change.file is None:
+        if change.file is None or not there.is_dir:
             raise FsError(errno.EEXIST) if there.is_dir else PathExistsError(f"{there.path} is a file there")
         with contextlib.suppress(NotFoundError, UnavailableError):
             # Else a later listing shows it, and its transaction is a tombstone.

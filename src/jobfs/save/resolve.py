@@ -45,11 +45,16 @@ def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
     if not found:
         raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
     for file in found:
-        if file.handles:
-            raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
+        _check_closed(file)
     # What is in a directory goes before it.
-    targets = [(file, file.path or "") for file in sorted(found, key=is_unmade)]
+    found.sort(key=lambda file: (is_unmade(file), -(file.path or "").count("/")))
+    targets = [(file, file.path or "") for file in found]
     return [(target, _give_up(write_back, file, target)) for file, target in targets]
+
+
+def _check_closed(file: File) -> None:
+    if file.handles:
+        raise FsError(errno.EBUSY, f"{file.path} is open in a program: close it first")
 
 
 def _give_up(write_back: WriteBack, file: File, target: str) -> str:
@@ -58,6 +63,7 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
     with state.reservations.held(target, resting=True):
         if not (file.unsaved or file in state.unclosed or is_unmade(file)):
             raise FsError(errno.ENOENT, f"{target} was just sent")
+        _check_closed(file)
         local = file.local or state.bytes.open(file.ino, file.generation)
         kept = str(state.bytes.throw_away(local, names.basename(target))) if local is not None else ""
         change = file.change

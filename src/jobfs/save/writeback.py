@@ -320,6 +320,8 @@ class WriteBack:
         if pending is not None:
             self.state.end(pending)
             self.state.apply(file, path=path, stays=pending.stays)
+        if file.written and not file.writing:
+            self.state.unclosed.add(file)  # its close could not be recorded
         self.queue.save(file)
 
     def take_place(self, file: File, path: str, victim: Victim, over: File | None = None) -> None:

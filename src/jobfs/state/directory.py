@@ -139,7 +139,7 @@ def acquire(state_dir: Path, job: str, directory: str, base_url: str) -> StateDi
 
 
 def reopen(found: Found, base_url: str) -> StateDirectory:
-    """Take an existing place to finish what is in it: one whose record is lost too, for this is what its user asks for.
+    """Take an existing place to finish what is in it; one whose record is lost is taken to belong to `base_url`.
 
     Raises UsageError if a process holds it or it is of another server.
     """
@@ -153,7 +153,7 @@ def reopen(found: Found, base_url: str) -> StateDirectory:
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if not locked(lock, _INSTANT):
             os.close(lock)
-            raise UsageError(f"{path} is in use by process {record.pid}")
+            raise UsageError(f"{path} is in use" + (f" by process {record.pid}" if found.record else ""))
         return StateDirectory(path, lock, record)
 
 

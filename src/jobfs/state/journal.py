@@ -78,18 +78,17 @@ class Spare:
         """False if the disk, or a quota of the user, has no room for anything new: tried out, for no call tells of a quota."""
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return True
-        had = os.fstat(handle).st_size
-        try:
-            os.posix_fallocate(handle, had, _LEAST)
+            try:
+                had = os.fstat(handle).st_size
+                try:
+                    os.posix_fallocate(handle, had, _LEAST)
+                finally:
+                    os.ftruncate(handle, had)
+            finally:
+                os.close(handle)
         except OSError as error:
             return error.errno not in (errno.ENOSPC, errno.EDQUOT)
-        else:
-            return True
-        finally:
-            os.ftruncate(handle, had)
-            os.close(handle)
+        return True
 
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
@@ -230,7 +229,7 @@ class Journal:
                 raise FsError(errno.EIO, f"the journal can't hold a record: {error}") from error
             except sqlite3.Error as error:
                 if new:
-                    raise _refusal(error, full=not self._spare.fits()) from error
+                    raise self._refusal(error) from error
                 self._in_spare_room(error, lambda: self._write(edits, gone, used))
             self._written += 1
         if self.observer:
@@ -248,9 +247,14 @@ class Journal:
                 error = again
             else:
                 return
-        if not _is_full(error):
-            self.broken = f"the journal can't be written: {error}"
-        raise _refusal(error) from error
+        refusal = self._refusal(error)
+        if refusal.errno != errno.ENOSPC:
+            self.broken = str(refusal)
+        raise refusal from error
+
+    def _refusal(self, error: sqlite3.Error) -> FsError:
+        full = "full" in str(error) or not self._spare.fits()
+        return FsError(errno.ENOSPC if full else errno.EIO, f"the journal can't be written: {error}")
 
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
@@ -342,15 +346,6 @@ class Journal:
         with self.lock:
             self._db.close()
             os.close(self._wal)
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    return "full" in str(error)
-
-
-def _refusal(error: sqlite3.Error, *, full: bool = False) -> FsError:
-    number = errno.ENOSPC if full or _is_full(error) else errno.EIO
-    return FsError(number, f"the journal can't be written: {error}")
 
 
 class _Table:

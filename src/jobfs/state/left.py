@@ -52,12 +52,13 @@ def _look(directory: Path) -> Left:
         except JobfsError as error:
             raise UsageError(str(error).replace(place, str(directory))) from None
         try:
-            return _count(journal.load(File), journal.load(Change))
+            return count(journal.load(File), journal.load(Change))
         finally:
             journal.close()
 
 
-def _count(files: list[File], changes: list[Change]) -> Left:
+def count(files: list[File], changes: list[Change]) -> Left:
+    """What these records say is left."""
     unsent = [file for file in files if file.path is not None and (file.unsaved or is_unmade(file))]
     counted = {file.ino for file in unsent}
     unfinished = sum(change.stage is not Stage.DONE and change.ino not in counted for change in changes)

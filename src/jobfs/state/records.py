@@ -310,7 +310,7 @@ class Change:
     def is_staged(self, item: Item) -> bool:
         """True if the item still has the hidden name under which this change created it (R6); of a move: its old name.
 
-        A move's target may have the same last component: then only the whole path tells.
+        The caller compares the whole path: a move's target may have the same last component.
         """
         if self.verb is Verb.MOVE:
             return names.basename(item.path) == names.basename(self.source)

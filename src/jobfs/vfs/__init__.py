@@ -1,6 +1,6 @@
 """What each file operation means (semantics.md): the Vfs and the words its callers need."""
 
 from jobfs.vfs.core import StatFs, Vfs
-from jobfs.vfs.handles import Caller, OpenResult
+from jobfs.vfs.handles import CHANGES, Caller, OpenResult
 
-__all__ = ["Caller", "OpenResult", "StatFs", "Vfs"]
+__all__ = ["CHANGES", "Caller", "OpenResult", "StatFs", "Vfs"]

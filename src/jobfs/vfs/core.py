@@ -20,8 +20,8 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.settings import Settings
-from jobfs.state import File, StateDirectory
-from jobfs.state.left import left_in
+from jobfs.state import Change, File, StateDirectory
+from jobfs.state.left import count as count_left
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.controldir import ControlDirectory
 from jobfs.vfs.descriptors import for_programs
@@ -104,7 +104,8 @@ class Vfs(Attributes, Tree, Files):
         A read-only mount leaves the journal as it is: it makes no changing request, ever.
         """
         if self._settings.read_only:
-            self.left_alone = left_in(self._directory.path).changes
+            journal = self._state.journal
+            self.left_alone = count_left(journal.load(File), journal.load(Change)).changes
             return
         self._write_back.taken_up = restore(self._write_back)
         for line in self._write_back.taken_up:
@@ -190,8 +191,8 @@ class Vfs(Attributes, Tree, Files):
     def warnings(self) -> list[str]:
         """What the user has to be told when the mount starts, a sentence each."""
         waiting = (
-            f"what an earlier mount has left ({self.left_alone}) is not on the server, and not shown here: mount the job "
-            f"without --read-only, or jobfs recover {self._directory.record.job}"
+            f"what an earlier mount has left ({self.left_alone}) is not finished, nor shown here: unmount this, then mount the "
+            f"job without --read-only, or jobfs recover {self._directory.record.job}"
         )
         return [
             *([self._state.damage] if self._state.damage else []),

@@ -149,13 +149,14 @@ class Files:
         if not here:
             self._pins.meet(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
+        kept = kept and here
         others = (
             not (kept or self._pages.only(path, clean.version))
             if handle.content is clean
             else _others(handle)
         )
         # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
-        return OpenResult(fh, others, kept and here and not others, self._known_size(handle))
+        return OpenResult(fh, others, kept and not others, self._known_size(handle))
 
     def _opened_unknown(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """The same for bytes of this machine, and for a version of the server whose size is not known."""
@@ -478,12 +479,14 @@ class Files:
     def fsync(self, fh: int) -> None:
         """The server has it, or the error is raised; for a scratch file, the local disk has it."""
         file = self.handle(fh).file
-        if file.stays or file.path is None:
-            if file.local is not None:
-                file.local.sync()
-                self._state.sync()  # its row too, and its name in the directory of local bytes
+        if not (file.stays or file.path is None):
+            self._write_back.commit(file)
             return
-        self._write_back.commit(file)
+        if file.local is not None:
+            file.local.sync()
+        if file.path is not None and not names.is_fuse_hidden(names.basename(file.path)):
+            self._keep(file)
+            self._state.sync()
 
     def release(self, fh: int) -> None:
         """The last descriptor is closed: what is dirty is committed to the journal, its upload begins after the delay."""
@@ -512,10 +515,12 @@ class Files:
         """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
         with file.lock:
             local, before = file.local, file.generation
-            if local is None or (file.generation, file.size) == (local.generation, local.size):
+            if local is None:
+                return
+            self._state.bytes.cover(file.ino, local)
+            if (file.generation, file.size) == (local.generation, local.size):
                 return
             self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
-            self._state.bytes.cover(file.ino, local)
             if before and before != local.generation:
                 self._state.bytes.retire(file.ino, before)
 

@@ -288,7 +288,7 @@ class Pins:
         item = self._newer(handle, max_age, grown=grown)
         if item is None:
             return False
-        # Before it does: what is opened meanwhile is not to trust the pages.
+        # Before the handle goes on: a file opened meanwhile must not trust the kernel's pages.
         self._pages.unsure(handle.at)
         with handle.file.lock:
             if handle not in handle.file.handles:

@@ -100,21 +100,19 @@ class Tree:
         if not all(is_hidden_open(name, file) for name, file in files.items()):
             raise FsError(errno.ENOTEMPTY)
         node = self._view.directory(path)
-        if isinstance(node, File):
-            self._state.drop(
-                node, gone=[node.change] if node.change is not None and node.change.recorded else []
-            )
-            if node.change is not None:
-                self._state.end(node.change)
-            return
-        if node.implicit:
-            if self._namespace.children(path, max_age=1.0):
+        if isinstance(node, Item):
+            if not node.implicit:
+                self._write_back.remove.remove_directory(node)
+            elif self._namespace.children(path, max_age=1.0):
                 raise FsError(errno.ENOTEMPTY)
-        else:
-            self._write_back.remove.remove_directory(node)
-        shown = self._state.at(path)
-        if shown is not None:
-            self._state.drop(shown)
+        self._forget_directory(path, node)
+
+    def _forget_directory(self, path: str, node: Node) -> None:
+        """A directory is gone from `path`, and with it what is known here beyond an item, and its Change. Raises FsError(EIO)."""
+        known = self._state.of(node) if isinstance(node, Item) and node.implicit else None
+        for file in (self._state.at(path), known):
+            if file is not None:
+                self._state.unname(file)
 
     # -- links
 
@@ -195,8 +193,7 @@ class Tree:
             # A directory of the job does not move to this machine: EXDEV makes `mv` copy.
             raise FsError(errno.EXDEV)
         self._write_back.rename.rename_directory(self._item_of(source, old), new)
-        if (shown := self._state.at(old)) is not None:
-            self._state.drop(shown)
+        self._forget_directory(old, source)
 
     def _item_of(self, directory: Node, path: str) -> Item:
         """The item of a directory, made if there is none. Raises FsError(ENOENT), ApiError."""

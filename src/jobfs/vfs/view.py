@@ -13,7 +13,7 @@ from jobfs import names
 from jobfs.content import StaleVersionError
 from jobfs.errors import FsError, NotFoundError
 from jobfs.namespace.flights import COULD_NOT_ASK
-from jobfs.nodes import Attr, Item, Kind, Permission
+from jobfs.nodes import Attr, Item, Kind, Permission, implicit_directory
 from jobfs.save import WriteBack
 from jobfs.state import File
 from jobfs.state.records import UNSET
@@ -157,9 +157,9 @@ class View:
         """A directory that no item stands for goes on being shown after its last child was removed here."""
         above = names.parent(path)
         if above and self.state.at(above) is None and self.namespace.peek(above) is None:
-            file = self.state.new(Kind.DIRECTORY, above)
-            file.atime_ns = file.mtime_ns = file.ctime_ns = time.time_ns()
-            self.state.add(file)
+            file = self.state.open(implicit_directory(above))
+            now = time.time_ns()
+            self.state.apply(file, item=None, atime_ns=now, mtime_ns=now, ctime_ns=now)
             self.keep_parent(above)
 
     # -- attributes (semantics.md section 2)
@@ -223,7 +223,7 @@ class View:
         return node
 
     def is_measured(self, node: Node) -> bool:
-        """True if `attr` can show the node's size: then it was the right one in every `stat` of this version."""
+        """True if the size is known that `attr` shows; no earlier `stat` of this version can have shown another."""
         return self._unmeasured(node) is None
 
     def _unmeasured(self, node: Node) -> Item | None:

@@ -48,6 +48,8 @@ def main() -> int:
 
 
 def _prepare_streams() -> None:
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - for as long as this runs
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who called it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as this runs

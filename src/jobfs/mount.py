@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jobfs.mount")
 
-_STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+#: Signals that end a mount, but for those that whoever started it has them ignored, as nohup does.
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 #: Seconds: for the kernel to greet a new mount; for programs that just look to leave before umount is refused;
 #: for callbacks in flight to end once it is over; before the user is told that a drain takes a moment.
@@ -71,22 +72,36 @@ def run(
     has everything at the end, else 1. Raises UsageError if it can't be mounted; then nothing is. May end the
     process by itself, when a call that nobody can wait for is still in flight.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-    mount = Mount(settings, slot, say)
+    stopping = frozenset(number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping)
+    mount = Mount(settings, slot, say, stopping)
     mount.start(build)
-    mount.announce()
     try:
-        on_mounted()
-    except BrokenPipeError:
-        mount.end("who waited for it is gone: it is not wanted any more")
-    return mount.serve()
+        mount.announce()
+        try:
+            on_mounted()
+        except BrokenPipeError:
+            mount.end("who waited for it is gone: it is not wanted any more")
+        except OSError as error:
+            _log.warning("that it is mounted can't be told: %s", error)
+        return mount.serve()
+    except BaseException:
+        mount.abandon()
+        raise
 
 
 class Mount:
     """A mount and the reasons to end it; see `run`."""
 
-    def __init__(self, settings: Settings, slot: StateDirectory, say: Callable[[str], None]) -> None:
-        self._settings, self._slot, self._say = settings, slot, say
+    def __init__(
+        self,
+        settings: Settings,
+        slot: StateDirectory,
+        say: Callable[[str], None],
+        stopping: frozenset[signal.Signals],
+    ) -> None:
+        """`stopping`: signals, blocked in every thread, that end it."""
+        self._settings, self._slot, self._say, self._stopping = settings, slot, say, stopping
         self._directory = slot.record.directory
         #: Names of signals; "" when it is over.
         self._reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -111,15 +126,18 @@ class Mount:
             for warning in mounted.vfs.warnings:
                 self._say(warning)
             self._session, self._pool, self._here = self._mount(mounted.vfs)
-            try:
-                self._server = Server(self._slot.path, self._handlers(mounted.vfs))
-            except BaseException:
-                unmount(self._directory, lazy=True)
-                raise
+            self._server = Server(self._slot.path, self._handlers(mounted.vfs))
         except BaseException:
+            self.abandon()
             mounted.vfs.stop()
             mounted.close()
             raise
+
+    def abandon(self) -> None:
+        """Something went wrong that nobody expected: leave no dead mount. Raises nothing."""
+        if self._serving:
+            with contextlib.suppress(JobfsError):
+                unmount(self._directory, lazy=True)
 
     def announce(self) -> None:
         """Tell the service manager, where there is one, that it answers."""
@@ -184,7 +202,6 @@ class Mount:
         pool = LoopPool(session, self._is_over, ended)
         pool.start()
         if here is None or not greeted.wait(_GREETING):
-            unmount(self._directory, lazy=True)
             raise UsageError("the kernel does not talk to the new mount: see `dmesg`")
         return session, pool, here
 
@@ -198,7 +215,7 @@ class Mount:
     def _take_signals(self) -> None:
         """Signals are blocked everywhere and waited for here. Before anything is mounted one just ends us."""
         while True:
-            number = signal.sigwait(_STOPPING)
+            number = signal.sigwait(self._stopping)
             if not self._serving:
                 os._exit(128 + number)
             self._signals += 1
@@ -275,25 +292,34 @@ class Mount:
 
     # Unmounting
 
-    def _attached(self) -> bool:
-        """True if this mount is what can be reached at its directory: nobody has unmounted it."""
-        there = mount_at(self._directory)
-        return there is not None and there.device == self._here.device
+    def _attached(self) -> MountInfo | None:
+        """This mount, wherever it is by now (a directory above it may have another name); None if it is unmounted."""
+        # Its device's number is another's once it is over.
+        found = () if self._over.is_set() else mounts()
+        own = (self._here.number, self._here.device)
+        return next((mount for mount in found if (mount.number, mount.device) == own), None)
 
     def _detach(self, *, lazy: bool, end: float | None = None) -> None:
         """Unmount it, if that was not done yet; `end`: when everything has to be over. Raises JobfsError, BusyError."""
         with self._detaching:
-            if self._attached():
+            if (own := self._attached()) is not None:
+                if mount_at(own.point) != own:
+                    raise BusyError(f"{own.point} is covered by another mount")
                 before, self._end = self._end, end
                 try:
-                    unmount(self._directory, lazy=lazy)
+                    unmount(own.point, lazy=lazy)
                 except BaseException:
                     self._end = before
                     raise
 
     def _users(self) -> str:
         """Who has something open here; another mount in it, or of it, counts too."""
-        below = [there.point for there in mounts() if there.point.startswith(f"{self._directory}/")]
+        own = self._attached() or self._here
+        below = [
+            each.point
+            for each in mounts()
+            if each.number != own.number and f"{each.point}/".startswith(f"{own.point}/")
+        ]
         found = [f"the mount {point}" for point in (*below, *copies(self._here))]
         return ", ".join(found) or described(programs_in(self._here))
 

@@ -56,9 +56,10 @@ class Program(NamedTuple):
 def mounts(pid: str = "self") -> list[MountInfo]:
     """Every mount that a process sees, in the order in which they were made. Raises OSError if it can't be looked into."""
     found = []
-    with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    # As bytes: the kernel escapes a space, a tab and a new line in a name, and nothing else that ends a word or a line.
+    with open(f"/proc/{pid}/mountinfo", "rb") as lines:
         for line in lines:
-            words = line.split()
+            words = os.fsdecode(line.rstrip(b"\n")).split(" ")
             rest = words.index("-")
             user = re.search(r"\buser_id=(\d+)", words[-1])
             found.append(
@@ -107,7 +108,10 @@ def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
     if command is None:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
     words = [command, "-u", *(["-z"] if lazy else []), "--", directory]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    except OSError as error:
+        return error.errno or errno.EIO, f"{command} can't be run: {error.strerror}"
     reason = done.stderr.strip()
     code = errno.EBUSY if "busy" in reason else errno.EINVAL if "not found" in reason else done.returncode
     return code, reason
@@ -119,7 +123,7 @@ def copies(mount: MountInfo) -> list[str]:
     That is what `mount --bind` makes, or a container that was given the directory as a volume: in its own namespace, and
     not tied to ours, it stays when ours is unmounted. Namespaces of other users' programs can't be looked into.
     """
-    found = [each.point for each in mounts() if each.device == mount.device and each.point != mount.point]
+    found = [each.point for each in mounts() if each.device == mount.device and each.number != mount.number]
     for pid in _namespaces().values():
         with contextlib.suppress(OSError):
             copied = [each.point for each in mounts(pid) if each.device == mount.device and not each.tied]
@@ -178,9 +182,13 @@ def _listed(words: Sequence[str], most: int) -> str:
 
 def _directories(pid: str, mount: MountInfo) -> Iterator[str]:
     for link, meaning in (("cwd", "current directory"), ("root", "root directory")):
-        path = os.readlink(f"/proc/{pid}/{link}")
-        if f"{path}/".startswith(f"{mount.point}/"):
-            yield meaning
+        # Not by its path: that of the directory which the mount covers is the same. This asks no file system.
+        handle = os.open(f"/proc/{pid}/{link}", os.O_PATH | os.O_CLOEXEC)
+        try:
+            if _mount_number(f"/proc/self/fdinfo/{handle}") == mount.number:
+                yield meaning
+        finally:
+            os.close(handle)
 
 
 def _open_files(pid: str, mount: MountInfo) -> Iterator[str]:

@@ -107,7 +107,10 @@ def _absolute(value: Any) -> Path | None:
         return None
     if not str(value):
         raise ValueError("must be a path")
-    return Path(os.path.abspath(Path(value).expanduser()))
+    try:
+        return Path(os.path.abspath(Path(value).expanduser()))
+    except RuntimeError:
+        raise ValueError("names a home directory that is not known") from None
 
 
 def _within(low: float, high: float) -> AfterValidator:

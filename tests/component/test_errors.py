@@ -34,7 +34,7 @@ SAVES = [
 
 def test_each_error_of_the_server_has_its_errno(server: Server, start: Callable[..., Workspace]) -> None:
     """semantics 5.1, 5.3, 5.4, 5.5: the table of errors."""
-    work = start(timeout=0.5)
+    work = start(timeout=5)
     assert work.names() == []
     for status, reason, expected in (
         (400, "Path already exists", errno.EEXIST),

@@ -126,6 +126,8 @@ def test_recover_says_what_is_left_while_the_server_refuses(
 
 def test_hidden_items_of_a_mount_that_is_gone_for_good_get_names(server: Server, mounted: MountedJob) -> None:
     """save-protocol R4 and Recovery, `--of MOUNT`: exposed, never deleted; only after asking."""
+    mounted.kill()
+    own = (slot(mounted) / "mount.json").read_text()
     server.store.seed({"dir/taken": "there"})
     lost = new_mount_id()
     for target, role, content in (
@@ -145,6 +147,7 @@ def test_hidden_items_of_a_mount_that_is_gone_for_good_get_names(server: Server,
     assert (tree["dir/file"], tree["dir/taken"]) == (b"was at its name", b"there")
     beside = {path.split(".")[1][:9]: content for path, content in tree.items() if "2" in path}
     assert beside == {"conflict-": b"its name is taken", "recovered": b"was being saved"}
+    assert (slot(mounted) / "mount.json").read_text() == own, "that of another mount is left alone"
 
 
 @pytest.mark.parametrize(("mount_id", "words"), [("zz", "no mount id"), ("0" * 12, "left nothing")])

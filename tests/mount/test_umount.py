@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import saved
 from tests.support.holders import closing_files, holding
-from tests.support.mounts import MountedJob, environment, is_mounted
+from tests.support.mounts import MountedJob, detach, environment, is_mounted, mounting
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
@@ -176,6 +176,56 @@ def test_umount_refuses_while_a_file_is_mapped_or_a_directory_is_some_programs(
         stander.kill()
         stander.wait()
     mounted.umount()
+
+
+def test_a_mount_whose_directory_has_another_name_by_now_is_unmounted(
+    server: Server, mount: Mount, tmp_path: Path
+) -> None:
+    """semantics 6: a directory above it may be renamed while it is mounted."""
+    mounted = mount(start=False)
+    mounted.path = tmp_path / "above/mnt"
+    mounted.path.mkdir(parents=True)
+    mounted.mount()
+    (tmp_path / "above").rename(tmp_path / "later")
+    (tmp_path / "later/mnt/notes.md").write_bytes(b"notes")
+    try:
+        done = mounted.jobfs("umount", mounted.path)
+        assert (done.returncode, done.stderr) == (0, "")
+        mounted.ended()
+        assert visible(server) == {"notes.md": b"notes"}
+    finally:
+        detach(tmp_path / "later/mnt")
+
+
+def test_umount_refuses_for_what_is_mounted_over_it_and_not_for_who_stands_below(
+    server: Server, mount: Mount
+) -> None:
+    mounted = mount(start=False)
+    with subprocess.Popen(["env", "-C", str(mounted.path), "sleep", "60"]) as below:
+        try:
+            mounted.mount()
+            subprocess.run(["mount", "-t", "tmpfs", "over", str(mounted.path)], check=True)
+            refused = mounted.jobfs("umount", mounted.path)
+            assert (refused.returncode, f"the mount {mounted.path}" in refused.stderr) == (1, True)
+            subprocess.run(["umount", str(mounted.path)], check=True)
+            mounted.umount()
+        finally:
+            below.kill()
+
+
+def test_a_signal_that_was_ignored_when_it_began_does_not_end_it(server: Server, tmp_path: Path) -> None:
+    """As nohup has it."""
+    with mounting(server, tmp_path / "home", start=False) as mounted:
+        command = mounted.command
+        mounted.command = lambda: ["nohup", *command()]  # type: ignore[method-assign]
+        mounted.mount()
+        assert mounted.process is not None
+        status = Path(f"/proc/{mounted.process.pid}/status").read_text()
+        blocked, ignored = (
+            int(status.partition(f"{name}:")[2].split()[0], 16) for name in ("SigBlk", "SigIgn")
+        )
+        assert [bool(mask & 1 << signal.SIGHUP - 1) for mask in (blocked, ignored)] == [False, True]
+        mounted.umount()
 
 
 def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mounted: MountedJob) -> None:

@@ -17,19 +17,22 @@ LINES = r"""
 42 27 0:39 / /mnt/my\040job\134 rw,nosuid shared:1 - fuse.jobfs jobfs:x rw,user_id=1000,group_id=7
 43 42 8:1 /home / rw - ext4 /dev/sda1 rw
 44 42 0:40 / /mnt/my\040job\134 rw - tmpfs tmpfs rw
+45 27 0:41 / /mnt/仕事　一\r rw - tmpfs tmpfs rw
 """.lstrip()
 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     real: Callable[..., Any] = open
-    (tmp_path / "mountinfo").write_text(LINES)
-    monkeypatch.setattr("builtins.open", lambda path, *rest, **words: real(tmp_path / "mountinfo"))
+    (tmp_path / "mountinfo").write_bytes(LINES.replace("\\r", "\r").encode())
+    monkeypatch.setattr("builtins.open", lambda path, *mode: real(tmp_path / "mountinfo", *mode))
 
 
 @pytest.mark.usefixtures("lines")
 def test_mounts_are_read_with_their_owner_and_spaces() -> None:
-    jobfs, disk, memory = mounts()
+    """The kernel escapes no white space but a space, a tab and a new line."""
+    jobfs, disk, memory, other = mounts()
+    assert other.point == "/mnt/仕事\u3000一\r"
     assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000, "jobfs:x", tied=True)
     assert (disk.point, disk.kind, disk.user) == ("/", "ext4", None)
     assert mount_at("/mnt/my job\\") == memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import click
 from jobfs import control
 from jobfs.cli.completion import files, mounted_or_files
 from jobfs.cli.options import state_dir_option
-from jobfs.cli.running import directory_of, mount_of, mounts_of, tell_of_dead
+from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_dead
 from jobfs.cli.screen import INTERRUPTED, sending, shown, tell
 from jobfs.draining import describe, outstanding
 from jobfs.errors import FsError, UsageError
@@ -35,21 +36,22 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
     Exits with 0 if the server has everything, else with 1 and a list of what is left. Ctrl-C ends only this command,
     with 130: what is unsent goes on being sent.
     """
-    left: list[object] = []
+    answers: list[dict[str, Any] | None] = []
     try:
         for found, inside in mounts_of(path, state_dir):
             with sending(f"sending {directory_of(found)}") as progress:
                 args = {"path": inside or None, "timeout": timeout}
-                left += control.call(found.path, "flush", args, timeout=30.0, progress=progress)["left"]
+                answers.append(asked(found, "flush", args, timeout=30.0, progress=progress))
     except KeyboardInterrupt:
         tell(
             "jobfs: interrupted: what is unsent is in the journal, and the mount goes on sending it", err=True
         )
         return INTERRUPTED
+    left = _all(answers, "left")
     if left:
         tell(f"jobfs: {outstanding(left)}", err=True)
     dead = path is None and tell_of_dead(state_dir)
-    return 1 if left or dead else 0
+    return 1 if left or dead or None in answers else 0
 
 
 @click.command("retry", short_help="Try again to send what failed.")
@@ -60,14 +62,20 @@ def retry(path: str | None, state_dir: str | None) -> int:
 
     Returns at once: `jobfs flush` waits for the outcome, `jobfs status` shows it.
     """
-    tried: list[str] = []
-    for found, inside in mounts_of(path, state_dir):
-        tried += control.call(found.path, "retry", {"path": inside or None})["paths"]
+    answers = [
+        asked(found, "retry", {"path": inside or None}) for found, inside in mounts_of(path, state_dir)
+    ]
+    tried = _all(answers, "paths")
     for name in tried:
         tell(f"trying again: {name}")
-    if not tried:
+    if not tried and None not in answers:
         tell("jobfs: nothing there has failed", err=True)
-    return 0
+    return 1 if None in answers else 0
+
+
+def _all(answers: Iterable[dict[str, Any] | None], name: str) -> list[Any]:
+    """What those that answered have in the list of this name."""
+    return [entry for answer in answers if answer is not None for entry in answer[name]]
 
 
 @click.command("discard", short_help="Give up a save that was not sent.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +17,7 @@ from jobfs.cli import logs, preflight
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.screen import INTERRUPTED, sending, tell, waiting
 from jobfs.draining import kept
-from jobfs.errors import UsageError
+from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id
 from jobfs.state import directory as slot
 from jobfs.state.quarantine import damaged
@@ -78,7 +81,7 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
     running, base_url = _tell_of_running(settings, job), settings.base_url
     ended = [found for found in slot.others(settings.state_dir, job, "") if not found.done_with(base_url)]
     done = [_finished(settings, job, key, found, timeout) for found in ended]
-    left = [entry for entries in done for entry in entries or ()]
+    left = [*chain.from_iterable(filter(None, done))]
     if not ended and not running:
         tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     if left:
@@ -101,7 +104,7 @@ def _finished(
     """What is left of a slot; None, and a sentence, for one that can't be finished: it keeps no other from it."""
     try:
         return _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
-    except UsageError as error:
+    except JobfsError as error:
         tell(f"jobfs: {error}", err=True)
         return None
 
@@ -138,9 +141,15 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
         raise UsageError(
             f"the state of mount {mount} is on this machine: jobfs recover {job}, without --of, loses nothing"
         )
-    place = slot.acquire(settings.state_dir, job, "(recover)", settings.base_url)
-    with _started(settings, job, key, place) as (mounted, note):
-        note(not mounted.vfs.flush_all(None, settings.timeout, None))
+    with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
+        # What other mounts have left here is none of its business.
+        return _expose_from(Path(directory), settings, job, key, mount, yes)
+
+
+def _expose_from(directory: Path, settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
+    """The same with a state directory of its own."""
+    place = slot.acquire(directory, job, "(recover)", settings.base_url)
+    with _started(settings, job, key, place) as (mounted, _):
         mounted.vfs.refresh()
         found = mounted.vfs.hidden_of(mount)
         if not found:

@@ -14,11 +14,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import platformdirs
 
-from jobfs import mountpoint
+from jobfs import control, mountpoint
 from jobfs.cli.options import load
 from jobfs.cli.screen import tell
 from jobfs.errors import UsageError
@@ -83,6 +83,23 @@ def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found,
     return [(entry, "") for entry in found]
 
 
+def asked(
+    found: slot.Found, name: str, args: dict[str, Any], quiet: set[str] | None = None, **how: Any
+) -> Any:
+    """What a mount answers; None, and a sentence, if it does not: that keeps no other from being asked. Raises FsError.
+
+    `quiet`: mounts of which that was said before.
+    """
+    try:
+        return control.call(found.path, name, args, **how)
+    except control.NoMountError as error:
+        told, where = quiet if quiet is not None else set(), directory_of(found)
+        if where not in told:
+            tell(f"jobfs: {where}: {error}", err=True)
+        told.add(where)
+        return None
+
+
 def directory_of(found: slot.Found) -> str:
     """Where a mount is, "" if that is not known."""
     return found.record.directory if found.record else ""
@@ -113,12 +130,15 @@ def registered(directory: str, slot_path: Path) -> Iterator[None]:
         return
     entry = register / hashlib.blake2b(os.fsencode(directory), digest_size=12).hexdigest()
     draft = entry.with_suffix(f".{os.getpid()}")
-    draft.symlink_to(slot_path)
-    draft.replace(entry)
+    with contextlib.suppress(OSError):  # without it --state-dir tells
+        draft.symlink_to(slot_path)
+        draft.replace(entry)
     try:
         yield
     finally:
-        entry.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if entry.readlink() == slot_path:  # else a later mount of this directory
+                entry.unlink()
 
 
 def _registered() -> list[slot.Found]:

@@ -13,7 +13,7 @@ import click
 from jobfs import control, document
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import state_dir_option
-from jobfs.cli.running import directory_of, mounts_of, tell_of_dead
+from jobfs.cli.running import asked, directory_of, mounts_of, tell_of_dead
 from jobfs.cli.screen import counted, shown, size, tell
 from jobfs.document import Job, Status, Unsent
 from jobfs.errors import JobfsError
@@ -65,8 +65,14 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     --watch it is what was shown last that counts, and it ends when the mount does.
     """
 
+    silent: set[str] = set()
+
     def look() -> Reports:
-        return [_report(found) for found, _ in mounts_of(directory, state_dir)]
+        every = mounts_of(directory, state_dir)
+        if directory is not None:
+            return [_report(found) for found, _ in every]
+        found = [(found, asked(found, "status", {}, quiet=silent)) for found, _ in every]
+        return [_checked(place, report) for place, report in found if report is not None]
 
     def show_json(reports: Reports) -> None:
         shown = reports[0] if directory or len(reports) == 1 else reports
@@ -78,7 +84,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
             reports = look()
             show(reports)
             dead = directory is None and tell_of_dead(state_dir)
-            return NEEDS_A_PERSON if dead else _code(reports)
+            return NO_ANSWER if silent else NEEDS_A_PERSON if dead else _code(reports)
         return _live(look) if sys.stdout.isatty() and not as_json else _watch(look, _changes(show))
     except JobfsError as error:
         tell(f"jobfs: {error}", err=True)
@@ -86,7 +92,11 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
 
 
 def _report(found: Found) -> Status:
-    report: Status = control.call(found.path, "status")
+    return _checked(found, control.call(found.path, "status"))
+
+
+def _checked(found: Found, report: Status) -> Status:
+    """The report of a mount. Raises JobfsError for one that is of another version."""
     if report.get("schema") != document.SCHEMA:
         where = directory_of(found)
         raise JobfsError(

@@ -167,8 +167,8 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
     if not is_dead(there.point):
         raise UsageError(why_not_found(directory, there))
     found = dead_mounts(state_dir).get(there.point)
-    clear(there.point)
     left = left_in(found.path).changes if found is not None else 0
+    clear(there.point)
     if found is None:
         becomes = "the next mount of that job sends what is left"
     elif left:

@@ -136,6 +136,8 @@ class Journal:
         self._spare = Spare(path.with_name("spare"))
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            # What is no text is damaged; SQLite's own word for that is the one for a disk that fails.
+            self._db.text_factory = bytes.decode
         except sqlite3.Error as error:
             raise UsageError(f"the journal {path} can't be opened: {error}") from error
         try:

@@ -127,6 +127,19 @@ def test_it_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
     assert run("status", tmp_path).code == 2
 
 
+def test_one_that_does_not_answer_is_named_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
+    """semantics 6: a slot is in use before its mount answers, and while it is recovered."""
+    answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
+    starting = slot.acquire(state, JOB, "/mnt/a", "http://127.0.0.1:1")
+    try:
+        for command, said in (("status", "/mnt/b"), ("flush", ""), ("retry", "trying again: x")):
+            done = run(command)
+            assert (done.code, said in done.out) == (2 if command == "status" else 1, True)
+            assert "jobfs: /mnt/a: the mount does not answer" in done.err
+    finally:
+        starting.close()
+
+
 @pytest.mark.parametrize("words", [("status",), ("flush",)])
 def test_a_dead_mount_is_named_beside_those_that_run(
     run: Run, answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]

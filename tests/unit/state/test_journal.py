@@ -130,6 +130,15 @@ def test_synced_bytes_are_noted_for_their_generation_only(journal: Journal) -> N
     assert [file.boot for file in journal.load(File)] == ["this", ""]
 
 
+def test_a_text_that_is_none_is_damage(path: Path) -> None:
+    """semantics 6: a damaged journal is put aside; one that the disk can't read is not."""
+    with closing(Journal(path)) as journal:
+        journal.write((File(7, path="name"), {}))
+        journal._db.execute("UPDATE file SET path = CAST(x'ff41' AS TEXT)")
+    with pytest.raises(JournalDamagedError):
+        Journal(path)
+
+
 # -- the spare room
 
 

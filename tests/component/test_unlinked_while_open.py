@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -375,6 +376,58 @@ def test_a_rename_over_it_that_is_refused_leaves_it_there(
     settled(work)
     before = {**ALL, "file": OLD, "other": MINE if source is edited else OTHER}
     assert visible(server) == (before if failed else after(source))
+
+
+def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, work: Mortal) -> None:
+    """semantics 4: what failed has changed nothing, whatever it failed for."""
+    server.store.set_permission("other", "readOnly")
+    eventually(lambda: work.vfs.getattr("other").mode & 0o222 == 0)
+    fh = hide(work, "file", os.O_RDONLY)
+    assert errno_from(work.vfs.rename, "other", "file") == errno.EPERM
+    work.vfs.release(fh)
+    assert errno_from(work.vfs.unlink, HIDDEN) == errno.ENOENT
+    settled(work)
+    assert (work.names(), visible(server)) == (["dir", "file", "other"], {**ALL, "file": OLD, "other": OTHER})
+    server.store.mkdir("closed")
+    server.store.write("closed/file", OLD)
+    server.store.set_permission("closed", "readOnly")
+    eventually(lambda: work.exists("closed/file") and work.vfs.getattr("closed").mode & 0o222 == 0)
+    fh = work.vfs.open("closed/file", os.O_RDONLY).fh
+    assert errno_from(work.vfs.hide, "closed/file", HIDDEN) == errno.EACCES
+    work.vfs.release(fh)
+
+
+def test_one_that_the_server_refuses_to_remove_is_there_again_and_holds_up_nothing(
+    server: Server, work: Mortal
+) -> None:
+    """semantics 4, Nothing is forgotten: one stuck change never blocks another file."""
+    server.faults.rate("error", 1.0, on="delete", status=422)
+    fh = hide(work, "file")
+    work.vfs.flush_all(None, 5, None)
+    assert work.names() == ["dir", "file", "other"]
+    close(work, fh)
+    work.write("file", MINE)
+    server.faults.clear()
+    settled(work)
+    assert {content for path, content in visible(server).items() if path.startswith("file")} >= {MINE}
+
+
+def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(
+    server: Server, work: Mortal, mortal: Start
+) -> None:
+    """semantics 6: what is left stays in the journal for the next mount; nobody is told that all is done."""
+    fh = hide(work, "file")
+    server.faults.rate("throttled", 1.0, retry_after="30")
+    eventually(
+        lambda: errno_from(work.vfs.getattr, "unknown") and work.write_back.client.health.wait(changing=True)
+    )
+    assert [entry["path"] for entry in work.vfs.flush_all(None, 0.2, None)] == ["file"]
+    work.vfs.release(fh)
+    work.stop()
+    server.faults.clear()
+    again = mortal()
+    eventually(lambda: visible(server) == {**ALL, "other": OTHER})
+    assert again.names() == ["dir", "other"]
 
 
 def test_without_power_it_has_its_name_while_it_is_being_sent(

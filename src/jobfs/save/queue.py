@@ -48,8 +48,8 @@ _HIDDEN, _LEFT_FREE = 64, 24
 _OF_ONE = 2
 #: Entries that were overtaken, beside twice as many as there are Changes, before they are taken out.
 _SPARE = 64
-#: Seconds that an open file which was flushed may wait to be sent.
-WHILE_OPEN = 3600.0
+#: Seconds that a file which was closed may wait to be sent while a program has it open to write to it.
+WHILE_OPEN = 60.0
 #: Most seconds that a thread waits before it looks again.
 _LONGEST = 60.0
 
@@ -114,9 +114,15 @@ class Queue:
                 change = self._state.change(verb, file.path, file)
         if not change.begun:
             # Else the newer bytes are sent when it ends.
-            usual = WHILE_OPEN if file.writing else self.delay
+            usual = self._while_open(change) if file.writing else self.delay
             self.add(change, usual if delay is None else delay)
         return change
+
+    @staticmethod
+    def _while_open(change: Change) -> float:
+        """Seconds until what a program has closed and goes on writing to is sent: another close does not put that off."""
+        left = change.due - time.monotonic()
+        return left if 0.0 < left < WHILE_OPEN else WHILE_OPEN
 
     def add(self, change: Change, delay: float) -> None:
         """A Change is due in `delay` seconds."""
@@ -209,7 +215,7 @@ class Queue:
             self._push(change, now)
         for heap in (self._begun, self._new):
             if len(heap) > 2 * len(self._state.changes) + _SPARE:
-                # What a program has synced leaves an entry that is due in an hour.
+                # What a program has synced leaves an entry that is due later.
                 heap[:] = [entry for entry in heap if self._stands(entry)]
                 heapq.heapify(heap)
 
@@ -411,7 +417,7 @@ class Queue:
         return (
             change
             for change in self._state.changes.values()
-            if not change.over
+            if (change.unfinished or not change.over)
             # Nobody can be told any more that an unlink is refused: that is tried now and then.
             and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
             and names.within(change.target, under)

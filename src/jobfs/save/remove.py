@@ -17,6 +17,7 @@ from jobfs.errors import (
     FsError,
     NoDirectoryError,
     NotFoundError,
+    UnauthorizedError,
     UnavailableError,
 )
 from jobfs.nodes import Item
@@ -92,10 +93,12 @@ class Remove:
             self._state.write(edit(change))
         try:
             self.delete_version(change.target, change.base)
-        except REFUSALS:
-            if change.file is None:
-                # Of an earlier mount: the file is there again.
+        except REFUSALS as error:
+            # A key may be taken again. Else the file is there again: what takes its name would wait for ever.
+            if change.file is None or not isinstance(error, UnauthorizedError):
+                log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
                 self._state.end(change)
+                self._context.namespace.touch(change.target)
             raise
         if change.file is not None:
             self._state.unname(change.file)

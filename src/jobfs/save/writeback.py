@@ -118,10 +118,19 @@ class WriteBack:
                 thread.join()
         self.context.beside.shutdown(wait=True, cancel_futures=True)
         try:
+            # The unlink of an open file that could not be sent yet is the next mount's.
+            self.state.write(*map(edit, self._unlinks()))
             self.state.sync()
         except FsError as error:
             log.error("%s", error)
         self.state.journal.close()
+
+    def _unlinks(self) -> list[Change]:
+        """Unlinks of open files that were not begun to be sent."""
+        with self.state.lock:
+            return [
+                c for c in self.queue.undone("") if c.verb is Verb.REMOVE and c.base.id and not c.recorded
+            ]
 
     def _sync_loop(self) -> None:
         while not self._stopping.wait(_SYNC_EVERY):

@@ -78,12 +78,16 @@ class Local:
         return os.pread(self._handle, size, offset)
 
     def write(self, data: bytes | memoryview, offset: int) -> int:
-        """Write all of `data` at `offset`. Raises OSError (ENOSPC, EIO) from the disk. For users."""
+        """Write `data` at `offset`; how much of it was written, as a disk does that is full then. For users.
+
+        Raises OSError (ENOSPC, EIO) from the disk where nothing was.
+        """
         if len(data) > _MUCH:
             about_to_wait()
         done = os.pwrite(self._handle, data, offset)
-        while done < len(data):
-            done += os.pwrite(self._handle, memoryview(data)[done:], offset + done)
+        with contextlib.suppress(OSError):
+            while done < len(data):
+                done += os.pwrite(self._handle, memoryview(data)[done:], offset + done)
         self.size = max(self.size, offset + done)
         return done
 

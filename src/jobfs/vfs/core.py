@@ -149,7 +149,7 @@ class Vfs(Attributes, Tree, Files):
                 break
         if not left:
             self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
-        return [*map(_refusal, left), *([] if done else map(dict, self._report.stuck(under)))]
+        return [*map(_refusal, left), *([] if done else map(dict, self._report.undone(under)))]
 
     def _seal_open(self) -> None:
         """What was written to files that are open, or could not be recorded when they were closed, is due now."""
@@ -299,7 +299,8 @@ class Vfs(Attributes, Tree, Files):
         )
 
     def fsyncdir(self, path: str) -> None:
-        """Changes of names are on the server when they return: nothing is left to do."""
+        """What this machine knows of changed names is on its disk; most changes are on the server before. Raises FsError(EIO)."""
+        self._state.sync()
 
     # -- what the mount says of itself
 

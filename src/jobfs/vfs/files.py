@@ -342,7 +342,10 @@ class Files:
     # -- write
 
     def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
-        """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had."""
+        """Write `data`; how much of it was written, which is less only where the disk is full.
+
+        Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had.
+        """
         handle = self.handle(fh)
         with self._writing(handle, keep=True) as local:
             at = local.size if handle.append else offset
@@ -469,10 +472,12 @@ class Files:
         """What was written survives this process now (or is on the server, with --sync-on-close). Raises FsError, ApiError."""
         handle = self.handle(fh)
         file = handle.file
-        if not handle.writable or not (handle.wrote or file.written):
+        if not handle.writable:
             return
-        handle.wrote = False
-        self._close_dirty(file)
+        if handle.wrote or file.written:
+            handle.wrote = False
+            self._close_dirty(file)
+        # Each close of a descriptor that a program has twice is told, as the first one was.
         if self._sync_on_close and file.path is not None and not file.stays:
             self._write_back.commit(file)
 

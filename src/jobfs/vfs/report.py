@@ -248,16 +248,19 @@ class Report:
                     for file in self._state.opened.values()
                     if file.local is not None and file.path and not (file.stays or file.generation)
                 ]
-                entries += self.stuck()
+                entries += self.undone(tried=True)
         return entries
 
-    def stuck(self, under: str = "") -> list[document.Unsent]:
-        """Renames and removals at or below `under` that have failed and are tried again: a drain waits for them as for files."""
+    def undone(self, under: str = "", *, tried: bool = False) -> list[document.Unsent]:
+        """Renames and removals at or below `under` that are not done; `tried`: that have failed and are tried again.
+
+        A drain waits for them as for files.
+        """
         with self._state.lock:
             return [
                 _tell_attempts(_unsent(change.target, 0, "", str(change.stage)), change)
                 for change in self._write_back.queue.undone(under)
-                if change.attempts and not (change.file is not None and change.file.unsaved)
+                if (change.attempts or not tried) and not (change.file is not None and change.file.unsaved)
             ]
 
     def _pending(self) -> bytes:

@@ -137,6 +137,14 @@ class Tree:
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
         self._view.may_change(old, new)
+        try:
+            self._rename(old, new)
+        except JobfsError:
+            # What libfuse had hidden to make room has its name again.
+            self._write_back.spared(self._write_back.victim(new, None), new)
+            raise
+
+    def _rename(self, old: str, new: str) -> None:
         check_new_name(new)
         if old == new:
             self._view.get(old)
@@ -156,12 +164,7 @@ class Tree:
             if is_dir(source):
                 self._rename_directory(source, target, old, new)
             else:
-                try:
-                    self._rename_file(source, target, old, new)
-                except JobfsError:
-                    # What libfuse had hidden to make room has its name again.
-                    self._write_back.spared(self._write_back.victim(new, None), new)
-                    raise
+                self._rename_file(source, target, old, new)
                 self._leave(new)
             self._view.keep_parent(old)
             self._view.touch_directory(names.parent(old))
@@ -178,6 +181,10 @@ class Tree:
             raise FsError(errno.ENOTDIR)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
+        local = source if isinstance(source, File) and (source.stays or is_unmade(source)) else None
+        if self._view.stays_here(new) is not (local is not None and local.stays):
+            # Nothing in it would ever reach the job, or would any more: EXDEV makes `mv` copy.
+            raise FsError(errno.EXDEV)
         self._write_back.queue.rest(old)
         if target is not None:
             self._write_back.queue.rest(new)
@@ -186,12 +193,9 @@ class Tree:
             self._remove_directory(new)
         elif self._state.hidden(new):
             self._write_back.queue.rest(new)
-        if isinstance(source, File) and (source.stays or is_unmade(source)):
-            self._rename_local_directory(source, old, new)
+        if local is not None:
+            self._rename_local_directory(local, old, new)
             return
-        if self._view.stays_here(new):
-            # A directory of the job does not move to this machine: EXDEV makes `mv` copy.
-            raise FsError(errno.EXDEV)
         self._write_back.rename.rename_directory(self._item_of(source, old), new)
         self._forget_directory(old, source)
 
@@ -206,9 +210,6 @@ class Tree:
         return made
 
     def _rename_local_directory(self, source: File, old: str, new: str) -> None:
-        if source.stays and not self._view.stays_here(new):
-            # Else nothing in it would ever reach the job: `mv` copies.
-            raise FsError(errno.EXDEV)
         below = [(f, names.moved(f.path or "", old, new)) for f in self._state.beneath(old)]
         moved = [(source, new), *below]
         self._state.write(*(edit(file, path=path) for file, path in moved if file.recorded), new=True)
@@ -446,6 +447,7 @@ class Tree:
         A save of it that is under way is placed first. Raises ApiError, FsError.
         """
         self._view.may_change(path)
+        self._view.may_write(self._view.directory(names.parent(path)))
         with self._pages.changing(), self._state.reservations.held(path, hidden):
             self._end_moves(path)
             node = self._view.get(path)

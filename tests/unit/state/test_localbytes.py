@@ -160,3 +160,24 @@ def test_what_is_thrown_away_keeps_as_much_of_its_name_as_there_is_room_for(stor
     local = store.new(1, 1, None)
     kept = store.throw_away(local, "ü" * 127 + "x")
     assert kept.name == "1-" + "ü" * 126
+
+
+def test_what_of_a_write_the_disk_has_taken_counts(
+    store: LocalBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: as on a disk that is full: a short write, and its bytes are the file's; the next one is refused."""
+    local, real, left = store.new(7, 1), os.pwrite, [3]
+
+    def pwrite(handle: int, data: bytes | memoryview, offset: int) -> int:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "full")
+        done = real(handle, memoryview(data)[: left[0]], offset)
+        left[0] -= done
+        return done
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    assert (local.write(b"12345", 0), local.size) == (3, 3)
+    with pytest.raises(OSError, match="full"):
+        local.write(b"45", 3)
+    assert (local.size, local.path.read_bytes()) == (3, b"123")
+    local.release()

@@ -125,6 +125,12 @@ def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, 
         work.write("file", b"x")
         work.write("file~", b"scratch")
         assert server.store.tree() == {"file": b"x"}
+        server.faults.rate("error", 1.0, on="create", status=413)
+        fh = work.vfs.create("large", 0o644, os.O_RDWR, CALLER).fh
+        work.vfs.write(fh, b"x", 0)
+        # A program that has the descriptor twice, as a child has it too, hears it from each close.
+        assert [errno_from(work.vfs.flush, fh) for _ in range(2)] == [errno.EFBIG] * 2
+        work.vfs.release(fh)
 
 
 def test_a_write_for_which_the_disk_has_no_room_changes_nothing(

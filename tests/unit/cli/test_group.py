@@ -170,3 +170,16 @@ def test_what_nobody_expected_leaves_its_traceback_in_a_file(
     with open(path) as file:
         assert "a bug" in file.read()
     assert sys.exc_info() == (None, None, None)
+
+
+@pytest.mark.parametrize("command", [("status",), ("discard", "/nowhere"), ("doctor", JOB, "--try")])
+def test_what_is_closed_or_not_known_is_told_in_a_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """semantics 6: bad input is one clear sentence, whatever it is."""
+    monkeypatch.setattr(sys, "stdin", None)
+    done = run(*command, "--state-dir", "~no_such_user/x")
+    sys.stdin.close()  # what stands for it
+    assert done.code == 2
+    assert done.err.startswith("jobfs: ")
+    assert "unexpected" not in done.err

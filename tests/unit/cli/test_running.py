@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -37,6 +38,30 @@ def test_a_mount_elsewhere_is_found_by_the_register_or_by_being_told(tmp_path: P
         assert mount_of("/mnt/b/x", None) == (slot.look(one.path), "x")
     assert mounts(None) == []
     one.close()
+
+
+def test_the_register_is_kept_for_a_later_mount_of_a_directory_and_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = slot.acquire(tmp_path / "one", JOB, "/mnt/b", URL)
+    two = slot.acquire(tmp_path / "two", JOB, "/mnt/b", URL)
+    with registered("/mnt/b", two.path):
+        with registered("/mnt/b", one.path):
+            later = registered("/mnt/b", two.path)
+            later.__enter__()
+        assert [found.path for found in mounts(None)] == [two.path], (
+            "the first one ended after the second began"
+        )
+    with monkeypatch.context() as patch, registered("/mnt/b", one.path):
+        patch.setattr(Path, "symlink_to", full)
+        with registered("/mnt/b", two.path):
+            pass
+    one.close()
+    two.close()
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "no room")
 
 
 def test_the_innermost_mount_counts(answering: Callable[..., Answering]) -> None:

@@ -139,9 +139,12 @@ def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server
     work.mkdir("dir~")
     work.write("dir~/file", b"x")
     assert errno_from(work.vfs.rename, "dir~", "dir") == errno.EXDEV
+    work.mkdir("empty")
+    assert errno_from(work.vfs.rename, "dir~", "empty") == errno.EXDEV
+    assert "empty" in work.names(), "what failed has changed nothing"
     work.vfs.rename("dir~/file", "file")
     work.drain()
-    assert server.store.tree() == {"file": b"x"}
+    assert server.store.tree() == {"empty": None, "file": b"x"}
 
 
 # -- backups: a real name becomes a scratch name (core.md, decision 1)

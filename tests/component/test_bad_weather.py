@@ -103,7 +103,7 @@ def test_one_mount_that_writes_makes_no_conflict_copies(
 def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Callable[..., Workspace]) -> None:
     """save-protocol R1: a read that failed is tried again before it counts as unknown."""
     server.store.seed({"file": OLD}, age=60)
-    work = start(timeout=0.5)
+    work = start(timeout=1.0)
     work.names()
     server.faults.rate("unavailable", 1.0, on="download")
     fh = work.opened("file")

@@ -56,7 +56,7 @@ def test_a_server_that_is_away_is_told_of_to_whoever_renames(
 ) -> None:
     """semantics 5.5: 503: retried within the deadline, then EIO or ETIMEDOUT; nothing has changed."""
     server.store.seed({"file": "x"}, age=60)
-    work = start(timeout=0.5)
+    work = start(timeout=1.0)
     assert work.names() == ["file"]
     server.faults.rate("error", 1.0, on="update", status=503)
     assert errno_from(work.vfs.rename, "file", "moved") in (errno.EIO, errno.ETIMEDOUT)
@@ -69,7 +69,7 @@ def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
 ) -> None:
     """semantics 1.12: "could not ask" is not said of a server that has just answered."""
     server.store.seed({"file": "old"}, age=60)
-    work = start(timeout=0.3, stale_if_error=0)
+    work = start(timeout=1.0, stale_if_error=0)
     fh = work.opened("file")
     server.faults.rate("error", 1.0, status=503)
     eventually(lambda: errno_from(work.vfs.getattr, "unknown") in (errno.EIO, errno.ETIMEDOUT))

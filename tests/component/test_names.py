@@ -137,7 +137,7 @@ def test_hostile_paths_are_never_shown_and_are_counted(
 def test_a_failure_is_never_taken_for_an_absence(server: Server, start: Callable[..., Workspace]) -> None:
     """semantics 1.12: ENOENT only when the server said so, not long ago; what is known goes on being served."""
     server.store.seed({"known/file": "x"})
-    work = start(ttl=0.2, timeout=0.5, stale_if_error=3)
+    work = start(ttl=0.2, timeout=1.0, stale_if_error=3)
     assert work.names("known") == ["file"]
     server.faults.rate("error", 1.0, on="read", status=503)
     eventually(lambda: work.names() and work.vfs.status()["server"]["stale"])

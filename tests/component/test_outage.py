@@ -39,7 +39,7 @@ def _go_down(server: Server, work: Workspace, kind: str = "unavailable") -> None
 @pytest.fixture
 def patient(start: Callable[..., Workspace]) -> Workspace:
     """A mount whose listing is old at once; a request that can't be answered takes half a second."""
-    return start(timeout=0.5, ttl=0.1, write_back_delay=0.0)
+    return start(timeout=1.0, ttl=0.1, write_back_delay=0.0)
 
 
 @pytest.mark.parametrize("kind", OUTAGES)
@@ -190,7 +190,7 @@ def test_a_directory_that_was_made_in_an_outage_can_be_given_up_with_what_is_in_
     server: Server, start: Callable[..., Workspace]
 ) -> None:
     """semantics 4.12: `jobfs discard` resolves what does not get through."""
-    work = start(timeout=0.5, ttl=0.1, write_back_delay=30)
+    work = start(timeout=1.0, ttl=0.1, write_back_delay=30)
     _go_down(server, work)
     work.mkdir("dir")
     work.mkdir("dir/below")
@@ -282,7 +282,7 @@ def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
 ) -> None:
     """semantics 6: it waits as long as something gets on; what is left is named, in the status too."""
     server.store.seed({"new": NEW, "old": OLD})
-    work = start(timeout=0.5)
+    work = start(timeout=1.0)
     assert (work.read("new"), work.read("old")) == (NEW, OLD)
     server.faults.rate("silent", 1.0, on="update")
     with pytest.raises(UnavailableError):

@@ -108,7 +108,7 @@ def test_a_rename_that_failed_and_is_done_later_takes_nothing_that_was_written_t
 ) -> None:
     """semantics 4, rename: what is acknowledged at the name meanwhile is kept, and so is what was renamed."""
     server.store.seed({TARGET: OLD}, age=60)
-    work = mortal(timeout=0.5, write_back_delay=0.0)
+    work = mortal(timeout=1.0, write_back_delay=0.0)
     work.write("dir/draft", USERS, fsync=True)
     assert (work.read("dir/draft"), work.read(TARGET)) == (USERS, OLD)
     kept: list[bytes] = []

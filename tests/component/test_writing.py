@@ -88,7 +88,7 @@ def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..
 def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
     """semantics 4: a partial write whose content can't be filled in fails, and the server keeps its file."""
     server.store.seed({"file": b"0123456789" * 1000}, age=60)
-    work = start(timeout=0.5)
+    work = start(timeout=1.0)
     assert work.names() == ["file"]
     server.faults.rate("cut", 1.0, on="download")
     fh = work.vfs.open("file", os.O_RDWR).fh

@@ -82,10 +82,6 @@ class Breaker:
         if self.error is not None and not self._hasty and not self.due(now):
             raise again(self.error)
 
-    def rests(self, now: float) -> bool:
-        """True while it is too early to ask again."""
-        return self.error is not None and now < self._until
-
     def due(self, now: float) -> bool:
         """True if one caller may ask again, who then is to do so."""
         if now < self._until:

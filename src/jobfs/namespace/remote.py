@@ -340,10 +340,8 @@ class Namespace:
         """True if a listing tells more for its time than a find; `shown`: what the last one had."""
         if shown is not None and shown.implicit:
             return True
-        if self._listings.rests(self._clock()):
-            return False
-        if not self._known.snapshots:
-            return True
+        if self._listings.error is not None or not self._known.snapshots:
+            return self._listings.error is None
         cost, age = self._cost, self._clock() - self._known.snapshot_began
         if storm:
             affordable = age > cost.effective_ttl

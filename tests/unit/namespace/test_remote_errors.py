@@ -353,19 +353,6 @@ def test_a_listing_that_is_no_good_is_not_tried_for_every_name(world: World) -> 
     assert (asked.count("list"), asked.count("find")) == (1, 50)
 
 
-def test_who_only_looks_names_up_lists_again_once_that_works(world: World) -> None:
-    """semantics 1.19: only a listing sees a directory that no item stands for."""
-    world.server.file("a.txt")
-    world.namespace.refresh()
-    world.server.before = no_listing
-    world.expire()
-    world.namespace.children("")
-    world.server.before = nothing
-    world.server.file("new/b.txt")
-    world.clock.advance(60)
-    assert world.namespace.lookup("new") == implicit_directory("new")
-
-
 def test_a_listing_that_became_no_good_leaves_known_directories_as_they_were(world: World) -> None:
     """semantics 1: names that are already known go on being served, up to `--stale-if-error`."""
     a = world.server.file("x/a.txt")

@@ -108,6 +108,8 @@ class Mount:
         self._over = threading.Event()
         self._signals = 0
         self._serving = False
+        #: What was mounted at its directory just before it was.
+        self._before: MountInfo | None = None
         self._detaching = threading.Lock()
         #: When whoever unmounts it wants everything to be over (monotonic time).
         self._end: float | None = None
@@ -135,8 +137,9 @@ class Mount:
 
     def abandon(self) -> None:
         """Something went wrong that nobody expected: leave no dead mount. Raises nothing."""
-        if self._serving:
-            with contextlib.suppress(JobfsError):
+        with contextlib.suppress(JobfsError, OSError):
+            there = mount_at(self._directory)
+            if self._serving and there is not None and there != self._before:
                 unmount(self._directory, lazy=True)
 
     def announce(self) -> None:
@@ -192,6 +195,7 @@ class Mount:
         from jobfs.fuse.loop import LoopPool, Session
 
         greeted = threading.Event()
+        self._before = mount_at(self._directory)
         self._serving = True
         options = mount_options(self._settings, self._slot.record.job)
         driver = XattrDriver if self._settings.xattr else FuseDriver
@@ -278,6 +282,8 @@ class Mount:
                         f"{self._directory} is in use by {self._users()}: waiting for {_within(end):.0f} s; "
                         "once more cuts them off"
                     )
+                if time.monotonic() >= end:
+                    break  # something is mounted over it
                 self._over.wait(_LOOK)
             except JobfsError as error:
                 self._say(str(error))

@@ -205,9 +205,11 @@ def test_umount_refuses_for_what_is_mounted_over_it_and_not_for_who_stands_below
         try:
             mounted.mount()
             subprocess.run(["mount", "-t", "tmpfs", "over", str(mounted.path)], check=True)
-            refused = mounted.jobfs("umount", mounted.path)
-            assert (refused.returncode, f"the mount {mounted.path}" in refused.stderr) == (1, True)
-            subprocess.run(["umount", str(mounted.path)], check=True)
+            try:
+                refused = mounted.jobfs("umount", mounted.path)
+                assert (refused.returncode, f"the mount {mounted.path}" in refused.stderr) == (1, True)
+            finally:
+                subprocess.run(["umount", str(mounted.path)], check=True)
             mounted.umount()
         finally:
             below.kill()

@@ -72,10 +72,13 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
         if directory is not None:
             return [_report(found) for found, _ in every]
         found = [(found, asked(found, "status", {}, quiet=silent)) for found, _ in every]
-        return [_checked(place, report) for place, report in found if report is not None]
+        reports = [_checked(place, report) for place, report in found if report is not None]
+        if not reports:
+            raise JobfsError("no mount answers")
+        return reports
 
     def show_json(reports: Reports) -> None:
-        shown = reports[0] if directory or len(reports) == 1 else reports
+        shown = reports[0] if directory or (len(reports) == 1 and not silent) else reports
         click.echo(json.dumps(shown, indent=None if watch else 2))
 
     show = show_json if as_json else _print

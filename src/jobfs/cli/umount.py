@@ -167,9 +167,15 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
     if not is_dead(there.point):
         raise UsageError(why_not_found(directory, there))
     found = dead_mounts(state_dir).get(there.point)
-    left = left_in(found.path).changes if found is not None else 0
     clear(there.point)
-    if found is None:
+    left, unreadable = 0, ""
+    try:
+        left = left_in(found.path).changes if found is not None else 0
+    except UsageError as error:
+        unreadable = str(error)
+    if unreadable:
+        becomes = f"what it has left can't be told: {unreadable}"
+    elif found is None:
         becomes = "the next mount of that job sends what is left"
     elif left:
         recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
@@ -177,4 +183,4 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
     else:
         becomes = "it had left nothing to send"
     tell(f"jobfs: {gone(directory)}: its dead mount was taken away; {becomes}", err=True)
-    return 1 if left or found is None else 0
+    return 1 if left or unreadable or found is None else 0

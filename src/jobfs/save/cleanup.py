@@ -18,7 +18,6 @@ from jobfs.errors import (
     ApiError,
     NotFoundError,
     PathExistsError,
-    UnauthorizedError,
     UnavailableError,
 )
 from jobfs.namespace.tree import shown
@@ -358,9 +357,9 @@ class Cleanup:
             if parts is not None and parts.mount == self._context.mount:
                 try:
                     self.expose(item)
-                except UnauthorizedError:
-                    raise
                 except REFUSALS as error:
+                    if error.status == 401:
+                        raise  # the key, and so all of them
                     log.info("%s can't be shown: %s", item.path, error)  # the next listing is another try
 
     def expose(self, item: Item, *, anyway: bool = False) -> str:

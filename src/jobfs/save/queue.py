@@ -121,8 +121,7 @@ class Queue:
     @staticmethod
     def _while_open(change: Change) -> float:
         """Seconds until what a program has closed and goes on writing to is sent: another close does not put that off."""
-        left = change.due - time.monotonic()
-        return left if 0.0 < left < WHILE_OPEN else WHILE_OPEN
+        return min(max(change.due - time.monotonic(), 0.0), WHILE_OPEN) if change.due else WHILE_OPEN
 
     def add(self, change: Change, delay: float) -> None:
         """A Change is due in `delay` seconds."""
@@ -418,8 +417,8 @@ class Queue:
             change
             for change in self._state.changes.values()
             if (change.unfinished or not change.over)
-            # Nobody can be told any more that an unlink is refused: that is tried now and then.
-            and not (change.verb is Verb.REMOVE and isinstance(change.error, REFUSALS))
+            # Nobody can be told any more that an unlink, or what takes a save back, is refused: that is tried now and then.
+            and not ((change.over or change.verb is Verb.REMOVE) and isinstance(change.error, REFUSALS))
             and names.within(change.target, under)
         )
 

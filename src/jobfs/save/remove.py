@@ -97,9 +97,13 @@ class Remove:
             # A key may be taken again. Else the file is there again: what takes its name would wait for ever.
             if change.file is None or not isinstance(error, UnauthorizedError):
                 log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
-                self._state.end(change)
+                self._let_go(change)
                 self._context.namespace.touch(change.target)
             raise
+        self._let_go(change)
+
+    def _let_go(self, change: Change) -> None:
+        """An unlink is over, and with it what this machine has of the file. Raises FsError(EIO)."""
         if change.file is not None:
             self._state.unname(change.file)
         else:

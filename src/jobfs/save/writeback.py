@@ -118,19 +118,23 @@ class WriteBack:
                 thread.join()
         self.context.beside.shutdown(wait=True, cancel_futures=True)
         try:
-            # The unlink of an open file that could not be sent yet is the next mount's.
-            self.state.write(*map(edit, self._unlinks()))
+            self._leave_unlinks()
             self.state.sync()
         except FsError as error:
             log.error("%s", error)
         self.state.journal.close()
 
-    def _unlinks(self) -> list[Change]:
-        """Unlinks of open files that were not begun to be sent."""
+    def _leave_unlinks(self) -> None:
+        """Unlinks of open files that were not begun are the next mount's; what was never sent goes now. Raises FsError(EIO)."""
         with self.state.lock:
-            return [
-                c for c in self.queue.undone("") if c.verb is Verb.REMOVE and c.base.id and not c.recorded
-            ]
+            waiting = [c for c in self.queue.undone("") if c.verb is Verb.REMOVE and not c.recorded]
+            # Where a rename is still under way, it may be that which hides the file.
+            waiting = [c for c in waiting if self.state.reservations.against(c.target) is None]
+        for change in waiting:
+            if change.base.id:
+                self.state.write(edit(change))
+            elif change.file is not None:
+                self.state.unname(change.file)
 
     def _sync_loop(self) -> None:
         while not self._stopping.wait(_SYNC_EVERY):

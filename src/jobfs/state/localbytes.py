@@ -78,16 +78,18 @@ class Local:
         return os.pread(self._handle, size, offset)
 
     def write(self, data: bytes | memoryview, offset: int) -> int:
-        """Write `data` at `offset`; how much of it was written, as a disk does that is full then. For users.
-
-        Raises OSError (ENOSPC, EIO) from the disk where nothing was.
-        """
+        """Write all of `data` at `offset`. Raises OSError (ENOSPC, EIO) from the disk. For users."""
         if len(data) > _MUCH:
             about_to_wait()
         done = os.pwrite(self._handle, data, offset)
-        with contextlib.suppress(OSError):
+        try:
             while done < len(data):
                 done += os.pwrite(self._handle, memoryview(data)[done:], offset + done)
+        except OSError:
+            # What came behind the end would stand there, and not be counted.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, self.size)
+            raise
         self.size = max(self.size, offset + done)
         return done
 

@@ -180,7 +180,9 @@ class State:
         # A directory that no item stands for goes by its path.
         key = item.id or f"implicit:{item.path}"
         number, other = inode_number(key), 0
-        while (file := self._by_number.get(number)) is not None and (file.item_id or not item.implicit):
+        while (file := self._by_number.get(number)) is not None and (
+            file.item_id or not item.implicit or (file.here and file.path != item.path)
+        ):
             other += 1
             number = inode_number(key, other)
         return number

@@ -342,10 +342,7 @@ class Files:
     # -- write
 
     def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
-        """Write `data`; how much of it was written, which is less only where the disk is full.
-
-        Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had.
-        """
+        """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had."""
         handle = self.handle(fh)
         with self._writing(handle, keep=True) as local:
             at = local.size if handle.append else offset

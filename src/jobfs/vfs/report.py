@@ -24,6 +24,7 @@ from jobfs.state.directory import Found, others
 from jobfs.state.left import left_in
 from jobfs.state.quarantine import damaged
 from jobfs.state.records import Stage, Verb
+from jobfs.state.tables import is_unmade
 from jobfs.vfs.view import View
 
 #: Seconds that a description of the job is good for, and until it is asked for again if there was no answer.
@@ -260,7 +261,8 @@ class Report:
             return [
                 _tell_attempts(_unsent(change.target, 0, "", str(change.stage)), change)
                 for change in self._write_back.queue.undone(under)
-                if (change.attempts or not tried) and not (change.file is not None and change.file.unsaved)
+                if not tried or (change.attempts and not change.over)
+                if change.file is None or not (change.file.unsaved or is_unmade(change.file))
             ]
 
     def _pending(self) -> bytes:

@@ -137,40 +137,49 @@ class Tree:
     def rename(self, old: str, new: str) -> None:
         """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
         self._view.may_change(old, new)
+        directory = False
         try:
-            self._rename(old, new)
+            check_new_name(new)
+            directory = is_dir(self._view.get(old))
+            if old == new:
+                return
+            if names.under(new, old):
+                raise FsError(errno.EINVAL)
+            self._view.may_write(self._view.directory(names.parent(old)))
+            self._view.may_write(self._view.directory(names.parent(new)))
         except JobfsError:
-            # What libfuse had hidden to make room has its name again.
-            self._write_back.spared(self._write_back.victim(new, None), new)
+            self._spare(new, directory=directory)
             raise
+        # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
+        with self._pages.changing(), self._state.reservations.held(old, new, resting=directory):
+            try:
+                self._rename(old, new)
+            except JobfsError:
+                self._spare(new, directory=directory)
+                raise
+
+    def _spare(self, new: str, *, directory: bool) -> None:
+        """A rename has failed: what libfuse had hidden to make room for a file has its name again."""
+        if not directory:
+            with self._state.lock:
+                self._write_back.spared(self._write_back.victim(new, None), new)
 
     def _rename(self, old: str, new: str) -> None:
-        check_new_name(new)
-        if old == new:
-            self._view.get(old)
-            return
-        if names.under(new, old):
-            raise FsError(errno.EINVAL)
-        self._view.may_write(self._view.directory(names.parent(old)))
-        self._view.may_write(self._view.directory(names.parent(new)))
-        # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
-        directory = is_dir(self._view.get(old))
-        with self._pages.changing(), self._state.reservations.held(old, new, resting=directory):
-            self._end_moves(old, new)
-            source, target = self._view.get(old), self._view.find(new)
-            self._view.may_replace(source)
-            if target is not None:
-                self._may_take_place(source, target)
-            if is_dir(source):
-                self._rename_directory(source, target, old, new)
-            else:
-                self._rename_file(source, target, old, new)
-                self._leave(new)
-            self._view.keep_parent(old)
-            self._view.touch_directory(names.parent(old))
-            self._view.touch_directory(names.parent(new))
-            if (now := self._view.find(new)) is not None:
-                self._view.touch(now)
+        self._end_moves(old, new)
+        source, target = self._view.get(old), self._view.find(new)
+        self._view.may_replace(source)
+        if target is not None:
+            self._may_take_place(source, target)
+        if is_dir(source):
+            self._rename_directory(source, target, old, new)
+        else:
+            self._rename_file(source, target, old, new)
+            self._leave(new)
+        self._view.keep_parent(old)
+        self._view.touch_directory(names.parent(old))
+        self._view.touch_directory(names.parent(new))
+        if (now := self._view.find(new)) is not None:
+            self._view.touch(now)
 
     def _may_take_place(self, source: Node, target: Node) -> None:
         """Raises FsError(EISDIR, ENOTDIR, EPERM) if `source` can't have the name of `target`."""

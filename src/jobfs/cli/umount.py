@@ -168,19 +168,20 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
         raise UsageError(why_not_found(directory, there))
     found = dead_mounts(state_dir).get(there.point)
     clear(there.point)
-    left, unreadable = 0, ""
-    try:
-        left = left_in(found.path).changes if found is not None else 0
-    except UsageError as error:
-        unreadable = str(error)
-    if unreadable:
-        becomes = f"what it has left can't be told: {unreadable}"
-    elif found is None:
-        becomes = "the next mount of that job sends what is left"
-    elif left:
-        recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
-        becomes = f"{counted(left, 'change')} of it not on the server yet: {recover}"
-    else:
-        becomes = "it had left nothing to send"
+    code, becomes = _becomes(found)
     tell(f"jobfs: {gone(directory)}: its dead mount was taken away; {becomes}", err=True)
-    return 1 if left or unreadable or found is None else 0
+    return code
+
+
+def _becomes(found: Found | None) -> tuple[int, str]:
+    """The exit code for a dead mount that was taken away, and what becomes of what it has left."""
+    if found is None:
+        return 1, "the next mount of that job sends what is left"
+    try:
+        left = left_in(found.path).changes
+    except UsageError as error:
+        return 1, f"what it has left can't be told: {error}"
+    if not left:
+        return 0, "it had left nothing to send"
+    recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
+    return 1, f"{counted(left, 'change')} of it not on the server yet: {recover}"

@@ -273,7 +273,8 @@ class WriteBack:
         """
         with file.lock, self.state.lock:
             change = file.change
-            begun = change is not None and change.begun and not change.settled
+            # Nothing of it was sent before the journal has it: then there is nothing to be taken back, and its run ends.
+            begun = change is not None and change.begun and change.recorded and not change.settled
             if change is not None and begun:
                 self.state.cancel(change, shows={change.target: None}, gone=[file])
             self.state.unname(file)

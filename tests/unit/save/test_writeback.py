@@ -118,6 +118,19 @@ def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> No
     assert world.client.done == []
 
 
+def test_an_unlink_that_comes_between_the_claim_of_a_save_and_its_first_record_deletes_the_item(
+    world: World,
+) -> None:
+    """save-protocol R10: nothing of it was sent, and what it was to replace goes as by any unlink."""
+    file = world.closed("file", NEW, world.client.put("o", "file", OLD))
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    change.begun = True
+    assert world.write_back.cancel(file), "the caller deletes the item"
+    world.write_back.replace.run(change)
+    assert (world.client.done, world.state.changes, world.state.journal.load(File)) == ([], {}, [])
+
+
 # -- who makes room
 
 

@@ -164,10 +164,7 @@ class State:
         return self._by_number.get(ino)
 
     def of(self, item: Item) -> File | None:
-        """The File that this item is.
-
-        One that was changed here while the job gave its item another name is another file by now.
-        """
+        """The File that this item is. One that was changed here while the job renamed its item is another file by now."""
         if not item.id:
             return self._by_number.get(self.number(item))
         file = self._by_item.get(item.id)
@@ -368,10 +365,10 @@ class State:
         self._touched.pop(file.ino, None)
         self._show_at(file, None)
 
-    def drop(self, *files: File, gone: Sequence[Record] = ()) -> None:
+    def drop(self, *files: File) -> None:
         """Forget Files with their rows (those that are open live on with their handles). Raises FsError(EIO)."""
         with self.lock:
-            self.write(gone=[*files, *gone])
+            self.write(gone=files)
             for file in files:
                 self._drop(file)
 

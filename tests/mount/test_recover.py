@@ -38,6 +38,14 @@ def refused(mounted: MountedJob, name: str, content: bytes) -> None:
     mounted.server.faults.clear()
 
 
+def killed(mount: Callable[..., MountedJob]) -> MountedJob:
+    """A mount that was killed before it had sent the file `made`."""
+    mounted = mount(write_back_delay=30)
+    (mounted.path / "made").write_bytes(b"made here")
+    mounted.kill()
+    return mounted
+
+
 def test_recover_finishes_what_a_killed_mount_left_without_mounting(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
@@ -60,9 +68,7 @@ def test_what_belongs_to_another_server_keeps_nothing_else_from_being_finished(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """semantics 4, Nothing is forgotten: it is named, and stays for that server."""
-    mounted = mount(write_back_delay=30)
-    (mounted.path / "made").write_bytes(b"made here")
-    mounted.kill()
+    mounted = killed(mount)
     own = slot(mounted)
     record = json.loads((own / "mount.json").read_text())
     for name in ("0" * 12, "f" * 12):
@@ -86,9 +92,7 @@ def test_a_read_only_mount_tells_of_what_an_earlier_one_left_and_leaves_it(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """semantics 4.40: it makes no changing request, ever; the next mount sends what was closed."""
-    mounted = mount(write_back_delay=30)
-    (mounted.path / "made").write_bytes(b"made here")
-    mounted.kill()
+    mounted = killed(mount)
     mounted.mount(read_only=True)
     assert "what an earlier mount has left (1) is not finished" in mounted.log
     mounted.umount()

@@ -486,7 +486,7 @@ class Files:
             return
         if file.local is not None:
             file.local.sync()
-        if file.path is not None and not names.is_fuse_hidden(names.basename(file.path)):
+        if _is_named(file):
             self._keep(file)
             self._state.sync()
 
@@ -505,7 +505,7 @@ class Files:
             self._detach(handle)
 
     def _close_dirty(self, file: File) -> None:
-        if file.path is None or names.is_fuse_hidden(names.basename(file.path)):
+        if not _is_named(file):
             return
         if file.stays:
             self._keep(file)
@@ -530,6 +530,11 @@ class Files:
         """At the end of the mount: as if every program had closed its files."""
         for fh in list(self._handles):
             self.release(fh)
+
+
+def _is_named(file: File) -> bool:
+    """False for a file that was unlinked, or that libfuse has hidden while it is open."""
+    return file.path is not None and not names.is_fuse_hidden(names.basename(file.path))
 
 
 def _others(handle: Handle) -> bool:

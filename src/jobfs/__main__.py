@@ -35,16 +35,14 @@ def main() -> int:
         return _tell(str(error), 2 if isinstance(error, UsageError) else 1)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # Nobody reads on; what is still buffered must not fail again when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
     except Exception as error:
+        # What is still buffered must not fail again when the interpreter ends: nobody reads on, or a disk is full.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error, BrokenPipeError):
+            return 1
         if not _is_somewhere():
             return _tell("the directory you are in was removed: go to another one", 2)
-        return _tell(
-            f"unexpected {type(error).__name__}: {error}; details are in {_keep_trace()}", UNEXPECTED
-        )
+        return _tell(f"unexpected {type(error).__name__}: {error}{_keep_trace()}", UNEXPECTED)
 
 
 def _prepare_streams() -> None:
@@ -72,11 +70,15 @@ def _tell(message: str, code: int) -> int:
 
 
 def _keep_trace() -> str:
-    """Write the traceback to a file of the user's own; its path."""
-    handle, path = tempfile.mkstemp(prefix="jobfs-", suffix=".log")
-    with os.fdopen(handle, "w") as file:
-        file.write(traceback.format_exc())
-    return path
+    """Write the traceback to a file of the user's own; in words where it is."""
+    trace = traceback.format_exc()
+    try:
+        handle, path = tempfile.mkstemp(prefix="jobfs-", suffix=".log")
+        with os.fdopen(handle, "w") as file:
+            file.write(trace)
+    except OSError:  # the disk is full
+        return ""
+    return f"; details are in {path}"
 
 
 if __name__ == "__main__":

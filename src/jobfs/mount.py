@@ -443,7 +443,11 @@ class Mount:
         return handler
 
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
-        left = self._drain(args.get("timeout"), conversation.progress, conversation.gone, args.get("path"))
+        path = args.get("path")
+        left = self._drain(args.get("timeout"), conversation.progress, conversation.gone, path)
+        if path and not left:
+            # Nothing is known to be unsent of a name that is misspelled, or lies behind a link that stays here.
+            self._mounted.vfs.getattr(path)
         return {"left": left}
 
 

@@ -197,6 +197,10 @@ def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Setting
         return Settings(**values)
     except ValidationError as error:
         raise UsageError(_sentence(error, given, values)) from None
+    except RuntimeError:  # platformdirs: neither HOME nor the system's list of users names one
+        raise UsageError(
+            "this user has no home directory: set HOME, or give --state-dir and --cache-dir"
+        ) from None
 
 
 def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:

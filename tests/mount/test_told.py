@@ -169,6 +169,15 @@ def threads(mounted: MountedJob) -> int:
     return len(os.listdir(f"/proc/{mounted.process.pid}/task"))
 
 
+def test_a_flush_of_a_name_that_is_not_there_does_not_say_that_it_is_sent(mounted: MountedJob) -> None:
+    """semantics 6: bad input is one clear sentence."""
+    done = mounted.jobfs("flush", mounted.path / "notse.md")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"jobfs: {mounted.path}/notse.md: No such file or directory\n",
+    )
+
+
 def test_a_flush_that_was_broken_off_leaves_no_thread(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:

@@ -130,7 +130,6 @@ class Sandbox:
         """The command as README.md has it, with this sandbox's names."""
         for shown, real in (("OTHER_JOB", OTHER_JOB), ("JOB", DEFAULT_JOB)):
             command = re.sub(rf"\b{shown}\b", real, command)
-        command = command.replace("jobfs-demo-root", f"jobfs-demo-{getpass.getuser()}")
         return re.sub(r"(?<![\w.~])/tmp/", f"{self.tmp}/", command)
 
     def shown(self, output: str) -> str:

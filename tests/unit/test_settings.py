@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from jobfs.errors import UsageError
@@ -156,6 +157,15 @@ def test_a_key_as_an_o_option_is_refused_and_not_repeated(name: str) -> None:
 def test_an_o_option_without_its_value_says_so() -> None:
     with pytest.raises(UsageError, match="-o ttl=SECONDS"):
         load({}, ["ttl"])
+
+
+def test_a_user_without_a_home_is_told_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(name: str) -> Path:
+        raise RuntimeError("no home directory for uid 12345")
+
+    monkeypatch.setattr(platformdirs, "user_state_path", nowhere)
+    with pytest.raises(UsageError, match="set HOME, or give --state-dir"):
+        load({})
 
 
 def test_paths_are_absolute_and_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

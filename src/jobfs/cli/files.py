@@ -10,9 +10,9 @@ import click
 
 from jobfs import control
 from jobfs.cli.completion import files, mounted_or_files
-from jobfs.cli.options import state_dir_option
+from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_dead
-from jobfs.cli.screen import INTERRUPTED, sending, shown, tell
+from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.draining import describe, outstanding
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
@@ -27,7 +27,9 @@ _PATIENCE = 60.0
 
 
 @click.command("flush", short_help="Return when the server has everything.")
-@click.argument("path", required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files)
+@click.argument(
+    "path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files
+)
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long.")
 @state_dir_option
 def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int:
@@ -42,6 +44,8 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
             with sending(f"sending {directory_of(found)}") as progress:
                 args = {"path": inside or None, "timeout": timeout}
                 answers.append(asked(found, "flush", args, timeout=30.0, progress=progress))
+    except FsError as error:
+        raise FsError(error.errno, f"{path}: {error}") from None
     except KeyboardInterrupt:
         tell(
             "jobfs: interrupted: what is unsent is in the journal, and the mount goes on sending it", err=True
@@ -55,7 +59,9 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
 
 
 @click.command("retry", short_help="Try again to send what failed.")
-@click.argument("path", required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files)
+@click.argument(
+    "path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files
+)
 @state_dir_option
 def retry(path: str | None, state_dir: str | None) -> int:
     """Send again what the server refused, or what waits for its next try, at PATH or in every mount.
@@ -79,7 +85,7 @@ def _all(answers: Iterable[dict[str, Any] | None], name: str) -> list[Any]:
 
 
 @click.command("discard", short_help="Give up a save that was not sent.")
-@click.argument("path", metavar="PATH", shell_complete=files)
+@click.argument("path", callback=not_empty, metavar="PATH", shell_complete=files)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @state_dir_option
 def discard(path: str, yes: bool, state_dir: str | None) -> int:
@@ -93,15 +99,16 @@ def discard(path: str, yes: bool, state_dir: str | None) -> int:
     unsent = [e for e in entries if not inside or f"{e['path']}/".startswith(f"{inside}/")]
     if not unsent:
         raise UsageError(f"nothing is unsent at {path}")
-    if not yes:
-        click.confirm(shown(f"Give up what was written to {describe(unsent)}?"), abort=True)
+    if not (yes or confirmed(f"Give up what was written to {describe(unsent)}?")):
+        tell("nothing was given up")
+        return 1
     for name, kept in control.call(found.path, "discard", {"path": inside}, timeout=_PATIENCE)["given_up"]:
         tell(f"given up: {name}" + (f" (a copy is {kept})" if kept else ""))
     return 0
 
 
 @click.command("info", short_help="Show what the server knows of a file.")
-@click.argument("path", shell_complete=files)
+@click.argument("path", callback=not_empty, shell_complete=files)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @state_dir_option
 def info(path: str, as_json: bool, state_dir: str | None) -> int:
@@ -120,7 +127,7 @@ def info(path: str, as_json: bool, state_dir: str | None) -> int:
 
 
 @click.command("set", short_help="Change a file's permission or lifecycle on the server.")
-@click.argument("path", shell_complete=files)
+@click.argument("path", callback=not_empty, shell_complete=files)
 @click.option("--permission", type=click.Choice([str(value) for value in Permission]))
 @click.option("--lifecycle", type=click.Choice([str(value) for value in Lifecycle]))
 @state_dir_option

@@ -20,7 +20,7 @@ import click
 from jobfs import memory
 from jobfs.cli import logs, preflight
 from jobfs.cli.completion import directories
-from jobfs.cli.options import Command, load, setting_options
+from jobfs.cli.options import Command, load, not_empty, setting_options
 from jobfs.cli.running import registered
 from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
@@ -45,7 +45,7 @@ _EPILOG = (
 
 @click.command("mount", cls=Command, short_help="Mount a job's workspace at DIR.", epilog=_EPILOG)
 @click.argument("job")
-@click.argument("directory", metavar="DIR", shell_complete=directories)
+@click.argument("directory", callback=not_empty, metavar="DIR", shell_complete=directories)
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; Ctrl-C unmounts.")
 @setting_options(*MAIN)
 def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, ...], **flags: Any) -> int:

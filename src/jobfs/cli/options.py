@@ -20,6 +20,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 HELP_ALL = "jobfs.help_all"
 
 
+def not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A path as it was given; an empty one, which would be the current directory, is refused."""
+    if value == "":
+        raise click.BadParameter("a path is needed, and this one is empty.")
+    return value
+
+
 class Rare(click.Option):
     """An option that only `--help-all` shows."""
 

@@ -15,7 +15,7 @@ from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.cli import logs, preflight
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.screen import INTERRUPTED, sending, tell, waiting
+from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell, waiting
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id
@@ -86,11 +86,11 @@ def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | N
         tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
     if left:
         tell(f"jobfs: {kept(left)}", err=True)
-    return 1 if left or None in done else 0
+    return 1 if left or running or None in done else 0
 
 
 def _tell_of_running(settings: Settings, job: str) -> bool:
-    """Name the running mounts of the job; True if there are any."""
+    """Name the running mounts of the job, and who else recovers it; True if there are any."""
     running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
     for found in running:
         directory = found.record.directory if found.record else "?"
@@ -156,8 +156,9 @@ def _expose_from(directory: Path, settings: Settings, job: str, key: KeySource, 
             tell(f"mount {mount} has left nothing on the server")
             return 0
         _tell(f"unfinished: {item.path}" + ("" if item.is_dir else f" ({item.size} bytes)") for item in found)
-        if not yes:
-            click.confirm(f"Is mount {mount} gone for good? These get visible names then", abort=True)
+        if not (yes or confirmed(f"Is mount {mount} gone for good? These get visible names then")):
+            tell("nothing was changed")
+            return 1
         _tell(mounted.vfs.expose(mount))
     return 0
 

@@ -42,8 +42,6 @@ def mounts(state_dir: str | None) -> list[slot.Found]:
 
 def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     """The running mount that `path` is or lies in, and the path inside it; else raises UsageError."""
-    if not path:
-        raise UsageError("give a path: this one is empty")
     candidates = sorted(
         mounts(state_dir), key=lambda found: (-len(directory_of(found)), not _is_there(found))
     )
@@ -159,11 +157,11 @@ def _registered() -> list[slot.Found]:
 
 def _register() -> Path | None:
     """The register's directory, mode 0700; None if there is no place that only this user can write."""
-    with warnings.catch_warnings():
-        # Without XDG_RUNTIME_DIR (root, containers) its fallback is checked below like any other place.
-        warnings.simplefilter("ignore")
-        path = platformdirs.user_runtime_path("jobfs")
     try:
+        with warnings.catch_warnings():
+            # Without XDG_RUNTIME_DIR (root, containers) its fallback is checked below like any other place.
+            warnings.simplefilter("ignore")
+            path = platformdirs.user_runtime_path("jobfs")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.lstat()
     except OSError:

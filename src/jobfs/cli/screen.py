@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import click
 
+from jobfs.errors import UsageError
 from jobfs.names import shown as shown
 from jobfs.nodes import Sent
 
@@ -25,6 +26,13 @@ _WIDTH = 20
 def tell(text: object, *, err: bool = False) -> None:
     """Print one line, escaped: names and reasons come from the server, the job or a neighbour."""
     click.echo(shown(text), err=err)
+
+
+def confirmed(question: str) -> bool:
+    """The answer to a question, asked on stderr. Raises UsageError where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise UsageError("nobody can be asked here: give --yes")
+    return click.confirm(shown(question), err=True)
 
 
 def counted(number: int, what: str) -> str:

@@ -12,7 +12,7 @@ import click
 
 from jobfs import control, document
 from jobfs.cli.completion import mounted
-from jobfs.cli.options import state_dir_option
+from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mounts_of, tell_of_dead
 from jobfs.cli.screen import counted, shown, size, tell
 from jobfs.document import Job, Status, Unsent
@@ -53,7 +53,7 @@ _OLD, _LONG = 30.0, 1.0
 
 
 @click.command("status", short_help="Show what a mount is doing and what needs a person.")
-@click.argument("directory", required=False, metavar="[DIR]", shell_complete=mounted)
+@click.argument("directory", callback=not_empty, required=False, metavar="[DIR]", shell_complete=mounted)
 @click.option("--json", "as_json", is_flag=True,
               help="Print the document that .jobfs/status.json holds (its fields: man jobfs-status).")  # fmt: skip
 @click.option("-w", "--watch", is_flag=True, help="Go on until Ctrl-C; in a pipe, print each change.")

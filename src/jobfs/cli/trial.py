@@ -19,7 +19,7 @@ from jobfs import __version__
 from jobfs.api import KeySource, check_base_url
 from jobfs.api.deadline import within
 from jobfs.cli import preflight
-from jobfs.cli.screen import shown, tell
+from jobfs.cli.screen import confirmed, shown, tell
 from jobfs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def check(job: str | None, trying: bool, yes: bool, report: Path | None) -> None
         raise UsageError("--try needs the id of a job: jobfs doctor JOB --try")
     if not yes and not sys.stdin.isatty():
         raise UsageError("--try writes in the workspace of the job, and nobody can be asked here: give --yes")
-    if report is not None and not os.access(report.absolute().parent, os.W_OK):
+    if report is not None and not os.access(report if report.exists() else report.absolute().parent, os.W_OK):
         raise UsageError(f"can't write the report {report}: give a file in a directory that you may write in")
 
 
@@ -97,7 +97,7 @@ def run(settings: Settings, job: str, yes: bool, report: Path | None) -> int:
 def _may_write(settings: Settings, job: str, key: KeySource) -> bool:
     # Nobody is asked about what can't be done.
     preflight.ask_server(settings, job, key)
-    return click.confirm(
+    return confirmed(
         f"May jobfs make a hidden directory in the workspace of job {job} at {settings.base_url}, write about 30 small files "
         "(0.3 MB) in it, one of them a default of the workspace for a moment, and delete it again?"
     )
@@ -113,7 +113,11 @@ def _tried(settings: Settings, job: str, key: KeySource, own: str) -> tuple[list
     rows: list[Row] = []
     stopped: Stopped | None = None
     watched = Watched(settings.base_url, job, key, timeout=min(settings.timeout, _PATIENCE))
-    with _signals(), tempfile.TemporaryDirectory(prefix="jobfs-try-") as scratch:
+    with (
+        _signals(),
+        contextlib.closing(watched),
+        tempfile.TemporaryDirectory(prefix="jobfs-try-") as scratch,
+    ):
         trial = Trial(watched, Place(watched.client, own), Path(scratch), _mounting(settings, job))
         with _progress(len(QUESTIONS)) as progress:
             try:
@@ -123,13 +127,13 @@ def _tried(settings: Settings, job: str, key: KeySource, own: str) -> tuple[list
             except Stopped as signalled:
                 stopped = signalled
                 tell(f"jobfs: {stopped}: taking everything away again", err=True)
-            try:
-                cleared = clear(trial)
-                rows += [cleared] if cleared else []
-            except Stopped as signalled:
-                stopped = signalled
-                tell(f"jobfs: left as it is; the next jobfs doctor {job} --try takes it away", err=True)
-    watched.close()
+            finally:
+                try:
+                    cleared = clear(trial)
+                    rows += [cleared] if cleared else []
+                except Stopped as signalled:
+                    stopped = signalled
+                    tell(f"jobfs: left as it is; the next jobfs doctor {job} --try takes it away", err=True)
     return rows, stopped, trial
 
 
@@ -203,10 +207,8 @@ def _write(report: Path, base_url: str, rows: list[Row], ended: str, key: KeySou
     from jobfs.trial import document
 
     text = document(base_url, rows, ended, __version__, key())
-    draft = report.with_name(f"{report.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(report)
+        report.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"can't write the report {report}: {error.strerror}") from None
     tell(f"the report is in {report}: it has no key, no contents and no names in it")

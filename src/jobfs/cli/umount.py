@@ -9,7 +9,7 @@ import click
 
 from jobfs import control
 from jobfs.cli.completion import mounted
-from jobfs.cli.options import state_dir_option
+from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import clear, dead_mounts, directory_of, gone, is_dead, mount_of, mounts, why_not_found
 from jobfs.cli.screen import INTERRUPTED, counted, sending, tell
 from jobfs.control import NoMountError
@@ -24,7 +24,7 @@ _ENDING = 15.0
 
 
 @click.command("umount", short_help="Send what is unsent, then unmount DIR.")
-@click.argument("directory", metavar="DIR", required=False, shell_complete=mounted)
+@click.argument("directory", callback=not_empty, metavar="DIR", required=False, shell_complete=mounted)
 @click.option("-a", "--all", "every", is_flag=True, help="Unmount every job that this user has mounted.")
 @click.option(
     "-l", "--lazy", is_flag=True,

@@ -13,7 +13,7 @@ import platformdirs
 
 from jobfs.api import check_base_url, check_job_id
 from jobfs.cli.helper import program
-from jobfs.cli.options import Command, load, setting_options
+from jobfs.cli.options import Command, load, not_empty, setting_options
 from jobfs.errors import UsageError
 from jobfs.options import OPTIONS
 
@@ -61,7 +61,7 @@ EnvironmentFile={file}"""
 
 @click.command("systemd-unit", cls=Command, short_help="Print a systemd user unit that mounts JOB at DIR.")
 @click.argument("job")
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", callback=not_empty, metavar="DIR")
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(0),

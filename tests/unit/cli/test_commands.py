@@ -17,7 +17,7 @@ from jobfs.mountpoint import MountInfo
 from jobfs.nodes import Sent
 from jobfs.state import directory as slot
 
-from .conftest import Answering, Outcome
+from .conftest import JOB, Answering, Outcome
 
 Run = Callable[..., Outcome]
 Make = Callable[..., Answering]
@@ -133,7 +133,9 @@ def test_who_is_nowhere_or_names_nothing_is_told_so(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 6.3: one clear sentence, and what to do."""
-    assert run("flush", "") == Outcome(2, "", "jobfs: give a path: this one is empty\n")
+    for words in (["flush", ""], ["umount", ""], ["mount", JOB, ""], ["systemd-unit", JOB, ""]):
+        done = run(*words)
+        assert (done.code, "a path is needed, and this one is empty" in done.err) == (2, True), words
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -161,6 +163,7 @@ def test_what_nobody_expected_leaves_its_traceback_in_a_file(
     def fail(**words: Any) -> None:
         raise RuntimeError("a bug")
 
+    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
     monkeypatch.setattr(cli.jobfs, "main", fail)
     done = run("status")
     assert done.code == 70
@@ -170,6 +173,29 @@ def test_what_nobody_expected_leaves_its_traceback_in_a_file(
     with open(path) as file:
         assert "a bug" in file.read()
     assert sys.exc_info() == (None, None, None)
+
+
+def test_a_full_disk_is_a_sentence_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """semantics 6.3, on the disk of stdout, of what Python still has to print there, and of the traceback."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobfs", "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (70, 1), done.stderr
+    assert "No space left on device" in done.stderr
+
+    def fail(*words: Any, **more: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
+    monkeypatch.setattr(tempfile, "mkstemp", fail)
+    monkeypatch.setattr(cli.jobfs, "main", fail)
+    done_here = run("status")
+    assert done_here == Outcome(70, "", "jobfs: unexpected OSError: [Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize("command", [("status",), ("discard", "/nowhere"), ("doctor", JOB, "--try")])

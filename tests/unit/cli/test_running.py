@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from jobfs import mountpoint
@@ -171,6 +172,17 @@ def test_a_register_behind_a_link_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "run" / "jobfs").symlink_to(tmp_path / "target")
     with registered("/mnt/a", tmp_path):
         assert list((tmp_path / "target").iterdir()) == []
+
+
+def test_where_there_is_no_place_for_a_register_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsafe(name: str) -> Path:
+        raise PermissionError("/tmp is writable by another user")
+
+    monkeypatch.setattr(platformdirs, "user_runtime_path", unsafe)
+    with registered("/mnt/a", tmp_path):
+        assert mounts(None) == []
 
 
 def test_what_takes_too_long_is_left_to_itself() -> None:

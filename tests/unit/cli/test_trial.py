@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from jobfs.cli import preflight
 from jobfs.emulator import Server
 from jobfs.errors import UsageError
+from jobfs.trial import Trial
 
 from .conftest import JOB, Outcome
 
@@ -58,6 +60,27 @@ def test_a_server_that_is_well_is_0_and_a_machine_without_fuse_is_no_reason(
     assert "everything that jobfs relies on is good" in done.out
     assert "there is no FUSE on this machine" in done.out
     assert server.key not in done.out + report.read_text()
+    assert server.store.tree() == {}
+
+
+def test_a_report_goes_where_a_link_points(run: Run, server: Server, tmp_path: Path) -> None:
+    """As to /dev/stdout, which is such a link."""
+    (tmp_path / "link").symlink_to(tmp_path / "report.json")
+    assert run("doctor", server.job, "--try", "--yes", "--report", tmp_path / "link").code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "report.json").read_text().startswith("{")
+
+
+def test_whatever_happens_everything_is_taken_away(
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(trial: Trial, content: bytes) -> tuple[Path, int]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trial, "source", full)
+    monkeypatch.setattr("jobfs.__main__.os.dup2", lambda *handles: None)
+    assert run("doctor", server.job, "--try", "--yes").code == 70
+    assert [entry.operation for entry in server.log.changes()] == ["create", "delete"]
     assert server.store.tree() == {}
 
 

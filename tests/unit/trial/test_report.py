@@ -51,7 +51,8 @@ def test_a_report_shows_requests_and_answers_without_key_contents_and_names(
     assert first["body"]["data"]["workspaceItem"]["type"] == "workspaceItemFile"
     assert first["body"]["data"]["workspaceItem"]["path"] == "<path>"
     assert (second["status"], second["body"]["reason"]) == (400, "Path already exists")
-    (range_request,) = questions["by_range"]["requests"]
+    made, range_request = questions["by_range"]["requests"]
+    assert made["method"] == "POST"
     assert range_request["status"] == 206
     assert range_request["body"] is None
 

@@ -76,6 +76,14 @@ def test_one_answer_that_does_not_come_is_one_row(server: Server, tried: Tried) 
     assert server.store.tree() == {}
 
 
+def test_a_file_that_is_refused_fails_its_own_question_only(server: Server, tried: Tried) -> None:
+    server.faults.rate("error", 1.0, on="create", path="*/bytes", status=413)
+    outcome = tried()
+    assert outcome["download"].finding.verdict is Verdict.BAD
+    assert outcome["by_range"].well
+    assert server.store.tree() == {}
+
+
 def test_a_server_that_falls_silent_is_left_alone_and_the_next_try_takes_away_what_was_left(
     server: Server, tmp_path: Path, tried: Tried
 ) -> None:

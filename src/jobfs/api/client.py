@@ -15,7 +15,7 @@ import httpx
 from jobfs import names
 from jobfs.api.address import check_base_url, check_job_id, valid_item_id
 from jobfs.api.bodies import MOST_INSTANCE, json_body
-from jobfs.api.create import CreateEncoding, Forms, Known
+from jobfs.api.create import CreateEncoding, Form, Forms, Known
 from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, extent
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
@@ -244,13 +244,16 @@ class Client:
         moving: Callable[[float], None] = lambda part: None,
     ) -> Item:
         call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
-        return self._put(
-            path,
-            lambda to: self._forms.create(
-                kind,
-                lambda form: self._ask(call, parse_item, Send(form.body(kind, to, permission, file, moving))),
-            ),
-        )
+
+        def attempt(to: str, form: Form) -> Item:
+            item = self._ask(call, parse_item, Send(form.body(kind, to, permission, file, moving)))
+            if item.kind is not kind:  # it took the form, and not the type that this form names
+                self.delete(item.id)
+                told = f"{call}: a {item.kind} was made"
+                raise InvalidRequestError(told, endpoint=call.endpoint, status=422)
+            return item
+
+        return self._put(path, lambda to: self._forms.create(kind, partial(attempt, to)))
 
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
         """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.
@@ -290,7 +293,8 @@ class Client:
     def _find(self, argument: str, path: str) -> list[Item]:
         quoted = quote(argument, safe="", errors="replace")
         call = Call("find item", "GET", f"{self._root}items/find?path={quoted}", path)
-        page = self._ask(call, partial(parse_page, take=0, skip=0))
+        # Where it gives all that begins with the path, that may be much.
+        page = self._ask(call, partial(parse_page, take=0, skip=0), Send(limit=MOST_INSTANCE))
         return [item for item in page.items if item.path == path]
 
     def _ask(

@@ -13,7 +13,6 @@ from jobfs.errors import (
     AnswerLostError,
     ApiError,
     BadRequestError,
-    InvalidPathError,
     InvalidRequestError,
     NoDirectoryError,
     PathExistsError,
@@ -26,8 +25,9 @@ CreateEncoding = Literal["auto", "multipart", "json"]
 _UNSUPPORTED_MEDIA_TYPE = 415
 #: Statuses that may be about the form of a create; any other is about what was asked, or about who asks.
 _ABOUT_THE_FORM = frozenset({400, 415, 422})
-#: The server read the request and refused what it says: its form was right.
-_UNDERSTOOD = (PathExistsError, NoDirectoryError, InvalidPathError)
+#: The server read the request and refused what it says: its form was right. That a path is invalid is said, too, of a body
+#: that was not understood.
+_UNDERSTOOD = (PathExistsError, NoDirectoryError)
 
 
 class Form(NamedTuple):
@@ -85,7 +85,7 @@ class Forms:
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
 
-        A 400 is final if it has a reason that the reference has, or once a form has worked.
+        A 400 is final if it tells what stands at the path, or once a form has worked.
         When it says so to all of them that is its answer, and nothing is learned from it. The error is the
         first that is not about the media type: the one about what was asked.
         """

@@ -82,11 +82,7 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
     """The items of a list or a find; raises MismatchError. `take`, `skip`: as asked for."""
     with _PARSING:
         reply = _load(body, _MOST_VALUES)
-        wire = reply["data"].get("workspaceItems")
-        if not isinstance(wire, list):
-            raise MismatchError("data.workspaceItems is missing or not a list")
-        if len(wire) > _MOST_IN_A_PAGE:
-            raise MismatchError(f"more than {_MOST_IN_A_PAGE} items in a page")
+        wire = _listed(reply["data"])
         made = [to_item(entry) for entry in wire]
         items = list(filter(None, made))
         unknown = _left_out(wire, made, skip) if len(items) < len(made) else ()
@@ -95,6 +91,17 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
             numbers = {name: _number(reply["meta"].get(name)) for name in told}
             told |= {name: n for name, n in numbers.items() if n is not None and n <= MOST_ITEMS}
         return Page(items, unknown=unknown, **told), _spelling(next(iter(wire), None))
+
+
+def _listed(data: dict[str, Any]) -> list[Any]:
+    wire = data.get("workspaceItems", "")
+    if wire is None:
+        return []  # how Go writes a list of none
+    if not isinstance(wire, list):
+        raise MismatchError("data.workspaceItems is missing or not a list")
+    if len(wire) > _MOST_IN_A_PAGE:
+        raise MismatchError(f"more than {_MOST_IN_A_PAGE} items in a page")
+    return wire
 
 
 def _left_out(wire: list[Any], made: list[Item | None], skip: int) -> tuple[str, ...]:

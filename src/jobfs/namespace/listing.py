@@ -43,9 +43,9 @@ class Pass:
     `patience`: seconds that the list may go on beyond what its first page promised.
     """
 
-    def __init__(self, first: Page, patience: float) -> None:
-        #: How many items the server really gives in a page, and how far each page begins after the one before.
-        self.size = _raw(first)
+    def __init__(self, first: Page, take: int, patience: float) -> None:
+        #: How many items were asked for in a page, how many the server really gives, and how far apart pages begin.
+        self.take, self.size = take, _raw(first)
         self.step = max(1, self.size - 1)
         self.pages: list[Page] = []
         self.items: dict[str, Item] = {}
@@ -58,7 +58,7 @@ class Pass:
         self._kept = time.monotonic()
         self.keep(first)
         # More than was asked for is a server that does not count pages: what it says is all is all.
-        full = self.size <= TAKE and self.size in (TAKE, first.take)
+        full = self.size <= take and self.size in (take, first.take)
         if not self.size or (self.size >= first.total and not full):
             self._end = -1
 
@@ -129,7 +129,9 @@ class Pass:
         return self.size <= 1 or all(_overlap(*pair) for pair in pairwise(pages))
 
 
-def read_pass(read_page: ReadPage, executor: Executor, workers: int, expected: int, patience: float) -> Pass:
+def read_pass(
+    read_page: ReadPage, executor: Executor, workers: int, expected: int, patience: float, take: int = TAKE
+) -> Pass:
     """Read every page once; raises what `read_page` raises, and ContractError for a list that has no end.
 
     That is one that goes on far beyond what its first page promised, or any way beyond it for `patience` seconds.
@@ -145,11 +147,11 @@ def read_pass(read_page: ReadPage, executor: Executor, workers: int, expected: i
     }
     coming: deque[Future[Page]] = deque()
     try:
-        this = Pass(read_page(TAKE, 0), patience)
+        this = Pass(read_page(take, 0), take, patience)
         while True:
             while len(coming) < workers and (number := this.next()) is not None:
                 page = ahead.pop(number, None) if this.size == TAKE else None
-                coming.append(page or executor.submit(read_page, min(this.size, TAKE), number * this.step))
+                coming.append(page or executor.submit(read_page, min(this.size, take), number * this.step))
             if not coming:
                 return this
             this.keep(coming.popleft().result())
@@ -206,7 +208,11 @@ class Lister:
         for number in range(1, _MOST + 1):
             # A list that moves is read in its order: the total that its first page tells is newer than any other.
             expected, self._expected = self._expected, 0
-            this = read_pass(self._client.list_page, self._executor, self._workers, expected, self._patience)
+            # By other pages than before: where equal keys leave the order to the query, the same ones lack the same items.
+            take = max(2, min(last.size, TAKE) - 1) if last is not None else TAKE
+            this = read_pass(
+                self._client.list_page, self._executor, self._workers, expected, self._patience, take
+            )
             steady = this.flaw is None or (last is not None and this.same(last))
             seen.update(dict.fromkeys(this.items))
             lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown - gone
@@ -232,7 +238,7 @@ class Lister:
 
     def _note(self, this: Pass, number: int, lost: int, *, moved: bool) -> None:
         """Remember how many items there are; say that the list moved, as a warning only the first time until it holds still."""
-        self._expected = this.total if not moved and this.size == TAKE else 0
+        self._expected = this.total if not moved and this.size == this.take else 0
         if moved:
             told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
             log.log(logging.DEBUG if self._moved else logging.WARNING, told, number, this.flaw, lost)

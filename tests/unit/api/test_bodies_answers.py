@@ -107,7 +107,7 @@ def test_no_answer_takes_more_than_its_bound(make_client: MakeClient, coding: st
     client = make_client(server)
     for ask, bound in (
         (lambda: client.list_page(100, 0), MOST_JSON),
-        (lambda: client.find("a"), MOST_JSON),
+        (lambda: client.find("a"), MOST_INSTANCE),
         (lambda: client.get(ID), MOST_JSON),
         (client.instance, MOST_INSTANCE),
     ):

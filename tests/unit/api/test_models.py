@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jobfs.api.failures import MismatchError
-from jobfs.api.models import parse_instance, parse_item, parse_page, parse_time
+from jobfs.api.models import Page, parse_instance, parse_item, parse_page, parse_time
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 from .conftest import wire_item
@@ -230,6 +230,13 @@ def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> Non
 def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what: str) -> None:
     with pytest.raises(MismatchError, match=what):
         parse_page(body, 100, 0)
+
+
+def test_a_list_of_none_may_be_null() -> None:
+    """wire-facts: lenient in what is accepted; Go writes an empty list so."""
+    assert parse_page(b'{"data": {"workspaceItems": null}, "meta": {"total": 0}}', 100, 0)[0] == Page(
+        [], 0, 100, 0
+    )
 
 
 def test_an_item_that_can_not_be_used_is_a_mismatch_where_one_was_asked_for() -> None:

@@ -11,6 +11,7 @@ from jobfs.nodes import Permission
 from .conftest import KEY, ROOT, MakeClient, Script, many, one, wire_item
 
 HERE = "https://api.example.test"
+DIRECTORY = one("d", type="workspaceItemDirectory")
 
 
 def redirect(status: int, location: str) -> httpx.Response:
@@ -106,7 +107,7 @@ def test_the_form_is_remembered_below_the_path_of_a_base_url(make_client: MakeCl
 
 def test_the_form_of_a_collection_url_is_remembered(make_client: MakeClient) -> None:
     script = Script(
-        redirect(307, f"{ROOT}items?take=5&skip=0"), many(wire_item(), total=1), one(), many(total=0)
+        redirect(307, f"{ROOT}items?take=5&skip=0"), many(wire_item(), total=1), DIRECTORY, many(total=0)
     )
     client = make_client(script)
     client.list_page(5, 0)
@@ -121,7 +122,7 @@ def test_the_form_of_a_collection_url_is_remembered(make_client: MakeClient) -> 
 
 
 def test_a_server_that_changes_its_mind_about_the_form_is_followed(make_client: MakeClient) -> None:
-    script = Script(redirect(307, f"{ROOT}items"), one(), redirect(307, f"{ROOT}items/"), one(), one())
+    script = Script(redirect(307, f"{ROOT}items"), DIRECTORY, redirect(307, f"{ROOT}items/"), DIRECTORY)
     client = make_client(script)
     for _ in range(3):
         client.create_directory("d", Permission.READ_WRITE)
@@ -132,7 +133,7 @@ def test_each_collection_has_a_form_of_its_own(make_client: MakeClient) -> None:
     script = Script(
         redirect(301, ROOT.removesuffix("/")),
         httpx.Response(200, json={"data": {"workspaceInstance": {}}}),
-        one(),
+        DIRECTORY,
     )
     client = make_client(script)
     client.instance()

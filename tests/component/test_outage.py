@@ -261,6 +261,25 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     assert visible(server) == {"renamed": content, "third": content}
 
 
+@pytest.mark.parametrize("name", ["file", "new"])
+def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspace, name: str) -> None:
+    """semantics 6, Bounds: nobody waits for the save of a file that is renamed over in an outage, though it was begun."""
+    work = patient
+    server.store.seed({"file": OLD}, age=60)
+    assert work.read("file") == OLD
+    _go_down(server, work)
+    state = work.vfs._state
+    for number in range(3):
+        # By a name that reaches the server too, as those of most programs do.
+        work.write(f"{name}.{number}", b"%d" % number)
+        work.vfs.rename(f"{name}.{number}", name)
+        assert work.read(name) == b"%d" % number
+        eventually(lambda: any(change.attempts for change in list(state.changes.values())))
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"file": OLD, name: b"2"}
+
+
 def test_a_new_file_is_renamed_though_the_server_takes_its_bytes_and_says_nothing(
     server: Server, patient: Workspace
 ) -> None:

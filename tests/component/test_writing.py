@@ -23,6 +23,24 @@ def changes(server: Server) -> list[str]:
     return [entry.operation for entry in server.log.changes()]
 
 
+@pytest.mark.parametrize("how", ["appended to", "renamed over"])
+def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
+    server: Server, start: Callable[..., Workspace], how: str
+) -> None:
+    """semantics 4, close: the upload starts after --write-back-delay, whatever is closed in the meantime."""
+    work = start(write_back_delay=0.5)
+
+    def again() -> bool:
+        if how == "appended to":
+            work.write("file", b"line")
+        else:
+            work.write("draft", b"line")
+            work.vfs.rename("draft", "file")
+        return "file" in visible(server)
+
+    eventually(again)
+
+
 def test_a_save_in_place_is_one_create_and_two_moves(server: Server, work: Workspace) -> None:
     """semantics 4.18: stage, set aside, promote; the delete is off the critical path."""
     server.store.seed({"file": "old"}, age=60)

@@ -128,7 +128,7 @@ class MemoryVfs:
         self._call("read")
         return bytes(self.open_files[fh].data[offset : offset + size])
 
-    def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
+    def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
         self._call("write")
         node = self.open_files[fh]
         with self._lock:
@@ -151,8 +151,8 @@ class MemoryVfs:
         self._call("release")
         del self.open_files[fh]
 
-    def fsyncdir(self, path: str) -> None:
-        self._call("fsyncdir", path)
+    def fsyncdir(self) -> None:
+        self._call("fsyncdir")
 
     def truncate(self, path: str, length: int) -> None:
         self._call("truncate", path)

@@ -210,6 +210,11 @@ with open("mapped", "w+b") as file:
     with mmap.mmap(file.fileno(), 10000) as memory:
         memory[5000:5005] = b"hello"; memory.flush()
     assert os.pread(file.fileno(), 5, 5000) == b"hello"
+with open("counters", "a+b") as file:  # as prometheus_client has them
+    file.truncate(10000)
+    with mmap.mmap(file.fileno(), 10000) as memory:
+        memory[5000:5005] = b"hello"; memory.flush()
+    assert os.pread(file.fileno(), 10001, 0) == bytes(5000) + b"hello" + bytes(4995)
 print("well")
 """
     run(mounted.path, sys.executable, "-m", "venv", "--without-pip", "env", timeout=80)
@@ -225,9 +230,28 @@ print("well")
     assert run(mounted.path, "env/bin/greet") == "hello\n"
     mounted.settled()
     assert server.store.read("mapped")[5000:5005] == b"hello"
+    assert server.store.read("counters") == bytes(5000) + b"hello" + bytes(4995)
     mounted.remount()
     assert run(mounted.path, "env/bin/greet") == "hello\n"
     assert run(mounted.path, *pip, "check") == "No broken requirements found.\n"
+
+
+def test_what_is_open_in_a_directory_that_is_removed_goes_on(server: Server, mounted: MountedJob) -> None:
+    """semantics 4, unlink: a file unlinked while open stays readable and writable, also when its directory goes with it."""
+    server.store.seed({"env/lib.so": "read" * 5000, "env/log": "old"}, age=60)
+    place = mounted.path / "env"
+    with (place / "lib.so").open("rb") as library, (place / "log").open("r+b", buffering=0) as log_file:
+        log_file.write(b"new")
+        run(mounted.path, "rm", "-r", "env")
+        assert not place.exists()
+        assert log_file.write(b"er") == 2
+        os.fsync(log_file.fileno())
+        log_file.seek(0)
+        assert log_file.read() == b"newer"
+        assert library.read() == b"read" * 5000
+    mounted.settled()
+    assert visible(server) == {}
+    eventually(lambda: not list(mounted.state.glob("*/*/bytes/*")))
 
 
 #: Reads and writes tables with pandas; what it prints and leaves must be what it does on a disk.

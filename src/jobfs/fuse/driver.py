@@ -321,7 +321,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         return self._vfs.read(fi.fh, size, offset)
 
     def write(self, path: str | None, data: memoryview, offset: int, fi: Any) -> int:
-        return self._vfs.write(fi.fh, data, offset)
+        return self._vfs.write(fi.fh, data, offset, mapped=bool(fi.writepage))
 
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         if fi is None:
@@ -341,8 +341,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._sizes.released(fi.fh)
         self._vfs.release(fi.fh)
 
-    def fsyncdir(self, path: str, datasync: int, fh: int) -> None:
-        self._vfs.fsyncdir(relative(path))
+    def fsyncdir(self, path: str | None, datasync: int, fh: int) -> None:
+        self._vfs.fsyncdir()
 
 
 class XattrDriver(FuseDriver):

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import fuse
 
 from jobfs.api.deadline import Deadline, before_waits, begin
-from jobfs.errors import UsageError
+from jobfs.errors import FsError, UsageError
 from jobfs.fuse.driver import FuseDriver, errno_of
 from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
 from jobfs.fuse.lookagain import ANSWERED_HERE, ChannelOperations, channel_operations, write
@@ -230,7 +230,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             os.close(self._nowhere)
 
     def _callbacks(self) -> _Operations:
-        table = _Operations(flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
+        # What is open in a directory that was removed has no path any more: NULL, instead of ENOENT to who reads it.
+        table = _Operations(flag_nullpath_ok=1, flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
         for name, kind, *bits in _Operations._fields_:
             source = {"ftruncate": "truncate", "fgetattr": "getattr"}.get(name, name)
             if not bits and hasattr(kind, "argtypes") and getattr(self.operations, source, None):
@@ -251,7 +252,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         self._here.desk.brief = False
 
-    def readdir(self, path: bytes, buffer: int, fill: Callable[..., int], offset: int, info: int) -> None:
+    def readdir(
+        self, path: bytes | None, buffer: int, fill: Callable[..., int], offset: int, info: int
+    ) -> None:
+        if path is None:
+            raise FsError(errno.ENOENT)
         # Offset 0 makes libfuse keep the whole listing.
         fill(buffer, b".", None, 0)
         fill(buffer, b"..", None, 0)

@@ -435,7 +435,7 @@ def is_base(context: Context, item: Item, base: Base) -> bool:
     if item.id != base.id:
         return False
     proof = not (base.young and base.sha256) or context.content.fine_clock(base.updated_at)
-    if proof and item.updated_at == base.updated_at and item.size == base.size:
+    if proof and item.updated_at == base.updated_at != "" and item.size == base.size:
         return True
     # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
     return bool(base.sha256) and with_bytes(context.client, item, base.sha256) is not None

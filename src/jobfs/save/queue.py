@@ -100,10 +100,11 @@ class Queue:
 
     # -- what is to run
 
-    def save(self, file: File, delay: float | None = None) -> Change | None:
-        """A File has something to be sent: its Change, due in `delay` seconds; None if it has not.
+    def save(self, file: File, delay: float | None = None, by: float = 0.0) -> Change | None:
+        """A File has something to be sent: its Change, due in `delay` seconds or at `by` (monotonic seconds); None if it has not.
 
-        Without a `delay`: in the mount's, or with the last close of who writes to it.
+        Without a `delay`: in the mount's, or with the last close of who writes to it. What is due before stays so: a file that
+        is closed again and again is sent all the same.
         """
         with self._lock:
             if file.refused or file.path is None or not (file.unsaved or is_unmade(file)):
@@ -114,14 +115,9 @@ class Queue:
                 change = self._state.change(verb, file.path, file)
         if not change.begun:
             # Else the newer bytes are sent when it ends.
-            usual = self._while_open(change) if file.writing else self.delay
-            self.add(change, usual if delay is None else delay)
+            usual = WHILE_OPEN if file.writing else self.delay
+            self.add(change, _earliest(usual if delay is None else delay, by, change.due))
         return change
-
-    @staticmethod
-    def _while_open(change: Change) -> float:
-        """Seconds until what a program has closed and goes on writing to is sent: another close does not put that off."""
-        return min(max(change.due - time.monotonic(), 0.0), WHILE_OPEN) if change.due else WHILE_OPEN
 
     def add(self, change: Change, delay: float) -> None:
         """A Change is due in `delay` seconds."""
@@ -456,6 +452,11 @@ class Queue:
         if change.over:
             return change.unfinished
         return change.begun or change.verb in (Verb.MOVE, Verb.REMOVE)
+
+
+def _earliest(delay: float, *dues: float) -> float:
+    """Seconds until the earliest of what is due in `delay` seconds, or then (monotonic seconds; 0.0: never)."""
+    return min(delay, *(due - time.monotonic() if due else delay for due in dues))
 
 
 def _needs_room(change: Change) -> bool:

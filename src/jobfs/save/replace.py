@@ -124,7 +124,7 @@ class Replace:
             change.unsure = True
             self._cleanup.undo(change, str(error), error.errno)
             raise
-        except UnavailableError:
+        except AnswerLostError:
             change.unsure = True
             raise
 
@@ -377,7 +377,7 @@ class Replace:
         try:
             answer = self._client.update(aside.id, path=aside.path, once=True)
         except AnswerLostError:
-            aside.unsure_until = self._context.unanswered(aside.id)
+            aside.unsure_until, change.unsure = self._context.unanswered(aside.id), True
             moved = self._has_moved(aside)
         except (NotFoundError, BadRequestError) as error:
             # An earlier request that went unanswered may have been carried out meanwhile.
@@ -385,7 +385,7 @@ class Replace:
             if not moved:
                 self._drop_aside(change, aside, error)
         else:
-            if there.updated_at == answer.updated_at and not self._bases.young(there):
+            if there.updated_at == answer.updated_at != "" and not self._bases.young(there):
                 self._context.saw_moves_keep_updated_at()  # only an old item proves it
             aside.seen(answer)
             moved = True

@@ -224,15 +224,16 @@ class WriteBack:
                 return
 
     def begin_anew(self, file: File) -> bool:
-        """In an outage, a new file whose save was begun need not wait for that: it is taken back later, and another one begun.
+        """In an outage, a file whose save was begun need not wait for that: it is taken back later, and another one begun.
 
-        False if it has none, or replaces something.
+        False if it has none, or one that may have set aside what it replaces.
         """
         with file.lock, self.state.lock:
             change = file.change
-            if file.stays or change is None or not change.begun or change.settled or change.base.id:
+            if file.stays or change is None or not change.begun or change.settled or change.asides:
                 return False
-            self.state.cancel(change, ino=0)
+            # What it was to replace, the other one does.
+            self.state.cancel(change, ino=0, base=Base())
         self.queue.wake()
         self.queue.save(file)
         return True
@@ -356,8 +357,15 @@ class WriteBack:
                 self.state.apply(file.change, target=path)
             if before and before != file.generation:
                 self.state.bytes.retire(file.ino, before)
+        due = self._due(victim)
         self.replaced(victim, over)
-        self.queue.save(file)
+        self.queue.save(file, by=due)
+
+    @staticmethod
+    def _due(victim: Victim) -> float:
+        """When its unsent bytes were to be sent (monotonic seconds), else 0.0: what takes its place is sent then."""
+        ended = victim.file.change if victim.file is not None else None
+        return ended.due if ended is not None and not ended.begun else 0.0
 
     def _in_place_of(self, victim: Victim, file: File, *, replaces: bool) -> dict[str, Any]:
         """What changes of a File, but for its path, that takes a place; `replaces`: of something that the journal has."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import shutil
 from pathlib import Path
 
+_libc = ctypes.CDLL(None, use_errno=True)
 _COPY_CHUNK = 8 << 20
 
 #: Which run of this machine this is: another one after each boot, "" if the kernel does not say.
@@ -30,6 +32,17 @@ def sync_directory(directory: Path) -> None:
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file_system(directory: Path) -> None:
+    """Return when everything written to the file system that holds `directory` is on its disk. Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(handle) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
     finally:
         os.close(handle)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from jobfs import names
 from jobfs.api.deadline import about_to_wait
 from jobfs.errors import FsError
-from jobfs.state.disk import copy_into, failure, sync_directory
+from jobfs.state.disk import copy_into, failure, sync_directory, sync_file_system
 
 #: More files than this are synced with one sync of all file systems.
 _SYNC_EACH = 16
@@ -195,7 +195,7 @@ class LocalBytes:
             batch, self._unsynced = self._unsynced, {}
         try:
             if len(batch) > _SYNC_EACH:
-                os.sync()
+                sync_file_system(self.directory)
             else:
                 for path in batch.values():
                     # What is no longer needed may be gone.

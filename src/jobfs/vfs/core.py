@@ -298,7 +298,7 @@ class Vfs(Attributes, Tree, Files):
             key=lambda entry: entry[1].ino,
         )
 
-    def fsyncdir(self, path: str) -> None:
+    def fsyncdir(self) -> None:
         """What this machine knows of changed names is on its disk; most changes are on the server before. Raises FsError(EIO)."""
         self._state.sync()
 

@@ -298,8 +298,8 @@ class Files:
                     raise FsError(errno.ESTALE, str(gone)) if handle.served else gone from None
                 continue
             finally:
-                if source is not handle.content:
-                    source.close()
+                if isinstance(source, Local):
+                    source.release()
             if not self._goes_on(handle, source, data, offset, size):
                 handle.served = True
                 return data
@@ -331,21 +331,22 @@ class Files:
         self._prefetch.reading(item, handle.content)
 
     def _source(self, handle: Handle) -> Readable:
-        file = handle.file
-        with file.lock:
-            if file.local is not None:
-                return file.local.acquire()
-            if handle.content is None:
+        with handle.file.lock:
+            source = handle.content if handle.file.local is None else handle.file.local
+            if source is None:
                 raise FsError(errno.EIO)
-            return handle.content
+            return source.acquire() if isinstance(source, Local) else source
 
     # -- write
 
-    def write(self, fh: int, data: bytes | memoryview, offset: int) -> int:
-        """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had."""
+    def write(self, fh: int, data: bytes | memoryview, offset: int, *, mapped: bool = False) -> int:
+        """Write all of `data`. Raises FsError(EBADF, ENOSPC, EIO), ApiError if the content to fill in can't be had.
+
+        `mapped`: it is a page of a shared mapping, whose place does not depend on how the handle was opened.
+        """
         handle = self.handle(fh)
         with self._writing(handle, keep=True) as local:
-            at = local.size if handle.append else offset
+            at = local.size if handle.append and not mapped else offset
             return self._with_room(len(data), lambda: local.write(data, at))
 
     def _with_room(self, size: int, attempt: Callable[[], T]) -> T:

@@ -106,6 +106,8 @@ class Tree:
             elif self._namespace.children(path, max_age=1.0):
                 raise FsError(errno.ENOTEMPTY)
         self._forget_directory(path, node)
+        for file in files.values():
+            self._forget_hidden(file)  # libfuse has no name any more by which to unlink it
 
     def _forget_directory(self, path: str, node: Node) -> None:
         """A directory is gone from `path`, and with it what is known here beyond an item, and its Change. Raises FsError(EIO)."""
@@ -254,13 +256,7 @@ class Tree:
         """What is to be renamed, at rest: what the server has of it is what is here, or it has nothing of it. Raises ApiError."""
         if not isinstance(node, File):
             return node
-        if self._namespace.unreachable:
-            self._write_back.begin_anew(node)
-        try:
-            self._bring_to_rest(node)
-        except UnavailableError:
-            if not self._write_back.begin_anew(node):
-                raise
+        self._bring_to_rest(node)
         if node.here and node.base.id and not node.stays:
             self._write_back.commit(node)
             if node.item is not None:
@@ -269,12 +265,22 @@ class Tree:
         return self._view.get(path)
 
     def _bring_to_rest(self, file: File) -> None:
-        """Return when no save of this File is half done on the server; a backup's item is moved now. Raises ApiError, FsError."""
+        """Return when no save of this File is half done on the server; a backup's item is moved now. Raises ApiError, FsError.
+
+        What can't be waited for is begun anew.
+        """
         change = file.change
-        if not file.stays:
+        if file.stays:
+            if change is not None and not change.settled:
+                self._write_back.queue.commit(change)
+            return
+        if self._namespace.unreachable:
+            self._write_back.begin_anew(file)
+        try:
             self._write_back.settle(file)
-        elif change is not None and not change.settled:
-            self._write_back.queue.commit(change)
+        except UnavailableError:
+            if not self._write_back.begin_anew(file):
+                raise
 
     def _ready_to_go(self, node: Node | None, path: str) -> Node | None:
         """What is to be replaced, at rest. Raises ApiError."""

@@ -126,6 +126,35 @@ def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(wo
     assert contents(world) == {"dir/file.txt": OLD}
 
 
+def test_what_was_not_carried_out_leaves_nothing_to_wait_for(world: World) -> None:
+    """save-protocol R7: waiting is for answers that never came; "try again later" is an answer."""
+    file = world.closed("dir/file.txt", NEW, old(world))
+    busy = [refuse(UnavailableError("too many requests", status=429))]
+    world.client.before = {"update": [*busy, lambda: None, *busy]}
+    change = world.write_back.queue.save(file)
+    assert change is not None
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            world.write_back.replace.run(change)
+    world.write_back.replace.run(change)
+    assert contents(world) == {"dir/file.txt": NEW}
+    assert [aside.unsure_until for aside in change.asides] == [0.0]
+    assert world.content.adopted == [(file.item_id, NEW)]
+    assert steps(world) == [
+        "create staged",
+        "move aside",
+        "move aside",
+        "move dir/file.txt",
+        "move dir/file.txt",
+    ]
+
+
+def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
+    """save-protocol R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
+    world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))
+    assert not world.write_back.context.known.moves_keep_updated_at
+
+
 def test_a_missing_directory_is_made(world: World) -> None:
     """save-protocol, promote: 400 no directory: make it, again."""
     world.client.before["update"] = [refuse(NoDirectoryError("no directory"))]

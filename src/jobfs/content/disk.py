@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from jobfs.api.deadline import about_to_wait
 from jobfs.content.parts import CacheFile, Parts, read_all, write_all
-from jobfs.content.ranges import MIB, IntervalSet
+from jobfs.content.ranges import KIB, MIB, IntervalSet
 from jobfs.errors import FsError
 from jobfs.nodes import Version
 from jobfs.private import is_own_file
@@ -42,6 +42,9 @@ _NAMES = 4096
 _WRITTEN_OUT = 60.0
 #: Bytes freed at once on a full disk.
 _ROOM = 16 * MIB
+#: Bytes of the limit for each content, however small it is, and how many may be there all the same: each takes blocks of the
+#: disk, and memory.
+_EACH, _FEW = 16 * KIB, 1000
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -188,7 +191,7 @@ class DiskCache:
         """
         with self.lock:
             room = sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
-            if not self._scanned or self._used + room <= self.limit:
+            if not self._scanned or self._fits(room):
                 return
         self._drop_idle()
         with self.lock:
@@ -261,10 +264,13 @@ class DiskCache:
                 os.unlink(self._path(name))
         return gone
 
+    def _fits(self, room: int) -> bool:
+        return self._used + room <= self.limit and len(self._index) <= max(self.limit // _EACH, _FEW)
+
     def _least_used(self, room: int) -> str | None:
         """Take the least recently used content out of the index; None if `room` more bytes fit, or all are open."""
         with self.lock:
-            if self._used + room <= self.limit:
+            if self._fits(room):
                 return None
             name = next((name for name in self._index if name not in self.pinned), None)
             if name is not None:

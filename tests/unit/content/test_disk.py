@@ -69,6 +69,17 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
     assert not disk.free(100)
 
 
+def test_there_are_not_more_of_them_than_the_limit_has_room_for(
+    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 6, Bounds: nothing grows with the hours; a small file that the job rewrites all day is a version each time."""
+    monkeypatch.setattr(disk_module, "_FEW", 4)
+    for name in NAMES:
+        keep(disk, name)
+    disk.fit()
+    assert [disk.size(version) for version in VERSIONS] == [None, None, 100, 100, 100, 100]
+
+
 def test_what_another_thread_removes_while_the_directory_is_read_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

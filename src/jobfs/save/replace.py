@@ -17,7 +17,8 @@ A save from its first line to its last, in reading order:
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), the Change is CANCELLED in the journal before unlink returns (save/writeback.py
 `cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was staged, and what was
 to be replaced if that is still the version that was seen. An open file is renamed by libfuse instead (`Tree.hide`), which waits
-until its save is placed; the item goes a second later (save/remove.py). Refused for good, a save is undone (cleanup.py `undo`).
+until its save is placed, or begins that anew in an outage; the item goes a second later (save/remove.py). Refused for good, a
+save is undone (cleanup.py `undo`).
 
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
 answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart (save/recovery.py) each

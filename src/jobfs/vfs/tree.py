@@ -267,7 +267,7 @@ class Tree:
     def _bring_to_rest(self, file: File) -> None:
         """Return when no save of this File is half done on the server; a backup's item is moved now. Raises ApiError, FsError.
 
-        What can't be waited for is begun anew.
+        A save that can't be waited for is begun anew.
         """
         change = file.change
         if file.stays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -37,7 +38,8 @@ def main() -> int:
         return INTERRUPTED
     except Exception as error:
         # What is still buffered must not fail again when the interpreter ends: nobody reads on, or a disk is full.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if isinstance(error, BrokenPipeError):
             return 1
         if not _is_somewhere():

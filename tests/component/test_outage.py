@@ -296,6 +296,20 @@ def test_a_new_file_is_renamed_though_the_server_takes_its_bytes_and_says_nothin
     assert visible(server) == {"renamed": NEW}
 
 
+def test_a_new_file_whose_creates_get_no_answer_is_renamed(server: Server, patient: Workspace) -> None:
+    """The same where looks are answered: what a lost create may have left is taken away."""
+    work = patient
+    work.names()
+    server.faults.rate("drop", 1.0, on="create")
+    work.write("first", NEW)
+    eventually(lambda: any(change.attempts for change in list(work.vfs._state.changes.values())))
+    work.vfs.rename("first", "renamed")
+    assert work.read("renamed") == NEW
+    server.faults.clear()
+    settled(work)
+    assert visible(server) == {"renamed": NEW}
+
+
 def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
     server: Server, start: Callable[..., Workspace]
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -23,6 +23,7 @@ from jobfs.api.line import LARGE
 from jobfs.api.models import Instance, Page, Spelling, parse_instance, parse_item, parse_page
 from jobfs.api.wire import PLAIN, Answer, Send, Wire
 from jobfs.errors import (
+    AnswerLostError,
     ApiError,
     BadRequestError,
     ContractError,
@@ -247,13 +248,25 @@ class Client:
 
         def attempt(to: str, form: Form) -> Item:
             item = self._ask(call, parse_item, Send(form.body(kind, to, permission, file, moving)))
-            if item.kind is not kind:  # it took the form, and not the type that this form names
-                self.delete(item.id)
-                told = f"{call}: a {item.kind} was made"
-                raise InvalidRequestError(told, endpoint=call.endpoint, status=422)
+            if item.kind is not kind:
+                self._undo(call, item)
             return item
 
         return self._put(path, lambda to: self._forms.create(kind, partial(attempt, to)))
+
+    def _undo(self, call: Call, item: Item) -> NoReturn:
+        """The server took a create, and not the type that this form of it names: InvalidRequestError, with nothing left of it.
+
+        Raises ContractError where what it answers with may be another's, AnswerLostError if it may be there still.
+        """
+        told = f"{call}: a {item.kind} was made"
+        if names.parse_hidden(names.basename(call.subject)) is None:
+            raise ContractError(told, endpoint=call.endpoint)
+        try:
+            self.delete(item.id)
+        except ApiError as error:
+            raise AnswerLostError(f"{told}: {error}", endpoint=call.endpoint) from None
+        raise InvalidRequestError(told, endpoint=call.endpoint, status=422)
 
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
         """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.

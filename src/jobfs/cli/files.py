@@ -45,7 +45,7 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
                 args = {"path": inside or None, "timeout": timeout}
                 answers.append(asked(found, "flush", args, timeout=30.0, progress=progress))
     except FsError as error:
-        raise FsError(error.errno, f"{path}: {error}") from None
+        raise _about(path, error) from None
     except KeyboardInterrupt:
         tell(
             "jobfs: interrupted: what is unsent is in the journal, and the mount goes on sending it", err=True
@@ -148,4 +148,9 @@ def _ask(call: str, path: str, state_dir: str | None, **args: str | None) -> Any
     try:
         return control.call(found.path, call, {"path": inside, **args}, timeout=_PATIENCE)
     except FsError as error:
-        raise FsError(error.errno, f"{path}: {error}") from None
+        raise _about(path, error) from None
+
+
+def _about(path: str | None, error: FsError) -> FsError:
+    """The same error, with the path that it is about."""
+    return FsError(error.errno, f"{path}: {error}") if path else error

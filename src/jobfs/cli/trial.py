@@ -68,7 +68,14 @@ def check(job: str | None, trying: bool, yes: bool, report: Path | None) -> None
         raise UsageError("--try needs the id of a job: jobfs doctor JOB --try")
     if not yes and not sys.stdin.isatty():
         raise UsageError("--try writes in the workspace of the job, and nobody can be asked here: give --yes")
-    if report is not None and not os.access(report if report.exists() else report.absolute().parent, os.W_OK):
+    if report is not None:
+        _check_report(report)
+
+
+def _check_report(report: Path) -> None:
+    if os.path.lexists(report) and (os.path.islink(report) or not os.path.isfile(report)):
+        raise UsageError(f"can't write the report {report}: it is no plain file; give another name")
+    if not os.access(report.absolute().parent, os.W_OK):
         raise UsageError(f"can't write the report {report}: give a file in a directory that you may write in")
 
 
@@ -207,8 +214,10 @@ def _write(report: Path, base_url: str, rows: list[Row], ended: str, key: KeySou
     from jobfs.trial import document
 
     text = document(base_url, rows, ended, __version__, key())
+    draft = report.with_name(f"{report.name}.{os.getpid()}")
     try:
-        report.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(report)
     except OSError as error:
         raise UsageError(f"can't write the report {report}: {error.strerror}") from None
     tell(f"the report is in {report}: it has no key, no contents and no names in it")

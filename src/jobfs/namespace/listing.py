@@ -44,8 +44,8 @@ class Pass:
     """
 
     def __init__(self, first: Page, take: int, patience: float) -> None:
-        #: How many items were asked for in a page, how many the server really gives, and how far apart pages begin.
-        self.take, self.size = take, _raw(first)
+        #: How many items the server really gives in a page, and how far each page begins after the one before.
+        self.size = _raw(first)
         self.step = max(1, self.size - 1)
         self.pages: list[Page] = []
         self.items: dict[str, Item] = {}
@@ -58,8 +58,8 @@ class Pass:
         self._kept = time.monotonic()
         self.keep(first)
         # More than was asked for is a server that does not count pages: what it says is all is all.
-        full = self.size <= take and self.size in (take, first.take)
-        if not self.size or (self.size >= first.total and not full):
+        self.full = self.size <= take and self.size in (take, first.take)
+        if not self.size or (self.size >= first.total and not self.full):
             self._end = -1
 
     def next(self) -> int | None:
@@ -101,6 +101,11 @@ class Pass:
     def total(self) -> int:
         """How many items the server counted in the end."""
         return self.pages[-1].total
+
+    @property
+    def take_next(self) -> int:
+        """Items to ask for in a page of the next pass: where each query has an order of its own, the same pages lack the same."""
+        return self.size - 1 if self.full and len(self.pages) > 1 else TAKE
 
     @property
     def flaw(self) -> str | None:
@@ -208,8 +213,7 @@ class Lister:
         for number in range(1, _MOST + 1):
             # A list that moves is read in its order: the total that its first page tells is newer than any other.
             expected, self._expected = self._expected, 0
-            # By other pages than before: where equal keys leave the order to the query, the same ones lack the same items.
-            take = max(2, min(last.size, TAKE) - 1) if last is not None else TAKE
+            take = last.take_next if last else TAKE
             this = read_pass(
                 self._client.list_page, self._executor, self._workers, expected, self._patience, take
             )
@@ -238,7 +242,7 @@ class Lister:
 
     def _note(self, this: Pass, number: int, lost: int, *, moved: bool) -> None:
         """Remember how many items there are; say that the list moved, as a warning only the first time until it holds still."""
-        self._expected = this.total if not moved and this.size == this.take else 0
+        self._expected = this.total if not moved and this.size == TAKE else 0
         if moved:
             told = "the item list moved while it was read (%d passes, %s): %d items of it asked for singly"
             log.log(logging.DEBUG if self._moved else logging.WARNING, told, number, this.flaw, lost)

@@ -16,9 +16,8 @@ A save from its first line to its last, in reading order:
 
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), the Change is CANCELLED in the journal before unlink returns (save/writeback.py
 `cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was staged, and what was
-to be replaced if that is still the version that was seen. An open file is renamed by libfuse instead (`Tree.hide`), which waits
-until its save is placed, or begins that anew in an outage; the item goes a second later (save/remove.py). Refused for good, a
-save is undone (cleanup.py `undo`).
+to be replaced if that is still the version that was seen. An open file is renamed by libfuse instead (`Tree.hide`), and the item
+goes a second later, once its save is at rest (save/remove.py). Refused for good, a save is undone (cleanup.py `undo`).
 
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
 answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart (save/recovery.py) each
@@ -121,8 +120,7 @@ class Replace:
             return
         except REFUSALS as error:
             log.warning("%s: refused by the server: %s", change.target, error)
-            # Not only a refused request may have come before: one without an answer too.
-            change.unsure = True
+            change.unsure = True  # before the refused request, one without an answer may have come
             self._cleanup.undo(change, str(error), error.errno)
             raise
         except AnswerLostError:
@@ -378,8 +376,9 @@ class Replace:
         try:
             answer = self._client.update(aside.id, path=aside.path, once=True)
         except AnswerLostError:
-            aside.unsure_until, change.unsure = self._context.unanswered(aside.id), True
-            moved = self._has_moved(aside)
+            aside.unsure_until = self._context.unanswered(aside.id)
+            unsure, change.unsure = change.unsure, True  # until it was seen
+            moved, change.unsure = self._has_moved(aside), unsure
         except (NotFoundError, BadRequestError) as error:
             # An earlier request that went unanswered may have been carried out meanwhile.
             moved = aside.unsure_until > 0.0 and self._has_moved(aside)

@@ -78,9 +78,10 @@ class Upload:
         return made
 
     def find(self, change: Change) -> Item | None:
-        """The item at the change's hidden name, if it is there with the right size. Raises ApiError."""
+        """The item at the change's hidden name, if it is there, of its kind and with the right size. Raises ApiError."""
+        directory = change.verb is Verb.MKDIR
         for item in self._client.find(change.hidden(self._context.mount)):
-            if change.verb is Verb.MKDIR or item.size in (None, change.size):
+            if item.is_dir is directory and (directory or item.size in (None, change.size)):
                 return item
         return None
 

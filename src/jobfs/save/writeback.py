@@ -230,7 +230,9 @@ class WriteBack:
         """
         with file.lock, self.state.lock:
             change = file.change
-            if file.stays or change is None or not change.begun or change.settled or change.asides:
+            if file.stays or change is None or not change.begun or change.settled:
+                return False
+            if any(aside.id for aside in change.asides):
                 return False
             # What it was to replace, the other one does.
             self.state.cancel(change, ino=0, base=Base())
@@ -365,7 +367,7 @@ class WriteBack:
     def _due(victim: Victim) -> float:
         """When its unsent bytes were to be sent (monotonic seconds), else 0.0: what takes its place is sent then."""
         ended = victim.file.change if victim.file is not None else None
-        return ended.due if ended is not None and not ended.begun else 0.0
+        return ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
 
     def _in_place_of(self, victim: Victim, file: File, *, replaces: bool) -> dict[str, Any]:
         """What changes of a File, but for its path, that takes a place; `replaces`: of something that the journal has."""

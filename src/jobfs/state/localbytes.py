@@ -21,7 +21,7 @@ from jobfs.api.deadline import about_to_wait
 from jobfs.errors import FsError
 from jobfs.state.disk import copy_into, failure, sync_directory, sync_file_system
 
-#: More files than this are synced with one sync of all file systems.
+#: More files than this are synced with one sync of their file system.
 _SYNC_EACH = 16
 #: Bytes: whoever writes so much may have to wait for the disk.
 _MUCH = 64 << 10

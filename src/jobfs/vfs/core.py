@@ -151,6 +151,16 @@ class Vfs(Attributes, Tree, Files):
             self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
         return [*map(_refusal, left), *([] if done else map(dict, self._report.undone(under)))]
 
+    def is_known(self, path: str) -> bool:
+        """False if there is nothing at `path`, nor on its way to or from there; True also if the server can't be asked."""
+        if self._unsaved(path) or self._report.undone(path):
+            return True
+        try:
+            self.getattr(path)
+        except JobfsError as error:
+            return error.errno not in (errno.ENOENT, errno.ENOTDIR)
+        return True
+
     def _seal_open(self) -> None:
         """What was written to files that are open, or could not be recorded when they were closed, is due now."""
         for file in {*self._state.opened.values(), *self._state.unclosed}:

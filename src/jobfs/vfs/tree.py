@@ -256,7 +256,8 @@ class Tree:
         """What is to be renamed, at rest: what the server has of it is what is here, or it has nothing of it. Raises ApiError."""
         if not isinstance(node, File):
             return node
-        self._bring_to_rest(node)
+        if not (node.here and node.base.id):
+            self._bring_to_rest(node)
         if node.here and node.base.id and not node.stays:
             self._write_back.commit(node)
             if node.item is not None:
@@ -459,7 +460,7 @@ class Tree:
     def hide(self, path: str, hidden: str) -> None:
         """libfuse renames an open file away: it is unlinked, or about to be renamed over. It stays readable under `hidden`.
 
-        A save of it that is under way is placed first. Raises ApiError, FsError.
+        A save of it that is under way comes to rest first. Raises ApiError, FsError.
         """
         self._view.may_change(path)
         self._view.may_write(self._view.directory(names.parent(path)))

@@ -225,6 +225,7 @@ def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> Non
         (b'{"data": []}', "data is missing"),
         (b'{"data": {}}', "data.workspaceItems is missing"),
         (b'{"data": {"workspaceItems": {}}}', "data.workspaceItems is missing"),
+        (b'{"data": {"workspaceItems": null}, "meta": {"total": 3}}', "data.workspaceItems is missing"),
     ],
 )
 def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what: str) -> None:

@@ -63,12 +63,14 @@ def test_a_server_that_is_well_is_0_and_a_machine_without_fuse_is_no_reason(
     assert server.store.tree() == {}
 
 
-def test_a_report_goes_where_a_link_points(run: Run, server: Server, tmp_path: Path) -> None:
-    """As to /dev/stdout, which is such a link."""
-    (tmp_path / "link").symlink_to(tmp_path / "report.json")
-    assert run("doctor", server.job, "--try", "--yes", "--report", tmp_path / "link").code == 0
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "report.json").read_text().startswith("{")
+def test_a_report_replaces_nothing_that_is_no_file(run: Run, server: Server, tmp_path: Path) -> None:
+    """As /dev/stdout, which is a link, and /dev/null."""
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    for report in (tmp_path / "link", tmp_path, Path("/dev/null")):
+        done = run("doctor", server.job, "--try", "--yes", "--report", report)
+        assert done.code == 2
+        assert str(report) in done.err
+    assert server.log.entries() == []
 
 
 def test_whatever_happens_everything_is_taken_away(

@@ -149,6 +149,15 @@ def test_what_was_not_carried_out_leaves_nothing_to_wait_for(world: World) -> No
     ]
 
 
+def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubted(world: World) -> None:
+    """save-protocol R2: the promote's own answer counts if no promote was sent before."""
+    world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
+    file = world.save("dir/file.txt", NEW, old(world))
+    assert contents(world) == {"dir/file.txt": NEW}
+    assert file.base.sha256 == sha(NEW)
+    assert world.content.adopted == [(file.item_id, NEW)]
+
+
 def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
     """save-protocol R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
     world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))

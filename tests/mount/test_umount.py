@@ -201,7 +201,7 @@ def test_umount_refuses_for_what_is_mounted_over_it_and_not_for_who_stands_below
     server: Server, mount: Mount
 ) -> None:
     mounted = mount(start=False)
-    with subprocess.Popen(["env", "-C", str(mounted.path), "sleep", "60"]) as below:
+    with subprocess.Popen(["sleep", "60"], cwd=mounted.path) as below:
         try:
             mounted.mount()
             subprocess.run(["mount", "-t", "tmpfs", "over", str(mounted.path)], check=True)

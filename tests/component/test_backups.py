@@ -386,9 +386,10 @@ def test_it_goes_along_with_its_directory(
 
 
 def test_what_the_job_makes_at_the_old_name_is_shown(
-    server: Server, start: Callable[..., Workspace], seeded: None
+    server: Server, start: Callable[..., Workspace], seeded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 1: a change made by the job is visible; the backup has its own bytes."""
+    monkeypatch.setattr(writeback, "BACKUP_DELAY", 3.0)
     work = start()
     back_up(work)
     server.store.delete("file")
@@ -399,8 +400,11 @@ def test_what_the_job_makes_at_the_old_name_is_shown(
 
 
 @pytest.fixture
-def renamed(server: Server, start: Callable[..., Workspace], seeded: None) -> Workspace:
+def renamed(
+    server: Server, start: Callable[..., Workspace], seeded: None, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
     """The job gives the item another name, `moved`, before it could be moved for the backup."""
+    monkeypatch.setattr(writeback, "BACKUP_DELAY", 3.0)
     work = start(write_back_delay=60)
     back_up(work)
     server.store.move("file", "moved")

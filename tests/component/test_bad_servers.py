@@ -89,7 +89,7 @@ def test_a_gateways_404_is_no_missing_file(
 ) -> None:
     """semantics 5.14: 404 only if the API said it; known names go on being served."""
     server.store.write("known.txt", b"known")
-    work = start(ttl=0.1, timeout=0.3, stale_if_error=1)
+    work = start(ttl=0.1, timeout=2.0, stale_if_error=5)
     assert work.read("known.txt") == b"known"
     before.answer = lambda asked: Reply([b"no healthy upstream"], 404, (("Content-Type", "text/plain"),))
     eventually(lambda: work.vfs.getattr("known.txt").size == 5 and work.vfs.status()["server"]["stale"])

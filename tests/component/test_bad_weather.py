@@ -14,6 +14,7 @@ from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
+from jobfs.api.deadline import within
 from jobfs.emulator import Server
 from jobfs.errors import JobfsError
 from jobfs.state import Change
@@ -103,12 +104,13 @@ def test_one_mount_that_writes_makes_no_conflict_copies(
 def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Callable[..., Workspace]) -> None:
     """save-protocol R1: a read that failed is tried again before it counts as unknown."""
     server.store.seed({"file": OLD}, age=60)
-    work = start(timeout=1.0)
+    work = start(timeout=3.0)
     work.names()
     server.faults.rate("unavailable", 1.0, on="download")
     fh = work.opened("file")
     work.vfs.write(fh, NEW, 0)
-    assert errno_from(work.vfs.fsync, fh)
+    with within(2.0):
+        assert errno_from(work.vfs.fsync, fh)
     assert visible(server) == {"file": OLD}
     work.vfs.release(fh)
     server.faults.clear()

@@ -89,7 +89,7 @@ def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save-protocol R1: timestamps of whole seconds do not prove that it still is base."""
-    ticks = count(int(time.time()) * 1_000_000)
+    ticks = count((int(time.time()) + 10) * 1_000_000)
     monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
     server.set(updated_resolution="seconds")
     server.store.seed({"dir/file": OLD})

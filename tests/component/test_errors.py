@@ -69,7 +69,7 @@ def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
 ) -> None:
     """semantics 1.12: "could not ask" is not said of a server that has just answered."""
     server.store.seed({"file": "old"}, age=60)
-    work = start(timeout=1.0, stale_if_error=0)
+    work = start(timeout=3.0, stale_if_error=0)
     fh = work.opened("file")
     server.faults.rate("error", 1.0, status=503)
     eventually(lambda: errno_from(work.vfs.getattr, "unknown") in (errno.EIO, errno.ETIMEDOUT))

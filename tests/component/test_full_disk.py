@@ -61,7 +61,7 @@ def test_whatever_is_refused_it_ends_right_once_there_is_space(
     """semantics 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays."""
     for at in count(1):
         promise = Promise()
-        with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=1.0) as work:
+        with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=3.0) as work:
             work.boundaries.arm()
             disk = Disk(work.state.journal, at)
             failed = errno_from(operation.run, work, promise)
@@ -87,7 +87,7 @@ def test_killed_while_the_disk_is_full_it_ends_right(
     """semantics 4: what was acknowledged stays, whatever could not be written afterwards."""
     for at in count(1):
         promise = Promise()
-        with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=1.0) as work:
+        with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=3.0) as work:
             work.boundaries.arm()
             disk = Disk(work.state.journal, at)
             failed = errno_from(operation.run, work, promise)

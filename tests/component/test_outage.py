@@ -26,7 +26,7 @@ from jobfs.save import queue as save_queue
 OUTAGES = ["unavailable", "drop"]
 OLD, NEW, JOBS = b"old", b"new", b"the job's"
 #: --timeout where nobody may wait for the server: longer than all that is done takes.
-PATIENT = 1.0
+PATIENT = 5.0
 
 
 def _go_down(server: Server, work: Workspace, kind: str = "unavailable") -> None:
@@ -315,7 +315,7 @@ def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
 ) -> None:
     """semantics 6: it waits as long as something gets on; what is left is named, in the status too."""
     server.store.seed({"new": NEW, "old": OLD})
-    work = start(timeout=1.0)
+    work = start(timeout=3.0)
     assert (work.read("new"), work.read("old")) == (NEW, OLD)
     server.faults.rate("silent", 1.0, on="update")
     with pytest.raises(UnavailableError):
@@ -339,7 +339,7 @@ def test_a_save_does_not_wait_for_large_ones(server: Server, start: Callable[...
     for name in large:
         work.write(name, b"new")
     eventually(lambda: server.log.count("download") > 1, "what they replace is read")
-    with within(2.0):
+    with within(5.0):
         work.write("small", b"new", fsync=True)
     assert server.store.read("small") == b"new"
     server.set(bandwidth=0)
@@ -349,17 +349,17 @@ def test_one_slow_answer_fails_nobody_else(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 5: a timeout of one look is no outage; the others ask, and are answered."""
-    monkeypatch.setattr(remote, "_PATIENCE", 0.3)
+    monkeypatch.setattr(remote, "_PATIENCE", 1.5)
     monkeypatch.setattr(remote, "_TIMES", 0)
-    monkeypatch.setattr(wire, "_FAIR", 0.2)
+    monkeypatch.setattr(wire, "_FAIR", 1.0)
     server.store.seed({"log": "1", "sub/file": "x"}, age=600)
-    work = start(ttl=0.1, stale_if_error=0.6)
+    work = start(ttl=0.1, stale_if_error=3.0)
     assert work.names() == ["log", "sub"]
     listed = time.monotonic()
-    while time.monotonic() < listed + 0.7:
+    while time.monotonic() < listed + 3.5:
         assert work.vfs.getattr("log").size == 1  # of the rest nothing was confirmed for longer
         time.sleep(0.05)
-    server.faults.next("slow", on="find", delay=1.5)
+    server.faults.next("slow", on="find", delay=7.5)
     eventually(lambda: work.vfs.getattr("log").size == 1 and not server.faults.rules(), "one answer is slow")
     assert work.names() == ["log", "sub"]
     work.mkdir("made")

@@ -45,7 +45,7 @@ def test_a_walk_through_many_files_keeps_every_connection_busy_and_fetches_each_
 ) -> None:
     """semantics 3.7: the next siblings' contents are fetched ahead in parallel."""
     server.store.seed(TREE, age=60)
-    server.set(latency=40)
+    server.set(latency=200)
     work = start(ttl=60)
     assert read_tree(work) == {path: text.encode() for path, text in TREE.items()}
     assert sorted(downloaded(server)) == sorted(TREE)

@@ -15,6 +15,7 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
+from jobfs.namespace import remote
 
 BIG = os.urandom(3_000_000)
 
@@ -101,7 +102,7 @@ def test_a_download_that_cannot_be_had_is_an_error_and_may_be_tried_again(
 ) -> None:
     """semantics 3.15: no call can hang for ever; a hung server makes EIO or ETIMEDOUT, and so does a body cut short."""
     server.store.seed({"file": b"content" * 1000}, age=60)
-    work = start(timeout=1.0)
+    work = start(timeout=3.0)
     assert work.names() == ["file"]
     server.faults.rate(fault, 1.0, on="download")
     assert errno_from(work.read, "file") in (errno.EIO, errno.ETIMEDOUT)
@@ -177,7 +178,7 @@ def test_a_reader_at_the_end_follows_a_file_that_grows(server: Server, work: Wor
 
 
 def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
-    server: Server, start: Callable[..., Workspace]
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """semantics 3.16: Ctrl-C works: who was interrupted in a read closes the file while the read goes on."""
     server.store.seed({"log": b"one\n"}, age=60)
@@ -187,7 +188,8 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     fh = work.vfs.open("log", os.O_RDONLY).fh
     assert work.vfs.read(fh, 100, 0) == b"one\n"
     server.store.replace("log", b"one\ntwo\n")
-    server.faults.rate("slow", 1.0, on="read", delay=0.5)
+    monkeypatch.setattr(remote, "_PATIENCE", 60.0)
+    server.faults.rate("slow", 1.0, on="read", delay=3.0)
     asked = server.log.count("list") + server.log.count("find")
     reading = threading.Thread(target=lambda: opened.append(errno_from(work.vfs.read, fh, 100, 4)))
     reading.start()
@@ -281,8 +283,7 @@ def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Callab
     """semantics 1: a change made by the job is visible to a new stat within the TTL."""
     server.store.seed({"a": "x"}, age=60)
     work = start(ttl=1.2)
-    work.names()
-    assert work.vfs.edition()
+    eventually(lambda: work.names() and work.vfs.edition())
     eventually(lambda: not work.vfs.edition())
     server.store.write("a", "longer")
     assert work.vfs.getattr("a").size == 6

@@ -112,7 +112,7 @@ def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
 ) -> None:
     """save-protocol R12: it is looked at again, then deleted or put back."""
     server.store.seed({"dir": None}, age=60)
-    work = mortal(Boundaries(), timeout=0.3, request_lifetime=0.2)
+    work = mortal(Boundaries(), timeout=2.0, request_lifetime=0.2)
     assert work.names("dir") == []
     server.faults.rate("drop_after", 1.0, on="update")
     server.faults.rate("drop", 1.0, on="get")

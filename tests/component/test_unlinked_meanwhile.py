@@ -114,7 +114,7 @@ def test_what_may_still_come_of_it_holds_up_no_other_file_of_its_name(
     work = start(write_back_delay=0, request_lifetime=60, timeout=5)
     work.names()
     server.faults.next("drop", on="create")
-    server.faults.next("slow", on="create", delay=0.4)
+    server.faults.next("slow", on="create", delay=2.0)
     work.write("file", b"not wanted any more")
     eventually(lambda: not server.faults.rules(), "the save is tried again")
     work.vfs.unlink("file")
@@ -132,7 +132,7 @@ def test_a_refused_key_is_not_tried_again_and_again_for_another_file_of_its_name
     """semantics 5: 401: no retry storm."""
     server.faults.rate("error", 1.0, on="*", status=401)
     asked = server.log.count()
-    with within(1.0):
+    with within(3.0):
         assert errno_from(work.write, "file", b"another", fsync=True) == errno.EACCES
     assert server.log.count() - asked < 30
     server.faults.clear()

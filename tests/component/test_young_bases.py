@@ -21,7 +21,7 @@ FIRST, SECOND, OURS = b"job's first", b"job, second", b"the user's own"
 @pytest.fixture(autouse=True)
 def one_second(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is written on the server has one `updatedAt`, and it is young."""
-    ticks = count(int(time.time()) * 1_000_000)
+    ticks = count((int(time.time()) + 10) * 1_000_000)  # for as long as a test takes
     monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
     server.set(updated_resolution="seconds")
 

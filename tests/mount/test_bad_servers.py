@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 #: --timeout, seconds that a call may take beyond it, and bytes that one attack may add to the mount's peak of memory.
-TIMEOUT, SLACK, ROOM = 3, 5, 256 << 20
+TIMEOUT, SLACK, ROOM = 10, 10, 256 << 20
 
 
 @pytest.fixture

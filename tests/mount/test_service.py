@@ -166,7 +166,7 @@ def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Ser
 
 def test_it_ends_in_order_though_nobody_reads_any_more_what_it_says(server: Server, mount: Mount) -> None:
     """semantics 6: on a signal the mount waits for open files, then detaches; who was told of that may be gone."""
-    mounted = mount(start=False, timeout=2)
+    mounted = mount(start=False, timeout=5)
     env = environment(mounted.home, mounted.key)
     with subprocess.Popen(
         mounted.command(), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -188,7 +188,7 @@ def test_it_ends_in_order_though_nobody_reads_any_more_what_it_says(server: Serv
 def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mount: Mount) -> None:
     """semantics 6.1: who stopped the command does not want the mount, and finds no dead one."""
     mounted = mount(start=False)
-    server.faults.rate("slow", 1.0, on="list", delay=0.5)
+    server.faults.rate("slow", 1.0, on="list", delay=3.0)
     words = [word for word in mounted.command() if word != "--foreground"]
     with subprocess.Popen(words, env=environment(mounted.home, mounted.key)) as waiting:
         asked = server.log.count()

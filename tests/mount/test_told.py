@@ -141,7 +141,7 @@ def test_the_log_of_an_outage_is_short_and_as_json_an_object_a_line(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
     """semantics 6, bounds: what repeats is logged once, and counted."""
-    mounted = mount(start=False, log_format="json", log_level="info", timeout=2)
+    mounted = mount(start=False, log_format="json", log_level="info", timeout=5)
     command = [word for word in mounted.command()[3:] if word != "--foreground"]
     started = jobfs(*command, home=mounted.home, key=server.key)
     assert started.returncode == 0, started.stderr

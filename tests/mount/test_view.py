@@ -37,7 +37,7 @@ def test_what_is_known_is_served_while_the_server_is_down(
 ) -> None:
     """semantics 1.13: not there is not could not ask; a failure never looks like an empty directory."""
     server.store.seed({"known.txt": "known", "dir/inner.txt": "never read"}, age=60)
-    mounted = mount(timeout=1)
+    mounted = mount(timeout=3)
     assert (mounted.path / "known.txt").read_bytes() == b"known"
     assert os.listdir(mounted.path / "dir") == ["inner.txt"]
     with server.down():

@@ -82,9 +82,9 @@ def fetch(connection: http.client.HTTPConnection) -> float:
 def test_a_request_takes_a_round_trip_and_the_first_one_of_a_connection_two(server: int) -> None:
     with relay(server, 0.1) as (port, process):
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        first, second = fetch(connection), fetch(connection)
+        first, second = fetch(connection), min(fetch(connection) for _ in range(5))
         ask(process, rtt=0.0)
-        without = fetch(connection)
+        without = min(fetch(connection) for _ in range(5))
         connection.close()
     assert first >= 0.199
     assert 0.099 <= second < first

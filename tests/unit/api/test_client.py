@@ -175,7 +175,7 @@ def test_a_move_that_is_refused_in_words_of_the_servers_own_is_understood_by_a_l
 def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make_client: MakeClient) -> None:
     """semantics 5: nothing was done, and what it means is not known: the same may be asked again."""
     script = Script(many(wire_item("x")), failure(400, "This can't be done"), httpx.ConnectError("down"))
-    client = make_client(script, timeout=0.05)
+    client = make_client(script, timeout=1.0)
     client.find("x")
     with pytest.raises(errors.UnavailableError):
         client.update(ID, path="a.txt")

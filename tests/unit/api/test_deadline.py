@@ -91,7 +91,7 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
     """semantics 3: every call has a deadline, whatever it has to ask."""
 
     def slow(request: httpx.Request) -> httpx.Response:
-        time.sleep(0.1)
+        time.sleep(0.6)
         return one()
 
     script = Script(slow)
@@ -101,7 +101,7 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
         while True:
             client.update(ID, permission=Permission.READ_ONLY)
 
-    with within(0.35), pytest.raises(errors.OutOfTimeError) as caught:
+    with within(2.0), pytest.raises(errors.OutOfTimeError) as caught:
         ask_for_ever()
     assert caught.value.errno == errno.ETIMEDOUT
     assert 1 <= len(script.requests) <= 4
@@ -125,11 +125,11 @@ def test_a_body_on_its_way_is_progress(make_client: MakeClient, tmp_path: Path) 
     def slow(request: httpx.Request) -> httpx.Response:
         assert isinstance(request.stream, httpx.SyncByteStream)
         for _ in request.stream:
-            time.sleep(0.05)
+            time.sleep(0.3)
         return one(size=500_000)
 
     client = make_client(slow, transport=Streaming(slow))
-    with within(0.3):
+    with within(2.0):
         assert client.create_file("a.txt", tmp_path / "x", 500_000, Permission.READ_WRITE).size == 500_000
 
 

@@ -15,7 +15,7 @@ from jobfs.errors import UnauthorizedError, UnavailableError
 
 @pytest.fixture
 def watched(server: Server) -> Iterator[Watched]:
-    watched = Watched(server.url, server.job, fixed_key(server.key), timeout=0.5)
+    watched = Watched(server.url, server.job, fixed_key(server.key), timeout=2.0)
     yield watched
     watched.close()
 

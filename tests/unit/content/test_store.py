@@ -71,7 +71,7 @@ def test_a_racy_version_serves_the_open_handles_and_nobody_later(make_store: Mak
     old, new = pattern(1000), pattern(1000, seed=1)
     client = FakeClient(old)
     store = make_store(client)
-    item = coarse_item(1000, seconds_ago=0.5)
+    item = coarse_item(1000, seconds_ago=-10)
     with store.open(item) as handle:
         assert handle.fetch().read_bytes() == old
         client.data = new
@@ -90,8 +90,15 @@ def test_a_racy_version_serves_the_open_handles_and_nobody_later(make_store: Mak
     ids=["long ago", "just now", "by the server's clock", "a fraction of a second was seen"],
 )
 def test_how_young_a_version_is_decides_whether_it_is_kept(
-    make_store: MakeStore, ago: float, offset: float, fine: bool, kept: bool
+    make_store: MakeStore,
+    monkeypatch: pytest.MonkeyPatch,
+    ago: float,
+    offset: float,
+    fine: bool,
+    kept: bool,
 ) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
     store = make_store(FakeClient(pattern(1000), server_time_offset=offset))
     if fine:
         store.open(item_of(1000)).close()
@@ -220,7 +227,7 @@ def test_bytes_that_come_for_a_content_that_nobody_has_open_any_more_are_not_lef
     make_store: MakeStore, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(FakeClient(b"12345"))
-    item = coarse_item(5, seconds_ago=0.1)
+    item = coarse_item(5, seconds_ago=-10)
     handle, install = store.open(item), Entry.install
 
     def overtaken(entry: Entry, file: CacheFile, size: int, name: str | None) -> None:
@@ -335,7 +342,7 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
     """Another content of the same size may get the same `updatedAt` within that second."""
     client = FakeClient(b"12345")
     store = make_store(client)
-    item = coarse_item(5, seconds_ago=0.1)
+    item = coarse_item(5, seconds_ago=-10)
     store.adopt(item, saved(tmp_path, b"54321"))
     assert not store.whole(item)
     with store.open(item) as handle:

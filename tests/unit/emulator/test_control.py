@@ -46,7 +46,7 @@ def test_faults_are_set_in_place_of_others(wire: Wire) -> None:
 
 def test_the_port_that_carries_the_request_is_closed_for_a_while(wire: Wire, server: Server) -> None:
     url = server.url
-    assert control(wire, "POST", "listener", json={"open": False, "seconds": 0.3}) == {"open": True}
+    assert control(wire, "POST", "listener", json={"open": False, "seconds": 2.0}) == {"open": True}
     eventually(lambda: not server.is_open, "it is closed")
     with pytest.raises(httpx.ConnectError):
         wire.listed()

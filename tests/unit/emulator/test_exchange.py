@@ -73,7 +73,7 @@ def test_a_dropped_connection_has_no_answer(
 
 
 def test_a_late_request_is_carried_out_after_its_connection_died(wire: Wire, server: Server) -> None:
-    server.faults.next("late", on="create", delay=0.15)
+    server.faults.next("late", on="create", delay=2.0)
     with pytest.raises(httpx.TransportError):
         wire.create("f", b"x")
     assert server.store.tree() == {}
@@ -99,9 +99,9 @@ def test_a_hung_request_never_answers(wire: Wire, server: Server, kind: Any, tre
         wire.http.post(
             wire.base + "/items/",
             files=[("type", (None, "file")), ("path", (None, "f")), ("file", ("f", b"x"))],
-            timeout=0.2,
+            timeout=1.0,
         )
-    assert server.store.tree() == tree
+    eventually(lambda: server.store.tree() == tree)
 
 
 @pytest.mark.parametrize("size", [0, 100_000])
@@ -110,7 +110,7 @@ def test_a_silent_server_neither_works_nor_answers_and_notices_who_has_gone(
 ) -> None:
     server.faults.rate("silent", 1.0, on="POST+DELETE")
     item = server.store.write("g", "")
-    wire.http.timeout = httpx.Timeout(0.2)
+    wire.http.timeout = httpx.Timeout(1.0)
     with pytest.raises(httpx.TimeoutException):
         wire.create("f", bytes(size))
     with pytest.raises(httpx.TimeoutException):
@@ -124,7 +124,7 @@ def test_a_silent_server_neither_works_nor_answers_and_notices_who_has_gone(
 def test_a_silent_server_does_not_even_read(wire: Wire, server: Server) -> None:
     server.faults.next("silent")
     with pytest.raises(httpx.WriteTimeout):
-        wire.http.post(wire.base + "/items/", content=bytes(30_000_000), timeout=0.3)
+        wire.http.post(wire.base + "/items/", content=bytes(30_000_000), timeout=1.0)
 
 
 def test_a_gateways_page_is_no_answer_of_the_api(wire: Wire, server: Server) -> None:

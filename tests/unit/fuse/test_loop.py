@@ -24,7 +24,8 @@ class Request(Desk):
 
 
 @pytest.fixture
-def late() -> Late:
+def late(monkeypatch: pytest.MonkeyPatch) -> Late:
+    monkeypatch.setattr(loop, "_RIGHT_AFTER", 60.0)
     late = Late()
     assert not late
     late.ended(Request(FIRST), Deadline(-1.0))

@@ -44,7 +44,7 @@ def test_a_server_that_does_not_answer_the_first_question_is_asked_no_other(
     server: Server, tried: Tried, fault: dict[str, Any], verdict: Verdict, told: str
 ) -> None:
     server.faults.rate(rate=1.0, **fault)
-    outcome = tried(timeout=0.5)
+    outcome = tried(timeout=2.0)
     assert [(row.name, row.finding.verdict) for row in outcome.values()] == [("job", verdict)]
     assert told in outcome["job"].finding.answered
     assert changes(server) == []
@@ -89,7 +89,7 @@ def test_a_server_that_falls_silent_is_left_alone_and_the_next_try_takes_away_wh
 ) -> None:
     before = {"notes": None, "notes/a.md": b"hello"}
     server.store.seed({"notes/a.md": "hello"})
-    with trying(server, tmp_path, timeout=0.5) as trial:
+    with trying(server, tmp_path, timeout=2.0) as trial:
         rows = []
         for row in run(trial):
             rows.append(row)
@@ -190,7 +190,7 @@ def test_a_server_that_saves_can_not_rely_on_is_named(
 @pytest.mark.parametrize("on", ["download", "create"])
 def test_an_answer_that_is_broken_is_a_row(server: Server, tried: Tried, on: str) -> None:
     server.faults.rate("wrong_length", 1.0, on=on, by=-2)
-    outcome = tried(timeout=1.0)
+    outcome = tried(timeout=3.0)
     assert any(not row.well for row in outcome.values())
     assert outcome["cleared"].well
     assert server.store.tree() == {}

@@ -13,5 +13,5 @@ from jobfs.emulator import Server
 
 @pytest.fixture
 def work(server: Server, tmp_path: Path) -> Iterator[Workspace]:
-    with workspace(server, tmp_path / "home", write_back_delay=60, uid=1234, gid=4321) as work:
+    with workspace(server, tmp_path / "home", ttl=60, write_back_delay=60, uid=1234, gid=4321) as work:
         yield work

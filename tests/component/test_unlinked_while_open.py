@@ -235,6 +235,21 @@ def test_killed_before_it_was_sent_it_is_back(
     assert visible(server) == {**ALL, "file": MINE if unsent else OLD, "other": OTHER}
 
 
+def test_killed_while_another_of_its_name_is_written_no_older_version_is_back(
+    server: Server, work: Mortal, mortal: Start
+) -> None:
+    """semantics 4.33: as it was closed, or not at all."""
+    work.write("file", MINE)
+    hide(work, "file")
+    fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
+    work.vfs.write(fh, b"never closed", 0)
+    kill(work)
+    again = mortal()
+    settled(again)
+    assert again.names() == ["dir", "other"]
+    assert visible(server) == {**ALL, "other": OTHER}
+
+
 # -- renamed over
 
 

@@ -418,10 +418,11 @@ class State:
             self._end(change)
 
     def void(self, change: Change, file: File) -> None:
-        """A Change that was not begun ends, for a new File has its name. Killed before that is closed, the next mount runs it."""
+        """A Change that was not begun ends: a new File has its name. Killed before that is closed, it runs. Raises FsError."""
         with self.lock:
-            if change.recorded:
-                file.voids = change
+            if change.verb is Verb.REMOVE and change.base.id and not change.recorded:
+                self.write(edit(change))  # else an older version would be back than what was closed
+            file.voids = change if change.recorded else None
             self._end(change)
 
     def _end(self, change: Change) -> None:

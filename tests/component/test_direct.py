@@ -42,8 +42,12 @@ def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
     assert doubled(server) == []
 
 
-def test_a_name_that_the_job_took_meanwhile_is_kept_beside(server: Server, work: Workspace) -> None:
+@pytest.mark.parametrize("create_existing", ["reject", "duplicate"])
+def test_a_name_that_the_job_took_meanwhile_is_kept_beside(
+    server: Server, work: Workspace, create_existing: Literal["reject", "duplicate"]
+) -> None:
     """semantics 4, keep both: created by the job since this file was made."""
+    server.set(create_existing=create_existing)
     work.vfs._write_back.upload.ask("x")
     fh = work.opened("file.txt")
     work.vfs.write(fh, b"the user's", 0)
@@ -54,6 +58,7 @@ def test_a_name_that_the_job_took_meanwhile_is_kept_beside(server: Server, work:
     tree = visible(server)
     assert tree.pop("file.txt") == b"the user's"
     assert list(tree.values()) == [b"the job's"]
+    assert doubled(server) == []
 
 
 @pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after", "late"])

@@ -32,38 +32,6 @@ SAVES = [
 ]
 
 
-def test_each_error_of_the_server_has_its_errno(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 5.1, 5.3, 5.4, 5.5: the table of errors."""
-    work = start(timeout=5)
-    assert work.names() == []
-    for status, reason, expected in (
-        (400, "Path already exists", errno.EEXIST),
-        (400, "Directory not found", errno.ENOENT),
-        (400, "Invalid path", errno.EINVAL),
-        (400, "Something else", errno.EIO),
-        (413, "Too large", errno.EFBIG),
-        (507, "Full", errno.ENOSPC),
-        (422, "Not valid", errno.EINVAL),
-        (401, "Failed to authenticate", errno.EACCES),
-    ):
-        server.faults.next("error", on="create", times=1000, status=status, reason=reason)
-        assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) == expected, reason
-        server.faults.clear()
-
-
-def test_a_server_that_is_away_is_told_of_to_whoever_renames(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """semantics 5.5: 503: retried within the deadline, then EIO or ETIMEDOUT; nothing has changed."""
-    server.store.seed({"file": "x"}, age=60)
-    work = start(timeout=1.0)
-    assert work.names() == ["file"]
-    server.faults.rate("error", 1.0, on="update", status=503)
-    assert errno_from(work.vfs.rename, "file", "moved") in (errno.EIO, errno.ETIMEDOUT)
-    server.faults.clear()
-    eventually(lambda: work.names() == ["file"])
-
-
 def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
@@ -94,16 +62,6 @@ def test_a_refused_key_is_eacces_without_a_storm_and_told(
         errno_from(work.vfs.getattr, "unknown")
     assert server.log.count() <= 10
     assert work.vfs.status()["server"]["key_refused"] is True
-
-
-def test_throttling_is_waited_out(server: Server, work: Workspace) -> None:
-    """semantics 5.6: 429 and 503 with Retry-After are retried within the deadline."""
-    server.store.seed({"file": "content"}, age=60)
-    server.faults.next("throttled", times=2, retry_after="0")
-    assert work.read("file") == b"content"
-    server.faults.next("unavailable", on="create", retry_after="0")
-    work.mkdir("dir")
-    assert server.store.exists("dir")
 
 
 @pytest.mark.parametrize(("kind", "more"), LOST[:-1], ids=IDS[:-1])

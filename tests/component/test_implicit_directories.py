@@ -32,10 +32,3 @@ def test_a_file_in_it_is_unlinked_while_open(server: Server, work: Workspace) ->
     assert work.vfs.read(fh, 100, 0) == b"old"
     work.vfs.release(fh)
     assert not [name for name in work.names("dir") if "fuse" not in name]
-
-
-def test_a_file_in_it_is_saved(server: Server, work: Workspace) -> None:
-    """semantics 1: an operation that needs the real item creates it."""
-    work.write("dir/file", b"mine", fsync=True)
-    settled(work)
-    assert visible(server)["dir/file"] == b"mine"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -14,65 +13,6 @@ from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
-
-
-def test_a_fresh_snapshot_answers_every_lookup_without_a_request(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """semantics 1.7: a fresh snapshot answers every lookup, negative ones too, without a request."""
-    server.store.seed({f"d{n}/f{n}": "x" for n in range(150)})
-    work = start(ttl=60)
-    assert len(work.names()) == 150
-    server.log.clear()
-    for n in range(150):
-        assert work.vfs.getattr(f"d{n}/f{n}").size == 1
-        assert work.names(f"d{n}") == [f"f{n}"]
-        assert errno_from(work.vfs.getattr, f"d{n}/missing") == errno.ENOENT
-    assert server.log.count() == 0
-
-
-def test_a_storm_of_lookups_costs_a_handful_of_requests(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """semantics 1.9: a storm of lookups costs at most one listing and a handful of finds."""
-    server.store.seed({f"f{n}": "x" for n in range(300)})
-    work = start(ttl=5)
-    for n in range(300):
-        work.vfs.getattr(f"f{n}")
-    assert server.log.count() <= 15
-
-
-def test_concurrent_callers_share_one_listing(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 1.10: concurrent callers who want the same thing share one request (single flight)."""
-    server.store.seed({f"f{n}": "x" for n in range(10)})
-    work = start(ttl=60)
-    server.log.clear()
-    server.set(latency=100)
-    threads = [threading.Thread(target=work.names) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert server.log.count("list") <= 1
-
-
-@pytest.mark.parametrize(
-    ("find", "path_style"),
-    [("exact", "relative"), ("prefix", "slash"), ("substring", "relative"), ("glob", "slash")],
-)
-def test_names_of_the_job_come_and_go_within_the_ttl(
-    server: Server, work: Workspace, find: str, path_style: str
-) -> None:
-    """semantics 1: positive and negative answers are believed for no longer than the TTL."""
-    server.set(find=find, path_style=path_style)
-    server.store.seed({"a": "1", "ab": "2", "dir/a": "3"})
-    eventually_equal(work.names, ["a", "ab", "dir"])
-    server.store.delete("a")
-    eventually(lambda: not work.exists("a"))
-    assert work.exists("ab")
-    server.store.seed({"a": "again"})
-    eventually(lambda: work.exists("a"))
-    assert work.read("a") == b"again"
 
 
 def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callable[..., Workspace]) -> None:
@@ -134,51 +74,6 @@ def test_hostile_paths_are_never_shown_and_are_counted(
     assert len(work.vfs.status()["hostile"]) == len(hostile)
 
 
-def test_a_failure_is_never_taken_for_an_absence(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 1.12: ENOENT only when the server said so, not long ago; what is known goes on being served."""
-    server.store.seed({"known/file": "x"})
-    work = start(ttl=0.2, timeout=1.0, stale_if_error=3)
-    assert work.names("known") == ["file"]
-    server.faults.rate("error", 1.0, on="read", status=503)
-    eventually(lambda: work.names() and work.vfs.status()["server"]["stale"])
-    assert work.names() == ["known"]
-    assert work.names("known") == ["file"]
-    assert errno_from(work.vfs.getattr, "never-asked") == errno.ENOENT
-    eventually(lambda: errno_from(work.vfs.getattr, "never-asked") in (errno.EIO, errno.ETIMEDOUT))
-    assert errno_from(work.names) in (errno.EIO, errno.ETIMEDOUT)
-    server.faults.clear()
-    eventually(lambda: errno_from(work.vfs.getattr, "never-asked") == errno.ENOENT)
-
-
-@pytest.mark.parametrize("list_order", ["path", "unstable"])
-def test_a_listing_of_many_pages_shows_every_item(
-    server: Server, start: Callable[..., Workspace], list_order: str
-) -> None:
-    """semantics 1: all pages are one snapshot; it must never lose an item that existed throughout."""
-    server.set(list_order=list_order, page_cap=9)
-    names = [f"f{n:03}" for n in range(100)]
-    server.store.seed(dict.fromkeys(names, "x"))
-    stop = threading.Event()
-
-    def job() -> None:
-        number = 0
-        while not stop.wait(0.002):
-            server.store.seed({f"new{number}": "new"})
-            server.store.delete(f"new{number}")
-            number += 1
-
-    work = start(ttl=0.1)
-    thread = threading.Thread(target=job)
-    thread.start()
-    try:
-        for _ in range(5):
-            assert [name for name in work.names() if name.startswith("f")] == names
-            work.vfs.status()
-    finally:
-        stop.set()
-        thread.join()
-
-
 def test_attributes_come_from_the_item(server: Server, start: Callable[..., Workspace]) -> None:
     """semantics 2.1, 2.2, 2.3, 2.7: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
     server.store.seed({"file": "12345", "dir": None})
@@ -224,21 +119,6 @@ def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(
     assert work.names() == ["file"]
     server.faults.rate("unavailable", 1.0, on="download")
     assert errno_from(work.vfs.getattr, "file") in (errno.EIO, errno.ETIMEDOUT)
-
-
-def test_a_slow_listing_stretches_the_ttl_and_says_so(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """semantics 1.11: the effective TTL grows with the time a listing takes, and the status says so."""
-    server.store.seed({f"f{n}": "x" for n in range(30)})
-    server.set(page_cap=10, latency=150)
-    work = start(ttl=0.5)
-    assert len(work.names()) == 30
-    eventually(lambda: "effective_ttl" in str(work.vfs.status()))
-    server.log.clear()
-    for _ in range(50):
-        assert len(work.names()) == 30
-    assert server.log.count("list") <= 3
 
 
 @pytest.mark.parametrize("target_is_free", [True, False])

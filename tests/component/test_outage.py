@@ -84,6 +84,10 @@ def test_all_is_sent_soon_after_an_outage_however_often_it_was_tried(
     eventually(lambda: sum(change.attempts for change in list(state.changes.values())) >= 3, timeout=30)
     # What failed just before, and is told after the first success, would wait for its minute.
     eventually(lambda: not any(change.running for change in list(state.changes.values())))
+    told = work.vfs.status()["unsent"]
+    assert any(entry["age"] for entry in told)
+    assert any(entry["attempts"] for entry in told)
+    assert all(entry["reason"] for entry in told if entry["attempts"])
     server.faults.clear()
     eventually(lambda: len(visible(server)) == 100)
     settled(work)

@@ -32,20 +32,6 @@ def test_what_the_job_makes_after_an_unlink_without_an_answer_stays(
     assert work.read("file") == JOBS
 
 
-@pytest.mark.parametrize("fault", ["throttled", "drop"])
-def test_what_the_job_renames_while_an_unlink_waits_stays(
-    server: Server, mortal: Callable[..., Mortal], fault: str
-) -> None:
-    """semantics 4: unlink deletes the id that stood at that path at most 1 s ago."""
-    server.store.seed({"file": OLD}, age=60)
-    work = mortal(At("failed delete", 1, lambda: server.store.move("file", "kept")))
-    assert work.names() == ["file"]
-    server.faults.next(fault, on="delete")  # type: ignore[arg-type]
-    work.boundaries.arm()
-    work.vfs.unlink("file")
-    assert visible(server) == {"kept": OLD}
-
-
 def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:

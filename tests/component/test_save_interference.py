@@ -98,7 +98,7 @@ def interfered(
 def test_whenever_the_job_interferes_both_contents_are_kept(
     server: Server, tmp_path: Path, act: Callable[[JobSide], None], move_touches: str
 ) -> None:
-    """semantics 4, keep both: the user's save wins the name, the job's bytes are kept and visible."""
+    """semantics 4.20: the user's save wins the name, the job's bytes are kept and visible."""
     server.set(move_touches=move_touches)
     conflicts = 0
     for at in count(1):

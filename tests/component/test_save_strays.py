@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import pytest
 from tests.support.boundaries import At, Mortal
-from tests.support.load.figures import rows_in
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
-from jobfs.names import Role, hidden_path, new_mount_id, new_transaction_id
+from jobfs.names import Role, hidden_path, new_transaction_id
 
 
 @pytest.fixture
@@ -19,19 +18,10 @@ def work(mortal: Callable[..., Mortal]) -> Mortal:
     return mortal()
 
 
-def stray(work: Mortal, role: Role, mount: str = "") -> str:
-    path = hidden_path("dir/file.txt", mount or work.mount_id, new_transaction_id(), role)
+def stray(work: Mortal) -> str:
+    path = hidden_path("dir/file.txt", work.mount_id, new_transaction_id(), Role.STAGED)
     work.server.store.seed({path: "stray"})
     return path
-
-
-def test_those_of_another_mount_are_left_alone(server: Server, work: Mortal) -> None:
-    """semantics 4: hidden items of another mount are left alone, and never shown."""
-    path = stray(work, Role.ASIDE, new_mount_id())
-    own = stray(work, Role.STAGED)
-    eventually(lambda: work.names("dir") and own not in hidden(server))
-    assert hidden(server) == [path]
-    assert len(work.names("dir")) == 1
 
 
 @pytest.mark.parametrize("refused", [0, 1])
@@ -40,7 +30,7 @@ def test_one_that_the_server_refuses_to_move_keeps_no_other_from_being_shown(
 ) -> None:
     """save-protocol R4: every hidden item of this mount that no record explains is shown."""
     server.set(read_only="enforced")
-    stuck = [stray(work, Role.STAGED) for _ in range(2)][refused]
+    stuck = [stray(work) for _ in range(2)][refused]
     server.store.set_permission(stuck, "readOnly")
     eventually(lambda: work.names("dir") and hidden(server) == [stuck])
 
@@ -61,15 +51,3 @@ def test_a_directory_that_is_just_being_made_is_no_leftover(
     assert visible(server) == {"dir": None, "dir/below": None}
     mount.settle()
     assert visible(server) == {"dir": None, "dir/below": None}
-
-
-def test_transaction_ids_are_forgotten_once_a_listing_has_shown_what_they_left(
-    server: Server, work: Mortal
-) -> None:
-    """semantics 6, Bounds: what the journal holds at rest does not grow with the number of saves."""
-    server.store.seed({f"file-{number}": "old" for number in range(5)}, age=60)
-    for number in range(5):
-        work.write(f"file-{number}", b"new", fsync=True)
-    eventually(work.at_rest)
-    (journal,) = (work.home / "state").glob("**/journal.db")
-    eventually(lambda: bool(work.names()) and rows_in(journal)[0]["tombstone"] == 0)

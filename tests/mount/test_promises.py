@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,40 +49,6 @@ def test_fsync_of_a_part_written_in_place_sends_the_whole(server: Server, mounte
             assert server.store.read("data.bin") == content
     mounted.settled()
     assert visible(server) == {"data.bin": bytes(content)}
-
-
-def test_fsync_is_true_while_a_third_of_the_requests_fails(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 4, 5: what was acknowledged is there; a lost answer is looked into."""
-    server.set(create_existing="duplicate")
-    server.store.seed({"a.txt": "a", "b.txt": "b", "sub/c.txt": "c"})
-    mounted = mount(timeout=20)
-    server.faults.reseed(9)
-    server.faults.rate("unavailable", 0.14)
-    server.faults.rate("drop", 0.12)
-    server.faults.rate("drop_after", 0.12)
-    last: dict[str, bytes] = {}
-    acknowledged = 0
-    for turn in range(3):
-        for name in ("a.txt", "b.txt", "sub/c.txt", f"new{turn}.txt"):
-            last[name] = os.urandom(1000 + turn)
-            if errno_from(saved, mounted.path / name, last[name]) == 0:
-                acknowledged += 1
-                assert server.store.read(name) == last[name], "fsync returned"
-    assert acknowledged >= 9, f"of 12 saves only {acknowledged} were acknowledged; {mounted.log}"
-    server.faults.clear()
-    mounted.settled()
-    assert visible(server) == {"sub": None, **last}
-    assert doubled(server) == []
-
-
-def test_close_with_sync_on_close_means_fsync(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """semantics 4.9: --sync-on-close gives close the meaning of fsync."""
-    mounted = mount(sync_on_close=True)
-    for content in (b"one", b"two"):
-        (mounted.path / "file").write_bytes(content)
-        assert server.store.read("file") == content
 
 
 def test_flush_and_unmount_return_when_the_server_has_everything(server: Server, mounted: MountedJob) -> None:

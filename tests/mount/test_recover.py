@@ -201,26 +201,6 @@ def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJ
     assert visible(server) == {"dir": None, "dir/old.txt": b"on the server"}
 
 
-@pytest.mark.parametrize("skip", [0, 1])
-def test_a_save_that_is_half_done_is_taken_back_by_discard(
-    server: Server, mounted: MountedJob, skip: int
-) -> None:
-    """save-protocol, undo: what was set aside is back at its name, the staged item is gone."""
-    server.store.seed({"old.txt": "on the server"}, age=60)
-    assert (mounted.path / "old.txt").read_bytes() == b"on the server"
-    server.faults.next("error", on="update", skip=skip, status=422, reason="refused")
-    server.faults.rate("unavailable", 1.0, on="update")
-    assert errno_from(saved, mounted.path / "old.txt", b"new") != 0
-    server.faults.clear()
-    done = mounted.jobfs("discard", mounted.path / "old.txt", "--yes")
-    if done.returncode:
-        assert "sent" in done.stderr, "it was tried again and got through"
-        return
-    eventually(lambda: visible(server) == {"old.txt": b"on the server"}, lambda: str(visible(server)))
-    mounted.settled()
-    assert (mounted.path / "old.txt").read_bytes() == b"on the server"
-
-
 def test_discard_of_what_is_not_unsent_or_open_says_so(server: Server, mounted: MountedJob) -> None:
     server.store.seed({"clean.txt": "x"})
     done = mounted.jobfs("discard", mounted.path / "clean.txt", "--yes")
@@ -232,22 +212,6 @@ def test_discard_of_what_is_not_unsent_or_open_says_so(server: Server, mounted: 
         assert done.returncode == 1
         assert "open" in done.stderr
         assert "Traceback" not in done.stderr
-
-
-def test_status_tells_all_about_what_is_unsent(server: Server, mounted: MountedJob) -> None:
-    """semantics 6: size, age, attempts, reason and next try of each unsent file."""
-    server.faults.rate("unavailable", 1.0, on="create")
-    (mounted.path / "waits.txt").write_bytes(b"12345")
-    eventually(lambda: any(entry["attempts"] for entry in mounted.status()["unsent"]))
-    (entry,) = mounted.status()["unsent"]
-    assert (entry["path"], entry["size"]) == ("waits.txt", 5)
-    assert entry["age"] > 0
-    assert entry["reason"]
-    assert {"next_try", "state"} <= set(entry)
-    shown = mounted.jobfs("status", mounted.path).stdout
-    assert "waits.txt: 5 bytes" in shown
-    assert "attempt" in shown
-    server.faults.clear()
 
 
 @pytest.mark.parametrize("damage", ["random", "emptied"])

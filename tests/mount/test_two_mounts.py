@@ -29,24 +29,6 @@ def hidden_of(server: Server, mount: str) -> list[str]:
     return [path for path, parts in found if parts is not None and parts.mount == mount]
 
 
-def test_both_save_the_same_file_and_both_contents_are_kept(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 6.12: several machines may mount one job at once: every rule holds between them too."""
-    server.store.seed({"dir/note.txt": "as it was"}, age=60)
-    one, other = mount(), mount()
-    with (one.path / "dir/note.txt").open("r+b") as mine, (other.path / "dir/note.txt").open("r+b") as theirs:
-        for file, content in ((mine, b"from the one"), (theirs, b"from the other")):
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    one.settled()
-    other.settled()
-    assert server.store.read("dir/note.txt") == b"from the other"
-    assert contents(server) == [b"from the one", b"from the other"]
-    assert len([path for path in visible(server) if ".conflict-" in path]) == 1
-
-
 @pytest.mark.parametrize("operation", ["create", "update"])
 def test_one_killed_in_the_middle_of_a_save_is_left_alone_by_the_other(
     server: Server, mount: Callable[..., MountedJob], operation: str

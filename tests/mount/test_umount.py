@@ -443,7 +443,7 @@ def from_outside(mounted: MountedJob) -> None:
 def test_every_close_that_was_answered_is_on_the_server_when_it_ends(
     server: Server, mounted: MountedJob, way: Callable[[MountedJob], None]
 ) -> None:
-    """semantics 6: the last drain comes after the last close that was answered, the exit code after that drain."""
+    """semantics 6.5: the last drain comes after the last close that was answered, the exit code after that drain."""
     with closing_files(mounted.path) as program:
         assert program.stdout is not None
         closed = [program.stdout.readline().strip() for _ in range(30)]

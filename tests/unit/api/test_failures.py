@@ -49,7 +49,7 @@ def body(reason: Any, status: int = 0) -> bytes:
 def test_each_status_has_its_error_and_errno(
     call: Call, status: int, reason: Any, kind: type[errors.ApiError], number: int
 ) -> None:
-    """semantics 5: the errno of each answer."""
+    """semantics 5.1, 5.3, 5.4, 5.5: the errno of each answer."""
     failure = from_answer(call, status, {}, body(reason, status))
     assert type(failure) is kind
     assert (failure.errno, failure.status, failure.endpoint) == (

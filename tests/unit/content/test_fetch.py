@@ -22,7 +22,7 @@ from .server import Body, FakeClient, item_of, pattern
 
 
 def test_a_broken_download_resumes_by_range_where_it_broke(make_store: MakeStore) -> None:
-    """semantics 3: a broken download resumes by range."""
+    """semantics 3.5: a broken download resumes by range."""
     data = pattern(2 * MIB)
     client = FakeClient(data, breaks=[700_000, 0, 100_000])
     store = make_store(client)
@@ -277,7 +277,7 @@ def test_whatever_breaks_every_read_gives_the_real_bytes(
     wanted: list[tuple[int, int]],
     handles: int,
 ) -> None:
-    """semantics 3: random reads by several handles under random breakage give what the server has."""
+    """semantics 3.5: random reads by several handles under random breakage give what the server has."""
     data = pattern(size)
     client = FakeClient(data, ranges=ranges, says_length=says_length, breaks=breaks, chunk=chunk, cap=cap)
     home: Path = tmp_path_factory.mktemp("home")

@@ -16,7 +16,7 @@ from .world import KERNEL, TTL, World, hidden
 
 
 def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: World) -> None:
-    """semantics 1: a fresh snapshot answers every lookup, negative ones too, without a request."""
+    """semantics 1.7: a fresh snapshot answers every lookup, negative ones too, without a request."""
     a = world.server.file("a.txt")
     sub = world.server.directory("sub")
     b = world.server.file("sub/b.txt")

@@ -182,7 +182,7 @@ def test_concurrent_lookups_of_one_path_share_one_find(world: World) -> None:
 
 
 def test_concurrent_readers_of_directories_share_one_listing(world: World) -> None:
-    """semantics 1: concurrent callers who want the same thing share one request."""
+    """semantics 1.10: concurrent callers who want the same thing share one request."""
     gate = world.server.before = Gate("list")
     found = together(8, lambda: len(world.namespace.children("")), gate)
     assert found == [0] * 8
@@ -263,7 +263,7 @@ def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(w
 
 
 def test_the_effective_ttl_grows_with_the_time_that_listings_take(world: World) -> None:
-    """semantics 1: listing may take at most a small share of wall time: the effective TTL grows, and the status says so."""
+    """semantics 1.11: listing may take at most a small share of wall time: the effective TTL grows, and the status says so."""
     world.namespace.refresh()
     assert world.namespace.status().effective_ttl == TTL - KERNEL
     slow_pages(world, 20.0)

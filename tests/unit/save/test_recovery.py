@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from jobfs import names
-from jobfs.nodes import Kind
 from jobfs.save import restore
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, edit
@@ -97,20 +96,6 @@ def test_an_unlinked_file_that_may_have_been_created_at_its_name_is_not_shown_ag
     world.state.write(edit(change, stage=Stage.CANCELLED, tid=""), gone=[file])
     again = remount()
     assert again.state.hidden("file")
-    assert finish(again) == {}
-
-
-def test_scratch_files_and_links_are_shown_again(world: World, remount: Remount) -> None:
-    """semantics 4, Scratch names."""
-    scratch = world.closed("a~", OLD)
-    link = world.state.new(Kind.FILE, "b~")
-    world.state.write(edit(scratch, stays=True), edit(link, stays=True, link="target"))
-    again = remount()
-    files, _ = again.state.children("")
-    assert {name: (file.stays, file.link) for name, file in files.items()} == {
-        "a~": (True, ""),
-        "b~": (True, "target"),
-    }
     assert finish(again) == {}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from jobfs import names
-from jobfs.errors import BadRequestError, FsError, JobfsError, NoDirectoryError, UnavailableError
+from jobfs.errors import BadRequestError, FsError, JobfsError, UnavailableError
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change, edit
@@ -164,13 +164,6 @@ def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
     assert not world.write_back.context.known.moves_keep_updated_at
 
 
-def test_a_missing_directory_is_made(world: World) -> None:
-    """save-protocol, promote: 400 no directory: make it, again."""
-    world.client.before["update"] = [refuse(NoDirectoryError("no directory"))]
-    world.save("dir/file", NEW)
-    assert sorted(world.client.paths.values()) == ["dir", "dir/file"]
-
-
 @pytest.mark.parametrize("place", ["dir/file.txt", "renamed/other"])
 def test_a_lost_move_that_was_carried_out_is_placed(world: World, place: str) -> None:
     """save-protocol R6: a lost promote is judged by getting H: any other name: promoted."""
@@ -204,18 +197,6 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
 
 
 # -- the end of it
-
-
-def test_bytes_of_another_boot_get_a_name_of_their_own(world: World) -> None:
-    """save-protocol: after power loss, bytes that were closed but not fsynced may come back as `.recovered-`."""
-    item = old(world)
-    file = world.closed("dir/file.txt", NEW, item)
-    world.state.write(edit(file, boot="another boot"))
-    world.write_back.commit(file)
-    shown = contents(world)
-    assert shown.pop("dir/file.txt") == OLD
-    ((path, content),) = shown.items()
-    assert (path.startswith("dir/file.recovered-"), content) == (True, NEW)
 
 
 def test_a_direct_create_that_could_not_be_recorded_is_found_there(

@@ -16,7 +16,6 @@ from jobfs.errors import FsError, UnavailableError
 from jobfs.save import Victim
 from jobfs.save.queue import WHILE_OPEN
 from jobfs.state import File, edit
-from jobfs.state.disk import BOOT
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Verb
 
@@ -51,15 +50,6 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 
 
 # -- close
-
-
-def test_closed_bytes_survive_this_process(world: World) -> None:
-    """semantics 4: close returns when bytes and intent survive the death of the process."""
-    file = world.closed("file", NEW)
-    (found,) = world.state.journal.load(File)
-    assert (found.path, found.generation, found.size, found.boot) == ("file", file.generation, 3, BOOT)
-    assert file.local is not None
-    assert file.local.sealed
 
 
 def test_what_was_closed_is_known_to_be_on_the_disk_whenever_that_is_synced(
@@ -155,35 +145,6 @@ def test_what_was_unlinked_just_now_is_taken_over_unless_it_was_begun(world: Wor
     change.begun = begun
     expected = Victim() if begun else Victim(Base.of(item), item, file, change)
     assert world.write_back.victim("file", None) == expected
-
-
-# -- taking a name
-
-
-def test_an_unsent_file_takes_the_place_of_an_item_in_one_step(world: World) -> None:
-    """semantics 4, rename over an existing file; killed at any point, one of the two is there."""
-    item = world.client.put("o", "file", OLD)
-    draft = scratch(world, "draft~")
-    world.write_back.take_place(draft, "file", Victim(Base.of(item), item))
-    assert (world.state.at("file"), world.state.at("draft~"), draft.stays) == (draft, None, False)
-    (found,) = world.state.journal.load(File)
-    assert (found.path, found.base.id, found.stays, found.boot) == ("file", "o", False, BOOT)
-    world.write_back.commit(draft)
-    world.clean_up()
-    assert {item.path: world.client.contents[item.id] for item in world.client.items.values()} == {
-        "file": NEW
-    }
-
-
-def test_a_full_disk_leaves_both_where_they_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """core.md, A full disk."""
-    first, second = world.closed("a", NEW), world.closed("b", OLD)
-    victim = world.write_back.victim("b", second)
-    with monkeypatch.context() as patch:
-        full(world, patch)
-        with pytest.raises(FsError):
-            world.write_back.take_place(first, "b", victim)
-    assert (world.state.at("a"), world.state.at("b")) == (first, second)
 
 
 # -- moving an item over another

@@ -28,27 +28,6 @@ def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
         assert errno_from(call) == errno.EBADF
 
 
-def test_opening_says_what_is_wrong(server: Server, work: Workspace) -> None:
-    server.store.seed({"dir": None, "file": "x"})
-    assert errno_from(work.vfs.open, "dir", os.O_RDONLY) == errno.EISDIR
-    assert errno_from(work.vfs.open, "gone", os.O_RDONLY) == errno.ENOENT
-    assert errno_from(work.vfs.create, "file", 0o644, os.O_EXCL, CALLER) == errno.EEXIST
-    assert errno_from(work.vfs.create, "dir", 0o644, 0, CALLER) == errno.EISDIR
-    assert errno_from(work.vfs.create, "file/x", 0o644, 0, CALLER) == errno.ENOTDIR
-    assert errno_from(work.vfs.create, "gone/x", 0o644, 0, CALLER) == errno.ENOENT
-
-
-def test_appending_goes_to_the_end_wherever_it_is(server: Server, work: Workspace) -> None:
-    server.store.seed({"log": "one\n"}, age=60)
-    first = work.vfs.open("log", os.O_WRONLY | os.O_APPEND).fh
-    second = work.vfs.open("log", os.O_WRONLY | os.O_APPEND).fh
-    work.vfs.write(first, b"two\n", 0)
-    work.vfs.write(second, b"three\n", 0)
-    assert work.read("log") == b"one\ntwo\nthree\n"
-    work.vfs.release(first)
-    work.vfs.release(second)
-
-
 def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Workspace) -> None:
     """semantics 4: close returns when bytes and intent survive the death of the process."""
     work.write("file", b"closed")
@@ -84,43 +63,8 @@ def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
     eventually(lambda: (file.ino, file.generation) in synced)
 
 
-def test_an_empty_file_is_made_too(server: Server, work: Workspace) -> None:
-    work.vfs.mknod("file", 0o100600, CALLER)
-    assert errno_from(work.vfs.mknod, "fifo", 0o010600, CALLER) == errno.EPERM
-    work.drain()
-    assert server.store.tree() == {"file": b""}
-
-
-def test_an_unlinked_file_lives_on_in_its_handle_only(server: Server, work: Workspace) -> None:
-    """semantics 4: a file unlinked while open stays readable and writable through its handle and never comes back."""
-    server.store.seed({"file": "content"}, age=60)
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    work.vfs.unlink("file")
-    assert not server.store.exists("file")
-    assert work.vfs.read(fh, 99, 0) == b"content"
-    work.vfs.write(fh, b"C", 0)
-    work.vfs.fsync(fh)
-    assert work.vfs.read(fh, 99, 0) == b"Content"
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
-    work.drain()
-    assert not server.store.exists("file")
-    assert not work.exists("file")
-
-
-def test_no_more_files_are_open_than_leave_descriptors_for_saves(server: Server, work: Workspace) -> None:
-    """semantics 6, Bounds: at most 300 descriptors, and one for each file that a program has open."""
-    server.store.seed({"file": "x"}, age=60)
-    work.vfs._most_open = 2
-    handles = [work.vfs.open("file", os.O_RDONLY).fh for _ in range(2)]
-    assert errno_from(work.vfs.open, "file", os.O_RDONLY) == errno.ENFILE
-    assert errno_from(work.vfs.create, "new", 0o644, os.O_RDWR, CALLER) == errno.ENFILE
-    work.vfs.release(handles[0])
-    assert work.read("file") == b"x"
-
-
 def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, tmp_path: Path) -> None:
-    """semantics 4: `--sync-on-close` gives close the meaning of fsync."""
+    """semantics 4.9: `--sync-on-close` gives close the meaning of fsync."""
     with workspace(server, tmp_path / "other", write_back_delay=60, sync_on_close=True) as work:
         work.write("file", b"x")
         work.write("file~", b"scratch")

@@ -81,10 +81,13 @@ def test_what_is_unsent_is_told_with_its_reason(server: Server, work: Workspace)
     assert (told["closed"]["next_try"] or 0) > 0
     work.vfs.release(fh)
     server.faults.rate("error", 1.0, on="create", status=413)
-    work.vfs.flush_all("closed", 5, None)
+    (left,) = work.vfs.flush_all("closed", 5, None)
+    assert (left["path"], left["size"]) == ("closed", 3)
+    assert left["reason"]
     (failed,) = work.vfs.status()["failed"]
     assert (failed["path"], failed["state"], failed["next_try"]) == ("closed", "failed", None)
     assert failed["reason"]
+    assert b"\nclosed\tfailed: " in work.read(".jobfs/pending")
     assert [entry["path"] for entry in work.vfs.unsent("closed")] == ["closed"]
 
 

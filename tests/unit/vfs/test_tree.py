@@ -13,38 +13,6 @@ from tests.support.workspaces import CALLER, Workspace, workspace
 from jobfs.emulator import Server
 
 
-def test_renames_are_refused_as_rename_2_says(server: Server, work: Workspace) -> None:
-    server.store.seed({"a": "a", "dir/sub/x": "x", "empty": None}, age=60)
-    rename = work.vfs.rename
-    assert errno_from(rename, "gone", "b") == errno.ENOENT
-    assert errno_from(rename, "a", "gone/b") == errno.ENOENT
-    assert errno_from(rename, "a", "empty") == errno.EISDIR
-    assert errno_from(rename, "empty", "a") == errno.ENOTDIR
-    assert errno_from(rename, "empty", "dir") == errno.ENOTEMPTY
-    assert errno_from(rename, "dir", "dir/sub/y") == errno.EINVAL
-    assert errno_from(rename, "a", "n" * 256) == errno.ENAMETOOLONG
-    assert errno_from(rename, "a", "a") == 0
-    assert server.log.changes() == []
-
-
-def test_unlink_says_what_is_wrong(server: Server, work: Workspace) -> None:
-    server.store.seed({"dir": None, "file": "x"})
-    assert errno_from(work.vfs.unlink, "dir") == errno.EISDIR
-    assert errno_from(work.vfs.unlink, "gone") == errno.ENOENT
-    assert errno_from(work.vfs.rmdir, "file") == errno.ENOTDIR
-    assert errno_from(work.vfs.rmdir, "gone") == errno.ENOENT
-    assert errno_from(work.vfs.rmdir, "") == errno.EBUSY
-
-
-def test_a_file_made_anew_after_its_unlink_is_there(server: Server, work: Workspace) -> None:
-    work.write("file", b"1", fsync=True)
-    work.write("file", b"2")
-    work.vfs.unlink("file")
-    work.write("file", b"3", fsync=True)
-    assert server.store.read("file") == b"3"
-    assert work.read("file") == b"3"
-
-
 def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
     server: Server, work: Workspace
 ) -> None:
@@ -60,14 +28,6 @@ def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
     work.vfs.rename("other", "moved")
     assert work.names() == ["moved"]
     assert list(server.store.tree()) == ["moved"]
-
-
-def test_there_are_no_links(server: Server, work: Workspace) -> None:
-    """semantics 2: symlink: EPERM, because the job would never see it."""
-    server.store.seed({"file": "x"})
-    assert errno_from(work.vfs.symlink, "link", "file", CALLER) == errno.EPERM
-    assert errno_from(work.vfs.symlink, "file", "file", CALLER) == errno.EEXIST
-    assert errno_from(work.vfs.readlink, "file") == errno.EINVAL
 
 
 # -- scratch names
@@ -87,24 +47,6 @@ def test_scratch_files_cost_no_request_and_survive_a_remount(server: Server, wor
     work.start()
     assert work.names() == []
     assert server.log.changes() == []
-
-
-def test_what_lies_in_a_scratch_directory_stays_here_too(server: Server, work: Workspace) -> None:
-    work.mkdir("dir~")
-    work.write("dir~/file", b"x")
-    assert work.names("dir~") == ["file"]
-    assert errno_from(work.vfs.rmdir, "dir~") == errno.ENOTEMPTY
-    work.vfs.unlink("dir~/file")
-    work.vfs.rmdir("dir~")
-    assert server.log.changes() == []
-
-
-def test_a_scratch_name_that_the_job_made_is_an_ordinary_file(server: Server, work: Workspace) -> None:
-    """semantics 4.17: an item of such a name that the job made is an ordinary file."""
-    server.store.seed({"file~": "by the job"}, age=60)
-    assert work.read("file~") == b"by the job"
-    work.write("file~", b"changed", fsync=True)
-    assert server.store.read("file~") == b"changed"
 
 
 def test_an_unsent_file_that_gets_a_scratch_name_is_not_sent(server: Server, work: Workspace) -> None:
@@ -170,9 +112,6 @@ def test_what_was_changed_of_a_backups_attributes_stays_when_it_becomes_real(
         assert (attr.mode & 0o7777, attr.uid, attr.gid, attr.atime_ns, attr.mtime_ns) == (0o751, 77, 88, 5, 6)
 
 
-# -- unlinked while open (core.md, decision 2)
-
-
 # -- links
 
 
@@ -190,13 +129,6 @@ def test_a_link_is_not_made_where_something_is(server: Server, linked: Workspace
     assert errno_from(linked.vfs.symlink, "gone/link", "x", CALLER) == errno.ENOENT
     assert errno_from(linked.vfs.symlink, "dir/file/link", "x", CALLER) == errno.ENOTDIR
     assert errno_from(linked.vfs.symlink, "closed/link", "x", CALLER) == errno.EACCES
-
-
-def test_what_is_no_link_cannot_be_read_as_one(server: Server, linked: Workspace) -> None:
-    server.store.seed({"dir/file": "x"}, age=60)
-    for path in ("dir", "dir/file", ".jobfs", ".jobfs/job.json"):
-        assert errno_from(linked.vfs.readlink, path) == errno.EINVAL
-    assert errno_from(linked.vfs.readlink, "gone") == errno.ENOENT
 
 
 def test_a_link_takes_the_name_of_an_item_or_of_an_unsent_file(server: Server, linked: Workspace) -> None:

@@ -17,21 +17,6 @@ from jobfs.state.records import Verb
 from jobfs.vfs.view import check_name, check_new_name, with_permission
 
 
-def test_what_is_not_there_says_why(server: Server, work: Workspace) -> None:
-    server.store.seed({"file": "x"})
-    assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT
-    assert errno_from(work.vfs.getattr, "gone/file") == errno.ENOENT
-    assert errno_from(work.vfs.getattr, "file/below") == errno.ENOTDIR
-    assert errno_from(work.vfs.listdir, "file") == errno.ENOTDIR
-
-
-def test_unsent_files_are_listed_with_the_servers(server: Server, work: Workspace) -> None:
-    server.store.seed({"dir/a": "x", "dir/b": "y"})
-    work.write("dir/c", b"new")
-    work.write("dir/a", b"changed")
-    assert {name: attr.size for name, attr in work.vfs.listdir("dir")} == {"a": 7, "b": 1, "c": 3}
-
-
 def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ class Crossings:
 
 
 def _opened(flags: int) -> SimpleNamespace:
-    return SimpleNamespace(fh=0, flags=flags, direct_io=0, keep_cache=0)
+    return SimpleNamespace(fh=0, writepage=0, flags=flags, direct_io=0, keep_cache=0)
 
 
 def _save(driver: FuseDriver, server: Server, path: str, crossings: Crossings) -> dict[str, list[str]]:

@@ -38,10 +38,15 @@ def back_up(work: Workspace) -> None:
     assert work.vfs.getattr("file~").ino == number
 
 
-@pytest.fixture
-def work(start: Callable[..., Workspace], seeded: None, waits: None) -> Workspace:
+@pytest.fixture(params=["the job's", "saved here"])
+def work(
+    request: pytest.FixtureRequest, start: Callable[..., Workspace], seeded: None, waits: None
+) -> Workspace:
     """A mount in which `file~` is the backup of `file`, and what is saved is sent only when it has to be."""
     work = start(write_back_delay=30)
+    if request.param == "saved here":
+        work.write("file", OLD, fsync=True)
+        settled(work)
     back_up(work)
     return work
 

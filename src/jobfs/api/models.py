@@ -82,7 +82,7 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
     """The items of a list or a find; raises MismatchError. `take`, `skip`: as asked for."""
     with _PARSING:
         reply = _load(body, _MOST_VALUES)
-        wire = _listed(reply)
+        wire = _listed(reply, skip)
         made = [to_item(entry) for entry in wire]
         items = list(filter(None, made))
         unknown = _left_out(wire, made, skip) if len(items) < len(made) else ()
@@ -93,9 +93,9 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
         return Page(items, unknown=unknown, **told), _spelling(next(iter(wire), None))
 
 
-def _listed(reply: dict[str, Any]) -> list[Any]:
+def _listed(reply: dict[str, Any], skip: int) -> list[Any]:
     wire, meta = reply["data"].get("workspaceItems", ""), reply.get("meta")
-    if wire is None and not (isinstance(meta, dict) and meta.get("total")):
+    if wire is None and (skip or not (isinstance(meta, dict) and meta.get("total"))):
         return []  # how Go writes a list of none
     if not isinstance(wire, list):
         raise MismatchError("data.workspaceItems is missing or not a list")

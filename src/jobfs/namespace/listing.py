@@ -105,7 +105,8 @@ class Pass:
     @property
     def take_next(self) -> int:
         """Items to ask for in a page of the next pass: where each query has an order of its own, the same pages lack the same."""
-        return self.size - 1 if self.full and len(self.pages) > 1 else TAKE
+        many = len(self.pages) > 2 or (self.full and len(self.pages) > 1)
+        return max(2, min(self.size, TAKE) - 1) if many else TAKE
 
     @property
     def flaw(self) -> str | None:

@@ -251,18 +251,18 @@ class Files:
         file.mode, file.uid, file.gid = mode, uid, gid
         _touch(file)
         file.atime_ns = file.mtime_ns
-        if file.stays:
-            try:
+        try:
+            if file.stays:
                 state.write(edit(file, generation=local.generation), new=True)
-            except FsError:
-                local.release()
-                local.discard()
-                raise
-        else:
-            victim = write_back.victim(path, None)
-            file.base, file.item = victim.base, victim.item
-            file.item_id = victim.item.id if victim.item is not None else ""
-            write_back.replaced(victim, new=file)
+            else:
+                victim = write_back.victim(path, None)
+                file.base, file.item = victim.base, victim.item
+                file.item_id = victim.item.id if victim.item is not None else ""
+                write_back.replaced(victim, new=file)
+        except FsError:
+            local.release()
+            local.discard()
+            raise
         file.local = local
         state.opened[file.ino] = file
         state.add(file)

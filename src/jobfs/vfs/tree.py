@@ -256,7 +256,7 @@ class Tree:
         """What is to be renamed, at rest: what the server has of it is what is here, or it has nothing of it. Raises ApiError."""
         if not isinstance(node, File):
             return node
-        if not (node.here and node.base.id):
+        if node.stays or not (node.here and node.base.id):
             self._bring_to_rest(node)
         if node.here and node.base.id and not node.stays:
             self._write_back.commit(node)

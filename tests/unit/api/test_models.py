@@ -240,6 +240,10 @@ def test_a_list_of_none_may_be_null() -> None:
     )
 
 
+def test_a_page_behind_the_last_one_may_be_null_whatever_its_total_says() -> None:
+    assert parse_page(b'{"data": {"workspaceItems": null}, "meta": {"total": 5}}', 100, 99)[0].items == []
+
+
 def test_an_item_that_can_not_be_used_is_a_mismatch_where_one_was_asked_for() -> None:
     for odd in ("workspaceItemLink", ["file"], 7):
         with pytest.raises(MismatchError, match="no file or directory"):

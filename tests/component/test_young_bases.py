@@ -65,21 +65,6 @@ def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
     assert sorted(contents(server)) == sorted([SECOND, OURS])
 
 
-@pytest.mark.parametrize(("age", "young"), [(0, True), (60, False)])
-@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
-def test_a_size_that_may_have_grown_under_the_same_time_is_not_the_kernels(
-    server: Server, start: Callable[..., Workspace], flags: int, age: int, young: bool
-) -> None:
-    """semantics 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
-    server.set(sizes="omitted")
-    server.store.seed({"file": FIRST}, age=age)
-    work = start()
-    assert work.vfs.getattr("file").size == len(FIRST)
-    opened = work.vfs.open("file", flags)
-    assert opened.direct_io is young
-    work.vfs.release(opened.fh)
-
-
 def test_what_the_job_wrote_while_no_mount_was_there_is_kept(server: Server, tmp_path: Path) -> None:
     """semantics 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
     server.set(sizes="omitted")

@@ -223,12 +223,7 @@ class View:
         return node
 
     def is_measured(self, node: Node) -> bool:
-        """True if the size is known that `attr` shows, and no `stat` of this version can show another.
-
-        A young version may have grown under the same time since it was read.
-        """
-        if isinstance(node, Item) and node.size is None and not (node.is_dir or self.content.lasting(node)):
-            return False
+        """True if the size is known that `attr` shows; no earlier `stat` of this version can have shown another."""
         return self._unmeasured(node) is None
 
     def _unmeasured(self, node: Node) -> Item | None:

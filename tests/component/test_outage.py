@@ -284,29 +284,19 @@ def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspac
     assert visible(server) == {"file": OLD, name: b"2"}
 
 
-def test_a_new_file_is_renamed_though_the_server_takes_its_bytes_and_says_nothing(
-    server: Server, patient: Workspace
+@pytest.mark.parametrize(("kind", "on", "met"), [("silent", "*", "begun"), ("drop", "create", "attempts")])
+def test_a_new_file_is_renamed_though_its_create_gets_no_answer(
+    server: Server, patient: Workspace, kind: str, on: str, met: str
 ) -> None:
-    """semantics 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it."""
+    """semantics 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it.
+
+    The same where looks are answered: what a lost create may have left is taken away.
+    """
     work = patient
     work.names()
-    server.faults.rate("silent", 1.0)
+    server.faults.rate(kind, 1.0, on=on)  # type: ignore[arg-type]
     work.write("first", NEW)
-    eventually(lambda: any(change.begun for change in list(work.vfs._state.changes.values())))
-    work.vfs.rename("first", "renamed")
-    assert work.read("renamed") == NEW
-    server.faults.clear()
-    settled(work)
-    assert visible(server) == {"renamed": NEW}
-
-
-def test_a_new_file_whose_creates_get_no_answer_is_renamed(server: Server, patient: Workspace) -> None:
-    """The same where looks are answered: what a lost create may have left is taken away."""
-    work = patient
-    work.names()
-    server.faults.rate("drop", 1.0, on="create")
-    work.write("first", NEW)
-    eventually(lambda: any(change.attempts for change in list(work.vfs._state.changes.values())))
+    eventually(lambda: any(getattr(change, met) for change in list(work.vfs._state.changes.values())))
     work.vfs.rename("first", "renamed")
     assert work.read("renamed") == NEW
     server.faults.clear()

@@ -10,6 +10,8 @@ from jobfs.nodes import Item, Permission
 from jobfs.trial.asking import Finding, Trial, bad, copes, good, items_of
 from jobfs.trial.place import TAKE, everything, whole
 
+#: What is sent, and compared with what comes back.
+_CONTENT = random.Random(1).randbytes(3000)
 _PARTIAL_CONTENT = 206
 #: Times that the list is read again to see if its order holds, and how often from so many pages on.
 _READINGS, _FEWER, _MANY = 3, 1, 20
@@ -125,9 +127,8 @@ def _own(trial: Trial, items: list[Item]) -> list[str]:
 
 def download(trial: Trial) -> Finding:
     """Whether a download gives the bytes that were sent. Raises ApiError."""
-    content = random.Random(1).randbytes(3000)
-    item = trial.file("bytes", content)
-    if trial.bytes_of(item.id) != content:
+    item = trial.file("bytes", _CONTENT)
+    if trial.bytes_of(item.id) != _CONTENT:
         return bad("other bytes than were sent", "files are damaged: don't use this")
     empty = trial.file("empty", b"")
     if trial.bytes_of(empty.id) != b"":
@@ -137,19 +138,18 @@ def download(trial: Trial) -> Finding:
 
 def by_range(trial: Trial) -> Finding:
     """Whether a part of a file can be had. Raises ApiError."""
-    content = random.Random(1).randbytes(3000)
-    item_id = trial.file("parts", content).id
+    item_id = trial.file("parts", _CONTENT).id
     headers = (IDENTITY, ("Range", "bytes=100-199"))
     answer = trial.watched.send("GET", f"items/{item_id}/download", headers=headers)
     if answer.status == _PARTIAL_CONTENT:
-        if answer.body != content[100:200]:
+        if answer.body != _CONTENT[100:200]:
             return bad(
                 "206 with other bytes than asked for",
                 "parts of files are damaged: don't use this",
                 ranges=None,
             )
         return good("206 with just these bytes", "a jump into a large file is quick", ranges=True)
-    if answer.body == content:
+    if answer.body == _CONTENT:
         return copes(
             f"{answer.status} with the whole file",
             "a jump into a file waits for what is before",

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,20 +30,23 @@ def failure(error: OSError) -> int:
 
 def sync_directory(directory: Path) -> None:
     """Return when the names in `directory` are on the disk. Raises OSError."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(directory) as handle:
         os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sync_file_system(directory: Path) -> None:
     """Return when everything written to the file system that holds `directory` is on its disk. Raises OSError."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(directory) as handle:
         if _libc.syncfs(handle) < 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield handle
     finally:
         os.close(handle)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.files import errno_from
 from tests.support.mounts import MountedJob
 
 from jobfs.emulator import Server
@@ -26,14 +26,18 @@ REFUSALS = {
 }
 
 
-def failing(path: Path, content: bytes) -> int:
-    """Writes a file; the errno that fsync fails with, 0 if it does not."""
+def failing(call: Callable[[int], None], path: Path, content: bytes) -> int:
+    """Writes a file; the errno that `call` on its descriptor fails with, 0 if it does not."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         os.write(file, content)
-        return errno_from(os.fsync, file)
+        call(file)
+    except OSError as error:
+        return error.errno or -1
     finally:
-        os.close(file)
+        if call is not os.close:
+            os.close(file)
+    return 0
 
 
 def test_fsync_of_a_refused_save_fails_as_a_disk_would(server: Server, mounted: MountedJob) -> None:
@@ -43,9 +47,20 @@ def test_fsync_of_a_refused_save_fails_as_a_disk_would(server: Server, mounted: 
     for number, ((status, reason), expected) in enumerate(REFUSALS.items()):
         server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
         for path in (mounted.path / f"new{number}", mounted.path / f"old{number}"):
-            assert failing(path, b"mine") == expected, reason
+            assert failing(os.fsync, path, b"mine") == expected, reason
             assert path.read_bytes() == b"mine"
             with open(path, "rb+") as file, pytest.raises(OSError) as again:  # noqa: PT011
                 os.fsync(file.fileno())
             assert again.value.errno == expected, "asked once more, it says the same"
+        server.faults.clear()
+
+
+def test_close_that_waits_for_the_server_says_the_same(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    mounted = mount(sync_on_close=True)
+    for number, ((status, reason), expected) in enumerate(REFUSALS.items()):
+        server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
+        assert failing(os.close, mounted.path / f"new{number}", b"mine") == expected, reason
+        assert (mounted.path / f"new{number}").read_bytes() == b"mine"
         server.faults.clear()

@@ -135,6 +135,30 @@ def test_a_save_whose_answers_are_a_gateways_404_is_exactly_one_save(
     assert lost
 
 
+@pytest.mark.parametrize(("flags", "told"), [(os.O_RDONLY, False), (os.O_RDONLY, True), (os.O_RDWR, False)])
+def test_where_neither_item_nor_download_tells_a_size_a_young_file_is_read_past_what_was_measured(
+    before: Gateway, server: Server, start: Callable[..., Workspace], flags: int, told: bool
+) -> None:
+    """semantics 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
+    server.set(sizes="omitted", updated_resolution="seconds")
+    content, more = b"0123456789" * 200_000, b"the job's"
+    server.store.seed({"file": content})
+
+    def answer(asked: Asked) -> Reply | None:
+        now = server.store.read("file")
+        headers = (("Content-Length", str(len(now))),) if told else ()
+        return Reply([now], 200, headers) if asked.download else None
+
+    before.answer = answer
+    work = start()
+    assert work.vfs.getattr("file").size == len(content)
+    server.store.append("file", more)
+    opened = work.vfs.open("file", flags)
+    assert opened.direct_io or opened.size == len(content + more)
+    assert work.vfs.read(opened.fh, 100, len(content)) == more
+    work.vfs.release(opened.fh)
+
+
 def test_a_length_that_is_wrong_once_is_asked_for_again_and_then_is_eio(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:

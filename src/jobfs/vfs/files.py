@@ -155,7 +155,8 @@ class Files:
             if handle.content is clean
             else _others(handle)
         )
-        # What is not on disk to stay may be other bytes of the same name next time (see `racy`).
+        others = others or self._may_have_grown(handle)
+        # What is not on disk to stay may be other bytes of the same version next time (Link.lasting).
         return OpenResult(fh, others, kept and not others, self._known_size(handle))
 
     def _opened_unknown(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
@@ -181,7 +182,14 @@ class Files:
             self._pins.secure(handle)
         shown = isinstance(node, Item) and not (unknown or empty)
         size = self._known_size(handle) if shown else -1
-        return OpenResult(fh, direct_io=unknown or others or _others(handle), size=size)
+        past = unknown or others or _others(handle) or self._may_have_grown(handle)
+        return OpenResult(fh, direct_io=past, size=size)
+
+    def _may_have_grown(self, handle: Handle) -> bool:
+        """True for a young version whose download does not tell its size either: it may have grown since it was measured."""
+        content, item = handle.content, handle.item
+        told = not isinstance(content, Content) or content.size is not None
+        return not (told or item is None or self._content.lasting(item))
 
     def _hold(self, file: File, local: Local) -> None:
         """The first handle on local bytes comes. The caller has the File's lock. Raises FsError(EMFILE)."""

@@ -241,11 +241,16 @@ class Pins:
                     raise
 
     def secure(self, handle: Handle) -> None:
-        """Have the version that is about to be edited on this machine: the job may replace or delete it any moment."""
+        """Have the version that is about to be edited on this machine: the job may replace or delete it any moment.
+
+        Where items tell no sizes it may also have grown since it was measured, and the kernel reads as far as the size that
+        it is told here.
+        """
         content, item = handle.content, handle.item
         if item is None or not isinstance(content, Content) or content.whole():
             return
-        if item.size is None or item.size > _AT_ONCE:
+        size = self._content.learned_size(item.version)
+        if size is None or size > _AT_ONCE:
             self._write_back.context.in_background(content.bring)
             return
         try:

@@ -92,7 +92,7 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     read = carried(lambda: results.append(errno_from(work.vfs.open, order[1], os.O_RDONLY)))
     reader = threading.Thread(target=read)
     reader.start()
-    ahead = work.settings.max_connections * 3 // 4
+    ahead = work.settings.max_connections - 2
     eventually(lambda: len(server.log.entries("download")) == 1 + 1 + ahead)
     assert work.read("elsewhere/sub/b") == b"bb"
     assert work.read("elsewhere/a") == b"aa"

@@ -1,10 +1,10 @@
 """The connections to one server, who may use them, and in which order: room for people (semantics.md section 3).
 
-What a program waits for goes before the background, small before large. At least a quarter of the connections (one of two
-or three) is for small requests that a program waits for, and half of that for those which only look: a server may be silent
-when it is asked to change something, and tell what it has all the same. Large transfers have half of the connections at
-most, so that small work in the background goes on beside them; those of the background have a quarter, and share the
-line's bandwidth among few. With one connection all take turns.
+What a program waits for goes before the background, small before large. Two of the connections (one of up to four) are for
+small requests that a program waits for, and of eight or more one for those which only look: a server may be silent when it is
+asked to change something, and tell what it has all the same. Large transfers have half of the connections at most, so that
+small work in the background goes on beside them; those of the background have a quarter, and share the line's bandwidth
+among few. With one connection all take turns.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Line:
         self.moved_at = 0.0
         self._used = dict.fromkeys(Rank, 0)
         self._sockets: WeakSet[socket.socket] = WeakSet()
-        reserved = -(-connections // 4) if connections > 1 else 0
+        reserved = min(2, -(-connections // 4)) if connections > 1 else 0
         #: Ranks, and how many connections they have together.
         self._room = [
             (tuple(Rank), connections),
-            (tuple(Rank)[Rank.CHANGE :], connections - connections // 8),
+            (tuple(Rank)[Rank.CHANGE :], connections - min(1, connections // 8)),
             (tuple(Rank)[Rank.LARGE :], connections - reserved),
             ((Rank.LARGE, Rank.BACKGROUND_LARGE), max(1, connections // 2)),
             ((Rank.BACKGROUND_LARGE,), max(1, connections // 4)),

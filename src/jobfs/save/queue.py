@@ -1,7 +1,8 @@
 """When Changes run: after a delay in the background, or at once for fsync (semantics.md section 4).
 
 Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as
-many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent.
+many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent. Where
+many wait, the first begin before they are due: else who copies many files waits for the delay too.
 
 At most 64 hidden items stand in the workspace: with 40 nothing more is begun in the background, with 64 fsync waits too. One
 that has to wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was begun goes
@@ -48,6 +49,8 @@ _HIDDEN, _LEFT_FREE = 64, 24
 _OF_ONE = 2
 #: Entries that were overtaken, beside twice as many as there are Changes, before they are taken out.
 _SPARE = 64
+#: What is due within so many seconds begins at once where more than so many wait.
+_EARLY, _CROWD = 0.5, 32
 #: Seconds that a file which was closed may wait to be sent while a program has it open to write to it.
 WHILE_OPEN = 60.0
 #: Most seconds that a thread waits before it looks again.
@@ -221,7 +224,8 @@ class Queue:
             return None
         change = self._first(self._begun, now)
         if change is None and self._has_room(_LEFT_FREE):
-            change = self._first(self._new, now)
+            crowded = len(self._state.changes) - len(self._out) > _CROWD
+            change = self._first(self._new, now + _EARLY if crowded else now)
         if change is None and health.out:
             # Nothing is due that could ask: of what failed, the next has its turn.
             failed = self._failed()

@@ -179,6 +179,23 @@ def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner:
     assert runner.ran.index(first.seq) < runner.ran.index(second.seq)
 
 
+def test_of_many_that_wait_the_first_begin_before_they_are_due(
+    queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 4: who copies a thousand files waits for them, and not for a delay beside them."""
+    monkeypatch.setattr(module, "_CROWD", 3)
+    runner.gate.clear()
+    works = [put(f"file{number}") for number in range(5)]
+    for work in works:
+        queue.add(work, NEVER)
+    eventually(lambda: queue._idle)
+    assert runner.ran == [], "none of them is due soon"
+    monkeypatch.setattr(module, "_EARLY", 2 * NEVER)
+    queue.wake()
+    eventually(lambda: len(runner.ran) == 2 and queue._idle)
+    assert set(runner.ran) == {works[0].seq, works[1].seq}
+
+
 def test_what_was_unlinked_goes_before_what_takes_its_name(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:

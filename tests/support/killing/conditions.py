@@ -20,6 +20,8 @@ _LEFT_ALONE = {
     "move_carries",
     "read_only",
 }
+#: Faults after which nothing comes until the time is up.
+_HANGS = ("hang", "hang_after")
 
 
 @dataclass(slots=True)
@@ -39,8 +41,12 @@ class Conditions:
 
     @property
     def doubtful(self) -> bool:
-        """True if renaming a directory changes what is in it: nothing tells that from a change by the job (R1)."""
-        return self.behaviour.move_touches == "tree"
+        """True if nothing tells a change by the job from our own, or from what was there a moment before (R1).
+
+        Renaming a directory may change what is in it; where `updatedAt` has whole seconds, two writes may look like one.
+        """
+        coarse = self.behaviour.updated_resolution == "seconds"
+        return self.behaviour.move_touches == "tree" or (coarse and self.job_pause > 0)
 
     @property
     def late(self) -> bool:
@@ -51,6 +57,12 @@ class Conditions:
     def lateness(self) -> float:
         """Seconds after which every request is carried out whose connection has died, with some to spare."""
         return max((rule.delay + 0.1 for rule in self.faults if rule.kind == "late"), default=0.0)
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which no request is under way any more that was sent before."""
+        hangs = any(rule.kind in _HANGS for rule in self.faults)
+        return float(self.options["timeout" if hangs else "request_lifetime"])
 
     def __str__(self) -> str:
         switches = {
@@ -70,7 +82,7 @@ def drawn(rng: random.Random) -> Conditions:
     options: dict[str, Any] = {
         "write_back_delay": rng.choice([0, 0.05, 0.3]),
         "request_lifetime": 0.5,
-        "timeout": 2 if any(rule.kind == "hang" for rule in faults) else 10,
+        "timeout": 2 if any(rule.kind in _HANGS for rule in faults) else 10,
     }
     pause = rng.choice([0.0, 0.03, 0.1]) if rng.random() < 0.6 else 0.0
     return Conditions(_behaviour(rng), tuple(faults), pause, options)
@@ -95,7 +107,7 @@ def _fault(rng: random.Random) -> Rule:
     )
     if kind == "throttled":
         return Rule(kind, rng.choice(["*", "change"]), rate=0.1, retry_after="0")
-    if kind in ("hang", "hang_after"):
+    if kind in _HANGS:
         return Rule(kind, "change", rate=0.02)
     on = rng.choice(["change", "*", "create", "update", "delete"])
     return Rule(kind, "change" if kind == "late" else on, rate=rng.choice([0.03, 0.1, 0.25]), delay=0.2)

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 _MARK = re.compile(rb"\[([\w-]+ #\d+) \d+\]")
 
@@ -77,9 +78,14 @@ class Contents:
         """The content that these bytes are, or one that stands for the torn bytes."""
         return self.of(data) or Content(self._torn(data), data)
 
-    @staticmethod
-    def _torn(data: bytes) -> str:
+    def _torn(self, data: bytes) -> str:
         if not data:
             return "TORN: empty"
         marks = [mark.decode() for mark in _MARK.findall(data)]
-        return f"TORN: {len(data)} bytes with the marks of {', '.join(marks) or 'nobody'}"
+        told = f"TORN: {len(data)} bytes with the marks of {', '.join(marks) or 'nobody'}"
+        for content in list(self._known.values()):
+            if content.name.removesuffix(" (appended)") in marks:
+                pairs = zip(content.data, data, strict=False)
+                common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+                told += f"; the first {common} are of the {len(content.data)} of {content}"
+        return told

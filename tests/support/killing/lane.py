@@ -160,8 +160,8 @@ class Chapter:
 
     def _end(self, mounted: ForkedMount) -> list[str]:
         """An unmount in good order leaves nothing to do, but what has to wait for a request without an answer (R7)."""
-        # What the mount before has sent is over then: it was killed, and its journal does not say what went unanswered.
-        time.sleep(float(self.conditions.options["request_lifetime"]))
+        # What was sent is over then: a mount that was killed has no record of what went unanswered.
+        time.sleep(self.conditions.patience)
         began = time.time()
         try:
             mounted.umount()

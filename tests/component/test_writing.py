@@ -17,6 +17,7 @@ from tests.support.workspaces import CALLER, Workspace, settled
 
 from jobfs.emulator import Server
 from jobfs.state import File
+from jobfs.vfs.handles import Handle
 
 
 def changes(server: Server) -> list[str]:
@@ -484,3 +485,30 @@ def test_a_file_that_is_emptied_by_an_open_to_read_is_empty_on_the_server(
     work.vfs.release(fh)
     settled(work)
     assert visible(server) == {"file": b""}
+
+
+@pytest.mark.parametrize("sizes", ["present", "omitted"])
+def test_while_a_save_ends_the_size_is_that_of_what_was_saved(
+    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, sizes: str
+) -> None:
+    """semantics 3: a program reads as far as the size that the kernel is told, of one version or the other."""
+    server.set(sizes=sizes, updated_resolution="seconds")
+    server.store.seed({"file": b"old"}, age=60)
+    work, told = start(write_back_delay=60), []
+    assert work.vfs.getattr("file").size == len(b"old")
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    work.vfs.write(fh, b"longer than it was", 0)
+    work.vfs.flush(fh)
+
+    def look(call: Callable[..., None]) -> Callable[..., None]:
+        def looked(*arguments: Any, **more: Any) -> None:
+            told.extend([work.vfs.fgetattr(fh).size, work.vfs.getattr("file").size])
+            call(*arguments, **more)
+
+        return looked
+
+    monkeypatch.setattr(Handle, "go_on", look(Handle.go_on))
+    monkeypatch.setattr(work.vfs._content, "adopt", look(work.vfs._content.adopt))
+    work.vfs.fsync(fh)
+    assert told == [len(b"longer than it was")] * 4
+    work.vfs.release(fh)

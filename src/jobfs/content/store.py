@@ -284,6 +284,11 @@ class ContentStore:
                 return
         self._disk.remove(name)
 
+    def learn(self, item: Item, size: int) -> None:
+        """Remember the bytes of a version that was made here, where its item does not tell."""
+        if item.size is None:
+            self._link.learn(item.version, size)
+
     def adopt(self, item: Item, source: Path) -> None:
         """Make the bytes of `source` the content of the version that `item` shows.
 
@@ -298,8 +303,6 @@ class ContentStore:
             if item.size not in (None, size):
                 _log.warning("not cached: %s has %d bytes, the item %s", source.name, size, item.size)
                 return
-            if version.size is None:
-                self._link.learn(version, size)
             kept = self._is_kept(item, size)
             needed = (kept or name in self._disk.pinned) if entry is None else not entry.whole
             if size == 0 or not needed:

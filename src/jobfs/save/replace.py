@@ -341,17 +341,13 @@ class Replace:
         aside = next((aside for aside in change.asides if aside.id == there.id), None)
         if aside is None:
             tid = names.new_transaction_id()
+            path = names.hidden_path(there.path, self._context.mount, tid, role)
+            # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
+            unsure = self._context.unsure_until(there.id)
             aside = Aside(
-                id=there.id,
-                path=names.hidden_path(there.path, self._context.mount, tid, role),
-                kind=there.kind,
-                size=there.size,
-                updated_at=there.updated_at,
-                lifecycle=there.lifecycle,
-                permission=there.permission,
-                # It may be what an earlier save of ours placed, with a request that is still on its way (R7).
-                unsure_until=self._context.unsure_until(there.id),
-            )
+                there.id, path, there.kind, size=there.size, updated_at=there.updated_at,
+                lifecycle=there.lifecycle, permission=there.permission, unsure_until=unsure,
+            )  # fmt: skip
             self._record(change, used=tid, asides=[*change.asides, aside])
         self._state.sync()
         return aside
@@ -497,6 +493,8 @@ class Replace:
                 gone=[] if change.asides else [change],
             )
             file.item, file.change = item, None
+            if adopted:
+                content.learn(item, change.size)
             self._tell(change, item)
             if file.local is not None and file.local.generation == change.generation:
                 self._go_on(file, item, adopted=adopted)
@@ -530,10 +528,11 @@ class Replace:
 
     def _go_on(self, file: File, item: Item, *, adopted: bool) -> None:
         """Everything written is on the server: handles go on with the version that was saved."""
-        local, file.local = file.local, None
+        local = file.local
         assert local is not None
         for handle in file.handles:
             handle.go_on(item, self._context.content.open(item) if adopted else local.acquire())
+        file.local = None  # last: who asks for a handle's attributes is shown these bytes, or that version
         if file.handles:
             local.release()
         self._state.show(file)

@@ -124,6 +124,8 @@ class Verdict:
                 continue
             if self._ledger.was_disturbed(path) and (content.by_job or content is DIRECTORY):
                 continue
+            if ABSENT in options and self._shown_again(path, content):
+                continue
             if content is ABSENT and (
                 self._ledger.was_deleted(path)
                 or self._out_of_sight(path)
@@ -166,14 +168,17 @@ class Verdict:
         above = names.parent(path)
         return is_local(path) and bool(above) and above not in self._mount
 
+    def _shown_again(self, path: str, content: Content) -> bool:
+        """A file of this machine was not to be seen while its directory was not there: the next one of that name shows it."""
+        return self._job and is_local(path) and content is not ABSENT and content.made < self._ledger.began
+
     def _strangers(self) -> list[str]:
         """Nothing appears that nobody made."""
         strange = []
         for path, content in sorted(self._found.items()):
             if path in self._ledger.options:
                 continue
-            if self._job and is_local(path) and content.made < self._ledger.began:
-                # It was not to be seen while its directory was not there: the next one of that name shows it again.
+            if self._shown_again(path, content):
                 continue
             second = _SECOND.search(path)
             if second is None:

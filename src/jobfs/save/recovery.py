@@ -3,8 +3,8 @@
 Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. By its stage:
 
     STAGING    the staged item is looked for under its hidden name, or at the target (replace.py `_stage`), else made again
-    STAGED     it is still hidden: it is placed now; it has another name: it was placed; it is gone: it is made again, from the
-               local bytes (replace.py `_look_at_staged`)
+    STAGED     it is still hidden: it is placed now; it has another name: it was placed; it is gone: it is made again from the
+               local bytes, and a `move`, which has none, is undone (replace.py `_look_at_staged`)
     PLACED     what was set aside is looked at (cleanup.py `finish`)
     CANCELLED  what was begun is taken back (cleanup.py `_take_back`)
     no row     a hidden item of this mount that no record explains: deleted if its transaction id is a tombstone, else shown

@@ -14,14 +14,15 @@ A save from its first line to its last, in reading order:
                     _saved       one journal write: placed, the File's item and base are new; fsync answers
     save/cleanup.py finish       later, where something was set aside: sync, look at it, delete it or keep both, drop the row
 
-Unlinked meanwhile (vfs/tree.py `_unlink_file`), the Change is CANCELLED in the journal before unlink returns (save/writeback.py
-`cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was staged, and what was
-to be replaced if that is still the version that was seen. An open file is renamed by libfuse instead (`Tree.hide`), and the item
-goes a second later, once its save is at rest (save/remove.py). Refused for good, a save is undone (cleanup.py `undo`).
+Unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED there before unlink returns
+(save/writeback.py `cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was
+staged, and what was to be replaced if that is still the version that was seen. A file that a program has open is renamed by
+libfuse instead: `Tree.hide` waits for the save, and the item goes a second after that (save/remove.py). Refused for good, a
+save is undone (cleanup.py `undo`).
 
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
-answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart (save/recovery.py) each
-one is: `_look_at_staged` asks where a staged item is, and `_stage` looks for one that is not recorded, before anything is moved.
+answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart every Change is unsure
+(save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for one that is not recorded.
 """
 
 from __future__ import annotations

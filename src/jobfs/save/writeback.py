@@ -46,7 +46,7 @@ _LIFETIMES = 20
 
 
 class Victim(NamedTuple):
-    """What makes room for something that takes its name: the base that it makes, its item, its bytes, and what would end it."""
+    """What stands where something takes its name: its base, item and File, the Change that was to remove it."""
 
     base: Base = Base()
     item: Item | None = None
@@ -276,7 +276,7 @@ class WriteBack:
         """
         with file.lock, self.state.lock:
             change = file.change
-            # Nothing of it was sent before the journal has it: then there is nothing to be taken back, and its run ends.
+            # Nothing is sent before the Change has a row: without one there is nothing to be taken back, and its run ends.
             begun = change is not None and change.begun and change.recorded and not change.settled
             if change is not None and begun:
                 self.state.cancel(change, shows={change.target: None}, gone=[file])

@@ -62,7 +62,7 @@ OPTIONS: dict[str, Option] = {
         Option("cache_dir", "Where contents are cached.", "DIR"),
         Option("state_dir", "Where unsent work is kept.", "DIR"),
         Option("ttl", "The job's changes show within this time.", "SECONDS", 5.0),
-        Option("write_back_delay", "Wait this long after a close before sending.", "SECONDS", 0.5),
+        Option("write_back_delay", "Wait this long after a close before sending, less if many wait.", "SECONDS", 0.5),
         Option("sync_on_close", "A close returns when the server has the file.", default=False),
         Option("read_only", "Refuse everything that writes; also -o ro.", default=False),
         Option(

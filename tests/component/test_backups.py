@@ -72,9 +72,11 @@ def test_it_is_renamed_on_the_server_when_nothing_takes_its_name(
     """semantics 4.35: the item's move on the server waits a few seconds; then it is an item as any other."""
     work = start()
     back_up(work)
+    looked_up = work.vfs._view.get("file~")
     number = work.vfs.getattr("file~").ino
     eventually(lambda: visible(server) == {"file~": OLD, "other": OTHER})
     eventually(lambda: not work.vfs._state.changes)
+    assert work.vfs._view.attr(looked_up).size == len(OLD), "to a look-up that overlaps"
     assert tree(work) == {"file~": OLD, "other": OTHER}
     assert work.vfs.getattr("file~").ino == number
     server.store.write("file~", b"of the job")

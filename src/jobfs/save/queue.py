@@ -49,7 +49,7 @@ _HIDDEN, _LEFT_FREE = 64, 24
 _OF_ONE = 2
 #: Entries that were overtaken, beside twice as many as there are Changes, before they are taken out.
 _SPARE = 64
-#: What is due within so many seconds begins at once where more than so many wait.
+#: What is due within so many seconds begins at once where more than so many such files wait.
 _EARLY, _CROWD = 0.5, 32
 #: Seconds that a file which was closed may wait to be sent while a program has it open to write to it.
 WHILE_OPEN = 60.0
@@ -199,18 +199,19 @@ class Queue:
     def _take_up(self, now: float) -> None:
         """What waited for something that has ended is due, what has come to cleanup, and after an outage what had failed."""
         found, self._state.awake = self._state.awake, deque()
-        due = [change for change in found if change.over or 0.0 < change.due <= now]
+        # One that began before it was due waits for the rest of that.
+        due = {c: now if c.over else max(now, c.due) for c in found if c.over or c.due > 0.0}
         for ended in [held for held in self._reserved if not self._reservations.stands(held)]:
-            due += self._reserved.pop(ended)
+            due |= dict.fromkeys(self._reserved.pop(ended), now)
         if self._recoveries != self._health.recoveries:
             # The server is back: however often it had failed.
             self._recoveries = self._health.recoveries
             failed = self._failed()
             for change in failed:
                 change.attempts = 0
-            due += failed
-        for change in dict.fromkeys(due):
-            self._push(change, now)
+            due |= dict.fromkeys(failed, now)
+        for change, when in due.items():
+            self._push(change, when)
         for heap in (self._begun, self._new):
             if len(heap) > 2 * len(self._state.changes) + _SPARE:
                 # What a program has synced leaves an entry that is due later.
@@ -224,8 +225,7 @@ class Queue:
             return None
         change = self._first(self._begun, now)
         if change is None and self._has_room(_LEFT_FREE):
-            crowded = len(self._state.changes) - len(self._out) > _CROWD
-            change = self._first(self._new, now + _EARLY if crowded else now)
+            change = self._first(self._new, self._horizon(now))
         if change is None and health.out:
             # Nothing is due that could ask: of what failed, the next has its turn.
             failed = self._failed()
@@ -233,6 +233,12 @@ class Queue:
                 self._push(min(failed, key=lambda change: change.due), now)
                 change = self._first(self._begun, now)
         return change
+
+    def _horizon(self, now: float) -> float:
+        """Until when what is due begins now: where many wait, a while ahead. Each file has up to three entries."""
+        soon = now + _EARLY
+        waiting = sum(entry[0] <= soon and self._stands(entry) for entry in self._new[: 3 * _CROWD])
+        return soon if waiting > _CROWD else now
 
     def _asking(self) -> bool:
         """True if in an outage nothing more may run now: what has just begun to will find out whether it is over."""

@@ -529,11 +529,11 @@ class Replace:
 
     def _go_on(self, file: File, item: Item, *, adopted: bool) -> None:
         """Everything written is on the server: handles go on with the version that was saved."""
-        local = file.local
+        local, file.item = file.local, item
         assert local is not None
         for handle in file.handles:
             handle.go_on(item, self._context.content.open(item) if adopted else local.acquire())
-        file.local = None  # last: who asks for a handle's attributes is shown these bytes, or that version
+        file.local = None  # last: until then the attributes are those of these bytes
         if file.handles:
             local.release()
         self._state.show(file)

@@ -155,7 +155,7 @@ class Files:
             if handle.content is clean
             else _others(handle)
         )
-        others = others or self._may_have_grown(handle)
+        others = others or _is_untold(handle)
         # What is not on disk to stay may be other bytes of the same version next time (Link.lasting).
         return OpenResult(fh, others, kept and not others, self._known_size(handle))
 
@@ -181,15 +181,8 @@ class Files:
         else:
             self._pins.secure(handle)
         shown = isinstance(node, Item) and not (unknown or empty)
-        size = self._known_size(handle) if shown else -1
-        past = unknown or others or _others(handle) or self._may_have_grown(handle)
-        return OpenResult(fh, direct_io=past, size=size)
-
-    def _may_have_grown(self, handle: Handle) -> bool:
-        """True for a young version whose download does not tell its size either: it may have grown since it was measured."""
-        content, item = handle.content, handle.item
-        told = not isinstance(content, Content) or content.size is not None
-        return not (told or item is None or self._content.lasting(item))
+        past = unknown or others or _others(handle) or _is_untold(handle)
+        return OpenResult(fh, direct_io=past, size=self._known_size(handle) if shown else -1)
 
     def _hold(self, file: File, local: Local) -> None:
         """The first handle on local bytes comes. The caller has the File's lock. Raises FsError(EMFILE)."""
@@ -544,6 +537,11 @@ class Files:
 def _is_named(file: File) -> bool:
     """False for a file that was unlinked, or that libfuse has hidden while it is open."""
     return file.path is not None and not names.is_fuse_hidden(names.basename(file.path))
+
+
+def _is_untold(handle: Handle) -> bool:
+    """True if neither the item nor the download tells the size: the version may have grown since it was measured."""
+    return isinstance(handle.content, Content) and handle.content.size is None
 
 
 def _others(handle: Handle) -> bool:

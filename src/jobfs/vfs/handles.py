@@ -244,17 +244,18 @@ class Pins:
         """Have the version that is about to be edited on this machine: the job may replace or delete it any moment.
 
         Where items tell no sizes it may also have grown since it was measured, and the kernel reads as far as the size that
-        it is told here.
+        it is told here: the download's own.
         """
         content, item = handle.content, handle.item
         if item is None or not isinstance(content, Content) or content.whole():
             return
-        size = self._content.learned_size(item.version)
-        if size is None or size > _AT_ONCE:
-            self._write_back.context.in_background(content.bring)
-            return
         try:
-            self.whole(handle, opening=True)
+            if item.size is None:
+                self.meet(handle)
+            if content.size is None or content.size > _AT_ONCE:
+                self._write_back.context.in_background(content.bring)
+            else:
+                self.whole(handle, opening=True)
         except (JobfsError, OSError) as error:
             # The first write asks again, and fails if it has to.
             log.info("%s: can't be fetched for writing yet: %s", item.path, error)

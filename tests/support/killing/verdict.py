@@ -75,7 +75,7 @@ class Verdict:
         """`late`: requests were carried out after their connection had died, so that names may have flipped.
 
         `job`: it is at work, and may have deleted directories in earlier rounds. `doubtful`: nothing tells the job's changes from
-        our own moves, so that both may be kept without need.
+        our own moves, or from what was there a moment before, so that both may be kept without need.
         """
         self._ledger, self._server, self._mount = ledger, server, mount
         self._calm, self._late, self._doubtful, self._job = calm, late, doubtful, job
@@ -170,7 +170,8 @@ class Verdict:
 
     def _shown_again(self, path: str, content: Content) -> bool:
         """A file of this machine was not to be seen while its directory was not there: the next one of that name shows it."""
-        return self._job and is_local(path) and content is not ABSENT and content.made < self._ledger.began
+        made = content not in (ABSENT, DIRECTORY) and content.made < self._ledger.began
+        return self._job and is_local(path) and made
 
     def _strangers(self) -> list[str]:
         """Nothing appears that nobody made."""

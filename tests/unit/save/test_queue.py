@@ -196,6 +196,24 @@ def test_of_many_that_wait_the_first_begin_before_they_are_due(
     assert set(runner.ran) == {works[0].seq, works[1].seq}
 
 
+def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due(
+    queue: Queue, runner: Runner, put: Put, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is unlinked while it is saved, and made anew, among many others."""
+    monkeypatch.setattr(module, "_CROWD", 1)
+    runner.clean.clear()
+    unlinked, newer, other = put(), put(), put("other")
+    unlinked.begun = True
+    state.write(edit(unlinked, stage=Stage.CANCELLED))
+    queue.wake()
+    eventually(lambda: unlinked.running and queue._idle)
+    queue.add(newer, 0.3)
+    queue.add(other, 0.4)
+    eventually(lambda: newer not in [entry[2] for entry in queue._new])
+    runner.clean.set()
+    eventually(lambda: newer.settled)
+
+
 def test_what_was_unlinked_goes_before_what_takes_its_name(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:

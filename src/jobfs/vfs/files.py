@@ -155,7 +155,7 @@ class Files:
             if handle.content is clean
             else _others(handle)
         )
-        others = others or _is_untold(handle)
+        others = others or (not here and _is_untold(handle))
         # What is not on disk to stay may be other bytes of the same version next time (Link.lasting).
         return OpenResult(fh, others, kept and not others, self._known_size(handle))
 

@@ -82,6 +82,22 @@ def test_a_file_that_has_grown_since_it_was_measured_is_opened_to_be_written_wit
     work.vfs.release(opened.fh)
 
 
+def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """semantics 3, Open files are pinned: whatever others have found of the same version since."""
+    server.set(sizes="omitted")
+    server.store.seed({"file": FIRST})
+    work = start()
+    fh = work.vfs.open("file", os.O_RDONLY).fh
+    assert work.vfs.read(fh, 100, 0) == FIRST
+    item = work.vfs.handle(fh).item
+    assert item is not None
+    work.vfs._content.learn(item, len(FIRST + SECOND))
+    assert work.vfs.fgetattr(fh).size == len(FIRST)
+    work.vfs.release(fh)
+
+
 def test_what_the_job_wrote_while_no_mount_was_there_is_kept(server: Server, tmp_path: Path) -> None:
     """semantics 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
     server.set(sizes="omitted")

@@ -199,7 +199,7 @@ class Queue:
     def _take_up(self, now: float) -> None:
         """What waited for something that has ended is due, what has come to cleanup, and after an outage what had failed."""
         found, self._state.awake = self._state.awake, deque()
-        # One that began before it was due waits for the rest of that.
+        # What is not due yet may have been chosen early, and found to wait for another: it has no entry any more.
         due = {c: now if c.over else max(now, c.due) for c in found if c.over or c.due > 0.0}
         for ended in [held for held in self._reserved if not self._reservations.stands(held)]:
             due |= dict.fromkeys(self._reserved.pop(ended), now)
@@ -235,7 +235,10 @@ class Queue:
         return change
 
     def _horizon(self, now: float) -> float:
-        """Until when what is due begins now: where many wait, a while ahead. Each file has up to three entries."""
+        """What is due until then begins now: where many wait, that is a while ahead.
+
+        It is enough to look at the beginning of the heap, where each of them has two entries or three.
+        """
         soon = now + _EARLY
         waiting = sum(entry[0] <= soon and self._stands(entry) for entry in self._new[: 3 * _CROWD])
         return soon if waiting > _CROWD else now

@@ -318,10 +318,13 @@ class Files:
         return at_end and source is handle.content and self._pins.follow(handle)
 
     def _known_size(self, handle: Handle) -> int:
-        item = handle.item
+        item, content = handle.item, handle.content
         if item is None:
             return -1
-        return item.size if item.size is not None else self._view.size(item)
+        if isinstance(content, Local):
+            return content.size
+        size = content.size if item.size is None and isinstance(content, Content) else item.size
+        return self._view.size(item) if size is None else size
 
     def _begins(self, handle: Handle) -> None:
         """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
@@ -451,8 +454,8 @@ class Files:
             return self._view.attr(file)
         self._pins.measure(handle.item)
         if file.path is None or file.stays:
-            return self._view.attr(file)._replace(size=self._view.size(handle.item))
-        return self._view.attr(handle.item)._replace(ino=file.ino)
+            return self._view.attr(file)._replace(size=self._known_size(handle))
+        return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
 
     def _is_at_end(self, handle: Handle) -> bool:
         """True if a program seems to have read everything: the kernel reads ahead of it, and asks once before the last bytes."""
@@ -540,7 +543,7 @@ def _is_named(file: File) -> bool:
 
 
 def _is_untold(handle: Handle) -> bool:
-    """True if neither the item nor the download tells the size: the version may have grown since it was measured."""
+    """True if neither the item nor a download has told the size: the version may have grown since it was measured."""
     return isinstance(handle.content, Content) and handle.content.size is None
 
 

@@ -235,6 +235,8 @@ class Pins:
                 return
             try:
                 content.meet()
+                if content.size is None:
+                    content.read(0, _AT_ONCE)  # where the download does not tell its size, its end does
                 return
             except (StaleVersionError, NotFoundError):
                 if not self.follow(handle, max_age=0.0, opening=True):
@@ -246,19 +248,19 @@ class Pins:
         Where items tell no sizes it may also have grown since it was measured, and the kernel reads as far as the size that
         it is told here: the download's own.
         """
-        content, item = handle.content, handle.item
-        if item is None or not isinstance(content, Content) or content.whole():
-            return
         try:
-            if item.size is None:
+            if handle.item is not None and handle.item.size is None:
                 self.meet(handle)
+            content = handle.content
+            if not isinstance(content, Content) or content.whole():
+                return
             if content.size is None or content.size > _AT_ONCE:
                 self._write_back.context.in_background(content.bring)
             else:
                 self.whole(handle, opening=True)
         except (JobfsError, OSError) as error:
             # The first write asks again, and fails if it has to.
-            log.info("%s: can't be fetched for writing yet: %s", item.path, error)
+            log.info("%s: can't be fetched for writing yet: %s", handle.file.path, error)
 
     def measure(self, item: Item) -> None:
         """Have the size of a version that is open (see View.measured). Raises ApiError, FsError."""

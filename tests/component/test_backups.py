@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 from tests.support.boundaries import At, Mortal
-from tests.support.serverside import visible
+from tests.support.serverside import contents, visible
 from tests.support.waiting import eventually, eventually_equal
 from tests.support.workspaces import CALLER, Workspace, settled
 
@@ -347,6 +347,28 @@ def test_what_is_written_to_it_is_a_save_of_the_item(
     settled(work)
     third = {"third": OLD + NEW} if then == "renamed" else {}
     assert tree(work) == visible(server) == {"other": OTHER, **third}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_the_job_wrote_before_it_was_renamed_is_kept_when_it_is_saved(
+    server: Server, work: Workspace, when: str
+) -> None:
+    """semantics 4, Keep both: its program was shown the version that was backed up."""
+    fh = work.vfs.open("file~", os.O_RDWR).fh
+    assert work.vfs.read(fh, 10, 0) == OLD
+    if when == "before":
+        work.vfs.write(fh, NEW, 0)
+        work.vfs.flush(fh)
+    server.store.write("file", b"of the job")
+    settled(work)
+    if when == "after":
+        assert sorted(visible(server)) == ["file~", "other"]
+        work.vfs.write(fh, NEW, 0)
+        work.vfs.flush(fh)
+        settled(work)
+    work.vfs.release(fh)
+    assert visible(server)["file~"] == NEW
+    assert sorted(contents(server)) == sorted([NEW, OTHER, b"of the job"])
 
 
 @pytest.mark.parametrize("end", ["is unmounted", "is killed", "saves the file"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -111,6 +112,16 @@ class Bases:
         """The hash of a small item's bytes, where the server's clock is too coarse to learn it after the move (see `of`)."""
         coarse = not self._content.fine_clock(after.updated_at)
         return self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
+
+    def shown(self, change: Change) -> str:
+        """The hash of a backup's bytes, if a program has it open or wrote to it: what it saves is over those; else ""."""
+        file = change.file
+        if file is None or not change.is_backup or not (file.handles or change.outdated):
+            return ""
+        local = self._state.bytes.open(file.ino, change.generation)
+        with contextlib.suppress(OSError):
+            return local.sha256() if local is not None else ""
+        return ""
 
     # -- learned while the new bytes are on their way
 

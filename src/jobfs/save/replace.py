@@ -506,9 +506,9 @@ class Replace:
 
     def _moved(self, change: Change, item: Item, *, adopted: bool) -> None:
         """A directory was made, or an item has its new name."""
-        state, file = self._state, change.file
+        state, file, shown = self._state, change.file, self._bases.shown(change)
         with self._going_on(change):
-            becomes, gone = _becomes(change, item, adopted=adopted), _moved_over(change)
+            becomes, gone = _becomes(change, item, shown, adopted=adopted), _moved_over(change)
             if file is not None and file.change is change:
                 file.change = None
             state.write(edit(change, stage=Stage.PLACED, staged_id=item.id), *becomes, gone=gone)
@@ -577,24 +577,22 @@ def _moved_over(change: Change) -> list[File]:
     file = change.file
     if file is None or not file.recorded or change.verb is Verb.MKDIR or change.is_backup:
         return []
-    return [] if change.generation and _has_newer(change, file) else [file]
+    return [] if change.generation and change.outdated else [file]
 
 
-def _has_newer(change: Change, file: File) -> bool:
-    """True if the File has other bytes than those that the change knows of."""
-    return file.generation != change.generation or file.written
+def _becomes(change: Change, item: Item, shown: str, *, adopted: bool) -> list[Edit]:
+    """What changes of the directory, or the backup, that this item is now; nothing if it goes on to be of this machine.
 
-
-def _becomes(change: Change, item: Item, *, adopted: bool) -> list[Edit]:
-    """What changes of the directory, or the backup, that this item is now; nothing if it goes on to be of this machine."""
+    `shown`: see Bases.shown.
+    """
     file = change.file
     if file is not None and change.verb is Verb.MKDIR:
         return [edit(file, item_id=item.id, version=item.updated_at)]
     if file is None or not change.is_backup or item.path != change.target:
         return []  # the job may have given what was to be moved another name
-    if (sends := _has_newer(change, file)) and not adopted:
+    if (change.outdated or file.handles) and not adopted:
         return []  # the job may have written to it
-    # What was set of a backup here goes on to hold; what was written to it is the next save of the item.
-    rest: dict[str, Any] = {"base": Base.of(item)} if sends else _NOTHING
-    version = item.updated_at if adopted else file.version
-    return [edit(file, item_id=item.id, stays=False, version=version, sha256="", **rest)]
+    # What was set of a backup here goes on to hold; what was written to it is the next save of the item, over what was shown.
+    rest: dict[str, Any] = {"base": Base.of(item, sha256=shown, young=True)} if change.outdated else _NOTHING
+    version, digest = (item.updated_at, shown) if adopted else (file.version, "")
+    return [edit(file, item_id=item.id, stays=False, version=version, sha256=digest, **rest)]

@@ -278,6 +278,12 @@ class Change:
         return self.verb is Verb.MOVE and file is not None and file.stays and file.path == self.target
 
     @property
+    def outdated(self) -> bool:
+        """True if its File has other bytes than those that it knows of."""
+        file = self.file
+        return file is not None and (file.generation != self.generation or file.written)
+
+    @property
     def unfinished(self) -> bool:
         """True if it was cancelled and may still be on the server, staged or under the target's name."""
         return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)

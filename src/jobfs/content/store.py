@@ -90,10 +90,16 @@ class Content:
             self._run = Run()
         return entry.read(self._run, offset, size)
 
-    def meet(self) -> None:
-        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
+    def meet(self, most: int = 1) -> None:
+        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does.
+
+        Where the answer does not tell its size, the end does: that is waited for, `most` bytes far.
+        """
         if not self.here:
-            self._store.attach(self).read(Run(), 0, 1)
+            entry, run = self._store.attach(self), Run()
+            entry.read(run, 0, 1)
+            if entry.size is None:
+                entry.read(run, 0, most)
 
     def fetch(self) -> Path:
         """Bring everything; a file with the whole content, not to be written to, valid until `close`.

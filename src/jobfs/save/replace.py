@@ -586,9 +586,11 @@ def _becomes(change: Change, item: Item, shown: str, *, adopted: bool) -> list[E
     `shown`: see Bases.shown.
     """
     file = change.file
-    if file is not None and change.verb is Verb.MKDIR:
+    if file is None:
+        return []
+    if change.verb is Verb.MKDIR:
         return [edit(file, item_id=item.id, version=item.updated_at)]
-    if file is None or not change.is_backup or item.path != change.target:
+    if not change.is_backup or item.path != change.target:
         return []  # the job may have given what was to be moved another name
     if (change.outdated or file.handles) and not adopted:
         return []  # the job may have written to it

@@ -146,8 +146,10 @@ class Files:
         kept, here = self._pages.opened(handle, path, clean.version), clean.here
         if not here or self._prefetch.walks:
             self._begins(handle)
+        untold = False
         if not here:
             self._pins.meet(handle)
+            untold = _is_untold(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
         kept = kept and here
         others = (
@@ -155,9 +157,8 @@ class Files:
             if handle.content is clean
             else _others(handle)
         )
-        others = others or (not here and _is_untold(handle))
         # What is not on disk to stay may be other bytes of the same version next time (Link.lasting).
-        return OpenResult(fh, others, kept and not others, self._known_size(handle))
+        return OpenResult(fh, others or untold, kept and not others, self._known_size(handle))
 
     def _opened_unknown(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """The same for bytes of this machine, and for a version of the server whose size is not known."""

@@ -234,9 +234,7 @@ class Pins:
                 self.follow(handle, max_age=_RECENT, opening=True)
                 return
             try:
-                content.meet()
-                if content.size is None:
-                    content.read(0, _AT_ONCE)  # where the download does not tell its size, its end does
+                content.meet(_AT_ONCE)
                 return
             except (StaleVersionError, NotFoundError):
                 if not self.follow(handle, max_age=0.0, opening=True):

@@ -359,6 +359,7 @@ def test_what_the_job_wrote_before_it_was_renamed_is_kept_when_it_is_saved(
     if when == "before":
         work.vfs.write(fh, NEW, 0)
         work.vfs.flush(fh)
+        work.vfs._state.sync()
     server.store.write("file", b"of the job")
     settled(work)
     if when == "after":
@@ -369,6 +370,45 @@ def test_what_the_job_wrote_before_it_was_renamed_is_kept_when_it_is_saved(
     work.vfs.release(fh)
     assert visible(server)["file~"] == NEW
     assert sorted(contents(server)) == sorted([NEW, OTHER, b"of the job"])
+
+
+def test_what_is_written_to_it_before_and_after_it_was_renamed_is_all_sent(
+    server: Server, start: Callable[..., Workspace], seeded: None
+) -> None:
+    """semantics 4, close: the bytes of each close are kept, and sent."""
+    work = start(write_back_delay=30)
+    back_up(work)
+    backup = work.vfs._state.at("file~")
+    assert backup is not None
+    for line in (NEW, OTHER):
+        fh = work.vfs.open("file~", os.O_WRONLY | os.O_APPEND).fh
+        work.vfs.write(fh, line, 0)
+        work.vfs.flush(fh)
+        work.vfs.release(fh)
+        eventually(lambda: not backup.stays)
+    settled(work)
+    assert tree(work) == visible(server) == {"file~": OLD + NEW + OTHER, "other": OTHER}
+
+
+def test_what_is_written_to_it_after_a_restart_is_a_save_of_the_item(
+    server: Server, mortal: Callable[..., Mortal], seeded: None
+) -> None:
+    """semantics 4, close: it has not got its name on the server yet."""
+    work = mortal(write_back_delay=30)
+    assert work.read("file") == OLD
+    work.vfs.rename("file", "file~")
+    work.vfs._state.sync()
+    work.boundaries.dead = True
+    work.end()
+    server.faults.next("unavailable", on="update", times=1000)
+    again = mortal(write_back_delay=30)
+    fh = again.vfs.open("file~", os.O_WRONLY | os.O_APPEND).fh
+    again.vfs.write(fh, NEW, 0)
+    again.vfs.flush(fh)
+    again.vfs.release(fh)
+    server.faults.clear()
+    again.settle()
+    assert visible(server) == {"file~": OLD + NEW, "other": OTHER}
 
 
 @pytest.mark.parametrize("end", ["is unmounted", "is killed", "saves the file"])

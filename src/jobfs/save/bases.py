@@ -114,13 +114,16 @@ class Bases:
         return self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
 
     def shown(self, change: Change) -> str:
-        """The hash of a backup's bytes, if a program has it open or wrote to it: what it saves is over those; else ""."""
+        """The hash of the bytes that a backup was made with, if a program has it open or wrote to it; else "".
+
+        What is written to it is a save over those.
+        """
         file = change.file
         if file is None or not change.is_backup or not (file.handles or change.outdated):
             return ""
-        local = self._state.bytes.open(file.ino, change.generation)
+        local = None if change.sha256 else self._state.bytes.open(file.ino, change.generation)
         with contextlib.suppress(OSError):
-            return local.sha256() if local is not None else ""
+            return change.sha256 if local is None else local.sha256()
         return ""
 
     # -- learned while the new bytes are on their way

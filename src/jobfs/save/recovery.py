@@ -155,7 +155,8 @@ def _show(state: State, file: File) -> bool:
 
 def _whole_bytes(state: State, file: File) -> Local | None:
     """Its local bytes, if they are as long as they were when it was closed; what stays here may have been written to since."""
-    local = state.bytes.open(file.ino, file.generation, sealed=not file.stays or file.boot != "")
+    sealed = not file.stays or file.boot != "" or file.change is not None
+    local = state.bytes.open(file.ino, file.generation, sealed=sealed)
     return local if local is not None and (file.stays or local.size == file.size) else None
 
 

@@ -592,9 +592,9 @@ def _becomes(change: Change, item: Item, shown: str, *, adopted: bool) -> list[E
         return [edit(file, item_id=item.id, version=item.updated_at)]
     if not change.is_backup or item.path != change.target:
         return []  # the job may have given what was to be moved another name
-    if (change.outdated or file.handles) and not adopted:
-        return []  # the job may have written to it
-    # What was set of a backup here goes on to hold; what was written to it is the next save of the item, over what was shown.
-    rest: dict[str, Any] = {"base": Base.of(item, sha256=shown, young=True)} if change.outdated else _NOTHING
-    version, digest = (item.updated_at, shown) if adopted else (file.version, "")
-    return [edit(file, item_id=item.id, stays=False, version=version, sha256=digest, **rest)]
+    # What was set of a backup here goes on to hold; what is written to it is the next save of the item. The job may have written
+    # to that meanwhile: only bytes prove that it is what was shown here.
+    rest: dict[str, Any] = {} if change.outdated else _NOTHING
+    base = Base(item.id, sha256=shown, young=True) if change.outdated or file.handles else file.base
+    version = item.updated_at if adopted else file.version
+    return [edit(file, item_id=item.id, stays=False, version=version, sha256="", base=base, **rest)]

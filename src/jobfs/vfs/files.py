@@ -18,6 +18,7 @@ from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
+from jobfs.state.disk import BOOT
 from jobfs.state.localbytes import Local
 from jobfs.vfs.controldir import ControlDirectory
 from jobfs.vfs.handles import CHANGES, REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
@@ -520,15 +521,24 @@ class Files:
             self._write_back.queue.save(file)
 
     def _keep(self, file: File) -> None:
-        """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
+        """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC).
+
+        Those of a backup are sealed: they will be a save of the item, once that has its name.
+        """
         with file.lock:
-            local, before = file.local, file.generation
-            if local is None:
+            local, before, backup = file.local, file.generation, file.change
+            if local is None or local.sealed:
                 return
-            self._state.bytes.cover(file.ino, local)
-            if (file.generation, file.size) == (local.generation, local.size):
-                return
-            self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
+            if backup is not None and backup.is_backup:
+                shown = self._write_back.bases.shown(backup)
+                self._state.bytes.seal(file.ino, local)
+                kept = edit(file, generation=local.generation, size=local.size, boot=BOOT)
+                self._state.write(kept, edit(backup, sha256=shown), new=True)
+            else:
+                self._state.bytes.cover(file.ino, local)
+                if (file.generation, file.size) == (local.generation, local.size):
+                    return
+                self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
             if before and before != local.generation:
                 self._state.bytes.retire(file.ino, before)
 

@@ -156,7 +156,8 @@ class Cleanup:
         if untouched and base.proves(item):
             return True
         # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
-        known = {base.sha256, change.sha256, sent} - {""}
+        placed = change.sha256 if change.verb is Verb.PUT else ""
+        known = {base.sha256, placed, sent} - {""}
         if read and untouched:
             return read in known
         return bool(known) and self._holds(aside, item, known)

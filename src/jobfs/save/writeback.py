@@ -178,18 +178,24 @@ class WriteBack:
     # -- what a close and an fsync mean (semantics.md section 4)
 
     def seal(self, file: File) -> None:
-        """Record the File's bytes as they are: they survive this process, and are to be sent (w). Raises FsError(ENOSPC, EIO)."""
+        """Record the File's bytes as they are: they survive this process, and are to be sent (w). Raises FsError(ENOSPC, EIO).
+
+        Those of a backup are to be a save of its item; what they are based on is recorded with the first of them.
+        """
         with file.lock:
-            local, before, change = file.local, file.generation, file.change
+            local, before, change, backup = file.local, file.generation, file.change, file.backup
             self.state.unclosed.discard(file)
-            if local is None or file.path is None or file.stays or not file.written:
+            if local is None or file.path is None or (file.stays and backup is None) or not file.written:
                 return
+            shown = self.bases.shown(backup) if backup is not None else ""
             try:
                 # In one step, or a sync between the two would not find the row that it is to mark.
                 with self.state.lock:
                     self.state.bytes.seal(file.ino, local)
-                    sealed = edit(file, generation=local.generation, size=local.size, boot=BOOT, refused="")
-                    self.state.write(sealed, new=True)
+                    edits = [edit(file, generation=local.generation, size=local.size, boot=BOOT, refused="")]
+                    if backup is not None and file.backup is backup:
+                        edits.append(edit(backup, sha256=shown))
+                    self.state.write(*edits, new=True)
             except FsError:
                 local.sealed = False
                 self.state.unclosed.add(file)

@@ -195,6 +195,12 @@ class File:
         return self.local is not None and self.local.generation != self.generation
 
     @property
+    def backup(self) -> Change | None:
+        """The Change that is to give its item the scratch name that it has here already; None for any other file."""
+        change = self.change
+        return change if change is not None and change.is_backup and not change.over else None
+
+    @property
     def writing(self) -> bool:
         """True while a program has it open to write to it."""
         return any(handle.writable for handle in self.handles)

@@ -18,7 +18,6 @@ from jobfs.content import Content, StaleVersionError
 from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
-from jobfs.state.disk import BOOT
 from jobfs.state.localbytes import Local
 from jobfs.vfs.controldir import ControlDirectory
 from jobfs.vfs.handles import CHANGES, REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
@@ -488,14 +487,14 @@ class Files:
     def fsync(self, fh: int) -> None:
         """The server has it, or the error is raised; for a scratch file, the local disk has it."""
         file = self.handle(fh).file
+        if file.stays or file.path is None:
+            if file.local is not None:
+                file.local.sync()
+            if _is_named(file):
+                self._close_dirty(file)
+                self._state.sync()
         if not (file.stays or file.path is None):
             self._write_back.commit(file)
-            return
-        if file.local is not None:
-            file.local.sync()
-        if _is_named(file):
-            self._keep(file)
-            self._state.sync()
 
     def release(self, fh: int) -> None:
         """The last descriptor is closed: what is dirty is committed to the journal, its upload begins after the delay."""
@@ -514,31 +513,22 @@ class Files:
     def _close_dirty(self, file: File) -> None:
         if not _is_named(file):
             return
-        if file.stays:
-            self._keep(file)
-        else:
+        if not file.stays or file.backup is not None:
             self._with_room(0, lambda: self._write_back.seal(file))
             self._write_back.queue.save(file)
+        if file.stays:
+            self._keep(file)
 
     def _keep(self, file: File) -> None:
-        """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC).
-
-        Those of a backup are sealed: they will be a save of the item, once that has its name.
-        """
+        """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""
         with file.lock:
-            local, before, backup = file.local, file.generation, file.change
-            if local is None or local.sealed:
+            local, before = file.local, file.generation
+            if local is None or not file.stays:
                 return
-            if backup is not None and backup.is_backup:
-                shown = self._write_back.bases.shown(backup)
-                self._state.bytes.seal(file.ino, local)
-                kept = edit(file, generation=local.generation, size=local.size, boot=BOOT)
-                self._state.write(kept, edit(backup, sha256=shown), new=True)
-            else:
-                self._state.bytes.cover(file.ino, local)
-                if (file.generation, file.size) == (local.generation, local.size):
-                    return
-                self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
+            self._state.bytes.cover(file.ino, local)
+            if (file.generation, file.size) == (local.generation, local.size):
+                return
+            self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
             if before and before != local.generation:
                 self._state.bytes.retire(file.ino, before)
 

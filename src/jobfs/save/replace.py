@@ -595,6 +595,6 @@ def _becomes(change: Change, item: Item, shown: str, *, adopted: bool) -> list[E
     # What was set of a backup here goes on to hold; what is written to it is the next save of the item. The job may have written
     # to that meanwhile: only bytes prove that it is what was shown here.
     rest: dict[str, Any] = {} if change.outdated else _NOTHING
-    base = Base(item.id, sha256=shown or change.sha256, young=True) if change.outdated or file.handles else file.base
+    base = Base(item.id, sha256=shown, young=True) if change.outdated or file.handles else file.base
     version = item.updated_at if adopted else file.version
     return [edit(file, item_id=item.id, stays=False, version=version, sha256="", base=base, **rest)]

@@ -156,8 +156,7 @@ class Cleanup:
         if untouched and base.proves(item):
             return True
         # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
-        placed = change.sha256 if change.verb is Verb.PUT else ""
-        known = {base.sha256, placed, sent} - {""}
+        known = {base.sha256, change.saved, sent} - {""}
         if read and untouched:
             return read in known
         return bool(known) and self._holds(aside, item, known)

@@ -284,6 +284,11 @@ class Change:
         return self.verb is Verb.MOVE and file is not None and file.stays and file.path == self.target
 
     @property
+    def saved(self) -> str:
+        """The hash of the bytes that it sends; "" if it is no save, or they have not been read yet."""
+        return self.sha256 if self.verb is Verb.PUT else ""
+
+    @property
     def outdated(self) -> bool:
         """True if its File has other bytes than those that it knows of."""
         file = self.file

@@ -390,6 +390,23 @@ def test_what_is_written_to_it_before_and_after_it_was_renamed_is_all_sent(
     assert tree(work) == visible(server) == {"file~": OLD + NEW + OTHER, "other": OTHER}
 
 
+def test_what_the_job_has_put_at_its_name_is_kept_though_it_has_the_same_bytes(
+    server: Server, start: Callable[..., Workspace], seeded: None, waits: None
+) -> None:
+    """semantics 4, Keep both: of the file that was backed up, nothing else has them any more."""
+    work = start(write_back_delay=30)
+    back_up(work)
+    fh = work.vfs.open("file~", os.O_RDWR | os.O_TRUNC).fh
+    work.vfs.write(fh, NEW, 0)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    server.store.seed({"file~": OLD})
+    server.store.write("file", b"of the job")
+    settled(work)
+    assert visible(server)["file~"] == NEW
+    assert sorted(contents(server)) == sorted([NEW, OLD, OTHER, b"of the job"])
+
+
 def test_what_is_written_to_it_after_a_restart_is_a_save_of_the_item(
     server: Server, mortal: Callable[..., Mortal], seeded: None
 ) -> None:

@@ -288,6 +288,12 @@ def test_what_the_job_has_made_anew_is_what_is_opened(server: Server, work: Work
     if flags == os.O_RDONLY:
         assert errno_from(work.vfs.open, "gone", flags) == errno.ENOENT
         assert errno_from(work.vfs.getattr, "gone") == errno.ENOENT, "that is known from then on"
+    else:
+        opened = work.vfs.open("gone", flags)
+        server.store.seed({"gone": b"made anew after it was opened"})
+        assert opened.direct_io, "the kernel would read as far as the first"
+        assert work.vfs.read(opened.fh, 100, 0) == b"made anew after it was opened"
+        work.vfs.release(opened.fh)
 
 
 def test_what_the_job_wrote_before_open_returns_is_shown_whole(

@@ -177,12 +177,13 @@ class Files:
         self._pages.opened(handle, path, None)
         others = isinstance(node, Item) and not self._pages.only(path, node.version)
         unknown = isinstance(node, Item) and not self._view.is_measured(node)
+        secured = True
         if empty:
             self._truncate(handle, 0)
         else:
-            self._pins.secure(handle)
+            secured = self._pins.secure(handle)
         shown = isinstance(node, Item) and not (unknown or empty)
-        past = unknown or others or _others(handle) or _is_untold(handle)
+        past = unknown or others or not secured or _others(handle)
         return OpenResult(fh, direct_io=past, size=self._known_size(handle) if shown else -1)
 
     def _hold(self, file: File, local: Local) -> None:

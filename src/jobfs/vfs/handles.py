@@ -240,25 +240,27 @@ class Pins:
                 if not self.follow(handle, max_age=0.0, opening=True):
                     raise
 
-    def secure(self, handle: Handle) -> None:
+    def secure(self, handle: Handle) -> bool:
         """Have the version that is about to be edited on this machine: the job may replace or delete it any moment.
 
         Where items tell no sizes it may also have grown since it was measured, and the kernel reads as far as the size that
-        it is told here: the download's own.
+        it is told here: the download's own. False if neither tells, or if it can't be had now: who reads later may be given more.
         """
         try:
             if handle.item is not None and handle.item.size is None:
                 self.meet(handle)
             content = handle.content
             if not isinstance(content, Content) or content.whole():
-                return
+                return True
             if content.size is None or content.size > _AT_ONCE:
                 self._write_back.context.in_background(content.bring)
-            else:
-                self.whole(handle, opening=True)
+                return content.size is not None
+            self.whole(handle, opening=True)
         except (JobfsError, OSError) as error:
             # The first write asks again, and fails if it has to.
             log.info("%s: can't be fetched for writing yet: %s", handle.file.path, error)
+            return False
+        return True
 
     def measure(self, item: Item) -> None:
         """Have the size of a version that is open (see View.measured). Raises ApiError, FsError."""

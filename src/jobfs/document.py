@@ -27,7 +27,7 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `server.stale` | true while it can't be asked and what is known is shown |
 | `items` | how many files and directories the workspace has |
 | `snapshot_age` | how old the listing is |
-| `effective_ttl` | how old it may be: grows with the time that a listing takes |
+| `effective_ttl` | how old it may be: as `--ttl` says, or five times what listings take |
 | `listing_seconds` | how long the last one took |
 | `listing_error` | why the last listing failed, or why the server can't be asked |
 | `cache.bytes` | what the content cache takes |

@@ -307,16 +307,13 @@ class Namespace:
         """The request that will tell about `path`, and whether the caller has to make it; None: serve what
         is known.
 
-        Decides by cost (section 1, Cost control). The very first answer is a listing: it costs one round trip more than a
-        find, fills everything, and only it sees implicit directories and what is being saved. Without a `max_age`, what is
-        within the effective TTL will do where asking is dear.
+        A find, or the listing that is due instead (section 1, Cost control).
         """
-        cost = self._cost
         shown = self._known.tree.at(path)
         if max_age is None and self._young_enough(path, shown):
-            return None, False  # a listing would pay, but can't be afforded so soon after the last one
+            return None, False
         insists = max_age is not None
-        if self._listing_pays(shown, max_age, storm=cost.storm(self._clock())):
+        if self._listing_pays(shown, max_age):
             return self._board_listing(insists=insists)
         return self._board_find(path, not_before, insists=insists)
 
@@ -331,22 +328,25 @@ class Namespace:
         return flight, True
 
     def _young_enough(self, path: str, shown: Item | None) -> bool:
-        """True if asking is dear, the snapshot within the effective TTL, and `path` in no doubt."""
+        """True if a listing would be due, but the last one is within the effective TTL, and `path` in no doubt."""
         now, known = self._clock(), self._known
-        dear = self._cost.many(now) or (shown is not None and shown.implicit)
-        return dear and now - known.snapshot_began <= self._cost.effective_ttl and not known.doubtful(path)
+        due = self._cost.storm(now) or (shown is not None and shown.implicit)
+        return due and now - known.snapshot_began <= self._cost.effective_ttl and not known.doubtful(path)
 
-    def _listing_pays(self, shown: Item | None, max_age: float | None, *, storm: bool) -> bool:
-        """True if a listing tells more for its time than a find; `shown`: what the last one had."""
+    def _listing_pays(self, shown: Item | None, max_age: float | None) -> bool:
+        """True if a listing is to tell of a path, and not a find; `shown`: what was there last.
+
+        The very first answer is a listing: it costs one round trip more than a find, fills everything, and only it sees
+        implicit directories and what is being saved. So is that of a name that is not known where there are such
+        directories, or where one page holds everything; and that of a storm.
+        """
         if shown is not None and shown.implicit:
             return True
-        if self._listings.error is not None or not self._known.snapshots:
+        known, cost, now = self._known, self._cost, self._clock()
+        if self._listings.error is not None or not known.snapshots:
             return self._listings.error is None
-        cost, age = self._cost, self._clock() - self._known.snapshot_began
-        if storm:
-            affordable = age > cost.effective_ttl
-            return affordable and (max_age is None or cost.listing_seconds < max_age / 2)
-        return shown is None and max_age is None and cost.suspicious(age, self._known.implicit_seen)
+        unseen = shown is None and max_age is None and (known.implicit_seen or cost.pages == 1)
+        return (unseen or cost.storm(now)) and cost.affords(now - known.snapshot_began, max_age)
 
     def _board_listing(self, *, force: bool = False, insists: bool = False) -> tuple[Flight, bool]:
         """The listing under way, or a new one: never two at once, so a caller may have to wait for a second.
@@ -444,9 +444,7 @@ class Namespace:
             self._known.land(flight.ticket)
             if error is None:
                 self._breaker.succeeded(self._clock())
-                if flight.path is not None:
-                    self._cost.answered(self._clock() - flight.began)
-                else:
+                if flight.path is None:
                     self._listings.succeeded(self._clock())
             elif isinstance(error, COULD_NOT_ASK) and not isinstance(error, NOT_ASKED) and not self._closed:
                 self._failed(flight, error)

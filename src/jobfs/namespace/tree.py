@@ -9,6 +9,7 @@ for a moment.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -77,7 +78,8 @@ class Tree:
     def __init__(self) -> None:
         self._by_id: dict[str, Item] = {}
         self._best: dict[str, Item] = {}
-        self._rest: dict[str, tuple[Item, ...]] = {}
+        #: The other items at a path, by rank, the last best.
+        self._rest: dict[str, list[Item]] = {}
         self._children: dict[str, set[str]] = {}
         self._hidden: dict[str, str] = {}
         self._veiled: dict[str, set[str]] = {}
@@ -125,7 +127,7 @@ class Tree:
     def candidates(self, path: str) -> tuple[Item, ...]:
         """Every item at exactly `path` that could be shown there, by rank, the first best."""
         best = self._best.get(path)
-        return () if best is None else (best, *self._rest.get(path, ()))
+        return () if best is None else (best, *reversed(self._rest.get(path, ())))
 
     def inhabited(self, path: str) -> bool:
         """True if anything is known to lie below `path`, hidden items included."""
@@ -202,8 +204,9 @@ class Tree:
             self._link(base)
             self._note(base)
         else:
-            self._set_candidates(path, [*self.candidates(path), item])
+            self._add(path, item)
             self._link(path)
+            self._note(path)
 
     def drop(self, item_id: str) -> Item | None:
         """Take an item out; what it shadowed is shown again, what lies below it stays."""
@@ -219,8 +222,9 @@ class Tree:
                 self._unlink(base)
                 self._note(base)
             return item
-        left = [other for other in self.candidates(item.path) if other.id != item_id]
-        self._set_candidates(item.path, left)
+        self._take_out(item.path, item)
+        self._unlink(item.path)
+        self._note(item.path)
         return item
 
     def arrive(self, item: Item) -> None:
@@ -257,17 +261,25 @@ class Tree:
                 yield from self.candidates(child)
                 pending.append(child)
 
-    def _set_candidates(self, path: str, items: list[Item]) -> None:
-        items.sort(key=rank, reverse=True)
-        self._best.pop(path, None)
-        self._rest.pop(path, None)
-        if items:
-            self._best[path] = items[0]
+    def _add(self, path: str, item: Item) -> None:
+        best = self._best.get(path)
+        if best is None:
+            self._best[path] = item
+            return
+        other, self._best[path] = sorted((best, item), key=rank)
+        insort(self._rest.setdefault(path, []), other, key=rank)
+
+    def _take_out(self, path: str, item: Item) -> None:
+        rest = self._rest.get(path)
+        if rest is None:
+            del self._best[path]
+            return
+        if item is self._best[path]:
+            self._best[path] = rest.pop()
         else:
-            self._unlink(path)
-        if len(items) > 1:
-            self._rest[path] = tuple(items[1:])
-        self._note(path)
+            del rest[bisect_left(rest, rank(item), key=rank)]
+        if not rest:
+            del self._rest[path]
 
     def _link(self, path: str) -> None:
         while path:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from jobfs import names
 from jobfs.names import HiddenName, Role
-from jobfs.namespace.tree import Tree, missed_names, never_shown, refusal, shown, veil
+from jobfs.namespace.tree import Tree, missed_names, never_shown, rank, refusal, shown, veil
 from jobfs.nodes import Item, Kind, Lifecycle, implicit_directory
 
 from .world import hidden, item
@@ -136,6 +136,19 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
     assert tree.shadowed() == [("x", "1", "a directory is shown at this path")]
     tree.drop("2")
     assert tree.at("x") == file
+
+
+def test_items_at_one_path_cost_a_look_at_a_few_of_them_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """semantics 1, Overlay: as many at one path as a server makes of creates that duplicate."""
+    looks = itertools.count()
+    monkeypatch.setattr("jobfs.namespace.tree.rank", lambda item: (next(looks), rank(item))[1])
+    count = 4_000
+    items = [item("x", str(number), updated_ns=number * 7919 % count) for number in range(count)]
+    tree = Tree.of(items)
+    assert tree.candidates("x") == tuple(sorted(items, key=rank, reverse=True))
+    tree.settle("x", items[:1])
+    assert tree.candidates("x") == (items[0],)
+    assert next(looks) < 30 * count
 
 
 def test_hostile_items_are_counted_and_not_shown() -> None:

@@ -46,6 +46,7 @@ STATEMENTS = {
     "2.15": "mmap works, read and shared-writable",
     "2.16": "with --xattr the same is in user.jobfs.*; setfattr of permission and lifecycle is an update",
     "2.17": "jobfs set changes lifecycle and permission",
+    "2.18": "a directory's mtime moves when another set of names is seen in it, and goes back by utimens only",
     "3.1": "open revalidates when the cached metadata is older than the TTL",
     "3.2": "a version in the content cache is never downloaded again, across remounts too",
     "3.3": "the first bytes are served as they arrive",
@@ -135,7 +136,7 @@ STATEMENTS = {
 README_ROWS = {
     "look up, list": "1.4 1.6 1.12",
     "two items at one path, impossible paths": "1.16 1.17 1.18 1.20 4.37",
-    "mode, owner, group, times": "2.3 2.4 2.5 2.6 2.7 2.8",
+    "mode, owner, group, times": "2.3 2.4 2.5 2.6 2.7 2.8 2.18",
     "readOnly items": "4.38 4.39",
     "inode number; an open file that the job replaces": "1.22 1.23 3.13 3.14",
     "rmdir, unlink of an open file": "4.29 4.33",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import shutil
 
+import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob, run
 from tests.support.waiting import eventually, eventually_equal
@@ -129,3 +131,37 @@ def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: M
     assert server.store.read("brief.md") == b"written"
     os.unlink(brief)  # as on a disk: its mode was given here
     assert not server.store.exists("brief.md")
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_gits_untracked_cache_sees_what_the_job_makes_and_deletes(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 2.18: a directory's mtime moves when another set of names is seen in it, whoever changed it."""
+    server.store.seed({"dir/sub/file": "x", "dir/other": "y", "top": "z"}, age=60)
+    home = mounted.home
+    where = {"GIT_DIR": home / "job.git", "GIT_WORK_TREE": mounted.path}
+    as_in_the_recipe = ["env", *(f"{name}={value}" for name, value in where.items()), "git"]
+
+    def git(*words: str) -> str:
+        return run(home, *as_in_the_recipe, *words, home=home)
+
+    git("init", "-q")
+    for setting in (
+        "feature.manyFiles=true",
+        "core.untrackedCache=true",
+        "user.name=A",
+        "user.email=a@b.invalid",
+    ):
+        git("config", *setting.split("="))
+    git("add", "-A")
+    git("commit", "-qm", "As the job left it")
+    for _ in range(2):
+        assert git("status", "--porcelain") == ""
+    server.store.seed({"dir/sub/new": "x", "made/inside": "x", "beside": "x"})
+    there = ["?? beside", "?? dir/sub/new", "?? made/"]
+    eventually_equal(lambda: sorted(git("status", "--porcelain").splitlines()), there)
+    server.store.delete("dir/sub/new")
+    server.store.delete("made")
+    server.store.seed({"dir/newer": "x"})
+    eventually_equal(lambda: sorted(git("status", "--porcelain").splitlines()), ["?? beside", "?? dir/newer"])

@@ -11,6 +11,7 @@ way to them (listing).
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from cachetools import TTLCache
 
 from jobfs import names
 from jobfs.namespace.tree import Tree
-from jobfs.nodes import Item
+from jobfs.nodes import Item, held_ns
 
 
 class Change(NamedTuple):
@@ -114,6 +115,7 @@ class Knowledge:
         self._airborne: set[int] = set()
         self._changes: deque[tuple[int, Change]] = deque()
         self._doubts: dict[str, int] = {}
+        self._names_changed: dict[str, int] = {}
 
     # requests
 
@@ -141,7 +143,10 @@ class Knowledge:
         directories = [item for item in items if item.is_dir]
         for item in directories:
             self._doubt_moved(item, path, ticket)
+        there, above = self.tree.at(path) is not None, self._above(path)
         self.tree.settle(path, items)
+        if (self.tree.at(path) is not None) is not there:
+            self.note_names(self._above(path) if there else above, time.time_ns())
         self._record(ids, [path], ticket=ticket)
         if directories or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
@@ -161,10 +166,38 @@ class Knowledge:
             for path in keep(change, self.tree, tree) if change.ticket > ticket else ():
                 self._doubt(path, self._next())
         old, self.tree = self.tree, tree
+        for directory in tree.changed(old) if self.snapshots else ():
+            self.note_names(directory, time.time_ns())
+        self._names_changed = {
+            key: moment for key, moment in self._names_changed.items() if tree.get(key) or tree.at(key)
+        }
         self.snapshots += 1
         self.snapshot_began, self.snapshot_ticket = began, ticket
         self.implicit_seen = self.implicit_seen or tree.has_implicit()
         return old
+
+    # when the names in a directory change
+
+    def names_changed(self, directory: Item) -> int:
+        """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since `forget_names`."""
+        return self._names_changed.get(directory.id or directory.path, 0)
+
+    def note_names(self, path: str, now: int) -> None:
+        """The names in a directory have changed: later than it was shown to be changed before, whatever the clocks say."""
+        directory = self.tree.at(path)
+        if directory is not None:
+            before = max(self.names_changed(directory), directory.updated_ns)
+            self._names_changed[directory.id or path] = held_ns(max(now, before + 1))
+            self._next()
+
+    def forget_names(self, directory: Item) -> None:
+        """When the names in a directory were changed does not count any more."""
+        self._names_changed.pop(directory.id or directory.path, None)
+        self._next()
+
+    def _above(self, path: str) -> str:
+        """The lowest directory above a path that there is."""
+        return next(above for above in _lineage(names.parent(path)) if self.tree.at(above))
 
     # our own changes
 

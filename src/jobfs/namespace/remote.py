@@ -219,6 +219,20 @@ class Namespace:
         with self._lock:
             return self._known.tree.directories(path)
 
+    def names_changed(self, directory: Item) -> int:
+        """When the names in a directory were last seen to change, in ns since the epoch; 0 if not since `forget_names`."""
+        return self._known.names_changed(directory)
+
+    def note_names(self, path: str, now: int) -> None:
+        """This mount has changed the names in a directory, at `now` in ns since the epoch."""
+        with self._lock:
+            self._known.note_names(path, now)
+
+    def forget_names(self, directory: Item) -> None:
+        """Its times were set: when the names in a directory were changed does not count any more."""
+        with self._lock:
+            self._known.forget_names(directory)
+
     def subtree(self, path: str) -> list[Item]:
         """Every known item at or below `path`, shadowed and hidden ones too."""
         with self._lock:

@@ -177,6 +177,17 @@ class Tree:
             ]
         return found
 
+    def changed(self, before: Tree) -> list[str]:
+        """The directories that have other names in them than `before`, but for new ones that an item stands for."""
+        differ = {path for path, inside in self._children.items() if inside != before._children.get(path)}
+        differ |= before._children.keys() - self._children.keys()
+        there = ((path, self.at(path)) for path in differ)
+        return [
+            path
+            for path, item in there
+            if item is not None and item.is_dir and (item.implicit or path in before._directories)
+        ]
+
     def has_implicit(self) -> bool:
         """True if some directory has no item that stands for it."""
         inhabited = (path for path in (*self._children, *self._veiled) if path)

@@ -226,6 +226,7 @@ class Cleanup:
                     return False
             self._context.renamed(item.id, answer.path)
             self._context.namespace.publish(answer)
+            self._context.touch_directory(names.parent(answer.path))
             log.warning("%s: %s; kept as %s", target, reason, answer.path)
             return True
         return False
@@ -391,6 +392,7 @@ class Cleanup:
             except PathExistsError:
                 pass
             else:
+                self._context.touch_directory(names.parent(target))
                 log.warning("%s: found under a hidden name, put back", target)
                 return f"{target}: put back"
         label = "recovered" if parts.role is names.Role.STAGED else "conflict"

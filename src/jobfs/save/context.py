@@ -126,6 +126,17 @@ class Context:
         """Until when a request on the item may still be carried out, in epoch seconds; 0.0 if none is known."""
         return self._unsure.get(item_id, 0.0)
 
+    def touch_directory(self, path: str) -> None:
+        """Something was made, renamed or removed in a directory by this mount: its times are now."""
+        file = self.state.at(path) if path else None
+        if file is not None:
+            now = time.time_ns()
+            self.state.apply(file, mtime_ns=now, ctime_ns=now)
+            return
+        item = self.namespace.peek(path)
+        if item is not None and item.is_dir:
+            self.namespace.note_names(path, self.state.touch(item, content=True))
+
     def in_background(self, task: Callable[[], object]) -> None:
         """Run something that nobody waits for; what goes wrong is logged."""
 

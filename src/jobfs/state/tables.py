@@ -527,8 +527,8 @@ class State:
 
     # -- remembered attributes (semantics.md section 2)
 
-    def touch(self, item: Item, *, content: bool = False, made: bool = False) -> None:
-        """The change time of an item is now (`content`: its mtime too; `made`: all its times).
+    def touch(self, item: Item, *, content: bool = False, made: bool = False) -> int:
+        """The change time of an item is now (`content`: its mtime too; `made`: all its times); returns it, in ns since the epoch.
 
         Kept at once in memory, and with the next `sync` in the journal: no operation waits for the disk because of it.
         """
@@ -544,6 +544,7 @@ class State:
             if item.id:
                 self._touched[file.ino] = file
             self.edition += 1
+            return now
 
     def _flush(self) -> None:
         """Write what was touched to the journal. Raises FsError(EIO)."""

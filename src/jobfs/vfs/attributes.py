@@ -70,6 +70,7 @@ class Attributes:
                 shown = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns}
                 given = {name: value for name, value in times.items() if value is not None}
                 self._remember(node, **{**shown, **given})
+                self._view.namespace.forget_names(node)
             else:
                 self._set_here(node, **{name: value for name, value in times.items() if value is not None})
 

@@ -215,7 +215,10 @@ class Vfs(Attributes, Tree, Files):
 
     def discard(self, path: str) -> list[tuple[str, str]]:
         """See resolve.py."""
-        return discard(self._write_back, path)
+        given_up = discard(self._write_back, path)
+        for target, _ in given_up:
+            self._view.touch_directory(names.parent(target))
+        return given_up
 
     @property
     def taken_up(self) -> list[str]:

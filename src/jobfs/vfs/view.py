@@ -47,6 +47,7 @@ class View:
         self.state = write_back.state
         self.namespace = write_back.namespace
         self.content = write_back.content
+        self.touch_directory = write_back.context.touch_directory
         self.owner = owner
         self.changes = changes
         self._patterns = tuple(local_patterns)
@@ -185,6 +186,8 @@ class View:
             if file.version == item.updated_at:
                 times = _times(file, changed)
         if item.kind is Kind.DIRECTORY:
+            seen = self.namespace.names_changed(item)
+            times = (times[0], max(times[1], seen), max(times[2], seen))
             return Attr(ino, stat.S_IFDIR | mode, self._links(item.path), uid, gid, 0, *times)
         size = self.size(item) if item.size is None else item.size
         return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, size, *times)
@@ -271,17 +274,6 @@ class View:
             self.state.apply(node, ctime_ns=time.time_ns())
         else:
             self.state.touch(node.item)
-
-    def touch_directory(self, path: str) -> None:
-        """Something was made, renamed or removed in it: its times are now."""
-        file = self.state.at(path) if path else None
-        if file is not None:
-            now = time.time_ns()
-            self.state.apply(file, mtime_ns=now, ctime_ns=now)
-            return
-        item = self.namespace.peek(path)
-        if item is not None and item.is_dir:
-            self.state.touch(item, content=True)
 
     def freeze(self, node: Node) -> dict[str, int]:
         """The attributes of a node as they are shown, for the File that is to have them from now on: its change time."""

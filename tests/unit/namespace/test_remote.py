@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from jobfs.errors import FsError
+from jobfs.names import Role
 from jobfs.nodes import Item, Lifecycle, implicit_directory
 
 from .world import KERNEL, TTL, World, hidden
@@ -392,3 +393,86 @@ def test_what_we_put_where_something_else_was_known_is_asked_for(world: World) -
     assert world.namespace.status().shadowed == []
     assert world.namespace.lookup("x") == world.server.items[mine.id]
     assert world.namespace.status().shadowed == []
+
+
+def changed(world: World, path: str) -> int:
+    """When the names in a directory were seen to change."""
+    directory = world.namespace.peek(path)
+    assert directory is not None
+    return world.namespace.names_changed(directory)
+
+
+def test_a_listing_that_shows_other_names_in_a_directory_tells_so_once(world: World) -> None:
+    """semantics 2.18: a directory's mtime moves when another set of names is seen in it."""
+    for path in ("d", "empty", "same"):
+        world.server.directory(path)
+    a, b = world.server.file("d/a"), world.server.file("implicit/b")
+    world.server.file("same/c")
+    world.namespace.refresh()
+    directories = ("", "d", "empty", "same", "implicit")
+    assert [changed(world, path) for path in directories] == [0] * 5
+    began = time.time_ns()
+    world.server.delete(a)
+    world.server.file("empty/first")
+    world.server.file("implicit/beside")
+    world.namespace.refresh()
+    seen = [changed(world, path) for path in directories]
+    assert [began <= moment <= time.time_ns() for moment in seen] == [False, True, True, False, True]
+    world.namespace.refresh()
+    assert [changed(world, path) for path in directories] == seen
+    world.server.delete(b)
+    world.server.directory("new")
+    world.namespace.refresh()
+    again = [changed(world, path) for path in directories]
+    assert [new > old for new, old in zip(again, seen, strict=True)] == [True, False, False, False, True]
+    assert changed(world, "new") == 0, "it has the time of its item"
+
+
+def test_hidden_names_contents_and_our_own_changes_are_no_other_names(world: World) -> None:
+    """semantics 2.18: a save in place stages a hidden item, moves another one away, and changes no name."""
+    world.server.directory("d")
+    a = world.server.file("d/a")
+    world.namespace.refresh()
+    staged = world.server.file(hidden("d/a"))
+    world.namespace.refresh()
+    world.namespace.publish(world.server.move(a, hidden("d/a", Role.STAGED)))
+    world.namespace.refresh()
+    world.namespace.publish(world.server.move(staged, "d/a"))
+    world.namespace.publish(world.server.file("d/own"))
+    world.server.rewrite(staged)
+    world.namespace.refresh()
+    assert changed(world, "d") == 0
+
+
+def test_a_name_that_is_found_or_missed_changes_the_directory_before_a_listing_does(world: World) -> None:
+    """semantics 2.18: whoever saw it first; with the last name in it, a directory that no item stands for goes."""
+    for number in range(120):
+        world.server.file(f"d/{number}")
+    lonely = world.server.file("implicit/lonely")
+    world.namespace.refresh()
+    new = world.server.file("d/new")
+    world.server.delete(lonely)
+    world.expire()
+    assert world.namespace.lookup("d/new", max_age=0.0) == new
+    seen = changed(world, "d")
+    assert (seen > 0, changed(world, "")) == (True, 0)
+    assert world.namespace.lookup("implicit/lonely", max_age=0.0) is None
+    assert changed(world, "") > 0
+    world.namespace.refresh()
+    assert changed(world, "d") == seen
+
+
+def test_names_change_later_than_before_whatever_the_clocks_say(world: World) -> None:
+    """semantics 2.18: never goes back, with a server whose clock is ahead."""
+    ahead = time.time_ns() + 3600 * 10**9
+    directory = world.server.directory("d", updated_ns=ahead)
+    world.namespace.refresh()
+    for number in range(2):
+        world.server.file(f"d/{number}")
+        world.namespace.refresh()
+        assert changed(world, "d") == ahead + 1 + number
+    world.namespace.forget_names(directory)
+    assert changed(world, "d") == 0
+    world.server.delete(directory)
+    world.namespace.refresh()
+    assert not world.namespace._known._names_changed.keys() - {""}

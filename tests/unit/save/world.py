@@ -195,6 +195,12 @@ class FakeNamespace:
     def touch(self, path: str) -> None:
         self.told.append(f"touch {path}")
 
+    def note_names(self, path: str, now: int) -> None:
+        self.told.append(f"names of {path}")
+
+    def peek(self, path: str) -> Item | None:
+        return next((item for item in self._client.items.values() if item.path == path), None)
+
     def refresh(self) -> None:
         self.refreshed += 1
 

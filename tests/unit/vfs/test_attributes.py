@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 
 import pytest
 from tests.support.files import errno_from
+from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace
 
 from jobfs.emulator import Server
@@ -107,6 +109,64 @@ def test_the_times_of_a_directory_survive_a_remount(server: Server, work: Worksp
     work.start()
     assert work.vfs.getattr("dir") == after
     assert work.vfs.getattr("other") == other
+
+
+def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 2.18: and a remount begins with `updatedAt`."""
+    server.store.seed({"dir/file": "x", "dir/other": "y", "plain/file": "z"}, age=60)
+    times, plain = [work.vfs.getattr("dir").mtime_ns], work.vfs.getattr("plain").mtime_ns
+
+    def moves() -> None:
+        work.vfs.refresh()
+        attr = work.vfs.getattr("dir")
+        assert attr.mtime_ns == attr.ctime_ns > times[-1]
+        times.append(attr.mtime_ns)
+
+    server.store.seed({"dir/new": "x"})
+    moves()
+    server.store.delete("dir/new")
+    moves()
+    work.write("dir/own", b"x")
+    moves()
+    work.drain()
+    work.write("dir/file", b"saved in place", fsync=True)
+    server.store.write("dir/other", "in place too")
+    work.vfs.refresh()
+    assert work.vfs.getattr("dir").mtime_ns == times[-1]
+    work.vfs.chmod("dir", 0o700)
+    server.store.set_permission("dir", "readOnly")
+    work.vfs.refresh()
+    assert work.vfs.getattr("dir").mtime_ns >= times[-1], "whatever else changes"
+    work.vfs.utimens("dir", 5, 7)
+    work.vfs.refresh()
+    assert work.vfs.getattr("dir").mtime_ns == 7
+    server.store.seed({"dir/newer": "x", "plain/newer": "x"})
+    moves()
+    assert work.vfs.getattr("plain").mtime_ns > plain
+    work.stop()
+    work.start()
+    assert (work.vfs.getattr("dir").mtime_ns, work.vfs.getattr("plain").mtime_ns) == (7, plain)
+
+
+def test_a_second_version_and_what_is_given_up_change_a_directorys_names(
+    server: Server, work: Workspace
+) -> None:
+    """semantics 2.18: whoever changed it: programs that watch the directory look again."""
+    server.store.seed({"dir/file": "x"}, age=60)
+    fh = work.vfs.open("dir/file", os.O_RDWR).fh
+    work.vfs.write(fh, b"mine", 0)
+    before = work.vfs.getattr("dir").mtime_ns
+    server.store.write("dir/file", "the job's")
+    work.vfs.fsync(fh)
+    work.vfs.release(fh)
+    eventually(lambda: len(work.names("dir")) == 2)
+    between = work.vfs.getattr("dir").mtime_ns
+    work.write("dir/new", b"x")
+    made = work.vfs.getattr("dir").mtime_ns
+    work.vfs.discard("dir/new")
+    assert before < between < made < work.vfs.getattr("dir").mtime_ns
 
 
 def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(

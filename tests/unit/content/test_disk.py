@@ -13,7 +13,7 @@ import pytest
 
 from jobfs.content import disk as disk_module
 from jobfs.content.disk import Backing, DiskCache, version_name
-from jobfs.content.parts import write_all
+from jobfs.content.parts import CacheFile, write_all
 from jobfs.nodes import Version
 
 #: A user that is not this one.
@@ -78,6 +78,26 @@ def test_there_are_not_more_of_them_than_the_limit_has_room_for(
         keep(disk, name)
     disk.fit()
     assert [disk.size(version) for version in VERSIONS] == [None, None, 100, 100, 100, 100]
+
+
+def test_a_content_that_is_just_being_put_in_its_place_counts_once(
+    disk: DiskCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted twice, it would cost another content its place: the limit is looked at by any thread at any time."""
+    for name in NAMES[1:]:
+        keep(disk, name)
+    disk.limit = 600
+    backing, put = Backing(VERSIONS[0], disk), disk.keep
+    backing.write(0, b"x" * 100)
+
+    def overtaken(file: CacheFile, name: str, size: int) -> CacheFile:
+        file = put(file, name, size)
+        disk.fit()
+        return file
+
+    monkeypatch.setattr(disk, "keep", overtaken)
+    backing.keep(100)
+    assert (disk.used, [disk.size(version) for version in VERSIONS]) == (600, [100] * 6)
 
 
 def test_what_another_thread_removes_while_the_directory_is_read_does_not_count(

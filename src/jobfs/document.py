@@ -41,8 +41,8 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `cleaning[]` | saves that are on the server, and of which something is left to be tidied up there |
 | `[].path`, `[].reason`, `[].age`, `[].next_try` | of which file, and what is done |
 | `conflicts[]` | second versions that were kept, until they are deleted or renamed |
-| `[].path`, `[].origin`, `[].reason` | where it is, beside which file, and why |
-| `[].diff` | the shell command that compares the two |
+| `[].path`, `[].origin`, `[].reason` | where it is, of which file, and why |
+| `[].diff` | the shell command that compares the two; `null` if that file is gone |
 | `shadowed[]` | items hidden behind another one |
 | `[].path`, `[].id`, `[].reason` | which, and behind what |
 | `hostile[]`, `foreign_hidden[]` | items whose names can't be shown; saves that another mount left unfinished |
@@ -137,7 +137,7 @@ class Conflict(TypedDict):
     path: str
     origin: str
     reason: str
-    diff: str
+    diff: str | None
 
 
 class Shadowed(TypedDict):

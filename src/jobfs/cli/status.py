@@ -194,7 +194,7 @@ def _lists(report: Mapping[str, Any]) -> Iterator[Text]:
             yield Text(title, "bold red" if needed else "bold")
             for entry in entries[:_MOST]:
                 yield Text(f"  {shown(_described(entry))}")
-                if "diff" in entry:
+                if entry.get("diff"):
                     yield Text(f"    {shown(entry['diff'])}")
             if len(entries) > _MOST:
                 yield Text(f"  and {len(entries) - _MOST:,} more: --json has them all")

@@ -124,7 +124,11 @@ class Cleanup:
         except NotFoundError:
             # Deleted by the job, or given another name, while its bytes were read.
             return True
-        return self._delete(aside, item) if ours else self.keep(aside, item, change.target)
+        if ours:
+            return self._delete(aside, item)
+        with self._state.lock:
+            self._context.winners[item.id] = change.file or change.staged_id
+        return self.keep(aside, item, change.target)
 
     def _delete_lost(self, aside: Aside) -> bool:
         """Delete what a create without an answer may have left; some servers say 404 where they find nothing."""

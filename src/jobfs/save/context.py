@@ -15,7 +15,7 @@ from jobfs.api import Client, Known
 from jobfs.content import ContentStore
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
-from jobfs.state import State
+from jobfs.state import File, State
 
 log = logging.getLogger("jobfs.save")
 
@@ -60,6 +60,8 @@ class Context:
         #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
         self._contested: LRUCache[str, str] = LRUCache(_SENT)
         self._unsure: dict[str, float] = {}
+        #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
+        self.winners: LRUCache[str, File | str] = LRUCache(_SENT)
 
     def saw_moves_keep_updated_at(self) -> None:
         """This server was seen to leave an item's `updatedAt` alone as it was moved (R1)."""

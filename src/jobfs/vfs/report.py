@@ -123,7 +123,7 @@ class Report:
             "unsent": self._unsaved(refused=False),
             "failed": self._unsaved(refused=True),
             "cleaning": self._cleaning(),
-            "conflicts": [self._conflict(*kept) for kept in self._kept()],
+            "conflicts": self._conflicts(),
             "shadowed": [{"path": path, "id": item, "reason": why} for path, item, why in facts.shadowed],
             "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
             "foreign_hidden": self._foreign(facts.hidden),
@@ -196,15 +196,38 @@ class Report:
                 if change.settled or change.stage is Stage.CANCELLED
             ]
 
-    def _conflict(self, item: Item, label: str, origin: str) -> document.Conflict:
+    def _conflicts(self) -> list[document.Conflict]:
+        """Second versions that were kept beside their files, as their names tell; each with where its file is now."""
+        listed = self._namespace.subtree("")
+        there = {item.id: item.path for item in listed}
+        found = []
+        for item in listed:
+            kept = names.kept_beside(item.path)
+            if kept is not None and not item.is_dir and not never_shown(item.path):
+                found.append(self._conflict(item, *kept, there))
+        return sorted(found, key=lambda conflict: conflict["path"])
+
+    def _conflict(self, item: Item, label: str, origin: str, there: Mapping[str, str]) -> document.Conflict:
+        now = self._winner(item, there)
+        if now is None and self._view.find_known(origin) is not None:
+            now = origin
         mount = self._slot.record.directory
-        ours, theirs = (document.quoted(f"{mount}/{path}") for path in (origin, item.path))
+        ours, theirs = (document.quoted(f"{mount}/{path}") for path in (now or "", item.path))
         return {
             "path": item.path,
-            "origin": origin,
-            "reason": _KEPT[label],
-            "diff": f"diff -u {ours} {theirs}",
+            "origin": now or origin,
+            "reason": _KEPT[label] if now else f"{_KEPT[label]}; {origin} is gone",
+            "diff": f"diff -u {ours} {theirs}" if now else None,
         }
+
+    def _winner(self, item: Item, there: Mapping[str, str]) -> str | None:
+        """Where the file is now that got the name of a second version, whoever has renamed which; None if that is not known."""
+        with self._state.lock:
+            winner = self._write_back.context.winners.get(item.id)
+        if isinstance(winner, File) and winner.here:
+            return winner.path
+        path = there.get(winner.item_id if isinstance(winner, File) else winner or "")
+        return None if path is None or never_shown(path) else path
 
     def _foreign(self, hidden: Iterable[Item]) -> list[document.Odd]:
         now = time.time() + self._client.server_time_offset
@@ -224,15 +247,6 @@ class Report:
     def _own(self, item: Item) -> bool:
         parts = names.parse_hidden(names.basename(item.path))
         return parts is not None and parts.mount == self._write_back.context.mount
-
-    def _kept(self) -> list[tuple[Item, str, str]]:
-        """Second versions that were kept beside their files, with the label and the path that their names tell."""
-        found = []
-        for item in self._namespace.subtree(""):
-            kept = names.kept_beside(item.path)
-            if kept is not None and not item.is_dir and not never_shown(item.path):
-                found.append((item, *kept))
-        return sorted(found, key=lambda kept: kept[0].path)
 
     def unsent(self, under: str | None = None) -> list[document.Unsent]:
         """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""

@@ -82,6 +82,12 @@ def test_what_is_unsent_is_told_with_its_bytes_and_its_age(run: Run, answering: 
     assert "  and 5 more: --json has them all\n" in done.out
 
 
+def test_a_conflict_whose_file_is_gone_has_no_command(run: Run, answering: Make) -> None:
+    conflict = {"path": "a.conflict-1", "origin": "a", "reason": "changed; a is gone", "diff": None}
+    answering("/mnt/a", status=a_status(conflicts=[conflict]))
+    assert "\n  a.conflict-1: changed; a is gone\n\n" in run("status", "/mnt/a").out
+
+
 def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> None:
     answering("/mnt/a", status=a_status())
     answering("/mnt/b", status=a_status(directory="/mnt/b"))

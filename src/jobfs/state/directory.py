@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -86,9 +86,10 @@ class StateDirectory:
         """Where a mount in the background writes its log."""
         return self.path / "jobfs.log"
 
-    def write_record(self, *, clean: bool = False) -> None:
-        """Note on disk what the place is used for, by this process. Raises UsageError if that fails."""
-        self.record = Record(**{**asdict(self.record), "pid": os.getpid(), "clean": clean})
+    def write_record(self, *, clean: bool = False, directory: str = "") -> None:
+        """Note on disk what the place is used for, by this process, at another `directory` by now. Raises UsageError."""
+        where = directory or self.record.directory
+        self.record = replace(self.record, pid=os.getpid(), clean=clean, directory=where)
         draft = self.path / "mount.json.new"
         free_for_start(self.path)
         text = json.dumps(asdict(self.record))

@@ -5,7 +5,7 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 
 | field | meaning |
 |---|---|
-| `schema` | 1 |
+| `schema` | 2 |
 | `problems[]` | sentences: what does not go away without a person; the exit code is 1 if there is any |
 | `directory`, `pid` | where it is mounted, and by which process |
 | `mounted_at` | when, in seconds since 1970 |
@@ -32,7 +32,7 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `listing_error` | why the last listing failed, or why the server can't be asked |
 | `cache.bytes` | what the content cache takes |
 | `taken_up[]` | what an earlier mount had left and this one took up, a line each |
-| `unsent[]`, `failed[]` | what is not on the server yet; what the server has refused |
+| `unsent[]`, `failed[]` | what is not on the server; those of them that it has refused |
 | `[].path`, `[].size` | where, and how much |
 | `[].age` | since it was closed |
 | `[].state` | `dirty`: changed, and not begun; `staging`, `staged`: waits, or is half done; `uploading`; `failed` |
@@ -59,7 +59,7 @@ from __future__ import annotations
 import shlex
 from typing import TypedDict
 
-SCHEMA = 1
+SCHEMA = 2
 
 #: What is said of files that failed, and of conflicts.
 REFUSED = "refused by the server: jobfs retry, or jobfs discard"
@@ -196,6 +196,13 @@ class Status(TypedDict):
     foreign_hidden: list[Odd]
     damaged: list[str]
     other_slots: list[Slot]
+
+
+def unsent(path: str, size: int, reason: str = "", state: str = "dirty") -> Unsent:
+    """An entry of which nothing more is known; its size in bytes."""
+    return {
+        "path": path, "size": size, "age": None, "attempts": 0, "reason": reason, "next_try": None, "state": state
+    }  # fmt: skip
 
 
 def problems(status: Status) -> list[str]:

@@ -83,24 +83,25 @@ class _Stillness:
 
 
 def kept(left: Sequence[Any]) -> str:
-    """What becomes of what is left when a mount ends, in one line: what the server has refused is not tried again by itself."""
+    """What becomes of what is left when a mount ends, in one line, "" if nothing is: what was refused is not tried by itself."""
     return _told(
         left,
-        "not sent yet, kept for the next mount of this job",
+        "kept for the next mount of this job",
         "refused by the server, kept until jobfs retry or jobfs discard in the next mount",
     )
 
 
 def outstanding(left: Sequence[Any]) -> str:
     """What is left while a mount goes on, in one line."""
-    return _told(left, "not sent yet", "refused by the server: jobfs retry or jobfs discard")
+    return _told(left, "waiting to be sent", "refused by the server: jobfs retry or jobfs discard")
 
 
 def _told(left: Sequence[Any], of_waiting: str, of_refused: str) -> str:
     refused = [entry for entry in left if isinstance(entry, dict) and entry.get("state") == "failed"]
     waiting = [entry for entry in left if entry not in refused]
     parts = ((of_waiting, waiting), (of_refused, refused))
-    return "; ".join(f"{words}: {describe(entries)}" for words, entries in parts if entries)
+    told = "; ".join(f"{words}: {describe(entries)}" for words, entries in parts if entries)
+    return f"{len(left)} unsent: {told}" if told else ""
 
 
 def describe(left: Sequence[Any], most: int = 10) -> str:

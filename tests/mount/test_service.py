@@ -111,10 +111,11 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
     mounted.kill_only()
     held = os.open(second.path / "open", os.O_WRONLY | os.O_CREAT)
     second.kill_only()
-    assert mounted.jobfs("flush", mounted.path).stderr.startswith(f"{gone}: mount the job there again")
-    for command, code in (("status", 2), ("flush", 2)):
-        done = mounted.jobfs(command, "--state-dir", mounted.state)
-        assert (done.returncode, "mount the job there again" in done.stderr) == (code, True)
+    left = "it has left 1 unsent: kept for the next mount of this job: file"
+    remedy = f"{gone}: mount the job there again, or jobfs umount {mounted.path}; {left}\n"
+    for words in (("flush", mounted.path), ("status",), ("status", mounted.path), ("flush",)):
+        done = mounted.jobfs(*words, "--state-dir", mounted.state)
+        assert (done.returncode, done.stderr) == (2, remedy)
     assert is_mounted(mounted.path)
     # mount itself, though there is something to be told. It would send at once what it takes up.
     server.faults.rate("unavailable", 1.0, on="create")
@@ -125,7 +126,7 @@ def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: M
     mounted.kill_only()
     one = mounted.jobfs("umount", mounted.path)
     assert (one.returncode, one.stderr.startswith(f"{gone}: its dead mount was taken away")) == (1, True)
-    assert "1 change of it not on the server yet" in one.stderr
+    assert f"; {left}: mount the job again, or jobfs recover {server.job}\n" in one.stderr
     every = second.jobfs("umount", "--all", "--state-dir", second.state)
     assert (every.returncode, str(second.path) in every.stderr) == (0, True)
     assert not is_mounted(mounted.path)

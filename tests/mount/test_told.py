@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.files import saved
+from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob, environment, jobfs
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_equal, readable
@@ -41,7 +41,7 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
     """semantics 4.21, 6.6: `jobfs status`, and `.jobfs/status.json`; a conflict comes with the command that shows it."""
     server.store.seed({"it's a note.md": "old\n", "dir/b": "2"}, age=60)
     code, status = told(mounted)
-    assert (code, status["schema"], status["items"], status["problems"]) == (0, 1, 3, [])
+    assert (code, status["schema"], status["items"], status["problems"]) == (0, 2, 3, [])
     assert (status["directory"], status["job"]["ended"]) == (str(mounted.path), False)
     assert (status["job"]["id"], status["job"]["status"]) == (server.job, "processing")
     assert status["server"]["answering"] is True
@@ -110,6 +110,34 @@ def test_a_conflict_is_compared_under_the_names_that_there_are(server: Server, m
     assert compared() is None
     copy.unlink()
     assert mounted.status()["conflicts"] == []
+
+
+def test_what_failed_is_unsent_wherever_that_is_told(server: Server, mounted: MountedJob) -> None:
+    """semantics 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
+    server.store.seed({"old": "old"}, age=60)
+    server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
+    errno_from(saved, mounted.path / "big", b"refused")
+    eventually(lambda: mounted.status()["failed"])
+    server.faults.clear()
+    server.faults.rate("unavailable", 1.0, on="change")
+    (mounted.path / "waits").write_bytes(b"unsent")
+    code, status = told(mounted)
+    assert (code, [entry["path"] for entry in status["failed"]]) == (1, ["big"])
+    assert sorted(entry["path"] for entry in status["unsent"]) == ["big", "waits"]
+    assert status["failed"][0] in status["unsent"]
+    assert "\nunsent    2 files, 13 bytes" in mounted.jobfs("status", mounted.path).stdout
+    assert len((mounted.path / ".jobfs/pending").read_text().splitlines()) == 2
+    left = (
+        "2 unsent: kept for the next mount of this job: waits; "
+        "refused by the server, kept until jobfs retry or jobfs discard in the next mount: big"
+    )
+    done = mounted.jobfs("umount", "--timeout", "0", mounted.path)
+    assert (done.returncode, f"jobfs: {left}\n" in done.stderr) == (1, True)
+    for where in ((mounted.path,), ()):
+        after = mounted.jobfs("status", "--state-dir", mounted.state, *where)
+        assert (after.returncode, after.stdout) == (2, "")
+        assert f"the mount that ended at {mounted.path} has left {left}" in after.stderr
+        assert after.stderr.endswith(f": mount the job again, or jobfs recover {server.job}\n")
 
 
 def test_a_watch_tells_each_change_until_it_is_interrupted(server: Server, mounted: MountedJob) -> None:

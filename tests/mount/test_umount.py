@@ -291,7 +291,7 @@ def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_l
         done = mounted.jobfs("umount", "--lazy", "--timeout", "0.5", mounted.path)
         assert done.returncode == 1
         last = done.stderr.splitlines()[-1]
-        for words in (f"process {mounted.process.pid}", f"({program.pid}: notes.md)", "not sent yet"):
+        for words in (f"process {mounted.process.pid}", f"({program.pid}: notes.md)", "1 unsent: "):
             assert words in last
         again = mounted.jobfs("mount", server.job, mounted.path, *mounted.command()[7:])
         assert again.returncode == 2
@@ -406,7 +406,7 @@ def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     done = mounted.jobfs("umount", mounted.path, *flags)
     took = time.monotonic() - began
     assert done.returncode == 1
-    assert "unsent.txt" in done.stderr
+    assert "jobfs: 1 unsent: kept for the next mount of this job: unsent.txt\n" in done.stderr
     assert took < (1 + 15 if flags else 2 * 3 * 1.25 + 15)
     server.faults.clear()
     mounted.kill()
@@ -426,7 +426,7 @@ def test_killed_while_it_waits_detached_the_next_mount_sends_what_was_closed(
         mounted.kill()
         code, said = umount.ended()
         assert code == 1
-        assert "1 change not on the server yet" in said
+        assert said == "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n"
     server.faults.clear()
     mounted.mount()
     mounted.settled()

@@ -98,10 +98,11 @@ def test_a_drain_that_fails_is_not_taken_for_done(vfs: DrainedVfs) -> None:
 def test_what_the_server_has_refused_is_not_said_to_be_sent_by_the_next_mount() -> None:
     """semantics 4: it waits for `jobfs retry` or `jobfs discard`."""
     waits, failed = {"path": "a", "state": "dirty"}, {"path": "b", "state": "failed"}
-    assert kept([waits]) == "not sent yet, kept for the next mount of this job: a"
+    assert kept([waits]) == "1 unsent: kept for the next mount of this job: a"
     refused = "refused by the server, kept until jobfs retry or jobfs discard in the next mount: b"
-    assert kept([failed]) == refused
-    assert kept([waits, failed]) == f"not sent yet, kept for the next mount of this job: a; {refused}"
+    assert kept([failed]) == f"1 unsent: {refused}"
+    assert kept([waits, failed]) == f"2 unsent: kept for the next mount of this job: a; {refused}"
+    assert kept([]) == ""
 
 
 @pytest.mark.parametrize(

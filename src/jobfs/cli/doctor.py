@@ -132,8 +132,8 @@ class Checkup:
         dead = self._check(
             "dead mounts", lambda: dead_mounts(str(state_dir)), lambda found: str(len(found) or "none")
         )
-        for point in dead or ():
-            self._check("mount", partial(_doubt, remedy(point)))
+        for point, found in (dead or {}).items():
+            self._check("mount", partial(_doubt, remedy(point, found)))
 
     def _unsent_work(self) -> None:
         """What mounts that ended have left; whatever else is in the state directory is none of ours."""
@@ -236,7 +236,7 @@ def _left(found: slot.Found) -> str:
             f"what {where} has left can't be told: {error}; jobfs recover {job} puts it aside{log}"
         ) from None
     if left.changes:
-        files = f"{counted(left.files, 'file')} ({size(left.bytes)}) unsent" if left.files else ""
+        files = f"{counted(len(left.unsent), 'file')} ({size(left.bytes)}) unsent" if left.unsent else ""
         others = f"{counted(left.unfinished, 'change')} unfinished" if left.unfinished else ""
         what = " and ".join(filter(None, (files, others)))
         raise DoubtError(f"{where} has left {what}: jobfs recover {job}{log}")

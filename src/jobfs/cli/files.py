@@ -11,7 +11,7 @@ import click
 from jobfs import control
 from jobfs.cli.completion import files, mounted_or_files
 from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_dead
+from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_ended
 from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.draining import describe, outstanding
 from jobfs.errors import FsError, UsageError
@@ -54,8 +54,8 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
     left = _all(answers, "left")
     if left:
         tell(f"jobfs: {outstanding(left)}", err=True)
-    dead = path is None and tell_of_dead(state_dir)
-    return 1 if left or dead or None in answers else 0
+    ended = path is None and tell_of_ended(state_dir)
+    return 1 if left or ended or None in answers else 0
 
 
 @click.command("retry", short_help="Try again to send what failed.")
@@ -95,8 +95,7 @@ def discard(path: str, yes: bool, state_dir: str | None) -> int:
     """
     found, inside = mount_of(path, state_dir)
     report = control.call(found.path, "status")
-    entries = [*report.get("unsent", ()), *report.get("failed", ())]
-    unsent = [e for e in entries if not inside or f"{e['path']}/".startswith(f"{inside}/")]
+    unsent = [e for e in report["unsent"] if not inside or f"{e['path']}/".startswith(f"{inside}/")]
     if not unsent:
         raise UsageError(f"nothing is unsent at {path}")
     if not (yes or confirmed(f"Give up what was written to {describe(unsent)}?")):

@@ -1,4 +1,4 @@
-"""Mounts of this user: the running ones, by a register in the user's runtime directory and by their slots; and dead ones.
+"""Mounts of this user: running ones, by a register in the user's runtime directory and by their slots; ended and dead ones.
 
 Whatever is asked of a mount whose process is gone fails with ENOTCONN, "Transport endpoint is not connected".
 """
@@ -20,11 +20,13 @@ import platformdirs
 
 from jobfs import control, mountpoint
 from jobfs.cli.options import load
-from jobfs.cli.screen import tell
+from jobfs.cli.screen import counted, tell
+from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
 from jobfs.private import user_name
 from jobfs.state import directory as slot
+from jobfs.state.left import left_in
 
 T = TypeVar("T")
 
@@ -64,8 +66,9 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
     for above in (place := Path(os.path.abspath(path)), *place.parents):
         there = mount_at(str(above))
         if there is not None and there.kind == "fuse.jobfs":
-            raise UsageError(why_not_found(str(above), there))
-    raise UsageError(f"no job is mounted at {path}")
+            raise UsageError(why_not_found(str(above), there, state_dir))
+    ended = [said for found, said in _left_behind(state_dir) if directory_of(found) in _spellings(path)]
+    raise UsageError("; ".join([f"no job is mounted at {path}", *ended]))
 
 
 def _spellings(path: str) -> Iterator[str]:
@@ -87,8 +90,7 @@ def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found,
         return [mount_of(path, state_dir)]
     found = mounts(state_dir)
     if not found:
-        dead = next(iter(dead_mounts(state_dir)), None)
-        raise UsageError(remedy(dead) if dead else "no job is mounted")
+        raise UsageError("; ".join(_told_of_ended(state_dir)) or "no job is mounted")
     return [(entry, "") for entry in found]
 
 
@@ -114,10 +116,10 @@ def directory_of(found: slot.Found) -> str:
     return found.record.directory if found.record else ""
 
 
-def why_not_found(directory: str, there: MountInfo) -> str:
+def why_not_found(directory: str, there: MountInfo, state_dir: str | None) -> str:
     """Why a job is mounted at a directory, and no running mount of this user is found."""
     if is_dead(there.point):
-        return remedy(directory)
+        return remedy(directory, dead_mounts(state_dir).get(there.point))
     if there.user is not None and there.user != os.geteuid():
         name = user_name(there.user)
         return f"{directory} was mounted by {name}: run this as {name}"
@@ -181,27 +183,64 @@ def _register() -> Path | None:
     return path if ours and path.parent.stat().st_uid in (0, os.geteuid()) else None
 
 
-# Dead mounts
+# Mounts that have ended, and dead ones
+
+
+def _ended(state_dir: str | None) -> list[slot.Found]:
+    """The slots of this user's mounts whose process is gone; found by the same register, and in the state directory."""
+    root = load({"state_dir": state_dir}).state_dir
+    known = {found.path: found for found in _registered() if not slot.in_use(found)}
+    with contextlib.suppress(OSError):  # what can't be read there is for `jobfs doctor` to say
+        known |= {found.path: found for job in os.listdir(root) for found in slot.others(root, job, "")}
+    return list(known.values())
 
 
 def dead_mounts(state_dir: str | None) -> dict[str, slot.Found]:
-    """Mounts of this user whose process is gone, by mount point; found by the same register and slots."""
-    root = load({"state_dir": state_dir}).state_dir
-    known = _registered()
-    with contextlib.suppress(OSError):  # what can't be read there is for `jobfs doctor` to say
-        known += [found for job in os.listdir(root) for found in slot.others(root, job, "")]
+    """Mounts of this user whose process is gone, by mount point."""
     # Of the jobs that had a directory one after another, the one that is there.
-    places = {directory_of(found): found for found in sorted(known, key=_is_there)}
+    places = {directory_of(found): found for found in sorted(_ended(state_dir), key=_is_there)}
     mounted = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
     return {point: places[point] for point in sorted(places.keys() & mounted) if is_dead(point)}
 
 
-def tell_of_dead(state_dir: str | None) -> bool:
-    """Name each dead mount with its remedy, on stderr; True if there is one."""
+def tell_of_ended(state_dir: str | None) -> bool:
+    """Name each dead mount and what an ended one has left, with the remedy, on stderr; True if there is any."""
+    told = _told_of_ended(state_dir)
+    for sentence in told:
+        tell(f"jobfs: {sentence}", err=True)
+    return bool(told)
+
+
+def _told_of_ended(state_dir: str | None) -> list[str]:
     dead = dead_mounts(state_dir)
-    for directory in dead:
-        tell(f"jobfs: {remedy(directory)}", err=True)
-    return bool(dead)
+    # Of a job that is mounted, its status tells.
+    mounted = {found.path.parent for found in mounts(state_dir)}
+    return [
+        *(remedy(directory, found) for directory, found in dead.items()),
+        *(
+            said
+            for found, said in _left_behind(state_dir)
+            if found not in dead.values() and found.path.parent not in mounted
+        ),
+    ]
+
+
+def _left_behind(state_dir: str | None) -> Iterator[tuple[slot.Found, str]]:
+    """What ended mounts have left, a sentence each."""
+    for found in _ended(state_dir):
+        if found.record is not None and not found.record.clean and (left := left_by(found)):
+            recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
+            yield found, f"the mount that ended at {directory_of(found)} has left {left}: {recover}"
+
+
+def left_by(found: slot.Found) -> str:
+    """What an ended mount has left, in words, as its journal says; "" if nothing."""
+    try:
+        left = left_in(found.path)
+    except UsageError as error:
+        return f"what can't be told: {error}"
+    others = f"{counted(left.unfinished, 'change')} to be finished" if left.unfinished else ""
+    return "; ".join(filter(None, (kept(left.unsent), others)))
 
 
 def gone(directory: str) -> str:
@@ -209,9 +248,12 @@ def gone(directory: str) -> str:
     return f"the process that served {directory} is gone"
 
 
-def remedy(directory: str) -> str:
-    """The same, with what to do about it."""
-    return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}"
+def remedy(directory: str, found: slot.Found | None) -> str:
+    """The same, with what to do about it, and what it has left."""
+    left = left_by(found) if found is not None else ""
+    return f"{gone(directory)}: mount the job there again, or jobfs umount {directory}" + (
+        f"; it has left {left}" if left else ""
+    )
 
 
 def is_dead(path: str) -> bool:

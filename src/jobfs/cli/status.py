@@ -13,7 +13,7 @@ import click
 from jobfs import control, document
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import asked, directory_of, mounts_of, tell_of_dead
+from jobfs.cli.running import asked, directory_of, mounts_of, tell_of_ended
 from jobfs.cli.screen import counted, shown, size, tell
 from jobfs.document import Job, Status, Unsent
 from jobfs.errors import JobfsError
@@ -38,8 +38,7 @@ _PASSING = frozenset(
 
 #: Lists of a status: what each is called, and whether an entry in it needs a person.
 _LISTS = {
-    "unsent": ("not sent yet", False),
-    "failed": (document.REFUSED, True),
+    "unsent": ("not on the server", False),
     "conflicts": (document.CHANGED_TWICE, True),
     "cleaning": ("sent, and being tidied up on the server", False),
     "shadowed": ("hidden behind another item of the same name", False),
@@ -86,8 +85,8 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
         if not watch:
             reports = look()
             show(reports)
-            dead = directory is None and tell_of_dead(state_dir)
-            return NO_ANSWER if silent else NEEDS_A_PERSON if dead else _code(reports)
+            ended = directory is None and tell_of_ended(state_dir)
+            return NO_ANSWER if silent else NEEDS_A_PERSON if ended else _code(reports)
         return _live(look) if sys.stdout.isatty() and not as_json else _watch(look, _changes(show))
     except JobfsError as error:
         tell(f"jobfs: {error}", err=True)
@@ -192,7 +191,8 @@ def _lists(report: Mapping[str, Any]) -> Iterator[Text]:
         if entries:
             title = f"\n{name.replace('_', ' ')} ({len(entries)}): {meaning}"
             yield Text(title, "bold red" if needed else "bold")
-            for entry in entries[:_MOST]:
+            # What failed comes first.
+            for entry in sorted(entries, key=lambda entry: entry.get("state") != "failed")[:_MOST]:
                 yield Text(f"  {shown(_described(entry))}")
                 if entry.get("diff"):
                     yield Text(f"    {shown(entry['diff'])}")
@@ -211,7 +211,7 @@ def _facts(report: Status) -> Iterator[tuple[str, str]]:
     yield "cache", size(report["cache"]["bytes"])
     if report["taken_up"]:
         yield "taken up", f"{counted(len(report['taken_up']), 'save')} that an earlier mount had left"
-    yield "unsent", _unsent(report["unsent"])
+    yield "unsent", _unsent(report["unsent"], len(report["failed"]))
     yield "log", f"journalctl _PID={report['pid']}" if report["log"] == "journal" else report["log"]
 
 
@@ -243,12 +243,13 @@ def _listing(report: Status) -> str:
     return f"{age:.1f} s old, refreshed {when}{takes}"
 
 
-def _unsent(entries: Sequence[Unsent]) -> str:
+def _unsent(entries: Sequence[Unsent], failed: int) -> str:
     if not entries:
         return "0"
     oldest = max(entry["age"] or 0.0 for entry in entries)
     old = f", the oldest {_span(oldest)} old" if oldest else ""
-    return f"{counted(len(entries), 'file')}, {size(sum(entry['size'] for entry in entries))}{old}"
+    refused = f"; {failed} of them failed" if failed else ""
+    return f"{counted(len(entries), 'file')}, {size(sum(entry['size'] for entry in entries))}{old}{refused}"
 
 
 def _described(entry: Mapping[str, Any]) -> str:
@@ -259,7 +260,7 @@ def _described(entry: Mapping[str, Any]) -> str:
 
 def _word(name: str, value: Any) -> str:
     """What a field of an entry says to a person; "" where that goes without saying, or is said elsewhere."""
-    if name in ("path", "diff", "origin", "state") or value in (None, ""):
+    if name in ("path", "diff", "origin") or value in (None, "") or (name == "state" and value != "failed"):
         return ""
     words = {
         "size": lambda: size(int(value)),

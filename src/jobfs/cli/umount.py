@@ -10,14 +10,23 @@ import click
 from jobfs import control
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import not_empty, state_dir_option
-from jobfs.cli.running import clear, dead_mounts, directory_of, gone, is_dead, mount_of, mounts, why_not_found
-from jobfs.cli.screen import INTERRUPTED, counted, sending, tell
+from jobfs.cli.running import (
+    clear,
+    dead_mounts,
+    directory_of,
+    gone,
+    is_dead,
+    left_by,
+    mount_of,
+    mounts,
+    why_not_found,
+)
+from jobfs.cli.screen import INTERRUPTED, sending, tell
 from jobfs.control import NoMountError
 from jobfs.draining import kept, outstanding
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import mount_at
 from jobfs.state.directory import Found, look, wait_until_free
-from jobfs.state.left import left_in
 
 #: Seconds that a mount which has answered takes to end.
 _ENDING = 15.0
@@ -133,10 +142,9 @@ def _code_after_the_end(found: Found, state_dir: str | None, error: NoMountError
         raise error
     if is_dead(directory_of(found)):
         return _unmount_plainly(directory_of(found), state_dir)
-    left, record = left_in(found.path).changes, look(found.path).record
+    left, record = left_by(found), look(found.path).record
     if left:
-        waits = "not on the server yet: kept for the next mount of this job"
-        tell(f"jobfs: {counted(left, 'change')} {waits}", err=True)
+        tell(f"jobfs: {left}", err=True)
         return 1
     if record is None or not record.clean:
         raise error
@@ -165,7 +173,7 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
     if there.kind != "fuse.jobfs":
         raise UsageError(f"what is mounted at {directory} is not a job: umount {directory}")
     if not is_dead(there.point):
-        raise UsageError(why_not_found(directory, there))
+        raise UsageError(why_not_found(directory, there, state_dir))
     found = dead_mounts(state_dir).get(there.point)
     clear(there.point)
     code, becomes = _becomes(found)
@@ -177,11 +185,7 @@ def _becomes(found: Found | None) -> tuple[int, str]:
     """The exit code for a dead mount that was taken away, and what becomes of what it has left."""
     if found is None:
         return 1, "the next mount of that job sends what is left"
-    try:
-        left = left_in(found.path).changes
-    except UsageError as error:
-        return 1, f"what it has left can't be told: {error}"
+    left = left_by(found)
     if not left:
         return 0, "it had left nothing to send"
-    recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
-    return 1, f"{counted(left, 'change')} of it not on the server yet: {recover}"
+    return 1, f"it has left {left}: mount the job again, or jobfs recover {found.path.parent.name}"

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from jobfs.document import Unsent, unsent
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state.journal import Journal
 from jobfs.state.quarantine import emptied
@@ -18,16 +19,20 @@ _FILES = ("journal.db", "journal.db-wal")
 
 
 class Left(NamedTuple):
-    """How many files are unsent, their size in bytes, and how many other changes of the server are not finished."""
+    """What is unsent, and how many other changes of the server are not finished."""
 
-    files: int = 0
-    bytes: int = 0
+    unsent: list[Unsent]
     unfinished: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """The size of what is unsent."""
+        return sum(entry["size"] for entry in self.unsent)
 
     @property
     def changes(self) -> int:
         """All that the next mount, or `jobfs recover`, has to do."""
-        return self.files + self.unfinished
+        return len(self.unsent) + self.unfinished
 
 
 def left_in(directory: Path) -> Left:
@@ -59,7 +64,9 @@ def _look(directory: Path) -> Left:
 
 def count(files: list[File], changes: list[Change]) -> Left:
     """What these records say is left."""
-    unsent = [file for file in files if file.path is not None and (file.unsaved or is_unmade(file))]
-    counted = {file.ino for file in unsent}
+    left = [file for file in files if file.path and (file.unsaved or is_unmade(file))]
+    counted = {file.ino for file in left}
     unfinished = sum(change.stage is not Stage.DONE and change.ino not in counted for change in changes)
-    return Left(len(unsent), sum(file.size for file in unsent), unfinished)
+    failed = {True: "failed", False: "dirty"}
+    entries = [unsent(file.path or "", file.size, file.refused, failed[bool(file.refused)]) for file in left]
+    return Left(entries, unfinished)

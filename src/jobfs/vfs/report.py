@@ -99,7 +99,7 @@ class Report:
         """The status of the mount; asks for the job, and lists the workspace if nobody has, and waits for neither for long."""
         self._look()
         facts, record = self._namespace.status(), self._slot.record
-        listed = facts.snapshot_age is not None
+        listed, unsent = facts.snapshot_age is not None, self.unsent()
         status: document.Status = {
             "schema": document.SCHEMA,
             "problems": [],
@@ -120,8 +120,8 @@ class Report:
             "listing_error": facts.error,
             "cache": {"bytes": self._view.content.used()},
             "taken_up": self._write_back.taken_up,
-            "unsent": self._unsaved(refused=False),
-            "failed": self._unsaved(refused=True),
+            "unsent": unsent,
+            "failed": [entry for entry in unsent if entry["state"] == "failed"],
             "cleaning": self._cleaning(),
             "conflicts": self._conflicts(),
             "shadowed": [{"path": path, "id": item, "reason": why} for path, item, why in facts.shadowed],
@@ -250,21 +250,16 @@ class Report:
 
     def unsent(self, under: str | None = None) -> list[document.Unsent]:
         """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
-        entries = [*self._unsaved(refused=False), *self._unsaved(refused=True)]
-        return [entry for entry in entries if within(entry["path"], under or "")]
-
-    def _unsaved(self, *, refused: bool) -> list[document.Unsent]:
         with self._state.lock:
             files = sorted(self._state.unsaved(), key=lambda file: file.generation)
-            entries = [_entry(file, file.path or "") for file in files if bool(file.refused) == refused]
-            if not refused:
-                entries += [
-                    _unsent(file.path, file.local.size, "open and changed", "dirty")
-                    for file in self._state.opened.values()
-                    if file.local is not None and file.path and not (file.stays or file.generation)
-                ]
-                entries += self.undone(tried=True)
-        return entries
+            entries = [_entry(file, file.path or "") for file in files]
+            entries += [
+                document.unsent(file.path, file.local.size, "open and changed")
+                for file in self._state.opened.values()
+                if file.local is not None and file.path and not (file.stays or file.generation)
+            ]
+            entries += self.undone(tried=True)
+        return [entry for entry in entries if within(entry["path"], under or "")]
 
     def undone(self, under: str = "", *, tried: bool = False) -> list[document.Unsent]:
         """Renames and removals at or below `under` that are not done; `tried`: that have failed and are tried again.
@@ -273,7 +268,7 @@ class Report:
         """
         with self._state.lock:
             return [
-                _tell_attempts(_unsent(change.target, 0, "", str(change.stage)), change)
+                _tell_attempts(document.unsent(change.target, 0), change)
                 for change in self._write_back.queue.undone(under)
                 if not tried or (change.attempts and not change.over)
                 if change.file is None or not (change.file.unsaved or is_unmade(change.file))
@@ -281,12 +276,12 @@ class Report:
 
     def _pending(self) -> bytes:
         shown = names.shown
-        lines = [f"{shown(entry['path'])}\n" for entry in self._unsaved(refused=False)]
-        lines += [
-            f"{shown(entry['path'])}\tfailed: {shown(entry['reason'])}\n"
-            for entry in self._unsaved(refused=True)
+        lines = [
+            shown(entry["path"])
+            + (f"\tfailed: {shown(entry['reason'])}" if entry["state"] == "failed" else "")
+            for entry in self.unsent()
         ]
-        return "".join(lines).encode()
+        return "".join(f"{line}\n" for line in lines).encode()
 
     def content(self, name: str) -> bytes:
         """What a file below `.jobfs/` holds now. Raises FsError(ENOENT)."""
@@ -302,7 +297,7 @@ def _of_try(item: Item) -> bool:
 
 
 def _entry(file: File, path: str) -> document.Unsent:
-    entry = _unsent(path, file.size, file.refused, "failed" if file.refused else "dirty")
+    entry = document.unsent(path, file.size, file.refused, "failed" if file.refused else "dirty")
     if file.change is not None:
         entry = _tell_attempts(entry, file.change)
     if file.handles and not entry["attempts"]:
@@ -323,13 +318,6 @@ def _tell_attempts(entry: document.Unsent, change: Change) -> document.Unsent:
 def _until(due: float) -> float:
     """Seconds until then (monotonic time)."""
     return round(max(due - time.monotonic(), 0.0), 1)
-
-
-def _unsent(path: str, size: int, reason: str, state: str) -> document.Unsent:
-    """An entry of which nothing more is known."""
-    return {
-        "path": path, "size": size, "age": None, "attempts": 0, "reason": reason, "next_try": None, "state": state
-    }  # fmt: skip
 
 
 def _why_cleaned(change: Change) -> str:

@@ -37,7 +37,7 @@ def test_flush_is_0_when_the_server_has_everything(run: Run, answering: Make) ->
 
 def test_flush_is_1_and_lists_what_is_left(run: Run, answering: Make) -> None:
     answering("/mnt/a", flush={"left": [{"path": "a.txt", "reason": "x"}, "b.txt"]})
-    assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: not sent yet: a.txt, b.txt\n")
+    assert run("flush", "/mnt/a") == Outcome(1, "", "jobfs: 2 unsent: waiting to be sent: a.txt, b.txt\n")
 
 
 def test_flush_without_a_mount_is_bad_input(run: Run, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def status() -> dict[str, object]:
 
 #: Each command with its arguments, what the mount answers, and how often it prints such a text at least.
 COMMANDS: dict[str, tuple[list[str], dict[str, object], int]] = {
-    "status": (["status", "/mnt/j"], {"status": status()}, 19),
+    "status": (["status", "/mnt/j"], {"status": status()}, 17),
     "info": (["info", "/mnt/j/f"], {"info": {"id": EVIL, "error": EVIL, EVIL: "x"}}, 3),
     "flush": (["flush", "/mnt/j"], {"flush": {"left": [entry()]}}, 1),
     "umount": (["umount", "/mnt/j"], {"umount": {"left": [entry()], "goes_on": 1, "open": EVIL}}, 2),

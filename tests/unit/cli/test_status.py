@@ -82,6 +82,16 @@ def test_what_is_unsent_is_told_with_its_bytes_and_its_age(run: Run, answering: 
     assert "  and 5 more: --json has them all\n" in done.out
 
 
+def test_what_failed_is_unsent_too_and_comes_first(run: Run, answering: Make) -> None:
+    """semantics 4, Nothing is forgotten: one number, whatever the reason is that the server does not have it."""
+    failed = unsent(path="big", size=9, state="failed", reason="Too large", attempts=0)
+    answering("/mnt/a", status=a_status(unsent=[unsent(), failed], failed=[failed]))
+    done = run("status", "/mnt/a")
+    assert (done.code, done.out.count("big")) == (1, 1)
+    assert "unsent    2 files, 12 bytes, the oldest 1 s old; 1 of them failed\n" in done.out
+    assert "unsent (2): not on the server\n  big: 9 bytes, 1 s old, Too large, failed\n  a.txt: " in done.out
+
+
 def test_a_conflict_whose_file_is_gone_has_no_command(run: Run, answering: Make) -> None:
     conflict = {"path": "a.conflict-1", "origin": "a", "reason": "changed; a is gone", "diff": None}
     answering("/mnt/a", status=a_status(conflicts=[conflict]))
@@ -99,7 +109,10 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"failed": [unsent(reason="Invalid path")]}, "1 failed"),
+        (
+            {"failed": [unsent(state="failed")]},
+            "1 failed: refused by the server: jobfs retry, or jobfs discard",
+        ),
         (
             {"conflicts": [{"path": "a.conflict-1", "origin": "a", "reason": "changed", "diff": "diff a b"}]},
             "1 conflict:",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobfs.document import unsent
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.state.journal import Journal
@@ -23,17 +24,17 @@ def looks(directory: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_a_mount_that_wrote_nothing_has_left_nothing(tmp_path: Path) -> None:
-    assert left_in(tmp_path) == Left()
+    assert left_in(tmp_path) == Left([])
     Journal(tmp_path / "journal.db").close()
-    assert left_in(tmp_path) == Left()
+    assert left_in(tmp_path) == Left([])
     assert left_in(tmp_path).changes == 0
 
 
-def test_records_are_counted_also_those_of_a_process_that_was_killed(tmp_path: Path) -> None:
+def test_what_is_unsent_is_told_by_name_also_that_of_a_process_that_was_killed(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.db")
     journal.write(
         (File(1, path="new", generation=1, size=10), {}),
-        (File(2, path="saved", generation=2, size=20), {}),
+        (File(2, path="saved", generation=2, size=20, refused="Too large"), {}),
         (File(3, path="touched", mode=0o600), {}),
         (File(4, path="note~", generation=3, size=40, stays=True), {}),
         (File(5, Kind.DIRECTORY, path="dir"), {}),
@@ -44,11 +45,12 @@ def test_records_are_counted_also_those_of_a_process_that_was_killed(tmp_path: P
     )
     before = looks(tmp_path)
     assert before["journal.db-wal"][0], "as a killed process leaves it: not yet in the database"
-    assert left_in(tmp_path) == Left(files=3, bytes=30, unfinished=2)
-    assert left_in(tmp_path).changes == 5
+    left = left_in(tmp_path)
+    assert left.unsent == [unsent("new", 10), unsent("saved", 20, "Too large", "failed"), unsent("dir", 0)]
+    assert (left.bytes, left.unfinished, left.changes) == (30, 2, 5)
     assert looks(tmp_path) == before
     journal.close()
-    assert left_in(tmp_path) == Left(files=3, bytes=30, unfinished=2)
+    assert left_in(tmp_path) == left
 
 
 @pytest.mark.parametrize("garbage", [b"no database " * 1000, b""])

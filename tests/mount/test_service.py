@@ -150,6 +150,7 @@ def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Ser
         with open(places[0] / "in-one", "rb"):
             done = mounted.jobfs("umount", "--all")
             assert (done.returncode, f"{places[0]} is in use by" in done.stderr) == (1, True)
+            assert done.stdout == "".join(f"to be unmounted: {server.job} at {place}\n" for place in places)
             assert [is_mounted(place) for place in places] == [True, False]
         assert mounted.jobfs("umount", "--all").returncode == 0
         assert [is_mounted(place) for place in places] == [False, False]

@@ -18,6 +18,7 @@ import pytest
 from tests.support.files import saved
 from tests.support.holders import closing_files, holding
 from tests.support.mounts import MountedJob, detach, environment, is_mounted, mounting
+from tests.support.ptys import on_terminal
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
@@ -245,9 +246,9 @@ def test_a_signal_that_was_ignored_when_it_began_does_not_end_it(server: Server,
 
 
 def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mounted: MountedJob) -> None:
-    """Only the shell: this command's own directory keeps nobody from unmounting."""
+    """Only the shell: this command's own directory, and what it was given open, keep nobody from unmounting."""
     server.store.seed({"file": "text"})
-    script = f'cd {mounted.path} && "$1" -m jobfs umount . ; echo $?'
+    script = f'cd {mounted.path} && exec 3< file && "$1" -m jobfs umount . ; echo $?'
     done = subprocess.run(
         ["sh", "-c", script, "sh", sys.executable],
         env=environment(mounted.home, mounted.key),
@@ -256,9 +257,53 @@ def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mo
         timeout=40,
     )
     assert done.stdout == "1\n"
-    assert done.stderr.count("current directory") == 1
-    assert "sh (" in done.stderr
+    assert done.stderr.count("(") == 1
+    assert re.search(r"by sh \(\d+: current directory, file\): close", done.stderr)
     assert (mounted.path / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize("flags", [(), ("--lazy",)])
+def test_umount_whose_output_is_in_the_mount_says_so_and_names_no_program(
+    mounted: MountedJob, flags: tuple[str, ...]
+) -> None:
+    """semantics 6: it would wait for itself."""
+    (mounted.path / "dir").mkdir()
+    with open(mounted.path / "dir/log", "wb") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobfs", "umount", "--all", *flags], cwd="/",
+            env=environment(mounted.home, mounted.key), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE,
+            text=True, timeout=40,
+        )  # fmt: skip
+    assert (done.returncode, is_mounted(mounted.path)) == (1, True)
+    itself = f"jobfs: this command itself uses dir/log in {mounted.path}: run it with its output elsewhere\n"
+    assert done.stderr == itself
+
+
+def test_umount_all_names_what_it_takes_and_asks_who_sits_at_a_terminal(mount: Mount) -> None:
+    """semantics 6: one that was not meant is not gone."""
+    one = mount()
+    two = MountedJob(one.server, one.home.parent / "second", state_dir=one.state)
+    two.home = one.home
+    named = [f"to be unmounted: {one.server.job} at {each.path}" for each in (one, two)]
+    try:
+        two.mount()
+        with on_terminal(one.home, None, "umount", "--all") as terminal:
+            terminal.shows(r"Unmount these 2\? \[y/N\]: ")
+            assert terminal.screen.splitlines()[:2] == named
+            terminal.answer("n")
+            assert terminal.ended() == 1
+        assert is_mounted(one.path)
+        assert is_mounted(two.path)
+        with on_terminal(one.home, None, "umount", "--all", "--yes") as terminal:
+            assert (terminal.ended(), terminal.screen.splitlines()[:2]) == (0, named)
+        one.ended()
+        two.ended()
+        two.mount()
+        with on_terminal(one.home, None, "umount", "--all") as terminal:
+            assert (terminal.ended(), terminal.screen.splitlines()[:1]) == (0, named[1:])
+        two.ended()
+    finally:
+        two.kill()
 
 
 def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import click
@@ -21,11 +22,11 @@ from jobfs.cli.running import (
     mounts,
     why_not_found,
 )
-from jobfs.cli.screen import INTERRUPTED, sending, tell
+from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.control import NoMountError
 from jobfs.draining import kept, outstanding
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import mount_at
+from jobfs.mountpoint import mount_at, open_files, uses_of
 from jobfs.state.directory import Found, look, wait_until_free
 
 #: Seconds that a mount which has answered takes to end.
@@ -34,7 +35,11 @@ _ENDING = 15.0
 
 @click.command("umount", short_help="Send what is unsent, then unmount DIR.")
 @click.argument("directory", callback=not_empty, metavar="DIR", required=False, shell_complete=mounted)
-@click.option("-a", "--all", "every", is_flag=True, help="Unmount every job that this user has mounted.")
+@click.option(
+    "-a", "--all", "every", is_flag=True,
+    help="Unmount every job that this user has mounted; on a terminal, ask first if there are several.",
+)  # fmt: skip
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
     "-l", "--lazy", is_flag=True,
     help="Detach DIR now, though files are open in it; it ends when they are closed and sent.",
@@ -48,6 +53,7 @@ _ENDING = 15.0
 def umount(
     directory: str | None,
     every: bool,
+    yes: bool,
     lazy: bool,
     timeout: float | None,
     plainly: bool,
@@ -62,7 +68,7 @@ def umount(
     if every == (directory is not None):
         raise UsageError("give the DIR to unmount, or --all")
     if directory is None:
-        return _unmount_every(lazy, timeout, state_dir)
+        return _unmount_every(yes, lazy, timeout, state_dir)
     if plainly:
         _leave_to_others(directory, lazy)
     return _unmount(directory, lazy, timeout, state_dir)
@@ -76,13 +82,18 @@ def _leave_to_others(directory: str, lazy: bool) -> None:
         os.execvp("umount", ["umount", "-i", *(["-l"] if lazy else []), "--", directory])
 
 
-def _unmount_every(lazy: bool, timeout: float | None, state_dir: str | None) -> int:
-    """Unmount one after another; what one of them is refused for keeps no other from it."""
-    places = [*map(directory_of, mounts(state_dir)), *dead_mounts(state_dir)]
-    if not places:
+def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:
+    """Name every mount, and unmount one after another; what one of them is refused for keeps no other from it."""
+    found = [*mounts(state_dir), *dead_mounts(state_dir).values()]
+    if not found:
         tell("jobfs: no job is mounted", err=True)
+    for one in found:
+        tell(f"to be unmounted: {one.path.parent.name} at {directory_of(one)}")
+    if len(found) > 1 and sys.stdin.isatty() and not (yes or confirmed(f"Unmount these {len(found)}?")):
+        tell("nothing was unmounted")
+        return 1
     worst = 0
-    for directory in places:
+    for directory in map(directory_of, found):
         try:
             code = _unmount(directory, lazy, timeout, state_dir)
         except JobfsError as error:
@@ -101,8 +112,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
         return _unmount_plainly(directory, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
-    # This command is not what keeps it busy.
-    os.chdir("/")
+    _let_go(found, directory)
     try:
         answer = _ask(found, lazy, timeout)
     except KeyboardInterrupt:
@@ -124,6 +134,20 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     if left:
         tell(f"jobfs: {kept(left)}", err=True)
     return 1 if left else 0
+
+
+def _let_go(found: Found, directory: str) -> None:
+    """This command is not what keeps a mount busy. Raises JobfsError if it has to be."""
+    os.chdir("/")
+    there = mount_at(directory_of(found))
+    if there is None:
+        return
+    for number, _ in open_files("self", there):
+        if number > 2:  # of whoever called this, as a shell that has it open
+            os.close(number)
+    if own := uses_of("self", there):
+        used = f"this command itself uses {', '.join(own)} in {directory}"
+        raise JobfsError(f"{used}: run it with its output elsewhere")
 
 
 def _interrupted(found: Found, directory: str) -> int:

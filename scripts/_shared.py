@@ -6,6 +6,7 @@ They go where a prefix has them: share/man/man1, share/bash-completion/completio
 from __future__ import annotations
 
 import inspect
+import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -28,7 +29,11 @@ class SharedFiles(BuildHookInterface[BuilderConfig]):
     """Adds them to the wheel; an editable one goes without, for they would not follow the source."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Make the files and name them to the builder."""
+        """Make the files and name them to the builder. Raises SystemExit for a Python that the program does not run on."""
+        # Whoever builds it for pip is not asked before: without this the program itself ends in a traceback.
+        core, python = self.metadata.core, platform.python_version()
+        if not core.python_constraint.contains(python, prereleases=True):
+            raise SystemExit(f"jobfs needs Python {core.requires_python}, and this is Python {python}")
         if version == "editable":
             return
         sys.path.insert(0, str(Path(self.root, "src")))

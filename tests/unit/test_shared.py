@@ -57,6 +57,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel
 
 
+@pytest.mark.parametrize("how", ["wheel", "editable"])
+def test_a_python_that_is_too_old_is_told_which_is_needed(tmp_path: Path, how: str) -> None:
+    """semantics 6: one clear sentence."""
+    build = (
+        f"import platform; platform.python_version = lambda: '3.10.12'; "
+        f"from hatchling.build import build_{how} as build; build({str(tmp_path)!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", build], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
+    assert done.stderr == "jobfs needs Python >=3.11, and this is Python 3.10.12\n"
+
+
 @pytest.fixture(scope="module")
 def prefix(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prefix = tmp_path_factory.mktemp("installed") / "venv"

@@ -53,26 +53,34 @@ class Server:
 
 
 class Jobfs(System):
-    """A server with a job for each data set, and `spare` jobs to write to."""
+    """A server with a job for each data set, and `spare` more of some."""
 
     name = "jobfs"
 
     def __init__(
-        self, lab: Lab, datasets: Mapping[str, tree.Tree], spare: int, profile: Path | None = None
+        self,
+        lab: Lab,
+        datasets: Mapping[str, tree.Tree],
+        spare: Mapping[str, int],
+        profile: Path | None = None,
     ) -> None:
         super().__init__(lab)
         self._profile = profile
         self._jobs = {name: new_id() for name in datasets}
-        self._spare = [new_id() for _ in range(spare)]
+        self._spare = {name: [new_id() for _ in range(count)] for name, count in spare.items()}
         directory = lab.fresh("server")
-        _seed(directory, {self._jobs[name]: content for name, content in datasets.items()}, self._spare)
+        _seed(directory, {
+            job: content
+            for name, content in datasets.items()
+            for job in (self._jobs[name], *self._spare.get(name, ()))
+        })  # fmt: skip
         self.server = Server(lab, directory)
         self.relay = Relay(lab, self.server.port)
 
-    def writable(self, tree: tree.Tree) -> str:
-        """One of the spare jobs, which all have the files of `saved_files(0)`."""
-        name = f"spare-{len(self._spare)}"
-        self._jobs[name] = self._spare.pop()
+    def writable(self, dataset: str) -> str:
+        """One of the spare jobs with these data."""
+        name = f"{dataset}-{len(self._spare[dataset])}"
+        self._jobs[name] = self._spare[dataset].pop()
         return name
 
     def environment(self) -> dict[str, str]:
@@ -176,13 +184,11 @@ def huge_paths() -> tuple[list[str], list[str]]:
     return directories, files
 
 
-def _seed(directory: Path, jobs: Mapping[str, tree.Tree], spare: list[str]) -> None:
+def _seed(directory: Path, jobs: Mapping[str, tree.Tree]) -> None:
     store = Store(directory)
     try:
         for job, content in jobs.items():
             JobSide(store.add_job(job)).seed(content, age=3600)
-        for job in spare:
-            JobSide(store.add_job(job)).seed(tree.saved_files(0), age=3600)
     finally:
         store.close()
 

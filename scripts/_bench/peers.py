@@ -60,10 +60,10 @@ class Peer(System):
     def _drivers(self, pid: int, directory: Path) -> list[int]:
         return [pid]
 
-    def writable(self, tree: Tree) -> str:
-        """A new directory with these files."""
+    def writable(self, dataset: str) -> str:
+        """A new directory with the same files."""
         name = f"work-{self.name}-{time.monotonic_ns()}"
-        write(self._served / name, tree)
+        shutil.copytree(self._served / dataset, self._served / name)
         return name
 
     def arrival(self, dataset: str, tree: Tree, since: float) -> float:

@@ -66,12 +66,15 @@ def _blank(workload: Workload, rtt: float) -> list[Outcome]:
 def _systems(wish: Wish, lab: Lab, say: Callable[[str], None]) -> list[System]:
     say("making the data")
     share = wish.plan.share
-    datasets = {"tree": tree.small_files(share(tree.FILES), share(tree.DIRECTORIES))}
+    datasets = {
+        "tree": tree.small_files(share(tree.FILES), share(tree.DIRECTORIES)), "saved": tree.saved_files(0)
+    }  # fmt: skip
     if {"cat", "middle"} & set(wish.names):
         datasets["big"] = tree.big_file()
     if "git" in wish.names:
         datasets["git"] = tree.repository(lab.fresh("git"), lab.environment())
-    spare = len(wish.rtts) * wish.runs * WRITING
+    runs = len(wish.rtts) * wish.runs
+    spare = {"saved": runs * WRITING, "git": runs * ("git" in wish.names)}
     systems: list[System] = [Jobfs(lab, datasets, spare, wish.profile)]
     if not wish.profile and any(workload.floor for workload in wish.workloads):
         systems.append(Floor(lab, {"tree": datasets["tree"]}))

@@ -39,7 +39,7 @@ class Cost:
 
 
 class System(ABC):
-    """One file system. Data sets: `tree`, `big`, `git`, and what `writable` makes."""
+    """One file system. Data sets: `tree`, `big`, `git`, `saved`, and what `writable` makes."""
 
     name: str
     relay: Relay | None = None
@@ -51,8 +51,8 @@ class System(ABC):
     def mount(self, dataset: str, **options: Any) -> AbstractContextManager[Mounted]:
         """Mounts it with empty caches; unmounted, and its processes ended, afterwards."""
 
-    def writable(self, tree: Tree) -> str:
-        """A new data set that may be changed."""
+    def writable(self, dataset: str) -> str:
+        """A new copy of a data set, which may be changed: what one run has left there is not what the next one finds."""
         raise NotImplementedError
 
     def arrival(self, dataset: str, tree: Tree, since: float) -> float:

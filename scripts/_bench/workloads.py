@@ -44,5 +44,5 @@ WORKLOADS = {
     )
 }
 
-#: How many workloads write, each to a workspace of its own in every run.
+#: How many workloads write to the data set `saved`, each to a copy of its own in every run.
 WRITING = 4

@@ -37,7 +37,7 @@ def copying(trial: Trial) -> Iterator[Measured]:
     files = tree.copied_files(trial.plan.share(tree.COPIED))
     source = trial.lab.fresh("source") / "copied"
     tree.write(source, files)
-    dataset = trial.system.writable(tree.saved_files(0))
+    dataset = trial.system.writable("saved")
     with trial.mounted(dataset) as mounted, trial.system.metered(mounted) as cost:
         began, clock = time.perf_counter(), now()
         trial.run(["cp", "-r", source, mounted.path])
@@ -75,7 +75,7 @@ def _saves(trial: Trial, how: str) -> Measured:
     source, before = trial.lab.fresh("source"), trial.lab.fresh("source")
     tree.write(source, files)
     tree.write(before, first)
-    dataset = trial.system.writable(tree.saved_files(0))
+    dataset = trial.system.writable("saved")
     with trial.mounted(dataset, ttl=60) as mounted:
         # An editor has shown the files before it saves them, and has saved before.
         trial.run(["cat", *sorted(mounted.path / path for path in tree.saved_files(0))])

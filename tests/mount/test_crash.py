@@ -84,3 +84,17 @@ def test_scratch_names_stay_on_this_machine_until_they_get_a_real_name(
     os.rename(mounted.path / "mine.tmp", mounted.path / "real.txt")
     mounted.settled()
     assert visible(server) == {"real.txt": b"scratch"}
+
+
+def test_a_directory_of_a_local_only_name_stays_here_with_all_that_is_in_it(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4.15: in any directory; as Jupyter's checkpoints beside a notebook."""
+    mounted = mount(local_only=".ipynb_checkpoints")
+    (mounted.path / "work/.ipynb_checkpoints").mkdir(parents=True)
+    saved(mounted.path / "work/.ipynb_checkpoints/data-checkpoint.ipynb", b"checkpoint")
+    saved(mounted.path / "work/data.ipynb", b"notebook")
+    mounted.settled()
+    assert visible(server) == {"work": None, "work/data.ipynb": b"notebook"}
+    mounted.remount()
+    assert (mounted.path / "work/.ipynb_checkpoints/data-checkpoint.ipynb").read_bytes() == b"checkpoint"

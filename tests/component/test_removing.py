@@ -115,7 +115,7 @@ def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
     work = mortal(Boundaries())
     assert work.names("dir/sub") == []
     with monkeypatch.context() as patch:
-        patch.setattr(work.write_back.cleanup, "finish", lambda change: time.time() + 0.1)
+        patch.setattr(work.write_back.cleanup, "finish", lambda change: time.monotonic() + 0.1)
         work.vfs.rmdir("dir/sub")
         (moved,) = hidden(server)
         server.store.seed({f"{moved}/new": b"the job's"})

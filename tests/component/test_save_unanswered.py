@@ -93,7 +93,7 @@ def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is
     if seen == "seen later":
         unsure_until = work.write_back.context.unsure_until(item_id)
         assert unsure_until
-        eventually(lambda: time.time() > unsure_until, "the request is over")
+        eventually(lambda: time.monotonic() > unsure_until, "the request is over")
     if over == "save":
         work.write(TARGET, SECOND, fsync=True)
     else:

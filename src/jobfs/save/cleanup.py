@@ -54,7 +54,7 @@ class Cleanup:
         self._upload = upload
 
     def finish(self, change: Change) -> float:
-        """Take a placed or cancelled Change to its end; 0.0 when it has ended, else when to come back (epoch seconds).
+        """Take a placed or cancelled Change to its end; 0.0 when it has ended, else when to come back (monotonic seconds).
 
         Raises ApiError, FsError to be called again soon.
         """
@@ -79,7 +79,7 @@ class Cleanup:
             self._state.end(change)
             return 0.0
         later = min(aside.unsure_until for aside in change.asides)
-        return max(later, time.time() + _AGAIN)
+        return max(later, time.monotonic() + _AGAIN)
 
     def _look_at(self, change: Change, aside: Aside) -> bool:
         """Delete, keep or give back an item set aside; False if it has to wait. Raises ApiError to come back later."""
@@ -102,7 +102,7 @@ class Cleanup:
         True when nothing is left to do, False to come back at `aside.unsure_until`. The caller has synced `placed` (or
         `cancelled`) before the first delete (R3).
         """
-        if aside.unsure_until > time.time():
+        if aside.unsure_until > time.monotonic():
             return False
         if not aside.id:
             return self._delete_lost(aside)

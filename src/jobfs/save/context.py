@@ -78,7 +78,7 @@ class Context:
             digest, _ = self._sent.get(item_id, ("", ""))
             if digest:
                 self._sent[item_id] = digest, path
-            if item_id in self._contested or self.unsure_until(item_id) > time.time():
+            if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
 
     def renamed_directory(self, old: str, new: str) -> None:
@@ -109,23 +109,23 @@ class Context:
             return self._contested.get(item_id, path) != path
 
     def may_come_until(self) -> float:
-        """Until when a request that goes unanswered now may be carried out, in epoch seconds (R7)."""
-        return time.time() + self.lifetime
+        """Until when a request that goes unanswered now may be carried out, in monotonic seconds (R7)."""
+        return time.monotonic() + self.lifetime
 
     def age(self, item: Item) -> float:
         """Seconds since the item's `updatedAt`, by the server's clock."""
         return time.time() + self.client.server_time_offset - item.updated_ns / 1e9
 
     def unanswered(self, item_id: str) -> float:
-        """A request on the item went unanswered, or may have; returns until when it may be carried out (epoch seconds, R7)."""
-        now, until = time.time(), self.may_come_until()
+        """A request on the item went unanswered, or may have; returns until when it may be carried out (monotonic s, R7)."""
+        now, until = time.monotonic(), self.may_come_until()
         with self.state.lock:
             self._unsure = {other: until for other, until in self._unsure.items() if until > now}
             self._unsure[item_id] = until
         return until
 
     def unsure_until(self, item_id: str) -> float:
-        """Until when a request on the item may still be carried out, in epoch seconds; 0.0 if none is known."""
+        """Until when a request on the item may still be carried out, in monotonic seconds; 0.0 if none is known."""
         return self._unsure.get(item_id, 0.0)
 
     def touch_directory(self, path: str) -> None:

@@ -305,8 +305,8 @@ class Queue:
             self._rest(change, error, later)
 
     def _rest(self, change: Change, error: JobfsError | None, later: float) -> None:
-        """A run has ended: the Change runs again at `later` (epoch seconds), or after a pause; its File may have the next one."""
-        pause = max(later - time.time(), 0.0)
+        """A run has ended: the Change runs again at `later` (monotonic s), or after a pause; its File may have the next one."""
+        pause = max(later - time.monotonic(), 0.0)
         if error is not None:
             pause = min(_BACKOFF * 2 ** min(change.attempts, 4), _MOST) * random.uniform(0.5, 1.0)
         if isinstance(error, UnavailableError):
@@ -437,7 +437,7 @@ class Queue:
 
     def to_clean(self, *, waiting: bool) -> int:
         """How many Changes are left to clean up now (`waiting`: with those that have to wait for R7)."""
-        now = time.time()
+        now = time.monotonic()
         with self._lock:
             return sum(
                 change.over

@@ -167,7 +167,7 @@ class WriteBack:
                 self.cleanup.expose_orphans()
                 self.cleanup.forget_vanished()
                 # What their requests may have left is gone: the listing has shown it.
-                self.state.journal.prune(time.time() - self.context.lifetime * _LIFETIMES)
+                self.state.journal.prune(time.monotonic() - self.context.lifetime * _LIFETIMES)
                 seen = now
             except JobfsError as error:
                 log.info("what the listing has shown is looked at again later: %s", error)

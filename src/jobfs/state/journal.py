@@ -179,6 +179,8 @@ class Journal:
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._db.execute("COMMIT")
 
+        # Nobody knows how old the requests of an earlier run are: they count from now.
+        self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
     def _check(self) -> None:
         """Read everything once. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
@@ -270,7 +272,7 @@ class Journal:
                 values = [changed.get(name, getattr(record, name)) for name in table.columns]
                 self._db.execute(table.upsert, [encode(value) for value in values])
             if used:
-                self._db.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.time()))
+                self._db.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.monotonic()))
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -327,7 +329,7 @@ class Journal:
             self._db.executemany("UPDATE file SET boot = '' WHERE generation = ?", numbers)
 
     def prune(self, before: float) -> None:
-        """Forget tombstones made before `before` (seconds since the epoch): their requests are long dead."""
+        """Forget tombstones made before `before` (monotonic seconds): their requests are long dead."""
         with self.lock, contextlib.suppress(sqlite3.Error):
             self._db.execute("DELETE FROM tombstone WHERE made < ?", (before,))
 

@@ -94,8 +94,8 @@ class Aside:
     """An item under a hidden name, until cleanup has looked at it; what becomes of it, its Change says (save/cleanup.py).
 
     An empty id: a create whose answer was lost may make it yet; whatever comes under that name is deleted. `moved`: seen at its
-    hidden name. `unsure_until`: seconds since the epoch; until then a request on it whose answer never came may still be carried
-    out (R7). `updated_at` is that of the set-aside's answer, empty if not known. `size` in bytes.
+    hidden name. `unsure_until`: monotonic seconds; until then a request on it whose answer never came may still be carried out
+    (R7); a restart begins to count anew. `updated_at` is that of the set-aside's answer, empty if not known. `size` in bytes.
     """
 
     id: str

@@ -183,14 +183,13 @@ class Report:
         }
 
     def _cleaning(self) -> list[document.Cleaning]:
-        now = time.time()
         with self._state.lock:
             return [
                 {
                     "path": change.target,
                     "reason": _why_cleaned(change),
-                    "age": round(max(now - change.made, 0.0), 1),
-                    "next_try": round(max(min(_due(change), default=now) - now, 0.0), 1),
+                    "age": _age(change),
+                    "next_try": _until(min((aside.unsure_until for aside in change.asides), default=0.0)),
                 }
                 for change in self._state.changes.values()
                 if change.settled or change.stage is Stage.CANCELLED
@@ -307,12 +306,17 @@ def _entry(file: File, path: str) -> document.Unsent:
 
 
 def _tell_attempts(entry: document.Unsent, change: Change) -> document.Unsent:
-    entry["age"] = round(max(time.time() - change.made, 0.0), 1)
+    entry["age"] = _age(change)
     entry["attempts"] = change.attempts
     entry["next_try"] = None if change.running or entry["reason"] else _until(change.due)
     entry["state"] = "uploading" if change.running else str(change.stage)
     entry["reason"] = entry["reason"] or str(change.error or "")
     return entry
+def _age(change: Change) -> float:
+    """Seconds since it was made."""
+    return round(max(time.time() - change.made, 0.0), 1)
+
+
 
 
 def _until(due: float) -> float:
@@ -325,11 +329,6 @@ def _why_cleaned(change: Change) -> str:
         return "what was begun is taken back"
     what = "removed" if change.verb is Verb.REMOVE else "replaced"
     return f"what was {what} is looked at once more, then deleted"
-
-
-def _due(change: Change) -> Iterable[float]:
-    """When what was set aside may be looked at, in seconds since the epoch (R7)."""
-    return (aside.unsure_until for aside in change.asides)
 
 
 def _slot(found: Found) -> document.Slot:

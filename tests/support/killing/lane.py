@@ -162,7 +162,7 @@ class Chapter:
         """An unmount in good order leaves nothing to do, but what has to wait for a request without an answer (R7)."""
         # What was sent is over then: a mount that was killed has no record of what went unanswered.
         time.sleep(self.conditions.patience)
-        began = time.time()
+        began = time.monotonic()
         try:
             mounted.umount()
         except AssertionError as error:

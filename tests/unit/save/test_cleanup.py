@@ -59,12 +59,31 @@ def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cl
 
 def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup: Cleanup) -> None:
     """save-protocol R7: nobody waits for this, no other aside either."""
-    late = time.time() + 100
+    late = time.monotonic() + 100
     change = placed(world, set_aside(world, "w", OLD, unsure_until=late), set_aside(world, "o", OLD))
     assert cleanup.finish(change) == late
     assert set(world.client.items) == {"w"}
     (found,) = world.state.journal.load(Change)
     assert [aside.id for aside in found.asides] == ["w"]
+
+
+@pytest.mark.parametrize("hours", [-1, 1], ids=["back", "on"])
+def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request(
+    world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """save-protocol R7."""
+    real, began = time.time, time.monotonic()
+    change = placed(world, set_aside(world, "o", OLD, unsure_until=world.context.unanswered("o")))
+    world.state.write(used="a transaction")
+    monkeypatch.setattr(time, "time", lambda: real() + hours * 3600)
+    assert cleanup.finish(change) <= time.monotonic() + world.context.lifetime
+    assert set(world.client.items) == {"o"}
+    world.state.journal.prune(began)
+    assert world.state.journal.tombstone("a transaction")
+    # As if that time had passed.
+    monkeypatch.setattr(time, "monotonic", lambda: began + 2 * world.context.lifetime)
+    assert cleanup.finish(change) == 0.0
+    assert world.client.items == {}
 
 
 @pytest.mark.parametrize("number", [1, 3])

@@ -93,7 +93,7 @@ class Runner:
         if failures := self.failures.get(change.seq):
             raise failures.pop(0)
         later = max((aside.unsure_until for aside in change.asides), default=0.0)
-        if later > time.time():
+        if later > time.monotonic():
             return later
         self.state.end(change)
         return 0.0
@@ -717,7 +717,9 @@ def test_nothing_more_is_begun_while_too_much_is_hidden(
     monkeypatch.setattr(module, "_HIDDEN", 6)
     monkeypatch.setattr(module, "_LEFT_FREE", 2)
     runner.clean.clear()
-    asides = [Aside(name, name, moved=True, unsure_until=unsure and time.time() + unsure) for name in "ab"]
+    asides = [
+        Aside(name, name, moved=True, unsure_until=unsure and time.monotonic() + unsure) for name in "ab"
+    ]
     first, second, third, fourth = (put(name, asides=asides) for name in "1234")
     for work in (first, second):
         queue.add(work, 0.0)
@@ -769,7 +771,7 @@ def test_an_unlink_waits_for_no_room(
 def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner: Runner, put: Put) -> None:
     """save-protocol R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
     waits, created = (
-        put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.time() + NEVER)]),
+        put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)]),
         put("2"),
     )
     for work in (waits, created):

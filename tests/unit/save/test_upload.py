@@ -92,7 +92,7 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
     assert world.client.done == [f"create {aside.path}"]
     (left,) = [found.asides for found in world.state.awake if not found.running][-1]
     assert left.path == aside.path
-    assert left.unsure_until > time.time(), "what goes unanswered may be carried out late (R7)"
+    assert left.unsure_until > time.monotonic(), "what goes unanswered may be carried out late (R7)"
     assert upload.rejects.get(Kind.FILE) is None
 
 

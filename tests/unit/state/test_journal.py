@@ -116,7 +116,7 @@ def test_numbers_go_on_where_they_were(path: Path) -> None:
 def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(journal: Journal) -> None:
     """save-protocol, `done`: the transaction's id is kept as a tombstone."""
     journal.write(used="old")
-    between = time.time()
+    between = time.monotonic()
     journal.write(used="new")
     assert (journal.tombstone("old"), journal.tombstone("new"), journal.tombstone("x")) == (True, True, False)
     journal.prune(between)

@@ -154,11 +154,13 @@ class WriteBack:
         given_back = listed = time.monotonic()
         while not self._stopping.wait(_TIDY_EVERY):
             if time.monotonic() - given_back > _GIVE_BACK_EVERY:
+        # Until then what a killed mount has asked for may be carried out: a listing after that shows it.
+        settled = listed + self.context.lifetime if self.taken_up else listed
                 memory.give_back()
                 given_back = time.monotonic()
             now = self.namespace.snapshot_number
             if now == seen:
-                if time.monotonic() - listed > _LIST_EVERY and self.state.journal.has_tombstones:
+                if time.monotonic() > (settled if listed < settled else listed + _LIST_EVERY):
                     listed = time.monotonic()
                     self.context.in_background(self.namespace.refresh)
                 continue

@@ -47,7 +47,7 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `[].path`, `[].id`, `[].reason` | which, and behind what |
 | `hostile[]`, `foreign_hidden[]` | items whose names can't be shown; saves that another mount left unfinished |
 | `[].path`, `[].reason` | which, and why |
-| `damaged[]` | directories with what was saved of a damaged journal |
+| `damaged[]` | directories with what was saved of a journal that was damaged, or lost its end |
 | `other_slots[]` | ended mounts of this job that have left something here |
 | `[].path`, `[].directory` | their state directory, and where they were mounted |
 | `[].left`, `[].bytes` | how many changes are not finished, and how much is unsent |
@@ -63,7 +63,7 @@ SCHEMA = 2
 
 #: What is said of files that failed, and of conflicts.
 REFUSED = "refused by the server: jobfs retry, or jobfs discard"
-CHANGED_TWICE = "changed on both sides: compare, and delete what is not wanted"
+CHANGED_TWICE = "a second version was kept: compare, and delete what is not wanted"
 
 #: Statuses of a job that it does not leave any more (API reference, GET workspace_instance/).
 ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expired"})
@@ -220,7 +220,7 @@ def problems(status: Status) -> list[str]:
     if conflicts:
         found.append(f"{conflicts} conflict{'s' if conflicts > 1 else ''}: {CHANGED_TWICE}")
     found += [
-        f"an earlier journal was damaged: look at what was saved in {place}, then remove it"
+        f"an earlier journal was damaged, or lost its end: look at what was saved in {place}, then remove it"
         for place in status["damaged"]
     ]
     return found + [_of_slot(slot, status["job_id"]) for slot in status["other_slots"]]

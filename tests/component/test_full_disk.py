@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,15 +30,18 @@ Edit = tuple[Record, Mapping[str, Any]]
 
 
 class Disk:
-    """Refuses all writes of a journal that are for something new, from number `at` on; `at` 0: none."""
+    """Refuses all writes of a journal that are for something new, from number `at` on; `at` 0: none.
 
-    def __init__(self, journal: Journal, at: int) -> None:
-        self.at, self.writes = at, 0
+    `spent`: the others too, as there is no spare room left.
+    """
+
+    def __init__(self, journal: Journal, at: int, *, spent: bool = False) -> None:
+        self.at, self.writes, self._spent = at, 0, spent
         self._real = journal.write
         journal.write = self._write  # type: ignore[method-assign]
 
     def _write(self, *edits: Edit, gone: Iterable[Record] = (), used: str = "", new: bool = False) -> None:
-        if new:
+        if new or self._spent:
             self.writes += 1
             if self.at and self.at <= self.writes:
                 raise FsError(errno.ENOSPC)
@@ -288,6 +292,23 @@ def test_what_was_closed_is_sent(server: Server, start: Callable[..., Workspace]
     assert visible(server) == {"file": USERS, "new": SECOND}
 
 
+def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
+    server: Server, start: Callable[..., Workspace]
+) -> None:
+    """core: what only records what has already happened takes from the spare room; a create that has none leaves nothing."""
+    work = start()
+    fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
+    work.vfs.write(fh, USERS, 0)
+    Disk(work.vfs._state.journal, 1)
+    work.vfs.flush(fh)
+    work.vfs.release(fh)
+    assert errno_from(work.vfs.create, "other", 0o644, os.O_WRONLY, CALLER) == errno.ENOSPC
+    assert work.names() == ["file"]
+    assert len(list(work.vfs._state.bytes.directory.iterdir())) == 1
+    settled(work)
+    assert visible(server) == {"file": USERS}
+
+
 def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
@@ -296,7 +317,7 @@ def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
     work.write("file", OLD)
     fh = work.opened("file")
     work.vfs.write(fh, USERS, 0)
-    disk = Disk(work.vfs._state.journal, 1)
+    disk = Disk(work.vfs._state.journal, 1, spent=True)
     assert errno_from(work.vfs.flush, fh) == errno.ENOSPC
     assert work.read("file") == USERS
     assert disk.free()
@@ -313,8 +334,11 @@ def test_what_could_not_be_closed_is_unsent_until_there_is_space(
     """semantics 4, Nothing is forgotten; 6: an unmount never says "all sent" before."""
     server.store.seed({"file": OLD}, age=60)
     work = start()
-    disk = Disk(work.vfs._state.journal, 1)
-    assert errno_from(work.write, "file", USERS) == errno.ENOSPC
+    fh = work.opened("file")
+    work.vfs.write(fh, USERS, 0)
+    disk = Disk(work.vfs._state.journal, 1, spent=True)
+    assert errno_from(work.vfs.flush, fh) == errno.ENOSPC
+    assert errno_from(work.vfs.release, fh) == errno.ENOSPC
     assert [left["path"] for left in work.vfs.flush_all(None, 0.5, None)] == ["file"]
     assert [entry["path"] for entry in work.vfs.status()["unsent"]] == ["file"]
     assert disk.free()

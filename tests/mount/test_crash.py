@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
+import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
-from tests.support.serverside import visible
+from tests.support.serverside import untimed, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -41,6 +45,73 @@ def test_nothing_is_lost_when_killed_right_after_close(
     assert (mounted.path / "appended").read_bytes() == b"one two"
     mounted.settled()
     assert visible(server) == expected
+
+
+class Writers:
+    """Programs that write, and have closed nothing when the mount dies."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def write(self, path: Path, content: bytes, flags: int = os.O_CREAT | os.O_TRUNC) -> None:
+        handle = os.open(path, os.O_WRONLY | flags, 0o640)
+        self._stack.callback(errno_from, os.close, handle)
+        if content:
+            os.write(handle, content)
+
+
+@pytest.fixture
+def writers() -> Iterator[Writers]:
+    with ExitStack() as stack:
+        yield Writers(stack)
+
+
+def test_what_was_written_and_never_closed_comes_back_beside_its_name(
+    server: Server, mount: Callable[..., MountedJob], writers: Writers
+) -> None:
+    """semantics 4, Written and never closed, and the mount died: never under the name itself; mount and status say so."""
+    server.store.seed({"existing.txt": "whole as it is", "kept": "untouched", "log": "line 1\n"}, age=60)
+    mounted = mount()
+    (mounted.path / "sub").mkdir()
+    writers.write(mounted.path / "sub/results.txt", b"new, and never closed\n")
+    writers.write(mounted.path / "existing.txt", b"half of a rewr")
+    writers.write(mounted.path / "kept", b"", os.O_RDWR)
+    writers.write(mounted.path / "empty", b"")
+    with (mounted.path / "log").open("ab") as log:
+        log.write(b"line 2\n")
+    writers.write(mounted.path / "log", b"line 3\n", os.O_APPEND)
+    writers.write(mounted.path / "before", b"renamed while it was written")
+    (mounted.path / "before").rename(mounted.path / "after")
+    writers.write(mounted.path / "unlinked", b"gone, as on a disk")
+    (mounted.path / "unlinked").unlink()
+    eventually(lambda: "sub" in visible(server))
+    mounted.kill()
+    mounted.mount()
+    for name, kept in (("sub/results", ".txt"), ("existing", ".txt"), ("log", ""), ("after", "")):
+        assert re.search(
+            rf"{name}{kept} was written and never closed: .* {name}\.recovered-[\dTZ]+{kept}\n", mounted.log
+        )
+    expected: dict[str, bytes | None] = {
+        "sub": None,
+        "sub/results.recovered.txt": b"new, and never closed\n",
+        "existing.txt": b"whole as it is",
+        "existing.recovered.txt": b"half of a rewr",
+        "kept": b"untouched",
+        "log": b"line 1\nline 2\n",
+        "log.recovered": b"line 1\nline 2\nline 3\n",
+        "after.recovered": b"renamed while it was written",
+    }
+    shown = {path.name: path for path in mounted.path.iterdir()}
+    assert untimed(dict.fromkeys(shown)).keys() == {path.partition("/")[0] for path in expected}
+    (half,) = (path for path in shown.values() if path.name.startswith("existing.recovered"))
+    assert half.read_bytes() == b"half of a rewr"
+    done = mounted.jobfs("status", mounted.path)
+    assert done.returncode == 1, "somebody has to look at them"
+    assert done.stdout.count("written and never closed") == 4
+    mounted.umount()
+    assert untimed(visible(server)) == expected
+    mounted.mount()
+    assert len(mounted.status()["conflicts"]) == 4, "as long as they are there"
 
 
 def test_a_file_unlinked_while_open_stays_readable_and_never_comes_back(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -36,8 +37,8 @@ class Disk:
         self.mount()
 
     @staticmethod
-    def _run(*command: str | Path) -> None:
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    def _run(*command: str | Path) -> str:
+        return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
 
     def mount(self) -> None:
         self._run("mount", "-o", "loop", self._image, self.directory)
@@ -60,6 +61,21 @@ class Disk:
     def replace(self) -> None:
         """The same disk, well again."""
         self.remove()
+        self.mount()
+
+    def spoil(self, path: Path) -> None:
+        """What the disk has of this file is not what was written: from now on the kernel answers EBADMSG."""
+        number = path.stat().st_ino
+        self.remove()
+        found = re.search(
+            r"block (\d+), offset (0x[0-9a-f]+)", self._run("debugfs", "-R", f"imap <{number}>", self._image)
+        )
+        size = re.search(r"Block size: +(\d+)", self._run("dumpe2fs", "-h", self._image))
+        assert found
+        assert size
+        with self._image.open("r+b") as image:
+            image.seek(int(found[1]) * int(size[1]) + int(found[2], 16) + 16)
+            image.write(b"spoiled!")
         self.mount()
 
     def remove(self) -> None:
@@ -198,6 +214,53 @@ def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
     write(mounted.path / "new.txt", b"goes on")
     mounted.settled()
     assert visible(server) == {"kept.txt": b"acknowledged", "old.txt": b"old content", "new.txt": b"goes on"}
+
+
+def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4, Nothing is forgotten: it has failed, by its name; the mount's start and the status say where its file is."""
+    server.store.seed({"lost.txt": "old content", "kept.txt": "old"}, age=60)
+    mounted = mount(write_back_delay=30)
+    for name in ("lost.txt", "kept.txt", "new.txt"):
+        write(mounted.path / name, f"closed: {name}".encode())
+    mounted.kill()
+    (lost,) = (path for path in _local_bytes(mounted) if path.read_bytes() == b"closed: lost.txt")
+    disk.spoil(lost)
+    mounted.mount(write_back_delay=0)
+    assert f"lost.txt is not taken up: its file {lost} can't be read: Bad message" in mounted.log
+    eventually(lambda: visible(server).get("kept.txt") == b"closed: kept.txt")
+    eventually(lambda: visible(server).get("new.txt") == b"closed: new.txt")
+    assert (mounted.path / "lost.txt").read_bytes() == b"old content"
+    (failed,) = mounted.status()["failed"]
+    assert (failed["path"], str(lost) in failed["reason"]) == ("lost.txt", True)
+    done = mounted.jobfs("umount", mounted.path)
+    assert (done.returncode, "lost.txt" in done.stderr) == (1, True)
+    mounted.kill()
+    mounted.mount()
+    assert [entry["path"] for entry in mounted.status()["failed"]] == ["lost.txt"], "until somebody decides"
+    done = mounted.jobfs("discard", mounted.path / "lost.txt", "--yes")
+    assert done.returncode == 0, done.stderr
+    write(mounted.path / "lost.txt", b"written anew")
+    mounted.umount()
+    assert visible(server)["lost.txt"] == b"written anew"
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
+def test_touch_on_a_full_disk_leaves_nothing_or_succeeds(
+    server: Server, disk: Disk, mount: Callable[..., MountedJob], old: bool
+) -> None:
+    """semantics 4: with this machine's disk full, the call fails with ENOSPC and has changed nothing."""
+    server.store.seed({"old": "content"} if old else {}, age=60)
+    mounted = mount(write_back_delay=30)
+    disk.fill()
+    done = subprocess.run(["touch", str(mounted.path / "old")], capture_output=True, text=True)
+    assert done.returncode == 0 or "No space left on device" in done.stderr
+    assert os.listdir(mounted.path) == (["old"] if old or not done.returncode else [])
+    assert mounted.status()["unsent"] == []
+    disk.empty()
+    mounted.umount()
+    assert visible(server) == ({"old": b"content"} if old else {})
 
 
 def test_a_mount_on_a_read_only_state_directory_says_so_in_one_sentence(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
-from tests.support.serverside import hidden, visible
+from tests.support.serverside import hidden, untimed, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -36,6 +36,23 @@ def refused(mounted: MountedJob, name: str, content: bytes) -> None:
     assert errno_from(saved, mounted.path / name, content)
     eventually(lambda: name in str(mounted.status()["failed"]))
     mounted.server.faults.clear()
+
+
+def test_recover_says_what_was_written_and_never_closed(
+    server: Server, mount: Callable[..., MountedJob]
+) -> None:
+    """semantics 4, Written and never closed, and the mount died: the bytes come back beside the name."""
+    server.store.seed({"old.txt": "old"}, age=60)
+    mounted = mount()
+    handle = os.open(mounted.path / "old.txt", os.O_WRONLY | os.O_TRUNC)
+    os.write(handle, b"half of the new")
+    mounted.kill()
+    assert errno_from(os.close, handle)
+    code, out, err = recover(mounted)
+    assert code == 0, err
+    assert "old.txt was written and never closed: what was written is kept as old.recovered-" in out
+    assert untimed(visible(server)) == {"old.txt": b"old", "old.recovered.txt": b"half of the new"}
+    assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")
 
 
 def killed(mount: Callable[..., MountedJob]) -> MountedJob:
@@ -249,7 +266,10 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(
 
 
 def test_bytes_that_no_record_names_are_kept_aside(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """save-protocol, The API does not allow: of what was closed and not fsynced, a loss of power may take the record."""
+    """save-protocol, The API does not allow: of what was closed and not fsynced, a loss of power may take the record.
+
+    They stay until a person has looked at them.
+    """
     server.store.seed({"old.txt": "on the server"}, age=60)
     mounted = mount(write_back_delay=30)
     (mounted.path / "old.txt").write_bytes(b"closed, not sent")
@@ -259,6 +279,8 @@ def test_bytes_that_no_record_names_are_kept_aside(server: Server, mount: Callab
     mounted.mount()
     mounted.settled()
     assert visible(server) == {"old.txt": b"on the server"}
-    (kept,) = (slot(mounted) / "trash").iterdir()
+    mounted.remount()
+    (kept,) = slot(mounted).glob("damaged-*/bytes/*")
     assert kept.read_bytes() == b"closed, not sent"
-    assert str(kept) in mounted.log
+    assert str(kept.parent) in mounted.log
+    assert mounted.status()["damaged"] == [str(kept.parent.parent)]

@@ -73,13 +73,13 @@ class Operation:
     def check(self, work: Mortal, promise: Promise, where: str, *, power_lost: bool = False) -> None:
         """The server's tree and the mount's are the old one or the new one, whole.
 
-        `power_lost`: what was only closed may have come back beside its name.
+        What was not closed yet comes back beside its name; `power_lost`: so may what was only closed.
         """
         server = work.server
         tree = visible(server)
         kept = promise.kept and (self.durable or not power_lost)
         allowed = [self.after] if kept else [*self.before, self.after]
-        if power_lost:
+        if not kept:
             tree = without_recovered(tree)
         assert tree in [{**OTHERS, **wanted} for wanted in allowed], (
             f"{self.name}, {where}: {tree}, promise {promise.kept}"

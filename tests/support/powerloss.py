@@ -13,7 +13,8 @@ from typing import Literal
 import pytest
 
 from jobfs.content import disk as cache
-from jobfs.state import disk
+from jobfs.save import recovery, replace, writeback
+from jobfs.state import disk, journal
 
 from .boundaries import Mortal
 
@@ -77,7 +78,9 @@ class SyncedState:
 
 def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """From now on it is another run of this machine, for saves and for the content cache."""
-    monkeypatch.setattr(disk, "BOOT", disk.BOOT + "-next")
+    again = disk.BOOT + "-next"
+    for module in (journal, recovery, replace, writeback):
+        monkeypatch.setattr(module, "BOOT", again)
     boot = home / "boot_id"
-    boot.write_text(disk.BOOT)
+    boot.write_text(again)
     monkeypatch.setattr(cache, "_BOOT_ID", boot)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+
 from jobfs import names
 from jobfs.emulator import Server
 
@@ -34,6 +37,13 @@ def below(server: Server, directory: str) -> dict[str, bytes | None]:
         path.removeprefix(prefix): content
         for path, content in visible(server).items()
         if path.startswith(prefix)
+    }
+
+
+def untimed(tree: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
+    """The same with the names of second versions as they would be without their times."""
+    return {
+        re.sub(r"(\.conflict|\.recovered)-\d{8}T\d{6}Z", r"\1", path): data for path, data in tree.items()
     }
 
 

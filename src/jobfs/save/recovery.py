@@ -10,14 +10,17 @@ Nothing is assumed of the last request: each Change is `unsure`, and looks at th
     no row     a hidden item of this mount that no record explains: deleted if its transaction id is a tombstone, else shown
                (cleanup.py `expose_orphans`)
 
-Until its Change ends, a file is served from the local bytes.
+Until its Change ends, a file is served from the local bytes. What was written to a file and never closed gets a name of its own.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
 import time
 
+from jobfs import names
 from jobfs.nodes import Kind
 from jobfs.save.context import Context
 from jobfs.save.rename import find_renamed
@@ -25,6 +28,7 @@ from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, State, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.localbytes import Local
+from jobfs.state.quarantine import keep_unnamed
 from jobfs.state.records import Stage, Verb
 from jobfs.state.tables import is_unmade
 
@@ -46,10 +50,56 @@ def restore(write_back: WriteBack) -> list[str]:
     for change in [change for change in changes if change.stage is not Stage.DONE]:
         _restore(write_back, change)
     for file in files:
-        found += _take_up(write_back, file)
-    for path in state.bytes.sweep(_named(state, changes)):
-        log.warning("local bytes that were never closed are kept as %s until the next clean unmount", path)
+        if file.path is not None and file.draft:
+            found += _bring_back(write_back, file)
+        if not file.recorded:
+            state.drop(file)  # it was never closed, or was unlinked
+        elif file.generation and (fault := state.bytes.fault(file.ino, file.generation)):
+            _leave(file, fault)
+            write_back.warnings.append(f"{file.path} is not taken up: {fault}")
+        else:
+            found += _take_up(write_back, file)
+    write_back.warnings += _sweep(state, changes)
     return found
+
+
+def _leave(file: File, fault: str) -> None:
+    """A File whose bytes can't be read has failed. Its row stays: once the disk is mended, the next mount takes it up."""
+    file.refused, file.refused_errno = fault, errno.EIO
+    if file.change is not None:
+        file.change.file = None
+        file.change = None
+
+
+def _bring_back(write_back: WriteBack, file: File) -> list[str]:
+    """What was written to a File and never closed becomes a new one beside it, as it may be half of a rewrite; as `_take_up`.
+
+    The File itself is as it was closed, or as the server has it; a new one is gone. Raises FsError(EIO).
+    """
+    state, told = write_back.state, f"{file.path} was written and never closed"
+    local, fault = state.bytes.open(file.ino, file.draft), state.bytes.fault(file.ino, file.draft)
+    if not (fault or (local is not None and local.size)):
+        state.end_draft(file)
+        return []
+    kept = state.new(Kind.FILE, _free_name(state, file.path or ""))
+    try:
+        kept.local = local = state.bytes.give(file.ino, file.draft, kept.ino)
+        written = local.path.stat().st_mtime_ns
+    except OSError as error:
+        write_back.warnings.append(f"{told}: {fault or error}")
+        return write_back.warnings[-1:]
+    times = {"atime_ns": written, "mtime_ns": written, "ctime_ns": time.time_ns()}
+    values = {"mode": file.mode, "uid": file.uid, "gid": file.gid, "stays": file.stays, **times}
+    closed = {"generation": local.generation, "size": local.size, "boot": BOOT}
+    state.end_draft(file, edit(kept, **closed, **values))
+    write_back.warnings.append(f"{told}: what was written is kept as {kept.path}")
+    return _take_up(write_back, kept)
+
+
+def _free_name(state: State, path: str) -> str:
+    taken = {file.path for file in state.files()}
+    tried = (names.beside(path, "recovered", attempt=number) for number in itertools.count())
+    return next(name for name in tried if name not in taken)
 
 
 def _take_up(write_back: WriteBack, file: File) -> list[str]:
@@ -160,8 +210,27 @@ def _whole_bytes(state: State, file: File) -> Local | None:
     return local if local is not None and (file.stays or local.size == file.size) else None
 
 
+def _sweep(state: State, changes: list[Change]) -> list[str]:
+    """Remove local bytes that no record names: they are on the server, or were unlinked. Returns what the user has to be told.
+
+    Where the power may have taken their records, they are put aside.
+    """
+    unnamed = state.bytes.unnamed(_named(state, changes))
+    if state.journal.complete:
+        state.bytes.unlink(unnamed)
+        return []
+    try:
+        told = keep_unnamed(state.bytes.directory, unnamed)
+    except OSError as error:
+        return [
+            f"local bytes that the journal does not name stay in {state.bytes.directory}: {error.strerror}"
+        ]
+    state.journal.take_over()
+    return [told] if told else []
+
+
 def _named(state: State, changes: list[Change]) -> set[str]:
     """The names of the local bytes that records name."""
-    kept = {(file.ino, file.generation) for file in state.files() if file.generation}
+    kept = {(file.ino, number) for file in state.files() for number in (file.generation, file.draft)}
     kept |= {(c.ino, c.generation) for c in changes if c.generation and c.stage not in (Stage.DONE,)}
     return {state.bytes.path(ino, generation).name for ino, generation in kept}

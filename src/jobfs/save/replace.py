@@ -193,7 +193,7 @@ class Replace:
 
         Raises FsError(EIO) if they are not whole: then the change is undone.
         """
-        if change.recorded and not self._upload.has_bytes(change):
+        if not self._upload.has_bytes(change):
             self._cleanup.undo(change, "its local bytes are not whole", errno.EIO)
             raise FsError(errno.EIO, f"the local bytes of {change.target} are not whole")
         if change.verb is not Verb.PUT or change.file is None or change.file.boot in ("", BOOT):

@@ -95,6 +95,8 @@ class WriteBack:
         self.queue = Queue(self.context, self.replace, self.remove, self.cleanup, delay=delay)
         #: What was taken up from the journal at the start, a line each.
         self.taken_up: list[str] = []
+        #: What the user has to be told of that, a sentence each.
+        self.warnings: list[str] = []
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._sync_loop, name="jobfs-sync", daemon=True),
@@ -152,17 +154,18 @@ class WriteBack:
     def _tidy_loop(self) -> None:
         seen = 0  # before the first listing nothing is known to be gone
         given_back = listed = time.monotonic()
-        while not self._stopping.wait(_TIDY_EVERY):
-            if time.monotonic() - given_back > _GIVE_BACK_EVERY:
         # Until then what a killed mount has asked for may be carried out: a listing after that shows it.
         settled = listed + self.context.lifetime if self.taken_up else listed
+        while not self._stopping.wait(_TIDY_EVERY):
+            if time.monotonic() - given_back > _GIVE_BACK_EVERY:
                 memory.give_back()
                 given_back = time.monotonic()
             now = self.namespace.snapshot_number
             if now == seen:
                 if time.monotonic() > (settled if listed < settled else listed + _LIST_EVERY):
                     listed = time.monotonic()
-                    self.context.in_background(self.namespace.refresh)
+                    if self.state.journal.has_tombstones:
+                        self.context.in_background(self.namespace.refresh)
                 continue
             listed = time.monotonic()
             try:
@@ -180,7 +183,7 @@ class WriteBack:
     # -- what a close and an fsync mean (semantics.md section 4)
 
     def seal(self, file: File) -> None:
-        """Record the File's bytes as they are: they survive this process, and are to be sent (w). Raises FsError(ENOSPC, EIO).
+        """Record that the File's bytes are closed: they are to be sent (w). Raises FsError(ENOSPC, EIO).
 
         Those of a backup are to be a save of its item; what they are based on is recorded with the first of them.
         """
@@ -194,10 +197,11 @@ class WriteBack:
                 # In one step, or a sync between the two would not find the row that it is to mark.
                 with self.state.lock:
                     self.state.bytes.seal(file.ino, local)
-                    edits = [edit(file, generation=local.generation, size=local.size, boot=BOOT, refused="")]
+                    closed = {"generation": local.generation, "size": local.size, "draft": 0}
+                    edits = [edit(file, **closed, boot=BOOT, refused="")]
                     if backup is not None and file.backup is backup:
                         edits.append(edit(backup, sha256=shown))
-                    self.state.write(*edits, new=True)
+                    self.state.write(*edits)
             except FsError:
                 local.sealed = False
                 self.state.unclosed.add(file)
@@ -297,9 +301,11 @@ class WriteBack:
     ) -> None:
         """libfuse hides an open File under a name of its own: it is unlinked in a second, unless something takes its name before.
 
-        Nothing is recorded yet: killed before, the file is there as it was closed.
+        Nothing is recorded yet: killed before, the file is there as it was closed. What was not closed is gone.
         """
         with file.lock, self.state.lock:
+            if file.draft:
+                self.state.end_draft(file)
             if file.change is not None:
                 self.state.end(file.change)
             change = self.state.change(
@@ -345,6 +351,8 @@ class WriteBack:
         if pending is not None:
             self.state.end(pending)
             self.state.apply(file, path=path, stays=pending.stays)
+            if file.local is not None and file.written:
+                self.state.write(edit(file, draft=file.local.generation))
         if file.written and not file.writing:
             self.state.unclosed.add(file)  # its close could not be recorded
         self.queue.save(file)
@@ -387,7 +395,7 @@ class WriteBack:
         if local is not None and (file.stays or (replaces and not file.generation)):
             # What was never closed is closed with its new name: that is what has the place after a death.
             self.state.bytes.seal(file.ino, local)
-            values |= {"generation": local.generation, "size": local.size, "boot": BOOT}
+            values |= {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}
         return values
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:

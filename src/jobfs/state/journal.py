@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
-from jobfs.state.disk import sync_directory
+from jobfs.state.disk import BOOT, sync_directory
 from jobfs.state.records import KEYS, Record, columns, decode, encode
 
 log = logging.getLogger("jobfs.state")
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 
 R = TypeVar("R")
 
@@ -176,11 +176,12 @@ class Journal:
             for table in self._tables.values():
                 self._db.execute(table.create)
             self._db.execute("CREATE TABLE tombstone (tid PRIMARY KEY, made) WITHOUT ROWID")
+            self._db.execute("CREATE TABLE machine AS SELECT '' AS boot")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._db.execute("COMMIT")
-
         # Nobody knows how old the requests of an earlier run are: they count from now.
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
+
     def _check(self) -> None:
         """Read everything once. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
@@ -191,7 +192,7 @@ class Journal:
 
     def _highest(self) -> int:
         query = """SELECT max(n) FROM (SELECT seq AS n FROM change UNION ALL SELECT generation FROM change
-                   UNION ALL SELECT generation FROM file)"""
+                   UNION ALL SELECT generation FROM file UNION ALL SELECT draft FROM file)"""
         (highest,) = self._db.execute(query).fetchone()
         return int(highest or 0)
 
@@ -327,6 +328,18 @@ class Journal:
     def _mark(self, numbers: list[tuple[int]]) -> None:
         with self._transaction():
             self._db.executemany("UPDATE file SET boot = '' WHERE generation = ?", numbers)
+
+    @property
+    def complete(self) -> bool:
+        """False if the power may have taken the end of it: this machine was started anew since `take_over`."""
+        with self.lock:
+            (boot,) = self._db.execute("SELECT boot FROM machine").fetchone()
+        return bool(BOOT) and boot == BOOT
+
+    def take_over(self) -> None:
+        """From now on it is complete until this machine is started anew."""
+        with self.lock, contextlib.suppress(sqlite3.Error):
+            self._db.execute("UPDATE machine SET boot = ?", (BOOT,))
 
     def prune(self, before: float) -> None:
         """Forget tombstones made before `before` (monotonic seconds): their requests are long dead."""

@@ -64,7 +64,7 @@ def _look(directory: Path) -> Left:
 
 def count(files: list[File], changes: list[Change]) -> Left:
     """What these records say is left."""
-    left = [file for file in files if file.path and (file.unsaved or is_unmade(file))]
+    left = [f for f in files if f.path and (f.unsaved or is_unmade(f) or (f.draft and not f.stays))]
     counted = {file.ino for file in left}
     unfinished = sum(change.stage is not Stage.DONE and change.ino not in counted for change in changes)
     failed = {True: "failed", False: "dirty"}

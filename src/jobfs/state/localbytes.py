@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import threading
@@ -20,6 +21,8 @@ from jobfs import names
 from jobfs.api.deadline import about_to_wait
 from jobfs.errors import FsError
 from jobfs.state.disk import copy_into, failure, sync_directory, sync_file_system
+
+log = logging.getLogger("jobfs.state")
 
 #: More files than this are synced with one sync of their file system.
 _SYNC_EACH = 16
@@ -151,12 +154,35 @@ class LocalBytes:
         return Local(self._lock, path, generation, size, handle=handle, sealed=False)
 
     def open(self, ino: int, generation: int, *, sealed: bool = True) -> Local | None:
-        """A generation that an earlier run left; None if it is not there."""
+        """A generation that an earlier run left; None if it is not there, or can't be read (`fault`)."""
         path = self.path(ino, generation)
         try:
             return Local(self._lock, path, generation, path.stat().st_size, sealed=sealed)
-        except FileNotFoundError:
+        except OSError:
             return None
+
+    def fault(self, ino: int, generation: int) -> str:
+        """Why a generation can't be read, and where it is; "" if it can, or is not there."""
+        path = self.path(ino, generation)
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.read(1)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            return f"its file {path} can't be read: {error.strerror}"
+        return ""
+
+    def give(self, ino: int, generation: int, other: int) -> Local:
+        """Bytes that were never closed, for another File, and closed now; until they are swept the first one has them too.
+
+        Raises OSError.
+        """
+        path = self.path(other, generation)
+        path.hardlink_to(self.path(ino, generation))
+        local = Local(self._lock, path, generation, path.stat().st_size)
+        self.cover(other, local)
+        return local
 
     def seal(self, ino: int, local: Local) -> None:
         """From now on these bytes never change; the next sync covers them."""
@@ -180,14 +206,19 @@ class LocalBytes:
             return list(self._retired)
 
     def remove(self, batch: list[Path]) -> None:
-        """Remove what `retired` told; who still has it open goes on reading it. Raises FsError(EIO)."""
-        try:
-            for path in batch:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise FsError(errno.EIO, f"local bytes can't be removed: {error.strerror}") from error
+        """Remove what `retired` told; who still has it open goes on reading it."""
+        self.unlink(batch)
         with self._lock:
             del self._retired[: len(batch)]
+
+    @staticmethod
+    def unlink(paths: Iterable[Path]) -> None:
+        """Remove these files; one that the disk does not let go stays."""
+        for path in paths:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                log.warning("%s can't be removed: %s", path, error.strerror)
 
     def sync(self) -> list[tuple[int, int]]:
         """Return when every sealed generation is on the disk, with those that were not before. Raises FsError(EIO)."""
@@ -217,18 +248,9 @@ class LocalBytes:
         """True if something waits for a sync, to be on the disk or to be removed."""
         return bool(self._unsynced or self._retired)
 
-    def sweep(self, named: set[str]) -> list[Path]:
-        """Move files that no record names into the trash; those without bytes are removed. Returns where they are."""
-        moved = []
-        for path in sorted(self.directory.iterdir()):
-            if path.name in named:
-                continue
-            if path.stat().st_size == 0:
-                path.unlink()
-            else:
-                self.trash.mkdir(mode=0o700, exist_ok=True)
-                moved.append(path.rename(self.trash / path.name))
-        return moved
+    def unnamed(self, named: set[str]) -> list[Path]:
+        """The files that no record names."""
+        return sorted(path for path in self.directory.iterdir() if path.name not in named)
 
     def throw_away(self, local: Local, name: str) -> Path:
         """Keep these bytes in the trash, under a name that says what they were. Raises FsError(ENOSPC, EIO)."""

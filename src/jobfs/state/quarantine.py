@@ -47,12 +47,39 @@ def emptied(journal: Path, local: Path) -> bool:
     return False
 
 
+def keep_unnamed(local: Path, unnamed: list[Path]) -> str:
+    """Put aside local bytes whose records the power may have taken; a sentence that says where they are, "" if there are none.
+
+    Raises OSError.
+    """
+    kept = [path for path in unnamed if _holds_bytes(path)]
+    if not kept:
+        return ""
+    place = _place(local.parent) / local.name
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in kept:
+        path.rename(place / path.name)
+    return f"the power may have taken the end of the journal: the bytes of {len(kept)} files that it does not name are in {place}"
+
+
+def _place(directory: Path) -> Path:
+    """Where something is put aside now."""
+    return directory / f"{_PREFIX}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+
+
+def _holds_bytes(path: Path) -> bool:
+    """False for an empty file; what can't be looked at may hold some."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size > 0
+    return True
+
+
 def _put_aside(directory: Path, why: str) -> str:
     """Move journal and local bytes into a directory of their own; returns a sentence that says where they are."""
-    place = directory / f"{_PREFIX}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+    place = _place(directory)
     place.mkdir(mode=0o700)
     local = directory / "bytes"
-    count = sum(1 for path in local.iterdir() if path.stat().st_size) if local.is_dir() else 0
+    count = sum(map(_holds_bytes, local.iterdir())) if local.is_dir() else 0
     if count:
         local.rename(place / "bytes")
     for suffix in ("", "-wal", "-shm"):

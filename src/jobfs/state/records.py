@@ -137,11 +137,11 @@ class File:
     """A file, directory or symbolic link of which this machine knows more than the server.
 
     `path`: its name here; None once it is unlinked and only open. `item_id`: what it is on the server, "" if only here.
-    `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes. `stays`: on this machine
-    only. `wish`: the permission that its next save gives it. `boot`: in which run of this machine the bytes were closed,
-    "" once they were seen on the disk: after another boot they prove nothing. `version`: the `updatedAt` for which the times
-    and `sha256`, the hash of what was sent, hold; `sent`: the hash of what this machine last sent to the item, whatever its
-    version is now (R2). Times in nanoseconds since the epoch.
+    `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes. `draft`: a generation that was
+    begun and not closed yet (0: none). `stays`: on this machine only. `wish`: the permission that its next save gives it. `boot`:
+    in which run of this machine the bytes were closed, "" once they were seen on the disk: after another boot they prove nothing.
+    `version`: the `updatedAt` for which the times and `sha256`, the hash of what was sent, hold; `sent`: the hash of what this
+    machine last sent to the item, whatever its version is now (R2). Times in nanoseconds since the epoch.
     """
 
     ino: int
@@ -161,6 +161,7 @@ class File:
     ctime_ns: int = UNSET
     generation: int = 0
     size: int = 0
+    draft: int = 0
     boot: str = ""
     stays: bool = False
     link: str = ""
@@ -193,6 +194,11 @@ class File:
     def written(self) -> bool:
         """True if something was written since it was last closed: a generation that the journal does not have."""
         return self.local is not None and self.local.generation != self.generation
+
+    @property
+    def only_draft(self) -> bool:
+        """True for a file that was made here and never closed: the journal has nothing else of it."""
+        return self.draft > 0 and not (self.generation or self.item_id)
 
     @property
     def backup(self) -> Change | None:
@@ -361,6 +367,8 @@ def columns(kind: type[Any]) -> list[str]:
 
 def encode(value: Any) -> Any:
     """A field's value as SQLite holds it."""
+    if type(value) in (int, str):
+        return value  # most of them
     if isinstance(value, Base):
         return json.dumps(list(asdict(value).values())) if value.id else ""
     if isinstance(value, list):

@@ -7,8 +7,9 @@ The life of a File, by what a program does to it::
     an item,          ▲       `local` is newer     `generation` > 0: the journal    │     0: the bytes are the item's;
     or a free name    │       than `generation`    has it, a Change is to send it   │     what was set here is remembered
                       └────────────────────── write ─────┴──────────────────────────┘
-    A scratch file or a link `stays`: its generation is never sent. A directory without an item was made while the server could
-    not be asked. A File without a row is just open, or touched.
+    What is written is a `draft` in the journal until it is closed: killed before, the next mount shows it beside the File
+    (save/recovery.py). A scratch file or a link `stays`: its generation is never sent. A directory without an item was made while
+    the server could not be asked. A File without a row is just open, or touched.
 
 The life of a Change; every arrow is one journal write::
 
@@ -51,7 +52,7 @@ from jobfs.api import deadline
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal
-from jobfs.state.localbytes import LocalBytes
+from jobfs.state.localbytes import Local, LocalBytes
 from jobfs.state.quarantine import open_journal
 from jobfs.state.records import UNSET, Change, File, Record, Stage, Verb
 from jobfs.state.reservations import Reservations
@@ -209,6 +210,27 @@ class State:
                 self._by_item[file.item_id] = file
             self.show(file)
 
+    def begin(self, file: File, local: Local, **values: Any) -> None:
+        """Local bytes of a File that are about to be written: until they are closed, the journal knows whose they are (w).
+
+        `values`: what else changes of it. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        """
+        if file.path is None or names.is_fuse_hidden(names.basename(file.path)):
+            self.apply(file, local=local, **values)
+            return
+        # A scratch file is shown again as it was, closed or not.
+        number = "generation" if file.stays and not file.generation else "draft"
+        self.write(edit(file, local=local, **{number: local.generation}, **values), new=True)
+
+    def end_draft(self, file: File, *edits: Edit) -> None:
+        """The journal forgets what was written to a File and not closed, in one step with `edits`. Raises FsError(EIO)."""
+        with self.lock:
+            if file.only_draft:
+                self.write(*edits, gone=[file])
+                file.draft = 0
+            else:
+                self.write(*edits, edit(file, draft=0))
+
     def let_go(self, file: File) -> None:
         """Forget a File that nothing needs: not open, without a row, and with nothing of its own."""
         with self.lock:
@@ -254,6 +276,7 @@ class State:
                 ctime_ns=time.time_ns(),
                 generation=0,
                 size=0,
+                draft=0,
                 boot="",
                 refused="",
                 path=None if gone else file.path,
@@ -562,7 +585,7 @@ class State:
             if file.here or file.handles or file.change is not None:
                 # Open, or changed here: a file of its own from now on.
                 self.apply(file, item_id="")
-                if not file.generation:
+                if not (file.generation or file.draft):
                     self.write(gone=[file])
                 return
             self.drop(file)

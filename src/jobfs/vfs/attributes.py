@@ -178,7 +178,9 @@ class Attributes:
     def _set_here(self, file: File, **values: Any) -> None:
         """Attributes of what is only here, where they survive this process once the file does."""
         values["ctime_ns"] = time.time_ns()
-        if file.recorded and not is_hidden_open(names.basename(file.path or ""), file):
+        # Those of a new file are recorded when it is closed.
+        hidden = is_hidden_open(names.basename(file.path or ""), file)
+        if file.recorded and not (file.only_draft or hidden):
             self._state.write(edit(file, **values), new=True)
         else:
             self._state.apply(file, **values)

@@ -206,6 +206,7 @@ class Vfs(Attributes, Tree, Files):
         )
         return [
             *([self._state.damage] if self._state.damage else []),
+            *self._write_back.warnings,
             *([waiting] if self.left_alone else []),
         ]
 

@@ -250,23 +250,20 @@ class Files:
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
         mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
-        local = self._with_room(0, lambda: state.bytes.new(file.ino, state.journal.next_number()))
         file.mode, file.uid, file.gid = mode, uid, gid
         _touch(file)
         file.atime_ns = file.mtime_ns
-        try:
-            if file.stays:
-                state.write(edit(file, generation=local.generation), new=True)
-            else:
-                victim = write_back.victim(path, None)
-                file.base, file.item = victim.base, victim.item
-                file.item_id = victim.item.id if victim.item is not None else ""
+        local = self._begin(file)
+        if not file.stays:
+            victim = write_back.victim(path, None)
+            file.base, file.item = victim.base, victim.item
+            file.item_id = victim.item.id if victim.item is not None else ""
+            try:
                 write_back.replaced(victim, new=file)
-        except FsError:
-            local.release()
-            local.discard()
-            raise
-        file.local = local
+            except FsError:
+                local.release()
+                state.unname(file)
+                raise
         state.opened[file.ino] = file
         state.add(file)
         self._view.touch_directory(names.parent(path))
@@ -397,31 +394,42 @@ class Files:
         """The File's local bytes, or where those are closed, which never change any more, the next generation."""
         if not local.sealed:
             return local
-        file.local = self._next_generation(file, local if keep else None)
+        begun = self._begin(file, local.source if keep else None, local.size if keep else 0)
         local.release()
         if not file.generation:
             local.discard()  # of a file that was unlinked: no record names them
-        return file.local
+        return begun
 
-    def _next_generation(self, file: File, before: Local | None) -> Local:
-        """New local bytes, empty or those of the generation before. Raises FsError(ENOSPC, EMFILE, EIO)."""
-        number, source = self._state.journal.next_number(), before.source if before is not None else None
-        size = before.size if before is not None else 0
-        return self._with_room(size, lambda: self._state.bytes.new(file.ino, number, source))
+    def _begin(self, file: File, source: Path | None = None, size: int = 0, **values: object) -> Local:
+        """New local bytes of a File, empty or `size` bytes of `source`; `values`: what changes of it besides.
+
+        Raises FsError(ENOSPC, EMFILE, EIO); then nothing was changed.
+        """
+        state = self._state
+
+        def attempt() -> Local:
+            local = state.bytes.new(file.ino, state.journal.next_number(), source)
+            try:
+                state.begin(file, local, **values)
+            except FsError:
+                local.release()
+                local.discard()
+                raise
+            return local
+
+        return self._with_room(size, attempt)
 
     def _make_dirty(self, handle: Handle, source: Path | None) -> Local:
         """The first write to a version of the server. The caller has the File's lock."""
-        file, item, state = handle.file, handle.item, self._state
+        file, item = handle.file, handle.item
         saved = isinstance(handle.content, Local) and item is not None and file.base.id == item.id
-        number, size = state.journal.next_number(), self._known_size(handle) if source is not None else 0
-        local = self._with_room(size, lambda: state.bytes.new(file.ino, number, source))
-        values: dict[str, object] = {"item": item, "local": local}
+        values: dict[str, object] = {"item": item}
         if not saved:
             # Else no version is known to hold these bytes; the base that the save has left says what it sent (R2).
             values["base"] = self._write_back.bases.of(handle.seen, young=handle.young)
         if item is not None and file.path is not None and not file.stays:
             values |= {**self._view.freeze(file), "wish": None}
-        state.apply(file, **values)
+        local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)
         for other in file.handles:
             other.drop_content()  # what is read from now on are these bytes: one descriptor an open file
         return local
@@ -529,7 +537,7 @@ class Files:
             self._state.bytes.cover(file.ino, local)
             if (file.generation, file.size) == (local.generation, local.size):
                 return
-            self._state.write(edit(file, generation=local.generation, size=local.size), new=True)
+            self._state.write(edit(file, generation=local.generation, size=local.size, draft=0), new=True)
             if before and before != local.generation:
                 self._state.bytes.retire(file.ino, before)
 

@@ -17,7 +17,7 @@ from jobfs.errors import FsError, JobfsError
 from jobfs.names import within
 from jobfs.namespace import Namespace
 from jobfs.namespace.tree import never_shown
-from jobfs.nodes import Item
+from jobfs.nodes import Item, Kind
 from jobfs.settings import Settings
 from jobfs.state import Change, File, StateDirectory
 from jobfs.state.directory import Found, others
@@ -36,7 +36,7 @@ _LEFT = "left by another mount more than an hour ago"
 _TRIED = "left by a `jobfs doctor --try` that was broken off: run it again"
 _KEPT = {
     "conflict": "changed by the job while it was being saved here, or found under a hidden name",
-    "recovered": "closed just before the power went, or found under a hidden name",
+    "recovered": "written and never closed, closed just before the power went, or found under a hidden name",
 }
 
 
@@ -196,33 +196,30 @@ class Report:
             ]
 
     def _conflicts(self) -> list[document.Conflict]:
-        """Second versions that were kept beside their files, as their names tell; each with where its file is now."""
+        """Second versions that were kept beside their files, here or there, as their names tell; with where its file is."""
         listed = self._namespace.subtree("")
         there = {item.id: item.path for item in listed}
-        found = []
-        for item in listed:
-            kept = names.kept_beside(item.path)
-            if kept is not None and not item.is_dir and not never_shown(item.path):
-                found.append(self._conflict(item, *kept, there))
-        return sorted(found, key=lambda conflict: conflict["path"])
+        ids = {item.path: item.id for item in listed if not item.is_dir}
+        ids |= {f.path: f.item_id for f in self._state.unsaved() if f.path and f.kind is Kind.FILE}
+        kept = {path: kept for path in ids if (kept := names.kept_beside(path)) and not never_shown(path)}
+        return [self._conflict(path, *kept[path], self._winner(ids[path], there)) for path in sorted(kept)]
 
-    def _conflict(self, item: Item, label: str, origin: str, there: Mapping[str, str]) -> document.Conflict:
-        now = self._winner(item, there)
+    def _conflict(self, path: str, label: str, origin: str, now: str | None) -> document.Conflict:
         if now is None and self._view.find_known(origin) is not None:
             now = origin
         mount = self._slot.record.directory
-        ours, theirs = (document.quoted(f"{mount}/{path}") for path in (now or "", item.path))
+        ours, theirs = (document.quoted(f"{mount}/{name}") for name in (now or "", path))
         return {
-            "path": item.path,
+            "path": path,
             "origin": now or origin,
             "reason": _KEPT[label] if now else f"{_KEPT[label]}; {origin} is gone",
             "diff": f"diff -u {ours} {theirs}" if now else None,
         }
 
-    def _winner(self, item: Item, there: Mapping[str, str]) -> str | None:
+    def _winner(self, item_id: str, there: Mapping[str, str]) -> str | None:
         """Where the file is now that got the name of a second version, whoever has renamed which; None if that is not known."""
         with self._state.lock:
-            winner = self._write_back.context.winners.get(item.id)
+            winner = self._write_back.context.winners.get(item_id)
         if isinstance(winner, File) and winner.here:
             return winner.path
         path = there.get(winner.item_id if isinstance(winner, File) else winner or "")
@@ -312,11 +309,11 @@ def _tell_attempts(entry: document.Unsent, change: Change) -> document.Unsent:
     entry["state"] = "uploading" if change.running else str(change.stage)
     entry["reason"] = entry["reason"] or str(change.error or "")
     return entry
+
+
 def _age(change: Change) -> float:
     """Seconds since it was made."""
     return round(max(time.time() - change.made, 0.0), 1)
-
-
 
 
 def _until(due: float) -> float:

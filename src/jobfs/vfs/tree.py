@@ -332,7 +332,7 @@ class Tree:
     def _moved(self, file: File, item: Item, new: str) -> None:
         """What is open of it, and what was written to it meanwhile, has the new name too. Raises FsError(EIO)."""
         with file.lock:
-            if file.unsaved and file.recorded:
+            if file.recorded and (file.unsaved or file.draft):
                 self._state.write(edit(file, path=new))
             self._state.apply(file, path=new, item=item)
             if file.change is not None and not file.change.begun:
@@ -371,7 +371,7 @@ class Tree:
             local, change = file.local, file.change
             values = {"path": new, "stays": True, "item_id": "", "base": Base(), "refused": ""}
             if local is not None:
-                values |= {"generation": local.generation, "size": local.size}
+                values |= {"generation": local.generation, "size": local.size, "draft": 0}
             gone = [over] if over is not None and over.recorded else []
             before = file.generation
             self._state.write(edit(file, **values), gone=gone, new=True)

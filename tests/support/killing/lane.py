@@ -30,7 +30,16 @@ from .job import Job
 from .ledger import Ledger
 from .report import report
 from .tally import Tally
-from .verdict import Verdict, durable_missing, in_mount, leftovers, local_files, modes_wrong, on_server
+from .verdict import (
+    Verdict,
+    drafts_missing,
+    durable_missing,
+    in_mount,
+    leftovers,
+    local_files,
+    modes_wrong,
+    on_server,
+)
 from .writer import Writer
 
 WRITERS = 4
@@ -172,7 +181,7 @@ class Chapter:
             with closing(sqlite3.connect(path)) as journal:
                 changes = journal.execute("SELECT stage, asides FROM change").fetchall()
                 (saves,) = journal.execute(
-                    "SELECT count(*) FROM file WHERE generation AND NOT stays"
+                    "SELECT count(*) FROM file WHERE (generation AND NOT stays) OR draft"
                 ).fetchone()
                 saves += sum(not _waits(began, *change) for change in changes)
                 (local,) = journal.execute("SELECT count(*) FROM file WHERE stays AND generation").fetchone()
@@ -200,7 +209,12 @@ class Round:
 
     def _found(self) -> dict[str, Content]:
         server, mount = on_server(self.server, self._contents), in_mount(self.mounted.path, self._contents)
-        return {**server, **local_files(mount)}
+        found = {**server, **local_files(mount)}
+        # What was never closed is kept as it was from now on.
+        return {
+            path: self._contents.adopt(content.data) if content.name.startswith("TORN") else content
+            for path, content in found.items()
+        }
 
     def play(self) -> list[str]:
         """What is wrong, once all has settled."""
@@ -289,6 +303,7 @@ class Round:
         try:
             self.mounted.mount()
             self.ledger.tell("mounted again")
+            self.violations += drafts_missing(self.mounted.path, self._contents, self.ledger)
         except AssertionError as error:
             self.violations.append(f"it can't be mounted again: {error}")
             raise BrokenError from error
@@ -340,7 +355,11 @@ class Round:
         touched = self.chapter.fingerprint(self.server) != self.chapter.untouched
         status = self.mounted.status()
         told = self.conditions.job_pause or self.conditions.late or self.conditions.doubtful
-        conflicts = [f"conflict though the job was quiet: {entry}" for entry in status["conflicts"]]
+        conflicts = [
+            f"conflict though the job was quiet: {entry}"
+            for entry in status["conflicts"]
+            if ".conflict-" in entry["path"]
+        ]
         return [
             *verdict.violations(),
             *modes,

@@ -39,7 +39,10 @@ class Claim:
 
 @dataclass(slots=True, eq=False)
 class Change:
-    """One call that changes names or contents, from before it was made. `seen_until`: see `Ledger.excused`."""
+    """One call that changes names or contents, from before it was made. `seen_until`: see `Ledger.excused`.
+
+    `written`: the bytes of a new content that the mount has taken by now.
+    """
 
     text: str
     path: str
@@ -48,6 +51,7 @@ class Change:
     seen_until: float = math.inf
     kept: bool = False
     over: bool = False
+    written: bytes = b""
     moving: dict[str, set[Content]] = field(default_factory=dict)
     before: set[Content] = field(default_factory=set)
     when: float = 0.0
@@ -84,6 +88,9 @@ class Ledger:
         #: Paths of a rename (or a failed write) whose outcome is not known: not touched again in this round.
         self.unsettled: set[str] = set()
         self.spoiled: set[str] = set()
+        #: Paths that were written to and not closed when the mount died, and what was written since it was mounted last.
+        self.unclosed: set[str] = set()
+        self.drafts: list[tuple[str, bytes]] = []
         self.story: list[tuple[float, str]] = []
         self.acknowledged = 0
         self.written = 0
@@ -213,6 +220,9 @@ class Ledger:
             change.seen_until = min(change.seen_until, time.monotonic() + (self._late if unlinks else 0.0))
             if change.to:
                 self._follow(change.path, change.to)
+            if change.content.data:
+                self.unclosed.add(change.path)
+                self.drafts += [(change.path, change.written)] * bool(change.written)
             self.modes.pop(change.path, None)
             self.tell(f"NOT KNOWN ({error}): {change.text}")
 
@@ -249,7 +259,7 @@ class Ledger:
         """Whatever is below `old` may be below `new` from now on."""
         for claim in self.claims.values():
             claim.places |= {p for p in (moved(place, old, new) for place in claim.places) if p is not None}
-        for paths in (self.disturbed, self.deleted, self.unsettled, self.spoiled):
+        for paths in (self.disturbed, self.deleted, self.unsettled, self.spoiled, self.unclosed):
             paths |= {p for p in (moved(path, old, new) for path in paths) if p is not None}
 
     def end_of_life(self, when: float) -> None:

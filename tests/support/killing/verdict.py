@@ -16,6 +16,7 @@ from .contents import ABSENT, DIRECTORY, Content, Contents
 from .ledger import Claim, Ledger, is_local
 
 _SECOND = re.compile(r"\.(conflict|recovered)-\d{8}T\d{6}Z(-\d+)?")
+_RECOVERED = "recovered"
 
 Tree = Mapping[str, Content]
 
@@ -56,6 +57,39 @@ def durable_missing(server: Server, contents: Contents, ledger: Ledger) -> list[
             for content in promised
             if content not in held and not ledger.excused(content)
         ]
+
+
+def drafts_missing(root: Path, contents: Contents, ledger: Ledger) -> list[str]:
+    """Right after the next mount: what was written and not closed, and is neither at its name nor beside it.
+
+    What can't be read now, or was changed by the job, is left out.
+    """
+    drafts, ledger.drafts = ledger.drafts, []
+    missing = []
+    for path, written in drafts:
+        try:
+            beside = [root / path, *(root / path).parent.iterdir()]
+            found = [each for each in beside if each == root / path or _origin(root, each) == path]
+            there = [each.read_bytes() for each in found if each.is_file()]
+        except OSError:
+            continue
+        excused = path in ledger.spoiled or ledger.was_disturbed(path)
+        if not excused and not any(written in data for data in there):
+            told = ", ".join(str(contents.known(data)) for data in there)
+            missing.append(
+                f"{path}: {len(written)} bytes were written and not closed; there is: {told or 'nothing'}"
+            )
+    return missing
+
+
+def _origin(root: Path, path: Path) -> str:
+    kept = names.kept_beside(str(path.relative_to(root)))
+    return kept[1] if kept is not None and kept[0] == _RECOVERED else ""
+
+
+def _is_recovered(path: str) -> bool:
+    kept = names.kept_beside(path)
+    return kept is not None and kept[0] == _RECOVERED
 
 
 class Verdict:
@@ -112,7 +146,9 @@ class Verdict:
         return [
             f"{path}: {content}"
             for path, content in sorted(self._found.items())
-            if content.name.startswith("TORN") and path not in self._ledger.spoiled
+            if content.name.startswith("TORN")
+            and path not in self._ledger.spoiled
+            and not _is_recovered(path)
         ]
 
     def _wrong_places(self) -> list[str]:
@@ -146,7 +182,8 @@ class Verdict:
             if not there and not self._excused(content, claim):
                 whose = "the job's " if content.by_job else ""
                 lost.append(f"LOST: {whose}{content}, promised at {' or '.join(sorted(claim.places))}")
-            elif self._calm and len(there) > 1 and sorted(there) != [min(there), f"{min(there)}~"]:
+            there = [path for path in there if not _is_recovered(path)] or there
+            if self._calm and len(there) > 1 and sorted(there) != [min(there), f"{min(there)}~"]:
                 lost.append(f"{content} is there more than once: {', '.join(sorted(there))}")
         return lost
 
@@ -185,7 +222,10 @@ class Verdict:
             if second is None:
                 if not self._late and not self._ledger.was_disturbed(path):
                     strange.append(f"{path}: {content} appeared from nowhere")
-            elif second[1] == "recovered":
+            elif second[1] == _RECOVERED:
+                kept = names.kept_beside(path)
+                if kept is not None and kept[1] in self._ledger.unclosed:
+                    continue
                 strange.append(f"{path}: {content} was not explained by any record")
             elif not (self._late or self._doubtful) and not self._ledger.disturbed:
                 strange.append(f"{path}: {content}, a conflict though the job was quiet")

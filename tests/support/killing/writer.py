@@ -143,7 +143,7 @@ class Writer:
             self.ledger.opened(change)
             try:
                 whole = not append and not flags & (os.O_TRUNC | os.O_EXCL)
-                self._write(handle, new, seen if append else None, whole=whole)
+                self._write(handle, change, seen if append else None, whole=whole)
             except OSError as error:
                 self.ledger.failed(change, error)
                 if error.errno not in _DEAD:
@@ -166,12 +166,14 @@ class Writer:
         else:
             self.ledger.keep(change, durable=True)
 
-    def _write(self, handle: int, new: Content, before: Content | None, *, whole: bool) -> None:
-        data = memoryview(new.data)[len(before.data) if before else 0 :]
-        while data:
-            data = data[os.write(handle, data) :]
+    def _write(self, handle: int, change: Change, before: Content | None, *, whole: bool) -> None:
+        whole_content = change.content.data
+        data = whole_content[len(before.data) if before else 0 :]
+        while len(change.written) < len(data):
+            at = len(change.written)
+            change.written = data[: at + os.write(handle, memoryview(data)[at:])]
         if whole:
-            os.ftruncate(handle, len(new.data))
+            os.ftruncate(handle, len(whole_content))
 
     def _close(self, handle: int, change: Change) -> None:
         try:
@@ -313,8 +315,12 @@ class Writer:
             and self.ledger.usable(path)
             and all(contents == {ABSENT} for other, contents in options.items() if names.under(other, path))
         ]
-        # A part of a draft may be in there that the last mount did not live to close: on no server, and not in the ledger.
-        empty = [path for path in empty if not any(map(is_local, os.listdir(self.root / path)))]
+        # What the last mount did not live to close may be in there, and is not in the ledger.
+        empty = [
+            path
+            for path in empty
+            if not any(is_local(name) or names.kept_beside(name) for name in os.listdir(self.root / path))
+        ]
         if empty:
             path = self._random.choice(empty)
             change = self.ledger.unlink(path, "rmdir")
@@ -344,7 +350,7 @@ class Writer:
                 change = self.ledger.put(path, new, BLIND, "save again")
                 try:
                     os.lseek(handle, 0, os.SEEK_SET)
-                    self._write(handle, new, None, whole=True)
+                    self._write(handle, change, None, whole=True)
                     os.fsync(handle)
                 except OSError as error:
                     self.ledger.failed(change, error)

@@ -24,12 +24,12 @@ from .world import World
 OLD, NEW = b"old", b"new"
 
 
-def full(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk takes nothing new; what has happened is recorded."""
+def full(world: World, monkeypatch: pytest.MonkeyPatch, *, spent: bool = False) -> None:
+    """The disk takes nothing new; what has happened is recorded, unless the spare room is `spent` too."""
     real = world.state.journal.write
 
     def write(*edits: Any, new: bool = False, **more: Any) -> None:
-        if new:
+        if new or spent:
             raise FsError(errno.ENOSPC)
         real(*edits, **more)
 
@@ -76,7 +76,7 @@ def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
 ) -> None:
     """semantics 4.33: a file unlinked while open is its handle's; the next mount knows nothing of it."""
     with monkeypatch.context() as patch:
-        full(world, patch)
+        full(world, patch, spent=True)
         with pytest.raises(FsError):
             world.closed("file", NEW)
     (file,) = world.state.unclosed

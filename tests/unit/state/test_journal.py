@@ -17,6 +17,7 @@ from tests.support.files import errno_from
 
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
+from jobfs.state import journal as journal_module
 from jobfs.state.journal import SCHEMA_VERSION, Journal, JournalDamagedError, Spare
 from jobfs.state.records import (
     Aside,
@@ -36,7 +37,7 @@ ASIDES = [
 FULL: list[Any] = [
     File(
         2**63 - 1, Kind.DIRECTORY, "dir/ä 😀", "i", "v", "ff", "ee", 0o755, Permission.READ_ONLY, Permission.READ_WRITE,
-        1, 2, 3, 4, 5, 6, 7, "a boot", True, "target", BASE, "why", errno.EFBIG,
+        1, 2, 3, 4, 5, 6, 7, 8, "a boot", True, "target", BASE, "why", errno.EFBIG,
     ),
     Change(7, Verb.MOVE, "dir/ä 😀", Stage.STAGED, 9, 3, 5, "ff", "from", "tid", "h", True, BASE, ASIDES, 1.5),
 ]  # fmt: skip
@@ -121,6 +122,32 @@ def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(journal: Journal) ->
     assert (journal.tombstone("old"), journal.tombstone("new"), journal.tombstone("x")) == (True, True, False)
     journal.prune(between)
     assert (journal.tombstone("old"), journal.tombstone("new")) == (False, True)
+
+
+def test_a_tombstone_of_an_earlier_run_counts_from_the_start(path: Path) -> None:
+    """save-protocol R7: whatever the clock says now, or has said then."""
+    with closing(Journal(path)) as journal:
+        journal.write(used="old")
+    started = time.monotonic()
+    with closing(Journal(path)) as again:
+        again.prune(started)
+        assert again.tombstone("old")
+
+
+def test_a_journal_is_complete_until_the_machine_is_started_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol (w): it survives the death of the process, not the loss of power."""
+    with closing(Journal(path)) as journal:
+        assert not journal.complete, "nobody has looked"
+        journal.take_over()
+    with closing(Journal(path)) as journal:
+        assert journal.complete
+    monkeypatch.setattr(journal_module, "BOOT", "another run")
+    with closing(Journal(path)) as journal:
+        assert not journal.complete
+        journal.take_over()
+        assert journal.complete
 
 
 def test_synced_bytes_are_noted_for_their_generation_only(journal: Journal) -> None:

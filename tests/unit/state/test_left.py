@@ -39,6 +39,7 @@ def test_what_is_unsent_is_told_by_name_also_that_of_a_process_that_was_killed(t
         (File(4, path="note~", generation=3, size=40, stays=True), {}),
         (File(5, Kind.DIRECTORY, path="dir"), {}),
         (File(6, path=None, generation=4, size=80), {}),
+        (File(10, path="never closed", draft=5), {}),
         (Change(7, Verb.PUT, "saved", ino=2, generation=2), {}),
         (Change(8, Verb.PUT, "placed", Stage.PLACED), {}),
         (Change(9, Verb.REMOVE, "gone", Stage.STAGED), {}),
@@ -46,8 +47,10 @@ def test_what_is_unsent_is_told_by_name_also_that_of_a_process_that_was_killed(t
     before = looks(tmp_path)
     assert before["journal.db-wal"][0], "as a killed process leaves it: not yet in the database"
     left = left_in(tmp_path)
-    assert left.unsent == [unsent("new", 10), unsent("saved", 20, "Too large", "failed"), unsent("dir", 0)]
-    assert (left.bytes, left.unfinished, left.changes) == (30, 2, 5)
+    assert left.unsent == [
+        unsent("new", 10), unsent("saved", 20, "Too large", "failed"), unsent("dir", 0), unsent("never closed", 0)
+    ]  # fmt: skip
+    assert (left.bytes, left.unfinished, left.changes) == (30, 2, 6)
     assert looks(tmp_path) == before
     journal.close()
     assert left_in(tmp_path) == left

@@ -120,18 +120,25 @@ def test_what_was_retired_before_its_sync_need_not_be_there(store: LocalBytes) -
     assert store.waiting, "they are removed once the journal that does not name them is on the disk"
 
 
-def test_what_no_record_names_goes_to_the_trash_not_away(store: LocalBytes) -> None:
+def test_what_can_not_be_read_is_told_from_what_is_not_there(store: LocalBytes) -> None:
     """semantics 4, Nothing is forgotten."""
-    named = sealed(store, 1)
-    sealed(store, 2, b"not named")
-    sealed(store, 3, b"")
-    (store.directory / "strange").write_bytes(b"strange")
-    moved = store.sweep({named.name})
-    assert sorted(path.read_bytes() for path in moved) == [b"not named", b"strange"]
-    assert all(path.parent == store.trash for path in moved)
-    assert list(store.directory.iterdir()) == [named]
-    store.empty_trash()
-    assert not store.trash.exists()
+    sealed(store, 1)
+    store.path(7, 2).symlink_to(store.path(7, 2))
+    assert [store.open(7, number) is not None for number in (1, 2, 3)] == [True, False, False]
+    assert [store.fault(7, number) for number in (1, 3)] == ["", ""]
+    assert (
+        store.fault(7, 2) == f"its file {store.path(7, 2)} can't be read: Too many levels of symbolic links"
+    )
+
+
+def test_what_the_disk_does_not_let_go_keeps_nothing_else(store: LocalBytes) -> None:
+    """semantics 4, Nothing is forgotten: the next sync has it on the disk all the same."""
+    store.path(7, 1).mkdir()
+    gone = sealed(store, 2)
+    for number in (1, 2):
+        store.retire(7, number)
+    store.remove(store.retired())
+    assert (store.waiting, gone.exists(), store.path(7, 1).exists()) == (False, False, True)
 
 
 def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: LocalBytes) -> None:
@@ -143,6 +150,9 @@ def test_what_is_given_up_is_kept_under_a_name_that_says_what_it_was(store: Loca
     store.throw_away(local, "notes.txt")
     path.unlink()
     assert (kept.parent, kept.name, kept.read_bytes()) == (store.trash, "5-notes.txt", b"content")
+    store.empty_trash()
+    assert not store.trash.exists()
+    store.trash.mkdir()
     with pytest.raises(FsError) as caught:
         store.throw_away(local, "gone")
     assert caught.value.errno == errno.EIO

@@ -67,6 +67,8 @@ def count(files: list[File], changes: list[Change]) -> Left:
     left = [f for f in files if f.path and (f.unsaved or is_unmade(f) or (f.draft and not f.stays))]
     counted = {file.ino for file in left}
     unfinished = sum(change.stage is not Stage.DONE and change.ino not in counted for change in changes)
-    failed = {True: "failed", False: "dirty"}
-    entries = [unsent(file.path or "", file.size, file.refused, failed[bool(file.refused)]) for file in left]
-    return Left(entries, unfinished)
+    return Left([_entry(file) for file in left], unfinished)
+
+
+def _entry(file: File) -> Unsent:
+    return unsent(file.path or "", file.size, file.refused, "failed" if file.refused else "dirty")

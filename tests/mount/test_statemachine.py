@@ -45,6 +45,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "input_spelling": "own", "list_order": "path", "delete_body": "empty", "trailing_slash": "slash",
         "move_touches": "no", "updated_resolution": "microseconds", "instance_items": "partial",
         "page_cap": 7, "bad_path_status": 422, "unknown_job": 404, "envelope": "item", "expert": "registryExpert",
+        "name_form": "nfc",
     },
     "a lenient server of the rewrite": {
         "create_existing": "duplicate", "find": "substring", "create_encodings": "json",
@@ -52,11 +53,12 @@ SWITCHES: dict[str, dict[str, Any]] = {
         "list_order": "updated",
         "delete_body": "item", "trailing_slash": "bare", "move_touches": "tree",
         "updated_resolution": "seconds", "instance_items": "complete", "move_carries": False,
-        "expert": "studioExpert",
+        "expert": "studioExpert", "name_form": "lower",
     },
     "a server whose list changes its order": {
         "create_existing": "duplicate", "list_order": "unstable", "delete_body": "nothing", "page_cap": 5,
         "move_touches": "no", "updated_resolution": "seconds", "path_style": "slash", "find": "glob",
+        "name_form": "trimmed",
     },
 }  # fmt: skip
 

@@ -29,7 +29,8 @@ Kind = Literal[
     "slow",  # the work begins `delay` seconds late
     "wrong_length",  # the body is `by` bytes longer (shorter if negative) than it is, and says so
     "odd_item",  # items of the answer whose path fits `path` have the JSON `value` as their `field`
-    "weather",  # any of the kinds above but the last two, drawn anew for each request that is struck
+    "undone",  # an update is answered with success and the item as it was, and nothing is done
+    "weather",  # any of the kinds above but the last three, drawn anew for each request that is struck
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 

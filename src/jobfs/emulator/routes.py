@@ -142,6 +142,8 @@ class Operations:
         path, permission, lifecycle = await read_update(exchange)
         current = workspace.path_of(exchange.item_id)
         await exchange.aim(current if path is None else path.removeprefix("/"))
+        if exchange.rule is not None and exchange.rule.kind == "undone":
+            return _one(exchange, workspace.get(exchange.item_id))
         item = workspace.update(exchange.item_id, path, permission, lifecycle)
         return _one(exchange, item)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,15 @@ from .wire import item_json, shown_path
 
 if TYPE_CHECKING:
     from .store import Store
+
+
+#: How names are kept, by the switch `name_form`.
+_KEPT: dict[str, Callable[[str], str]] = {
+    "as_sent": lambda path: path,
+    "nfc": lambda path: unicodedata.normalize("NFC", path),
+    "lower": str.lower,
+    "trimmed": lambda path: "/".join(name.rstrip() for name in path.split("/")),
+}
 
 
 class Workspace:
@@ -201,7 +211,7 @@ class Workspace:
         behaviour = self.store.behaviour
         if behaviour.input_spelling == "own" and path.startswith("/") != (behaviour.path_style == "slash"):
             raise BadPath
-        path = clean_path(path)
+        path = clean_path(_KEPT[behaviour.name_form](path))
         if item is not None and item.is_dir and path.startswith(item.path + "/"):
             raise BadPath
         if self._too_long(path, item, behaviour):

@@ -147,6 +147,17 @@ def test_an_empty_file_of_a_wrong_length_is_longer(wire: Wire, server: Server) -
     assert wire.download(server.store.write("f", b"").id).content == b"\0"
 
 
+def test_an_update_can_be_answered_with_success_and_not_be_done(wire: Wire, server: Server) -> None:
+    item = server.store.write("a", b"x")
+    server.faults.next("undone", on="update")
+    answer = wire.update(item.id, path="b", permission="readOnly")
+    assert answer.status_code == 200
+    shown = answer.json()["data"]["workspaceItem"]
+    assert (shown["path"], shown["permission"]) == ("a", "readWrite")
+    assert list(server.store.tree()) == ["a"]
+    assert wire.update(item.id, path="b").json()["data"]["workspaceItem"]["path"] == "b"
+
+
 def test_an_item_can_be_odd_among_others_that_are_not(wire: Wire, server: Server) -> None:
     server.store.seed({"a": "", "b": "", "c": ""})
     server.faults.rate("odd_item", 1.0, path="b")

@@ -260,6 +260,19 @@ def test_implicit_directories_can_be_allowed_but_never_below_a_file(wire: Wire, 
     assert refused(wire.create("x/y/z/f"), 400, "Directory not found")
 
 
+@pytest.mark.parametrize(
+    ("form", "kept"),
+    [("as_sent", "U\u0308 /B "), ("nfc", "\u00dc /B "), ("lower", "u\u0308 /b "), ("trimmed", "U\u0308/B")],
+)
+def test_names_are_kept_in_the_form_that_was_chosen(wire: Wire, server: Server, form: str, kept: str) -> None:
+    server.set(name_form=form, implicit_directories="allowed")
+    made = wire.made("U\u0308 /B ")
+    assert made["path"] == kept
+    assert list(server.store.tree()) == [kept]
+    moved = wire.update(made["id"], path="U\u0308 /B .txt")
+    assert moved.json()["data"]["workspaceItem"]["path"] == server.store.by_id(made["id"]).path
+
+
 def test_a_create_at_an_existing_path_is_rejected(wire: Wire, server: Server) -> None:
     wire.made("f", b"1")
     assert refused(wire.create("f", b"2"), 400, "Path already exists")

@@ -16,6 +16,7 @@ JobfsError                    everything jobfs raises on purpose
     ├── ContractError         a reply that does not match the reference   EIO
     └── UnavailableError      could not ask: nothing is known             EIO, ETIMEDOUT
         ├── AnswerLostError   a changing request may have been done       EIO, ETIMEDOUT
+        │   └── WrongAnswerError  its answer does not match the request   EIO
         ├── OutOfTimeError    the call's time was over: not asked         ETIMEDOUT
         └── HeldBackError     the background leaves the server alone      EIO
 """
@@ -142,6 +143,10 @@ class UnavailableError(ApiError):
 
 class AnswerLostError(UnavailableError):
     """A changing request was sent and its answer never came: it may or may not have been carried out."""
+
+
+class WrongAnswerError(AnswerLostError):
+    """A changing request was answered with success, and with something else than was asked for: a look tells what was done."""
 
 
 class OutOfTimeError(UnavailableError):

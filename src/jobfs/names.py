@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -155,6 +156,32 @@ def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
         directory = parent(directory)
 
 
+def other_form(asked: str, shown: str) -> str:
+    """How a server shows a path that it does not keep as it was asked to, as a sentence; "" for the same, and for another, path.
+
+    The same are paths that differ in composition, case or blanks at the end of a name (save-protocol.md R6); and hidden names
+    of one transaction, whatever became of the rest.
+    """
+    if asked == shown or _folded(asked) != _folded(shown):
+        return ""
+    pairs = zip(map(_plain, asked.split("/")), map(_plain, shown.split("/")), strict=True)
+    name, kept = next(pair for pair in pairs if pair[0] != pair[1])
+    return f"the server keeps the name {name!a} as {kept!a}: choose one that it keeps as it is"
+
+
+def _folded(path: str) -> str:
+    composed = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    folded = "/".join(name.rstrip(" .") for name in composed.split("/"))
+    hidden = parse_hidden(basename(folded))
+    return folded if hidden is None else join(parent(folded), str(hidden._replace(name="")))
+
+
+def _plain(name: str) -> str:
+    """The name of which this is the hidden one; an ordinary name as it is."""
+    hidden = parse_hidden(name)
+    return name if hidden is None else hidden.name
+
+
 def beside(target: str, label: str, when: datetime | None = None, attempt: int = 0) -> str:
     """`name.<label>-<UTC time>.ext` beside `target`: where a second version of a file is kept and shown."""
     stamp = (when or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
@@ -171,7 +198,7 @@ def beside(target: str, label: str, when: datetime | None = None, attempt: int =
     return join(directory, _cut(stem, room - len((dot + ext).encode())) + mark + dot + ext)
 
 
-_KEPT = re.compile(r"(.*)\.(conflict|recovered)-\d{8}T\d{6}Z(?:-\d+)?(\.[^./]*)?", re.DOTALL)
+_KEPT = re.compile(r"(.*)\.(conflict|recovered)-\d{8}[Tt]\d{6}[Zz](?:-\d+)?(\.[^./]*)?", re.DOTALL)
 
 
 def kept_beside(path: str) -> tuple[str, str] | None:

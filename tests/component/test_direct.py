@@ -13,6 +13,7 @@ from tests.support.waiting import eventually
 from tests.support.workspaces import Workspace, settled
 
 from jobfs.emulator import Server
+from jobfs.errors import BadRequestError
 from jobfs.nodes import Kind
 
 
@@ -61,16 +62,16 @@ def test_a_name_that_the_job_took_meanwhile_is_kept_beside(
     assert doubled(server) == []
 
 
-@pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after", "late"])
-def test_a_lost_answer_makes_no_second_item(
+@pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after", "late", "odd_item"])
+def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     server: Server,
     start: Callable[..., Workspace],
-    fault: Literal["drop", "drop_after", "error_after", "late"],
+    fault: Literal["drop", "drop_after", "error_after", "late", "odd_item"],
 ) -> None:
     """save-protocol R9: a lost direct create: find T: nothing: again; the same bytes: adopt."""
     work = start()
     work.vfs._write_back.upload.ask("x")
-    server.faults.next(fault, on="create", delay=0.1)
+    server.faults.next(fault, on="create", delay=0.1, field="path", value='"elsewhere"')
     work.write("file.txt", b"content", fsync=True)
     settled(work)
     eventually(lambda: visible(server) == {"file.txt": b"content"}, lambda: str(visible(server)))
@@ -88,6 +89,19 @@ def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
     files = made(server, work, 1)
     settled(work)
     assert visible(server) == files
+
+
+@pytest.mark.parametrize("form", ["nfc", "lower", "trimmed"])
+def test_a_server_that_changes_names_is_never_given_one_at_its_target(
+    server: Server, work: Workspace, form: Literal["nfc", "lower", "trimmed"]
+) -> None:
+    """save-protocol R6: the staged item's name is compared when it is made; what came straight to T could not be taken away."""
+    server.set(name_form=form)
+    with pytest.raises(BadRequestError, match="the server keeps the name"):
+        work.vfs._write_back.upload.ask("x")
+    assert work.vfs._write_back.upload.rejects == {}
+    settled(work)
+    assert visible(server) == {}
 
 
 def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(

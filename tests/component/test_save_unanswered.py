@@ -139,6 +139,24 @@ def test_a_rename_that_failed_and_is_done_later_takes_nothing_that_was_written_t
     assert work.read(TARGET) == server.store.read(TARGET) == (kept or [USERS])[0]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("path", '"elsewhere"'), ("size", "3"), ("type", '"directory"')]
+)
+@pytest.mark.parametrize(("on", "skip"), [("create", 0), ("update", 0), ("update", 1)])
+def test_a_step_whose_answer_shows_something_else_counts_as_what_is_seen(
+    server: Server, mortal: Callable[..., Mortal], on: str, skip: int, field: str, value: str
+) -> None:
+    """save-protocol, promote: any other path in the answer is as a lost answer: get H."""
+    server.store.seed({TARGET: OLD}, age=60)
+    work = mortal()
+    assert work.read(TARGET) == OLD
+    server.faults.next("odd_item", on=on, skip=skip, field=field, value=value)
+    work.write(TARGET, USERS, fsync=True)
+    work.settle()
+    assert visible(server) == {"dir": None, TARGET: USERS}
+    assert work.read(TARGET) == USERS
+
+
 @pytest.mark.parametrize("change", ["rename", "chmod"])
 def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
     server: Server, mortal: Callable[..., Mortal], change: str

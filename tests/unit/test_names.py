@@ -142,6 +142,35 @@ def test_patterns_of_the_user_are_scratch_too_and_other_names_are_not() -> None:
     assert not names.is_scratch("49130")
 
 
+HIDDEN = ".jobfs-0123456789ab-0123456789abcdef-staged-"
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "told"),
+    [
+        ("a/README", "a/readme", "'README' as 'readme'"),
+        ("A/b", "a/b", "'A' as 'a'"),
+        ("u\u0308", "\u00fc", r"'u\u0308' as '\xfc'"),
+        ("\u00fc", "u\u0308", r"'\xfc' as 'u\u0308'"),
+        ("a /b. ", "a/b", "'a ' as 'a'"),
+        (f"d/{HIDDEN}B", f"d/{HIDDEN}b", "'B' as 'b'"),
+        (f"d/{HIDDEN}a:b", f"d/{HIDDEN}a_b", "'a:b' as 'a_b'"),
+        (f"d/{HIDDEN} ", f"d/{HIDDEN}", "' '"),
+        ("a", "a", ""),
+        ("a", "b", ""),
+        ("a", "d/a", ""),
+        (f"{HIDDEN}a", "a", ""),
+        (f"{HIDDEN}a", HIDDEN.replace("f-", "e-") + "a", ""),
+        (f"d/{HIDDEN}a", f"e/{HIDDEN}a", ""),
+    ],
+)
+def test_another_form_of_a_path_is_told_from_another_path(asked: str, shown: str, told: str) -> None:
+    """save-protocol R6: equal after NFC and case folding, not equal as sent."""
+    sentence = names.other_form(asked, shown)
+    assert told in sentence
+    assert bool(sentence) is bool(told)
+
+
 @given(paths, components)
 def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
     assert names.join(names.parent(path), names.basename(path)) == path
@@ -174,6 +203,7 @@ def test_a_second_version_has_a_name_that_fits_and_is_known_by_it(
         ("dir.d/a.recovered-20240501T120000Z-3", ("recovered", "dir.d/a")),
         ("a.b.conflict-20240501T120000Z.tar", ("conflict", "a.b.tar")),
         ("a.conflict-20240501T120000Z.conflict-20240502T120000Z.x", ("conflict", "a.conflict-20240501T120000Z.x")),
+        ("a.conflict-20240501t120000z.txt", ("conflict", "a.txt")),
         ("a.conflict-2024.txt", None),
         ("a.merge-20240501T120000Z.txt", None),
         ("a.conflict-20240501T120000Z/b", None),

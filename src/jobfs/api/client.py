@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from jobfs.errors import (
     NotFoundError,
     PathExistsError,
     UnavailableError,
+    WrongAnswerError,
 )
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
@@ -154,18 +155,18 @@ class Client:
         `once`: as for `delete` (save-protocol.md R8).
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
-        fields = {name: str(value) for name, value in given.items() if value is not None}
+        asked = {name: value for name, value in given.items() if value is not None}
         subject = item_id if path is None else f"{item_id} to {path}"
         call = Call("update item", "POST", self._item_target(item_id), subject, changing=True)
-        if not fields:
+        if not asked:
             raise BadRequestError(f"{call}: at least one field is required", endpoint=call.endpoint)
-        if path is None:
-            return self._ask(call, parse_item, Send(json_body(fields)), once=once)
-        return self._put(
-            path,
-            lambda to: self._ask(call, parse_item, Send(json_body(fields | {"path": to})), once=once),
-            item_id,
-        )
+
+        def send(**styled: str) -> Item:
+            body = json_body({name: str(value) for name, value in (asked | styled).items()})
+            item = self._ask(call, parse_item, Send(body), once=once)
+            return self._as_asked(call, item, {"id": item_id, **asked})
+
+        return send() if path is None else self._put(path, lambda to: send(path=to), item_id)
 
     def delete(self, item_id: str, *, once: bool = False) -> None:
         """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored.
@@ -245,28 +246,48 @@ class Client:
         moving: Callable[[float], None] = lambda part: None,
     ) -> Item:
         call = Call(f"create {kind}", "POST", self._root + "items/", path, changing=True)
+        asked = {"path": path, "kind": kind, "size": file and file[1]}
 
         def attempt(to: str, form: Form) -> Item:
             item = self._ask(call, parse_item, Send(form.body(kind, to, permission, file, moving)))
-            if item.kind is not kind:
-                self._undo(call, item)
-            return item
+            try:
+                return self._as_asked(call, item, asked)
+            except WrongAnswerError as error:
+                self._undo(call, item, error, kind)
 
         return self._put(path, lambda to: self._forms.create(kind, partial(attempt, to)))
 
-    def _undo(self, call: Call, item: Item) -> NoReturn:
-        """The server took a create, and not the type that this form of it names: InvalidRequestError, with nothing left of it.
+    def _as_asked(self, call: Call, item: Item, asked: Mapping[str, object]) -> Item:
+        """The item that a change was answered with, if it shows what was asked for, as far as it shows that (section 5).
 
-        Raises ContractError where what it answers with may be another's, AnswerLostError if it may be there still.
+        Raises WrongAnswerError: what was done, a look has to tell.
         """
-        told = f"{call}: a {item.kind} was made"
-        if names.parse_hidden(names.basename(call.subject)) is None:
-            raise ContractError(told, endpoint=call.endpoint)
+        for name, value in asked.items():
+            shown = getattr(item, name)
+            if None not in (value, shown) and shown != value:
+                told = MismatchError(f"{name} is {str(shown)!a}, not {str(value)!a}")
+                raise self._wire.explain(call, told)
+        return item
+
+    def _undo(self, call: Call, item: Item, error: WrongAnswerError, kind: Kind) -> NoReturn:
+        """A create of this `kind` was answered with `item`, which is not what was asked for; deleted if it is ours for certain.
+
+        That is shown by a hidden name, in whatever form. Then raises InvalidRequestError for another kind, since another form of
+        the create may be understood; BadRequestError for another name, which this server makes of it (save-protocol.md R6); and
+        AnswerLostError if it may be there still. For everything else raises `error`.
+        """
+        changed = names.other_form(call.subject, item.path)
+        hidden = names.parse_hidden(names.basename(call.subject)) is not None
+        ours = hidden and (changed or item.path == call.subject)
+        if not ours or not (changed or item.kind is not kind):
+            raise error
         try:
             self.delete(item.id)
-        except ApiError as error:
-            raise AnswerLostError(f"{told}: {error}", endpoint=call.endpoint) from None
-        raise InvalidRequestError(told, endpoint=call.endpoint, status=422)
+        except ApiError as failure:
+            raise AnswerLostError(f"{error}: {failure}", endpoint=call.endpoint) from None
+        if changed:
+            raise BadRequestError(changed, endpoint=call.endpoint, status=error.status)
+        raise InvalidRequestError(str(error), endpoint=call.endpoint, status=422)
 
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
         """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.

@@ -33,6 +33,7 @@ from jobfs.errors import (
     TooLargeError,
     UnauthorizedError,
     UnavailableError,
+    WrongAnswerError,
 )
 
 #: Reasons of a 400 that have a class of their own, in the reference's words.
@@ -140,11 +141,11 @@ def from_exception(call: Call, exc: httpx.HTTPError) -> ApiError:
 def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
     """The error for a successful answer that does not match the reference.
 
-    A changing request was most likely carried out then, and what became of it is not known: AnswerLostError.
+    A changing request was most likely carried out then, and what became of it is not known: WrongAnswerError.
     """
     told = f"{call}: the reply does not match the API reference: {what}"
     if call.changing:
-        return AnswerLostError(told, endpoint=call.endpoint, status=status)
+        return WrongAnswerError(told, endpoint=call.endpoint, status=status)
     return ContractError(told, endpoint=call.endpoint, status=status)
 
 

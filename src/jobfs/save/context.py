@@ -13,6 +13,7 @@ from cachetools import LRUCache
 from jobfs import names
 from jobfs.api import Client, Known
 from jobfs.content import ContentStore
+from jobfs.errors import BadRequestError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.state import File, State
@@ -107,6 +108,15 @@ class Context:
         """True if a late request may have brought an item to this path, from the one that this mount has given it since."""
         with self.state.lock:
             return self._contested.get(item_id, path) != path
+
+    def check_form(self, item: Item, asked: str, back: str) -> None:
+        """What the server keeps under another form of the path that was `asked` for goes `back` to its own, and is refused (R6).
+
+        Raises BadRequestError then, ApiError if it can't go back.
+        """
+        if told := names.other_form(asked, item.path):
+            self.client.update(item.id, path=back)
+            raise BadRequestError(told, endpoint="update item")
 
     def may_come_until(self) -> float:
         """Until when a request that goes unanswered now may be carried out, in monotonic seconds (R7)."""

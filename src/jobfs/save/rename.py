@@ -51,27 +51,30 @@ class Rename:
         return self._update(item, permission=permission, lifecycle=lifecycle)
 
     def _update(self, item: Item, **wanted: Any) -> Item:
-        answered = True
+        lost: AnswerLostError | None = None
         for _ in range(3):
             try:
                 answer = self._client.update(item.id, **wanted)
-            except AnswerLostError:
+            except AnswerLostError as error:
                 self._context.unanswered(item.id)
-                answered = False
+                lost = error
                 answer = self._client.get(item.id)
                 if any(value not in (None, getattr(answer, name)) for name, value in wanted.items()):
+                    self._context.check_form(answer, wanted.get("path", answer.path), item.path)
                     continue
             except NoDirectoryError:
                 self._replace.make_directory(names.parent(wanted["path"]))
                 continue
-            if answered:
+            if lost is None:
                 # Else the job may have written to it between the request and the look (R2).
                 self._bases.carry(item, answer)
             if "path" in wanted:
                 self._context.renamed(item.id, answer.path)
             self._namespace.publish(answer)
             return answer
-        raise UnavailableError(f"the answers to changing {item.path} are lost", endpoint="update")
+        raise lost or UnavailableError(
+            f"the directory of {wanted['path']} keeps being removed", endpoint="update"
+        )
 
     def rename_directory(self, item: Item, new: str) -> None:
         """Rename a directory with one request; the caller holds both names, and nothing runs below them. Raises ApiError.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -14,6 +15,7 @@ from jobfs.errors import (
     NoDirectoryError,
     PathExistsError,
     UnavailableError,
+    WrongAnswerError,
 )
 from jobfs.nodes import Item, Kind, Permission
 from jobfs.trial.asking import Finding, Trial, Verdict, bad, copes, good, item_of
@@ -27,8 +29,6 @@ def directory(trial: Trial) -> Finding:
     """Make the try's own directory; everything else happens in it. Raises ApiError."""
     trial.began = True
     made = trial.saw(trial.client.create_directory(trial.directory, Permission.READ_WRITE))
-    if made.path != trial.directory or not made.is_dir:
-        return bad("another item than was asked for", "a mount can't make anything")
     trial.facts["directory"] = made.id
     return good("made", "the key may write")
 
@@ -98,8 +98,6 @@ def sizes(trial: Trial) -> Finding:
     item = trial.file("size", b"x" * _SIZE)
     if item.size is None:
         return copes("not told", "sizes are learned by downloads: `ls -l` is slower", sizes="omitted")
-    if item.size != _SIZE:
-        return bad(f"{item.size} bytes shown of {_SIZE}", "files are cut, or read as broken", sizes="wrong")
     return good("told", "`ls -l` takes no downloads", sizes="present")
 
 
@@ -119,7 +117,8 @@ def _again(trial: Trial, first: Item, create: Callable[[], Item]) -> Finding:
     name = f"create_existing_{first.kind}"
     rejects: dict[Kind, bool] = trial.facts.setdefault("rejects", {})
     try:
-        create()
+        with contextlib.suppress(WrongAnswerError):  # what it has done is looked at
+            create()
     except PathExistsError as error:
         rejects[first.kind] = True
         return good(f"refused with {error.status}", "what is new takes one request", **{name: "reject"})
@@ -138,15 +137,15 @@ def _again(trial: Trial, first: Item, create: Callable[[], Item]) -> Finding:
 def impossible_path(trial: Trial) -> Finding:
     """Create at a path with a component that is a dot. Raises ApiError."""
     try:
-        item = trial.file("./dot")
+        trial.file("./dot")
+    except WrongAnswerError:
+        return copes("taken as another path", "a mount sends no such path", bad_path_status=200)
     except UnavailableError:
         raise
     except (BadRequestError, InvalidRequestError) as error:
         return good(
             f"refused with {error.status}", "a mount sends no such path", bad_path_status=error.status
         )
-    if item.path == trial.path("dot"):
-        return copes("taken, without the dot", "a mount sends no such path", bad_path_status=200)
     return copes("taken as it is", "a mount neither sends nor shows such paths", bad_path_status=200)
 
 

@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from jobfs.api import Known
-from jobfs.errors import JobfsError, NotFoundError, UnauthorizedError, UnavailableError
+from jobfs.errors import (
+    JobfsError,
+    NotFoundError,
+    UnauthorizedError,
+    UnavailableError,
+    WrongAnswerError,
+)
 from jobfs.nodes import Kind
 from jobfs.trial import creates, moves, reading, saving, server
 from jobfs.trial.asking import Finding, Row, Trial, Verdict, bad, good
@@ -77,6 +83,8 @@ def run(trial: Trial) -> Iterator[Row]:
 def _ask(trial: Trial, question: Question) -> Finding:
     try:
         return question.ask(trial)
+    except WrongAnswerError as error:
+        return bad(_shortened(error), "what it does can't be relied on: mount this with --read-only")
     except UnavailableError as error:
         return Finding(_shortened(error), Verdict.NO_ANSWER, "asked again by the next --try")
     except UnauthorizedError as error:

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args, get_origin
 from jobfs.emulator import Behaviour, Rule
 from jobfs.emulator.behaviour import SWITCHES
 
-#: Switches that are no question of right or wrong here, or that others set. Where a directory does not carry what is in it, no
-#: rename of one is atomic: killed in the middle of it, both names are there.
+#: Switches that are no question of right or wrong here, that others set, or that refuse some of the names here. Where a
+#: directory does not carry what is in it, no rename of one is atomic: killed in the middle of it, both names are there.
 _LEFT_ALONE = {
     "other_encoding",
     "page_cap",
@@ -19,6 +19,7 @@ _LEFT_ALONE = {
     "clock_skew",
     "move_carries",
     "read_only",
+    "name_form",
 }
 #: Faults after which nothing comes until the time is up.
 _HANGS = ("hang", "hang_after")
@@ -102,12 +103,12 @@ def _behaviour(rng: random.Random) -> Behaviour:
 
 
 def _fault(rng: random.Random) -> Rule:
-    kind: Any = rng.choice(
-        ["drop", "drop_after", "error_after", "late", "hang", "unavailable", "throttled", "hang_after"]
-    )
+    kinds = "drop drop_after error_after late undone hang unavailable throttled hang_after"
+    kind: Any = rng.choice(kinds.split())
     if kind == "throttled":
         return Rule(kind, rng.choice(["*", "change"]), rate=0.1, retry_after="0")
     if kind in _HANGS:
         return Rule(kind, "change", rate=0.02)
     on = rng.choice(["change", "*", "create", "update", "delete"])
-    return Rule(kind, "change" if kind == "late" else on, rate=rng.choice([0.03, 0.1, 0.25]), delay=0.2)
+    on = {"late": "change", "undone": "update"}.get(kind, on)
+    return Rule(kind, on, rate=rng.choice([0.03, 0.1, 0.25]), delay=0.2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import re
 from typing import Any
@@ -104,11 +105,42 @@ def test_an_id_that_is_none_leads_nowhere(make_client: MakeClient, item_id: str)
 def test_an_update_sends_what_is_given_and_nothing_else(
     make_client: MakeClient, change: dict[str, Any], sent: dict[str, str]
 ) -> None:
-    script = Script(one())
+    script = Script(one(**sent))
     make_client(script).update(ID, **change)
     assert script.asked == [f"POST items/{ID}"]
     assert json.loads(script.bodies[0]) == sent
     assert script.requests[0].headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("shown", "mismatch"),
+    [
+        ({"path": "old"}, "path is 'old', not 'new'"),
+        ({"path": "New"}, "path is 'New', not 'new'"),
+        ({"permission": "readWrite"}, "permission is 'readWrite', not 'readOnly'"),
+        ({"lifecycle": "expertJob"}, "lifecycle is 'expertJob', not 'application'"),
+        ({"id": "b" * 24}, "id is"),
+        ({"path": "/new/", "type": "directory", "size": None}, ""),
+    ],
+)
+def test_an_update_that_is_answered_with_something_else_is_not_believed(
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture, shown: dict[str, Any], mismatch: str
+) -> None:
+    """semantics 5: a reply that does not match what was asked for; how paths are written is a matter of style."""
+    wire = {"path": "new", "permission": "readOnly", "lifecycle": "application"} | shown
+    client = make_client(Script(one(**wire)))
+
+    def update() -> None:
+        client.update(ID, path="new", permission=Permission.READ_ONLY, lifecycle=Lifecycle.APPLICATION)
+
+    if not mismatch:
+        update()
+        return
+    with pytest.raises(errors.WrongAnswerError, match=mismatch) as caught:
+        update()
+    assert caught.value.errno == errno.EIO
+    assert "update item" in caplog.text
+    assert mismatch in caplog.text
 
 
 def test_an_update_of_nothing_is_refused_without_a_request(make_client: MakeClient) -> None:

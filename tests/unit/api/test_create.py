@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,15 +150,67 @@ def test_a_directory_that_came_out_as_a_file_is_taken_away_and_made_in_another_f
             made.append("deleted")
             return httpx.Response(204)
         made.append("file" if b"workspaceItemDirectory" in request.content else "directory")
-        return one("d", type=made[-1])
+        return one("d" if b"staged" not in request.content else HIDDEN, type=made[-1])
 
-    with pytest.raises(errors.ContractError, match="a file was made"):
+    with pytest.raises(errors.WrongAnswerError, match="kind is 'file', not 'directory'"):
         make_client(server, create_encoding="json").create_directory("d", RW)
     assert made == ["file"], "it may be the job's"
     client = make_client(server, create_encoding="json")
     for _ in range(2):
         assert client.create_directory(HIDDEN, RW).is_dir
     assert made[1:] == ["file", "deleted", "directory", "directory"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "mismatch"),
+    [
+        ({"path": "b.txt"}, "path is 'b.txt', not 'a.txt'"),
+        ({"path": "A.txt"}, "path is 'A.txt', not 'a.txt'"),
+        ({"size": 4}, "size is '4', not '5'"),
+        ({"type": "directory"}, "kind is 'directory', not 'file'"),
+        ({"path": "/a.txt", "size": None}, ""),
+    ],
+)
+def test_a_create_that_is_answered_with_something_else_is_not_believed(
+    make_client: MakeClient, create: Create, shown: dict[str, Any], mismatch: str
+) -> None:
+    """semantics 5; nothing is deleted at a name that may be the job's."""
+    script = Script(one(**({"path": "a.txt"} | shown)))
+    if not mismatch:
+        assert create(make_client(script)).path == "a.txt"
+        return
+    with pytest.raises(errors.WrongAnswerError, match=mismatch):
+        create(make_client(script))
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "kept"),
+    [
+        (f"{HIDDEN}u\u0308", f"{HIDDEN}\u00fc", r"'du\\u0308' as 'd\\xfc'"),
+        (f"{HIDDEN}READ", f"{HIDDEN}read", "'dREAD' as 'dread'"),
+        (f"{HIDDEN}a ", f"{HIDDEN}a", "'da ' as 'da'"),
+        (f"{HIDDEN}a:b", f"{HIDDEN}a_b", "'da:b' as 'da_b'"),
+        (f"Docs/{HIDDEN}", f"docs/{HIDDEN}", "'Docs' as 'docs'"),
+    ],
+)
+def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away_and_refused(
+    make_client: MakeClient, asked: str, shown: str, kept: str
+) -> None:
+    """save-protocol R6: this server changes names; the transaction in the name shows that it is ours."""
+    script = Script(one(shown, type="directory"), httpx.Response(204))
+    with pytest.raises(errors.BadRequestError, match=f"the server keeps the name {kept}") as caught:
+        make_client(script).create_directory(asked, RW)
+    assert caught.value.errno == errno.EIO
+    assert [request.method for request in script.requests] == ["POST", "DELETE"]
+
+
+@pytest.mark.parametrize("shown", ["d", HIDDEN.replace("0" * 16, "1" * 16), f"elsewhere/{HIDDEN}"])
+def test_what_is_not_ours_for_certain_is_left_alone(make_client: MakeClient, shown: str) -> None:
+    script = Script(one(shown, type="directory"))
+    with pytest.raises(errors.WrongAnswerError):
+        make_client(script).create_directory(HIDDEN, RW)
+    assert len(script.requests) == 1
 
 
 def test_a_refused_path_proves_the_form(make_client: MakeClient, create: Create) -> None:
@@ -173,7 +226,8 @@ def test_directories_may_need_another_form_than_files(make_client: MakeClient, c
     def server(request: httpx.Request) -> httpx.Response:
         file = b"hello" in request.content or b"aGVsbG8=" in request.content
         json = request.headers["content-type"] == "application/json"
-        return one(type=f"workspaceItem{'File' if file else 'Directory'}") if file == json else failure(422)
+        kind = "File" if file else "Directory"
+        return one("a.txt" if file else "d", type=f"workspaceItem{kind}") if file == json else failure(422)
 
     script = Script(server)
     client = make_client(script)

@@ -92,7 +92,7 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
 
     def slow(request: httpx.Request) -> httpx.Response:
         time.sleep(0.6)
-        return one()
+        return one(permission="readOnly")
 
     script = Script(slow)
     client = make_client(script)

@@ -224,7 +224,7 @@ def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve
     def slowly(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         read_request(connection, before_each=lambda: pause.wait(0.004))
-        send_answer(connection, one())
+        send_answer(connection, one(size=size))
 
     with client_of(serve(slowly), timeout=2.0) as client:
         assert client.create_file("a.txt", tmp_path / "x", size, RW).id == ID

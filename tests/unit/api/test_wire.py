@@ -104,7 +104,7 @@ def test_after_the_deadline_it_has_timed_out(
 
 
 def test_retry_after_is_honoured(make_client: MakeClient) -> None:
-    script = Script(failure(503, headers={"retry-after": "0.2"}), one())
+    script = Script(failure(503, headers={"retry-after": "0.2"}), one("b"))
     began = time.monotonic()
     make_client(script).update(ID, path="b")
     assert time.monotonic() - began >= 0.2
@@ -127,7 +127,7 @@ def test_a_changed_key_file_is_tried_once_after_a_401(make_client: MakeClient, t
 
     def server(request: httpx.Request) -> httpx.Response:
         if request.headers["authorization"] == "Bearer new-key!":
-            return one()
+            return one("b")
         file.write_text("new-key!")
         return failure(401, "Failed to authenticate")
 

@@ -1,0 +1,136 @@
+"""A server that answers a change with success and has done something else, or nothing: nobody is told that it was done."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.files import errno_from, saved
+from tests.support.mounts import MountedJob, run
+from tests.support.serverside import hidden, visible
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+#: Settings of `name_form`, and a name that is not kept as it is sent.
+FORMS = {"nfc": "u\u0308ber", "lower": "README", "trimmed": "blank "}
+
+
+def test_saves_that_a_server_only_says_are_done_fail_and_are_sent_once_it_does_them(
+    server: Server, mounted: MountedJob
+) -> None:
+    """save-protocol, promote: an answer counts only if it shows H at T."""
+    old = {f"old{number}": b"old" for number in range(5)}
+    saves = dict.fromkeys([*old, *(f"new{number}" for number in range(5))], b"mine")
+    server.store.seed(old, age=60)
+    server.set(
+        create_existing="overwrite"
+    )  # else what is new is made at its name after a while, without an update
+    assert len(os.listdir(mounted.path)) == 5
+    server.faults.rate("undone", 1.0, on="update")
+    failed = {name: errno_from(saved, mounted.path / name, content) for name, content in saves.items()}
+    assert failed == dict.fromkeys(saves, errno.EIO)
+    struck = server.faults.struck
+    eventually(lambda: server.faults.struck > struck + 10, "they are tried on and on")
+    assert {name: (mounted.path / name).read_bytes() for name in saves} == saves
+    assert visible(server) == old
+    assert "update item" in mounted.log
+    assert "does not match the API reference" in mounted.log
+    server.faults.clear()
+    mounted.settled()
+    assert visible(server) == saves
+
+
+def test_changes_of_names_that_a_server_only_says_are_done_fail(server: Server, mounted: MountedJob) -> None:
+    """semantics 5: a reply that does not match what was asked for is EIO, and a log line that tells the mismatch."""
+    server.store.seed({"file": "1", "other": "2", "dir/inside": "3", "empty": None}, age=60)
+    before, path = visible(server), mounted.path
+    shown = sorted(os.listdir(path))
+    server.faults.rate("undone", 1.0, on="update")
+    calls: dict[str, Callable[[], object]] = {
+        "rename": lambda: (path / "file").rename(path / "moved"),
+        "rename over": lambda: (path / "file").rename(path / "other"),
+        "rename of a directory": lambda: (path / "dir").rename(path / "moved"),
+        "mkdir": lambda: (path / "made").mkdir(),
+        "rmdir": lambda: (path / "empty").rmdir(),
+        "chmod": lambda: (path / "file").chmod(0o444),
+    }
+    assert {name: errno_from(call) for name, call in calls.items()} == dict.fromkeys(calls, errno.EIO)
+    eventually(lambda: hidden(server) == [], lambda: hidden(server))
+    assert sorted(os.listdir(path)) == shown
+    assert visible(server) == before
+    assert "path is 'file', not 'moved'" in mounted.log
+    server.faults.clear()
+    for name in ("rename over", "rename of a directory", "mkdir", "rmdir"):
+        calls[name]()
+    mounted.settled()
+    assert visible(server) == {"other": b"1", "moved": None, "moved/inside": b"3", "made": None}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
+    server: Server, mounted: MountedJob, form: str
+) -> None:
+    """save-protocol R6: the save is refused and the bytes are kept; what came under the other name is gone again."""
+    name, path = FORMS[form], mounted.path
+    server.set(name_form=form)
+    server.store.seed({"from": "x", "dir/inside": "y"}, age=60)
+    for number in range(8):  # enough for a mount to ask how this server takes new files
+        saved(path / f"plain{number}", b"plain")
+    before = visible(server)
+
+    (path / name).write_bytes(b"mine")
+    with pytest.raises(AssertionError, match="Input/output error"):
+        run(path, "sync", name)
+    (failed,) = mounted.status()["failed"]
+    assert "the server keeps the name" in failed["reason"]
+    asked = len(server.log.changes())
+    assert errno_from(saved, path / name, b"mine again") == errno.EIO
+    assert errno_from((path / f"d{name}").mkdir) == errno.EIO
+    assert errno_from((path / "from").rename, path / f"to {name}") == errno.EIO
+    assert errno_from((path / "from").rename, path / name) == errno.EIO
+    assert errno_from((path / "dir").rename, path / f"to {name}") == errno.EIO
+    assert len(server.log.changes()) < asked + 20, "nothing is tried on and on"
+    eventually(lambda: hidden(server) == [], lambda: hidden(server))
+    assert visible(server) == before
+    assert (path / name).read_bytes() == b"mine again"
+    assert (path / "from").read_bytes() == b"x"
+    assert (path / "dir/inside").read_bytes() == b"y"
+
+    server.set(name_form="as_sent")
+    mounted.ask("retry", path=None)
+    mounted.settled()
+    assert visible(server) == {**before, name: b"mine again"}
+
+
+def test_in_a_directory_whose_name_the_server_keeps_in_another_form_nothing_is_made(
+    server: Server, mounted: MountedJob
+) -> None:
+    server.store.seed({"Docs/there": "there"}, age=60)
+    server.set(name_form="lower", implicit_directories="allowed")
+    assert errno_from(saved, mounted.path / "Docs/new", b"mine") == errno.EIO
+    assert errno_from((mounted.path / "Docs/sub").mkdir) == errno.EIO
+    eventually(lambda: hidden(server) == [], lambda: hidden(server))
+    assert visible(server) == {"Docs": None, "Docs/there": b"there"}
+    assert (mounted.path / "Docs/new").read_bytes() == b"mine"
+
+
+def test_of_a_tar_of_a_mac_the_names_that_are_kept_are_sent_and_the_others_are_failed(
+    server: Server, mounted: MountedJob, tmp_path: Path
+) -> None:
+    contents = {"plain": b"plain", FORMS["nfc"]: b"mine"}
+    with tarfile.open(tmp_path / "mac.tar", "w") as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    server.set(name_form="nfc")
+    run(mounted.path, "tar", "-xf", tmp_path / "mac.tar")
+    eventually(lambda: [each["path"] for each in mounted.status()["failed"]] == [FORMS["nfc"]])
+    eventually(lambda: visible(server) == {"plain": b"plain"} and not hidden(server))
+    assert {name: (mounted.path / name).read_bytes() for name in contents} == contents

@@ -105,7 +105,7 @@ def _may_write(settings: Settings, job: str, key: KeySource) -> bool:
     # Nobody is asked about what can't be done.
     preflight.ask_server(settings, job, key)
     return confirmed(
-        f"May jobfs make a hidden directory in the workspace of job {job} at {settings.base_url}, write about 30 small files "
+        f"May jobfs make a hidden directory in the workspace of job {job} at {settings.base_url}, write about 35 small files "
         "(0.3 MB) in it, one of them a default of the workspace for a moment, and delete it again?"
     )
 

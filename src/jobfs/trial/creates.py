@@ -22,6 +22,12 @@ from jobfs.trial.asking import Finding, Trial, Verdict, bad, copes, good, item_o
 
 _ENCODINGS: tuple[Encoding, ...] = ("multipart", "json")
 _SIZE = 1000
+#: Names that a server may keep in another form: what that is called, such a name in words, and one of them.
+_FORMS = {
+    "nfc": ("one in NFD, as a Mac writes it", "u\N{COMBINING DIAERESIS}ber"),
+    "lower": ("one with capitals", "Capitals"),
+    "trimmed": ("one with a blank at its end", "blank "),
+}
 _OK = 200
 
 
@@ -147,6 +153,24 @@ def impossible_path(trial: Trial) -> Finding:
             f"refused with {error.status}", "a mount sends no such path", bad_path_status=error.status
         )
     return copes("taken as it is", "a mount neither sends nor shows such paths", bad_path_status=200)
+
+
+def name_forms(trial: Trial) -> Finding:
+    """Create files with names that servers keep in another form, or refuse. Raises ApiError."""
+    changed = {}
+    for form, (words, name) in _FORMS.items():
+        try:
+            trial.file(name)
+        except (WrongAnswerError, BadRequestError, InvalidRequestError):
+            changed[form] = words
+    trial.facts["as_sent"] = not changed
+    if not changed:
+        return good("as they are sent", "a file is found by the name that it was given", name_form="as_sent")
+    return (bad if "lower" in changed else copes)(
+        f"not {' and not '.join(changed.values())}",
+        "files and directories with such names fail (EIO), and are kept on this machine: give them other names",
+        name_form="+".join(changed),
+    )
 
 
 def no_parent(trial: Trial) -> Finding:

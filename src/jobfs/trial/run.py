@@ -44,6 +44,7 @@ QUESTIONS = (
     Question("existing_file", "Create a file where one is?", creates.existing_file),
     Question("existing_directory", "Create a directory where one is?", creates.existing_directory),
     Question("impossible_path", "Create at an impossible path?", creates.impossible_path),
+    Question("name_forms", "How are names kept?", creates.name_forms),
     Question("no_parent", "Create where there is no directory?", creates.no_parent),
     Question("at_once", "Is what was written seen at once?", reading.at_once),
     Question("find", "What does find take a path for?", reading.find),
@@ -124,5 +125,8 @@ def known(trial: Trial) -> Known | None:
     forms, rejects = facts.get("forms", {}), facts.get("rejects", {})
     if len(forms) < len(Kind) or len(rejects) < len(Kind) or "carries" not in facts:
         return None
+    if not facts.get("as_sent"):
+        # No mount is to make anything straight at a name that may become another.
+        rejects = dict.fromkeys(Kind, False)
     touched = facts.get("touched_file", True)
     return Known(forms, rejects, moves_keep_updated_at=not touched, moves_carry=facts["carries"])

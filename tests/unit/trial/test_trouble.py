@@ -187,6 +187,35 @@ def test_a_server_that_saves_can_not_rely_on_is_named(
     assert outcome[row].finding.meaning
 
 
+def test_updates_that_are_answered_and_not_done_are_told(server: Server, tried: Tried) -> None:
+    server.faults.rate("undone", 1.0, on="update")
+    finding = tried()["to_free_path"].finding
+    assert finding.verdict is Verdict.BAD
+    assert "does not match the API reference" in finding.answered
+    assert "--read-only" in finding.meaning
+    assert server.store.tree() == {}
+
+
+@pytest.mark.parametrize("form", ["nfc", "lower", "trimmed"])
+def test_names_that_are_not_kept_are_told_with_the_remedy(server: Server, tried: Tried, form: str) -> None:
+    server.set(name_form=form)
+    finding = tried()["name_forms"].finding
+    words = {
+        "nfc": "not one in NFD, as a Mac writes it",
+        "lower": "not one with capitals",
+        "trimmed": "blank at its end",
+    }
+    assert words[form] in finding.answered
+    assert "give them other names" in finding.meaning
+    assert finding.verdict is (Verdict.BAD if form == "lower" else Verdict.COPES)
+
+
+def test_names_that_are_refused_are_told(server: Server, tried: Tried) -> None:
+    server.faults.rate("error", 1.0, on="create", path="*/blank ", status=400, reason="Invalid path")
+    finding = tried()["name_forms"].finding
+    assert (finding.answered, finding.facts) == ("not one with a blank at its end", {"name_form": "trimmed"})
+
+
 @pytest.mark.parametrize("on", ["download", "create"])
 def test_an_answer_that_is_broken_is_a_row(server: Server, tried: Tried, on: str) -> None:
     server.faults.rate("wrong_length", 1.0, on=on, by=-2)

@@ -78,10 +78,6 @@ class Deadline:
         if self._outer is not None:
             self._outer.extend(seconds)
 
-    def begun_with(self, other: Deadline) -> None:
-        """Its time began with that of `other`."""
-        self._end = other._end
-
     def renew(self) -> None:
         """Begin to count anew; an outer deadline goes on."""
         self._end = time.monotonic() + self.timeout

@@ -105,11 +105,6 @@ class Desk:
         self.since = 0.0
         self._seen = 0
 
-    def about(self) -> tuple[int, int, int]:
-        """The node that the request at work is about, the thread that made it, and its opcode."""
-        _, opcode, _, node, _, _, thread, _ = _HEADER.unpack_from(self.buffer)
-        return node, thread, opcode
-
     def waiting(self, now: float) -> Request | None:
         """The request under way, if it was there at the last look already; `since` is when it was seen first."""
         turn = self.turn

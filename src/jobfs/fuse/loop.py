@@ -21,11 +21,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import fuse
 
-from jobfs.api.deadline import Deadline, before_waits, begin
+from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
 from jobfs.fuse.driver import FuseDriver, errno_of
 from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
@@ -43,10 +43,6 @@ READERS = 1
 IDLE_THREADS = 16
 #: Most threads: each program that waits has one.
 _MOST_THREADS = 2048
-#: Requests with which the kernel begins a call that consists of several.
-_BEFORE_OTHERS = frozenset({Opcode.LOOKUP, Opcode.GETATTR})
-#: Seconds within which a call comes that the kernel had queued behind another.
-_RIGHT_AFTER = 0.1
 
 _pointer, _path, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
 _size, _offset = ctypes.c_size_t, fuse.c_off_t
@@ -123,7 +119,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.operations = driver
         self.raw_fi, self.encoding, self.use_ns = True, "utf-8", True
         self._table = self._callbacks()
-        self._late = Late()
         self._mountpoint = _pointer()
         self._fuse = self._setup(mountpoint, ",".join(options))
         self._session = _fuse_get_session(self._fuse)
@@ -167,7 +162,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
         Called by many threads, each with its desk. Raises OSError if requests can't be read.
         """
-        timeout, late = self.operations.timeout, self._late
+        timeout = self.operations.timeout
         read, device, buffers, head = os.readv, self.device, [desk.buffer], HEAD.unpack_from
         process, session, address = _fuse_session_process, self._session, desk.address
         answering, others = self._answering, self._channel
@@ -189,15 +184,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
                 return True
             opcode, unique, node = head(desk.buffer)
             if opcode != Opcode.GETATTR or not self._answered(desk, unique, node):
-                call = begin(timeout)
-                if late:
-                    late.queued(desk, call)
+                begin(timeout)
                 if opcode in ours:
                     ours[opcode](desk, length)
                 else:
                     process(session, address, length, answering if opcode in ANSWERED_HERE else others)
-                if call.left() <= 0:
-                    late.ended(desk, call)
             desk.turn += 1
         return False
 
@@ -290,51 +281,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def release(self, path: int, info: int) -> None:
         self.operations.release(None, _info(info))
-
-
-class _Queue(NamedTuple):
-    """Calls that the kernel lets go on one at a time: the last one that was late, and who has had their turn."""
-
-    ended: float
-    call: Deadline
-    served: set[int]
-
-
-class Late:
-    """Calls whose time was over when they ended, and calls that waited for them in the kernel.
-
-    That lets one change of a directory's names go on at a time, and hands us the next when the last one has ended: its
-    program has waited as long. So the time of a call that comes right after a late one, about the same node and from another
-    thread, began with that one's: forty in one directory end as soon as one.
-    """
-
-    def __init__(self) -> None:
-        self._queues: dict[int, _Queue] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._queues)
-
-    def ended(self, desk: Desk, call: Deadline) -> None:
-        """A request ended late."""
-        node, thread, opcode = desk.about()
-        if len(self._queues) > _MOST_THREADS:
-            self._queues.clear()
-        queue = self._queues.get(node)
-        served = queue.served if queue is not None else set()
-        if opcode not in _BEFORE_OTHERS:
-            served.add(thread)
-        self._queues[node] = _Queue(time.monotonic(), call, served)
-
-    def queued(self, desk: Desk, call: Deadline) -> None:
-        """A request begins: if its call was queued behind a late one, so has its time."""
-        node, thread, _ = desk.about()
-        queue = self._queues.get(node)
-        if queue is None:
-            return
-        if time.monotonic() - queue.ended > _RIGHT_AFTER:
-            self._queues.pop(node, None)
-        elif thread not in queue.served:
-            call.begun_with(queue.call)
 
 
 def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:

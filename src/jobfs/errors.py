@@ -14,11 +14,11 @@ JobfsError                    everything jobfs raises on purpose
     ├── InvalidRequestError   422, 415                                    EINVAL
     ├── NoSpaceError          507                                         ENOSPC
     ├── ContractError         a reply that does not match the reference   EIO
-    └── UnavailableError      could not ask: nothing is known             EIO, ETIMEDOUT
+    └── UnavailableError      could not ask: nothing is known             EIO, ETIMEDOUT, ENETUNREACH
         ├── AnswerLostError   a changing request may have been done       EIO, ETIMEDOUT
         │   └── WrongAnswerError  its answer does not match the request   EIO
         ├── OutOfTimeError    the call's time was over: not asked         ETIMEDOUT
-        └── HeldBackError     the background leaves the server alone      EIO
+        └── HeldBackError     not sent: out of reach, or left alone       ENETUNREACH, EIO
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class ContractError(ApiError):
 
 
 class UnavailableError(ApiError):
-    """Could not ask: no connection, or only 429/5xx until the deadline. Nothing was changed.
+    """Could not ask: no connection (ENETUNREACH), or only 429/5xx until the deadline. Nothing was changed.
 
     `wait`: seconds that the server asked to be left alone for (Retry-After), 0.0 if it did not. `lasting`: waiting will not
     mend it.
@@ -156,7 +156,7 @@ class OutOfTimeError(UnavailableError):
 
 
 class HeldBackError(UnavailableError):
-    """The server wants to be left alone, or does not answer: nothing was sent in the background. Try again in `wait` s."""
+    """Nothing was sent: the server is known to be out of reach (ENETUNREACH), or the background leaves it alone for `wait` s."""
 
 
 #: Refusals that do not pass by waiting: sending the same thing again gets the same answer.

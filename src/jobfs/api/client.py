@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +21,7 @@ from jobfs import names
 from jobfs.api.address import check_base_url, check_job_id, valid_item_id
 from jobfs.api.bodies import MOST_INSTANCE, json_body
 from jobfs.api.create import CreateEncoding, Form, Forms, Known
+from jobfs.api.deadline import about_to_wait, current
 from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, extent
 from jobfs.api.failures import Call, MismatchError
 from jobfs.api.key import KeySource
@@ -37,6 +43,11 @@ from jobfs.errors import (
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
 _Parsed = TypeVar("_Parsed")
+
+log = logging.getLogger("jobfs.api")
+
+#: Seconds between two questions whether a server that does not answer does again, and how long who has one asked waits for it.
+_ASK_EVERY, _MOMENT = 1.0, 0.5
 
 #: Characters that are not themselves in patterns of paths.
 _SPECIAL = re.compile(r"[][{}()\\]|^[!#]")
@@ -82,6 +93,9 @@ class Client:
         self.health, self.line = self._wire.health, self._wire.line
         self._forms = Forms(create_encoding, known)
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
+        self._lock = threading.Lock()
+        #: When the server was asked last whether it answers again, and what came of that.
+        self._question: tuple[float, Future[bool]] = -math.inf, Future()
 
     @property
     def tls(self) -> str | None:
@@ -92,6 +106,48 @@ class Client:
     def server_time_offset(self) -> float:
         """Seconds that the server's clock is ahead of ours; 0.0 until an answer came."""
         return self.health.offset
+
+    def answers(self, about: str = "") -> bool:
+        """True if a server that does not answer does again: to a find of `about`, or, for "", to a list.
+
+        A thread asks, once a second for all who want to know, and waits as long as a slow server takes. Who comes just then waits
+        half a second for that.
+        """
+        with self._lock:
+            now, (began, answer) = time.monotonic(), self._question
+            if now - began >= _ASK_EVERY and (self.health.away or not answer.running()):
+                began, answer = self._question = now, Future()
+                answer.set_running_or_notify_cancel()
+                try:
+                    threading.Thread(target=self._ask_again, args=(about, answer), daemon=True).start()
+                except RuntimeError as error:
+                    log.warning("no thread to ask whether the server answers again: %s", error)
+                    answer.set_result(False)
+        if not answer.done():
+            about_to_wait()
+        try:
+            return answer.result(max(0.0, began + _MOMENT - now))
+        except TimeoutError:
+            return False
+
+    def _ask_again(self, about: str, answer: Future[bool]) -> None:
+        answered = False
+        try:
+            if about:
+                self.find(about)
+            else:
+                self.list_page(1, 0)
+            answered = True
+        except ApiError as error:
+            log.debug("the server does not answer yet: %s", error)
+        finally:
+            answer.set_result(answered)
+
+    def reach(self, what: object) -> None:
+        """Where the server is out of reach, see whether it is back. Raises HeldBackError(ENETUNREACH) if not: `what` needs it."""
+        if self.health.away is not None:
+            self.answers()
+            self.health.check(what)
 
     def instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
@@ -174,7 +230,7 @@ class Client:
         `once`: raises UnavailableError where it would have to wait before it tries again (save-protocol.md R7).
         """
         call = Call("delete item", "DELETE", self._item_target(item_id), item_id, changing=True)
-        self._wire.request(call, once=once)
+        self._request(call, once=once)
 
     @contextmanager
     def download(
@@ -210,7 +266,7 @@ class Client:
         "File not found" may be about the bytes alone; who hears that an item is gone forgets it.
         """
         try:
-            return self._wire.request(call, send)
+            return self._request(call, send)
         except BadRequestError:
             if send is whole:
                 raise
@@ -340,7 +396,7 @@ class Client:
         once: bool = False,
     ) -> _Parsed:
         """What an answer says; and how the server spells things is learned from it."""
-        body = self._wire.request(call, send, once=once).body
+        body = self._request(call, send, once=once).body
         try:
             parsed, spelling = parse(body)
         except MismatchError as exc:
@@ -348,6 +404,12 @@ class Client:
         if spelling is not None:
             self._slash, self._forms.long_type = spelling
         return parsed
+
+    def _request(self, call: Call, send: Send = PLAIN, *, once: bool = False) -> Answer:
+        deadline = current()
+        if deadline is not None and deadline.waited:
+            self.reach(call)
+        return self._wire.request(call, send, once=once)
 
     def _item_target(self, item_id: str) -> str:
         if not valid_item_id(item_id):

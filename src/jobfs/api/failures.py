@@ -127,8 +127,9 @@ def _passing(call: Call, status: int, headers: Mapping[str, str], told: str) -> 
 
 def from_exception(call: Call, exc: httpx.HTTPError) -> ApiError:
     """The error that an exception of httpx means; the only place that maps them."""
-    told = f"{call}: {_what(exc)}"
+    told = f"{call}: {reason(exc)}"
     number = errno.ETIMEDOUT if isinstance(exc, httpx.TimeoutException) else errno.EIO
+    number = errno.ENETUNREACH if refused(exc) else number
     if call.changing and not isinstance(exc, _NOT_SENT):
         return AnswerLostError(told, endpoint=call.endpoint, errno=number)
     if isinstance(exc, httpx.DecodingError):
@@ -136,6 +137,11 @@ def from_exception(call: Call, exc: httpx.HTTPError) -> ApiError:
     error = UnavailableError(told, endpoint=call.endpoint, errno=number)
     error.lasting = _UNTRUSTED in str(exc)  # waiting will not mend that
     return error
+
+
+def refused(exc: httpx.HTTPError) -> bool:
+    """True if there was no connection, and that was known at once: refused, no route, no such name."""
+    return isinstance(exc, (httpx.ConnectError, httpx.ProxyError)) and _UNTRUSTED not in str(exc)
 
 
 def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
@@ -174,7 +180,8 @@ def _one_line(text: str) -> str:
     return " ".join(printable.split())
 
 
-def _what(exc: Exception) -> str:
+def reason(exc: Exception) -> str:
+    """Why a request got no answer, in words."""
     detail = _one_line(str(exc))
     match exc:
         case httpx.PoolTimeout():

@@ -1,16 +1,19 @@
-"""How the server has been answering, how far its clock is from ours, and when it is left alone: it asked for that,
-or it does not answer (semantics.md sections 3 and 5).
+"""How the server has been answering, how far its clock is from ours, whether it is out of reach, and when it is left alone
+(semantics.md sections 1, 3 and 5).
 
-429 and `Retry-After` hold for everything in the background, whoever was told. Where requests fail one after another, one a
-second finds out whether the server is back, instead of all; the first success opens everything at once. Reads and changes
-are told apart: a server may answer the ones and not the others. Who waits in a program may always ask, unless others have
-waited for as long as a call may, and nothing was answered: the kernel lets one change of a directory's names go on at a time,
-and each of the programs behind it would wait as long again.
+It is out of reach, `away`, once no connection was made for two seconds, or nothing was answered for as long as a call may
+wait; until an answer of any kind. Then what a program waits for fails at once, and one request a second finds out whether the
+server is back (`Client.answers`, or what the background has to send).
+
+The background asks once a second too where its requests fail, but are answered; the first success opens everything at once.
+429 and `Retry-After` hold for all of it, whoever was told. Reads and changes are told apart: a server may answer the ones and
+be silent to the others. Then programs do not wait for the others either, but for now and then one that looks.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import random
 import threading
@@ -22,10 +25,11 @@ from jobfs.errors import (
     ApiError,
     ContractError,
     HeldBackError,
-    OutOfTimeError,
     UnauthorizedError,
     UnavailableError,
 )
+
+log = logging.getLogger("jobfs.api")
 
 #: So many failures with no success between them are an outage.
 _OUTAGE = 3
@@ -40,8 +44,10 @@ _LONGEST = 900.0
 _FIRST, _MOST = 1.0, 30.0
 #: Seconds of a look whether the server is still silent, at least, and from its end to the next.
 _LOOK, _UNTIL_LOOK = 1.0, 1.0
-#: Seconds between two requests that wait for the same silence to end, and the part of a call's time that makes one.
-_BETWEEN, _NEARLY = 1.0, 0.95
+#: Most seconds between two requests that wait for the same silence to end, and the part of a call's time that makes one.
+_BETWEEN, _NEARLY = 2.5, 0.95
+#: So many connections that were not made, in so many seconds, and the server is out of reach.
+_REFUSALS, _REFUSED_FOR = 3, 2.0
 _THROTTLED = 429
 
 
@@ -49,8 +55,9 @@ _THROTTLED = 429
 class _Kind:
     """What is known of reads, of changes, or of both together: failures since the last success, and the silence there is.
 
-    Requests have waited one after another from `began` to `ended`, and nothing was `heard`; if that is as long as a call may
-    wait, it is a silence, `until` something is heard or a while has passed.
+    Requests have waited one after another from `began` to `ended`, and nothing was `heard`; for `refusals` of them there was no
+    connection. A silence of reads or changes alone lasts `until` something is heard or a while has passed. While the server is
+    out of reach, that is when the next request may wait for it as long as ever: it may have become slow.
     """
 
     failures: int = 0
@@ -58,6 +65,7 @@ class _Kind:
     heard: float = 0.0
     began: float = 0.0
     ended: float = 0.0
+    refusals: int = 0
     until: float = 0.0
     next_look: float = 0.0
 
@@ -68,7 +76,8 @@ class Health:
     To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx); False before
     the first. `last_ok`: `time.monotonic()` of the last such answer. `last_error`: why the last failed attempt failed, kept until
     the next success. `latency`: moving average until an answer begins. `requests`: attempts. `offset`: how far the server's clock
-    is ahead of ours, 0.0 until seen. `recoveries`: how many outages have ended.
+    is ahead of ours, 0.0 until seen. `recoveries`: how many outages have ended. `away`: why the server is out of reach; None if
+    it is not, as far as is known.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:
@@ -79,6 +88,7 @@ class Health:
         self.requests = 0
         self.offset = 0.0
         self.recoveries = 0
+        self.away: str | None = None
         self._timeout = timeout
         self._lock = threading.RLock()
         self._kinds: dict[bool | None, _Kind] = {kind: _Kind() for kind in (None, False, True)}  # None: both
@@ -94,30 +104,36 @@ class Health:
     def admit(self, call: Call, *, waited: bool) -> float:
         """A request is about to be sent, and a program waits for it or not: seconds that it may go without progress.
 
-        Raises HeldBackError in the background while the server is left alone; OutOfTimeError in a program where others have
-        waited in vain: now and then one looks.
+        Raises HeldBackError: in the background while the server is left alone; in a program (ENETUNREACH) while it is out of
+        reach, or silent to such requests, but for now and then one that looks.
         """
         with self._lock:
             now, kind, patience = time.monotonic(), self._kinds[call.changing], math.inf
             look = _ROUND_TRIPS * (self.latency or 0.0)
             if waited:
-                silent = [each for each in (self._kinds[None], kind) if now < each.until]
-                if any(now < each.next_look for each in silent):
-                    raise OutOfTimeError(
-                        f"{call}: not sent: the server does not answer", errno=errno.ETIMEDOUT
-                    )
-                for each in silent:
+                self.check(call)
+                if now < kind.until:
+                    if now < kind.next_look:
+                        raise _not_sent(call, "it is silent")
                     patience = max(_LOOK, look)
-                    each.next_look = now + patience + _UNTIL_LOOK
+                    kind.next_look = now + patience + _UNTIL_LOOK
             elif (wait := self.wait(changing=call.changing)) > 0:
                 raise self._held_back(call, wait)
-            elif kind.failures >= _OUTAGE:
-                patience = max(_PROBE_PATIENCE, look)
-                kind.next_probe = now + _PROBE_EVERY
+            elif (failing := self._failing(call.changing)) is not None:
+                failing.next_probe = now + _PROBE_EVERY
+                if self.away is None or now < failing.until:
+                    patience = max(_PROBE_PATIENCE, look)
+                else:
+                    failing.until = now + self._timeout
             self.requests += 1
             self._under_way += 1
             self._asked = min(self._asked, now)
             return patience
+
+    def check(self, what: object) -> None:
+        """Raises HeldBackError(ENETUNREACH) while the server is out of reach: `what` needs it."""
+        if self.away is not None:
+            raise _not_sent(what, self.away)
 
     def _held_back(self, call: Call, wait: float) -> HeldBackError:
         why = self.last_error or "the server asked to be left alone"
@@ -125,17 +141,23 @@ class Health:
         error.wait = wait
         return error
 
+    def _failing(self, changing: bool) -> _Kind | None:
+        """Reads, changes or both, if one request of these a second finds out whether they are answered again; else None."""
+        if self.away is not None:
+            return self._kinds[None]
+        return self._kinds[changing] if self._kinds[changing].failures >= _OUTAGE else None
+
     def wait(self, *, changing: bool) -> float:
         """Until the background may send a read, or a change; 0.0: now."""
         with self._lock:
-            now, kind = time.monotonic(), self._kinds[changing]
-            probe = kind.next_probe - now if kind.failures >= _OUTAGE else 0.0
+            now, failing = time.monotonic(), self._failing(changing)
+            probe = failing.next_probe - now if failing is not None else 0.0
             return max(0.0, self._left_alone_until - now, probe)
 
     @property
     def out(self) -> bool:
         """True in an outage: one request a second finds out whether it is over."""
-        return any(kind.failures >= _OUTAGE for kind in self._kinds.values())
+        return any(self._failing(changing) is not None for changing in (False, True))
 
     def silent(self) -> float:
         """Seconds since the server was first asked something after it gave a sign of itself; 0.0 if nothing is asked now."""
@@ -160,7 +182,11 @@ class Health:
             now, self._asked = time.monotonic(), math.inf
             for kind in (self._kinds[None], self._kinds[call.changing]):
                 kind.heard = kind.began = kind.ended = now
-                kind.until = 0.0
+                kind.until = kind.refusals = 0
+            if self.away is not None:
+                self.away = None
+                self.recoveries += 1
+                log.warning("the server answers again")
             # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
             # narrow. Where they contradict (a clock was set), the newest answer counts alone.
             if date != self._date[0]:
@@ -171,18 +197,26 @@ class Health:
                 self._bounds = merged if merged[0] <= merged[1] else (low, high)
                 self.offset = sum(self._bounds) / 2
 
-    def unanswered(self, call: Call, seconds: float) -> None:
-        """A request has waited for so long, and no answer came."""
+    def unanswered(self, call: Call, seconds: float, why: str, *, refused: bool = False) -> None:
+        """A request has waited for so long, and no answer came; or it was not sent, for there was no connection (`refused`)."""
         with self._lock:
-            now = time.monotonic()
-            for kind in (self._kinds[None], self._kinds[call.changing]):
+            now, both = time.monotonic(), self._kinds[None]
+            for kind in (both,) if refused else (both, self._kinds[call.changing]):
                 if now < kind.until:
                     continue  # that ends: one call in `timeout` may wait for as long as ever
                 began = max(now - seconds, kind.heard)
-                kind.began = began if began > kind.ended + _BETWEEN else min(kind.began, began)
-                kind.ended = now
-                if now - kind.began >= _NEARLY * self._timeout:
+                if began > kind.ended + _BETWEEN:
+                    kind.began, kind.refusals = began, 0
+                kind.began, kind.ended = min(kind.began, began), now
+                kind.refusals += refused
+                silence = now - kind.began
+                if in_vain := silence >= _NEARLY * self._timeout:
                     kind.until, kind.next_look = now + self._timeout, now + _UNTIL_LOOK
+                no_way = kind.refusals >= _REFUSALS and silence >= _REFUSED_FOR
+                if kind is both and self.away is None and (in_vain or no_way):
+                    self.away, kind.next_probe = why, now + _PROBE_EVERY
+                    told = "what is known is shown, saves are kept here, what else needs it fails"
+                    log.warning("the server can't be reached (%s): %s", why, told)
 
     def succeeded(self, *, changing: bool, latency: float | None = None) -> None:
         """The server has answered to what was asked; `latency` None leaves the average alone."""
@@ -231,3 +265,7 @@ class Health:
                 self.asked_to_wait(wait)
         else:
             self.succeeded(changing=call.changing)
+
+
+def _not_sent(what: object, why: str) -> HeldBackError:
+    return HeldBackError(f"{what}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH)

@@ -19,7 +19,7 @@ import httpx
 from jobfs import __version__
 from jobfs.api.bodies import MOST_JSON, MOST_REASON, Body, read_answer
 from jobfs.api.deadline import Deadline, backoff, current, out_of_time
-from jobfs.api.failures import Call, MismatchError, from_answer, from_exception, mismatch
+from jobfs.api.failures import Call, MismatchError, from_answer, from_exception, mismatch, reason, refused
 from jobfs.api.health import Health
 from jobfs.api.key import KeySource, scrub
 from jobfs.api.line import LARGE, Line, Rank
@@ -28,6 +28,7 @@ from jobfs.errors import (
     AnswerLostError,
     ApiError,
     ContractError,
+    HeldBackError,
     OutOfTimeError,
     UnauthorizedError,
     UnavailableError,
@@ -156,8 +157,8 @@ class Wire:
         """The answer, if it is a success; retried as semantics.md section 5 says; raises ApiError.
 
         All attempts have the client's `timeout` without progress, and not more than the call of this thread has left (see
-        deadline.py). `once`: only one attempt, for what must be looked at again before it is sent again. In the background,
-        HeldBackError where the server is left alone (see health.py).
+        deadline.py). `once`: only one attempt, for what must be looked at again before it is sent again. HeldBackError where the
+        server is out of reach, or left alone in the background (see health.py).
         """
         deadline = Deadline(self._timeout, current(), waited=False, looking=not call.changing)
         key, attempt = self._key(), 0
@@ -170,7 +171,8 @@ class Wire:
                 old, key = key, self._key()
                 if key == old:
                     raise
-            except OutOfTimeError:
+            except (OutOfTimeError, HeldBackError):
+                # The last attempt was not made: the one before it says more.
                 if last is None:
                     raise
                 raise _timed_out(last) from None
@@ -190,7 +192,7 @@ class Wire:
         left = deadline.left()
         if error.lasting or self.line.closed.is_set():
             raise error
-        if not deadline.waited and self.health.wait(changing=call.changing):
+        if self.health.away if deadline.waited else self.health.wait(changing=call.changing):
             raise error
         if error.wait >= left > 0:
             message = f"{error} (it asks to wait {error.wait:g} s, longer than the deadline)"
@@ -232,8 +234,12 @@ class Wire:
         clock, began = time.time(), time.monotonic()
         try:
             response = self._send(call, send, key, deadline)
-        except httpx.TimeoutException:
-            self.health.unanswered(call, time.monotonic() - began)
+        except httpx.TransportError as exc:
+            no_way = refused(exc)
+            # Before a connection broke, bytes of a body may have gone out for long.
+            waited = no_way or isinstance(exc, httpx.TimeoutException)
+            seconds = time.monotonic() - began if waited else 0.0
+            self.health.unanswered(call, seconds, scrub(reason(exc), key), refused=no_way)
             raise
         latency = time.monotonic() - began
         status, headers = response.status_code, response.headers
@@ -328,7 +334,8 @@ class Wire:
 
 def _timed_out(error: ApiError) -> UnavailableError:
     """What is told when there is no time left for another attempt."""
-    return UnavailableError(str(error), endpoint=error.endpoint, status=error.status, errno=errno.ETIMEDOUT)
+    number = error.errno if error.errno == errno.ENETUNREACH else errno.ETIMEDOUT
+    return UnavailableError(str(error), endpoint=error.endpoint, status=error.status, errno=number)
 
 
 def _refusal(call: Call, status: int, what: str) -> ApiError:

@@ -6,7 +6,6 @@ or waited for.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import threading
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 
 from jobfs.api import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.errors import ApiError, ContractError, FsError, OutOfTimeError, UnavailableError
+from jobfs.errors import ApiError, ContractError, FsError, UnavailableError
 from jobfs.namespace.cost import Cost
 from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight, verdict
 from jobfs.namespace.knowledge import Knowledge
@@ -103,7 +102,6 @@ class Namespace:
         self._finds: dict[str, Flight] = {}
         self._listing: Flight | None = None
         self._closed = False
-        self._probing: Flight | None = None
 
     # looking
 
@@ -116,6 +114,11 @@ class Namespace:
         if not path:
             return ROOT
         not_before = self._clock() - (self._cost.bound if max_age is None else max_age)
+        if max_age is None and self.unreachable:
+            with self._lock:
+                stale = self._serves_stale(path) and not self._known.fresh(path, not_before)
+            if stale and not self._is_back(path):
+                return self.peek(path)
         try:
             return self._looked_up(path, not_before, max_age)
         except COULD_NOT_ASK as exc:
@@ -133,16 +136,10 @@ class Namespace:
                 if self._known.fresh(path, not_before) or never_shown(path):
                     return self._known.tree.at(path)
                 known = max_age is None and self._serves_stale(path)
-                broken = known and self._breaker.error is not None
-                probe = self._probe(path) if broken else None
-                flight, fly = (None, False) if broken else self._board(path, not_before, max_age)
-                if flight is None and probe is None:
+                flight, fly = self._board(path, not_before, max_age)
+                if flight is None:
                     return self._known.tree.at(path)
                 mine = mine or self._deadline(known)
-            if flight is None:
-                if not self._is_back(probe):
-                    break
-                continue
             try:
                 self._ride(flight, fly, mine)
             except (ContractError, UnavailableError):
@@ -157,11 +154,9 @@ class Namespace:
         ENOTDIR), ApiError.
         """
         with self._lock:
-            broken = max_age is None and self._breaker.error is not None
+            broken = max_age is None and self.unreachable
             entries = self._stale_children(path) if broken else None
-            # A find would tell no more of what is in it, and a listing have too little time afterwards.
-            probe = self._probe("") if entries is not None else None
-        if entries is not None and not self._is_back(probe):
+        if entries is not None and not self._is_back(""):
             return entries
         try:
             for child in self._complete(path, max_age):
@@ -208,6 +203,11 @@ class Namespace:
         """What was last shown at `path`, however long ago."""
         with self._lock:
             return self._known.tree.at(path)
+
+    def last_children(self, path: str) -> dict[str, Item] | None:
+        """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of that."""
+        with self._lock:
+            return self._stale_children(path, UNBOUNDED)
 
     def known_children(self, path: str) -> dict[str, Item]:
         """What was last shown in a directory, by name, however long ago."""
@@ -267,7 +267,8 @@ class Namespace:
     def status(self) -> NamespaceStatus:
         """The server's tree as it is known now."""
         with self._lock:
-            known, cost, error = self._known, self._cost, self._breaker.error or self._listings.error
+            known, cost = self._known, self._cost
+            error = self._client.health.away or self._breaker.error or self._listings.error
             age = self._clock() - known.snapshot_began if known.snapshots else None
             return NamespaceStatus(
                 items=len(known.tree),
@@ -286,7 +287,7 @@ class Namespace:
     @property
     def unreachable(self) -> bool:
         """True if the server could not be asked when last somebody tried."""
-        return self._breaker.error is not None
+        return self._breaker.error is not None or self._client.health.away is not None
 
     def close(self) -> None:
         """Ask nobody any more; a listing under way is waited for."""
@@ -379,7 +380,7 @@ class Namespace:
         """Raises what others have failed with just now; not to who `insists`, having something to change, and the time to ask."""
         if self._closed:
             raise UnavailableError("this mount is being taken down", errno=errno.EIO)
-        if not insists:
+        if not insists and self._client.health.away is None:
             self._breaker.check(self._clock())
 
     # asking (without the lock)
@@ -408,7 +409,7 @@ class Namespace:
     def _deadline(self, known: bool) -> Deadline:
         """How long a call asks; only a moment where it is to confirm what is `known`, and less if nobody answers anyway."""
         patience = UNBOUNDED
-        if known and (self._breaker.error is not None or self._client.health.silent() > _PATIENCE):
+        if known and self._client.health.silent() > _PATIENCE:
             patience = _IMPATIENCE
         elif known:
             patience = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
@@ -427,7 +428,7 @@ class Namespace:
             try:
                 flight.wait()
             except UnavailableError as error:
-                if mine.left() <= 0 or not (flight.hasty or isinstance(error, OutOfTimeError)):
+                if mine.left() <= 0 or not (flight.hasty or isinstance(error, NOT_ASKED)):
                     raise
 
     def _fly(self, flight: Flight) -> None:
@@ -467,14 +468,15 @@ class Namespace:
         """The server could not be asked; or only what it lists is no good. Under the lock."""
         alone = flight.path is None and (isinstance(error, ContractError) or error.status in _FAULTS)
         breaker = self._listings if alone else self._breaker
-        if breaker.error is None:
+        hasty = flight.hasty and not self._client.health.out
+        # If there is no way to the server, or it goes on to be silent, api/health.py tells of it.
+        if breaker.error is None and not (hasty or error.errno == errno.ENETUNREACH):
             log.warning(
                 "the items can't be listed (%s): names are asked for one by one"
                 if alone
                 else "the server can't be asked (%s): known names are served as they were",
                 error,
             )
-        hasty = flight.hasty and not self._client.health.out
         breaker.failed(error, flight.began, self._clock(), hasty=hasty)
 
     def _find(self, flight: Flight, path: str) -> None:
@@ -522,56 +524,23 @@ class Namespace:
         confirmed = self._clock() - known.confirmed(path) <= self._stale_if_error
         return confirmed and (known.tree.at(path) is not None or not known.doubtful(path))
 
-    def _stale_children(self, path: str) -> dict[str, Item] | None:
-        """The entries of a directory that may be served though nobody could be asked; None if they may not."""
-        known = self._known
+    def _stale_children(self, path: str, most: float | None = None) -> dict[str, Item] | None:
+        """The entries of a directory that may be served though nobody could be asked; None if they may not.
+
+        `most`: how old they may be, in seconds; None: as old as anything.
+        """
+        known, most = self._known, self._stale_if_error if most is None else most
         shown = known.tree.at(path)
-        if (
-            shown is None
-            or not shown.is_dir
-            or not self._clock() - known.snapshot_began <= self._stale_if_error
-        ):
+        if shown is None or not shown.is_dir or not self._clock() - known.snapshot_began <= most:
             return None
         entries = known.tree.children(path)
         # Of a directory that came after the last listing nothing is known: it must not look empty.
         return entries if entries or known.snapshot_ticket >= known.needed(path) else None
 
-    def _probe(self, path: str) -> Flight | None:
-        """Ask in the background whether the server answers again, if it is time for that. Under the lock.
-
-        Returns what was asked, by this call or another, as long as it is worth to wait for the answer: a moment after it was.
-        """
-        now, asked = self._clock(), path in self._finds if path else self._listing is not None
-        if self._probing is None and not (self._closed or asked) and self._breaker.due(now):
-            self._start_probe(path, now)
-        probing = self._probing
-        return probing if probing is not None and now < probing.began + _IMPATIENCE else None
-
-    def _start_probe(self, path: str, now: float) -> None:
-        """Ask for `path`, unless there is no thread for it. Under the lock, before whose end it can't land."""
-        flight = Flight(path or None, now, self._known.takeoff())
-        try:
-            threading.Thread(target=self._ride_probe, args=(flight,), name="jobfs-probe", daemon=True).start()
-        except RuntimeError as error:
-            log.warning("no thread to look whether the server answers again: %s", error)
-            self._known.land(flight.ticket)
-            return
-        self._probing = flight
-        if path:
-            self._finds[path] = flight
-        else:
-            self._listing = flight  # the root can't be found, only listed
-
-    def _ride_probe(self, flight: Flight) -> None:
-        try:
-            with contextlib.suppress(ApiError):
-                self._ride(flight, True, self._deadline(False))
-        finally:
-            self._probing = None
-
-    def _is_back(self, probe: Flight | None) -> bool:
-        """Wait a moment for what was asked; True if the server has answered."""
-        if probe is not None:
-            with contextlib.suppress(ApiError):
-                self._ride(probe, False, self._deadline(True))
-        return self._breaker.error is None
+    def _is_back(self, path: str) -> bool:
+        """True if the server, which could not be asked, answers again."""
+        if not self._client.answers(path):
+            return False
+        with self._lock:
+            self._breaker.succeeded(self._clock())
+        return True

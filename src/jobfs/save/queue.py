@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 
 from jobfs import names
 from jobfs.api import deadline
-from jobfs.errors import REFUSALS, FsError, JobfsError, OutOfTimeError, UnavailableError
+from jobfs.errors import REFUSALS, FsError, HeldBackError, JobfsError, OutOfTimeError, UnavailableError
 from jobfs.nodes import Kind
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
@@ -341,6 +341,9 @@ class Queue:
         """Run a Change here, and before it what has to come first, until it is over. Raises what ended that."""
         own = contextlib.nullcontext() if deadline.current() else deadline.within(self._context.timeout)
         with own:
+            if not over(change):
+                # Nor does it wait for what asks whether the server is back.
+                self._context.client.reach(change.target)
             self._drive_within(change, over)
 
     def _drive_within(self, change: Change, over: Callable[[Change], bool]) -> None:
@@ -353,8 +356,8 @@ class Queue:
                 self._attempt(first)
                 if self._state.before(change) is not first:
                     continue
-            except OutOfTimeError as error:
-                # What went wrong before says more.
+            except (OutOfTimeError, HeldBackError) as error:
+                # The server is not asked any more, and what went wrong before says more.
                 raise failed or error from None
             except UnavailableError as error:
                 failed, wait = error, max(wait, error.wait)

@@ -319,6 +319,7 @@ class Tree:
 
     def _move(self, item: Item, new: str, victim: Victim) -> Item:
         """Move the item on the server, over what makes room for it or what is found there. Raises ApiError."""
+        self._write_back.client.reach(new)  # where nothing is sent, no name is in doubt afterwards
         try:
             if not (victim.base.id or victim.file or victim.pending):
                 with contextlib.suppress(PathExistsError):

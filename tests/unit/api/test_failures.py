@@ -59,12 +59,31 @@ def test_each_status_has_its_error_and_errno(
     )
 
 
+@pytest.mark.parametrize(
+    ("exc", "number"),
+    [
+        (httpx.ConnectError("[Errno 111] Connection refused"), errno.ENETUNREACH),
+        (httpx.ConnectError("[Errno -2] Name or service not known"), errno.ENETUNREACH),
+        (httpx.ProxyError("502 Bad Gateway"), errno.ENETUNREACH),
+        (httpx.ConnectTimeout("timed out"), errno.ETIMEDOUT),
+    ],
+)
+def test_where_there_is_no_way_to_the_server_the_network_is_unreachable(
+    exc: httpx.HTTPError, number: int
+) -> None:
+    """semantics 1.14: for what reads and for what changes something, of which nothing was sent."""
+    for call in (READ, CHANGE):
+        failure = from_exception(call, exc)
+        assert (type(failure), failure.errno) == (errors.UnavailableError, number)
+
+
 def test_a_certificate_that_is_not_trusted_is_not_asked_again() -> None:
     exc = httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
     failure = from_exception(READ, exc)
     assert isinstance(failure, errors.UnavailableError)
     assert failure.lasting
     assert "certificate is not trusted" in str(failure)
+    assert failure.errno == errno.EIO
 
 
 def test_a_body_that_can_not_be_decoded_does_not_match_the_contract() -> None:

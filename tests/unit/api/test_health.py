@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from itertools import pairwise
@@ -13,14 +16,17 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.waiting import eventually
 
 from jobfs import errors
 from jobfs.api import Client, Health
+from jobfs.api import client as client_module
 from jobfs.api import health as module
+from jobfs.api.deadline import within
 from jobfs.api.failures import Call
 from jobfs.nodes import Permission
 
-from .conftest import ID, MakeClient, Script, failure, one
+from .conftest import ID, MakeClient, Script, failure, many, one
 
 READ = Call("get item", "GET", "/x")
 CHANGE = Call("update item", "POST", "/x", changing=True)
@@ -37,7 +43,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
+    for each in (module, client_module):
+        monkeypatch.setattr(each, "time", clock)
     return clock
 
 
@@ -54,8 +61,15 @@ def may_wait(held: Health, *, changing: bool = True) -> float:
     """Seconds that a program's request may wait; 0.0: it is not sent."""
     try:
         return held.admit(CHANGE if changing else READ, waited=True)
-    except errors.OutOfTimeError:
-        return 0.0
+    except errors.HeldBackError as error:
+        return 0.0 if error.errno == errno.ENETUNREACH else math.nan
+
+
+def refuse(held: Health, clock: Clock, *gaps: float) -> None:
+    """Connections are refused, so many seconds apart."""
+    for gap in gaps:
+        clock.now += gap
+        held.unanswered(READ, 0.0, "refused", refused=True)
 
 
 def fail(held: Health, times: int, *, changing: bool = True) -> None:
@@ -114,7 +128,8 @@ def test_a_server_is_silent_while_it_was_asked_something_and_gives_no_sign(clock
 def test_a_look_that_finds_a_server_silent_is_a_failed_request(make_client: MakeClient, clock: Clock) -> None:
     """It had all the time that was meant for it, unlike one whose call was nearly over."""
     client = make_client(Script(httpx.ReadTimeout("slow")))
-    client.health.unanswered(READ, 5.0)
+    heard(client.health, CHANGE)
+    client.health.unanswered(READ, 5.0, "slow")
     clock.now += 2
     with pytest.raises(errors.UnavailableError) as caught:
         client.get(ID)
@@ -279,15 +294,88 @@ def test_a_server_that_is_gone_is_not_hammered_by_the_background(make_client: Ma
     assert errors.HeldBackError in came
 
 
-def test_once_a_call_has_waited_in_vain_the_others_do_not_until_something_is_answered(clock: Clock) -> None:
+# out of reach
+
+
+def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answer_of_any_kind(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """semantics 1: then whatever needs the server fails at once; one line in the log says so, and one that it is over."""
+    held = Health(30.0)
+    refuse(held, clock, 0.0, 0.1, 0.3, 0.7, 0.8)
+    assert (held.out, may_wait(held)) == (False, math.inf)
+    refuse(held, clock, 0.2, 0.1, 60.0)
+    assert (held.out, may_wait(held), may_wait(held, changing=False)) == (True, 0.0, 0.0)
+    heard(held, READ)
+    assert (held.out, may_wait(held), held.recoveries) == (False, math.inf, 1)
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.partition(":")[0] for line in told] == [
+        "the server can't be reached (refused)",
+        "the server answers again",
+    ]
+
+
+@pytest.mark.parametrize("gaps", [(0.0, 2.1), (0.0, 0.5, 0.5, 0.9), (0.0, 60.0, 60.0, 60.0)])
+def test_a_server_that_is_restarted_within_two_seconds_is_not_out_of_reach(
+    clock: Clock, gaps: tuple[float, ...]
+) -> None:
+    """Nor if that is done again a minute later, and nobody has asked in between."""
+    held = Health(30.0)
+    refuse(held, clock, *gaps)
+    assert (held.away, may_wait(held)) == (None, math.inf)
+
+
+def test_what_is_answered_in_between_counts(clock: Clock) -> None:
+    held = Health(30.0)
+    refuse(held, clock, 0.0, 0.5, 0.5, 0.5)
+    heard(held, READ)
+    refuse(held, clock, 0.5, 0.5, 0.5)
+    assert held.away is None
+
+
+def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock) -> None:
     """semantics 3: forty that the kernel lets go on one at a time end as soon as one."""
     held = Health(30.0)
     heard(held, READ)
     assert may_wait(held) == math.inf
     for seconds in (4.0, 26.0):
         clock.now += seconds
-        held.unanswered(CHANGE, seconds)
-    assert [may_wait(held) for _ in range(40)] == [0.0] * 40
+        held.unanswered(CHANGE, seconds, "no answer")
+    for _ in range(40):
+        assert (may_wait(held), may_wait(held, changing=False)) == (0.0, 0.0)
+        clock.now += 1
+    assert held.away == "no answer"
+    heard(held, CHANGE)
+    assert may_wait(held) == math.inf
+
+
+def test_one_a_second_asks_whether_it_is_back_and_now_and_then_one_waits_as_long_as_ever(
+    clock: Clock,
+) -> None:
+    """Of reads and changes together. A server that has become slow would never be found again."""
+    held = Health(30.0)
+    clock.now += 30
+    held.unanswered(CHANGE, 30.0, "no answer")
+    asked = []
+    for _ in range(40 * 4):
+        clock.now += 0.25
+        for call in (READ, CHANGE):
+            try:
+                asked.append(held.admit(call, waited=False))
+            except errors.HeldBackError:
+                continue
+    assert len(asked) == 40
+    assert (asked.count(4.0), asked.count(math.inf)) == (39, 1)
+
+
+def test_a_server_that_answers_reads_may_be_silent_to_changes(clock: Clock) -> None:
+    """Then a change looks now and then whether it is answered by now, and the others do not wait."""
+    held = Health(30.0)
+    for _ in range(3):
+        clock.now += 10
+        held.unanswered(CHANGE, 10.0, "no answer")
+        heard(held, READ)
+    assert (held.away, may_wait(held), may_wait(held, changing=False)) == (None, 0.0, math.inf)
     clock.now += 1.0
     looks = [may_wait(held) for _ in range(40)]
     assert 0 < looks[0] <= 1
@@ -295,32 +383,18 @@ def test_once_a_call_has_waited_in_vain_the_others_do_not_until_something_is_ans
     clock.now += 2.0
     held.latency = 1.0
     assert may_wait(held) == 8.0, "as long as the line needs"
-    heard(held, CHANGE)
-    assert may_wait(held) == math.inf
+    clock.now += 30.0
+    assert may_wait(held) == math.inf, "that ends by itself"
 
 
-def test_a_server_that_answers_reads_may_be_silent_to_changes(clock: Clock) -> None:
-    held = Health(30.0)
-    for _ in range(3):
-        clock.now += 10
-        held.unanswered(CHANGE, 10.0)
-        heard(held, READ)
-    assert may_wait(held) == 0.0
-    assert may_wait(held, changing=False) == math.inf
-
-
-def test_reads_and_changes_that_wait_in_turn_make_one_silence_which_ends_by_itself(clock: Clock) -> None:
-    """A call looks first, and then changes something. A server that has become slow is waited for once in a while."""
+def test_reads_and_changes_that_wait_in_turn_make_one_silence(clock: Clock) -> None:
+    """A call looks first, and then changes something."""
     held = Health(3.0)
     clock.now += 10
     for seconds, call in ((2.0, READ), (1.0, CHANGE)):
         clock.now += seconds
-        held.unanswered(call, seconds)
+        held.unanswered(call, seconds, "no answer")
     assert may_wait(held) == may_wait(held, changing=False) == 0.0
-    clock.now += 2
-    held.unanswered(CHANGE, 1.0)
-    clock.now += 1
-    assert may_wait(held, changing=False) == math.inf
 
 
 def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(clock: Clock) -> None:
@@ -328,8 +402,59 @@ def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(c
     clock.now += 29
     heard(held, CHANGE)
     clock.now += 2
-    held.unanswered(CHANGE, 31.0)
+    held.unanswered(CHANGE, 31.0, "no answer")
     for _ in range(20):
         clock.now += 15
-        held.unanswered(CHANGE, 5.0)
+        held.unanswered(CHANGE, 5.0, "no answer")
     assert may_wait(held) == math.inf
+
+
+def test_while_it_is_out_of_reach_one_request_a_second_is_sent_however_many_call(
+    make_client: MakeClient, clock: Clock
+) -> None:
+    """semantics 1: by programs and in the background; and all fail at once."""
+    script = Script(httpx.ConnectError("refused"))
+    client = make_client(script)
+    refuse(client.health, clock, 0.0, 1.0, 1.0)
+
+    def in_program(_: int) -> int:
+        with within(), pytest.raises(errors.HeldBackError) as caught:
+            client.get(ID)
+        return caught.value.errno
+
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(10):
+            clock.now += 1.001
+            met = pool.map(in_program, range(24))
+            assert set(in_background(client, 12)) <= {errors.HeldBackError, errors.UnavailableError}
+            assert set(met) == {errno.ENETUNREACH}
+    assert 8 <= len(script.requests) <= 11
+
+
+def test_who_comes_when_it_is_time_to_ask_gets_what_it_wants_from_a_server_that_is_back(
+    make_client: MakeClient, clock: Clock
+) -> None:
+    client = make_client(Script(many(), one()))
+    refuse(client.health, clock, 0.0, 1.0, 1.0)
+    clock.now += 1.001
+    with within():
+        assert client.get(ID).path == "a.txt"
+    assert client.health.away is None
+
+
+def test_nobody_waits_for_more_than_a_moment_to_hear_whether_it_is_back(make_client: MakeClient) -> None:
+    """And it is heard of, however long it takes then."""
+    hung, asked = threading.Event(), threading.Event()
+
+    def server(_: httpx.Request) -> httpx.Response:
+        asked.set()
+        assert hung.wait(30)
+        return many()
+
+    client = make_client(server, timeout=30.0)
+    client.health.unanswered(READ, 30.0, "no answer")
+    eventually(lambda: not client.answers() and asked.is_set())
+    with within(), pytest.raises(errors.HeldBackError):
+        client.get(ID)
+    hung.set()
+    eventually(lambda: client.health.away is None)

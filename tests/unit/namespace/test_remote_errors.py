@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
-import threading
 from typing import Any
 
 import pytest
-from tests.support.waiting import eventually
 
 from jobfs.errors import (
     ApiError,
@@ -123,15 +121,13 @@ def test_listing_the_root_while_the_server_is_away_asks_whether_it_is_back(world
     assert world.namespace.children("") == {"a": a}
     for _ in range(2):
         world.server.asked()
-        world.clock.advance(10.0)
         assert world.namespace.children("") == {"a": a}
-        eventually(lambda: world.server.asked(), "it is asked in the background")
-        eventually(lambda: not any(thread.name == "jobfs-probe" for thread in threading.enumerate()))
+        assert world.server.asked() == [("answers", "")]
         assert world.namespace.unreachable
     fail_with(world, None)
-    world.clock.advance(10.0)
-    assert world.namespace.children("") == {"a": a}
-    eventually(lambda: not world.namespace.unreachable)
+    b = world.server.file("b")
+    assert world.namespace.children("") == {"a": a, "b": b}
+    assert not world.namespace.unreachable
 
 
 def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
@@ -189,10 +185,8 @@ def test_who_is_to_change_something_asks_though_others_have_failed_just_now(worl
     assert world.namespace.children("", max_age=1.0) == {"a.txt": a}
 
 
-def test_a_storm_on_a_dead_server_asks_once_in_a_moment(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    """semantics 5: no retry storm; one line in the log says it."""
+def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """semantics 5: no retry storm, only the question whether it is back; one line in the log says it."""
     for number in range(20):
         world.server.file(f"f{number}")
     world.namespace.refresh()
@@ -203,36 +197,36 @@ def test_a_storm_on_a_dead_server_asks_once_in_a_moment(
         for number in range(20):
             assert world.namespace.lookup(f"f{number}") is not None
             assert len(world.namespace.children("")) == 20
-    assert len(world.server.asked()) == 1
+    assert len([asked for asked in world.server.asked() if asked[0] != "answers"]) == 1
     assert len(caplog.records) == 1
-    world.clock.advance(1.0)
-    for number in range(20):
-        assert world.namespace.lookup(f"f{number}") is not None
-    assert len(eventually(world.server.asked)) == 1
 
 
-def test_nobody_waits_for_a_server_that_is_known_not_to_answer(world: World) -> None:
-    """semantics 6, Bounds: an outage costs disk, and nothing else."""
+def test_what_is_known_is_served_without_a_request_while_the_server_is_out_of_reach(world: World) -> None:
+    """semantics 1: though it was not a look-up that found it to be; the status says so."""
     a = world.server.file("a.txt")
     world.namespace.refresh()
-    fail_with(world, UnavailableError("down"))
     world.expire()
-    assert world.namespace.lookup("a.txt") == a
-    silent = threading.Event()
-
-    def hang(_operation: str, _argument: object) -> None:
-        silent.wait(10)
-        raise UnavailableError("no answer")
-
-    world.server.before = hang
+    world.server.health.away = "refused"
+    fail_with(world, UnavailableError("refused", errno=errno.ENETUNREACH))
     world.server.asked()
-    for _ in range(5):
-        world.clock.advance(5.0)
+    for _ in range(3):
         assert world.namespace.lookup("a.txt") == a
         assert world.namespace.lookup("new") is None
         assert world.namespace.children("") == {"a.txt": a}
-    assert len(world.server.asked()) <= 1, "one probe at a time"
-    silent.set()
+    assert {asked[0] for asked in world.server.asked()} == {"answers"}
+    status = world.namespace.status()
+    assert (status.stale, status.error) == (True, "refused")
+
+
+def test_what_the_last_listing_has_shown_can_be_asked_for_however_long_ago_that_was(world: World) -> None:
+    world.server.file("d/a.txt")
+    world.namespace.refresh()
+    fail_with(world, UnavailableError("down"))
+    world.clock.advance(STALE + 1)
+    with pytest.raises(UnavailableError):
+        world.namespace.children("d")
+    assert set(world.namespace.last_children("d") or {}) == {"a.txt"}
+    assert world.namespace.last_children("unknown") is None
 
 
 def test_once_the_server_answers_again_everything_is_as_before(world: World) -> None:
@@ -243,8 +237,7 @@ def test_once_the_server_answers_again_everything_is_as_before(world: World) -> 
     assert world.namespace.lookup("a.txt") == a
     fail_with(world, None)
     newer = world.server.rewrite(a)
-    world.clock.advance(5)
-    eventually(lambda: world.namespace.lookup("a.txt") == newer)
+    assert world.namespace.lookup("a.txt") == newer
     assert not world.namespace.status().stale
     assert world.namespace.status().error is None
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from jobfs import names
 from jobfs.api import Client, Health, Page
-from jobfs.errors import NotFoundError
+from jobfs.errors import ApiError, NotFoundError
 from jobfs.names import Role
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Lifecycle
@@ -44,9 +44,9 @@ class Server:
     """The workspace instance in memory; `before` runs before an answer is made, `after` before it is sent."""
 
     max_connections = 4
-    health = Health()
 
     def __init__(self) -> None:
+        self.health = Health()
         self.items: dict[str, Item] = {}
         self.requests: list[tuple[str, Any]] = []
         self.before: Hook = nothing
@@ -102,6 +102,14 @@ class Server:
         if item is None:
             raise NotFoundError("no such item", endpoint="get item", status=404)
         return item
+
+    def answers(self, path: str = "") -> bool:
+        """As the client's, at each call: how often it is asked, and how long for, is the client's matter."""
+        try:
+            self._enter("answers", path)
+        except ApiError:
+            return False
+        return True
 
     def _enter(self, operation: str, argument: Any) -> None:
         with self._lock:

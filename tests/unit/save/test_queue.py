@@ -17,7 +17,15 @@ from tests.support.waiting import eventually
 from jobfs.api import deadline, health
 from jobfs.api.failures import Call
 from jobfs.api.health import Health
-from jobfs.errors import REFUSALS, FsError, InvalidRequestError, JobfsError, OutOfTimeError, UnavailableError
+from jobfs.errors import (
+    REFUSALS,
+    FsError,
+    HeldBackError,
+    InvalidRequestError,
+    JobfsError,
+    OutOfTimeError,
+    UnavailableError,
+)
 from jobfs.nodes import Kind
 from jobfs.save import queue as module
 from jobfs.save.queue import WHILE_OPEN, Queue
@@ -531,6 +539,23 @@ def test_commit_of_what_somebody_else_runs_has_a_deadline(queue: Queue, runner: 
     with deadline.within(0.02), pytest.raises(UnavailableError) as caught:
         queue.commit(work)
     assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
+    queue: Queue, runner: Runner, put: Put, world: World
+) -> None:
+    """semantics 1.14: nor for a run that finds out whether it is back. What was to be sent is due in the background."""
+    runner.gate.clear()
+    under_way, other = put(), put()
+    queue.add(under_way, 0.0)
+    eventually(lambda: under_way.running)
+    world.client.health.away = "refused"
+    for work in (under_way, other):
+        with pytest.raises(HeldBackError):
+            queue.commit(work)
+    world.client.health.away = None
+    runner.gate.set()
+    eventually(lambda: under_way.settled and other.settled)
 
 
 def test_what_a_commit_waits_for_has_its_place_and_its_progress_is_progress(

@@ -56,6 +56,9 @@ class FakeClient:
         self.health.latency = 0.01
         self._version = 0
 
+    def reach(self, what: object) -> None:
+        self.health.check(what)
+
     # -- what the job does
 
     def put(self, item_id: str, path: str, content: bytes | None = b"", **values: Any) -> Item:

@@ -1,0 +1,152 @@
+"""The server refuses connections: what needs it fails at once, and what was saved is sent later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from tests.support.files import errno_from, saved
+from tests.support.mounts import MountedJob
+from tests.support.serverside import visible
+from tests.support.terminal import terminal
+from tests.support.waiting import eventually
+
+from jobfs.emulator import Server
+
+Mount = Callable[..., MountedJob]
+
+#: The default of --timeout, which is what nobody is to wait for, and far less.
+TIMEOUT, SOON = 30, 8.0
+TREE = {
+    "d": None,
+    "a": b"a",
+    "b": b"b",
+    "c": b"c",
+    "d/notes": b"notes\n",
+    "d/unread": b"unread",
+    "empty": None,
+}
+
+
+@pytest.fixture
+def mounted(server: Server, mount: Mount) -> MountedJob:
+    """A mount whose names are known, and whose kernel has none of them for long."""
+    server.store.seed(TREE, age=60)
+    mounted = mount(timeout=TIMEOUT, ttl=1)
+    for directory, _, _ in os.walk(mounted.path):
+        os.listdir(directory)
+    (mounted.path / "d/notes").read_bytes()
+    return mounted
+
+
+@contextmanager
+def soon(calls: str) -> Iterator[None]:
+    """What is done meanwhile takes far less than one call may, however many there are."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < SOON, calls
+
+
+def requests(mounted: MountedJob) -> int:
+    count: int = mounted.status()["server"]["requests"]
+    return count
+
+
+def test_what_needs_the_server_fails_at_once_while_it_is_out_of_reach_and_works_when_it_is_back(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 1.14: the first call after about two seconds of refusals; then one request a second for the whole mount."""
+    at = mounted.path
+    with server.down():
+        with soon("the first call"):
+            assert errno_from(os.rename, at / "a", at / "a2") == errno.ENETUNREACH
+        before, began = requests(mounted), time.monotonic()
+        calls: list[Callable[[], object]] = [
+            lambda: os.rename(at / "a", at / "a3"),
+            lambda: os.rename(at / "a", at / "b"),
+            lambda: os.unlink(at / "b"),
+            lambda: os.chmod(at / "c", 0o444),
+            lambda: os.rmdir(at / "empty"),
+            (at / "d/unread").read_bytes,
+        ]
+        with soon("all of them"):
+            assert [errno_from(call) for call in calls * 5] == [errno.ENETUNREACH] * 30
+            assert sorted(os.listdir(at)) == ["a", "b", "c", "d", "empty"]
+            assert (at / "d/notes").read_bytes() == b"notes\n"
+            os.mkdir(at / "made")
+        assert requests(mounted) - before <= 2 + time.monotonic() - began
+    eventually(lambda: not errno_from(os.rename, at / "a", at / "a4"))
+    mounted.settled()
+    tree = {name: content for name, content in TREE.items() if name != "a"}
+    assert visible(server) == {**tree, "a4": b"a", "made": None}
+    told = [line for line in mounted.log.splitlines() if "reached" in line or "answers again" in line]
+    assert len(told) == 2, mounted.log
+    assert "the server can't be reached (no connection: [Errno 111] Connection refused): " in told[0]
+
+
+def test_fsync_fails_at_once_while_it_is_out_of_reach_and_the_bytes_are_sent_later(
+    server: Server, mounted: MountedJob
+) -> None:
+    """Of the same file too, whose save was begun by then."""
+    with server.down():
+        for content in (b"first", b"second", b"third"):
+            with soon(f"fsync of {content!r}"):
+                assert errno_from(saved, mounted.path / "a", content) == errno.EIO
+                assert errno_from(saved, mounted.path / content.decode(), content) == errno.EIO
+            assert (mounted.path / "a").read_bytes() == content
+            eventually(lambda: any(entry["attempts"] for entry in mounted.status()["unsent"]))
+        (mounted.path / "closed").write_bytes(b"closed")
+        os.rename(mounted.path / "closed", mounted.path / "renamed")
+    mounted.settled()
+    sent = {name: name.encode() for name in ("first", "second", "third")}
+    assert visible(server) == {**TREE, "a": b"third", "renamed": b"closed", **sent}
+
+
+def test_vim_writes_with_an_error_at_once_and_without_fsync_on_this_machines_word(
+    server: Server, mounted: MountedJob
+) -> None:
+    with terminal(mounted.home, mounted.path / "d", "vim", "-u", "NONE", "-N", "notes") as vim:
+        vim.shows("notes")
+        with server.down():
+            with soon(":w"):
+                vim.lines(":s/notes/vim's/", ":w")
+                vim.shows("E667")
+            vim.lines("", ":set nofsync", ":w")
+            vim.shows("written")
+            assert (mounted.path / "d/notes").read_bytes() == b"vim's\n"
+            vim.lines(":q")
+            vim.ends()
+    mounted.settled()
+    assert visible(server) == {**TREE, "d/notes": b"vim's\n"}
+
+
+def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
+    server: Server, mounted: MountedJob
+) -> None:
+    """semantics 5.13: a connection that was never established is tried again for 2 s."""
+    at = mounted.path
+    calls: list[Callable[[], object]] = [
+        lambda: os.rename(at / "a", at / "a2"),
+        lambda: saved(at / "c", b"saved"),
+        lambda: os.chmod(at / "a2", 0o444),
+        lambda: os.unlink(at / "b"),
+        lambda: os.rmdir(at / "empty"),
+        (at / "d/unread").read_bytes,
+    ]
+    for call in calls:
+        server.stop()
+        restart = threading.Timer(0.5, server.start)
+        restart.start()
+        try:
+            call()
+        finally:
+            restart.join()
+    mounted.settled()
+    left = {name: content for name, content in TREE.items() if name[0] == "d"}
+    assert visible(server) == {**left, "a2": b"a", "c": b"saved"}
+    assert "can't be reached" not in mounted.log

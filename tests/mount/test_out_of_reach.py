@@ -14,7 +14,7 @@ from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
 from tests.support.serverside import visible
 from tests.support.terminal import terminal
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
 
@@ -150,3 +150,26 @@ def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
     left = {name: content for name, content in TREE.items() if name[0] == "d"}
     assert visible(server) == {**left, "a2": b"a", "c": b"saved"}
     assert "can't be reached" not in mounted.log
+
+
+def test_what_is_unsent_stays_listed_and_readable_when_all_else_is_too_old(
+    server: Server, mount: Mount, mounted: MountedJob
+) -> None:
+    """semantics 1.13: what is known is served up to `--stale-if-error` seconds."""
+    mounted.remount(stale_if_error=1)
+    at = mounted.path
+    for directory, _, _ in os.walk(at):
+        os.listdir(directory)
+    with server.down():
+        (at / "d/new").write_bytes(b"new")
+        (at / "c").write_bytes(b"rewritten")
+        eventually_equal(lambda: errno_from(os.listdir, at / "empty"), errno.ENETUNREACH)
+        eventually_equal(lambda: errno_from(os.stat, at / "a"), errno.ENETUNREACH)
+        assert sorted(os.listdir(at)) == ["a", "b", "c", "d", "empty"], (
+            "it never looks as if the others were gone"
+        )
+        assert sorted(os.listdir(at / "d")) == ["new", "notes", "unread"]
+        assert [(at / name).read_bytes() for name in ("d/new", "c")] == [b"new", b"rewritten"]
+        assert errno_from(os.stat, at / "d/unread") == errno.ENETUNREACH
+    mounted.settled()
+    assert visible(server) == {**TREE, "d/new": b"new", "c": b"rewritten"}

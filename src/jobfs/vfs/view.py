@@ -73,7 +73,13 @@ class View:
             return state.meanwhile(path)
         if self.is_local(names.parent(path)) or self._is_unmade(names.parent(path)):
             return None
-        return self.namespace.lookup(path, max_age)
+        try:
+            return self.namespace.lookup(path, max_age)
+        except COULD_NOT_ASK:
+            if max_age is not None or not state.beneath(path):
+                raise
+            # However long ago it was shown: it is on the way to what only this machine has.
+            return self.namespace.peek(path) or implicit_directory(path)
 
     def _is_unmade(self, directory: str) -> bool:
         """True if `directory` was made here and the server does not have it yet, nor anything in it."""
@@ -139,7 +145,7 @@ class View:
         files, meanwhile = self.state.children(path)
         children: dict[str, Node] = {}
         if isinstance(node, Item):
-            children.update(self.namespace.children(path))
+            children.update(self._children(path))
         for name, item in meanwhile.items():
             if item is None:
                 children.pop(name, None)
@@ -153,6 +159,16 @@ class View:
             else:
                 children[name] = file
         return children
+
+    def _children(self, path: str) -> dict[str, Item]:
+        """What the server has in a directory; what it had however long ago, if something below is only here. Raises ApiError."""
+        try:
+            return self.namespace.children(path)
+        except COULD_NOT_ASK:
+            last = self.namespace.last_children(path) if self.state.beneath(path) else None
+            if last is None:
+                raise
+            return last
 
     def keep_parent(self, path: str) -> None:
         """A directory that no item stands for goes on being shown after its last child was removed here."""

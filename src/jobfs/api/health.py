@@ -132,8 +132,8 @@ class Health:
 
     def check(self, what: object) -> None:
         """Raises HeldBackError(ENETUNREACH) while the server is out of reach: `what` needs it."""
-        if self.away is not None:
-            raise _not_sent(what, self.away)
+        if (why := self.away) is not None:
+            raise _not_sent(what, why)
 
     def _held_back(self, call: Call, wait: float) -> HeldBackError:
         why = self.last_error or "the server asked to be left alone"

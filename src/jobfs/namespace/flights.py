@@ -79,15 +79,11 @@ class Breaker:
 
     def check(self, now: float) -> None:
         """Raise the last failure if it is too young to ask again; otherwise let one caller ask."""
-        if self.error is not None and not self._hasty and not self.due(now):
-            raise again(self.error)
-
-    def due(self, now: float) -> bool:
-        """True if one caller may ask again, who then is to do so."""
+        if self.error is None or self._hasty:
+            return
         if now < self._until:
-            return False
+            raise again(self.error)
         self._until = now + self._delay
-        return True
 
     def succeeded(self, now: float) -> None:
         """A request was answered."""

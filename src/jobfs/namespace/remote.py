@@ -527,7 +527,7 @@ class Namespace:
     def _stale_children(self, path: str, most: float | None = None) -> dict[str, Item] | None:
         """The entries of a directory that may be served though nobody could be asked; None if they may not.
 
-        `most`: how old they may be, in seconds; None: as old as anything.
+        `most`: how old they may be, in seconds; None: `stale_if_error`.
         """
         known, most = self._known, self._stale_if_error if most is None else most
         shown = known.tree.at(path)

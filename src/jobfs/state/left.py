@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from jobfs.document import Unsent, unsent
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state.journal import Journal
+from jobfs.state.localbytes import path_of
 from jobfs.state.quarantine import emptied
 from jobfs.state.records import Change, File, Stage
 from jobfs.state.tables import is_unmade
@@ -57,18 +59,31 @@ def _look(directory: Path) -> Left:
         except JobfsError as error:
             raise UsageError(str(error).replace(place, str(directory))) from None
         try:
-            return count(journal.load(File), journal.load(Change))
+            return count(journal.load(File), journal.load(Change), directory)
         finally:
             journal.close()
 
 
-def count(files: list[File], changes: list[Change]) -> Left:
-    """What these records say is left."""
-    left = [f for f in files if f.path and (f.unsaved or is_unmade(f) or (f.draft and not f.stays))]
-    counted = {file.ino for file in left}
+def count(files: list[File], changes: list[Change], directory: Path) -> Left:
+    """What these records of a state directory say is left."""
+    named = [file for file in files if file.path]
+    left = [_entry(file, file.size) for file in named if file.unsaved or is_unmade(file)]
+    left += [
+        _entry(file, size)
+        for file in named
+        if file.draft and not file.stays and (size := _written(directory, file))
+    ]
+    counted = {file.ino for file in named if file.unsaved or is_unmade(file)}
     unfinished = sum(change.stage is not Stage.DONE and change.ino not in counted for change in changes)
-    return Left([_entry(file) for file in left], unfinished)
+    return Left(left, unfinished)
 
 
-def _entry(file: File) -> Unsent:
-    return unsent(file.path or "", file.size, file.refused, "failed" if file.refused else "dirty")
+def _entry(file: File, size: int) -> Unsent:
+    return unsent(file.path or "", size, file.refused, "failed" if file.refused else "dirty")
+
+
+def _written(directory: Path, file: File) -> int:
+    """How many bytes were written to a file and never closed."""
+    with contextlib.suppress(OSError):
+        return path_of(directory / "bytes", file.ino, file.draft).stat().st_size
+    return 0

@@ -119,6 +119,11 @@ class Local:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def path_of(directory: Path, ino: int, generation: int) -> Path:
+    """Where a generation's bytes are in the directory of local bytes."""
+    return directory / f"{ino:016x}.{generation}"
+
+
 class LocalBytes:
     """The directory of local bytes. All methods may be called from any thread."""
 
@@ -133,7 +138,7 @@ class LocalBytes:
 
     def path(self, ino: int, generation: int) -> Path:
         """Where a generation's bytes are."""
-        return self.directory / f"{ino:016x}.{generation}"
+        return path_of(self.directory, ino, generation)
 
     def new(self, ino: int, generation: int, source: Path | None = None) -> Local:
         """A new generation with one user, empty or with the bytes of `source`. Raises FsError(ENOSPC, EMFILE, EIO)."""

@@ -105,7 +105,8 @@ class Vfs(Attributes, Tree, Files):
         """
         if self._settings.read_only:
             journal = self._state.journal
-            self.left_alone = count_left(journal.load(File), journal.load(Change)).changes
+            files, changes = journal.load(File), journal.load(Change)
+            self.left_alone = count_left(files, changes, self._directory.path).changes
             return
         self._write_back.taken_up = restore(self._write_back)
         for line in self._write_back.taken_up:

@@ -11,6 +11,7 @@ from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.state.journal import Journal
 from jobfs.state.left import Left, left_in
+from jobfs.state.localbytes import path_of
 from jobfs.state.records import Change, File, Stage, Verb
 
 
@@ -40,17 +41,21 @@ def test_what_is_unsent_is_told_by_name_also_that_of_a_process_that_was_killed(t
         (File(5, Kind.DIRECTORY, path="dir"), {}),
         (File(6, path=None, generation=4, size=80), {}),
         (File(10, path="never closed", draft=5), {}),
+        (File(11, path="never written", draft=6), {}),
         (Change(7, Verb.PUT, "saved", ino=2, generation=2), {}),
         (Change(8, Verb.PUT, "placed", Stage.PLACED), {}),
         (Change(9, Verb.REMOVE, "gone", Stage.STAGED), {}),
     )
+    (tmp_path / "bytes").mkdir()
+    for ino, draft, content in ((10, 5, b"written"), (11, 6, b"")):
+        path_of(tmp_path / "bytes", ino, draft).write_bytes(content)
     before = looks(tmp_path)
     assert before["journal.db-wal"][0], "as a killed process leaves it: not yet in the database"
     left = left_in(tmp_path)
     assert left.unsent == [
-        unsent("new", 10), unsent("saved", 20, "Too large", "failed"), unsent("dir", 0), unsent("never closed", 0)
+        unsent("new", 10), unsent("saved", 20, "Too large", "failed"), unsent("dir", 0), unsent("never closed", 7)
     ]  # fmt: skip
-    assert (left.bytes, left.unfinished, left.changes) == (30, 2, 6)
+    assert (left.bytes, left.unfinished, left.changes) == (37, 2, 6)
     assert looks(tmp_path) == before
     journal.close()
     assert left_in(tmp_path) == left

@@ -13,6 +13,10 @@ from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
+from jobfs.save import cleanup
+
+#: As it is where no test is in a hurry.
+LIST_EVERY = cleanup._LIST_EVERY
 
 OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other"
 
@@ -122,3 +126,71 @@ def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
         work.vfs.rename("dir", "other")
     eventually(lambda: visible(server).get("other/sub/new") == b"the job's", lambda: hidden(server))
     assert hidden(server) == []
+
+
+def test_what_the_job_puts_into_a_directory_until_a_late_request_removes_it_is_not_deleted(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """save-protocol R12, R7: it is listed after it was seen to be out of the job's reach."""
+    server.store.seed({"dir": None}, age=60)
+    work = mortal(Boundaries(), timeout=0.5, request_lifetime=2.0, ttl=60.0)
+    assert work.names("dir") == []
+    server.faults.rate("late", 1.0, on="update", delay=1.0)
+    server.faults.rate("drop", 1.0, on="get")
+    assert errno_from(work.vfs.rmdir, "dir")
+    server.faults.clear()
+    listed = server.log.count("list")
+    eventually(lambda: server.log.count("list") > listed or not work.state.changes)
+    server.store.seed({"dir/new": JOBS})
+    eventually(lambda: hidden(server), "the late request is carried out")
+    eventually(lambda: not work.state.changes)
+    assert list(visible(server).values()).count(JOBS) == 1
+    assert hidden(server) == []
+
+
+def test_a_tree_costs_three_requests_a_directory_and_two_a_file_and_two_listings_a_second(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """core.md, decision 11."""
+    directories = ["w", *(f"w/{a}" for a in range(12)), *(f"w/{a}/{b}" for a in range(12) for b in range(5))]
+    files = [f"{directory}/f{number}" for directory in directories[1:] for number in range(2)]
+    others = {f"other/f{number}": b"x" for number in range(250)}
+    server.store.seed(
+        {**dict.fromkeys(directories), **dict.fromkeys(files, OLD), "other": None, **others}, age=60
+    )
+    server.set(latency=5)
+    work = mortal(Boundaries(), ttl=5.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cleanup, "_LIST_EVERY", LIST_EVERY)
+        assert work.names("w")
+        server.log.clear()
+        began = time.monotonic()
+        for path in sorted([*directories, *files], key=lambda path: (-path.count("/"), path)):
+            (work.vfs.rmdir if path in directories else work.vfs.unlink)(path)
+        eventually(lambda: not work.state.changes, work.unrest)
+    took = time.monotonic() - began
+    assert hidden(server) == []
+    assert set(visible(server)) == {"other", *others}
+    first = [entry for entry in server.log.entries("list") if "skip=0" in entry.query]
+    assert len(first) <= 2 * took + 1
+    rest = server.log.count() - server.log.count("list")
+    assert rest <= 3 * len(directories) + 2 * len(files)
+
+
+def test_a_tree_goes_whole_however_late_what_is_in_it_is_deleted(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """save-protocol R12: an item of ours that is gone, or going, is nobody's content."""
+    paths = [f"w/{a}{end}" for a in range(8) for end in ("", "/b", "/b/c")]
+    work = mortal(Boundaries())
+    server.faults.rate("slow", 0.5, on="delete", delay=0.05)
+    server.faults.rate("drop_after", 0.1, on="delete")
+    for _ in range(5):
+        for path in ["w", *paths]:
+            work.mkdir(path)
+        for path in [*sorted(paths, reverse=True), "w"]:
+            work.vfs.rmdir(path)
+            assert not work.exists(path)
+        assert work.names() == []
+    eventually(lambda: not work.state.changes, work.unrest)
+    assert (visible(server), hidden(server)) == ({}, [])

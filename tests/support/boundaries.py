@@ -212,6 +212,7 @@ def hurrying() -> Iterator[None]:
         patch.setattr(writeback, "BACKUP_DELAY", 0.2)
         patch.setattr(save_queue, "_BACKOFF", 0.05)
         patch.setattr(cleanup, "_AGAIN", 0.02)
+        patch.setattr(cleanup, "_LIST_EVERY", 0.05)
         patch.setattr(deadline, "FIRST_PAUSE", 0.02)
         patch.setattr(deadline, "LONGEST_PAUSE", 0.1)
         patch.setattr(health, "_PROBE_EVERY", 0.1)

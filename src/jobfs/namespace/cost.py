@@ -24,10 +24,14 @@ class Cost:
         self._finds: deque[float] = deque(maxlen=_HANDFUL)
 
     @property
+    def usual(self) -> float:
+        """How long a listing takes; 0.0 as long as too few were read to tell."""
+        return statistics.median(self._durations) if len(self._durations) >= _ENOUGH else 0.0
+
+    @property
     def effective_ttl(self) -> float:
         """How old a snapshot may be before another one is read."""
-        known = len(self._durations) >= _ENOUGH
-        return max(self.bound, _SHARE * statistics.median(self._durations) if known else 0.0)
+        return max(self.bound, _SHARE * self.usual)
 
     def listed(self, seconds: float, pages: int) -> None:
         """A listing was read."""

@@ -233,6 +233,16 @@ class Knowledge:
         """Trust nothing that was learned of `path`, or of what is below it, before now."""
         self._doubt(path, self._next())
 
+    def changed(self, ticket: int) -> set[str]:
+        """The ids of what this mount has changed since a request with this ticket started, and which still is in the air.
+
+        Empty if a directory got another name: what is in it may be anywhere in the list, and need not be known.
+        """
+        since = [change for number, change in self._changes if number == change.ticket > ticket]
+        if any(change.whole and not change.deleted for change in since):
+            return set()
+        return {item_id for change in since for item_id in change.ids}
+
     # how old it is
 
     def fresh(self, path: str, not_before: float) -> bool:

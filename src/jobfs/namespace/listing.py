@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from itertools import dropwhile, pairwise
 from typing import NamedTuple
 
@@ -56,6 +57,8 @@ class Pass:
         self._next = 1
         self._barren = 0
         self._kept = time.monotonic()
+        #: The ids of what this mount changed while it was read: that is no flaw.
+        self.ours: Set[str] = frozenset()
         self.keep(first)
         # More than was asked for is a server that does not count pages: what it says is all is all.
         self.full = self.size <= take and self.size in (take, first.take)
@@ -80,17 +83,30 @@ class Pass:
             deadline.extend(now - self._kept)  # a full page is progress
         self._kept = now
         before = self.count
+        self._take_in(page)
+        self._barren = self._barren + 1 if self.count == before else 0
+        reached = len(self.pages) * self.step + _raw(page) if full and not self._barren else 0
+        self._end = max(self._end, page.total, reached)
+        self.pages.append(page)
+
+    def _take_in(self, page: Page) -> None:
         for item in page.items:
             known = self.items.get(item.id)
             if known is None or item.updated_ns >= known.updated_ns:
                 self.items[item.id] = item
         self.unknown.update(page.unknown)
-        if self.count == before:
-            self._barren += 1
-        else:
-            self._barren = 0
-            self._end = max(self._end, page.total, len(self.pages) * self.step + _raw(page) if full else 0)
-        self.pages.append(page)
+
+    def bridge(self, ours: Set[str], read: Callable[[list[int]], Iterable[Page]]) -> None:
+        """Where what this mount changed meanwhile (`ours`) has moved the list between two pages, keep one that has both ends.
+
+        `read` gives the pages that begin at these places. Deletions move a list most: so most of it is before the gap.
+        """
+        self.ours = ours if self.size > 1 else frozenset()
+        gaps = self._gaps(self.pages) if self.ours else []
+        between = read([gap * self.step - self.size * 3 // 4 for gap in gaps])
+        for gap, page in reversed([*zip(gaps, between, strict=True)]):
+            self._take_in(page)
+            self.pages.insert(gap, page)
 
     @property
     def count(self) -> int:
@@ -110,11 +126,13 @@ class Pass:
 
     @property
     def flaw(self) -> str | None:
-        """What shows that the list moved; None if nothing does."""
+        """What shows that the list moved, apart from what this mount did; None if nothing does."""
+        if self._gaps(self.pages):
+            return "its order changed"
+        if self.ours:
+            return None  # totals tell of that, too; but what was there throughout is in pages that overlap
         if any(page.total != self.total for page in self.pages):
             return "its total changed"
-        if not self._overlaps(self.pages):
-            return "its order changed"
         return None if self.count == self.total else f"it showed {self.count} items of {self.total}"
 
     def same(self, other: Pass) -> bool:
@@ -129,14 +147,32 @@ class Pass:
         """True if neighbours share their one item, and none is anywhere else; after a wrong total come empty pages."""
         filled = list(reversed([*dropwhile(lambda page: not _raw(page), reversed(self.pages))]))
         shared = max(0, len(filled) - 1) if self.size > 1 else 0
-        return self._overlaps(filled) and sum(map(_raw, filled)) - shared == self.count
+        return not self._gaps(filled) and sum(map(_raw, filled)) - shared == self.count
 
-    def _overlaps(self, pages: list[Page]) -> bool:
-        return self.size <= 1 or all(_overlap(*pair) for pair in pairwise(pages))
+    def _gaps(self, pages: list[Page]) -> list[int]:
+        """The numbers of the pages before which something may be missing."""
+        pairs = enumerate(pairwise(pages), 1) if self.size > 1 else ()
+        return [number for number, pair in pairs if not self._goes_on(*pair)]
+
+    def _goes_on(self, page: Page, following: Page) -> bool:
+        """True if a page ends with what the next begins with, as far as their order is known and apart from what is ours."""
+        if self.ours and not _raw(following):
+            return _raw(page) < self.size  # by then the list was shorter
+        before, after = ([item.id for item in p.items if item.id not in self.ours] for p in (page, following))
+        if page.unknown or following.unknown:
+            return not {*page.unknown, *before}.isdisjoint((*following.unknown, *after))
+        shared = len(before) - before.index(after[0]) if after and after[0] in before else 0
+        return shared > 0 and before[-shared:] == after[:shared]
 
 
 def read_pass(
-    read_page: ReadPage, executor: Executor, workers: int, expected: int, patience: float, take: int = TAKE
+    read_page: ReadPage,
+    ours: Callable[[], Set[str]],
+    executor: Executor,
+    workers: int,
+    expected: int,
+    patience: float,
+    take: int = TAKE,
 ) -> Pass:
     """Read every page once; raises what `read_page` raises, and ContractError for a list that has no end.
 
@@ -144,7 +180,8 @@ def read_pass(
 
     The first page tells the total and how many items the server really gives in a page. The others are read
     in parallel, each overlapping the one before by one item: a shared item that differs shows that the list
-    moved. As many as `expected` items fill are asked for together with the first.
+    moved. As many as `expected` items fill are asked for together with the first. `ours` tells what this mount has
+    changed meanwhile: where that has moved the list, a page more is read.
     """
     read_page = carried(read_page)
     ahead: dict[int, Future[Page]] = {
@@ -159,6 +196,7 @@ def read_pass(
                 page = ahead.pop(number, None) if this.size == TAKE else None
                 coming.append(page or executor.submit(read_page, min(this.size, take), number * this.step))
             if not coming:
+                this.bridge(ours(), partial(executor.map, partial(read_page, this.size)))
                 return this
             this.keep(coming.popleft().result())
     finally:
@@ -169,14 +207,6 @@ def read_pass(
 def _raw(page: Page) -> int:
     """How many items the server put into a page, those of unknown types included."""
     return len(page.items) + len(page.unknown)
-
-
-def _overlap(page: Page, following: Page) -> bool:
-    """True if the last item of a page is the first of the next, as far as their order is known."""
-    if not page.unknown and not following.unknown:
-        return bool(page.items and following.items) and page.items[-1].id == following.items[0].id
-    ids = {*page.unknown, *(item.id for item in page.items)}
-    return not ids.isdisjoint((*following.unknown, *(item.id for item in following.items)))
 
 
 class Listing(NamedTuple):
@@ -200,8 +230,10 @@ class Lister:
         self._moved = False
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="jobfs-listing")
 
-    def read(self, known: Callable[[], Collection[str]]) -> Listing:
+    def read(self, known: Callable[[], Collection[str]], ours: Callable[[], Set[str]]) -> Listing:
         """All items; `known` gives the ids of those that are believed to exist. Raises ApiError.
+
+        `ours` gives the ids of what this mount has changed since the reading began: the caller knows better of these.
 
         A pass is taken as it is if nothing in it is inconsistent, or if two in a row saw the same. Else the list is read
         again, at most twice unless it goes on to lack items of its total. Changes that cancel each other out in number can
@@ -216,11 +248,11 @@ class Lister:
             expected, self._expected = self._expected, 0
             take = last.take_next if last else TAKE
             this = read_pass(
-                self._client.list_page, self._executor, self._workers, expected, self._patience, take
+                self._client.list_page, ours, self._executor, self._workers, expected, self._patience, take
             )
             steady = this.flaw is None or (last is not None and this.same(last))
             seen.update(dict.fromkeys(this.items))
-            lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown - gone
+            lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown - gone - this.ours
             if steady:
                 lost = self._missing(lost, this, last)
                 enough = len(lost) <= max(_FEW, len(this.pages))

@@ -56,6 +56,8 @@ _ROUNDS = 6
 _PATIENCE, _TIMES, _IMPATIENCE = 2.0, 8, 0.5
 #: Answers to a listing that need not be the server's to a find: it may fail over one item, or take too long for a gateway.
 _FAULTS = frozenset({500, 502, 504})
+#: Seconds for which a listing is good for all who remove directories, at least.
+_RECENT = 1.0
 #: Shortest time in seconds that the age of a single path is remembered.
 _REMEMBER = 60.0
 
@@ -244,14 +246,23 @@ class Namespace:
         with self._lock:
             return self._known.tree.hidden()
 
-    def knows(self, item_id: str) -> bool:
-        """True if an item of this id is known, shown or not."""
+    def known(self, item_id: str) -> Item | None:
+        """What is known of the item of this id, shown or not."""
         with self._lock:
-            return self._known.tree.get(item_id) is not None
+            return self._known.tree.get(item_id)
 
     def listed_since(self, moment: float) -> bool:
         """True if the snapshot began after `moment`, in seconds of the clock."""
         return self._known.snapshot_began > moment
+
+    @property
+    def recent(self) -> float:
+        """How old a snapshot may be, in seconds, that shows a directory empty (R12).
+
+        It was answered at most a second ago, or as long ago as a listing takes.
+        """
+        usual = self._cost.usual
+        return usual + max(_RECENT, usual)
 
     @property
     def snapshot_number(self) -> int:
@@ -497,7 +508,7 @@ class Namespace:
             return bool(tree.candidates(path)) and not tree.inhabited(path)
 
     def _list(self, flight: Flight) -> None:
-        listing = self._lister.read(self._ids)
+        listing = self._lister.read(self._ids, lambda: self._changed(flight.ticket))
         seconds = self._clock() - flight.began
         tree = Tree.of(listing.items, like=self._known.tree)
         with self._lock:
@@ -515,6 +526,10 @@ class Namespace:
     def _ids(self) -> list[str]:
         with self._lock:
             return self._known.tree.ids()
+
+    def _changed(self, ticket: int) -> set[str]:
+        with self._lock:
+            return self._known.changed(ticket)
 
     # when nobody answers (under the lock)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 
 from jobfs import names
@@ -42,6 +43,8 @@ _READS = 3
 _PAUSE = 0.05
 #: Seconds until an aside is looked at again that is waiting for something else.
 _AGAIN = 0.5
+#: Seconds between listings that show whether directories that were removed are still empty.
+_LIST_EVERY = 2.0
 
 
 class Cleanup:
@@ -52,12 +55,16 @@ class Cleanup:
         self._client = context.client
         self._state = context.state
         self._upload = upload
+        #: When the next listing may be read for what was removed, in monotonic seconds.
+        self._list_at = 0.0
 
     def finish(self, change: Change) -> float:
         """Take a placed or cancelled Change to its end; 0.0 when it has ended, else when to come back (monotonic seconds).
 
         Raises ApiError, FsError to be called again soon.
         """
+        if change.verb is Verb.REMOVE and not self._listed_since(change.since):
+            return time.monotonic() + _AGAIN
         # `placed` is on the disk before local bytes go and before the first delete (R3).
         self._state.sync()
         if change.unfinished:
@@ -83,9 +90,6 @@ class Cleanup:
 
     def _look_at(self, change: Change, aside: Aside) -> bool:
         """Delete, keep or give back an item set aside; False if it has to wait. Raises ApiError to come back later."""
-        if change.verb is Verb.REMOVE and not self._context.namespace.listed_since(change.since):
-            # One listing serves all that were taken away before it.
-            self._context.namespace.refresh()
         if not self.decide(aside, change):
             return False
         with self._state.lock:
@@ -118,7 +122,7 @@ class Cleanup:
         if change.gives_back:
             return self.give_back(aside, item, change.target)
         if change.verb is Verb.REMOVE:
-            return self._delete_empty(aside, item, change.target)
+            return self._delete_empty(aside, item, change)
         try:
             ours = self._ours(aside, item, change, read)
         except NotFoundError:
@@ -192,23 +196,64 @@ class Cleanup:
         forget(self._context, item)
         return True
 
-    def _delete_empty(self, aside: Aside, item: Item, target: str) -> bool:
-        """A directory taken out of the job's reach: still empty in a listing after that: delete, else back to its name (R12)."""
-        inside = [other for other in self._context.namespace.subtree(item.path) if other.path != item.path]
-        if not all(self.leaves(other) for other in inside):
-            log.warning("%s: the job put something into it while it was removed; it is back", target)
-            return self.give_back(aside, item, target)
-        if inside:
-            return False  # what is set aside in there still has to be looked at
-        return self._delete(aside, item)
+    # -- a directory that was taken out of the job's reach (R12)
 
-    def leaves(self, item: Item) -> bool:
-        """True for a hidden item of this mount that a record is about to delete or to name, or a later listing (R4)."""
+    def _listed_since(self, moment: float) -> bool:
+        """True if there is a listing that began after `moment` (monotonic seconds); one that is due is read. Raises ApiError."""
+        namespace = self._context.namespace
+        with self._state.lock:
+            if namespace.listed_since(moment) or time.monotonic() < self._list_at:
+                return namespace.listed_since(moment)
+            self._list_at = math.inf
+        try:
+            namespace.refresh()
+        finally:
+            self._list_at = time.monotonic() + _LIST_EVERY
+        return True
+
+    def _delete_empty(self, aside: Aside, item: Item, change: Change) -> bool:
+        """Still empty in a listing after that: delete; else back to its name."""
+        known = self._context.namespace.known(item.id)
+        if known is None or not aside.moved:
+            # What was known of it went with a directory above it; or an answer was lost, and the job may have reached it until
+            # now. Another listing has to tell.
+            aside.seen(item)
+            change.since = time.monotonic()
+            return False
+        inside = self._inside(known.path)
+        if not all(map(self._leaves, inside)):
+            log.warning("%s: the job put something into it while it was removed; it is back", change.target)
+            return self.give_back(aside, item, change.target)
+        # What a save has left in it is looked at first. Directories that were removed before go with it.
+        roles = {parts.role for other in inside if (parts := names.parse_hidden(names.basename(other.path)))}
+        return roles <= {names.Role.REMOVED} and self._delete(aside, item)
+
+    def holds(self, directory: str) -> bool:
+        """True if something is in a directory, as of the last listing, that stays there. Raises ApiError."""
+        return not all(map(self._leaves, self._inside(directory)))
+
+    def _inside(self, directory: str) -> list[Item]:
+        return [item for item in self._context.namespace.subtree(directory) if item.path != directory]
+
+    def _leaves(self, item: Item) -> bool:
+        """True for a hidden item that a record of this mount, or a later listing, will delete or name (R4), or that is gone.
+
+        What no record explains is asked for: that it is gone may have ended its record after it was found here.
+        """
         parts = names.parse_hidden(names.basename(item.path))
-        if parts is None or parts.mount != self._context.mount:
+        if parts is None:
             return False
         left = parts.role is names.Role.STAGED and self._state.journal.tombstone(parts.transaction)
-        return left or explained(self._context, item)
+        if parts.mount == self._context.mount and (left or explained(self._context, item)):
+            return True
+        try:
+            self._client.get(item.id)
+        except NotFoundError:
+            forget(self._context, item)
+            return True
+        return False
+
+    # -- what is kept
 
     def keep(
         self, aside: Aside, item: Item, target: str, label: str = "conflict", reason: str = _CHANGED
@@ -406,7 +451,9 @@ class Cleanup:
 
     def forget_vanished(self) -> None:
         """Forget what is remembered of items that the last listing does not have any more. Raises FsError."""
-        gone = [file for file in self._state.forgettable() if not self._context.namespace.knows(file.item_id)]
+        gone = [
+            file for file in self._state.forgettable() if self._context.namespace.known(file.item_id) is None
+        ]
         if gone:
             self._state.drop(*gone)
 

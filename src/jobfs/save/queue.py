@@ -4,9 +4,9 @@ Changes of one target run one after another (State.before), none where a name is
 many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent. Where
 many wait, the first begin before they are due: else who copies many files waits for the delay too.
 
-At most 64 hidden items stand in the workspace: with 40 nothing more is begun in the background, with 64 fsync waits too. One
-that has to wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was begun goes
-on.
+At most 64 hidden items of saves stand in the workspace: with 40 nothing more is begun in the background, with 64 fsync waits too.
+One that has to wait for R7 counts as any other: where answers are lost, saves go on as fast as that time passes. What was begun
+goes on.
 
 Backing off belongs to the server, not to a file (api/health.py): nothing begins while it wants to be left alone; in an outage
 one Change at a time asks whether it is back (another one after a second), and once it is, all that had failed is due.
@@ -43,7 +43,7 @@ log = logging.getLogger("jobfs.save")
 _BACKOFF, _MOST = 0.5, 8.0
 #: Seconds that a run has to find out whether an outage is over before another one asks, and between looks whether one may.
 _ASK, _LOOK = 1.0, 0.25
-#: Most hidden items in the workspace, and how many of these what runs in the background leaves to those who wait.
+#: Most hidden items of saves in the workspace, and how many of these what runs in the background leaves to those who wait.
 _HIDDEN, _LEFT_FREE = 64, 24
 #: Those of one save: what it stages, and what it sets aside.
 _OF_ONE = 2
@@ -482,8 +482,9 @@ def _needs_room(change: Change) -> bool:
 
 def _hides(change: Change) -> int:
     """How many hidden items it has on the server, or may have any moment."""
-    if isinstance(change.error, REFUSALS):
-        return 0  # else nothing would be saved any more where no item may be deleted
-    if change.over or change.verb is Verb.REMOVE:
+    # Else nothing would be saved while directories go, nor any more where no item may be deleted.
+    if change.verb is Verb.REMOVE or isinstance(change.error, REFUSALS):
+        return 0
+    if change.over:
         return change.unfinished + sum(aside.id != "" for aside in change.asides)
     return 0 if change.direct else _OF_ONE

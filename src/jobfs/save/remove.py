@@ -148,17 +148,13 @@ class Remove:
     # -- directories
 
     def remove_directory(self, item: Item) -> None:
-        """Remove a directory that a fresh listing shows empty (R12): out of the job's reach, looked at again later, then deleted.
+        """Remove a directory that is seen empty (R12): out of the job's reach, looked at again later, then deleted.
 
         Raises FsError(ENOTEMPTY), ApiError.
         """
         namespace, state = self._context.namespace, self._state
-        if namespace.children(item.path, max_age=1.0):
+        if namespace.children(item.path, max_age=namespace.recent) or self._cleanup.holds(item.path):
             raise FsError(errno.ENOTEMPTY)
-        if self._hides(item.path):
-            namespace.refresh()
-            if self._hides(item.path):
-                raise FsError(errno.ENOTEMPTY)
         with state.running(Verb.REMOVE, item.path, stage=Stage.STAGED) as change:
             try:
                 aside = self._replace.plan_aside(change, item, names.Role.REMOVED)
@@ -167,7 +163,6 @@ class Remove:
                 if change.stage is Stage.STAGED:
                     state.end(change)
                 raise
-        namespace.forget(item)
         state.lose(item.id)
 
     def _take_away(self, change: Change, item: Item, aside: Aside) -> None:
@@ -183,6 +178,8 @@ class Remove:
                 self._context.namespace.touch(item.path)
             raise
         aside.seen(answer)
+        # Before cleanup may look: what a listing shows in it from now on is not to be forgotten.
+        self._context.namespace.forget(item)
         self._state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
 
     def _hide(self, item: Item, aside: Aside) -> Item:
@@ -204,8 +201,3 @@ class Remove:
             if answer.path != item.path:
                 raise NotFoundError(f"{item.path} was renamed by the job", endpoint="update")
         raise UnavailableError(f"the answers to removing {item.path} are lost", endpoint="update")
-
-    def _hides(self, path: str) -> bool:
-        """True if hidden items lie there that are not this mount's own on their way out."""
-        hidden = self._context.namespace.hidden()
-        return any(names.under(item.path, path) and not self._cleanup.leaves(item) for item in hidden)

@@ -103,7 +103,7 @@ class Tree:
         if isinstance(node, Item):
             if not node.implicit:
                 self._write_back.remove.remove_directory(node)
-            elif self._namespace.children(path, max_age=1.0):
+            elif self._namespace.children(path, max_age=self._namespace.recent):
                 raise FsError(errno.ENOTEMPTY)
         self._forget_directory(path, node)
         for file in files.values():

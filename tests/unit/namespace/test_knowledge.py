@@ -372,3 +372,23 @@ def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() ->
     assert known.tree.get(file.id) is not None
     assert known.doubtful("f"), "where the listing had it"
     assert known.doubtful("ours")
+
+
+def test_what_we_have_changed_while_a_listing_is_read_is_named_unless_a_directory_took_its_content_along() -> (
+    None
+):
+    """semantics 1: what is in a directory that was renamed may be lost by a listing, and need not be known."""
+    server, known = Server(), Knowledge(1e9, Clock())
+    gone, changed, folder = server.file("gone"), server.file("changed"), server.directory("d")
+    listed_while(known, server, lambda: None)
+    known.forget(server.file("before"))
+    ticket = known.takeoff()
+    found = known.takeoff()
+    known.found(found, 2.0, "theirs", [server.file("theirs")])
+    known.land(found)
+    assert known.changed(ticket) == set()
+    known.forget(gone)
+    known.publish(server.move(changed, "elsewhere"))
+    assert known.changed(ticket) == {gone.id, changed.id}
+    known.publish(server.move(folder, "e"))
+    assert known.changed(ticket) == set()

@@ -303,6 +303,29 @@ def test_a_slow_listing_does_not_overwrite_our_own_changes(world: World) -> None
     assert world.namespace.children("e") == {"kept": world.server.items[kept.id]}
 
 
+def test_our_own_deletions_while_a_listing_is_read_cost_no_other_pass(world: World) -> None:
+    """core.md, decision 11: our own deletions are no drift; what was there throughout is in the listing all the same."""
+    files = [world.server.file(f"f{number:03d}") for number in range(500)]
+    world.namespace.refresh()
+    unseen = world.server.file("made by the job")
+    world.server.asked()
+    doomed = files[:50]
+
+    def delete_meanwhile(_operation: str, _argument: object) -> None:
+        item = doomed.pop()
+        world.server.delete(item)
+        world.namespace.forget(item)
+
+    world.server.after = delete_meanwhile
+    world.namespace.refresh()
+    left = set(world.namespace.children(""))
+    assert left >= {unseen.path, *(item.path for item in files[50:])}
+    assert left.isdisjoint(item.path for item in files[len(doomed) : 50])
+    asked = world.server.asked()
+    assert {operation for operation, _ in asked} == {"list"}
+    assert len(asked) <= 2 * 6
+
+
 def test_a_name_that_is_missed_is_asked_for_once_more_after_a_moment(world: World) -> None:
     """save-protocol: a mount that misses a name it knew asks once more before it believes it."""
     a = world.server.file("a")

@@ -166,6 +166,23 @@ def test_children_are_never_older_than_asked_for(world: World) -> None:
     assert list(world.namespace.children("", max_age=1.0)) == ["new"]
 
 
+@pytest.mark.parametrize(("seconds", "good_for"), [(0.1, 1.0), (3.0, 3.0)])
+def test_one_listing_serves_all_who_remove_directories_in_the_next_second(
+    world: World, seconds: float, good_for: float
+) -> None:
+    """save-protocol R12: a listing of at most a second ago, or as long ago as a listing takes."""
+    slow_pages(world, seconds)
+    for _ in range(3):
+        world.namespace.refresh()
+    world.server.asked()
+    world.clock.advance(good_for - 0.01)
+    world.namespace.children("", max_age=world.namespace.recent)
+    assert world.server.asked() == []
+    world.clock.advance(0.02)
+    world.namespace.children("", max_age=world.namespace.recent)
+    assert world.server.asked() == [("list", 0)]
+
+
 def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) -> None:
     """semantics 4: unlink deletes the id that stood at that path at most 1 s ago."""
     first = world.server.file("x")

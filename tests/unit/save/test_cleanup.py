@@ -98,15 +98,42 @@ def test_what_fails_is_tried_again_later_and_keeps_no_other_waiting(
     assert (change.stage, len(change.asides)) == (Stage.PLACED, 1)
 
 
-def test_one_listing_serves_all_directories_that_were_removed(world: World, cleanup: Cleanup) -> None:
-    """save-protocol R12: in the background one listing for all such directories."""
-    for name in "de":
-        item = world.client.put(name, hidden(f"dir{name}", names.Role.REMOVED, name * 16), None)
-        change = world.state.change(Verb.REMOVE, f"dir{name}", stage=Stage.STAGED)
-        aside = Aside(name, item.path, item.kind, True)
-        world.state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
+def removed(world: World, name: str) -> Change:
+    """A directory that was taken away just now."""
+    item = world.client.put(name, hidden(f"dir{name}", names.Role.REMOVED, name * 16), None)
+    change = world.state.change(Verb.REMOVE, f"dir{name}", stage=Stage.STAGED)
+    aside = Aside(name, item.path, item.kind, moved=True)
+    world.state.write(edit(change, stage=Stage.PLACED, asides=[aside]))
+    return change
+
+
+def test_one_listing_serves_all_directories_that_were_removed(
+    world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save-protocol R12: in the background one listing, begun after the moves, for all such directories; core.md, decision 11."""
+    for change in [removed(world, name) for name in "de"]:
         assert cleanup.finish(change) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 1)
+    late = removed(world, "f")
+    assert cleanup.finish(late) > time.monotonic(), "not more than one in two seconds"
+    assert (list(world.client.items), world.namespace.refreshed) == (["f"], 1)
+    world.namespace.refresh()
+    assert cleanup.finish(late) == 0.0, "any listing will do"
+    later = removed(world, "a")
+    monkeypatch.setattr(cleanup, "_list_at", 0.0)
+    assert cleanup.finish(later) == 0.0
+    assert (world.client.items, world.namespace.refreshed) == ({}, 3)
+
+
+def test_a_listing_that_fails_is_not_read_again_at_once(
+    world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """semantics 5: no storm of requests."""
+    monkeypatch.setattr(world.namespace, "refresh", away)
+    change = removed(world, "d")
+    with pytest.raises(UnavailableError):
+        cleanup.finish(change)
+    assert cleanup.finish(change) > time.monotonic()
 
 
 # -- cancelled (R10)

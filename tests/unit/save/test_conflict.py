@@ -10,7 +10,7 @@ import pytest
 
 from jobfs import names
 from jobfs.errors import PathExistsError, UnavailableError
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item
 from jobfs.state import Change
 from jobfs.state.records import Aside, Base, Stage, Verb
 
@@ -256,15 +256,89 @@ def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(wor
     assert "a" not in world.client.items
 
 
-@pytest.mark.parametrize("tombstone", [True, False])
-def test_a_staged_item_of_a_transaction_that_is_over_leaves_by_itself(world: World, tombstone: bool) -> None:
-    """save-protocol R4."""
-    if tombstone:
+def test_directories_that_were_removed_before_go_with_the_one_they_are_in(world: World) -> None:
+    """save-protocol R12: a listing that shows the outer one empty but for them shows them empty, too."""
+    checked = Checked(world, content=None)
+    inside = world.client.put("b", f"{hidden(TARGET)}/{hidden('x', names.Role.REMOVED, 'f' * 16)}", None)
+    world.state.change(Verb.REMOVE, f"{TARGET}/x", asides=[Aside("b", inside.path)])
+    assert checked.settle(of=REMOVED)
+    assert world.changes() == ["delete a"]
+
+
+@pytest.mark.parametrize(("lost", "forgotten"), [(True, False), (False, True)])
+def test_a_directory_is_listed_after_it_was_seen_to_be_out_of_reach(
+    world: World, monkeypatch: pytest.MonkeyPatch, lost: bool, forgotten: bool
+) -> None:
+    """save-protocol R12: one listing, begun after the moves; it counts as long as what it showed is known."""
+    checked = Checked(world, content=None)
+    change = Change(1, Verb.REMOVE, TARGET, Stage.PLACED, asides=[replace(checked.aside, moved=not lost)])
+    before = time.monotonic()
+    with monkeypatch.context() as patch:
+        if forgotten:
+            patch.setattr(world.namespace, "known", lambda item_id: None)
+        assert not checked.check.decide(change.asides[0], change)
+    assert world.changes() == []
+    assert change.since >= before
+    assert checked.check.decide(change.asides[0], change)
+    assert world.changes() == ["delete a"]
+
+
+OWN, OTHERS = "0123456789ab", "f" * 12
+
+
+@pytest.mark.parametrize(
+    ("role", "mount", "why", "content"),
+    [
+        (names.Role.STAGED, OWN, "a tombstone", False),
+        (names.Role.ASIDE, OWN, "a record", False),
+        (names.Role.ASIDE, OWN, "gone", False),
+        (names.Role.ASIDE, OTHERS, "gone", False),
+        (names.Role.STAGED, OWN, "", True),
+        (names.Role.ASIDE, OWN, "a tombstone", True),
+        (names.Role.ASIDE, OTHERS, "", True),
+    ],
+)
+def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch, role: names.Role, mount: str, why: str, content: bool
+) -> None:
+    """save-protocol R12: hidden items of others count as content, ours do not; R4."""
+    item = world.client.put("b", f"dir/{hidden('x', role, mount=mount)}")
+    if why == "a tombstone":
         world.state.write(used=TID)
-    check = world.write_back.cleanup
-    assert check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.STAGED))) is tombstone
-    assert not check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.ASIDE)))
-    assert not check.leaves(Item("b", Kind.FILE, hidden("x", names.Role.STAGED, mount="f" * 12)))
+    elif why == "a record":
+        world.state.change(Verb.PUT, "dir/x", asides=[Aside("b", item.path)])
+    elif why == "gone":
+        monkeypatch.setattr(world.namespace, "subtree", lambda path: [item])
+        del world.client.items["b"]
+    assert world.write_back.cleanup.holds("dir") is content
+    assert world.namespace.told == (["forget b"] if why == "gone" else [])
+
+
+@pytest.mark.parametrize("look", ["first", "second"])
+def test_what_goes_while_a_directory_is_looked_at_is_nobodys_content(
+    world: World, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """save-protocol R12: not decided by two looks with a deletion in between, of the namespace and of the records."""
+    directory = "dir" if look == "first" else hidden("dir", names.Role.REMOVED)
+    outer = world.client.put("o", directory, None)
+    inner = world.client.put("i", f"{directory}/{hidden('sub', names.Role.REMOVED, 'e' * 16)}", None)
+    record = world.state.change(Verb.REMOVE, "dir/sub", asides=[Aside("i", inner.path, moved=True)])
+    subtree = world.namespace.subtree
+
+    def looked_at(path: str) -> list[Item]:
+        seen = subtree(path)
+        world.client.items.pop("i", None)
+        world.state.end(record)
+        return seen
+
+    monkeypatch.setattr(world.namespace, "subtree", looked_at)
+    if look == "first":
+        world.write_back.remove.remove_directory(outer)
+        assert world.client.paths["o"] != "dir"
+    else:
+        aside = Aside("o", outer.path, moved=True)
+        assert world.write_back.cleanup.decide(aside, Change(2, Verb.REMOVE, "dir", Stage.PLACED))
+        assert world.client.items == {}
 
 
 # -- bytes that are needed here

@@ -109,6 +109,15 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, in
     assert world.state.changes == {}
 
 
+def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, remove: Remove) -> None:
+    """save-protocol R12: what a listing shows in it from then on is not to be forgotten any more."""
+    told: list[list[str]] = []
+    world.state.journal.observer = lambda boundary: told.append(list(world.namespace.told))
+    remove.remove_directory(world.client.put("d", "dir", None))
+    assert told[0] == []
+    assert told[-2] == ["forget d"], "before the journal says that it was taken away"
+
+
 def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: Remove) -> None:
     """save-protocol R12: it does not stay under its hidden name until the next mount."""
     running: list[bool] = []

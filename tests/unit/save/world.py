@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -187,7 +188,9 @@ class FakeNamespace:
         self._client = client
         self.told: list[str] = []
         self.refreshed = 0
+        self.listed = 0.0
         self.unreachable = False
+        self.recent = 1.0
 
     def publish(self, item: Item) -> None:
         self.told.append(f"publish {item.path}")
@@ -206,12 +209,13 @@ class FakeNamespace:
 
     def refresh(self) -> None:
         self.refreshed += 1
+        self.listed = time.monotonic()
 
     def listed_since(self, moment: float) -> bool:
-        return self.refreshed > 0
+        return self.listed > moment
 
-    def knows(self, item_id: str) -> bool:
-        return item_id in self._client.items
+    def known(self, item_id: str) -> Item | None:
+        return self._client.items.get(item_id)
 
     def lookup(self, path: str, max_age: float | None = None) -> Item | None:
         return next(iter(self._client.find(path)), None)

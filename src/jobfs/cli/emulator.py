@@ -32,7 +32,7 @@ SIGTERM or Ctrl-C stops it. Faults, and a switch for each thing that the API ref
 _MORE = f"""A fault is KIND[=RATE][@ON][,NAME=VALUE]…: for example unavailable=0.3@change,retry_after=1.
 KIND: one of {", ".join(KINDS)}.
 ON: one of {", ".join(OPERATIONS)}, GET, POST, DELETE, read, change, or several joined by "+".
-NAME: times, skip, path (a pattern), status, reason, retry_after, delay, by, field, value.
+NAME: times, skip, path (a pattern), status, reason, retry_after, delay, at, by, field, value.
 
 \b
   --fault silent                       accepts connections and says nothing

@@ -378,14 +378,15 @@ class Window:
 class Backing:
     """The bytes of one version: in a sparse file of the cache, or where its disk refuses them in memory, a few at a time.
 
-    `have` tells which bytes are there: they are written first and announced afterwards, so whoever sees them announced can
-    read them. `name` is the file's name in the cache once it is there whole. `cond` has the store's lock.
+    `have` tells which bytes are there: they are written first and announced afterwards, and never written again. `sure` tells
+    which of them may be read whatever else comes. `name` is the file's name in the cache once it is there whole. `cond` has the
+    store's lock.
     """
 
     def __init__(self, version: Version, disk: DiskCache) -> None:
         self.version = version
         self.size = version.size
-        self.have = IntervalSet()
+        self.have = self.sure = IntervalSet()
         self.file: CacheFile | None = None
         self.name: str | None = None
         self.window: Window | None = None
@@ -415,6 +416,7 @@ class Backing:
                 return True  # all bytes were forgotten meanwhile, or came from elsewhere
             for start, end in [] if window is None else window.put(position, data):
                 self.have.remove(start, end)
+                self.sure.remove(start, end)
             self.have.add(position, position + len(data))
             self.cond.notify_all()
         return window is None
@@ -422,7 +424,7 @@ class Backing:
     def load(self, offset: int, end: int) -> bytes | None:
         """The bytes [offset, end), or None if they have gone since they were announced: get them again."""
         with self.cond:
-            if not self.have.covers(offset, end):
+            if not (self.whole or self.sure.covers(offset, end)):
                 return None  # forgotten: the file that there is now may have a hole there
             file, data = self.file, b"" if self.window is None else self.window.get(offset, end)
         if file is not None:
@@ -491,6 +493,7 @@ class Backing:
             file, self.file, name, self.name = self.file, None, self.name, None
             self.window = window
             self.have.clear()
+            self.sure.clear()
             self.whole = self.version.size == 0
         if file is not None and name is None:
             self._disk.parts.discard(file)

@@ -59,8 +59,6 @@ class Entry(Incoming):
         if self.window is not None:
             self.reset()  # somebody needs a file: try the disk again
         while not self.whole:
-            if not self.pins:
-                raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
             self._wait(whole_run(), 0, EVERYTHING, on_disk=True)
             self.settle()
             with self.cond:
@@ -68,6 +66,8 @@ class Entry(Incoming):
                     raise again(self.stale)
                 if not self.whole and (self.settling or self.fetches):
                     self._sleep(Deadline(self.link.timeout, current(), waited=False))
+            if not self.pins:
+                raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
         return self.path(self.size or 0)
 
     def bring(self) -> None:
@@ -100,6 +100,7 @@ class Entry(Incoming):
     def install(self, file: CacheFile, size: int, name: str | None) -> None:
         """The whole content is in `file`: under `name` in the cache, or for the open handles only."""
         with self.cond:
+            self.bodies = max(self.bodies, 1)
             self.learn(size)
             part = self.file if self.name is None else None
             self.fill(file, size, name)
@@ -129,7 +130,7 @@ class Entry(Incoming):
 
     def outlived(self) -> bool:
         """True if these bytes serve only those who have them open, and what is downloaded now would serve all."""
-        if self.stale is not None:
+        if self._discarded:
             return True
         lasting = self.link.lasting
         return (
@@ -147,22 +148,44 @@ class Entry(Incoming):
         with self.cond:
             self.read_end = end
             self.cond.notify_all()
-            while True:
+        while True:
+            with self.cond:
                 if self.size is not None:
                     end = max(offset, min(end, self.size))
                 if on_disk and self.window is not None:
                     raise FsError(errno.ENOSPC, "the disk of the content cache is full")
                 gap = None if self.whole else self.have.gap(offset, end)
-                if gap is None:
+                if gap is None and self._may_be_read(offset, end):
                     self._look_ahead(run, end, asked)
                     return end
                 if self.stale is not None:
                     raise again(self.stale)
-                if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
-                    raise again(self.failed[0])
-                self._await(self._bring(gap, run), gap, deadline)
+                fetch = None if gap is None else self._begun(gap, run)
+                if self.certain or self.proving is not None:
+                    self._await(fetch, offset, deadline)
+                    continue
+            self.prove()
 
-    def _await(self, fetch: Fetch, gap: tuple[int, int], deadline: Deadline) -> None:
+    def _may_be_read(self, offset: int, end: int) -> bool:
+        """True if these bytes, which are there, were read before, or are surely of one version with what was."""
+        if not self.whole and self.certain:
+            self.sure.add(offset, end)
+        return self.whole or self.sure.covers(offset, end)
+
+    def _begun(self, gap: tuple[int, int], run: Run) -> Fetch:
+        """The transfer that brings the first byte of `gap`; what has just failed is not begun again."""
+        if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
+            raise again(self.failed[0])
+        return self._bring(gap, run)
+
+    def _await(self, fetch: Fetch | None, offset: int, deadline: Deadline) -> None:
+        """Wait for what a transfer brings; without one, for what another reader asks the server just now."""
+        if fetch is None:
+            assert self.proving is not None
+            with self.proving.joined(deadline):
+                self._sleep(deadline)
+            return
+        missing = self.have.covered_until(offset)
         fetch.waiters += 1
         try:
             # Only bytes are progress, not that a transfer has begun.
@@ -170,7 +193,7 @@ class Entry(Incoming):
                 self._sleep(deadline, fetch)
         finally:
             fetch.waiters -= 1
-        if fetch.error is not None and self.have.covered_until(gap[0]) == gap[0]:
+        if fetch.error is not None and self.have.covered_until(missing) == missing:
             raise again(fetch.error)
 
     def _sleep(self, deadline: Deadline, fetch: Fetch | None = None) -> None:

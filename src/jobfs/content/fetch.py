@@ -12,15 +12,16 @@ import logging
 import random
 import sys
 import time
+from collections.abc import Iterator
 
 from jobfs.api import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.api.line import Rank
-from jobfs.content.disk import AHEAD, Backing, DiskCache
+from jobfs.content.disk import AHEAD, Backing, DiskCache, version_name
 from jobfs.content.link import CrowdedError, Link, StaleVersionError, UnboundedError
-from jobfs.content.ranges import MIB, NEAR
+from jobfs.content.ranges import MIB, NEAR, IntervalSet
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
-from jobfs.nodes import Version
+from jobfs.nodes import Item, Version
 
 _log = logging.getLogger("jobfs.content")
 
@@ -43,6 +44,7 @@ class Incoming(Backing):
 
     def __init__(self, version: Version, updated_ns: int, link: Link, disk: DiskCache) -> None:
         super().__init__(version, disk)
+        self.sure = IntervalSet()
         self.updated_ns = updated_ns
         self.link = link
         self.fetches: list[Fetch] = []
@@ -52,11 +54,14 @@ class Incoming(Backing):
         self.stale: StaleVersionError | None = None
         self.failed: tuple[JobfsError, float] | None = None  # the last failure and its time
         self.settling = False  # complete, on its way to its place
-        self.bodies = 0  # that brought these bytes
+        self.bodies = 0  # answers with bytes of it whose headers have come
+        self.proved = 0  # so many of them, the first ones, are of this version: see `prove`
+        self.proving: Deadline | None = None  # of the look that is to prove more
+        self.stamps = {version.updated_at}  # that it has had: a request of ours may change that
+        self._moving = 0  # such requests on their way
         self.began: float | None = None  # time.time() of the first request for them
-        self._unproved = False  # may be a mixture of two contents
         self._started_over = False
-        self._discarded = False
+        self._discarded = False  # nobody has it open, and who opens it later begins anew
 
     @property
     def idle(self) -> bool:
@@ -65,9 +70,18 @@ class Incoming(Backing):
 
     def transient(self) -> bool:
         """True if these bytes serve only the handles that are open now."""
-        if self._unproved or self.stale is not None or (self.size or 0) > self._disk.limit:
+        if self.stale is not None or (self.size or 0) > self._disk.limit:
             return True
         return self.began is not None and not self.link.lasting(self.updated_ns, self.began)
+
+    @property
+    def certain(self) -> bool:
+        """True if all that is there is of one version: one answer is, and more are if that is proved."""
+        return self.stale is None and (self.bodies <= 1 or self.proved == self.bodies)
+
+    def shows(self, item: Item) -> bool:
+        """True if the server shows this version still."""
+        return item.updated_at in self.stamps and (item.size == self.size or None in (item.size, self.size))
 
     def complete(self) -> bool:
         """True if every byte has come."""
@@ -128,14 +142,30 @@ class Incoming(Backing):
             self.size = size
             self.cond.notify_all()
 
+    def answered(self) -> None:
+        """The headers of another answer have come: what was not read yet needs a proof that both are of this version."""
+        with self.cond:
+            self.bodies += 1
+            self.cond.notify_all()
+
     def put(self, fetch: Fetch, position: int, data: bytes) -> None:
-        """Bytes came. In memory a transfer must not run far ahead of its readers; one that nobody follows ends."""
-        if self.write(position, data):
+        """Bytes came: what is there already is left alone, as it may be of another version.
+
+        In memory a transfer must not run far ahead of its readers; one that nobody follows ends.
+        """
+        at, end, kept = position, position + len(data), True
+        while at < end:
+            with self.cond:
+                gap = self.have.gap(at, end)
+            if gap is None:
+                break
+            start, at = gap
+            kept = self.write(start, data[start - position : at - position]) and kept
+        if kept:
             return
         with self.cond:
-            position += len(data)
             near = self.cond.wait_for(
-                lambda: position - self.read_end < AHEAD or self.window is None or self.unwanted(fetch),
+                lambda: end - self.read_end < AHEAD or self.window is None or self.unwanted(fetch),
                 _PATIENCE if self.link.ranges else self.link.timeout,
             )
             fetch.stop = fetch.stop or not near
@@ -162,13 +192,15 @@ class Incoming(Backing):
             if error is not None and not fetch.background:
                 self.failed = (error, time.monotonic())
             if isinstance(error, StaleVersionError):
-                self.stale = error
+                self._gone(error)
             useless = isinstance(error, ContractError) and not self.whole
             self.coming = self.coming if self.fetches else 0
             self.cond.notify_all()
         if useless:
             self.reset()
         try:
+            if error is None and self.pins and not fetch.stop:
+                self.prove()  # before readers come to what was brought ahead of them
             self.settle()
         except JobfsError as unsettled:
             _log.warning("%s", unsettled)
@@ -176,43 +208,83 @@ class Incoming(Backing):
             self.leave()  # what came for a read that its handle's `close` overtook
 
     def settle(self) -> None:
-        """If every byte is there, make this the cached content of its version; raises StaleVersionError."""
+        """If every byte is there, make this the cached content of its version. Raises StaleVersionError, ApiError."""
         with self.cond:
             busy = self.whole or self.settling or self.fetches or self.window is not None
             if busy or not self.complete():
                 return
             self.settling = True
         try:
-            self._confirm()
+            self.prove()
             if self.complete() and not self.transient():
                 self.keep(self.size or 0)
             with self.cond:
-                self.whole = self.complete()  # unless the bytes were forgotten meanwhile
+                # Unless the bytes were forgotten meanwhile.
+                self.whole = self.complete() and self.certain
         finally:
             with self.cond:
                 self.settling = False
                 self.cond.notify_all()
-        # For nobody: who opens it later begins anew. What was discarded is opened by nobody, and may be read just now.
-        if not self.pins and self.name is None and not self._discarded:
-            self.bodies, self.began, self._unproved = 0, None, False
+        with self.cond:
+            # What was discarded before may be read just now.
+            unused = self.name is None and not self._discarded and self._is_nobodys()
+            self._discarded = self._discarded or unused
+        if unused:
             self.reset()
         self._disk.fit()
 
-    def _confirm(self) -> None:
-        """Bytes from several requests are one content only if the item did not change in between."""
-        if self.bodies <= 1:
-            return
+    def prove(self, *, anew: bool = False) -> None:
+        """See that all answers whose headers have come are of this version: that the server shows it still, asked after them.
+
+        One request serves all who wait for that; none is made where there is nothing to prove, unless `anew`. Raises
+        StaleVersionError if it is gone, ApiError if that can't be known.
+        """
+        looking = Deadline(UNBOUNDED, current(), waited=False)
+        with self.cond:
+            while self.proving is not None:
+                with self.proving.joined(current()):
+                    self.cond.wait()
+            if self.stale is not None:
+                raise again(self.stale)
+            if self.certain and not anew:
+                return
+            self.proving, bodies = looking, self.bodies
+        shown = None
         try:
-            item = self.link.client.get(self.version.item_id)
-        except (NotFoundError, UnavailableError):
-            self._unproved = True  # good for those who have it open
-            return
-        if item.updated_at != self.version.updated_at:
-            told = "download: the item was written while it was read"
-            self.stale = StaleVersionError(told, endpoint="download")
-            # They are of two versions, and serve nobody any more.
-            self.reset()
-            raise self.stale
+            with contextlib.suppress(NotFoundError), bound_by(looking):
+                shown = self.link.client.get(self.version.item_id)
+            with self.cond:
+                self.cond.wait_for(lambda: not self._moving)
+                if shown is None or not self.shows(shown):
+                    told = "download: the item was written while it was read"
+                    raise self._gone(StaleVersionError(told, endpoint="download"))
+                self.proved = bodies
+        finally:
+            with self.cond:
+                self.proving = None
+                self.cond.notify_all()
+
+    @contextlib.contextmanager
+    def moving(self) -> Iterator[None]:
+        """While a request of ours may change `updatedAt`: what it is seen to be is judged afterwards."""
+        with self.cond:
+            self._moving += 1
+        try:
+            yield
+        finally:
+            with self.cond:
+                self._moving -= 1
+                self.cond.notify_all()
+
+    def _gone(self, error: StaleVersionError) -> StaleVersionError:
+        """The server has this version no more: who has it open is told so. The caller holds the lock."""
+        self.stale = again(error)
+        self._discarded = self._discarded or self._is_nobodys()
+        return error
+
+    def _is_nobodys(self) -> bool:
+        """True if no handle is open on this version. The caller holds the lock."""
+        return version_name(self.version) not in self._disk.pinned
 
 
 class Fetch:
@@ -362,7 +434,7 @@ class Fetch:
                 return False
             self.end = None  # the whole file comes: make the most of it
         self.pos = body.start
-        entry.bodies += 1
+        entry.answered()
         return True
 
     def _check_total(self, total: int | None) -> None:
@@ -416,6 +488,5 @@ class Fetch:
     def _look(self, wrong: ContractError) -> None:
         """Raises StaleVersionError if the item was written meanwhile, and ApiError if that can't be known."""
         version = self._entry.version
-        item = self._link.client.get(version.item_id)
-        if item.updated_at != version.updated_at or item.size != version.size:
+        if not self._entry.shows(self._link.client.get(version.item_id)):
             raise StaleVersionError(f"{wrong}: the item was written meanwhile", endpoint="download")

@@ -6,6 +6,7 @@ is never held across I/O.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from jobfs.api import Client
 from jobfs.content.disk import DiskCache, version_name
@@ -23,7 +25,7 @@ from jobfs.content.entry import LINGER, Entry
 from jobfs.content.link import Link, Pool, UnboundedError
 from jobfs.content.parts import CacheFile, claim, remove_abandoned
 from jobfs.content.ranges import Run
-from jobfs.errors import FsError, again
+from jobfs.errors import ApiError, FsError, again
 from jobfs.nodes import Item, Version
 
 _log = logging.getLogger("jobfs.content")
@@ -97,6 +99,8 @@ class Content:
         """
         if not self.here:
             entry, run = self._store.attach(self), Run()
+            if entry.stale is not None:
+                raise again(entry.stale)
             entry.read(run, 0, 1)
             if entry.size is None:
                 entry.read(run, 0, most)
@@ -196,6 +200,9 @@ class ContentStore:
             entry = before = None if content._closed else self._entries.get(version)
             if entry is None or entry.outlived():
                 entry = Entry(version, content.updated_ns, self._link, self._disk)
+            if content._closed or content._on_disk:
+                # Its program may have bytes of it from elsewhere already: what comes has to be proved.
+                entry.bodies = max(entry.bodies, 1)
             if content._closed:
                 entry.discard()
                 return entry
@@ -234,6 +241,32 @@ class ContentStore:
         self._idle[version] = entry
         self._idle.move_to_end(version)
         return self._entries.pop(self._idle.popitem(last=False)[0]) if len(self._idle) > _IDLE else None
+
+    # -- changed by this mount ----------------------------------------------------------------------------
+
+    def update(self, item: Item, *, seen: bool = False, **wanted: Any) -> Item:
+        """Change an item as `Client.update` does: that its `updatedAt` is another one then makes it no other version to readers.
+
+        What the job wrote before would not show any more. So where somebody reads, the item is looked at first, unless it was
+        `seen` just now. Raises ApiError.
+        """
+        with self._lock:
+            entries = [
+                entry for entry in self._entries.values() if entry.pins and entry.version.item_id == item.id
+            ]
+            reading = [entry for entry in entries if entry.shows(item) and not entry.whole]
+        for entry in [] if seen else list(reading):
+            try:
+                entry.prove(anew=True)
+            except ApiError:
+                reading.remove(entry)
+        with contextlib.ExitStack() as stack:
+            for entry in reading:
+                stack.enter_context(entry.moving())
+            answer = self._link.client.update(item.id, **wanted)
+            for entry in reading:
+                entry.stamps.add(answer.updated_at)
+        return answer
 
     # -- fetched ahead ------------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class App:
         self._log.finish(entry, answer.status)
         try:
             rule = exchange.rule
-            await exchange.send(answer, cut=rule is not None and rule.kind == "cut")
+            await exchange.send(answer, rule.at if rule is not None and rule.kind == "cut" else None)
         finally:
             answer.close()
 

@@ -222,22 +222,23 @@ class Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def send(self, answer: Answer, cut: bool = False) -> None:
-        """Sends the answer; with `cut` only the first half of its body, then the connection ends."""
+    async def send(self, answer: Answer, cut: float | None = None) -> None:
+        """Sends the answer; with `cut` only this part of its body, then the connection ends."""
         length = answer.length
         headers = [*answer.headers, (b"content-length", str(length).encode())]
         rate, line = self.behaviour.bandwidth, self._line.down
         await line.take(_weight(headers), rate)
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        left = length // 2 if cut else length
+        left = length if cut is None else int(length * cut)
         for piece in answer.chunks(min(CHUNK, max(rate // _PER_SECOND, 1024)) if rate else CHUNK):
             piece = piece[:left]
             left -= len(piece)
             await line.take(len(piece), rate)
-            await self._send({"type": "http.response.body", "body": piece, "more_body": cut or left > 0})
+            more = cut is not None or left > 0
+            await self._send({"type": "http.response.body", "body": piece, "more_body": more})
             if left == 0:
                 break
-        if cut:
+        if cut is not None:
             self._transport.close()
             await self.gone()
 

@@ -22,7 +22,7 @@ Kind = Literal[
     "drop",  # the connection is dropped before the work
     "drop_after",  # the work is done, the connection is dropped without an answer
     "late",  # the connection is dropped, the work is done `delay` seconds later
-    "cut",  # the answer breaks off in the middle of its body
+    "cut",  # the answer breaks off in its body, `at` this part of it
     "hang",  # no answer, no work, the connection stays open
     "hang_after",  # the work is done, no answer, the connection stays open
     "silent",  # no answer, no work, not even the request's body is read; the connection stays open
@@ -53,7 +53,8 @@ class Rule:
     the workspace path that the request is about ("*": all, also requests about none); for odd_item, of the
     items in the answer. `retry_after` is a header's value: seconds, a date, or "+60" for the date that is 60
     seconds from the answer; it belongs to unavailable and throttled. `delay` in seconds. `status` and `reason`
-    belong to error, error_after and gateway; `by` (bytes) to wrong_length; `field` and `value` (JSON) to odd_item.
+    belong to error, error_after and gateway; `at` (0 to 1) to cut; `by` (bytes) to wrong_length; `field` and `value` (JSON)
+    to odd_item.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Rule:
     reason: str = "Injected fault"
     retry_after: str | None = None
     delay: float = 1.0
+    at: float = 0.5
     by: int = -1
     field: str = "type"
     value: str = '["workspaceItemFile"]'
@@ -78,6 +80,8 @@ class Rule:
             raise UsageError(f"a fault can't be on {name!r}; one of {', '.join(sorted(known))}")
         if not 0 <= self.rate <= 1:
             raise UsageError(f"a fault's rate is between 0 and 1, not {self.rate}")
+        if not 0 <= self.at <= 1:
+            raise UsageError(f"a fault's at is between 0 and 1, not {self.at}")
         if not 0 <= self.delay <= 3600:
             raise UsageError(f"a fault's delay is between 0 and 3600 seconds, not {self.delay}")
         if not 400 <= self.status <= 599:

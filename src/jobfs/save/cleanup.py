@@ -263,7 +263,7 @@ class Cleanup:
         for attempt in range(_NAMES):
             path = names.beside(where, label, attempt=attempt)
             try:
-                answer = self._client.update(item.id, path=path)
+                answer = self._context.content.update(item, seen=True, path=path)
             except PathExistsError:
                 continue
             except NotFoundError:
@@ -285,7 +285,7 @@ class Cleanup:
         # Its directory may have been renamed meanwhile.
         back = names.join(names.parent(item.path), names.basename(target))
         try:
-            self._context.namespace.publish(self._client.update(item.id, path=back))
+            self._context.namespace.publish(self._context.content.update(item, seen=True, path=back))
         except PathExistsError:
             return self.keep(aside, item, target)
         except NotFoundError:

@@ -54,7 +54,7 @@ class Rename:
         lost: AnswerLostError | None = None
         for _ in range(3):
             try:
-                answer = self._client.update(item.id, **wanted)
+                answer = self._context.content.update(item, **wanted)
             except AnswerLostError as error:
                 self._context.unanswered(item.id)
                 lost = error

@@ -32,8 +32,9 @@ import errno
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple
 
 from jobfs import names
@@ -376,7 +377,7 @@ class Replace:
         """Move `there` to its hidden name; False: look at the target again."""
         check(change)
         try:
-            answer = self._client.update(aside.id, path=aside.path, once=True)
+            answer = self._context.content.update(there, seen=True, path=aside.path, once=True)
         except AnswerLostError as error:
             aside.unsure_until = self._context.unanswered(aside.id)
             unsure, change.unsure = change.unsure, True  # until it was seen
@@ -420,10 +421,11 @@ class Replace:
         """Move the staged item to the target; False: the target has to be looked at again (R5)."""
         check(change)
         lifecycle, permission = taken_over(change)
+        update: Callable[..., Item] = partial(self._client.update, change.staged_id)
+        if change.item is not None:
+            update = partial(self._context.content.update, change.item)
         try:
-            answer = self._client.update(
-                change.staged_id, path=change.target, lifecycle=lifecycle, permission=permission
-            )
+            answer = update(path=change.target, lifecycle=lifecycle, permission=permission)
         except PathExistsError:
             return False
         except NoDirectoryError:

@@ -152,6 +152,7 @@ class Files:
             untold = _is_untold(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
         kept = kept and here
+        handle.served = handle.served or kept
         others = (
             not (kept or self._pages.only(path, clean.version))
             if handle.content is clean
@@ -294,7 +295,7 @@ class Files:
             try:
                 data = source.read(offset, size)
             except (StaleVersionError, NotFoundError) as gone:
-                if not self._pins.follow(handle, max_age=0.0, grown=handle.served):
+                if not self._pins.lost(handle, offset):
                     raise FsError(errno.ESTALE, str(gone)) if handle.served else gone from None
                 continue
             finally:
@@ -314,7 +315,7 @@ class Files:
         # Who gets bytes may not be at the end, and these and the rest would be of two versions. But a program that knows of
         # more asks for the last page again and again.
         at_end = missing and (not data or handle.ends > _ENDS)
-        return at_end and source is handle.content and self._pins.follow(handle)
+        return at_end and source is handle.content and self._pins.grow(handle, self._known_size(handle))
 
     def _known_size(self, handle: Handle) -> int:
         item, content = handle.item, handle.content
@@ -459,7 +460,7 @@ class Files:
             return self._control.attr(handle.content.name, len(handle.content.content))
         if file.local is None and self._is_at_end(handle):
             with contextlib.suppress(JobfsError):
-                self._pins.follow(handle)
+                self._pins.grow(handle, self._known_size(handle))
         if file.local is not None or handle.item is None:
             return self._view.attr(file)
         self._pins.measure(handle.item)

@@ -26,6 +26,8 @@ REOPENS = 3
 _AT_ONCE = 1 << 20
 #: Seconds since a larger one was looked up after which it is looked at again.
 _RECENT = 0.25
+#: Bytes before a reader's place by which a file that was appended to is known.
+_TAIL = 4096
 #: Flags of an open that may change the file.
 CHANGES = os.O_ACCMODE | os.O_TRUNC
 #: Paths whose pages are remembered; all are forgotten when there are more.
@@ -87,8 +89,8 @@ class Handle:
     """
 
     __slots__ = (
-        "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "item", "readable", "seen", "served",
-        "writable", "wrote", "young",
+        "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "follows", "item", "left", "readable", "seen",
+        "served", "writable", "wrote", "young",
     )  # fmt: skip
 
     def __init__(self, file: File, item: Item | None, flags: int) -> None:
@@ -102,8 +104,11 @@ class Handle:
         self.wrote = False
         #: True once this handle has read from the start.
         self.begun = False
-        #: True once its program got bytes of `item`.
+        #: True once its program may have got bytes of `item`: from here, or from what the kernel has read for another.
         self.served = False
+        #: True once it went on from the end of a version, as the reader of a log does; the version that it did not go on with.
+        self.follows = False
+        self.left: Version | None = None
         #: How many reads in a row came to the end of the file, and how often the kernel has asked for its attributes since.
         self.ends = self.asked = 0
         #: Where it was opened, as the kernel's pages go, and when.
@@ -154,7 +159,10 @@ class KernelPages:
     def opened(self, handle: Handle, path: str, version: Version | None) -> bool:
         """A file is opened, None: to be written, or of unknown content. True if the kernel's pages of it hold this version."""
         with self._lock:
-            self._handles.setdefault(path, []).append(handle)
+            there = self._handles.setdefault(path, [])
+            there.append(handle)
+            for each in there[-2:] if len(there) > 1 else ():
+                each.served = each.readable  # what the kernel has read for one, it gives the other
             self._count += 1
             handle.at, handle.epoch = path, self._epoch
             sole = version if self._open.get(path, version) == version else None
@@ -279,30 +287,78 @@ class Pins:
             try:
                 return content, content.fetch()
             except (StaleVersionError, NotFoundError):
-                if not self.follow(handle, max_age=0.0, opening=opening):
+                if (handle.served and not opening) or not self.follow(handle, max_age=0.0, opening=opening):
                     raise
         raise FsError(errno.EIO, "the file keeps changing while it is opened for writing")
 
-    def follow(
-        self, handle: Handle, max_age: float | None = None, *, opening: bool = False, grown: bool = False
-    ) -> bool:
-        """At the end of a pinned version: go on with the newer one, if there is one (section 3, Open files are pinned).
+    def lost(self, handle: Handle, place: int) -> bool:
+        """The server does not have the pinned version any more, nor is here what is read at `place`.
 
-        `opening`: nobody has been shown anything of the older one yet. `grown`: only with a longer one, as a log is when it
-        was appended to: what its program has of the older one is part of that.
+        True if its program can go on with another: it has got nothing yet, or it reads a log. Raises FsError, ApiError.
         """
-        if max_age is None and handle.writable:
-            return False  # what it saves is based on what it has read
-        item = self._newer(handle, max_age, grown=grown)
+        if not handle.served:
+            return self.follow(handle, max_age=0.0)
+        if handle.follows:
+            return self.grow(handle, place, max_age=0.0)
+        if handle.file.path is not None:
+            self._view.namespace.touch(handle.file.path)  # who opens it now gets what is there now
+        return False
+
+    def follow(self, handle: Handle, max_age: float, *, opening: bool = False) -> bool:
+        """Go on with the version that is there now, if that is another: its program has got nothing of the one that it opened.
+
+        `opening`: nor has it been told anything of that. Raises FsError, ApiError.
+        """
+        item = self._newer(handle, max_age)
         if item is None:
             return False
+        self._go_on(handle, item, self._content.open(item), opening=opening)
+        return True
+
+    def grow(self, handle: Handle, place: int, max_age: float | None = None) -> bool:
+        """Go on from `place`, the end, with a newer version if that is longer and has the same 4 KiB before.
+
+        Else it stays there, as where a file is replaced on a disk (section 3, Open files are pinned). Raises FsError, ApiError.
+        """
+        if handle.writable:
+            return False  # what it saves is based on what it has read
+        for age in (max_age, 0.0):
+            with contextlib.suppress(StaleVersionError, NotFoundError):  # what was listed has gone since
+                return self._grows(handle, place, age)
+        return False
+
+    def _grows(self, handle: Handle, place: int, max_age: float | None) -> bool:
+        item = self._newer(handle, max_age)
+        if item is None or item.version == handle.left:
+            return False
+        with contextlib.ExitStack() as stack:
+            newer = stack.enter_context(self._content.open(item))
+            if self._is_continued(handle, place, item, newer):
+                stack.pop_all()
+                self._go_on(handle, item, newer)
+                handle.follows = True
+                return True
+        handle.left = item.version
+        return False
+
+    def _is_continued(self, handle: Handle, place: int, item: Item, newer: Content) -> bool:
+        """True if `item`, whose bytes are `newer`, is what the handle has open, with more behind it. Raises ApiError, FsError."""
+        if handle.item is None or self._content.measure(item) <= max(place, self._view.size(handle.item)):
+            return False
+        start = max(0, place - _TAIL)
+        before = handle.content.read(start, place - start) if handle.content is not None else b""
+        # With what a log has got since its reader looked last: that is of one version where it comes in one piece.
+        return not before or newer.read(start, _AT_ONCE)[: len(before)] == before
+
+    def _go_on(self, handle: Handle, item: Item, content: Content, *, opening: bool = False) -> None:
         # Before the handle goes on: a file opened meanwhile must not trust the kernel's pages.
         self._pages.unsure(handle.at)
         with handle.file.lock:
             if handle not in handle.file.handles:
+                content.close()
                 raise FsError(errno.EBADF)  # who waited for this has been interrupted, and has closed it
-            old, handle.content = handle.content, self._content.open(item)
-            handle.item, handle.served, handle.ends, handle.asked = item, False, 0, 0
+            old, handle.content = handle.content, content
+            handle.item, handle.ends, handle.asked = item, 0, 0
             if opening or not (handle.readable and handle.writable):
                 # Else what it saves is based on what it was shown, of which the kernel may have kept a part.
                 handle.seen, handle.young = item, self._write_back.bases.young(item)
@@ -310,14 +366,13 @@ class Pins:
                 handle.file.item = item
         if old is not None:
             old.close()
-        return True
 
-    def _newer(self, handle: Handle, max_age: float | None, *, grown: bool) -> Item | None:
-        """The item at the handle's path, if it shows another version than the handle does; `grown`: a longer one."""
+    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
+        """The item at the handle's path, if it shows another version than the handle does."""
         path = handle.file.path
         if path is None or handle.item is None or handle.file.stays:
             return None
         item = self._view.find(path, max_age)
         if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
             return None
-        return None if grown and (item.size or 0) <= self._view.size(handle.item) else item
+        return item

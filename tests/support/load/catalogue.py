@@ -50,6 +50,10 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[Workload]:
     yield _work("weather", storm + 120, weather.bad_weather, storm=storm, latency=20)
     saves = some(20_000, 400)
     yield _work("day", 120 + saves / 10, rewriting.day, saves=saves, latency=20)
+    yield _work(
+        "read-meanwhile", 120 + some(600, 60) / 5, rewriting.read_meanwhile,
+        files=6, size=3_000_000, writes=some(600, 60), latency=20,
+    )  # fmt: skip
     yield _work("programs", 180, handles.programs, number=200, saves=some(200, 40), latency=20)
     yield _work("crowd", 240, handles.crowd, number=600, latency=20)
     files = some(5000, 300)

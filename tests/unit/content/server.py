@@ -58,6 +58,8 @@ class FakeClient:
     server_time_offset: float = 0.0
     shown_size: int | None = None  # what `get` says instead of the truth
     gone: bool = False
+    looking: threading.Event | None = None  # set once `get` may answer
+    unanswered: int = 0  # so many times it can't be asked
     gate: int | None = None
     holds: dict[int, int] = field(default_factory=dict)  # number of a request: bytes after which it waits
     requests: list[Request] = field(default_factory=list)
@@ -67,10 +69,19 @@ class FakeClient:
 
     def get(self, item_id: str) -> Item:
         self.gets += 1
+        assert self.looking is None or self.looking.wait(20)
+        if self.unanswered:
+            self.unanswered -= 1
+            raise UnavailableError("down", endpoint="get item")
         if self.gone:
             raise NotFoundError("gone")
         size = len(self.data) if self.shown_size is None else self.shown_size
         return replace(item_of(size, item_id), updated_at=self.updated_at)
+
+    def update(self, item_id: str, *, path: str) -> Item:
+        """A move that is a change, as far as `updatedAt` goes."""
+        self.updated_at = f"after the move to {path}"
+        return self.get(item_id)
 
     def download(
         self, item_id: str, start: int = 0, end: int | None = None, *, size: int | None = None

@@ -274,37 +274,85 @@ def test_what_is_found_to_be_of_two_versions_is_not_read_any_more(make_store: Ma
             handle.read(0, len(data))
 
 
-class SlowProof(FakeClient):
-    """A server that takes its time to say whether an item is what it was."""
-
-    proved = threading.Event()
-
-    def get(self, item_id: str) -> Item:
-        item = super().get(item_id)
-        assert self.proved.wait(20)
-        return item
-
-
 def test_what_is_being_proved_is_not_given_up_for_room(make_store: MakeStore, cache: Path) -> None:
     """A reader that comes meanwhile has all of it; it never waits for bytes that are taken to be there."""
     data = pattern(300 * KIB)
-    client = SlowProof(data, breaks=[100 * KIB])
-    client.proved = threading.Event()
+    client = FakeClient(data, breaks=[100 * KIB], looking=threading.Event())
     store = make_store(client)
     with store.open(item_of(len(data))) as handle:
-        assert handle.read(0, len(data)) == data
-        eventually(lambda: client.gets)
+        assert handle.read(0, 4096) == data[:4096]
+    eventually(lambda: client.gets)
     store.give_way(cache, 1)
-    client.holds = {2: 0}
-    found: list[bytes] = []
-    with store.open(item_of(len(data))) as handle:
-        reader = threading.Thread(target=lambda: found.append(handle.read(0, len(data))), daemon=True)
-        reader.start()
-        eventually(lambda: found or len(client.requests) > 2)
-        client.proved.set()
-        reader.join(5)
-        assert found == [data]
-    assert len(client.requests) == 2
+    with store.open(item_of(len(data))) as handle, ThreadPoolExecutor(1) as threads:
+        entry = store.attach(handle)
+        found = threads.submit(handle.read, 0, len(data))
+        eventually(lambda: entry.read_end == len(data))
+        assert client.looking is not None
+        client.looking.set()
+        assert found.result(20) == data
+    assert (len(client.requests), client.gets) == (2, 1)
+
+
+def test_what_is_downloaded_because_the_disk_has_lost_it_is_proved(
+    make_store: MakeStore, cache: Path
+) -> None:
+    """semantics 3.13: its program, or the kernel, may have bytes of it from there."""
+    client = FakeClient(b"hello")
+    store = make_store(client)
+    read(store, item_of(5))
+    with store.open(item_of(5)) as handle:
+        eventually(lambda: not shutil.rmtree(cache, ignore_errors=True) and not cache.exists())
+        client.data, client.updated_at = b"later", "2024-05-01T12:00:09.500Z"
+        with pytest.raises(StaleVersionError):
+            handle.read(0, 10)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_move_of_ours_makes_an_item_no_other_version_to_who_reads_it(
+    make_store: MakeStore, written: bool
+) -> None:
+    """semantics 3.13: though it moves `updatedAt`; what the job wrote before is seen all the same."""
+    data = pattern(16 * MIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    item = item_of(len(data))
+    with store.open(item) as handle:
+        handle.read(12 * MIB, 4096)
+        if written:
+            client.updated_at = "2024-05-01T12:00:09.500Z"
+        for path in ("there", "back"):
+            item = store.update(item, path=path)
+        if written:
+            with pytest.raises(StaleVersionError):
+                handle.read(4 * MIB, 4096)
+        else:
+            assert handle.read(4 * MIB, 4096) == data[4 * MIB : 4 * MIB + 4096]
+
+
+def test_a_look_while_a_move_of_ours_is_on_its_way_is_judged_after_it(make_store: MakeStore) -> None:
+    data = pattern(16 * MIB)
+    client = FakeClient(data)
+    store = make_store(client)
+    with store.open(item_of(len(data))) as handle, ThreadPoolExecutor(2) as threads:
+        handle.read(12 * MIB, 4096)
+        update, asked, answered = client.update, threading.Event(), threading.Event()
+
+        def slow(item_id: str, *, path: str) -> Item:
+            item = update(item_id, path=path)
+            asked.set()
+            assert answered.wait(20)
+            return item
+
+        client.update = slow  # type: ignore[method-assign]
+        moving = threads.submit(store.update, item_of(len(data)), path="there")
+        assert asked.wait(20)
+        gets = client.gets
+        reading = threads.submit(handle.read, 4 * MIB, 4096)
+        eventually(lambda: client.gets > gets)
+        assert not reading.done()
+        answered.set()
+        moving.result(20)
+        assert reading.result(20) == data[4 * MIB : 4 * MIB + 4096]
 
 
 def test_whoever_asks_right_after_the_last_byte_can_wait_for_it_to_be_in_its_place(

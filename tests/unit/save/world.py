@@ -253,6 +253,9 @@ class FakeContent:
     def fine_clock(self, updated_at: str) -> bool:
         return self.fine
 
+    def update(self, item: Item, *, seen: bool = False, **wanted: Any) -> Item:
+        return self._client.update(item.id, **wanted)
+
     def whole(self, item: Item, patience: float = 0.0) -> bool:
         return item.id in self.cached
 

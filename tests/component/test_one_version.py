@@ -1,0 +1,146 @@
+"""Each open file is one version, whatever the job, or this mount, does to its item meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.waiting import eventually, eventually_equal
+from tests.support.workspaces import Workspace
+
+from jobfs.emulator import Server
+
+SIZE = 4 << 20
+OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
+END, MIDDLE = SIZE - 4096, SIZE // 2
+
+Start = Callable[..., Workspace]
+
+
+def opened(work: Workspace, path: str, flags: int = os.O_RDONLY) -> int:
+    """A handle through which the end of a large file was read, and nothing else is here of it."""
+    fh = work.vfs.open(path, flags).fh
+    assert work.vfs.read(fh, 4096, END) == OLD[END:]
+    return fh
+
+
+LOG = b"".join(b"line %d\n" % number for number in range(2000))
+
+
+@pytest.mark.parametrize("sizes", ["present", "omitted"])
+@pytest.mark.parametrize("change", ["write", "replace"])
+@pytest.mark.parametrize(
+    ("now", "goes_on"),
+    [
+        (LOG + b"more\n", True),
+        (LOG.replace(b"line 0\n", b"LINE 0\n") + b"more\n", True),
+        (LOG[:-2] + b"!\nmore\n", False),
+        (b"a new log\n" * 3000, False),
+        (b"a new log\n", False),
+    ],
+    ids=["grown", "changed long before", "changed just before", "begun anew, longer", "begun anew, shorter"],
+)
+def test_a_reader_at_the_end_goes_on_with_what_has_grown_and_stays_there_else(
+    server: Server, work: Workspace, sizes: str, change: str, now: bytes, goes_on: bool
+) -> None:
+    """semantics 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
+    server.set(sizes=sizes)
+    server.store.seed({"log": LOG}, age=60)
+    fh = work.vfs.open("log", os.O_RDONLY).fh
+    assert work.vfs.read(fh, 100_000, 0) == LOG
+    assert work.vfs.read(fh, 100, len(LOG)) == b""
+    getattr(server.store, change)("log", now)
+    if goes_on:
+        eventually_equal(lambda: work.vfs.read(fh, 100, len(LOG)), b"more\n")
+    else:
+        eventually(lambda: work.read("log") == now)
+        for _ in range(3):
+            assert work.vfs.read(fh, 100, len(LOG)) == b""
+        assert work.vfs.read(fh, 100_000, 0) == LOG
+    work.vfs.release(fh)
+
+
+def test_a_reader_of_a_log_goes_on_though_what_it_had_come_to_is_gone(server: Server, start: Start) -> None:
+    """semantics 3.14: also where the job appends to it while the rest is on its way."""
+    work = start(ttl=0)
+    more = os.urandom(SIZE)
+    server.store.seed({"log": OLD}, age=60)
+    fh = work.vfs.open("log", os.O_RDONLY).fh
+    seen = b""
+
+    def read(size: int) -> bytes:
+        nonlocal seen
+        seen += (piece := work.vfs.read(fh, size, len(seen)))
+        return piece
+
+    while len(seen) < SIZE:
+        read(131_072)
+    server.store.append("log", more)
+    eventually(lambda: read(131_072))
+    server.store.append("log", b"and the end")
+    eventually(lambda: read(131_072) == b"" and len(seen) > 2 * SIZE)
+    assert seen == OLD + more + b"and the end"
+    work.vfs.release(fh)
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["as it was", "written by the job before"])
+@pytest.mark.parametrize("change", ["rename", "rename over", "chmod", "renamed over"])
+def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
+    server: Server, start: Start, change: str, written: bool
+) -> None:
+    """semantics 3.13: on a server where each update moves `updatedAt`; what the job wrote before it is no part of it."""
+    server.set(move_touches="item")
+    work = start(ttl=60)
+    server.store.seed({"file": OLD, "other": b"other"}, age=60)
+    fh = opened(work, "file")
+    if written:
+        server.store.write("file", NEW)
+    if change == "chmod":
+        work.vfs.chmod("file", 0o444)
+    elif change == "renamed over":
+        work.vfs.rename("other", "file")
+    else:
+        work.vfs.rename("file", "other" if change == "rename over" else "new")
+    if written:
+        assert errno_from(work.vfs.read, fh, 4096, MIDDLE) == errno.ESTALE
+    else:
+        assert work.vfs.read(fh, 4096, MIDDLE) == OLD[MIDDLE : MIDDLE + 4096]
+    assert work.vfs.read(fh, 4096, END) == OLD[END:]
+    work.vfs.release(fh)
+
+
+def test_who_may_have_got_bytes_from_the_kernel_gets_none_of_another_version(
+    server: Server, start: Start
+) -> None:
+    """semantics 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
+    work = start(ttl=60)
+    server.store.seed({"file": OLD}, age=60)
+    idle = work.vfs.open("file", os.O_RDONLY).fh
+    reader = opened(work, "file")
+    server.store.write("file", NEW)
+    for fh in (reader, idle):
+        assert errno_from(work.vfs.read, fh, 4096, MIDDLE) == errno.ESTALE
+    assert work.read("file", 4096, MIDDLE) == NEW[MIDDLE : MIDDLE + 4096], (
+        "who opens it now gets what is there"
+    )
+    for fh in (reader, idle):
+        work.vfs.release(fh)
+
+
+def test_what_was_read_is_not_written_into_another_version(server: Server, start: Start) -> None:
+    """semantics 3.13, 4.1: a partial write is filled with the version that was opened, or fails."""
+    work = start(ttl=60)
+    server.store.seed({"file": OLD}, age=60)
+    server.set(bandwidth=SIZE // 4)
+    server.faults.next("cut", on="download")
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    eventually(lambda: server.log.count("download"), "what is edited is fetched meanwhile")
+    assert work.vfs.read(fh, 4096, END) == OLD[END:]
+    server.store.write("file", NEW)
+    server.set(bandwidth=0)
+    assert errno_from(work.vfs.write, fh, b"x", 0) == errno.ESTALE
+    work.vfs.release(fh)
+    assert server.store.read("file") == NEW

@@ -1,0 +1,101 @@
+"""A file that the job rewrites in place while programs have it open: each open file is one version, or an error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.mounts import MountedJob
+from tests.support.waiting import eventually, readable
+
+from jobfs.emulator import Server
+
+SIZE = 4 << 20
+OLD, NEW = os.urandom(SIZE), os.urandom(SIZE)
+#: Bytes a second at which a body of that size is on its way for two seconds.
+SLOW = SIZE // 2
+
+Mount = Callable[..., MountedJob]
+
+
+def begun(server: Server) -> bool:
+    """True once an answer to a download is on its way."""
+    return any(entry.status in (200, 206) for entry in server.log.entries("download"))
+
+
+@pytest.mark.parametrize(
+    ("at", "ranges"), [(0.1, True), (0.5, True), (0.9, True), (0.5, False)],
+    ids=["early", "in the middle", "late", "no ranges"],
+)  # fmt: skip
+def test_a_copy_over_a_line_that_breaks_once_is_no_mixture(
+    server: Server, mount: Mount, tmp_path: Path, at: float, ranges: bool
+) -> None:
+    """semantics 3.13: bytes of a resumed body are served only once a look shows that version still; else ESTALE."""
+    mounted = mount(ttl=60)
+    server.store.seed({"file": OLD}, age=60)
+    server.set(ranges=ranges, bandwidth=SLOW)
+    server.faults.next("cut", on="download", at=at)
+    out = tmp_path / "out"
+    copy = subprocess.Popen(["cp", str(mounted.path / "file"), str(out)], stderr=subprocess.PIPE, text=True)
+    eventually(lambda: begun(server))
+    server.store.write("file", NEW)
+    server.set(bandwidth=0)
+    _, told = copy.communicate(timeout=40)
+    copied = out.read_bytes()
+    assert OLD.startswith(copied), "not a byte of the new version"
+    assert (copy.returncode, len(copied) < SIZE) == (1, True)
+    assert "Stale file handle" in told
+    assert (mounted.path / "file").read_bytes() == NEW, "whoever opens it then has the new one at once"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(SIZE - 4096, SIZE // 2), (SIZE // 2, SIZE - 4096), (0, SIZE - 4096), (SIZE - 4096, 0)],
+    ids=["end, middle", "middle, end", "start, end", "end, start"],
+)
+def test_reads_here_and_there_are_of_one_version(
+    server: Server, mount: Mount, first: int, second: int
+) -> None:
+    """semantics 3.13: every byte that one handle gives is of one version."""
+    mounted = mount(ttl=60)
+    server.store.seed({"file": OLD}, age=60)
+    server.set(bandwidth=SLOW)
+    with (mounted.path / "file").open("rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 4096, first) == OLD[first : first + 4096]
+        server.store.write("file", NEW)
+        assert errno_from(os.pread, file.fileno(), 4096, second) == errno.ESTALE
+        assert os.pread(file.fileno(), 4096, first) == OLD[first : first + 4096], "what was read stays"
+
+
+_MAPPED = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file:
+    pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=int(sys.argv[3]))
+    sys.stdout.buffer.write(pages[:4096])
+    sys.stdout.buffer.flush()
+    sys.stdin.readline()
+    sys.stdout.buffer.write(pages[int(sys.argv[2]):][:4096])
+"""
+
+
+@pytest.mark.parametrize("flags", ["1", "2"], ids=["shared", "private"])
+def test_a_mapping_is_of_one_version(server: Server, mount: Mount, flags: str) -> None:
+    """semantics 3.13: a page that can't be had any more is SIGBUS, as of a file that was cut on a disk."""
+    mounted = mount(ttl=60)
+    server.store.seed({"file": OLD}, age=60)
+    server.set(bandwidth=SLOW)
+    words = [sys.executable, "-c", _MAPPED, str(mounted.path / "file"), str(SIZE - 4096), flags]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert readable(program.stdout, 30)
+        assert program.stdout.read(4096) == OLD[:4096]
+        server.store.write("file", NEW)
+        seen, _ = program.communicate(b"\n", timeout=40)
+    assert (seen, program.returncode) == (b"", -signal.SIGBUS)

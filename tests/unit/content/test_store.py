@@ -293,6 +293,11 @@ def test_what_is_being_proved_is_not_given_up_for_room(make_store: MakeStore, ca
     assert (len(client.requests), client.gets) == (2, 1)
 
 
+def gone(directory: Path) -> bool:
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
 def test_what_is_downloaded_because_the_disk_has_lost_it_is_proved(
     make_store: MakeStore, cache: Path
 ) -> None:
@@ -301,7 +306,7 @@ def test_what_is_downloaded_because_the_disk_has_lost_it_is_proved(
     store = make_store(client)
     read(store, item_of(5))
     with store.open(item_of(5)) as handle:
-        eventually(lambda: not shutil.rmtree(cache, ignore_errors=True) and not cache.exists())
+        eventually(lambda: gone(cache))
         client.data, client.updated_at = b"later", "2024-05-01T12:00:09.500Z"
         with pytest.raises(StaleVersionError):
             handle.read(0, 10)

@@ -34,6 +34,10 @@ def _all(some: Callable[[int, int], int], storm: float) -> Iterator[Workload]:
         yield _work(f"format-{latency}", 60 + files / 5, rewriting.formatted, files=files, latency=latency)
     files = some(10_000, 300)
     yield _work("copy", 120 + files / 5, trees.copied, files=files, latency=20)
+    for latency, at_once in ((20, 1), (50, 3)):
+        numbers = {"directories": some(625, 60), "files": some(2100, 120), "beside": some(3000, 200)}
+        seconds = 120 + sum(numbers.values()) / 5
+        yield _work(f"rm-rf-{latency}", seconds, trees.removed, at_once=at_once, latency=latency, **numbers)
     yield _work("git", 300, trees.repository, commits=some(60, 5), files=some(200, 20), latency=20)
     files = some(3000, 200)
     yield _work("tar", 120 + files / 5, trees.unpacked, files=files, latency=200)

@@ -179,14 +179,15 @@ class Health:
     def heard(self, call: Call, date: str, began: float, ended: float) -> None:
         """An answer of any kind begins, with this Date header, to a request sent between these `time.time()`s."""
         with self._lock:
-            now, self._asked = time.monotonic(), math.inf
+            now, self._asked, known = time.monotonic(), math.inf, self._kinds[None].heard > 0
             for kind in (self._kinds[None], self._kinds[call.changing]):
                 kind.heard = kind.began = kind.ended = now
                 kind.until = kind.refusals = 0
             if self.away is not None:
                 self.away = None
                 self.recoveries += 1
-                log.warning("the server answers again")
+                if known:
+                    log.warning("the server answers again")
             # The header is cut to whole seconds: each answer bounds the offset from both sides, and the bounds of many are
             # narrow. Where they contradict (a clock was set), the newest answer counts alone.
             if date != self._date[0]:
@@ -215,8 +216,9 @@ class Health:
                 no_way = kind.refusals >= _REFUSALS and silence >= _REFUSED_FOR
                 if kind is both and self.away is None and (in_vain or no_way):
                     self.away, kind.next_probe = why, now + _PROBE_EVERY
-                    told = "what is known is shown, saves are kept here, what else needs it fails"
-                    log.warning("the server can't be reached (%s): %s", why, told)
+                    if both.heard:  # else who asks for the first time is told by the error
+                        told = "what is known is shown, saves are kept here, what else needs it fails"
+                        log.warning("the server can't be reached (%s): %s", why, told)
 
     def succeeded(self, *, changing: bool, latency: float | None = None) -> None:
         """The server has answered to what was asked; `latency` None leaves the average alone."""

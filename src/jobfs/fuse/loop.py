@@ -242,7 +242,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def fgetattr(self, path: int, buffer: int, info: int) -> None:
         ctypes.memmove(buffer, self.operations.getattr("", _info(info)), _STAT_SIZE)
         # An open file's own size, which may not be what the next one to open it has.
-        self._here.desk.brief = path != 0 and self.operations.brief(ctypes.string_at(path).decode())
+        self._here.desk.brief = bool(path) and self.operations.brief(ctypes.string_at(path).decode())
 
     def readdir(
         self, path: bytes | None, buffer: int, fill: Callable[..., int], offset: int, info: int

@@ -302,6 +302,7 @@ def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answ
 ) -> None:
     """semantics 1: then whatever needs the server fails at once; one line in the log says so, and one that it is over."""
     held = Health(30.0)
+    heard(held, READ)
     refuse(held, clock, 0.0, 0.1, 0.3, 0.7, 0.8)
     assert (held.out, may_wait(held)) == (False, math.inf)
     refuse(held, clock, 0.2, 0.1, 60.0)

@@ -195,7 +195,7 @@ class Mount:
             _log.warning("%s", error)
 
     def _mount(self, vfs: Vfs) -> tuple[Session, LoopPool, MountInfo]:
-        from jobfs.fuse.driver import FuseDriver, XattrDriver
+        from jobfs.fuse.driver import FuseDriver
         from jobfs.fuse.interrupt import interruptible
         from jobfs.fuse.loop import LoopPool, Session
 
@@ -203,9 +203,8 @@ class Mount:
         self._before = mount_at(self._directory)
         self._serving = True
         options = mount_options(self._settings, self._slot.record.job)
-        driver = XattrDriver if self._settings.xattr else FuseDriver
         kept = self._settings.kernel_timeout
-        session = Session(driver(vfs, greeted.set, self._settings.timeout), self._directory, options, kept)
+        session = Session(FuseDriver(vfs, greeted.set, self._settings.timeout), self._directory, options, kept)
         here = mount_at(self._directory)
         ended = interruptible(sync_on_close=self._settings.sync_on_close)
         pool = LoopPool(session, self._is_over, ended)

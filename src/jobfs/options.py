@@ -65,10 +65,6 @@ OPTIONS: dict[str, Option] = {
         Option("write_back_delay", "Wait this long after a close before sending, less if many wait.", "SECONDS", 0.5),
         Option("sync_on_close", "A close returns when the server has the file.", default=False),
         Option("read_only", "Refuse everything that writes; also -o ro.", default=False),
-        Option(
-            "xattr", "Show what the API knows of a file as extended attributes user.jobfs.*; writing gets slower.",
-            default=False,
-        ),
         Option("timeout", "Fail after this long without progress.", "SECONDS", 30.0),
         Option(
             "stale_if_error", "Serve what is known for this long while the server cannot be reached.", "SECONDS", 300.0

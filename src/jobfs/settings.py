@@ -165,7 +165,6 @@ class Settings(BaseSettings):
     write_back_delay: Annotated[float, _within(0, 3600), _Seconds] = _define("write_back_delay")
     sync_on_close: _Flag = _define("sync_on_close")
     read_only: _Flag = _define("read_only")
-    xattr: _Flag = _define("xattr")
     timeout: Annotated[float, _within(0.1, 3600), _Seconds] = _define("timeout")
     stale_if_error: Annotated[float, _within(0, 604800), _Seconds] = _define("stale_if_error")
     request_lifetime: Annotated[float, _within(0, 3600), _Seconds] = _define("request_lifetime")

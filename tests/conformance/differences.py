@@ -273,8 +273,8 @@ ROWS = [
     Row(
         "extended attributes",
         "kept",
-        "EOPNOTSUPP; with `--xattr` those that show what the API knows",
-        "the API has no place for others",
+        "EOPNOTSUPP",
+        "the API has no place for them; `jobfs info` shows what it knows",
         (Difference("open: an attribute of its own name", (("setxattr f user.a b", "ok", "ENOTSUP"),)),),
     ),
 ]

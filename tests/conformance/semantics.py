@@ -44,7 +44,7 @@ STATEMENTS = {
     "2.13": "link, and mknod of anything but a regular file, are EPERM",
     "2.14": "locks work among the processes of this machine",
     "2.15": "mmap works, read and shared-writable",
-    "2.16": "with --xattr the same is in user.jobfs.*; setfattr of permission and lifecycle is an update",
+    "2.16": "there are no extended attributes: EOPNOTSUPP",
     "2.17": "jobfs set changes lifecycle and permission",
     "2.18": "a directory's mtime moves when another set of names is seen in it, and goes back by utimens only",
     "3.1": "open revalidates when the cached metadata is older than the TTL",

@@ -180,10 +180,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     flag_utime_omit_ok = 1
 
     # The kernel asks for security.capability at every write while these are there (fusepy-notes.md).
-    getxattr: Any = None
-    setxattr: Any = None
-    listxattr: Any = None
-    removexattr: Any = None
+    getxattr = setxattr = listxattr = removexattr = None
     # A directory needs no handle; permissions (`default_permissions`) and locks are the kernel's; there are no blocks and
     # no device to control.
     opendir = releasedir = access = lock = bmap = ioctl = None
@@ -343,20 +340,3 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def fsyncdir(self, path: str | None, datasync: int, fh: int) -> None:
         self._vfs.fsyncdir()
-
-
-class XattrDriver(FuseDriver):
-    """The driver with extended attributes, for mounts that ask for them: the kernel looks at them at every write."""
-
-    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
-        return self._vfs.getxattr(relative(path), name)
-
-    def listxattr(self, path: str) -> list[str]:
-        return self._vfs.listxattr(relative(path))
-
-    def setxattr(self, path: str, name: str, value: bytes, options: int, position: int = 0) -> None:
-        self._vfs.setxattr(relative(path), name, value)
-
-    def removexattr(self, path: str, name: str) -> None:
-        self._vfs.getxattr(relative(path), name)
-        raise FsError(errno.EPERM, "these attributes are the server's")

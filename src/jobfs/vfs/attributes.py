@@ -16,11 +16,6 @@ from jobfs.state.tables import is_unmade, stale_times
 from jobfs.vfs.view import Node, View, is_hidden_open
 
 _NONE = 0xFFFFFFFF
-_PREFIX = "user.jobfs."
-#: Extended attributes that are shown, where they have a value.
-SHOWN = (
-    "id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at", "state", "error",
-)  # fmt: skip
 
 
 class Attributes:
@@ -74,7 +69,7 @@ class Attributes:
             else:
                 self._set_here(node, **{name: value for name, value in times.items() if value is not None})
 
-    # -- extended attributes, `user.jobfs.*`, and what `jobfs info` and `jobfs set` tell and change of the same
+    # -- what `jobfs info` tells and `jobfs set` changes
 
     def info(self, path: str) -> dict[str, Any]:
         """What the API and this machine know of one path. Raises FsError(ENOENT), ApiError."""
@@ -111,32 +106,11 @@ class Attributes:
             return "uploading" if change.running else "dirty", str(change.error or "")
         return "dirty" if node.local is not None or is_unmade(node) else "clean", ""
 
-    def listxattr(self, path: str) -> list[str]:
-        """Every attribute that has a value; the control directory has none. Raises FsError(ENOENT), ApiError."""
-        if names.control_name(path) is not None:
-            return []
-        facts = self.info(path)
-        return [_PREFIX + name for name in SHOWN if facts.get(name)]
-
-    def getxattr(self, path: str, name: str) -> bytes:
-        """The value of one. Raises FsError(ENODATA) if there is none of this name, ApiError."""
-        plain = name.removeprefix(_PREFIX)
-        # Before anything is looked up: the kernel asks for security.* all the time.
-        known = plain != name and plain in SHOWN and names.control_name(path) is None
-        value = self.info(path).get(plain) if known else None
-        if not value:
-            raise FsError(errno.ENODATA)
-        return str(value).encode()
-
-    def setxattr(self, path: str, name: str, value: bytes) -> None:
-        """Change permission or lifecycle on the server. Raises FsError(EPERM) for the others, FsError(EINVAL), ApiError."""
-        plain = name.removeprefix(_PREFIX)
-        if plain == name or plain not in SHOWN:
-            raise FsError(errno.EOPNOTSUPP)
-        self.set(path, {plain: value.decode("utf-8", "replace")})
-
     def set(self, path: str, values: dict[str, Any]) -> None:
-        """Change permission and lifecycle, by their names. Raises as `setxattr`."""
+        """Change permission and lifecycle on the server, by their names.
+
+        Raises FsError(EPERM) for anything else, FsError(EINVAL) for a value that there is not, ApiError.
+        """
         self._view.may_change(path)
         wanted = {name: value for name, value in values.items() if value is not None}
         if not wanted.keys() <= {"permission", "lifecycle"}:

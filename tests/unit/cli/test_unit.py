@@ -43,7 +43,7 @@ def test_it_has_what_was_given_and_what_the_environment_says(
     run: Run, program: str, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PERSTACK_BASE_URL", "https://eu.example.com")
-    monkeypatch.setenv("JOBFS_XATTR", "no")
+    monkeypatch.setenv("JOBFS_SYNC_ON_CLOSE", "no")
     monkeypatch.chdir(tmp_path)
     done = run(
         "systemd-unit", JOB, 'my job/100% "$x"', "-o", "ro,umask=27", "--state-dir", "kept", "--timeout", "7.5",

@@ -1,10 +1,12 @@
-"""What the API knows of a file, as extended attributes and by `jobfs set` (semantics 2)."""
+"""What `jobfs info` tells of a file and `jobfs set` changes (semantics 2)."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob, run
@@ -13,54 +15,26 @@ from tests.support.waiting import eventually
 from jobfs.emulator import Server
 
 
-def test_what_the_api_knows_is_shown_as_extended_attributes(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 2.16: with -o xattr the xattrs user.jobfs.*."""
-    server.store.seed({"file.txt": "content"})
-    mounted = mount(xattr=True)
-    path = mounted.path / "file.txt"
-    item = server.store.item("file.txt")
-    names = os.listxattr(path)
-    assert {"user.jobfs.id", "user.jobfs.permission", "user.jobfs.state"} <= set(names)
-    assert os.getxattr(path, "user.jobfs.id").decode() == item.id
-    assert os.getxattr(path, "user.jobfs.state") == b"clean"
-    assert errno_from(os.getxattr, path, "user.other") == errno.ENODATA
-    assert errno_from(os.getxattr, path, "security.capability") == errno.ENODATA
-    assert errno_from(os.removexattr, path, "user.jobfs.id") == errno.EPERM
-    assert errno_from(os.setxattr, path, "user.jobfs.id", b"other") == errno.EPERM
-    assert errno_from(os.setxattr, path, "user.other", b"x") == errno.ENOTSUP
-
-
-def test_setfattr_changes_permission_and_lifecycle_on_the_server(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """semantics 2.16: setfattr = update."""
-    server.store.seed({"file.txt": "content"})
-    mounted = mount(xattr=True)
-    path = mounted.path / "file.txt"
-    os.setxattr(path, "user.jobfs.permission", b"readOnly")
-    assert server.store.item("file.txt").permission == "readOnly"
-    assert path.stat().st_mode & 0o777 == 0o444
-    os.setxattr(path, "user.jobfs.lifecycle", b"application")
-    assert server.store.item("file.txt").lifecycle == "application"
-    assert errno_from(os.setxattr, path, "user.jobfs.permission", b"sometimes") == errno.EINVAL
+def condition(mounted: MountedJob, path: Path) -> tuple[str, str]:
+    facts = json.loads(mounted.jobfs("info", path, "--json").stdout)
+    return facts["state"], facts["error"]
 
 
 def test_a_save_under_way_shows_as_state(server: Server, mount: Callable[..., MountedJob]) -> None:
     """semantics 2: state (clean, dirty, uploading, failed, conflict), error."""
-    mounted = mount(xattr=True, write_back_delay=30)
+    mounted = mount(write_back_delay=30)
     path = mounted.path / "new.txt"
     path.write_bytes(b"not sent")
-    assert os.getxattr(path, "user.jobfs.state") == b"dirty"
+    assert condition(mounted, path) == ("dirty", "")
     server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
     assert errno_from(saved, path, b"refused")
-    eventually(lambda: os.getxattr(path, "user.jobfs.state") == b"failed")
-    assert b"Too large" in os.getxattr(path, "user.jobfs.error")
+    eventually(lambda: condition(mounted, path)[0] == "failed")
+    assert "Too large" in condition(mounted, path)[1]
     server.faults.clear()
 
 
-def test_without_the_option_there_are_no_extended_attributes(server: Server, mounted: MountedJob) -> None:
+def test_there_are_no_extended_attributes(server: Server, mounted: MountedJob) -> None:
+    """semantics 2.16: EOPNOTSUPP, and `cp -a` does not mind."""
     server.store.seed({"file.txt": "content"})
     assert errno_from(os.getxattr, mounted.path / "file.txt", "user.jobfs.id") == errno.ENOTSUP
     assert run(mounted.path, "cp", "-a", "file.txt", "copy.txt") == ""

@@ -1,4 +1,4 @@
-"""The log: its forms, its file that rotates, the journal; what repeats is counted; it never shows the key."""
+"""The log: its forms, its file that rotates, the journal; it never shows the key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 
 from jobfs import service
 from jobfs.cli import logs
-from jobfs.cli.logs import Repeats
 from jobfs.errors import UsageError
 
 
@@ -88,8 +87,7 @@ for number in range(9):
     logging.getLogger("jobfs.test").info("line %d of sk-secret %s", number, "x" * 300)
 print("printed after", flush=True)
 os.write(2, b"and written after\\n")
-for _ in range(5):
-    logging.getLogger("jobfs.test").error("again")
+logging.getLogger("jobfs.test").error("again")
 logging.shutdown()
 """
 
@@ -104,9 +102,8 @@ def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path:
     files = sorted(tmp_path.glob("jobfs.log*"))
     assert [path.name for path in files] == ["jobfs.log", "jobfs.log.1"]
     lines = log.read_text().splitlines()
-    assert lines[-4:-2] == ["printed after", "and written after"]
-    assert lines[-2].endswith("ERROR jobfs.test: again")
-    assert lines[-1].endswith("4 more like this within 60 s, the last one: again")
+    assert lines[-3:-1] == ["printed after", "and written after"]
+    assert lines[-1].endswith("ERROR jobfs.test: again")
     older = (tmp_path / "jobfs.log.1").read_text()
     assert "line 1 of ***" in older + log.read_text()
     for path in files:
@@ -115,7 +112,7 @@ def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path:
         assert "sk-secret" not in path.read_text()
 
 
-#: A process that logs what repeats, what went wrong, and what the user is told.
+#: A process that logs warnings, what went wrong, and what the user is told.
 _TELLING = """
 import logging, os, sys, threading
 from jobfs.cli import logs
@@ -125,7 +122,7 @@ if len(sys.argv) > 2:
     os.environ["JOURNAL_STREAM"] = f"{info.st_dev}:{info.st_ino}"
 logs.set_up("info", lambda: "sk-secret", sys.argv[1])
 log = logging.getLogger("jobfs.test")
-for number in range(40):
+for number in range(3):
     log.warning("%s: tried again later", f"f{number}")
 try:
     raise ValueError("sk-secret \\x1b[2J")
@@ -153,16 +150,15 @@ def _told(*arguments: str) -> list[str]:
 def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
     records = [json.loads(line) for line in _told("json")]
     assert {tuple(record) for record in records} == {
-        ("time", "level", "logger", "message", "count", "exception")
+        ("time", "level", "logger", "message", "exception")
     }
-    *few, broke, crashed, said, told = records
-    assert [record["message"] for record in few] == [f"f{number}: tried again later" for number in range(10)]
+    *few, broke, crashed, said = records
+    assert [record["message"] for record in few] == [f"f{number}: tried again later" for number in range(3)]
     assert (broke["level"], broke["logger"], broke["message"]) == ("error", "jobfs.test", "it \n broke")
     assert broke["exception"].endswith("ValueError: *** \x1b[2J")
     assert crashed["message"] == "the thread worker has crashed"
     assert crashed["exception"].endswith("ZeroDivisionError: division by zero")
     assert (said["level"], said["message"], said["exception"]) == ("warning", "sending 3 unsent files", None)
-    assert (told["count"], told["message"], few[0]["count"]) == (30, "f39: tried again later", 1)
     assert all(record["time"].endswith("Z") and record["time"][10] == "T" for record in records)
 
 
@@ -187,68 +183,3 @@ def test_what_is_in_the_journal_stays_there(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "log").exists()
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
     assert not service.in_journal()
-
-
-class Listening(logging.Handler):
-    """Keeps what it is given."""
-
-    def __init__(self, every: float = 3600.0) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.repeats = Repeats(self, every)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(f"{record.levelname} {record.getMessage()}")
-
-
-@pytest.fixture
-def log() -> Iterator[logging.Logger]:
-    log = logging.getLogger("jobfs.of_repeats")
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    yield log
-    log.handlers.clear()
-
-
-@pytest.fixture
-def heard(log: logging.Logger) -> Iterator[Listening]:
-    heard = Listening()
-    log.addHandler(heard)
-    yield heard
-    heard.repeats.tell()
-
-
-def test_facts_do_not_hold_each_other_back(log: logging.Logger, heard: Listening) -> None:
-    for number in range(20):
-        log.warning("a %d", number)
-    log.warning("b")
-    log.error("a %d", 20)
-    assert heard.lines[-2:] == ["WARNING b", "ERROR a 20"]
-
-
-def test_after_a_while_it_is_told_and_logged_again(log: logging.Logger) -> None:
-    heard = Listening(every=0.05)
-    log.addHandler(heard)
-    for _ in range(3):
-        log.error("no")
-    clock = heard.repeats._clock
-    assert clock is not None
-    clock.join(20)
-    log.error("no")
-    assert heard.lines == ["ERROR no", "ERROR 2 more like this within 0 s, the last one: no", "ERROR no"]
-    heard.repeats.tell()
-
-
-def test_who_asks_for_debug_records_gets_all(log: logging.Logger, heard: Listening) -> None:
-    for _ in range(100):
-        log.debug("request")
-    assert len(heard.lines) == 100
-    heard.repeats.tell()
-    assert len(heard.lines) == 100
-
-
-def test_a_record_that_cannot_be_formatted_is_the_handlers_affair(
-    log: logging.Logger, heard: Listening
-) -> None:
-    record = log.makeRecord(log.name, logging.ERROR, "file", 1, "%d", ("no number",), None)
-    assert heard.repeats.filter(record) is True

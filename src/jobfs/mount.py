@@ -204,7 +204,9 @@ class Mount:
         self._serving = True
         options = mount_options(self._settings, self._slot.record.job)
         kept = self._settings.kernel_timeout
-        session = Session(FuseDriver(vfs, greeted.set, self._settings.timeout), self._directory, options, kept)
+        session = Session(
+            FuseDriver(vfs, greeted.set, self._settings.timeout), self._directory, options, kept
+        )
         here = mount_at(self._directory)
         ended = interruptible(sync_on_close=self._settings.sync_on_close)
         pool = LoopPool(session, self._is_over, ended)

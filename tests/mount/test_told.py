@@ -218,9 +218,7 @@ def test_the_log_of_an_outage_is_as_json_an_object_a_line(
     assert mounted.jobfs("flush", mounted.path).returncode == 0
     assert mounted.jobfs("umount", mounted.path).returncode == 0
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert {tuple(record) for record in records} == {
-        ("time", "level", "logger", "message", "exception")
-    }
+    assert {tuple(record) for record in records} == {("time", "level", "logger", "message", "exception")}
     assert any("no connection" in record["message"] for record in records)
 
 

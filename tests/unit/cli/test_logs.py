@@ -149,9 +149,7 @@ def _told(*arguments: str) -> list[str]:
 
 def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
     records = [json.loads(line) for line in _told("json")]
-    assert {tuple(record) for record in records} == {
-        ("time", "level", "logger", "message", "exception")
-    }
+    assert {tuple(record) for record in records} == {("time", "level", "logger", "message", "exception")}
     *few, broke, crashed, said = records
     assert [record["message"] for record in few] == [f"f{number}: tried again later" for number in range(3)]
     assert (broke["level"], broke["logger"], broke["message"]) == ("error", "jobfs.test", "it \n broke")

@@ -10,7 +10,9 @@ from urllib.parse import SplitResult, urlsplit
 from jobfs.errors import UsageError
 
 _JOB_ID = re.compile(r"[a-z0-9]{24}")
-_ITEM_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+#: An item id that can stand in a URL as it is; wider than the reference's pattern, never a path.
+ITEM_ID = r"^[A-Za-z0-9_-]{1,128}$"
+_ITEM_ID = re.compile(ITEM_ID)
 _HOST = re.compile(r"[A-Za-z0-9_.:-]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -55,7 +57,7 @@ def check_job_id(job_id: str) -> str:
 
 
 def valid_item_id(item_id: object) -> TypeGuard[str]:
-    """True if `item_id` can stand in a URL as it is; wider than the reference's pattern, never a path."""
+    """True for a text that fits `ITEM_ID`."""
     return isinstance(item_id, str) and _ITEM_ID.fullmatch(item_id) is not None
 
 

@@ -209,7 +209,7 @@ def hurrying() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writeback, "_TIDY_EVERY", 0.02)
         patch.setattr(writeback, "UNLINK_DELAY", 0.1)
-        patch.setattr(writeback, "BACKUP_DELAY", 0.2)
+        patch.setattr(writeback, "SCRATCH_DELAY", 0.2)
         patch.setattr(save_queue, "_BACKOFF", 0.05)
         patch.setattr(cleanup, "_AGAIN", 0.02)
         patch.setattr(cleanup, "_LIST_EVERY", 0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import time
@@ -112,19 +111,6 @@ class Bases:
         """The hash of a small item's bytes, where the server's clock is too coarse to learn it after the move (see `of`)."""
         coarse = not self._content.fine_clock(after.updated_at)
         return self.known_hash(before) if coarse and (before.size or 0) <= _HASHED else ""
-
-    def shown(self, change: Change) -> str:
-        """The hash of the bytes that a backup was made with, if a program has it open or wrote to it; else "".
-
-        What is written to it is a save over those.
-        """
-        file = change.file
-        if file is None or not change.is_backup or not (file.handles or change.outdated):
-            return ""
-        local = None if change.sha256 else self._state.bytes.open(file.ino, change.generation)
-        with contextlib.suppress(OSError):
-            return change.sha256 if local is None else local.sha256()
-        return ""
 
     # -- learned while the new bytes are on their way
 

@@ -125,10 +125,7 @@ def _restore(write_back: WriteBack, change: Change) -> None:
         # Nobody was told that it is there.
         state.write(edit(change, stage=Stage.CANCELLED))
     else:
-        if change.verb is Verb.MOVE and file is not None and file.stays:
-            # A backup: `generation` is what the item holds; what was written to it since stays here.
-            state.apply(change, shows={change.source: None})
-        elif change.verb is Verb.MOVE and file is not None:
+        if change.verb is Verb.MOVE and file is not None:
             # A rename over unsent bytes, of which nobody was told that it was done: it takes these bytes, and no newer ones.
             state.apply(change, generation=file.generation)
         write_back.queue.add(change, 0.0)
@@ -160,7 +157,7 @@ def _clean_up(state: State, change: Change) -> None:
 
 
 def _remove(write_back: WriteBack, change: Change) -> None:
-    """A directory, or a file that was open, is on its way out."""
+    """A directory, a file that was open, or one that has a scratch name here now, is on its way out."""
     if change.asides:
         # A directory: cleanup looks at it only when no unanswered request of it can be carried out any more.
         write_back.state.write(edit(change, stage=Stage.PLACED))
@@ -171,7 +168,7 @@ def _remove(write_back: WriteBack, change: Change) -> None:
 
 
 def _unlink(write_back: WriteBack, change: Change) -> None:
-    """A file that was open was being unlinked: no handle is left, and it is not shown again."""
+    """No handle is left of a file that was being unlinked while open, and it is not shown again."""
     if change.file is not None:
         write_back.state.drop(change.file)
         change.file.path = change.file.change = None
@@ -205,7 +202,7 @@ def _show(state: State, file: File) -> bool:
 
 def _whole_bytes(state: State, file: File) -> Local | None:
     """Its local bytes, if they are as long as they were when it was closed; what stays here may have been written to since."""
-    sealed = not file.stays or file.boot != "" or file.change is not None
+    sealed = not file.stays or file.boot != ""
     local = state.bytes.open(file.ino, file.generation, sealed=sealed)
     return local if local is not None and (file.stays or local.size == file.size) else None
 

@@ -87,9 +87,13 @@ class Remove:
     # -- a file that is open, or whose bytes here the server does not have
 
     def run(self, change: Change) -> None:
-        """Carry out the unlink of an open file: from here on it does not come back after a kill. Raises ApiError, FsError."""
+        """Carry out the unlink of an open file, or the removal of one that has a scratch name here now.
+
+        From here on it does not come back after a kill: its bytes here are on the disk. Raises ApiError, FsError.
+        """
         change.begun = True
         if change.base.id:
+            self._state.sync()
             self._state.write(edit(change))
         try:
             self.delete_version(change.target, change.base)

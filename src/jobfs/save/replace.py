@@ -61,7 +61,7 @@ from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
-from jobfs.state.tables import Edit, is_unmade
+from jobfs.state.tables import is_unmade
 
 log = logging.getLogger("jobfs.save")
 
@@ -301,8 +301,7 @@ class Replace:
 
     def _place(self, change: Change, look: Look | None) -> None:
         """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
-        # While a backup waited, the job may have renamed its item.
-        if (change.unsure or change.is_backup) and not self._look_at_staged(change):
+        if change.unsure and not self._look_at_staged(change):
             return
         for turn in range(_ROUNDS):
             seen, look = look or self._look(change.target), None
@@ -480,7 +479,7 @@ class Replace:
         if change.file is not None and change.verb is Verb.PUT:
             self._saved(change, change.file, item, adopted=adopted)
             return
-        self._moved(change, item, adopted=adopted)
+        self._moved(change, item)
         self._context.renamed(item.id, change.target)
         if before is not None and adopted:
             self._bases.carry(before, item)
@@ -518,21 +517,22 @@ class Replace:
                 # After the handles have opened the version: even one that is too young to be kept serves them.
                 content.adopt(item, saved)
 
-    def _moved(self, change: Change, item: Item, *, adopted: bool) -> None:
+    def _moved(self, change: Change, item: Item) -> None:
         """A directory was made, or an item has its new name."""
-        state, file, shown = self._state, change.file, self._bases.shown(change)
+        state, file = self._state, change.file
         with self._going_on(change):
-            becomes, gone = _becomes(change, item, shown, adopted=adopted), _moved_over(change)
+            gone = _moved_over(change)
+            made = []
+            if file is not None and change.verb is Verb.MKDIR:
+                made = [edit(file, item_id=item.id, version=item.updated_at)]
             if file is not None and file.change is change:
                 file.change = None
-            state.write(edit(change, stage=Stage.PLACED, staged_id=item.id), *becomes, gone=gone)
+            state.write(edit(change, stage=Stage.PLACED, staged_id=item.id), *made, gone=gone)
             for replaced in gone:
                 state.forget_bytes(replaced)
             self._tell(change, item)
             # The namespace has it: from here on its names show that, however long cleanup takes.
             state.apply(change, shows={})
-            if becomes and file is not None and file.local is not None and not file.generation:
-                self._go_on(file, item, adopted=False)
             if file is not None and not gone and change.generation not in (0, file.generation):
                 state.bytes.retire(file.ino, change.generation)
 
@@ -589,26 +589,6 @@ class Replace:
 def _moved_over(change: Change) -> list[File]:
     """Unsent bytes that an item took the place of, if the journal has them; not what was written there after a restart."""
     file = change.file
-    if file is None or not file.recorded or change.verb is Verb.MKDIR or change.is_backup:
+    if file is None or not file.recorded or change.verb is Verb.MKDIR:
         return []
     return [] if change.generation and change.outdated else [file]
-
-
-def _becomes(change: Change, item: Item, shown: str, *, adopted: bool) -> list[Edit]:
-    """What changes of the directory, or the backup, that this item is now; nothing if it goes on to be of this machine.
-
-    `shown`: see Bases.shown.
-    """
-    file = change.file
-    if file is None:
-        return []
-    if change.verb is Verb.MKDIR:
-        return [edit(file, item_id=item.id, version=item.updated_at)]
-    if not change.is_backup or item.path != change.target:
-        return []  # the job may have given what was to be moved another name
-    # What was set of a backup here goes on to hold; what is written to it is the next save of the item. The job may have written
-    # to that meanwhile: only bytes prove that it is what was shown here.
-    rest: dict[str, Any] = {} if change.outdated else _NOTHING
-    base = Base(item.id, sha256=shown, young=True) if change.outdated or file.handles else file.base
-    version = item.updated_at if adopted else file.version
-    return [edit(file, item_id=item.id, stays=False, version=version, sha256="", base=base, **rest)]

@@ -26,6 +26,7 @@ from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, State, edit
 from jobfs.state.disk import BOOT
+from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Record, Stage, Verb
 from jobfs.state.tables import is_unmade
 
@@ -37,8 +38,8 @@ _SYNC_EVERY = 0.5
 _TIDY_EVERY = 1.0
 #: Seconds between returns of free memory.
 _GIVE_BACK_EVERY = 15.0
-#: Seconds until the unlink of an open file is carried out, and the rename of a file to a scratch name.
-UNLINK_DELAY, BACKUP_DELAY = 1.0, 3.0
+#: Seconds until the unlink of an open file is carried out, and until a file that has a scratch name now leaves the server.
+UNLINK_DELAY, SCRATCH_DELAY = 1.0, 3.0
 #: Seconds without a listing after which there is one, where something may be left to be deleted.
 _LIST_EVERY = 3600.0
 #: A tombstone is kept this many times as long as a request may still be carried out, and until a listing after that.
@@ -120,6 +121,7 @@ class WriteBack:
                 thread.join()
         self.context.beside.shutdown(wait=True, cancel_futures=True)
         try:
+            self.state.sync()  # what is removed by the next mount may have its bytes here
             self._leave_unlinks()
             self.state.sync()
         except FsError as error:
@@ -183,25 +185,18 @@ class WriteBack:
     # -- what a close and an fsync mean (semantics.md section 4)
 
     def seal(self, file: File) -> None:
-        """Record that the File's bytes are closed: they are to be sent (w). Raises FsError(ENOSPC, EIO).
-
-        Those of a backup are to be a save of its item; what they are based on is recorded with the first of them.
-        """
+        """Record that the File's bytes are closed: they are to be sent (w). Raises FsError(ENOSPC, EIO)."""
         with file.lock:
-            local, before, change, backup = file.local, file.generation, file.change, file.backup
+            local, before, change = file.local, file.generation, file.change
             self.state.unclosed.discard(file)
-            if local is None or file.path is None or (file.stays and backup is None) or not file.written:
+            if local is None or file.path is None or file.stays or not file.written:
                 return
-            shown = self.bases.shown(backup) if backup is not None else ""
             try:
                 # In one step, or a sync between the two would not find the row that it is to mark.
                 with self.state.lock:
                     self.state.bytes.seal(file.ino, local)
                     closed = {"generation": local.generation, "size": local.size, "draft": 0}
-                    edits = [edit(file, **closed, boot=BOOT, refused="")]
-                    if backup is not None and file.backup is backup:
-                        edits.append(edit(backup, sha256=shown))
-                    self.state.write(*edits)
+                    self.state.write(edit(file, **closed, boot=BOOT, refused=""))
             except FsError:
                 local.sealed = False
                 self.state.unclosed.add(file)
@@ -324,9 +319,7 @@ class WriteBack:
         pending = self.state.pending(path)
         if pending is None:
             return Victim()
-        if pending.verb is Verb.REMOVE:
-            return Victim(pending.base, pending.item, pending.file, pending)
-        return Victim(self.bases.of(pending.item), pending.item, None, pending)
+        return Victim(pending.base, pending.item, pending.file, pending)
 
     def replaced(self, victim: Victim, over: File | None = None, new: File | None = None) -> None:
         """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only.
@@ -347,6 +340,8 @@ class WriteBack:
         """The name was not taken after all: what had it is there as before. A file that libfuse had hidden is back."""
         file, pending = victim.file, victim.pending
         if file is None:
+            if pending is not None and pending.over:
+                self._remove_later(path, pending.base, pending.item)
             return
         if pending is not None:
             self.state.end(pending)
@@ -405,8 +400,9 @@ class WriteBack:
         """
         state, file = self.state, victim.file
         with state.lock:
-            if file is not None and file.change is not None:
-                state.end(file.change)
+            for ended in (victim.pending, file.change if file is not None else None):
+                if ended is not None:
+                    state.end(ended)
             change = state.change(
                 Verb.MOVE, target, file, stage=Stage.STAGED, source=item.path, staged_id=item.id, base=victim.base,
                 base_item=victim.item, item=item, shows={target: victim.item} if victim.item else {},
@@ -451,42 +447,66 @@ class WriteBack:
                 file.change = None
         self.context.disown(change.staged_id)
 
-    def back_up(self, item: Item, target: str, source: Path, attr: dict[str, Any], over: File | None) -> bool:
-        """The rename of an item to a scratch name: a file of this machine, with bytes of its own from `source`.
+    def stay(
+        self,
+        node: Item | File,
+        old: str,
+        new: str,
+        attr: dict[str, Any],
+        over: File | None,
+        source: Path | None = None,
+    ) -> None:
+        """The rename of a file to a scratch name: it is of this machine from now on. `source`: where an item's bytes are.
 
-        On the server it is renamed in a few seconds, unless a new file has taken its name by then. `over`: the file of this
-        machine that had the scratch name. False if a program writes to it. Raises FsError(ENOSPC, EIO); then nothing was changed.
+        What the server has of it goes in a few seconds, unless something takes the old name before. `over`: the file of this
+        machine that had the scratch name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        state = self.state
-        file = state.open(item)
-        local = state.bytes.new(file.ino, state.journal.next_number(), source)
+        state, item = self.state, node if isinstance(node, Item) else None
+        base = self.bases.of(item)
+        file = state.open(node) if isinstance(node, Item) else node
+        copy = None if source is None else state.bytes.new(file.ino, state.journal.next_number(), source)
         with file.lock, state.lock:
-            if file.local is not None:
-                local.release()
-                local.discard()
-                return False
-            state.bytes.seal(file.ino, local)
-            change = state.change(
-                Verb.MOVE, target, stage=Stage.STAGED, source=item.path, staged_id=item.id,
-                item=item, generation=local.generation, base_item=item, shows={item.path: None},
-            )  # fmt: skip
+            before, change, local = file.generation, file.change, file.local or copy
+            assert local is not None
+            if local is not copy:
+                base, item = file.base, file.item  # it was not sent, or a program has begun to write to it
             values = {
-                "path": target, "stays": True, "item_id": "", "generation": local.generation, "size": local.size,
-                "boot": BOOT, **attr,
+                "path": new, "stays": True, "item_id": "", "base": Base(), "refused": "",
+                "generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT, **attr,
             }  # fmt: skip
             try:
-                gone = [over] if over is not None else []
-                state.write(edit(file, **values), edit(change, ino=file.ino), gone=gone, new=True)
+                state.bytes.seal(file.ino, local)
+                state.write(edit(file, **values), gone=[over] if over is not None else [], new=True)
             except FsError:
-                state.end(change)
-                local.release()
-                local.discard()
+                _let_go_of(copy)
                 raise
-            file.change, change.file = change, file
-            state.apply(file, item=None, local=local)
-            if not file.handles:
+            if change is not None:
+                state.end(change)
+            if before and before != local.generation:
+                state.bytes.retire(file.ino, before)
+            if local is not copy:
+                _let_go_of(copy)
+            elif not file.handles:
                 local.release()
+            state.apply(file, item=None, local=local)
+            if base.id:
+                self._remove_later(old, base, item)
         if over is not None:
             state.unname(over)
-        self.queue.add(change, BACKUP_DELAY)
-        return True
+
+    def _remove_later(self, path: str, base: Base, item: Item | None) -> None:
+        """What had this name has a scratch name here: its item goes, unless something takes the name before.
+
+        Nothing is recorded yet: killed before, it is there under both.
+        """
+        change = self.state.change(
+            Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None},
+        )  # fmt: skip
+        self.queue.add(change, SCRATCH_DELAY)
+
+
+def _let_go_of(copy: Local | None) -> None:
+    """Bytes that nobody needs after all."""
+    if copy is not None:
+        copy.release()
+        copy.discard()

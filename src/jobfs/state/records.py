@@ -201,12 +201,6 @@ class File:
         return self.draft > 0 and not (self.generation or self.item_id)
 
     @property
-    def backup(self) -> Change | None:
-        """The Change that is to give its item the scratch name that it has here already; None for any other file."""
-        change = self.change
-        return change if change is not None and change.is_backup and not change.over else None
-
-    @property
     def writing(self) -> bool:
         """True while a program has it open to write to it."""
         return any(handle.writable for handle in self.handles)
@@ -282,12 +276,6 @@ class Change:
     def running(self) -> bool:
         """True while somebody carries it out."""
         return self.deadline is not None
-
-    @property
-    def is_backup(self) -> bool:
-        """True if it moves the item of a File that has its scratch name here already."""
-        file = self.file
-        return self.verb is Verb.MOVE and file is not None and file.stays and file.path == self.target
 
     @property
     def saved(self) -> str:

@@ -441,9 +441,12 @@ class State:
             self._end(change)
 
     def void(self, change: Change, file: File) -> None:
-        """A Change that was not begun ends: a new File has its name. Killed before that is closed, it runs. Raises FsError."""
+        """A Change that was not begun ends: a new File has its name. Raises FsError.
+
+        Killed before that is closed, an unlink runs.
+        """
         with self.lock:
-            if change.verb is Verb.REMOVE and change.base.id and not change.recorded:
+            if change.file is not None and change.base.id and not change.recorded:
                 self.write(edit(change))  # else an older version would be back than what was closed
             file.voids = change if change.recorded else None
             self._end(change)
@@ -507,14 +510,13 @@ class State:
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older.
 
-        A file that is renamed to the name of one that was unlinked may have been made before. A move away from it that was not
-        begun waits: what takes the name may void it.
+        A file that is renamed to the name of one that was unlinked may have been made before.
         """
         with self.lock:
             first, own = None, (change.stage is not Stage.CANCELLED, change.seq)
             for other in self._at.get(change.target, ()):
                 rank = (other.stage is not Stage.CANCELLED, other.seq)
-                if rank < own and not other.settled and (other.begun or other.target == change.target):
+                if rank < own and not other.settled:
                     first, own = other, rank
             return first
 

@@ -523,11 +523,11 @@ class Files:
     def _close_dirty(self, file: File) -> None:
         if not _is_named(file):
             return
-        if not file.stays or file.backup is not None:
-            self._with_room(0, lambda: self._write_back.seal(file))
-            self._write_back.queue.save(file)
         if file.stays:
             self._keep(file)
+            return
+        self._with_room(0, lambda: self._write_back.seal(file))
+        self._write_back.queue.save(file)
 
     def _keep(self, file: File) -> None:
         """A scratch file as it is now: its bytes are written in place, its row says how many. Raises FsError(ENOSPC)."""

@@ -14,17 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobfs import names
-from jobfs.errors import FsError, JobfsError, PathExistsError, UnavailableError
+from jobfs.content import StaleVersionError
+from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError, UnavailableError
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
 from jobfs.state.records import Base
 from jobfs.state.tables import is_unmade
-from jobfs.vfs.handles import Caller, KernelPages
+from jobfs.vfs.handles import REOPENS, Caller, KernelPages
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
-
-#: Seconds to wait for bytes that a reader was given just now to be in their place.
-_SETTLING = 0.1
 
 
 class Tree:
@@ -230,35 +228,31 @@ class Tree:
                 self._state.apply(file.change, target=path)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
-        source = self._ready(source, old)
         target = self._ready_to_go(target, new)
         over = target if isinstance(target, File) and target.stays else None
         stays = self._view.stays_here(new) and (target is None or over is not None)
-        if isinstance(source, File):
-            self._rename_here(source, target, over, new, stays=stays)
-        elif not (stays and self._back_up(source, over, new)):
+        source = self._ready(source, old, stays=stays)
+        if isinstance(source, File) and source.link:
+            self._rename_link(source, target, new)
+        elif isinstance(source, File) and source.stays and stays:
+            self._rename_scratch(source, over, new)
+        elif stays:
+            self._stay(source, over, old, new)
+        elif isinstance(source, File):
+            self._write_back.take_place(source, new, self._write_back.victim(new, target), over)
+        else:
             self._rename_item(source, target, over, new)
 
-    def _rename_here(
-        self, file: File, target: Node | None, over: File | None, new: str, *, stays: bool
-    ) -> None:
-        """A File that no request is about: one step here. `stays`: the name is of this machine only."""
-        if file.link:
-            self._rename_link(file, target, new)
-        elif not stays:
-            self._write_back.take_place(file, new, self._write_back.victim(new, target), over)
-        elif file.stays:
-            self._rename_scratch(file, over, new)
-        else:
-            self._stay(file, over, new)
+    def _ready(self, node: Node, path: str, *, stays: bool) -> Node:
+        """What is to be renamed, at rest. Raises ApiError.
 
-    def _ready(self, node: Node, path: str) -> Node:
-        """What is to be renamed, at rest: what the server has of it is what is here, or it has nothing of it. Raises ApiError."""
+        What the server has of it is what is here, or it has nothing of it; where it `stays` here from now on, no save is begun.
+        """
         if not isinstance(node, File):
             return node
-        if node.stays or not (node.here and node.base.id):
+        if stays or not (node.here and node.base.id):
             self._bring_to_rest(node)
-        if node.here and node.base.id and not node.stays:
+        if not stays and node.here and node.base.id:
             self._write_back.commit(node)
             if node.item is not None:
                 # What is written to it from now on goes along.
@@ -266,14 +260,11 @@ class Tree:
         return self._view.get(path)
 
     def _bring_to_rest(self, file: File) -> None:
-        """Return when no save of this File is half done on the server; a backup's item is moved now. Raises ApiError, FsError.
+        """Return when no save of this File is half done on the server. Raises ApiError, FsError.
 
         A save that can't be waited for is begun anew.
         """
-        change = file.change
         if file.stays:
-            if change is not None and not change.settled:
-                self._write_back.queue.commit(change)
             return
         if self._namespace.unreachable:
             self._write_back.begin_anew(file)
@@ -366,34 +357,27 @@ class Tree:
         self._state.write(edit(file, path=new), gone=gone, new=True)
         self._write_back.replaced(victim, over)
 
-    def _stay(self, file: File, over: File | None, new: str) -> None:
-        """A file that was to be sent gets a name of this machine only, and is not. Raises FsError(ENOSPC)."""
-        with file.lock, self._state.lock:
-            local, change = file.local, file.change
-            values = {"path": new, "stays": True, "item_id": "", "base": Base(), "refused": ""}
-            if local is not None:
-                values |= {"generation": local.generation, "size": local.size, "draft": 0}
-            gone = [over] if over is not None and over.recorded else []
-            before = file.generation
-            self._state.write(edit(file, **values), gone=gone, new=True)
-            if change is not None:
-                self._state.end(change)
-            if before and local is not None and before != local.generation:
-                self._state.bytes.retire(file.ino, before)
-        if over is not None:
-            self._state.unname(over)
+    def _stay(self, node: Node, over: File | None, old: str, new: str) -> None:
+        """A file gets a name of this machine only: its bytes are brought here, and it goes from the server a little later.
 
-    def _back_up(self, item: Item, over: File | None, new: str) -> bool:
-        """Rename an item to a scratch name, at once and here; False if its bytes are not on this machine, or it is written to.
-
-        Over a file of this machine they are fetched: killed after the item was moved there, that file would cover it up.
+        Raises FsError(EXDEV, ENOSPC), ApiError if its bytes can't be had.
         """
-        if self._view.is_local(names.parent(new)):
+        if (isinstance(node, Item) or node.base.id) and self._view.is_local(names.parent(new)):
             raise FsError(errno.EXDEV)
-        if over is None and not self._view.content.whole(item, _SETTLING):
-            return False
-        with self._view.content.open(item) as content:
-            return self._write_back.back_up(item, new, content.fetch(), self._view.freeze(item), over)
+        for _ in range(REOPENS):
+            attr = self._view.freeze(node)
+            if isinstance(node, File):
+                self._write_back.stay(node, old, new, attr, over)
+                return
+            with self._view.content.open(node) as content:
+                try:
+                    source = content.fetch()
+                except (StaleVersionError, NotFoundError):
+                    node = self._view.get(old, max_age=0.0)  # the job has written to it, or replaced it
+                    continue
+                self._write_back.stay(node, old, new, attr, over, source)
+                return
+        raise FsError(errno.EIO, "the file keeps changing while it is renamed")
 
     # -- unlink
 
@@ -428,16 +412,6 @@ class Tree:
 
     def _unlink_file(self, file: File, path: str) -> None:
         """A File of this machine, or with bytes that the server does not have."""
-        if file.stays:
-            # A backup stands for an item, which may still be at its old name on the server.
-            self._bring_to_rest(file)
-            node = self._view.find(path, max_age=0.0)
-            if isinstance(node, Item):
-                self._unlink_item(node)
-                return
-            if node is None:
-                return
-            file = node
         if file.stays:
             self._state.unname(file)
             return

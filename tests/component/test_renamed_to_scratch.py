@@ -1,0 +1,407 @@
+"""A file gets a scratch name, as editors make backups: it is of this machine from then on, and leaves the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.support.boundaries import Mortal
+from tests.support.files import errno_from
+from tests.support.powerloss import SyncedState, reboot
+from tests.support.serverside import contents, untimed, visible
+from tests.support.waiting import eventually, eventually_equal
+from tests.support.workspaces import CALLER, Workspace, settled
+
+from jobfs.emulator import Server
+from jobfs.save import writeback
+
+HIDDEN = f".fuse_hidden{1:016x}"
+OLD, NEW, OTHER = b"old", b"new one", b"another"
+
+
+@pytest.fixture
+def waits(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaves the server by itself."""
+    monkeypatch.setattr(writeback, "SCRATCH_DELAY", 60.0)
+
+
+@pytest.fixture
+def seeded(server: Server) -> None:
+    server.store.seed({"file": OLD, "other": OTHER}, lifecycle="application", age=60)
+
+
+def back_up(work: Workspace) -> None:
+    assert work.read("file") == OLD
+    number = work.vfs.getattr("file").ino
+    work.vfs.rename("file", "file~")
+    assert work.vfs.getattr("file~").ino == number
+
+
+@pytest.fixture(params=["the job's", "saved here", "edited and not sent"])
+def work(
+    request: pytest.FixtureRequest, start: Callable[..., Workspace], seeded: None, waits: None
+) -> Workspace:
+    """A mount in which `file` has become `file~`, and what is saved is sent only when it has to be."""
+    work = start(write_back_delay=30)
+    if request.param != "the job's":
+        work.write("file", OLD, fsync=request.param == "saved here")
+        if request.param == "saved here":
+            settled(work)
+    back_up(work)
+    return work
+
+
+def tree(work: Workspace) -> dict[str, bytes]:
+    return {name: work.read(name) for name in work.names()}
+
+
+# -- alone
+
+
+def test_it_is_here_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
+    """semantics 4.34: the scratch file has the bytes at once, on this machine."""
+    server.log.clear()
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+    assert server.log.changes() == []
+    assert visible(server)["file"] == OLD
+
+
+def test_it_leaves_the_server_and_stays_here(
+    server: Server, start: Callable[..., Workspace], seeded: None
+) -> None:
+    """semantics 4.35: `mv a a~` takes `a` from the job; `a~` is on this machine only, whatever is written to it."""
+    work = start()
+    back_up(work)
+    eventually(lambda: visible(server) == {"other": OTHER})
+    eventually(lambda: not work.vfs._state.changes)
+    work.write("file~", NEW)
+    for _ in range(2):
+        assert tree(work) == {"file~": NEW, "other": OTHER}
+        work.stop()
+        work.start()
+    assert visible(server) == {"other": OTHER}
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_bytes_that_are_not_here_are_fetched(
+    server: Server, start: Callable[..., Workspace], seeded: None, waits: None, over: bool
+) -> None:
+    """core: within the call; where the server can't be asked it fails, and nothing has changed."""
+    work = start(timeout=1)
+    if over:
+        work.write("file~", b"older")
+    before = work.names()
+    server.faults.rate("unavailable", 1.0)
+    assert errno_from(work.vfs.rename, "file", "file~")
+    server.faults.clear()
+    eventually_equal(work.names, before)
+    server.store.write("file", NEW)
+    work.vfs.rename("file", "file~")
+    server.faults.rate("unavailable", 1.0)
+    assert work.read("file~") == NEW
+    server.faults.clear()
+    settled(work)
+    assert (tree(work), visible(server)) == ({"file~": NEW, "other": OTHER}, {"other": OTHER})
+
+
+@pytest.mark.parametrize("end", ["is unmounted", "is killed", "saves the file"])
+def test_what_is_written_through_an_older_handle_goes_along(
+    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, end: str
+) -> None:
+    """semantics 4.3: close means that this machine will not lose it."""
+    work = mortal(write_back_delay=30)
+    fh = work.vfs.open("file", os.O_RDWR).fh
+    assert work.vfs.read(fh, 10, 0) == OLD
+    work.vfs.rename("file", "file~")
+    work.vfs.write(fh, NEW, 0)
+    assert work.vfs.read(fh, 10, 0) == NEW
+    work.vfs.release(fh)
+    expected = {"file~": NEW, "other": OTHER}
+    if end == "saves the file":
+        work.write("file", b"saved", fsync=True)
+        expected["file"] = b"saved"
+    elif end == "is killed":
+        expected["file"] = OLD
+    work.boundaries.dead = end == "is killed"
+    work.end()
+    again = mortal()
+    again.settle()
+    eventually(lambda: again.names() == sorted(expected), lambda: again.names())
+    assert tree(again) == expected
+
+
+def test_it_is_unlinked(server: Server, work: Workspace) -> None:
+    """semantics 4.29: the name was taken from the job before."""
+    work.vfs.unlink("file~")
+    assert work.names() == ["other"]
+    settled(work)
+    assert visible(server) == {"other": OTHER}
+
+
+# -- something takes the old name
+
+
+@pytest.mark.parametrize("fsync", [True, False], ids=["fsync", "close"])
+def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
+    server: Server, work: Workspace, fsync: bool
+) -> None:
+    """semantics 4.34: the removal is void if a new file of the real name comes, which is then one save of that item."""
+    server.log.clear()
+    work.write("file", NEW, fsync=fsync)
+    settled(work)
+    assert visible(server) == {"file": NEW, "other": OTHER}
+    assert server.store.item("file").lifecycle == "application"
+    assert len([entry for entry in server.log.changes() if entry.method == "DELETE"]) == 1
+    for _ in range(2):
+        assert tree(work) == {"file": NEW, "file~": OLD, "other": OTHER}
+        work.stop()
+        work.start()
+
+
+def renamed_scratch(work: Workspace) -> bytes:
+    work.write("file.new~", NEW)
+    work.vfs.rename("file.new~", "file")
+    return NEW
+
+
+def renamed_item(work: Workspace) -> bytes:
+    work.vfs.rename("other", "file")
+    return OTHER
+
+
+@pytest.mark.parametrize("replace", [renamed_scratch, renamed_item])
+def test_what_is_renamed_to_the_old_name_replaces_the_item(
+    server: Server, work: Workspace, replace: Callable[[Workspace], bytes]
+) -> None:
+    """semantics 4: rename over; the version that was renamed away is what is replaced."""
+    content = replace(work)
+    assert (work.read("file"), work.read("file~")) == (content, OLD)
+    settled(work)
+    assert visible(server)["file"] == content
+    assert server.store.item("file").lifecycle == "application"
+    assert OLD not in visible(server).values()
+    assert work.vfs.status()["conflicts"] == []
+    assert (work.read("file"), work.read("file~")) == (content, OLD)
+
+
+def test_a_rename_to_the_old_name_that_is_refused_leaves_it_free(
+    server: Server, start: Callable[..., Workspace], seeded: None, waits: None
+) -> None:
+    """semantics 4: what failed has changed nothing."""
+    work = start()
+    back_up(work)
+    server.faults.rate("error", 1.0, on="update", status=403)
+    assert errno_from(work.vfs.rename, "other", "file")
+    server.faults.clear()
+    assert tree(work) == {"file~": OLD, "other": OTHER}
+    settled(work)
+    assert visible(server) == {"other": OTHER}
+
+
+@pytest.mark.parametrize("name", ["file", "third"])
+def test_it_gets_a_real_name_again(server: Server, work: Workspace, name: str) -> None:
+    """semantics 4.14: a scratch name that gets a real one is sent; under its old name it is a save of the item."""
+    work.vfs.rename("file~", name)
+    settled(work)
+    for _ in range(2):
+        assert tree(work) == visible(server) == {name: OLD, "other": OTHER}
+        work.stop()
+        work.start()
+    assert (server.store.item(name).lifecycle == "application") is (name == "file")
+
+
+def test_a_directory_is_made_at_the_old_name(server: Server, work: Workspace) -> None:
+    """semantics 4: what is shown as free is free."""
+    work.mkdir("file")
+    work.write("file/inside", b"x")
+    settled(work)
+    assert visible(server) == {"file": None, "file/inside": b"x", "other": OTHER}
+
+
+@pytest.mark.parametrize("how", ["unlinked", "unlinked while open", "renamed", "renamed to it"])
+def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
+    server: Server, work: Workspace, how: str
+) -> None:
+    """semantics 4: a file that was unlinked never comes back, nor does what was there before it."""
+    fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.write(fh, NEW, 0)
+    expected = {"file~": OLD, "other": OTHER}
+    if how == "unlinked while open":
+        work.vfs.hide("file", HIDDEN)
+        work.vfs.release(fh)
+        work.vfs.unlink(HIDDEN)
+    else:
+        work.vfs.release(fh)
+    if how == "unlinked":
+        work.vfs.unlink("file")
+    elif how.startswith("renamed"):
+        name = "file~" if how == "renamed to it" else "moved"
+        work.vfs.rename("file", name)
+        expected[name] = NEW
+    assert tree(work) == expected
+    settled(work)
+    assert tree(work) == expected
+    assert visible(server) == {name: content for name, content in expected.items() if name != "file~"}
+
+
+def test_a_scratch_file_at_the_old_name_uncovers_nothing(
+    server: Server, start: Callable[..., Workspace], waits: None
+) -> None:
+    """semantics 4.17: an item of a scratch name is an ordinary file, until it gets another scratch name."""
+    server.store.seed({"file~": OLD}, age=60)
+    work = start()
+    work.vfs.rename("file~", "older~")
+    work.write("file~", NEW)
+    work.vfs.unlink("file~")
+    assert work.names() == ["older~"]
+    settled(work)
+    assert tree(work) == {"older~": OLD}
+    assert visible(server) == {}
+
+
+# -- the directory, and the job
+
+
+def test_it_goes_along_with_its_directory(
+    server: Server, start: Callable[..., Workspace], waits: None
+) -> None:
+    """semantics 4.28: a directory is renamed with everything under it; the job loses the file before."""
+    server.store.seed({"dir/file": OLD, "dir/more": NEW}, age=60)
+    work = start()
+    work.vfs.rename("dir/file", "dir/file~")
+    work.vfs.rename("dir", "moved")
+    assert work.read("moved/file~") == OLD
+    assert visible(server) == {"moved": None, "moved/more": NEW}
+
+
+@pytest.mark.parametrize("then", ["it goes", "another is saved"])
+def test_what_the_job_wrote_to_the_item_meanwhile_is_kept(server: Server, work: Workspace, then: str) -> None:
+    """semantics 4, Keep both: the version that was renamed away is what is removed, or replaced."""
+    server.store.write("file", b"of the job")
+    if then == "another is saved":
+        work.write("file", NEW)
+    settled(work)
+    assert b"of the job" in contents(server)
+    assert OLD not in contents(server)
+    assert work.read("file~") == OLD
+    if then == "it goes":
+        eventually(lambda: tree(work) == {"file": b"of the job", "file~": OLD, "other": OTHER})
+
+
+@pytest.mark.parametrize("how", ["moved", "replaced"])
+def test_what_the_job_makes_of_the_item_meanwhile_stays(
+    server: Server, start: Callable[..., Workspace], seeded: None, waits: None, how: str
+) -> None:
+    """semantics 1: two files never have one inode number; the job's own rename stands."""
+    work = start()
+    back_up(work)
+    if how == "moved":
+        server.store.move("file", "moved")
+    else:
+        server.store.delete("file")
+        server.store.seed({"file": b"the job's"})
+    settled(work)
+    work.vfs.refresh()
+    jobs = {"moved": OLD} if how == "moved" else {"file": b"the job's"}
+    assert visible(server) == {**jobs, "other": OTHER}
+    eventually(lambda: tree(work) == {**jobs, "file~": OLD, "other": OTHER})
+    assert len({work.vfs.getattr(name).ino for name in work.names()}) == 3
+
+
+# -- what fails, and the end of the mount
+
+
+def test_a_removal_that_is_refused_leaves_both(
+    server: Server, start: Callable[..., Workspace], seeded: None
+) -> None:
+    """semantics 4, Nothing is forgotten: the server's word counts at the old name again."""
+    work = start()
+    server.faults.rate("error", 1.0, on="delete", status=403)
+    back_up(work)
+    eventually(lambda: not work.vfs._state.changes)
+    assert tree(work) == {"file": OLD, "file~": OLD, "other": OTHER}
+
+
+@pytest.mark.parametrize("fault", ["drop", "late", "drop_after"])
+def test_whatever_becomes_of_the_answer(
+    server: Server, start: Callable[..., Workspace], seeded: None, fault: str
+) -> None:
+    """semantics 5.9: look at the server first."""
+    work = start()
+    server.faults.next(fault, on="delete", delay=0.2)  # type: ignore[arg-type]
+    back_up(work)
+    settled(work)
+    eventually(lambda: visible(server) == {"other": OTHER})
+    eventually(lambda: tree(work) == {"file~": OLD, "other": OTHER})
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_killed_before_it_has_left_the_server(
+    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, begun: bool
+) -> None:
+    """semantics 4.19: before its removal was begun it is there under both names; after that the next mount removes it."""
+    work = mortal()
+    back_up(work)
+    if begun:
+        server.faults.rate("unavailable", 1.0, on="delete")
+        work.vfs.flush_all(None, 0.3, None)
+    work.boundaries.dead = True
+    work.end()
+    server.faults.clear()
+    again = mortal()
+    again.settle()
+    expected = {"file~": OLD, "other": OTHER, **({} if begun else {"file": OLD})}
+    assert tree(again) == expected
+    assert sorted(visible(server)) == [name for name in sorted(expected) if name != "file~"]
+
+
+@pytest.mark.parametrize("then", ["is killed", "unlinks", "closes"])
+def test_killed_before_the_new_file_of_the_old_name_was_closed(
+    server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str
+) -> None:
+    """semantics 4: a file that was not closed has another name."""
+    work = mortal(write_back_delay=30)
+    back_up(work)
+    fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
+    work.vfs.write(fh, NEW, 0)
+    expected = {"file~": OLD, "other": OTHER}
+    if then == "unlinks":
+        work.vfs.unlink("file")
+    elif then == "closes":
+        work.vfs.flush(fh)
+        expected["file"] = NEW
+    else:
+        expected |= {"file": OLD, "file.recovered": NEW}
+    work.boundaries.dead = True
+    work.end()
+    again = mortal()
+    again.settle()
+    assert untimed(tree(again)) == expected
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_without_power_the_server_or_the_disk_has_it(
+    server: Server,
+    mortal: Callable[..., Mortal],
+    seeded: None,
+    waits: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    begun: bool,
+) -> None:
+    """save-protocol (S): its bytes are on the disk before it leaves the server."""
+    work = mortal()
+    state = SyncedState(work)
+    back_up(work)
+    if begun:
+        assert work.vfs.flush_all(None, 5, None) == []
+    work.boundaries.dead = True
+    work.bury()
+    state.lose_power("gone")
+    reboot(monkeypatch, tmp_path)
+    again = mortal()
+    again.settle()
+    assert visible(server) == {"other": OTHER} | ({} if begun else {"file": OLD})
+    assert OLD in tree(again).values()

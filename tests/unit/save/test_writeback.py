@@ -177,10 +177,10 @@ def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> No
     assert world.client.done == []
 
 
-# -- backups
+# -- scratch names
 
 
-def test_a_backup_that_the_disk_has_no_room_for_has_not_happened(
+def test_a_rename_to_a_scratch_name_that_the_disk_has_no_room_for_has_not_happened(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = world.client.put("o", "file", OLD)
@@ -189,6 +189,6 @@ def test_a_backup_that_the_disk_has_no_room_for_has_not_happened(
     with monkeypatch.context() as patch:
         full(world, patch)
         with pytest.raises(FsError):
-            world.write_back.back_up(item, "file~", source, {}, None)
+            world.write_back.stay(item, "file", "file~", {}, None, source)
     assert (world.state.at("file~"), world.state.hidden("file"), world.state.changes) == (None, False, {})
     assert list(world.state.bytes.directory.iterdir()) == []

@@ -252,10 +252,10 @@ def test_changes_of_one_target_come_to_rest_in_order_and_what_was_unlinked_first
 
 
 def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> None:
-    """core.md: a new file of the old name makes the move of a backup void, and takes the item as its base."""
-    change = state.change(Verb.MOVE, "a~", shows={"a": None}, stage=Stage.STAGED)
+    """core.md: a new file of the old name makes a removal void, and takes the item as its base."""
+    change = state.change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
     assert state.pending("a") is change
-    assert (state.pending("a~"), state.leaving("a")) == (None, None)
+    assert state.leaving("a") is None
     change.begun = True
     assert (state.pending("a"), state.leaving("a")) == (None, change)
     state.apply(change, stage=Stage.PLACED)

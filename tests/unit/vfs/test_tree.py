@@ -89,14 +89,11 @@ def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server
     assert server.store.tree() == {"empty": None, "file": b"x"}
 
 
-# -- backups: a real name becomes a scratch name (core.md, decision 1)
-
-
 @pytest.mark.parametrize("cached", [True, False])
-def test_what_was_changed_of_a_backups_attributes_stays_when_it_becomes_real(
+def test_what_was_changed_of_a_scratch_files_attributes_stays_when_it_becomes_real(
     server: Server, work: Workspace, cached: bool
 ) -> None:
-    """semantics 2.11: modes, owners and times are kept for the item, also while it has a scratch name."""
+    """semantics 2.11: modes, owners and times are kept for the item, also while it has a scratch name (core.md, decision 1)."""
     server.store.seed({"one": "1", "two": "2"}, age=60)
     for name in ("one", "two"):
         if cached:

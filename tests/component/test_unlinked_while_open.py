@@ -91,7 +91,7 @@ def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
 
 
 def test_it_goes_after_a_moment(server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """core: due in 1 s; who has it open reads on."""
+    """semantics 4.36: it goes in 1 s; who has it open reads on."""
     monkeypatch.setattr(writeback, "UNLINK_DELAY", 0.05)
     fh = hide(work, "file", os.O_RDONLY)
     eventually(lambda: visible(server) == {**ALL, "other": OTHER})

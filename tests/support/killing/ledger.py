@@ -17,8 +17,9 @@ from jobfs import names
 
 from .contents import ABSENT, DIRECTORY, Content
 
-#: Seconds within which an unlinked file that was open may be back after a kill (semantics.md section 4), on a busy machine.
-_MOMENT = 2.0
+#: Seconds within which an unlinked file that was open may be back after a kill (semantics.md section 4), on a busy machine; and
+#: one that was renamed to a scratch name.
+_MOMENT, _LEAVING = 2.0, 4.0
 
 #: The change replaces what is there without having looked at it.
 BLIND = Content("not looked at")
@@ -55,6 +56,11 @@ class Change:
     moving: dict[str, set[Content]] = field(default_factory=dict)
     before: set[Content] = field(default_factory=set)
     when: float = 0.0
+
+    @property
+    def leaves(self) -> bool:
+        """True if it takes a file from the server a little later: it has a scratch name from now on."""
+        return bool(self.to) and is_local(self.to) and not is_local(self.path)
 
 
 def moved(path: str, old: str, new: str) -> str | None:
@@ -178,14 +184,13 @@ class Ledger:
     def _settle(self, change: Change) -> None:
         if change.seen_until == math.inf:
             # An unlink deletes what was seen at most a second ago, and may still be under way in the background (R10).
-            change.seen_until = time.monotonic() + (
-                1.0 if change.content is ABSENT and not change.to else 0.0
-            )
+            later = 0.0 if change.content is not ABSENT or change.to else 1.0
+            change.seen_until = time.monotonic() + (_LEAVING if change.leaves else later)
+        self._earlier.setdefault(change.path, set()).update(self.at(change.path))
         if change.to:
             self._follow(change.path, change.to)
             self._renamed(change)
             return
-        self._earlier.setdefault(change.path, set()).update(self.at(change.path))
         self.options[change.path] = {change.content}
         if change.content not in (ABSENT, DIRECTORY):
             self.claims[change.content] = Claim({change.path})
@@ -268,7 +273,8 @@ class Ledger:
             # The latest first: of two unlinks of one name it is the one that may not have been confirmed.
             back: set[str] = set()
             for change in reversed(self._open):
-                if change.kept and change.content is ABSENT and not change.to and change.path not in back:
+                gone = change.content is ABSENT and (change.leaves or not change.to)
+                if change.kept and gone and change.path not in back:
                     back.add(change.path)
                     self._unlinked_just_now(change, when)
                 self.failed(change, "killed")
@@ -276,12 +282,16 @@ class Ledger:
             self._open = [change for change in self._open if not change.kept]
 
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
-        """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4).
+        """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4); killed
+        within three, what was renamed to a scratch name.
 
         As it was closed, or as the server has it; or still as nothing, where something else had begun to take its name, and was
         not acknowledged.
         """
-        if killed - change.when < _MOMENT and ABSENT in self.options[change.path]:
+        if (
+            killed - change.when < (_LEAVING if change.leaves else _MOMENT)
+            and ABSENT in self.options[change.path]
+        ):
             self.options[change.path] |= change.before | self._earlier[change.path]
             self.tell(f"MAY BE BACK: {change.text}")
 
@@ -290,18 +300,10 @@ class Ledger:
     def job_put(self, path: str, content: Content, destroyed: Content | None, text: str) -> None:
         """The job has written `content` to `path`, where `destroyed` was. The caller holds the server's lock."""
         with self.lock:
-            places = {path}
             if destroyed is not None:
                 self.destroyed.add(destroyed)
-                # A backup rename is carried out here first: on the server the file still has its old name.
-                backups = self.claims[destroyed].places - {path} if destroyed in self.claims else set()
-                places |= backups
-                if text == "replace":
-                    # It was this, and not what was being saved when the mount died.
-                    self.deleted |= backups
-            for place in places:
-                self._disturb(place)
-            self.claims[content] = Claim(places, durable=True)
+            self._disturb(path)
+            self.claims[content] = Claim({path}, durable=True)
             self.tell(f"job: {text} {path} <- {content} (destroys {destroyed})")
 
     def job_delete(self, path: str, destroyed: Iterable[Content]) -> None:

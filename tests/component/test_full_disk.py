@@ -236,9 +236,8 @@ def test_what_fails_on_a_name_of_this_machine_changes_nothing(
             struck = disk.free()
         with taken_up(work, **LOCAL_NAMES) as again:
             # Killed before it has left the server, what has a scratch name now is there under its old one too.
-            comes_to(
-                again, lambda now, after=after: now in (after, JOBS | after), f"full at {at}, errno {failed}"
-            )  # type: ignore[misc]
+            right = (after, JOBS | after)
+            comes_to(again, lambda now, right=right: now in right, f"full at {at}, errno {failed}")  # type: ignore[misc]
         if not struck:
             assert not failed
             break

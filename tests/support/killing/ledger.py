@@ -333,7 +333,8 @@ class Ledger:
             return True
         places = self.claims[content].places if content in self.claims else set()
         return content.by_job and any(
-            content.made <= change.seen_until and (change.to or change.path) in places
+            content.made <= change.seen_until
+            and places & ({change.path, change.to} if change.leaves else {change.to or change.path})
             for change in self._blind
         )
 

@@ -467,7 +467,7 @@ class Queue:
     def _unrest(change: Change) -> bool:
         if change.over:
             return change.unfinished
-        return change.begun or change.verb in (Verb.MOVE, Verb.REMOVE)
+        return change.begun or change.verb is Verb.REMOVE
 
 
 def _earliest(delay: float, *dues: float) -> float:

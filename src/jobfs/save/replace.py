@@ -17,8 +17,8 @@ A save from its first line to its last, in reading order:
 Unlinked meanwhile (vfs/tree.py `_unlink_file`), a Change that has a row is CANCELLED there before unlink returns
 (save/writeback.py `cancel`): each step asks `check` whether it is to go on. save/cleanup.py `_take_back` then deletes what was
 staged, and what was to be replaced if that is still the version that was seen. A file that a program has open is renamed by
-libfuse instead: `Tree.hide` waits for the save, and the item goes a second after that (save/remove.py). Refused for good, a
-save is undone (cleanup.py `undo`).
+libfuse instead: `Tree.hide` waits for the save, and the item goes a second after that (save/remove.py); it goes in the same
+way where its file gets a scratch name (`Tree._stay`). Refused for good, a save is undone (cleanup.py `undo`).
 
 Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
 answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart every Change is unsure
@@ -591,4 +591,5 @@ def _moved_over(change: Change) -> list[File]:
     file = change.file
     if file is None or not file.recorded or change.verb is Verb.MKDIR:
         return []
-    return [] if change.generation and change.outdated else [file]
+    newer = file.generation != change.generation or file.written
+    return [] if change.generation and newer else [file]

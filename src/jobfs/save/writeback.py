@@ -129,7 +129,7 @@ class WriteBack:
         self.state.journal.close()
 
     def _leave_unlinks(self) -> None:
-        """Unlinks of open files that were not begun are the next mount's; what was never sent goes now. Raises FsError(EIO)."""
+        """Removals that were not begun are the next mount's; what was never sent goes now. Raises FsError(EIO)."""
         with self.state.lock:
             waiting = [c for c in self.queue.undone("") if c.verb is Verb.REMOVE and not c.recorded]
             # Where a rename is still under way, it may be that which hides the file.

@@ -283,12 +283,6 @@ class Change:
         return self.sha256 if self.verb is Verb.PUT else ""
 
     @property
-    def outdated(self) -> bool:
-        """True if its File has other bytes than those that it knows of."""
-        file = self.file
-        return file is not None and (file.generation != self.generation or file.written)
-
-    @property
     def unfinished(self) -> bool:
         """True if it was cancelled and may still be on the server, staged or under the target's name."""
         return self.stage is Stage.CANCELLED and bool(self.tid or self.staged_id or self.direct)

@@ -35,7 +35,6 @@ from jobfs.save.replace import Replace
 from jobfs.state import Change, File
 from jobfs.state.records import Stage, Verb
 from jobfs.state.reservations import Reservation
-from jobfs.state.tables import is_unmade
 
 log = logging.getLogger("jobfs.save")
 
@@ -110,7 +109,7 @@ class Queue:
         is closed again and again is sent all the same.
         """
         with self._lock:
-            if file.refused or file.path is None or not (file.unsaved or is_unmade(file)):
+            if file.refused or file.path is None or not (file.unsaved or file.unmade):
                 return None
             change = file.change
             if change is None:

@@ -61,7 +61,6 @@ from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
-from jobfs.state.tables import is_unmade
 
 log = logging.getLogger("jobfs.save")
 
@@ -328,7 +327,7 @@ class Replace:
     def _is_shown(self, change: Change) -> bool:
         """True if somebody was told in an outage that this directory is there: then a file that the job made makes room."""
         own = change.file or self._state.at(change.target)
-        return own is not None and is_unmade(own)
+        return own is not None and own.unmade
 
     def _meet_directory(self, change: Change, there: Item) -> None:
         """A directory that was acknowledged in an outage may have been made by the job, too: it is the same one.

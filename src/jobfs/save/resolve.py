@@ -9,7 +9,6 @@ from jobfs.errors import FsError
 from jobfs.names import within
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, edit
-from jobfs.state.tables import is_unmade
 
 
 def unsaved(write_back: WriteBack, path: str | None) -> list[File]:
@@ -47,7 +46,7 @@ def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
     for file in found:
         _check_closed(file)
     # What is in a directory goes before it.
-    found.sort(key=lambda file: (is_unmade(file), -(file.path or "").count("/")))
+    found.sort(key=lambda file: (file.unmade, -(file.path or "").count("/")))
     targets = [(file, file.path or "") for file in found]
     return [(target, _give_up(write_back, file, target)) for file, target in targets]
 
@@ -61,7 +60,7 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
     """Take back what was begun on the server, then let go of record and bytes."""
     state = write_back.state
     with state.reservations.held(target, resting=True):
-        if not (file.unsaved or file in state.unclosed or is_unmade(file)):
+        if not (file.unsaved or file in state.unclosed or file.unmade):
             raise FsError(errno.ENOENT, f"{target} was just sent")
         _check_closed(file)
         local = file.local or state.bytes.open(file.ino, file.generation)

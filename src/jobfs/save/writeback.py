@@ -28,7 +28,6 @@ from jobfs.state import Change, File, State, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Record, Stage, Verb
-from jobfs.state.tables import is_unmade
 
 log = logging.getLogger("jobfs.save")
 
@@ -215,7 +214,7 @@ class WriteBack:
             if file.refused:
                 number = errno.EFBIG if file.refused_errno == errno.EFBIG else errno.EIO
                 raise FsError(number, f"{file.path} was refused by the server: {file.refused}")
-            if not (file.unsaved or is_unmade(file)):
+            if not (file.unsaved or file.unmade):
                 return
             change = self.queue.save(file, WHILE_OPEN)
             if change is not None:

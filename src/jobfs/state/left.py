@@ -14,7 +14,6 @@ from jobfs.state.journal import Journal
 from jobfs.state.localbytes import path_of
 from jobfs.state.quarantine import emptied
 from jobfs.state.records import Change, File, Stage
-from jobfs.state.tables import is_unmade
 
 #: The files of a journal: SQLite has what was written last in the second.
 _FILES = ("journal.db", "journal.db-wal")
@@ -67,13 +66,13 @@ def _look(directory: Path) -> Left:
 def count(files: list[File], changes: list[Change], directory: Path) -> Left:
     """What these records of a state directory say is left."""
     named = [file for file in files if file.path]
-    left = [_entry(file, file.size) for file in named if file.unsaved or is_unmade(file)]
+    left = [_entry(file, file.size) for file in named if file.unsaved or file.unmade]
     left += [
         _entry(file, size)
         for file in named
         if file.draft and not file.stays and (size := _written(directory, file))
     ]
-    counted = {file.ino for file in named if file.unsaved or is_unmade(file)}
+    counted = {file.ino for file in named if file.unsaved or file.unmade}
     unfinished = sum(change.stage is not Stage.DONE and change.ino not in counted for change in changes)
     return Left(left, unfinished)
 

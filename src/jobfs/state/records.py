@@ -201,6 +201,11 @@ class File:
         return self.draft > 0 and not (self.generation or self.item_id)
 
     @property
+    def unmade(self) -> bool:
+        """True for a directory that was acknowledged while the server could not be asked, and is not there yet."""
+        return self.kind is Kind.DIRECTORY and self.recorded and not self.item_id and not self.stays
+
+    @property
     def writing(self) -> bool:
         """True while a program has it open to write to it."""
         return any(handle.writable for handle in self.handles)
@@ -210,6 +215,13 @@ class File:
         """True if what is shown at its path is this machine's word, and not the server's."""
         alone = self.kind is Kind.DIRECTORY and not self.item_id and self.item is None
         return self.stays or self.local is not None or alone
+
+    def stale_times(self, item: Item) -> dict[str, Any]:
+        """What it has to forget because its item has another version now: its times, and the hash of its bytes."""
+        if self.here or self.version == item.updated_at:
+            return {}
+        unset = dict.fromkeys(("atime_ns", "mtime_ns", "ctime_ns"), UNSET)
+        return {"version": item.updated_at, "sha256": "", **unset}
 
 
 @dataclass(slots=True, eq=False)

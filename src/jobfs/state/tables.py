@@ -54,7 +54,7 @@ from jobfs.nodes import Item, Kind, inode_number
 from jobfs.state.journal import Journal
 from jobfs.state.localbytes import Local, LocalBytes
 from jobfs.state.quarantine import open_journal
-from jobfs.state.records import UNSET, Change, File, Record, Stage, Verb
+from jobfs.state.records import Change, File, Record, Stage, Verb
 from jobfs.state.reservations import Reservations
 
 Edit = tuple[Record, dict[str, Any]]
@@ -248,7 +248,7 @@ class State:
     def unsaved(self) -> list[File]:
         """Every File with bytes, or a directory, that was acknowledged and the server does not have."""
         with self.lock:
-            return [f for f in self._by_number.values() if f.unsaved or is_unmade(f) or f in self.unclosed]
+            return [f for f in self._by_number.values() if f.unsaved or f.unmade or f in self.unclosed]
 
     def unname(self, file: File) -> None:
         """A File has lost its name: its row goes, and its Change ends; what is open of it lives on with its handles.
@@ -271,16 +271,9 @@ class State:
                 self.bytes.retire(file.ino, generation)
             gone = file.path is None or not names.is_fuse_hidden(names.basename(file.path))
             self.apply(
-                file,
-                item_id="",
-                ctime_ns=time.time_ns(),
-                generation=0,
-                size=0,
-                draft=0,
-                boot="",
-                refused="",
+                file, item_id="", ctime_ns=time.time_ns(), generation=0, size=0, draft=0, boot="", refused="",
                 path=None if gone else file.path,
-            )
+            )  # fmt: skip
             if not file.handles:
                 if local is not None:
                     file.local = None
@@ -565,7 +558,7 @@ class State:
                 times["mtime_ns"] = now
             if made:
                 times["atime_ns"] = now
-            _assign(file, {**stale_times(file, item), **times})
+            _assign(file, {**file.stale_times(item), **times})
             if item.id:
                 self._touched[file.ino] = file
             self.edition += 1
@@ -600,24 +593,6 @@ class State:
                 for file in self._by_number.values()
                 if file.item_id and not (file.here or file.handles or file.change is not None)
             ]
-
-
-def is_unmade(file: File) -> bool:
-    """True for a directory that was acknowledged while the server could not be asked, and is not there yet."""
-    return file.kind is Kind.DIRECTORY and file.recorded and not file.item_id and not file.stays
-
-
-def stale_times(file: File, item: Item) -> dict[str, Any]:
-    """What a File has to forget because its item has another version now: its times, and the hash of its bytes."""
-    if file.here or file.version == item.updated_at:
-        return {}
-    return {
-        "version": item.updated_at,
-        "sha256": "",
-        "atime_ns": UNSET,
-        "mtime_ns": UNSET,
-        "ctime_ns": UNSET,
-    }
 
 
 def _assign(record: Record, changed: dict[str, Any]) -> None:

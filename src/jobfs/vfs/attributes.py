@@ -12,7 +12,6 @@ from jobfs import names
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Lifecycle, Permission, held_ns
 from jobfs.state import File, edit
-from jobfs.state.tables import is_unmade, stale_times
 from jobfs.vfs.view import Node, View, is_hidden_open
 
 _NONE = 0xFFFFFFFF
@@ -104,7 +103,7 @@ class Attributes:
         change = node.change
         if change is not None:
             return "uploading" if change.running else "dirty", str(change.error or "")
-        return "dirty" if node.local is not None or is_unmade(node) else "clean", ""
+        return "dirty" if node.local is not None or node.unmade else "clean", ""
 
     def set(self, path: str, values: dict[str, Any]) -> None:
         """Change permission and lifecycle on the server, by their names.
@@ -143,7 +142,7 @@ class Attributes:
         """Attributes of what the server has; the times are of its present version."""
         with self._state.lock:
             file = self._state.open(item)
-            changed = {**stale_times(file, item), "ctime_ns": time.time_ns(), **values}
+            changed = {**file.stale_times(item), "ctime_ns": time.time_ns(), **values}
             if item.id:
                 self._state.write(edit(file, **changed), new=True)
             else:

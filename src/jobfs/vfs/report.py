@@ -24,7 +24,6 @@ from jobfs.state.directory import Found, others
 from jobfs.state.left import left_in
 from jobfs.state.quarantine import damaged
 from jobfs.state.records import Stage, Verb
-from jobfs.state.tables import is_unmade
 from jobfs.vfs.view import View
 
 #: Seconds that a description of the job is good for, and until it is asked for again if there was no answer.
@@ -267,7 +266,7 @@ class Report:
                 _tell_attempts(document.unsent(change.target, 0), change)
                 for change in self._write_back.queue.undone(under)
                 if not tried or (change.attempts and not change.over)
-                if change.file is None or not (change.file.unsaved or is_unmade(change.file))
+                if change.file is None or not (change.file.unsaved or change.file.unmade)
             ]
 
     def _pending(self) -> bytes:

@@ -20,7 +20,6 @@ from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
 from jobfs.state.records import Base
-from jobfs.state.tables import is_unmade
 from jobfs.vfs.handles import REOPENS, Caller, KernelPages
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 
@@ -62,7 +61,7 @@ class Tree:
                 self._add(self._state.new(Kind.DIRECTORY, path), mode, uid, gid, stays=True)
                 return
             above = self._state.at(names.parent(path))
-            unmade = above is not None and is_unmade(above)
+            unmade = above is not None and above.unmade
             item = None if unmade else self._write_back.make_directory(path)
             if item is None:
                 self._write_back.unsent_directory(path, mode, uid, gid)
@@ -190,7 +189,7 @@ class Tree:
             raise FsError(errno.ENOTDIR)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
-        local = source if isinstance(source, File) and (source.stays or is_unmade(source)) else None
+        local = source if isinstance(source, File) and (source.stays or source.unmade) else None
         if self._view.stays_here(new) is not (local is not None and local.stays):
             # Nothing in it would ever reach the job, or would any more: EXDEV makes `mv` copy.
             raise FsError(errno.EXDEV)

@@ -17,7 +17,6 @@ from jobfs.nodes import Attr, Item, Kind, Permission, implicit_directory
 from jobfs.save import WriteBack
 from jobfs.state import File
 from jobfs.state.records import UNSET
-from jobfs.state.tables import is_unmade
 
 #: A path of so many characters is never too long.
 _SHORT = names.NAME_MAX // 4
@@ -84,7 +83,7 @@ class View:
     def _is_unmade(self, directory: str) -> bool:
         """True if `directory` was made here and the server does not have it yet, nor anything in it."""
         file = self.state.at(directory) if directory else None
-        return file is not None and is_unmade(file)
+        return file is not None and file.unmade
 
     def _item_or(self, file: File, path: str, max_age: float | None) -> Node:
         try:

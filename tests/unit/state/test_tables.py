@@ -17,7 +17,6 @@ from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, implicit_directory, inode_number
 from jobfs.state import Change, File, State, edit
 from jobfs.state.records import UNSET, Aside, Stage, Verb
-from jobfs.state.tables import is_unmade
 
 ITEM = Item("one", Kind.FILE, "dir/a", updated_at="1", updated_ns=1)
 
@@ -468,7 +467,7 @@ def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State)
     implicit = state.new(Kind.DIRECTORY, "implicit")
     state.add(implicit)
     assert set(state.unsaved()) == {file, directory}
-    assert (is_unmade(directory), is_unmade(implicit)) == (True, False)
+    assert (directory.unmade, implicit.unmade) == (True, False)
 
 
 def test_a_change_of_an_earlier_mount_is_shown_and_run_by_nobody_yet(state: State) -> None:

@@ -1,4 +1,4 @@
-"""Each statement of the semantics is named by a test, and no test names one that there is not."""
+"""Each statement of vfs/semantics.md is named by a test, and no test names one that there is not."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from tests.conformance.semantics import README_ROWS, STATEMENTS
+from tests.conformance.semantics import README_ROWS
 
 _TESTS = Path(__file__).parents[1]
+_PAGE = (_TESTS.parent / "src" / "jobfs" / "vfs" / "semantics.md").read_text(encoding="utf-8")
+#: Each statement by its number, which begins it, in a list or in a table; as far as its first line goes.
+STATEMENTS = dict(re.findall(r"^[-|] \*\*(\d\.\d+)\*\* (.*)", _PAGE, re.MULTILINE))
 _README = (_TESTS.parent / "README.md").read_text(encoding="utf-8")
 
 
 def numbers(docstring: str) -> set[str]:
-    """The numbers of the statements that a docstring names: `semantics 4.7: …`, `semantics 4.7, 5.9: …`."""
-    runs: list[str] = re.findall(r"semantics ((?:\d+\.\d+(?:, | and )?)+)", docstring)
+    """The numbers of the statements that a docstring names: `vfs/semantics.md 4.7: …`, `vfs/semantics.md 4.7, 5.9: …`."""
+    runs: list[str] = re.findall(r"vfs/semantics\.md ((?:\d+\.\d+(?:, | and )?)+)", docstring)
     return {number for run in runs for number in re.findall(r"\d+\.\d+", run)}
 
 

@@ -1,0 +1,209 @@
+"""The repository's own pages: what cites them leads somewhere, and what they name is there.
+
+A citation is the path of a page below `src/jobfs`; then, after a space, numbers of sections, statements or rules; then, after
+a comma, a heading of that page, or of that section: `vfs/semantics.md 4.7`, `vfs/semantics.md 4, Keep both`,
+`save/protocol.md R6 and R7`. A module says `(section 4)` and `(R6)` for short, if it or its package names the page.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[2]
+_PACKAGE = _ROOT / "src" / "jobfs"
+_SOURCES = sorted(path for top in ("src", "tests", "scripts") for path in (_ROOT / top).rglob("*.py"))
+_PAGES = {
+    str(path.relative_to(_PACKAGE)): path.read_text(encoding="utf-8") for path in _PACKAGE.rglob("*.md")
+}
+_SEMANTICS, _PROTOCOL = "vfs/semantics.md", "save/protocol.md"
+
+_NUMBER = r"(?:\d(?:\.\d+)?|R\d+)(?![\w.]*\w)"
+_CITATION = re.compile(
+    rf"(?P<page>{'|'.join(map(re.escape, _PAGES))})(?: (?P<numbers>{_NUMBER}(?:(?:, | and ){_NUMBER})*))?(?:, (?P<heading>.*))?"
+)
+#: A file of this kind in prose, that is not in quotes as what an example is about.
+_FILE = re.compile(r"(?<![\w/.\"'<*-])(?:[\w-]+/)*[\w-]+\.md\b")
+
+
+def _prose(path: Path) -> Iterator[str]:
+    """Each docstring and comment of a Python file, in one line; of any other file, each paragraph."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield from (" ".join(part.split()) for part in text.split("\n\n"))
+        return
+    for node in ast.walk(ast.parse(text)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            yield from (" ".join(part.split()) for part in node.value.value.split("\n\n"))
+    comments, last = [""], -1
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            comments += [""] if token.start[0] != last + 1 else []
+            comments[-1] += token.string.lstrip("#:") + " "
+            last = token.start[0]
+    yield from (" ".join(comment.split()) for comment in comments)
+
+
+@cache
+def _headings(page: str) -> dict[str, list[str]]:
+    """Each section of a page by its number, "" for the whole page, with its headings in lower case."""
+    found, section = defaultdict(list), ""
+    for line in re.sub(r"^```.*?^```", "", _PAGES[page], flags=re.DOTALL | re.MULTILINE).splitlines():
+        if title := re.match(r"(##+) (?:(\d)\. )?(.*)", line):
+            section = title[2] or ("" if title[1] == "##" else section)
+            for number in {"", section}:
+                found[number].append(title[3].lower())
+    return found
+
+
+def _numbers(page: str) -> set[str]:
+    """Of its sections and rules, which are headings, and of its statements."""
+    found = re.findall(r"^## (\d)\. |^### (R\d+)$|^[-|] \*\*(\d\.\d+)\*\*", _PAGES[page], re.MULTILINE)
+    return {number for each in found for number in each if number}
+
+
+def _wrong(citation: re.Match[str]) -> str:
+    """What there is not of that which is cited, "" if all is there."""
+    page, heading = citation["page"], citation["heading"]
+    numbers = re.findall(_NUMBER, citation["numbers"] or "")
+    if missing := set(numbers) - _numbers(page):
+        return f"{page} has no {', '.join(sorted(missing))}"
+    if heading is None or re.match(rf"(?:and |R\d|`?(?:{'|'.join(map(re.escape, _PAGES))}))", heading):
+        return ""
+    section = numbers[-1][0] if numbers and numbers[-1][0].isdigit() else ""
+    there = any(re.match(rf"{re.escape(title)}(?!\w)", heading.lower()) for title in _headings(page)[section])
+    return "" if there else f"{page} {section} has no heading {heading[:40]!r}"
+
+
+@pytest.mark.parametrize("top", ["src", "tests", "scripts", "README.md"])
+def test_each_citation_of_a_page_leads_to_what_is_there(top: str) -> None:
+    place = _ROOT / top
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if _is_read(path))
+    wrong = [
+        f"{path.relative_to(_ROOT)}: {told}"
+        for path in files
+        for text in _prose(path)
+        for told in (*(_wrong(found) for found in _CITATION.finditer(text)), *_unknown(path, text))
+        if told
+    ]
+    assert wrong == []
+
+
+def _is_read(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".py", ".md", "") and path != Path(__file__)
+
+
+def _unknown(path: Path, text: str) -> Iterator[str]:
+    """Pages that are named in prose and are not there. What code of an example names is no page."""
+    if path.suffix == ".py":
+        for name in _FILE.findall(re.sub(r"\"[^\"]*\"", "", text)):
+            if name not in _PAGES and not (_ROOT / name).is_file():
+                yield f"there is no {name}"
+
+
+@pytest.mark.parametrize(
+    ("short", "page"), [(r"\(section\s(\d)", _SEMANTICS), (r"(?<![\w.])(R\d+)\b", _PROTOCOL)]
+)
+def test_a_number_without_its_page_stands_where_the_page_is_named(short: str, page: str) -> None:
+    wrong = []
+    for path in (path for path in _SOURCES if _PACKAGE in path.parents):
+        numbers = {number for text in _prose(path) for number in re.findall(short, text)}
+        named = any(
+            page in file.read_text(encoding="utf-8") for file in (path, path.with_name("__init__.py"))
+        )
+        if numbers - _numbers(page) or (numbers and not named):
+            wrong.append(f"{path.relative_to(_ROOT)}: {', '.join(sorted(numbers))}")
+    assert wrong == []
+
+
+# -- what the pages name
+
+
+@cache
+def _members() -> dict[str, set[str]]:
+    """What each class of the package has: methods, fields, what its methods assign, and what the classes above it have."""
+    members: dict[str, set[str]] = defaultdict(set)
+    bases: dict[str, list[str]] = {}
+    for path in _PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                members[node.name] |= {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+                members[node.name] |= {
+                    part.attr if isinstance(part, ast.Attribute) else part.id
+                    for part in ast.walk(node)
+                    if isinstance(part, ast.Attribute | ast.Name) and isinstance(part.ctx, ast.Store)
+                }
+    for name, above in bases.items():
+        members[name] |= {member for base in above for member in members.get(base, ())}
+    return members
+
+
+def _spans() -> Iterator[tuple[str, str]]:
+    """Each piece of code in a page, with the page."""
+    for page, text in _PAGES.items():
+        yield from (
+            (page, span)
+            for span in re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+        )
+
+
+def test_each_module_that_a_page_names_is_there() -> None:
+    named = {
+        span for _, span in _spans() if re.fullmatch(r"[\w/]+(?:\.py|/)|(?:tests|scripts)/[\w/-]+", span)
+    }
+    assert {"save/replace.py", "namespace/remote.py"} <= named
+    assert sorted(name for name in named if not any((top / name).exists() for top in (_PACKAGE, _ROOT))) == []
+
+
+def test_each_function_and_class_that_a_page_names_is_there() -> None:
+    words = {
+        word
+        for path in _PACKAGE.rglob("*.py")
+        for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
+    }
+    wrong = []
+    for page, span in _spans():
+        if owned := re.fullmatch(r"([A-Z]\w+)\.(\w+)", span):
+            wrong += [] if owned[2] in _members().get(owned[1], ()) else [f"{page}: {span}"]
+        elif re.fullmatch(r"[A-Z][a-z]\w*|\w*_\w*", span):
+            wrong += [] if span in words else [f"{page}: {span}"]
+    assert wrong == []
+
+
+def _anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "file", [_ROOT / "README.md", *(_PACKAGE / page for page in _PAGES)], ids=lambda file: file.name
+)
+def test_each_link_of_a_page_leads_somewhere(file: Path) -> None:
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", file.read_text(encoding="utf-8")):
+        place, _, anchor = target.partition("#")
+        other = file.parent / place if place else file
+        if "://" not in target and not (
+            other.exists() and (not anchor or anchor in _anchors(other.read_text(encoding="utf-8")))
+        ):
+            wrong.append(target)
+    assert wrong == []
+
+
+def test_the_readme_names_each_page() -> None:
+    readme = (_ROOT / "README.md").read_text(encoding="utf-8")
+    assert sorted(page for page in _PAGES if f"src/jobfs/{page}" not in readme) == []

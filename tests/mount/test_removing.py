@@ -1,34 +1,76 @@
-"""Trees are removed as on a disk: no error that a disk would not give, and nothing left (semantics.md section 4, rmdir)."""
+"""Trees that are removed: by one program, by two at once, and while one still holds a directory of them open."""
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
+from tests.support.files import errno_from
 from tests.support.mounts import MountedJob, run
-from tests.support.serverside import hidden
-from tests.support.waiting import eventually_equal
+from tests.support.serverside import hidden, visible
+from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
 
 _MAKE = "mkdir -p {0}/{{1..12}}/{{a..d}}/e/f"
 
 
-@pytest.mark.parametrize("others", [20, 600])
+def removing(root: Path, *names: str) -> subprocess.Popen[str]:
+    """Begins `rm -rf`."""
+    command = ["env", "-C", str(root), "rm", "-rf", *names]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_a_tree_that_was_just_made_is_removed(
-    server: Server, mounted: MountedJob, others: int, at_once: int
+def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
+    server: Server, mounted: MountedJob, at_once: int
+) -> None:
+    """save-protocol R12: an item of ours that is gone, or going, is nobody's content."""
+    root = mounted.path
+    server.store.seed({"other": None, "other/file": "stays"}, age=60)
+    # What was moved away goes at any moment while what is above it is looked at.
+    server.faults.rate("slow", 0.5, on="delete", delay=0.05)
+    for _ in range(3):
+        run(root, "bash", "-c", "mkdir -p w/{1..12}/{a..d}/e/f")
+        programs = [removing(root, "w") for _ in range(at_once)]
+        assert [(program.communicate(timeout=60)[0], program.returncode) for program in programs] == [
+            ("", 0)
+        ] * at_once
+        assert os.listdir(root) == ["other"]
+    eventually(lambda: not hidden(server), lambda: f"{hidden(server)}\n{mounted.log}")
+    assert visible(server) == {"other": None, "other/file": b"stays"}
+    assert "it is back" not in mounted.log
+
+
+@pytest.mark.parametrize("others", [20, 600])
+def test_a_tree_that_was_just_made_is_removed_while_another_one_is(
+    server: Server, mounted: MountedJob, others: int
 ) -> None:
     """semantics 4.29: alone, and beside another one."""
     server.store.seed({f"other/f{number}": "stays" for number in range(others)}, age=60)
     server.set(latency=10)
-    trees = [f"w{number}" for number in range(at_once)]
+    trees = ["w1", "w2"]
     for _ in range(2):
         run(mounted.path, "bash", "-c", "; ".join(map(_MAKE.format, trees)))
-        commands = "".join(f"rm -rf {tree} & p{number}=$!; " for number, tree in enumerate(trees))
-        waits = " && ".join(f"wait $p{number}" for number in range(at_once))
-        assert run(mounted.path, "bash", "-c", commands + waits) == ""
+        programs = [removing(mounted.path, tree) for tree in trees]
+        assert [program.communicate(timeout=60)[0] for program in programs] == ["", ""]
         assert os.listdir(mounted.path) == ["other"]
     mounted.flush()
-    eventually_equal(lambda: hidden(server), [])
+    eventually(lambda: not hidden(server))
     assert {item.path.split("/")[0] for item in server.store.items()} == {"other"}
+
+
+def test_in_a_directory_that_was_removed_there_is_nothing(server: Server, mounted: MountedJob) -> None:
+    """semantics: as on a local disk, who holds it open gets ENOENT for every name in it."""
+    (mounted.path / "d/e").mkdir(parents=True)
+    fd = os.open(mounted.path / "d", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.stat("e", dir_fd=fd)
+        run(mounted.path, "rm", "-rf", "d")
+        for call in (os.rmdir, os.unlink, os.stat):
+            assert errno_from(call, "e", dir_fd=fd) == errno.ENOENT
+    finally:
+        os.close(fd)

@@ -105,6 +105,11 @@ class Desk:
         self.since = 0.0
         self._seen = 0
 
+    def about(self) -> tuple[int, int]:
+        """The node that the request at work is about, and the thread that made it."""
+        _, _, _, node, _, _, thread, _ = _HEADER.unpack_from(self.buffer)
+        return node, thread
+
     def waiting(self, now: float) -> Request | None:
         """The request under way, if it was there at the last look already; `since` is when it was seen first."""
         turn = self.turn

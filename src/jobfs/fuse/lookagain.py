@@ -3,7 +3,8 @@
 The kernel looks a name up, and then opens or asks about the node that it found. If a rename has put another file there in
 between, libfuse, or the file that is hidden because it is still open, has no name for that node any more, and says ENOENT, where
 a disk would just have one of the two files. ESTALE says what is true, and the kernel then looks the name up again: a
-name that is really gone gets its ENOENT from that.
+name that is really gone gets its ENOENT from that. Who holds a directory open that was removed has no name to be looked up, and
+asks about the same node again: that gets its ENOENT here.
 
 The kernel has one size for a path, and ends every reader there. Where another version is open than is shown, it is told to keep
 the attributes for no time: it asks a reader's own file again before it says that the end is reached.
@@ -19,6 +20,8 @@ from jobfs.vfs import CHANGES
 
 #: Requests about a node that the kernel found by a name, which it repeats from that name on after ESTALE.
 _ABOUT_A_NODE = frozenset({Opcode.OPEN, Opcode.GETATTR})
+#: Most threads of which it is remembered what they were told to look up again.
+_TOLD = 1000
 #: Requests whose answers are looked at here.
 ANSWERED_HERE = _ABOUT_A_NODE | {Opcode.LOOKUP}
 
@@ -77,19 +80,29 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
     `keeping` gets libfuse's answer to a getattr, unless that is `brief`.
     """
 
+    told: dict[int, int] = {}  # the node, by the thread that is to look it up again
+
     def send(channel: int, vector: int, count: int) -> int:
         desk = here.desk
         opcode, _, node = HEAD.unpack_from(desk.buffer)
         if count == 1:
             head = _Head.from_address(piece(vector, 0)[0])
             if head.error == -errno.ENOENT and opcode in _ABOUT_A_NODE:
-                head.error = -errno.ESTALE
+                look_again(desk, head)
         else:
             add(desk, opcode, node, piece(vector, 1)[0])
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
+
+    def look_again(desk: Desk, head: _Head) -> None:
+        node, thread = desk.about()
+        if told.pop(thread, None) != node:
+            head.error = -errno.ESTALE
+            if len(told) > _TOLD:
+                told.clear()
+            told[thread] = node
 
     def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
         if opcode == Opcode.OPEN:

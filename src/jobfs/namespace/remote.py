@@ -261,7 +261,8 @@ class Namespace:
 
         It was answered at most a second ago, or as long ago as a listing takes.
         """
-        usual = self._cost.usual
+        with self._lock:
+            usual = self._cost.usual
         return usual + max(_RECENT, usual)
 
     @property

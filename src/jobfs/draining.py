@@ -1,4 +1,4 @@
-"""Draining: bring what is unsent to the server, as long as that gets on and somebody waits for it (semantics.md section 6)."""
+"""Draining: bring what is unsent to the server, as long as that gets on and somebody waits for it (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 

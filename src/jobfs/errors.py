@@ -1,4 +1,4 @@
-"""The error tree: each class has an errno (semantics.md section 5) and a message a user can act on.
+"""The error tree: each class has an errno (vfs/semantics.md 5) and a message a user can act on.
 
 JobfsError                    everything jobfs raises on purpose
 ├── UsageError                bad input at the command line or in the settings

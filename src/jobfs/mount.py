@@ -1,4 +1,4 @@
-"""One mount from its first request to its last: run, drain, unmount (semantics.md section 6).
+"""One mount from its first request to its last: run, drain, unmount (vfs/semantics.md 6).
 
 It is over when the kernel says so: it is unmounted and nothing in it is open any more. Whoever wants it to end
 (a signal, `jobfs umount` over the control socket, a umount from outside) only unmounts it, and the main thread
@@ -467,7 +467,7 @@ class Mount:
 
 
 def mount_options(settings: Settings, job: str) -> list[str]:
-    """libfuse's options for a mount; the kernel's timeouts count into the TTL (semantics.md section 1)."""
+    """libfuse's options for a mount; the kernel's timeouts count into the TTL (vfs/semantics.md 1)."""
     options = [
         # What fstab says: so `mount -a` sees that it is mounted.
         f"fsname={job}",

@@ -1,4 +1,4 @@
-"""What the kernel knows of a mount: where it is, which programs use it, how it is taken away (semantics.md section 6).
+"""What the kernel knows of a mount: where it is, which programs use it, how it is taken away (vfs/semantics.md 6).
 
 Nothing here asks the mounted file system itself: its process may be the caller, or be gone.
 """

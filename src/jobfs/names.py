@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-#: Longest component in bytes of UTF-8 (semantics.md section 1), longest path in `path_length`s (wire-facts.md).
+#: Longest component in bytes of UTF-8 (vfs/semantics.md 1), longest path in `path_length`s (api/wire.md).
 NAME_MAX = 255
 PATH_MAX = 1024
 
 #: The directory inside every mount that shows the mount's own state; an item of this name is not shown.
 CONTROL_DIR = ".jobfs"
 
-#: What editors and desktops leave beside a file (semantics.md section 4).
+#: What editors and desktops leave beside a file (vfs/semantics.md 4).
 SCRATCH = (
     ".*.sw?", "4913", "*~", ".#*", "#*#", ".goutputstream-*", ".~lock.*#", ".DS_Store", "._*", ".nfs*",
     ".fuse_hidden*",
@@ -49,7 +49,7 @@ class Role(StrEnum):
 
 
 class HiddenName(NamedTuple):
-    """The parts of `.jobfs-<mount>-<transaction>-<role>-<name>` (save-protocol.md, Vocabulary)."""
+    """The parts of `.jobfs-<mount>-<transaction>-<role>-<name>` (save/protocol.md, Vocabulary)."""
 
     mount: str
     transaction: str
@@ -101,7 +101,7 @@ def within(path: str, top: str) -> bool:
 
 
 def control_name(path: str) -> str | None:
-    """The name below `.jobfs/` (semantics.md section 6), "" for that directory itself, None for every other path."""
+    """The name below `.jobfs/` (vfs/semantics.md 6), "" for that directory itself, None for every other path."""
     if path == CONTROL_DIR:
         return ""
     return path.removeprefix(CONTROL_DIR + "/") if under(path, CONTROL_DIR) else None
@@ -113,12 +113,12 @@ def moved(path: str, old: str, new: str) -> str:
 
 
 def path_length(path: str) -> int:
-    """How long the API takes a path to be: in units of UTF-16 (wire-facts.md)."""
+    """How long the API takes a path to be: in units of UTF-16 (api/wire.md)."""
     return len(path) if path.isascii() else len(path.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def hostile(path: str) -> str | None:
-    """Why a server's path can't be shown (semantics.md section 1), or None if it can."""
+    """Why a server's path can't be shown (vfs/semantics.md 1), or None if it can."""
     if path_length(path) > PATH_MAX:
         return f"has over {PATH_MAX} characters"
     if "\0" in path:
@@ -159,7 +159,7 @@ def hidden_path(target: str, mount: str, transaction: str, role: Role) -> str:
 def other_form(asked: str, shown: str) -> str:
     """How a server shows a path that it does not keep as it was asked to, as a sentence; "" for the same, and for another, path.
 
-    The same are paths that differ in composition, case or blanks at the end of a name (save-protocol.md R6); and hidden names
+    The same are paths that differ in composition, case or blanks at the end of a name (save/protocol.md R6); and hidden names
     of one transaction, whatever became of the rest.
     """
     if asked == shown or _folded(asked) != _folded(shown):
@@ -213,7 +213,7 @@ def is_fuse_hidden(name: str) -> bool:
 
 
 def is_scratch(name: str, extra: Iterable[str] = ()) -> bool:
-    """True if a file of this name, made here, stays on this machine (semantics.md section 4)."""
+    """True if a file of this name, made here, stays on this machine (vfs/semantics.md 4)."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in (*SCRATCH, *extra))
 
 

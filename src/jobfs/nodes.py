@@ -15,7 +15,7 @@ _LAST_NS = 2**63 - 1
 
 
 class Kind(StrEnum):
-    """What an item is; the wire has two spellings for each (wire-facts.md)."""
+    """What an item is; the wire has two spellings for each (api/wire.md)."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -45,7 +45,7 @@ class Sent(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Identifies bytes: content is immutable per version (semantics.md section 3)."""
+    """Identifies bytes: content is immutable per version (vfs/semantics.md 3)."""
 
     item_id: str
     updated_at: str
@@ -81,7 +81,7 @@ class Item:
 
     @property
     def implicit(self) -> bool:
-        """True for a directory that no item stands for (semantics.md section 1)."""
+        """True for a directory that no item stands for (vfs/semantics.md 1)."""
         return not self.id
 
     @property

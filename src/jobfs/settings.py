@@ -1,6 +1,6 @@
 """The settings of a mount, and what their values may be; options.py names them. Given as a flag, by `-o`, in the environment.
 
-What wins: flag, then `-o`, then `JOBFS_…`, then `PERSTACK_…` (wire-facts.md), then the default.
+What wins: flag, then `-o`, then `JOBFS_…`, then `PERSTACK_…` (api/wire.md), then the default.
 """
 
 from __future__ import annotations

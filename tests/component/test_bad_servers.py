@@ -48,7 +48,7 @@ def start(before: Gateway, tmp_path: Path) -> Iterator[Callable[..., Workspace]]
 def test_an_item_with_an_odd_time_is_edited_like_any_other(
     before: Gateway, server: Server, start: Callable[..., Workspace], moment: str
 ) -> None:
-    """semantics 2: times are those that a file system holds; Go's zero time is common."""
+    """vfs/semantics.md 2: times are those that a file system holds; Go's zero time is common."""
     server.store.write("odd.txt", b"old")
     server.store.write("other.txt", b"other")
 
@@ -73,7 +73,7 @@ def test_an_item_with_an_odd_time_is_edited_like_any_other(
 def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(
     before: Gateway, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 6: `jobfs status` and `.jobfs/job.json` go on."""
+    """vfs/semantics.md 6: `jobfs status` and `.jobfs/job.json` go on."""
     for job in (b"[]", b'"x"', b'{"status": [[]], "id": {}}', b"[" * 150 + b"]" * 150):
         body = (
             b'{"data": {"workspaceInstance": {"countItems": "many", "expertJob": %b, "x": "\\ud800"}}}' % job
@@ -87,7 +87,7 @@ def test_an_odd_description_of_the_job_is_shown_as_far_as_it_goes(
 def test_a_gateways_404_is_no_missing_file(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 5.14: 404 only if the API said it; known names go on being served."""
+    """vfs/semantics.md 5.14: 404 only if the API said it; known names go on being served."""
     server.store.write("known.txt", b"known")
     work = start(ttl=0.1, timeout=2.0, stale_if_error=5)
     assert work.read("known.txt") == b"known"
@@ -105,7 +105,7 @@ def test_a_gateways_404_is_no_missing_file(
 def test_a_download_that_a_gateway_does_not_find_is_eio_and_not_a_missing_file(
     before: Gateway, server: Server, start: Callable[..., Workspace], page: bytes
 ) -> None:
-    """semantics 5.14: ENOENT only if the API said it."""
+    """vfs/semantics.md 5.14: ENOENT only if the API said it."""
     server.store.write("a.txt", b"here")
     work = start(timeout=1.0)
     before.answer = lambda asked: Reply([page], 404) if asked.download else None
@@ -117,7 +117,7 @@ def test_a_download_that_a_gateway_does_not_find_is_eio_and_not_a_missing_file(
 def test_a_save_whose_answers_are_a_gateways_404_is_exactly_one_save(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 5.10: the answer of a changing request is lost then: look first, then go on or send again."""
+    """vfs/semantics.md 5.10: the answer of a changing request is lost then: look first, then go on or send again."""
     server.store.write("a.txt", b"old")
     work = start(timeout=2.0)
     lost: list[Asked] = []
@@ -141,7 +141,7 @@ def test_a_save_whose_answers_are_a_gateways_404_is_exactly_one_save(
 def test_where_items_tell_no_size_a_file_is_read_as_far_as_its_download_goes(
     before: Gateway, server: Server, start: Callable[..., Workspace], flags: int, size: int, told: bool
 ) -> None:
-    """semantics 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
+    """vfs/semantics.md 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
     server.set(sizes="omitted", updated_resolution="seconds")
     content, more = b"0" * size, b"the job's"
     server.store.seed({"file": content})
@@ -165,7 +165,7 @@ def test_where_items_tell_no_size_a_file_is_read_as_far_as_its_download_goes(
 def test_a_length_that_is_wrong_once_is_asked_for_again_and_then_is_eio(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 5.15: the same version: once more; then EIO, never ESTALE."""
+    """vfs/semantics.md 5.15: the same version: once more; then EIO, never ESTALE."""
     server.store.write("a.txt", b"0123456789")
     short = [1]
 
@@ -184,7 +184,7 @@ def test_a_length_that_is_wrong_once_is_asked_for_again_and_then_is_eio(
 def test_a_part_that_is_not_what_was_asked_for_is_asked_for_again_with_the_whole(
     before: Gateway, server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 5.15: the same version: once more, from the start; here of a file that is read from its end."""
+    """vfs/semantics.md 5.15: the same version: once more, from the start; here of a file that is read from its end."""
     data = random.Random(1).randbytes(12_000_000)
     server.store.write("a.bin", data)
     asked: list[Asked] = []

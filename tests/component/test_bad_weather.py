@@ -1,4 +1,4 @@
-"""With one writer there are no conflict copies, in any weather (save-protocol.md R1)."""
+"""With one writer there are no conflict copies, in any weather (save/protocol.md R1)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_one_mount_that_writes_makes_no_conflict_copies(
 
 
 def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Callable[..., Workspace]) -> None:
-    """save-protocol R1: a read that failed is tried again before it counts as unknown."""
+    """save/protocol.md R1: a read that failed is tried again before it counts as unknown."""
     server.store.seed({"file": OLD}, age=60)
     work = start(timeout=3.0)
     work.names()
@@ -121,7 +121,7 @@ def test_what_can_not_be_read_for_now_is_not_unknown(server: Server, start: Call
 def test_a_set_aside_that_was_carried_out_late_is_known_as_ours(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol, set aside: a server may refuse to move an item to the name that it has already."""
+    """save/protocol.md, The steps, set aside: a server may refuse to move an item to the name that it has already."""
     server.store.seed({"file": OLD}, age=60)
 
     def late() -> None:

@@ -51,7 +51,7 @@ def rewrite(work: Mortal) -> None:
 def test_before_what_was_set_aside_is_deleted(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R7: look again before a delete."""
+    """save/protocol.md R7: look again before a delete."""
     busy_readers(work, monkeypatch)
     work.vfs.rename("dir/new", "dir/file")
     work.settle()
@@ -62,7 +62,7 @@ def test_before_what_was_set_aside_is_deleted(
 def test_before_an_unlink_deletes_what_unsent_bytes_were_to_replace(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol, `cancelled`: T's item if it is base."""
+    """save/protocol.md, The steps, `cancelled`: T's item if it is base."""
     rewrite(work)
     busy_readers(work, monkeypatch)
     work.vfs.unlink("dir/file")
@@ -73,7 +73,7 @@ def test_before_an_unlink_deletes_what_unsent_bytes_were_to_replace(
 def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
     server: Server, work: Mortal
 ) -> None:
-    """semantics 4: a file that was unlinked does not come back; here on a server that touches all that moves."""
+    """vfs/semantics.md 4: a file that was unlinked does not come back; here on a server that touches all that moves."""
     server.set(move_touches="tree")
     fh = work.vfs.open("dir/file", os.O_RDWR).fh
     work.vfs.write(fh, USERS, 0)
@@ -88,7 +88,7 @@ def test_an_unlinked_file_is_known_by_its_bytes_where_its_directory_was_renamed(
 def test_bytes_of_the_same_second_are_read_before_they_are_deleted(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R1: timestamps of whole seconds do not prove that it still is base."""
+    """save/protocol.md R1: timestamps of whole seconds do not prove that it still is base."""
     ticks = count((int(time.time()) + 10) * 1_000_000)
     monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(ticks))
     server.set(updated_resolution="seconds")

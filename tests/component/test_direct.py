@@ -1,4 +1,4 @@
-"""New files in one request, on servers that were seen to reject a create at an existing path (save-protocol R9)."""
+"""New files in one request, on servers that were seen to reject a create at an existing path (save/protocol.md R9)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def made(server: Server, work: Workspace, count: int) -> dict[str, bytes | None]
 def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
     server: Server, work: Workspace, create_existing: Literal["reject", "overwrite", "duplicate"]
 ) -> None:
-    """save-protocol R9: straight to T only after a 400 to a create at the path of an own hidden item."""
+    """save/protocol.md R9: straight to T only after a 400 to a create at the path of an own hidden item."""
     server.set(create_existing=create_existing)
     files = made(server, work, 3)
     eventually(lambda: work.vfs._write_back.upload.rejects.get(Kind.FILE) is not None)
@@ -47,7 +47,7 @@ def test_new_files_are_created_at_once_only_where_the_server_was_seen_to_reject(
 def test_a_name_that_the_job_took_meanwhile_is_kept_beside(
     server: Server, work: Workspace, create_existing: Literal["reject", "duplicate"]
 ) -> None:
-    """semantics 4, keep both: created by the job since this file was made."""
+    """vfs/semantics.md 4, keep both: created by the job since this file was made."""
     server.set(create_existing=create_existing)
     work.vfs._write_back.upload.ask("x")
     fh = work.opened("file.txt")
@@ -68,7 +68,7 @@ def test_an_answer_that_is_lost_or_shows_another_path_makes_no_second_item(
     start: Callable[..., Workspace],
     fault: Literal["drop", "drop_after", "error_after", "late", "odd_item"],
 ) -> None:
-    """save-protocol R9: a lost direct create: find T: nothing: again; the same bytes: adopt."""
+    """save/protocol.md R9: a lost direct create: find T: nothing: again; the same bytes: adopt."""
     work = start()
     work.vfs._write_back.upload.ask("x")
     server.faults.next(fault, on="create", delay=0.1, field="path", value='"elsewhere"')
@@ -95,7 +95,9 @@ def test_a_server_that_can_not_be_asked_is_not_taken_for_one_that_rejects(
 def test_a_server_that_changes_names_is_never_given_one_at_its_target(
     server: Server, work: Workspace, form: Literal["nfc", "lower", "trimmed"]
 ) -> None:
-    """save-protocol R6: the staged item's name is compared when it is made; what came straight to T could not be taken away."""
+    """save/protocol.md R6: the staged item's name is compared when it is made;
+    what came straight to T could not be taken away.
+    """
     server.set(name_form=form)
     with pytest.raises(BadRequestError, match="the server keeps the name"):
         work.vfs._write_back.upload.ask("x")
@@ -107,7 +109,7 @@ def test_a_server_that_changes_names_is_never_given_one_at_its_target(
 def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
     server: Server, work: Workspace
 ) -> None:
-    """save-protocol R9: of the same kind."""
+    """save/protocol.md R9: of the same kind."""
     for name in ("a", "b", "c", "f"):
         work.mkdir(name)
     eventually(lambda: work.vfs._write_back.upload.rejects.get(Kind.DIRECTORY))
@@ -126,7 +128,7 @@ def test_directories_are_made_in_one_request_where_that_is_known_to_be_safe(
 def test_a_lost_answer_to_a_mkdir_is_looked_for(
     server: Server, work: Workspace, fault: Literal["drop", "drop_after"]
 ) -> None:
-    """semantics 5: never a create at a real path unseen."""
+    """vfs/semantics.md 5: never a create at a real path unseen."""
     work.vfs._write_back.upload.ask("x")
     server.faults.next(fault, on="create")
     work.mkdir("dir")

@@ -35,7 +35,7 @@ SAVES = [
 def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1.12: "could not ask" is not said of a server that has just answered."""
+    """vfs/semantics.md 1.12: "could not ask" is not said of a server that has just answered."""
     server.store.seed({"file": "old"}, age=60)
     work = start(timeout=3.0, stale_if_error=0)
     fh = work.opened("file")
@@ -51,7 +51,7 @@ def test_names_are_asked_for_again_as_soon_as_a_save_got_through(
 def test_a_refused_key_is_eacces_without_a_storm_and_told(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 5.2: 401: EACCES; no retry storm; status says "API key refused"."""
+    """vfs/semantics.md 5.2: 401: EACCES; no retry storm; status says "API key refused"."""
     server.store.seed({"dir/file": "x"}, age=60)
     work = start(ttl=0.1, stale_if_error=0)
     assert work.names() == ["dir"]
@@ -68,7 +68,7 @@ def test_a_refused_key_is_eacces_without_a_storm_and_told(
 def test_a_mkdir_whose_answer_was_lost_makes_one_directory(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any]
 ) -> None:
-    """semantics 5.9, 5.11: a changing request whose answer was lost is never blindly repeated: look first."""
+    """vfs/semantics.md 5.9, 5.11: a changing request whose answer was lost is never blindly repeated: look first."""
     server.set(create_existing="duplicate")
     server.faults.next(kind, on="create", **more)
     failed = errno_from(work.vfs.mkdir, "dir", 0o755, CALLER)
@@ -82,7 +82,7 @@ def test_a_mkdir_whose_answer_was_lost_makes_one_directory(
 def test_an_unlink_whose_answer_was_lost_is_done_once(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any]
 ) -> None:
-    """semantics 5.10: safe to send again: a delete by id."""
+    """vfs/semantics.md 5.10: safe to send again: a delete by id."""
     server.store.seed({"file": "x", "other": "y"}, age=60)
     assert work.names() == ["file", "other"]
     server.faults.next(kind, on="delete", **more)
@@ -95,7 +95,7 @@ def test_an_unlink_whose_answer_was_lost_is_done_once(
 def test_a_rename_whose_answer_was_lost_is_done_once(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any]
 ) -> None:
-    """semantics 5.10: safe to send again: an update by id to the same destination after a look."""
+    """vfs/semantics.md 5.10: safe to send again: an update by id to the same destination after a look."""
     server.store.seed({"dir/a": "a"}, age=60)
     assert work.names("dir") == ["a"]
     server.faults.next(kind, on="update", **more)
@@ -109,7 +109,7 @@ def test_a_rename_whose_answer_was_lost_is_done_once(
 def test_a_save_whose_answer_was_lost_is_exactly_one_save(
     server: Server, work: Workspace, kind: Any, more: dict[str, Any], target: str
 ) -> None:
-    """semantics 4, 5: look first, then go on or send again; no second copy, no conflict, nothing hidden."""
+    """vfs/semantics.md 4, 5: look first, then go on or send again; no second copy, no conflict, nothing hidden."""
     # Each fault meets each of them, at one request or another.
     turn = IDS.index(f"{kind} {more.get('status', '')}".strip()) + len(target)
     server.set(create_existing=("reject", "overwrite", "duplicate")[turn % 3])
@@ -128,7 +128,7 @@ def test_a_save_whose_answer_was_lost_is_exactly_one_save(
 def test_what_was_set_aside_is_looked_at_again_before_each_try_to_delete_it(
     server: Server, work: Workspace
 ) -> None:
-    """save-protocol R7: look again before a delete: after a pause too."""
+    """save/protocol.md R7: look again before a delete: after a pause too."""
     server.store.seed({"file.txt": "old"}, age=60)
     assert work.read("file.txt") == b"old"
     server.faults.rate("throttled", 1.0, on="delete", retry_after="0")
@@ -147,7 +147,7 @@ def test_what_was_set_aside_is_looked_at_again_before_each_try_to_delete_it(
 def test_what_was_made_read_only_before_it_was_sent_is_saved(
     server: Server, start: Callable[..., Workspace], there: bool
 ) -> None:
-    """semantics 2.4: chmod changes the permission, of a server too that moves and deletes nothing that is readOnly."""
+    """vfs/semantics.md 2.4: chmod changes the permission, of a server too that moves and deletes nothing that is readOnly."""
     server.set(read_only="enforced", create_existing="duplicate")
     if there:
         server.store.seed({"file": "old"}, age=60)

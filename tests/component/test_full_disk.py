@@ -62,7 +62,7 @@ def at_rest(work: Mortal) -> bool:
 def test_whatever_is_refused_it_ends_right_once_there_is_space(
     server: Server, tmp_path: Path, operation: Operation
 ) -> None:
-    """semantics 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays."""
+    """vfs/semantics.md 4, Nothing is forgotten; 5: ENOSPC to the writer, what was acknowledged stays."""
     for at in count(1):
         promise = Promise()
         with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=3.0) as work:
@@ -88,7 +88,7 @@ def test_whatever_is_refused_it_ends_right_once_there_is_space(
 def test_killed_while_the_disk_is_full_it_ends_right(
     server: Server, tmp_path: Path, operation: Operation
 ) -> None:
-    """semantics 4: what was acknowledged stays, whatever could not be written afterwards."""
+    """vfs/semantics.md 4: what was acknowledged stays, whatever could not be written afterwards."""
     for at in count(1):
         promise = Promise()
         with operation.started(server, tmp_path / f"{at}", Boundaries(), timeout=3.0) as work:
@@ -224,7 +224,7 @@ def with_local_names(server: Server, home: Path, name: str, boundaries: Boundari
 def test_what_fails_on_a_name_of_this_machine_changes_nothing(
     server: Server, tmp_path: Path, name: str
 ) -> None:
-    """semantics 4.14, 4.17: they are journaled; what could not be has not happened, here and after a remount."""
+    """vfs/semantics.md 4.14, 4.17: they are journaled; what could not be has not happened, here and after a remount."""
     for at in count(1):
         with with_local_names(server, tmp_path / f"{at}", name, Boundaries()) as work:
             before = shown(work)
@@ -247,7 +247,7 @@ def test_what_fails_on_a_name_of_this_machine_changes_nothing(
 def test_killed_at_any_boundary_of_a_rename_over_a_name_of_this_machine_one_of_both_is_there(
     server: Server, tmp_path: Path, name: str
 ) -> None:
-    """semantics 4.19: the old file or the new one, whole."""
+    """vfs/semantics.md 4.19: the old file or the new one, whole."""
     old_or_new: set[bytes | str] = set()
     for at in count(0):
         boundaries = Boundaries(at)
@@ -274,7 +274,7 @@ def test_killed_at_any_boundary_of_a_rename_over_a_name_of_this_machine_one_of_b
 
 @pytest.mark.parametrize("new", [False, True], ids=["changed", "new"])
 def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Workspace], new: bool) -> None:
-    """semantics 4, Nothing is forgotten: what makes room needs none."""
+    """vfs/semantics.md 4, Nothing is forgotten: what makes room needs none."""
     server.store.seed({} if new else {"file": OLD}, age=60)
     work = start(write_back_delay=30)
     work.write("file", USERS)
@@ -286,7 +286,7 @@ def test_an_unsent_file_can_be_unlinked(server: Server, start: Callable[..., Wor
 
 
 def test_what_was_closed_is_sent(server: Server, start: Callable[..., Workspace]) -> None:
-    """core: what only records what has already happened takes from the spare room."""
+    """vfs/semantics.md 4.41: what only records what has already happened takes from the spare room."""
     server.store.seed({"file": OLD}, age=60)
     work = start(write_back_delay=30)
     work.write("file", USERS)
@@ -299,7 +299,9 @@ def test_what_was_closed_is_sent(server: Server, start: Callable[..., Workspace]
 def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """core: what only records what has already happened takes from the spare room; a create that has none leaves nothing."""
+    """vfs/semantics.md 4.41: what only records what has already happened takes from the spare room;
+    a create that has none leaves nothing.
+    """
     work = start()
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
     work.vfs.write(fh, USERS, 0)
@@ -316,7 +318,7 @@ def test_what_was_written_can_be_closed_though_the_disk_is_full_by_then(
 def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4: the upload starts in the background; of what was sent nothing stays on this disk."""
+    """vfs/semantics.md 4: the upload starts in the background; of what was sent nothing stays on this disk."""
     work = start(write_back_delay=30)
     work.write("file", OLD)
     fh = work.opened("file")
@@ -335,7 +337,7 @@ def test_bytes_that_could_not_be_recorded_at_close_are_sent_with_those_before(
 def test_what_could_not_be_closed_is_unsent_until_there_is_space(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4, Nothing is forgotten; 6: an unmount never says "all sent" before."""
+    """vfs/semantics.md 4, Nothing is forgotten; 6: an unmount never says "all sent" before."""
     server.store.seed({"file": OLD}, age=60)
     work = start()
     fh = work.opened("file")
@@ -351,7 +353,7 @@ def test_what_could_not_be_closed_is_unsent_until_there_is_space(
 
 
 def test_what_was_refused_goes_when_it_is_unlinked(server: Server, mortal: Callable[..., Mortal]) -> None:
-    """semantics 4, `failed`: what makes room needs none."""
+    """vfs/semantics.md 4.11: what makes room needs none."""
     server.store.seed({"file": b"of the job"}, age=60)
     work = mortal()
     server.faults.rate("error", 1.0, on="create", status=413)
@@ -367,7 +369,7 @@ def test_what_was_refused_goes_when_it_is_unlinked(server: Server, mortal: Calla
 def test_a_rename_that_failed_is_not_done_afterwards(
     server: Server, mortal: Callable[..., Mortal], refused: bool
 ) -> None:
-    """semantics 4: who is told so, and writes in place instead, makes no conflict; nor does the next mount do it."""
+    """vfs/semantics.md 4: who is told so, and writes in place instead, makes no conflict; nor does the next mount do it."""
     server.store.seed({"file": b"content", "other": b"new"}, age=60)
     work = mortal()
     if refused:

@@ -34,12 +34,12 @@ def hostile() -> Iterator[World]:
 @settings(quickly, max_examples=40)
 @given(odd=st.lists(odd_items(), max_size=8))
 def test_odd_items_hide_themselves_at_most(hostile: World, odd: list[bytes]) -> None:
-    """semantics 1.21: unknown fields and unknown item types do not break a listing."""
+    """vfs/semantics.md 1.21: unknown fields and unknown item types do not break a listing."""
     check_odd_items(hostile, odd)
 
 
 @settings(quickly, max_examples=12)
 @given(answer=answers())
 def test_any_answer_is_a_result_or_an_error_in_time(hostile: World, answer: Answer) -> None:
-    """semantics 5.8: a reply that does not match the contract is EIO, and the next one is read as ever."""
+    """vfs/semantics.md 5.8: a reply that does not match the contract is EIO, and the next one is read as ever."""
     check_any_answer(hostile, answer)

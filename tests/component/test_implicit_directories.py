@@ -19,14 +19,14 @@ def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
 
 
 def test_a_file_is_renamed_over_one_in_it(server: Server, work: Workspace) -> None:
-    """semantics 1: an operation that needs the real item creates it."""
+    """vfs/semantics.md 1: an operation that needs the real item creates it."""
     work.vfs.rename("new", "dir/file")
     settled(work)
     assert visible(server) == {"dir": None, "dir/file": b"another"}
 
 
 def test_a_file_in_it_is_unlinked_while_open(server: Server, work: Workspace) -> None:
-    """semantics 1: an operation that needs the real item creates it."""
+    """vfs/semantics.md 1: an operation that needs the real item creates it."""
     fh = work.vfs.open("dir/file", os.O_RDONLY).fh
     work.vfs.hide("dir/file", f"dir/.fuse_hidden{1:016x}")
     assert work.vfs.read(fh, 100, 0) == b"old"

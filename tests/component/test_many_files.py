@@ -1,4 +1,4 @@
-"""Bounds that hold whatever the number of files (semantics.md section 6, Bounds)."""
+"""Bounds that hold whatever the number of files (vfs/semantics.md 6, Bounds)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_whoever_opens_too_many_files_is_told_and_all_else_goes_on(
 def test_one_file_that_can_not_be_recorded_keeps_no_other_from_being_sent(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 4: one stuck upload never blocks another file."""
+    """vfs/semantics.md 4: one stuck upload never blocks another file."""
     handles = [work.vfs.create(name, 0o644, os.O_WRONLY | os.O_CREAT, CALLER).fh for name in ("odd", "other")]
     for fh in handles:
         work.vfs.write(fh, b"x", 0)

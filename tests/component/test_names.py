@@ -16,7 +16,7 @@ from jobfs.emulator import Server
 
 
 def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 1.16: expertJob shadows application; the newest wins; shadowed items are in the status."""
+    """vfs/semantics.md 1.16: expertJob shadows application; the newest wins; shadowed items are in the status."""
     server.store.seed({"both": "newer default"}, lifecycle="application")
     server.store.seed({"both": "of the job"}, age=100)
     server.store.seed({"twice": "older"}, age=100)
@@ -33,7 +33,7 @@ def test_the_items_of_the_job_shadow_the_defaults(server: Server, start: Callabl
 def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1.19: implicit directories are shown; an operation that needs the real item creates it."""
+    """vfs/semantics.md 1.19: implicit directories are shown; an operation that needs the real item creates it."""
     server.store.seed({"x/y/z.txt": "deep"}, directories=False)
     work = start()
     assert work.names("x/y") == ["z.txt"]
@@ -47,7 +47,7 @@ def test_a_directory_that_is_only_implied_is_shown_and_made_when_needed(
 def test_a_directory_that_is_only_implied_goes_when_the_job_removes_what_is_in_it(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1: what the job changes is visible within the TTL, whatever was changed in that directory here."""
+    """vfs/semantics.md 1: what the job changes is visible within the TTL, whatever was changed in that directory here."""
     server.set(implicit_directories="allowed")
     server.store.seed({"x/a": "a", "x/b": "b", "y/c": "c", "y/d/e": "e"}, directories=False, age=60)
     work = start(ttl=0.2)
@@ -66,7 +66,7 @@ def test_a_directory_that_is_only_implied_goes_when_the_job_removes_what_is_in_i
 def test_hostile_paths_are_never_shown_and_are_counted(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1.20: `..`, `.`, empty components, NUL and overlong names are never shown and never followed."""
+    """vfs/semantics.md 1.20: `..`, `.`, empty components, NUL and overlong names are never shown and never followed."""
     hostile = ["../up", "a/../b", "./here", "a//b", "nul\0name", "n" * 256, "\u00fc" * 128]
     server.store.seed({**dict.fromkeys(hostile, "bad"), "good": "good"}, directories=False)
     work = start()
@@ -75,7 +75,7 @@ def test_hostile_paths_are_never_shown_and_are_counted(
 
 
 def test_attributes_come_from_the_item(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 2.1, 2.2, 2.3, 2.7: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
+    """vfs/semantics.md 2.1, 2.2, 2.3, 2.7: mode 0644/0755, readOnly 0444/0555, less the umask; size, mtime, owner."""
     server.store.seed({"file": "12345", "dir": None})
     server.store.seed({"brief": "x", "closed": None}, permission="readOnly")
     work = start(umask="050", uid=12, gid=34)
@@ -93,7 +93,7 @@ def test_attributes_come_from_the_item(server: Server, start: Callable[..., Work
 def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
     server: Server, start: Callable[..., Workspace], ranges: bool
 ) -> None:
-    """semantics 2: a program that copies as many bytes as stat says must not take the file for an empty one."""
+    """vfs/semantics.md 2: a program that copies as many bytes as stat says must not take the file for an empty one."""
     server.set(sizes="omitted", ranges=ranges)
     server.store.seed({"file": b"x" * 200_000, "dir/empty": b""}, age=60)
     work = start()
@@ -112,7 +112,7 @@ def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
 def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1.13: a network failure never looks like an empty file."""
+    """vfs/semantics.md 1.13: a network failure never looks like an empty file."""
     server.set(sizes="omitted")
     server.store.seed({"file": "text"}, age=60)
     work = start(timeout=2.0)
@@ -125,7 +125,7 @@ def test_a_size_that_can_not_be_found_out_is_an_error_and_not_zero(
 def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
     server: Server, start: Callable[..., Workspace], target_is_free: bool
 ) -> None:
-    """semantics 4.24 (R4): exposed, never deleted: an aside at its name or as a conflict, staged as recovered."""
+    """vfs/semantics.md 4.24 (R4): exposed, never deleted: an aside at its name or as a conflict, staged as recovered."""
     work = start()
     own = work.mount_id
     server.store.seed({f".jobfs-{own}-{'a' * 16}-aside-set.txt": "set aside"})
@@ -142,7 +142,7 @@ def test_a_hidden_item_of_ours_that_no_record_explains_is_shown_again(
 def test_a_directory_goes_though_what_a_save_set_aside_in_it_still_waits(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """save-protocol R12 and R7: own hidden items on their way out are no content; the directory is deleted after them."""
+    """save/protocol.md R12 and R7: own hidden items on their way out are no content; the directory is deleted after them."""
     server.store.seed({"dir/file": "old"}, age=60)
     work = start(request_lifetime=1.0)
     assert work.read("dir/file") == b"old"
@@ -163,7 +163,7 @@ def test_a_directory_goes_though_what_a_save_set_aside_in_it_still_waits(
 
 
 def test_what_the_job_puts_into_a_directory_that_is_removed_is_kept(server: Server, work: Workspace) -> None:
-    """semantics 4: DELETE is recursive on the server, so the directory is looked at again, then put back."""
+    """vfs/semantics.md 4: DELETE is recursive on the server, so the directory is looked at again, then put back."""
     server.store.seed({"dir/sub": None}, age=60)
     assert work.names("dir") == ["sub"]
     server.faults.rate("unavailable", 1.0, on="delete")
@@ -181,7 +181,7 @@ def test_what_the_job_puts_into_a_directory_that_is_removed_is_kept(server: Serv
 def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
     server: Server, start: Callable[..., Workspace], step: str
 ) -> None:
-    """save-protocol R10 and R12: `rm -r`: what was begun is taken back first."""
+    """save/protocol.md R10 and R12: `rm -r`: what was begun is taken back first."""
     server.store.seed({"dir": None}, age=60)
     work = start(write_back_delay=0)
     server.faults.next("slow", on=step, delay=0.5)
@@ -196,7 +196,7 @@ def test_a_directory_goes_right_after_a_file_that_was_just_being_saved(
 def test_a_directory_is_renamed_whole_on_a_server_that_moves_its_item_only(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4.23: rename of a directory, with everything under it; the reference does not say who moves that."""
+    """vfs/semantics.md 4.23: rename of a directory, with everything under it; the reference does not say who moves that."""
     server.set(move_carries=False)
     server.store.seed({"d/a": "a", "d/sub/b": "b", "d/empty": None, "e/c": "c"})
     work = start()
@@ -213,7 +213,7 @@ def test_a_directory_is_renamed_whole_on_a_server_that_moves_its_item_only(
 def test_only_the_first_rename_of_a_directory_asks_if_what_is_in_it_moved_along(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4.23: a rename of a directory is one request, once it is known that the server does the rest."""
+    """vfs/semantics.md 4.23: a rename of a directory is one request, once it is known that the server does the rest."""
     server.store.seed({"d/a": "a"})
     work = start(ttl=60)
     work.vfs.rename("d", "new")

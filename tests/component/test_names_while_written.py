@@ -55,7 +55,7 @@ def opened(work: Workspace, path: str) -> int:
 def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 4.28: a directory is renamed with everything under it."""
+    """vfs/semantics.md 4.28: a directory is renamed with everything under it."""
     fh = opened(work, "dir/file")
     work.vfs.write(fh, b"saved", 0)
     work.vfs.fsync(fh)
@@ -73,7 +73,7 @@ def test_a_file_that_is_written_is_unlinked_where_its_directory_is_now(
 def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 4.29: unlink's errors are the caller's; nothing is forgotten."""
+    """vfs/semantics.md 4.29: unlink's errors are the caller's; nothing is forgotten."""
     fh = opened(work, "file")
     work.vfs.write(fh, b"new", 0)
     namespace = work.vfs._write_back.namespace
@@ -100,7 +100,7 @@ def test_what_is_written_while_a_file_is_renamed_goes_along(
     over: bool,
     closed: bool,
 ) -> None:
-    """semantics 4: rename of clean items is synchronous; a file is what its handles show, under one name."""
+    """vfs/semantics.md 4: rename of clean items is synchronous; a file is what its handles show, under one name."""
     if over:
         server.store.seed({name: b"replaced"}, age=60)
         work.vfs.refresh()
@@ -128,7 +128,7 @@ def test_what_is_written_while_a_file_is_renamed_goes_along(
 def test_what_is_written_while_a_file_is_replaced_is_gone_with_it(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4: what is renamed over is gone; its handles go on reading it."""
+    """vfs/semantics.md 4: what is renamed over is gone; its handles go on reading it."""
     fh = opened(work, "file")
     written_at(work, fh, "update", monkeypatch, closed=True)
     work.vfs.rename("dir/file", "file")
@@ -142,7 +142,7 @@ def test_what_is_written_while_a_file_is_replaced_is_gone_with_it(
 def test_a_rename_that_fails_leaves_what_was_to_be_replaced(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4: errors of a rename are the caller's; nothing is forgotten."""
+    """vfs/semantics.md 4: errors of a rename are the caller's; nothing is forgotten."""
     fh = opened(work, "file")
     server.faults.rate("error", 1.0, on="update", status=403)
     written_at(work, fh, "update", monkeypatch, closed=True)
@@ -155,7 +155,7 @@ def test_a_rename_that_fails_leaves_what_was_to_be_replaced(
 
 
 def test_what_is_closed_while_its_directory_is_renamed_goes_along(server: Server, work: Workspace) -> None:
-    """semantics 4.28: a directory is renamed with everything under it, open and unsent files too."""
+    """vfs/semantics.md 4.28: a directory is renamed with everything under it, open and unsent files too."""
     fh = work.vfs.create("dir/made", 0o644, os.O_RDWR, CALLER).fh
     work.vfs.write(fh, b"new", 0)
     renamer = threading.Thread(target=work.vfs.rename, args=("dir", "other"))

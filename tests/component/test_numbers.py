@@ -36,7 +36,7 @@ def copy_of(work: Workspace) -> str:
 
 
 def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace) -> None:
-    """semantics 1 and 4: `diff` takes two names of one inode number for one file, and would show no difference."""
+    """vfs/semantics.md 1 and 4: `diff` takes two names of one inode number for one file, and would show no difference."""
     copy = copy_of(work)
     assert work.vfs.getattr(copy).ino != work.vfs.getattr("file").ino
     assert (work.read(copy), work.read("file")) == (JOBS, UNSENT)
@@ -52,7 +52,7 @@ def test_a_conflict_copy_is_another_file_than_the_one_beside_it(work: Workspace)
 def test_what_the_job_renames_while_it_is_written_to_is_a_file_of_its_own(
     server: Server, start: Callable[..., Workspace], change: str
 ) -> None:
-    """semantics 4: the save makes the file again at its name; what the job has moved is left as it is."""
+    """vfs/semantics.md 4: the save makes the file again at its name; what the job has moved is left as it is."""
     server.store.seed({"file": "old"}, age=60)
     work = start(write_back_delay=60)
     assert work.read("file") == b"old"
@@ -77,7 +77,7 @@ def test_what_the_job_renames_while_it_is_written_to_is_a_file_of_its_own(
 def test_a_file_that_a_late_request_has_moved_back_is_not_its_next_version(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """save-protocol, what can't be promised: a name may flip; no content is lost, and none is shown as another's."""
+    """save/protocol.md, What the API does not allow: a name may flip; no content is lost, and none is shown as another's."""
     server.store.seed({"old": "first"}, age=60)
     work = start(write_back_delay=60)
     work.write("old", b"saved", fsync=True)
@@ -95,7 +95,7 @@ def test_a_file_that_a_late_request_has_moved_back_is_not_its_next_version(
 def test_the_copies_of_a_copy_have_numbers_of_their_own(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 1: two files never have one inode number."""
+    """vfs/semantics.md 1: two files never have one inode number."""
     server.store.seed({"file": "old"}, age=60)
     work = start(write_back_delay=60)
     path = "file"

@@ -46,7 +46,7 @@ LOG = b"".join(b"line %d\n" % number for number in range(2000))
 def test_a_reader_at_the_end_goes_on_with_what_has_grown_and_stays_there_else(
     server: Server, work: Workspace, sizes: str, change: str, now: bytes, goes_on: bool
 ) -> None:
-    """semantics 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
+    """vfs/semantics.md 3.14: with a newer version that is longer and has the same last 4 KiB before the reader's place."""
     server.set(sizes=sizes)
     server.store.seed({"log": LOG}, age=60)
     fh = work.vfs.open("log", os.O_RDONLY).fh
@@ -64,7 +64,7 @@ def test_a_reader_at_the_end_goes_on_with_what_has_grown_and_stays_there_else(
 
 
 def test_a_reader_of_a_log_goes_on_though_what_it_had_come_to_is_gone(server: Server, start: Start) -> None:
-    """semantics 3.14: also where the job appends to it while the rest is on its way."""
+    """vfs/semantics.md 3.14: also where the job appends to it while the rest is on its way."""
     work = start(ttl=0)
     more = os.urandom(SIZE)
     server.store.seed({"log": OLD}, age=60)
@@ -91,7 +91,7 @@ def test_a_reader_of_a_log_goes_on_though_what_it_had_come_to_is_gone(server: Se
 def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
     server: Server, start: Start, change: str, written: bool
 ) -> None:
-    """semantics 3.13: on a server where each update moves `updatedAt`; what the job wrote before it is no part of it."""
+    """vfs/semantics.md 3.13: on a server where each update moves `updatedAt`; what the job wrote before it is no part of it."""
     server.set(move_touches="item")
     work = start(ttl=60)
     server.store.seed({"file": OLD, "other": b"other"}, age=60)
@@ -115,7 +115,7 @@ def test_a_change_by_this_mount_makes_an_open_file_no_other_version(
 def test_who_may_have_got_bytes_from_the_kernel_gets_none_of_another_version(
     server: Server, start: Start
 ) -> None:
-    """semantics 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
+    """vfs/semantics.md 3.13: the kernel has one set of pages for a path: what it has read for one program, it gives to others."""
     work = start(ttl=60)
     server.store.seed({"file": OLD}, age=60)
     idle = work.vfs.open("file", os.O_RDONLY).fh
@@ -131,7 +131,7 @@ def test_who_may_have_got_bytes_from_the_kernel_gets_none_of_another_version(
 
 
 def test_what_was_read_is_not_written_into_another_version(server: Server, start: Start) -> None:
-    """semantics 3.13, 4.1: a partial write is filled with the version that was opened, or fails."""
+    """vfs/semantics.md 3.13, 4.1: a partial write is filled with the version that was opened, or fails."""
     work = start(ttl=60)
     server.store.seed({"file": OLD}, age=60)
     server.set(bandwidth=SIZE // 4)

@@ -1,4 +1,4 @@
-"""An outage costs disk, and nothing else (semantics.md section 6, Bounds)."""
+"""An outage costs disk, and nothing else (vfs/semantics.md 6, Bounds)."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_directory_that_the_job_made_too_is_the_same_one(server: Server, patie
 def test_a_file_of_the_jobs_at_the_name_of_a_directory_is_kept_beside_it(
     server: Server, patient: Workspace
 ) -> None:
-    """semantics 4, Keep both."""
+    """vfs/semantics.md 4, Keep both."""
     work = patient
     _go_down(server, work)
     work.mkdir("name")
@@ -193,7 +193,7 @@ def test_a_directory_that_the_server_refuses_is_in_the_list_of_what_failed(
 def test_a_directory_that_was_made_in_an_outage_can_be_given_up_with_what_is_in_it(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4.12: `jobfs discard` resolves what does not get through."""
+    """vfs/semantics.md 4.12: `jobfs discard` resolves what does not get through."""
     work = start(timeout=1.0, ttl=0.1, write_back_delay=30)
     _go_down(server, work)
     work.mkdir("dir")
@@ -235,7 +235,7 @@ def test_saves_and_renames_of_unsent_files_go_on(server: Server, patient: Worksp
 def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
     server: Server, start: Callable[..., Workspace], kind: str, again: bool
 ) -> None:
-    """semantics 6, Bounds: what was begun of it is taken back, whether it has reached the server or not."""
+    """vfs/semantics.md 6, Bounds: what was begun of it is taken back, whether it has reached the server or not."""
     work = start(timeout=PATIENT, ttl=0.1, write_back_delay=0.0)
     work.names()
     server.faults.rate(kind, 1.0, on="create")  # type: ignore[arg-type]
@@ -267,7 +267,7 @@ def test_a_new_file_whose_save_was_begun_is_renamed_and_unlinked_at_once(
 
 @pytest.mark.parametrize("name", ["file", "new"])
 def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspace, name: str) -> None:
-    """semantics 6, Bounds: nobody waits for the save of a file that is renamed over in an outage, though it was begun."""
+    """vfs/semantics.md 6, Bounds: nobody waits for the save of a file that is renamed over in an outage, though it was begun."""
     work = patient
     server.store.seed({"file": OLD}, age=60)
     assert work.read("file") == OLD
@@ -288,7 +288,7 @@ def test_one_atomic_save_after_another_goes_on(server: Server, patient: Workspac
 def test_a_new_file_is_renamed_though_its_create_gets_no_answer(
     server: Server, patient: Workspace, kind: str, on: str, met: str
 ) -> None:
-    """semantics 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it.
+    """vfs/semantics.md 6, Bounds: that the server is away shows only in that nothing comes; the rename needs none of it.
 
     The same where looks are answered: what a lost create may have left is taken away.
     """
@@ -307,7 +307,7 @@ def test_a_new_file_is_renamed_though_its_create_gets_no_answer(
 def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 6: it waits as long as something gets on; what is left is named, in the status too."""
+    """vfs/semantics.md 6: it waits as long as something gets on; what is left is named, in the status too."""
     server.store.seed({"new": NEW, "old": OLD})
     work = start(timeout=3.0)
     assert (work.read("new"), work.read("old")) == (NEW, OLD)
@@ -324,7 +324,7 @@ def test_a_drain_ends_beside_a_rename_that_gets_nowhere(
 
 
 def test_a_save_does_not_wait_for_large_ones(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4, Nothing is forgotten: one stuck upload never blocks another."""
+    """vfs/semantics.md 4, Nothing is forgotten: one stuck upload never blocks another."""
     large = {f"large{number}": os.urandom((1 << 20) + 1) for number in range(10)}
     server.store.seed({**large, "small": "old"}, age=60)
     work = start(write_back_delay=0)
@@ -342,7 +342,7 @@ def test_a_save_does_not_wait_for_large_ones(server: Server, start: Callable[...
 def test_one_slow_answer_fails_nobody_else(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 5: a timeout of one look is no outage; the others ask, and are answered."""
+    """vfs/semantics.md 5: a timeout of one look is no outage; the others ask, and are answered."""
     monkeypatch.setattr(remote, "_PATIENCE", 1.5)
     monkeypatch.setattr(remote, "_TIMES", 0)
     monkeypatch.setattr(wire, "_FAIR", 1.0)

@@ -43,7 +43,7 @@ def downloaded(server: Server) -> list[str]:
 def test_a_walk_through_many_files_keeps_every_connection_busy_and_fetches_each_once(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3.7: the next siblings' contents are fetched ahead in parallel."""
+    """vfs/semantics.md 3.7: the next siblings' contents are fetched ahead in parallel."""
     server.store.seed(TREE, age=60)
     server.set(latency=200)
     work = start(ttl=60)
@@ -57,7 +57,7 @@ def test_a_walk_through_many_files_keeps_every_connection_busy_and_fetches_each_
 
 
 def test_a_listing_alone_fetches_no_contents(server: Server, work: Workspace) -> None:
-    """semantics 3.9: never from inside readdir."""
+    """vfs/semantics.md 3.9: never from inside readdir."""
     server.store.seed(TREE, age=60)
     for directory in ("", "d00", "d01", "d02"):
         work.names(directory)
@@ -65,7 +65,7 @@ def test_a_listing_alone_fetches_no_contents(server: Server, work: Workspace) ->
 
 
 def test_files_read_here_and_there_are_fetched_alone(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 3: only a pattern of reads has anything fetched ahead."""
+    """vfs/semantics.md 3: only a pattern of reads has anything fetched ahead."""
     server.store.seed(TREE, age=60)
     work = start(ttl=60)
     order = [
@@ -82,7 +82,7 @@ def test_files_read_here_and_there_are_fetched_alone(server: Server, start: Call
 def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: fetching ahead never delays a foreground read."""
+    """vfs/semantics.md 3: fetching ahead never delays a foreground read."""
     server.store.seed({**TREE, "elsewhere/a": "aa", "elsewhere/sub/b": "bb"}, age=60)
     work = start(ttl=60)
     order = [f"d00/{name}" for name, _ in work.vfs.listdir("d00")]
@@ -105,7 +105,7 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
 def test_a_file_that_is_being_fetched_ahead_is_not_asked_for_again(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: a version is downloaded once: a reader joins what is under way."""
+    """vfs/semantics.md 3: a version is downloaded once: a reader joins what is under way."""
     server.store.seed(TREE, age=60)
     work = start(ttl=60)
     order = [f"d00/{name}" for name, _ in work.vfs.listdir("d00")]
@@ -132,7 +132,7 @@ def test_what_can_not_be_fetched_ahead_is_read_all_the_same(
 def test_contents_too_young_to_be_kept_are_not_fetched_ahead(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3: a version is downloaded once; one whose timestamp proves little serves only those who have it open."""
+    """vfs/semantics.md 3: a version is downloaded once; one whose timestamp proves little serves only those who have it open."""
     server.set(updated_resolution="seconds")
     server.store.seed(TREE)
     work = start(ttl=60)

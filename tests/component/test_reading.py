@@ -23,7 +23,7 @@ BIG = os.urandom(3_000_000)
 def test_a_version_is_downloaded_once_across_restarts_too(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3.2: a version in the content cache is never downloaded again, across remounts too."""
+    """vfs/semantics.md 3.2: a version in the content cache is never downloaded again, across remounts too."""
     server.store.seed({"a": b"text", "b": BIG}, age=60)
     work = start()
     for _ in range(3):
@@ -36,7 +36,7 @@ def test_a_version_is_downloaded_once_across_restarts_too(
 
 
 def test_many_readers_share_one_download(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 3: one download for many readers."""
+    """vfs/semantics.md 3: one download for many readers."""
     server.store.seed({"big": BIG}, age=60)
     server.set(bandwidth=20_000_000)
     work = start()
@@ -53,7 +53,7 @@ def test_many_readers_share_one_download(server: Server, start: Callable[..., Wo
 def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3.3: the first bytes are served as they arrive; nobody waits for the whole file."""
+    """vfs/semantics.md 3.3: the first bytes are served as they arrive; nobody waits for the whole file."""
     server.store.seed({"big": BIG}, age=60)
     server.set(bandwidth=1_000_000)
     work = start()
@@ -70,7 +70,7 @@ def test_the_first_bytes_are_served_while_the_rest_is_on_its_way(
 def test_a_download_that_cannot_be_had_is_an_error_and_may_be_tried_again(
     server: Server, start: Callable[..., Workspace], fault: Any
 ) -> None:
-    """semantics 3.15: no call can hang for ever; a hung server makes EIO or ETIMEDOUT, and so does a body cut short."""
+    """vfs/semantics.md 3.15: no call can hang for ever; a hung server makes EIO or ETIMEDOUT, and so does a body cut short."""
     server.store.seed({"file": b"content" * 1000}, age=60)
     work = start(timeout=3.0)
     assert work.names() == ["file"]
@@ -84,7 +84,7 @@ def test_a_download_that_cannot_be_had_is_an_error_and_may_be_tried_again(
 def test_an_open_file_is_pinned_to_the_version_it_opened(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3.1, 3.13: open files are pinned; a new open shows the new version within the TTL."""
+    """vfs/semantics.md 3.1, 3.13: open files are pinned; a new open shows the new version within the TTL."""
     server.store.seed({"file": b"the first version"}, age=60)
     work = start()
     fh = work.vfs.open("file", os.O_RDONLY).fh
@@ -103,7 +103,7 @@ def test_an_open_file_is_pinned_to_the_version_it_opened(
 def test_a_part_of_a_version_that_is_gone_is_never_one_of_the_next(
     server: Server, start: Callable[..., Workspace], change: str
 ) -> None:
-    """semantics 3.13, 5: ESTALE is for a version that is gone; what has grown goes on, as a log does."""
+    """vfs/semantics.md 3.13, 5: ESTALE is for a version that is gone; what has grown goes on, as a log does."""
     server.store.seed({"file": os.urandom(40_000_000)}, age=60)
     work = start(ttl=0.2)
     fh = work.vfs.open("file", os.O_RDONLY).fh
@@ -118,7 +118,7 @@ def test_a_part_of_a_version_that_is_gone_is_never_one_of_the_next(
 def test_a_reader_at_the_end_follows_a_log_that_is_made_anew(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3.14: a reader at end of file whose item was replaced follows the new version, if that is gone too."""
+    """vfs/semantics.md 3.14: a reader at end of file whose item was replaced follows the new version, if that is gone too."""
     server.store.seed({"log": b"one\n"}, age=60)
     work = start(ttl=60)
     fh = work.vfs.open("log", os.O_RDONLY).fh
@@ -133,7 +133,7 @@ def test_a_reader_at_the_end_follows_a_log_that_is_made_anew(
 
 
 def test_a_reader_at_the_end_follows_a_file_that_grows(server: Server, work: Workspace) -> None:
-    """semantics 3.14: a reader at end of file whose item has grown or been replaced follows the new version."""
+    """vfs/semantics.md 3.14: a reader at end of file whose item has grown or been replaced follows the new version."""
     server.store.seed({"log": b"one\n"}, age=60)
     fh = work.vfs.open("log", os.O_RDONLY).fh
     try:
@@ -150,7 +150,7 @@ def test_a_reader_at_the_end_follows_a_file_that_grows(server: Server, work: Wor
 def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 3.16: Ctrl-C works: who was interrupted in a read closes the file while the read goes on."""
+    """vfs/semantics.md 3.16: Ctrl-C works: who was interrupted in a read closes the file while the read goes on."""
     server.store.seed({"log": b"one\n"}, age=60)
     work = start(ttl=0)
     opened: list[int] = []
@@ -174,7 +174,7 @@ def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
 def test_quick_changes_of_the_same_size_are_told_apart(
     server: Server, start: Callable[..., Workspace], resolution: str
 ) -> None:
-    """semantics 3: content is immutable per version, however coarse the server's clock is."""
+    """vfs/semantics.md 3: content is immutable per version, however coarse the server's clock is."""
     server.set(updated_resolution=resolution)
     server.store.seed({"file": b"version 0"})
     work = start(ttl=0.1)
@@ -186,7 +186,7 @@ def test_quick_changes_of_the_same_size_are_told_apart(
 def test_the_cache_is_bounded_and_never_evicts_what_is_unsent(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3.11, 3.12: bounded by --cache-size; dirty and unsent data is never evicted and does not count."""
+    """vfs/semantics.md 3.11, 3.12: bounded by --cache-size; dirty and unsent data is never evicted and does not count."""
     server.store.seed({f"f{n}": bytes([n]) * 300_000 for n in range(12)}, age=60)
     work = start(cache_size="1MiB", write_back_delay=60)
     work.write("unsent", b"u" * 2_000_000)
@@ -197,7 +197,7 @@ def test_the_cache_is_bounded_and_never_evicts_what_is_unsent(
 
 
 def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 1: a change made by the job is visible to a new stat within the TTL."""
+    """vfs/semantics.md 1: a change made by the job is visible to a new stat within the TTL."""
     server.store.seed({"a": "x"}, age=60)
     work = start(ttl=1.2)
     eventually(lambda: work.names() and work.vfs.edition())
@@ -208,7 +208,7 @@ def test_no_edition_holds_longer_than_the_snapshot(server: Server, start: Callab
 
 
 def test_fstat_at_the_end_of_a_file_shows_that_it_has_grown(server: Server, work: Workspace) -> None:
-    """semantics 3: a reader at end of file whose item has grown follows the new version: the kernel asks for its size."""
+    """vfs/semantics.md 3: a reader at end of file whose item has grown follows the new version: the kernel asks for its size."""
     server.store.seed({"run.log": "one\n", "empty": ""}, age=60)
     opened = {name: work.vfs.open(name, os.O_RDONLY).fh for name in ("run.log", "empty")}
     assert work.vfs.read(opened["run.log"], 4, 0) == b"one\n"
@@ -224,7 +224,7 @@ def test_fstat_at_the_end_of_a_file_shows_that_it_has_grown(server: Server, work
 def test_who_reads_to_the_end_and_then_writes_does_not_take_the_jobs_change_for_seen(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 4, Keep both: changed by the job since this file was opened."""
+    """vfs/semantics.md 4, Keep both: changed by the job since this file was opened."""
     server.store.seed({"file.txt": "as it was opened"}, age=60)
     fh = work.vfs.open("file.txt", os.O_RDWR).fh
     assert work.vfs.read(fh, 100, 0) == b"as it was opened"
@@ -244,7 +244,7 @@ def test_who_reads_to_the_end_and_then_writes_does_not_take_the_jobs_change_for_
 def test_what_the_job_wrote_just_before_a_rename_is_what_is_read_after_it(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """save-protocol R2: the content cache is never filled under a version that was not seen to have those bytes."""
+    """save/protocol.md R2: the content cache is never filled under a version that was not seen to have those bytes."""
     server.store.seed({"file": "as it was read"}, age=60)
     work = start(ttl=60)
     assert work.read("file") == b"as it was read"
@@ -256,7 +256,7 @@ def test_what_the_job_wrote_just_before_a_rename_is_what_is_read_after_it(
 def test_what_the_job_wrote_between_open_and_read_is_not_taken_for_seen(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4, Keep both: the kernel may have shown only a part of the version that is read instead."""
+    """vfs/semantics.md 4, Keep both: the kernel may have shown only a part of the version that is read instead."""
     old, added = b"x" * (2 << 20), b" and what the job added"
     server.store.seed({"large.bin": old}, age=60)
     work = start(ttl=60)
@@ -276,7 +276,7 @@ def test_what_the_job_wrote_between_open_and_read_is_not_taken_for_seen(
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR], ids=["to be read", "to be edited"])
 def test_what_the_job_has_made_anew_is_what_is_opened(server: Server, work: Workspace, flags: int) -> None:
-    """semantics 5: 404: what is cached of it is dropped, and the name is looked at again."""
+    """vfs/semantics.md 5: 404: what is cached of it is dropped, and the name is looked at again."""
     server.store.seed({"file": b"the first", "gone": b"and not made anew"}, age=60)
     assert work.names() == ["file", "gone"]
     server.store.delete("file")

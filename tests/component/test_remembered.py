@@ -1,4 +1,4 @@
-"""What this machine remembers of items: modes, owners and times (semantics.md section 2)."""
+"""What this machine remembers of items: modes, owners and times (vfs/semantics.md 2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobfs.save import writeback
 def test_what_is_remembered_of_saves_goes_though_nobody_lists(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R4, Bounds: a transaction id is kept until a listing shows that nothing of it is left."""
+    """save/protocol.md, Vocabulary: a transaction id is kept until a listing shows that nothing of it is left."""
     monkeypatch.setattr(writeback, "_LIST_EVERY", 0.1)
     server.store.seed({"file": "content"}, age=60)
     work = start(request_lifetime=0.01)
@@ -28,7 +28,7 @@ def test_what_is_remembered_of_saves_goes_though_nobody_lists(
 def test_what_is_remembered_outlives_a_remount_that_nobody_looks_at(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 2: kept per item until the job replaces or deletes it: before a listing nothing is known to be gone."""
+    """vfs/semantics.md 2: kept per item until the job replaces or deletes it: before a listing nothing is known to be gone."""
     server.store.seed({"file": "content"}, age=60)
     work = start()
     work.vfs.chmod("file", 0o600)

@@ -25,7 +25,7 @@ OLD, USERS, JOBS = b"the old content", b"what the user wrote", b"the job's other
 def test_what_the_job_makes_after_an_unlink_without_an_answer_stays(
     server: Server, mortal: Callable[..., Mortal], fault: str
 ) -> None:
-    """save-protocol R10: another item counts only where ours was not deleted by this unlink."""
+    """save/protocol.md R10: another item counts only where ours was not deleted by this unlink."""
     server.store.seed({"file": OLD}, age=60)
     work = mortal(At("failed delete", 1, lambda: server.store.write("file", JOBS)))
     assert work.names() == ["file"]
@@ -39,7 +39,7 @@ def test_what_the_job_makes_after_an_unlink_without_an_answer_stays(
 def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol R10: unlink during a save is recorded before it returns."""
+    """save/protocol.md R10: unlink during a save is recorded before it returns."""
     server.store.seed({"file": OLD}, age=60)
     work = mortal(At("before find"), write_back_delay=30)
     work.write("file", USERS)
@@ -58,7 +58,7 @@ def test_a_file_that_was_unlinked_before_a_death_is_not_shown_again(
 def test_what_the_job_renames_while_it_is_removed_stays(
     server: Server, mortal: Callable[..., Mortal], fault: str, what: str, request_: str
 ) -> None:
-    """semantics 4: unlink deletes the id that stood at that path at most 1 s ago; R12."""
+    """vfs/semantics.md 4: unlink deletes the id that stood at that path at most 1 s ago; R12."""
     server.store.seed({"dir": None, "file": OLD * 1000}, age=60)
     server.set(bandwidth=50_000)
     work = mortal(At(f"failed {request_}", 1, lambda: server.store.move(what, "kept")))
@@ -78,7 +78,7 @@ def test_what_the_job_renames_while_it_is_removed_stays(
 def test_what_is_renamed_to_the_name_of_an_unlinked_file_waits_until_that_is_gone(
     server: Server, mortal: Callable[..., Mortal], how: str
 ) -> None:
-    """semantics 4: the unlinked file does not come back as a conflict of the file that was made before."""
+    """vfs/semantics.md 4: the unlinked file does not come back as a conflict of the file that was made before."""
     server.store.seed({"file": OLD}, age=60)
     work = mortal(Boundaries(), write_back_delay=30)
     assert work.read("file") == OLD
@@ -100,7 +100,7 @@ def test_what_is_renamed_to_the_name_of_an_unlinked_file_waits_until_that_is_gon
 def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol R12: it is looked at again, then deleted or put back."""
+    """save/protocol.md R12: it is looked at again, then deleted or put back."""
     server.store.seed({"dir": None}, age=60)
     work = mortal(Boundaries(), timeout=2.0, request_lifetime=0.2)
     assert work.names("dir") == []
@@ -114,7 +114,7 @@ def test_a_directory_whose_rmdir_failed_does_not_stay_hidden(
 def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
     server: Server, mortal: Callable[..., Mortal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R12: what the job put into it meanwhile is seen."""
+    """save/protocol.md R12: what the job put into it meanwhile is seen."""
     server.store.seed({"dir/sub": None, "dir/file": b"x"}, age=60)
     work = mortal(Boundaries())
     assert work.names("dir/sub") == []
@@ -131,7 +131,7 @@ def test_a_removed_directory_goes_back_into_what_its_parent_is_called_now(
 def test_what_the_job_puts_into_a_directory_until_a_late_request_removes_it_is_not_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol R12, R7: it is listed after it was seen to be out of the job's reach."""
+    """save/protocol.md R12, R7: it is listed after it was seen to be out of the job's reach."""
     server.store.seed({"dir": None}, age=60)
     work = mortal(Boundaries(), timeout=0.5, request_lifetime=2.0, ttl=60.0)
     assert work.names("dir") == []
@@ -151,7 +151,7 @@ def test_what_the_job_puts_into_a_directory_until_a_late_request_removes_it_is_n
 def test_a_tree_costs_three_requests_a_directory_and_two_a_file_and_two_listings_a_second(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """core.md, decision 11."""
+    """save/protocol.md R12."""
     directories = ["w", *(f"w/{a}" for a in range(12)), *(f"w/{a}/{b}" for a in range(12) for b in range(5))]
     files = [f"{directory}/f{number}" for directory in directories[1:] for number in range(2)]
     others = {f"other/f{number}": b"x" for number in range(250)}
@@ -180,7 +180,7 @@ def test_a_tree_costs_three_requests_a_directory_and_two_a_file_and_two_listings
 def test_a_tree_goes_whole_however_late_what_is_in_it_is_deleted(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol R12: an item of ours that is gone, or going, is nobody's content."""
+    """save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""
     paths = [f"w/{a}{end}" for a in range(8) for end in ("", "/b", "/b/c")]
     work = mortal(Boundaries())
     server.faults.rate("slow", 0.5, on="delete", delay=0.05)

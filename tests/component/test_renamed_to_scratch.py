@@ -61,7 +61,7 @@ def tree(work: Workspace) -> dict[str, bytes]:
 
 
 def test_it_is_here_at_once_and_costs_no_request(server: Server, work: Workspace) -> None:
-    """semantics 4.34: the scratch file has the bytes at once, on this machine."""
+    """vfs/semantics.md 4.34: the scratch file has the bytes at once, on this machine."""
     server.log.clear()
     assert tree(work) == {"file~": OLD, "other": OTHER}
     assert server.log.changes() == []
@@ -71,7 +71,7 @@ def test_it_is_here_at_once_and_costs_no_request(server: Server, work: Workspace
 def test_it_leaves_the_server_and_stays_here(
     server: Server, start: Callable[..., Workspace], seeded: None
 ) -> None:
-    """semantics 4.35: `mv a a~` takes `a` from the job; `a~` is on this machine only, whatever is written to it."""
+    """vfs/semantics.md 4.35: `mv a a~` takes `a` from the job; `a~` is on this machine only, whatever is written to it."""
     work = start()
     back_up(work)
     eventually(lambda: visible(server) == {"other": OTHER})
@@ -88,7 +88,7 @@ def test_it_leaves_the_server_and_stays_here(
 def test_bytes_that_are_not_here_are_fetched(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None, over: bool
 ) -> None:
-    """core: within the call; where the server can't be asked it fails, and nothing has changed."""
+    """design.md: within the call; where the server can't be asked it fails, and nothing has changed."""
     work = start(timeout=1)
     if over:
         work.write("file~", b"older")
@@ -110,7 +110,7 @@ def test_bytes_that_are_not_here_are_fetched(
 def test_what_is_written_through_an_older_handle_goes_along(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, end: str
 ) -> None:
-    """semantics 4.3: close means that this machine will not lose it."""
+    """vfs/semantics.md 4.3: close means that this machine will not lose it."""
     work = mortal(write_back_delay=30)
     fh = work.vfs.open("file", os.O_RDWR).fh
     assert work.vfs.read(fh, 10, 0) == OLD
@@ -133,7 +133,7 @@ def test_what_is_written_through_an_older_handle_goes_along(
 
 
 def test_it_is_unlinked(server: Server, work: Workspace) -> None:
-    """semantics 4.29: the name was taken from the job before."""
+    """vfs/semantics.md 4.29: the name was taken from the job before."""
     work.vfs.unlink("file~")
     assert work.names() == ["other"]
     settled(work)
@@ -147,7 +147,7 @@ def test_it_is_unlinked(server: Server, work: Workspace) -> None:
 def test_a_new_file_of_the_old_name_is_one_save_of_the_item(
     server: Server, work: Workspace, fsync: bool
 ) -> None:
-    """semantics 4.34: the removal is void if a new file of the real name comes, which is then one save of that item."""
+    """vfs/semantics.md 4.34: the removal is void if a new file of the real name comes, which is then one save of that item."""
     server.log.clear()
     work.write("file", NEW, fsync=fsync)
     settled(work)
@@ -175,7 +175,7 @@ def renamed_item(work: Workspace) -> bytes:
 def test_what_is_renamed_to_the_old_name_replaces_the_item(
     server: Server, work: Workspace, replace: Callable[[Workspace], bytes]
 ) -> None:
-    """semantics 4: rename over; the version that was renamed away is what is replaced."""
+    """vfs/semantics.md 4: rename over; the version that was renamed away is what is replaced."""
     content = replace(work)
     assert (work.read("file"), work.read("file~")) == (content, OLD)
     settled(work)
@@ -189,7 +189,7 @@ def test_what_is_renamed_to_the_old_name_replaces_the_item(
 def test_a_rename_to_the_old_name_that_is_refused_leaves_it_free(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None
 ) -> None:
-    """semantics 4: what failed has changed nothing."""
+    """vfs/semantics.md 4: what failed has changed nothing."""
     work = start()
     back_up(work)
     server.faults.rate("error", 1.0, on="update", status=403)
@@ -202,7 +202,7 @@ def test_a_rename_to_the_old_name_that_is_refused_leaves_it_free(
 
 @pytest.mark.parametrize("name", ["file", "third"])
 def test_it_gets_a_real_name_again(server: Server, work: Workspace, name: str) -> None:
-    """semantics 4.14: a scratch name that gets a real one is sent; under its old name it is a save of the item."""
+    """vfs/semantics.md 4.14: a scratch name that gets a real one is sent; under its old name it is a save of the item."""
     work.vfs.rename("file~", name)
     settled(work)
     for _ in range(2):
@@ -213,7 +213,7 @@ def test_it_gets_a_real_name_again(server: Server, work: Workspace, name: str) -
 
 
 def test_a_directory_is_made_at_the_old_name(server: Server, work: Workspace) -> None:
-    """semantics 4: what is shown as free is free."""
+    """vfs/semantics.md 4: what is shown as free is free."""
     work.mkdir("file")
     work.write("file/inside", b"x")
     settled(work)
@@ -224,7 +224,7 @@ def test_a_directory_is_made_at_the_old_name(server: Server, work: Workspace) ->
 def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
     server: Server, work: Workspace, how: str
 ) -> None:
-    """semantics 4: a file that was unlinked never comes back, nor does what was there before it."""
+    """vfs/semantics.md 4: a file that was unlinked never comes back, nor does what was there before it."""
     fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
     work.vfs.write(fh, NEW, 0)
     expected = {"file~": OLD, "other": OTHER}
@@ -249,7 +249,7 @@ def test_a_new_file_that_goes_again_does_not_uncover_the_old_name(
 def test_a_scratch_file_at_the_old_name_uncovers_nothing(
     server: Server, start: Callable[..., Workspace], waits: None
 ) -> None:
-    """semantics 4.17: an item of a scratch name is an ordinary file, until it gets another scratch name."""
+    """vfs/semantics.md 4.17: an item of a scratch name is an ordinary file, until it gets another scratch name."""
     server.store.seed({"file~": OLD}, age=60)
     work = start()
     work.vfs.rename("file~", "older~")
@@ -267,7 +267,7 @@ def test_a_scratch_file_at_the_old_name_uncovers_nothing(
 def test_it_goes_along_with_its_directory(
     server: Server, start: Callable[..., Workspace], waits: None
 ) -> None:
-    """semantics 4.28: a directory is renamed with everything under it; the job loses the file before."""
+    """vfs/semantics.md 4.28: a directory is renamed with everything under it; the job loses the file before."""
     server.store.seed({"dir/file": OLD, "dir/more": NEW}, age=60)
     work = start()
     work.vfs.rename("dir/file", "dir/file~")
@@ -278,7 +278,7 @@ def test_it_goes_along_with_its_directory(
 
 @pytest.mark.parametrize("then", ["it goes", "another is saved"])
 def test_what_the_job_wrote_to_the_item_meanwhile_is_kept(server: Server, work: Workspace, then: str) -> None:
-    """semantics 4, Keep both: the version that was renamed away is what is removed, or replaced."""
+    """vfs/semantics.md 4, Keep both: the version that was renamed away is what is removed, or replaced."""
     server.store.write("file", b"of the job")
     if then == "another is saved":
         work.write("file", NEW)
@@ -294,7 +294,7 @@ def test_what_the_job_wrote_to_the_item_meanwhile_is_kept(server: Server, work: 
 def test_what_the_job_makes_of_the_item_meanwhile_stays(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None, how: str
 ) -> None:
-    """semantics 1: two files never have one inode number; the job's own rename stands."""
+    """vfs/semantics.md 1: two files never have one inode number; the job's own rename stands."""
     work = start()
     back_up(work)
     if how == "moved":
@@ -316,7 +316,7 @@ def test_what_the_job_makes_of_the_item_meanwhile_stays(
 def test_a_removal_that_is_refused_leaves_both(
     server: Server, start: Callable[..., Workspace], seeded: None
 ) -> None:
-    """semantics 4, Nothing is forgotten: the server's word counts at the old name again."""
+    """vfs/semantics.md 4, Nothing is forgotten: the server's word counts at the old name again."""
     work = start()
     server.faults.rate("error", 1.0, on="delete", status=403)
     back_up(work)
@@ -328,7 +328,7 @@ def test_a_removal_that_is_refused_leaves_both(
 def test_whatever_becomes_of_the_answer(
     server: Server, start: Callable[..., Workspace], seeded: None, fault: str
 ) -> None:
-    """semantics 5.9: look at the server first."""
+    """vfs/semantics.md 5.9: look at the server first."""
     work = start()
     server.faults.next(fault, on="delete", delay=0.2)  # type: ignore[arg-type]
     back_up(work)
@@ -341,7 +341,7 @@ def test_whatever_becomes_of_the_answer(
 def test_killed_before_it_has_left_the_server(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, begun: bool
 ) -> None:
-    """semantics 4.19: before its removal was begun it is there under both names; after that the next mount removes it."""
+    """vfs/semantics.md 4.19: before its removal was begun it is there under both names; after that the next mount removes it."""
     work = mortal()
     back_up(work)
     if begun:
@@ -361,7 +361,7 @@ def test_killed_before_it_has_left_the_server(
 def test_killed_before_the_new_file_of_the_old_name_was_closed(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str
 ) -> None:
-    """semantics 4: a file that was not closed has another name."""
+    """vfs/semantics.md 4: a file that was not closed has another name."""
     work = mortal(write_back_delay=30)
     back_up(work)
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
@@ -391,7 +391,7 @@ def test_without_power_the_server_or_the_disk_has_it(
     tmp_path: Path,
     begun: bool,
 ) -> None:
-    """save-protocol (S): its bytes are on the disk before it leaves the server."""
+    """save/protocol.md, Vocabulary, (S): its bytes are on the disk before it leaves the server."""
     work = mortal()
     state = SyncedState(work)
     back_up(work)

@@ -23,7 +23,7 @@ from jobfs.errors import JobfsError
 def test_killed_at_any_boundary_it_ends_old_or_new_whole(
     server: Server, tmp_path: Path, operation: Operation
 ) -> None:
-    """semantics 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
+    """vfs/semantics.md 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
     for at in count(1):
         boundaries, promise = Boundaries(at), Promise()
         with operation.started(server, tmp_path / f"{at}", boundaries) as work:
@@ -41,7 +41,7 @@ def test_killed_at_any_boundary_it_ends_old_or_new_whole(
 def test_whatever_answers_are_lost_it_ends_right(
     server: Server, tmp_path: Path, operation: Operation, fault: Any, times: int
 ) -> None:
-    """semantics 5.9: a changing request whose answer was lost is never blindly repeated: look at the server first.
+    """vfs/semantics.md 5.9: a changing request whose answer was lost is never blindly repeated: look at the server first.
 
     One lost answer, and several in a row.
     """
@@ -63,7 +63,9 @@ def test_whatever_answers_are_lost_it_ends_right(
 def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_again(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: Operation
 ) -> None:
-    """semantics 4, Nothing is forgotten; semantics 5: a refusal at one step may be followed by one of all that undoes it."""
+    """vfs/semantics.md 4, Nothing is forgotten; vfs/semantics.md 5:
+    a refusal at one step may be followed by one of all that undoes it.
+    """
     monkeypatch.setattr(entry, "_ECHO", 0.0)  # the check does not read twice, as the kernel does
     for skip in count():
         promise = Promise()
@@ -88,7 +90,7 @@ def test_wherever_the_key_begins_to_be_refused_it_ends_right_once_it_is_taken_ag
 def test_killed_again_while_it_is_taken_up_it_still_ends_right(
     server: Server, tmp_path: Path, seed: int
 ) -> None:
-    """semantics 4: killed at any point, the recovery too."""
+    """vfs/semantics.md 4: killed at any point, the recovery too."""
     random = Random(seed)
     operation = random.choice(OPERATIONS)
     boundaries, promise = Boundaries(random.randint(2, 30)), Promise()

@@ -98,7 +98,7 @@ def interfered(
 def test_whenever_the_job_interferes_both_contents_are_kept(
     server: Server, tmp_path: Path, act: Callable[[JobSide], None], move_touches: str
 ) -> None:
-    """semantics 4.20: the user's save wins the name, the job's bytes are kept and visible."""
+    """vfs/semantics.md 4.20: the user's save wins the name, the job's bytes are kept and visible."""
     server.set(move_touches=move_touches)
     conflicts = 0
     for at in count(1):
@@ -114,7 +114,9 @@ def test_whenever_the_job_interferes_both_contents_are_kept(
 def test_whenever_the_job_removes_the_directory_the_save_brings_it_back(
     server: Server, tmp_path: Path, new: bool
 ) -> None:
-    """semantics 4.22: if the target was deleted meanwhile, the save brings it back; save-protocol: no directory: make it."""
+    """vfs/semantics.md 4.22: if the target was deleted meanwhile, the save brings it back; save/protocol.md: no directory:
+    make it.
+    """
     for at in count(1):
         server.store.clear()
         server.store.seed({"dir/other": b"the job's", **({} if new else {"dir/file.txt": OLD})}, age=60)
@@ -158,7 +160,7 @@ def saves(other: Mortal, seen: list[bool]) -> None:
 def test_whenever_another_mount_saves_the_same_file_both_contents_are_kept(
     server: Server, tmp_path: Path
 ) -> None:
-    """semantics 6.12: several machines may mount one job at once: every rule holds between them too."""
+    """vfs/semantics.md 6.12: several machines may mount one job at once: every rule holds between them too."""
     kept = 0
     for at in count(1):
         server.store.clear()

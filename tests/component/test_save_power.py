@@ -18,7 +18,7 @@ from jobfs.emulator import Server
 def test_whenever_the_power_goes_it_ends_old_or_new_whole(
     server: Server, tmp_path: Path, operation: Operation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4.4 and save-protocol (S): only synced state survives, and that is enough."""
+    """vfs/semantics.md 4.4 and save/protocol.md, Vocabulary, (S): only synced state survives, and that is enough."""
     came_back = 0
     for at in count(1):
         boundaries, promise = Boundaries(at), Promise()

@@ -1,4 +1,4 @@
-"""What the next mount makes of what the journal says and the server has: a test for each row of save-protocol, Recovery."""
+"""What the next mount makes of what the journal says and the server has: a test for each row of save/protocol.md, Recovery."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def newest(left: Left) -> None:
 
 
 def test_what_was_closed_and_not_begun_is_sent(left: Left) -> None:
-    """semantics 4.3: close means that this machine will not lose it."""
+    """vfs/semantics.md 4.3: close means that this machine will not lose it."""
     left.with_bytes()
     left.records = [left.file]
     newest(left)
@@ -150,7 +150,7 @@ def test_what_was_closed_and_not_begun_is_sent(left: Left) -> None:
 
 @pytest.mark.parametrize("there", [NEW, NEW[:3], None], ids=["all of it", "half of it", "nothing"])
 def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) -> None:
-    """save-protocol, `staging`: there with the right size: take its id; else create again."""
+    """save/protocol.md, The steps, `staging`: there with the right size: take its id; else create again."""
     left.with_bytes()
     path = left.begun()
     if there is not None:
@@ -161,7 +161,7 @@ def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) ->
 @pytest.mark.parametrize("content", [None, NEW[:4]], ids=["gone", "cut"])
 @pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
 def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | None, begun: bool) -> None:
-    """save-protocol, Recovery: it was never acknowledged."""
+    """save/protocol.md, Recovery: it was never acknowledged."""
     if content is not None:
         left.with_bytes(content)
     if begun:
@@ -187,7 +187,9 @@ def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | Non
 @pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
 @pytest.mark.parametrize("moved", [True, False, None], ids=["moved", "not moved", "moved unseen"])
 def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
-    """save-protocol, set aside: answer lost: get A; at its aside name: go on. Where the staged item is gone: stage again."""
+    """save/protocol.md, The steps, set aside: answer lost: get A; at its aside name: go on. Where the staged item is gone:
+    stage again.
+    """
     left.with_bytes()
     left.staged(there=there)
     left.aside(moved=moved is not False)
@@ -198,7 +200,7 @@ def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
 
 
 def test_staged_with_its_item_under_any_other_name_is_placed(left: Left) -> None:
-    """save-protocol R6."""
+    """save/protocol.md R6."""
     left.with_bytes()
     path = left.staged()
     left.aside(moved=True)
@@ -208,7 +210,7 @@ def test_staged_with_its_item_under_any_other_name_is_placed(left: Left) -> None
 
 
 def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
-    """save-protocol, undo: only when the new content is gone for good."""
+    """save/protocol.md, The steps, undo: only when the new content is gone for good."""
     left.staged(there=False)
     left.aside(moved=True)
     assert left.taken_up() == {"dir": None, TARGET: OLD}
@@ -219,7 +221,7 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
 
 @pytest.mark.parametrize("theirs", [False, True], ids=["the base", "the job's"])
 def test_placed_looks_at_what_was_set_aside(left: Left, theirs: bool) -> None:
-    """save-protocol R1, R7: the base is deleted; what the job has written since is kept beside."""
+    """save/protocol.md R1, R7: the base is deleted; what the job has written since is kept beside."""
     left.with_bytes()
     path = left.staged()
     away = left.aside(moved=True)
@@ -237,7 +239,7 @@ def test_placed_looks_at_what_was_set_aside(left: Left, theirs: bool) -> None:
 
 @pytest.mark.parametrize("act", [lambda left: left.staged(), lambda left: left.begun()])
 def test_cancelled_is_continued(left: Left, act: Callable[[Left], None]) -> None:
-    """save-protocol R10: delete H where it is ours, T's item if it is base."""
+    """save/protocol.md R10: delete H where it is ours, T's item if it is base."""
     left.with_bytes()
     act(left)
     left.change.stage = Stage.CANCELLED
@@ -250,7 +252,7 @@ def test_cancelled_is_continued(left: Left, act: Callable[[Left], None]) -> None
 
 
 def test_cancelled_leaves_what_it_was_not_based_on(left: Left) -> None:
-    """save-protocol R10: T's item if it is base or our own bytes."""
+    """save/protocol.md R10: T's item if it is base or our own bytes."""
     left.with_bytes()
     left.staged()
     left.change.stage, left.change.base = Stage.CANCELLED, Base()
@@ -263,7 +265,7 @@ def test_cancelled_leaves_what_it_was_not_based_on(left: Left) -> None:
 
 @pytest.mark.parametrize("there", [None, NEW, b"the job's"])
 def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | None) -> None:
-    """save-protocol, Recovery, direct create: T has nothing: create; the same bytes: placed; other: the hidden way."""
+    """save/protocol.md, Recovery, direct create: T has nothing: create; the same bytes: placed; other: the hidden way."""
     left.with_bytes()
     left.change.direct, left.change.base, left.file.base, left.file.item_id = True, Base(), Base(), ""
     left.server.store.delete(TARGET)
@@ -282,7 +284,7 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 def test_a_rename_over_goes_on(left: Left, done: bool) -> None:
-    """save-protocol, Recovery: H gone: rename over: source still there: find T, go on."""
+    """save/protocol.md, Recovery: H gone: rename over: source still there: find T, go on."""
     left.renamed_over(unsent=False)
     if done:
         left.server.store.move(SOURCE, TARGET)
@@ -292,7 +294,7 @@ def test_a_rename_over_goes_on(left: Left, done: bool) -> None:
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("then", ["nothing", "saved", "being written"])
 def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: bool, then: str) -> None:
-    """semantics 4: what is acknowledged at a name is kept, though a rename that was killed takes the name only now."""
+    """vfs/semantics.md 4: what is acknowledged at a name is kept, though a rename that was killed takes the name only now."""
     left.renamed_over(unsent=True)
     if done:
         left.server.store.move(SOURCE, TARGET)
@@ -317,7 +319,7 @@ def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: 
 
 
 def test_a_rename_over_unsent_bytes_that_fails_after_all_leaves_what_is_there_by_then(left: Left) -> None:
-    """save-protocol, Recovery: else undo."""
+    """save/protocol.md, Recovery: else undo."""
     left.renamed_over(unsent=True)
     left.server.store.delete(SOURCE)
     left.server.faults.rate("unavailable", 1.0)
@@ -330,7 +332,7 @@ def test_a_rename_over_unsent_bytes_that_fails_after_all_leaves_what_is_there_by
 
 
 def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
-    """save-protocol, Recovery: else undo."""
+    """save/protocol.md, Recovery: else undo."""
     left.renamed_over(unsent=False)
     left.server.store.delete(SOURCE)
     assert left.taken_up() == {"dir": None, TARGET: OLD}
@@ -338,7 +340,7 @@ def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 def test_the_rename_of_a_directory_is_asked_for(left: Left, done: bool) -> None:
-    """semantics 4.28: what is only here is found where its directory is."""
+    """vfs/semantics.md 4.28: what is only here is found where its directory is."""
     left.with_bytes()
     item = left.server.store.item("dir")
     left.instead(Verb.MOVE, "moved", stage=Stage.STAGED, source="dir", staged_id=item.id, direct=True)
@@ -355,7 +357,7 @@ def test_the_rename_of_a_directory_is_asked_for(left: Left, done: bool) -> None:
 def test_the_removal_of_a_directory_is_looked_at_again(
     left: Left, full: bool, stage: Stage, moved: bool
 ) -> None:
-    """save-protocol R12: still empty: delete; else back to its name."""
+    """save/protocol.md R12: still empty: delete; else back to its name."""
     left.server.store.seed({"box": None}, age=60)
     left.instead(Verb.REMOVE, "box", stage=stage)
     away = left.aside("box", moved=moved, removed=True)
@@ -369,7 +371,7 @@ def test_the_removal_of_a_directory_is_looked_at_again(
 
 
 def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left: Left) -> None:
-    """save-protocol R12: one that was begun and never carried out says nothing about the next one."""
+    """save/protocol.md R12: one that was begun and never carried out says nothing about the next one."""
     left.server.store.seed({"box": None}, age=60)
     left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
     left.aside("box", moved=False, removed=True)
@@ -384,7 +386,7 @@ def test_a_directory_of_which_nobody_was_told_is_not_there(left: Left) -> None:
 
 
 def test_a_directory_that_was_acknowledged_during_an_outage_is_made(left: Left) -> None:
-    """semantics 4: what was acknowledged is carried out."""
+    """vfs/semantics.md 4: what was acknowledged is carried out."""
     left.records = [File(INO, Kind.DIRECTORY, "made")]
     assert left.taken_up() == {"dir": None, "made": None, TARGET: OLD}
 
@@ -394,14 +396,14 @@ def test_a_directory_that_was_acknowledged_during_an_outage_is_made(left: Left) 
 
 @pytest.mark.parametrize("removed", [False, True])
 def test_an_aside_without_a_record_is_put_back(left: Left, removed: bool) -> None:
-    """save-protocol R4: to T if T is free; it is not deleted, though its transaction is a tombstone."""
+    """save/protocol.md R4: to T if T is free; it is not deleted, though its transaction is a tombstone."""
     left.aside(moved=True, removed=removed)
     left.records = []
     assert left.taken_up() == {"dir": None, TARGET: OLD}
 
 
 def test_an_aside_without_a_record_is_kept_beside_what_has_its_name(left: Left) -> None:
-    """save-protocol R4: else a conflict copy."""
+    """save/protocol.md R4: else a conflict copy."""
     left.aside(moved=True)
     left.records = []
     left.server.store.seed({TARGET: b"of the job"})
@@ -416,7 +418,7 @@ def test_an_aside_without_a_record_is_kept_beside_what_has_its_name(left: Left) 
 def test_a_staged_item_without_a_record_is_shown_unless_its_transaction_is_known(
     left: Left, known: bool
 ) -> None:
-    """save-protocol R4: `.recovered-`, never T; only one whose own transaction is a tombstone is deleted."""
+    """save/protocol.md R4: `.recovered-`, never T; only one whose own transaction is a tombstone is deleted."""
     left.server.store.seed({left.begun(): NEW})
     left.records, left.used = [], left.used if known else []
     tree = left.taken_up()

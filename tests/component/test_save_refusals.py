@@ -53,7 +53,7 @@ def test_a_refusal_at_any_step_loses_nothing(
     for_good: bool,
     allowed: set[int],
 ) -> None:
-    """semantics 4, Nothing is forgotten; semantics 5.12: inside a save, 400 and 404 are findings."""
+    """vfs/semantics.md 4, Nothing is forgotten; vfs/semantics.md 5.12: inside a save, 400 and 404 are findings."""
     fh = work.opened("dir/file.txt")
     work.vfs.write(fh, NEW, 0)
     # Not a rate: the step's first requests are to get through.
@@ -86,7 +86,7 @@ def test_a_refusal_at_any_step_loses_nothing(
 def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """semantics 4.2: fsync returns when the server has it, or with the error."""
+    """vfs/semantics.md 4.2: fsync returns when the server has it, or with the error."""
     mount = mortal(write_back_delay=0.0)
     server.set(latency=300)
     server.faults.next("error", on="create", times=1000, status=413, reason="Too large")
@@ -98,7 +98,7 @@ def test_fsync_fails_too_if_it_waits_while_another_thread_hears_the_refusal(
 
 
 def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: Server, work: Mortal) -> None:
-    """semantics 6, Bounds: what a save makes again in one run is bounded, and so is what stands hidden."""
+    """vfs/semantics.md 6, Bounds: what a save makes again in one run is bounded, and so is what stands hidden."""
     fh = work.opened("dir/file.txt")
     work.vfs.write(fh, NEW, 0)
     server.faults.next("error", on="update", skip=1, times=100_000, status=404, reason="Not found")
@@ -114,7 +114,7 @@ def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: 
 def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """semantics 4: one stuck upload never blocks another."""
+    """vfs/semantics.md 4: one stuck upload never blocks another."""
 
     def act() -> None:
         server.faults.next("error", on="update", status=413, reason="Too large")
@@ -132,7 +132,7 @@ def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
 def test_a_save_whose_directory_the_job_has_made_a_file_of_is_refused_until_it_is_tried_again(
     server: Server, work: Mortal
 ) -> None:
-    """semantics 4, Nothing is forgotten: the bytes are kept, and the status says why."""
+    """vfs/semantics.md 4, Nothing is forgotten: the bytes are kept, and the status says why."""
     server.store.seed({"dir/sub": None})
     fh = work.opened("dir/sub/new")
     work.vfs.write(fh, NEW, 0)
@@ -152,7 +152,7 @@ def test_a_save_whose_directory_the_job_has_made_a_file_of_is_refused_until_it_i
 def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol, promote and staging: 400 "no directory" is made again, now or at the next try."""
+    """save/protocol.md, The steps, promote and staging: 400 "no directory" is made again, now or at the next try."""
     make, left = work.write_back.replace.make_directory, iter(range(5))
 
     def made_and_removed(path: str) -> None:
@@ -175,7 +175,9 @@ def test_a_directory_that_the_job_removes_again_and_again_refuses_nothing(
 def test_a_file_is_there_again_when_the_rename_over_it_is_refused_and_so_is_all_that_puts_it_back(
     server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4, 5: a key that is refused from one request to the next leaves the target where it was, once it is taken."""
+    """vfs/semantics.md 4, 5: a key that is refused from one request to the next leaves the target where it was,
+    once it is taken.
+    """
     server.store.seed({"dir/other": NEW}, age=60)
     client = work.write_back.client
     real = client.update

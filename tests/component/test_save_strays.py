@@ -1,4 +1,4 @@
-"""Hidden items that no record explains are exposed, never deleted (save-protocol R4)."""
+"""Hidden items that no record explains are exposed, never deleted (save/protocol.md R4)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stray(work: Mortal) -> str:
 def test_one_that_the_server_refuses_to_move_keeps_no_other_from_being_shown(
     server: Server, work: Mortal, refused: int
 ) -> None:
-    """save-protocol R4: every hidden item of this mount that no record explains is shown."""
+    """save/protocol.md R4: every hidden item of this mount that no record explains is shown."""
     server.set(read_only="enforced")
     stuck = [stray(work) for _ in range(2)][refused]
     server.store.set_permission(stuck, "readOnly")
@@ -38,7 +38,7 @@ def test_one_that_the_server_refuses_to_move_keeps_no_other_from_being_shown(
 def test_a_directory_that_is_just_being_made_is_no_leftover(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol R12: what a listing showed under a hidden name may have its own by now, and be full."""
+    """save/protocol.md R12: what a listing showed under a hidden name may have its own by now, and be full."""
 
     def act() -> None:
         mount.write_back.namespace.refresh()

@@ -40,7 +40,7 @@ def carried_out(server: Server) -> bool:
 def test_what_the_job_writes_after_a_late_promote_is_shown(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
+    """save/protocol.md R2: the answer to a promote that was sent before is no proof that the bytes are ours."""
     server.store.seed({"dir": None})
 
     def late() -> None:
@@ -57,7 +57,7 @@ def test_what_the_job_writes_after_a_late_promote_is_shown(
 def test_what_the_job_writes_after_a_rename_without_an_answer_is_shown(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol R2: a look that comes later does not prove that the bytes are still those that were moved."""
+    """save/protocol.md R2: a look that comes later does not prove that the bytes are still those that were moved."""
     server.store.seed({"dir/draft": USERS, TARGET: OLD}, age=60)
     work = mortal(At("failed update", 1, job_writes(server)))
     assert work.read("dir/draft") == USERS
@@ -74,7 +74,7 @@ def test_what_the_job_writes_after_a_rename_without_an_answer_is_shown(
 def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is_written(
     server: Server, mortal: Callable[..., Mortal], first: str, seen: str, over: str
 ) -> None:
-    """save-protocol, What the API does not allow: a name may flip; no content is lost, whether it was seen there or not."""
+    """save/protocol.md, What the API does not allow: a name may flip; no content is lost, whether it was seen there or not."""
     server.store.seed(
         {"dir": None, "dir/new": SECOND} | ({"dir/file": USERS} if first == "moved" else {}), age=60
     )
@@ -109,7 +109,7 @@ def test_what_a_late_request_takes_from_its_new_name_is_kept_when_its_old_one_is
 def test_a_rename_that_failed_and_is_done_later_takes_nothing_that_was_written_there_meanwhile(
     server: Server, mortal: Callable[..., Mortal], shown: str, then: str
 ) -> None:
-    """semantics 4, rename: what is acknowledged at the name meanwhile is kept, and so is what was renamed."""
+    """vfs/semantics.md 4, rename: what is acknowledged at the name meanwhile is kept, and so is what was renamed."""
     server.store.seed({TARGET: OLD}, age=60)
     work = mortal(timeout=3.0, write_back_delay=0.0)
     work.write("dir/draft", USERS, fsync=True)
@@ -146,7 +146,7 @@ def test_a_rename_that_failed_and_is_done_later_takes_nothing_that_was_written_t
 def test_a_step_whose_answer_shows_something_else_counts_as_what_is_seen(
     server: Server, mortal: Callable[..., Mortal], on: str, skip: int, field: str, value: str
 ) -> None:
-    """save-protocol, promote: any other path in the answer is as a lost answer: get H."""
+    """save/protocol.md, The steps, promote: any other path in the answer is as a lost answer: get H."""
     server.store.seed({TARGET: OLD}, age=60)
     work = mortal()
     assert work.read(TARGET) == OLD
@@ -161,7 +161,7 @@ def test_a_step_whose_answer_shows_something_else_counts_as_what_is_seen(
 def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
     server: Server, mortal: Callable[..., Mortal], change: str
 ) -> None:
-    """save-protocol R2, for what is not a save."""
+    """save/protocol.md R2: for what is not a save, too."""
     server.store.seed({"dir/draft": USERS}, age=60)
     path = TARGET if change == "rename" else "dir/draft"
     work = mortal(At("failed update", 1, job_writes(server, path)))
@@ -179,7 +179,7 @@ def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
 def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol, `cancelled`: delete H where it is ours."""
+    """save/protocol.md, The steps, `cancelled`: delete H where it is ours."""
     server.store.seed({TARGET: OLD}, age=60)
 
     def act() -> None:
@@ -196,7 +196,7 @@ def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
 def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol R12: no delete is sent to a directory that the job can reach by its name."""
+    """save/protocol.md R12: no delete is sent to a directory that the job can reach by its name."""
     server.store.seed({"dir": None})
     first = mortal(At("after update"))
     first.work(lambda: first.mkdir("dir/made"))
@@ -210,7 +210,7 @@ def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
 
 
 def test_a_save_that_another_mount_has_set_aside_was_done(server: Server, tmp_path: Path) -> None:
-    """save-protocol R6: under its own hidden name it is not promoted; under that of another mount it was."""
+    """save/protocol.md R6: under its own hidden name it is not promoted; under that of another mount it was."""
     server.store.seed({TARGET: OLD}, age=60)
     looked, saved = threading.Event(), threading.Event()
 
@@ -248,7 +248,7 @@ def test_a_save_that_another_mount_has_set_aside_was_done(server: Server, tmp_pa
 def test_a_refusal_after_a_promote_without_an_answer_undoes_nothing_that_was_done(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """save-protocol, undo: only when the new content is gone for good; no delete."""
+    """save/protocol.md, The steps, undo: only when the new content is gone for good; no delete."""
     server.store.seed({TARGET: OLD}, age=60)
     work = mortal(At("failed update", 1, job_writes(server)))
     assert work.read(TARGET) == OLD
@@ -264,7 +264,7 @@ def test_a_refusal_after_a_promote_without_an_answer_undoes_nothing_that_was_don
 def test_what_a_rename_without_an_answer_moved_is_ours_under_its_directorys_next_name_too(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """semantics 4, Keep both: with one writer there is no conflict, in any weather."""
+    """vfs/semantics.md 4, Keep both: with one writer there is no conflict, in any weather."""
     server.store.seed({"dir/draft": OLD}, age=60)
     work = mortal()
     assert work.read("dir/draft") == OLD

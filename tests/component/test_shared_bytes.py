@@ -15,7 +15,7 @@ from jobfs.emulator import Server
 def test_what_got_a_scratch_name_instead_of_being_sent_is_safe_while_it_is_written_to(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """semantics 4: what was closed survives the death of the process, also while it is changed further."""
+    """vfs/semantics.md 4: what was closed survives the death of the process, also while it is changed further."""
     work = mortal(write_back_delay=60)
     work.write("new.txt", b"closed")
     work.vfs.rename("new.txt", "new.txt~")

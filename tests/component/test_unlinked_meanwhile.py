@@ -31,7 +31,7 @@ def work(server: Server, start: Callable[..., Workspace]) -> Workspace:
 def test_it_does_not_come_back_when_another_one_was_made_and_unlinked(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 4: unlink returns when it is recorded; the name is free here from then on."""
+    """vfs/semantics.md 4: unlink returns when it is recorded; the name is free here from then on."""
     for _ in range(2):
         work.write("file", b"again")
         work.vfs.unlink("file")
@@ -44,7 +44,7 @@ def test_it_does_not_come_back_when_another_one_was_made_and_unlinked(
 def test_it_does_not_come_back_when_another_one_was_made_and_renamed_away(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 4: rename of a file with unsent bytes; the name is free here from then on."""
+    """vfs/semantics.md 4: rename of a file with unsent bytes; the name is free here from then on."""
     work.write("file", b"again")
     work.vfs.rename("file", "renamed")
     assert work.names() == ["other", "renamed"]
@@ -55,7 +55,7 @@ def test_it_does_not_come_back_when_another_one_was_made_and_renamed_away(
 
 
 def test_what_is_renamed_to_it_is_shown_at_once(server: Server, work: Workspace) -> None:
-    """semantics 4: own changes are visible at once."""
+    """vfs/semantics.md 4: own changes are visible at once."""
     work.vfs.rename("other", "file")
     assert work.names() == ["file"]
     assert work.read("file") == b"another"
@@ -65,7 +65,7 @@ def test_what_is_renamed_to_it_is_shown_at_once(server: Server, work: Workspace)
 
 
 def test_a_directory_made_there_is_shown_at_once(server: Server, work: Workspace) -> None:
-    """semantics 4: own changes are visible at once."""
+    """vfs/semantics.md 4: own changes are visible at once."""
     work.mkdir("file")
     work.write("file/inside", b"x")
     assert work.names("file") == ["inside"]
@@ -76,7 +76,7 @@ def test_a_directory_made_there_is_shown_at_once(server: Server, work: Workspace
 def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4: rename of a real name to a scratch name: nothing is shown at the old name."""
+    """vfs/semantics.md 4: rename of a real name to a scratch name: nothing is shown at the old name."""
     server.store.seed({"file": "old"}, age=60)
     work = start(write_back_delay=0)
     assert work.read("file") == b"old"
@@ -91,7 +91,7 @@ def test_a_backups_old_name_stays_free_when_what_was_made_there_is_unlinked(
 
 
 def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4: a file unlinked while open never comes back; nobody waits for what is not wanted any more."""
+    """vfs/semantics.md 4: a file unlinked while open never comes back; nobody waits for what is not wanted any more."""
     work = start(write_back_delay=30)
     fh = work.opened("file")
     work.vfs.write(fh, b"content", 0)
@@ -110,7 +110,7 @@ def test_an_fsync_that_waits_for_it_ends(server: Server, start: Callable[..., Wo
 def test_what_may_still_come_of_it_holds_up_no_other_file_of_its_name(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """save-protocol R7: nobody waits for what a request without an answer may still do."""
+    """save/protocol.md R7: nobody waits for what a request without an answer may still do."""
     work = start(write_back_delay=0, request_lifetime=60, timeout=5)
     work.names()
     server.faults.next("drop", on="create")
@@ -129,7 +129,7 @@ def test_what_may_still_come_of_it_holds_up_no_other_file_of_its_name(
 def test_a_refused_key_is_not_tried_again_and_again_for_another_file_of_its_name(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 5: 401: no retry storm."""
+    """vfs/semantics.md 5: 401: no retry storm."""
     server.faults.rate("error", 1.0, on="*", status=401)
     asked = server.log.count()
     with within(3.0):

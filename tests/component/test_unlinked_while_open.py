@@ -76,7 +76,7 @@ ALL = {"dir": None, "dir/inner": OLD}
 def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
     server: Server, work: Mortal
 ) -> None:
-    """semantics 4.33: it stays readable and writable through its handle."""
+    """vfs/semantics.md 4.33: it stays readable and writable through its handle."""
     fh = hide(work, "file")
     assert work.names() == ["dir", "other"]
     assert not work.exists("file")
@@ -91,7 +91,7 @@ def test_the_name_is_gone_at_once_and_the_file_is_there_for_who_has_it_open(
 
 
 def test_it_goes_after_a_moment(server: Server, work: Mortal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """semantics 4.36: it goes in 1 s; who has it open reads on."""
+    """vfs/semantics.md 4.36: it goes in 1 s; who has it open reads on."""
     monkeypatch.setattr(writeback, "UNLINK_DELAY", 0.05)
     fh = hide(work, "file", os.O_RDONLY)
     eventually(lambda: visible(server) == {**ALL, "other": OTHER})
@@ -102,7 +102,7 @@ def test_it_goes_after_a_moment(server: Server, work: Mortal, monkeypatch: pytes
 
 @pytest.mark.parametrize("end", ["flush", "unmount", "rmdir"])
 def test_it_goes_when_something_needs_it_to(server: Server, work: Mortal, end: str) -> None:
-    """core: with the next flush, unmount, or rmdir of its directory."""
+    """vfs/semantics.md 4, Unlink: with the next flush, unmount, or rmdir of its directory."""
     fh = hide(work, "dir/inner")
     if end == "rmdir":
         work.vfs.rmdir("dir")
@@ -116,7 +116,7 @@ def test_it_goes_when_something_needs_it_to(server: Server, work: Mortal, end: s
 
 
 def test_what_the_job_has_written_since_stays(server: Server, work: Mortal) -> None:
-    """core: before it is sent, the item is looked at: what the job has written since stays."""
+    """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
     fh = hide(work, "file")
     server.store.write("file", JOBS)
     close(work, fh)
@@ -128,7 +128,7 @@ def test_what_the_job_has_written_since_stays(server: Server, work: Mortal) -> N
 
 @pytest.mark.parametrize("goes", ["unlinked", "renamed over"])
 def test_what_the_job_put_in_its_place_before_is_what_goes(server: Server, work: Mortal, goes: str) -> None:
-    """semantics 4.30: the id that stood at that path; what is written to the older one is not seen under any name."""
+    """vfs/semantics.md 4.30: the id that stood at that path; what is written to the older one is not seen under any name."""
     fh = work.vfs.open("file", os.O_RDWR).fh
     assert work.vfs.read(fh, 100, 0) == OLD
     server.store.replace("file", JOBS)
@@ -148,7 +148,7 @@ def test_what_the_job_put_in_its_place_before_is_what_goes(server: Server, work:
 
 @pytest.mark.parametrize("kind", ["saved before", "not sent", "new", "scratch~", "backup~"])
 def test_whatever_the_file_is(server: Server, work: Mortal, kind: str) -> None:
-    """semantics 4: a file unlinked while open never comes back."""
+    """vfs/semantics.md 4: a file unlinked while open never comes back."""
     path = {"scratch~": "scratch~", "backup~": "file~", "new": "new"}.get(kind, "file")
     if kind == "backup~":
         work.read("file")
@@ -168,7 +168,7 @@ def test_whatever_the_file_is(server: Server, work: Mortal, kind: str) -> None:
 
 
 def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
-    """semantics 4: a file unlinked while open never comes back."""
+    """vfs/semantics.md 4: a file unlinked while open never comes back."""
     fh = work.vfs.open("file", os.O_RDWR).fh
     work.vfs.write(fh, MINE, 0)
     work.vfs.flush(fh)
@@ -185,7 +185,7 @@ def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
 
 @pytest.mark.parametrize("new", [True, False], ids=["made", "made and unlinked"])
 def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, new: bool) -> None:
-    """semantics 4: the name is free at once; the new file replaces what was unlinked."""
+    """vfs/semantics.md 4: the name is free at once; the new file replaces what was unlinked."""
     fh = hide(work, "file")
     work.write("file", MINE)
     if not new:
@@ -198,7 +198,7 @@ def test_another_file_of_its_name_takes_its_place(server: Server, work: Mortal, 
 
 @pytest.mark.parametrize("fault", ["drop", "drop_after", "error_after", "unavailable"])
 def test_whatever_becomes_of_the_answer(server: Server, work: Mortal, fault: str) -> None:
-    """semantics 5.9: look at the server first."""
+    """vfs/semantics.md 5.9: look at the server first."""
     server.faults.next(fault, on="delete")  # type: ignore[arg-type]
     fh = hide(work, "file")
     settled(work)
@@ -208,7 +208,7 @@ def test_whatever_becomes_of_the_answer(server: Server, work: Mortal, fault: str
 
 
 def test_a_refusal_keeps_no_flush_waiting(server: Server, work: Mortal) -> None:
-    """semantics 6: `umount` does not wait for what the server refuses."""
+    """vfs/semantics.md 6: `umount` does not wait for what the server refuses."""
     server.faults.rate("error", 1.0, on="delete", status=403)
     fh = hide(work, "file")
     began = time.monotonic()
@@ -223,7 +223,7 @@ def test_a_refusal_keeps_no_flush_waiting(server: Server, work: Mortal) -> None:
 def test_killed_before_it_was_sent_it_is_back(
     server: Server, work: Mortal, mortal: Start, unsent: bool
 ) -> None:
-    """semantics 4.33: killed within the second after it, the file may be back; as it was closed, whole."""
+    """vfs/semantics.md 4.33: killed within the second after it, the file may be back; as it was closed, whole."""
     if unsent:
         work.write("file", MINE)
     hide(work, "file")
@@ -238,7 +238,7 @@ def test_killed_before_it_was_sent_it_is_back(
 def test_killed_while_another_of_its_name_is_written_no_older_version_is_back(
     server: Server, work: Mortal, mortal: Start
 ) -> None:
-    """semantics 4.33: as it was closed, or not at all."""
+    """vfs/semantics.md 4.33: as it was closed, or not at all."""
     work.write("file", MINE)
     hide(work, "file")
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh
@@ -283,7 +283,7 @@ def after(source: Callable[[Mortal], str]) -> dict[str, bytes | None]:
 
 @SOURCES
 def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mortal], str]) -> None:
-    """semantics 4: rename over; who has the old one open reads on."""
+    """vfs/semantics.md 4: rename over; who has the old one open reads on."""
     server.store.set_lifecycle("file", "application")
     path = source(work)
     fh = hide(work, "file", os.O_RDONLY)
@@ -304,7 +304,7 @@ def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mort
 def test_it_is_renamed_over_and_the_job_has_written_to_it(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
-    """semantics 4, Keep both."""
+    """vfs/semantics.md 4, Keep both."""
     path = source(work)
     fh = hide(work, "file", os.O_RDONLY)
     server.store.write("file", JOBS)
@@ -321,7 +321,7 @@ def test_it_is_renamed_over_and_the_job_has_written_to_it(
 def test_what_is_written_to_it_afterwards_is_its_own(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
-    """semantics 4: what is written to a file unlinked while open is not seen under any name."""
+    """vfs/semantics.md 4: what is written to a file unlinked while open is not seen under any name."""
     path = source(work)
     fh = hide(work, "file")
     work.vfs.rename(path, "file")
@@ -337,7 +337,7 @@ def test_what_is_written_to_it_afterwards_is_its_own(
 def test_killed_at_any_boundary_the_one_or_the_other_is_there(
     server: Server, tmp_path: Path, source: Callable[[Mortal], str]
 ) -> None:
-    """semantics 4.19: the old file or the new one, whole."""
+    """vfs/semantics.md 4.19: the old file or the new one, whole."""
     at = 0
     while True:
         at += 1
@@ -372,7 +372,7 @@ def test_killed_at_any_boundary_the_one_or_the_other_is_there(
 def test_a_rename_over_it_that_is_refused_leaves_it_there(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
-    """semantics 4: what failed has changed nothing; until it is sent, it has the name here."""
+    """vfs/semantics.md 4: what failed has changed nothing; until it is sent, it has the name here."""
     path = source(work)
     server.faults.rate("error", 1.0, on="change", status=403)
     fh = hide(work, "file", os.O_RDONLY)
@@ -393,7 +393,7 @@ def test_a_rename_over_it_that_is_refused_leaves_it_there(
 
 
 def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, work: Mortal) -> None:
-    """semantics 4: what failed has changed nothing, whatever it failed for."""
+    """vfs/semantics.md 4: what failed has changed nothing, whatever it failed for."""
     server.store.set_permission("other", "readOnly")
     eventually(lambda: work.vfs.getattr("other").mode & 0o222 == 0)
     fh = hide(work, "file", os.O_RDONLY)
@@ -415,7 +415,9 @@ def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, wo
 def test_one_that_the_server_refuses_to_remove_is_there_again_and_holds_up_nothing(
     server: Server, work: Mortal, unsent: bool
 ) -> None:
-    """semantics 4, Nothing is forgotten: one stuck change never blocks another file; what was unlinked is not sent later."""
+    """vfs/semantics.md 4, Nothing is forgotten: one stuck change never blocks another file;
+    what was unlinked is not sent later.
+    """
     if unsent:
         work.write("file", b"unlinked")
     server.faults.rate("error", 1.0, on="delete", status=422)
@@ -433,7 +435,7 @@ def test_one_that_the_server_refuses_to_remove_is_there_again_and_holds_up_nothi
 def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(
     server: Server, work: Mortal, mortal: Start
 ) -> None:
-    """semantics 6: what is left stays in the journal for the next mount; nobody is told that all is done."""
+    """vfs/semantics.md 6: what is left stays in the journal for the next mount; nobody is told that all is done."""
     work.write("new", MINE)
     new = work.vfs.open("new", os.O_RDONLY).fh
     work.vfs.hide("new", f".fuse_hidden{2:016x}")
@@ -455,7 +457,7 @@ def test_what_is_not_removed_yet_is_told_and_goes_with_the_next_mount(
 def test_without_power_it_has_its_name_while_it_is_being_sent(
     server: Server, work: Mortal, mortal: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """semantics 4.4: a loss of power takes nothing of what the disk had."""
+    """vfs/semantics.md 4.4: a loss of power takes nothing of what the disk had."""
     state = SyncedState(work)
     work.write("scratch~", MINE)
     hide(work, "file")
@@ -477,7 +479,7 @@ def test_without_power_it_has_its_name_while_it_is_being_sent(
 
 
 def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server, work: Mortal) -> None:
-    """semantics 4: what failed has changed nothing."""
+    """vfs/semantics.md 4: what failed has changed nothing."""
     work.vfs.symlink("link", "file", CALLER)
     server.faults.rate("error", 1.0, on="update", status=403)
     assert errno_from(work.vfs.rename, "file", "link")
@@ -488,7 +490,7 @@ def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server,
 
 
 def test_it_goes_though_a_version_that_is_gone_is_open(server: Server, mortal: Start) -> None:
-    """semantics 4, unlink: a reader's version that can't be had any more keeps no name from being made again."""
+    """vfs/semantics.md 4, unlink: a reader's version that can't be had any more keeps no name from being made again."""
     server.store.seed({"log": os.urandom(24 << 20)}, age=60)
     work = mortal(ttl=0.1)
     fh = work.vfs.open("log", os.O_RDONLY).fh
@@ -503,7 +505,7 @@ def test_it_goes_though_a_version_that_is_gone_is_open(server: Server, mortal: S
 
 
 def test_its_bytes_leave_this_machine_when_it_is_closed(server: Server, work: Mortal) -> None:
-    """semantics 4: written through several descriptors, closed in turn, of a file that has no name any more."""
+    """vfs/semantics.md 4: written through several descriptors, closed in turn, of a file that has no name any more."""
     fh = work.vfs.create("new", 0o644, os.O_RDWR, CALLER).fh
     for content in (MINE, OTHER):
         work.vfs.write(fh, content, 0)

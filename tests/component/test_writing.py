@@ -29,7 +29,7 @@ def changes(server: Server) -> list[str]:
 def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
     server: Server, start: Callable[..., Workspace], how: str
 ) -> None:
-    """semantics 4, close: the upload starts after --write-back-delay, whatever is closed in the meantime."""
+    """vfs/semantics.md 4, close: the upload starts after --write-back-delay, whatever is closed in the meantime."""
     work = start(write_back_delay=0.5)
 
     def again() -> bool:
@@ -44,7 +44,7 @@ def test_a_file_that_is_closed_again_and_again_is_sent_meanwhile(
 
 
 def test_a_save_in_place_is_one_create_and_two_moves(server: Server, work: Workspace) -> None:
-    """semantics 4.18: stage, set aside, promote; the delete is off the critical path."""
+    """vfs/semantics.md 4.18: stage, set aside, promote; the delete is off the critical path."""
     server.store.seed({"file": "old"}, age=60)
     assert work.read("file") == b"old"
     server.log.clear()
@@ -55,7 +55,7 @@ def test_a_save_in_place_is_one_create_and_two_moves(server: Server, work: Works
 
 
 def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4.6: the delay coalesces rewrites, and a file deleted before then costs no request."""
+    """vfs/semantics.md 4.6: the delay coalesces rewrites, and a file deleted before then costs no request."""
     work = start(write_back_delay=30)
     for number in range(20):
         work.write("file", b"%d" % number)
@@ -68,7 +68,7 @@ def test_rewrites_within_the_delay_are_one_upload(server: Server, start: Callabl
 
 
 def test_the_upload_starts_by_itself_after_the_delay(server: Server, work: Workspace) -> None:
-    """semantics 4.5: the upload starts in the background after --write-back-delay."""
+    """vfs/semantics.md 4.5: the upload starts in the background after --write-back-delay."""
     work.write("file", b"content")
     eventually_equal(lambda: visible(server), {"file": b"content"})
     work.write("file", b"content 2")
@@ -76,7 +76,7 @@ def test_the_upload_starts_by_itself_after_the_delay(server: Server, work: Works
 
 
 def test_readers_see_writes_at_once(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4.2: all handles of one file share it; readers on this machine see writes at once."""
+    """vfs/semantics.md 4.2: all handles of one file share it; readers on this machine see writes at once."""
     server.store.seed({"file": "as it was"}, age=60)
     work = start(write_back_delay=30)
     reader, writer = work.vfs.open("file", os.O_RDONLY).fh, work.vfs.open("file", os.O_RDWR).fh
@@ -94,7 +94,7 @@ def test_readers_see_writes_at_once(server: Server, start: Callable[..., Workspa
 
 
 def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4.1: a partial write is filled with the current content first; O_TRUNC skips that."""
+    """vfs/semantics.md 4.1: a partial write is filled with the current content first; O_TRUNC skips that."""
     server.store.seed({"file": "x" * 100_000}, age=60)
     work = start(write_back_delay=30)
     fh = work.vfs.open("file", os.O_WRONLY | os.O_TRUNC).fh
@@ -106,7 +106,7 @@ def test_truncating_at_open_downloads_nothing(server: Server, start: Callable[..
 
 
 def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4: a partial write whose content can't be filled in fails, and the server keeps its file."""
+    """vfs/semantics.md 4: a partial write whose content can't be filled in fails, and the server keeps its file."""
     server.store.seed({"file": b"0123456789" * 1000}, age=60)
     work = start(timeout=3.0)
     assert work.names() == ["file"]
@@ -123,7 +123,7 @@ def test_what_only_half_came_is_never_sent(server: Server, start: Callable[..., 
 
 
 def test_a_default_that_is_edited_stays_a_default(server: Server, work: Workspace) -> None:
-    """semantics 4.18, 4.37: editing a workspace default replaces it with the same lifecycle and permission."""
+    """vfs/semantics.md 4.18, 4.37: editing a workspace default replaces it with the same lifecycle and permission."""
     server.store.seed({"default": "old"}, lifecycle="application", age=60)
     work.write("default", b"new", fsync=True)
     assert server.store.item("default").lifecycle == "application"
@@ -132,7 +132,7 @@ def test_a_default_that_is_edited_stays_a_default(server: Server, work: Workspac
 
 
 def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, work: Workspace) -> None:
-    """semantics 4.37: only the item that is shown is replaced, a shadowed one stays."""
+    """vfs/semantics.md 4.37: only the item that is shown is replaced, a shadowed one stays."""
     server.set(path_scope="lifecycle")
     server.store.seed({"file": "default"}, lifecycle="application", age=60)
     server.store.seed({"file": "of the job"}, age=60)
@@ -143,7 +143,9 @@ def test_a_shadowed_default_stays_when_the_jobs_own_is_edited(server: Server, wo
 
 
 def test_what_is_covered_up_does_not_decide_what_a_save_becomes(server: Server, work: Workspace) -> None:
-    """semantics 4.18, 4.37: where only one item may stand at a path the default has to go aside too; it gives nothing on."""
+    """vfs/semantics.md 4.18, 4.37: where only one item may stand at a path the default has to go aside too;
+    it gives nothing on.
+    """
     server.store.seed({"file": "default"}, lifecycle="application", permission="readOnly", age=60)
     server.store.seed({"file": "of the job"}, age=60)
     work.write("file", b"of the user", fsync=True)
@@ -154,7 +156,7 @@ def test_what_is_covered_up_does_not_decide_what_a_save_becomes(server: Server, 
 
 
 def test_one_stuck_upload_never_blocks_another_file(server: Server, work: Workspace) -> None:
-    """semantics 4.13: one stuck upload never blocks another file."""
+    """vfs/semantics.md 4.13: one stuck upload never blocks another file."""
     server.faults.rate("hang", 1.0, on="create", path="*stuck*")
     work.write("stuck", b"never answered")
     work.write("free", b"free", fsync=True)
@@ -165,7 +167,7 @@ def test_one_stuck_upload_never_blocks_another_file(server: Server, work: Worksp
 
 @pytest.mark.parametrize("status", [401, 413])
 def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Workspace, status: int) -> None:
-    """semantics 4.11: an upload that the server refuses keeps its bytes, is `failed`, and gives EIO on fsync."""
+    """vfs/semantics.md 4.11: an upload that the server refuses keeps its bytes, is `failed`, and gives EIO on fsync."""
     server.faults.rate("error", 1.0, on="create", status=status, reason="It does not please")
     work.write("file", b"refused")
     eventually(lambda: "file" in str(work.vfs.status()["failed"]), lambda: work.vfs.status())
@@ -180,7 +182,7 @@ def test_a_refusal_for_good_keeps_the_bytes_and_is_told(server: Server, work: Wo
 
 
 def test_a_passing_failure_is_retried_until_it_is_sent(server: Server, work: Workspace) -> None:
-    """semantics 4.10: an upload that fails is retried with backoff."""
+    """vfs/semantics.md 4.10: an upload that fails is retried with backoff."""
     server.faults.next("error", on="create", times=2)
     server.faults.next("unavailable", on="update", times=2)
     work.write("file", b"content")
@@ -189,7 +191,7 @@ def test_a_passing_failure_is_retried_until_it_is_sent(server: Server, work: Wor
 
 
 def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -> None:
-    """semantics 4.28, 4.31: rename of a directory: one update at once, with everything under it re-keyed."""
+    """vfs/semantics.md 4.28, 4.31: rename of a directory: one update at once, with everything under it re-keyed."""
     server.store.seed({"dir/a": "a", "dir/sub/b": "b"}, age=60)
     assert work.read("dir/sub/b") == b"b"
     fh = work.vfs.open("dir/a", os.O_RDWR).fh
@@ -210,7 +212,7 @@ def test_a_directory_is_renamed_by_one_update(server: Server, work: Workspace) -
 
 
 def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Workspace) -> None:
-    """semantics 4.29: rmdir only after a listing newer than 1 s shows it empty, else ENOTEMPTY."""
+    """vfs/semantics.md 4.29: rmdir only after a listing newer than 1 s shows it empty, else ENOTEMPTY."""
     server.store.seed({"dir": None, "full/file": "x"}, age=60)
     assert work.names("dir") == []
     server.store.seed({"dir/made by the job": "x"})
@@ -224,7 +226,7 @@ def test_a_directory_that_is_not_empty_is_not_removed(server: Server, work: Work
 
 
 def test_unlink_deletes_what_stands_there_now(server: Server, work: Workspace) -> None:
-    """semantics 4.32: unlink deletes the id that stood at that path at most 1 s ago; 404: look again."""
+    """vfs/semantics.md 4.32: unlink deletes the id that stood at that path at most 1 s ago; 404: look again."""
     server.store.seed({"file": "1"}, age=60)
     assert work.read("file") == b"1"
     server.store.replace("file", "2")
@@ -235,7 +237,7 @@ def test_unlink_deletes_what_stands_there_now(server: Server, work: Workspace) -
 
 
 def test_a_rename_over_a_file_that_the_job_changed_keeps_both(server: Server, work: Workspace) -> None:
-    """semantics 4.27: rename over an existing file: its base is the version this mount last showed."""
+    """vfs/semantics.md 4.27: rename over an existing file: its base is the version this mount last showed."""
     server.store.seed({"a": "a", "b.txt": "b"}, age=60)
     assert work.read("b.txt") == b"b"
     server.store.write("b.txt", "changed by the job")
@@ -247,7 +249,7 @@ def test_a_rename_over_a_file_that_the_job_changed_keeps_both(server: Server, wo
 
 
 def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server, work: Workspace) -> None:
-    """semantics 4.31: mkdir is synchronous; its errors are the caller's."""
+    """vfs/semantics.md 4.31: mkdir is synchronous; its errors are the caller's."""
     work.mkdir("dir")
     assert visible(server) == {"dir": None}
     assert errno_from(work.vfs.mkdir, "dir", 0o755, CALLER) == errno.EEXIST
@@ -260,7 +262,7 @@ def test_a_directory_made_at_once_and_a_file_in_it_are_both_there(server: Server
 def test_a_file_unlinked_while_open_is_never_put_back_by_a_listing(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4: a file unlinked while open never comes back, whenever a listing shows what was set aside."""
+    """vfs/semantics.md 4: a file unlinked while open never comes back, whenever a listing shows what was set aside."""
     work = start(ttl=0.02)
     stop = threading.Event()
 
@@ -304,7 +306,7 @@ def rounds(server: Server) -> int:
 def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, move_touches: str
 ) -> None:
-    """save-protocol, Round trips of a save in place: three; one disk sync beside them."""
+    """save/protocol.md, The steps, Round trips of a save in place: three; one disk sync beside them."""
     server.set(move_touches=move_touches, latency=40)
     server.store.seed({"file": "old"}, age=60)
     assert work.read("file") == b"old"
@@ -333,7 +335,7 @@ def test_a_save_in_place_takes_three_round_trips_until_fsync_returns(
 def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_closed_meanwhile(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 4: fsync returns when the server has what was written before it."""
+    """vfs/semantics.md 4: fsync returns when the server has what was written before it."""
     fh = work.opened("file")
     synced: list[bytes] = []
 
@@ -365,7 +367,7 @@ def test_fsync_returns_when_its_own_bytes_are_there_though_newer_ones_were_close
 
 
 def test_a_close_without_fsync_costs_no_network(server: Server, start: Callable[..., Workspace]) -> None:
-    """semantics 4: close returns when the bytes and the intent are on the local disk."""
+    """vfs/semantics.md 4: close returns when the bytes and the intent are on the local disk."""
     server.store.seed({"file": "old"}, age=60)
     work = start(write_back_delay=30)
     fh = work.opened("file")
@@ -395,7 +397,7 @@ class _FirstOf:
 def test_a_write_while_the_last_save_ends_goes_on_with_what_was_saved(
     server: Server, start: Callable[..., Workspace], append: bool
 ) -> None:
-    """semantics 4: all handles of one file share what is written; a save that ends meanwhile takes nothing away."""
+    """vfs/semantics.md 4: all handles of one file share what is written; a save that ends meanwhile takes nothing away."""
     work = start(write_back_delay=30)
     work.write("file", b"from the first save, ")
     fh = work.vfs.open("file", os.O_RDWR | (os.O_APPEND if append else 0)).fh
@@ -410,7 +412,7 @@ def test_a_write_while_the_last_save_ends_goes_on_with_what_was_saved(
 def test_a_file_that_is_opened_while_its_first_save_ends_can_be_read(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4: readers on this machine see writes at once, and go on to see them once they are saved."""
+    """vfs/semantics.md 4: readers on this machine see writes at once, and go on to see them once they are saved."""
     work = start(write_back_delay=30)
     work.write("file", b"all of it")
     inode = work.vfs._state.at("file")
@@ -422,7 +424,7 @@ def test_a_file_that_is_opened_while_its_first_save_ends_can_be_read(
 def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4: all handles of one file share what is written."""
+    """vfs/semantics.md 4: all handles of one file share what is written."""
     server.store.seed({"file": "one two"}, age=60)
     work = start(write_back_delay=30)
     fh = work.vfs.open("file", os.O_RDWR).fh
@@ -445,7 +447,7 @@ def test_a_write_goes_on_with_what_another_program_wrote_meanwhile(
 def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_unlinked_before(
     server: Server, work: Workspace, draft: str
 ) -> None:
-    """semantics 4: rename over an existing file: its base is the version this mount last showed."""
+    """vfs/semantics.md 4: rename over an existing file: its base is the version this mount last showed."""
     server.store.seed({"file": "the first"}, age=60)
     fh = work.vfs.open("file", os.O_RDONLY).fh
     work.vfs.hide("file", f".fuse_hidden{1:016x}")
@@ -460,7 +462,7 @@ def test_a_rename_over_a_file_that_was_made_anew_has_nothing_to_do_with_the_one_
 def test_the_cache_does_not_grow_with_the_saves_of_one_file(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 6: a day of small saves leaves one version of each file in the cache."""
+    """vfs/semantics.md 6: a day of small saves leaves one version of each file in the cache."""
     server.store.seed({"file": "old"}, age=60)
     work = start(write_back_delay=0)
     work.read("file")
@@ -477,7 +479,7 @@ def test_the_cache_does_not_grow_with_the_saves_of_one_file(
 def test_a_file_that_is_emptied_by_an_open_to_read_is_empty_on_the_server(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 4.1: O_TRUNC changes a file whatever else its program may do with it."""
+    """vfs/semantics.md 4.1: O_TRUNC changes a file whatever else its program may do with it."""
     server.store.seed({"file": "content"}, age=60)
     work = start()
     fh = work.vfs.open("file", os.O_RDONLY | os.O_TRUNC).fh
@@ -491,7 +493,7 @@ def test_a_file_that_is_emptied_by_an_open_to_read_is_empty_on_the_server(
 def test_while_a_save_ends_the_size_is_that_of_what_was_saved(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, sizes: str
 ) -> None:
-    """semantics 3: a program reads as far as the size that the kernel is told, of one version or the other."""
+    """vfs/semantics.md 3: a program reads as far as the size that the kernel is told, of one version or the other."""
     server.set(sizes=sizes, updated_resolution="seconds")
     server.store.seed({"file": b"old"}, age=60)
     work, told = start(write_back_delay=60), []

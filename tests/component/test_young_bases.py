@@ -1,4 +1,4 @@
-"""Saves of files that were changed a moment ago, where the server's clock can't tell two versions apart (save-protocol R1)."""
+"""Saves of files that were changed a moment ago, where the server's clock can't tell two versions apart (save/protocol.md R1)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def saved_by_the_next_mount(server: Server, home: Path, meanwhile: Callable[[], 
 def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
     server: Server, start: Callable[..., Workspace], sizes: str
 ) -> None:
-    """semantics 4, Keep both: what nobody here has seen is never overwritten; R1: never guess."""
+    """vfs/semantics.md 4, Keep both: what nobody here has seen is never overwritten; R1: never guess."""
     server.set(sizes=sizes)
     server.store.seed({"file": FIRST})
     work = start(write_back_delay=30)
@@ -69,7 +69,7 @@ def test_what_the_job_wrote_since_a_file_was_truncated_unread_is_kept(
 def test_a_file_that_has_grown_since_it_was_measured_is_opened_to_be_written_with_its_size_of_now(
     server: Server, start: Callable[..., Workspace], size: int
 ) -> None:
-    """semantics 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
+    """vfs/semantics.md 4, Keep both: who reads only as far as the size of before has not seen what the job appended since."""
     server.set(sizes="omitted")
     server.store.seed({"file": FIRST * (size // len(FIRST))})
     work = start()
@@ -85,7 +85,7 @@ def test_a_file_that_has_grown_since_it_was_measured_is_opened_to_be_written_wit
 def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
-    """semantics 3, Open files are pinned: whatever others have found of the same version since."""
+    """vfs/semantics.md 3, Open files are pinned: whatever others have found of the same version since."""
     server.set(sizes="omitted")
     server.store.seed({"file": FIRST})
     work = start()
@@ -99,7 +99,7 @@ def test_the_size_of_an_open_file_is_that_of_the_bytes_that_it_reads(
 
 
 def test_what_the_job_wrote_while_no_mount_was_there_is_kept(server: Server, tmp_path: Path) -> None:
-    """semantics 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
+    """vfs/semantics.md 4, Keep both, after a death: the next mount can't learn any more what was truncated."""
     server.set(sizes="omitted")
     server.store.seed({"file": FIRST})
     saved_by_the_next_mount(server, tmp_path / "home", lambda: server.store.write("file", SECOND))
@@ -111,7 +111,7 @@ def test_what_the_job_wrote_while_no_mount_was_there_is_kept(server: Server, tmp
 def test_our_own_save_whose_answer_was_lost_is_no_conflict(
     server: Server, start: Callable[..., Workspace], moves: str
 ) -> None:
-    """save-protocol R2: base is H with the hash of what was sent."""
+    """save/protocol.md R2: base is H with the hash of what was sent."""
     server.set(move_touches=moves)
     work = start(request_lifetime=0.2)
     server.faults.next("drop_after", on="update")
@@ -125,7 +125,7 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(
 def test_what_was_read_and_renamed_is_no_conflict_unless_the_job_writes_to_it(
     server: Server, start: Callable[..., Workspace], rewritten: bool
 ) -> None:
-    """save-protocol R1: its bytes equal base's, though our own move has made the version young."""
+    """save/protocol.md R1: its bytes equal base's, though our own move has made the version young."""
     server.set(move_touches="item")
     server.store.seed({"before": FIRST}, age=60)
     work = start(write_back_delay=30)
@@ -142,7 +142,7 @@ def test_what_was_read_and_renamed_is_no_conflict_unless_the_job_writes_to_it(
 def test_the_next_mount_learns_what_was_truncated_where_each_write_shows(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R1: where base's bytes are not known, A is downloaded while H is being staged."""
+    """save/protocol.md R1: where base's bytes are not known, A is downloaded while H is being staged."""
     monkeypatch.undo()
     server.set(updated_resolution="milliseconds")
     server.store.seed({"file": FIRST})
@@ -154,7 +154,9 @@ def test_the_next_mount_learns_what_was_truncated_where_each_write_shows(
 def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_open(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, moves: str
 ) -> None:
-    """semantics 3: what was downloaded in the second of a change serves the handles that are open then; R1: nor is it a base."""
+    """vfs/semantics.md 3: what was downloaded in the second of a change serves the handles that are open then; R1:
+    nor is it a base.
+    """
     now, moment = time.time, time.time()
     # A busy machine takes more than a second for what follows.
     monkeypatch.setattr(time, "time", lambda: moment)
@@ -179,7 +181,7 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
 def test_what_the_job_wrote_in_the_second_of_our_save_is_no_conflict_once_it_was_read(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R1: base's bytes are those that were shown, not those that were sent under the same `updatedAt`."""
+    """save/protocol.md R1: base's bytes are those that were shown, not those that were sent under the same `updatedAt`."""
     work = start()
     work.write("file", FIRST, fsync=True)
     server.store.write("file", SECOND)

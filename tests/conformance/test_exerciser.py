@@ -52,7 +52,7 @@ class Disk:
 
 
 def test_a_file_is_what_a_byte_buffer_says(mounted: MountedJob) -> None:
-    """semantics 2.2, 2.15: reads, writes, memory maps, truncation, fsync, close and remount, on one file."""
+    """vfs/semantics.md 2.2, 2.15: reads, writes, memory maps, truncation, fsync, close and remount, on one file."""
     operations = generate(SEED, OPERATIONS)
     with exercising(mounted, lambda name: visible(mounted.server).get(name)) as exerciser:
         failure = exerciser.run(operations)
@@ -62,7 +62,7 @@ def test_a_file_is_what_a_byte_buffer_says(mounted: MountedJob) -> None:
 
 
 def test_programs_that_work_in_a_tree_at_once_lose_nothing(mounted: MountedJob) -> None:
-    """semantics 4: each program's files are what it wrote, here and on the server; shared names are one of those given."""
+    """vfs/semantics.md 4: each program's files are what it wrote, here and on the server; shared names are one of those given."""
     exercise_tree(mounted, workers=3, operations=80, seed=SEED, timeout=60)
 
 

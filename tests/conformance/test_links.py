@@ -212,12 +212,12 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Linked]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_links_behave_as_on_a_disk(linked: Linked, case: Case) -> None:
-    """semantics 2.12: with --local-symlinks a link is kept on this machine only."""
+    """vfs/semantics.md 2.12: with --local-symlinks a link is kept on this machine only."""
     linked.both.compare(case)
 
 
 def test_links_survive_a_remount_and_the_server_never_hears_of_them(linked: Linked) -> None:
-    """semantics 2.12: the job never sees them; they are kept like scratch names."""
+    """vfs/semantics.md 2.12: the job never sees them; they are kept like scratch names."""
     mounted = linked.mounted
     top = mounted.path / "remounted"
     (top / "bin").mkdir(parents=True)

@@ -115,6 +115,6 @@ def read_only(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_a_read_only_mount_answers_as_a_read_only_disk(read_only: Both, server: Server, case: Case) -> None:
-    """semantics 4.40: read-only mounts refuse everything that writes with EROFS, and make no changing request."""
+    """vfs/semantics.md 4.40: read-only mounts refuse everything that writes with EROFS, and make no changing request."""
     read_only.compare(case)
     assert server.log.changes() == []

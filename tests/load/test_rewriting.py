@@ -20,5 +20,5 @@ def test_a_few_files_saved_many_times(held: Callable[..., None]) -> None:
 
 
 def test_files_that_the_job_rewrites_are_read_as_one_version_each(held: Callable[..., None]) -> None:
-    """semantics 3.13."""
+    """vfs/semantics.md 3.13."""
     held(rewriting.read_meanwhile, files=4, size=2_000_000, writes=60, latency=10)

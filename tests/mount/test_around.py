@@ -1,4 +1,4 @@
-"""Around the mount: the daemon, unmounting, what the commands tell, the key (semantics 6)."""
+"""Around the mount: the daemon, unmounting, what the commands tell, the key (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobfs.emulator import Server
 def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 6.1: a daemon that returns once the mount answers."""
+    """vfs/semantics.md 6.1: a daemon that returns once the mount answers."""
     mounted = mount(start=False)
     state = ("--state-dir", mounted.state)
     server_and_state = ("--base-url", server.url, "--cache-dir", mounted.cache, *state)
@@ -45,7 +45,7 @@ def test_on_a_terminal_the_same_is_said_and_the_mount_outlives_it(
 
 
 def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -> None:
-    """semantics 2.9: id, owner, lifecycle, permission, mime_type, key, created_at, updated_at, state, error."""
+    """vfs/semantics.md 2.9: id, owner, lifecycle, permission, mime_type, key, created_at, updated_at, state, error."""
     item = server.store.seed({"dir/note.txt": "text"}, lifecycle="application")[0]
     told = mounted.info("dir/note.txt")
     for word in (item.id, "application", "readWrite", "expert", "clean"):
@@ -57,7 +57,7 @@ def test_info_tells_what_the_server_knows(server: Server, mounted: MountedJob) -
 def test_the_key_file_is_read_again_when_it_changes(
     server: Server, mount: Callable[..., MountedJob], tmp_path: Path
 ) -> None:
-    """semantics 6.8: --api-key-file is re-read when it changes."""
+    """vfs/semantics.md 6.8: --api-key-file is re-read when it changes."""
     file = tmp_path / "key"
     file.write_text(server.key)
     file.chmod(0o600)

@@ -16,7 +16,7 @@ from jobfs.emulator import Server
 
 
 def test_an_inode_number_survives_save_rename_and_remount(server: Server, mounted: MountedJob) -> None:
-    """semantics 1.22, 1.23: inode numbers survive a remount and a rename; a save keeps them while the mount lives."""
+    """vfs/semantics.md 1.22, 1.23: inode numbers survive a remount and a rename; a save keeps them while the mount lives."""
     server.store.seed({"note.txt": "text", "dir/inner.txt": "inner"})
 
     def number(name: str) -> int:
@@ -50,7 +50,7 @@ def asked_of_the_mount(handle: int) -> tuple[int, int]:
 def test_a_file_that_is_asked_about_again_and_again_shows_every_change(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 1, TTL: own changes are visible at once, and those of the job within the TTL."""
+    """vfs/semantics.md 1, TTL: own changes are visible at once, and those of the job within the TTL."""
     server.store.seed({"note.txt": "text", "dir/inner.txt": "inner"})
     os.listdir(mounted.path)
     handle = os.open(mounted.path / "note.txt", os.O_PATH)
@@ -74,7 +74,7 @@ def test_a_file_that_is_asked_about_again_and_again_shows_every_change(
 
 
 def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server, mounted: MountedJob) -> None:
-    """semantics 2.5: an editor must not see its own save as a foreign change."""
+    """vfs/semantics.md 2.5: an editor must not see its own save as a foreign change."""
     server.store.seed({"note.txt": "text"})
     saved(mounted.path / "note.txt", b"saved")
     before = (mounted.path / "note.txt").stat()
@@ -87,7 +87,7 @@ def test_the_time_of_a_save_stays_until_the_job_changes_the_file(server: Server,
 
 
 def test_mode_owner_and_times_survive_save_and_remount(server: Server, mounted: MountedJob) -> None:
-    """semantics 2.11: what the API cannot hold is kept on this machine for that item."""
+    """vfs/semantics.md 2.11: what the API cannot hold is kept on this machine for that item."""
     server.store.seed({"run.sh": "#!/bin/sh\necho ran\n", "plain": "text"})
     os.chmod(mounted.path / "run.sh", 0o755)
     os.chown(mounted.path / "plain", 12, 34)
@@ -103,7 +103,7 @@ def test_mode_owner_and_times_survive_save_and_remount(server: Server, mounted: 
 
 
 def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: MountedJob) -> None:
-    """semantics 4.38, 4.39: readOnly: open for writing and truncate EACCES, unlink, rename and overwrite EPERM."""
+    """vfs/semantics.md 4.38, 4.39: readOnly: open for writing and truncate EACCES, unlink, rename and overwrite EPERM."""
     server.store.seed({"free.txt": "free", "closed/free.txt": "inside"})
     server.store.seed({"brief.md": "read me"}, permission="readOnly")
     server.store.set_permission("closed", "readOnly")
@@ -137,7 +137,7 @@ def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: M
 def test_gits_untracked_cache_sees_what_the_job_makes_and_deletes(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 2.18: a directory's mtime moves when another set of names is seen in it, whoever changed it."""
+    """vfs/semantics.md 2.18: a directory's mtime moves when another set of names is seen in it, whoever changed it."""
     server.store.seed({"dir/sub/file": "x", "dir/other": "y", "top": "z"}, age=60)
     home = mounted.home
     where = {"GIT_DIR": home / "job.git", "GIT_WORK_TREE": mounted.path}

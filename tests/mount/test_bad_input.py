@@ -119,7 +119,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("changed", "words"), BAD)
 def test_what_is_given_wrongly_is_named(attempt: Attempt, changed: dict[str, Any], words: str) -> None:
-    """semantics 6.3, 6.9: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
+    """vfs/semantics.md 6.3, 6.9: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     for name in ("file", "two-words"):
         (attempt.home / name).write_text("two words\n")
         (attempt.home / name).chmod(0o600)
@@ -173,14 +173,14 @@ def test_the_state_of_a_running_mount_of_the_same_directory_is_refused(
 
 
 def test_a_missing_dev_fuse_is_said(attempt: Attempt) -> None:
-    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
+    """vfs/semantics.md 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     script = LET_GO + 'mount -t tmpfs none /dev && : > /dev/null && exec "$@"'
     attempt.prefix = ["unshare", "-m", "sh", "-c", script, "sh"]
     attempt.fails("/dev/fuse")
 
 
 def test_a_missing_libfuse_names_the_package(attempt: Attempt) -> None:
-    """semantics 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
+    """vfs/semantics.md 6.3: what keeps it from mounting is one clear sentence and the remedy, before anything is mounted."""
     listed = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
     libraries = {line.rpartition(" => ")[2] for line in listed.splitlines() if "libfuse.so.2 " in line}
     assert libraries

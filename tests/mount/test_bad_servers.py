@@ -111,7 +111,7 @@ ATTACKS: dict[str, Callable[[Gateway], Callable[[Asked], Reply | None]]] = {
 def test_a_listing_without_an_end_is_eio_and_single_names_are_found(
     before: Gateway, mounted: MountedJob, attack: str
 ) -> None:
-    """semantics 5.8: EIO within the deadline; the memory it takes is bounded; names and bytes are served, and saved."""
+    """vfs/semantics.md 5.8: EIO within the deadline; the memory it takes is bounded; names and bytes are served, and saved."""
     peak = Peak(mounted)
     before.answer = ATTACKS[attack](before)
     began = time.monotonic()
@@ -149,7 +149,7 @@ def test_the_largest_replies_at_once_take_little_more_than_one(before: Gateway, 
 
 @pytest.mark.parametrize("what", ["body", "framing"])
 def test_json_byte_by_byte_ends_in_time(before: Gateway, mounted: MountedJob, what: str) -> None:
-    """semantics 3: no call can hang for ever, however steadily the server keeps sending."""
+    """vfs/semantics.md 3: no call can hang for ever, however steadily the server keeps sending."""
     replies: dict[str, Callable[[], Reply]] = {
         "body": lambda: Reply(endless(before, b" ", 0.1), 200, (("Content-Length", "1000000"),)),
         "framing": lambda: Reply(

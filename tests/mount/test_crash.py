@@ -21,7 +21,7 @@ from jobfs.emulator import Server
 def test_nothing_is_lost_when_killed_right_after_close(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4.3: close returns when the bytes and the intent survive the death of the process."""
+    """vfs/semantics.md 4.3: close returns when the bytes and the intent survive the death of the process."""
     mounted = mount(write_back_delay=30)
     server.store.seed({"old.txt": "old", "dir/moved.txt": "moved"}, age=60)
     expected: dict[str, bytes | None] = {"dir": None, "old.txt": b"new content", "sub": None}
@@ -69,7 +69,7 @@ def writers() -> Iterator[Writers]:
 def test_what_was_written_and_never_closed_comes_back_beside_its_name(
     server: Server, mount: Callable[..., MountedJob], writers: Writers
 ) -> None:
-    """semantics 4, Written and never closed, and the mount died: never under the name itself; mount and status say so."""
+    """vfs/semantics.md 4.3: written and never closed, and the mount died: never under the name itself; mount, status say it."""
     server.store.seed({"existing.txt": "whole as it is", "kept": "untouched", "log": "line 1\n"}, age=60)
     mounted = mount()
     (mounted.path / "sub").mkdir()
@@ -117,7 +117,7 @@ def test_what_was_written_and_never_closed_comes_back_beside_its_name(
 def test_a_file_unlinked_while_open_stays_readable_and_never_comes_back(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 4.33: a file unlinked while open stays readable and writable through its handle."""
+    """vfs/semantics.md 4.33: a file unlinked while open stays readable and writable through its handle."""
     server.store.seed({"open.txt": "content"})
     file = (mounted.path / "open.txt").open("r+b", buffering=0)
     new = (mounted.path / "new").open("w+b", buffering=0)
@@ -146,7 +146,7 @@ def test_a_file_unlinked_while_open_stays_readable_and_never_comes_back(
 def test_scratch_names_stay_on_this_machine_until_they_get_a_real_name(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4.14, 4.15: scratch names, and those of --local-only, make no request."""
+    """vfs/semantics.md 4.14, 4.15: scratch names, and those of --local-only, make no request."""
     mounted = mount(local_only="*.tmp")
     for name in (".note.txt.swp", "4913", "note~", ".#lock", "#auto#", ".DS_Store", "mine.tmp"):
         saved(mounted.path / name, b"scratch")
@@ -160,7 +160,7 @@ def test_scratch_names_stay_on_this_machine_until_they_get_a_real_name(
 def test_a_directory_of_a_local_only_name_stays_here_with_all_that_is_in_it(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4.15: in any directory; as Jupyter's checkpoints beside a notebook."""
+    """vfs/semantics.md 4.15: in any directory; as Jupyter's checkpoints beside a notebook."""
     mounted = mount(local_only=".ipynb_checkpoints")
     (mounted.path / "work/.ipynb_checkpoints").mkdir(parents=True)
     saved(mounted.path / "work/.ipynb_checkpoints/data-checkpoint.ipynb", b"checkpoint")

@@ -53,7 +53,7 @@ def only_the_edit_is_there(server: Server, mounted: MountedJob, edited: str = ED
 def test_vim_saves_twice_however_it_backs_up(
     server: Server, mounted: MountedJob, file: Path, editor: str, backupcopy: str, more: str
 ) -> None:
-    """semantics 4: a rename to a scratch name, followed by a new file of the real name, is one save of that file."""
+    """vfs/semantics.md 4: a rename to a scratch name, followed by a new file of the real name, is one save of that file."""
     options = f"set backupcopy={backupcopy} writebackup backupskip= fsync swapfile undodir=. backupdir=. directory=. {more}"
     start = ("vim", "-u", "NONE", "-N", "-es") if editor == "vim" else ("nvim", "-u", "NONE", "--headless")
     inode = file.stat().st_ino
@@ -74,7 +74,7 @@ def test_vim_saves_twice_however_it_backs_up(
 def test_vim_as_it_comes_is_not_told_that_its_own_save_changed_the_file(
     server: Server, mounted: MountedJob, file: Path, editor: str
 ) -> None:
-    """semantics 2: mtime: an editor must not see its own save as a foreign change."""
+    """vfs/semantics.md 2: mtime: an editor must not see its own save as a foreign change."""
     with terminal(mounted.home, file.parent, editor, "notes.md") as vim:
         vim.shows("third line")
         vim.lines(":%s/second/2nd/", ":w")
@@ -94,7 +94,7 @@ def test_vim_as_it_comes_is_not_told_that_its_own_save_changed_the_file(
 
 
 def test_vim_is_told_what_the_job_changed(server: Server, mounted: MountedJob, file: Path) -> None:
-    """semantics 1: a change made by the job is visible to a new stat at the latest after the TTL."""
+    """vfs/semantics.md 1: a change made by the job is visible to a new stat at the latest after the TTL."""
     with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
         vim.shows("third line")
         vim.lines(":%s/second/2nd/")
@@ -113,7 +113,7 @@ def test_vim_is_told_what_the_job_changed(server: Server, mounted: MountedJob, f
 def test_vim_undoes_after_a_remount_what_it_saved_before(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
-    """semantics 4, Scratch names: the undo file stays on this machine, and is of the file that it was made for."""
+    """vfs/semantics.md 4, Scratch names: the undo file stays on this machine, and is of the file that it was made for."""
     start = ("nvim", "-u", "NONE", "--headless")
     undo = ("--cmd", "set undofile undodir=.", "notes.md")
     run(file.parent, *start, *undo, "-c", "%s/second/2nd/", "-c", "%s/third/3rd/", "-c", "wq")
@@ -127,7 +127,7 @@ def test_vim_undoes_after_a_remount_what_it_saved_before(
 def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
-    """semantics 4, Scratch names: they stay on this machine, and survive there."""
+    """vfs/semantics.md 4, Scratch names: they stay on this machine, and survive there."""
     with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
         vim.shows("third line")
         vim.lines(":%s/second/2nd/", ":%s/third/3rd/", ":preserve")
@@ -142,7 +142,7 @@ def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
 def test_a_second_vim_is_told_that_the_file_is_being_edited(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
-    """semantics 4, Scratch names: made here, such a file stays here, and is there for every program of this machine."""
+    """vfs/semantics.md 4, Scratch names: made here, such a file stays here, and is there for every program of this machine."""
     with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
         vim.shows("third line")
         with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as other:
@@ -157,7 +157,7 @@ def test_a_second_vim_is_told_that_the_file_is_being_edited(
 def test_vim_that_overrides_read_only_saves_and_leaves_it_so(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
-    """semantics 4, readOnly items: `chmod u+w` lifts it."""
+    """vfs/semantics.md 4, readOnly items: `chmod u+w` lifts it."""
     server.store.set_permission("dir/notes.md", "readOnly")
     eventually(lambda: file.stat().st_mode & 0o222 == 0)
     run(
@@ -203,7 +203,7 @@ def test_emacs_in_a_terminal_saves_twice_without_a_question(
 def test_emacs_that_was_killed_gets_its_text_back_after_a_remount(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
-    """semantics 4, Scratch names: they stay on this machine, and survive there."""
+    """vfs/semantics.md 4, Scratch names: they stay on this machine, and survive there."""
     with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
         emacs.shows("third line")
         emacs.type("typed and not saved ")
@@ -230,7 +230,7 @@ def test_emacs_that_was_killed_gets_its_text_back_after_a_remount(
 def test_a_second_emacs_is_told_that_the_file_is_being_edited(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
-    """semantics 2: symlink: a link of a scratch name is kept on this machine; Emacs' locks are such links."""
+    """vfs/semantics.md 2: symlink: a link of a scratch name is kept on this machine; Emacs' locks are such links."""
     with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
         emacs.shows("third line")
         emacs.type("mine ")
@@ -292,7 +292,7 @@ os.unlink(".~lock." + name + "#")""",
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_ways_in_which_editors_write(server: Server, mounted: MountedJob, file: Path, way: str) -> None:
-    """semantics 4: after an editor's fsync, and its rename, the server has it; what it made for itself is gone."""
+    """vfs/semantics.md 4: after an editor's fsync, and its rename, the server has it; what it made for itself is gone."""
     program = f"import os\nname, text = 'notes.md', {EDITED.encode()!r}\n{WAYS[way]}"
     run(file.parent, sys.executable, "-c", program)
     if "GNOME" not in way:  # which syncs its file while that has a scratch name, on this machine

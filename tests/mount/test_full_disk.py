@@ -117,7 +117,7 @@ def write(path: Path, content: bytes, flags: int = os.O_WRONLY | os.O_CREAT | os
 def test_a_full_disk_is_told_to_the_writer_and_takes_nothing_back(
     server: Server, disk: Disk, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4: close returns when this machine will not lose it; a full disk is ENOSPC at write or close."""
+    """vfs/semantics.md 4: close returns when this machine will not lose it; a full disk is ENOSPC at write or close."""
     server.store.seed({"old.txt": "old content", "other.txt": "other"}, age=60)
     mounted = mount(write_back_delay=30)
     write(mounted.path / "kept.txt", b"acknowledged")
@@ -141,7 +141,7 @@ def test_a_full_disk_is_told_to_the_writer_and_takes_nothing_back(
 def test_a_file_larger_than_the_disk_is_refused_while_it_is_written(
     server: Server, disk: Disk, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4: never later than at close."""
+    """vfs/semantics.md 4: never later than at close."""
     mounted = mount()
     assert errno_from(write, mounted.path / "big.bin", b"b" * 2 * SIZE) == errno.ENOSPC
     os.unlink(mounted.path / "big.bin")
@@ -158,7 +158,7 @@ def _local_bytes(mounted: MountedJob) -> list[Path]:
 def test_what_was_acknowledged_is_sent_though_the_disk_has_no_byte_left(
     server: Server, disk: Disk, mount: Callable[..., MountedJob], again: str
 ) -> None:
-    """semantics 4, A full disk: what records what has happened takes from the spare room; unlink works; a mount starts."""
+    """vfs/semantics.md 4.41: what records what has happened takes from the spare room; unlink works; a mount starts."""
     server.store.seed({f"old{n}": f"old content {n}" for n in range(20)}, age=60)
     mounted = mount(write_back_delay=0.1, timeout=5)
     sorted(mounted.path.iterdir())
@@ -199,7 +199,7 @@ def test_what_was_acknowledged_is_sent_though_the_disk_has_no_byte_left(
 def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
     server: Server, disk: Disk, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4: EROFS or EIO to the writer at write or close, never later; what was acknowledged stays."""
+    """vfs/semantics.md 4: EROFS or EIO to the writer at write or close, never later; what was acknowledged stays."""
     server.store.seed({"old.txt": "old content"}, age=60)
     mounted = mount(write_back_delay=30)
     write(mounted.path / "kept.txt", b"acknowledged")
@@ -219,7 +219,9 @@ def test_a_disk_that_fails_is_told_at_once_and_reading_goes_on(
 def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
     server: Server, disk: Disk, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4, Nothing is forgotten: it has failed, by its name; the mount's start and the status say where its file is."""
+    """vfs/semantics.md 4, Nothing is forgotten: it has failed, by its name;
+    the mount's start and the status say where its file is.
+    """
     server.store.seed({"lost.txt": "old content", "kept.txt": "old"}, age=60)
     mounted = mount(write_back_delay=30)
     for name in ("lost.txt", "kept.txt", "new.txt"):
@@ -250,7 +252,7 @@ def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
 def test_touch_on_a_full_disk_leaves_nothing_or_succeeds(
     server: Server, disk: Disk, mount: Callable[..., MountedJob], old: bool
 ) -> None:
-    """semantics 4: with this machine's disk full, the call fails with ENOSPC and has changed nothing."""
+    """vfs/semantics.md 4: with this machine's disk full, the call fails with ENOSPC and has changed nothing."""
     server.store.seed({"old": "content"} if old else {}, age=60)
     mounted = mount(write_back_delay=30)
     disk.fill()
@@ -266,7 +268,7 @@ def test_touch_on_a_full_disk_leaves_nothing_or_succeeds(
 def test_a_mount_on_a_read_only_state_directory_says_so_in_one_sentence(
     server: Server, disk: Disk, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 6: one clear sentence and the remedy, before anything is mounted."""
+    """vfs/semantics.md 6: one clear sentence and the remedy, before anything is mounted."""
     mounted = mount(start=False)
     disk.fail()
     done = mounted.jobfs(*mounted.command()[3:], timeout=20)
@@ -281,7 +283,7 @@ def test_a_mount_on_a_read_only_state_directory_says_so_in_one_sentence(
 def test_a_disk_that_vanishes_is_an_error_and_nothing_hangs(
     server: Server, disk: Disk, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4: EIO to the writer; what the server has can be read on."""
+    """vfs/semantics.md 4: EIO to the writer; what the server has can be read on."""
     server.store.seed({"old.txt": "old content"}, age=60)
     mounted = mount(write_back_delay=30)
     write(mounted.path / "sent.txt", b"sent")

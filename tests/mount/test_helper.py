@@ -1,4 +1,4 @@
-"""Mounting by others: mount(8) and fstab call jobfs, which is not in their PATH (semantics 6)."""
+"""Mounting by others: mount(8) and fstab call jobfs, which is not in their PATH (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def directory(tmp_path: Path) -> Path:
 def test_fstab_mounts_what_install_helper_lets_it_find(
     server: Server, machine: Namespace, options: str, directory: Path, tmp_path: Path
 ) -> None:
-    """semantics 6.2: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
+    """vfs/semantics.md 6.2: also `jobfs JOB DIR -o …` as `mount -t fuse.jobfs` and fstab call it."""
     server.store.seed({"file": "content"})
     table = tmp_path / "fstab"
     line = "noauto,user,_netdev,nofail,x-systemd.automount,x-systemd.requires=network-online.target,write_back_delay=600"

@@ -1,4 +1,4 @@
-"""What `jobfs info` tells of a file and `jobfs set` changes (semantics 2)."""
+"""What `jobfs info` tells of a file and `jobfs set` changes (vfs/semantics.md 2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def condition(mounted: MountedJob, path: Path) -> tuple[str, str]:
 
 
 def test_a_save_under_way_shows_as_state(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """semantics 2: state (clean, dirty, uploading, failed, conflict), error."""
+    """vfs/semantics.md 2: state (clean, dirty, uploading, failed, conflict), error."""
     mounted = mount(write_back_delay=30)
     path = mounted.path / "new.txt"
     path.write_bytes(b"not sent")
@@ -34,14 +34,14 @@ def test_a_save_under_way_shows_as_state(server: Server, mount: Callable[..., Mo
 
 
 def test_there_are_no_extended_attributes(server: Server, mounted: MountedJob) -> None:
-    """semantics 2.16: EOPNOTSUPP, and `cp -a` does not mind."""
+    """vfs/semantics.md 2.16: EOPNOTSUPP, and `cp -a` does not mind."""
     server.store.seed({"file.txt": "content"})
     assert errno_from(os.getxattr, mounted.path / "file.txt", "user.jobfs.id") == errno.ENOTSUP
     assert run(mounted.path, "cp", "-a", "file.txt", "copy.txt") == ""
 
 
 def test_jobfs_set_changes_what_it_is_given(server: Server, mounted: MountedJob) -> None:
-    """semantics 2.17: `jobfs set PATH --lifecycle/--permission` = update."""
+    """vfs/semantics.md 2.17: `jobfs set PATH --lifecycle/--permission` = update."""
     server.store.seed({"dir/file.txt": "content"})
     path = mounted.path / "dir/file.txt"
     assert mounted.jobfs("set", path, "--permission", "readOnly").returncode == 0

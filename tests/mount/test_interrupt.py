@@ -83,7 +83,7 @@ def hanging(server: Server, on: str) -> Callable[[], object]:
 def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
     server: Server, mount: Mount, wait: str, number: signal.Signals
 ) -> None:
-    """semantics 3.16: Ctrl-C works, though the call itself would go on for as long as --timeout."""
+    """vfs/semantics.md 3.16: Ctrl-C works, though the call itself would go on for as long as --timeout."""
     code, on = WAITS[wait]
     server.store.seed({"d/file": "text"}, age=60)
     mounted = mount(timeout=80, ttl=0)
@@ -98,7 +98,7 @@ def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_program_with_a_handler_of_its_own_gets_to_run_it(server: Server, mount: Mount, wait: str) -> None:
-    """semantics 3.16: Ctrl-C works; an fsync that was interrupted has promised nothing, and has lost nothing."""
+    """vfs/semantics.md 3.16: Ctrl-C works; an fsync that was interrupted has promised nothing, and has lost nothing."""
     code, on = WAITS[wait]
     server.store.seed({"d/file": "text"}, age=60)
     mounted = mount(timeout=80, ttl=0)
@@ -119,7 +119,7 @@ def test_a_program_with_a_handler_of_its_own_gets_to_run_it(server: Server, moun
 def test_with_sync_on_close_a_close_that_was_interrupted_has_lost_nothing(
     server: Server, mount: Mount
 ) -> None:
-    """semantics 4: close: the bytes are safe on this machine before it waits for the server."""
+    """vfs/semantics.md 4: close: the bytes are safe on this machine before it waits for the server."""
     mounted = mount(timeout=80, ttl=0, sync_on_close=True)
     code = "f = os.open('new', os.O_CREAT | os.O_WRONLY); os.write(f, b'mine'); os.close(f)"
     with program(mounted.path, code, "handler") as waiting:
@@ -137,7 +137,7 @@ def test_with_sync_on_close_a_close_that_was_interrupted_has_lost_nothing(
 
 
 def test_signals_that_do_not_end_a_program_let_no_call_fail(server: Server, mounted: MountedJob) -> None:
-    """semantics, silent: on a disk no stat, open, read or fsync is interrupted by a timer or a child."""
+    """vfs/semantics.md is silent: on a disk no stat, open, read or fsync is interrupted by a timer or a child."""
     server.store.seed({"d/file": "text"}, age=60)
     code = """
 ticks = []
@@ -159,7 +159,7 @@ print(len(ticks) > 1)
 
 
 def test_vim_says_that_a_save_was_interrupted(server: Server, mount: Mount) -> None:
-    """semantics 4: fsync tells the truth. (Vim reads Ctrl-C as a key, which is why it takes a signal.)"""
+    """vfs/semantics.md 4: fsync tells the truth. (Vim reads Ctrl-C as a key, which is why it takes a signal.)"""
     server.store.seed({"notes.md": "text\n"}, age=60)
     mounted = mount(timeout=80)
     with terminal(mounted.home, mounted.path, "vim", "-u", "NONE", "-N", "notes.md") as vim:
@@ -184,7 +184,7 @@ def test_vim_says_that_a_save_was_interrupted(server: Server, mount: Mount) -> N
 
 
 def test_less_goes_on_after_ctrl_c_in_a_file_that_does_not_come(server: Server, mount: Mount) -> None:
-    """semantics 3.16: Ctrl-C works."""
+    """vfs/semantics.md 3.16: Ctrl-C works."""
     server.store.seed({"first": "the first\n", "second": "the second\n"}, age=60)
     mounted = mount(timeout=80)
     with terminal(mounted.home, mounted.path, "less", "first", "second") as less:
@@ -205,7 +205,7 @@ def test_less_goes_on_after_ctrl_c_in_a_file_that_does_not_come(server: Server, 
 
 
 def test_an_open_that_was_interrupted_leaves_nothing_open(tmp_path: Path) -> None:
-    """semantics 3.16: libfuse closes what nobody waited for."""
+    """vfs/semantics.md 3.16: libfuse closes what nobody waited for."""
     loop = LoopProcess(tmp_path)
     try:
         with program(loop.path, "os.open('blocked-open', os.O_RDONLY)", "handler") as waiting:
@@ -223,7 +223,7 @@ def test_an_open_that_was_interrupted_leaves_nothing_open(tmp_path: Path) -> Non
 
 
 def test_an_open_that_empties_a_file_is_not_interrupted(tmp_path: Path) -> None:
-    """semantics, silent: a program is never told that it was interrupted, to find the file empty later."""
+    """vfs/semantics.md is silent: a program is never told that it was interrupted, to find the file empty later."""
     loop = LoopProcess(tmp_path)
     try:
         code = "os.open('blocked-open', os.O_WRONLY | os.O_TRUNC); print(os.path.getsize('blocked-open'))"

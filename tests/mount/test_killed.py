@@ -48,7 +48,7 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
 def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
     lane: Lane, conditions: Conditions
 ) -> None:
-    """semantics 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
+    """vfs/semantics.md 4.19: killed at any point, the next mount of that job finishes it by looking at what the server has."""
     lane.chapter(1, conditions, rounds=2)
     assert not lane.tally.violations, "\n".join(lane.tally.reports)
     assert lane.tally.kills >= 2
@@ -59,7 +59,7 @@ def test_nothing_is_lost_however_often_a_mount_is_killed_under_load(
 def test_what_a_mount_made_to_ask_how_files_are_created_goes_with_the_next_mount(
     server: Server, mount: Callable[..., MountedJob], silent_on: str
 ) -> None:
-    """save-protocol R9: killed while it asks, the next mount takes the hidden item away, though nobody lists anything."""
+    """save/protocol.md R9: killed while it asks, the next mount takes the hidden item away, though nobody lists anything."""
     job = mount(**OPTIONS)
     (job.path / "first").write_bytes(b"1")
     job.flush()
@@ -80,7 +80,7 @@ def test_what_a_mount_made_to_ask_how_files_are_created_goes_with_the_next_mount
 def test_what_a_killed_mount_had_asked_for_goes_when_it_comes_though_nobody_lists_anything(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """save-protocol R4: a listing shows it, and its transaction is a tombstone; the mount lists by itself."""
+    """save/protocol.md R4: a listing shows it, and its transaction is a tombstone; the mount lists by itself."""
     job = mount(write_back_delay=0, request_lifetime=6, timeout=10)
     server.faults.add(Rule("slow", "create", delay=5))
     (job.path / "file").write_bytes(b"closed")

@@ -154,7 +154,7 @@ def test_who_only_reads_a_file_is_not_heard_of_again_until_it_is_closed(
 
 
 def test_the_attributes_of_what_is_listed_come_with_the_listing(start: Callable[..., LoopProcess]) -> None:
-    """semantics 2: `ls -l` of many files is a few requests of the kernel, not one for each file."""
+    """vfs/semantics.md 2: `ls -l` of many files is a few requests of the kernel, not one for each file."""
     loop = start("--ttl=5")
     with os.scandir(loop.path / "many") as entries:
         sizes = {entry.name: entry.stat().st_size for entry in entries}

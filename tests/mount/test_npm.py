@@ -55,7 +55,7 @@ def app(tmp_path: Path) -> Path:
 def test_npm_installs_packages_whose_programs_run_after_a_remount_too(
     server: Server, mount: Callable[..., MountedJob], app: Path
 ) -> None:
-    """semantics 2: --local-symlinks, for people who run `npm install` in a workspace."""
+    """vfs/semantics.md 2: --local-symlinks, for people who run `npm install` in a workspace."""
     mounted = mount(local_symlinks=True)
     run(mounted.path, "cp", "-r", app, "app")
 

@@ -37,7 +37,7 @@ def begun(server: Server) -> bool:
 def test_a_copy_over_a_line_that_breaks_once_is_no_mixture(
     server: Server, mount: Mount, tmp_path: Path, at: float, ranges: bool
 ) -> None:
-    """semantics 3.13: bytes of a resumed body are served only once a look shows that version still; else ESTALE."""
+    """vfs/semantics.md 3.13: bytes of a resumed body are served only once a look shows that version still; else ESTALE."""
     mounted = mount(ttl=60)
     server.store.seed({"file": OLD}, age=60)
     server.set(ranges=ranges, bandwidth=SLOW)
@@ -63,7 +63,7 @@ def test_a_copy_over_a_line_that_breaks_once_is_no_mixture(
 def test_reads_here_and_there_are_of_one_version(
     server: Server, mount: Mount, first: int, second: int
 ) -> None:
-    """semantics 3.13: every byte that one handle gives is of one version."""
+    """vfs/semantics.md 3.13: every byte that one handle gives is of one version."""
     mounted = mount(ttl=60)
     server.store.seed({"file": OLD}, age=60)
     server.set(bandwidth=SLOW)
@@ -87,7 +87,7 @@ with open(sys.argv[1], "rb") as file:
 
 @pytest.mark.parametrize("flags", ["1", "2"], ids=["shared", "private"])
 def test_a_mapping_is_of_one_version(server: Server, mount: Mount, flags: str) -> None:
-    """semantics 3.13: a page that can't be had any more is SIGBUS, as of a file that was cut on a disk."""
+    """vfs/semantics.md 3.13: a page that can't be had any more is SIGBUS, as of a file that was cut on a disk."""
     mounted = mount(ttl=60)
     server.store.seed({"file": OLD}, age=60)
     server.set(bandwidth=SLOW)

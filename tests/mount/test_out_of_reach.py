@@ -60,7 +60,9 @@ def requests(mounted: MountedJob) -> int:
 def test_what_needs_the_server_fails_at_once_while_it_is_out_of_reach_and_works_when_it_is_back(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 1.14: the first call after about two seconds of refusals; then one request a second for the whole mount."""
+    """vfs/semantics.md 1.14: the first call after about two seconds of refusals;
+    then one request a second for the whole mount.
+    """
     at = mounted.path
     with server.down():
         with soon("the first call"):
@@ -128,7 +130,7 @@ def test_vim_writes_with_an_error_at_once_and_without_fsync_on_this_machines_wor
 def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 5.13: a connection that was never established is tried again for 2 s."""
+    """vfs/semantics.md 5.15: a connection that was never established is tried again for 2 s."""
     at = mounted.path
     calls: list[Callable[[], object]] = [
         lambda: os.rename(at / "a", at / "a2"),
@@ -155,7 +157,7 @@ def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(
 def test_what_is_unsent_stays_listed_and_readable_when_all_else_is_too_old(
     server: Server, mount: Mount, mounted: MountedJob
 ) -> None:
-    """semantics 1.13: what is known is served up to `--stale-if-error` seconds."""
+    """vfs/semantics.md 1.13: what is known is served up to `--stale-if-error` seconds."""
     mounted.remount(stale_if_error=1)
     at = mounted.path
     for directory, _, _ in os.walk(at):

@@ -83,7 +83,7 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MountedJob]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_leaves_what_it_leaves_on_a_disk(seeded: MountedJob, tmp_path: Path, script: str) -> None:
-    """semantics, silent: what a user of a local disk would expect."""
+    """vfs/semantics.md is silent: what a user of a local disk would expect."""
     place = f"w{list(SCRIPTS).index(script)}"
     disk = tmp_path / "disk"
     for name, content in seeds().items():
@@ -162,7 +162,7 @@ db.close()
 def test_sqlite_counts_right_from_two_processes(
     server: Server, mounted: MountedJob, tmp_path: Path, mode: str
 ) -> None:
-    """semantics 2: locks work among processes of this machine; mmap, shared-writable, works."""
+    """vfs/semantics.md 2: locks work among processes of this machine; mmap, shared-writable, works."""
     make = f"PRAGMA journal_mode={mode}; CREATE TABLE t (n); INSERT INTO t VALUES (0);"
     run(mounted.path, "sqlite3", "data.db", make)
     both = f"{sys.executable} -c '{_COUNTER}' {mode} & {sys.executable} -c '{_COUNTER}' {mode}; wait $!"
@@ -193,7 +193,7 @@ def wheel(path: Path) -> None:
 
 
 def test_python_makes_a_venv_and_runs_tests_in_it(server: Server, mount: Mount) -> None:
-    """semantics 2: --local-symlinks, for people who make a venv in a workspace."""
+    """vfs/semantics.md 2: --local-symlinks, for people who make a venv in a workspace."""
     mounted = mount(local_symlinks=True)
     program = """
 import mmap, os, shelve, tempfile
@@ -237,7 +237,9 @@ print("well")
 
 
 def test_what_is_open_in_a_directory_that_is_removed_goes_on(server: Server, mounted: MountedJob) -> None:
-    """semantics 4, unlink: a file unlinked while open stays readable and writable, also when its directory goes with it."""
+    """vfs/semantics.md 4, unlink: a file unlinked while open stays readable and writable,
+    also when its directory goes with it.
+    """
     server.store.seed({"env/lib.so": "read" * 5000, "env/log": "old"}, age=60)
     place = mounted.path / "env"
     with (place / "lib.so").open("rb") as library, (place / "log").open("r+b", buffering=0) as log_file:
@@ -278,7 +280,7 @@ print(table.groupby("town", observed=True)["n"].sum().to_dict(), len(again))
 
 
 def test_pandas_reads_and_writes_tables(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
-    """semantics, silent: the same figures, types and bytes as on a disk, on the server too."""
+    """vfs/semantics.md is silent: the same figures, types and bytes as on a disk, on the server too."""
     towns = ("Lagos", "Reykjavík", "Quito")
     rows = [f"{n},name {n},{n / 7!r},{towns[n % 3]},2026-01-{n % 28 + 1:02}" for n in range(5000)]
     rows[17] = "17,,0.5,Quito,2026-01-02"
@@ -309,7 +311,7 @@ with open("count", "r+") as file:
 
 
 def test_locks_keep_processes_apart(server: Server, mounted: MountedJob) -> None:
-    """semantics 2.14: locks (flock, fcntl) work among processes of this machine."""
+    """vfs/semantics.md 2.14: locks (flock, fcntl) work among processes of this machine."""
     server.store.seed({"count": "0"}, age=60)
     script = f"for p in 1 2 3; do {sys.executable} -c '{_LOCKER}' & done; wait"
     run(mounted.path, "bash", "-c", script)
@@ -342,7 +344,7 @@ for line in sys.stdin:
 
 
 def test_inotify_tells_of_this_machine_and_not_of_the_job(server: Server, mounted: MountedJob) -> None:
-    """semantics 3.14: what the job does is seen by who looks again."""
+    """vfs/semantics.md 3.14: what the job does is seen by who looks again."""
     server.store.seed({"log": "one\n"}, age=60)
     words = ["env", "-C", str(mounted.path), sys.executable, "-c", _WATCHER]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as watcher:
@@ -369,7 +371,7 @@ def test_inotify_tells_of_this_machine_and_not_of_the_job(server: Server, mounte
 
 
 def test_several_processes_append_whole_lines(server: Server, mounted: MountedJob) -> None:
-    """semantics 4: all handles of one file share it."""
+    """vfs/semantics.md 4: all handles of one file share it."""
     script = 'for p in 1 2 3 4; do (for i in $(seq 50); do echo "$p line $i" >> log; done) & done; wait'
     run(mounted.path, "bash", "-c", script)
     mounted.settled()
@@ -382,7 +384,7 @@ def test_several_processes_append_whole_lines(server: Server, mounted: MountedJo
 def test_a_program_that_reads_on_has_the_version_that_it_opened(
     server: Server, mounted: MountedJob, look: str, now: str
 ) -> None:
-    """semantics 3.13: open files are pinned to the version they opened, whoever looks at the new one meanwhile."""
+    """vfs/semantics.md 3.13: open files are pinned to the version they opened, whoever looks at the new one meanwhile."""
     opened, there = os.urandom(3_000_001), b"new" if now == "short" else os.urandom(4_000_000)
     server.store.seed({"dir/report": opened}, age=60)
     place = mounted.path / "dir"
@@ -408,7 +410,7 @@ _LINES = "import sys; f = open(sys.argv[1], 'rb'); print(f.readline()); input();
 def test_a_program_that_takes_its_time_reads_one_version(
     server: Server, mounted: MountedJob, change: str, size: int, look: str
 ) -> None:
-    """semantics 3.13: open files are pinned: the kernel has read ahead to the end, the program has not."""
+    """vfs/semantics.md 3.13: open files are pinned: the kernel has read ahead to the end, the program has not."""
     server.store.seed({"dir/report": b"old\n" * 52_500}, age=60)
     place = mounted.path / "dir"
     words = [sys.executable, "-c", _LINES, str(place / "report")]
@@ -426,7 +428,7 @@ def test_a_program_that_takes_its_time_reads_one_version(
 def test_a_large_file_that_was_changed_just_now_is_read_whole(
     server: Server, mount: Callable[..., MountedJob], change: str
 ) -> None:
-    """semantics 3: a body shorter than promised is never a short file, whatever size the kernel was told last."""
+    """vfs/semantics.md 3: a body shorter than promised is never a short file, whatever size the kernel was told last."""
     mounted = mount(ttl=60)
     server.store.seed({"large": os.urandom(2_000_000)}, age=60)
     assert (mounted.path / "large").stat().st_size == 2_000_000
@@ -437,7 +439,7 @@ def test_a_large_file_that_was_changed_just_now_is_read_whole(
 
 
 def test_two_programs_that_opened_two_versions_have_one_each(server: Server, mounted: MountedJob) -> None:
-    """semantics 3.13: the kernel has one set of pages for a path."""
+    """vfs/semantics.md 3.13: the kernel has one set of pages for a path."""
     versions = [os.urandom(300_000) for _ in range(2)]
     server.store.seed({"report": versions[0]}, age=60)
     with open(mounted.path / "report", "rb", buffering=0) as first:
@@ -453,7 +455,9 @@ def test_two_programs_that_opened_two_versions_have_one_each(server: Server, mou
 
 
 def test_tail_follows_by_name_what_the_job_replaces(server: Server, mounted: MountedJob) -> None:
-    """semantics 3.14: a reader at end of file whose item has grown follows the new version; another file it opens by name."""
+    """vfs/semantics.md 3.14: a reader at end of file whose item has grown follows the new version;
+    another file it opens by name.
+    """
     server.store.seed({"run.log": "one\n"}, age=60)
     words = ["env", "-C", str(mounted.path), "tail", "-n", "+1", "-s", "0.1", "-F", "run.log"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
@@ -478,7 +482,7 @@ def test_tail_follows_by_name_what_the_job_replaces(server: Server, mounted: Mou
 
 
 def test_less_and_watch_show_what_the_job_writes(server: Server, mounted: MountedJob) -> None:
-    """semantics 3: new lines show within the TTL, for programs that look again."""
+    """vfs/semantics.md 3: new lines show within the TTL, for programs that look again."""
     server.store.seed({"run.log": "".join(f"line {n}\n" for n in range(50))}, age=60)
     with terminal(mounted.home, mounted.path, "less", "+F", "run.log") as less:
         less.shows("line 49")
@@ -491,7 +495,7 @@ def test_less_and_watch_show_what_the_job_writes(server: Server, mounted: Mounte
 
 
 def test_df_and_du_count_what_is_there(server: Server, mounted: MountedJob) -> None:
-    """semantics 2.10: statfs: sum of known sizes."""
+    """vfs/semantics.md 2.10: statfs: sum of known sizes."""
     server.store.seed({"a": b"x" * 1_000_000, "b/c": b"y" * 500_000})
     os.listdir(mounted.path)
     assert int(run(mounted.path, "du", "-sb", "--apparent-size", ".").split()[0]) >= 1_500_000

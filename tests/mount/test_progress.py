@@ -1,4 +1,4 @@
-"""Long work shows itself: a bar on a terminal, lines in a pipe; Ctrl-C leaves the rest to the journal (semantics 6)."""
+"""Long work shows itself: a bar on a terminal, lines in a pipe; Ctrl-C leaves the rest to the journal (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 

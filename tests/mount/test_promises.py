@@ -20,7 +20,7 @@ CREATES = ("reject", "duplicate")
 def test_when_fsync_returns_the_server_has_exactly_these_bytes(
     server: Server, mounted: MountedJob, create_existing: str
 ) -> None:
-    """semantics 4.7: fsync returns when the server has it."""
+    """vfs/semantics.md 4.7: fsync returns when the server has it."""
     server.set(create_existing=create_existing)
     server.store.seed({"old.bin": b"old" * 1000, "dir/empty.txt": b""})
     mounted.remount()
@@ -37,7 +37,7 @@ def test_when_fsync_returns_the_server_has_exactly_these_bytes(
 
 
 def test_fsync_of_a_part_written_in_place_sends_the_whole(server: Server, mounted: MountedJob) -> None:
-    """semantics 4.1: a partial write is filled with the current content first."""
+    """vfs/semantics.md 4.1: a partial write is filled with the current content first."""
     content = bytearray(os.urandom(300_000))
     server.store.seed({"data.bin": bytes(content)})
     with (mounted.path / "data.bin").open("r+b", buffering=0) as file:
@@ -52,7 +52,7 @@ def test_fsync_of_a_part_written_in_place_sends_the_whole(server: Server, mounte
 
 
 def test_flush_and_unmount_return_when_the_server_has_everything(server: Server, mounted: MountedJob) -> None:
-    """semantics 4.8: flush, umount and SIGTERM drain what is unsent."""
+    """vfs/semantics.md 4.8: flush, umount and SIGTERM drain what is unsent."""
     expected: dict[str, bytes | None] = {}
     for number in range(40):
         expected[f"f{number}"] = b"%d" % number
@@ -89,7 +89,7 @@ def test_reading_makes_no_changing_request(server: Server, mounted: MountedJob) 
 
 
 def test_the_key_is_found_nowhere(server: Server, tmp_path: Path) -> None:
-    """semantics 6.9: the key is never in /proc/mounts, a log, an error message or the cache."""
+    """vfs/semantics.md 6.9: the key is never in /proc/mounts, a log, an error message or the cache."""
     home = tmp_path / "home"
     with mounting(server, home, start=False, log_level="debug", cache_size="64MiB") as mounted:
         mounted.mount()

@@ -41,7 +41,7 @@ def refused(mounted: MountedJob, name: str, content: bytes) -> None:
 def test_recover_says_what_was_written_and_never_closed(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4, Written and never closed, and the mount died: the bytes come back beside the name."""
+    """vfs/semantics.md 4.3: written and never closed, and the mount died: the bytes come back beside the name."""
     server.store.seed({"old.txt": "old"}, age=60)
     mounted = mount()
     handle = os.open(mounted.path / "old.txt", os.O_WRONLY | os.O_TRUNC)
@@ -66,7 +66,7 @@ def killed(mount: Callable[..., MountedJob]) -> MountedJob:
 def test_recover_finishes_what_a_killed_mount_left_without_mounting(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """save-protocol, Recovery: `jobfs recover JOB` does this without mounting."""
+    """save/protocol.md, Recovery: `jobfs recover JOB` does this without mounting."""
     server.store.seed({"old.txt": "old"}, age=60)
     mounted = mount(write_back_delay=30)
     (mounted.path / "old.txt").write_bytes(b"new content")
@@ -84,7 +84,7 @@ def test_recover_finishes_what_a_killed_mount_left_without_mounting(
 def test_what_belongs_to_another_server_keeps_nothing_else_from_being_finished(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4, Nothing is forgotten: it is named, and stays for that server."""
+    """vfs/semantics.md 4, Nothing is forgotten: it is named, and stays for that server."""
     mounted = killed(mount)
     own = slot(mounted)
     record = json.loads((own / "mount.json").read_text())
@@ -108,7 +108,7 @@ def test_what_belongs_to_another_server_keeps_nothing_else_from_being_finished(
 def test_a_read_only_mount_tells_of_what_an_earlier_one_left_and_leaves_it(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4.40: it makes no changing request, ever; the next mount sends what was closed."""
+    """vfs/semantics.md 4.40: it makes no changing request, ever; the next mount sends what was closed."""
     mounted = killed(mount)
     mounted.mount(read_only=True)
     assert "what an earlier mount has left (1) is not finished" in mounted.log
@@ -146,7 +146,7 @@ def test_recover_says_what_is_left_while_the_server_refuses(
 
 
 def test_hidden_items_of_a_mount_that_is_gone_for_good_get_names(server: Server, mounted: MountedJob) -> None:
-    """save-protocol R4 and Recovery, `--of MOUNT`: exposed, never deleted; only after asking."""
+    """save/protocol.md R4 and save/protocol.md, Recovery, `--of MOUNT`: exposed, never deleted; only after asking."""
     mounted.kill()
     own = (slot(mounted) / "mount.json").read_text()
     server.store.seed({"dir/taken": "there"})
@@ -186,7 +186,7 @@ def test_recover_of_a_mount_whose_state_is_here_is_refused(server: Server, mount
 
 
 def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) -> None:
-    """semantics 4.12: `jobfs retry` and `jobfs discard` resolve it."""
+    """vfs/semantics.md 4.12: `jobfs retry` and `jobfs discard` resolve it."""
     refused(mounted, "big.bin", b"refused at first")
     done = mounted.jobfs("retry", mounted.path / "big.bin")
     assert (done.returncode, "big.bin" in done.stdout) == (0, True)
@@ -197,7 +197,7 @@ def test_a_refused_save_is_sent_by_retry(server: Server, mounted: MountedJob) ->
 
 
 def test_a_refused_save_is_given_up_by_discard(server: Server, mounted: MountedJob) -> None:
-    """semantics 4.12: after discard the server's version is shown; a copy is kept until the next clean unmount."""
+    """vfs/semantics.md 4.12: after discard the server's version is shown; a copy is kept until the next clean unmount."""
     server.store.seed({"dir/old.txt": "on the server"}, age=60)
     refused(mounted, "dir/old.txt", b"refused for good")
     refused(mounted, "new.txt", b"never there")
@@ -235,7 +235,7 @@ def test_discard_of_what_is_not_unsent_or_open_says_so(server: Server, mounted: 
 def test_a_damaged_journal_is_put_aside_with_its_bytes(
     server: Server, mount: Callable[..., MountedJob], damage: str
 ) -> None:
-    """save-protocol, Recovery: it never starts as if nothing had been there."""
+    """save/protocol.md, Recovery: it never starts as if nothing had been there."""
     mounted = mount(write_back_delay=30)
     os.mkdir(mounted.path / "dir")
     (mounted.path / "dir/unsent.txt").write_bytes(b"closed, not sent")
@@ -266,7 +266,7 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(
 
 
 def test_bytes_that_no_record_names_are_kept_aside(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """save-protocol, The API does not allow: of what was closed and not fsynced, a loss of power may take the record.
+    """save/protocol.md, What the API does not allow: of what was closed and not fsynced, a loss of power may take the record.
 
     They stay until a person has looked at them.
     """

@@ -1,4 +1,4 @@
-"""What a program is told when the server refuses its save: never that it can't be synced (semantics 5)."""
+"""What a program is told when the server refuses its save: never that it can't be synced (vfs/semantics.md 5)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def failing(call: Callable[[int], None], path: Path, content: bytes) -> int:
 
 
 def test_fsync_of_a_refused_save_fails_as_a_disk_would(server: Server, mounted: MountedJob) -> None:
-    """semantics 5: fsync never fails with EINVAL, EOPNOTSUPP or ENOSYS, for new files and for old ones."""
+    """vfs/semantics.md 5.13: fsync never fails with EINVAL, EOPNOTSUPP or ENOSYS, for new files and for old ones."""
     server.store.seed({f"old{number}": "old" for number in range(len(REFUSALS))}, age=60)
     os.listdir(mounted.path)
     for number, ((status, reason), expected) in enumerate(REFUSALS.items()):

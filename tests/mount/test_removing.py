@@ -28,7 +28,7 @@ def removing(root: Path, *names: str) -> subprocess.Popen[str]:
 def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
     server: Server, mounted: MountedJob, at_once: int
 ) -> None:
-    """save-protocol R12: an item of ours that is gone, or going, is nobody's content."""
+    """save/protocol.md R12: an item of ours that is gone, or going, is nobody's content."""
     root = mounted.path
     server.store.seed({"other": None, "other/file": "stays"}, age=60)
     # What was moved away goes at any moment while what is above it is looked at.
@@ -49,7 +49,7 @@ def test_a_tree_is_removed_without_an_error_and_nothing_is_left(
 def test_a_tree_that_was_just_made_is_removed_while_another_one_is(
     server: Server, mounted: MountedJob, others: int
 ) -> None:
-    """semantics 4.29: alone, and beside another one."""
+    """vfs/semantics.md 4.29: alone, and beside another one."""
     server.store.seed({f"other/f{number}": "stays" for number in range(others)}, age=60)
     server.set(latency=10)
     trees = ["w1", "w2"]

@@ -63,7 +63,7 @@ for number in range(saves):
 def test_a_name_is_there_at_every_moment_of_a_save(
     server: Server, mounted: MountedJob, tmp_path: Path, how: str, saves: int
 ) -> None:
-    """semantics 4: rename replaces in one step."""
+    """vfs/semantics.md 4: rename replaces in one step."""
     server.store.seed({"file": "-------"}, age=60)
     path, looks = mounted.path / "file", tmp_path / "looks"
     watcher = subprocess.Popen(

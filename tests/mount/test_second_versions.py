@@ -53,7 +53,7 @@ def conflict_in(directory: Path) -> str:
 
 @pytest.mark.parametrize("state", ["sent", "unsent and open", "unsent after a kill"])
 def test_two_versions_are_two_files(mount: Callable[..., MountedJob], tmp_path: Path, state: str) -> None:
-    """semantics 4, Keep both: each has bytes of its own, whatever is not sent yet of the one."""
+    """vfs/semantics.md 4, Keep both: each has bytes of its own, whatever is not sent yet of the one."""
     # What the job writes is not seen before the next save: a conflict.
     mounted = mount(write_back_delay=60, ttl=60)
     disk, places = tmp_path / "disk", [f"dir{number}" for number in range(len(COMMANDS))]

@@ -1,4 +1,4 @@
-"""Mounts as a service, and mounts that died: who is told what, and what the next command does about it (semantics 6)."""
+"""Mounts as a service, and mounts that died: who is told what, and what the next command does about it (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_mount_in_the_background_says_which_process_it_is(server: Server, moun
 
 
 def test_a_dead_mount_is_taken_away_by_the_next_command(server: Server, mount: Mount) -> None:
-    """semantics 6: "Transport endpoint is not connected" is one sentence wherever it is met."""
+    """vfs/semantics.md 6: "Transport endpoint is not connected" is one sentence wherever it is met."""
     mounted, second = mount(write_back_delay=30), mount()
     gone = f"jobfs: the process that served {mounted.path} is gone"
     (mounted.path / "file").write_bytes(b"kept")
@@ -168,7 +168,7 @@ def test_every_mount_of_a_user_is_unmounted_and_directories_are_made(server: Ser
 
 
 def test_it_ends_in_order_though_nobody_reads_any_more_what_it_says(server: Server, mount: Mount) -> None:
-    """semantics 6: on a signal the mount waits for open files, then detaches; who was told of that may be gone."""
+    """vfs/semantics.md 6: on a signal the mount waits for open files, then detaches; who was told of that may be gone."""
     mounted = mount(start=False, timeout=5)
     env = environment(mounted.home, mounted.key)
     with subprocess.Popen(
@@ -189,7 +189,7 @@ def test_it_ends_in_order_though_nobody_reads_any_more_what_it_says(server: Serv
 
 
 def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mount: Mount) -> None:
-    """semantics 6.1: who stopped the command does not want the mount, and finds no dead one."""
+    """vfs/semantics.md 6.1: who stopped the command does not want the mount, and finds no dead one."""
     mounted = mount(start=False)
     server.faults.rate("slow", 1.0, on="list", delay=3.0)
     words = [word for word in mounted.command() if word != "--foreground"]
@@ -202,7 +202,7 @@ def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mo
 
 
 def test_a_mount_point_may_be_named_by_a_link(server: Server, mount: Mount) -> None:
-    """semantics 6: every command finds the mount by what the user calls its directory."""
+    """vfs/semantics.md 6: every command finds the mount by what the user calls its directory."""
     mounted = mount()
     link = mounted.home / "link"
     link.symlink_to(mounted.path)

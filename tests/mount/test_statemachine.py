@@ -298,7 +298,7 @@ def test_the_switches_cover_every_value() -> None:
 @pytest.mark.timeout(300, method="signal")
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
 def test_a_mount_and_a_local_directory_do_the_same(switches: dict[str, Any], tmp_path: Path) -> None:
-    """semantics 1, 2, 4: what a user of a local disk would expect, and the server has it all at the end."""
+    """vfs/semantics.md 1, 2, 4: what a user of a local disk would expect, and the server has it all at the end."""
     (tmp_path / "server").mkdir()
     (tmp_path / "local").mkdir()
     config = EmulatorConfig(behaviour=Behaviour().changed(**switches))

@@ -1,4 +1,4 @@
-"""What short commands say, on a terminal as in a pipe (semantics 6); of the others that is seen where they are tested."""
+"""What short commands say, on a terminal as in a pipe (vfs/semantics.md 6); of the others that is seen where they are tested."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_it_is_the_same_on_a_terminal(tmp_path: Path, words: list[str], code: in
 
 
 def test_a_save_that_failed_is_tried_again_and_given_up(server: Server, mounted: MountedJob) -> None:
-    """semantics 4.12: `jobfs retry` and `jobfs discard` resolve it."""
+    """vfs/semantics.md 4.12: `jobfs retry` and `jobfs discard` resolve it."""
     file = mounted.path / "file"
     server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
     assert errno_from(saved, file, b"content")

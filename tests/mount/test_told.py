@@ -38,7 +38,7 @@ def lasting(status: dict[str, Any]) -> dict[str, Any]:
 def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
     server: Server, mounted: MountedJob, tmp_path: Path
 ) -> None:
-    """semantics 4.21, 6.6: `jobfs status`, and `.jobfs/status.json`; a conflict comes with the command that shows it."""
+    """vfs/semantics.md 4.21, 6.6: `jobfs status`, and `.jobfs/status.json`; a conflict comes with the command that shows it."""
     server.store.seed({"it's a note.md": "old\n", "dir/b": "2"}, age=60)
     code, status = told(mounted)
     assert (code, status["schema"], status["items"], status["problems"]) == (0, 2, 3, [])
@@ -79,7 +79,7 @@ def test_status_is_right_from_the_first_call_on_and_the_same_everywhere(
 
 
 def test_a_conflict_is_compared_under_the_names_that_there_are(server: Server, mounted: MountedJob) -> None:
-    """semantics 6: whoever has renamed which, the command that is shown works; where one is gone there is none."""
+    """vfs/semantics.md 6: whoever has renamed which, the command that is shown works; where one is gone there is none."""
     server.store.seed({"dir/notes.md": "old\n"}, age=60)
     with (mounted.path / "dir/notes.md").open("r+b") as file:
         file.write(b"new\n")
@@ -113,7 +113,7 @@ def test_a_conflict_is_compared_under_the_names_that_there_are(server: Server, m
 
 
 def test_what_failed_is_unsent_wherever_that_is_told(server: Server, mounted: MountedJob) -> None:
-    """semantics 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
+    """vfs/semantics.md 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
     server.store.seed({"old": "old"}, age=60)
     server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
     errno_from(saved, mounted.path / "big", b"refused")
@@ -229,7 +229,7 @@ def threads(mounted: MountedJob) -> int:
 
 
 def test_a_flush_of_a_name_that_is_not_there_does_not_say_that_it_is_sent(mounted: MountedJob) -> None:
-    """semantics 6: bad input is one clear sentence."""
+    """vfs/semantics.md 6: bad input is one clear sentence."""
     done = mounted.jobfs("flush", mounted.path / "notse.md")
     assert (done.returncode, done.stderr) == (
         1,
@@ -240,7 +240,7 @@ def test_a_flush_of_a_name_that_is_not_there_does_not_say_that_it_is_sent(mounte
 def test_a_flush_that_was_broken_off_leaves_no_thread(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 6, bounds: by Ctrl-C, by a client that is gone, by one that is killed."""
+    """vfs/semantics.md 6, bounds: by Ctrl-C, by a client that is gone, by one that is killed."""
     mounted = mount(timeout=60)
     assert os.listdir(mounted.path) == []
     server.faults.rate("unavailable", 1.0, on="change")

@@ -33,7 +33,7 @@ def hidden_of(server: Server, mount: str) -> list[str]:
 def test_one_killed_in_the_middle_of_a_save_is_left_alone_by_the_other(
     server: Server, mount: Callable[..., MountedJob], operation: str
 ) -> None:
-    """semantics 4: hidden items of another mount are left alone; the next mount of that state finishes its work."""
+    """vfs/semantics.md 4: hidden items of another mount are left alone; the next mount of that state finishes its work."""
     server.store.seed({"note.txt": "as it was", "side.txt": "beside"}, age=60)
     one, other = mount(), mount()
     assert (one.path / "note.txt").read_bytes() == b"as it was"
@@ -58,7 +58,7 @@ def test_one_killed_in_the_middle_of_a_save_is_left_alone_by_the_other(
 def test_one_killed_while_the_other_saves_the_same_file_loses_nothing(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 4: keep both, also when one of them is finished only by the next mount."""
+    """vfs/semantics.md 4: keep both, also when one of them is finished only by the next mount."""
     server.store.seed({"note.txt": "as it was"}, age=60)
     one, other = mount(write_back_delay=30), mount()
     (one.path / "note.txt").write_bytes(b"from the one, closed")
@@ -94,7 +94,7 @@ def newest_of(server: Server, mounted: MountedJob) -> int:
 def test_one_is_killed_again_and_again_while_both_save_one_file(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 6: neither mount touches the other's work; what replaces the newest of one had seen it."""
+    """vfs/semantics.md 6: neither mount touches the other's work; what replaces the newest of one had seen it."""
     server.store.seed({"shared.txt": "none"}, age=60)
     one, other = mount(), mount()
     numbers, end = itertools.count(), threading.Event()

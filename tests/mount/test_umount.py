@@ -1,4 +1,4 @@
-"""Unmounting tells the truth: what was closed is sent before anybody says so, however the mount ends (semantics 6)."""
+"""Unmounting tells the truth: what was closed is sent before anybody says so, however the mount ends (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def code_of(mounted: MountedJob, timeout: float = 30) -> int:
 def test_umount_beside_an_open_file_names_it_and_the_mount_goes_on(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 6: `umount` names the programs and files, and refuses with exit code 1."""
+    """vfs/semantics.md 6.14: `umount` names the programs and files, and refuses with exit code 1."""
     (mounted.path / "dir").mkdir()
     with holding(mounted.path / "dir/notes.md") as program:
         assert program.does("write one") == "ok"
@@ -107,7 +107,7 @@ def test_umount_beside_an_open_file_names_it_and_the_mount_goes_on(
 
 
 def test_umount_names_where_else_it_is_mounted(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
-    """semantics 6: it names what keeps it from ending, and refuses with exit code 1."""
+    """vfs/semantics.md 6: it names what keeps it from ending, and refuses with exit code 1."""
     other = tmp_path / "other"
     other.mkdir()
     subprocess.run(["mount", "--bind", mounted.path, other], check=True)
@@ -130,7 +130,7 @@ echo ready; exec sleep 60
 
 
 def test_umount_names_the_container_that_has_it(server: Server, mounted: MountedJob) -> None:
-    """semantics 6: in a namespace of its own the mount would go on without end."""
+    """vfs/semantics.md 6: in a namespace of its own the mount would go on without end."""
     words = ["unshare", "--mount", "--propagation=private", "sh", "-c", _CONTAINER, str(mounted.path)]
     inside = subprocess.Popen(words, stdout=subprocess.PIPE)
     try:
@@ -147,7 +147,7 @@ def test_umount_names_the_container_that_has_it(server: Server, mounted: Mounted
 
 
 def test_of_three_who_unmount_at_once_each_hears_that_all_is_sent(server: Server, mount: Mount) -> None:
-    """semantics 6: exit code 0 says that the server has everything, to whoever asks."""
+    """vfs/semantics.md 6: exit code 0 says that the server has everything, to whoever asks."""
     mounted = mount(write_back_delay=30, timeout=60)
     (mounted.path / "notes.md").write_bytes(b"notes")
     with ExitStack() as stack:
@@ -184,7 +184,7 @@ def test_umount_refuses_while_a_file_is_mapped_or_a_directory_is_some_programs(
 def test_a_mount_whose_directory_has_another_name_by_now_is_asked_and_unmounted_there(
     server: Server, mount: Mount, tmp_path: Path
 ) -> None:
-    """semantics 6: a directory above it may be renamed while it is mounted; what is at its old name then is not it."""
+    """vfs/semantics.md 6: a directory above it may be renamed while it is mounted; what is at its old name then is not it."""
     mounted = mount(start=False)
     mounted.path = tmp_path / "above/mnt"
     mounted.path.mkdir(parents=True)
@@ -266,7 +266,7 @@ def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mo
 def test_umount_whose_output_is_in_the_mount_says_so_and_names_no_program(
     mounted: MountedJob, flags: tuple[str, ...]
 ) -> None:
-    """semantics 6: it would wait for itself."""
+    """vfs/semantics.md 6: it would wait for itself."""
     (mounted.path / "dir").mkdir()
     with open(mounted.path / "dir/log", "wb") as log:
         done = subprocess.run(
@@ -280,7 +280,7 @@ def test_umount_whose_output_is_in_the_mount_says_so_and_names_no_program(
 
 
 def test_umount_all_names_what_it_takes_and_asks_who_sits_at_a_terminal(mount: Mount) -> None:
-    """semantics 6: one that was not meant is not gone."""
+    """vfs/semantics.md 6: one that was not meant is not gone."""
     one = mount()
     two = MountedJob(one.server, one.home.parent / "second", state_dir=one.state)
     two.home = one.home
@@ -309,7 +309,7 @@ def test_umount_all_names_what_it_takes_and_asks_who_sits_at_a_terminal(mount: M
 def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 6: it answers after the last file is closed and sent."""
+    """vfs/semantics.md 6: it answers after the last file is closed and sent."""
     with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
         said = umount.line()
         assert "is detached" in said
@@ -329,7 +329,7 @@ def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
 def test_umount_lazy_with_a_timeout_says_what_is_still_open_and_the_mount_ends_later(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 6: never says "all sent" before."""
+    """vfs/semantics.md 6: never says "all sent" before."""
     assert mounted.process is not None
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
@@ -376,7 +376,7 @@ def test_what_was_mounted_there_later_is_left_alone(server: Server, mount: Mount
 
 
 def test_on_a_signal_it_waits_for_open_files(server: Server, mounted: MountedJob) -> None:
-    """semantics 6: on SIGTERM it waits; what was closed until the very end counts."""
+    """vfs/semantics.md 6: on SIGTERM it waits; what was closed until the very end counts."""
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
         end(mounted)
@@ -402,7 +402,7 @@ def test_on_a_signal_it_detaches_after_the_timeout_and_what_is_closed_then_count
 def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_timeout(
     server: Server, mount: Mount
 ) -> None:
-    """semantics 6: SIGTERM ends the mount within twice --timeout; a program that is cut off is told by an error."""
+    """vfs/semantics.md 6: SIGTERM ends the mount within twice --timeout; a program that is cut off is told by an error."""
     mounted = mount(timeout=2)
     with holding(mounted.path / "notes.md") as program:
         assert program.does("write one") == "ok"
@@ -442,7 +442,9 @@ def test_a_second_signal_waits_for_nobody_and_keeps_what_is_unsent(server: Serve
 def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     server: Server, mount: Mount, flags: tuple[str, ...]
 ) -> None:
-    """semantics 6.4: `umount --timeout` within what it says; without, as long as it gets on; the rest is for the next mount."""
+    """vfs/semantics.md 6.4: `umount --timeout` within what it says; without, as long as it gets on;
+    the rest is for the next mount.
+    """
     mounted = mount(timeout=20 if flags else 3)
     assert os.listdir(mounted.path) == []
     server.faults.rate("hang", 1.0, on="change")
@@ -502,7 +504,7 @@ def from_outside(mounted: MountedJob) -> None:
 def test_every_close_that_was_answered_is_on_the_server_when_it_ends(
     server: Server, mounted: MountedJob, way: Callable[[MountedJob], None]
 ) -> None:
-    """semantics 6.5: the last drain comes after the last close that was answered, the exit code after that drain."""
+    """vfs/semantics.md 6.5: the last drain comes after the last close that was answered, the exit code after that drain."""
     with closing_files(mounted.path) as program:
         assert program.stdout is not None
         closed = [program.stdout.readline().strip() for _ in range(30)]
@@ -523,7 +525,7 @@ def test_every_close_that_was_answered_is_on_the_server_when_it_ends(
 
 
 def test_an_unmount_in_good_weather_leaves_nothing_hidden(server: Server, mount: Mount) -> None:
-    """semantics 6: what saves, removals and renames have set aside is gone when umount answers.
+    """vfs/semantics.md 6: what saves, removals and renames have set aside is gone when umount answers.
 
     However long that takes, as long as it gets on: one after another, it would take longer than --timeout.
     """

@@ -18,7 +18,7 @@ from jobfs.emulator.faults import Kind
 
 
 def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: MountedJob) -> None:
-    """semantics 1.4: a change made by the job is visible to a new stat, open or readdir within the TTL."""
+    """vfs/semantics.md 1.4: a change made by the job is visible to a new stat, open or readdir within the TTL."""
     server.set(path_style="slash")
     server.store.seed({"a.txt": "one", "dir/b.txt": "b"})
     root = mounted.path
@@ -38,7 +38,7 @@ def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: Mou
 def test_after_a_first_listing_that_took_long_changes_are_seen_within_the_ttl(
     server: Server, mount: Callable[..., MountedJob], kind: Kind, more: dict[str, Any]
 ) -> None:
-    """semantics 1, TTL: one slow answer changes nothing, neither for names nor for contents."""
+    """vfs/semantics.md 1, TTL: one slow answer changes nothing, neither for names nor for contents."""
     server.store.seed({f"{number}.txt": "old" for number in range(8)}, age=60)
     server.faults.next(kind, "list", **more)
     root = mount().path
@@ -53,7 +53,7 @@ def test_after_a_first_listing_that_took_long_changes_are_seen_within_the_ttl(
 def test_what_is_known_is_served_while_the_server_is_down(
     server: Server, mount: Callable[..., MountedJob]
 ) -> None:
-    """semantics 1.13: not there is not could not ask; a failure never looks like an empty directory."""
+    """vfs/semantics.md 1.13: not there is not could not ask; a failure never looks like an empty directory."""
     server.store.seed({"known.txt": "known", "dir/inner.txt": "never read"}, age=60)
     mounted = mount(timeout=3)
     assert (mounted.path / "known.txt").read_bytes() == b"known"
@@ -71,7 +71,7 @@ def test_what_is_known_is_served_while_the_server_is_down(
 
 
 def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mounted: MountedJob) -> None:
-    """semantics 4.23, 4.26: hidden items of another mount are left alone; what merely begins so is ordinary."""
+    """vfs/semantics.md 4.23, 4.26: hidden items of another mount are left alone; what merely begins so is ordinary."""
     foreign = f".jobfs-{'a' * 12}-{'b' * 16}-aside-note.txt"
     server.store.seed({foreign: "foreign", ".jobfs-notes": "ordinary", ".jobfs": "of that name", "x": "x"})
     assert sorted(os.listdir(mounted.path)) == [".jobfs-notes", "x"]
@@ -85,7 +85,7 @@ def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mo
 def test_what_the_job_writes_right_after_a_save_is_read_whole(
     server: Server, mounted: MountedJob, updated_resolution: str, renamed: bool
 ) -> None:
-    """semantics 1, TTL: not the part of it that the kernel knows of, which has asked for the size of our own bytes."""
+    """vfs/semantics.md 1, TTL: not the part of it that the kernel knows of, which has asked for the size of our own bytes."""
     server.set(updated_resolution=updated_resolution)
     server.store.seed({"dir/file.txt": "x" * 100}, age=60)
     old, new = mounted.path / "dir/file.txt", mounted.path / "folder/file.txt"
@@ -108,7 +108,7 @@ def test_what_the_job_writes_right_after_a_save_is_read_whole(
 def test_a_file_opened_again_shows_what_it_is_now_and_not_what_it_was(
     server: Server, mounted: MountedJob
 ) -> None:
-    """semantics 3: open revalidates; own changes are visible at once, the job's within the TTL."""
+    """vfs/semantics.md 3: open revalidates; own changes are visible at once, the job's within the TTL."""
     one, two, three = (bytes([letter]) * 9000 for letter in b"123")
     server.store.seed({"a": one, "b": two, "d/c": three}, age=60)
     a, b, c = (mounted.path / name for name in ("a", "b", "d/c"))

@@ -24,7 +24,7 @@ FORMS = {"nfc": "u\u0308ber", "lower": "README", "trimmed": "blank "}
 def test_saves_that_a_server_only_says_are_done_fail_and_are_sent_once_it_does_them(
     server: Server, mounted: MountedJob
 ) -> None:
-    """save-protocol, promote: an answer counts only if it shows H at T."""
+    """save/protocol.md, The steps, promote: an answer counts only if it shows H at T."""
     old = {f"old{number}": b"old" for number in range(5)}
     saves = dict.fromkeys([*old, *(f"new{number}" for number in range(5))], b"mine")
     server.store.seed(old, age=60)
@@ -47,7 +47,7 @@ def test_saves_that_a_server_only_says_are_done_fail_and_are_sent_once_it_does_t
 
 
 def test_changes_of_names_that_a_server_only_says_are_done_fail(server: Server, mounted: MountedJob) -> None:
-    """semantics 5: a reply that does not match what was asked for is EIO, and a log line that tells the mismatch."""
+    """vfs/semantics.md 5: a reply that does not match what was asked for is EIO, and a log line that tells the mismatch."""
     server.store.seed({"file": "1", "other": "2", "dir/inside": "3", "empty": None}, age=60)
     before, path = visible(server), mounted.path
     shown = sorted(os.listdir(path))
@@ -76,7 +76,7 @@ def test_changes_of_names_that_a_server_only_says_are_done_fail(server: Server, 
 def test_a_name_that_the_server_keeps_in_another_form_is_refused_at_once(
     server: Server, mounted: MountedJob, form: str
 ) -> None:
-    """save-protocol R6: the save is refused and the bytes are kept; what came under the other name is gone again."""
+    """save/protocol.md R6: the save is refused and the bytes are kept; what came under the other name is gone again."""
     name, path = FORMS[form], mounted.path
     server.set(name_form=form)
     server.store.seed({"from": "x", "dir/inside": "y"}, age=60)

@@ -96,7 +96,7 @@ def test_a_drain_that_fails_is_not_taken_for_done(vfs: DrainedVfs) -> None:
 
 
 def test_what_the_server_has_refused_is_not_said_to_be_sent_by_the_next_mount() -> None:
-    """semantics 4: it waits for `jobfs retry` or `jobfs discard`."""
+    """vfs/semantics.md 4: it waits for `jobfs retry` or `jobfs discard`."""
     waits, failed = {"path": "a", "state": "dirty"}, {"path": "b", "state": "failed"}
     assert kept([waits]) == "1 unsent: kept for the next mount of this job: a"
     refused = "refused by the server, kept until jobfs retry or jobfs discard in the next mount: b"

@@ -21,7 +21,7 @@ def test_a_refused_operation_says_what_the_system_says() -> None:
 
 
 def test_only_what_does_not_pass_by_waiting_is_a_refusal() -> None:
-    """semantics 4: an upload that the server refuses for good (400, 401, 413, 422) is failed, others are retried."""
+    """vfs/semantics.md 4: an upload that the server refuses for good (400, 401, 413, 422) is failed, others are retried."""
     assert issubclass(errors.PathExistsError, errors.REFUSALS)
     assert issubclass(errors.UnauthorizedError, errors.REFUSALS)
     for passing in (errors.UnavailableError, errors.NotFoundError, errors.ContractError, errors.NoSpaceError):

@@ -28,7 +28,7 @@ print(before - resident())
 
 
 def test_whole_pages_that_are_free_go_back_wherever_they_lie() -> None:
-    """semantics 6, Bounds: memory comes back to rest."""
+    """vfs/semantics.md 6, Bounds: memory comes back to rest."""
     run = subprocess.run(
         [sys.executable, "-c", _HELD], capture_output=True, text=True, timeout=60, check=True
     )

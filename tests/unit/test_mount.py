@@ -9,7 +9,7 @@ JOB = "j" * 24
 
 
 def test_the_mount_is_named_and_the_kernel_remembers_for_a_part_of_the_ttl() -> None:
-    """semantics 1: kernel timeouts count into the TTL."""
+    """vfs/semantics.md 1: kernel timeouts count into the TTL."""
     options = mount_options(load({"ttl": 2}), JOB)
     assert f"fsname={JOB}" in options
     assert {"subtype=jobfs", "use_ino", "default_permissions", "big_writes"} <= set(options)

@@ -43,7 +43,7 @@ def test_mounts_are_read_with_their_owner_and_spaces() -> None:
 def test_a_copy_in_another_namespace_stays_unless_it_is_tied_to_ours(
     monkeypatch: pytest.MonkeyPatch, *, tied: bool
 ) -> None:
-    """semantics 6: what a service with a namespace of its own has of it goes with it; what a container has does not."""
+    """vfs/semantics.md 6: what a service with a namespace of its own has of it goes with it; what a container has does not."""
     inside = MountInfo("99", "0:39", "/x", "fuse.jobfs", 0, tied=tied)
     ours = MountInfo("42", "0:39", "/mnt/job", "fuse.jobfs", 0)
     monkeypatch.setattr(mountpoint, "mounts", lambda pid="self": [ours] if pid == "self" else [inside])

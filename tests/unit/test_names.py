@@ -25,7 +25,7 @@ paths = (
 
 @given(paths, st.sampled_from(Role))
 def test_a_hidden_path_is_understood_again_and_fits(path: str, role: Role) -> None:
-    """save-protocol, Vocabulary: `.jobfs-<mount>-<transaction>-<role>-<name of T as far as it fits>`, in T's directory."""
+    """save/protocol.md, Vocabulary: `.jobfs-<mount>-<transaction>-<role>-<name of T as far as it fits>`, in T's directory."""
     hidden = names.hidden_path(path, MOUNT, TRANSACTION, role)
     parts = names.parse_hidden(names.basename(hidden))
     assert parts is not None
@@ -62,7 +62,7 @@ def test_a_hidden_path_goes_higher_up_where_nothing_fits() -> None:
     ],
 )  # fmt: skip
 def test_what_merely_looks_hidden_is_an_ordinary_name(name: str) -> None:
-    """semantics 4.26: one that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
+    """vfs/semantics.md 4.26: one that merely begins with `.jobfs-` but does not fit the pattern is an ordinary file."""
     assert names.parse_hidden(name) is None
 
 
@@ -90,7 +90,7 @@ WHEN = datetime(2025, 11, 3, 4, 5, 6, tzinfo=UTC)
     ],
 )
 def test_a_second_version_stands_beside_with_the_same_ending(target: str, expected: str) -> None:
-    """semantics 4: the item set aside becomes `name.conflict-<UTC time>.ext` beside it."""
+    """vfs/semantics.md 4: the item set aside becomes `name.conflict-<UTC time>.ext` beside it."""
     assert names.beside(target, "conflict", WHEN) == expected
 
 
@@ -106,7 +106,7 @@ def test_further_second_versions_have_other_names() -> None:
     ],
 )  # fmt: skip
 def test_a_hostile_path_is_named_so(path: str, reason: str) -> None:
-    """semantics 1: hostile paths are never shown and never followed."""
+    """vfs/semantics.md 1: hostile paths are never shown and never followed."""
     assert reason in (names.hostile(path) or "")
 
 
@@ -131,7 +131,7 @@ def test_other_paths_are_not_hostile(path: str) -> None:
     ],
 )
 def test_what_editors_and_desktops_leave_is_scratch(name: str) -> None:
-    """semantics 4, Scratch names."""
+    """vfs/semantics.md 4, Scratch names."""
     assert names.is_scratch(name)
 
 
@@ -165,7 +165,7 @@ HIDDEN = ".jobfs-0123456789ab-0123456789abcdef-staged-"
     ],
 )
 def test_another_form_of_a_path_is_told_from_another_path(asked: str, shown: str, told: str) -> None:
-    """save-protocol R6: equal after NFC and case folding, not equal as sent."""
+    """save/protocol.md R6: equal after NFC and case folding, not equal as sent."""
     sentence = names.other_form(asked, shown)
     assert told in sentence
     assert bool(sentence) is bool(told)
@@ -185,7 +185,7 @@ def test_a_path_is_its_parent_and_its_name(path: str, name: str) -> None:
 def test_a_second_version_has_a_name_that_fits_and_is_known_by_it(
     path: str, label: str, attempt: int
 ) -> None:
-    """core.md: conflict copies need no table: their names say what they are, where they fit."""
+    """vfs/semantics.md 4, Keep both: conflict copies need no table: their names say what they are, where they fit."""
     kept = names.beside(path, label, attempt=attempt)
     assert names.hostile(kept) is None
     assert names.path_length(kept) < names.PATH_MAX

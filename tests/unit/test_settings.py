@@ -64,7 +64,7 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_kernels_timeout_is_a_part_of_the_ttl() -> None:
-    """semantics 1.5: the TTL is the one promise about staleness, kernel timeouts included."""
+    """vfs/semantics.md 1.5: the TTL is the one promise about staleness, kernel timeouts included."""
     assert load({"ttl": 5}).kernel_timeout == 1.0
     assert load({"ttl": 60}).kernel_timeout == 1.0
     assert load({"ttl": 0.5}).kernel_timeout == pytest.approx(0.1)
@@ -148,7 +148,7 @@ def test_an_unknown_o_option_comes_with_the_nearest_one() -> None:
 
 @pytest.mark.parametrize("name", ["api_key", "api-key", "key", "token"])
 def test_a_key_as_an_o_option_is_refused_and_not_repeated(name: str) -> None:
-    """semantics 6.9: the API key is never on the command line."""
+    """vfs/semantics.md 6.9: the API key is never on the command line."""
     with pytest.raises(UsageError, match="api_key_file") as caught:
         load({}, [f"{name}=a-secret"])
     assert "a-secret" not in str(caught.value)

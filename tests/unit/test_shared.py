@@ -59,7 +59,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("how", ["wheel", "editable"])
 def test_a_python_that_is_too_old_is_told_which_is_needed(tmp_path: Path, how: str) -> None:
-    """semantics 6: one clear sentence."""
+    """vfs/semantics.md 6: one clear sentence."""
     build = (
         f"import platform; platform.python_version = lambda: '3.10.12'; "
         f"from hatchling.build import build_{how} as build; build({str(tmp_path)!r})"

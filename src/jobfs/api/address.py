@@ -20,7 +20,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def check_base_url(url: str) -> str:
     """The base URL in its normal form: lower-case scheme and host, no default port, no trailing slash.
 
-    Plain http is taken for a loopback host only (wire-facts.md, authentication).
+    Plain http is taken for a loopback host only (api/wire.md, authentication).
     Raises UsageError for anything a key must not be sent to, or that is no base URL.
     """
     try:

@@ -92,7 +92,7 @@ def json_body(value: dict[str, str]) -> Body:
 
 
 def json_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
-    """A create as JSON {type, path, permission, content}; a directory has no content (wire-facts.md)."""
+    """A create as JSON {type, path, permission, content}; a directory has no content (api/wire.md)."""
     if file is None:
         return json_body(fields)
     head = _encode(json.dumps(fields, ensure_ascii=False)[:-1] + ', "content": "')
@@ -100,7 +100,7 @@ def json_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
 
 
 def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
-    """A create as multipart/form-data: the fields, then for a file the part `file` (wire-facts.md)."""
+    """A create as multipart/form-data: the fields, then for a file the part `file` (api/wire.md)."""
     boundary = secrets.token_hex(16)
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'

@@ -63,7 +63,7 @@ class Client:
     """Talks to one job's workspace instance; every method may be called by many threads at once.
 
     Reads are retried within `timeout` seconds without progress. A changing request is sent again only where
-    nothing can have happened; otherwise it raises AnswerLostError at once (semantics.md section 5). All
+    nothing can have happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). All
     methods raise ApiError. `known`: what an earlier look at this server has shown. `transport` replaces the network,
     for tests and to see what passes.
 
@@ -208,7 +208,7 @@ class Client:
     ) -> Item:
         """Change what is given and leave the rest (POST items/{id}); a new path moves what lies under it.
 
-        `once`: as for `delete` (save-protocol.md R8).
+        `once`: as for `delete` (save/protocol.md R8).
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
@@ -227,7 +227,7 @@ class Client:
     def delete(self, item_id: str, *, once: bool = False) -> None:
         """Delete an item, a directory with all in it (DELETE items/{id}); the answer's body is ignored.
 
-        `once`: raises UnavailableError where it would have to wait before it tries again (save-protocol.md R7).
+        `once`: raises UnavailableError where it would have to wait before it tries again (save/protocol.md R7).
         """
         call = Call("delete item", "DELETE", self._item_target(item_id), item_id, changing=True)
         self._request(call, once=once)
@@ -329,7 +329,7 @@ class Client:
         """A create of this `kind` was answered with `item`, which is not what was asked for; deleted if it is ours for certain.
 
         That is shown by a hidden name, in whatever form. Then raises InvalidRequestError for another kind, since another form of
-        the create may be understood; BadRequestError for another name, which this server makes of it (save-protocol.md R6); and
+        the create may be understood; BadRequestError for another name, which this server makes of it (save/protocol.md R6); and
         AnswerLostError if it may be there still. For everything else raises `error`.
         """
         changed = names.other_form(call.subject, item.path)

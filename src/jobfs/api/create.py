@@ -1,4 +1,4 @@
-"""Which form of a create this server takes: multipart or JSON, long or short type names (wire-facts.md)."""
+"""Which form of a create this server takes: multipart or JSON, long or short type names (api/wire.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The download of a file's bytes, whole or a range (GET …/items/{id}/download; semantics.md section 3)."""
+"""The download of a file's bytes, whole or a range (GET …/items/{id}/download; vfs/semantics.md 3)."""
 
 from __future__ import annotations
 

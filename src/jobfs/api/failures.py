@@ -1,4 +1,4 @@
-"""What a failed request means: from status or from httpx's exceptions to errors.py (semantics.md section 5).
+"""What a failed request means: from status or from httpx's exceptions to errors.py (vfs/semantics.md 5).
 
 Two questions decide over a retry, and the class of the error answers both: an UnavailableError proper says
 that nothing was done, so the same may be asked again (unless it is `lasting`); an AnswerLostError says that a changing

@@ -1,5 +1,5 @@
 """How the server has been answering, how far its clock is from ours, whether it is out of reach, and when it is left alone
-(semantics.md sections 1, 3 and 5).
+(vfs/semantics.md 1, 3 and 5).
 
 It is out of reach, `away`, once no connection was made for two seconds, or nothing was answered for as long as a call may
 wait; until an answer of any kind. Then what a program waits for fails at once, and one request a second finds out whether the

@@ -1,4 +1,4 @@
-"""The connections to one server, who may use them, and in which order: room for people (semantics.md section 3).
+"""The connections to one server, who may use them, and in which order: room for people (vfs/semantics.md 3).
 
 What a program waits for goes before the background, small before large. Two of the connections (one of up to four) are for
 small requests that a program waits for, and of eight or more one for those which only look: a server may be silent when it is

@@ -1,4 +1,4 @@
-"""Wire models: what the server answers, read by pydantic as leniently as wire-facts.md says, as the vocabulary of nodes.py.
+"""Wire models: what the server answers, read by pydantic as leniently as api/wire.md says, as the vocabulary of nodes.py.
 
 What is not read is skipped without an object for it, so an answer takes no more memory than its bytes allow.
 """

@@ -1,4 +1,4 @@
-"""One request and its retries: key, deadline, its turn for a connection, health (semantics.md section 5).
+"""One request and its retries: key, deadline, its turn for a connection, health (vfs/semantics.md 5).
 
 Redirects are followed by hand: on the same origin only, so that the key never goes anywhere else.
 """
@@ -154,7 +154,7 @@ class Wire:
             self.line.opened(stream.get_extra_info("socket"))
 
     def request(self, call: Call, send: Send = PLAIN, *, once: bool = False) -> Answer:
-        """The answer, if it is a success; retried as semantics.md section 5 says; raises ApiError.
+        """The answer, if it is a success; retried as vfs/semantics.md 5 says; raises ApiError.
 
         All attempts have the client's `timeout` without progress, and not more than the call of this thread has left (see
         deadline.py). `once`: only one attempt, for what must be looked at again before it is sent again. HeldBackError where the

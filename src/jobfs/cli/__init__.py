@@ -78,7 +78,7 @@ class _Commands(click.Group):
 
 
 def _calls_like_mount(args: list[str]) -> bool:
-    """True for `JOB DIR [-o …]`, which is how mount(8) and fstab call us (semantics.md section 6)."""
+    """True for `JOB DIR [-o …]`, which is how mount(8) and fstab call us (vfs/semantics.md 6)."""
     if not args or args[0].startswith("-") or args[0] in COMMANDS:
         return False
     if _JOB_ID.fullmatch(args[0]):

@@ -1,4 +1,4 @@
-"""`jobfs doctor [JOB]`: check this machine and the account, and print a remedy for each failure (semantics.md section 6)."""
+"""`jobfs doctor [JOB]`: check this machine and the account, and print a remedy for each failure (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 

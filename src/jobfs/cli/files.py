@@ -17,7 +17,7 @@ from jobfs.draining import describe, outstanding
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 
-#: What `info` shows first, semantics.md section 2.
+#: What `info` shows first, vfs/semantics.md 2.
 _FIELDS = (
     "id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at",
     "state", "error",

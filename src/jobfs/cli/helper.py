@@ -2,7 +2,7 @@
 
 mount(8) hands `-t fuse.jobfs` to /sbin/mount.fuse.jobfs, and `-t jobfs` to /sbin/mount.jobfs. Without them, `-t fuse.jobfs` goes
 to mount.fuse, which finds only a `jobfs` that is in PATH. umount(8) hands what is mounted to /sbin/umount.fuse.jobfs, so that it
-too returns when everything is sent: at a shutdown the network goes after that (semantics.md section 6).
+too returns when everything is sent: at a shutdown the network goes after that (vfs/semantics.md 6).
 
     mount.fuse.jobfs JOB DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]
     umount.fuse.jobfs DIR [-flnrv] [-N NAMESPACE] [-t TYPE]

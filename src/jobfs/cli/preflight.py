@@ -1,4 +1,4 @@
-"""Checks before anything is mounted, and the API key; each failure is one sentence with its remedy (semantics.md 6)."""
+"""Checks before anything is mounted, and the API key; each failure is one sentence with its remedy (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`jobfs recover JOB`: finish what mounts that were killed have left, without mounting (save-protocol.md, Recovery)."""
+"""`jobfs recover JOB`: finish what mounts that were killed have left, without mounting (save/protocol.md, Recovery)."""
 
 from __future__ import annotations
 

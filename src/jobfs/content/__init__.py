@@ -1,4 +1,4 @@
-"""Contents by version: an on-disk cache with progressive download (semantics.md section 3)."""
+"""Contents by version: an on-disk cache with progressive download (vfs/semantics.md 3)."""
 
 from jobfs.content.link import StaleVersionError
 from jobfs.content.store import Content, ContentStore

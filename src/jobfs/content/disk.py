@@ -4,7 +4,7 @@
     <directory>/tmp/                unfinished files (parts.py)
     <directory>/boot                the boot of this machine in which files were last written
 
-A whole file is trusted by its length alone (semantics.md section 3), if this user has written it: what others have put there is
+A whole file is trusted by its length alone (vfs/semantics.md 3), if this user has written it: what others have put there is
 not seen. The index in memory serves only the bound on bytes: whether a version is there is asked of the disk, because users
 may clear it.
 """

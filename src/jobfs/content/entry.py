@@ -1,4 +1,4 @@
-"""One version's content, shared by all its handles: what is there, what is on its way, who waits (semantics.md section 3).
+"""One version's content, shared by all its handles: what is there, what is on its way, who waits (vfs/semantics.md 3).
 
 A file read from its beginning is streamed whole. A read elsewhere asks for a range, whose length grows while
 the reads go on in order. A read a little ahead of a running transfer waits for it. Where the server has no

@@ -117,7 +117,7 @@ class Link:
     def lasting(self, updated_ns: int, began: float) -> bool:
         """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
 
-        Content is named by id, `updatedAt` and size (semantics.md section 3). Where `updatedAt` shows whole
+        Content is named by id, `updatedAt` and size (vfs/semantics.md 3). Where `updatedAt` shows whole
         seconds, the job may write twice within one second and to the same size: a download between the two holds
         the first content under the name of both. So what was downloaded within 2 s (a second for the resolution,
         another for the error of our idea of the server's clock) after the change is good for the handles that are

@@ -1,4 +1,4 @@
-"""The content cache: contents by version, downloaded once, kept on disk (semantics.md section 3).
+"""The content cache: contents by version, downloaded once, kept on disk (vfs/semantics.md 3).
 
 One lock guards which entry stands for which version, who has it open, which bytes are there, and the index of the disk. It
 is never held across I/O.
@@ -71,7 +71,7 @@ class Content:
         return self._on_disk is not None if self._entry is None else self._entry.whole
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`, fewer only at the end of the file (semantics.md section 3).
+        """Up to `size` bytes from `offset`, fewer only at the end of the file (vfs/semantics.md 3).
 
         Waits until those bytes are there, at most `timeout` seconds without progress. Raises ApiError:
         UnavailableError, NotFoundError, StaleVersionError (look up and open again), ContractError. Raises

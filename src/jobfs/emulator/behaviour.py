@@ -39,7 +39,7 @@ def _switch(default: Any, description: str, low: float = -math.inf, high: float 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How the server acts where the reference is silent (wire-facts.md); immutable, see `changed`."""
+    """How the server acts where the reference is silent (api/wire.md); immutable, see `changed`."""
 
     create_existing: Literal["reject", "overwrite", "duplicate"] = _switch(
         "reject", "Create at an existing path: 400, new content in the same item, or a second item."

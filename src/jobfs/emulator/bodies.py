@@ -180,7 +180,7 @@ async def _read_multipart(exchange: Exchange, store: Store, boundary: bytes) -> 
 
 
 def _json_draft(value: dict[str, Any], store: Store, behaviour: Behaviour) -> Draft:
-    # The rewritten client sends path and content only (wire-facts.md): such a body is a file.
+    # The rewritten client sends path and content only (api/wire.md): such a body is a file.
     kind, path, permission = _common({"type": _spelling(behaviour)[FILE], **value}, behaviour)
     if kind == DIRECTORY:
         return Draft(kind, path, permission, None)

@@ -12,7 +12,7 @@ DIRECTORY: Literal["directory"] = "directory"
 LIFECYCLES = ("application", "expertJob")
 PERMISSIONS = ("readOnly", "readWrite")
 
-#: wire-facts.md: 1..1024 characters, counted as `units` does.
+#: api/wire.md: 1..1024 characters, counted as `units` does.
 PATH_MAX = 1024
 
 _ID = re.compile(r"[a-z0-9]{24}")

@@ -15,7 +15,7 @@ _OTHER = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
 
 
 def number(text: str) -> float:
-    """The value of JavaScript's `Number(text)`, which is how the service reads take and skip (wire-facts.md).
+    """The value of JavaScript's `Number(text)`, which is how the service reads take and skip (api/wire.md).
 
     An infinity for a number beyond all others, NaN for what is none.
     """

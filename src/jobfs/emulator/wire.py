@@ -13,7 +13,7 @@ from typing import Any
 from .behaviour import Behaviour
 from .records import DIRECTORY, FILE, Job, StoredItem
 
-#: Spellings of the item types (wire-facts.md).
+#: Spellings of the item types (api/wire.md).
 LONG = {FILE: "workspaceItemFile", DIRECTORY: "workspaceItemDirectory"}
 SHORT = {FILE: "file", DIRECTORY: "directory"}
 
@@ -140,7 +140,7 @@ def _application(job: Job, times: dict[str, str]) -> dict[str, Any]:
 
 
 def _expert(job: Job, times: dict[str, str], kind: str) -> dict[str, Any]:
-    """The job's expert, as one of the three kinds that wire-facts.md names."""
+    """The job's expert, as one of the three kinds that api/wire.md names."""
     name, version = _EXPERT.split("@")
     shared = {
         "type": kind,

@@ -47,7 +47,7 @@ _UTIME_OMIT = 0x3FFFFFFE
 
 
 def errno_of(operation: str, error: BaseException) -> int:
-    """The errno a program sees for `error` (semantics.md section 5); what nobody expected is logged.
+    """The errno a program sees for `error` (vfs/semantics.md 5); what nobody expected is logged.
 
     Whatever made the server refuse a save, fsync and close say EIO, or what a disk would say.
     """
@@ -179,7 +179,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
     use_ns = True
     flag_utime_omit_ok = 1
 
-    # The kernel asks for security.capability at every write while these are there (fusepy-notes.md).
+    # The kernel asks for security.capability at every write while these are there (fuse/notes.md).
     getxattr = setxattr = listxattr = removexattr = None
     # A directory needs no handle; permissions (`default_permissions`) and locks are the kernel's; there are no blocks and
     # no device to control.

@@ -1,4 +1,4 @@
-"""Interruption: a program that is told to end while it waits for the server goes at once (semantics.md section 3).
+"""Interruption: a program that is told to end while it waits for the server goes at once (vfs/semantics.md 3).
 
 The kernel lets a program that waits in a request go only when that is answered, even one that is killed. So the
 answer, EINTR, is given here in place of the thread that is at work. That thread goes on to its end: nothing is cut short

@@ -1,4 +1,4 @@
-"""The server's side of the tree: one flat list of items, shown as directories (semantics.md sections 1 and
+"""The server's side of the tree: one flat list of items, shown as directories (vfs/semantics.md 1 and
 2).
 """
 

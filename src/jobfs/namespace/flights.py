@@ -104,7 +104,7 @@ def verdict(error: ApiError, path: str | None) -> ApiError:
 
     A 404 is not about the name but about the job, and must never look like "no such file"; nor does a
     listing that the server refuses say anything of a name. Only a find may be refused for its path
-    (semantics.md section 5).
+    (vfs/semantics.md 5).
     """
     if isinstance(error, COULD_NOT_ASK) or (path is not None and not isinstance(error, NotFoundError)):
         return error

@@ -1,4 +1,4 @@
-"""A snapshot of all items that never lacks one that was there throughout (semantics.md section 1).
+"""A snapshot of all items that never lacks one that was there throughout (vfs/semantics.md 1).
 
 One pass reads the item list by parallel, overlapping pages, and tells whether it held still meanwhile.
 """

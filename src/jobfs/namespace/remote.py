@@ -1,4 +1,4 @@
-"""Namespace: the server's side of the tree, asked as seldom as the TTL allows (semantics.md section 1).
+"""Namespace: the server's side of the tree, asked as seldom as the TTL allows (vfs/semantics.md 1).
 
 Its one lock guards everything that is known and everything that is in the air. It is never held while a request is made
 or waited for.
@@ -26,7 +26,7 @@ from jobfs.nodes import Item
 
 @dataclass(frozen=True, slots=True)
 class NamespaceStatus:
-    """The server's tree as it is known now (semantics.md section 1); times in seconds, sizes in bytes.
+    """The server's tree as it is known now (vfs/semantics.md 1); times in seconds, sizes in bytes.
 
     `snapshot_age` is None before the first listing. `stale` is true while the server does not answer and
     known names are served all the same; `error` then says why. `shadowed` holds path, item id and reason,
@@ -67,7 +67,7 @@ class Namespace:
 
     `ttl`, `kernel_timeout`, `stale_if_error` and `moment` are seconds. An answer is at most `ttl` less
     `kernel_timeout` old, counted from the start of its request. `moment` is how long a name that was there
-    and is missed now may be in the middle of another mount's save (save-protocol.md); `pause` waits that
+    and is missed now may be in the middle of another mount's save (save/protocol.md); `pause` waits that
     long. `expected` is a guess at the number of items, for the first listing. A list without an end is given up
     after `timeout` seconds.
 

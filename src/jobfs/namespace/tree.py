@@ -1,5 +1,5 @@
 """The tree: every item of the workspace by path, as a pure structure without I/O, clock or lock
-(semantics.md section 1).
+(vfs/semantics.md 1).
 
 Items live in one of three places: at a path where they can be shown; hidden (a name of the save protocol,
 or below one); refused (a path that is never shown). A directory exists as long as an item stands for it or

@@ -1,4 +1,4 @@
-"""How a change reaches the server without ever losing a byte (save-protocol.md)."""
+"""How a change reaches the server without ever losing a byte (save/protocol.md)."""
 
 from jobfs.save.recovery import restore
 from jobfs.save.resolve import discard, retry, unsaved

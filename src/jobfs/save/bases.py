@@ -1,4 +1,4 @@
-"""What this mount knows of the versions that saves replace, and learns where timestamps will not do (save-protocol.md R1, R2)."""
+"""What this mount knows of the versions that saves replace, and learns where timestamps will not do (save/protocol.md R1, R2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When Changes run: after a delay in the background, or at once for fsync (semantics.md section 4).
+"""When Changes run: after a delay in the background, or at once for fsync (vfs/semantics.md 4).
 
 Changes of one target run one after another (State.before), none where a name is reserved; all others in parallel, by at most as
 many threads as there are connections. What was begun, and what has to be cleaned up, goes before what is to be sent. Where

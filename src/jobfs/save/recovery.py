@@ -1,4 +1,4 @@
-"""Taking up what an earlier mount left in the journal (save-protocol.md, Recovery).
+"""Taking up what an earlier mount left in the journal (save/protocol.md, Recovery).
 
 Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. By its stage:
 

@@ -1,4 +1,6 @@
-"""Deleting: a file, one that is still open, a directory; never what the user did not see (semantics.md section 4, R10, R12)."""
+"""Deleting: a file, one that is still open, a directory; never what the user did not see (vfs/semantics.md 4;
+save/protocol.md R10, R12).
+"""
 
 from __future__ import annotations
 

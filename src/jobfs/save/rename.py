@@ -28,7 +28,7 @@ _ASKED = 3
 
 
 class Rename:
-    """Synchronous changes; each raises ApiError, with the errno that the caller gets (semantics.md section 5)."""
+    """Synchronous changes; each raises ApiError, with the errno that the caller gets (vfs/semantics.md 5)."""
 
     def __init__(self, context: Context, replace: Replace, bases: Bases) -> None:
         self._context = context

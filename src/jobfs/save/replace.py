@@ -1,4 +1,4 @@
-"""The verb: stage the source if it is bytes, look, set aside what stands at the target, place the source (save-protocol.md).
+"""The verb: stage the source if it is bytes, look, set aside what stands at the target, place the source (save/protocol.md).
 
 A save from its first line to its last, in reading order:
 

@@ -1,4 +1,4 @@
-"""What a person decides about saves that do not get through: try again, or give them up (semantics.md section 4)."""
+"""What a person decides about saves that do not get through: try again, or give them up (vfs/semantics.md 4)."""
 
 from __future__ import annotations
 

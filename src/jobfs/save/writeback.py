@@ -31,7 +31,7 @@ from jobfs.state.records import Base, Record, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
 
-#: Seconds that closed bytes may wait for their disk sync (semantics.md section 4).
+#: Seconds that closed bytes may wait for their disk sync (vfs/semantics.md 4).
 _SYNC_EVERY = 0.5
 #: Seconds between looks at what the last listing has brought.
 _TIDY_EVERY = 1.0
@@ -181,7 +181,7 @@ class WriteBack:
                 log.exception("what the listing has shown could not be looked at")
                 seen = now
 
-    # -- what a close and an fsync mean (semantics.md section 4)
+    # -- what a close and an fsync mean (vfs/semantics.md 4)
 
     def seal(self, file: File) -> None:
         """Record that the File's bytes are closed: they are to be sent (w). Raises FsError(ENOSPC, EIO)."""
@@ -352,7 +352,7 @@ class WriteBack:
         self.queue.save(file)
 
     def take_place(self, file: File, path: str, victim: Victim, over: File | None = None) -> None:
-        """A File that only this machine has gets the name of what it replaces, in one step (semantics.md section 4, rename).
+        """A File that only this machine has gets the name of what it replaces, in one step (vfs/semantics.md 4, rename).
 
         `over`: a file of this machine only that has the name. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
@@ -393,7 +393,7 @@ class WriteBack:
         return values
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
-        """Move an item over what stands at `target` (semantics.md section 4, rename). Raises ApiError: then that is there again.
+        """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError: then that is there again.
 
         What is replaced goes on being shown until the move is done.
         """

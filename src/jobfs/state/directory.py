@@ -1,7 +1,7 @@
 """State directories: where one mount keeps its unsent work, `<state dir>/<job>/<mount id>/`, one mount at a time.
 
 A place outlives its mount. The next mount of that job takes it over, with the mount id and the journal in it,
-so that what a killed mount left is finished wherever the job is mounted next (save-protocol.md, Recovery).
+so that what a killed mount left is finished wherever the job is mounted next (save/protocol.md, Recovery).
 
     lock          held exclusively (flock) while in use; the lock goes with the process, however that ends
     mount.json    what the place was last used for (`Record`)

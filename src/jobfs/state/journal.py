@@ -1,4 +1,4 @@
-"""The journal: what this mount still owes the server, on disk, in SQLite (save-protocol.md).
+"""The journal: what this mount still owes the server, on disk, in SQLite (save/protocol.md).
 
 `write` is the protocol's (w): it survives the death of the process. `sync` is its (S): it survives power loss, and many
 callers share one disk sync (`State.sync`). `lock` is the one lock of the state (tables.py): it guards the database too.

@@ -1,4 +1,4 @@
-"""Local bytes: one file per generation of a File, in the state directory (save-protocol.md, Vocabulary).
+"""Local bytes: one file per generation of a File, in the state directory (save/protocol.md, Vocabulary).
 
 A generation is written until it is sealed, and is immutable from then on; the next write makes the next generation, a copy.
 It is known by its name: a descriptor is open only while somebody reads or writes. The files of generations that are no longer

@@ -1,4 +1,4 @@
-"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (core.md).
+"""What the journal holds, a dataclass a table: the object in memory and the row on disk are one type (design.md).
 
 How a File and a Change live: see the pictures in tables.py.
 """
@@ -58,7 +58,7 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The version that a save replaces (save-protocol.md, Vocabulary); an empty id means none.
+    """The version that a save replaces (save/protocol.md, Vocabulary); an empty id means none.
 
     `updated_at` is empty when the version was ours and its answer was lost (R2). `young`: at the time it was opened it was
     less than 2 s old, so that equal timestamps do not prove equal bytes (R1). `size` in bytes, None if not known.

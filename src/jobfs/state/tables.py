@@ -1,4 +1,4 @@
-"""The three tables, their indexes, and the one lock (core.md).
+"""The three tables, their indexes, and the one lock (design.md).
 
 The life of a File, by what a program does to it::
 
@@ -543,7 +543,7 @@ class State:
         """True if `sync` has something to do."""
         return self.bytes.waiting or self.journal.unsynced or bool(self._touched)
 
-    # -- remembered attributes (semantics.md section 2)
+    # -- remembered attributes (vfs/semantics.md 2)
 
     def touch(self, item: Item, *, content: bool = False, made: bool = False) -> int:
         """The change time of an item is now (`content`: its mtime too; `made`: all its times); returns it, in ns since the epoch.

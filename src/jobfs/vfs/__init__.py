@@ -1,4 +1,4 @@
-"""What each file operation means (semantics.md): the Vfs and the words its callers need."""
+"""What each file operation means (vfs/semantics.md; R1 to R12: save/protocol.md): the Vfs and the words its callers need."""
 
 from jobfs.vfs.core import StatFs, Vfs
 from jobfs.vfs.handles import CHANGES, Caller, OpenResult

@@ -1,4 +1,4 @@
-"""Attributes: what goes to the server, what is remembered here, and what is told of both (semantics.md section 2)."""
+"""Attributes: what goes to the server, what is remembered here, and what is told of both (vfs/semantics.md 2)."""
 
 from __future__ import annotations
 

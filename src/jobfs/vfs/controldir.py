@@ -1,4 +1,4 @@
-"""The directory `.jobfs/`: read-only files in which the mount says how it is (semantics.md section 6)."""
+"""The directory `.jobfs/`: read-only files in which the mount says how it is (vfs/semantics.md 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vfs: what each operation means (semantics.md), without ctypes and without HTTP. Paths as in names.py; the root is ""."""
+"""Vfs: what each operation means (vfs/semantics.md), without ctypes and without HTTP. Paths as in names.py; the root is ""."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many files the programs of one mount may have open (semantics.md section 6, Bounds)."""
+"""How many files the programs of one mount may have open (vfs/semantics.md 6, Bounds)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open files: reading, writing, and what close and fsync promise (semantics.md sections 3 and 4)."""
+"""Open files: reading, writing, and what close and fsync promise (vfs/semantics.md 3 and 4)."""
 
 from __future__ import annotations
 

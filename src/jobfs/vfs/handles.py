@@ -1,5 +1,5 @@
 """Handles, one for each open of a file, and the version that each shows: pinned when it is opened, followed where that is right
-(semantics.md section 3, Open files are pinned).
+(vfs/semantics.md 3, Open files are pinned).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Contents fetched ahead of programs that read one file after another: which one comes next is told from the last ones
-(semantics.md section 3, Prefetch).
+(vfs/semantics.md 3, Prefetch).
 
 Nothing here asks anybody: the tree is what the last listing said. Programs that go through a tree take the entries of a
 directory as `readdir` gives them, which is by inode number here (see Vfs.listdir), or by name, as shells, `make` and `git`

@@ -1,4 +1,4 @@
-"""What the mount says of itself: status, info of one path, and the files below `.jobfs/` (semantics.md sections 2 and 6)."""
+"""What the mount says of itself: status, info of one path, and the files below `.jobfs/` (vfs/semantics.md 2 and 6)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from jobfs.vfs.view import View
 
 #: Seconds that a description of the job is good for, and until it is asked for again if there was no answer.
 _INSTANCE_AGE, _AGAIN = 5.0, 1.0
-#: Seconds that a status waits for the server: it answers within a second (semantics.md section 6).
+#: Seconds that a status waits for the server: it answers within a second (vfs/semantics.md 6).
 _PATIENCE = 0.5
 _HIDDEN_OLD = 3600.0
 _LEFT = "left by another mount more than an hour ago"

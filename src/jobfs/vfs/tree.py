@@ -1,4 +1,4 @@
-"""Changes of names: mkdir, rmdir, rename, unlink (semantics.md section 4).
+"""Changes of names: mkdir, rmdir, rename, unlink (vfs/semantics.md 4).
 
 Every operation reserves the names that it changes, with all below them. A file is one of four there: an item; a File that was
 not begun to be sent (it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); or one

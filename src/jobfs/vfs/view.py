@@ -1,4 +1,4 @@
-"""What a path shows: the File there, else what a Change shows meanwhile, else the server's item (semantics.md section 1)."""
+"""What a path shows: the File there, else what a Change shows meanwhile, else the server's item (vfs/semantics.md 1)."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class View:
         return False
 
     def stays_here(self, path: str) -> bool:
-        """True if a file made at `path` stays on this machine (semantics.md section 4, Scratch names)."""
+        """True if a file made at `path` stays on this machine (vfs/semantics.md 4, Scratch names)."""
         return names.is_scratch(names.basename(path), self._patterns) or self.is_local(names.parent(path))
 
     def list(self, path: str) -> dict[str, Node]:
@@ -178,7 +178,7 @@ class View:
             self.state.apply(file, item=None, atime_ns=now, mtime_ns=now, ctime_ns=now)
             self.keep_parent(above)
 
-    # -- attributes (semantics.md section 2)
+    # -- attributes (vfs/semantics.md 2)
 
     def attr(self, node: Node) -> Attr:
         """What `stat` shows of a node."""
@@ -309,7 +309,7 @@ class View:
             return mode & 0o7777, uid, gid
         return (mode & 0o7777) | (stat.S_ISGID if directory else 0), uid, above.gid
 
-    # -- what may be changed (semantics.md section 4, readOnly items)
+    # -- what may be changed (vfs/semantics.md 4, readOnly items)
 
     def may_change(self, *paths: str) -> None:
         """Raises FsError(EROFS) on a read-only mount, FsError(EPERM) for the control directory."""
@@ -367,7 +367,7 @@ def is_hidden_open(name: str, entry: object) -> bool:
 
 
 def check_name(path: str) -> None:
-    """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (wire-facts.md)."""
+    """Raises FsError(ENAMETOOLONG, EINVAL) for a path that the API can't hold (api/wire.md)."""
     if names.path_length(path) > names.PATH_MAX or len(os.fsencode(names.basename(path))) > names.NAME_MAX:
         raise FsError(errno.ENAMETOOLONG)
 

@@ -30,7 +30,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Rules:
-    """Switches of save-protocol.md, The rules; with one of them off a mount does what a simpler program would do.
+    """Switches of save/protocol.md, The rules; with one of them off, a mount does what a simpler program would do.
 
     Where a rule says two things, each has a switch of its own.
     """

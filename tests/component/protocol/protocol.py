@@ -1,4 +1,4 @@
-"""A mount and its user, and all that can happen to them, as save-protocol.md says."""
+"""A mount and its user, and all that can happen to them, as save/protocol.md says."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Protocol(Run):
             )
 
     def _recovered(self, world: World, number: int) -> World:
-        """The next mount (save-protocol.md, Recovery)."""
+        """The next mount (save/protocol.md, Recovery)."""
         mount = world.mounts[number]
         txs = []
         for tx in mount.txs:

@@ -1,4 +1,4 @@
-"""The first half of a save: stage, set aside, promote (save-protocol.md, The steps)."""
+"""The first half of a save: stage, set aside, promote (save/protocol.md, The steps)."""
 
 from __future__ import annotations
 

@@ -69,14 +69,14 @@ def violating(rule: str) -> tuple[Scenario, Search[World]]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_with_all_rules_nothing_goes_wrong(scenario: Scenario) -> None:
-    """save-protocol: any interleaving of a save with the job, deaths, losses of power and of answers."""
+    """save/protocol.md: any interleaving of a save with the job, deaths, losses of power and of answers."""
     _, found = explored(scenario)
     print(f"{scenario.name}: {found.states} states")
     assert not found.violation, f"{scenario.name}\n{found.story()}"
 
 
 def test_with_all_rules_a_removed_directory_takes_nothing_along() -> None:
-    """save-protocol R12."""
+    """save/protocol.md R12."""
     found = Removal(Rules()).explore()
     print(f"{found.states} states")
     assert not found.violation, found.story()
@@ -84,14 +84,14 @@ def test_with_all_rules_a_removed_directory_takes_nothing_along() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_without_a_rule_something_goes_wrong(rule: str) -> None:
-    """save-protocol, The rules: none of them is decoration."""
+    """save/protocol.md, The rules: none of them is decoration."""
     scenario, found = violating(rule)
     print(f"without {rule}: {scenario.name}, {len(found.schedule)} steps\n{found.story()}")
     assert found.violation
 
 
 def test_without_r12_a_removed_directory_takes_a_file_along() -> None:
-    """save-protocol R12: a directory is moved out of the job's reach, looked at again, then deleted."""
+    """save/protocol.md R12: a directory is moved out of the job's reach, looked at again, then deleted."""
     found = Removal(Rules.without("r12")).explore()
     print(f"without R12: {len(found.schedule)} steps\n{found.story()}")
     assert found.violation == "j is lost"

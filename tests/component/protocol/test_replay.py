@@ -303,7 +303,7 @@ class Play:
 def test_what_goes_wrong_without_a_rule_ends_well_here(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
-    """save-protocol: the model's schedules against the real code."""
+    """save/protocol.md: the model's schedules against the real code."""
     scenario, found = violating(rule)
     play = Play(server, tmp_path / "home", scenario, found)
     play.run(monkeypatch)
@@ -315,7 +315,7 @@ def test_what_goes_wrong_without_a_rule_ends_well_here(
 def test_it_ends_as_the_model_does_whatever_happens(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scenario: Scenario, seed: int
 ) -> None:
-    """save-protocol: a random way through the model, with all rules; the real mount comes to one of its ends."""
+    """save/protocol.md: a random way through the model, with all rules; the real mount comes to one of its ends."""
     found = walk(Protocol(scenario, Rules()), Random(seed))
     play = Play(server, tmp_path / "home", scenario, found)
     play.run(monkeypatch)
@@ -335,7 +335,9 @@ def job_puts_a_file(server: Server) -> Any:
 def test_a_file_put_into_a_directory_that_is_removed_is_there_afterwards(
     server: Server, tmp_path: Path, at: int
 ) -> None:
-    """semantics 4.30, save-protocol R12, at every boundary of the removal: out of reach, looked at again, deleted or put back."""
+    """vfs/semantics.md 4.30, save/protocol.md R12: at every boundary of the removal: out of reach, looked at again,
+    deleted or put back.
+    """
     server.store.seed({"dir/D": None}, age=60)
     boundaries = Boundaries(at, job_puts_a_file(server), journal=False)
     work = Mortal(server, tmp_path / "home", boundaries)

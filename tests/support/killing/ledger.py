@@ -17,7 +17,7 @@ from jobfs import names
 
 from .contents import ABSENT, DIRECTORY, Content
 
-#: Seconds within which an unlinked file that was open may be back after a kill (semantics.md section 4), on a busy machine; and
+#: Seconds within which an unlinked file that was open may be back after a kill (vfs/semantics.md 4), on a busy machine; and
 #: one that was renamed to a scratch name.
 _MOMENT, _LEAVING = 2.0, 4.0
 
@@ -282,7 +282,7 @@ class Ledger:
             self._open = [change for change in self._open if not change.kept]
 
     def _unlinked_just_now(self, change: Change, killed: float) -> None:
-        """Killed within the second after it, what was unlinked while open may be there again (semantics.md section 4); killed
+        """Killed within the second after it, what was unlinked while open may be there again (vfs/semantics.md 4); killed
         within three, what was renamed to a scratch name.
 
         As it was closed, or as the server has it; or still as nothing, where something else had begun to take its name, and was

@@ -1,4 +1,4 @@
-"""The bounds (semantics.md section 6, Bounds): constants, whatever the number of files, saves and hours."""
+"""The bounds (vfs/semantics.md 6, Bounds): constants, whatever the number of files, saves and hours."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Bounds:
     """What a workload changes of them: `open_files` that its programs hold open; `files` that it made or had unsent.
 
     `conflicts`: second versions that there may be, of files whose rename failed and was done all the same. `flipped`: names that
-    may show another state than the last one, where requests are carried out late (save-protocol.md, What the API does not allow).
+    may show another state than the last one, where requests are carried out late (save/protocol.md, What the API does not allow).
     `removed`: directories that are removed, which stand under hidden names until the next listing, two seconds later at most.
     """
 

@@ -64,7 +64,7 @@ def left(stage: Stage, timeout: float, at_once: int, latency: float) -> None:
     stage.server.mend()
     stage.mounted.mount()
     for turn in range(at_once):
-        stage.expected.doubt(f"d{turn}/made", None)
+        stage.expected.doubt(f"made{turn}", None)
     stage.finish(Bounds(files=2 * at_once))
 
 
@@ -109,10 +109,9 @@ def waiting(stage: Stage, programs: int, latency: float, on: str = "POST+DELETE"
 
 
 def _start(stage: Stage, turns: int, latency: float, timeout: float, on: str = "POST+DELETE") -> None:
+    places = [f"{kind}{turn}".replace(" ", "-") for turn in range(turns) for kind in KINDS]
     there: dict[str, bytes | None] = {
-        f"d{turn}/{kind}".replace(" ", "-"): None if kind == "rmdir" else b"content"
-        for turn in range(turns)
-        for kind in KINDS
+        name: None if name.startswith("rmdir") else b"content" for name in places
     }
     stage.start(there, latency=latency, timeout=timeout, ttl=2)
     for _ in os.walk(stage.path):
@@ -121,8 +120,8 @@ def _start(stage: Stage, turns: int, latency: float, timeout: float, on: str = "
 
 
 def _call(stage: Stage, kind: str, turn: int) -> Callable[[], object]:
-    """A call on names of its own, in a directory of its own: in one directory the kernel lets one go on at a time."""
-    own = stage.path / f"d{turn}" / kind.replace(" ", "-")
+    """A call on names of its own."""
+    own = stage.path / f"{kind}{turn}".replace(" ", "-")
 
     def fsync() -> None:
         handle = os.open(own, os.O_WRONLY | os.O_TRUNC)
@@ -135,10 +134,10 @@ def _call(stage: Stage, kind: str, turn: int) -> Callable[[], object]:
     calls: dict[str, Callable[[], object]] = {
         "rename": lambda: os.rename(own, f"{own}.renamed"),
         "fsync": fsync,
-        "mkdir": lambda: os.mkdir(own.parent / "made"),
+        "mkdir": lambda: os.mkdir(stage.path / f"made{turn}"),
         "unlink": lambda: os.unlink(own),
         "rmdir": lambda: os.rmdir(own),
-        "rename over": lambda: os.rename(own, own.parent / "unlink"),
+        "rename over": lambda: os.rename(own, stage.path / f"unlink{turn}"),
     }
     return calls[kind]
 

@@ -37,7 +37,7 @@ def test_a_base_url_is_normalised(given: str, normal: str) -> None:
     ],
 )
 def test_plain_http_is_refused_to_another_host(url: str) -> None:
-    """semantics 6.10: TLS is verified; plain http only to loopback."""
+    """vfs/semantics.md 6.10: TLS is verified; plain http only to loopback."""
     with pytest.raises(UsageError, match=r"plain http.*use https://"):
         check_base_url(url)
 

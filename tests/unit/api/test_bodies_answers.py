@@ -96,7 +96,7 @@ def test_the_largest_page_there_can_be_fits(make_client: MakeClient) -> None:
 
 @pytest.mark.parametrize("coding", ["", "gzip"])
 def test_no_answer_takes_more_than_its_bound(make_client: MakeClient, coding: str) -> None:
-    """semantics 5.8: a reply that does not match the contract is EIO."""
+    """vfs/semantics.md 5.8: a reply that does not match the contract is EIO."""
     chunk = bomb(64 << 20) if coding else b" " * 65536
     streams: list[Endless] = []
 

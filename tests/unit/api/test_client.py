@@ -16,7 +16,7 @@ from .conftest import ID, JOB, MakeClient, Script, failure, many, one, wire_item
 
 
 def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: MakeClient) -> None:
-    """semantics 1.1: a point lookup is find, its answer filtered to the exact path."""
+    """vfs/semantics.md 1.1: a point lookup is find, its answer filtered to the exact path."""
     script = Script(
         many(
             wire_item("a/b"),
@@ -40,7 +40,9 @@ def test_find_is_filtered_to_the_exact_path_and_may_find_several(make_client: Ma
 def test_find_finds_names_that_mean_others_to_a_server_that_takes_patterns(
     make_client: MakeClient, path: str
 ) -> None:
-    """semantics 1.13: "not there" only if the server says so of this very name; one client calls the argument a pattern."""
+    """vfs/semantics.md 1.13: "not there" only if the server says so of this very name;
+    one client calls the argument a pattern.
+    """
     pieces = {"[": "(?!)", "{": "(?!)", "(": "(?!)", "\\": "(?!)", "*": ".*", "?": "."}
 
     def server(request: httpx.Request) -> httpx.Response:
@@ -72,7 +74,7 @@ def test_find_quotes_its_argument(make_client: MakeClient) -> None:
 
 
 def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeClient) -> None:
-    """semantics 1: "not there" only when the server said so, and it must not be a matter of style."""
+    """vfs/semantics.md 1: "not there" only when the server said so, and it must not be a matter of style."""
     script = Script(many(), many(wire_item("/a")), many())
     client = make_client(script)
     assert [item.path for item in client.find("a")] == ["a"]
@@ -126,7 +128,7 @@ def test_an_update_sends_what_is_given_and_nothing_else(
 def test_an_update_that_is_answered_with_something_else_is_not_believed(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, shown: dict[str, Any], mismatch: str
 ) -> None:
-    """semantics 5: a reply that does not match what was asked for; how paths are written is a matter of style."""
+    """vfs/semantics.md 5: a reply that does not match what was asked for; how paths are written is a matter of style."""
     wire = {"path": "new", "permission": "readOnly", "lifecycle": "application"} | shown
     client = make_client(Script(one(**wire)))
 
@@ -190,7 +192,7 @@ def test_a_move_that_is_refused_in_words_of_the_servers_own_is_understood_by_a_l
     error: type[Exception],
     status: int,
 ) -> None:
-    """semantics 5: inside a save, "exists" and "no directory" are findings; their wording is the server's."""
+    """vfs/semantics.md 5: inside a save, "exists" and "no directory" are findings; their wording is the server's."""
 
     def server(request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
@@ -205,7 +207,7 @@ def test_a_move_that_is_refused_in_words_of_the_servers_own_is_understood_by_a_l
 
 
 def test_a_refusal_that_can_not_be_looked_into_for_now_is_no_refusal(make_client: MakeClient) -> None:
-    """semantics 5: nothing was done, and what it means is not known: the same may be asked again."""
+    """vfs/semantics.md 5: nothing was done, and what it means is not known: the same may be asked again."""
     script = Script(many(wire_item("x")), failure(400, "This can't be done"), httpx.ConnectError("down"))
     client = make_client(script, timeout=1.0)
     client.find("x")

@@ -142,7 +142,7 @@ def test_a_form_whose_body_was_not_read_is_no_good(make_client: MakeClient, crea
 def test_a_directory_that_came_out_as_a_file_is_taken_away_and_made_in_another_form(
     make_client: MakeClient,
 ) -> None:
-    """wire-facts: of the types' names, a server may know the short ones only."""
+    """api/wire.md: of the types' names, a server may know the short ones only."""
     made: list[str] = []
 
     def server(request: httpx.Request) -> httpx.Response:
@@ -174,7 +174,7 @@ def test_a_directory_that_came_out_as_a_file_is_taken_away_and_made_in_another_f
 def test_a_create_that_is_answered_with_something_else_is_not_believed(
     make_client: MakeClient, create: Create, shown: dict[str, Any], mismatch: str
 ) -> None:
-    """semantics 5; nothing is deleted at a name that may be the job's."""
+    """vfs/semantics.md 5; nothing is deleted at a name that may be the job's."""
     script = Script(one(**({"path": "a.txt"} | shown)))
     if not mismatch:
         assert create(make_client(script)).path == "a.txt"
@@ -197,7 +197,7 @@ def test_a_create_that_is_answered_with_something_else_is_not_believed(
 def test_a_hidden_item_that_is_kept_under_another_form_of_its_name_is_taken_away_and_refused(
     make_client: MakeClient, asked: str, shown: str, kept: str
 ) -> None:
-    """save-protocol R6: this server changes names; the transaction in the name shows that it is ours."""
+    """save/protocol.md R6: this server changes names; the transaction in the name shows that it is ours."""
     script = Script(one(shown, type="directory"), httpx.Response(204))
     with pytest.raises(errors.BadRequestError, match=f"the server keeps the name {kept}") as caught:
         make_client(script).create_directory(asked, RW)

@@ -1,4 +1,4 @@
-"""One deadline a call (semantics.md section 3)."""
+"""One deadline a call (vfs/semantics.md 3)."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_wait_outlasts_its_call_while_bytes_move() -> None:
 
 
 def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
-    """semantics 3: every call has a deadline, whatever it has to ask."""
+    """vfs/semantics.md 3: every call has a deadline, whatever it has to ask."""
 
     def slow(request: httpx.Request) -> httpx.Response:
         time.sleep(0.6)
@@ -111,7 +111,7 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
 def test_after_a_lost_answer_there_is_time_for_a_look_but_not_for_another_change(
     make_client: MakeClient,
 ) -> None:
-    """semantics 5: look first; the look tells what became of the change though the call's time is over."""
+    """vfs/semantics.md 5: look first; the look tells what became of the change though the call's time is over."""
     client = make_client(Script(one()))
     with bound_by(Deadline(0.0, grace=10)):
         assert client.get(ID).path == "a.txt"

@@ -41,7 +41,7 @@ def test_a_range_is_asked_for_up_to_before_its_end(
 
 
 def test_a_server_that_refuses_a_range_is_asked_for_the_whole_file(make_client: MakeClient) -> None:
-    """semantics 3.4: what is answered with 200 begins at the start."""
+    """vfs/semantics.md 3.4: what is answered with 200 begins at the start."""
     script = Script(failure(400, "no ranges"), answer(200, b"hello", content_length="5"))
     with make_client(script).download(ID, 3) as download:
         assert (download.start, b"".join(download.chunks())) == (0, b"hello")
@@ -76,7 +76,7 @@ def test_a_total_that_is_not_told_is_not_known(
 def test_bytes_that_are_not_there_are_not_taken_for_an_item_that_is_gone(
     make_client: MakeClient, item: Any, error: type[Exception]
 ) -> None:
-    """semantics 5.14: who is told that an item is gone forgets it."""
+    """vfs/semantics.md 5.14: who is told that an item is gone forgets it."""
     script = Script(failure(404, "File not found"), item)
     with pytest.raises(error), make_client(script).download(ID):
         pass
@@ -84,7 +84,7 @@ def test_bytes_that_are_not_there_are_not_taken_for_an_item_that_is_gone(
 
 
 def test_the_request_for_a_download_is_retried(make_client: MakeClient) -> None:
-    """semantics 5: reading is retried with backoff and jitter within the deadline."""
+    """vfs/semantics.md 5: reading is retried with backoff and jitter within the deadline."""
     script = Script(failure(503), httpx.ConnectError("no"), answer(200, b"hello", content_length="5"))
     with make_client(script).download(ID) as download:
         assert b"".join(download.chunks()) == b"hello"
@@ -92,7 +92,7 @@ def test_the_request_for_a_download_is_retried(make_client: MakeClient) -> None:
 
 
 def test_a_200_to_a_range_is_the_whole_file(make_client: MakeClient) -> None:
-    """semantics 3: a Range request may be answered 200 instead of 206."""
+    """vfs/semantics.md 3: a Range request may be answered 200 instead of 206."""
     with make_client(Script(answer(200, b"0123456789", content_length="10"))).download(ID, 5) as download:
         assert (download.start, download.length, download.total) == (0, 10, 10)
 
@@ -131,7 +131,7 @@ def test_an_empty_range_costs_no_request(make_client: MakeClient) -> None:
 def test_an_answer_that_is_not_what_was_asked_for_does_not_match_the_contract(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, status: int, headers: dict[str, str]
 ) -> None:
-    """semantics 5.8: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
+    """vfs/semantics.md 5.8: wrong length or fields are EIO, and a log line names the endpoint and the mismatch."""
     client = make_client(Script(answer(status, b"x" * 5, **headers)))
     with pytest.raises(errors.ContractError, match="download"), client.download(ID, 5) as body:
         list(body.chunks())
@@ -153,7 +153,7 @@ def test_a_file_that_a_gateway_compresses_all_the_same_is_read(make_client: Make
 def test_a_file_that_is_badly_compressed_is_an_error_never_a_short_file(
     make_client: MakeClient, packed: bytes
 ) -> None:
-    """semantics 5.8: a reply that does not match the contract is EIO."""
+    """vfs/semantics.md 5.8: a reply that does not match the contract is EIO."""
     script = Script(answer(200, packed, content_encoding="gzip"))
     with make_client(script).download(ID) as download, pytest.raises(errors.ContractError):
         list(download.chunks())
@@ -165,7 +165,7 @@ def test_a_file_that_is_badly_compressed_is_an_error_never_a_short_file(
 def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(
     make_client: MakeClient, chunks: tuple[bytes | Exception, ...]
 ) -> None:
-    """semantics 3: a body shorter than promised is an error, never a short file."""
+    """vfs/semantics.md 3: a body shorter than promised is an error, never a short file."""
     script = Script(answer(200, *chunks, content_length="5"))
     got: list[bytes] = []
     with make_client(script).download(ID) as download, pytest.raises(errors.UnavailableError) as caught:

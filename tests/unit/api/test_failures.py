@@ -49,7 +49,7 @@ def body(reason: Any, status: int = 0) -> bytes:
 def test_each_status_has_its_error_and_errno(
     call: Call, status: int, reason: Any, kind: type[errors.ApiError], number: int
 ) -> None:
-    """semantics 5.1, 5.3, 5.4, 5.5: the errno of each answer."""
+    """vfs/semantics.md 5.1, 5.3, 5.4, 5.5: the errno of each answer."""
     failure = from_answer(call, status, {}, body(reason, status))
     assert type(failure) is kind
     assert (failure.errno, failure.status, failure.endpoint) == (
@@ -71,7 +71,7 @@ def test_each_status_has_its_error_and_errno(
 def test_where_there_is_no_way_to_the_server_the_network_is_unreachable(
     exc: httpx.HTTPError, number: int
 ) -> None:
-    """semantics 1.14: for what reads and for what changes something, of which nothing was sent."""
+    """vfs/semantics.md 1.14: for what reads and for what changes something, of which nothing was sent."""
     for call in (READ, CHANGE):
         failure = from_exception(call, exc)
         assert (type(failure), failure.errno) == (errors.UnavailableError, number)
@@ -128,7 +128,7 @@ GATEWAY = [
 
 @pytest.mark.parametrize(("headers", "page"), GATEWAY)
 def test_a_404_of_a_gateway_is_a_server_that_can_not_be_asked(headers: dict[str, str], page: bytes) -> None:
-    """semantics 5: "gone" only if the API said it; otherwise as 502: reading is retried, a change has lost its answer."""
+    """vfs/semantics.md 5: "gone" only if the API said it; otherwise as 502: reading is retried, a change has lost its answer."""
     reading, changing = from_answer(READ, 404, headers, page), from_answer(CHANGE, 404, headers, page)
     assert type(reading) is errors.UnavailableError
     assert type(changing) is errors.AnswerLostError
@@ -140,7 +140,7 @@ def test_a_404_of_a_gateway_is_a_server_that_can_not_be_asked(headers: dict[str,
     "page", [b'{"code": 404}', b'{"code": "404"}', b'{"error": "Not Found"}', b'{"code": 404, "reason": []}']
 )
 def test_a_404_is_the_apis_if_its_body_says_so_too(page: bytes) -> None:
-    """semantics 5: a JSON object with `code` 404 or `error` "Not Found"."""
+    """vfs/semantics.md 5: a JSON object with `code` 404 or `error` "Not Found"."""
     for call in (READ, CHANGE):
         assert type(from_answer(call, 404, {}, page)) is errors.NotFoundError
 

@@ -1,4 +1,4 @@
-"""How a server has been answering, and when the background leaves it alone (semantics.md sections 3 and 5)."""
+"""How a server has been answering, and when the background leaves it alone (vfs/semantics.md 3 and 5)."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_what_the_server_asks_for_holds_for_reads_and_changes(clock: Clock) -> N
 
 
 def test_nobody_waits_for_days(clock: Clock) -> None:
-    """semantics 4, Nothing is forgotten: no server keeps what is unsent from being sent for good."""
+    """vfs/semantics.md 4, Nothing is forgotten: no server keeps what is unsent from being sent for good."""
     held = Health()
     held.asked_to_wait(1e9)
     clock.now += 901
@@ -270,7 +270,7 @@ def in_background(client: Client, times: int) -> list[Any]:
 
 @pytest.mark.parametrize("date", [False, True])
 def test_one_429_keeps_the_whole_background_from_asking(make_client: MakeClient, date: bool) -> None:
-    """semantics 5: `Retry-After` honoured, in seconds or as a date."""
+    """vfs/semantics.md 5: `Retry-After` honoured, in seconds or as a date."""
     told = {"retry-after": "60"}
     if date:
         told = {
@@ -300,7 +300,7 @@ def test_a_server_that_is_gone_is_not_hammered_by_the_background(make_client: Ma
 def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answer_of_any_kind(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """semantics 1: then whatever needs the server fails at once; one line in the log says so, and one that it is over."""
+    """vfs/semantics.md 1: then whatever needs the server fails at once; one line in the log says so, and one that it is over."""
     held = Health(30.0)
     heard(held, READ)
     refuse(held, clock, 0.0, 0.1, 0.3, 0.7, 0.8)
@@ -335,7 +335,7 @@ def test_what_is_answered_in_between_counts(clock: Clock) -> None:
 
 
 def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock) -> None:
-    """semantics 3: forty that the kernel lets go on one at a time end as soon as one."""
+    """vfs/semantics.md 3: forty that the kernel lets go on one at a time end as soon as one."""
     held = Health(30.0)
     heard(held, READ)
     assert may_wait(held) == math.inf
@@ -413,7 +413,7 @@ def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(c
 def test_while_it_is_out_of_reach_one_request_a_second_is_sent_however_many_call(
     make_client: MakeClient, clock: Clock
 ) -> None:
-    """semantics 1: by programs and in the background; and all fail at once."""
+    """vfs/semantics.md 1: by programs and in the background; and all fail at once."""
     script = Script(httpx.ConnectError("refused"))
     client = make_client(script)
     refuse(client.health, clock, 0.0, 1.0, 1.0)

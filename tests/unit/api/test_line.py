@@ -1,4 +1,4 @@
-"""Who may use the connections, and in which order (semantics.md section 3)."""
+"""Who may use the connections, and in which order (vfs/semantics.md 3)."""
 
 from __future__ import annotations
 

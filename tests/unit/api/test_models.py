@@ -82,7 +82,7 @@ def test_a_size_is_a_number_in_quotes_or_not_or_not_known(given: Any, size: int 
 
 
 def test_unknown_fields_and_types_do_not_break_a_listing() -> None:
-    """semantics 1.21: unknown fields and unknown item types do not break a listing."""
+    """vfs/semantics.md 1.21: unknown fields and unknown item types do not break a listing."""
     body = page_body(
         wire_item(color="red", nested={"deep": [1]}),
         {"type": "workspaceItemLink", "id": "b" * 24, "target": "elsewhere"},
@@ -118,7 +118,7 @@ ODD = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_one_odd_value_hides_its_own_item_at_most(odd: bytes) -> None:
-    """semantics 1.21: one item with an absurd number, depth, byte or type does not break a listing."""
+    """vfs/semantics.md 1.21: one item with an absurd number, depth, byte or type does not break a listing."""
     good = json.dumps(wire_item("good"), ensure_ascii=False).encode()
     bad = json.dumps({**wire_item("bad"), "id": "b" * 24}).encode()[:-1] + b", " + odd + b"}"
     body = b'{"meta": {"total": 3}, "data": {"workspaceItems": [%b, %b, %b]}}' % (bad, good, bad)
@@ -162,7 +162,7 @@ def test_a_page_of_more_items_than_any_server_gives_is_none() -> None:
 
 @pytest.mark.parametrize("data", [{"item": wire_item()}, {"workspaceItem": None, "item": wire_item()}])
 def test_a_single_item_has_one_of_two_names(data: dict[str, Any]) -> None:
-    """wire-facts.md: the vendor's rewrite wraps it as data.item."""
+    """api/wire.md: the vendor's rewrite wraps it as data.item."""
     assert parse_item(json.dumps({"data": data}).encode())[0].path == "a.txt"
 
 
@@ -226,7 +226,7 @@ def test_a_reply_of_another_form_is_a_mismatch_that_says_where(body: bytes, what
 
 
 def test_a_list_of_none_may_be_null() -> None:
-    """wire-facts: lenient in what is accepted; Go writes an empty list so."""
+    """api/wire.md: lenient in what is accepted; Go writes an empty list so."""
     assert parse_page(b'{"data": {"workspaceItems": null}, "meta": {"total": 0}}', 100, 0)[0] == Page(
         [], 0, 100, 0
     )

@@ -72,7 +72,7 @@ def test_a_changing_request_is_never_turned_into_a_read(
 def test_the_key_is_never_sent_to_another_origin(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, location: str, status: int
 ) -> None:
-    """semantics 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
+    """vfs/semantics.md 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
     script = Script(redirect(status, location), one())
     with pytest.raises(ContractError, match="another origin"):
         make_client(script).get("item00000000000000000001")
@@ -89,7 +89,7 @@ def test_a_redirect_to_nowhere_does_not_match_the_contract(make_client: MakeClie
 
 
 def test_redirects_in_a_circle_end(make_client: MakeClient) -> None:
-    """semantics 3: no call can hang for ever."""
+    """vfs/semantics.md 3: no call can hang for ever."""
     script = Script(redirect(307, f"{ROOT}items/round"))
     with pytest.raises(ContractError, match="more than 3 redirects"):
         make_client(script).get("item00000000000000000001")

@@ -44,7 +44,7 @@ def done(serve: Serve) -> Iterator[threading.Event]:
 
 
 def test_a_silent_server_does_not_hang_a_call(serve: Serve, done: threading.Event) -> None:
-    """semantics 3: no call can hang for ever; a hung server makes ETIMEDOUT."""
+    """vfs/semantics.md 3: no call can hang for ever; a hung server makes ETIMEDOUT."""
 
     def silent(connection: socket.socket) -> None:
         read_request(connection)
@@ -80,7 +80,7 @@ DRIPS: dict[str, tuple[bytes, bytes]] = {
 def test_an_answer_that_never_gets_to_the_point_ends_in_time(
     serve: Serve, done: threading.Event, what: str, drip: str, pause: float
 ) -> None:
-    """semantics 3: no call can hang for ever, however steadily the server keeps sending."""
+    """vfs/semantics.md 3: no call can hang for ever, however steadily the server keeps sending."""
 
     def talk(connection: socket.socket) -> None:
         read_request(connection)
@@ -103,7 +103,7 @@ def test_an_answer_that_never_gets_to_the_point_ends_in_time(
 
 
 def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
-    """semantics 3: seconds without progress; and what the reader takes for itself does not count."""
+    """vfs/semantics.md 3: seconds without progress; and what the reader takes for itself does not count."""
 
     def talk(connection: socket.socket) -> None:
         read_request(connection)
@@ -139,7 +139,7 @@ def test_a_busy_pool_makes_a_request_wait_and_nothing_is_sent(serve: Serve) -> N
 
 
 def test_what_is_broken_off_ends_at_once(serve: Serve, done: threading.Event) -> None:
-    """semantics 6: a mount that has to end waits for no silent server."""
+    """vfs/semantics.md 6: a mount that has to end waits for no silent server."""
     asked = threading.Event()
 
     def silent(connection: socket.socket) -> None:
@@ -214,7 +214,7 @@ def test_a_source_that_ends_early_is_never_a_whole_request(serve: Serve, tmp_pat
 
 
 def test_an_upload_may_take_longer_than_the_deadline_while_it_moves(serve: Serve, tmp_path: Path) -> None:
-    """semantics 3: the deadline counts time without progress."""
+    """vfs/semantics.md 3: the deadline counts time without progress."""
     size = 48 << 20
     with open(tmp_path / "x", "wb") as large:
         large.truncate(size)

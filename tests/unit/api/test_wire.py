@@ -40,7 +40,7 @@ LOST = [
     "trouble", [*UNSENT, *LOST, failure(429), failure(503, headers={"retry-after": "0"})]
 )
 def test_a_read_is_retried(make_client: MakeClient, trouble: httpx.Response | Exception) -> None:
-    """semantics 5: reading is retried with backoff and jitter within the deadline."""
+    """vfs/semantics.md 5: reading is retried with backoff and jitter within the deadline."""
     script = Script(trouble, trouble, one())
     assert make_client(script).get(ID).path == "a.txt"
     assert len(script.requests) == 3
@@ -48,7 +48,7 @@ def test_a_read_is_retried(make_client: MakeClient, trouble: httpx.Response | Ex
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 422, 507])
 def test_a_refusal_is_not_repeated(make_client: MakeClient, status: int) -> None:
-    """semantics 5: 401: no retry storm; what was refused for good is not asked for again."""
+    """vfs/semantics.md 5: 401: no retry storm; what was refused for good is not asked for again."""
     script = Script(failure(status))
     with pytest.raises(errors.ApiError):
         make_client(script).get(ID)
@@ -59,7 +59,7 @@ def test_a_refusal_is_not_repeated(make_client: MakeClient, status: int) -> None
 def test_a_changing_request_is_retried_where_nothing_can_have_happened(
     make_client: MakeClient, tmp_path: Path, trouble: httpx.Response | Exception
 ) -> None:
-    """semantics 5.6, 5.13: 429, 503 with Retry-After, a connection that was never established."""
+    """vfs/semantics.md 5.6, 5.15: 429, 503 with Retry-After, a connection that was never established."""
     (tmp_path / "x").write_bytes(b"hello")
     script = Script(trouble, one())
     make_client(script).create_file("a.txt", tmp_path / "x", 5, RW)
@@ -72,7 +72,7 @@ def test_a_changing_request_is_retried_where_nothing_can_have_happened(
 def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
     make_client: MakeClient, trouble: httpx.Response | Exception, change: str
 ) -> None:
-    """semantics 5.7: a changing request whose answer was lost is never blindly repeated."""
+    """vfs/semantics.md 5.7: a changing request whose answer was lost is never blindly repeated."""
     script = Script(trouble)
     client = make_client(script)
     acts: dict[str, Callable[[], object]] = {
@@ -94,7 +94,9 @@ def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
 def test_after_the_deadline_it_has_timed_out(
     make_client: MakeClient, trouble: httpx.Response | Exception
 ) -> None:
-    """semantics 3: every call has a deadline; semantics 5: then ETIMEDOUT, or that there is no way to the server."""
+    """vfs/semantics.md 3: every call has a deadline; vfs/semantics.md 5: then ETIMEDOUT,
+    or that there is no way to the server.
+    """
     script = Script(trouble)
     with pytest.raises(errors.UnavailableError) as caught:
         make_client(script, timeout=1.0).get(ID)
@@ -144,7 +146,7 @@ def test_a_changed_key_file_is_tried_once_after_a_401(make_client: MakeClient, t
 def test_a_web_page_instead_of_the_api_is_no_answer(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """semantics 5.8: a reply that is not JSON is EIO and a log line that names the endpoint and the mismatch."""
+    """vfs/semantics.md 5.8: a reply that is not JSON is EIO and a log line that names the endpoint and the mismatch."""
     client = make_client(Script(httpx.Response(200, html="<html>please log in</html>")))
     with pytest.raises(errors.ContractError, match=r"list items.*not JSON"):
         client.list_page(100, 0)
@@ -179,7 +181,7 @@ def test_a_body_that_breaks_off_is_asked_for_again(make_client: MakeClient) -> N
 def test_the_key_is_in_no_message_and_no_log(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """semantics 6: the API key is never in a log or an error message, even where the server repeats it."""
+    """vfs/semantics.md 6: the API key is never in a log or an error message, even where the server repeats it."""
     caplog.set_level(logging.DEBUG)
     echo = failure(401, f"Invalid API key {KEY}", headers={"x-key": KEY})
     location = {"location": f"https://evil.test/?key={KEY}"}

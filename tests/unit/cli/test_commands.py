@@ -46,7 +46,7 @@ def test_flush_without_a_mount_is_bad_input(run: Run, tmp_path: Path) -> None:
 
 
 def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
-    """semantics 2: `jobfs info PATH`."""
+    """vfs/semantics.md 2: `jobfs info PATH`."""
     facts = {
         "id": "i" * 24, "owner": "expert", "lifecycle": "expertJob", "permission": "readWrite", "key": "k",
         "mime_type": "text/plain", "created_at": "C", "updated_at": "U", "state": "clean", "error": "",
@@ -132,7 +132,7 @@ def test_umount_all_without_a_mount_is_no_failure(run: Run) -> None:
 def test_who_is_nowhere_or_names_nothing_is_told_so(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 6.3: one clear sentence, and what to do."""
+    """vfs/semantics.md 6.3: one clear sentence, and what to do."""
     for words in (["flush", ""], ["umount", ""], ["mount", JOB, ""], ["systemd-unit", JOB, ""]):
         done = run(*words)
         assert (done.code, "a path is needed, and this one is empty" in done.err) == (2, True), words

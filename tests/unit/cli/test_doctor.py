@@ -61,7 +61,7 @@ def refuse(sentence: str) -> Callable[..., None]:
 
 
 def test_a_machine_that_is_well_is_0(doctor: Run) -> None:
-    """semantics 6.13: `jobfs doctor`: checks the machine and the account."""
+    """vfs/semantics.md 6.13: `jobfs doctor`: checks the machine and the account."""
     done = doctor(JOB)
     assert (done.code, "FAILED" in done.out, "WARN" in done.out) == (0, False, False), done.out
     for words in (
@@ -77,7 +77,7 @@ def test_a_machine_that_is_well_is_0(doctor: Run) -> None:
 def test_each_failure_has_its_remedy_and_the_others_are_checked_all_the_same(
     doctor: Run, monkeypatch: pytest.MonkeyPatch, check: str
 ) -> None:
-    """semantics 6.13: prints a remedy per failure."""
+    """vfs/semantics.md 6.13: prints a remedy per failure."""
     monkeypatch.setattr(preflight, check, refuse("it is broken: mend it"))
     done = doctor(JOB, "--base-url", URL)
     assert (done.code, done.out.count("FAILED"), done.out.count("it is broken: mend it")) == (1, 1, 1)

@@ -121,7 +121,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str
 def test_it_can_be_called_as_mount_does(
     run: Run, monkeypatch: pytest.MonkeyPatch, arguments: list[str], mounts: bool
 ) -> None:
-    """semantics 6: `jobfs JOB DIR -o …`, as `mount -t fuse.jobfs` and fstab call it."""
+    """vfs/semantics.md 6: `jobfs JOB DIR -o …`, as `mount -t fuse.jobfs` and fstab call it."""
     called: list[Any] = []
 
     @click.command("mount")
@@ -176,7 +176,7 @@ def test_what_nobody_expected_leaves_its_traceback_in_a_file(
 
 
 def test_a_full_disk_is_a_sentence_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """semantics 6.3, on the disk of stdout, of what Python still has to print there, and of the traceback."""
+    """vfs/semantics.md 6.3: on the disk of stdout, of what Python still has to print there, and of the traceback."""
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "jobfs", "--version"],
@@ -202,7 +202,7 @@ def test_a_full_disk_is_a_sentence_too(run: Run, monkeypatch: pytest.MonkeyPatch
 def test_what_is_closed_or_not_known_is_told_in_a_sentence(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
-    """semantics 6: bad input is one clear sentence, whatever it is."""
+    """vfs/semantics.md 6: bad input is one clear sentence, whatever it is."""
     monkeypatch.setattr(sys, "stdin", None)
     done = run(*command, "--state-dir", "~no_such_user/x")
     sys.stdin.close()  # what stands for it

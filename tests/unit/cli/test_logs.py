@@ -29,7 +29,7 @@ def restored() -> Iterator[None]:
 
 
 def test_the_key_is_taken_out_of_every_record(capfd: pytest.CaptureFixture[str]) -> None:
-    """semantics 6: the API key is never in a log."""
+    """vfs/semantics.md 6: the API key is never in a log."""
     logs.set_up("debug", lambda: "sk-secret")
     try:
         raise ValueError("header sk-secret refused")
@@ -93,7 +93,7 @@ logging.shutdown()
 
 
 def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path: Path) -> None:
-    """semantics 6, bounds: the log rotates while it runs."""
+    """vfs/semantics.md 6, bounds: the log rotates while it runs."""
     log = tmp_path / "jobfs.log"
     done = subprocess.run(
         [sys.executable, "-c", _BACKGROUND, log], capture_output=True, text=True, timeout=30

@@ -72,7 +72,7 @@ def test_what_is_mounted_there_is_named(place: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("kind", ["fuse.jobfs", "fuse.sshfs", "fuse"])
 def test_dead_mounts_of_fuse_are_taken_away(place: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """semantics 6: "Transport endpoint is not connected" does not keep the next mount from working."""
+    """vfs/semantics.md 6: "Transport endpoint is not connected" does not keep the next mount from working."""
     there = [MountInfo(number, "0:1", str(place), kind, 0) for number in "12"]
     said: list[str] = []
     monkeypatch.setattr(preflight, "mount_at", lambda path: there[-1] if there else None)
@@ -216,7 +216,7 @@ def test_what_the_server_says_becomes_a_sentence(
 def test_a_job_that_is_described_with_more_items_than_are_read_can_be_mounted(
     server: Server, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """wire-facts: the `items` of the instance may be complete; only their number is wanted."""
+    """api/wire.md: the `items` of the instance may be complete; only their number is wanted."""
     server.set(instance_items="complete")
     server.store.seed({f"{number}": "" for number in range(30)})
     monkeypatch.setattr(client, "MOST_INSTANCE", 4000)
@@ -256,7 +256,7 @@ def key_file(tmp_path: Path, mode: int = 0o600) -> str:
 
 
 def test_the_key_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
-    """wire-facts: PERSTACK_API_KEY."""
+    """api/wire.md: PERSTACK_API_KEY."""
     monkeypatch.setenv("PERSTACK_API_KEY", " sk-env\n")
     assert find_key(load({}), warnings.append)() == "sk-env"
 

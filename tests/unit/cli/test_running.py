@@ -121,7 +121,7 @@ def test_a_dead_mount_is_found_wherever_its_state_is_and_forgotten_once_it_is_go
 def test_a_dead_mount_is_of_the_job_that_is_there_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
-    """semantics 6: what is said to be left is that job's, not that of another which had the directory before."""
+    """vfs/semantics.md 6: what is said to be left is that job's, not that of another which had the directory before."""
     for each in (JOB, "k" * 24):
         with closing(slot.acquire(tmp_path / "state", each, "/mnt/a", URL)) as taken:
             (taken.path / "journal.db").touch()

@@ -98,7 +98,7 @@ def test_what_the_terminals_encoding_lacks_is_escaped(tmp_path: Path) -> None:
 def test_without_a_terminal_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """semantics 6: umount shows how far it is, in lines where there is no terminal; what is quick needs none."""
+    """vfs/semantics.md 6: umount shows how far it is, in lines where there is no terminal; what is quick needs none."""
     now = 100.0
     monkeypatch.setattr("jobfs.cli.screen.time.monotonic", lambda: now)
     with screen.sending("sending") as tell:

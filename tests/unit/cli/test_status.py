@@ -83,7 +83,7 @@ def test_what_is_unsent_is_told_with_its_bytes_and_its_age(run: Run, answering: 
 
 
 def test_what_failed_is_unsent_too_and_comes_first(run: Run, answering: Make) -> None:
-    """semantics 4, Nothing is forgotten: one number, whatever the reason is that the server does not have it."""
+    """vfs/semantics.md 4, Nothing is forgotten: one number, whatever the reason is that the server does not have it."""
     failed = unsent(path="big", size=9, state="failed", reason="Too large", attempts=0)
     answering("/mnt/a", status=a_status(unsent=[unsent(), failed], failed=[failed]))
     done = run("status", "/mnt/a")
@@ -130,7 +130,7 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
 def test_it_is_1_when_something_needs_a_person(
     run: Run, answering: Make, changed: dict[str, Any], words: str
 ) -> None:
-    """semantics 6: what needs a person is said, with exit code 1."""
+    """vfs/semantics.md 6: what needs a person is said, with exit code 1."""
     status = a_status(**changed)
     assert len(status["problems"]) == 1
     answering("/mnt/a", status=status)
@@ -147,7 +147,7 @@ def test_it_is_2_when_nothing_is_mounted(run: Run, tmp_path: Path) -> None:
 
 
 def test_one_that_does_not_answer_is_named_and_hides_no_other(run: Run, answering: Make, state: Path) -> None:
-    """semantics 6: a slot is in use before its mount answers, and while it is recovered."""
+    """vfs/semantics.md 6: a slot is in use before its mount answers, and while it is recovered."""
     answering("/mnt/b", status=a_status(directory="/mnt/b"), flush={"left": []}, retry={"paths": ["x"]})
     starting = slot.acquire(state, JOB, "/mnt/a", "http://127.0.0.1:1")
     try:
@@ -163,7 +163,7 @@ def test_one_that_does_not_answer_is_named_and_hides_no_other(run: Run, answerin
 def test_a_dead_mount_is_named_beside_those_that_run(
     run: Run, answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    """semantics 6: what it has left is on no server: nobody is told that all is well."""
+    """vfs/semantics.md 6: what it has left is on no server: nobody is told that all is well."""
     answering("/mnt/a", status=a_status(), flush={"left": []})
     assert run(*words).code == 0
     dead = {"/mnt/c": slot.look(tmp_path / "c")}

@@ -72,7 +72,9 @@ def test_eviction_frees_what_is_needed_oldest_first_and_spares_what_is_in_use(di
 def test_there_are_not_more_of_them_than_the_limit_has_room_for(
     disk: DiskCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 6, Bounds: nothing grows with the hours; a small file that the job rewrites all day is a version each time."""
+    """vfs/semantics.md 6, Bounds: nothing grows with the hours;
+    a small file that the job rewrites all day is a version each time.
+    """
     monkeypatch.setattr(disk_module, "_FEW", 4)
     for name in NAMES:
         keep(disk, name)

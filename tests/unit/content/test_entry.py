@@ -46,7 +46,7 @@ def test_an_empty_file_needs_no_request(make_store: MakeStore) -> None:
 
 
 def test_a_small_read_in_the_middle_of_a_big_file_moves_little(make_store: MakeStore) -> None:
-    """semantics 3: a read far ahead of the download uses a Range request."""
+    """vfs/semantics.md 3: a read far ahead of the download uses a Range request."""
     data = pattern(64 * MIB)
     client = FakeClient(data)
     store = make_store(client)
@@ -80,7 +80,7 @@ def test_a_read_just_ahead_of_the_stream_waits_for_it(make_store: MakeStore) -> 
 
 
 def test_a_server_without_ranges_is_remembered_and_its_stream_awaited(make_store: MakeStore) -> None:
-    """semantics 3: if the server answers 200 instead of 206 the driver waits for the stream."""
+    """vfs/semantics.md 3: if the server answers 200 instead of 206 the driver waits for the stream."""
     data = pattern(8 * MIB)
     client = FakeClient(data, ranges=False)
     store = make_store(client)
@@ -170,7 +170,7 @@ def test_what_was_brought_ahead_is_read_without_another_request(make_store: Make
 
 
 def test_a_reader_joins_what_is_being_brought_ahead(make_store: MakeStore) -> None:
-    """semantics 3: one version is downloaded once, whoever asked for it first."""
+    """vfs/semantics.md 3: one version is downloaded once, whoever asked for it first."""
     data = pattern(MIB)
     client = FakeClient(data, gate=2)
     with make_store(client).open(item_of(len(data))) as handle:
@@ -208,7 +208,7 @@ def test_a_refused_key_is_told_at_once_and_the_next_read_asks_again(make_store: 
 
 
 def test_a_server_that_hangs_makes_a_read_fail_in_time(make_store: MakeStore) -> None:
-    """semantics 3: every call has a deadline; no call can hang for ever."""
+    """vfs/semantics.md 3: every call has a deadline; no call can hang for ever."""
     client = FakeClient(pattern(MIB), gate=1)
     with make_store(client, timeout=1.0).open(item_of(MIB)) as handle:
         assert handle.read(0, 4096) == client.data[:4096]
@@ -224,7 +224,7 @@ def test_a_server_that_hangs_makes_a_read_fail_in_time(make_store: MakeStore) ->
 def test_a_fetch_whose_handle_is_closed_meanwhile_ends(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 3: of an empty file whose size the server does not tell, nothing stays that a later look could find."""
+    """vfs/semantics.md 3: of an empty file whose size the server does not tell, nothing stays that a later look could find."""
     client = FakeClient(b"")
     asked, answered, download = threading.Event(), threading.Event(), client.download
 

@@ -26,7 +26,7 @@ from .server import Body, FakeClient, item_of, pattern
 
 
 def test_a_broken_download_resumes_by_range_where_it_broke(make_store: MakeStore) -> None:
-    """semantics 3.5: a broken download resumes by range."""
+    """vfs/semantics.md 3.5: a broken download resumes by range."""
     data = pattern(2 * MIB)
     client = FakeClient(data, breaks=[700_000, 0, 100_000])
     store = make_store(client)
@@ -61,7 +61,7 @@ def test_a_download_that_stays_broken_fails_every_reader_and_a_later_one_tries_a
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_download_that_always_breaks_at_one_place_is_given_up(make_store: MakeStore, ranges: bool) -> None:
-    """semantics 3: no call can hang for ever; without ranges the same bytes come again and again."""
+    """vfs/semantics.md 3: no call can hang for ever; without ranges the same bytes come again and again."""
     data = pattern(MIB)
     client = FakeClient(data, ranges=ranges, says_length=False)
     client.breaks = [300 * KIB] + [0 if ranges else 300 * KIB] * 1000
@@ -84,7 +84,7 @@ def test_an_error_before_the_body_is_final(make_store: MakeStore) -> None:
 
 
 def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(make_store: MakeStore) -> None:
-    """semantics 3.6: a body shorter than promised is an error, never a short file."""
+    """vfs/semantics.md 3.6: a body shorter than promised is an error, never a short file."""
     data = pattern(MIB)
     client = FakeClient(data, says_length=False, ranges=False, shown_size=MIB + 1)
     store = make_store(client)
@@ -116,7 +116,7 @@ class WrongOnce(FakeClient):
 def test_a_wrong_length_of_the_same_version_is_asked_for_once_more_from_the_start(
     make_store: MakeStore, wrong: dict[str, Any], offset: int
 ) -> None:
-    """semantics 5.15: look at the item; the same version: once more."""
+    """vfs/semantics.md 5.15: look at the item; the same version: once more."""
     data = pattern(8 * MIB)
     client = WrongOnce(data, **wrong)
     store = make_store(client)
@@ -128,7 +128,7 @@ def test_a_wrong_length_of_the_same_version_is_asked_for_once_more_from_the_star
 
 @pytest.mark.parametrize("lie", [5, -5])
 def test_a_length_that_stays_wrong_is_eio_and_not_stale(make_store: MakeStore, lie: int) -> None:
-    """semantics 5.15: then EIO. ESTALE is for a version that is gone."""
+    """vfs/semantics.md 5.15: then EIO. ESTALE is for a version that is gone."""
     client = FakeClient(pattern(MIB), lie=lie)
     store = make_store(client)
     with store.open(item_of(MIB)) as handle:
@@ -238,7 +238,7 @@ def looked_at_by_hand(client: FakeClient) -> Iterator[threading.Event]:
 def test_a_second_answer_is_served_once_a_look_asked_after_its_headers_has_answered(
     make_store: MakeStore,
 ) -> None:
-    """semantics 3.13: of the first one, what was not read before waits too; what was is there."""
+    """vfs/semantics.md 3.13: of the first one, what was not read before waits too; what was is there."""
     data = pattern(16 * MIB)
     client = FakeClient(data, holds={0: MIB})
     handle = make_store(client).open(item_of(len(data)))
@@ -281,7 +281,7 @@ def test_one_look_serves_all_whose_headers_have_come_before_it(make_store: MakeS
 def test_what_a_look_does_not_prove_is_stale_but_for_what_was_read(
     make_store: MakeStore, cache: Path, change: dict[str, Any]
 ) -> None:
-    """semantics 3.13: else ESTALE for what was not read."""
+    """vfs/semantics.md 3.13: else ESTALE for what was not read."""
     data = pattern(16 * MIB)
     client = FakeClient(data, holds={0: MIB})
     store = make_store(client)
@@ -305,7 +305,7 @@ def test_what_a_look_does_not_prove_is_stale_but_for_what_was_read(
 
 
 def test_what_comes_once_more_never_changes_what_was_read(make_store: MakeStore) -> None:
-    """semantics 3.13: a server without ranges begins anew, with another version."""
+    """vfs/semantics.md 3.13: a server without ranges begins anew, with another version."""
     data, newer = pattern(MIB), pattern(MIB, seed=9)
     client = FakeClient(data, ranges=False, says_length=False, breaks=[300_000], chunk=64_000, gate=5)
     handle = make_store(client).open(item_of(len(data)))
@@ -336,7 +336,7 @@ def test_a_look_without_an_answer_is_an_error_and_the_next_read_asks_again(make_
 
 
 def test_what_was_not_proved_is_not_kept_for_later(make_store: MakeStore) -> None:
-    """semantics 3: nothing of a version that was not proved goes into the cache, across remounts neither."""
+    """vfs/semantics.md 3: nothing of a version that was not proved goes into the cache, across remounts neither."""
     data, mixed = pattern(MIB), pattern(MIB, seed=9)
     client = FakeClient(data, breaks=[500_000], holds={1: 0}, unanswered=1000)
     store = make_store(client)
@@ -415,7 +415,7 @@ def test_whatever_breaks_every_read_gives_the_real_bytes(
     wanted: list[tuple[int, int]],
     handles: int,
 ) -> None:
-    """semantics 3.5: random reads by several handles under random breakage give what the server has."""
+    """vfs/semantics.md 3.5: random reads by several handles under random breakage give what the server has."""
     data = pattern(size)
     client = FakeClient(data, ranges=ranges, says_length=says_length, breaks=breaks, chunk=chunk, cap=cap)
     home: Path = tmp_path_factory.mktemp("home")

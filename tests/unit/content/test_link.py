@@ -29,7 +29,7 @@ def pool() -> Iterator[Pool]:
 
 
 def test_no_more_jobs_run_at_once_than_it_has_threads(pool: Pool) -> None:
-    """semantics 6, Bounds: threads do not grow with the number of files."""
+    """vfs/semantics.md 6, Bounds: threads do not grow with the number of files."""
     gates = [Gate() for _ in range(3)]
     assert all(pool.submit(gate) for gate in gates)
     assert gates[0].running.wait(20)
@@ -45,7 +45,7 @@ def test_no_more_jobs_run_at_once_than_it_has_threads(pool: Pool) -> None:
 def test_a_job_that_fails_does_not_take_its_thread_along(
     pool: Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """semantics 3: no call can hang for ever, as a reader would whose download nobody runs."""
+    """vfs/semantics.md 3: no call can hang for ever, as a reader would whose download nobody runs."""
 
     def fail() -> None:
         raise ValueError

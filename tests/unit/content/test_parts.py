@@ -30,7 +30,7 @@ def test_what_a_killed_mount_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_was_open_to_others_is_closed_to_them(tmp_path: Path) -> None:
-    """semantics 3.10: the content cache has mode 0700."""
+    """vfs/semantics.md 3.10: the content cache has mode 0700."""
     directory = tmp_path / "cache"
     directory.mkdir(mode=0o755)
     parts = started(directory)

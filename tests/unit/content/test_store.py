@@ -177,7 +177,7 @@ def test_readers_of_an_unfinished_download_get_what_was_saved(make_store: MakeSt
 def test_a_reader_whose_part_is_replaced_by_what_was_saved_reads_no_hole(
     make_store: MakeStore, tmp_path: Path
 ) -> None:
-    """semantics 3: a part has holes, and reaches as far as its last piece."""
+    """vfs/semantics.md 3: a part has holes, and reaches as far as its last piece."""
     data = pattern(8 * MIB)
     client = FakeClient(data, holds={0: 128 * KIB})
     store = make_store(client)
@@ -259,7 +259,7 @@ def test_a_part_that_nobody_has_open_goes_when_a_later_handle_begins_anew(
 
 
 def test_what_is_found_to_be_of_two_versions_is_not_read_any_more(make_store: MakeStore) -> None:
-    """semantics 3.13: an open file is pinned to the version it opened."""
+    """vfs/semantics.md 3.13: an open file is pinned to the version it opened."""
     data = pattern(300 * KIB)
     client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
     store = make_store(client)
@@ -301,7 +301,7 @@ def gone(directory: Path) -> bool:
 def test_what_is_downloaded_because_the_disk_has_lost_it_is_proved(
     make_store: MakeStore, cache: Path
 ) -> None:
-    """semantics 3.13: its program, or the kernel, may have bytes of it from there."""
+    """vfs/semantics.md 3.13: its program, or the kernel, may have bytes of it from there."""
     client = FakeClient(b"hello")
     store = make_store(client)
     read(store, item_of(5))
@@ -316,7 +316,7 @@ def test_what_is_downloaded_because_the_disk_has_lost_it_is_proved(
 def test_a_move_of_ours_makes_an_item_no_other_version_to_who_reads_it(
     make_store: MakeStore, written: bool
 ) -> None:
-    """semantics 3.13: though it moves `updatedAt`; what the job wrote before is seen all the same."""
+    """vfs/semantics.md 3.13: though it moves `updatedAt`; what the job wrote before is seen all the same."""
     data = pattern(16 * MIB)
     client = FakeClient(data)
     store = make_store(client)
@@ -423,7 +423,7 @@ def test_the_order_of_use_survives_a_remount(make_store: MakeStore) -> None:
 def test_what_is_opened_while_others_are_evicted_stays(
     make_store: MakeStore, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 3: open files are pinned; a first write begins with the file that `fetch` has named."""
+    """vfs/semantics.md 3: open files are pinned; a first write begins with the file that `fetch` has named."""
     data = pattern(100_000)
     store = make_store(FakeClient(data))
     for number in range(2):
@@ -640,7 +640,7 @@ def test_a_content_that_goes_from_the_disk_before_it_is_read_is_downloaded_again
 
 
 def test_a_content_that_is_open_and_not_read_yet_is_not_evicted(make_store: MakeStore) -> None:
-    """semantics 3: open files are pinned, and the kernel may have kept a part of this one."""
+    """vfs/semantics.md 3: open files are pinned, and the kernel may have kept a part of this one."""
     data = pattern(100 * KIB)
     client = FakeClient(data)
     store = make_store(client)

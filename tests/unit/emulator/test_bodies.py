@@ -1,4 +1,4 @@
-"""The two forms of a create's body (wire-facts.md), and what is wrong with other bodies."""
+"""The two forms of a create's body (api/wire.md), and what is wrong with other bodies."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_paths_lose_their_slash_and_have_limits() -> None:
 def test_an_error_of_ours_keeps_its_errno_and_is_not_logged(
     error: BaseException, expected: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """semantics 5: errors from the API become errno."""
+    """vfs/semantics.md 5: errors from the API become errno."""
     assert errno_of("read", error) == expected
     assert caplog.records == []
 
@@ -110,7 +110,7 @@ def test_an_error_of_ours_keeps_its_errno_and_is_not_logged(
     ],
 )
 def test_a_save_fails_as_on_a_disk(operation: str, error: JobfsError, expected: int) -> None:
-    """semantics 5: fsync and close never fail with EINVAL, EOPNOTSUPP or ENOSYS."""
+    """vfs/semantics.md 5.13: fsync and close never fail with EINVAL, EOPNOTSUPP or ENOSYS."""
     assert errno_of(operation, error) == expected
     assert errno_of("truncate", error) == error.errno
 
@@ -156,7 +156,7 @@ def test_attributes_for_a_listing_are_what_is_known(driver: FuseDriver, vfs: Mem
 
 
 def test_a_listing_tells_no_other_size_than_the_kernel_has_heard(driver: FuseDriver, vfs: MemoryVfs) -> None:
-    """semantics 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
+    """vfs/semantics.md 1, TTL: it drops what came while the listing was made, and would read a new version to the old end."""
     driver.getattr("/file")
     vfs.put("file", b"content, and what the job has added")
     with pytest.raises(FsError) as caught:
@@ -228,7 +228,7 @@ def test_attributes_are_asked_for_again_once_anything_may_have_changed(
 def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cache(
     driver: FuseDriver, vfs: MemoryVfs
 ) -> None:
-    """semantics 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
+    """vfs/semantics.md 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
     vfs.of_the_server = True
     driver.getattr("/file")
     same, grown, known, written = (handle(flags=os.O_RDONLY) for _ in range(4))
@@ -257,7 +257,7 @@ def test_a_version_of_another_size_than_the_kernel_believes_is_read_past_its_cac
 def test_what_is_no_longer_known_to_have_been_told_is_not_answered_from_what_was_kept(
     driver: FuseDriver, vfs: MemoryVfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 1, TTL: among more files than anybody remembers, too, a version of another size is seen to be one."""
+    """vfs/semantics.md 1, TTL: among more files than anybody remembers, too, a version of another size is seen to be one."""
     monkeypatch.setattr(module, "_PATHS", 0)
     monkeypatch.setattr(vfs, "edition", lambda: 1)
     monkeypatch.setattr(vfs, "lasting", lambda path: True, raising=False)
@@ -273,7 +273,7 @@ def test_what_is_no_longer_known_to_have_been_told_is_not_answered_from_what_was
 def test_the_kernel_is_known_to_have_asked_for_the_size_of_an_open_file(
     driver: FuseDriver, vfs: MemoryVfs
 ) -> None:
-    """semantics 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
+    """vfs/semantics.md 1, TTL: a change by the job is visible to a new open: all of it, not the part that the kernel knows of."""
     vfs.of_the_server = True
     writer, reader = handle(flags=os.O_RDWR), handle(flags=os.O_RDONLY)
     driver.open("/file", writer)

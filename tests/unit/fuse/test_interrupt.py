@@ -136,7 +136,7 @@ def test_it_may_be_told_at_any_time(lab: Lab) -> None:
     + [(changing, 0) for changing in (4, 6, 8, 9, 10, 11, 12, 13, 16, 18, 21, 24, 25, 35, 45)],
 )  # fmt: skip
 def test_what_changes_something_by_itself_is_not_answered_early(lab: Lab, opcode: int, flags: int) -> None:
-    """semantics 4: an error means that it was not done."""
+    """vfs/semantics.md 4: an error means that it was not done."""
     lab.request(opcode, 2, flags=flags)
     for now in (1.0, 1.2, 9.0):
         lab.interrupter.look(now)

@@ -1,4 +1,4 @@
-"""Who reads requests: a few threads, and another one where these wait (semantics 3: what is known is answered at once)."""
+"""Who reads requests: a few threads, and another one where these wait (vfs/semantics.md 3: what is known is answered at once)."""
 
 from __future__ import annotations
 

@@ -356,7 +356,7 @@ def test_too_many_doubts_are_one_doubt_of_everything_until_the_next_listing() ->
 
 
 def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() -> None:
-    """semantics 1: it never loses an item that existed throughout."""
+    """vfs/semantics.md 1: it never loses an item that existed throughout."""
     server, known = Server(), Knowledge(1e9, Clock())
     file = server.file("f")
     listed_while(known, server, lambda: None)
@@ -377,7 +377,7 @@ def test_a_listing_does_not_lose_what_we_have_changed_and_the_job_has_moved() ->
 def test_what_we_have_changed_while_a_listing_is_read_is_named_unless_a_directory_took_its_content_along() -> (
     None
 ):
-    """semantics 1: what is in a directory that was renamed may be lost by a listing, and need not be known."""
+    """vfs/semantics.md 1: what is in a directory that was renamed may be lost by a listing, and need not be known."""
     server, known = Server(), Knowledge(1e9, Clock())
     gone, changed, folder = server.file("gone"), server.file("changed"), server.directory("d")
     listed_while(known, server, lambda: None)

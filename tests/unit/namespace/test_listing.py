@@ -76,7 +76,7 @@ PAGES = [(count, 100) for count in (0, 1, 99, 100, 101, 198, 199, 200, 201, 298,
 
 @pytest.mark.parametrize(("count", "cap"), [*PAGES, (60, 1), (60, 2), (60, 7), (60, 50)])
 def test_every_item_is_there_whatever_the_number_of_pages(reading: Reading, count: int, cap: int) -> None:
-    """semantics 1.2: all pages are one snapshot of the whole tree."""
+    """vfs/semantics.md 1.2: all pages are one snapshot of the whole tree."""
     reading.server.cap = cap
     everything = reading.fill(count)
     assert as_set(reading.read()) == set(everything)
@@ -85,7 +85,7 @@ def test_every_item_is_there_whatever_the_number_of_pages(reading: Reading, coun
 
 
 def test_pages_after_the_first_are_fetched_in_parallel(reading: Reading) -> None:
-    """semantics 1.2: pages after the first are fetched in parallel."""
+    """vfs/semantics.md 1.2: pages after the first are fetched in parallel."""
     reading.fill(390)
     together = threading.Barrier(3, timeout=10)
 
@@ -98,7 +98,7 @@ def test_pages_after_the_first_are_fetched_in_parallel(reading: Reading) -> None
 
 
 def test_a_list_that_moved_is_read_again(reading: Reading) -> None:
-    """semantics 1: a snapshot that drifted while it was read is read again."""
+    """vfs/semantics.md 1: a snapshot that drifted while it was read is read again."""
     everything = reading.fill(150)
     reading.server.after = once(("list", 0), lambda: reading.server.delete(everything[10]))
     assert as_set(reading.read()) == set(everything) - {everything[10]}
@@ -119,7 +119,7 @@ def deleting(reading: Reading, doomed: list[Item], number: int) -> Callable[[str
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_what_this_mount_deletes_while_a_list_is_read_is_no_drift(reading: Reading, number: int) -> None:
-    """core.md, decision 11; semantics 1: it must never lose an item that existed throughout."""
+    """save/protocol.md R12; vfs/semantics.md 1: it must never lose an item that existed throughout."""
     everything, pages = reading.fill(3000), 31
     reading.known = [one.id for one in everything]
     doomed = everything[:600]
@@ -132,7 +132,7 @@ def test_what_this_mount_deletes_while_a_list_is_read_is_no_drift(reading: Readi
 
 
 def test_what_this_mount_makes_while_a_list_is_read_is_no_drift(reading: Reading) -> None:
-    """core.md, decision 11; nobody is asked for what was made since, its answer tells."""
+    """save/protocol.md R12; nobody is asked for what was made since, its answer tells."""
     everything = reading.fill(900)
     reading.known = [one.id for one in everything]
 
@@ -149,7 +149,7 @@ def test_what_this_mount_makes_while_a_list_is_read_is_no_drift(reading: Reading
 def test_a_list_that_never_holds_still_is_reconciled_item_by_item(
     reading: Reading, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """semantics 1.3: read again at most twice, then reconciled item by item with a warning."""
+    """vfs/semantics.md 1.3: read again at most twice, then reconciled item by item with a warning."""
     everything = reading.fill(250)
     gone = reading.fill(20)
     reading.known = [one.id for one in everything]
@@ -181,7 +181,7 @@ def test_many_items_deleted_by_the_job_cost_a_second_pass_not_a_request_each(rea
 
 @pytest.mark.parametrize("count", [150, 450])
 def test_a_server_without_any_order_is_still_read_whole(reading: Reading, count: int) -> None:
-    """semantics 1: it must never lose an item that existed throughout."""
+    """vfs/semantics.md 1: it must never lose an item that existed throughout."""
     everything = reading.fill(count)
     reading.server.shuffle = random.Random(7)
     assert as_set(reading.read()) == set(everything)
@@ -189,7 +189,7 @@ def test_a_server_without_any_order_is_still_read_whole(reading: Reading, count:
 
 
 def test_a_server_whose_order_depends_on_the_page_is_still_read_whole(reading: Reading) -> None:
-    """semantics 1: it must never lose an item that existed throughout; equal keys leave their order to each query."""
+    """vfs/semantics.md 1: it must never lose an item that existed throughout; equal keys leave their order to each query."""
     everything = reading.fill(450)
     list_page = reading.server.list_page
 
@@ -203,7 +203,7 @@ def test_a_server_whose_order_depends_on_the_page_is_still_read_whole(reading: R
 
 @pytest.mark.parametrize("places", [(18, 20), (19, 20)])
 def test_two_passes_that_lack_the_same_item_prove_nothing(reading: Reading, places: tuple[int, int]) -> None:
-    """semantics 1: it must never lose an item that existed throughout, where neighbours change places too."""
+    """vfs/semantics.md 1: it must never lose an item that existed throughout, where neighbours change places too."""
     everything = reading.fill(49)
     reading.server.cap = 20
     one, other = (everything[place].id for place in places)
@@ -237,7 +237,7 @@ def test_a_wrong_total_costs_a_few_requests_and_no_item(
 
 
 def test_what_was_deleted_does_not_make_up_for_an_item_that_no_pass_has_shown(reading: Reading) -> None:
-    """semantics 1: a snapshot that drifted while it was read must never lose an item that existed throughout."""
+    """vfs/semantics.md 1: a snapshot that drifted while it was read must never lose an item that existed throughout."""
     server, files = reading.server, reading.fill(150)
     deleted, hidden = files[0], files[-1]
     passes = itertools.count(1)
@@ -262,7 +262,7 @@ def test_what_was_deleted_does_not_make_up_for_an_item_that_no_pass_has_shown(re
 def test_a_server_that_gives_all_at_once_is_read_whole(
     reading: Reading, monkeypatch: pytest.MonkeyPatch, told: int
 ) -> None:
-    """semantics 1: the snapshot has every item; nobody is asked for more of them than the reference allows."""
+    """vfs/semantics.md 1: the snapshot has every item; nobody is asked for more of them than the reference allows."""
     everything = reading.fill(350)
 
     def list_page(take: int, skip: int) -> Page:
@@ -285,7 +285,7 @@ def test_a_server_that_ignores_skip_ends(reading: Reading) -> None:
 
 @pytest.mark.parametrize("unknown", [1, 30, 120])
 def test_items_of_unknown_types_do_not_look_like_drift(reading: Reading, unknown: int) -> None:
-    """semantics 1: unknown item types do not break a listing."""
+    """vfs/semantics.md 1: unknown item types do not break a listing."""
     everything = reading.fill(250)
     reading.server.unknown = [f"{number * 2:023d}x" for number in range(unknown)]
     assert as_set(reading.read()) == set(everything)
@@ -294,7 +294,7 @@ def test_items_of_unknown_types_do_not_look_like_drift(reading: Reading, unknown
 
 
 def test_a_page_that_fails_fails_the_listing(reading: Reading) -> None:
-    """semantics 1: a network failure never looks like an empty directory."""
+    """vfs/semantics.md 1: a network failure never looks like an empty directory."""
     reading.fill(1000)
 
     def fail(_operation: str, skip: int) -> None:
@@ -330,7 +330,7 @@ drifts = st.lists(
 def test_nothing_that_was_there_throughout_is_ever_lost(
     count: int, cap: int, order: str, known_before: bool, drift: list[tuple[int, str, int, str]]
 ) -> None:
-    """semantics 1.3: it must never lose an item that existed throughout, nor show one that never was there."""
+    """vfs/semantics.md 1.3: it must never lose an item that existed throughout, nor show one that never was there."""
     keys: dict[str, Callable[[Item], Any]] = {
         "created": lambda one: one.id,
         "path": lambda one: one.path,
@@ -388,7 +388,7 @@ def test_nothing_that_was_there_throughout_is_ever_lost(
 
 
 def test_the_pages_that_are_expected_are_asked_for_together(reading: Reading) -> None:
-    """semantics 1: pages after the first are fetched in parallel."""
+    """vfs/semantics.md 1: pages after the first are fetched in parallel."""
     reading.fill(350)
     reading.lister = Lister(reading.server.client, expected=350)
     together = threading.Barrier(4)
@@ -441,7 +441,7 @@ class Endless:
     "total", [lambda end: end + 1, lambda end: end + 100, lambda end: end * 2], ids=["one", "page", "double"]
 )
 def test_a_list_whose_total_grows_with_every_page_is_given_up(total: Callable[[int], int]) -> None:
-    """semantics 5.8: a reply that does not match the contract is EIO; nobody reads for ever."""
+    """vfs/semantics.md 5.8: a reply that does not match the contract is EIO; nobody reads for ever."""
     endless = Endless(total)
     with pytest.raises(ContractError, match=r"promised .* items and has no end"):
         endless.read()
@@ -449,7 +449,7 @@ def test_a_list_whose_total_grows_with_every_page_is_given_up(total: Callable[[i
 
 
 def test_a_list_beyond_its_promise_is_given_up_after_the_deadline_too() -> None:
-    """semantics 3: every call has a deadline, also where each of its requests is answered."""
+    """vfs/semantics.md 3: every call has a deadline, also where each of its requests is answered."""
     endless = Endless(lambda end: end + 1)
     with pytest.raises(ContractError, match="has no end"):
         endless.read(patience=-1.0)
@@ -466,7 +466,7 @@ def test_no_total_makes_a_list_longer_than_any_workspace(monkeypatch: pytest.Mon
 
 
 def test_a_list_that_doubles_while_it_is_read_is_read(reading: Reading) -> None:
-    """semantics 1.3: what the job makes meanwhile is drift, however much it is."""
+    """vfs/semantics.md 1.3: what the job makes meanwhile is drift, however much it is."""
     before = reading.fill(300)
     reading.server.before = once(("list", 198), lambda: [reading.server.file(f"n{n}") for n in range(300)])
     assert as_set(reading.read()) >= set(before)

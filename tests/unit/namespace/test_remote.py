@@ -17,7 +17,7 @@ from .world import KERNEL, TTL, World, hidden
 
 
 def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: World) -> None:
-    """semantics 1.7: a fresh snapshot answers every lookup, negative ones too, without a request."""
+    """vfs/semantics.md 1.7: a fresh snapshot answers every lookup, negative ones too, without a request."""
     a = world.server.file("a.txt")
     sub = world.server.directory("sub")
     b = world.server.file("sub/b.txt")
@@ -32,7 +32,7 @@ def test_the_first_lookup_reads_one_listing_that_then_answers_everything(world: 
 
 
 def test_the_root_is_always_there_without_a_request(world: World) -> None:
-    """semantics 1: an empty workspace is still a directory."""
+    """vfs/semantics.md 1: an empty workspace is still a directory."""
     assert world.namespace.lookup("") == implicit_directory("")
     assert world.server.asked() == []
     assert world.namespace.children("") == {}
@@ -49,7 +49,7 @@ def test_children_of_what_is_no_directory_are_refused(world: World) -> None:
 
 
 def test_a_single_stat_after_expiry_costs_one_find(world: World) -> None:
-    """semantics 1.8: after the snapshot expires, a single stat costs one find, not a listing."""
+    """vfs/semantics.md 1.8: after the snapshot expires, a single stat costs one find, not a listing."""
     a = world.server.file("a.txt")
     world.namespace.children("")
     world.server.asked()
@@ -62,7 +62,7 @@ def test_a_single_stat_after_expiry_costs_one_find(world: World) -> None:
 
 
 def test_freshness_counts_from_the_start_of_the_request_and_leaves_room_for_the_kernel(world: World) -> None:
-    """semantics 1: a change by the job is visible within the TTL, kernel timeouts included."""
+    """vfs/semantics.md 1: a change by the job is visible within the TTL, kernel timeouts included."""
     a = world.server.file("a.txt")
 
     def slow(_operation: str, _argument: object) -> None:
@@ -82,7 +82,7 @@ def yield_to_others(_operation: str, _argument: object) -> None:
 
 
 def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world: World) -> None:
-    """semantics 1: an implicit directory can't be seen by find."""
+    """vfs/semantics.md 1: an implicit directory can't be seen by find."""
     folder = world.server.directory("x")
     child = world.server.file("x/y")
     world.namespace.refresh()
@@ -95,7 +95,7 @@ def test_a_find_that_finds_nothing_where_children_are_known_asks_the_list(world:
 
 
 def test_a_directory_replaced_by_a_file_is_seen(world: World) -> None:
-    """semantics 1: a change made by the job is visible after the TTL."""
+    """vfs/semantics.md 1: a change made by the job is visible after the TTL."""
     folder = world.server.directory("x")
     world.server.file("x/y")
     world.namespace.refresh()
@@ -107,7 +107,7 @@ def test_a_directory_replaced_by_a_file_is_seen(world: World) -> None:
 
 
 def test_a_directory_renamed_by_the_job_is_seen_with_what_is_in_it(world: World) -> None:
-    """semantics 1: a change made by the job is visible after the TTL."""
+    """vfs/semantics.md 1: a change made by the job is visible after the TTL."""
     folder = world.server.directory("x")
     for number in range(120):
         world.server.file(f"x/f{number}")
@@ -122,7 +122,7 @@ def test_a_directory_renamed_by_the_job_is_seen_with_what_is_in_it(world: World)
 
 
 def test_a_new_directory_of_the_job_is_shown_with_what_is_in_it(world: World) -> None:
-    """semantics 1: a change made by the job is visible after the TTL."""
+    """vfs/semantics.md 1: a change made by the job is visible after the TTL."""
     world.namespace.refresh()
     world.clock.advance(0.5)
     world.server.directory("new")
@@ -133,7 +133,7 @@ def test_a_new_directory_of_the_job_is_shown_with_what_is_in_it(world: World) ->
 
 
 def test_two_items_at_one_path_are_one_shown_and_one_in_the_status(world: World) -> None:
-    """semantics 1.18: expertJob shadows application; every shadowed item is listed in the status."""
+    """vfs/semantics.md 1.18: expertJob shadows application; every shadowed item is listed in the status."""
     default = world.server.file("x", lifecycle=Lifecycle.APPLICATION)
     world.namespace.refresh()
     assert world.namespace.peek("x") == default
@@ -147,7 +147,7 @@ def test_two_items_at_one_path_are_one_shown_and_one_in_the_status(world: World)
 
 
 def test_hostile_hidden_and_control_names_are_not_shown_and_not_asked_for(world: World) -> None:
-    """semantics 1: hostile paths are never shown and never followed. semantics 4: nor are hidden items."""
+    """vfs/semantics.md 1: hostile paths are never shown and never followed. vfs/semantics.md 4: nor are hidden items."""
     aside = world.server.file(hidden("x"))
     world.server.file("a/../b")
     world.server.file(".jobfs/job.json")
@@ -163,7 +163,7 @@ def test_hostile_hidden_and_control_names_are_not_shown_and_not_asked_for(world:
 
 
 def test_the_status_tells_what_is_known(world: World) -> None:
-    """semantics 6: status."""
+    """vfs/semantics.md 6: status."""
     assert world.namespace.status().snapshot_age is None
     world.server.file("a", size=3)
     world.server.file("b", size=None)
@@ -190,7 +190,7 @@ def test_the_subtree_holds_every_item_at_and_below_a_path(world: World) -> None:
 
 
 def test_our_own_changes_are_visible_at_once_and_cost_nothing(world: World) -> None:
-    """semantics 1.6: own changes are visible at once."""
+    """vfs/semantics.md 1.6: own changes are visible at once."""
     a = world.server.file("a")
     world.namespace.refresh()
     world.server.asked()
@@ -219,7 +219,7 @@ def test_forgetting_an_implicit_directory_forgets_what_is_in_it(world: World) ->
 
 
 def test_of_two_directories_at_one_path_the_other_is_asked_for_what_is_left(world: World) -> None:
-    """semantics 1: overlay of directories: only the server knows what a recursive delete took."""
+    """vfs/semantics.md 1: overlay of directories: only the server knows what a recursive delete took."""
     default = world.server.directory("d", lifecycle=Lifecycle.APPLICATION)
     own = world.server.directory("d")
     world.server.file("d/x")
@@ -231,7 +231,7 @@ def test_of_two_directories_at_one_path_the_other_is_asked_for_what_is_left(worl
 
 
 def test_a_touched_path_is_asked_for_although_all_is_fresh(world: World) -> None:
-    """semantics 5: after a lost answer, look first."""
+    """vfs/semantics.md 5: after a lost answer, look first."""
     a = world.server.file("d/a")
     b = world.server.file("d/b")
     world.namespace.refresh()
@@ -251,7 +251,7 @@ def test_a_touched_path_is_asked_for_although_all_is_fresh(world: World) -> None
 
 
 def test_a_slow_find_does_not_overwrite_our_own_change(world: World) -> None:
-    """semantics 1: a write counter: a slow answer never overwrites a newer local change."""
+    """vfs/semantics.md 1: a write counter: a slow answer never overwrites a newer local change."""
     a = world.server.file("a")
     world.namespace.refresh()
     world.expire()
@@ -268,7 +268,7 @@ def test_a_slow_find_does_not_overwrite_our_own_change(world: World) -> None:
 
 
 def test_a_path_that_we_change_all_the_time_is_shown_as_we_left_it(world: World) -> None:
-    """semantics 1: own changes are visible at once, however often they race with an answer."""
+    """vfs/semantics.md 1: own changes are visible at once, however often they race with an answer."""
     a = world.server.file("a")
     world.namespace.refresh()
     world.expire()
@@ -282,7 +282,7 @@ def test_a_path_that_we_change_all_the_time_is_shown_as_we_left_it(world: World)
 
 
 def test_a_slow_listing_does_not_overwrite_our_own_changes(world: World) -> None:
-    """semantics 1: a write counter: a slow answer never overwrites a newer local change."""
+    """vfs/semantics.md 1: a write counter: a slow answer never overwrites a newer local change."""
     folder = world.server.directory("d")
     kept = world.server.file("d/kept")
     gone = world.server.file("gone")
@@ -304,7 +304,7 @@ def test_a_slow_listing_does_not_overwrite_our_own_changes(world: World) -> None
 
 
 def test_our_own_deletions_while_a_listing_is_read_cost_no_other_pass(world: World) -> None:
-    """core.md, decision 11: our own deletions are no drift; what was there throughout is in the listing all the same."""
+    """save/protocol.md R12: our own deletions are no drift; what was there throughout is in the listing all the same."""
     files = [world.server.file(f"f{number:03d}") for number in range(500)]
     world.namespace.refresh()
     unseen = world.server.file("made by the job")
@@ -327,7 +327,7 @@ def test_our_own_deletions_while_a_listing_is_read_cost_no_other_pass(world: Wor
 
 
 def test_a_name_that_is_missed_is_asked_for_once_more_after_a_moment(world: World) -> None:
-    """save-protocol: a mount that misses a name it knew asks once more before it believes it."""
+    """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
     a = world.server.file("a")
     for number in range(120):
         world.server.file(f"f{number}")
@@ -344,7 +344,7 @@ def test_a_name_that_is_missed_is_asked_for_once_more_after_a_moment(world: Worl
 
 
 def test_a_name_that_is_still_missing_is_gone(world: World) -> None:
-    """save-protocol: it asks once more, and then believes it."""
+    """save/protocol.md: it asks once more, and then believes it."""
     a = world.server.file("a")
     for number in range(120):
         world.server.file(f"f{number}")
@@ -360,7 +360,7 @@ def test_a_name_that_is_still_missing_is_gone(world: World) -> None:
 
 
 def test_a_listing_in_the_middle_of_anothers_save_asks_once_more(world: World) -> None:
-    """save-protocol: a mount that misses a name it knew asks once more before it believes it."""
+    """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
     a, b = world.server.file("d/a"), world.server.file("d/b")
     c = world.server.file("d/c")
     world.namespace.refresh()
@@ -377,7 +377,7 @@ def test_a_listing_in_the_middle_of_anothers_save_asks_once_more(world: World) -
 
 
 def test_many_threads_and_a_busy_job_end_in_the_truth() -> None:
-    """semantics 1: whatever raced, what is shown in the end is what the server has."""
+    """vfs/semantics.md 1: whatever raced, what is shown in the end is what the server has."""
     world = World(ttl=0.0, kernel_timeout=0.0, clock=time.monotonic)
     server, namespace = world.server, world.namespace
     folders = [server.directory(f"d{number}") for number in range(4)]
@@ -406,7 +406,7 @@ def test_many_threads_and_a_busy_job_end_in_the_truth() -> None:
 
 
 def test_what_we_put_where_something_else_was_known_is_asked_for(world: World) -> None:
-    """semantics 1: own changes are visible at once; a place that we took can't still be taken."""
+    """vfs/semantics.md 1: own changes are visible at once; a place that we took can't still be taken."""
     old = world.server.file("x", updated_ns=10**9)
     mine = world.server.file("y", updated_ns=1)
     world.namespace.refresh()
@@ -426,7 +426,7 @@ def changed(world: World, path: str) -> int:
 
 
 def test_a_listing_that_shows_other_names_in_a_directory_tells_so_once(world: World) -> None:
-    """semantics 2.18: a directory's mtime moves when another set of names is seen in it."""
+    """vfs/semantics.md 2.18: a directory's mtime moves when another set of names is seen in it."""
     for path in ("d", "empty", "same"):
         world.server.directory(path)
     a, b = world.server.file("d/a"), world.server.file("implicit/b")
@@ -452,7 +452,7 @@ def test_a_listing_that_shows_other_names_in_a_directory_tells_so_once(world: Wo
 
 
 def test_hidden_names_contents_and_our_own_changes_are_no_other_names(world: World) -> None:
-    """semantics 2.18: a save in place stages a hidden item, moves another one away, and changes no name."""
+    """vfs/semantics.md 2.18: a save in place stages a hidden item, moves another one away, and changes no name."""
     world.server.directory("d")
     a = world.server.file("d/a")
     world.namespace.refresh()
@@ -468,7 +468,7 @@ def test_hidden_names_contents_and_our_own_changes_are_no_other_names(world: Wor
 
 
 def test_a_name_that_is_found_or_missed_changes_the_directory_before_a_listing_does(world: World) -> None:
-    """semantics 2.18: whoever saw it first; with the last name in it, a directory that no item stands for goes."""
+    """vfs/semantics.md 2.18: whoever saw it first; with the last name in it, a directory that no item stands for goes."""
     for number in range(120):
         world.server.file(f"d/{number}")
     lonely = world.server.file("implicit/lonely")
@@ -486,7 +486,7 @@ def test_a_name_that_is_found_or_missed_changes_the_directory_before_a_listing_d
 
 
 def test_names_change_later_than_before_whatever_the_clocks_say(world: World) -> None:
-    """semantics 2.18: never goes back, with a server whose clock is ahead."""
+    """vfs/semantics.md 2.18: never goes back, with a server whose clock is ahead."""
     ahead = time.time_ns() + 3600 * 10**9
     directory = world.server.directory("d", updated_ns=ahead)
     world.namespace.refresh()

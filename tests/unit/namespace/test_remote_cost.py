@@ -58,7 +58,7 @@ def fill(world: World, count: int) -> None:
 def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(
     world: World, count: int, pages: int
 ) -> None:
-    """semantics 1: where a find would be the fifth within a second, a listing is read instead."""
+    """vfs/semantics.md 1: where a find would be the fifth within a second, a listing is read instead."""
     fill(world, count)
     for number in range(count):
         assert world.namespace.lookup(f"f{number:04d}") is not None
@@ -66,7 +66,7 @@ def test_a_storm_of_lookups_costs_one_listing_and_a_handful_of_finds(
 
 
 def test_lookups_that_are_few_keep_the_promise_by_finds(world: World) -> None:
-    """semantics 1: after the snapshot expires, a single stat costs one find, not a listing."""
+    """vfs/semantics.md 1: after the snapshot expires, a single stat costs one find, not a listing."""
     fill(world, 90)
     for number in range(40):
         world.namespace.lookup(f"f{number:04d}")
@@ -91,7 +91,7 @@ def refreshed(world: World, times: int) -> None:
 
 
 def test_in_a_storm_that_no_listing_can_be_afforded_for_the_snapshot_serves(world: World) -> None:
-    """semantics 1: the effective TTL grows with the time a listing takes, and the status says so."""
+    """vfs/semantics.md 1: the effective TTL grows with the time a listing takes, and the status says so."""
     slow_pages(world, 3.0)
     fill(world, 300)
     refreshed(world, 2)
@@ -107,7 +107,7 @@ def test_in_a_storm_that_no_listing_can_be_afforded_for_the_snapshot_serves(worl
 
 
 def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(world: World) -> None:
-    """semantics 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
+    """vfs/semantics.md 1: a change is visible to a new `stat` after the TTL, whoever has listed the directory meanwhile."""
     fill(world, 30)
     looked_up = world.namespace.looked_up
     assert looked_up("f0001") is None, "as old as that a lookup would ask"
@@ -121,7 +121,7 @@ def test_attributes_for_a_listing_are_those_that_a_lookup_has_without_a_request(
 
 
 def test_in_a_storm_a_listing_has_the_attributes_that_lookups_have(world: World) -> None:
-    """semantics 1: decide by cost."""
+    """vfs/semantics.md 1: decide by cost."""
     slow_pages(world, 3.0)
     fill(world, 300)
     refreshed(world, 2)
@@ -134,7 +134,7 @@ def test_in_a_storm_a_listing_has_the_attributes_that_lookups_have(world: World)
 
 
 def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listing(world: World) -> None:
-    """semantics 1: on a huge workspace listing may take at most a small share of wall time, whatever is changed here."""
+    """vfs/semantics.md 1: on a huge workspace listing may take at most a small share of wall time, whatever is changed here."""
     slow_pages(world, 10.0)
     fill(world, 300)
     refreshed(world, 2)
@@ -157,7 +157,7 @@ def test_saves_while_a_long_listing_is_read_cost_a_find_each_and_no_other_listin
 
 
 def test_children_are_never_older_than_asked_for(world: World) -> None:
-    """semantics 4: rmdir only after a listing newer than 1 s shows it empty."""
+    """vfs/semantics.md 4: rmdir only after a listing newer than 1 s shows it empty."""
     world.namespace.refresh()
     world.clock.advance(0.9)
     world.server.file("new")
@@ -170,7 +170,7 @@ def test_children_are_never_older_than_asked_for(world: World) -> None:
 def test_one_listing_serves_all_who_remove_directories_in_the_next_second(
     world: World, seconds: float, good_for: float
 ) -> None:
-    """save-protocol R12: a listing of at most a second ago, or as long ago as a listing takes."""
+    """save/protocol.md R12: a listing of at most a second ago, or as long ago as a listing takes."""
     slow_pages(world, seconds)
     for _ in range(3):
         world.namespace.refresh()
@@ -184,7 +184,7 @@ def test_one_listing_serves_all_who_remove_directories_in_the_next_second(
 
 
 def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) -> None:
-    """semantics 4: unlink deletes the id that stood at that path at most 1 s ago."""
+    """vfs/semantics.md 4: unlink deletes the id that stood at that path at most 1 s ago."""
     first = world.server.file("x")
     fill(world, 5)
     world.namespace.refresh()
@@ -200,7 +200,7 @@ def test_a_lookup_with_a_bound_is_answered_by_a_request_within_it(world: World) 
 
 
 def test_concurrent_lookups_of_one_path_share_one_find(world: World) -> None:
-    """semantics 1: concurrent callers who want the same thing share one request."""
+    """vfs/semantics.md 1: concurrent callers who want the same thing share one request."""
     fill(world, 3)
     gate = world.server.before = Gate("find")
     found = together(8, lambda: world.namespace.lookup("f0001"), gate)
@@ -209,7 +209,7 @@ def test_concurrent_lookups_of_one_path_share_one_find(world: World) -> None:
 
 
 def test_concurrent_readers_of_directories_share_one_listing(world: World) -> None:
-    """semantics 1.10: concurrent callers who want the same thing share one request."""
+    """vfs/semantics.md 1.10: concurrent callers who want the same thing share one request."""
     gate = world.server.before = Gate("list")
     found = together(8, lambda: len(world.namespace.children("")), gate)
     assert found == [0] * 8
@@ -217,7 +217,7 @@ def test_concurrent_readers_of_directories_share_one_listing(world: World) -> No
 
 
 def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> None:
-    """semantics 1: an answer is as young as was asked for, whoever made the request."""
+    """vfs/semantics.md 1: an answer is as young as was asked for, whoever made the request."""
     world.server.file("x")
     fill(world, 3)
     gate = Gate("find")
@@ -242,7 +242,7 @@ def test_a_caller_never_joins_a_request_that_began_too_early(world: World) -> No
 
 
 def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> None:
-    """semantics 1: single flight, and yet a snapshot that began when it was asked for."""
+    """vfs/semantics.md 1: single flight, and yet a snapshot that began when it was asked for."""
     gate = world.server.after = Gate("list")
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(world.namespace.children, "")
@@ -257,7 +257,7 @@ def test_a_refresh_during_a_listing_reads_another_one_after_it(world: World) -> 
 
 
 def test_an_unknown_name_after_expiry_costs_one_listing_if_that_is_one_page(world: World) -> None:
-    """semantics 1: decide by cost: it tells more than the find, which can't see implicit directories."""
+    """vfs/semantics.md 1: decide by cost: it tells more than the find, which can't see implicit directories."""
     fill(world, 5)
     world.server.file("new/x")
     assert world.namespace.lookup("new") is not None
@@ -265,7 +265,7 @@ def test_an_unknown_name_after_expiry_costs_one_listing_if_that_is_one_page(worl
 
 
 def test_an_unknown_name_in_a_big_workspace_costs_one_find(world: World) -> None:
-    """semantics 1: a single stat costs one find, not a listing."""
+    """vfs/semantics.md 1: a single stat costs one find, not a listing."""
     slow_pages(world, 0.2)
     fill(world, 300)
     assert world.namespace.lookup("nothing") is None
@@ -276,7 +276,7 @@ def test_an_unknown_name_in_a_big_workspace_costs_one_find(world: World) -> None
 def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(
     world: World, seconds: float, listed: bool
 ) -> None:
-    """semantics 4: unlink looks at most 1 s ago; a listing takes a fifth of that at most."""
+    """vfs/semantics.md 4: unlink looks at most 1 s ago; a listing takes a fifth of that at most."""
     slow_pages(world, seconds)
     fill(world, 90)
     for number in range(20):
@@ -286,7 +286,7 @@ def test_a_storm_that_needs_young_answers_gets_a_listing_only_if_that_is_quick(
 
 
 def test_the_effective_ttl_grows_with_the_time_that_listings_take(world: World) -> None:
-    """semantics 1.11: five times the median of the last five listings, of three at least."""
+    """vfs/semantics.md 1.11: five times the median of the last five listings, of three at least."""
     taken = [20.0, 20.0, 20.0, 1.0, 1.0, 1.0, 2.0]
     expected = [TTL - KERNEL, TTL - KERNEL, 100.0, 100.0, 100.0, 5.0, 5.0]
     for seconds, ttl in zip(taken, expected, strict=True):
@@ -297,7 +297,7 @@ def test_the_effective_ttl_grows_with_the_time_that_listings_take(world: World) 
 
 @pytest.mark.parametrize("slow", range(5))
 def test_one_slow_answer_changes_nothing(world: World, slow: int) -> None:
-    """semantics 1, TTL: what the job makes is listed, found and opened within the TTL, whichever listing was slow once."""
+    """vfs/semantics.md 1, TTL: what the job makes is listed, found and opened within the TTL, whichever listing was slow once."""
     for number in range(5):
         slow_pages(world, 60.0 if number == slow else 0.1)
         world.namespace.refresh()
@@ -314,7 +314,7 @@ def test_one_slow_answer_changes_nothing(world: World, slow: int) -> None:
 
 
 def test_an_implicit_directory_that_is_not_known_is_seen_within_the_ttl(world: World) -> None:
-    """semantics 1: implicit directories are shown; where there are any, what find can't see costs a listing."""
+    """vfs/semantics.md 1: implicit directories are shown; where there are any, what find can't see costs a listing."""
     fill(world, 300)
     world.server.file("implicit/x")
     world.namespace.refresh()

@@ -49,9 +49,9 @@ def fail_once(world: World, known: Item) -> None:
 def test_known_names_go_on_being_served_while_the_server_cannot_be_asked(
     world: World, failure: ApiError
 ) -> None:
-    """semantics 1: if the server cannot be reached, what is known is served, and the status says so.
+    """vfs/semantics.md 1: if the server cannot be reached, what is known is served, and the status says so.
 
-    semantics 6, Bounds: in an outage new files can be made where the listing is known.
+    vfs/semantics.md 6, Bounds: in an outage new files can be made where the listing is known.
     """
     a = world.server.file("d/a.txt")
     world.namespace.refresh()
@@ -70,7 +70,7 @@ def test_known_names_go_on_being_served_while_the_server_cannot_be_asked(
 
 
 def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(world: World) -> None:
-    """semantics 1: "not there" is not "could not ask"."""
+    """vfs/semantics.md 1: "not there" is not "could not ask"."""
     world.namespace.refresh()
     world.expire()
     world.server.directory("new")
@@ -85,9 +85,9 @@ def test_in_a_directory_that_came_after_the_listing_no_name_is_known_to_be_free(
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: ApiError) -> None:
-    """semantics 1.14: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
+    """vfs/semantics.md 1.14: ENOENT only when the server said so; anything unknown is EIO, ETIMEDOUT after the deadline.
 
-    semantics 5: 401 is EACCES. A job that is gone is not a file that is gone.
+    vfs/semantics.md 5: 401 is EACCES. A job that is gone is not a file that is gone.
     """
     world.server.file("a.txt")
     world.namespace.refresh()
@@ -103,7 +103,7 @@ def test_what_is_not_known_is_an_error_and_never_absent(world: World, failure: A
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiError) -> None:
-    """semantics 1.15: a network failure never looks like an empty directory."""
+    """vfs/semantics.md 1.15: a network failure never looks like an empty directory."""
     fail_with(world, failure)
     with pytest.raises(ApiError):
         world.namespace.children("")
@@ -113,7 +113,7 @@ def test_before_the_first_answer_nothing_looks_empty(world: World, failure: ApiE
 
 
 def test_listing_the_root_while_the_server_is_away_asks_whether_it_is_back(world: World) -> None:
-    """semantics 1: while the server cannot be reached the status says so; and it is found when it is back."""
+    """vfs/semantics.md 1: while the server cannot be reached the status says so; and it is found when it is back."""
     a = world.server.file("a")
     world.namespace.refresh()
     fail_with(world, UnavailableError("down"))
@@ -131,7 +131,7 @@ def test_listing_the_root_while_the_server_is_away_asks_whether_it_is_back(world
 
 
 def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
-    """semantics 1.13: up to --stale-if-error seconds."""
+    """vfs/semantics.md 1.13: up to --stale-if-error seconds."""
     a = world.server.file("a.txt")
     world.namespace.refresh()
     world.clock.advance(STALE)
@@ -148,7 +148,7 @@ def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
 
 
 def test_who_asks_for_an_answer_of_now_gets_no_old_one(world: World) -> None:
-    """semantics 4: what deletes by id looks first."""
+    """vfs/semantics.md 4: what deletes by id looks first."""
     world.server.file("a.txt")
     world.namespace.refresh()
     fail_with(world, UnavailableError("down"))
@@ -161,7 +161,7 @@ def test_who_asks_for_an_answer_of_now_gets_no_old_one(world: World) -> None:
 
 @pytest.mark.parametrize("look", ["changed", "new", "listed"])
 def test_a_failure_of_long_ago_makes_no_answer_old(world: World, look: str) -> None:
-    """semantics 1, TTL: what the job changes is visible to a new `stat`, `open` or `readdir`, whatever failed before."""
+    """vfs/semantics.md 1, TTL: what the job changes is visible to a new `stat`, `open` or `readdir`, whatever failed before."""
     a = world.server.file("d/a.txt")
     world.namespace.refresh()
     fail_once(world, a)
@@ -176,7 +176,7 @@ def test_a_failure_of_long_ago_makes_no_answer_old(world: World, look: str) -> N
 
 
 def test_who_is_to_change_something_asks_though_others_have_failed_just_now(world: World) -> None:
-    """semantics 5: 429 and 503 are tried again within the call's time; nothing fails for what others have met."""
+    """vfs/semantics.md 5: 429 and 503 are tried again within the call's time; nothing fails for what others have met."""
     a = world.server.file("a.txt")
     world.namespace.refresh()
     fail_once(world, a)
@@ -186,7 +186,7 @@ def test_who_is_to_change_something_asks_though_others_have_failed_just_now(worl
 
 
 def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """semantics 5: no retry storm, only the question whether it is back; one line in the log says it."""
+    """vfs/semantics.md 5: no retry storm, only the question whether it is back; one line in the log says it."""
     for number in range(20):
         world.server.file(f"f{number}")
     world.namespace.refresh()
@@ -202,7 +202,7 @@ def test_a_storm_on_a_dead_server_asks_once(world: World, caplog: pytest.LogCapt
 
 
 def test_what_is_known_is_served_without_a_request_while_the_server_is_out_of_reach(world: World) -> None:
-    """semantics 1: though it was not a look-up that found it to be; the status says so."""
+    """vfs/semantics.md 1: though it was not a look-up that found it to be; the status says so."""
     a = world.server.file("a.txt")
     world.namespace.refresh()
     world.expire()
@@ -254,7 +254,7 @@ def test_a_refresh_asks_even_right_after_a_failure(world: World) -> None:
 
 
 def test_a_path_that_the_server_refuses_is_no_reason_not_to_ask_for_others(world: World) -> None:
-    """semantics 5: 422 is EINVAL."""
+    """vfs/semantics.md 5: 422 is EINVAL."""
     a = world.server.file("a.txt")
     for number in range(120):
         world.server.file(f"f{number}")
@@ -282,7 +282,7 @@ def test_after_close_nobody_is_asked(world: World) -> None:
 
 
 def test_a_listing_that_the_server_refuses_says_nothing_of_a_name(world: World) -> None:
-    """semantics 1: ENOENT (or EINVAL) only when the server said so of that name."""
+    """vfs/semantics.md 1: ENOENT (or EINVAL) only when the server said so of that name."""
     fail_with(world, InvalidRequestError("take", status=422))
     for _ in range(3):
         with pytest.raises(UnavailableError) as raised:
@@ -313,7 +313,7 @@ def no_listing(operation: str, _argument: Any) -> None:
     "error", [ContractError("list items: the list has no end"), UnavailableError("has no end", status=504)]
 )
 def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, error: ApiError) -> None:
-    """semantics 1: what is right goes on being shown; a directory that can't be listed is EIO, never empty."""
+    """vfs/semantics.md 1: what is right goes on being shown; a directory that can't be listed is EIO, never empty."""
 
     def no_listing(operation: str, *_: object) -> None:
         if operation == "list":
@@ -336,7 +336,7 @@ def test_names_are_found_one_by_one_where_the_listing_is_no_good(world: World, e
 
 
 def test_a_listing_that_is_no_good_is_not_tried_for_every_name(world: World) -> None:
-    """semantics 1.9: a storm of lookups costs at most one listing and a find each."""
+    """vfs/semantics.md 1.9: a storm of lookups costs at most one listing and a find each."""
     for number in range(50):
         world.server.file(f"f{number}")
     world.server.before = no_listing
@@ -347,7 +347,7 @@ def test_a_listing_that_is_no_good_is_not_tried_for_every_name(world: World) -> 
 
 
 def test_a_listing_that_became_no_good_leaves_known_directories_as_they_were(world: World) -> None:
-    """semantics 1: names that are already known go on being served, up to `--stale-if-error`."""
+    """vfs/semantics.md 1: names that are already known go on being served, up to `--stale-if-error`."""
     a = world.server.file("x/a.txt")
     world.namespace.refresh()
     world.server.before = no_listing

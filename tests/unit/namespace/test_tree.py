@@ -38,7 +38,7 @@ changes = st.one_of(
 
 
 def by_definition(everything: list[Item], path: str) -> Item | None:
-    """What is shown at `path`, from the statements of semantics 1."""
+    """What is shown at `path`, from the statements of vfs/semantics.md 1."""
     if refusal(path) or veil(path) is not None:
         return None
     visible = [one for one in everything if refusal(one.path) is None and veil(one.path) is None]
@@ -86,7 +86,7 @@ def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None
 @settings(max_examples=300, deadline=None)
 @given(st.lists(changes, max_size=25))
 def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[str, Item]]) -> None:
-    """semantics 1: overlay, implicit directories, hostile and hidden names, after any changes."""
+    """vfs/semantics.md 1: overlay, implicit directories, hostile and hidden names, after any changes."""
     tree, model = Tree(), dict[str, Item]()
     for operation, one in done:
         apply(tree, model, operation, one)
@@ -113,7 +113,7 @@ def test_whatever_happened_the_tree_shows_what_its_items_say(done: list[tuple[st
 
 
 def test_dropping_the_shown_item_reveals_the_shadowed_one() -> None:
-    """semantics 1: every shadowed item is listed, and shows again once it is alone."""
+    """vfs/semantics.md 1: every shadowed item is listed, and shows again once it is alone."""
     default = item("x", "1", lifecycle=Lifecycle.APPLICATION)
     old, new = item("x", "2", updated_ns=1), item("x", "3", updated_ns=2)
     tree = Tree.of([default, old, new])
@@ -129,7 +129,7 @@ def test_dropping_the_shown_item_reveals_the_shadowed_one() -> None:
 
 
 def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() -> None:
-    """semantics 1.17: a directory shadows a file where something lives under it."""
+    """vfs/semantics.md 1.17: a directory shadows a file where something lives under it."""
     file = item("x", "1")
     tree = Tree.of([file, item("x/y", "2")])
     assert tree.at("x") == implicit_directory("x")
@@ -139,7 +139,7 @@ def test_a_file_is_shadowed_by_a_directory_as_long_as_something_lives_in_it() ->
 
 
 def test_items_at_one_path_cost_a_look_at_a_few_of_them_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """semantics 1, Overlay: as many at one path as a server makes of creates that duplicate."""
+    """vfs/semantics.md 1, Overlay: as many at one path as a server makes of creates that duplicate."""
     looks = itertools.count()
     monkeypatch.setattr("jobfs.namespace.tree.rank", lambda item: (next(looks), rank(item))[1])
     count = 4_000
@@ -152,7 +152,7 @@ def test_items_at_one_path_cost_a_look_at_a_few_of_them_each(monkeypatch: pytest
 
 
 def test_hostile_items_are_counted_and_not_shown() -> None:
-    """semantics 1: hostile paths are never shown and never followed; they are counted."""
+    """vfs/semantics.md 1: hostile paths are never shown and never followed; they are counted."""
     tree = Tree.of([item("a/../b", "1"), item(".jobfs", "2"), item("ok", "3")])
     assert tree.children("") == {"ok": item("ok", "3")}
     assert [path for path, _ in tree.refused()] == ["a/../b", ".jobfs"]
@@ -178,7 +178,7 @@ def test_an_item_without_id_is_no_item() -> None:
 
 
 def test_the_jobs_own_item_shadows_a_default_however_old_it_is() -> None:
-    """semantics 1: lifecycle expertJob shadows application."""
+    """vfs/semantics.md 1: lifecycle expertJob shadows application."""
     default = item("x", "1", lifecycle=Lifecycle.APPLICATION, updated_ns=9)
     own = item("x", "2", updated_ns=1)
     assert shown([default, own]) is own
@@ -186,7 +186,7 @@ def test_the_jobs_own_item_shadows_a_default_however_old_it_is() -> None:
 
 
 def test_within_one_lifecycle_the_newest_is_shown() -> None:
-    """semantics 1: within one lifecycle the newest updatedAt wins."""
+    """vfs/semantics.md 1: within one lifecycle the newest updatedAt wins."""
     older, newer = item("x", "2", updated_ns=1), item("x", "1", updated_ns=2)
     assert shown([older, newer]) is newer
 
@@ -200,21 +200,21 @@ def test_of_equals_every_reader_shows_the_same() -> None:
     "path", ["a/../b", "./a", "a//b", "a\0b", "a" * 256, ".jobfs", ".jobfs/job.json", ""]
 )
 def test_hostile_paths_and_the_mounts_own_directory_are_refused_with_a_reason(path: str) -> None:
-    """semantics 1.20: hostile paths are never shown. semantics 4.25: nor is an item called .jobfs."""
+    """vfs/semantics.md 1.20: hostile paths are never shown. vfs/semantics.md 4.25: nor is an item called .jobfs."""
     assert refusal(path)
     assert never_shown(path)
 
 
 @pytest.mark.parametrize("path", ["a", "a/.jobfs", ".jobfsx", ".jobfs-notes.txt", "a" * 255, "ä/ö", "..."])
 def test_ordinary_paths_are_not_refused(path: str) -> None:
-    """semantics 4: a name that merely begins with .jobfs- is an ordinary file."""
+    """vfs/semantics.md 4: a name that merely begins with .jobfs- is an ordinary file."""
     assert refusal(path) is None
     assert veil(path) is None
     assert not never_shown(path)
 
 
 def test_a_hidden_name_hides_everything_below_it() -> None:
-    """semantics 4: hidden items are never shown in any mount."""
+    """vfs/semantics.md 4: hidden items are never shown in any mount."""
     assert veil(HIDDEN) == ""
     assert veil(f"a/b/{HIDDEN}") == "a/b"
     assert veil(f"a/{HIDDEN}/c/{HIDDEN}") == "a"
@@ -224,7 +224,7 @@ def test_a_hidden_name_hides_everything_below_it() -> None:
 @pytest.mark.parametrize("role", [Role.ASIDE, Role.STAGED])
 @pytest.mark.parametrize("path", ["x.txt", "a/b/x.txt", "a/" + "n" * 255, "a/" + "ä" * 127])
 def test_a_vanished_name_with_a_hidden_item_beside_it_is_missed(path: str, role: Role) -> None:
-    """save-protocol: a mount that misses a name it knew asks once more before it believes it."""
+    """save/protocol.md: a mount that misses a name it knew asks once more before it believes it."""
     before = Tree.of([item(path, "1"), item("other", "2")])
     now = Tree.of([item(hidden(path, role), "1")])
     assert missed_names(before, now) == [path]

@@ -1,4 +1,4 @@
-"""What this mount knows of the versions that saves replace (save-protocol R1, R2)."""
+"""What this mount knows of the versions that saves replace (save/protocol.md R1, R2)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sent(world: World, of: Item, digest: str, version: str) -> None:
 def test_a_version_is_young_by_the_servers_clock(
     world: World, bases: Bases, monkeypatch: pytest.MonkeyPatch, seconds: float, young: bool
 ) -> None:
-    """save-protocol R1: unless base is younger than 2 s when it was opened (clock resolution)."""
+    """save/protocol.md R1: unless base is younger than 2 s when it was opened (clock resolution)."""
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     assert bases.of(item(world, seconds)).young is young
@@ -48,7 +48,7 @@ def test_a_version_is_young_by_the_servers_clock(
 
 
 def test_the_bytes_are_known_that_are_here(world: World, bases: Bases) -> None:
-    """save-protocol R1: its bytes equal base's."""
+    """save/protocol.md R1: its bytes equal base's."""
     version = item(world)
     assert bases.of(version).sha256 == ""
     world.content.cached.add("a")
@@ -56,7 +56,7 @@ def test_the_bytes_are_known_that_are_here(world: World, bases: Bases) -> None:
 
 
 def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World, bases: Bases) -> None:
-    """save-protocol R2: base is H with the hash of what was sent; an `updatedAt` is adopted only from promote's own answer."""
+    """save/protocol.md R2: base is H with the hash of what was sent; an `updatedAt` is adopted only from promote's own answer."""
     version = item(world)
     sent(world, version, "ff", version.updated_at)
     assert bases.of(version).sha256 == "ff"
@@ -64,7 +64,7 @@ def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World
 
 
 def test_bytes_of_ours_show_it_where_the_clock_does_not(world: World, bases: Bases) -> None:
-    """save-protocol R1: with one writer there are no conflict copies: what this mount itself sent is always known."""
+    """save/protocol.md R1: with one writer there are no conflict copies: what this mount itself sent is always known."""
     version = item(world, 0.0)
     sent(world, version, "ff", "an earlier version")
     assert bases.of(version).sha256 == ""
@@ -73,7 +73,7 @@ def test_bytes_of_ours_show_it_where_the_clock_does_not(world: World, bases: Bas
 
 
 def test_unknown_bytes_are_learned_up_to_the_size_of_the_cache(world: World, bases: Bases) -> None:
-    """save-protocol R1: up to the size of the content cache; else keep both."""
+    """save/protocol.md R1: up to the size of the content cache; else keep both."""
     version = item(world)
     for shown, digest in ((replace(version, size=1 << 30), ""), (version, sha(CONTENT))):
         change = world.state.change(Verb.PUT, "file", base=Base.of(shown), base_item=shown)
@@ -82,7 +82,7 @@ def test_unknown_bytes_are_learned_up_to_the_size_of_the_cache(world: World, bas
 
 
 def test_times_go_on_to_hold_after_our_own_move_the_hash_does_not(world: World, bases: Bases) -> None:
-    """save-protocol R2; semantics 2: remembered until the item changes remotely."""
+    """save/protocol.md R2; vfs/semantics.md 2: remembered until the item changes remotely."""
     version = item(world)
     world.state.write(edit(world.state.open(version), version=version.updated_at, mtime_ns=5, sha256="ff"))
     moved = replace(version, path="other", updated_at="moved")
@@ -95,7 +95,7 @@ def test_times_go_on_to_hold_after_our_own_move_the_hash_does_not(world: World, 
 
 
 def test_an_item_is_known_by_its_bytes_only_if_it_was_left_alone_while_they_were_read(world: World) -> None:
-    """save-protocol R1: download, then get, and `updatedAt` still is the same."""
+    """save/protocol.md R1: download, then get, and `updatedAt` still is the same."""
     version, client = item(world), cast(Client, world.client)
     assert sha256_of(client, "a", None) == sha(CONTENT)
     assert with_bytes(client, version, sha(CONTENT)) == version

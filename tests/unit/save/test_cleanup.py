@@ -1,4 +1,4 @@
-"""Cleanup: what was cancelled is taken back, what nothing explains is shown (save-protocol R3, R4, R10)."""
+"""Cleanup: what was cancelled is taken back, what nothing explains is shown (save/protocol.md R3, R4, R10)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def set_aside(world: World, item_id: str, content: bytes, **values: Any) -> Asid
 
 
 def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cleanup) -> None:
-    """save-protocol R3."""
+    """save/protocol.md R3."""
     change = placed(world, set_aside(world, "o", OLD))
     assert world.state.unsynced
     unsynced: list[bool] = []
@@ -58,7 +58,7 @@ def test_placed_is_on_the_disk_before_the_first_delete(world: World, cleanup: Cl
 
 
 def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup: Cleanup) -> None:
-    """save-protocol R7: nobody waits for this, no other aside either."""
+    """save/protocol.md R7: nobody waits for this, no other aside either."""
     late = time.monotonic() + 100
     change = placed(world, set_aside(world, "w", OLD, unsure_until=late), set_aside(world, "o", OLD))
     assert cleanup.finish(change) == late
@@ -71,7 +71,7 @@ def test_an_aside_that_has_to_wait_keeps_no_other_waiting(world: World, cleanup:
 def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    """save-protocol R7."""
+    """save/protocol.md R7."""
     real, began = time.time, time.monotonic()
     change = placed(world, set_aside(world, "o", OLD, unsure_until=world.context.unanswered("o")))
     world.state.write(used="a transaction")
@@ -90,7 +90,9 @@ def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request
 def test_what_fails_is_tried_again_later_and_keeps_no_other_waiting(
     world: World, cleanup: Cleanup, number: int
 ) -> None:
-    """save-protocol, `placed`; semantics 5, 401: no retry storm: the pauses between tries grow with each that is told."""
+    """save/protocol.md, The steps, `placed`; vfs/semantics.md 5.2: no retry storm:
+    the pauses between tries grow with each that is told.
+    """
     change = placed(world, *(set_aside(world, name, OLD) for name in "abc"[:number]))
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
@@ -110,7 +112,9 @@ def removed(world: World, name: str) -> Change:
 def test_one_listing_serves_all_directories_that_were_removed(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R12: in the background one listing, begun after the moves, for all such directories; core.md, decision 11."""
+    """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories;
+    save/protocol.md R12.
+    """
     for change in [removed(world, name) for name in "de"]:
         assert cleanup.finish(change) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 1)
@@ -128,7 +132,7 @@ def test_one_listing_serves_all_directories_that_were_removed(
 def test_a_listing_that_fails_is_not_read_again_at_once(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 5: no storm of requests."""
+    """vfs/semantics.md 5: no storm of requests."""
     monkeypatch.setattr(world.namespace, "refresh", away)
     change = removed(world, "d")
     with pytest.raises(UnavailableError):
@@ -148,7 +152,7 @@ def test_a_server_that_finds_nothing_with_a_404_has_nothing_there(world: World, 
 
 
 def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup) -> None:
-    """save-protocol R10: T's item if it is base."""
+    """save/protocol.md R10: T's item if it is base."""
     world.client.put("o", "file", OLD)
     change = cancelled(world)
     world.client.put("o", "file", b"the job's")
@@ -162,7 +166,7 @@ def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup)
 def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(
     world: World, cleanup: Cleanup
 ) -> None:
-    """semantics 4: those of another mount are left alone."""
+    """vfs/semantics.md 4: those of another mount are left alone."""
     world.client.put("other", hidden("x", mount="f" * 12), b"content")
     world.client.put("own", hidden("y"), b"content")
     world.state.change(Verb.PUT, "y", asides=[Aside("own", hidden("y"))])
@@ -181,7 +185,7 @@ def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(
 def test_what_is_just_being_made_is_explained(
     world: World, cleanup: Cleanup, record: dict[str, Any], stays: bool
 ) -> None:
-    """save-protocol R4: a hidden item of ours that an open record names; what is just being made is explained too."""
+    """save/protocol.md R4: a hidden item of ours that an open record names; what is just being made is explained too."""
     world.client.put("h", hidden("x"), b"content")
     world.state.change(Verb.PUT, "x", stage=Stage.STAGED, **record)
     cleanup.expose_orphans()
@@ -199,7 +203,7 @@ def test_a_hidden_item_is_looked_at_again_before_it_is_named(world: World, clean
 
 
 def test_what_is_remembered_of_vanished_items_goes(world: World, cleanup: Cleanup) -> None:
-    """semantics 2: goes when the item is replaced or deleted by the job."""
+    """vfs/semantics.md 2: goes when the item is replaced or deleted by the job."""
     for name in "ab":
         world.state.write(edit(world.state.open(world.client.put(name, name)), mode=0o600))
     gone = world.client.items.pop("a")

@@ -1,4 +1,4 @@
-"""The conflict check: what becomes of an item that was set aside (save-protocol R1, R3, R7)."""
+"""The conflict check: what becomes of an item that was set aside (save/protocol.md R1, R3, R7)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
 def test_what_is_base_or_just_saved_is_deleted_and_all_else_is_kept_beside(
     checked: Checked, what: str
 ) -> None:
-    """save-protocol R1, and semantics 4, Keep both: the item becomes `name.conflict-<UTC time>.ext`. Never guess."""
+    """save/protocol.md R1, and vfs/semantics.md 4, Keep both: the item becomes `name.conflict-<UTC time>.ext`. Never guess."""
     given, requests = TABLE[what]
     assert checked.settle(**given)
     if requests is None:
@@ -88,28 +88,28 @@ def test_what_is_base_or_just_saved_is_deleted_and_all_else_is_kept_beside(
 
 
 def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
-    """semantics 4, Keep both: a delete is recursive, so a save never deletes a directory."""
+    """vfs/semantics.md 4, Keep both: a delete is recursive, so a save never deletes a directory."""
     checked = Checked(world, content=None)
     assert checked.settle(Base("a", "moved"))
     assert checked.kept
 
 
 def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
-    """semantics 4, rename of a directory: with everything under it."""
+    """vfs/semantics.md 4, rename of a directory: with everything under it."""
     checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
     assert checked.settle(replace(BASE, sha256=sha(OTHER)))
     assert checked.client.paths["a"].startswith("moved/file.conflict-")
 
 
 def test_another_size_is_foreign_without_reading(checked: Checked) -> None:
-    """save-protocol R1: A's size differs from base's: foreign."""
+    """save/protocol.md R1: A's size differs from base's: foreign."""
     assert checked.settle(replace(BASE, size=3))
     assert checked.kept
     assert "download a" not in checked.client.done
 
 
 def test_what_is_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> None:
-    """save-protocol R1: to read bytes safely: download, then get."""
+    """save/protocol.md R1: to read bytes safely: download, then get."""
     checked.client.after_download = lambda: checked.client.put("a", hidden(TARGET), OTHER)
     assert checked.settle()
     assert checked.kept
@@ -119,7 +119,7 @@ def test_what_is_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> N
 def test_what_is_touched_while_its_bytes_are_read_is_read_again_but_not_for_ever(
     checked: Checked, times: int
 ) -> None:
-    """save-protocol R1: to read bytes safely: download, then get. Never guess."""
+    """save/protocol.md R1: to read bytes safely: download, then get. Never guess."""
     touches = iter(range(times))
     checked.client.after_download = lambda: next(touches, None) is None or checked.client.touched("a")
     assert checked.settle()
@@ -132,7 +132,7 @@ def test_what_is_touched_while_its_bytes_are_read_is_read_again_but_not_for_ever
 
 @pytest.mark.parametrize("of", [SAVED, GIVEN_UP, REMOVED])
 def test_what_has_another_name_is_theirs(checked: Checked, of: tuple[Verb, Stage]) -> None:
-    """save-protocol R7: the item's last component must still be our aside name, else forget it."""
+    """save/protocol.md R7: the item's last component must still be our aside name, else forget it."""
     checked.client.put("a", "dir/taken back", CONTENT)
     assert checked.settle(of=of)
     assert checked.world.changes() == []
@@ -140,7 +140,7 @@ def test_what_has_another_name_is_theirs(checked: Checked, of: tuple[Verb, Stage
 
 @pytest.mark.parametrize("act", ["rename", "delete"])
 def test_what_is_taken_away_while_its_bytes_are_read_is_theirs(checked: Checked, act: str) -> None:
-    """save-protocol R7: its name is looked at again before a delete or a conflict rename."""
+    """save/protocol.md R7: its name is looked at again before a delete or a conflict rename."""
 
     def take() -> None:
         if act == "delete":
@@ -167,7 +167,7 @@ def test_what_is_gone_is_done(checked: Checked, of: tuple[Verb, Stage], item_id:
 def test_nothing_is_asked_while_a_request_may_still_be_carried_out(
     checked: Checked, of: tuple[Verb, Stage], item_id: str
 ) -> None:
-    """save-protocol R7: first wait until `--request-lifetime` has passed, then look, then delete."""
+    """save/protocol.md R7: first wait until `--request-lifetime` has passed, then look, then delete."""
     asked = ["get", "find", "update", "delete"]
     checked.client.before = {endpoint: [lambda: pytest.fail("asked")] for endpoint in asked}
     assert not checked.settle(of=of, id=item_id, unsure_until=time.monotonic() + 60)
@@ -177,7 +177,7 @@ def test_nothing_is_asked_while_a_request_may_still_be_carried_out(
 
 
 def test_a_delete_whose_answer_is_lost_is_looked_at_later(checked: Checked) -> None:
-    """save-protocol R7."""
+    """save/protocol.md R7."""
     checked.client.lose, checked.client.carried_out = 1, False
     assert not checked.settle()
     assert checked.aside.unsure_until > time.monotonic() + 20
@@ -188,7 +188,7 @@ def test_a_delete_whose_answer_is_lost_is_looked_at_later(checked: Checked) -> N
 def test_after_a_pause_it_is_looked_at_again_before_it_is_deleted(
     checked: Checked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R7: a look before everything that comes after something that took time."""
+    """save/protocol.md R7: a look before everything that comes after something that took time."""
     monkeypatch.setattr("jobfs.save.cleanup._PAUSE", -1.0)
     assert not checked.settle()
     assert checked.world.changes() == []
@@ -209,7 +209,7 @@ def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_out: bool) -> None:
-    """semantics 5: look at the server first."""
+    """vfs/semantics.md 5: look at the server first."""
     checked.client.lose, checked.client.carried_out = 1, carried_out
     assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
     assert checked.kept is carried_out
@@ -233,7 +233,7 @@ def test_going_back_with_a_lost_answer_is_looked_at_later(checked: Checked) -> N
 
 
 def test_whatever_a_lost_create_has_made_is_deleted(checked: Checked) -> None:
-    """save-protocol R4: only a staged item whose own transaction is a tombstone is deleted."""
+    """save/protocol.md R4: only a staged item whose own transaction is a tombstone is deleted."""
     checked.client.lose, checked.client.carried_out = 1, False
     assert not checked.settle(id="")
     assert checked.aside.unsure_until > time.monotonic() + 20
@@ -243,7 +243,7 @@ def test_whatever_a_lost_create_has_made_is_deleted(checked: Checked) -> None:
 
 
 def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(world: World) -> None:
-    """save-protocol R12: hidden items of this mount that an open record is about to delete or name are no content."""
+    """save/protocol.md R12: hidden items of this mount that an open record is about to delete or name are no content."""
     checked = Checked(world, content=None)
     inside = f"{hidden(TARGET)}/{hidden('x', tid='f' * 16)}"
     world.client.put("b", inside, b"set aside")
@@ -257,7 +257,7 @@ def test_hidden_items_that_a_record_takes_away_are_no_content_of_a_directory(wor
 
 
 def test_directories_that_were_removed_before_go_with_the_one_they_are_in(world: World) -> None:
-    """save-protocol R12: a listing that shows the outer one empty but for them shows them empty, too."""
+    """save/protocol.md R12: a listing that shows the outer one empty but for them shows them empty, too."""
     checked = Checked(world, content=None)
     inside = world.client.put("b", f"{hidden(TARGET)}/{hidden('x', names.Role.REMOVED, 'f' * 16)}", None)
     world.state.change(Verb.REMOVE, f"{TARGET}/x", asides=[Aside("b", inside.path)])
@@ -269,7 +269,7 @@ def test_directories_that_were_removed_before_go_with_the_one_they_are_in(world:
 def test_a_directory_is_listed_after_it_was_seen_to_be_out_of_reach(
     world: World, monkeypatch: pytest.MonkeyPatch, lost: bool, forgotten: bool
 ) -> None:
-    """save-protocol R12: one listing, begun after the moves; it counts as long as what it showed is known."""
+    """save/protocol.md R12: one listing, begun after the moves; it counts as long as what it showed is known."""
     checked = Checked(world, content=None)
     change = Change(1, Verb.REMOVE, TARGET, Stage.PLACED, asides=[replace(checked.aside, moved=not lost)])
     before = time.monotonic()
@@ -301,7 +301,7 @@ OWN, OTHERS = "0123456789ab", "f" * 12
 def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
     world: World, monkeypatch: pytest.MonkeyPatch, role: names.Role, mount: str, why: str, content: bool
 ) -> None:
-    """save-protocol R12: hidden items of others count as content, ours do not; R4."""
+    """save/protocol.md R12: hidden items of others count as content, ours do not; R4."""
     item = world.client.put("b", f"dir/{hidden('x', role, mount=mount)}")
     if why == "a tombstone":
         world.state.write(used=TID)
@@ -318,7 +318,7 @@ def test_a_hidden_item_is_content_unless_it_is_ours_and_on_its_way_out_or_gone(
 def test_what_goes_while_a_directory_is_looked_at_is_nobodys_content(
     world: World, monkeypatch: pytest.MonkeyPatch, look: str
 ) -> None:
-    """save-protocol R12: not decided by two looks with a deletion in between, of the namespace and of the records."""
+    """save/protocol.md R12: not decided by two looks with a deletion in between, of the namespace and of the records."""
     directory = "dir" if look == "first" else hidden("dir", names.Role.REMOVED)
     outer = world.client.put("o", directory, None)
     inner = world.client.put("i", f"{directory}/{hidden('sub', names.Role.REMOVED, 'e' * 16)}", None)
@@ -345,7 +345,7 @@ def test_what_goes_while_a_directory_is_looked_at_is_nobodys_content(
 
 
 def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Checked) -> None:
-    """semantics 4: a version is not deleted while an open handle here still needs its bytes."""
+    """vfs/semantics.md 4: a version is not deleted while an open handle here still needs its bytes."""
     content = checked.world.opened(checked.client.items["a"])
     other = checked.world.opened(checked.client.put("b", "b"))
     assert checked.settle()
@@ -353,7 +353,7 @@ def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Che
 
 
 def test_bytes_that_are_needed_here_and_cannot_be_had_keep_the_item(checked: Checked) -> None:
-    """semantics 4: a version is not deleted while an open handle here still needs its bytes."""
+    """vfs/semantics.md 4: a version is not deleted while an open handle here still needs its bytes."""
     checked.world.opened(checked.client.items["a"], UnavailableError("not now"))
     with pytest.raises(UnavailableError):
         checked.settle()

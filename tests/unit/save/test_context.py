@@ -1,4 +1,4 @@
-"""What was sent, and requests that may still be carried out (save-protocol R1, R7)."""
+"""What was sent, and requests that may still be carried out (save/protocol.md R1, R7)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> No
 
 
 def test_what_was_sent_to_an_item_is_known_at_the_path_that_it_was_given(world: World) -> None:
-    """save-protocol R1: "what this mount itself sent is always known", of the file that it was sent to be."""
+    """save/protocol.md R1: "what this mount itself sent is always known", of the file that it was sent to be."""
     context = world.context
     assert context.sent("a", "file") == "", "nothing is known"
     context.note_sent("a", "digest", "file")
@@ -32,7 +32,7 @@ def test_what_was_sent_to_an_item_is_known_at_the_path_that_it_was_given(world: 
 def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_its_newest_name(
     world: World,
 ) -> None:
-    """save-protocol, What the API does not allow: a name may flip; no content is lost."""
+    """save/protocol.md, What the API does not allow: a name may flip; no content is lost."""
     context = world.context
     context.renamed("a", "file")
     assert not context.is_elsewhere("a", "other"), "the job may have moved it"

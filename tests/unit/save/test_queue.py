@@ -1,4 +1,4 @@
-"""When changes run, in which order, how often (semantics 4; save-protocol R7, R10)."""
+"""When changes run, in which order, how often (vfs/semantics.md 4; save/protocol.md R7, R10)."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, p
 
 
 def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner: Runner, put: Put) -> None:
-    """semantics 4: one stuck upload never blocks another file."""
+    """vfs/semantics.md 4: one stuck upload never blocks another file."""
     runner.gate.clear()
     first, second, other = put(), put(), put("other")
     for work in (second, first, other):
@@ -190,7 +190,7 @@ def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner:
 def test_of_many_that_wait_the_first_begin_before_they_are_due(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4: who copies a thousand files waits for them, and not for a delay beside them."""
+    """vfs/semantics.md 4: who copies a thousand files waits for them, and not for a delay beside them."""
     monkeypatch.setattr(module, "_CROWD", 3)
     runner.gate.clear()
     works = [put(f"file{number}") for number in range(5)]
@@ -225,7 +225,7 @@ def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due
 def test_what_was_unlinked_goes_before_what_takes_its_name(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """save-protocol: `cancelled` ends before the next transaction of that target."""
+    """save/protocol.md, The steps, `cancelled` ends before the next transaction of that target."""
     runner.clean.clear()
     unlinked, newer = put(), put()
     unlinked.begun = True
@@ -285,7 +285,7 @@ def test_what_waited_for_two_that_end_at_once_runs(
 
 
 def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:
-    """semantics 6, Bounds: threads do not grow with the number of files."""
+    """vfs/semantics.md 6, Bounds: threads do not grow with the number of files."""
     runner.gate.clear()
     works = [put(str(number)) for number in range(20)]
     for work in works:
@@ -304,7 +304,7 @@ def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Ru
 def test_newer_bytes_are_the_next_change_when_this_one_ends(
     queue: Queue, runner: Runner, state: State, writing: bool
 ) -> None:
-    """core.md: at most one Change a File: newer bytes wait in the File."""
+    """design.md, What a path shows: at most one Change a File: newer bytes wait in the File."""
     runner.gate.clear()
     file = unsaved(state)
     file.handles.append(SimpleNamespace(writable=writing))
@@ -327,7 +327,7 @@ def test_newer_bytes_are_the_next_change_when_this_one_ends(
 
 
 def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, state: State) -> None:
-    """semantics 4: refused for good: it rests until somebody asks for it."""
+    """vfs/semantics.md 4: refused for good: it rests until somebody asks for it."""
     refused, saved, nameless = (unsaved(state, name) for name in "abc")
     state.apply(refused, refused="too large")
     state.apply(saved, generation=0)
@@ -344,7 +344,7 @@ def test_commit_runs_what_has_to_come_first(queue: Queue, runner: Runner, put: P
 
 
 def test_what_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
-    """semantics 4: an upload that fails is retried with backoff."""
+    """vfs/semantics.md 4: an upload that fails is retried with backoff."""
     work = put()
     runner.failures[work.seq] = [
         UnavailableError("not now"),
@@ -379,7 +379,7 @@ def test_the_backoff_grows_up_to_a_bound(
 def test_while_the_server_is_away_one_asks_for_all_and_then_all_are_sent(
     queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
+    """vfs/semantics.md 6: an outage of any length with any number of unsent files costs disk, and nothing else."""
     monkeypatch.setattr(module, "_BACKOFF", NEVER)
     monkeypatch.setattr(module, "_MOST", NEVER)
     monkeypatch.setattr(module, "_LOOK", 0.02)
@@ -400,7 +400,7 @@ def test_while_the_server_is_away_one_asks_for_all_and_then_all_are_sent(
 def test_what_only_looks_at_the_server_does_not_take_the_turn_of_what_asks_whether_it_is_back(
     queue: Queue, runner: Runner, put: Put, state: State, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 6: after an outage all is sent at once, however much of what was begun in it was given up."""
+    """vfs/semantics.md 6: after an outage all is sent at once, however much of what was begun in it was given up."""
     monkeypatch.setattr(module, "_LOOK", 0.02)
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.5)
     for _ in range(3):
@@ -418,7 +418,7 @@ def test_what_only_looks_at_the_server_does_not_take_the_turn_of_what_asks_wheth
 def test_a_long_transfer_keeps_nobody_from_asking_whether_the_server_is_back(
     queue: Queue, runner: Runner, put: Put, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 6: what was under way when the server failed for a moment may take minutes."""
+    """vfs/semantics.md 6: what was under way when the server failed for a moment may take minutes."""
     monkeypatch.setattr(module, "_ASK", 0.1)
     monkeypatch.setattr(module, "_LOOK", 0.02)
     monkeypatch.setattr(health, "_PROBE_EVERY", 0.05)
@@ -435,7 +435,7 @@ def test_a_long_transfer_keeps_nobody_from_asking_whether_the_server_is_back(
 
 
 def test_one_file_that_fails_is_no_outage(queue: Queue, runner: Runner, put: Put) -> None:
-    """semantics 4: one stuck upload never blocks another file."""
+    """vfs/semantics.md 4: one stuck upload never blocks another file."""
     stuck = put("stuck")
     runner.failures[stuck.seq] = [FsError(errno.EIO, "a bad moment")] * 1000
     queue.add(stuck, 0.0)
@@ -448,7 +448,7 @@ def test_one_file_that_fails_is_no_outage(queue: Queue, runner: Runner, put: Put
 def test_nothing_is_begun_before_the_server_wants_to_be_asked(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
-    """semantics 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
+    """vfs/semantics.md 5: 429 and 503 with Retry-After: as long as the server says, whosever request it was."""
     first, second, committed = put("1"), put("2"), put("3")
     runner.failures = {work.seq: [busy(100.0)] for work in (first, committed)}
     queue.add(first, 0.0)
@@ -464,7 +464,7 @@ def test_nothing_is_begun_before_the_server_wants_to_be_asked(
 
 
 def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put: Put) -> None:
-    """semantics 4: fsync returns when the server has it."""
+    """vfs/semantics.md 4: fsync returns when the server has it."""
     work = put()
     queue.add(work, NEVER)
     queue.commit(work)
@@ -481,7 +481,7 @@ def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put
 
 
 def test_what_was_committed_is_not_remembered_until_it_would_have_been_due(queue: Queue, put: Put) -> None:
-    """semantics 6: memory does not grow with the saves of a day."""
+    """vfs/semantics.md 6: memory does not grow with the saves of a day."""
     before = changes_in_memory()
     for _ in range(300):
         work = put()
@@ -494,7 +494,7 @@ def test_what_was_committed_is_not_remembered_until_it_would_have_been_due(queue
 def test_what_was_committed_faster_than_cleaned_up_is_not_remembered_either(
     queue: Queue, runner: Runner, put: Put
 ) -> None:
-    """semantics 6: what is remembered comes back to rest."""
+    """vfs/semantics.md 6: what is remembered comes back to rest."""
     before = changes_in_memory()
     for number in range(100):
         if number == 60:
@@ -513,7 +513,7 @@ def changes_in_memory() -> int:
 
 
 def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner, put: Put) -> None:
-    """semantics 4.7: fsync returns with the error."""
+    """vfs/semantics.md 4.7: fsync returns with the error."""
     refused, once, away = put("1"), put("2"), put("3")
     runner.failures = {
         refused.seq: [InvalidRequestError("no")],
@@ -531,7 +531,7 @@ def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner
 
 
 def test_commit_of_what_somebody_else_runs_has_a_deadline(queue: Queue, runner: Runner, put: Put) -> None:
-    """semantics 3: no call can hang for ever."""
+    """vfs/semantics.md 3: no call can hang for ever."""
     runner.gate.clear()
     work = put()
     queue.add(work, 0.0)
@@ -544,7 +544,7 @@ def test_commit_of_what_somebody_else_runs_has_a_deadline(queue: Queue, runner: 
 def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
     queue: Queue, runner: Runner, put: Put, world: World
 ) -> None:
-    """semantics 1.14: nor for a run that finds out whether it is back. What was to be sent is due in the background."""
+    """vfs/semantics.md 1.14: nor for a run that finds out whether it is back. What was to be sent is due in the background."""
     runner.gate.clear()
     under_way, other = put(), put()
     queue.add(under_way, 0.0)
@@ -561,7 +561,7 @@ def test_commit_waits_for_nobody_while_the_server_is_out_of_reach(
 def test_what_a_commit_waits_for_has_its_place_and_its_progress_is_progress(
     queue: Queue, runner: Runner, put: Put
 ) -> None:
-    """semantics 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
+    """vfs/semantics.md 3: what a program waits for goes before the background; a call ends after `timeout` without progress."""
     runner.gate.clear()
     work = put()
     queue.add(work, 0.0)
@@ -612,7 +612,7 @@ def test_what_a_commit_had_no_time_to_begin_is_begun_later(queue: Queue, runner:
 def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """semantics 4: a directory is renamed while nothing below it is half saved."""
+    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
     runner.gate.clear()
     inside, outside = put("dir/sub/file"), put("dirt")
     queue.add(inside, 0.0)
@@ -693,7 +693,7 @@ def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
 
 
 def test_bytes_that_no_change_sends_yet_are_left(queue: Queue, state: State) -> None:
-    """semantics 6: flush and umount do not end between a save that was placed and the next one of the same file."""
+    """vfs/semantics.md 6: flush and umount do not end between a save that was placed and the next one of the same file."""
     file = unsaved(state, "dir/file")
     assert (queue.left("dir"), queue.left("other")) == (True, False)
     assert not queue.drain(0.0, "")
@@ -704,7 +704,7 @@ def test_bytes_that_no_change_sends_yet_are_left(queue: Queue, state: State) -> 
 def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """semantics 4, rename of a directory; what was not begun goes along, and costs no request."""
+    """vfs/semantics.md 4, rename of a directory; what was not begun goes along, and costs no request."""
     begun, unbegun = put("dir/a", begun=True), put("dir/b")
     unlinked = state.change(Verb.REMOVE, "dir/d", stage=Stage.STAGED)
     elsewhere = state.change(Verb.REMOVE, "other", stage=Stage.STAGED)
@@ -718,7 +718,7 @@ def test_a_name_is_at_rest_when_what_was_begun_there_is_placed(
 def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """save-protocol R10: while it is taken back it may still be on the server under the target's name."""
+    """save/protocol.md R10: while it is taken back it may still be on the server under the target's name."""
     runner.clean.clear()
     work = put("dir/a", tid="begun", begun=True)
     state.write(edit(work, stage=Stage.CANCELLED))
@@ -737,7 +737,7 @@ def test_a_name_is_at_rest_when_what_was_cancelled_there_is_taken_back(
 def test_nothing_more_is_begun_while_too_much_is_hidden(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch, unsure: float
 ) -> None:
-    """semantics 6, Bounds; save-protocol R7: an aside that has to wait stands in the workspace as any other."""
+    """vfs/semantics.md 6, Bounds; save/protocol.md R7: an aside that has to wait stands in the workspace as any other."""
     monkeypatch.setattr(module, "_HIDDEN", 6)
     monkeypatch.setattr(module, "_LEFT_FREE", 2)
     runner.clean.clear()
@@ -766,7 +766,7 @@ def test_nothing_more_is_begun_while_too_much_is_hidden(
 def test_what_the_server_does_not_delete_stops_no_save(
     queue: Queue, runner: Runner, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4: a key that may not delete leaves hidden items; the saves go on."""
+    """vfs/semantics.md 4: a key that may not delete leaves hidden items; the saves go on."""
     monkeypatch.setattr(module, "_HIDDEN", 2)
     monkeypatch.setattr(module, "_LEFT_FREE", 0)
     kept = put("1", asides=[Aside("x", "h", moved=True)], stage=Stage.PLACED)
@@ -781,7 +781,7 @@ def test_what_the_server_does_not_delete_stops_no_save(
 def test_an_unlink_waits_for_no_room(
     queue: Queue, runner: Runner, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4: it hides nothing, and on a full server it is what makes room."""
+    """vfs/semantics.md 4: it hides nothing, and on a full server it is what makes room."""
     monkeypatch.setattr(module, "_HIDDEN", 0)
     for number in range(2):
         work = state.change(Verb.REMOVE, str(number), stage=Stage.STAGED)
@@ -793,7 +793,7 @@ def test_an_unlink_waits_for_no_room(
 
 
 def test_what_an_unmount_waits_for_is_not_what_has_to_wait(queue: Queue, runner: Runner, put: Put) -> None:
-    """save-protocol R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
+    """save/protocol.md R7: an unmount leaves such asides to the next mount's journal, and counts as clean."""
     waits, created = (
         put("1", asides=[Aside("x", "h", moved=True, unsure_until=time.monotonic() + NEVER)]),
         put("2"),

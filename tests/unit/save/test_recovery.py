@@ -1,4 +1,4 @@
-"""What an earlier mount left is taken up by looking at the server (save-protocol, Recovery)."""
+"""What an earlier mount left is taken up by looking at the server (save/protocol.md, Recovery)."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_what_the_power_took_here_and_the_server_has_is_placed(
 def test_bytes_that_no_record_names_are_put_aside_if_the_power_may_have_taken_that(
     world: World, remount: Remount, monkeypatch: pytest.MonkeyPatch, booted: bool
 ) -> None:
-    """semantics 4, Nothing is forgotten: after a kill they were sent, or unlinked."""
+    """vfs/semantics.md 4, Nothing is forgotten: after a kill they were sent, or unlinked."""
     first, path = (world.state.bytes.path(7, number) for number in (1, 2))
     first.write_bytes(NEW)
     remount()
@@ -142,7 +142,7 @@ def test_bytes_that_no_record_names_are_put_aside_if_the_power_may_have_taken_th
 def test_bytes_that_the_power_may_have_taken_are_given_to_nobody_who_opens_the_file(
     world: World, remount: Remount
 ) -> None:
-    """semantics 4.4: they come back beside the name, and what the server has is what is read there."""
+    """vfs/semantics.md 4.4: they come back beside the name, and what the server has is what is read there."""
     item = world.client.put("o", "file", OLD)
     file = world.closed("file", NEW, item)
     world.state.write(edit(file, item_id="o", boot="an earlier run of this machine"))

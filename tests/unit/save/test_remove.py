@@ -1,4 +1,4 @@
-"""Deleting: never what the user did not see (save-protocol R10, R12; semantics 4)."""
+"""Deleting: never what the user did not see (save/protocol.md R10, R12; vfs/semantics.md 4)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def failed(call: Any, *arguments: Any) -> int:
 
 
 def test_a_directory_that_took_the_name_stays(world: World, remove: Remove) -> None:
-    """semantics 4, unlink: 404 means look again; what the user did not see is not deleted with all that is in it."""
+    """vfs/semantics.md 4, unlink: 404 means look again; what the user did not see is not deleted with all that is in it."""
     gone = world.client.put("a", "file")
     del world.client.items["a"]
     world.client.put("b", "file", None)
@@ -48,7 +48,7 @@ def test_a_server_that_never_answers_a_delete_is_unavailable(world: World, remov
 
 
 def test_open_handles_get_their_bytes_first(world: World, remove: Remove) -> None:
-    """semantics 4: a version is not deleted on the server while an open handle still needs its bytes."""
+    """vfs/semantics.md 4: a version is not deleted on the server while an open handle still needs its bytes."""
     item = world.client.put("a", "file")
     content = world.opened(item)
     world.client.before["delete"] = [lambda: None if content.fetched else pytest.fail("not fetched")]
@@ -75,7 +75,7 @@ def unlinked(world: World, base: Base, **values: Any) -> tuple[Change, File]:
 
 @pytest.mark.parametrize("act", ["write", "rename", "replace"])
 def test_what_the_job_did_to_it_since_stays(world: World, remove: Remove, act: str) -> None:
-    """core.md: before it is sent, the item is looked at: what the job has written since stays."""
+    """vfs/semantics.md 4, Unlink: before it is sent, the item is looked at: what the job has written since stays."""
     base = Base.of(world.client.put("a", "file", b"content"))
     if act == "replace":
         del world.client.items["a"]
@@ -88,7 +88,7 @@ def test_what_the_job_did_to_it_since_stays(world: World, remove: Remove, act: s
 
 
 def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: World, remove: Remove) -> None:
-    """save-protocol R2."""
+    """save/protocol.md R2."""
     for content, deleted in ((b"ours", True), (b"the job's", False)):
         world.client.put("a", "file", content)
         change, _ = unlinked(world, Base("a", "", None, sha(b"ours")))
@@ -101,7 +101,7 @@ def test_a_version_of_ours_whose_answer_was_lost_is_known_by_its_bytes(world: Wo
 
 @pytest.mark.parametrize("inside", ["dir/file", f"dir/{hidden('x', mount='f' * 12)}"])
 def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, inside: str) -> None:
-    """semantics 4, rmdir: else ENOTEMPTY; save-protocol R12: hidden items count as content."""
+    """vfs/semantics.md 4, rmdir: else ENOTEMPTY; save/protocol.md R12: hidden items count as content."""
     item = world.client.put("d", "dir", None)
     world.client.put("x", inside)
     assert failed(remove.remove_directory, item) == errno.ENOTEMPTY
@@ -110,7 +110,7 @@ def test_a_directory_with_something_in_it_stays(world: World, remove: Remove, in
 
 
 def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, remove: Remove) -> None:
-    """save-protocol R12: what a listing shows in it from then on is not to be forgotten any more."""
+    """save/protocol.md R12: what a listing shows in it from then on is not to be forgotten any more."""
     told: list[list[str]] = []
     world.state.journal.observer = lambda boundary: told.append(list(world.namespace.told))
     remove.remove_directory(world.client.put("d", "dir", None))
@@ -119,7 +119,7 @@ def test_what_is_known_of_it_is_forgotten_before_cleanup_may_look(world: World, 
 
 
 def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: Remove) -> None:
-    """save-protocol R12: it does not stay under its hidden name until the next mount."""
+    """save/protocol.md R12: it does not stay under its hidden name until the next mount."""
     running: list[bool] = []
 
     class Handed(deque[Change]):
@@ -134,7 +134,7 @@ def test_cleanup_gets_it_once_and_when_it_no_longer_runs(world: World, remove: R
 
 
 def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Remove) -> None:
-    """save-protocol R4: a hidden item of ours is named by a record."""
+    """save/protocol.md R4: a hidden item of ours is named by a record."""
     seen: list[list[str]] = []
     world.client.before["update"] = [
         lambda: seen.append([a.id for c in world.state.journal.load(Change) for a in c.asides])
@@ -145,7 +145,7 @@ def test_it_is_in_the_journal_before_it_is_moved(world: World, remove: Remove) -
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_move_whose_answer_is_lost_is_looked_at(world: World, remove: Remove, carried_out: bool) -> None:
-    """save-protocol R7: and what is still unsure is not deleted before its time."""
+    """save/protocol.md R7: and what is still unsure is not deleted before its time."""
     world.client.lose, world.client.carried_out = 1, carried_out
     remove.remove_directory(world.client.put("d", "dir", None))
     (change,) = world.state.changes.values()

@@ -1,4 +1,4 @@
-"""Renames that the caller waits for, and what goes along with a directory (semantics 4)."""
+"""Renames that the caller waits for, and what goes along with a directory (vfs/semantics.md 4)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rename(world: World) -> Rename:
 
 @pytest.mark.parametrize("lose", [0, 1])
 def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename, lose: int) -> None:
-    """semantics 4: rename of clean items is synchronous; 5: a lost answer is looked at."""
+    """vfs/semantics.md 4: rename of clean items is synchronous; 5: a lost answer is looked at."""
     item = world.client.put("a", "file")
     world.client.lose = lose
     assert rename.move(item, "new").path == "new"
@@ -29,7 +29,7 @@ def test_an_item_gets_a_free_name_with_one_request(world: World, rename: Rename,
 
 
 def test_what_remembers_its_times_goes_on_to(world: World, rename: Rename) -> None:
-    """semantics 2: remembered until the item changes remotely: our own move is no such change."""
+    """vfs/semantics.md 2: remembered until the item changes remotely: our own move is no such change."""
     item = world.client.put("a", "file")
     world.state.write(edit(world.state.open(item), version=item.updated_at, mtime_ns=5))
     world.client.moves_touch = True
@@ -52,7 +52,7 @@ def test_a_move_that_is_never_answered_is_unavailable(world: World, rename: Rena
 def test_permission_and_lifecycle_are_changed_whether_or_not_it_is_answered(
     world: World, rename: Rename
 ) -> None:
-    """semantics 2.4; 5: look at the server first."""
+    """vfs/semantics.md 2.4; 5: look at the server first."""
     item = world.client.put("a", "file")
     for lose, carried_out in ((0, True), (1, True), (1, False)):
         world.client.lose, world.client.carried_out = lose, carried_out
@@ -77,7 +77,7 @@ def below(world: World) -> tuple[object, ...]:
 
 
 def test_everything_below_a_directory_goes_along(world: World, rename: Rename) -> None:
-    """semantics 4: of a directory: one update, with everything under it re-keyed."""
+    """vfs/semantics.md 4: of a directory: one update, with everything under it re-keyed."""
     unsent, scratch, change, cancelled = below(world)
     item = world.client.put("d", "old", None)
     rename.rename_directory(item, "new")

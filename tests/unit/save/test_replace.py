@@ -1,4 +1,4 @@
-"""The verb: stage, look, set aside, place (save-protocol, The steps)."""
+"""The verb: stage, look, set aside, place (save/protocol.md, The steps)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def refuse(error: Exception) -> Callable[[], object]:
 
 
 def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
-    """save-protocol R2: after a save, base is H with the hash of what was sent."""
+    """save/protocol.md R2: after a save, base is H with the hash of what was sent."""
     file = world.save("dir/file.txt", NEW, old(world))
     assert file.item is not None
     assert (file.base.id, file.base.sha256, file.base.updated_at) == (file.item_id, sha(NEW), file.item.updated_at)  # fmt: skip
@@ -69,7 +69,7 @@ def test_what_was_saved_is_the_base_of_the_next_save(world: World) -> None:
 
 
 def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) -> None:
-    """save-protocol, `staging` (w)."""
+    """save/protocol.md, The steps, `staging` (w)."""
     seen: list[str] = []
     world.client.before["create"] = [
         lambda: seen.extend(change.tid for change in world.state.journal.load(Change))
@@ -82,7 +82,7 @@ def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) ->
 
 
 def test_lifecycle_and_permission_stay(world: World) -> None:
-    """save-protocol, promote: with A's lifecycle and permission."""
+    """save/protocol.md, The steps, promote: with A's lifecycle and permission."""
     item = old(world, lifecycle=Lifecycle.APPLICATION, permission=Permission.READ_ONLY)
     file = world.save("dir/file.txt", NEW, item)
     assert file.item is not None
@@ -95,7 +95,7 @@ def test_lifecycle_and_permission_stay(world: World) -> None:
 def test_a_job_that_makes_it_again_and_again_is_waited_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol, promote: at most 8 rounds, with backoff."""
+    """save/protocol.md, The steps, promote: at most 8 rounds, with backoff."""
     monkeypatch.setattr("jobfs.save.replace.time.sleep", lambda seconds: None)
     file = world.closed("file", NEW)
     numbers = iter(range(100))
@@ -114,7 +114,7 @@ def test_a_job_that_makes_it_again_and_again_is_waited_for(
 
 
 def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(world: World) -> None:
-    """semantics 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
+    """vfs/semantics.md 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
     item = old(world)
     world.client.before["update"] = [refuse(BadRequestError("Item is read only"))]
     with pytest.raises(BadRequestError):
@@ -127,7 +127,7 @@ def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(wo
 
 
 def test_what_was_not_carried_out_leaves_nothing_to_wait_for(world: World) -> None:
-    """save-protocol R7: waiting is for answers that never came; "try again later" is an answer."""
+    """save/protocol.md R7: waiting is for answers that never came; "try again later" is an answer."""
     file = world.closed("dir/file.txt", NEW, old(world))
     busy = [refuse(UnavailableError("too many requests", status=429))]
     world.client.before = {"update": [*busy, lambda: None, *busy]}
@@ -150,7 +150,7 @@ def test_what_was_not_carried_out_leaves_nothing_to_wait_for(world: World) -> No
 
 
 def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubted(world: World) -> None:
-    """save-protocol R2: the promote's own answer counts if no promote was sent before."""
+    """save/protocol.md R2: the promote's own answer counts if no promote was sent before."""
     world.client.before["update"] = [lambda: setattr(world.client, "lose", 1)]
     file = world.save("dir/file.txt", NEW, old(world))
     assert contents(world) == {"dir/file.txt": NEW}
@@ -159,14 +159,14 @@ def test_a_set_aside_whose_answer_is_lost_is_looked_at_and_nothing_else_is_doubt
 
 
 def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
-    """save-protocol R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
+    """save/protocol.md R1: with one writer there are no conflict copies; only a time that stays proves that moves leave it."""
     world.save("dir/file.txt", NEW, old(world, updated_at="", updated_ns=0))
     assert not world.write_back.context.known.moves_keep_updated_at
 
 
 @pytest.mark.parametrize("place", ["dir/file.txt", "renamed/other"])
 def test_a_lost_move_that_was_carried_out_is_placed(world: World, place: str) -> None:
-    """save-protocol R6: a lost promote is judged by getting H: any other name: promoted."""
+    """save/protocol.md R6: a lost promote is judged by getting H: any other name: promoted."""
     item = old(world)
 
     def moved() -> None:
@@ -186,7 +186,7 @@ def test_a_lost_move_that_was_carried_out_is_placed(world: World, place: str) ->
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, carried_out: bool) -> None:
-    """save-protocol, `staging`: lost answer: find the hidden name; else create again."""
+    """save/protocol.md, The steps, `staging`: lost answer: find the hidden name; else create again."""
     world.client.lose, world.client.carried_out = 1, carried_out
     world.save("file", NEW)
     created = [step for step in world.client.done if step.startswith("create")]
@@ -202,7 +202,7 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
 def test_a_direct_create_that_could_not_be_recorded_is_found_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol, direct create: the same bytes at T: `promoted`; its own item is not set aside."""
+    """save/protocol.md, The steps, direct create: the same bytes at T: `promoted`; its own item is not set aside."""
     world.write_back.upload.rejects = {Kind.FILE: True}
     file = world.closed("file", NEW)
     real = world.state.journal.write
@@ -225,7 +225,7 @@ def test_a_direct_create_that_could_not_be_recorded_is_found_there(
 
 
 def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world: World) -> None:
-    """save-protocol R9; semantics 4, mkdir: its errors are the caller's."""
+    """save/protocol.md R9; vfs/semantics.md 4, mkdir: its errors are the caller's."""
     item = world.write_back.make_directory("dir")
     assert item is not None
     assert (item.path, steps(world)) == ("dir", ["create staged", "move dir"])
@@ -240,7 +240,7 @@ def test_a_directory_is_made_hidden_and_moved_and_never_replaces_anything(world:
 def test_a_directory_that_was_acknowledged_in_an_outage_is_made_for_what_is_in_it_too(
     world: World, acknowledged: bool
 ) -> None:
-    """semantics 4, Keep both: whichever comes first, the save of what is in it or that of the directory."""
+    """vfs/semantics.md 4, Keep both: whichever comes first, the save of what is in it or that of the directory."""
     world.client.put("o", "dir", JOBS)
     if acknowledged:
         world.state.write(edit(world.state.new(Kind.DIRECTORY, "dir")), new=True)

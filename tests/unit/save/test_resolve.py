@@ -1,4 +1,4 @@
-"""What a person decides about saves that do not get through: try again, or give them up (semantics 4)."""
+"""What a person decides about saves that do not get through: try again, or give them up (vfs/semantics.md 4)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def begun(world: World, stage: Stage = Stage.STAGED) -> tuple[File, Change]:
 
 
 def test_what_was_refused_is_tried_again(world: World) -> None:
-    """semantics 4: `jobfs retry`."""
+    """vfs/semantics.md 4: `jobfs retry`."""
     files = [refused(world, "dir/a"), refused(world, "b")]
     world.closed("dir/waiting", NEW)
     assert retry(world.write_back, "dir") == ["dir/a"]
@@ -71,7 +71,7 @@ def test_who_gives_up_a_file_holds_nobody_up_who_has_its_lock(world: World) -> N
 
 @pytest.mark.parametrize("path", ["file", ""])
 def test_what_is_given_up_is_kept_and_the_servers_version_shown_again(world: World, path: str) -> None:
-    """semantics 4: `jobfs discard`; nothing is forgotten."""
+    """vfs/semantics.md 4: `jobfs discard`; nothing is forgotten."""
     file = refused(world)
     ((given_up, kept),) = discard(world.write_back, path)
     assert (given_up, Path(kept).read_bytes()) == ("file", NEW)

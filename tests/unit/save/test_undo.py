@@ -1,4 +1,4 @@
-"""What becomes of a change that can't be placed: what was set aside goes back, the newest first (save-protocol R11)."""
+"""What becomes of a change that can't be placed: what was set aside goes back, the newest first (save/protocol.md R11)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def recorded(world: World) -> int:
 
 
 def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
-    """save-protocol R11."""
+    """save/protocol.md R11."""
     older, newer = aside(world, "1"), aside(world, "2")
     world.client.put("new", STAGED)
     change = undone(world, change_of(world, older, newer))
@@ -56,7 +56,7 @@ def test_the_newest_goes_back_and_older_ones_stand_beside(world: World) -> None:
 
 
 def test_a_name_that_the_job_has_taken_is_left_to_it(world: World) -> None:
-    """save-protocol, undo: the newest aside goes back to T if T is free."""
+    """save/protocol.md, The steps, undo: the newest aside goes back to T if T is free."""
     world.client.put("job", TARGET)
     undone(world, change_of(world, aside(world, "1")))
     assert world.client.paths["job"] == TARGET
@@ -89,7 +89,7 @@ def test_newer_bytes_that_wait_were_not_refused(world: World) -> None:
 
 
 def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
-    """save-protocol R10."""
+    """save/protocol.md R10."""
     change = undone(world, change_of(world, aside(world, "1"), stage=Stage.CANCELLED))
     assert change.stage is Stage.CANCELLED
     assert change.asides == []
@@ -100,7 +100,7 @@ def test_a_save_that_was_cancelled_meanwhile_stays_so(world: World) -> None:
     ("verb", "place"), [(Verb.PUT, TARGET), (Verb.PUT, "taken from there"), (Verb.MOVE, TARGET)]
 )
 def test_nothing_is_undone_that_was_placed_after_all(world: World, verb: Verb, place: str) -> None:
-    """save-protocol R6: under any other name it is promoted."""
+    """save/protocol.md R6: under any other name it is promoted."""
     change = change_of(world, aside(world, "1"), verb=verb, source="draft")
     world.client.put("new", place)
     before = dict(world.client.paths)
@@ -111,7 +111,7 @@ def test_nothing_is_undone_that_was_placed_after_all(world: World, verb: Verb, p
 
 
 def test_an_undo_that_the_server_does_not_answer_is_tried_again(world: World) -> None:
-    """save-protocol, undo: refused itself, it is tried until it succeeds."""
+    """save/protocol.md, The steps, undo: refused itself, it is tried until it succeeds."""
     change = change_of(world, replace(aside(world, "1")))
     world.client.lose, world.client.carried_out = 1, True
     with pytest.raises(UnavailableError):

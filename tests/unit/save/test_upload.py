@@ -54,7 +54,7 @@ def test_it_has_the_permission_that_the_user_gave_the_file_once_it_is_at_its_tar
 def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     world: World, upload: Upload, tmp_path: Path
 ) -> None:
-    """core.md: what the server does is asked once a state directory and kept there."""
+    """save/protocol.md R9: what the server does is asked once a state directory and kept there."""
     for _ in range(3):
         upload.count_new("dir/file")
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
@@ -71,7 +71,9 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
 
 
 def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
-    """core.md: the probe's hidden item is an ordinary journaled Change; killed while it asks, nothing is left on the server."""
+    """save/protocol.md R9: the probe's hidden item is an ordinary journaled Change; killed while it asks,
+    nothing is left on the server.
+    """
     seen: list[Change] = []
     world.client.before["create"] = [lambda: seen.extend(world.state.journal.load(Change))]
     world.client.lose = 1
@@ -88,7 +90,7 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
 
 
 def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:
-    """save-protocol R9: else the second create would be the first, and the server be taken for one that allows two."""
+    """save/protocol.md R9: else the second create would be the first, and the server be taken for one that allows two."""
     to_clean: list[list[Change]] = []
     world.client.before["create"] = [lambda: to_clean.append(list(world.state.awake)) for _ in range(4)]
     upload.ask("dir/file")
@@ -101,7 +103,7 @@ def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, 
     [("new", True), ("base", False), ("staged", False), ("suspect", False), ("directory", False)],
 )
 def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str, direct: bool) -> None:
-    """save-protocol R9: new files."""
+    """save/protocol.md R9: new files."""
     upload.ask("dir/file")
     change = put(world)
     if why == "base":
@@ -114,7 +116,7 @@ def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str
 
 
 def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, upload: Upload) -> None:
-    """semantics 5: look at the server first."""
+    """vfs/semantics.md 5: look at the server first."""
     upload.ask("dir/file")
     world.client.lose, world.client.carried_out = 1, False
     assert upload.make_directory("dir") is None
@@ -130,7 +132,7 @@ def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, up
 def test_a_full_disk_keeps_it_from_being_asked(
     world: World, upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """core.md, A full disk: what is new is refused before anything has changed."""
+    """vfs/semantics.md 4, A full disk: what is new is refused before anything has changed."""
 
     def full(*edits: object, **more: object) -> None:
         raise FsError(errno.ENOSPC)

@@ -1,4 +1,4 @@
-"""What the file system asks of write-back: close, fsync, and what takes which name (semantics 4)."""
+"""What the file system asks of write-back: close, fsync, and what takes which name (vfs/semantics.md 4)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def scratch(world: World, path: str, content: bytes = NEW) -> File:
 def test_what_was_closed_is_known_to_be_on_the_disk_whenever_that_is_synced(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol (S): bytes that a sync has covered are not doubted after a loss of power."""
+    """save/protocol.md, Vocabulary, (S): bytes that a sync has covered are not doubted after a loss of power."""
     seal, sync = world.state.bytes.seal, threading.Thread(target=world.state.sync)
 
     def sealed(ino: int, local: Local) -> None:
@@ -74,7 +74,7 @@ def test_what_was_closed_is_known_to_be_on_the_disk_whenever_that_is_synced(
 def test_a_file_that_was_unlinked_before_its_close_could_be_recorded_has_no_row(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4.33: a file unlinked while open is its handle's; the next mount knows nothing of it."""
+    """vfs/semantics.md 4.33: a file unlinked while open is its handle's; the next mount knows nothing of it."""
     with monkeypatch.context() as patch:
         full(world, patch, spent=True)
         with pytest.raises(FsError):
@@ -95,7 +95,7 @@ def test_a_close_that_changed_nothing_writes_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("writing", [True, False])
 def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> None:
-    """semantics 4: the upload starts after --write-back-delay; coalesces rewrites."""
+    """vfs/semantics.md 4: the upload starts after --write-back-delay; coalesces rewrites."""
     world.write_back.queue.delay = 1.0
     file = opened(world.closed("file", NEW), writable=writing)
     assert world.write_back.queue.save(file) is file.change is not None
@@ -111,7 +111,7 @@ def test_what_a_program_still_writes_to_waits(world: World, writing: bool) -> No
 def test_an_unlink_that_comes_between_the_claim_of_a_save_and_its_first_record_deletes_the_item(
     world: World,
 ) -> None:
-    """save-protocol R10: nothing of it was sent, and what it was to replace goes as by any unlink."""
+    """save/protocol.md R10: nothing of it was sent, and what it was to replace goes as by any unlink."""
     file = world.closed("file", NEW, world.client.put("o", "file", OLD))
     change = world.write_back.queue.save(file)
     assert change is not None
@@ -125,7 +125,7 @@ def test_an_unlink_that_comes_between_the_claim_of_a_save_and_its_first_record_d
 
 
 def test_a_victim_is_what_was_shown_last(world: World) -> None:
-    """save-protocol, base: for a rename over T: the version this mount last showed."""
+    """save/protocol.md, Vocabulary, base: for a rename over T: the version this mount last showed."""
     victim = world.write_back.victim
     item = world.client.put("o", "file", OLD)
     assert victim("none", None) == Victim()
@@ -137,7 +137,7 @@ def test_a_victim_is_what_was_shown_last(world: World) -> None:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_was_unlinked_just_now_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
-    """core.md, decision 2: renamed over meanwhile: that Change takes it over."""
+    """vfs/semantics.md 4, Rename: renamed over meanwhile: that Change takes it over."""
     item = world.client.put("o", "file", OLD)
     file = opened(world.state.open(item))
     world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base.of(item), item, {})
@@ -165,7 +165,7 @@ def test_a_move_over_that_is_refused_leaves_both(world: World, monkeypatch: pyte
 
 
 def test_a_move_over_whose_turn_never_came_is_not_made_later(world: World) -> None:
-    """semantics 4, rename: who is told that it failed, and of whose request nothing was sent, has both as they were."""
+    """vfs/semantics.md 4, rename: who is told that it failed, and of whose request nothing was sent, has both as they were."""
     source, over = world.client.put("s", "draft", NEW), world.client.put("o", "file", OLD)
     # As many hidden items as there may be.
     begun = [world.state.change(Verb.PUT, f"{number}", begun=True) for number in range(64)]

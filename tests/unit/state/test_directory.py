@@ -71,7 +71,7 @@ def test_the_place_of_the_same_directory_is_taken_again(take: Callable[..., Stat
 def test_the_place_of_a_killed_mount_is_taken_at_another_directory(
     take: Callable[..., StateDirectory],
 ) -> None:
-    """save-protocol, Recovery: the next mount of that job finishes it."""
+    """save/protocol.md, Recovery: the next mount of that job finishes it."""
     killed = ended(take("/mnt/a"))
     one = take("/mnt/b")
     assert one.mount_id == killed.mount_id

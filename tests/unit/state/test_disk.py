@@ -67,5 +67,5 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_what_the_disk_answers_never_looks_like_an_answer_about_the_file(
     answer: int | None, told: int
 ) -> None:
-    """semantics 1: "not there" is not "could not ask"."""
+    """vfs/semantics.md 1: "not there" is not "could not ask"."""
     assert disk.failure(OSError(answer, "the disk")) == told

@@ -73,7 +73,7 @@ def full(journal: Journal, pages: int = 0) -> None:
 
 @pytest.mark.parametrize("record", FULL, ids=lambda record: type(record).__name__)
 def test_a_record_comes_back_as_it_was(path: Path, record: Any) -> None:
-    """save-protocol, (w): it survives the death of the process; so another connection sees it at once."""
+    """save/protocol.md, Vocabulary, (w): it survives the death of the process; so another connection sees it at once."""
     with closing(Journal(path)) as journal:
         journal.write((record, {}))
         with closing(Journal(path)) as other:
@@ -115,7 +115,7 @@ def test_numbers_go_on_where_they_were(path: Path) -> None:
 
 
 def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(journal: Journal) -> None:
-    """save-protocol, `done`: the transaction's id is kept as a tombstone."""
+    """save/protocol.md, The steps, `done`: the transaction's id is kept as a tombstone."""
     journal.write(used="old")
     between = time.monotonic()
     journal.write(used="new")
@@ -125,7 +125,7 @@ def test_a_transaction_id_is_a_tombstone_until_it_is_pruned(journal: Journal) ->
 
 
 def test_a_tombstone_of_an_earlier_run_counts_from_the_start(path: Path) -> None:
-    """save-protocol R7: whatever the clock says now, or has said then."""
+    """save/protocol.md R7: whatever the clock says now, or has said then."""
     with closing(Journal(path)) as journal:
         journal.write(used="old")
     started = time.monotonic()
@@ -137,7 +137,7 @@ def test_a_tombstone_of_an_earlier_run_counts_from_the_start(path: Path) -> None
 def test_a_journal_is_complete_until_the_machine_is_started_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol (w): it survives the death of the process, not the loss of power."""
+    """save/protocol.md (w): it survives the death of the process, not the loss of power."""
     with closing(Journal(path)) as journal:
         assert not journal.complete, "nobody has looked"
         journal.take_over()
@@ -151,14 +151,14 @@ def test_a_journal_is_complete_until_the_machine_is_started_anew(
 
 
 def test_synced_bytes_are_noted_for_their_generation_only(journal: Journal) -> None:
-    """save-protocol, Recovery: after another boot, bytes that were not seen on the disk prove nothing."""
+    """save/protocol.md, Recovery: after another boot, bytes that were not seen on the disk prove nothing."""
     journal.write(*((File(n, generation=n, boot="this"), {}) for n in (7, 8)))
     journal.mark_synced([8, 9])
     assert [file.boot for file in journal.load(File)] == ["this", ""]
 
 
 def test_a_text_that_is_none_is_damage(path: Path) -> None:
-    """semantics 6: a damaged journal is put aside; one that the disk can't read is not."""
+    """vfs/semantics.md 6: a damaged journal is put aside; one that the disk can't read is not."""
     with closing(Journal(path)) as journal:
         journal.write((File(7, path="name"), {}))
         journal._db.execute("UPDATE file SET path = CAST(x'ff41' AS TEXT)")
@@ -172,7 +172,9 @@ def test_a_text_that_is_none_is_damage(path: Path) -> None:
 def test_what_is_new_is_refused_by_a_full_disk_and_what_has_happened_takes_from_the_spare_room(
     path: Path,
 ) -> None:
-    """semantics 4: close fails with ENOSPC before anything was changed; what has already happened can't fail (core.md)."""
+    """vfs/semantics.md 4: close fails with ENOSPC before anything was changed;
+    what has already happened can't fail (vfs/semantics.md 4.41).
+    """
     with closing(Journal(path)) as journal:
         large = "x" * 100_000
         full(journal)
@@ -207,7 +209,7 @@ NO_ROOM = pytest.mark.parametrize("said", ["database or disk is full", "disk I/O
 def test_that_bytes_are_on_the_disk_is_noted_on_a_full_one_too(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    """core.md: what has already happened can't fail."""
+    """vfs/semantics.md 4, A full disk: what has already happened can't fail."""
     journal.write((File(7, generation=7, boot="this"), {}))
     journal._db.execute(
         f"CREATE TEMP TRIGGER full BEFORE UPDATE ON main.file BEGIN SELECT RAISE(ABORT, '{said}'); END"
@@ -227,7 +229,7 @@ def test_that_bytes_are_on_the_disk_is_noted_on_a_full_one_too(
 def test_what_is_new_is_refused_with_enospc_too_where_a_quota_is_spent(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
-    """semantics 4: whatever needs the disk for something new gets ENOSPC."""
+    """vfs/semantics.md 4: whatever needs the disk for something new gets ENOSPC."""
 
     def spent(*_: object) -> None:
         raise OSError(errno.EDQUOT, "quota exceeded")
@@ -256,7 +258,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(small_disk: Path) -> None:
-    """core.md: the state directory holds some spare room; what records what has happened takes from it."""
+    """vfs/semantics.md 4, A full disk: the state directory holds some spare room;
+    what records what has happened takes from it.
+    """
     with closing(Journal(small_disk / "journal.db")) as journal:
         with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
             while True:
@@ -283,7 +287,7 @@ def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(sm
 def test_the_spare_room_is_real_blocks_and_is_given_by_halves_but_for_what_the_next_start_takes(
     tmp_path: Path,
 ) -> None:
-    """semantics 4, A full disk: another program may take what is given up; a mount starts all the same."""
+    """vfs/semantics.md 4, A full disk: another program may take what is given up; a mount starts all the same."""
     path = tmp_path / "spare"
     spare = Spare(path, 1 << 20)
     assert spare.restore()
@@ -299,7 +303,7 @@ def test_the_spare_room_is_real_blocks_and_is_given_by_halves_but_for_what_the_n
 def test_a_journal_that_fails_takes_nothing_new_any_more(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """core.md: a journal that fails otherwise (EIO) makes the mount read-only, as ext4 does, and says so."""
+    """vfs/semantics.md 4, A full disk: a journal that fails otherwise (EIO) takes nothing new any more, and says so."""
 
     def broken(*arguments: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -348,7 +352,7 @@ def test_a_disk_that_does_not_sync_is_an_error_and_is_tried_again(
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION + 1])
 def test_a_journal_of_another_version_is_left_alone(path: Path, version: int) -> None:
-    """core.md: an older schema is refused with a sentence."""
+    """design.md, Things to know: an older schema is refused with a sentence."""
     Journal(path).close()
     with closing(sqlite3.connect(path)) as db:
         db.execute(f"PRAGMA user_version = {version}")

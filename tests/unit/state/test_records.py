@@ -18,7 +18,7 @@ TID = "0123456789abcdef"
 
 @pytest.mark.parametrize(("old", "new"), list(product(Stage, Stage)))
 def test_a_change_goes_only_where_the_diagram_has_an_arrow(old: Stage, new: Stage) -> None:
-    """save-protocol, The steps."""
+    """save/protocol.md, The steps."""
     change = Change(1, Verb.PUT, "file", old)
     if new in TRANSITIONS[old]:
         change.become(new)
@@ -39,7 +39,7 @@ def test_what_was_written_since_the_last_close_is_a_later_generation(tmp_path: P
 
 
 def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -> None:
-    """save-protocol R6: by the last component of its path."""
+    """save/protocol.md R6: by the last component of its path."""
     change = Change(1, Verb.PUT, "dir/file", tid=TID)
     for directory, tid, staged in (("dir", TID, True), ("moved", TID, True), ("dir", "f" * 16, False)):
         path = names.hidden_path(f"{directory}/file", "0" * 12, tid, names.Role.STAGED)
@@ -48,7 +48,7 @@ def test_an_item_is_known_as_staged_by_its_hidden_name_in_whatever_directory() -
 
 
 def test_what_is_kept_of_the_replaced_is_what_was_shown_last() -> None:
-    """semantics 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
+    """vfs/semantics.md 4: promote with the old item's lifecycle and permission; only the item that is shown is replaced."""
     change = Change(1, Verb.PUT, "file")
     assert change.replaced() is None
     covered = Aside("default", "h1", moved=True, lifecycle=Lifecycle.APPLICATION)

@@ -55,7 +55,7 @@ NEAR = [("dir", True), ("dir/a", True), ("", True), ("dirt", False), ("b", False
 def test_names_that_touch_are_changed_one_after_the_other(
     reservations: Reservations, other: str, expected: bool
 ) -> None:
-    """core.md: the reservation of names, and what is below them, for operations that change names."""
+    """design.md, Things to know: the reservation of names, and what is below them, for operations that change names."""
     with reservations.held("dir", "dir/a/b"):
         assert waits(reservations, other) is expected
     assert not waits(reservations, other)
@@ -82,7 +82,7 @@ def test_who_waits_goes_on_when_the_name_is_free(reservations: Reservations) -> 
 def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
     reservations: Reservations, path: str, expected: bool
 ) -> None:
-    """semantics 4: a directory is renamed while nothing below it is half saved."""
+    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
     with reservations.held("dir"):
         assert elsewhere(lambda: reservations.may_start(path)) is expected
         assert reservations.may_start(path), "who holds the name may have it saved"
@@ -96,7 +96,9 @@ def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
 def test_a_name_at_rest_is_one_where_nothing_runs(
     reservations: Reservations, changes: dict[int, Change], other: str, expected: bool
 ) -> None:
-    """semantics 4: a directory is renamed while nothing below it is half saved. semantics 3: every call has a deadline."""
+    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved. vfs/semantics.md 3:
+    every call has a deadline.
+    """
     changes[1] = change = Change(1, Verb.PUT, "dir", deadline=deadline.Deadline(60.0))
     assert waits(reservations, other, resting=True) is expected
     assert not waits(reservations, other), "else it may be reserved meanwhile, and by who waited no more"

@@ -59,7 +59,7 @@ def broken(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_is_shown_while_it_is_this_machines_word(state: State) -> None:
-    """semantics 1; core.md, One view."""
+    """vfs/semantics.md 1; design.md, What a path shows."""
     assert not state
     file = written(state, "dir/b")
     assert state
@@ -73,7 +73,7 @@ def test_a_file_is_shown_while_it_is_this_machines_word(state: State) -> None:
 
 
 def test_what_a_change_shows_is_shown_until_it_ends(state: State) -> None:
-    """core.md: a name stops being hidden when its Change ends; nobody has to lift it."""
+    """design.md, What a path shows: a name stops being hidden when its Change ends; nobody has to lift it."""
     change = state.change(Verb.REMOVE, "dir/a", shows={"dir/a": None, "top": ITEM}, stage=Stage.STAGED)
     assert state.hidden("dir/a")
     assert state.meanwhile("dir/a") is None
@@ -89,7 +89,7 @@ def test_what_a_change_shows_is_shown_until_it_ends(state: State) -> None:
 
 
 def test_everything_below_a_directory_that_is_this_machines_word_is_found(state: State) -> None:
-    """semantics 4: rename of a directory: open and unsent files are re-keyed."""
+    """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
     unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
     opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
     opened.handles.append(object())
@@ -119,7 +119,7 @@ def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) ->
 
 
 def test_a_number_is_made_from_the_item_until_a_file_has_it(state: State) -> None:
-    """semantics 1: inode numbers are stable: derived from the item id; a save keeps the file's inode number."""
+    """vfs/semantics.md 1: inode numbers are stable: derived from the item id; a save keeps the file's inode number."""
     assert state.number(ITEM) == inode_number("one")
     file = written(state, "dir/a", item=ITEM)
     assert file.ino == inode_number("one")
@@ -132,7 +132,7 @@ def test_a_number_is_made_from_the_item_until_a_file_has_it(state: State) -> Non
 
 
 def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) -> None:
-    """semantics 1: two files never have one number."""
+    """vfs/semantics.md 1: two files never have one number."""
     file = state.open(ITEM)
     renamed = replace(ITEM, path="new/a")
     assert state.of(renamed) is file, "nothing was written to it"
@@ -143,7 +143,7 @@ def test_a_file_that_was_changed_here_is_not_what_the_job_renames(state: State) 
 
 
 def test_what_nothing_needs_is_let_go_of(state: State) -> None:
-    """semantics 6, Bounds: memory does not grow with the number of files or hours."""
+    """vfs/semantics.md 6, Bounds: memory does not grow with the number of files or hours."""
     needed = {
         "handle": state.open(replace(ITEM, id="1", path="1")),
         "row": state.open(replace(ITEM, id="2", path="2")),
@@ -185,7 +185,7 @@ def test_a_step_is_in_the_journal_and_then_in_the_tables(state: State) -> None:
 
 
 def test_a_step_that_the_disk_refuses_has_not_happened(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    """semantics 4: a full disk: ENOSPC before anything has changed."""
+    """vfs/semantics.md 4.41: ENOSPC before anything has changed."""
     file, gone = written(state, "a"), written(state, "gone")
     change = state.change(Verb.PUT, "a", file, asides=[Aside("x", "h")])
     state.write(edit(change))
@@ -236,7 +236,7 @@ def test_a_change_that_ends_leaves_no_row_and_frees_its_file(state: State) -> No
 
 
 def test_changes_of_one_target_come_to_rest_in_order_and_what_was_unlinked_first(state: State) -> None:
-    """save-protocol: `cancelled` ends before the next transaction of that target."""
+    """save/protocol.md, The steps, `cancelled` ends before the next transaction of that target."""
     first, second, third = (state.change(Verb.PUT, "a") for _ in range(3))
     other = state.change(Verb.PUT, "b")
     assert [state.before(change) for change in (first, second, third, other)] == [None, first, first, None]
@@ -251,7 +251,7 @@ def test_changes_of_one_target_come_to_rest_in_order_and_what_was_unlinked_first
 
 
 def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> None:
-    """core.md: a new file of the old name makes a removal void, and takes the item as its base."""
+    """vfs/semantics.md 4.34: a new file of the old name makes a removal void, and takes the item as its base."""
     change = state.change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
     assert state.pending("a") is change
     assert state.leaving("a") is None
@@ -265,7 +265,7 @@ def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> N
 
 
 def test_an_open_file_lives_on_with_its_handles(state: State) -> None:
-    """semantics 4: a file unlinked while open stays readable and writable through its handle."""
+    """vfs/semantics.md 4: a file unlinked while open stays readable and writable through its handle."""
     file = written(state, "a", content=b"content")
     assert file.local is not None
     local = file.local.acquire()
@@ -294,7 +294,7 @@ def test_newer_bytes_that_were_not_closed_are_not_taken_for_those_of_the_row(sta
 
 
 def test_a_sync_covers_bytes_and_rows_and_removes_what_is_no_longer_named(state: State) -> None:
-    """save-protocol, (S): synced to disk, with all earlier records and the local bytes."""
+    """save/protocol.md, Vocabulary, (S): synced to disk, with all earlier records and the local bytes."""
     file, gone = written(state, "a"), written(state, "gone")
     state.write(edit(file, boot="this boot"))
     state.unname(gone)
@@ -310,7 +310,7 @@ def test_a_sync_covers_bytes_and_rows_and_removes_what_is_no_longer_named(state:
 def test_nothing_is_removed_before_the_journal_is_on_the_disk(
     state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save-protocol R3: `promoted` is synced before local bytes are freed."""
+    """save/protocol.md R3: `promoted` is synced before local bytes are freed."""
     state.unname(written(state, "a"))
     there = []
     real = state.journal.sync
@@ -347,7 +347,7 @@ def test_what_a_sync_that_failed_had_to_do_the_next_one_does(
 
 
 def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    """semantics 4.4: one disk sync serves many closes."""
+    """vfs/semantics.md 4.4: one disk sync serves many closes."""
     going, gate, calls = threading.Event(), threading.Event(), []
     real = os.fdatasync
 
@@ -377,7 +377,7 @@ def test_concurrent_syncs_share_one(state: State, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_was_touched_is_written_with_the_next_flush(state: State) -> None:
-    """semantics 2: times are remembered on this machine, and survive a remount; no operation waits for the disk."""
+    """vfs/semantics.md 2: times are remembered on this machine, and survive a remount; no operation waits for the disk."""
     state.touch(ITEM, content=True)
     file = state.of(ITEM)
     assert file is not None
@@ -396,7 +396,7 @@ def test_what_was_touched_is_written_with_the_next_flush(state: State) -> None:
 
 
 def test_a_change_here_leaves_no_time_of_an_older_version(state: State) -> None:
-    """semantics 2: remembered until the item changes remotely."""
+    """vfs/semantics.md 2: remembered until the item changes remotely."""
     state.write(edit(state.open(ITEM), mode=0o700, atime_ns=4, mtime_ns=5, version="1", sha256="ff"))
     newer = replace(ITEM, updated_at="2")
     state.touch(newer)
@@ -417,7 +417,7 @@ def test_a_directory_that_no_item_stands_for_has_times_as_long_as_the_mount_live
 
 
 def test_what_is_remembered_goes_with_the_item(state: State) -> None:
-    """semantics 2.11: kept in the state directory per item, survives a remount, goes when the item goes."""
+    """vfs/semantics.md 2.11: kept in the state directory per item, survives a remount, goes when the item goes."""
     state.write(edit(state.open(ITEM), mode=0o755))
     found = again(state).of(ITEM)
     assert found is not None
@@ -440,7 +440,7 @@ def test_an_open_file_whose_item_is_gone_is_one_of_its_own(state: State) -> None
 
 
 def test_unsent_bytes_stay_when_the_job_deletes_their_item(state: State) -> None:
-    """semantics 4: if the target was deleted meanwhile, the save brings it back."""
+    """vfs/semantics.md 4: if the target was deleted meanwhile, the save brings it back."""
     file = written(state, "dir/a", item=ITEM)
     state.lose("one")
     assert (state.at("dir/a"), state.of(ITEM), file.unsaved) == (file, None, True)
@@ -459,7 +459,7 @@ def test_only_what_is_nothing_but_remembered_is_forgotten_with_a_listing(state: 
 
 
 def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State) -> None:
-    """semantics 4, Nothing is forgotten."""
+    """vfs/semantics.md 4, Nothing is forgotten."""
     file, directory = written(state, "a"), state.new(Kind.DIRECTORY, "dir")
     state.write(edit(directory, mode=0o755), new=True)
     scratch = written(state, "a~")
@@ -471,7 +471,7 @@ def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State)
 
 
 def test_a_change_of_an_earlier_mount_is_shown_and_run_by_nobody_yet(state: State) -> None:
-    """save-protocol, Recovery: the rows are taken up one by one."""
+    """save/protocol.md, Recovery: the rows are taken up one by one."""
     file = written(state, "a")
     state.write(edit(Change(77, Verb.PUT, "a", ino=file.ino)))
     other = again(state)

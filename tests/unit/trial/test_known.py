@@ -83,7 +83,7 @@ def test_what_is_not_true_any_more_costs_a_request_and_no_more(server: Server, t
 
 
 def test_where_names_are_changed_nothing_is_made_straight_at_its_name(server: Server, tmp_path: Path) -> None:
-    """save-protocol R9: what came under another name would stay there."""
+    """save/protocol.md R9: what came under another name would stay there."""
     server.set(name_form="nfc")
     try_it(server, tmp_path)
     with mounted(server, tmp_path) as vfs:

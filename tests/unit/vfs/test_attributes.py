@@ -19,7 +19,7 @@ def mode(work: Workspace, path: str) -> int:
 
 
 def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Workspace) -> None:
-    """semantics 2.4: the other bits are remembered on this machine for that item."""
+    """vfs/semantics.md 2.4: the other bits are remembered on this machine for that item."""
     server.store.seed({"tool": "x"}, age=60)
     server.log.clear()
     work.vfs.chmod("tool", 0o755)
@@ -34,7 +34,7 @@ def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Works
 
 
 def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspace) -> None:
-    """semantics 2.6: utimens, remembered on this machine until the item changes remotely."""
+    """vfs/semantics.md 2.6: utimens, remembered on this machine until the item changes remotely."""
     server.store.seed({"file": "x"}, age=60)
     work.vfs.utimens("file", 5, None)
     before = work.vfs.getattr("file")
@@ -61,7 +61,7 @@ def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace
 
 
 def test_a_directory_that_no_item_stands_for_becomes_real(server: Server, work: Workspace) -> None:
-    """semantics 1: an operation that needs the real item creates it."""
+    """vfs/semantics.md 1: an operation that needs the real item creates it."""
     server.store.seed({"dir/file": "x"}, directories=False, age=60)
     work.vfs.chmod("dir", 0o700)
     assert mode(work, "dir") == 0o700
@@ -86,7 +86,7 @@ def test_times_beyond_what_64_bits_hold_become_the_nearest(server: Server, work:
 
 
 def test_the_change_time_survives_a_save_and_a_remount(server: Server, work: Workspace) -> None:
-    """semantics 2: an upload is no change that a program made; git compares these."""
+    """vfs/semantics.md 2: an upload is no change that a program made; git compares these."""
     work.write("file", b"x")
     work.vfs.chmod("file", 0o600)
     before = work.vfs.getattr("file").ctime_ns
@@ -98,7 +98,7 @@ def test_the_change_time_survives_a_save_and_a_remount(server: Server, work: Wor
 
 
 def test_the_times_of_a_directory_survive_a_remount(server: Server, work: Workspace) -> None:
-    """semantics 2: what the API cannot hold is kept in the state directory."""
+    """vfs/semantics.md 2: what the API cannot hold is kept in the state directory."""
     server.store.seed({"dir/file": "x", "other": None}, age=60)
     before = work.vfs.getattr("dir")
     work.vfs.rename("dir/file", "other/file")
@@ -114,7 +114,7 @@ def test_the_times_of_a_directory_survive_a_remount(server: Server, work: Worksp
 def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 2.18: and a remount begins with `updatedAt`."""
+    """vfs/semantics.md 2.18: and a remount begins with `updatedAt`."""
     server.store.seed({"dir/file": "x", "dir/other": "y", "plain/file": "z"}, age=60)
     times, plain = [work.vfs.getattr("dir").mtime_ns], work.vfs.getattr("plain").mtime_ns
 
@@ -153,7 +153,7 @@ def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
 def test_a_second_version_and_what_is_given_up_change_a_directorys_names(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 2.18: whoever changed it: programs that watch the directory look again."""
+    """vfs/semantics.md 2.18: whoever changed it: programs that watch the directory look again."""
     server.store.seed({"dir/file": "x"}, age=60)
     fh = work.vfs.open("dir/file", os.O_RDWR).fh
     work.vfs.write(fh, b"mine", 0)
@@ -172,7 +172,7 @@ def test_a_second_version_and_what_is_given_up_change_a_directorys_names(
 def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
+    """vfs/semantics.md 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
     work.write("file", b"content")
     attributes = work.vfs
     found = attributes._real

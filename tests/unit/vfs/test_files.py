@@ -29,7 +29,7 @@ def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
 
 
 def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Workspace) -> None:
-    """semantics 4: close returns when bytes and intent survive the death of the process."""
+    """vfs/semantics.md 4: close returns when bytes and intent survive the death of the process."""
     work.write("file", b"closed")
     fh = work.vfs.create("open", 0o644, os.O_RDWR, CALLER).fh
     work.vfs.write(fh, b"open", 0)
@@ -44,7 +44,7 @@ def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Works
 def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
     work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 4.4, 4.14: power loss is covered within a second; fsync of a scratch name syncs the local disk."""
+    """vfs/semantics.md 4.4, 4.14: power loss is covered within a second; fsync of a scratch name syncs the local disk."""
     state, synced = work.vfs._state, list[tuple[int, int]]()
     sync = state.bytes.sync
 
@@ -64,7 +64,7 @@ def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
 
 
 def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, tmp_path: Path) -> None:
-    """semantics 4.9: `--sync-on-close` gives close the meaning of fsync."""
+    """vfs/semantics.md 4.9: `--sync-on-close` gives close the meaning of fsync."""
     with workspace(server, tmp_path / "other", write_back_delay=60, sync_on_close=True) as work:
         work.write("file", b"x")
         work.write("file~", b"scratch")
@@ -80,7 +80,7 @@ def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, 
 def test_a_write_for_which_the_disk_has_no_room_changes_nothing(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """core.md, A full disk: what needs it for something new gets ENOSPC before anything has changed."""
+    """vfs/semantics.md 4, A full disk: what needs it for something new gets ENOSPC before anything has changed."""
 
     def full(*arguments: object, **more: object) -> Any:
         raise FsError(errno.ENOSPC)
@@ -105,7 +105,7 @@ def test_a_write_for_which_the_disk_has_no_room_changes_nothing(
 
 
 def test_nothing_stays_of_files_that_were_only_looked_at(server: Server, work: Workspace) -> None:
-    """semantics 6, Bounds: memory does not grow with the number of files."""
+    """vfs/semantics.md 6, Bounds: memory does not grow with the number of files."""
     server.store.seed({f"file{number}": "x" for number in range(20)}, age=60)
     before = len(work.vfs._state.files())
     for number in range(20):

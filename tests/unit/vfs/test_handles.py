@@ -1,4 +1,6 @@
-"""Handles: which version each goes on with (semantics 3, Open files are pinned), and when the kernel may keep its pages."""
+"""Handles: which version each goes on with (vfs/semantics.md 3, Open files are pinned),
+and when the kernel may keep its pages.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def handle() -> Handle:
 
 
 def test_after_a_save_it_goes_on_with_what_was_saved(handle: Handle) -> None:
-    """save-protocol R2: what was saved is the base of the next save; it is young."""
+    """save/protocol.md R2: what was saved is the base of the next save; it is young."""
     before, after, saved = handle.content, Bytes(), replace(OLD, id="b")
     assert isinstance(before, Bytes)
     handle.go_on(saved, after)
@@ -51,7 +53,7 @@ def test_a_rename_by_this_mount_is_no_other_version(handle: Handle) -> None:
 
 
 def test_what_its_program_was_shown_stays_the_base(handle: Handle) -> None:
-    """save-protocol, base: for open-and-write: the version that was opened."""
+    """save/protocol.md, Vocabulary, base: for open-and-write: the version that was opened."""
     followed = replace(OLD, updated_at="2")
     handle.item = followed
     handle.moved(replace(followed, path="other"))

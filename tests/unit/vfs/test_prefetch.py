@@ -86,7 +86,7 @@ def wide(directories: int, files: int) -> list[str]:
 
 @pytest.mark.parametrize("by_name", [False, True])
 def test_a_program_that_reads_everything_waits_for_a_handful_of_files(by_name: bool) -> None:
-    """semantics 3: files of one directory read one after another are fetched ahead."""
+    """vfs/semantics.md 3: files of one directory read one after another are fetched ahead."""
     world = World([*wide(20, 15), *flat(5, "d003/deeper"), *flat(7, "d003/deeper/still"), "top.txt", "a.txt"])
     order = world.order(by_name)
     fetched, missed = world.read_all(order)
@@ -119,7 +119,7 @@ def test_what_is_on_disk_already_begins_nothing_and_is_not_fetched() -> None:
 
 
 def test_the_number_of_files_ahead_is_bounded_and_grows_while_they_are_read() -> None:
-    """semantics 3.8: bounded in count."""
+    """vfs/semantics.md 3.8: bounded in count."""
     world = World(flat(1000))
     order = world.order()
     ahead = []
@@ -132,7 +132,7 @@ def test_the_number_of_files_ahead_is_bounded_and_grows_while_they_are_read() ->
 
 
 def test_the_bytes_ahead_are_bounded() -> None:
-    """semantics 3.8: bounded in bytes."""
+    """vfs/semantics.md 3.8: bounded in bytes."""
     world = World(flat(1000), size=1 << 20)
     unread: set[str] = set()
     for path in world.order()[:100]:
@@ -182,7 +182,7 @@ def test_a_program_that_picks_files_by_suffix_is_followed_after_a_while() -> Non
 
 
 def test_a_walk_that_stops_has_nothing_more_fetched() -> None:
-    """semantics 3.9: stopped when the pattern breaks."""
+    """vfs/semantics.md 3.9: stopped when the pattern breaks."""
     world = World([*flat(500), *flat(99, "elsewhere")])
     order = world.order()
     world.read_all(path for path in order if path.startswith("d/f00"))
@@ -192,7 +192,7 @@ def test_a_walk_that_stops_has_nothing_more_fetched() -> None:
 
 
 def test_reads_in_no_order_end_a_walk() -> None:
-    """semantics 3: stopped when the pattern breaks."""
+    """vfs/semantics.md 3: stopped when the pattern breaks."""
     world = World(flat(2000))
     order = world.order()
     world.read_all(order[:3])

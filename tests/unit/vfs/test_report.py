@@ -21,7 +21,7 @@ from jobfs.vfs import report
 
 
 def test_the_control_directory_tells_of_the_mount(server: Server, work: Workspace) -> None:
-    """semantics 6.7: inside the mount, hidden from readdir: `.jobfs/job.json`, `status.json`, `pending`."""
+    """vfs/semantics.md 6.7: inside the mount, hidden from readdir: `.jobfs/job.json`, `status.json`, `pending`."""
     work.write("unsent", b"x")
     assert work.names() == ["unsent"]
     assert work.names(".jobfs") == ["job.json", "pending", "status.json"]
@@ -40,7 +40,7 @@ def test_a_name_that_a_terminal_obeys_is_one_harmless_line_of_what_is_unsent(wor
 
 
 def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> None:
-    """semantics 2: `jobfs info PATH`: state (clean, dirty, uploading, failed, conflict), error."""
+    """vfs/semantics.md 2: `jobfs info PATH`: state (clean, dirty, uploading, failed, conflict), error."""
     server.store.seed({"file": "x"}, age=60)
     assert work.vfs.info("file")["state"] == "clean"
     work.write("file", b"changed")
@@ -54,7 +54,7 @@ def test_info_of_a_path_follows_its_state(server: Server, work: Workspace) -> No
 
 
 def test_a_conflict_is_told_until_it_is_dealt_with(server: Server, work: Workspace) -> None:
-    """semantics 4.21: state `conflict` and a warning say so."""
+    """vfs/semantics.md 4.21: state `conflict` and a warning say so."""
     server.store.seed({"file.txt": "old"}, age=60)
     work.write("file.txt", b"users")
     server.store.write("file.txt", "jobs")
@@ -68,7 +68,7 @@ def test_a_conflict_is_told_until_it_is_dealt_with(server: Server, work: Workspa
 
 
 def test_what_is_unsent_is_told_with_its_reason(server: Server, work: Workspace) -> None:
-    """semantics 6: `jobfs status`: unsent and failed files."""
+    """vfs/semantics.md 6: `jobfs status`: unsent and failed files."""
     work.write("dir~", b"scratch")
     fh = work.opened("open")
     work.vfs.write(fh, b"12", 0)
@@ -92,7 +92,7 @@ def test_what_is_unsent_is_told_with_its_reason(server: Server, work: Workspace)
 
 
 def test_hidden_items_that_another_mount_has_left_long_ago_are_told(server: Server, work: Workspace) -> None:
-    """save-protocol, Recovery: the status of every mount lists foreign hidden items older than an hour."""
+    """save/protocol.md, Recovery: the status of every mount lists foreign hidden items older than an hour."""
     for mount, age in (("f" * 12, 7200), ("e" * 12, 60), (work.mount_id, 7200)):
         server.store.seed({names.hidden_path("x", mount, "0" * 16, names.Role.ASIDE): "x"}, age=age)
     assert len(hidden(server)) == 3

@@ -16,7 +16,7 @@ from jobfs.emulator import Server
 def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
     server: Server, work: Workspace
 ) -> None:
-    """semantics 1.19: an operation that needs the real item creates it."""
+    """vfs/semantics.md 1.19: an operation that needs the real item creates it."""
     server.store.seed({"dir/file": "x", "other/file": "x"}, directories=False, age=60)
     for directory in ("dir", "other"):
         number = work.vfs.getattr(directory).ino
@@ -34,7 +34,7 @@ def test_an_implicit_directory_is_still_shown_when_its_last_file_goes(
 
 
 def test_scratch_files_cost_no_request_and_survive_a_remount(server: Server, work: Workspace) -> None:
-    """semantics 4.14, 4.16, Scratch names: they stay on this machine; fsync of one syncs the local disk."""
+    """vfs/semantics.md 4.14, 4.16, Scratch names: they stay on this machine; fsync of one syncs the local disk."""
     work.write(".file.swp", b"swap", fsync=True)
     work.vfs.rename(".file.swp", ".file.swo")
     assert server.log.changes() == []
@@ -58,7 +58,7 @@ def test_an_unsent_file_that_gets_a_scratch_name_is_not_sent(server: Server, wor
 
 
 def test_local_names_below_a_renamed_directory_survive_a_remount(server: Server, work: Workspace) -> None:
-    """semantics 4.14, 4.28: a directory is renamed with everything under it, here too."""
+    """vfs/semantics.md 4.14, 4.28: a directory is renamed with everything under it, here too."""
     server.store.seed({"dir/file": "x"}, age=60)
     work.mkdir("local~")
     work.mkdir("local~/sub")
@@ -77,7 +77,7 @@ def test_local_names_below_a_renamed_directory_survive_a_remount(server: Server,
 
 
 def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server, work: Workspace) -> None:
-    """semantics 4.14: a scratch name that gets a real one is sent; EXDEV makes `mv` copy what is in the directory."""
+    """vfs/semantics.md 4.14: a scratch name that gets a real one is sent; EXDEV makes `mv` copy what is in the directory."""
     work.mkdir("dir~")
     work.write("dir~/file", b"x")
     assert errno_from(work.vfs.rename, "dir~", "dir") == errno.EXDEV
@@ -93,7 +93,9 @@ def test_a_local_directory_does_not_pass_for_one_of_the_workspace(server: Server
 def test_what_was_changed_of_a_scratch_files_attributes_stays_when_it_becomes_real(
     server: Server, work: Workspace, cached: bool
 ) -> None:
-    """semantics 2.11: modes, owners and times are kept for the item, also while it has a scratch name (core.md, decision 1)."""
+    """vfs/semantics.md 2.11: modes, owners and times are kept for the item,
+    also while it has a scratch name (vfs/semantics.md 4, Renames to a scratch name).
+    """
     server.store.seed({"one": "1", "two": "2"}, age=60)
     for name in ("one", "two"):
         if cached:

@@ -20,7 +20,7 @@ from jobfs.vfs.view import check_name, check_new_name, with_permission
 def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
     server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """semantics 1: a name that was there before a listing and after it is in it."""
+    """vfs/semantics.md 1: a name that was there before a listing and after it is in it."""
     server.store.seed({"dir/old": "x"})
     assert work.names("dir") == ["old"]
     work.write("dir/new", b"y")
@@ -55,7 +55,7 @@ def test_a_directory_that_no_item_stands_for_has_new_times_when_its_entries_chan
 def test_what_shows_at_a_path_is_the_file_then_the_change_then_the_server(
     server: Server, work: Workspace
 ) -> None:
-    """core.md, One view: there is no second structure that must be kept in step."""
+    """design.md, What a path shows: there is no second structure that must be kept in step."""
     server.store.seed({"dir/a": "1", "dir/b": "2", "dir/c": "3"}, age=60)
     view, state = work.vfs._view, work.vfs._state
     a, b = view.get("dir/a"), view.get("dir/b")
@@ -73,7 +73,7 @@ def test_what_shows_at_a_path_is_the_file_then_the_change_then_the_server(
 
 
 def test_the_attributes_for_a_listing_are_those_of_a_stat(server: Server, work: Workspace) -> None:
-    """semantics 2: what was changed here shows its attributes in a listing as it does in a `stat`; nothing is asked."""
+    """vfs/semantics.md 2: what was changed here shows its attributes in a listing as it does in a `stat`; nothing is asked."""
     server.store.seed({"dir/a": "1", "dir/b": "22", "dir/sub/x": "3", "dir/gone": "4"}, age=60)
     work.names("dir")
     work.write("dir/b", b"changed")
@@ -90,7 +90,7 @@ def test_the_attributes_for_a_listing_are_those_of_a_stat(server: Server, work: 
 
 
 def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, work: Workspace) -> None:
-    """semantics 2: a size that the server does not tell is found out by a `stat`."""
+    """vfs/semantics.md 2: a size that the server does not tell is found out by a `stat`."""
     server.set(sizes="omitted")
     server.store.seed({"file": "content"}, age=60)
     assert work.names() == ["file"]
@@ -108,7 +108,7 @@ def test_a_name_that_the_api_cannot_hold_is_refused() -> None:
 
 
 def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> None:
-    """wire-facts.md: 1,024 units of UTF-16, the leading slash among them where the server's paths have one."""
+    """api/wire.md: 1,024 units of UTF-16, the leading slash among them where the server's paths have one."""
     directory = "/".join(["d" * 200] * 5) + "/"
     for name in ("n" * 18, "\N{GRINNING FACE}" * 9):
         check_new_name(directory + name)

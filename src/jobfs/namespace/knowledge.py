@@ -19,7 +19,7 @@ from typing import NamedTuple
 from cachetools import TTLCache
 
 from jobfs import names
-from jobfs.namespace.tree import Tree
+from jobfs.namespace.tree import Tree, veil
 from jobfs.nodes import Item, held_ns
 
 
@@ -49,6 +49,8 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     paths that changed, or an item that the job has moved since, nobody knows where to.
     """
     places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
+    if change.whole and change.deleted:
+        _drop_hidden(change, old, new)
     others = _others(change, places, old, new)
     unknown = [item_id for item_id in change.ids if old.get(item_id) is None]
     doubts = places if others or (unknown and not change.deleted) else set()
@@ -58,6 +60,16 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     for item_id in (*change.ids, *others):
         doubts |= _as_before(item_id, old, new)
     return doubts
+
+
+def _drop_hidden(change: Change, old: Tree, new: Tree) -> None:
+    """Have `new` forget what is hidden in a directory that is gone, and went with it.
+
+    Else the directory would go on being shown, for what is in it.
+    """
+    for item in [item for at in change.paths for item in new.below(at)]:
+        if veil(item.path) is not None and old.get(item.id) is None:
+            new.drop(item.id)
 
 
 def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:

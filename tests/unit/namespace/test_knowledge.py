@@ -21,7 +21,7 @@ from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.tree import Tree
 from jobfs.nodes import Item
 
-from .world import Clock, Server
+from .world import Clock, Server, hidden
 
 PARTS = 3
 NAMES = ("a", "b", "c")
@@ -392,3 +392,19 @@ def test_what_we_have_changed_while_a_listing_is_read_is_named_unless_a_director
     assert known.changed(ticket) == {gone.id, changed.id}
     known.publish(server.move(folder, "e"))
     assert known.changed(ticket) == set()
+
+
+def test_what_is_hidden_in_a_directory_goes_with_it_from_a_listing_that_began_before() -> None:
+    """save/protocol.md R12: what was removed in it first stands there under a hidden name; it is no content of what is above."""
+    server, known = Server(), Knowledge(60.0, Clock())
+    above, inner, gone = map(server.directory, ("w", "w/d", "w/d/e"))
+    known.listed(known.takeoff(), 0.0, Tree.of(server.items.values()))
+    known.forget(gone)
+    server.move(gone, hidden(gone.path, names.Role.REMOVED))
+    ticket = known.takeoff()
+    listed = Tree.of(server.items.values())
+    known.forget(inner)
+    known.listed(ticket, 1.0, listed)
+    known.land(ticket)
+    assert known.tree.children(above.path) == {}
+    assert not known.doubtful_children(above.path)

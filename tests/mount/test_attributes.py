@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 
-import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob, run
 from tests.support.waiting import eventually, eventually_equal
@@ -133,7 +131,6 @@ def test_read_only_items_refuse_all_that_changes_them(server: Server, mounted: M
     assert not server.store.exists("brief.md")
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_gits_untracked_cache_sees_what_the_job_makes_and_deletes(
     server: Server, mounted: MountedJob
 ) -> None:

@@ -204,11 +204,12 @@ class Client:
         path: str | None = None,
         permission: Permission | None = None,
         lifecycle: Lifecycle | None = None,
+        kind: Kind | None = None,
         once: bool = False,
     ) -> Item:
         """Change what is given and leave the rest (POST items/{id}); a new path moves what lies under it.
 
-        `once`: as for `delete` (save/protocol.md R8).
+        `kind`: what it is known to be, which the answer has to show. `once`: as for `delete` (save/protocol.md R8).
         """
         given = {"lifecycle": lifecycle, "permission": permission, "path": path}
         asked = {name: value for name, value in given.items() if value is not None}
@@ -220,7 +221,7 @@ class Client:
         def send(**styled: str) -> Item:
             body = json_body({name: str(value) for name, value in (asked | styled).items()})
             item = self._ask(call, parse_item, Send(body), once=once)
-            return self._as_asked(call, item, {"id": item_id, **asked})
+            return self._as_asked(call, item, {"id": item_id, "kind": kind, **asked})
 
         return send() if path is None else self._put(path, lambda to: send(path=to), item_id)
 

@@ -263,7 +263,7 @@ class ContentStore:
         with contextlib.ExitStack() as stack:
             for entry in reading:
                 stack.enter_context(entry.moving())
-            answer = self._link.client.update(item.id, **wanted)
+            answer = self._link.client.update(item.id, kind=item.kind, **wanted)
             for entry in reading:
                 entry.stamps.add(answer.updated_at)
         return answer

@@ -78,7 +78,7 @@ class FakeClient:
         size = len(self.data) if self.shown_size is None else self.shown_size
         return replace(item_of(size, item_id), updated_at=self.updated_at)
 
-    def update(self, item_id: str, *, path: str) -> Item:
+    def update(self, item_id: str, *, path: str, kind: object = None) -> Item:
         """A move that is a change, as far as `updatedAt` goes."""
         self.updated_at = f"after the move to {path}"
         return self.get(item_id)

@@ -342,7 +342,7 @@ def test_a_look_while_a_move_of_ours_is_on_its_way_is_judged_after_it(make_store
         handle.read(12 * MIB, 4096)
         update, asked, answered = client.update, threading.Event(), threading.Event()
 
-        def slow(item_id: str, *, path: str) -> Item:
+        def slow(item_id: str, *, path: str, kind: object = None) -> Item:
             item = update(item_id, path=path)
             asked.set()
             assert answered.wait(20)

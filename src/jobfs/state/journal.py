@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ _LEAST = 32 << 10
 #: Bytes that a start takes for SQLite's files and its own.
 _START = 128 << 10
 #: Pages after which SQLite moves its log into the database: it stays small enough for the spare room.
-_CHECKPOINT = 64
+_CHECKPOINT = 128
 
 
 class JournalDamagedError(UsageError):
@@ -56,9 +56,14 @@ class Spare:
             disk = os.statvfs(path.parent)
             size = min(_SPARE, disk.f_blocks * disk.f_frsize // _PART)
         self._size = size
+        #: As far as is known here: `restore` without `beside` looks.
+        self._whole = False
 
     def restore(self, beside: int = 0) -> bool:
         """Take the room again; False if the disk does not have it, and so many bytes `beside` it."""
+        if self._whole and beside:
+            return _free(self._path.parent) >= beside
+        self._whole = False
         try:
             handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -67,6 +72,7 @@ class Spare:
         try:
             if had < self._size:
                 os.posix_fallocate(handle, 0, self._size)
+            self._whole = True
             return not beside or _free(self._path.parent) >= beside
         except OSError:
             os.ftruncate(handle, had)
@@ -92,6 +98,7 @@ class Spare:
 
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
+        self._whole = False
         with contextlib.suppress(OSError):
             size = self._path.stat().st_size
             if size > _START:
@@ -264,16 +271,20 @@ class Journal:
     def _write(
         self, edits: Iterable[tuple[Record, Mapping[str, Any]]], gone: Iterable[Record], used: str
     ) -> None:
-        with self._transaction():
-            for record in gone:
-                table = self._tables[type(record)]
-                self._db.execute(table.delete, [getattr(record, table.key)])
-            for record, changed in edits:
-                table = self._tables[type(record)]
-                values = [changed.get(name, getattr(record, name)) for name in table.columns]
-                self._db.execute(table.upsert, [encode(value) for value in values])
-            if used:
-                self._db.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.monotonic()))
+        steps: list[tuple[str, Sequence[Any]]] = []
+        for record in gone:
+            table = self._tables[type(record)]
+            steps.append((table.delete, [getattr(record, table.key)]))
+        for record, changed in edits:
+            table = self._tables[type(record)]
+            values = [changed.get(name, getattr(record, name)) for name in table.columns]
+            steps.append((table.upsert, [encode(value) for value in values]))
+        if used:
+            steps.append(("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (used, time.monotonic())))
+        # One step is a transaction by itself. Each call of SQLite lets other threads go first.
+        with self._transaction() if len(steps) > 1 else contextlib.nullcontext():
+            for step in steps:
+                self._db.execute(*step)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ does the job when it destroys it. What the job wrote is claimed too, until it wa
 
 from __future__ import annotations
 
+import errno
 import math
 import threading
 import time
@@ -20,6 +21,9 @@ from .contents import ABSENT, DIRECTORY, Content
 #: Seconds within which an unlinked file that was open may be back after a kill (vfs/semantics.md 4), on a busy machine; and
 #: one that was renamed to a scratch name.
 _MOMENT, _LEAVING = 2.0, 4.0
+
+#: What a call fails with once the mount is gone.
+DEAD = {errno.ENOTCONN, errno.ECONNABORTED}
 
 #: The change replaces what is there without having looked at it.
 BLIND = Content("not looked at")
@@ -225,7 +229,8 @@ class Ledger:
             change.seen_until = min(change.seen_until, time.monotonic() + (self._late if unlinks else 0.0))
             if change.to:
                 self._follow(change.path, change.to)
-            if change.content.data:
+            died = not isinstance(error, OSError) or error.errno in DEAD
+            if died and change.content.data:
                 self.unclosed.add(change.path)
                 self.drafts += [(change.path, change.written)] * bool(change.written)
             self.modes.pop(change.path, None)
@@ -300,10 +305,18 @@ class Ledger:
     def job_put(self, path: str, content: Content, destroyed: Content | None, text: str) -> None:
         """The job has written `content` to `path`, where `destroyed` was. The caller holds the server's lock."""
         with self.lock:
+            places = {path}
             if destroyed is not None:
                 self.destroyed.add(destroyed)
-            self._disturb(path)
-            self.claims[content] = Claim({path}, durable=True)
+                # A rename that was killed may be carried out yet: what is written now goes along.
+                others = self.claims[destroyed].places - {path} if destroyed in self.claims else set()
+                places |= others
+                if text == "replace":
+                    # It was this that was to be renamed, and it is gone.
+                    self.deleted |= others
+            for place in places:
+                self._disturb(place)
+            self.claims[content] = Claim(places, durable=True)
             self.tell(f"job: {text} {path} <- {content} (destroys {destroyed})")
 
     def job_delete(self, path: str, destroyed: Iterable[Content]) -> None:

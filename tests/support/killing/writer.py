@@ -17,10 +17,8 @@ from pathlib import Path
 from jobfs import names
 
 from .contents import ABSENT, DIRECTORY, Content, Contents
-from .ledger import BLIND, Change, Ledger, is_local
+from .ledger import BLIND, DEAD, Change, Ledger, is_local
 
-#: The mount is gone.
-_DEAD = {errno.ENOTCONN, errno.ECONNABORTED}
 #: Nothing was done, and the job has made it so.
 _REFUSALS = {
     errno.ENOENT,
@@ -59,7 +57,7 @@ class Writer:
             try:
                 operation(self)
             except OSError as error:
-                if error.errno in _DEAD or stop.is_set():
+                if error.errno in DEAD or stop.is_set():
                     return
                 self._judge(operation, error)
 
@@ -146,7 +144,7 @@ class Writer:
                 self._write(handle, change, seen if append else None, whole=whole)
             except OSError as error:
                 self.ledger.failed(change, error)
-                if error.errno not in _DEAD:
+                if error.errno not in DEAD:
                     self.ledger.spoil(path)
                 raise
             if fsync:
@@ -159,7 +157,7 @@ class Writer:
         try:
             os.fsync(handle)
         except OSError as error:
-            if self.calm or error.errno in _DEAD:
+            if self.calm or error.errno in DEAD:
                 self.ledger.failed(change, error)
                 raise
             self.ledger.tell(f"fsync fails ({error}): {change.text}")

@@ -31,6 +31,7 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 | `listing_seconds` | how long the last one took |
 | `listing_error` | why the last listing failed, or why the server can't be asked |
 | `cache.bytes` | what the content cache takes |
+| `cache.refused` | why its disk takes no bytes: four files of up to 16 MiB can be read then; `null` if it does |
 | `taken_up[]` | what an earlier mount had left and this one took up, a line each |
 | `unsent[]`, `failed[]` | what is not on the server; those of them that it has refused |
 | `[].path`, `[].size` | where, and how much |
@@ -108,6 +109,7 @@ class Cache(TypedDict):
     """The content cache."""
 
     bytes: int
+    refused: str | None
 
 
 class Unsent(TypedDict):
@@ -215,6 +217,9 @@ def problems(status: Status) -> list[str]:
         found.append(f"the server does not answer: {server['last_error'] or 'no reason given'}")
     elif status["listing_error"]:
         found.append(f"the workspace can't be listed: {status['listing_error']}")
+    if status["cache"]["refused"]:
+        why = status["cache"]["refused"]
+        found.append(f"the disk of the content cache takes no bytes ({why}): files over 16 MiB can't be read")
     if failed:
         found.append(f"{failed} failed: {REFUSED}")
     if conflicts:

@@ -8,13 +8,12 @@ ranges, everybody waits for the stream.
 from __future__ import annotations
 
 import errno
-import os
 import time
 from pathlib import Path
 
 from jobfs.api.deadline import Deadline, about_to_wait, current
 from jobfs.content.disk import DiskCache, version_name
-from jobfs.content.fetch import EVERYTHING, Fetch, Incoming
+from jobfs.content.fetch import Fetch, Incoming
 from jobfs.content.link import Link
 from jobfs.content.parts import CacheFile
 from jobfs.content.ranges import MIB, NEAR, Run, align_down, align_up, whole_run
@@ -36,8 +35,8 @@ _LONG = 16 * MIB
 class Entry(Incoming):
     """The content of one version, as its readers see it."""
 
-    def __init__(self, version: Version, updated_ns: int, link: Link, disk: DiskCache) -> None:
-        super().__init__(version, updated_ns, link, disk)
+    def __init__(self, version: Version, size: int, updated_ns: int, link: Link, disk: DiskCache) -> None:
+        super().__init__(version, size, updated_ns, link, disk)
         self._jumps = 0
         self._digest: str | None = None
 
@@ -56,25 +55,23 @@ class Entry(Incoming):
     def fetch(self) -> Path:
         """The whole content as a file; see Content.fetch."""
         self.look()
-        if self.window is not None:
-            self.reset()  # somebody needs a file: try the disk again
-        while not self.whole:
-            self._wait(whole_run(), 0, EVERYTHING, on_disk=True)
+        while self.pins:
+            if self.whole:
+                return self.path()
+            self._wait(whole_run(), 0, self.size)
             self.settle()
             with self.cond:
                 if self.stale is not None:
                     raise again(self.stale)
                 if not self.whole and (self.settling or self.fetches):
                     self._sleep(Deadline(self.link.timeout, current(), waited=False))
-            if not self.pins:
-                raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
-        return self.path(self.size or 0)
+        raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
 
     def bring(self) -> None:
         """Bring everything, in this thread, unless that is under way; what goes wrong is for readers to find."""
         self.look()
         with self.cond:
-            gap = self.have.gap(0, EVERYTHING if self.size is None else self.size)
+            gap = self.have.gap(0, self.size)
             if gap is None or self.whole or self.fetches or self.stale is not None or self.link.closed:
                 return
             fetch = Fetch(self, gap[0], None, background=True)
@@ -85,7 +82,7 @@ class Entry(Incoming):
         """Hex digest of the whole content; None if it is not there."""
         self.look()
         if self.whole and self._digest is None:
-            self._digest = self.digest(self.size or 0)
+            self._digest = self.digest()
         return self._digest if self.whole else None
 
     def look(self) -> None:
@@ -95,15 +92,14 @@ class Entry(Incoming):
         name = version_name(self.version)
         file = self._disk.open(name, self.size)
         if file is not None:
-            self.install(file, os.fstat(file.fd).st_size, name)
+            self.install(file, name)
 
-    def install(self, file: CacheFile, size: int, name: str | None) -> None:
+    def install(self, file: CacheFile, name: str | None) -> None:
         """The whole content is in `file`: under `name` in the cache, or for the open handles only."""
         with self.cond:
             self.bodies = max(self.bodies, 1)
-            self.learn(size)
             part = self.file if self.name is None else None
-            self.fill(file, size, name)
+            self.fill(file, name)
             for fetch in self.fetches:
                 fetch.stop = True
             self.cond.notify_all()
@@ -125,8 +121,7 @@ class Entry(Incoming):
     @property
     def resumable(self) -> bool:
         """True if a handle opened later can go on with what is here and nowhere else."""
-        begun = bool(self.fetches or self.have) and not self.whole
-        return begun and self.window is None and not self.transient()
+        return bool(self.fetches or self.have) and not self.whole and not self.transient()
 
     def outlived(self) -> bool:
         """True if these bytes serve only those who have them open, and what is downloaded now would serve all."""
@@ -141,19 +136,12 @@ class Entry(Incoming):
 
     # -- waiting ------------------------------------------------------------------------------------------
 
-    def _wait(self, run: Run, offset: int, end: int, *, on_disk: bool = False) -> int:
+    def _wait(self, run: Run, offset: int, end: int) -> int:
         """Wait until [offset, end) is there; the end, cut to the file. Raises ApiError, FsError."""
-        asked = end - offset
+        asked, end = end - offset, max(offset, min(end, self.size))
         deadline = Deadline(self.link.timeout, current(), waited=False)
-        with self.cond:
-            self.read_end = end
-            self.cond.notify_all()
         while True:
             with self.cond:
-                if self.size is not None:
-                    end = max(offset, min(end, self.size))
-                if on_disk and self.window is not None:
-                    raise FsError(errno.ENOSPC, "the disk of the content cache is full")
                 gap = None if self.whole else self.have.gap(offset, end)
                 if gap is None and self._may_be_read(offset, end):
                     self._look_ahead(run, end, asked)
@@ -213,7 +201,7 @@ class Entry(Incoming):
     def _bring(self, gap: tuple[int, int], run: Run) -> Fetch:
         """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one."""
         position = gap[0]
-        whole = run.from_start or position == 0 or (self.size is not None and self.size <= NEAR)
+        whole = run.from_start or position == 0 or self.size <= NEAR
         nearest = self._nearest(position)
         if nearest is not None and self._is_worth_waiting(nearest, position, whole=whole):
             nearest.background = False
@@ -245,7 +233,7 @@ class Entry(Incoming):
     def _jump(self) -> None:
         """Reads here and there make a stream pointless that nobody waits for."""
         self._jumps += 1
-        if self._jumps >= _JUMPS and self.size is not None:
+        if self._jumps >= _JUMPS:
             for fetch in self.fetches:
                 if fetch.end is None and not fetch.waiters and self.size - fetch.pos > _LONG:
                     fetch.stop = True
@@ -254,8 +242,8 @@ class Entry(Incoming):
         """A range in whole pieces, without what is there and what is on its way."""
         first = max(align_down(start), self.have.covered_before(start))
         coming = [fetch.pos for fetch in self.fetches if not fetch.stop and fetch.pos > start]
-        bounds = (self.size, self.have.next_start(start))
-        last = min([align_up(end), *coming, *(bound for bound in bounds if bound is not None)])
+        there = self.have.next_start(start)
+        last = min([align_up(end), self.size, *coming, *([] if there is None else [there])])
         return first, max(last, start + 1)
 
     def _look_ahead(self, run: Run, end: int, asked: int) -> None:

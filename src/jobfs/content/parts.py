@@ -21,12 +21,12 @@ _PIECE = 8 * 1024 * 1024
 
 
 class CacheFile:
-    """A file descriptor and its path; the descriptor is closed when nobody refers to this object any more.
+    """A file descriptor, which is closed when nobody refers to this object any more, and its path; "" for a file in memory.
 
     So a reader that holds a reference may `pread` while another thread puts a newer file in its place.
     """
 
-    __slots__ = ("fd", "path")
+    __slots__ = ("__weakref__", "fd", "path")
 
     def __init__(self, fd: int, path: str) -> None:
         self.fd = fd

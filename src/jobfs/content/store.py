@@ -19,21 +19,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jobfs.api import Client
+from jobfs.api import Client, Download
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.entry import LINGER, Entry
-from jobfs.content.link import Link, Pool, UnboundedError
-from jobfs.content.parts import CacheFile, claim, remove_abandoned
-from jobfs.content.ranges import Run
-from jobfs.errors import ApiError, FsError, again
+from jobfs.content.link import Link, Pool
+from jobfs.content.parts import CacheFile, claim, remove_abandoned, write_all
+from jobfs.content.ranges import NEAR, Run
+from jobfs.errors import ApiError, ContractError, FsError, UnavailableError, again
 from jobfs.nodes import Item, Version
 
 _log = logging.getLogger("jobfs.content")
 
 #: Unfinished contents that nobody has open, kept to be resumed, with a descriptor each.
 _IDLE = 64
-#: Versions remembered that are too large to be measured.
-_ENDLESS = 4096
 #: Bytes that may be under way ahead of readers at once: on a slow line they share it with what readers wait for.
 _UNDER_WAY = 4 << 20
 #: Seconds that `close` waits for transfers to notice.
@@ -43,32 +41,31 @@ _CLOSING = 2.0
 class Content:
     """An open handle on one version's content; the version is pinned until `close`.
 
-    `size` is in bytes, None until it is known. Handles may be shared by threads. A file is opened, or a download begun, by
-    whoever reads first: what the kernel has kept costs nothing here.
+    `size` is in bytes, None if it is not known before somebody reads. Handles may be shared by threads. A file is opened, or a
+    download begun, by whoever reads first: what the kernel has kept costs nothing here.
     """
 
-    __slots__ = ("_closed", "_entry", "_on_disk", "_run", "_store", "updated_ns", "version")
+    __slots__ = ("_closed", "_entry", "_on_disk", "_run", "_store", "item", "size", "version")
 
-    def __init__(self, store: ContentStore, version: Version, updated_ns: int) -> None:
-        self.version = version
-        self.updated_ns = updated_ns
+    def __init__(self, store: ContentStore, item: Item) -> None:
+        self.item = item
+        self.version = item.version
+        self.size = item.size
         self._store = store
         self._entry: Entry | None = None
-        self._on_disk: int | None = None  # bytes that were on disk when it was opened, if all were
+        self._on_disk = False  # all bytes were there when it was opened
         self._run: Run | None = None
         self._closed = False
 
     @property
-    def size(self) -> int | None:
-        """Bytes of the whole content; None until known."""
-        if self._entry is not None:
-            return self._entry.size
-        return self.version.size if self._on_disk is None else self._on_disk
-
-    @property
     def here(self) -> bool:
         """True if every byte was seen to be on disk; False proves nothing."""
-        return self._on_disk is not None if self._entry is None else self._entry.whole
+        return self._on_disk if self._entry is None else self._entry.whole
+
+    @property
+    def stale(self) -> bool:
+        """True if the server was seen not to have these bytes any more."""
+        return self._entry is not None and self._entry.stale is not None
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`, fewer only at the end of the file (vfs/semantics.md 3).
@@ -80,7 +77,7 @@ class Content:
         entry = self._entry or self._store.attach(self)
         file = entry.file
         if entry.whole and file is not None:
-            wanted = min(size, max((entry.size or 0) - offset, 0))
+            wanted = min(size, max(entry.size - offset, 0))
             try:
                 data = os.pread(file.fd, wanted, offset)
             except OSError:
@@ -92,18 +89,13 @@ class Content:
             self._run = Run()
         return entry.read(self._run, offset, size)
 
-    def meet(self, most: int = 1) -> None:
-        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does.
-
-        Where the answer does not tell its size, the end does: that is waited for, `most` bytes far.
-        """
+    def meet(self) -> None:
+        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
         if not self.here:
-            entry, run = self._store.attach(self), Run()
+            entry = self._store.attach(self)
             if entry.stale is not None:
                 raise again(entry.stale)
-            entry.read(run, 0, 1)
-            if entry.size is None:
-                entry.read(run, 0, most)
+            entry.read(Run(), 0, 1)
 
     def fetch(self) -> Path:
         """Bring everything; a file with the whole content, not to be written to, valid until `close`.
@@ -155,14 +147,13 @@ class ContentStore:
         self._owner = owner
         self._lock = threading.RLock()
         self._disk = DiskCache(directory, limit, self._lock)
-        self._link = Link(client, self._lock, timeout, limit)
+        self._link = Link(client, self._lock, timeout)
         # Two connections are left by what is fetched ahead: the program that it is fetched for may itself be
         # waiting for another file.
         self._ahead = Pool(client.max_connections - 2, "jobfs-ahead", self._lock)
         self._running = self._bytes = 0  # of what is fetched ahead
         self._entries: dict[Version, Entry] = {}
         self._idle: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
-        self._endless: dict[Version, UnboundedError] = {}
         self._ahead.submit(self._scan)
 
     # -- handles ------------------------------------------------------------------------------------------
@@ -171,14 +162,16 @@ class ContentStore:
         """A handle on the version that `item` shows; no request is made."""
         if not self._link.fine:
             self._link.fine_clock(item.updated_at)
-        content = Content(self, Version(item.id, item.updated_at, item.size), item.updated_ns)
+        content = Content(self, item)
         name = version_name(content.version)
         with self._lock:
             self._disk.pinned[name] += 1  # first: what is seen now stays
         # What is in the index is not looked at again: reading it tells whether it has gone.
         size = self._disk.touch(name)
-        seen = size is not None and content.version.size in (None, size)
-        content._on_disk = size if seen else self.on_disk(content.version)
+        if size is None or item.size not in (None, size):
+            size = self.on_disk(content.version)
+        content._on_disk = size is not None
+        content.size = self.size(item) if size is None else size
         return content
 
     def on_disk(self, version: Version) -> int | None:
@@ -191,15 +184,16 @@ class ContentStore:
     def attach(self, content: Content) -> Entry:
         """What a handle reads from: the one entry of its version, pinned until it is closed.
 
-        For one that was closed meanwhile it is another one, which goes when what it serves has been read.
+        For one that was closed meanwhile it is another one, which goes when what it serves has been read. Raises as `measure`.
         """
         version = content.version
+        size = content.size = self.measure(content.item) if content.size is None else content.size
         with self._lock:
             if content._entry is not None:
                 return content._entry
             entry = before = None if content._closed else self._entries.get(version)
-            if entry is None or entry.outlived():
-                entry = Entry(version, content.updated_ns, self._link, self._disk)
+            if entry is None or entry.size != size or entry.outlived():
+                entry = Entry(version, size, content.item.updated_ns, self._link, self._disk)
             if content._closed or content._on_disk:
                 # Its program may have bytes of it from elsewhere already: what comes has to be proved.
                 entry.bodies = max(entry.bodies, 1)
@@ -283,7 +277,7 @@ class ContentStore:
 
     def _fetch_ahead(self, take: Callable[[], Item | None]) -> None:
         while (item := take() if self._bytes < _UNDER_WAY else None) is not None:
-            size = item.size or 0
+            size = self.size(item) or 0
             with self._lock:
                 self._bytes += size
             try:
@@ -324,9 +318,9 @@ class ContentStore:
         self._disk.remove(name)
 
     def learn(self, item: Item, size: int) -> None:
-        """Remember the bytes of a version that was made here, where its item does not tell."""
+        """Remember the size of a version that was made here, where its item does not tell."""
         if item.size is None:
-            self._link.learn(item.version, size)
+            self._link.learn(item.version, size, sure=self._link.lasting(item.updated_ns, time.time()))
 
     def adopt(self, item: Item, source: Path) -> None:
         """Make the bytes of `source` the content of the version that `item` shows.
@@ -360,10 +354,10 @@ class ContentStore:
         with self._lock:
             entry = self._entries.get(version)
             if entry is None and not kept and name in self._disk.pinned:
-                entry = self._entries[version] = Entry(version, item.updated_ns, self._link, self._disk)
-        if entry is not None:
+                entry = self._entries[version] = Entry(version, size, item.updated_ns, self._link, self._disk)
+        if entry is not None and entry.size == size:
             entry.began = entry.began if kept else time.time()
-            entry.install(file, size, name if kept else None)
+            entry.install(file, name if kept else None)
         elif not kept:
             self._disk.parts.discard(file)
 
@@ -396,36 +390,40 @@ class ContentStore:
         """Bytes in the cache, unfinished downloads included."""
         return self._disk.used
 
-    def learned_size(self, version: Version) -> int | None:
-        """Bytes of a version whose item does not tell: from a download or the disk; None if never seen."""
-        if version.size is not None:
-            return version.size
-        size = self._link.learned.get(version)
-        return self._disk.size(version) if size is None else size
+    @property
+    def refused(self) -> str:
+        """Why the disk of the cache takes no bytes now; "" if it does."""
+        return self._disk.refused
+
+    def size(self, item: Item) -> int | None:
+        """Bytes of a version: what the item tells, or else what was learned; None if that is still to be measured."""
+        if item.size is not None:
+            return item.size
+        size = self._link.measured(item.version, item.updated_ns)
+        return self._disk.size(item.version) if size is None else size
 
     def measure(self, item: Item) -> int:
-        """Bytes of a version, of the server where the item does not tell; raises ApiError, FsError as `Content.read`.
+        """Bytes of a version, of the server where the item does not tell them (vfs/semantics.md 2.2). Raises ApiError.
 
-        A download's headers tell them mostly; where they don't it has to be brought whole. One that is larger than
-        the cache then is not brought again: UnboundedError.
+        They are what the headers of a download say, or else how much comes. What is small is kept.
         """
-        size = self.learned_size(item.version)
+        size = self.size(item)
         if size is not None:
             return size
-        endless = self._endless.get(item.version)
-        if endless is not None:
-            raise again(endless)
-        with self.open(item) as content:
+        began = time.time()
+        with self._link.client.download(item.id) as body:
+            size, data = _measured(body, self._disk.limit)
+        sure = self._link.lasting(item.updated_ns, began)
+        self._link.learn(item.version, size, sure=sure)
+        if sure and data:
             try:
-                content.meet()
-                if content.size is None:
-                    content.fetch()
-            except UnboundedError as error:
-                if len(self._endless) >= _ENDLESS:
-                    self._endless.clear()
-                self._endless[item.version] = again(error)
-                raise
-            return content.size or 0
+                part = self._disk.parts.new()
+                write_all(part.fd, data, 0)
+                self._disk.keep(part, version_name(item.version), size)
+            except OSError as error:
+                _log.warning("a content can't be kept in the cache: %s", error.strerror)
+            self._disk.fit()
+        return size
 
     def close(self) -> None:
         """Stop every transfer, answer every reader, remove what is unfinished; at most two seconds."""
@@ -450,3 +448,23 @@ class ContentStore:
         except OSError:
             return  # said before: the cache can't be used
         remove_abandoned(self._disk.directory)
+
+
+def _measured(body: Download, most: int) -> tuple[int, bytes]:
+    """How many bytes a body has, and the bytes if they are few. Raises ApiError, ContractError if `most` do not reach the end."""
+    came, data = 0, bytearray()
+    if body.length is not None and body.length > NEAR:
+        return body.length, b""
+    try:
+        for chunk in body.chunks():
+            came += len(chunk)
+            if came <= NEAR:
+                data += chunk
+            elif came > most:
+                told = f"download: no size is told, and more than {most} bytes came (see --cache-size)"
+                raise ContractError(told, endpoint="download")
+    except UnavailableError:
+        if body.length is None:
+            raise
+        return body.length, b""
+    return came, bytes(data) if came <= NEAR else b""

@@ -103,7 +103,7 @@ def sizes(trial: Trial) -> Finding:
     """Whether a file shows its size. Raises ApiError."""
     item = trial.file("size", b"x" * _SIZE)
     if item.size is None:
-        return copes("not told", "sizes are learned by downloads: `ls -l` is slower", sizes="omitted")
+        return copes("not told", "`ls -l` costs a request a file, once a version", sizes="omitted")
     return good("told", "`ls -l` takes no downloads", sizes="present")
 
 

@@ -248,7 +248,7 @@ class Prefetch:
             return next((item for item in taken if item is not None), None)
 
     def _wanted(self, item: Item) -> bool:
-        size = self._content.learned_size(item.version)
+        size = self._content.size(item)
         small = size is not None and size <= LARGE
         return small and self._content.lasting(item) and self._content.missing(item)
 

@@ -117,7 +117,7 @@ class Report:
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
             "listing_error": facts.error,
-            "cache": {"bytes": self._view.content.used()},
+            "cache": {"bytes": self._view.content.used(), "refused": self._view.content.refused or None},
             "taken_up": self._write_back.taken_up,
             "unsent": unsent,
             "failed": [entry for entry in unsent if entry["state"] == "failed"],

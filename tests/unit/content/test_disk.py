@@ -89,7 +89,7 @@ def test_a_content_that_is_just_being_put_in_its_place_counts_once(
     for name in NAMES[1:]:
         keep(disk, name)
     disk.limit = 600
-    backing, put = Backing(VERSIONS[0], disk), disk.keep
+    backing, put = Backing(VERSIONS[0], 100, disk), disk.keep
     backing.write(0, b"x" * 100)
 
     def overtaken(file: CacheFile, name: str, size: int) -> CacheFile:
@@ -98,7 +98,7 @@ def test_a_content_that_is_just_being_put_in_its_place_counts_once(
         return file
 
     monkeypatch.setattr(disk, "keep", overtaken)
-    backing.keep(100)
+    backing.keep()
     assert (disk.used, [disk.size(version) for version in VERSIONS]) == (600, [100] * 6)
 
 
@@ -233,7 +233,7 @@ def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
 
 def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(disk: DiskCache) -> None:
     """A reader learns that its bytes are there, and another thread may begin anew before it reads them."""
-    backing = Backing(VERSIONS[0]._replace(size=300), disk)
+    backing = Backing(VERSIONS[0]._replace(size=300), 300, disk)
     backing.write(0, b"x" * 100)
     backing.reset()
     backing.write(200, b"y" * 100)

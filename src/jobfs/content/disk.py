@@ -26,7 +26,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs.api.deadline import about_to_wait
 from jobfs.content.parts import CacheFile, Parts, read_all, write_all
 from jobfs.content.ranges import KIB, MIB, IntervalSet
 from jobfs.errors import FsError
@@ -194,14 +193,9 @@ class DiskCache:
         """Bring the cache under its limit, with what running downloads will bring: first what is unfinished and nobody uses,
         then the least recently used. Nothing before the first scan, which somebody does in the background.
         """
-        with self.lock:
-            room = sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
-            if not self._scanned or self._fits(room):
-                return
-        self._drop_idle()
-        with self.lock:
-            room = sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
-        self._evict(room)
+        if self._scanned and not self._fits(self._coming()):
+            self._drop_idle()
+            self._evict(self._coming())
 
     def free(self, wanted: int) -> bool:
         """The disk is full: give up `wanted` bytes, some more at least, that nobody uses; False if there are none."""
@@ -268,6 +262,11 @@ class DiskCache:
             for backing in self.backings
             if backing.name is None and version_name(backing.version) not in self._index
         ]
+
+    def _coming(self) -> int:
+        """Bytes outside the index, with those that running downloads will bring."""
+        with self.lock:
+            return sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
 
     def _drop_idle(self) -> bool:
         with self.lock:
@@ -348,10 +347,6 @@ def _scan(directory: Path) -> Iterator[os.DirEntry[str]]:
             yield from entries
     except OSError:
         return
-
-
-#: Bytes that are hashed at once.
-_PIECE = 4 * MIB
 
 
 class Backing:
@@ -448,17 +443,6 @@ class Backing:
         with self.cond:
             self.file, self.name = file, None
         return Path(file.path)
-
-    def digest(self) -> str | None:
-        """SHA-256 in hex of the complete file; None if it can't be read."""
-        about_to_wait()
-        digest = hashlib.sha256()
-        for position in range(0, self.size, _PIECE):
-            data = self.load(position, min(position + _PIECE, self.size))
-            if data is None:
-                return None
-            digest.update(data)
-        return digest.hexdigest()
 
     def reset(self, new: CacheFile | None = None) -> None:
         """None of these bytes are used any more; `new`: where those go that come now."""

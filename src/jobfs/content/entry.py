@@ -8,6 +8,7 @@ ranges, everybody waits for the stream.
 from __future__ import annotations
 
 import errno
+import hashlib
 import time
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from jobfs.content.ranges import MIB, NEAR, Run, align_down, align_up, whole_run
 from jobfs.errors import FsError, UnavailableError, again
 from jobfs.nodes import Version
 
+#: Bytes that are hashed at once.
+_PIECE = 4 * MIB
 #: Seconds that a download goes on after the last handle was closed: many files are opened again at once.
 LINGER = 0.5
 #: Seconds in which a failure answers the next read too: the kernel asks twice for what its readahead missed.
@@ -81,9 +84,17 @@ class Entry(Incoming):
     def sha256(self) -> str | None:
         """Hex digest of the whole content; None if it is not there."""
         self.look()
-        if self.whole and self._digest is None:
-            self._digest = self.digest()
-        return self._digest if self.whole else None
+        if self._digest or not self.whole:
+            return self._digest
+        about_to_wait()
+        digest = hashlib.sha256()
+        for position in range(0, self.size, _PIECE):
+            data = self.load(position, min(position + _PIECE, self.size))
+            if data is None:
+                return None
+            digest.update(data)
+        self._digest = digest.hexdigest()
+        return self._digest
 
     def look(self) -> None:
         """Look whether the disk has this version already, if nothing of it is here."""
@@ -148,7 +159,7 @@ class Entry(Incoming):
                     return end
                 if self.stale is not None:
                     raise again(self.stale)
-                fetch = None if gap is None else self._begun(gap, run)
+                fetch = None if gap is None else self._bring(gap, run)
                 if self.certain or self.proving is not None:
                     self._await(fetch, offset, deadline)
                     continue
@@ -159,12 +170,6 @@ class Entry(Incoming):
         if not self.whole and self.certain:
             self.sure.add(offset, end)
         return self.whole or self.sure.covers(offset, end)
-
-    def _begun(self, gap: tuple[int, int], run: Run) -> Fetch:
-        """The transfer that brings the first byte of `gap`; what has just failed is not begun again."""
-        if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
-            raise again(self.failed[0])
-        return self._bring(gap, run)
 
     def _await(self, fetch: Fetch | None, offset: int, deadline: Deadline) -> None:
         """Wait for what a transfer brings; without one, for what another reader asks the server just now."""
@@ -199,13 +204,21 @@ class Entry(Incoming):
         raise UnavailableError(told, endpoint="download", errno=errno.ETIMEDOUT)
 
     def _bring(self, gap: tuple[int, int], run: Run) -> Fetch:
-        """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one."""
+        """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one.
+
+        What has just failed is not begun again.
+        """
+        if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
+            raise again(self.failed[0])
         position = gap[0]
         whole = run.from_start or position == 0 or self.size <= NEAR
         nearest = self._nearest(position)
-        if nearest is not None and self._is_worth_waiting(nearest, position, whole=whole):
-            nearest.background = False
-            return nearest
+        if nearest is not None:
+            # Soon there, or on its way with the whole file that is wanted anyway.
+            anyway = self.link.ranges is False or (whole and nearest.end is None)
+            if anyway or position - nearest.pos <= NEAR:
+                nearest.background = False
+                return nearest
         if self.link.ranges is False:
             for fetch in self.fetches:
                 fetch.stop = True  # a stream that has passed what is missing: start over
@@ -214,12 +227,6 @@ class Entry(Incoming):
             return self._begin(position if run.from_start else self.have.covered_until(0), None)
         self._jump()
         return self._begin(*self._range(position, max(gap[1], position + run.chunk())))
-
-    def _is_worth_waiting(self, fetch: Fetch, position: int, *, whole: bool) -> bool:
-        """True if a running transfer brings a position soon, or the whole file that is wanted anyway."""
-        if self.link.ranges is False or (whole and fetch.end is None):
-            return True
-        return position - fetch.pos <= fetch.reach()
 
     def _nearest(self, position: int) -> Fetch | None:
         """Of the transfers on their way to a position the one that is closest; None if there is none."""
@@ -260,16 +267,8 @@ class Entry(Incoming):
 
     def _is_to_come(self, position: int) -> bool:
         """True if a byte is missing there, nothing brings it, and nothing is known to be wrong."""
-        if (
-            self.link.closed
-            or self.link.ranges is False
-            or self.whole
-            or self.stale
-            or self.failed
-            or position == self.size
-        ):
-            return False
-        return self._nearest(position) is None
+        over = self.whole or self.stale or self.failed or self.link.closed or position == self.size
+        return not over and self.link.ranges is not False and self._nearest(position) is None
 
     def _begin(self, start: int, end: int | None) -> Fetch:
         self.failed = None

@@ -30,8 +30,6 @@ _SKIP = 4 * MIB
 _BACKOFF, _BACKOFF_MAX = 0.05, 2.0
 #: Seconds after which a transfer lets another one have its thread; the same for a request that goes before it.
 _TURN, _SHORT_TURN = 2.0, 0.2
-#: The most that a running transfer is credited with bringing within a round trip.
-_REACH_MAX = 16 * MIB
 
 
 class Incoming(Backing):
@@ -273,8 +271,6 @@ class Fetch:
         self.error: JobfsError | None = None
         self._entry = entry
         self._link = entry.link
-        self._latency = 0.0
-        self._rate = 0.0
         self._gained = 0.0  # when bytes came that had not come before
         self._furthest = start
         self._own_thread = background
@@ -282,10 +278,6 @@ class Fetch:
         call = current()
         #: Who waits for its bytes joins this: then it goes before the rest, and each piece that comes is progress for both.
         self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
-
-    def reach(self) -> int:
-        """Bytes that this fetch brings in about the time that a request of its own would take."""
-        return min(max(NEAR, int(self._rate * self._latency)), _REACH_MAX)
 
     def run(self) -> None:
         """Transfer until everything is there or it is over; tells the entry how it went."""
@@ -353,16 +345,13 @@ class Fetch:
 
         An error before the body is final: the client has done its retries by then.
         """
-        sent = time.monotonic()
         item_id, size = self._entry.version.item_id, self._entry.size
         with self._link.client.download(item_id, start, self.end, size=size) as body:
             if not self._accept(start, body):
                 return None
             # Only bytes are progress: a server that answers and then sends nothing has the same deadline.
-            began = time.monotonic()
-            self._latency = began - sent
             try:
-                complete = self._receive(body, began)
+                complete = self._receive(body, time.monotonic())
             except UnavailableError as broken:
                 return broken
         if complete:
@@ -371,7 +360,6 @@ class Fetch:
 
     def _receive(self, body: Download, began: float) -> bool:
         """Take in the body; False if it was left before its end."""
-        first = self.pos
         for chunk in body.chunks():
             if not chunk:
                 continue
@@ -383,7 +371,6 @@ class Fetch:
             now = time.monotonic()
             if self.pos > self._furthest:
                 self._furthest, self._gained = self.pos, now
-            self._rate = (self.pos - first) / max(now - began, 0.001)
             if self._leave(body, now - began):
                 return False
         return True

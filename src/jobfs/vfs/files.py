@@ -310,9 +310,7 @@ class Files:
         item, content = handle.item, handle.content
         if item is None:
             return -1
-        if isinstance(content, Local):
-            return content.size
-        size = content.size if isinstance(content, Content) else None
+        size = content.size if isinstance(content, Local | Content) else None
         return self._view.size(item) if size is None else size
 
     def _begins(self, handle: Handle) -> None:

@@ -147,7 +147,7 @@ class DiskCache:
         except FileNotFoundError:
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(file.path, path)
-        file.path = path
+        file.path, file.unfinished = path, False
         self._note(name, size)
         return file
 
@@ -161,11 +161,7 @@ class DiskCache:
                 copy = self.parts.link(source, size)
         except (OSError, FsError) as error:
             _log.warning("a saved file can't be copied to the cache: %s", error)
-        try:
-            yield source if copy is None else Path(copy.path)
-        finally:
-            if copy is not None:
-                self.parts.discard(copy)
+        yield source if copy is None else Path(copy.path)
 
     def touch(self, name: str) -> int | None:
         """A whole content is the most recently used now: its length in bytes as it was seen last; no system call."""
@@ -330,6 +326,7 @@ class DiskCache:
         note = self.parts.new()
         write_all(note.fd, boot.encode(), 0)
         os.rename(note.path, marker)
+        note.unfinished = False
 
 
 def _content(path: str) -> bytes:
@@ -447,17 +444,11 @@ class Backing:
     def reset(self, new: CacheFile | None = None) -> None:
         """None of these bytes are used any more; `new`: where those go that come now."""
         with self.cond:
-            file, self.file, name, self.name = self.file, new, self.name, None
+            old, self.file, self.name = self.file, new, None
             self.have.clear()
             self.sure.clear()
             self.whole = self.size == 0
-        if file is not None and name is None:
-            self._disk.parts.discard(file)
-
-    def leave(self) -> None:
-        """Remove the file unless it is in the cache under its name; who reads it still has it open."""
-        if self.file is not None and self.name is None:
-            self._disk.parts.discard(self.file)
+        del old  # without the lock: that removes it
 
     def _written(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile | None:
         """The file that the bytes were written to, made where there is none yet. Raises FsError(EIO)."""
@@ -491,7 +482,4 @@ class Backing:
             if self.file is None:
                 self.file = new
             # What came whole from elsewhere meanwhile is not written to.
-            file, unused = new if self.whole else self.file, self.file is not new
-        if unused:
-            self._disk.parts.discard(new)
-        return file
+            return new if self.whole else self.file

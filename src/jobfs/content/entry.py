@@ -109,15 +109,12 @@ class Entry(Incoming):
         """The whole content is in `file`: under `name` in the cache, or for the open handles only."""
         with self.cond:
             self.bodies = max(self.bodies, 1)
-            part = self.file if self.name is None else None
+            old = self.file
             self.fill(file, name)
             for fetch in self.fetches:
                 fetch.stop = True
             self.cond.notify_all()
-        if part is not None:
-            self._disk.parts.discard(part)
-        if self._discarded:
-            self.leave()  # the last handle was closed meanwhile
+        del old  # without the lock: that may remove it
 
     def on_disk(self, patience: float = 0.0) -> bool:
         """True if every byte is on disk, in this entry or in the cache; waits `patience` seconds if all have come."""
@@ -136,8 +133,6 @@ class Entry(Incoming):
 
     def outlived(self) -> bool:
         """True if these bytes serve only those who have them open, and what is downloaded now would serve all."""
-        if self._discarded:
-            return True
         lasting = self.link.lasting
         return (
             self.began is not None

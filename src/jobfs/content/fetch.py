@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from jobfs.api import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.api.line import Rank
-from jobfs.content.disk import Backing, DiskCache, version_name
+from jobfs.content.disk import Backing, DiskCache
 from jobfs.content.link import Link, StaleVersionError
 from jobfs.content.ranges import MIB, NEAR, IntervalSet
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
@@ -53,7 +53,6 @@ class Incoming(Backing):
         self._moving = 0  # such requests on their way
         self.began: float | None = None  # time.time() of the first request for them
         self._started_over = False
-        self._discarded = False  # nobody has it open, and who opens it later begins anew
 
     @property
     def idle(self) -> bool:
@@ -78,15 +77,6 @@ class Incoming(Backing):
     def complete(self) -> bool:
         """True if every byte has come."""
         return self.stale is None and self.have.covers(0, self.size)
-
-    def discard(self) -> None:
-        """Nobody uses these bytes any more: stop their transfers and remove what is not in the cache."""
-        with self.cond:
-            self._discarded = True
-            for fetch in self.fetches:
-                fetch.stop = True
-            self.cond.notify_all()
-        self.leave()
 
     # -- what transfers ask and tell ------------------------------------------------------------------------
 
@@ -172,9 +162,7 @@ class Incoming(Backing):
                 self.prove()  # before readers come to what was brought ahead of them
             self.settle()
         except JobfsError as unsettled:
-            _log.warning("%s", unsettled)
-        if self._discarded:
-            self.leave()  # what came for a read that its handle's `close` overtook
+            _log.warning("%s", str(unsettled))
 
     def settle(self) -> None:
         """If every byte is there, make this the cached content of its version. Raises StaleVersionError, ApiError."""
@@ -193,12 +181,6 @@ class Incoming(Backing):
             with self.cond:
                 self.settling = False
                 self.cond.notify_all()
-        with self.cond:
-            # What was discarded before may be read just now.
-            unused = self.name is None and not self._discarded and self._is_nobodys()
-            self._discarded = self._discarded or unused
-        if unused:
-            self.reset()
         self._disk.fit()
 
     def prove(self, *, anew: bool = False) -> None:
@@ -247,12 +229,7 @@ class Incoming(Backing):
     def _gone(self, error: StaleVersionError) -> StaleVersionError:
         """The server has this version no more: who has it open is told so. The caller holds the lock."""
         self.stale = again(error)
-        self._discarded = self._discarded or self._is_nobodys()
         return error
-
-    def _is_nobodys(self) -> bool:
-        """True if no handle is open on this version. The caller holds the lock."""
-        return version_name(self.version) not in self._disk.pinned
 
 
 class Fetch:
@@ -289,14 +266,13 @@ class Fetch:
             if self._took_turn and self._link.pool.submit(self.run):
                 return
         except JobfsError as failed:
-            error = failed
+            error = again(failed)  # its traceback would keep all this alive, an open file among it
         except OSError as failed:
             error = FsError(failed.errno or errno.EIO, f"the content cache failed: {failed.strerror}")
         except Exception:
             _log.exception("a download failed unexpectedly")
             error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
-        # A copy, because a traceback would keep all this alive, an open file among it.
-        self._entry.ended(self, None if error is None else again(error))
+        self._entry.ended(self, error)
 
     def _transfer(self) -> None:
         """Send requests until nothing is left to bring, or another transfer is to have this thread."""
@@ -335,7 +311,7 @@ class Fetch:
         """Wait before what `broken` off is resumed; raises it if nothing new has come for too long."""
         left = self._gained + self._link.timeout - time.monotonic()
         if left <= 0:
-            raise broken
+            raise again(broken)
         delay = min(_BACKOFF * 2**failures, _BACKOFF_MAX) * random.uniform(0.5, 1.0)
         with self._entry.cond:
             self._entry.cond.wait_for(lambda: self._entry.unwanted(self), min(left, delay))

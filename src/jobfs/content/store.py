@@ -191,21 +191,18 @@ class ContentStore:
         with self._lock:
             if content._entry is not None:
                 return content._entry
-            entry = before = None if content._closed else self._entries.get(version)
-            if entry is None or entry.size != size or entry.outlived():
+            entry = None if content._closed else self._entries.get(version)
+            unused = entry is not None and version in self._idle and entry.transient()
+            if entry is None or unused or entry.size != size or entry.outlived():
                 entry = Entry(version, size, content.item.updated_ns, self._link, self._disk)
             if content._closed or content._on_disk:
                 # Its program may have bytes of it from elsewhere already: what comes has to be proved.
                 entry.bodies = max(entry.bodies, 1)
-            if content._closed:
-                entry.discard()
-                return entry
-            self._entries[version] = content._entry = entry
-            self._idle.pop(version, None)
-            entry.pins += 1
-        if before is not None and before is not entry and not before.pins:
-            before.discard()
-        return entry
+            if not content._closed:
+                self._entries[version] = content._entry = entry
+                self._idle.pop(version, None)
+                entry.pins += 1
+            return entry
 
     def release(self, content: Content) -> None:
         """A handle is closed: with the last one, decide what stays."""
@@ -220,12 +217,9 @@ class ContentStore:
             if entry is not None:
                 entry.pins -= 1
                 entry.linger = time.monotonic() + LINGER
-            if entry is not None and entry is not current:
-                gone = None if entry.pins else entry
-            elif current is not None and not current.pins and name not in self._disk.pinned:
+            if current is not None and not current.pins and name not in self._disk.pinned:
                 gone = self._rest(version, current)
-        if gone is not None:
-            gone.discard()
+        del gone  # without the lock: that may remove its file
 
     def _rest(self, version: Version, entry: Entry) -> Entry | None:
         """Nobody has an entry open any more: keep it if a later handle can go on with it; which one goes."""
@@ -358,8 +352,6 @@ class ContentStore:
         if entry is not None and entry.size == size:
             entry.began = entry.began if kept else time.time()
             entry.install(file, name if kept else None)
-        elif not kept:
-            self._disk.parts.discard(file)
 
     def _is_kept(self, item: Item, size: int) -> bool:
         """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
@@ -429,11 +421,10 @@ class ContentStore:
         """Stop every transfer, answer every reader, remove what is unfinished; at most two seconds."""
         self._link.closed = True
         with self._lock:
-            entries = list(self._entries.values())
+            for entry in self._entries.values():
+                entry.cond.notify_all()
             self._entries.clear()
             self._idle.clear()
-        for entry in entries:
-            entry.discard()
         until = time.monotonic() + _CLOSING
         for pool in (self._link.pool, self._ahead):
             pool.close(max(0.0, until - time.monotonic()))

@@ -277,6 +277,7 @@ def test_what_a_look_does_not_prove_is_stale_but_for_what_was_read(
                 handle.read(offset, 4096)
         assert handle.read(0, 4096) == data[:4096]
         client.release(0)
+    del handle, jumped
     eventually(lambda: not list(cache.rglob("*.part")), "nothing is left of it")
 
 

@@ -305,13 +305,14 @@ def test_a_part_that_nobody_has_open_goes_when_a_later_handle_begins_anew(
     client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
     store = make_store(client)
     item = item_of(len(data))
-    with store.open(item) as handle:
-        handle.read(0, 4096)
-        client.wait(lambda: len(client.requests) > 1)
-        entry = store.attach(handle)
+    handles = [store.open(item)]
+    handles[0].read(0, 4096)
+    client.wait(lambda: len(client.requests) > 1)
+    handles[0].close()
     client.updated_at = "2024-05-01T12:00:07.500Z"
     client.release(1)
-    eventually(lambda: entry.stale is not None)
+    eventually(lambda: handles[0].stale)
+    handles.clear()
     assert read(store, item) == data
     assert not list(cache.rglob("*.part"))
 

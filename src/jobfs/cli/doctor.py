@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -50,7 +50,8 @@ def doctor(
     job: str | None,
     trying: bool,
     yes: bool,
-    report: Path | None,
+    report: IO[str] | None,
+    verbose: bool,
     mount_options: tuple[str, ...],
     **flags: Any,
 ) -> int:
@@ -60,35 +61,63 @@ def doctor(
     """
     trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)
-    code = Checkup(settings).run(job)
-    return max(trial.run(settings, job, yes, report), code) if trying and job else code
+    checkup = Checkup(settings, everything=verbose or not trying)
+    key = checkup.run(job)
+    checkup.sum_up("this machine, the key and the job: {} checks, and all is well")
+    code = 0
+    if trying and job and key is not None:
+        code = trial.run(settings, job, key, yes, report, checkup.show)
+        checkup.sum_up("the server: {} answers, as a mount wishes")
+    return checkup.end(trying, code)
 
 
 class Checkup:
-    """The checks, each a line that is printed when it is done."""
+    """The checks, each a line that is printed when it is done; what is well only if `everything` is to be shown."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, everything: bool) -> None:
         from rich.console import Console
 
         self._settings = settings
+        self._everything = everything
         self._console = Console(highlight=False, soft_wrap=True)
         self._marks = Counter[str]()
+        self._unshown = 0
 
-    def run(self, job: str | None) -> int:
-        """Make every check, whatever comes of the others; 1 if a mount would not work, else 0."""
+    def run(self, job: str | None) -> KeySource | None:
+        """Make every check, whatever comes of the others; the key, if the server takes it for this job."""
         self._machine()
         self._mounts()
         self._unsent_work()
-        self._server(job)
+        return self._server(job)
+
+    def show(self, mark: str, text: str) -> None:
+        """A line on what was found; what is well may only be counted."""
+        from rich.text import Text
+
+        self._marks[mark] += 1
+        if mark == "ok" and not self._everything:
+            self._unshown += 1
+            return
+        self._console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {shown(text)}"))
+
+    def sum_up(self, words: str) -> None:
+        """One line for what was well and is not shown."""
+        if self._unshown:
+            self._console.print(f"[green]ok[/]      {words.format(self._unshown)} (--verbose shows them)")
+        self._unshown = 0
+
+    def end(self, tried: bool, code: int) -> int:
+        """What all of it comes to, in the last line and the exit code; `code`: of a try that was broken off, or refused."""
         failed = self._marks["FAILED"]
         if failed:
             self._console.print(f"{failed} of these would keep a mount from working")
-        return 1 if failed else 0
+        elif tried and not code:
+            told = ": see WARN for what it costs" if self._marks["WARN"] else ""
+            self._console.print(f"a mount of this job works{told}")
+        return code or (1 if failed else 0)
 
     def _check(self, what: str, check: Callable[[], Any], well: str | Callable[[Any], str] = str) -> Any:
         """Make one check; what it finds, None if it failed. `well`: what is told of that, or made of it to be told."""
-        from rich.text import Text
-
         found = None
         try:
             found = check()
@@ -103,8 +132,7 @@ class Checkup:
             mark, text = "FAILED", f"can't be checked: {error.strerror}{name}"
         except Exception as error:
             mark, text = "FAILED", f"can't be checked: unexpected {type(error).__name__}: {error}"
-        self._marks[mark] += 1
-        self._console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {what}: {shown(text)}"))
+        self.show(mark, f"{what}: {text}")
         return found
 
     def _machine(self) -> None:
@@ -148,10 +176,13 @@ class Checkup:
         for found in ended or ():
             self._check("unsent work", partial(_left, found))
 
-    def _server(self, job: str | None) -> None:
+    def _server(self, job: str | None) -> KeySource | None:
+        """Ask for the job; the key, if it is taken."""
         settings = self._settings
         in_file = settings.api_key_file is not None
-        key = self._check("API key", self._key, "in --api-key-file" if in_file else "in PERSTACK_API_KEY")
+        key: KeySource | None = self._check(
+            "API key", self._key, "in --api-key-file" if in_file else "in PERSTACK_API_KEY"
+        )
         self._check("server's address", lambda: check_base_url(settings.base_url), settings.base_url)
         self._check("connection", lambda: _route(settings))
         if job is None:
@@ -159,7 +190,7 @@ class Checkup:
                 "none given; with its id, the server is asked whether it takes the key and knows the job"
             )
             self._check("job", lambda: unasked)
-            return
+            return None
 
         def ask() -> preflight.Answer:
             check_job_id(job)
@@ -168,10 +199,12 @@ class Checkup:
             return preflight.ask_server(settings, job, key)
 
         answer = self._check("job", ask, f"{job} is known, and the key is accepted")
-        if answer is not None:
-            self._check("clock", lambda: _clock(answer.ahead))
-            if answer.tls:
-                self._check("TLS", lambda: answer.tls)
+        if answer is None:
+            return None
+        self._check("clock", lambda: _clock(answer.ahead))
+        if answer.tls:
+            self._check("TLS", lambda: answer.tls)
+        return key
 
     def _key(self) -> KeySource:
         warnings: list[str] = []

@@ -6,17 +6,16 @@ What wins: flag, then `-o`, then `JOBFS_…`, then `PERSTACK_…` (api/wire.md),
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from grp import getgrnam
 from pathlib import Path
 from pwd import getpwnam
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobfs.errors import UsageError
@@ -44,16 +43,6 @@ def parse_size(value: Any) -> int:
     return int(float(number) * base ** " kmgt".index(prefix.lower() or " "))
 
 
-def _seconds(value: Any) -> float:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise ValueError("must be a number of seconds")
-    return seconds
-
-
 def _octal(value: Any) -> int:
     text = str(value) if not isinstance(value, int) else oct(value)[2:]
     if not re.fullmatch(r"(0o)?[0-7]{1,4}", text) or int(text.removeprefix("0o"), 8) > 0o777:
@@ -79,21 +68,6 @@ def _number_or_name(value: Any, find: Any, what: str) -> int:
         raise ValueError(f"must be the number or name of a {what} of this machine") from None
 
 
-def _whole(value: Any) -> int:
-    if not re.fullmatch(r"\d{1,9}", str(value)):
-        raise ValueError("must be a whole number")
-    return int(value)
-
-
-def _flag(value: Any) -> bool:
-    word = str(value).lower()
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off", ""):
-        return False
-    raise ValueError("must be yes or no")
-
-
 def _patterns(value: Any) -> tuple[str, ...]:
     """Patterns match the last component, which has no "/" and hence nothing is lost by splitting at ":"."""
     parts = value.split(":") if isinstance(value, str) else [p for v in value for p in str(v).split(":")]
@@ -113,31 +87,15 @@ def _absolute(value: Any) -> Path | None:
         raise ValueError("names a home directory that is not known") from None
 
 
-def _within(low: float, high: float) -> AfterValidator:
-    def check(value: float) -> float:
-        if not low <= value <= high:
-            form = ",.0f" if high >= 1e6 else "g"
-            raise ValueError(f"must be from {low:{form}} to {high:{form}}")
-        return value
-
-    return AfterValidator(check)
+def _lower(value: Any) -> str:
+    return str(value).lower()
 
 
-def _one_of(*words: str) -> BeforeValidator:
-    def check(value: Any) -> str:
-        if str(value).lower() not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return str(value).lower()
-
-    return BeforeValidator(check)
-
-
-_Seconds = BeforeValidator(_seconds)
-_Flag = Annotated[bool, BeforeValidator(_flag)]
+_Seconds = Annotated[float, Field(allow_inf_nan=False)]
 _Directory = Annotated[Path, BeforeValidator(_absolute)]
-_LogLevel = Literal["debug", "info", "warning", "error"]
-_LogFormat = Literal["text", "json"]
-_Encoding = Literal["auto", "multipart", "json"]
+_LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+_LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
+_Encoding = Annotated[Literal["auto", "multipart", "json"], BeforeValidator(_lower)]
 
 
 def _define(name: str, default: Callable[[], Any] | None = None, *, env: str = "") -> Any:
@@ -161,26 +119,26 @@ class Settings(BaseSettings):
     api_key_file: Annotated[Path | None, BeforeValidator(_absolute)] = _define("api_key_file")
     cache_dir: _Directory = _define("cache_dir", lambda: platformdirs.user_cache_path("jobfs"))
     state_dir: _Directory = _define("state_dir", lambda: platformdirs.user_state_path("jobfs"))
-    ttl: Annotated[float, _within(0, 3600), _Seconds] = _define("ttl")
-    write_back_delay: Annotated[float, _within(0, 3600), _Seconds] = _define("write_back_delay")
-    sync_on_close: _Flag = _define("sync_on_close")
-    read_only: _Flag = _define("read_only")
-    timeout: Annotated[float, _within(0.1, 3600), _Seconds] = _define("timeout")
-    stale_if_error: Annotated[float, _within(0, 604800), _Seconds] = _define("stale_if_error")
-    request_lifetime: Annotated[float, _within(0, 3600), _Seconds] = _define("request_lifetime")
-    max_connections: Annotated[int, _within(1, 256), BeforeValidator(_whole)] = _define("max_connections")
-    cache_size: Annotated[int, _within(2**20, 2**60), BeforeValidator(parse_size)] = _define("cache_size")
+    ttl: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("ttl")
+    write_back_delay: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("write_back_delay")
+    sync_on_close: bool = _define("sync_on_close")
+    read_only: bool = _define("read_only")
+    timeout: Annotated[_Seconds, Field(ge=0.1, le=3600)] = _define("timeout")
+    stale_if_error: Annotated[_Seconds, Field(ge=0, le=604800)] = _define("stale_if_error")
+    request_lifetime: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("request_lifetime")
+    max_connections: Annotated[int, Field(ge=1, le=256)] = _define("max_connections")
+    cache_size: Annotated[int, Field(ge=2**20, le=2**60), BeforeValidator(parse_size)] = _define("cache_size")
     local_only: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_patterns)] = _define("local_only")
-    local_symlinks: _Flag = _define("local_symlinks")
+    local_symlinks: bool = _define("local_symlinks")
     umask: Annotated[int, BeforeValidator(_octal)] = _define("umask")
     uid: Annotated[int, BeforeValidator(_user)] = _define("uid", os.getuid)
     gid: Annotated[int, BeforeValidator(_group)] = _define("gid", os.getgid)
-    allow_other: _Flag = _define("allow_other")
-    noexec: _Flag = _define("noexec")
-    allow_core_dumps: _Flag = _define("allow_core_dumps")
-    log_level: Annotated[_LogLevel, _one_of(*get_args(_LogLevel))] = _define("log_level")
-    log_format: Annotated[_LogFormat, _one_of(*get_args(_LogFormat))] = _define("log_format")
-    create_encoding: Annotated[_Encoding, _one_of(*get_args(_Encoding))] = _define("create_encoding")
+    allow_other: bool = _define("allow_other")
+    noexec: bool = _define("noexec")
+    allow_core_dumps: bool = _define("allow_core_dumps")
+    log_level: _LogLevel = _define("log_level")
+    log_format: _LogFormat = _define("log_format")
+    create_encoding: _Encoding = _define("create_encoding")
 
     @property
     def kernel_timeout(self) -> float:
@@ -252,5 +210,10 @@ def _sentence(error: ValidationError, flags: Mapping[str, Any], values: Mapping[
         where = f"-o {option.name}"
     else:
         where = place if place.isupper() else option.env
-    what = problem["msg"].removeprefix("Value error, ")
+    what = (
+        problem["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should be", "must be")
+        .partition(", unable")[0]
+    )
     return f"{where} {what}, not {str(problem['input'])[:80]!r}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import saved
 from tests.support.holders import closing_files, holding
-from tests.support.mounts import MountedJob, detach, environment, is_mounted, mounting
+from tests.support.mounts import MountedJob, environment, is_mounted, mounting
 from tests.support.ptys import on_terminal
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
@@ -179,37 +178,6 @@ def test_umount_refuses_while_a_file_is_mapped_or_a_directory_is_some_programs(
         stander.kill()
         stander.wait()
     mounted.umount()
-
-
-def test_a_mount_whose_directory_has_another_name_by_now_is_asked_and_unmounted_there(
-    server: Server, mount: Mount, tmp_path: Path
-) -> None:
-    """vfs/semantics.md 6: a directory above it may be renamed while it is mounted; what is at its old name then is not it."""
-    mounted = mount(start=False)
-    mounted.path = tmp_path / "above/mnt"
-    mounted.path.mkdir(parents=True)
-    mounted.mount()
-    (tmp_path / "above").rename(tmp_path / "later")
-    there = tmp_path / "later/mnt"
-    try:
-        (there / "notes.md").write_bytes(b"notes")
-        assert re.search(r"^path +notes.md$", mounted.jobfs("info", there / "notes.md").stdout, re.M)
-        told = mounted.jobfs("status", "--json", there)
-        assert (told.returncode, json.loads(told.stdout)["directory"]) == (0, str(there))
-        gone = mounted.jobfs("umount", mounted.path)
-        assert (gone.returncode, gone.stderr) == (2, f"jobfs: nothing is mounted at {mounted.path}\n")
-        with holding(there / "notes.md"):
-            refused = mounted.jobfs("umount", there)
-            assert (refused.returncode, refused.stderr.startswith(f"jobfs: {there} is in use by ")) == (
-                1,
-                True,
-            )
-        done = mounted.jobfs("umount", there)
-        assert (done.returncode, done.stderr) == (0, "")
-        mounted.ended()
-        assert visible(server) == {"notes.md": b"notes"}
-    finally:
-        detach(there)
 
 
 def test_umount_refuses_for_what_is_mounted_over_it_and_not_for_who_stands_below(

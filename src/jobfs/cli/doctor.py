@@ -16,11 +16,10 @@ from jobfs import control
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.cli import preflight, trial
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.running import dead_mounts, mounts, remedy
-from jobfs.cli.screen import counted, shown, size
+from jobfs.cli.running import mounts, told_of_ended
+from jobfs.cli.screen import shown, size
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state import directory as slot
-from jobfs.state.left import left_in
 
 if TYPE_CHECKING:
     from jobfs.settings import Settings
@@ -87,7 +86,6 @@ class Checkup:
         """Make every check, whatever comes of the others; the key, if the server takes it for this job."""
         self._machine()
         self._mounts()
-        self._unsent_work()
         return self._server(job)
 
     def show(self, mark: str, text: str) -> None:
@@ -157,24 +155,8 @@ class Checkup:
         )
         for found in running or ():
             self._check("mount", partial(_mount, found))
-        dead = self._check(
-            "dead mounts", lambda: dead_mounts(str(state_dir)), lambda found: str(len(found) or "none")
-        )
-        for point, found in (dead or {}).items():
-            self._check("mount", partial(_doubt, remedy(point, found)))
-
-    def _unsent_work(self) -> None:
-        """What mounts that ended have left; whatever else is in the state directory is none of ours."""
-        unreadable: list[str] = []
-        ended = self._check(
-            "unsent work",
-            lambda: _ended(self._settings.state_dir, unreadable),
-            lambda ended: f"{counted(len(ended), 'mount')} ended without a last word" if ended else "none",
-        )
-        for sentence in unreadable:
-            self._check("unsent work", partial(_doubt, sentence))
-        for found in ended or ():
-            self._check("unsent work", partial(_left, found))
+        for sentence in told_of_ended(str(state_dir)):
+            self.show("WARN", sentence)
 
     def _server(self, job: str | None) -> KeySource | None:
         """Ask for the job; the key, if it is taken."""
@@ -183,7 +165,6 @@ class Checkup:
         key: KeySource | None = self._check(
             "API key", self._key, "in --api-key-file" if in_file else "in PERSTACK_API_KEY"
         )
-        self._check("server's address", lambda: check_base_url(settings.base_url), settings.base_url)
         self._check("connection", lambda: _route(settings))
         if job is None:
             unasked = (
@@ -214,10 +195,6 @@ class Checkup:
         return key
 
 
-def _doubt(sentence: str) -> None:
-    raise DoubtError(sentence)
-
-
 def _directory(path: Path, what: str, option: str) -> str:
     preflight.check_writable(path, what, option)
     free = shutil.disk_usage(path).free
@@ -242,44 +219,10 @@ def _mount(found: slot.Found) -> str:
     return f"{directory} (process {found.record.pid}) is well; its log is {log}"
 
 
-def _ended(state_dir: Path, unreadable: list[str]) -> list[slot.Found]:
-    """The mounts that ended without saying that they had left nothing; appends a sentence for what can't be read."""
-    ended: list[slot.Found] = []
-    for name in sorted(os.listdir(state_dir)) if state_dir.exists() else ():
-        try:
-            os.listdir(state_dir / name)
-            ended += slot.others(state_dir, name, "")
-        except NotADirectoryError:
-            continue
-        except OSError as error:
-            unreadable.append(
-                f"{error.filename or name} can't be read ({error.strerror}): make it yours, or remove it"
-            )
-    return [found for found in ended if not (found.record and found.record.clean)]
-
-
-def _left(found: slot.Found) -> str:
-    job = found.path.parent.name
-    where = f"the mount at {found.record.directory}" if found.record else f"a mount ({found.path})"
-    log = f"; its log is {found.path / 'jobfs.log'}" if (found.path / "jobfs.log").exists() else ""
-    try:
-        left = left_in(found.path)
-    except JobfsError as error:
-        raise DoubtError(
-            f"what {where} has left can't be told: {error}; jobfs recover {job} puts it aside{log}"
-        ) from None
-    if left.changes:
-        files = f"{counted(len(left.unsent), 'file')} ({size(left.bytes)}) unsent" if left.unsent else ""
-        others = f"{counted(left.unfinished, 'change')} unfinished" if left.unfinished else ""
-        what = " and ".join(filter(None, (files, others)))
-        raise DoubtError(f"{where} has left {what}: jobfs recover {job}{log}")
-    return f"{where} was ended from outside, and had sent everything"
-
-
 def _route(settings: Settings) -> str:
     from jobfs.api.transport import route
 
-    return route(check_base_url(settings.base_url))
+    return f"{settings.base_url}: {route(check_base_url(settings.base_url))}"
 
 
 def _clock(ahead: float) -> str:

@@ -15,11 +15,10 @@ from pwd import getpwnam
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS
+from jobfs.options import OPTIONS, Option
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)(b?)", re.IGNORECASE)
 
@@ -98,24 +97,17 @@ _LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
 _Encoding = Annotated[Literal["auto", "multipart", "json"], BeforeValidator(_lower)]
 
 
-def _define(name: str, default: Callable[[], Any] | None = None, *, env: str = "") -> Any:
-    """The setting of this name in options.py; `env` names a variable of the vendor's own that is read after ours."""
-    more: dict[str, Any] = {} if default is None else {"default_factory": default}
-    if default is None:
-        more["default"] = OPTIONS[name].default
-    if env:
-        more["validation_alias"] = AliasChoices(OPTIONS[name].env, env)
-    return Field(**more)
+def _define(name: str, default: Callable[[], Any] | None = None) -> Any:
+    """The setting of this name in options.py."""
+    return Field(default_factory=default) if default is not None else Field(OPTIONS[name].default)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What a mount is told; frozen. Times in seconds, sizes in bytes. Holds no secret."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, env_prefix="JOBFS_", populate_by_name=True, extra="forbid", env_ignore_empty=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base_url: str = _define("base_url", env="PERSTACK_BASE_URL")
+    base_url: str = _define("base_url")
     api_key_file: Annotated[Path | None, BeforeValidator(_absolute)] = _define("api_key_file")
     cache_dir: _Directory = _define("cache_dir", lambda: platformdirs.user_cache_path("jobfs"))
     state_dir: _Directory = _define("state_dir", lambda: platformdirs.user_state_path("jobfs"))
@@ -128,7 +120,7 @@ class Settings(BaseSettings):
     request_lifetime: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("request_lifetime")
     max_connections: Annotated[int, Field(ge=1, le=256)] = _define("max_connections")
     cache_size: Annotated[int, Field(ge=2**20, le=2**60), BeforeValidator(parse_size)] = _define("cache_size")
-    local_only: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_patterns)] = _define("local_only")
+    local_only: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = _define("local_only")
     local_symlinks: bool = _define("local_symlinks")
     umask: Annotated[int, BeforeValidator(_octal)] = _define("umask")
     uid: Annotated[int, BeforeValidator(_user)] = _define("uid", os.getuid)
@@ -148,12 +140,24 @@ class Settings(BaseSettings):
 
 def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Settings:
     """Settings from flags (None: not given), `-o` strings and the environment; raises UsageError."""
-    given = {name: value for name, value in flags.items() if value is not None and value != ()}
-    values = {**parse_mount_options(mount_options), **given}
+    places: dict[str, str] = {}
+    values: dict[str, Any] = {}
+
+    def take(found: Mapping[str, Any], place: Callable[[Option], str]) -> None:
+        values.update(found)
+        places.update({name: place(OPTIONS[name]) for name in found})
+
+    variables = {name: os.environ.get(option.env) for name, option in OPTIONS.items()}
+    take(_given({"base_url": os.environ.get("PERSTACK_BASE_URL")}), lambda option: "PERSTACK_BASE_URL")
+    take(_given(variables), lambda option: option.env)
+    take(parse_mount_options(mount_options), lambda option: f"-o {option.name}")
+    take(
+        {name: value for name, value in flags.items() if value not in (None, ())}, lambda option: option.flag
+    )
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise UsageError(_sentence(error, given, values)) from None
+        raise UsageError(_sentence(error, places)) from None
     except RuntimeError:  # platformdirs: neither HOME nor the system's list of users names one
         raise UsageError(
             "this user has no home directory: set HOME, or give --state-dir and --cache-dir"
@@ -197,23 +201,14 @@ def _unknown(name: str) -> str:
     return f"Unknown option -o {name[:64]}" + (f": did you mean {close[0]}?" if close else ".")
 
 
-def _sentence(error: ValidationError, flags: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+def _given(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """Those of these variables of the environment that say anything."""
+    return {name: value for name, value in variables.items() if value}
+
+
+def _sentence(error: ValidationError, places: Mapping[str, str]) -> str:
     """The first problem in one sentence that names the place where the value was given."""
     problem = error.errors(include_url=False)[0]
-    place = str(problem["loc"][0]) if problem["loc"] else ""
-    option = next((o for o in OPTIONS.values() if place.lower() in (o.name, o.env.lower())), None)
-    if option is None:
-        where = place
-    elif option.name in flags:
-        where = option.flag
-    elif option.name in values:
-        where = f"-o {option.name}"
-    else:
-        where = place if place.isupper() else option.env
-    what = (
-        problem["msg"]
-        .removeprefix("Value error, ")
-        .replace("Input should be", "must be")
-        .partition(", unable")[0]
-    )
-    return f"{where} {what}, not {str(problem['input'])[:80]!r}."
+    what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    where = places[str(problem["loc"][0])]
+    return f"{where} {what.partition(', unable')[0]}, not {str(problem['input'])[:80]!r}."

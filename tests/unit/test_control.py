@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import stat
 import subprocess
@@ -150,13 +149,6 @@ def test_what_is_no_request_harms_nobody(serve: Callable[..., Path], request_lin
         while connection.recv(4096):
             pass
     assert call(place, "ping") == "pong"
-
-
-def test_another_user_is_not_answered(serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    place = serve(status=lambda args, conversation: "secret")
-    monkeypatch.setattr(control, "_peer_uid", lambda connection: os.geteuid() + 1)
-    with pytest.raises(FsError, match="another user"):
-        call(place, "status")
 
 
 def test_the_socket_is_the_users_own_and_goes_away(serve: Callable[..., Path], tmp_path: Path) -> None:

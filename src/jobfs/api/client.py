@@ -98,11 +98,6 @@ class Client:
         self._question: tuple[float, Future[bool]] = -math.inf, Future()
 
     @property
-    def tls(self) -> str | None:
-        """The version of TLS that was agreed on, as "TLSv1.3"; None without TLS, or before the first connection."""
-        return self._wire.tls
-
-    @property
     def forms(self) -> dict[Kind, Form]:
         """How this server has taken creates."""
         return dict(self._forms.good)

@@ -12,14 +12,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from jobfs import control
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.cli import preflight, trial
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.running import mounts, told_of_ended
 from jobfs.cli.screen import shown, size
 from jobfs.errors import JobfsError, UsageError
-from jobfs.state import directory as slot
 
 if TYPE_CHECKING:
     from jobfs.settings import Settings
@@ -144,14 +142,13 @@ class Checkup:
 
     def _mounts(self) -> None:
         state_dir = self._settings.state_dir
-        log = state_dir / "JOB" / "MOUNT" / "jobfs.log"
-        running = self._check(
+        self._check(
             "mounts",
-            lambda: mounts(str(state_dir)),
-            lambda found: f"{len(found)} running; the log of one in the background is {log}",
+            lambda: len(mounts(str(state_dir))),
+            lambda number: (
+                f"{number} running: jobfs status shows how they are" if number else "none is running"
+            ),
         )
-        for found in running or ():
-            self._check("mount", partial(_mount, found))
         for sentence in told_of_ended(str(state_dir)):
             self.show("WARN", sentence)
 
@@ -180,8 +177,6 @@ class Checkup:
         if answer is None:
             return None
         self._check("clock", lambda: _clock(answer.ahead))
-        if answer.tls:
-            self._check("TLS", lambda: answer.tls)
         return key
 
     def _key(self) -> KeySource:
@@ -198,22 +193,6 @@ def _directory(path: Path, what: str, option: str) -> str:
     if free < _LITTLE:
         raise DoubtError(f"{path} has only {size(free)} left: make room, or give another with {option}")
     return f"{path}, {size(free)} free"
-
-
-def _mount(found: slot.Found) -> str:
-    """A running mount, and where its log is."""
-    assert found.record is not None
-    directory = found.record.directory
-    try:
-        status = control.call(found.path, "status")
-        log, problems = status["log"], len(status["problems"])
-    except (JobfsError, KeyError, TypeError) as error:
-        raise DoubtError(
-            f"{directory} (process {found.record.pid}) does not say how it is: {error}"
-        ) from None
-    if problems:
-        raise DoubtError(f"{directory} needs you: jobfs status {directory}; its log is {log}")
-    return f"{directory} (process {found.record.pid}) is well; its log is {log}"
 
 
 def _route(settings: Settings) -> str:

@@ -93,7 +93,6 @@ class Answer(NamedTuple):
 
     items: int
     ahead: float
-    tls: str | None
 
 
 def ask_server(
@@ -137,7 +136,7 @@ def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) ->
         except ContractError:
             # With all items in it, it may be too much: a page tells how many there are.
             items = client.list_page(1, 0).total
-        return Answer(items, client.server_time_offset, client.tls)
+        return Answer(items, client.server_time_offset)
 
 
 def _check_unmounted(path: str, say: Callable[[str], object]) -> None:

@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from jobfs import control
 from jobfs.control import SOCKET, Conversation, NoMountError, Server, call
 from jobfs.errors import FsError
-from jobfs.nodes import Sent
 
 
 @pytest.fixture
@@ -103,23 +101,6 @@ def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:
     other.start()
     assert call(place, "meet") is True
     other.join()
-
-
-def test_a_long_wait_is_full_of_signs_of_life(
-    serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control, "_SIGN_OF_LIFE", 0.01)
-    enough = threading.Event()
-    seen: list[Sent] = []
-
-    def hear(sent: Sent) -> None:
-        seen.append(sent)
-        if len(seen) == 3:
-            enough.set()
-
-    place = serve(wait=lambda args, conversation: enough.wait(20))
-    assert call(place, "wait", timeout=10, progress=hear) is True
-    assert set(seen) == {Sent(0, 0)}
 
 
 def test_a_mount_that_does_not_answer_is_given_up(tmp_path: Path) -> None:

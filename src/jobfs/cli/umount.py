@@ -119,7 +119,6 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
                 found.path,
                 "umount",
                 {"timeout": timeout, "lazy": lazy},
-                timeout=30.0,
                 progress=progress,
                 say=lambda sentence: tell(f"jobfs: {sentence}", err=True),
             )

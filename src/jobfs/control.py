@@ -1,8 +1,8 @@
 """The control socket: how `jobfs status` and its like reach a running mount, without going through the mount.
 
 JSON lines over a Unix socket in the mount's slot. A request is one line, `{"call": name, "args": {…}}`; the
-answer is any number of `{"progress": [files, all files, bytes, all bytes]}` and `{"say": sentence}`, and then one `{"result": …}` or `{"error": sentence, "errno": number}`. Only the same user, and root, can
-connect.
+answer is any number of `{"progress": [files, all files, bytes, all bytes]}` and `{"say": sentence}`, and then one
+`{"result": …}` or `{"error": sentence, "errno": number}`. Only the same user, and root, can connect.
 """
 
 from __future__ import annotations

@@ -30,23 +30,27 @@ def test_a_wrong_or_missing_key_is_401(wire: Wire, header: str | None) -> None:
     assert wire.delete(f"/items/{UNKNOWN}", headers=headers).json() == UNAUTHORIZED
 
 
-@pytest.mark.parametrize("bad", ["short", "A" * 24, "a" * 23 + "%20", "a" * 24 + "%0A", "a" * 25])
-def test_a_malformed_id_is_422(wire: Wire, bad: str) -> None:
-    answers = [
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "short",
+        "A" * 24,
+        "a" * 24 + "%0A",
+        "a" * 25,
+        "a" * 20 + "%2Fbcd",
+        "a%2F" + "b" * 22,
+        "%2e%2e",
+        "%66ind",
+    ],
+)
+def test_a_malformed_id_is_422_as_it_stands_in_the_url_before_it_is_decoded(wire: Wire, bad: str) -> None:
+    for answer in (
         wire.get(f"/items/{bad}"),
         wire.get(f"/items/{bad}/download"),
         wire.delete(f"/items/{bad}"),
-        wire.update(bad, path="x"),
-        wire.http.get(f"/api/studio/v1/expert_jobs/{bad}/workspace_instance/items/"),
-    ]
-    for answer in answers:
+    ):
         assert (answer.status_code, answer.json()["error"]) == (422, "Validation Failed")
-
-
-@pytest.mark.parametrize("bad", ["a" * 20 + "%2Fbcd", "a%2F" + "b" * 22, "%2e%2e", "%66ind", "%FF" * 24])
-def test_an_id_is_cut_out_of_the_url_before_it_is_decoded(wire: Wire, bad: str) -> None:
-    for path in (f"/items/{bad}", f"/items/{bad}/download"):
-        assert wire.get(path).json()["reason"][0]["path"] == ["params", "workspaceItemId"]
+        assert answer.json()["reason"][0]["path"] == ["params", "workspaceItemId"]
     answer = wire.http.get(f"/api/studio/v1/expert_jobs/{bad}/workspace_instance/items/")
     assert (answer.status_code, answer.json()["reason"][0]["path"]) == (422, ["params", "expertJobId"])
 
@@ -140,10 +144,6 @@ def test_one_form_of_a_collection_url_may_redirect_to_the_other(
             assert answer.headers["location"].endswith("?take=5")
             assert wire.get(path, follow_redirects=True).status_code == 200
     assert wire.get(f"/items/{wire.server.store.write('f', '').id}").status_code == 200
-
-
-def test_a_content_type_on_a_get_is_not_minded(wire: Wire) -> None:
-    assert wire.get("/items/", headers={"content-type": "application/json"}).status_code == 200
 
 
 def test_the_clock_of_the_server_is_in_its_answers(wire: Wire, server: Server) -> None:

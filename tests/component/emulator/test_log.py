@@ -25,13 +25,6 @@ def test_an_answer_that_has_come_is_in_the_log(wire: Wire) -> None:
     assert (log.count(), log.count("update")) == (5, 1)
 
 
-def test_a_cleared_log_counts_from_one(wire: Wire) -> None:
-    wire.listed()
-    wire.server.log.clear()
-    wire.listed()
-    assert [entry.number for entry in wire.server.log.entries()] == [1]
-
-
 def test_the_log_counts_all_requests_and_keeps_the_last_ones() -> None:
     log = RequestLog()
     for number in range(KEPT + 5):

@@ -26,15 +26,6 @@ def test_switches_are_seen_and_changed_while_it_runs(wire: Wire, server: Server)
     assert server.behaviour.find == "prefix"
 
 
-def test_faults_are_added_seen_and_cleared(wire: Wire, server: Server) -> None:
-    control(wire, "POST", "faults", json={"kind": "error", "on": "find", "times": 1})
-    control(wire, "POST", "faults", json=[{"kind": "hang", "on": "get"}, {"kind": "drop", "on": "get"}])
-    assert [rule["kind"] for rule in control(wire, "GET", "faults")] == ["error", "hang", "drop"]
-    assert wire.get("/items/find?path=x").status_code == 500
-    assert control(wire, "DELETE", "faults") == []
-    assert server.faults.rules() == []
-
-
 def test_faults_are_set_in_place_of_others(wire: Wire) -> None:
     control(wire, "POST", "faults", json={"kind": "hang"})
     rules = control(wire, "PUT", "faults", json=[{"kind": "weather", "rate": 0.1}])
@@ -72,13 +63,6 @@ def test_a_port_of_its_own_closes_and_opens_the_other(tmp_path: Path) -> None:
             eventually(lambda: server.is_open, "it is open again by itself")
             other.post("listener", json={"open": False, "seconds": 3600})
         wire.http.close()
-
-
-@pytest.mark.parametrize(
-    "body", [{}, {"open": 1}, {"open": False, "seconds": -1}, {"open": False, "seconds": "x"}]
-)
-def test_a_listener_is_open_or_not(wire: Wire, body: dict[str, Any]) -> None:
-    assert wire.http.post("/_emulator/listener", json=body).status_code == 422
 
 
 def test_the_log_is_read_and_reset_without_entries_of_its_own(wire: Wire) -> None:
@@ -129,6 +113,10 @@ def test_a_name_of_a_file_is_decoded_once(wire: Wire, server: Server, name: str)
         ("POST", "faults", b'{"kind": "explode"}', 422),
         ("POST", "faults", b"[3]", 422),
         ("POST", "jobs/test12345678901234567890", b'{"no": 1}', 422),
+        ("POST", "listener", b"{}", 422),
+        ("POST", "listener", b'{"open": 1}', 422),
+        ("POST", "listener", b'{"open": false, "seconds": -1}', 422),
+        ("POST", "listener", b'{"open": false, "seconds": "x"}', 422),
     ],
 )
 def test_what_is_wrong_is_one_sentence(wire: Wire, method: str, path: str, body: Any, status: int) -> None:

@@ -26,11 +26,3 @@ def test_a_workspace_with_items_is_left_alone(server: Server) -> None:
     side: JobSide = server.store
     side.write("mine", "")
     assert seed_sample(side) == 1
-
-
-def test_the_sample_is_the_same_every_time(server: Server) -> None:
-    seed_sample(server.store)
-    first = server.store.tree()
-    server.store.clear()
-    seed_sample(server.store)
-    assert server.store.tree() == first

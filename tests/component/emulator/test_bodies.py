@@ -143,12 +143,6 @@ def test_a_directory_needs_no_file_and_forgets_one(wire: Wire, server: Server) -
     assert (server.store.tree(), contents(server)) == ({"d": None}, 0)
 
 
-def test_a_big_file_streams_in_whole(wire: Wire, server: Server) -> None:
-    content = os.urandom(3_000_000)
-    assert wire.made("big", content)["size"] == len(content)
-    assert server.store.read("big") == content
-
-
 @pytest.mark.parametrize("status", [415, 422])
 @pytest.mark.parametrize("accepted", ["multipart", "json"])
 def test_the_form_that_is_not_accepted_gets_the_status_of_the_switch(

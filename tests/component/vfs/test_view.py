@@ -10,11 +10,11 @@ from tests.support.workspaces import CALLER, Workspace
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
-from jobfs.names import NAME_MAX, PATH_MAX, join
+from jobfs.names import join
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, Permission
+from jobfs.nodes import Item
 from jobfs.state.records import Verb
-from jobfs.vfs.view import check_name, check_new_name, with_permission
+from jobfs.vfs.view import check_name, check_new_name
 
 
 def test_a_new_file_that_is_placed_while_its_directory_is_listed_is_in_the_list(
@@ -99,14 +99,6 @@ def test_a_size_that_has_to_be_asked_for_is_not_in_a_listing(server: Server, wor
     assert work.vfs.looked_up("file").size == 7
 
 
-def test_a_name_that_the_api_cannot_hold_is_refused() -> None:
-    check_name("n" * NAME_MAX)
-    for path in ("n" * (NAME_MAX + 1), "é" * 128, "d/" * (PATH_MAX // 2) + "e"):
-        with pytest.raises(FsError) as caught:
-            check_name(path)
-        assert caught.value.errno == errno.ENAMETOOLONG
-
-
 def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> None:
     """api/wire.md: 1,024 units of UTF-16, the leading slash among them where the server's paths have one."""
     directory = "/".join(["d" * 200] * 5) + "/"
@@ -118,10 +110,3 @@ def test_a_new_name_leaves_room_for_the_slash_that_the_server_may_count() -> Non
         assert caught.value.errno == errno.ENAMETOOLONG
         with pytest.raises(FsError):
             check_name(directory + name + "nn")
-
-
-def test_a_remembered_mode_agrees_with_the_permission() -> None:
-    read_only, read_write = Permission.READ_ONLY, Permission.READ_WRITE
-    assert with_permission(0o750, read_write, read_write) == 0o750
-    assert with_permission(0o775, read_write, read_only) == 0o555
-    assert with_permission(0o555, read_only, read_write) == 0o755

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.support.files import errno_from
 from tests.support.waiting import eventually
-from tests.support.workspaces import CALLER, Workspace, settled, workspace
+from tests.support.workspaces import CALLER, Workspace, workspace
 
 from jobfs.emulator import Server
 from jobfs.errors import FsError
@@ -26,19 +26,6 @@ def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
         lambda: work.vfs.fsync(fh),
     ):
         assert errno_from(call) == errno.EBADF
-
-
-def test_a_closed_file_survives_the_end_of_the_mount(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 4: close returns when bytes and intent survive the death of the process."""
-    work.write("file", b"closed")
-    fh = work.vfs.create("open", 0o644, os.O_RDWR, CALLER).fh
-    work.vfs.write(fh, b"open", 0)
-    work.stop()
-    assert server.log.changes() == []
-    work.start()
-    assert (work.read("file"), work.read("open")) == (b"closed", b"open")
-    settled(work)
-    assert server.store.tree() == {"file": b"closed", "open": b"open"}
 
 
 def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(

@@ -73,18 +73,6 @@ def test_the_root_has_no_item(work: Workspace) -> None:
     assert errno_from(work.vfs.chmod, "gone", 0o700) == errno.ENOENT
 
 
-def test_times_beyond_what_64_bits_hold_become_the_nearest(server: Server, work: Workspace) -> None:
-    server.store.seed({"file": "x"}, age=60)
-    work.vfs.utimens("file", -(2**70), 2**70)
-    attr = work.vfs.getattr("file")
-    assert (attr.atime_ns, attr.mtime_ns) == (1 - 2**63, 2**63 - 1)
-    work.write("new", b"x")
-    work.vfs.utimens("new", 0, 2**70)
-    work.drain()
-    attr = work.vfs.getattr("new")
-    assert (attr.atime_ns, attr.mtime_ns) == (0, 2**63 - 1)
-
-
 def test_the_change_time_survives_a_save_and_a_remount(server: Server, work: Workspace) -> None:
     """vfs/semantics.md 2: an upload is no change that a program made; git compares these."""
     work.write("file", b"x")

@@ -1,32 +1,26 @@
-"""`scripts/crash-test`: lanes in processes of their own, their tallies added up, one table at the end."""
+"""`scripts/crash-test`: lanes in processes of their own, their tallies added up."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import click
 from rich.console import Console
-from rich.table import Table
+from tests.stress.report import Check, Row, Run, program
 
 from .lane import Lane
 from .tally import Tally
 
-_console = Console()
-_INTERRUPTED = 130
 
-
-@click.command()
+@program("crash-test")
 @click.option("--minutes", type=click.FloatRange(min=0.05), default=5.0, show_default=True, help="How long.")
 @click.option(
     "--lanes",
@@ -34,65 +28,50 @@ _INTERRUPTED = 130
     default=os.cpu_count() or 2,
     help="How many at once.  [default: one a CPU]",
 )
-@click.option("--seed", type=int, default=None, help="Where chance begins; printed when it is not given.")
 @click.option("--lane", type=int, hidden=True, help="Be that lane of a run.")
 @click.option("--home", type=click.Path(path_type=Path), hidden=True, help="The run's directory.")
-def main(minutes: float, lanes: int, seed: int | None, lane: int | None, home: Path | None) -> None:
+def main(run: Run, minutes: float, lanes: int, lane: int | None, home: Path | None) -> None:
     """Kill a mount under load with kill -9, again and again, and look for what was lost.
 
-    Exit code 1 if anything was: then the directories of the round are kept, and told with what was promised and found.
+    If anything was, the directories of the round are kept, and told with what was promised and found.
     """
-    seed = secrets.randbelow(10**6) if seed is None else seed
     if lane is not None and home is not None:
-        _lane(seed, lane, home, minutes * 60)
-    with _directory() as place:
-        sys.exit(_run(seed, lanes, place, minutes))
-
-
-@contextlib.contextmanager
-def _directory() -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(prefix="jobfs-crash-"))
-    try:
-        yield place
-    finally:
-        with contextlib.suppress(OSError):
-            place.rmdir()
-
-
-def _run(seed: int, lanes: int, place: Path, minutes: float) -> int:
-    _console.print(f"seed {seed}, {lanes} lanes, {minutes:g} minutes; Ctrl-C ends it before")
+        _lane(run.seed, lane, home, minutes * 60)
+    run.begin(f"{lanes} lanes, {minutes:g} minutes")
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    running = [_Running(seed, number, place, minutes) for number in range(lanes)]
-    interrupted = False
+    running = [_Running(run, number, minutes) for number in range(lanes)]
+    broken: list[_Running] = []
     try:
         for one in running:
             one.thread.join()
-    except KeyboardInterrupt:
-        interrupted = True
-        _console.print("ending")
+        broken = [one for one in running if one.process.wait() not in (0, 1)]
     finally:
         for one in running:
             one.end()
-    total = Tally()
-    for one in running:
-        total.add(one.tally)
-    total.seconds = time.monotonic() - began
-    _console.print(_table(total))
-    broken = [one for one in running if one.process.returncode not in (0, 1) and not interrupted]
-    for one in broken:
-        _console.print(f"lane {one.number} ended with {one.process.returncode}", style="bold red")
-    return 1 if total.violations or broken else _INTERRUPTED if interrupted else 0
+        total = sum((one.tally for one in running), Tally())
+        run.kept = bool(total.violations)
+        seconds = time.monotonic() - began
+        run.add(_row(total, [one.number for one in broken], seconds), seconds)
 
 
 class _Running:
     """A lane's process, listened to by a thread. It ends by itself when its standard input is closed."""
 
-    def __init__(self, seed: int, number: int, place: Path, minutes: float) -> None:
+    def __init__(self, run: Run, number: int, minutes: float) -> None:
         self.number, self.tally = number, Tally()
-        words = ["--seed", seed, "--lane", number, "--home", place / f"lane{number}", "--minutes", minutes]
+        self._console: Console = run.console
+        words = [
+            "--seed",
+            run.seed,
+            "--lane",
+            number,
+            "--home",
+            run.home / f"lane{number}",
+            "--minutes",
+            minutes,
+        ]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.killing.main", *map(str, words)],
+            [sys.executable, "-m", "tests.stress", "crash-test", *map(str, words)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -106,7 +85,7 @@ class _Running:
         for line in self.process.stdout:
             tally = Tally.of_line(line)
             for text in tally.reports[len(self.tally.reports) :]:
-                _console.print(text, markup=False, highlight=False)
+                self._console.print(text, markup=False, highlight=False)
             self.tally = tally
 
     def end(self) -> None:
@@ -118,21 +97,23 @@ class _Running:
         self.thread.join()
 
 
-def _table(total: Tally) -> Table:
-    table = Table(title="Killed under load")
+def _row(total: Tally, broken: list[int], seconds: float) -> Row:
+    kills = total.kills + total.recovery_kills
     figures = {
         "rounds": total.rounds,
-        "kills": total.kills + total.recovery_kills,
+        "kills": kills,
         "of these during recovery": total.recovery_kills,
         "operations acknowledged": total.acknowledged,
         "MB acknowledged": f"{total.written / 1e6:.1f}",
         "violations": len(total.violations),
-        "kills a minute": f"{(total.kills + total.recovery_kills) / max(total.seconds, 1) * 60:.1f}",
+        "kills a minute": f"{kills / max(seconds, 1) * 60:.1f}",
     }
-    for name in figures:
-        table.add_column(name, justify="right")
-    table.add_row(*map(str, figures.values()))
-    return table
+    found = "; ".join(total.violations[:3]) or "none"
+    checks = [
+        Check("violations", found, "none", held=not total.violations),
+        Check("lanes that ended otherwise", str(broken or "none"), "none", held=not broken),
+    ]
+    return Row("killed under load", "", {name: str(value) for name, value in figures.items()}, checks)
 
 
 def _lane(seed: int, number: int, home: Path, seconds: float) -> NoReturn:
@@ -155,7 +136,3 @@ def _lane(seed: int, number: int, home: Path, seconds: float) -> NoReturn:
 def _end_with_parent() -> None:
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    main()

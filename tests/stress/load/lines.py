@@ -10,9 +10,11 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Literal
 
+from tests.stress.report import at_least, at_most
+
 from jobfs.emulator import Rule
 
-from .bounds import Bounds, at_least, at_most
+from .bounds import Bounds
 from .expected import tree_of
 from .rewriting import source
 from .stage import Stage

@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from tests.stress.report import Check, Row, at_most, equal
 from tests.support.forks import ForkedMount, ForkServer
 from tests.support.mounts import detach, environment, is_mounted
 from tests.support.waiting import PATIENCE
 
 from jobfs.emulator import Server
 
-from .bounds import ROWS, Bounds, Check, at_most, equal, standing
+from .bounds import COLUMNS, ROWS, Bounds, standing
 from .calls import Calls, listed
 from .expected import Expected, found_on
 from .figures import Sample, Sampler
@@ -89,6 +90,12 @@ class Outcome:
     def broken(self) -> list[Check]:
         """The bounds that did not hold."""
         return [check for check in self.checks if not check.held]
+
+    def row(self) -> Row:
+        """It, in the report: figures at the peak and at rest."""
+        figures = {title: f"{shown(self.peak)} / {shown(self.rest)}" for title, _, shown in COLUMNS}
+        columns = {title: words for title, words, _ in COLUMNS}
+        return Row(self.name, self.what, {"rate /s": f"{self.rate:,.0f}", **figures}, self.checks, columns)
 
     def __str__(self) -> str:
         lines = [

@@ -8,9 +8,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tests.stress.report import Check, at_most
+
 from jobfs.emulator import Rule
 
-from .bounds import Bounds, Check, at_most
+from .bounds import Bounds
 from .calls import RefusedError, listed
 from .expected import ABSENT, State
 from .stage import Stage

@@ -17,18 +17,18 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.support.forks import ForkedMount, ForkServer
 from tests.support.mounts import detach
 from tests.support.serverside import hidden
 
 from jobfs.emulator import EmulatorConfig, Server, running
 from jobfs.state.records import Stage
 
-from ..forks import ForkedMount, ForkServer
 from .conditions import Conditions, drawn
 from .contents import Content, Contents
 from .job import Job
 from .ledger import Ledger
-from .report import report
+from .story import report
 from .tally import Tally
 from .verdict import (
     Verdict,

@@ -6,9 +6,11 @@ import os
 import time
 from typing import Literal
 
+from tests.stress.report import Check, at_most
+
 from jobfs.emulator import Rule
 
-from .bounds import MEMORY_UNSENT, Bounds, Check, at_most
+from .bounds import MEMORY_UNSENT, Bounds
 from .calls import GaveUpError, RefusedError
 from .rewriting import names, read_back, source, tree
 from .stage import Stage

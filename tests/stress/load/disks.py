@@ -7,9 +7,11 @@ import errno
 import os
 from typing import Literal
 
+from tests.stress.report import at_least, equal
+
 from jobfs.emulator import Rule
 
-from .bounds import Bounds, at_least, equal
+from .bounds import Bounds
 from .rewriting import source
 from .stage import Stage
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.stress.report import Check, at_least, at_most, equal
 from tests.support.waiting import eventually
 
-from .bounds import DESCRIPTORS, Bounds, Check, at_least, at_most, equal
+from .bounds import DESCRIPTORS, Bounds
 from .calls import RefusedError
 from .rewriting import names, read_back, source, tree
 from .stage import DESCRIPTORS as LIMIT

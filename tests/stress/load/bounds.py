@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+
+from tests.stress.report import Check, at_most
 
 from .figures import Sample
 
@@ -21,38 +23,6 @@ MEMORY_UNSENT, MEMORY_KNOWN = 2048, 4096
 MEMORY = 48 << 20
 #: Rows of a table of the journal at rest that belong to no item: tombstones, which are pruned while it is mounted.
 ROWS = 1000
-
-
-@dataclass(frozen=True)
-class Check:
-    """A bound, what was found, and whether it held."""
-
-    what: str
-    found: str
-    bound: str
-    held: bool
-
-    def __str__(self) -> str:
-        return f"{'held  ' if self.held else 'BROKEN'} {self.what}: {self.found} ({self.bound})"
-
-
-def at_most(what: str, found: float, limit: float) -> Check:
-    """Held if it is no more than that."""
-    return Check(what, _number(found), f"at most {_number(limit)}", held=found <= limit)
-
-
-def at_least(what: str, found: float, limit: float) -> Check:
-    """Held if it is no less than that."""
-    return Check(what, _number(found), f"at least {_number(limit)}", held=found >= limit)
-
-
-def equal(what: str, found: Any, wanted: Any) -> Check:
-    """Held if it is that."""
-    return Check(what, str(found), str(wanted), held=found == wanted)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) or value >= 100 else f"{value:.2f}"
 
 
 @dataclass(frozen=True)
@@ -102,3 +72,15 @@ def standing(peak: Sample, rest: Sample, baseline: Sample, items: int, bounds: B
         at_most("local bytes at rest", rest.local_bytes, 0),
         *[at_most(f"rows of {name} at rest", rows, items + ROWS) for name, rows in rest.tables.items()],
     ]
+
+
+#: What a column of the report shows: its title with the bounds, the checks that it belongs to (as their words begin), and how.
+COLUMNS: tuple[tuple[str, str, Callable[[Sample], str]], ...] = (
+    (f"descriptors\n≤ {DESCRIPTORS} + open", "descriptors", lambda s: f"{s.descriptors:,}"),
+    (f"threads\n≤ {THREADS}", "threads", lambda s: f"{s.threads:,}"),
+    ("memory, MB\n≤ start + 48 MiB + 4 KiB/file", "MB of memory", lambda s: f"{s.memory / 1e6:,.0f}"),
+    (f"journal rows\n≤ items + {ROWS} a table, 0 unsent", "rows of", lambda s: f"{s.rows:,}"),
+    ("local MB\n0 at rest", "local bytes", lambda s: f"{s.local_bytes / 1e6:,.1f}"),
+    (f"hidden items\n≤ {HIDDEN}, 0 at rest", "hidden items", lambda s: f"{s.hidden:,}"),
+    ("conflict copies\n0", "conflict copies", lambda s: f"{s.conflicts:,}"),
+)

@@ -10,9 +10,11 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from tests.stress.report import Check, at_least, at_most
+
 from jobfs.emulator import Rule
 
-from .bounds import MEMORY, Bounds, Check, at_least, at_most
+from .bounds import MEMORY, Bounds
 from .calls import RefusedError
 from .expected import tree_of
 from .stage import Stage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -19,16 +20,10 @@ class Tally:
     violations: list[str] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
 
-    def add(self, other: Tally) -> None:
-        """Adds what another lane did at the same time: its seconds do not count again."""
-        self.rounds += other.rounds
-        self.kills += other.kills
-        self.recovery_kills += other.recovery_kills
-        self.acknowledged += other.acknowledged
-        self.written += other.written
-        self.seconds = max(self.seconds, other.seconds)
-        self.violations += other.violations
-        self.reports += other.reports
+    def __add__(self, other: Tally) -> Tally:
+        """With what another lane did."""
+        theirs: dict[str, Any] = asdict(other)
+        return Tally(**{name: value + theirs[name] for name, value in asdict(self).items()})
 
     def line(self) -> str:
         """One line that `of_line` reads."""

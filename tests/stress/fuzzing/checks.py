@@ -7,6 +7,8 @@ import resource
 import time
 from collections.abc import Callable
 
+from tests.support.waiting import eventually
+
 from jobfs import names
 from jobfs.api import Client
 from jobfs.api.deadline import within
@@ -14,7 +16,6 @@ from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item, Kind, Permission
 
-from ..waiting import eventually
 from .answers import Answer, good
 from .world import GOOD, HURRY, World
 

@@ -9,7 +9,9 @@ import tarfile
 import time
 from pathlib import Path
 
-from .bounds import Bounds, Check, at_most, equal
+from tests.stress.report import Check, at_most, equal
+
+from .bounds import Bounds
 from .expected import tree_of
 from .rewriting import tree
 from .stage import Stage

@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable
 
+from tests.stress.report import Check, at_most
+
 from jobfs.emulator import Rule
 
-from .bounds import Bounds, Check, at_most
+from .bounds import Bounds
 from .stage import Stage
 
 #: Seconds beyond --timeout within which every call ends.

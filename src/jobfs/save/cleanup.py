@@ -139,7 +139,8 @@ class Cleanup:
             # Read before that: one look shows that the bytes are of this version (R1), and that the name is still ours (R7).
             digest = sha256_of(self._client, aside.id, aside.size) if read else ""
             item = self._client.get(aside.id)
-            if not checked or item.updated_at == aside.updated_at or names.basename(item.path) != aside.name:
+            same = (item.updated_at, item.size) == (aside.updated_at, aside.size)
+            if same or not checked or names.basename(item.path) != aside.name:
                 break
             aside.seen(item)
         else:

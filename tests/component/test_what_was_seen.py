@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -35,18 +34,12 @@ def by_renaming_over(work: Workspace) -> None:
 @pytest.mark.parametrize("save", [by_truncating, by_renaming_over])
 @pytest.mark.parametrize("shown", [False, True])
 def test_a_program_that_has_closed_the_file_replaces_what_is_shown_when_it_comes_back(
-    server: Server,
-    work: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
-    save: Callable[[Workspace], None],
-    shown: bool,
+    server: Server, work: Workspace, save: Callable[[Workspace], None], shown: bool
 ) -> None:
     """Nobody can tell that it was not read again; editors compare the time of change, which is another one."""
     before = work.vfs.getattr("file").mtime_ns
     server.store.write("file", JOBS)
     if shown:
-        now = time.time
-        monkeypatch.setattr(time, "time", lambda: now() + 30.0)  # it is not young any more
         work.vfs.refresh()
         assert work.vfs.getattr("file").mtime_ns != before
     save(work)

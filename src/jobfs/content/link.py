@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from jobfs.api import Client
 from jobfs.errors import ApiError, ContractError
-from jobfs.nodes import Version
+from jobfs.nodes import Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
@@ -90,11 +90,6 @@ class Pool:
             del job
             with self._lock:
                 self._unused += 1
-
-
-def shows_fraction(updated_ns: int) -> bool:
-    """True if an `updatedAt`, in nanoseconds, is finer than a second: two contents do not share it."""
-    return updated_ns % 1_000_000_000 != 0
 
 
 class Link:

@@ -22,11 +22,11 @@ from typing import Any
 from jobfs.api import Client
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.entry import LINGER, Entry
-from jobfs.content.link import Link, Pool, UnboundedError, shows_fraction
+from jobfs.content.link import Link, Pool, UnboundedError
 from jobfs.content.parts import CacheFile, claim, remove_abandoned
 from jobfs.content.ranges import Run
 from jobfs.errors import ApiError, FsError, again
-from jobfs.nodes import Item, Version
+from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from jobfs.api import Client
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
-from jobfs.nodes import Item
+from jobfs.nodes import Item, shows_fraction
 from jobfs.save.context import Context
 from jobfs.state import Change
 from jobfs.state.records import Base
@@ -72,18 +72,19 @@ class Bases:
             return content.sha256() or ""
 
     def learn(self, change: Change, there: Item) -> None:
-        """Fetch the base's bytes before it is set aside, where `updatedAt` will not prove any more that it is the base.
-
-        Not those of a young one: the job may have written others since it was seen. Raises UnavailableError.
-        """
+        """Fetch the base's bytes before it is set aside, where only they will tell that it is the base. Raises UnavailableError."""
         base = change.base
-        if base.sha256 or not base.proves(there) or self._context.known.moves_keep_updated_at:
+        if base.sha256 or there.is_dir or not base.is_version(there):
             return
-        if there.is_dir or (there.size or 0) > self._context.cache_limit:
+        if base.young and not shows_fraction(there.updated_ns):
+            return  # the job may have written others in that second
+        if not base.young and self._context.known.moves_keep_updated_at:
+            return  # its timestamp tells
+        if (there.size or 0) > self._context.cache_limit:
             return
         try:
             digest = sha256_of(self._client, there.id, there.size)
-            if base.proves(self._client.get(there.id)):
+            if base.is_version(self._client.get(there.id)):
                 change.base = replace(base, sha256=digest)
         except UnavailableError:
             raise  # that says nothing of it, and the save is tried again

@@ -463,7 +463,11 @@ def is_base(context: Context, item: Item, base: Base) -> bool:
     """True if the item still is the version that a save was to replace: what the user saw. Raises ApiError."""
     if item.id != base.id:
         return False
-    if not (base.young and base.sha256) and item.updated_at == base.updated_at != "" and item.size == base.size:
+    if (
+        not (base.young and base.sha256)
+        and item.updated_at == base.updated_at != ""
+        and item.size == base.size
+    ):
         return True
     # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
     return bool(base.sha256) and with_bytes(context.client, item, base.sha256) is not None

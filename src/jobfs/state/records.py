@@ -79,10 +79,14 @@ class Base:
         """True if an item has another size by now, as far as both are known."""
         return None not in (self.size, now.size) and now.size != self.size
 
+    def is_version(self, now: Item | Aside) -> bool:
+        """True if an item looks as it did."""
+        same = (now.id, now.updated_at) == (self.id, self.updated_at) and self.updated_at != ""
+        return same and not self.resized(now)
+
     def proves(self, now: Item | Aside) -> bool:
         """True if the timestamp shows that this version was not written to (R1)."""
-        same = (now.id, now.updated_at) == (self.id, self.updated_at) and self.updated_at != ""
-        return same and not self.young and not self.resized(now)
+        return self.is_version(now) and not self.young
 
 
 #: Nothing is replaced.

@@ -66,7 +66,8 @@ def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World
 LEARNED: dict[str, tuple[dict[str, Any], str]] = {
     "up to the size of the cache": ({}, sha(CONTENT)),
     "larger": ({"size": 1 << 30}, ""),
-    "young": ({"young": True}, ""),
+    "young": ({"young": True}, sha(CONTENT)),
+    "young, in whole seconds": ({"young": True, "whole": True}, ""),
     "another version by now": ({"updated_at": "earlier"}, ""),
 }
 
@@ -77,8 +78,10 @@ def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(
 ) -> None:
     """save/protocol.md R1: A is downloaded before it is set aside, up to the size of the content cache; never a guess."""
     values, digest = LEARNED[what]
-    there = replace(item(world), size=values.get("size", len(CONTENT)))
-    change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **values))
+    whole = values.get("whole", False)
+    seen = {name: value for name, value in values.items() if name != "whole"}
+    there = replace(item(world), size=values.get("size", len(CONTENT)), updated_ns=10**9 if whole else 1)
+    change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **seen))
     bases.learn(change, there)
     assert change.base.sha256 == digest
 

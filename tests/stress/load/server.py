@@ -26,6 +26,9 @@ from jobfs.emulator.store import Store
 
 #: Seconds for it to start, and for it to end after SIGTERM.
 _START, _END = 30.0, 10.0
+#: What changes something; and the faults of the local server after which nobody knows whether it did.
+_CHANGING = frozenset({"create", "update", "delete"})
+_UNANSWERED = frozenset({"drop", "drop_after", "late", "cut", "hang", "hang_after", "silent"})
 
 
 class Row(NamedTuple):
@@ -127,6 +130,12 @@ class ServerProcess:
     def requests(self, operation: str) -> int:
         """How many requests of one operation there were since `forget`."""
         return len(self.control(f"log?operation={operation}"))
+
+    def lost_answers(self) -> int:
+        """How many requests that were to change something got no answer since `forget`; of many, by what the last ones show."""
+        entries = self.control("log")
+        lost = sum(entry["operation"] in _CHANGING and entry["fault"] in _UNANSWERED for entry in entries)
+        return lost * int(entries[-1]["number"]) // len(entries) if entries else 0
 
     def write(self, path: str, content: bytes) -> None:
         """The job writes a file."""

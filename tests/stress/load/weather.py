@@ -23,6 +23,8 @@ _SHARE = 0.1
 _LATE = 0.3
 #: In so many calls one request that is carried out late may flip a name.
 _CALLS_A_FLIP = 100
+#: Of so many lost answers one may leave a conflict copy.
+_ANSWERS_A_CONFLICT = 10
 #: Files of each user, and what is in them before.
 _FILES, _FIRST = 12, b"at first"
 
@@ -52,9 +54,8 @@ def bad_weather(stage: Stage, storm: float, latency: float, users: int = 8) -> N
         at_most("looks at a name that a late request changed", sum(user.flipped for user in people), flipped),
         at_most("seconds of the slowest call", max(stage.calls.slowest.values()), 5 + 5),
     )
-    # A rename that failed may be done later: what took the name meanwhile is kept beside it.
-    renames = sum(number for call, number in stage.calls.told.items() if call.startswith("rename"))
-    stage.finish(Bounds(users, users * _FILES, conflicts=renames, flipped=flipped), within=30)
+    conflicts = stage.server.lost_answers() // _ANSWERS_A_CONFLICT
+    stage.finish(Bounds(users, users * _FILES, conflicts=conflicts, flipped=flipped), within=30)
 
 
 class _User:

@@ -26,7 +26,7 @@ from jobfs.content.link import Link, Pool, UnboundedError
 from jobfs.content.parts import CacheFile, claim, remove_abandoned
 from jobfs.content.ranges import Run
 from jobfs.errors import ApiError, FsError, again
-from jobfs.nodes import Item, Version
+from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
@@ -178,8 +178,6 @@ class ContentStore:
 
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
-        if not self._link.fine:
-            self._link.fine_clock(item.updated_at)
         content = Content(self, Version(item.id, item.updated_at, item.size), item.updated_ns)
         name = version_name(content.version)
         with self._lock:
@@ -310,10 +308,6 @@ class ContentStore:
         entry = self._entries.get(item.version)
         return not (entry is not None and (entry.whole or entry.fetches)) and not self.whole(item)
 
-    def fine_clock(self, updated_at: str) -> bool:
-        """True if this `updatedAt`, or one seen before, is finer than a second."""
-        return self._link.fine_clock(updated_at)
-
     def lasting(self, item: Item) -> bool:
         """True if a download that begins now would serve handles that are opened later too (see Link.lasting)."""
         return self._link.lasting(item.updated_ns, time.time()) and (item.size or 0) <= self._disk.limit
@@ -378,7 +372,7 @@ class ContentStore:
 
     def _is_kept(self, item: Item, size: int) -> bool:
         """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
-        sure = self._link.fine_clock(item.updated_at) or self._link.lasting(item.updated_ns, time.time())
+        sure = shows_fraction(item.updated_ns) or self._link.lasting(item.updated_ns, time.time())
         return sure and size <= self._disk.limit
 
     def give_way(self, directory: Path, size: int) -> bool:

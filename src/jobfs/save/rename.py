@@ -15,7 +15,6 @@ from jobfs.errors import (
     UnavailableError,
 )
 from jobfs.nodes import Item, Lifecycle, Permission
-from jobfs.save.bases import Bases
 from jobfs.save.context import Context
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File, State, edit
@@ -31,13 +30,12 @@ _ASKED = 3
 class Rename:
     """Synchronous changes; each raises ApiError, with the errno that the caller gets (vfs/semantics.md 5)."""
 
-    def __init__(self, context: Context, replace: Replace, bases: Bases) -> None:
+    def __init__(self, context: Context, replace: Replace) -> None:
         self._context = context
         self._client = context.client
         self._state = context.state
         self._namespace = context.namespace
         self._replace = replace
-        self._bases = bases
 
     def move(self, item: Item, target: str) -> Item:
         """Move an item to a free name with one request. Raises PathExistsError, ApiError."""
@@ -66,7 +64,7 @@ class Rename:
                 continue
             if lost is None:
                 # Else the job may have written to it between the request and the look (R2).
-                self._bases.carry(item, answer)
+                self._context.touched(item, answer)
             if "path" in wanted:
                 self._context.renamed(item.id, answer.path)
             self._namespace.publish(answer)
@@ -89,7 +87,6 @@ class Rename:
                 self.move(item, new)
                 self._bring_along(inside, old, new)
                 repath(self._state, change)
-                self._context.renamed_directory(old, new)
             except BaseException:
                 self._state.end(change)
                 raise

@@ -113,7 +113,6 @@ class Replace:
         try:
             for _ in range(_CREATES):
                 if change.stage is Stage.STAGED:
-                    self._bases.learn(change)
                     self._place(change, None)
                 elif change.stage is Stage.STAGING:
                     self._stage(change)
@@ -161,12 +160,10 @@ class Replace:
             self._attempt(change)
             if change.base.id:
                 look = self._context.beside.submit(deadline.carried(self._look), change.target)
-            self._bases.learn(change)
             staged = self._create(change)
         change.item = staged
         # What the power took here, and the server has whole, can't be hashed any more: nothing is known of its bytes.
         digest = self._upload.digest(change) if self._upload.has_bytes(change) else ""
-        self._context.note_sent(staged.id, digest, change.target)
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
         if look is not None:
             # It has not begun where others are in its way.
@@ -186,7 +183,6 @@ class Replace:
             if change.generation not in (0, file.generation):
                 # An attempt that was not recorded failed, and newer bytes were closed since.
                 self._state.bytes.retire(file.ino, change.generation)
-            change.base_item = file.item
             self._state.apply(
                 change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
             )  # fmt: skip
@@ -265,7 +261,6 @@ class Replace:
             change.unsure = False
             self._record(change, direct=False)
             return False
-        self._context.note_sent(item.id, digest, change.target)
         adopted, change.unsure = not change.unsure, True  # looked at first if this can't be recorded
         with self._state.lock:
             check(change)
@@ -360,8 +355,7 @@ class Replace:
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
         change.covered |= {item.id for item in look.items if item is not there}
-        if not self._bases.adopt(change, there, look.answered):
-            return False
+        self._bases.learn(change, there)
         aside = self.plan_aside(change, there)
         if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
             # Too old to be acted on (R8).
@@ -481,7 +475,7 @@ class Replace:
         self._moved(change, item)
         self._context.renamed(item.id, change.target)
         if before is not None and adopted:
-            self._bases.carry(before, item)
+            self._context.touched(before, item)
 
     def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         """Local bytes are on the server: they are the base of the next save."""
@@ -496,8 +490,7 @@ class Replace:
                     item_id=item.id,
                     base=Base(item.id, version, change.size, change.sha256, young=True),
                     version=item.updated_at,
-                    sha256=change.sha256 if adopted else "",
-                    sent=change.sha256,
+                    sha256=change.sha256,
                     permission=item.permission,
                     wish=None if file.wish is item.permission else file.wish,
                     refused="",

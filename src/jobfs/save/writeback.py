@@ -91,7 +91,7 @@ class WriteBack:
         self.cleanup = Cleanup(self.context, self.upload)
         self.replace = Replace(self.context, self.upload, self.bases, self.cleanup)
         self.remove = Remove(self.context, self.replace, self.cleanup)
-        self.rename = Rename(self.context, self.replace, self.bases)
+        self.rename = Rename(self.context, self.replace)
         self.queue = Queue(self.context, self.replace, self.remove, self.cleanup, delay=delay)
         #: What was taken up from the journal at the start, a line each.
         self.taken_up: list[str] = []
@@ -404,7 +404,7 @@ class WriteBack:
                     state.end(ended)
             change = state.change(
                 Verb.MOVE, target, file, stage=Stage.STAGED, source=item.path, staged_id=item.id, base=victim.base,
-                base_item=victim.item, item=item, shows={target: victim.item} if victim.item else {},
+                item=item, shows={target: victim.item} if victim.item else {},
             )  # fmt: skip
         try:
             state.write(edit(change), new=True)
@@ -444,7 +444,6 @@ class WriteBack:
             self.state.apply(change, shows={})
             if file is not None and file.change is change:
                 file.change = None
-        self.context.disown(change.staged_id)
 
     def stay(
         self,

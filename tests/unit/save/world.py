@@ -245,16 +245,12 @@ class FakeNamespace:
 
 
 class FakeContent:
-    """The content cache. `cached`: hashes of what is on this machine, by item; `fine`: the server's clock shows fractions."""
+    """The content cache. `cached`: hashes of what is on this machine, by item."""
 
     def __init__(self, client: FakeClient) -> None:
         self._client = client
         self.cached: set[str] = set()
         self.adopted: list[tuple[str, bytes]] = []
-        self.fine = True
-
-    def fine_clock(self, updated_at: str) -> bool:
-        return self.fine
 
     def update(self, item: Item, *, seen: bool = False, **wanted: Any) -> Item:
         return self._client.update(item.id, **wanted)

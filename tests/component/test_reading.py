@@ -132,21 +132,6 @@ def test_a_reader_at_the_end_follows_a_log_that_is_made_anew(
         work.vfs.release(fh)
 
 
-def test_a_reader_at_the_end_follows_a_file_that_grows(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 3.14: a reader at end of file whose item has grown or been replaced follows the new version."""
-    server.store.seed({"log": b"one\n"}, age=60)
-    fh = work.vfs.open("log", os.O_RDONLY).fh
-    try:
-        assert work.vfs.read(fh, 100, 0) == b"one\n"
-        assert work.vfs.read(fh, 100, 4) == b""
-        server.store.append("log", b"two\n")
-        eventually_equal(lambda: work.vfs.read(fh, 100, 4), b"two\n")
-        server.store.replace("log", b"one\ntwo\nthree\n")
-        eventually_equal(lambda: work.vfs.read(fh, 100, 8), b"three\n")
-    finally:
-        work.vfs.release(fh)
-
-
 def test_a_reader_that_is_released_while_it_looks_for_more_holds_nothing(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.stress.load.bounds import Bounds
+from tests.stress.load.stage import DESCRIPTORS, Stage, Workload, played
 from tests.support.forks import ForkServer
-from tests.support.load.bounds import Bounds
-from tests.support.load.stage import DESCRIPTORS, Stage, Workload, played
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Rule
@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[2]
 def load(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     """`scripts/load` without its installing."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.load.main", *arguments],
+        [sys.executable, "-m", "tests.stress", "load", *arguments],
         env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}", "TMPDIR": str(directory)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

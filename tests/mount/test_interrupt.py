@@ -183,27 +183,6 @@ def test_vim_says_that_a_save_was_interrupted(server: Server, mount: Mount) -> N
     assert server.store.read("notes.md") == b"mine\ntext\n", "what was closed is sent all the same"
 
 
-def test_less_goes_on_after_ctrl_c_in_a_file_that_does_not_come(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 3.16: Ctrl-C works."""
-    server.store.seed({"first": "the first\n", "second": "the second\n"}, age=60)
-    mounted = mount(timeout=80)
-    with terminal(mounted.home, mounted.path, "less", "first", "second") as less:
-        less.shows("the first")
-        asked = hanging(server, "download")
-        less.lines(":n")
-        asked()
-
-        def again() -> bool:
-            less.keys("C-c")  # it has tried again once by itself
-            return "(END)" in less.screen()
-
-        eventually(again, less.screen)
-        less.type(":p")
-        less.shows("the first")
-        less.type("q")
-        less.ends()
-
-
 def test_an_open_that_was_interrupted_leaves_nothing_open(tmp_path: Path) -> None:
     """vfs/semantics.md 3.16: libfuse closes what nobody waited for."""
     loop = LoopProcess(tmp_path)

@@ -387,18 +387,6 @@ def test_on_a_signal_it_waits_for_open_files(server: Server, mounted: MountedJob
     assert visible(server) == {"notes.md": b"onetwo"}
 
 
-def test_on_a_signal_it_detaches_after_the_timeout_and_what_is_closed_then_counts(
-    server: Server, mount: Mount
-) -> None:
-    mounted = mount(timeout=4)
-    with holding(mounted.path / "notes.md") as program:
-        end(mounted)
-        eventually(lambda: not is_mounted(mounted.path))
-        assert (program.does("write late"), program.does("close")) == ("ok", "ok")
-        mounted.ended()
-    assert visible(server) == {"notes.md": b"late"}
-
-
 def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_timeout(
     server: Server, mount: Mount
 ) -> None:
@@ -460,24 +448,6 @@ def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     mounted.mount()
     mounted.settled()
     assert visible(server) == {"unsent.txt": b"kept"}
-
-
-def test_killed_while_it_waits_detached_the_next_mount_sends_what_was_closed(
-    server: Server, mount: Mount
-) -> None:
-    mounted = mount()
-    with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
-        assert "is detached" in umount.line()
-        server.faults.rate("unavailable", 1.0, on="change")
-        assert (program.does("write one"), program.does("close")) == ("ok", "ok")
-        mounted.kill()
-        code, said = umount.ended()
-        assert code == 1
-        assert said == "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n"
-    server.faults.clear()
-    mounted.mount()
-    mounted.settled()
-    assert visible(server) == {"notes.md": b"one"}
 
 
 # nothing that was acknowledged is missing, nothing is left

@@ -258,7 +258,6 @@ def test_umount_all_names_what_it_takes_and_asks_who_sits_at_a_terminal(mount: M
 def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
     server: Server, mounted: MountedJob
 ) -> None:
-    """vfs/semantics.md 6: it answers after the last file is closed and sent."""
     with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
         said = umount.line()
         assert "is detached" in said

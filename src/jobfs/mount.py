@@ -78,14 +78,7 @@ def run(
     mount = Mount(settings, slot, say, stopping)
     mount.start(build)
     try:
-        mount.announce()
-        try:
-            on_mounted()
-        except BrokenPipeError:
-            mount.end("who waited for it is gone: it is not wanted any more")
-        except OSError as error:
-            _log.warning("that it is mounted can't be told: %s", error)
-        return mount.serve()
+        return mount.serve(on_mounted)
     except BaseException:
         mount.abandon()
         raise
@@ -147,16 +140,15 @@ class Mount:
             if self._serving and there is not None and there != self._before:
                 unmount(self._directory, lazy=True)
 
-    def announce(self) -> None:
-        """Tell the service manager, where there is one, that it answers."""
-        self._manager.ready(_how_much(self._number_unsent()))
-
-    def end(self, reason: str) -> None:
-        """End it as a signal does."""
-        self._reasons.put(reason)
-
-    def serve(self) -> int:
+    def serve(self, on_mounted: Callable[[], None]) -> int:
         """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""
+        self._manager.ready(_how_much(self._number_unsent()))
+        try:
+            on_mounted()
+        except BrokenPipeError:
+            self._reasons.put("who waited for it is gone: it is not wanted any more")
+        except OSError as error:
+            _log.warning("that it is mounted can't be told: %s", error)
         end = self._until_over()
         self._manager.stopping()
         over = self._over.is_set()
@@ -174,7 +166,6 @@ class Mount:
         if not ended:
             if not (answered and stopped):
                 _log.warning("a call was still in flight at the end")
-            logging.shutdown()
             os._exit(code)
         self._session.close()
         self._slot.close()

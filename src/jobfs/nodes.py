@@ -119,6 +119,11 @@ class Attr(NamedTuple):
     ctime_ns: int
 
 
+def shows_fraction(updated_ns: int) -> bool:
+    """True if an `updatedAt`, in nanoseconds, is finer than a second: no two contents share it."""
+    return updated_ns % 1_000_000_000 != 0
+
+
 @lru_cache(_NUMBERS)
 def inode_number(item_id: str, other: int = 0) -> int:
     """A stable inode number, derived from an item id so that it survives rename and remount (section 1).

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.fuzzing.answers import Answer, answers, odd_items
-from tests.support.fuzzing.checks import Growth, check_any_answer, check_odd_items
-from tests.support.fuzzing.world import World, world
+from tests.stress.fuzzing.answers import Answer, answers, odd_items
+from tests.stress.fuzzing.checks import Growth, check_any_answer, check_odd_items
+from tests.stress.fuzzing.world import World, world
 
 quickly = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -64,21 +64,6 @@ def test_a_listing_alone_fetches_no_contents(server: Server, work: Workspace) ->
     assert not downloaded(server)
 
 
-def test_files_read_here_and_there_are_fetched_alone(server: Server, start: Callable[..., Workspace]) -> None:
-    """vfs/semantics.md 3: only a pattern of reads has anything fetched ahead."""
-    server.store.seed(TREE, age=60)
-    work = start(ttl=60)
-    order = [
-        path
-        for directory in work.names()
-        for path in (f"{directory}/{name}" for name in work.names(directory))
-    ]
-    picked = order[7::31]
-    for path in picked:
-        work.read(path)
-    assert downloaded(server) == picked
-
-
 def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     server: Server, start: Callable[..., Workspace]
 ) -> None:
@@ -100,24 +85,6 @@ def test_a_reader_is_served_while_everything_else_is_being_fetched_ahead(
     work.stop()
     reader.join()
     assert results
-
-
-def test_a_file_that_is_being_fetched_ahead_is_not_asked_for_again(
-    server: Server, start: Callable[..., Workspace]
-) -> None:
-    """vfs/semantics.md 3: a version is downloaded once: a reader joins what is under way."""
-    server.store.seed(TREE, age=60)
-    work = start(ttl=60)
-    order = [f"d00/{name}" for name, _ in work.vfs.listdir("d00")]
-    server.set(latency=300)
-    work.read(order[0])
-    work.read(order[1])
-    threads = [threading.Thread(target=work.read, args=(path,)) for path in order[2:12]]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(downloaded(server)) == len(set(downloaded(server)))
 
 
 def test_what_can_not_be_fetched_ahead_is_read_all_the_same(

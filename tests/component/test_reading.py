@@ -36,7 +36,6 @@ def test_a_version_is_downloaded_once_across_restarts_too(
 
 
 def test_many_readers_share_one_download(server: Server, start: Callable[..., Workspace]) -> None:
-    """vfs/semantics.md 3: one download for many readers."""
     server.store.seed({"big": BIG}, age=60)
     server.set(bandwidth=20_000_000)
     work = start()
@@ -128,21 +127,6 @@ def test_a_reader_at_the_end_follows_a_log_that_is_made_anew(
         work.vfs._namespace.refresh()
         server.store.replace("log", b"one\ntwo\nthree\n")
         assert work.vfs.read(fh, 100, 4) == b"two\nthree\n"
-    finally:
-        work.vfs.release(fh)
-
-
-def test_a_reader_at_the_end_follows_a_file_that_grows(server: Server, work: Workspace) -> None:
-    """vfs/semantics.md 3.14: a reader at end of file whose item has grown or been replaced follows the new version."""
-    server.store.seed({"log": b"one\n"}, age=60)
-    fh = work.vfs.open("log", os.O_RDONLY).fh
-    try:
-        assert work.vfs.read(fh, 100, 0) == b"one\n"
-        assert work.vfs.read(fh, 100, 4) == b""
-        server.store.append("log", b"two\n")
-        eventually_equal(lambda: work.vfs.read(fh, 100, 4), b"two\n")
-        server.store.replace("log", b"one\ntwo\nthree\n")
-        eventually_equal(lambda: work.vfs.read(fh, 100, 8), b"three\n")
     finally:
         work.vfs.release(fh)
 

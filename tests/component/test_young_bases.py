@@ -1,4 +1,4 @@
-"""Saves of files that were changed a moment ago, where the server's clock can't tell two versions apart (save/protocol.md R1)."""
+"""Saves of files that were changed a moment ago: timestamps prove nothing, and bytes decide (save/protocol.md R1)."""
 
 from __future__ import annotations
 
@@ -121,27 +121,22 @@ def test_our_own_save_whose_answer_was_lost_is_no_conflict(
 
 
 @pytest.mark.parametrize("rewritten", [False, True])
-def test_what_was_read_and_renamed_is_no_conflict_unless_the_job_writes_to_it(
-    server: Server, start: Callable[..., Workspace], rewritten: bool
+def test_the_next_mount_fetches_what_was_truncated_unread(
+    server: Server, tmp_path: Path, rewritten: bool
 ) -> None:
-    """save/protocol.md R1: its bytes equal base's, though our own move has made the version young."""
+    """save/protocol.md R1: where base's bytes are not known and a move changes `updatedAt`, A is downloaded first."""
     server.set(move_touches="item")
-    server.store.seed({"before": FIRST}, age=60)
-    work = start(write_back_delay=30)
-    assert work.read("before") == FIRST
-    work.vfs.rename("before", "file")
-    if rewritten:
-        server.store.write("file", SECOND)
-    truncate_and_write(work)
-    settled(work)
+    server.store.seed({"file": FIRST}, age=60)
+    rewrite = (lambda: server.store.write("file", SECOND)) if rewritten else (lambda: None)
+    saved_by_the_next_mount(server, tmp_path / "home", rewrite)
     assert server.store.read("file") == OURS
     assert sorted(contents(server)) == sorted([OURS, *([SECOND] if rewritten else [])])
 
 
-def test_the_next_mount_learns_what_was_truncated_where_each_write_shows(
+def test_the_next_mount_fetches_what_was_truncated_unread_where_each_write_shows(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save/protocol.md R1: where base's bytes are not known, A is downloaded while H is being staged."""
+    """save/protocol.md R1: the same for a young base whose `updatedAt` shows a fraction of a second."""
     monkeypatch.undo()
     server.set(updated_resolution="milliseconds")
     server.store.seed({"file": FIRST})
@@ -173,25 +168,5 @@ def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_op
     work.vfs.flush(fh)
     work.vfs.release(fh)
     work.vfs.release(reader)
-    settled(work)
-    assert visible(server) == {"file": OURS}
-
-
-def test_what_the_job_wrote_in_the_second_of_our_save_is_no_conflict_once_it_was_read(
-    server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md R1: base's bytes are those that were shown, not those that were sent under the same `updatedAt`."""
-    work = start()
-    work.write("file", FIRST, fsync=True)
-    server.store.write("file", SECOND)
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + 30.0)
-    later = count(int(time.time()) * 1_000_000)
-    monkeypatch.setattr(type(server.store._store), "now_us", lambda store: next(later))
-    fh = work.vfs.open("file", os.O_RDWR).fh
-    assert work.vfs.read(fh, 100, 0) == SECOND
-    work.vfs.write(fh, OURS, 0)
-    work.vfs.flush(fh)
-    work.vfs.release(fh)
     settled(work)
     assert visible(server) == {"file": OURS}

@@ -26,13 +26,13 @@ class Place:
         self._process = process
         self._numbers = itertools.count(1)
 
-    def run(self, case: Case, *, settle: bool = False, make: bool = True) -> list[str]:
-        """What each step of the case answers here, in a new directory (`make`).
+    def run(self, case: Case, *, settle: bool = False, make: bool = True, below: str = "") -> list[str]:
+        """What each step of the case answers here, in a new directory (`make`), or in one that is there (`below`).
 
         `settle`: a new file is on the server before the next step, so that it is an item like any other.
         """
         request = {
-            "base": str(self.directory),
+            "base": str(self.directory / below),
             "make": f"{next(self._numbers):04d}" if make else "",
             "settle": settle,
             "steps": [{"user": step.user, "words": step.words} for step in case.steps],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import json
 import mmap
 import os
@@ -19,6 +20,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 #: Who makes a call: uid, gid, further groups.
@@ -63,6 +65,16 @@ def _flags(word: str) -> int:
     for name in word.split("|"):
         value |= getattr(os, f"O_{name}")
     return value
+
+
+def _pattern(byte: str, size: int) -> bytes:
+    """Bytes that are recognizable wherever they turn up; never zero."""
+    unit = bytes((int(byte) * 31 + step * 7) % 255 + 1 for step in range(255))
+    return (unit * (size // len(unit) + 1))[:size]
+
+
+def _digest(data: bytes) -> str:
+    return f"{len(data)}:{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 class Calls:
@@ -167,6 +179,57 @@ class Calls:
             area[: len(text)] = text.encode()
             area.flush()
         return "ok"
+
+    @contextlib.contextmanager
+    def _opened(self, word: str, flags: int) -> Iterator[int]:
+        """A handle that was given this name, else the file of this path."""
+        handle = self._open[word] if word in self._open else os.open(word, flags)
+        try:
+            yield handle
+        finally:
+            if word not in self._open:
+                os.close(handle)
+
+    def fill(self, name: str, offset: str, size: str, byte: str) -> str:
+        with self._opened(name, os.O_WRONLY) as handle:
+            return str(os.pwrite(handle, _pattern(byte, int(size)), int(offset)) if int(size) else 0)
+
+    def grow(self, path: str, offset: str, size: str, byte: str) -> str:
+        """Appends, as long as the file does not reach beyond `offset` before."""
+        with self._opened(path, os.O_WRONLY | os.O_APPEND) as handle:
+            room = int(offset) - os.fstat(handle).st_size
+            return str(os.write(handle, _pattern(byte, max(0, min(room, int(size))))))
+
+    def sum(self, name: str, offset: str, size: str) -> str:
+        with self._opened(name, os.O_RDONLY) as handle:
+            data = b""
+            while piece := os.pread(handle, int(size) - len(data), int(offset) + len(data)):
+                data += piece
+            return _digest(data)
+
+    def _mapped(self, name: str, offset: str, size: str) -> slice:
+        """What of a stretch the file has."""
+        there = os.fstat(self._handle(name)).st_size
+        return slice(min(int(offset), there), min(int(offset) + int(size), there))
+
+    def mapsum(self, name: str, offset: str, size: str) -> str:
+        place = self._mapped(name, offset, size)
+        if place.start == place.stop:
+            return _digest(b"")
+        with mmap.mmap(self._handle(name), 0, prot=mmap.PROT_READ) as area:
+            return _digest(area[place])
+
+    def mapfill(self, name: str, offset: str, size: str, byte: str) -> str:
+        place = self._mapped(name, offset, size)
+        if place.start < place.stop:
+            with mmap.mmap(self._handle(name), 0) as area:
+                area[place] = _pattern(byte, place.stop - place.start)
+        return str(place.stop - place.start)
+
+    def size(self, path: str) -> str:
+        """Of a file; directories have sizes of their own on each file system."""
+        found = os.stat(self._at(path))
+        return str(found.st_size) if stat.S_ISREG(found.st_mode) else "-"
 
     def lock(self, name: str) -> str:
         """An exclusive fcntl lock on the whole file, or EAGAIN."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.stress.load.stage import Workload, limited, played
 from tests.support.forks import ForkServer
-from tests.support.load.stage import Workload, limited, played
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.stress.load.bounds import Bounds
+from tests.stress.load.stage import DESCRIPTORS, Stage, Workload, played
 from tests.support.forks import ForkServer
-from tests.support.load.bounds import Bounds
-from tests.support.load.stage import DESCRIPTORS, Stage, Workload, played
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Rule
@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[2]
 def load(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     """`scripts/load` without its installing."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.load.main", *arguments],
+        [sys.executable, "-m", "tests.stress", "load", *arguments],
         env={**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}:{_ROOT}", "TMPDIR": str(directory)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -99,11 +99,3 @@ def test_the_script_ends_on_a_signal_and_leaves_nothing(tmp_path: Path) -> None:
     assert "interrupted" in output
     assert not mounted_below(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_what_the_script_does_not_know_is_named(tmp_path: Path) -> None:
-    done = load(tmp_path, "--only", "sedd")
-    output, _ = done.communicate(timeout=40)
-    assert done.returncode == 2
-    assert "sedd" in output
-    assert "Traceback" not in output

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -144,21 +143,6 @@ def test_the_largest_replies_at_once_take_little_more_than_one(before: Gateway, 
     assert errno_from(os.listdir, mounted.path) in (errno.EIO, errno.ETIMEDOUT)
     assert peak.grown < ROOM
     print(f"largest replies at once: {peak.grown / 1e6:.0f} MB")
-
-
-@pytest.mark.parametrize("what", ["body", "framing"])
-def test_json_byte_by_byte_ends_in_time(before: Gateway, mounted: MountedJob, what: str) -> None:
-    """vfs/semantics.md 3: no call can hang for ever, however steadily the server keeps sending."""
-    replies: dict[str, Callable[[], Reply]] = {
-        "body": lambda: Reply(endless(before, b" ", 0.1), 200, (("Content-Length", "1000000"),)),
-        "framing": lambda: Reply(
-            chain([b"1;"], endless(before, b"x", 0.1)), 200, (("Transfer-Encoding", "chunked"),)
-        ),
-    }
-    before.answer = lambda asked: replies[what]() if asked.listing else None
-    began = time.monotonic()
-    assert errno_from(os.listdir, mounted.path) in (errno.EIO, errno.ETIMEDOUT)
-    assert time.monotonic() - began < TIMEOUT + SLACK
 
 
 def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -112,49 +111,6 @@ def test_what_was_written_and_never_closed_comes_back_beside_its_name(
     assert untimed(visible(server)) == expected
     mounted.mount()
     assert len(mounted.status()["conflicts"]) == 4, "as long as they are there"
-
-
-def test_a_file_unlinked_while_open_stays_readable_and_never_comes_back(
-    server: Server, mounted: MountedJob
-) -> None:
-    """vfs/semantics.md 4.33: a file unlinked while open stays readable and writable through its handle."""
-    server.store.seed({"open.txt": "content"})
-    file = (mounted.path / "open.txt").open("r+b", buffering=0)
-    new = (mounted.path / "new").open("w+b", buffering=0)
-    os.unlink(mounted.path / "open.txt")
-    os.unlink(mounted.path / "new")
-    assert os.listdir(mounted.path) == []
-    # Until then something may be about to be renamed over it, and a crash would bring it back.
-    eventually(lambda: not server.store.items())
-    assert file.read() == b"content"
-    file.write(b" and more")
-    assert os.pread(file.fileno(), 100, 0) == b"content and more"
-    assert os.fstat(file.fileno()).st_size == 16
-    new.write(b"never to be seen")
-    mounted.kill()
-    eventually(lambda: errno_from(os.fstat, file.fileno()) != 0)
-    for dead in (file, new):
-        # The mount they belonged to is gone: closing says so.
-        with contextlib.suppress(OSError):
-            dead.close()
-    mounted.mount()
-    mounted.settled()
-    assert os.listdir(mounted.path) == []
-    assert visible(server) == {}
-
-
-def test_scratch_names_stay_on_this_machine_until_they_get_a_real_name(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """vfs/semantics.md 4.14, 4.15: scratch names, and those of --local-only, make no request."""
-    mounted = mount(local_only="*.tmp")
-    for name in (".note.txt.swp", "4913", "note~", ".#lock", "#auto#", ".DS_Store", "mine.tmp"):
-        saved(mounted.path / name, b"scratch")
-    mounted.flush()
-    assert server.log.changes() == []
-    os.rename(mounted.path / "mine.tmp", mounted.path / "real.txt")
-    mounted.settled()
-    assert visible(server) == {"real.txt": b"scratch"}
 
 
 def test_a_directory_of_a_local_only_name_stays_here_with_all_that_is_in_it(

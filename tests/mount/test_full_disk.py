@@ -138,18 +138,6 @@ def test_a_full_disk_is_told_to_the_writer_and_takes_nothing_back(
     assert mounted.status()["failed"] == []
 
 
-def test_a_file_larger_than_the_disk_is_refused_while_it_is_written(
-    server: Server, disk: Disk, mount: Callable[..., MountedJob]
-) -> None:
-    """vfs/semantics.md 4: never later than at close."""
-    mounted = mount()
-    assert errno_from(write, mounted.path / "big.bin", b"b" * 2 * SIZE) == errno.ENOSPC
-    os.unlink(mounted.path / "big.bin")
-    eventually(lambda: not errno_from(write, mounted.path / "small.txt", b"there is room again"))
-    mounted.settled()
-    assert visible(server) == {"small.txt": b"there is room again"}
-
-
 def _local_bytes(mounted: MountedJob) -> list[Path]:
     return list(mounted.state.glob("*/*/bytes/*"))
 
@@ -246,23 +234,6 @@ def test_a_local_file_that_can_not_be_read_keeps_nothing_else_from_being_sent(
     write(mounted.path / "lost.txt", b"written anew")
     mounted.umount()
     assert visible(server)["lost.txt"] == b"written anew"
-
-
-@pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
-def test_touch_on_a_full_disk_leaves_nothing_or_succeeds(
-    server: Server, disk: Disk, mount: Callable[..., MountedJob], old: bool
-) -> None:
-    """vfs/semantics.md 4: with this machine's disk full, the call fails with ENOSPC and has changed nothing."""
-    server.store.seed({"old": "content"} if old else {}, age=60)
-    mounted = mount(write_back_delay=30)
-    disk.fill()
-    done = subprocess.run(["touch", str(mounted.path / "old")], capture_output=True, text=True)
-    assert done.returncode == 0 or "No space left on device" in done.stderr
-    assert os.listdir(mounted.path) == (["old"] if old or not done.returncode else [])
-    assert mounted.status()["unsent"] == []
-    disk.empty()
-    mounted.umount()
-    assert visible(server) == ({"old": b"content"} if old else {})
 
 
 def test_a_mount_on_a_read_only_state_directory_says_so_in_one_sentence(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.killing.conditions import Conditions
-from tests.support.killing.lane import Lane
+from tests.stress.killing.conditions import Conditions
+from tests.stress.killing.lane import Lane
 from tests.support.mounts import MountedJob
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually

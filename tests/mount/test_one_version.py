@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.files import errno_from
 from tests.support.mounts import MountedJob
 from tests.support.waiting import eventually, readable
 
@@ -53,25 +51,6 @@ def test_a_copy_over_a_line_that_breaks_once_is_no_mixture(
     assert (copy.returncode, len(copied) < SIZE) == (1, True)
     assert "Stale file handle" in told
     assert (mounted.path / "file").read_bytes() == NEW, "whoever opens it then has the new one at once"
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [(SIZE - 4096, SIZE // 2), (SIZE // 2, SIZE - 4096), (0, SIZE - 4096), (SIZE - 4096, 0)],
-    ids=["end, middle", "middle, end", "start, end", "end, start"],
-)
-def test_reads_here_and_there_are_of_one_version(
-    server: Server, mount: Mount, first: int, second: int
-) -> None:
-    """vfs/semantics.md 3.13: every byte that one handle gives is of one version."""
-    mounted = mount(ttl=60)
-    server.store.seed({"file": OLD}, age=60)
-    server.set(bandwidth=SLOW)
-    with (mounted.path / "file").open("rb", buffering=0) as file:
-        assert os.pread(file.fileno(), 4096, first) == OLD[first : first + 4096]
-        server.store.write("file", NEW)
-        assert errno_from(os.pread, file.fileno(), 4096, second) == errno.ESTALE
-        assert os.pread(file.fileno(), 4096, first) == OLD[first : first + 4096], "what was read stays"
 
 
 _MAPPED = """

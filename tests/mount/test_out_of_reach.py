@@ -13,7 +13,6 @@ import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
 from tests.support.serverside import visible
-from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
@@ -107,24 +106,6 @@ def test_fsync_fails_at_once_while_it_is_out_of_reach_and_the_bytes_are_sent_lat
     mounted.settled()
     sent = {name: name.encode() for name in ("first", "second", "third")}
     assert visible(server) == {**TREE, "a": b"third", "renamed": b"closed", **sent}
-
-
-def test_vim_writes_with_an_error_at_once_and_without_fsync_on_this_machines_word(
-    server: Server, mounted: MountedJob
-) -> None:
-    with terminal(mounted.home, mounted.path / "d", "vim", "-u", "NONE", "-N", "notes") as vim:
-        vim.shows("notes")
-        with server.down():
-            with soon(":w"):
-                vim.lines(":s/notes/vim's/", ":w")
-                vim.shows("E667")
-            vim.lines("", ":set nofsync", ":w")
-            vim.shows("written")
-            assert (mounted.path / "d/notes").read_bytes() == b"vim's\n"
-            vim.lines(":q")
-            vim.ends()
-    mounted.settled()
-    assert visible(server) == {**TREE, "d/notes": b"vim's\n"}
 
 
 def test_a_server_that_is_restarted_within_two_seconds_makes_no_error(

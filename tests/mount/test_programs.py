@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import subprocess
@@ -236,69 +235,6 @@ print("well")
     assert run(mounted.path, *pip, "check") == "No broken requirements found.\n"
 
 
-def test_what_is_open_in_a_directory_that_is_removed_goes_on(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4, unlink: a file unlinked while open stays readable and writable,
-    also when its directory goes with it.
-    """
-    server.store.seed({"env/lib.so": "read" * 5000, "env/log": "old"}, age=60)
-    place = mounted.path / "env"
-    with (place / "lib.so").open("rb") as library, (place / "log").open("r+b", buffering=0) as log_file:
-        log_file.write(b"new")
-        run(mounted.path, "rm", "-r", "env")
-        assert not place.exists()
-        assert log_file.write(b"er") == 2
-        os.fsync(log_file.fileno())
-        log_file.seek(0)
-        assert log_file.read() == b"newer"
-        assert library.read() == b"read" * 5000
-    mounted.settled()
-    assert visible(server) == {}
-    eventually(lambda: not list(mounted.state.glob("*/*/bytes/*")))
-
-
-#: Reads and writes tables with pandas; what it prints and leaves must be what it does on a disk.
-_TABLES = """
-import pandas as pd
-kinds = {"n": "int64", "name": "string", "share": "float64", "town": "category"}
-table = pd.read_csv("data.csv", dtype=kinds, parse_dates=["day"])
-assert {name: str(kind) for name, kind in table.dtypes.items() if name != "day"} == kinds
-assert table["day"].dtype.kind == "M" and table["name"].isna().sum() == 1
-assert len(pd.read_csv("data.csv.gz")) == len(table)
-assert sum(len(part) for part in pd.read_csv("data.csv", chunksize=700)) == len(table)
-table["double"] = table["n"] * 2
-table.to_csv("out.csv", index=False)
-table.tail(3).to_csv("out.csv", index=False, header=False, mode="a")
-table.to_csv("out.csv.gz", index=False, compression={"method": "gzip", "mtime": 1})
-table.to_json("out.jsonl", orient="records", lines=True, date_format="iso")
-table.to_pickle("table.pkl")
-pd.testing.assert_frame_equal(pd.read_pickle("table.pkl"), table)
-again = pd.read_csv("out.csv", dtype={**kinds, "double": "int64"}, parse_dates=["day"])
-pd.testing.assert_frame_equal(again[: len(table)].astype({"town": table["town"].dtype}), table)
-table.describe().to_csv("data.csv")
-print(table.groupby("town", observed=True)["n"].sum().to_dict(), len(again))
-"""
-
-
-def test_pandas_reads_and_writes_tables(server: Server, mounted: MountedJob, tmp_path: Path) -> None:
-    """vfs/semantics.md is silent: the same figures, types and bytes as on a disk, on the server too."""
-    towns = ("Lagos", "Reykjavík", "Quito")
-    rows = [f"{n},name {n},{n / 7!r},{towns[n % 3]},2026-01-{n % 28 + 1:02}" for n in range(5000)]
-    rows[17] = "17,,0.5,Quito,2026-01-02"
-    content = "\n".join(["n,name,share,town,day", *rows, ""]).encode()
-    packed = gzip.compress(content, mtime=1)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    (disk / "data.csv").write_bytes(content)
-    (disk / "data.csv.gz").write_bytes(packed)
-    server.store.seed({"data.csv": content, "data.csv.gz": packed}, age=60)
-    said = run(disk, sys.executable, "-c", _TABLES)
-    assert run(mounted.path, sys.executable, "-c", _TABLES) == said
-    mounted.settled()
-    assert visible(server) == on_disk(disk)
-    assert server.store.read("data.csv") != content, "it was written over"
-    assert mounted.status()["conflicts"] == []
-
-
 _LOCKER = """
 import fcntl, os, sys
 with open("count", "r+") as file:
@@ -379,28 +315,6 @@ def test_several_processes_append_whole_lines(server: Server, mounted: MountedJo
     assert sorted(lines) == sorted(f"{p} line {i}" for p in range(1, 5) for i in range(1, 51))
 
 
-@pytest.mark.parametrize("look", ["ls", "ls -l", "stat report", "md5sum report"])
-@pytest.mark.parametrize("now", ["short", "longer"])
-def test_a_program_that_reads_on_has_the_version_that_it_opened(
-    server: Server, mounted: MountedJob, look: str, now: str
-) -> None:
-    """vfs/semantics.md 3.13: open files are pinned to the version they opened, whoever looks at the new one meanwhile."""
-    opened, there = os.urandom(3_000_001), b"new" if now == "short" else os.urandom(4_000_000)
-    server.store.seed({"dir/report": opened}, age=60)
-    place = mounted.path / "dir"
-    assert os.listdir(place) == ["report"]
-    with open(place / "report", "rb", buffering=0) as file:
-        seen = file.read(1000)
-        server.store.write("dir/report", there)
-        eventually(lambda: (place / "report").stat().st_size == len(there))
-        run(place, *look.split())
-        while len(seen) < len(opened) and (piece := file.read(len(opened))):
-            seen += piece
-        assert len(seen) >= len(opened)
-        assert seen.startswith(opened)
-    assert (place / "report").read_bytes() == there
-
-
 _LINES = "import sys; f = open(sys.argv[1], 'rb'); print(f.readline()); input(); print(sum(l == b'old\\n' for l in f), f.read())"
 
 
@@ -452,33 +366,6 @@ def test_two_programs_that_opened_two_versions_have_one_each(server: Server, mou
             seen += piece
     assert seen.startswith(versions[0])
     assert len(seen) == 300_000
-
-
-def test_tail_follows_by_name_what_the_job_replaces(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 3.14: a reader at end of file whose item has grown follows the new version;
-    another file it opens by name.
-    """
-    server.store.seed({"run.log": "one\n"}, age=60)
-    words = ["env", "-C", str(mounted.path), "tail", "-n", "+1", "-s", "0.1", "-F", "run.log"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
-        try:
-            assert tail.stdout is not None
-            os.set_blocking(tail.stdout.fileno(), False)
-            seen = b""
-
-            def shows(text: str) -> bool:
-                nonlocal seen
-                assert tail.stdout is not None
-                seen += tail.stdout.read() or b""
-                return text.encode() in seen
-
-            eventually(lambda: shows("one"), lambda: seen.decode())
-            server.store.append("run.log", "two\n")
-            eventually(lambda: shows("two"), lambda: seen.decode())
-            server.store.replace("run.log", "three\n")
-            eventually(lambda: shows("three"), lambda: seen.decode())
-        finally:
-            tail.kill()
 
 
 def test_less_and_watch_show_what_the_job_writes(server: Server, mounted: MountedJob) -> None:

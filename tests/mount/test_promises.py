@@ -36,21 +36,6 @@ def test_when_fsync_returns_the_server_has_exactly_these_bytes(
     assert doubled(server) == []
 
 
-def test_fsync_of_a_part_written_in_place_sends_the_whole(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4.1: a partial write is filled with the current content first."""
-    content = bytearray(os.urandom(300_000))
-    server.store.seed({"data.bin": bytes(content)})
-    with (mounted.path / "data.bin").open("r+b", buffering=0) as file:
-        for offset, piece in ((250_000, b"middle"), (0, b"start"), (300_000, b"behind the end")):
-            file.seek(offset)
-            file.write(piece)
-            content[offset : offset + len(piece)] = piece
-            os.fsync(file.fileno())
-            assert server.store.read("data.bin") == content
-    mounted.settled()
-    assert visible(server) == {"data.bin": bytes(content)}
-
-
 def test_flush_and_unmount_return_when_the_server_has_everything(server: Server, mounted: MountedJob) -> None:
     """vfs/semantics.md 4.8: flush, umount and SIGTERM drain what is unsent."""
     expected: dict[str, bytes | None] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import errno_from, saved
 from tests.support.mounts import MountedJob
-from tests.support.serverside import hidden, untimed, visible
+from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -36,23 +36,6 @@ def refused(mounted: MountedJob, name: str, content: bytes) -> None:
     assert errno_from(saved, mounted.path / name, content)
     eventually(lambda: name in str(mounted.status()["failed"]))
     mounted.server.faults.clear()
-
-
-def test_recover_says_what_was_written_and_never_closed(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """vfs/semantics.md 4.3: written and never closed, and the mount died: the bytes come back beside the name."""
-    server.store.seed({"old.txt": "old"}, age=60)
-    mounted = mount()
-    handle = os.open(mounted.path / "old.txt", os.O_WRONLY | os.O_TRUNC)
-    os.write(handle, b"half of the new")
-    mounted.kill()
-    assert errno_from(os.close, handle)
-    code, out, err = recover(mounted)
-    assert code == 0, err
-    assert "old.txt was written and never closed: what was written is kept as old.recovered-" in out
-    assert untimed(visible(server)) == {"old.txt": b"old", "old.recovered.txt": b"half of the new"}
-    assert recover(mounted) == (0, f"nothing was left by the mount at {mounted.path}\n", "")
 
 
 def killed(mount: Callable[..., MountedJob]) -> MountedJob:
@@ -263,24 +246,3 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(
     done = mounted.jobfs("status", mounted.path, "--json")
     assert done.returncode == 1
     assert str(aside) in json.loads(done.stdout)["damaged"]
-
-
-def test_bytes_that_no_record_names_are_kept_aside(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """save/protocol.md, What the API does not allow: of what was closed and not fsynced, a loss of power may take the record.
-
-    They stay until a person has looked at them.
-    """
-    server.store.seed({"old.txt": "on the server"}, age=60)
-    mounted = mount(write_back_delay=30)
-    (mounted.path / "old.txt").write_bytes(b"closed, not sent")
-    mounted.kill()
-    # The end of the log is what a loss of power takes.
-    (slot(mounted) / "journal.db-wal").unlink()
-    mounted.mount()
-    mounted.settled()
-    assert visible(server) == {"old.txt": b"on the server"}
-    mounted.remount()
-    (kept,) = slot(mounted).glob("damaged-*/bytes/*")
-    assert kept.read_bytes() == b"closed, not sent"
-    assert str(kept.parent) in mounted.log
-    assert mounted.status()["damaged"] == [str(kept.parent.parent)]

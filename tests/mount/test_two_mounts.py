@@ -55,23 +55,6 @@ def test_one_killed_in_the_middle_of_a_save_is_left_alone_by_the_other(
     assert visible(server) == {**expected, "note.txt": b"from the one", "side.txt": b"from the other, 2"}
 
 
-def test_one_killed_while_the_other_saves_the_same_file_loses_nothing(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """vfs/semantics.md 4: keep both, also when one of them is finished only by the next mount."""
-    server.store.seed({"note.txt": "as it was"}, age=60)
-    one, other = mount(write_back_delay=30), mount()
-    (one.path / "note.txt").write_bytes(b"from the one, closed")
-    one.kill()
-    saved(other.path / "note.txt", b"from the other")
-    other.settled()
-    one.mount(write_back_delay=0)
-    one.settled()
-    other.settled()
-    assert server.store.read("note.txt") == b"from the one, closed"
-    assert contents(server) == [b"from the one, closed", b"from the other"]
-
-
 def saves(mounted: MountedJob, numbers: Iterator[int], end: threading.Event, kept: list[int]) -> None:
     """Saves one file again and again, until told to end or the mount dies; `kept`: what fsync returned for."""
     for number in numbers:

@@ -309,7 +309,6 @@ def test_umount_all_names_what_it_takes_and_asks_who_sits_at_a_terminal(mount: M
 def test_umount_lazy_detaches_and_answers_when_the_last_file_is_closed_and_sent(
     server: Server, mounted: MountedJob
 ) -> None:
-    """vfs/semantics.md 6: it answers after the last file is closed and sent."""
     with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
         said = umount.line()
         assert "is detached" in said
@@ -385,18 +384,6 @@ def test_on_a_signal_it_waits_for_open_files(server: Server, mounted: MountedJob
         assert (program.does("write two"), program.does("close")) == ("ok", "ok")
         mounted.ended()
     assert visible(server) == {"notes.md": b"onetwo"}
-
-
-def test_on_a_signal_it_detaches_after_the_timeout_and_what_is_closed_then_counts(
-    server: Server, mount: Mount
-) -> None:
-    mounted = mount(timeout=4)
-    with holding(mounted.path / "notes.md") as program:
-        end(mounted)
-        eventually(lambda: not is_mounted(mounted.path))
-        assert (program.does("write late"), program.does("close")) == ("ok", "ok")
-        mounted.ended()
-    assert visible(server) == {"notes.md": b"late"}
 
 
 def test_on_a_signal_a_file_that_is_never_closed_is_cut_off_within_twice_the_timeout(

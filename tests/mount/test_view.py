@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable
-from typing import Any
 
 import pytest
-from tests.support.files import errno_from, saved
+from tests.support.files import saved
 from tests.support.mounts import MountedJob
-from tests.support.serverside import hidden, visible
-from tests.support.waiting import PATIENCE, eventually, eventually_equal
+from tests.support.serverside import hidden
+from tests.support.waiting import eventually, eventually_equal
 
 from jobfs.emulator import Server
-from jobfs.emulator.faults import Kind
 
 
 def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: MountedJob) -> None:
@@ -32,42 +28,6 @@ def test_changes_of_the_job_are_seen_within_the_ttl(server: Server, mounted: Mou
     eventually(lambda: not (root / "dir/b.txt").exists())
     assert (root / "folder/b.txt").read_bytes() == b"b"
     assert (root / "new.txt").read_bytes() == b"new"
-
-
-@pytest.mark.parametrize(("kind", "more"), [("slow", {"delay": 3.0}), ("unavailable", {"retry_after": "3"})])
-def test_after_a_first_listing_that_took_long_changes_are_seen_within_the_ttl(
-    server: Server, mount: Callable[..., MountedJob], kind: Kind, more: dict[str, Any]
-) -> None:
-    """vfs/semantics.md 1, TTL: one slow answer changes nothing, neither for names nor for contents."""
-    server.store.seed({f"{number}.txt": "old" for number in range(8)}, age=60)
-    server.faults.next(kind, "list", **more)
-    root = mount().path
-    assert len(os.listdir(root)) == 8
-    for path in root.iterdir():
-        server.store.write(path.name, "newer")
-    server.store.seed({"new.txt": "newer"})
-    # Ten times the TTL, and half of what a share of the first listing's time once came to.
-    eventually(lambda: [path.read_text() for path in root.iterdir()] == ["newer"] * 9, timeout=5)
-
-
-def test_what_is_known_is_served_while_the_server_is_down(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """vfs/semantics.md 1.13: not there is not could not ask; a failure never looks like an empty directory."""
-    server.store.seed({"known.txt": "known", "dir/inner.txt": "never read"}, age=60)
-    mounted = mount(timeout=3)
-    assert (mounted.path / "known.txt").read_bytes() == b"known"
-    assert os.listdir(mounted.path / "dir") == ["inner.txt"]
-    with server.down():
-        assert errno_from((mounted.path / "dir/inner.txt").read_bytes) == errno.ENETUNREACH
-        assert (mounted.path / "known.txt").read_bytes() == b"known"
-        assert os.listdir(mounted.path / "dir") == ["inner.txt"]
-        assert sorted(os.listdir(mounted.path)) == ["dir", "known.txt"]
-        (mounted.path / "known.txt").write_bytes(b"changed while it was down")
-        assert (mounted.path / "known.txt").read_bytes() == b"changed while it was down"
-    eventually_equal(lambda: visible(server).get("known.txt"), b"changed while it was down", 2 * PATIENCE)
-    eventually_equal(lambda: errno_from((mounted.path / "dir/inner.txt").read_bytes), 0)
-    mounted.settled()
 
 
 def test_hidden_items_of_others_are_neither_shown_nor_touched(server: Server, mounted: MountedJob) -> None:

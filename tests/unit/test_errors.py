@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-
 from jobfs import errors
 from jobfs.errors import ApiError, again
-
-
-def test_an_errno_can_be_given() -> None:
-    assert errors.UnavailableError("late", errno=errno.ETIMEDOUT).errno == errno.ETIMEDOUT
-    assert errors.UnavailableError("late").errno == errno.EIO
-
-
-def test_a_refused_operation_says_what_the_system_says() -> None:
-    error = errors.FsError(errno.ENOTEMPTY)
-    assert error.errno == errno.ENOTEMPTY
-    assert "not empty" in str(error)
-    assert str(errors.FsError(errno.EIO, "why")) == "why"
 
 
 def test_only_what_does_not_pass_by_waiting_is_a_refusal() -> None:

@@ -56,36 +56,6 @@ def test_what_does_not_is_told(box: Sandbox, body: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_what_is_not_shown_of_a_plain_block_may_be_anything_but_a_failure(box: Sandbox) -> None:
-    check(blocks(recipe("echo hello   # says so\ntrue", kind="sh")), "a", box)
-    with pytest.raises(RecipeError, match="ended with 1"):
-        check(blocks(recipe("false\ntrue", kind="sh")), "a", box)
-
-
-def test_a_recipe_goes_on_where_others_ended(box: Sandbox) -> None:
-    text = (
-        recipe("$ x=1", "first") + recipe("$ y=2", "second after first") + recipe("$ echo $x$y\n12", "second")
-    )
-    check(blocks(text), "second", box)
-    with pytest.raises(RecipeError):
-        check(blocks(text.replace(" after first", "")), "second", box)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "<!-- runs: a -->\n\n```console\n$ true\n```\n",
-        "<!-- runs: a -->\n```python\ntrue\n```\n",
-        "<!-- runs: a, b -->\n```sh\ntrue\n```\n",
-        recipe("hello\n$ true"),
-        recipe("$ true", "a after b"),
-    ],
-)
-def test_a_mark_that_marks_nothing_is_refused(text: str) -> None:
-    with pytest.raises(RecipeError):
-        blocks(text)
-
-
 @pytest.mark.parametrize(
     ("shown", "printed", "expected"),
     [
@@ -101,8 +71,3 @@ def test_a_mark_that_marks_nothing_is_refused(text: str) -> None:
 )
 def test_only_what_varies_is_not_compared(shown: str, printed: str, expected: bool) -> None:
     assert same([shown], printed) is expected
-
-
-def test_what_was_printed_is_written_where_it_is_shown(box: Sandbox) -> None:
-    text = "Before.\n" + recipe("$ echo 12 s\n11 s\n$ seq 3\n1\n…") + "After.\n"
-    assert written(text, "a", box) == text.replace("11 s", "12 s")

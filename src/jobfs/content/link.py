@@ -5,20 +5,18 @@ from __future__ import annotations
 import errno
 import logging
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable
 
 from jobfs.api import Client
 from jobfs.errors import ApiError
-from jobfs.nodes import Version
+from jobfs.nodes import Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
 #: Seconds in which two contents may share one `updatedAt`: if it shows whole seconds, and if it shows more.
 _COARSE, _FINE = 2.0, 0.05
-_FRACTION = re.compile(r"\.[0-9]*[1-9]")
 #: Sizes remembered of versions whose items do not tell them.
 _MEASURED = 1 << 17
 
@@ -93,7 +91,6 @@ class Link:
         self.lock = lock
         self.timeout = timeout
         self.ranges: bool | None = None
-        self.fine = False  # an `updatedAt` has shown a fraction of a second
         self.closed = False
         #: Of versions whose items tell no size: their bytes, and whether that surely is this version's size.
         self._measured: dict[Version, tuple[int, bool]] = {}
@@ -103,22 +100,16 @@ class Link:
     def lasting(self, updated_ns: int, began: float) -> bool:
         """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
 
-        Content is named by id, `updatedAt` and size (vfs/semantics.md 3). Where `updatedAt` shows whole
-        seconds, the job may write twice within one second and to the same size: a download between the two holds
-        the first content under the name of both. So what was downloaded within 2 s (a second for the resolution,
-        another for the error of our idea of the server's clock) after the change is good for the handles that are
-        open now, not for later ones. Once any `updatedAt` has shown a fraction, 50 ms do: the request
-        itself was sent after that change had been seen. An `updatedAt` that cannot be read proves nothing.
+        Content is named by id, `updatedAt` and size (vfs/semantics.md 3). In whole seconds, the job may write twice within one
+        and to the same size: a download between the two holds the first content under the name of both. So what was downloaded
+        within 2 s (a second for the resolution, another for the error of our idea of the server's clock) after the change is
+        good for the handles that are open now, not for later ones. Where the `updatedAt` shows a fraction, 50 ms do: the
+        request itself was sent after that change had been seen. An `updatedAt` that cannot be read proves nothing.
         """
         if updated_ns == 0:
             return False
-        young = _FINE if self.fine else _COARSE
+        young = _FINE if shows_fraction(updated_ns) else _COARSE
         return began + self.client.server_time_offset >= updated_ns / 1e9 + young
-
-    def fine_clock(self, updated_at: str) -> bool:
-        """True if this `updatedAt`, or one seen before, is finer than a second."""
-        self.fine = self.fine or _FRACTION.search(updated_at) is not None
-        return self.fine
 
     def measured(self, version: Version, updated_ns: int) -> int | None:
         """The size of a version whose item does not tell it; None if it is not known, or not sure though it could be."""

@@ -26,7 +26,7 @@ from jobfs.content.link import Link, Pool
 from jobfs.content.parts import CacheFile, claim, remove_abandoned, write_all
 from jobfs.content.ranges import NEAR, Run
 from jobfs.errors import ApiError, ContractError, FsError, UnavailableError, again
-from jobfs.nodes import Item, Version
+from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
@@ -138,16 +138,25 @@ class ContentStore:
     """Contents by version, shared by all handles; thread-safe.
 
     `directory`, made with mode 0700, is that of one mount, whose state directory is `owner`; whole contents stay in
-    it across remounts. `limit` is in bytes. `timeout` is in seconds without progress.
+    it across remounts. `limit` is in bytes. `timeout` is in seconds without progress. `ranges`: whether the
+    server has them, as far as that is known.
     """
 
     def __init__(
-        self, client: Client, directory: Path, *, owner: Path, limit: int, timeout: float = 30.0
+        self,
+        client: Client,
+        directory: Path,
+        *,
+        owner: Path,
+        limit: int,
+        timeout: float = 30.0,
+        ranges: bool | None = None,
     ) -> None:
         self._owner = owner
         self._lock = threading.RLock()
         self._disk = DiskCache(directory, limit, self._lock)
         self._link = Link(client, self._lock, timeout)
+        self._link.ranges = ranges
         # Two connections are left by what is fetched ahead: the program that it is fetched for may itself be
         # waiting for another file.
         self._ahead = Pool(client.max_connections - 2, "jobfs-ahead", self._lock)
@@ -160,8 +169,6 @@ class ContentStore:
 
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
-        if not self._link.fine:
-            self._link.fine_clock(item.updated_at)
         content = Content(self, item)
         name = version_name(content.version)
         with self._lock:
@@ -289,10 +296,6 @@ class ContentStore:
         entry = self._entries.get(item.version)
         return not (entry is not None and (entry.whole or entry.fetches)) and not self.whole(item)
 
-    def fine_clock(self, updated_at: str) -> bool:
-        """True if this `updatedAt`, or one seen before, is finer than a second."""
-        return self._link.fine_clock(updated_at)
-
     def lasting(self, item: Item) -> bool:
         """True if a download that begins now would serve handles that are opened later too (see Link.lasting)."""
         return self._link.lasting(item.updated_ns, time.time()) and (item.size or 0) <= self._disk.limit
@@ -355,7 +358,7 @@ class ContentStore:
 
     def _is_kept(self, item: Item, size: int) -> bool:
         """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
-        sure = self._link.fine_clock(item.updated_at) or self._link.lasting(item.updated_ns, time.time())
+        sure = shows_fraction(item.updated_ns) or self._link.lasting(item.updated_ns, time.time())
         return sure and size <= self._disk.limit
 
     def give_way(self, directory: Path, size: int) -> bool:

@@ -111,9 +111,7 @@ class Cleanup:
         if not aside.id:
             return self._delete_lost(aside)
         try:
-            # One look serves both: the bytes are those of this version (R1), and the name is still ours (R7).
-            read = self._read_first(aside, change)
-            item = self._client.get(aside.id)
+            item, ours = self._look(aside, change)
         except NotFoundError:
             return True
         if names.basename(item.path) != aside.name:
@@ -123,16 +121,33 @@ class Cleanup:
             return self.give_back(aside, item, change.target)
         if change.verb is Verb.REMOVE:
             return self._delete_empty(aside, item, change)
-        try:
-            ours = self._ours(aside, item, change, read)
-        except NotFoundError:
-            # Deleted by the job, or given another name, while its bytes were read.
-            return True
         if ours:
             return self._delete(aside, item)
         with self._state.lock:
             self._context.winners[item.id] = change.file or change.staged_id
         return self.keep(aside, item, change.target)
+
+    def _look(self, aside: Aside, change: Change) -> tuple[Item, bool]:
+        """The item as it is now, and whether it holds what the save was based on, or what it saved (R1); never a guess.
+
+        Raises ApiError.
+        """
+        base, known = change.base, {change.base.sha256, change.saved} - {""}
+        checked = not change.gives_back and change.verb is not Verb.REMOVE and aside.kind is Kind.FILE
+        for _ in range(_READS):
+            read = checked and known and not (base.resized(aside) or base.proves(aside))
+            # Read before that: one look shows that the bytes are of this version (R1), and that the name is still ours (R7).
+            digest = sha256_of(self._client, aside.id, aside.size) if read else ""
+            item = self._client.get(aside.id)
+            same = (item.updated_at, item.size) == (aside.updated_at, aside.size)
+            if same or not checked or names.basename(item.path) != aside.name:
+                break
+            aside.seen(item)
+        else:
+            return item, False
+        # What a late request had brought here has another name.
+        elsewhere = item.is_dir or self._context.is_elsewhere(item.id, change.target)
+        return item, not elsewhere and (base.proves(item) or digest in known)
 
     def _delete_lost(self, aside: Aside) -> bool:
         """Delete what a create without an answer may have left; some servers say 404 where they find nothing."""
@@ -140,45 +155,6 @@ class Cleanup:
         with contextlib.suppress(NotFoundError):
             found = self._client.find(aside.path)
         return all(self._delete(aside, item) for item in found)
-
-    def _read_first(self, aside: Aside, change: Change) -> str:
-        """The hash of its bytes where, as far as the set-aside's answer goes, only they tell whether it is ours; else ""."""
-        base = change.base
-        if change.gives_back or aside.kind is Kind.DIRECTORY or not (base.sha256 or change.sha256):
-            return ""
-        if aside.unsure_until or not aside.updated_at or base.resized(aside) or base.proves(aside):
-            return ""
-        return sha256_of(self._client, aside.id, aside.size)
-
-    def _ours(self, aside: Aside, item: Item, change: Change, read: str) -> bool:
-        """True if the item still holds what the save was based on, or what it saved (R1); never a guess.
-
-        `read`: the hash of its bytes, if they were read before it was looked at. Raises NotFoundError if it is theirs now (R7).
-        """
-        if self._context.is_elsewhere(item.id, change.target):
-            return False  # a late request had brought it here: its name is another
-        base, sent = change.base, self._context.sent(item.id, change.target)
-        if item.is_dir or (base.resized(item) and not sent):
-            return False
-        untouched = item.updated_at == aside.updated_at != ""
-        if untouched and base.proves(item):
-            return True
-        # Equal bytes prove it, whatever has touched the item since: a rename of its directory, a set-aside carried out twice.
-        known = {base.sha256, change.saved, sent} - {""}
-        if read and untouched:
-            return read in known
-        return bool(known) and self._holds(aside, item, known)
-
-    def _holds(self, aside: Aside, item: Item, known: set[str]) -> bool:
-        """True if the item has bytes of one of these hashes, and was not touched while they were read. Raises NotFoundError."""
-        for _ in range(_READS):
-            digest = sha256_of(self._client, item.id, item.size)
-            before, item = item, self._client.get(item.id)
-            if names.basename(item.path) != aside.name:
-                raise NotFoundError(f"{item.path} has another name by now", endpoint="get")
-            if item.updated_at == before.updated_at:
-                return digest in known
-        return False
 
     def _delete(self, aside: Aside, item: Item) -> bool:
         """Delete an item that is out of the way; False if it has to be looked at again (R7): that took time, or its answer."""
@@ -487,8 +463,11 @@ def is_base(context: Context, item: Item, base: Base) -> bool:
     """True if the item still is the version that a save was to replace: what the user saw. Raises ApiError."""
     if item.id != base.id:
         return False
-    proof = not (base.young and base.sha256) or context.content.fine_clock(base.updated_at)
-    if proof and item.updated_at == base.updated_at != "" and item.size == base.size:
+    if (
+        not (base.young and base.sha256)
+        and item.updated_at == base.updated_at != ""
+        and item.size == base.size
+    ):
         return True
     # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
     return bool(base.sha256) and with_bytes(context.client, item, base.sha256) is not None

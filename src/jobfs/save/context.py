@@ -6,22 +6,22 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from cachetools import LRUCache
 
 from jobfs import names
-from jobfs.api import Client, Known
+from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.errors import BadRequestError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
-from jobfs.state import File, State
+from jobfs.state import File, State, edit
+from jobfs.state.server import KnownServer, ServerFacts
 
 log = logging.getLogger("jobfs.save")
 
-#: Items of which it is known what was sent.
-_SENT = 2048
+#: Items that are remembered.
+_REMEMBERED = 2048
 
 
 class Context:
@@ -39,7 +39,7 @@ class Context:
         lifetime: float,
         timeout: float,
         cache_limit: int,
-        known: Known,
+        server: KnownServer,
     ) -> None:
         """`beside` runs what is asked, hashed or read beside an upload. `mount`: the id in hidden names. `cache_limit` in bytes.
 
@@ -54,58 +54,40 @@ class Context:
         self.lifetime = lifetime
         self.timeout = timeout
         self.cache_limit = cache_limit
-        #: What this server has shown of itself.
-        self.known = known
-        #: By the id of an item, what this mount has sent to it: its hash, and the path that the item was to have then.
-        self._sent: LRUCache[str, tuple[str, str]] = LRUCache(_SENT)
+        self.server = server
         #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
-        self._contested: LRUCache[str, str] = LRUCache(_SENT)
+        self._contested: LRUCache[str, str] = LRUCache(_REMEMBERED)
         self._unsure: dict[str, float] = {}
         #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
-        self.winners: LRUCache[str, File | str] = LRUCache(_SENT)
+        self.winners: LRUCache[str, File | str] = LRUCache(_REMEMBERED)
+
+    @property
+    def known(self) -> ServerFacts:
+        """What is known of this server."""
+        return self.server.facts
 
     def saw_moves_keep_updated_at(self) -> None:
         """This server was seen to leave an item's `updatedAt` alone as it was moved (R1)."""
-        self.known = replace(self.known, moves_keep_updated_at=True)
-
-    def note_sent(self, item_id: str, digest: str, path: str) -> None:
-        """This mount has sent bytes of this hash, to be the file at a path."""
-        with self.state.lock:
-            self._sent[item_id] = digest, path
+        self.server.learn(moves_keep_updated_at=True)
 
     def renamed(self, item_id: str, path: str) -> None:
         """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""
         with self.state.lock:
-            digest, _ = self._sent.get(item_id, ("", ""))
-            if digest:
-                self._sent[item_id] = digest, path
             if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
 
-    def renamed_directory(self, old: str, new: str) -> None:
-        """This mount has given a directory another name: what is in it has other paths."""
+    def touched(self, before: Item, after: Item) -> None:
+        """Our own request may have changed the `updatedAt` of an item: what is remembered of that version goes on to hold."""
         with self.state.lock:
-            for item_id, path in list(self._contested.items()):
-                self._contested[item_id] = names.moved(path, old, new) if names.under(path, old) else path
-            for item_id, (digest, path) in list(self._sent.items()):
-                self._sent[item_id] = digest, names.moved(path, old, new) if names.under(path, old) else path
-
-    def disown(self, item_id: str) -> None:
-        """The user was told that a rename of the item has failed: whatever name it gets, nobody has asked for it there."""
-        with self.state.lock:
-            self._sent.pop(item_id, None)
-
-    def sent(self, item_id: str, path: str) -> str:
-        """The hash of what this mount has sent to an item, to be the file at this path, or "" (R1: that is always known).
-
-        What was to have another path is brought to this one by the job, or by a request that was carried out late.
-        """
-        with self.state.lock:
-            digest, wanted = self._sent.get(item_id, ("", ""))
-        return digest if wanted == path else ""
+            file = self.state.of(after)
+            if file is not None and not file.here and file.version == before.updated_at != after.updated_at:
+                self.state.write(edit(file, version=after.updated_at))
 
     def is_elsewhere(self, item_id: str, path: str) -> bool:
-        """True if a late request may have brought an item to this path, from the one that this mount has given it since."""
+        """True if a late request may have brought an item to this path, from the one that this mount has given it since.
+
+        Also where a directory above it was renamed since: then it is kept though it need not be.
+        """
         with self.state.lock:
             return self._contested.get(item_id, path) != path
 

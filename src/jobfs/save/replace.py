@@ -78,10 +78,9 @@ class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
 
 
 class Look(NamedTuple):
-    """What stands at a path, everything that find says of it, and when that was answered (monotonic seconds)."""
+    """What stands at a path, and when that was answered (monotonic seconds)."""
 
     there: Item | None
-    items: list[Item]
     answered: float
 
 
@@ -113,7 +112,6 @@ class Replace:
         try:
             for _ in range(_CREATES):
                 if change.stage is Stage.STAGED:
-                    self._bases.learn(change)
                     self._place(change, None)
                 elif change.stage is Stage.STAGING:
                     self._stage(change)
@@ -161,19 +159,17 @@ class Replace:
             self._attempt(change)
             if change.base.id:
                 look = self._context.beside.submit(deadline.carried(self._look), change.target)
-            self._bases.learn(change)
             staged = self._create(change)
         change.item = staged
         # What the power took here, and the server has whole, can't be hashed any more: nothing is known of its bytes.
         digest = self._upload.digest(change) if self._upload.has_bytes(change) else ""
-        self._context.note_sent(staged.id, digest, change.target)
         self._record(change, stage=Stage.STAGED, staged_id=staged.id, sha256=digest)
         if look is not None:
             # It has not begun where others are in its way.
             self._place(change, None if look.cancel() else deadline.result(look, "looking at the target"))
         else:
             # For a new file nobody has to look: a move onto something that stands there is refused (R5).
-            self._place(change, None if change.base.id else Look(None, [], time.monotonic()))
+            self._place(change, None if change.base.id else Look(None, time.monotonic()))
 
     def _plan(self, change: Change) -> None:
         """What the save of a File sends, and what it replaces: as it stands now. Raises Cancelled."""
@@ -186,7 +182,6 @@ class Replace:
             if change.generation not in (0, file.generation):
                 # An attempt that was not recorded failed, and newer bytes were closed since.
                 self._state.bytes.retire(file.ino, change.generation)
-            change.base_item = file.item
             self._state.apply(
                 change, target=file.path, generation=file.generation, size=file.size, base=file.base, sha256=""
             )  # fmt: skip
@@ -265,7 +260,6 @@ class Replace:
             change.unsure = False
             self._record(change, direct=False)
             return False
-        self._context.note_sent(item.id, digest, change.target)
         adopted, change.unsure = not change.unsure, True  # looked at first if this can't be recorded
         with self._state.lock:
             check(change)
@@ -295,8 +289,7 @@ class Replace:
     # -- set aside and place
 
     def _look(self, path: str) -> Look:
-        items = self._client.find(path)
-        return Look(shown(items), items, time.monotonic())
+        return Look(shown(self._client.find(path)), time.monotonic())
 
     def _place(self, change: Change, look: Look | None) -> None:
         """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
@@ -359,9 +352,7 @@ class Replace:
 
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        change.covered |= {item.id for item in look.items if item is not there}
-        if not self._bases.adopt(change, there, look.answered):
-            return False
+        self._bases.learn(change, there)
         aside = self.plan_aside(change, there)
         if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
             # Too old to be acted on (R8).
@@ -481,7 +472,7 @@ class Replace:
         self._moved(change, item)
         self._context.renamed(item.id, change.target)
         if before is not None and adopted:
-            self._bases.carry(before, item)
+            self._context.touched(before, item)
 
     def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         """Local bytes are on the server: they are the base of the next save."""
@@ -496,8 +487,7 @@ class Replace:
                     item_id=item.id,
                     base=Base(item.id, version, change.size, change.sha256, young=True),
                     version=item.updated_at,
-                    sha256=change.sha256 if adopted else "",
-                    sent=change.sha256,
+                    sha256=change.sha256,
                     permission=item.permission,
                     wish=None if file.wish is item.permission else file.wish,
                     refused="",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobfs import memory
-from jobfs.api import Client, Known
+from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
@@ -28,6 +28,7 @@ from jobfs.state import Change, File, State, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Record, Stage, Verb
+from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
@@ -69,11 +70,10 @@ class WriteBack:
         timeout: float,
         lifetime: float,
         cache_limit: int,
-        known: Known | None = None,
+        server: KnownServer,
     ) -> None:
         """`directory`: this mount's state directory. `delay`, `timeout`, `lifetime` in seconds, `cache_limit` in bytes.
 
-        `known`: what an earlier look at this server has shown.
         Raises UsageError if its journal can't be used.
         """
         self.client = client
@@ -84,14 +84,14 @@ class WriteBack:
         beside = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-beside")
         self.context = Context(
             client, namespace, content, self.state, beside,
-            mount=mount, lifetime=lifetime, timeout=timeout, cache_limit=cache_limit, known=known or Known(),
+            mount=mount, lifetime=lifetime, timeout=timeout, cache_limit=cache_limit, server=server,
         )  # fmt: skip
         self.bases = Bases(self.context)
         self.upload = Upload(self.context, directory)
         self.cleanup = Cleanup(self.context, self.upload)
         self.replace = Replace(self.context, self.upload, self.bases, self.cleanup)
         self.remove = Remove(self.context, self.replace, self.cleanup)
-        self.rename = Rename(self.context, self.replace, self.bases)
+        self.rename = Rename(self.context, self.replace)
         self.queue = Queue(self.context, self.replace, self.remove, self.cleanup, delay=delay)
         #: What was taken up from the journal at the start, a line each.
         self.taken_up: list[str] = []
@@ -404,7 +404,7 @@ class WriteBack:
                     state.end(ended)
             change = state.change(
                 Verb.MOVE, target, file, stage=Stage.STAGED, source=item.path, staged_id=item.id, base=victim.base,
-                base_item=victim.item, item=item, shows={target: victim.item} if victim.item else {},
+                item=item, shows={target: victim.item} if victim.item else {},
             )  # fmt: skip
         try:
             state.write(edit(change), new=True)
@@ -444,7 +444,6 @@ class WriteBack:
             self.state.apply(change, shows={})
             if file is not None and file.change is change:
                 file.change = None
-        self.context.disown(change.staged_id)
 
     def stay(
         self,

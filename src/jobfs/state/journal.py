@@ -27,7 +27,7 @@ from jobfs.state.records import KEYS, Record, columns, decode, encode
 
 log = logging.getLogger("jobfs.state")
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 
 R = TypeVar("R")
 

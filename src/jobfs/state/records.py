@@ -79,10 +79,14 @@ class Base:
         """True if an item has another size by now, as far as both are known."""
         return None not in (self.size, now.size) and now.size != self.size
 
+    def is_version(self, now: Item | Aside) -> bool:
+        """True if an item looks as it did."""
+        same = (now.id, now.updated_at) == (self.id, self.updated_at) and self.updated_at != ""
+        return same and not self.resized(now)
+
     def proves(self, now: Item | Aside) -> bool:
         """True if the timestamp shows that this version was not written to (R1)."""
-        same = (now.id, now.updated_at) == (self.id, self.updated_at)
-        return same and not self.young and not self.resized(now)
+        return self.is_version(now) and not self.young
 
 
 #: Nothing is replaced.
@@ -140,8 +144,8 @@ class File:
     `generation` of the local bytes that were closed and not sent yet (0: none), `size` in bytes. `draft`: a generation that was
     begun and not closed yet (0: none). `stays`: on this machine only. `wish`: the permission that its next save gives it. `boot`:
     in which run of this machine the bytes were closed, "" once they were seen on the disk: after another boot they prove nothing.
-    `version`: the `updatedAt` for which the times and `sha256`, the hash of what was sent, hold; `sent`: the hash of what this
-    machine last sent to the item, whatever its version is now (R2). Times in nanoseconds since the epoch.
+    `version`: the `updatedAt` for which the times and `sha256`, the hash of what it last placed, hold. Times in nanoseconds since
+    the epoch.
     """
 
     ino: int
@@ -150,7 +154,6 @@ class File:
     item_id: str = ""
     version: str = ""
     sha256: str = ""
-    sent: str = ""
     mode: int = UNSET
     permission: Permission = Permission.READ_WRITE
     wish: Permission | None = None
@@ -252,8 +255,6 @@ class Change:
     file: File | None = field(default=None, metadata=_MEMORY, repr=False)
     #: The item staged, or moved; later the item as it was placed.
     item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
-    #: The item that the save is based on, as long as its content may have to be fetched.
-    base_item: Item | None = field(default=None, metadata=_MEMORY, repr=False)
     #: What its names show meanwhile instead of the server's word: an item, or None for nothing.
     shows: dict[str, Item | None] = field(default_factory=dict, metadata=_MEMORY, repr=False)
     #: Of an unlink: the file was of this machine only.
@@ -263,11 +264,8 @@ class Change:
     #: After a recovery or a lost answer: what nobody saw may have been done. The server is looked at before the next step, and
     #: what a later move answers proves nothing (R2).
     unsure: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: The hash of the base's bytes, and when they had been read, once somebody fetches them.
-    learning: Any = field(default=None, metadata=_MEMORY, repr=False)
-    #: What stood at the target and was set aside, as it was shown there; ids of what was seen behind that.
+    #: What stood at the target and was set aside, as it was shown there.
     taken: tuple[Item, ...] = field(default=(), metadata=_MEMORY, repr=False)
-    covered: frozenset[str] = field(default=frozenset(), metadata=_MEMORY, repr=False)
     #: Of the run that is under way, None if it rests; who waits for it gives it their place.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
@@ -335,17 +333,8 @@ class Change:
         return parts is not None and parts.transaction == self.tid
 
     def replaced(self) -> Aside | None:
-        """The item set aside whose lifecycle and permission are to be kept; None if nothing was.
-
-        The last one found at the target, unless it had been covered up there: what nobody was shown decides nothing.
-        """
-
-        # After a recovery nobody knows any more what was covered up; that the job's own covers a default is always true.
-        ranks = [
-            (aside.id not in self.covered, aside.lifecycle is Lifecycle.EXPERT_JOB) for aside in self.asides
-        ]
-        moved = [number for number, aside in enumerate(self.asides) if aside.moved and aside.id]
-        return self.asides[max(moved, key=lambda number: (ranks[number], number))] if moved else None
+        """The item set aside whose lifecycle and permission are to be kept, the first that was shown; None if there is none."""
+        return next((aside for aside in self.asides if aside.moved and aside.id), None)
 
 
 Record = File | Change

@@ -92,13 +92,9 @@ class Actor:
         mount = world.mounts[self._number]
         return world.with_mount(self._number, mount._replace(disk=written(mount)))
 
-    def _noted(self, world: World, item: Item, name: str) -> World:
-        """This mount has sent the item's bytes, to have this name."""
-        if not self._scenario.renames:
-            return world
-        mount = world.mounts[self._number]
-        rest = frozenset(sent for sent in mount.sent if sent[0] != item.id)
-        return world.with_mount(self._number, mount._replace(sent=rest | {(item.id, item.content, name)}))
+    def _unanswered(self, item_id: int) -> bool:
+        """True while a request of this mount on the item may still be carried out."""
+        return any(request.id == item_id and request.by == self._number for request in self._world.late)
 
     def _begin_undo(self, tx: Tx) -> Tx:
         order = [aside.id for aside in tx.asides]

@@ -82,29 +82,20 @@ class Finishing(Actor):
         judged = aside._replace(verdict=verdict)
         yield self._local("judges", tx._replace(asides=(judged, *tx.asides[1:])), verdict)
 
-    def _unanswered(self, item_id: int) -> bool:
-        """True while a request of this mount on the item may still be carried out."""
-        return any(request.id == item_id and request.by == self._number for request in self._world.late)
-
     def _ours(self, tx: Tx, aside: Aside, item: Item) -> bool:
         """R1: by content, after the move."""
         if aside.fate is not Fate.CHECK:
             return False
         if not self._rules.r1:
             return aside.found_base
+        if self._rules.r1_renamed and item.id in self._mount.renamed:
+            return False
         read = tx.base is not None and tx.base.read and item.content == tx.base.content
-        if read or item.content == tx.content or self._was_sent(item):
+        if read or item.content == tx.content:
             return True
         same_version = tx.base is not None and (item.id, item.version) == tx.base[:2]
         young = self._scenario.one_tick and self._rules.r1_young
         return same_version and not (self._scenario.moves_touch or young)
-
-    def _was_sent(self, item: Item) -> bool:
-        """What this mount itself sent is always known, as the file that it was sent to be."""
-        names = [
-            name for number, content, name in self._mount.sent if (number, content) == (item.id, item.content)
-        ]
-        return bool(names) and (TARGET in names or not self._rules.r1_sent)
 
     def _carry_out(self, tx: Tx, aside: Aside) -> Steps:
         rest = tx._replace(asides=tx.asides[1:])

@@ -37,7 +37,7 @@ class Rules:
 
     r1: bool = True
     r1_young: bool = True
-    r1_sent: bool = True
+    r1_renamed: bool = True
     r2: bool = True
     r2_repeated: bool = True
     r3: bool = True
@@ -165,8 +165,8 @@ class Mount(NamedTuple):
     tombs: frozenset[int] = frozenset()
     next_tid: int = 1
     disk: Disk = Disk()
-    #: What it has sent, as long as the process lives: item, content, and the name that the item was to have.
-    sent: frozenset[tuple[int, str, str]] = frozenset()
+    #: Items that it renamed while a request on them might still be carried out, as long as the process lives.
+    renamed: frozenset[int] = frozenset()
 
 
 class World(NamedTuple):
@@ -241,11 +241,6 @@ class Scenario:
     create_replaces: bool = True
     #: The mounts know that it does not.
     known_to_reject: bool = False
-
-    @property
-    def renames(self) -> bool:
-        """True if a user gives T another name: only there it matters under which name something was sent."""
-        return any("move" in todo for todo in self.users)
 
     def start(self) -> World:
         """The first state."""

@@ -135,8 +135,11 @@ class _Mounted(Saving, Finishing):
             yield Step(self._who, "renames S over T"), self._added(world, mount, tx)
         elif what == "move" and not busy and there is not None:
             world, _ = execute(world, Request("move", there.id, ELSEWHERE), self._scenario)
-            world = self._noted(world.with_mount(self._number, mount._replace(base=None)), there, ELSEWHERE)
-            yield Step(self._who, "moves T away"), world._replace(expected="")
+            renamed = mount.renamed | ({there.id} if self._unanswered(there.id) else set())
+            world = world.with_mount(self._number, mount._replace(base=None, renamed=renamed))
+            # Whoever saves over T has not seen what has another name.
+            world = world._replace(expected="", claimed=world.claimed | {there.content})
+            yield Step(self._who, "moves T away"), world
         elif what == "unlink":
             yield from self._unlink(mount, busy)
         elif what == "remove" and not busy and there is not None:

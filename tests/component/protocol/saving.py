@@ -89,7 +89,7 @@ class Saving(Actor):
         there = self._world.at(TARGET)
         finding = Finding(there.id, there.version) if there else Finding(0)
         if tx.base and not tx.base.read and tx.base[:2] == finding[:2]:
-            # R1: where its bytes are not known they are downloaded while H is being staged.
+            # R1: where its bytes are not known they are downloaded before it is set aside.
             tx = tx._replace(base=tx.base._replace(read=True))
         return self._local("finds T", tx._replace(finding=finding))
 
@@ -107,7 +107,7 @@ class Saving(Actor):
 
         def answered(world: World, answer: Item | str) -> World:
             assert isinstance(answer, Item)
-            return self._noted(self._with(world, self._has_staged(tx, answer)), answer, TARGET)
+            return self._with(world, self._has_staged(tx, answer))
 
         def lost(world: World) -> World:
             return self._with(world, tx._replace(looking=True))

@@ -128,7 +128,7 @@ SCENARIOS = [
     ),
     Scenario(
         "a promote is carried out late, when T has been moved away and is saved anew",
-        users=(("save u1", "move", "save u2"),),
+        users=(("save u1", "move", "open", "save u2"),),
         there=(),
         losses=1,
         lost=("late",),

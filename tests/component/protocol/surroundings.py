@@ -111,7 +111,7 @@ def _dead(mount: Mount, txs: tuple[Tx, ...]) -> Mount:
         # The unlink of an open file is not recorded.
         if tx.verb is not Verb.REMOVE
     )
-    return mount._replace(up=False, txs=waiting, todo=(), base=None, sent=frozenset())
+    return mount._replace(up=False, txs=waiting, todo=(), base=None, renamed=frozenset())
 
 
 def crash(world: World, number: int) -> World:

@@ -23,8 +23,8 @@ RULES = {
         "r1_young",
         "the job overwrites within one tick of the server's clock",
     ),
-    "R1: what was sent is known as the file that it was sent to be": (
-        "r1_sent",
+    "R1: what was renamed while a request on it may be carried out is no base": (
+        "r1_renamed",
         "a promote is carried out late, when T has been moved away and is saved anew",
     ),
     "R2: no updatedAt from a later look": ("r2", "the job overwrites after a promote whose answer was lost"),

@@ -82,7 +82,7 @@ def test_before_an_item_was_seen_a_find_asks_in_both_styles(make_client: MakeCli
     assert script.asked == ["GET items/find?path=a", "GET items/find?path=%2Fa", "GET items/find?path=%2Fb"]
 
 
-@pytest.mark.parametrize("item_id", ["", "../items", "a/b", "find?path=x"])
+@pytest.mark.parametrize("item_id", ["", "..", "../items", "a/b", "find?path=x", "a b", "a%2f", "a\n", "ä"])
 def test_an_id_that_is_none_leads_nowhere(make_client: MakeClient, item_id: str) -> None:
     script = Script(one())
     client = make_client(script)

@@ -122,22 +122,6 @@ def test_a_body_goes_on_for_as_long_as_bytes_of_it_come(serve: Serve) -> None:
     assert b"".join(chunks) == b"x" * 8
 
 
-def test_a_busy_pool_makes_a_request_wait_and_nothing_is_sent(serve: Serve) -> None:
-    def half(connection: socket.socket) -> None:
-        read_request(connection)
-        send_answer(connection, file(b"x" * 10), cut=5)
-        connection.recv(1)
-
-    server = serve(half)
-    with client_of(server, timeout=1.0, max_connections=1) as client, client.download(ID):
-        with pytest.raises(errors.UnavailableError) as caught:
-            client.update(ID, path="b")
-        assert type(caught.value) is errors.OutOfTimeError
-        assert caught.value.errno == errno.ETIMEDOUT
-        assert client.health.last_error is None
-    assert server.connections == 1
-
-
 def test_what_is_broken_off_ends_at_once(serve: Serve, done: threading.Event) -> None:
     """vfs/semantics.md 6: a mount that has to end waits for no silent server."""
     asked = threading.Event()

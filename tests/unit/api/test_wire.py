@@ -219,15 +219,6 @@ def test_a_request_has_its_headers_and_is_one_line_in_the_debug_log(
     assert lines[0].endswith(" ms")
 
 
-def test_a_closed_client_asks_nothing(make_client: MakeClient) -> None:
-    script = Script(one())
-    client = make_client(script)
-    client.close()
-    with pytest.raises(errors.UnavailableError, match="closed"):
-        client.get(ID)
-    assert script.requests == []
-
-
 def test_closing_ends_the_wait_for_a_retry(make_client: MakeClient) -> None:
     asked = threading.Event()
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobfs.emulator import Behaviour, StoredItem
-from jobfs.emulator.index import Index, missing_parents
+from jobfs.emulator.index import Index
 
 RNG = random.Random(0)
 
@@ -38,13 +38,6 @@ def test_the_jobs_own_item_is_shown_before_a_default_and_then_the_newest() -> No
     assert index.shown("q") is None
 
 
-def test_a_file_above_blocks_unless_a_directory_stands_there_too() -> None:
-    index = filled(item("1", "a"))
-    assert index.blocked("a/b")
-    index.put(item("2", "a", "directory"))
-    assert not index.blocked("a/b")
-
-
 def test_an_unstable_order_differs_and_moves_nothing_far() -> None:
     index = filled(*(item(str(number), str(number)) for number in range(40)))
     unstable = Behaviour(list_order="unstable")
@@ -53,14 +46,6 @@ def test_an_unstable_order_differs_and_moves_nothing_far() -> None:
     for order in rounds:
         assert sorted(order) == list(range(40))
         assert all(abs(place - number) < 4 for place, number in enumerate(order))
-
-
-def test_missing_parents_come_outermost_first() -> None:
-    assert missing_parents(filled(item("1", "a", "directory")), ["a/b/c/d", "a/x", "y/z"]) == [
-        "a/b",
-        "a/b/c",
-        "y",
-    ]
 
 
 PATHS = ["p", "q", "p/q", "p/q/r/s", "p//q", "/p", "//p", "pq/r"]

@@ -41,14 +41,6 @@ def test_a_content_that_no_item_names_is_removed_at_the_next_start(tmp_path: Pat
     assert len(contents(tmp_path)) == 1
 
 
-def test_an_empty_server_starts_with_no_directories_for_contents(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert not (tmp_path / "content").exists()
-    JobSide(store.add_job(DEFAULT_JOB)).seed({"f": "x"})
-    assert len(contents(tmp_path)) == 1
-    store.close()
-
-
 def test_a_replaced_content_goes_but_a_reader_keeps_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
     workspace = store.add_job(DEFAULT_JOB)

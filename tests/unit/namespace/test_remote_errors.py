@@ -147,18 +147,6 @@ def test_a_name_counts_from_when_it_was_last_confirmed(world: World) -> None:
         world.namespace.lookup("a.txt")
 
 
-def test_who_asks_for_an_answer_of_now_gets_no_old_one(world: World) -> None:
-    """vfs/semantics.md 4: what deletes by id looks first."""
-    world.server.file("a.txt")
-    world.namespace.refresh()
-    fail_with(world, UnavailableError("down"))
-    world.clock.advance(2)
-    with pytest.raises(UnavailableError):
-        world.namespace.lookup("a.txt", max_age=1.0)
-    with pytest.raises(UnavailableError):
-        world.namespace.children("", max_age=1.0)
-
-
 @pytest.mark.parametrize("look", ["changed", "new", "listed"])
 def test_a_failure_of_long_ago_makes_no_answer_old(world: World, look: str) -> None:
     """vfs/semantics.md 1, TTL: what the job changes is visible to a new `stat`, `open` or `readdir`, whatever failed before."""
@@ -227,19 +215,6 @@ def test_what_the_last_listing_has_shown_can_be_asked_for_however_long_ago_that_
         world.namespace.children("d")
     assert set(world.namespace.last_children("d") or {}) == {"a.txt"}
     assert world.namespace.last_children("unknown") is None
-
-
-def test_once_the_server_answers_again_everything_is_as_before(world: World) -> None:
-    a = world.server.file("a.txt")
-    world.namespace.refresh()
-    fail_with(world, UnavailableError("down"))
-    world.expire()
-    assert world.namespace.lookup("a.txt") == a
-    fail_with(world, None)
-    newer = world.server.rewrite(a)
-    assert world.namespace.lookup("a.txt") == newer
-    assert not world.namespace.status().stale
-    assert world.namespace.status().error is None
 
 
 def test_a_refresh_asks_even_right_after_a_failure(world: World) -> None:

@@ -151,14 +151,6 @@ def test_items_at_one_path_cost_a_look_at_a_few_of_them_each(monkeypatch: pytest
     assert next(looks) < 30 * count
 
 
-def test_hostile_items_are_counted_and_not_shown() -> None:
-    """vfs/semantics.md 1: hostile paths are never shown and never followed; they are counted."""
-    tree = Tree.of([item("a/../b", "1"), item(".jobfs", "2"), item("ok", "3")])
-    assert tree.children("") == {"ok": item("ok", "3")}
-    assert [path for path, _ in tree.refused()] == ["a/../b", ".jobfs"]
-    assert len(tree) == 3
-
-
 def test_a_new_tree_shares_the_items_that_did_not_change() -> None:
     before = Tree.of([item("x", "1"), item("y", "2", size=1)])
     after = Tree.of([item("x", "1"), item("y", "2", size=2)], like=before)
@@ -175,20 +167,6 @@ def test_an_item_without_id_is_no_item() -> None:
     tree = Tree.of([implicit_directory("x")])
     assert len(tree) == 0
     assert tree.at("x") is None
-
-
-def test_the_jobs_own_item_shadows_a_default_however_old_it_is() -> None:
-    """vfs/semantics.md 1: lifecycle expertJob shadows application."""
-    default = item("x", "1", lifecycle=Lifecycle.APPLICATION, updated_ns=9)
-    own = item("x", "2", updated_ns=1)
-    assert shown([default, own]) is own
-    assert shown([own, default]) is own
-
-
-def test_within_one_lifecycle_the_newest_is_shown() -> None:
-    """vfs/semantics.md 1: within one lifecycle the newest updatedAt wins."""
-    older, newer = item("x", "2", updated_ns=1), item("x", "1", updated_ns=2)
-    assert shown([older, newer]) is newer
 
 
 def test_of_equals_every_reader_shows_the_same() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -31,7 +31,7 @@ def item(world: World, seconds: float = 60.0) -> Item:
 
 def sent(world: World, of: Item, digest: str, version: str) -> None:
     """This machine has saved it; `version`: what it was then."""
-    world.state.write(edit(world.state.open(of), version=version, sha256=digest, sent=digest))
+    world.state.write(edit(world.state.open(of), version=version, sha256=digest))
 
 
 @pytest.mark.parametrize(("seconds", "young"), [(0.5, True), (60.0, False)])
@@ -63,34 +63,60 @@ def test_what_this_mount_sent_is_known_for_the_version_that_it_made(world: World
     assert bases.of(replace(version, updated_at="later")).sha256 == ""
 
 
-def test_bytes_of_ours_show_it_where_the_clock_does_not(world: World, bases: Bases) -> None:
-    """save/protocol.md R1: with one writer there are no conflict copies: what this mount itself sent is always known."""
-    version = item(world, 0.0)
-    sent(world, version, "ff", "an earlier version")
-    assert bases.of(version).sha256 == ""
-    world.content.fine = False
-    assert bases.of(version).sha256 == "ff"
+LEARNED: dict[str, tuple[dict[str, Any], str]] = {
+    "up to the size of the cache": ({}, sha(CONTENT)),
+    "larger": ({"size": 1 << 30}, ""),
+    "young": ({"young": True}, sha(CONTENT)),
+    "young, in whole seconds": ({"young": True, "whole": True}, ""),
+    "another version by now": ({"updated_at": "earlier"}, ""),
+}
 
 
-def test_unknown_bytes_are_learned_up_to_the_size_of_the_cache(world: World, bases: Bases) -> None:
-    """save/protocol.md R1: up to the size of the content cache; else keep both."""
-    version = item(world)
-    for shown, digest in ((replace(version, size=1 << 30), ""), (version, sha(CONTENT))):
-        change = world.state.change(Verb.PUT, "file", base=Base.of(shown), base_item=shown)
-        bases.learn(change)
-        assert change.learning.result()[0] == digest
+@pytest.mark.parametrize("what", LEARNED)
+def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(
+    world: World, bases: Bases, what: str
+) -> None:
+    """save/protocol.md R1: A is downloaded before it is set aside, up to the size of the content cache; never a guess."""
+    values, digest = LEARNED[what]
+    whole = values.get("whole", False)
+    seen = {name: value for name, value in values.items() if name != "whole"}
+    there = replace(item(world), size=values.get("size", len(CONTENT)), updated_ns=10**9 if whole else 1)
+    change = world.state.change(Verb.PUT, "file", base=replace(Base.of(there), **seen))
+    bases.learn(change, there)
+    assert change.base.sha256 == digest
 
 
-def test_times_go_on_to_hold_after_our_own_move_the_hash_does_not(world: World, bases: Bases) -> None:
+@pytest.mark.parametrize("why", ["written", "refused"])
+def test_bytes_that_cannot_be_fetched_are_not_known(world: World, bases: Bases, why: str) -> None:
+    """save/protocol.md R1: to read bytes safely: download, then get, and `updatedAt` still is what it was."""
+    there = item(world)
+    if why == "written":
+        world.client.after_download = lambda: world.client.touched("a")
+    else:
+        world.client.contents.clear()
+    change = world.state.change(Verb.PUT, "file", base=Base.of(there))
+    bases.learn(change, there)
+    assert change.base.sha256 == ""
+
+
+def test_nothing_is_fetched_where_moves_leave_the_time_alone(world: World, bases: Bases) -> None:
+    """save/protocol.md R1: there the timestamp tells."""
+    world.context.saw_moves_keep_updated_at()
+    there = item(world)
+    bases.learn(world.state.change(Verb.PUT, "file", base=Base.of(there)), there)
+    assert world.client.done == []
+
+
+def test_what_is_remembered_goes_on_to_hold_after_our_own_move(world: World) -> None:
     """save/protocol.md R2; vfs/semantics.md 2: remembered until the item changes remotely."""
     version = item(world)
     world.state.write(edit(world.state.open(version), version=version.updated_at, mtime_ns=5, sha256="ff"))
     moved = replace(version, path="other", updated_at="moved")
-    bases.carry(version, moved)
+    world.context.touched(version, moved)
     file = world.state.of(moved)
     assert file is not None
-    assert (file.version, file.mtime_ns, file.sha256) == ("moved", 5, "")
-    bases.carry(replace(version, updated_at="of the job"), replace(version, updated_at="later"))
+    assert (file.version, file.mtime_ns, file.sha256) == ("moved", 5, "ff")
+    world.context.touched(replace(version, updated_at="of the job"), replace(version, updated_at="later"))
     assert file.version == "moved", "what was remembered was of another version"
 
 

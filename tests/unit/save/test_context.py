@@ -1,4 +1,4 @@
-"""What was sent, and requests that may still be carried out (save/protocol.md R1, R7)."""
+"""Requests that may still be carried out (save/protocol.md R1, R7)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,6 @@ def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> No
     context.unanswered("a")
     context.unanswered("b")
     assert context.unsure_until("a") == 0.0, "what is over is forgotten"
-
-
-def test_what_was_sent_to_an_item_is_known_at_the_path_that_it_was_given(world: World) -> None:
-    """save/protocol.md R1: "what this mount itself sent is always known", of the file that it was sent to be."""
-    context = world.context
-    assert context.sent("a", "file") == "", "nothing is known"
-    context.note_sent("a", "digest", "file")
-    assert (context.sent("a", "file"), context.sent("a", "other")) == ("digest", "")
-    context.renamed("a", "other")
-    assert (context.sent("a", "file"), context.sent("a", "other")) == ("", "digest")
 
 
 def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_its_newest_name(

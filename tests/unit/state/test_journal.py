@@ -36,7 +36,7 @@ ASIDES = [
 ]  # fmt: skip
 FULL: list[Any] = [
     File(
-        2**63 - 1, Kind.DIRECTORY, "dir/ä 😀", "i", "v", "ff", "ee", 0o755, Permission.READ_ONLY, Permission.READ_WRITE,
+        2**63 - 1, Kind.DIRECTORY, "dir/ä 😀", "i", "v", "ff", 0o755, Permission.READ_ONLY, Permission.READ_WRITE,
         1, 2, 3, 4, 5, 6, 7, 8, "a boot", True, "target", BASE, "why", errno.EFBIG,
     ),
     Change(7, Verb.MOVE, "dir/ä 😀", Stage.STAGED, 9, 3, 5, "ff", "from", "tid", "h", True, BASE, ASIDES, 1.5),

@@ -1,0 +1,402 @@
+"""The eight endpoints against their tables in the API reference, under each switch."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from jobfs.emulator import Server
+
+from .conftest import Wire
+
+UNKNOWN = "0" * 24
+
+
+def refused(answer: httpx.Response, status: int, reason: str) -> bool:
+    names = {400: "Bad Request", 404: "Not Found"}
+    assert answer.json() == {"code": status, "error": names[status], "reason": reason}
+    return answer.status_code == status
+
+
+# GET workspace_instance/
+
+
+def test_the_instance_shows_the_job_and_counts_the_items(wire: Wire, server: Server) -> None:
+    server.store.seed({"a/b": ""})
+    server.store.set_job(status="processing", current_step=3)
+    instance = wire.get("/").json()["data"]["workspaceInstance"]
+    assert (instance["type"], instance["countItems"], instance["items"]) == ("workspaceInstance", 2, [])
+    assert instance["expertJob"]["id"] == server.job
+    assert (instance["expertJob"]["status"], instance["expertJob"]["currentStep"]) == ("processing", 3)
+    assert all(isinstance(name, str) for name in instance["envVariables"] + instance["envSecrets"])
+
+
+@pytest.mark.parametrize(("shown", "count"), [("empty", 0), ("partial", 10), ("complete", 12)])
+def test_the_instances_items_are_as_many_as_the_switch_says(
+    wire: Wire, server: Server, shown: str, count: int
+) -> None:
+    server.store.seed({f"f{number}": "" for number in range(12)})
+    server.set(instance_items=shown)
+    instance = wire.get("/").json()["data"]["workspaceInstance"]
+    assert (len(instance["items"]), instance["countItems"]) == (count, 12)
+    assert all(item["path"].startswith("f") for item in instance["items"])
+
+
+@pytest.mark.parametrize("kind", ["expertDigest", "registryExpert", "studioExpert"])
+def test_the_jobs_expert_is_of_one_of_its_kinds(wire: Wire, server: Server, kind: str) -> None:
+    assert wire.get("/").json()["data"]["workspaceInstance"]["expertJob"]["expert"]["type"] == "expertDigest"
+    server.set(expert=kind)
+    job = wire.get("/").json()["data"]["workspaceInstance"]["expertJob"]
+    expert = job["expert"]
+    assert (expert["type"], expert["key"]) == (kind, job["expertKey"])
+    shared = {
+        "type",
+        "id",
+        "key",
+        "name",
+        "minRuntimeVersion",
+        "description",
+        "owner",
+        "createdAt",
+        "updatedAt",
+    }
+    whole = {"instruction", "skills", "delegates"}
+    own = {
+        "expertDigest": {"version", "tags"},
+        "registryExpert": whole | {"version", "tags", "status"},
+        "studioExpert": whole | {"application"},
+    }
+    assert set(expert) == shared | own[kind]
+
+
+# GET items/
+
+
+def test_pages_hold_all_items_once(wire: Wire, server: Server) -> None:
+    server.store.seed({f"f{number:03d}": "" for number in range(250)})
+    pages = [wire.get("/items/", params={"take": 100, "skip": skip}).json() for skip in (0, 100, 200, 300)]
+    assert [len(page["data"]["workspaceItems"]) for page in pages] == [100, 100, 50, 0]
+    assert [page["meta"] for page in pages] == [
+        {"total": 250, "take": 100, "skip": skip} for skip in (0, 100, 200, 300)
+    ]
+    assert len({item["id"] for page in pages for item in page["data"]["workspaceItems"]}) == 250
+
+
+def test_take_and_skip_have_defaults_and_the_cap_holds(wire: Wire, server: Server) -> None:
+    server.store.seed({f"f{number:03d}": "" for number in range(120)})
+    assert wire.get("/items/").json()["meta"] == {"total": 120, "take": 100, "skip": 0}
+    server.set(page_cap=7)
+    page = wire.get("/items/").json()
+    assert (len(page["data"]["workspaceItems"]), page["meta"]["take"]) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["take=0", "take=101", "take=x", "skip=-1", "skip=Infinity"],
+)
+def test_a_page_out_of_range_is_422(wire: Wire, query: str) -> None:
+    answer = wire.get(f"/items/?{query}")
+    assert answer.status_code == 422
+    body = answer.json()
+    assert (body["code"], body["error"], body["reason"][0]["path"][0]) == (422, "Validation Failed", "query")
+
+
+@pytest.mark.parametrize(("order", "paths"), [("created", "bac"), ("path", "abc"), ("updated", "cab")])
+def test_the_list_is_in_the_order_of_the_switch(wire: Wire, server: Server, order: str, paths: str) -> None:
+    server.set(list_order=order)
+    for path in "bac":
+        server.store.write(path, "")
+    assert "".join(item["path"] for item in wire.listed()) == paths
+
+
+# GET items/find
+
+
+@pytest.mark.parametrize(
+    ("mode", "paths"),
+    [
+        ("exact", {"a/b"}),
+        ("prefix", {"a/b", "a/bc"}),
+        ("substring", {"a/b", "a/bc", "x/a/b"}),
+        ("glob", {"a/b"}),
+    ],
+)
+def test_find_compares_as_the_switch_says(wire: Wire, server: Server, mode: str, paths: set[str]) -> None:
+    server.store.seed({"a/b": "", "a/bc": "", "x/a/b": "", "other": ""})
+    server.set(find=mode)
+    assert set(wire.found("a/b")) == paths
+    assert set(wire.found("/a/b")) == paths
+
+
+def test_find_can_take_a_path_for_a_pattern(wire: Wire, server: Server) -> None:
+    server.store.seed({"a[1].txt": "", "a1.txt": "", "b/c.txt": "", "{x}": ""})
+    assert wire.found("a[1].txt") == ["a[1].txt"]
+    server.set(find="glob")
+    assert wire.found("a[1].txt") == ["a1.txt"]
+    assert set(wire.found("/*.txt")) == {"a[1].txt", "a1.txt"}
+    assert wire.found("{x}") == []
+
+
+def test_find_shows_every_item_at_a_path_and_nothing_is_an_empty_list(wire: Wire, server: Server) -> None:
+    server.store.seed({"f": "default"}, lifecycle="application")
+    server.store.seed({"f": "own"})
+    assert wire.found("f") == ["f", "f"]
+    assert wire.found("g") == []
+
+
+@pytest.mark.parametrize("query", ["", "?path="])
+def test_find_needs_a_path(wire: Wire, query: str) -> None:
+    assert wire.get("/items/find" + query).status_code == 422
+
+
+# POST items/
+
+
+def test_a_created_file_is_there_with_its_bytes(wire: Wire, server: Server) -> None:
+    item = wire.made("a.txt", b"\r\n--not a boundary\0", permission="readOnly")
+    assert (item["path"], item["size"], item["permission"]) == ("a.txt", 19, "readOnly")
+    assert (item["lifecycle"], item["owner"], item["mimeType"]) == ("expertJob", "user", "text/plain")
+    assert server.store.read("a.txt") == b"\r\n--not a boundary\0"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "/", "//a", "../x", "a//b", "a/", ".", "a/./b", "a/..", "a\0b", "x" * 1025],
+)
+def test_a_create_at_an_impossible_path_is_400(wire: Wire, path: str) -> None:
+    assert refused(wire.create(path), 400, "Invalid path")
+
+
+def test_an_impossible_path_can_be_422(wire: Wire, server: Server) -> None:
+    server.set(bad_path_status=422)
+    for answer in (wire.create("../x"), wire.update(wire.made("f")["id"], path="a//b")):
+        assert (answer.status_code, answer.json()["reason"][0]["path"]) == (422, ["body", "path"])
+    assert refused(wire.create("none/f"), 400, "Directory not found")
+
+
+@pytest.mark.parametrize(
+    ("style", "sent", "status"),
+    [
+        ("relative", "x" * 1024, 200),
+        ("relative", "/" + "x" * 1023, 200),
+        ("relative", "/" + "x" * 1024, 400),
+        ("slash", "/" + "x" * 1023, 200),
+        ("slash", "x" * 1024, 400),
+        ("relative", "ü" * 1024, 200),
+        ("relative", "😀" * 512, 200),
+        ("relative", "😀" * 512 + "x", 400),
+    ],
+)
+def test_a_path_is_as_long_as_sent_and_as_shown_in_utf16(
+    wire: Wire, server: Server, style: str, sent: str, status: int
+) -> None:
+    server.set(path_style=style)
+    item = wire.made("f")
+    assert wire.update(item["id"], path=sent).status_code == status
+    server.store.clear()
+    assert wire.create(sent).status_code == status
+
+
+@pytest.mark.parametrize(("style", "length"), [("relative", 518), ("slash", 517)])
+def test_a_move_that_makes_a_path_below_too_long_is_refused(
+    wire: Wire, server: Server, style: str, length: int
+) -> None:
+    server.set(path_style=style)
+    server.store.seed({"d/" + "x" * 500 + "/leaf": ""})
+    item = server.store.item("d")
+    assert refused(wire.update(item.id, path="y" * (length + 1)), 400, "Invalid path")
+    assert server.store.exists("d")
+    assert wire.update(item.id, path="y" * length).status_code == 200
+    server.set(move_carries=False)
+    assert wire.update(item.id, path="y" * (length + 1)).status_code == 200
+
+
+def test_a_create_needs_its_directory(wire: Wire, server: Server) -> None:
+    server.store.seed({"file": "", "implicit/x": ""}, directories=False)
+    for path in ("none/f", "file/f", "implicit/f"):
+        assert refused(wire.create(path), 400, "Directory not found")
+    wire.made("d", None)
+    wire.made("d/f")
+
+
+def test_implicit_directories_can_be_allowed_but_never_below_a_file(wire: Wire, server: Server) -> None:
+    server.set(implicit_directories="allowed")
+    wire.made("x/y/z")
+    assert list(server.store.tree()) == ["x/y/z"]
+    assert refused(wire.create("x/y/z/f"), 400, "Directory not found")
+
+
+@pytest.mark.parametrize(
+    ("form", "kept"),
+    [("as_sent", "U\u0308 /B "), ("nfc", "\u00dc /B "), ("lower", "u\u0308 /b "), ("trimmed", "U\u0308/B")],
+)
+def test_names_are_kept_in_the_form_that_was_chosen(wire: Wire, server: Server, form: str, kept: str) -> None:
+    server.set(name_form=form, implicit_directories="allowed")
+    made = wire.made("U\u0308 /B ")
+    assert made["path"] == kept
+    assert list(server.store.tree()) == [kept]
+    moved = wire.update(made["id"], path="U\u0308 /B .txt")
+    assert moved.json()["data"]["workspaceItem"]["path"] == server.store.by_id(made["id"]).path
+
+
+def test_a_create_at_an_existing_path_is_rejected(wire: Wire, server: Server) -> None:
+    wire.made("f", b"1")
+    assert refused(wire.create("f", b"2"), 400, "Path already exists")
+    assert refused(wire.create("f", None), 400, "Path already exists")
+    assert server.store.read("f") == b"1"
+
+
+def test_a_create_at_an_existing_path_overwrites_the_same_item(wire: Wire, server: Server) -> None:
+    server.set(create_existing="overwrite", updated_resolution="microseconds")
+    first = wire.made("f", b"1")
+    second = wire.made("f", b"22", permission="readOnly")
+    assert first["id"] == second["id"]
+    assert first["createdAt"] == second["createdAt"]
+    assert first["updatedAt"] < second["updatedAt"]
+    assert (second["size"], second["permission"]) == (2, "readOnly")
+    assert refused(wire.create("f", None), 400, "Path already exists")
+    assert server.store.read("f") == b"22"
+
+
+def test_a_create_at_an_existing_path_makes_a_second_item(wire: Wire, server: Server) -> None:
+    server.set(create_existing="duplicate")
+    ids = {wire.made("f", b"1")["id"], wire.made("f", b"2")["id"]}
+    assert len(ids) == 2
+    assert {item["id"] for item in wire.listed()} == ids
+
+
+@pytest.mark.parametrize(("scope", "status"), [("all", 400), ("lifecycle", 200)])
+def test_a_default_counts_as_existing_or_not(wire: Wire, server: Server, scope: str, status: int) -> None:
+    server.store.seed({"f": ""}, lifecycle="application")
+    server.set(path_scope=scope)
+    assert wire.create("f").status_code == status
+    other = server.store.seed({"g": ""})[0]
+    server.store.seed({"h": ""}, lifecycle="application")
+    assert wire.update(other.id, path="h").status_code == status
+    assert wire.update(other.id, path="h", lifecycle="application").status_code == 400
+
+
+# GET, POST, DELETE items/{id}
+
+
+def test_one_item_can_be_called_item(wire: Wire, server: Server) -> None:
+    server.set(envelope="item", delete_body="item")
+    item = wire.create("f").json()["data"]["item"]
+    assert wire.get(f"/items/{item['id']}").json() == {"data": {"item": item}}
+    assert list(wire.update(item["id"], path="g").json()["data"]) == ["item"]
+    assert [one["path"] for one in wire.listed()] == ["g"]
+    assert list(wire.delete(f"/items/{item['id']}").json()["data"]) == ["item"]
+
+
+@pytest.mark.parametrize("path", [f"/items/{UNKNOWN}", f"/items/{UNKNOWN}/download"])
+def test_an_unknown_item_is_404(wire: Wire, path: str) -> None:
+    assert refused(wire.get(path), 404, "Workspace item not found")
+    if not path.endswith("download"):
+        assert refused(wire.update(UNKNOWN, path="f"), 404, "Workspace item not found")
+        assert refused(wire.delete(path), 404, "Workspace item not found")
+
+
+def test_an_update_changes_what_it_names_only(wire: Wire) -> None:
+    item = wire.made("f", b"x")
+    read_only = wire.update(item["id"], permission="readOnly").json()["data"]["workspaceItem"]
+    assert (read_only["permission"], read_only["path"], read_only["size"]) == ("readOnly", "f", 1)
+    all_three = wire.update(item["id"], path="/g", permission="readWrite", lifecycle="application")
+    changed = all_three.json()["data"]["workspaceItem"]
+    assert (changed["path"], changed["permission"], changed["lifecycle"]) == ("g", "readWrite", "application")
+
+
+def test_an_update_is_refused_as_the_reference_says(wire: Wire) -> None:
+    directory, below, other = wire.made("d", None), wire.made("d/e", None), wire.made("f")
+    assert refused(wire.update(other["id"]), 400, "At least one field is required")
+    assert refused(wire.update(other["id"], path="../f"), 400, "Invalid path")
+    half = wire.post(
+        f"/items/{other['id']}", content=rb'{"path": "\ud800"}', headers={"content-type": "application/json"}
+    )
+    assert refused(half, 400, "Invalid path")
+    assert refused(wire.update(other["id"], path="none/f"), 400, "Directory not found")
+    assert refused(wire.update(other["id"], path="d"), 400, "Path already exists")
+    assert refused(wire.update(directory["id"], path="d/e/d"), 400, "Invalid path")
+    assert refused(wire.update(below["id"], path="f"), 400, "Path already exists")
+    assert wire.update(other["id"], path="f").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"path": null}', b'{"permission": "rw"}', b'{"lifecycle": 1}', b'"x"']
+)
+def test_an_update_of_the_wrong_form_is_422(wire: Wire, body: bytes) -> None:
+    item = wire.made("f")
+    answer = wire.post(f"/items/{item['id']}", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]) == (422, "Validation Failed")
+
+
+def test_a_directory_moves_with_all_under_it(wire: Wire, server: Server) -> None:
+    server.store.seed({"d/e/f": "x", "d/g": "y", "dx": "z"})
+    answer = wire.update(server.store.item("d").id, path="n")
+    assert answer.json()["data"]["workspaceItem"]["path"] == "n"
+    assert list(server.store.tree()) == ["dx", "n", "n/e", "n/e/f", "n/g"]
+
+
+@pytest.mark.parametrize(("touches", "changed"), [("no", set()), ("item", {"n"}), ("tree", {"n", "n/f"})])
+def test_a_move_changes_the_times_that_the_switch_says(
+    wire: Wire, server: Server, touches: str, changed: set[str]
+) -> None:
+    server.set(move_touches=touches, updated_resolution="microseconds")
+    server.store.seed({"d/f": ""})
+    before = {item["id"]: item["updatedAt"] for item in wire.listed()}
+    wire.update(server.store.item("d").id, path="n")
+    assert {item["path"] for item in wire.listed() if before[item["id"]] != item["updatedAt"]} == changed
+
+
+def test_a_deleted_directory_takes_all_under_it(wire: Wire, server: Server) -> None:
+    server.store.seed({"d/e/f": "x", "dx": "z"})
+    item = server.store.item("d")
+    assert wire.delete(f"/items/{item.id}").status_code == 200
+    assert list(server.store.tree()) == ["dx"]
+
+
+@pytest.mark.parametrize(("shown", "body"), [("null", b"null"), ("empty", b"{}"), ("nothing", b"")])
+def test_a_delete_answers_with_the_body_of_the_switch(
+    wire: Wire, server: Server, shown: str, body: bytes
+) -> None:
+    server.set(delete_body=shown)
+    answer = wire.delete(f"/items/{wire.made('f')['id']}")
+    assert (answer.status_code, answer.content) == (200, body)
+
+
+# GET items/{id}/download
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, 700_000])
+def test_a_download_is_text_plain_and_whole(wire: Wire, server: Server, size: int) -> None:
+    content = bytes(number % 251 for number in range(size))
+    answer = wire.download(server.store.write("f.png", content).id)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain")
+    assert (answer.content, answer.headers["content-length"]) == (content, str(size))
+
+
+def test_a_directory_has_no_content(wire: Wire) -> None:
+    assert refused(wire.download(wire.made("d", None)["id"]), 404, "File not found")
+
+
+def test_a_range_is_answered_with_206_or_416(wire: Wire, server: Server) -> None:
+    item = server.store.write("f", "0123456789")
+    part = wire.download(item.id, range="bytes=2-4")
+    assert (part.status_code, part.text, part.headers["content-range"]) == (206, "234", "bytes 2-4/10")
+    beyond = wire.download(item.id, range="bytes=10-")
+    assert (beyond.status_code, beyond.content, beyond.headers["content-range"]) == (416, b"", "bytes */10")
+    server.set(ranges=False)
+    whole = wire.download(item.id, range="bytes=2-4")
+    assert (whole.status_code, whole.text) == (200, "0123456789")
+    assert "accept-ranges" not in whole.headers
+
+
+def test_answers_follow_a_switch_that_changes_between_two_requests(wire: Wire, server: Server) -> None:
+    server.store.seed({"d/f": ""})
+    before = wire.listed()
+    assert before[1]["path"] == "d/f"
+    server.set(path_style="slash")
+    assert wire.listed()[1]["path"] == "/d/f"
+    server.set(path_style="relative", type_spelling="short")
+    assert wire.listed()[1]["type"] == "file"
+    server.set(type_spelling="long")
+    assert wire.listed() == before

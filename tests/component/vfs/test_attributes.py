@@ -1,0 +1,177 @@
+"""chmod, chown, utimens: what goes to the server, what is remembered."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.waiting import eventually
+from tests.support.workspaces import Workspace
+
+from jobfs.emulator import Server
+
+
+def mode(work: Workspace, path: str) -> int:
+    return stat.S_IMODE(work.vfs.getattr(path).mode)
+
+
+def test_the_other_bits_are_remembered_across_mounts(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 2.4: the other bits are remembered on this machine for that item."""
+    server.store.seed({"tool": "x"}, age=60)
+    server.log.clear()
+    work.vfs.chmod("tool", 0o755)
+    assert server.log.changes() == []
+    work.stop()
+    work.start()
+    assert mode(work, "tool") == 0o755
+    server.store.set_permission("tool", "readOnly")
+    work.stop()
+    work.start()
+    assert mode(work, "tool") == 0o555, "the server's word on writing counts"
+
+
+def test_times_hold_until_the_job_changes_the_file(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 2.6: utimens, remembered on this machine until the item changes remotely."""
+    server.store.seed({"file": "x"}, age=60)
+    work.vfs.utimens("file", 5, None)
+    before = work.vfs.getattr("file")
+    work.vfs.utimens("file", None, 7)
+    after = work.vfs.getattr("file")
+    assert (before.atime_ns, after.atime_ns, after.mtime_ns) == (5, 5, 7)
+    server.store.write("file", "y")
+    work.stop()
+    work.start()
+    assert work.vfs.getattr("file").mtime_ns > 7
+
+
+def test_attributes_of_an_unsent_file_go_with_it(server: Server, work: Workspace) -> None:
+    work.write("file", b"x")
+    work.vfs.chmod("file", 0o500)
+    work.vfs.utimens("file", 5, 7)
+    work.vfs.chown("file", 3, 4)
+    work.stop()
+    work.start()
+    work.drain()
+    attr = work.vfs.getattr("file")
+    assert (stat.S_IMODE(attr.mode), attr.uid, attr.gid, attr.mtime_ns) == (0o500, 3, 4, 7)
+    assert server.store.item("file").permission == "readOnly"
+
+
+def test_a_directory_that_no_item_stands_for_becomes_real(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 1: an operation that needs the real item creates it."""
+    server.store.seed({"dir/file": "x"}, directories=False, age=60)
+    work.vfs.chmod("dir", 0o700)
+    assert mode(work, "dir") == 0o700
+    assert server.store.item("dir").is_dir
+
+
+def test_the_root_has_no_item(work: Workspace) -> None:
+    assert errno_from(work.vfs.chmod, "", 0o700) == errno.EPERM
+    assert errno_from(work.vfs.chmod, "gone", 0o700) == errno.ENOENT
+
+
+def test_the_change_time_survives_a_save_and_a_remount(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 2: an upload is no change that a program made; git compares these."""
+    work.write("file", b"x")
+    work.vfs.chmod("file", 0o600)
+    before = work.vfs.getattr("file").ctime_ns
+    work.drain()
+    assert work.vfs.getattr("file").ctime_ns == before
+    work.stop()
+    work.start()
+    assert work.vfs.getattr("file").ctime_ns == before
+
+
+def test_the_times_of_a_directory_survive_a_remount(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 2: what the API cannot hold is kept in the state directory."""
+    server.store.seed({"dir/file": "x", "other": None}, age=60)
+    before = work.vfs.getattr("dir")
+    work.vfs.rename("dir/file", "other/file")
+    after, other = work.vfs.getattr("dir"), work.vfs.getattr("other")
+    assert before.mtime_ns < after.mtime_ns
+    assert (after.ctime_ns, after.atime_ns) == (after.mtime_ns, before.atime_ns)
+    work.stop()
+    work.start()
+    assert work.vfs.getattr("dir") == after
+    assert work.vfs.getattr("other") == other
+
+
+def test_a_directorys_mtime_moves_with_its_names_and_goes_back_by_utimens_only(
+    server: Server, work: Workspace
+) -> None:
+    """vfs/semantics.md 2.18: and a remount begins with `updatedAt`."""
+    server.store.seed({"dir/file": "x", "dir/other": "y", "plain/file": "z"}, age=60)
+    times, plain = [work.vfs.getattr("dir").mtime_ns], work.vfs.getattr("plain").mtime_ns
+
+    def moves() -> None:
+        work.vfs.refresh()
+        attr = work.vfs.getattr("dir")
+        assert attr.mtime_ns == attr.ctime_ns > times[-1]
+        times.append(attr.mtime_ns)
+
+    server.store.seed({"dir/new": "x"})
+    moves()
+    server.store.delete("dir/new")
+    moves()
+    work.write("dir/own", b"x")
+    moves()
+    work.drain()
+    work.write("dir/file", b"saved in place", fsync=True)
+    server.store.write("dir/other", "in place too")
+    work.vfs.refresh()
+    assert work.vfs.getattr("dir").mtime_ns == times[-1]
+    work.vfs.chmod("dir", 0o700)
+    server.store.set_permission("dir", "readOnly")
+    work.vfs.refresh()
+    assert work.vfs.getattr("dir").mtime_ns >= times[-1], "whatever else changes"
+    work.vfs.utimens("dir", 5, 7)
+    work.vfs.refresh()
+    assert work.vfs.getattr("dir").mtime_ns == 7
+    server.store.seed({"dir/newer": "x", "plain/newer": "x"})
+    moves()
+    assert work.vfs.getattr("plain").mtime_ns > plain
+    work.stop()
+    work.start()
+    assert (work.vfs.getattr("dir").mtime_ns, work.vfs.getattr("plain").mtime_ns) == (7, plain)
+
+
+def test_a_second_version_and_what_is_given_up_change_a_directorys_names(
+    server: Server, work: Workspace
+) -> None:
+    """vfs/semantics.md 2.18: whoever changed it: programs that watch the directory look again."""
+    server.store.seed({"dir/file": "x"}, age=60)
+    fh = work.vfs.open("dir/file", os.O_RDWR).fh
+    work.vfs.write(fh, b"mine", 0)
+    before = work.vfs.getattr("dir").mtime_ns
+    server.store.write("dir/file", "the job's")
+    work.vfs.fsync(fh)
+    work.vfs.release(fh)
+    eventually(lambda: len(work.names("dir")) == 2)
+    between = work.vfs.getattr("dir").mtime_ns
+    work.write("dir/new", b"x")
+    made = work.vfs.getattr("dir").mtime_ns
+    work.vfs.discard("dir/new")
+    assert before < between < made < work.vfs.getattr("dir").mtime_ns
+
+
+def test_a_mode_that_is_changed_while_the_save_ends_is_not_lost(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 2: what the API cannot hold is kept in the state directory: between finding the file and changing it."""
+    work.write("file", b"content")
+    attributes = work.vfs
+    found = attributes._real
+
+    def saved_meanwhile(path: str) -> object:
+        node = found(path)
+        work.drain()
+        return node
+
+    monkeypatch.setattr(attributes, "_real", saved_meanwhile)
+    work.vfs.chmod("file", 0o700)
+    work.vfs.utimens("file", 1, 2)
+    assert work.vfs.getattr("file").mode & 0o777 == 0o700
+    assert work.vfs.getattr("file").mtime_ns == 2

@@ -1,0 +1,116 @@
+"""Open files: handles, bytes, close."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.files import errno_from
+from tests.support.waiting import eventually
+from tests.support.workspaces import CALLER, Workspace, workspace
+
+from jobfs.emulator import Server
+from jobfs.errors import FsError
+
+
+def test_a_handle_that_is_closed_is_no_handle(work: Workspace) -> None:
+    fh = work.vfs.create("file", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.release(fh)
+    work.vfs.release(fh)
+    for call in (
+        lambda: work.vfs.read(fh, 1, 0),
+        lambda: work.vfs.write(fh, b"", 0),
+        lambda: work.vfs.fsync(fh),
+    ):
+        assert errno_from(call) == errno.EBADF
+
+
+def test_a_scratch_file_is_on_the_disk_after_fsync_and_soon_after_its_close(
+    work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4.4, 4.14: power loss is covered within a second; fsync of a scratch name syncs the local disk."""
+    state, synced = work.vfs._state, list[tuple[int, int]]()
+    sync = state.bytes.sync
+
+    def noted() -> list[tuple[int, int]]:
+        synced.extend(found := sync())
+        return found
+
+    monkeypatch.setattr(state.bytes, "sync", noted)
+    fh = work.vfs.create("file~", 0o644, os.O_RDWR, CALLER).fh
+    work.vfs.write(fh, b"written", 0)
+    work.vfs.fsync(fh)
+    assert not state.journal.unsynced
+    work.vfs.release(fh)
+    file = state.at("file~")
+    assert file is not None
+    eventually(lambda: (file.ino, file.generation) in synced)
+
+
+def test_a_close_that_waits_for_the_server_where_that_is_wanted(server: Server, tmp_path: Path) -> None:
+    """vfs/semantics.md 4.9: `--sync-on-close` gives close the meaning of fsync."""
+    with workspace(server, tmp_path / "other", write_back_delay=60, sync_on_close=True) as work:
+        work.write("file", b"x")
+        work.write("file~", b"scratch")
+        assert server.store.tree() == {"file": b"x"}
+        server.faults.rate("error", 1.0, on="create", status=413)
+        fh = work.vfs.create("large", 0o644, os.O_RDWR, CALLER).fh
+        work.vfs.write(fh, b"x", 0)
+        # A program that has the descriptor twice, as a child has it too, hears it from each close.
+        assert [errno_from(work.vfs.flush, fh) for _ in range(2)] == [errno.EFBIG] * 2
+        work.vfs.release(fh)
+
+
+def test_a_write_for_which_the_disk_has_no_room_changes_nothing(
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vfs/semantics.md 4, A full disk: what needs it for something new gets ENOSPC before anything has changed."""
+
+    def full(*arguments: object, **more: object) -> Any:
+        raise FsError(errno.ENOSPC)
+
+    server.store.seed({"file": "old"}, age=60)
+    work.write("closed", b"closed")
+    files = {name: work.vfs.open(name, os.O_RDWR).fh for name in ("file", "closed")}
+    with monkeypatch.context() as patch:
+        patch.setattr(work.vfs._state.bytes, "new", full)
+        for fh in files.values():
+            assert errno_from(work.vfs.write, fh, b"new", 0) == errno.ENOSPC
+        assert errno_from(work.vfs.create, "another", 0o644, os.O_RDWR, CALLER) == errno.ENOSPC
+    with monkeypatch.context() as patch:
+        patch.setattr(work.vfs._state.journal, "write", full)
+        assert errno_from(work.vfs.create, "scratch~", 0o644, os.O_RDWR, CALLER) == errno.ENOSPC
+    for name, fh in files.items():
+        assert work.vfs.read(fh, 9, 0) == {"file": b"old", "closed": b"closed"}[name]
+        work.vfs.release(fh)
+    assert work.names() == ["closed", "file"]
+    work.drain()
+    assert server.store.tree() == {"file": b"old", "closed": b"closed"}
+
+
+def test_nothing_stays_of_files_that_were_only_looked_at(server: Server, work: Workspace) -> None:
+    """vfs/semantics.md 6, Bounds: memory does not grow with the number of files."""
+    server.store.seed({f"file{number}": "x" for number in range(20)}, age=60)
+    before = len(work.vfs._state.files())
+    for number in range(20):
+        work.read(f"file{number}")
+    assert len(work.vfs._state.files()) == before
+    assert work.vfs._state.opened == {}
+
+
+def test_the_kernel_keeps_its_pages_of_a_file_that_is_on_disk(server: Server, work: Workspace) -> None:
+    """Also where nobody has read it through this mount since: that it is there whole is enough."""
+    server.store.seed({"file": "content"}, age=60)
+    assert work.read("file") == b"content"
+    work.stop()
+    work.start()
+    kept = []
+    for _ in range(2):
+        opened = work.vfs.open("file", os.O_RDONLY)
+        kept.append(opened.keep_cache)
+        work.vfs.release(opened.fh)
+    assert kept == [False, True], "what the first one has to read, the second one finds"
+    assert work.read("file") == b"content"

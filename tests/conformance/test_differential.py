@@ -1,0 +1,54 @@
+"""Calls at random, on a disk and on mounts of unlike servers; and several programs at once in a tree.
+
+`scripts/exercise` does the same for longer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from tests.conformance.cases import Step
+from tests.stress.differential import SWITCHES, Maker, differences, twins
+from tests.stress.tree import exercise_tree
+
+from jobfs.emulator import Behaviour, behaviour
+
+#: Sequences of steps a server; each run begins with the same chance, `scripts/exercise` takes others.
+SEEDS, STEPS = range(20_251, 20_281), 60
+
+
+def test_the_switches_cover_every_value() -> None:
+    used = [Behaviour().changed(**switches) for switches in SWITCHES.values()]
+    for name, field in behaviour.SWITCHES.items():
+        if name == "read_only":
+            # What `chmod u-w` made readOnly can't be removed until `chmod u+w`.
+            continue
+        if field.annotation is bool or get_origin(field.annotation) is Literal:
+            values = {True, False} if field.annotation is bool else set(get_args(field.annotation))
+            assert {getattr(one, name) for one in used} == values, name
+
+
+@pytest.mark.timeout(300, method="signal")
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
+def test_calls_at_random_answer_as_on_a_disk_and_the_server_has_what_they_leave(
+    switches: dict[str, Any], tmp_path: Path
+) -> None:
+    """vfs/semantics.md 2.2, 2.15: names, reads, writes, memory maps, truncation, fsync, close and remount."""
+    with twins(tmp_path, switches) as pair:
+        assert next(differences(pair.play, SEEDS, STEPS, 60.0), "") == ""
+        # vfs/semantics.md 4: each program's files are what it wrote, on the server too; shared names are one of those given.
+        exercise_tree(pair.mounted, workers=3, operations=30, seed=SEEDS[0], timeout=60)
+        pair.end()
+
+
+def test_what_differs_is_shrunk_to_what_makes_it() -> None:
+    def play(steps: list[Step], *, settle: bool) -> str:
+        return "differs" if any(step.words[0] == "rmdir" for step in steps) else ""
+
+    seed = next(seed for seed in range(99) if play(Maker(seed).steps(STEPS), settle=False))
+    (told,) = differences(play, [seed], STEPS, 20.0)
+    head, *steps = told.splitlines()
+    assert head.startswith(f"seed {seed}")
+    assert ["rmdir" in step for step in steps] == [True]

@@ -1,0 +1,379 @@
+"""A lane: a server, a job and a mount of its own, killed again and again under load, and looked at after each recovery.
+
+A chapter is one workspace under one set of conditions; it has several rounds. A round is load and kill, once or more often,
+with kills during the recovery too; then all is settled and compared with the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.support.forks import ForkedMount, ForkServer
+from tests.support.mounts import detach
+from tests.support.serverside import hidden
+
+from jobfs.emulator import EmulatorConfig, Server, running
+from jobfs.state.records import Stage
+
+from .conditions import Conditions, drawn
+from .contents import Content, Contents
+from .job import Job
+from .ledger import Ledger
+from .story import report
+from .tally import Tally
+from .verdict import (
+    Verdict,
+    drafts_missing,
+    durable_missing,
+    in_mount,
+    leftovers,
+    local_files,
+    modes_wrong,
+    on_server,
+)
+from .writer import Writer
+
+WRITERS = 4
+#: Rounds of one chapter.
+ROUNDS = 6
+#: Seconds: that a load runs at most; that all may take to settle; that a difference may last.
+_LOAD, _SETTLING, _LASTING = 1.4, 25.0, 6.0
+
+UNTOUCHED = {
+    f"untouched/{name}": f"nobody writes to {name}\n" * 40 for name in ("a.txt", "b.bin", "sub/c.txt")
+}
+
+
+class Lane:
+    """Plays chapters until told to stop. `tally` says what came of it."""
+
+    def __init__(self, home: Path, seed: int) -> None:
+        self.home, self.seed = home, seed
+        self.tally = Tally()
+        home.mkdir(parents=True, exist_ok=True)
+        self._forks = ForkServer(home)
+
+    def close(self) -> None:
+        """Ends what it started; directories of chapters without a violation are gone already."""
+        self._forks.close()
+        if not self.tally.violations:
+            shutil.rmtree(self.home)
+
+    def play(self, until: Callable[[], bool], after_round: Callable[[], None] = lambda: None) -> None:
+        """Plays chapters with conditions at random, until `until()`."""
+        number = 0
+        while not until():
+            number += 1
+            rng = random.Random(f"{self.seed}/{number}")
+            self.chapter(number, drawn(rng), ROUNDS, until, after_round)
+
+    def chapter(
+        self,
+        number: int,
+        conditions: Conditions,
+        rounds: int,
+        until: Callable[[], bool] = lambda: False,
+        after_round: Callable[[], None] = lambda: None,
+    ) -> None:
+        """One workspace, mounted and killed in several rounds, unmounted in good order; ended by a violation."""
+        home = self.home / f"chapter{number}"
+        (home / "server").mkdir(parents=True)
+        chapter = Chapter(self, home, f"{self.seed}/{number}", conditions)
+        began = time.monotonic()
+        try:
+            found = chapter.play(rounds, until, after_round)
+        finally:
+            self.tally.seconds += time.monotonic() - began
+        if not found:
+            shutil.rmtree(home)
+
+    def mount(self, server: Server, home: Path, **options: Any) -> ForkedMount:
+        """A mount that is not started yet."""
+        return ForkedMount(self._forks, server, home, **options)
+
+
+class Chapter:
+    """See `Lane`."""
+
+    def __init__(self, lane: Lane, home: Path, name: str, conditions: Conditions) -> None:
+        self.lane, self.home, self.name, self.conditions = lane, home, name, conditions
+        self._random = random.Random(name)
+        self._contents = Contents(self._random.getrandbits(32))
+
+    def play(self, rounds: int, until: Callable[[], bool], after_round: Callable[[], None]) -> bool:
+        """True if there was a violation."""
+        tally = self.lane.tally
+        config = EmulatorConfig(
+            behaviour=self.conditions.behaviour,
+            seed=self._random.getrandbits(32),
+            log=self.home / "requests.log",
+        )
+        with running(config, self.home / "server") as server:
+            self._seed(server)
+            mounted = self.lane.mount(
+                server, self.home / "mount", log_level="info", **self.conditions.options
+            )
+            try:
+                mounted.mount()
+                for number in range(1, rounds + 1):
+                    one = Round(self, server, mounted, number)
+                    try:
+                        violations = one.play()
+                    except BrokenError:
+                        violations = one.violations
+                    tally.rounds += 1
+                    tally.acknowledged += one.ledger.acknowledged
+                    tally.written += one.ledger.written
+                    if not violations and (number == rounds or until()):
+                        violations = self._end(mounted)
+                    if violations:
+                        tally.violations += violations
+                        tally.reports.append(report(one, violations))
+                        after_round()
+                        return True
+                    after_round()
+                    if until():
+                        break
+            finally:
+                mounted.kill()
+        return False
+
+    def _seed(self, server: Server) -> None:
+        tree: dict[str, bytes | str | None] = {}
+        for number in range(WRITERS):
+            writer = Writer(number, Path(), Ledger({}), self._contents, 0, calm=True)
+            tree |= dict.fromkeys([f"w{number}", *writer.directories[:2]])
+            for path in self._random.sample(writer.files, 7):
+                tree[path] = self._contents.make("seed", self._random.randrange(20, 3000)).data
+        server.store.seed({**tree, **UNTOUCHED}, age=60)
+        for data in UNTOUCHED.values():
+            self._contents.adopt(data.encode())
+        self.untouched = self.fingerprint(server)
+
+    @staticmethod
+    def fingerprint(server: Server) -> dict[str, tuple[str, int]]:
+        """What would be different of the untouched files if anybody had touched them."""
+        items = [
+            item for item in server.store.items() if item.path.startswith("untouched/") and not item.is_dir
+        ]
+        return {item.path: (item.id, item.updated_us) for item in items}
+
+    def _end(self, mounted: ForkedMount) -> list[str]:
+        """An unmount in good order leaves nothing to do, but what has to wait for a request without an answer (R7)."""
+        # What was sent is over then: a mount that was killed has no record of what went unanswered.
+        time.sleep(self.conditions.patience)
+        began = time.monotonic()
+        try:
+            mounted.umount()
+        except AssertionError as error:
+            return [f"umount: {error}"]
+        left = []
+        for path in mounted.state.rglob("journal.db"):
+            with closing(sqlite3.connect(path)) as journal:
+                changes = journal.execute("SELECT stage, asides FROM change").fetchall()
+                (saves,) = journal.execute(
+                    "SELECT count(*) FROM file WHERE (generation AND NOT stays) OR draft"
+                ).fetchone()
+                saves += sum(not _waits(began, *change) for change in changes)
+                (local,) = journal.execute("SELECT count(*) FROM file WHERE stays AND generation").fetchone()
+            files = list((path.parent / "bytes").iterdir())
+            left += [f"{file} is left after the unmount" for file in files[local:]]
+            left += [f"the journal still has {saves} saves after the unmount"] * bool(saves)
+        return left
+
+
+class Round:
+    """One round; `ledger` has its story."""
+
+    def __init__(self, chapter: Chapter, server: Server, mounted: ForkedMount, number: int) -> None:
+        self.chapter, self.server, self.mounted, self.number = chapter, server, mounted, number
+        self.conditions = chapter.conditions
+        self.name = f"{chapter.name}/{number}"
+        self._random = random.Random(self.name)
+        self._contents = chapter._contents
+        baseline = self._found()
+        self.ledger = Ledger(
+            {path: content for path, content in baseline.items() if not path.startswith("untouched")},
+            self.conditions.lateness,
+        )
+        self.violations: list[str] = []
+
+    def _found(self) -> dict[str, Content]:
+        server, mount = on_server(self.server, self._contents), in_mount(self.mounted.path, self._contents)
+        found = {**server, **local_files(mount)}
+        # What was never closed is kept as it was from now on.
+        return {
+            path: self._contents.adopt(content.data) if content.name.startswith("TORN") else content
+            for path, content in found.items()
+        }
+
+    def play(self) -> list[str]:
+        """What is wrong, once all has settled."""
+        self.server.log.clear()
+        for rule in self.conditions.faults:
+            self.server.faults.add(rule)
+        end_job = threading.Event()
+        job = self._start_job(end_job)
+        try:
+            for _ in range(self._random.choice([1, 1, 2, 3])):
+                self._load_and_kill()
+                self._recover()
+            if self.conditions.faults:
+                time.sleep(self._random.random() * 0.5)
+        finally:
+            end_job.set()
+            self.server.faults.clear()
+            if job is not None:
+                job.join()
+        time.sleep(self.conditions.lateness)
+        return self.violations or self._judge()
+
+    def _start_job(self, end: threading.Event) -> threading.Thread | None:
+        if not self.conditions.job_pause:
+            return None
+        paths = [path for number in range(WRITERS) for path in self._writer(number).files]
+        job = Job(
+            self.server,
+            self.ledger,
+            self._contents,
+            paths,
+            self._random.getrandbits(32),
+            self.conditions.job_pause,
+        )
+        thread = threading.Thread(target=job.run, args=[end], name="job")
+        thread.start()
+        return thread
+
+    def _writer(self, number: int) -> Writer:
+        return Writer(
+            number,
+            self.mounted.path,
+            self.ledger,
+            self._contents,
+            self._random.getrandbits(32),
+            calm=self.conditions.calm,
+        )
+
+    # -- load, kill, recover
+
+    def _load_and_kill(self) -> None:
+        stop = threading.Event()
+        writers = [self._writer(number) for number in range(WRITERS)]
+        threads = [threading.Thread(target=writer.run, args=[stop], name=writer.name) for writer in writers]
+        for thread in threads:
+            thread.start()
+        time.sleep(self._random.random() ** 1.3 * _LOAD)
+        stop.set()
+        killed = time.monotonic()
+        self._kill("killed under load")
+        self.ledger.end_of_life(killed)
+        self.violations += durable_missing(self.server, self._contents, self.ledger)
+        for thread in threads:
+            thread.join(20)
+            if thread.is_alive():
+                self.violations.append(
+                    f"a call of {thread.name} has not returned 20 s after the mount was killed"
+                )
+        self.ledger.end_of_life(killed)
+        detach(self.mounted.path)
+        self.violations += [f"{writer.name}: {text}" for writer in writers for text in writer.unexpected]
+        self.chapter.lane.tally.kills += 1
+
+    def _kill(self, text: str) -> None:
+        self.ledger.tell(text)
+        self.mounted.kill_only()
+        self.ledger.tell("it is dead")
+
+    def _recover(self) -> None:
+        while self._random.random() < 0.3:
+            self.mounted.process = self.mounted.launch()
+            time.sleep(self._random.random() * 0.7)
+            self._kill("killed during the recovery")
+            detach(self.mounted.path)
+            self.chapter.lane.tally.recovery_kills += 1
+        try:
+            self.mounted.mount()
+            self.ledger.tell("mounted again")
+            self.violations += drafts_missing(self.mounted.path, self._contents, self.ledger)
+        except AssertionError as error:
+            self.violations.append(f"it can't be mounted again: {error}")
+            raise BrokenError from error
+
+    # -- judge
+
+    def _judge(self) -> list[str]:
+        end = time.monotonic() + _SETTLING
+        while (unsettled := self._unsettled()) and time.monotonic() < end:
+            time.sleep(0.03)
+        if unsettled:
+            return unsettled
+        end = time.monotonic() + _LASTING
+        while (violations := self._compare()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return violations
+
+    def _unsettled(self) -> list[str]:
+        try:
+            left = self.mounted.ask("flush", path=None, timeout=5)["left"]
+            with suppress(FileNotFoundError):
+                list(self.mounted.path.iterdir())
+        except Exception as error:
+            return [f"flush: {error!r}"]
+        status = self.mounted.status()
+        return (
+            [f"not sent: {entry}" for entry in left]
+            + [f"failed: {entry}" for entry in status["failed"]]
+            + [f"unsent: {entry}" for entry in status["unsent"]]
+            + [f"{path}: a hidden item is left" for path in hidden(self.server)]
+        )
+
+    def _compare(self) -> list[str]:
+        try:
+            mount = in_mount(self.mounted.path, self._contents)
+            modes = modes_wrong(self.mounted.path, self.ledger)
+        except OSError as error:
+            return [f"the mount can't be read: {error}"]
+        server = on_server(self.server, self._contents)
+        verdict = Verdict(
+            self.ledger,
+            {path: content for path, content in server.items() if not path.startswith("untouched")},
+            {path: content for path, content in mount.items() if not path.startswith("untouched")},
+            calm=self.conditions.calm,
+            late=self.conditions.late,
+            doubtful=self.conditions.doubtful,
+            job=bool(self.conditions.job_pause),
+        )
+        touched = self.chapter.fingerprint(self.server) != self.chapter.untouched
+        status = self.mounted.status()
+        told = self.conditions.job_pause or self.conditions.late or self.conditions.doubtful
+        conflicts = [
+            f"conflict though the job was quiet: {entry}"
+            for entry in status["conflicts"]
+            if ".conflict-" in entry["path"]
+        ]
+        return [
+            *verdict.violations(),
+            *modes,
+            *leftovers(self.server),
+            *([] if told else conflicts),
+            *(["a file that nobody wrote to was touched"] if touched else []),
+        ]
+
+
+class BrokenError(Exception):
+    """The lane can't go on in this chapter."""
+
+
+def _waits(since: float, stage: str, asides: str) -> bool:
+    """True for a change that is placed or cancelled, and has an item that may not be deleted yet."""
+    over = Stage(stage) in (Stage.PLACED, Stage.CANCELLED)
+    return over and any(aside["unsure_until"] > since for aside in json.loads(asides or "[]"))

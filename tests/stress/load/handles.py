@@ -1,0 +1,188 @@
+"""Many files held open, by many programs or by one that has too many; and a reader of many beside savers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.stress.report import Check, at_least, at_most, equal
+from tests.support.waiting import eventually
+
+from .bounds import DESCRIPTORS, Bounds
+from .calls import RefusedError
+from .rewriting import names, read_back, source, tree
+from .stage import DESCRIPTORS as LIMIT
+from .stage import Stage
+
+#: Opens files until that fails or all are open, says how many and the errno, and holds them until its input ends.
+_HOARDER = """
+import os, sys
+held = 0
+code = 0
+for number in range(int(sys.argv[3])):
+    try:
+        handle = os.open(sys.argv[2] % number, os.O_RDONLY if sys.argv[1] == "read" else os.O_WRONLY | os.O_CREAT)
+        held += 1
+        if sys.argv[1] == "write":
+            os.write(handle, b"held")
+    except OSError as error:
+        code = error.errno
+        break
+print(held, code, flush=True)
+sys.stdin.read()
+"""
+
+
+def programs(stage: Stage, number: int, saves: int, latency: float) -> None:
+    """Many programs hold a file open each, half of them to write; others save meanwhile, and replace some of what is held."""
+    stage.start(tree(number + saves), latency=latency)
+    paths = names(number + saves)
+    end, hold = os.pipe()
+    said, say = os.pipe()
+    with stage.doing(f"{number} programs hold files open at {latency:g} ms, {saves} saves beside", saves):
+        for turn, path in enumerate(paths[:number]):
+            script = (
+                'exec 3<"$0"; read -r line <&3; echo; read -r line'
+                if turn % 2
+                else 'exec 3>>"$0"; echo held >&3; echo; read -r line'
+            )
+            stage.begin("sh", "-c", script, stage.path / path, stdin=end, stdout=say)
+            if not turn % 2:
+                stage.expected.put(path, source(turn) + b"held\n")
+        os.close(end)
+        os.close(say)
+        ready = b""
+        while len(ready) < number and not stage.expired and (piece := os.read(said, 4096)):
+            ready += piece
+        stage.check(equal("programs that hold their file", len(ready), number))
+        for path in paths[number:]:
+            stage.calls.save(stage.path / path, b"saved beside")
+            stage.expected.put(path, b"saved beside")
+        for turn in range(1, min(number, 20), 2):
+            stage.calls.write(stage.path / f"{paths[turn]}.new", b"replaced")
+            with stage.calls.of("rename over"):
+                os.rename(stage.path / f"{paths[turn]}.new", stage.path / paths[turn])
+            stage.expected.put(paths[turn], b"replaced")
+        stage.answers()
+    os.close(hold)
+    os.close(said)
+    stage.let_go()
+    stage.finish(Bounds(open_files=number, files=number + saves), within=10 + number / 20)
+
+
+def crowd(stage: Stage, number: int, latency: float) -> None:
+    """Two programs open more files than the mount has descriptors: they are told so, and everything else goes on."""
+    there = {f"flat/f{turn}": source(turn) for turn in range(number)}
+    stage.start({**there, **tree(10), "held": None}, latency=latency, ttl=30)
+    paths = names(10)
+    for _ in os.walk(stage.path):
+        pass
+    early = os.open(stage.path / paths[0], os.O_WRONLY | os.O_TRUNC)
+    os.write(early, b"opened before")
+    with stage.doing(f"{2 * number} files opened by two programs at {latency:g} ms", 2 * number):
+        reading = _hoard(stage, "read", "flat/f%d", number)
+        writing = _hoard(stage, "write", "held/h%d", number)
+        codes = {reading.code, writing.code} - {0}
+        told = ", ".join(sorted(errno.errorcode.get(code, str(code)) for code in codes)) or "nothing"
+        right = bool(codes) and codes <= {errno.EMFILE, errno.ENFILE}
+        stage.check(
+            at_least("files that can be open at once", reading.held + writing.held + 1, LIMIT - DESCRIPTORS),
+            Check("what they are told then", told, "EMFILE or ENFILE", held=right),
+        )
+        _goes_on(stage, paths, early)
+    for hoarder in (reading, writing):
+        hoarder.let_go()
+    for turn in range(writing.held):
+        stage.expected.put(f"held/h{turn}", b"held")
+    stage.expected.doubt(f"held/h{writing.held}", b"")
+    eventually(lambda: _opens(stage, paths[0]), "a file can be opened again")
+    stage.finish(Bounds(open_files=2 * number, files=2 * number), within=20 + number / 25)
+
+
+def _goes_on(stage: Stage, paths: list[str], early: int) -> None:
+    """What needs no further file works while the descriptors are all used."""
+    stage.answers()
+    deeds: dict[str, Callable[[], object]] = {
+        "stat": lambda: os.stat(stage.path / paths[1]),
+        "ls": lambda: os.listdir(stage.path / "src"),
+        "mkdir": lambda: os.mkdir(stage.path / "made"),
+        "rename": lambda: os.rename(stage.path / paths[2], stage.path / f"{paths[2]}.renamed"),
+        "unlink": lambda: os.unlink(stage.path / paths[3]),
+        "fsync": lambda: os.fsync(early),
+        "close": lambda: os.close(early),
+    }
+    for name, deed in deeds.items():
+        began = time.monotonic()
+        try:
+            with stage.calls.of(name):
+                deed()
+        except RefusedError as error:
+            stage.check(Check(f"{name} meanwhile", str(error.__cause__), "works", held=False))
+        else:
+            stage.check(at_most(f"seconds of {name} meanwhile", time.monotonic() - began, 5))
+    stage.expected.put("made", None)
+    stage.expected.move(paths[2], f"{paths[2]}.renamed")
+    stage.expected.forget(paths[3])
+    stage.expected.put(paths[0], b"opened before")
+
+
+def _opens(stage: Stage, path: str) -> bool:
+    try:
+        os.close(os.open(stage.path / path, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
+
+
+class _Hoarder:
+    def __init__(self, program: subprocess.Popen[bytes]) -> None:
+        self._program = program
+        assert program.stdout is not None
+        words = program.stdout.readline().split()
+        assert len(words) == 2, "the program that opens many files has died"
+        self.held, self.code = map(int, words)
+
+    def let_go(self) -> None:
+        """Ends it."""
+        assert self._program.stdin is not None
+        self._program.stdin.close()
+        self._program.wait()
+        assert self._program.stdout is not None
+        self._program.stdout.close()
+
+
+def _hoard(stage: Stage, how: str, pattern: str, number: int) -> _Hoarder:
+    words: list[str | Path] = [how, stage.path / pattern, str(number)]
+    return _Hoarder(
+        stage.begin(sys.executable, "-c", _HOARDER, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    )
+
+
+def reader(stage: Stage, files: int, saves: int, latency: float) -> None:
+    """A reader of many files, a copy and savers at the same time."""
+    stage.start({**tree(files, "read"), **tree(40, "saved"), "copy": None}, latency=latency)
+    saved = names(40, "saved")
+
+    def save(mine: list[str]) -> None:
+        for turn in range(saves // 4):
+            path = mine[turn % len(mine)]
+            stage.calls.save(stage.path / path, b"turn %d" % turn)
+            stage.expected.put(path, b"turn %d" % turn)
+
+    def copy() -> None:
+        for turn in range(saves // 2):
+            stage.calls.write(stage.path / f"copy/c{turn}", source(turn))
+            stage.expected.put(f"copy/c{turn}", source(turn))
+
+    with stage.doing(f"a reader of {files:,} files beside {saves} saves and a copy at {latency:g} ms", files):
+        stage.together(
+            lambda: read_back(stage, sorted(names(files, "read"))),
+            *[lambda one=one: save(saved[one::4]) for one in range(4)],
+            copy,
+        )
+    stage.finish(Bounds(open_files=6, files=files), within=20)

@@ -1,0 +1,134 @@
+"""The server can't be asked for a while: an outage costs disk, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Literal
+
+from tests.stress.report import Check, at_most
+
+from jobfs.emulator import Rule
+
+from .bounds import MEMORY_UNSENT, Bounds
+from .calls import GaveUpError, RefusedError
+from .rewriting import names, read_back, source, tree
+from .stage import Stage
+
+#: How the server is away: it answers 503, it is not there, it takes requests and says nothing.
+Away = Literal["503", "refused", "silent"]
+#: What ends the outage: the server is back; the mount was killed too, and is mounted again; or is recovered without a mount.
+End = Literal["back", "remount", "recover"]
+
+#: Bytes: memory is taken from the system in pieces of 1 MB, by more than one thread.
+_PIECES = 2 << 20
+#: Seconds until the first file arrives once the server is back, whatever the number of attempts that failed before.
+_FIRST = 5.0
+#: --timeout of the mount in seconds: so long a request that was sent to a silent server waits for it still.
+_TIMEOUT = 5
+
+
+def outage(
+    stage: Stage, away: Away, end: End, files: int, saves: int, renames: int, unlinks: int, latency: float
+) -> None:
+    """New files, saves, renames and unlinks while the server is away; then it is back."""
+    old = names(saves // 2, "old")
+    places = {f"new/d{number:02}": None for number in range(10)}
+    stage.start({**tree(len(old), "old"), **places}, latency=latency, timeout=_TIMEOUT)
+    for _ in os.walk(stage.path):
+        pass
+    read_back(stage, old[:20])
+    _leave(stage, away)
+    what = f"{files:,} new files, {saves:,} saves, {renames} renames, {unlinks} unlinks while the server is away ({away})"
+    with stage.doing(f"{what}, then {end}, at {latency:g} ms"):
+        try:
+            _work(stage, files, old, renames, unlinks)
+        except GaveUpError as error:
+            # What was acknowledged until then has to arrive all the same.
+            stage.check(Check("the work in the outage", str(error), "goes on to its end", held=False))
+    stage.answers()
+    read_back(stage, old[:20])
+    stage.sampler.take()
+    if end != "back":
+        stage.mounted.kill()
+    began = time.monotonic()
+    unsent = stage.sampler.take().unsent
+    _return(stage, away)
+    if end == "recover":
+        stage.recover(within=60 + files / 20)
+    if end != "back":
+        stage.mounted.mount()
+    if end == "back":
+        while stage.sampler.take().unsent >= unsent and time.monotonic() - began < 60 and not stage.expired:
+            time.sleep(0.05)
+        first = _FIRST + (_TIMEOUT if away == "silent" else 0)
+        stage.check(at_most("seconds until the first file arrives", time.monotonic() - began, first))
+    stage.finish(Bounds(files=files + saves), within=10 + (files + saves) / 25)
+
+
+def _leave(stage: Stage, away: Away) -> None:
+    if away == "refused":
+        stage.server.refuse()
+    else:
+        stage.server.break_with(Rule("unavailable" if away == "503" else "silent"))
+
+
+def _return(stage: Stage, away: Away) -> None:
+    if away == "refused":
+        stage.server.accept()
+    else:
+        stage.server.mend()
+
+
+def _work(stage: Stage, files: int, old: list[str], renames: int, unlinks: int) -> None:
+    new = [f"new/d{number % 10:02}/n{number:05}" for number in range(files)]
+    early = 0
+    for number, path in enumerate(new):
+        _write(stage, path, source(number))
+        if number == files // 2:
+            early = stage.sampler.take().memory
+    grown = stage.sampler.take().memory - early
+    allowed = MEMORY_UNSENT * files // 2 + _PIECES
+    stage.check(at_most("KB that memory grows by in the second half", grown / 1e3, allowed / 1e3))
+    for number, path in enumerate([*old, *new[: len(old)]]):
+        _write(stage, path, b"saved again " + source(number))
+    for path in new[:renames]:
+        try:
+            with stage.calls.of("rename"):
+                os.rename(stage.path / path, stage.path / f"{path}.renamed")
+        except RefusedError:
+            stage.expected.doubt(f"{path}.renamed", stage.expected.at(path)[0])
+        else:
+            stage.expected.move(path, f"{path}.renamed")
+    for path in new[renames : renames + unlinks]:
+        try:
+            with stage.calls.of("unlink"):
+                os.unlink(stage.path / path)
+        except RefusedError:
+            continue
+        stage.expected.forget(path)
+    for number in range(10):
+        try:
+            with stage.calls.of("mkdir"):
+                os.mkdir(stage.path / f"new/made{number}")
+        except RefusedError:
+            stage.expected.doubt(f"new/made{number}", None)
+        else:
+            stage.expected.put(f"new/made{number}", None)
+            _write(stage, f"new/made{number}/within", b"within")
+    for place in ("", "new", "new/d00", "old"):
+        try:
+            with stage.calls.of("ls"):
+                os.listdir(stage.path / place)
+        except RefusedError:
+            continue
+
+
+def _write(stage: Stage, path: str, data: bytes) -> None:
+    try:
+        stage.calls.write(stage.path / path, data)
+    except RefusedError:
+        stage.expected.doubt(path, data)
+        stage.expected.doubt(path, b"")
+    else:
+        stage.expected.put(path, data)

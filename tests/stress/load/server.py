@@ -1,0 +1,171 @@
+"""The local server in a process of its own, and its workspace as it is on its disk, read without a request."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from tests.support.forks import Forked, ForkServer
+from tests.support.mounts import environment
+from tests.support.waiting import readable
+
+from jobfs.emulator import DEFAULT_JOB, DEFAULT_KEY, JobSide, Rule
+from jobfs.emulator.records import DIRECTORY
+from jobfs.emulator.store import Store
+
+#: Seconds for it to start, and for it to end after SIGTERM.
+_START, _END = 30.0, 10.0
+#: What changes something; and the faults of the local server after which nobody knows whether it did.
+_CHANGING = frozenset({"create", "update", "delete"})
+_UNANSWERED = frozenset({"drop", "drop_after", "late", "cut", "hang", "hang_after", "silent"})
+
+
+class Row(NamedTuple):
+    """An item on the server's disk."""
+
+    path: str
+    is_dir: bool
+    blob: str
+
+
+class ServerProcess:
+    """`jobfs emulator` on one directory; it ends with `forks`, if not before.
+
+    The names `url`, `job` and `key` are those of `jobfs.emulator.Server`, which is what a mount is told.
+    """
+
+    job, key = DEFAULT_JOB, DEFAULT_KEY
+
+    def __init__(self, forks: ForkServer, home: Path, seed: int) -> None:
+        self._forks, self._home, self._seed = forks, home, seed
+        self._directory = home / "server"
+        self._process: Forked | None = None
+        self.url = self._control_url = ""
+        home.mkdir(parents=True, exist_ok=True)
+
+    def seed(self, tree: Mapping[str, bytes | None]) -> None:
+        """Puts files and directories there that are an hour old; only while it does not run."""
+        with closing(Store(self._directory)) as store:
+            JobSide(store.add_job(self.job)).seed(tree, age=3600)
+
+    def start(self, **switches: Any) -> None:
+        """Starts it with these switches (milliseconds, bytes a second); returns when it listens."""
+        given = {
+            "dir": self._directory,
+            "job": self.job,
+            "key": self.key,
+            "seed": self._seed,
+            "control-port": 0,
+        }
+        flags = [str(word) for name, value in {**given, **switches}.items() for word in (_flag(name), value)]
+        read, write = os.pipe()
+        try:
+            with (self._home / "server.log").open("ab") as stderr:
+                self._process = self._forks.run(
+                    ["emulator", *flags], environment(self._home, None), self._home, write, stderr.fileno()
+                )
+        finally:
+            os.close(write)
+        with os.fdopen(read) as said:
+            assert readable(said, _START), "the local server does not start"
+            line = said.readline()
+        urls = re.findall(r"http://127\.0\.0\.1:\d+", line)
+        assert len(urls) == 2, f"the local server says {line!r}"
+        self.url, self._control_url = urls
+
+    def stop(self) -> None:
+        """Ends it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            os.kill(process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_END)
+                return
+
+    # -- the control routes
+
+    def control(self, path: str, method: str = "GET", body: bytes | None = None) -> Any:
+        """What a control route answers."""
+        request = urllib.request.Request(f"{self._control_url}/_emulator/{path}", body, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def set(self, **switches: Any) -> None:
+        """Changes some switches; the next request sees it."""
+        self.control("behaviour", "POST", json.dumps(switches).encode())
+
+    def break_with(self, *rules: Rule) -> None:
+        """From now on these faults strike."""
+        self.control("faults", "POST", json.dumps([asdict(rule) for rule in rules]).encode())
+
+    def mend(self) -> None:
+        """No more faults; requests that hang go on hanging."""
+        self.control("faults", "DELETE")
+
+    def refuse(self) -> None:
+        """Connections break, new ones are refused."""
+        self.control("listener", "POST", b'{"open": false}')
+
+    def accept(self) -> None:
+        """Connections are accepted again, at the same port."""
+        self.control("listener", "POST", b'{"open": true}')
+
+    def forget(self) -> None:
+        """Empties the log of requests."""
+        self.control("log", "DELETE")
+
+    def requests(self, operation: str) -> int:
+        """How many requests of one operation there were since `forget`."""
+        return len(self.control(f"log?operation={operation}"))
+
+    def lost_answers(self) -> int:
+        """How many requests that were to change something got no answer since `forget`; of many, by what the last ones show."""
+        entries = self.control("log")
+        lost = sum(entry["operation"] in _CHANGING and entry["fault"] in _UNANSWERED for entry in entries)
+        return lost * int(entries[-1]["number"]) // len(entries) if entries else 0
+
+    def write(self, path: str, content: bytes) -> None:
+        """The job writes a file."""
+        self.control(f"jobs/{self.job}/files/{quote(path)}", "PUT", content)
+
+    # -- its disk
+
+    @contextmanager
+    def _items(self) -> Iterator[sqlite3.Connection]:
+        with closing(
+            sqlite3.connect(f"file:{self._directory}/items.db?mode=ro", uri=True, timeout=5)
+        ) as items:
+            yield items
+
+    def count(self, *patterns: str) -> list[int]:
+        """For each pattern of SQL's LIKE how many paths fit it."""
+        with self._items() as items:
+            query = "SELECT count(*) FROM items WHERE CAST(path AS TEXT) LIKE ?"
+            return [items.execute(query, [pattern]).fetchone()[0] for pattern in patterns]
+
+    def rows(self) -> list[Row]:
+        """Every item."""
+        with self._items() as items:
+            found = items.execute("SELECT path, kind, blob FROM items").fetchall()
+        return [Row(path.decode(), kind == DIRECTORY, blob) for path, kind, blob in found]
+
+    def content(self, row: Row) -> bytes:
+        """The bytes of a file."""
+        return (self._directory / "content" / row.blob[:2] / row.blob).read_bytes()
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,191 @@
+"""A server that answers GET and says nothing to POST and DELETE: every call has one deadline, and holds up no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+
+from tests.stress.report import Check, at_most
+
+from jobfs.emulator import Rule
+
+from .bounds import Bounds
+from .stage import Stage
+
+#: Seconds beyond --timeout within which every call ends.
+_MARGIN = 5.0
+#: Seconds for a look at what is known, on a machine with other work.
+_AT_ONCE = 1.0
+
+KINDS = ("rename", "fsync", "mkdir", "unlink", "rmdir", "rename over")
+
+
+def silent(stage: Stage, timeout: float, at_once: int, latency: float, on: str = "POST+DELETE") -> None:
+    """Each kind of call alone, then many at once; `status` meanwhile; then SIGTERM. Nothing is said to what is `on`."""
+    turns = len(KINDS) + at_once
+    _start(stage, turns, latency, timeout, on)
+    within = timeout + _MARGIN
+    with stage.doing(f"{on} is never answered, --timeout {timeout:g}, {at_once} calls at once", turns):
+        for turn, kind in enumerate(KINDS):
+            _hold(stage, f"{kind}, alone", [_call(stage, kind, turn)], within)
+        calls = [_call(stage, KINDS[turn % len(KINDS)], turn) for turn in range(len(KINDS), turns)]
+        _hold(stage, f"{at_once} at once", calls, within, meanwhile=stage.answers)
+    _ends(stage, 2 * timeout + _MARGIN)
+
+
+def left(stage: Stage, timeout: float, at_once: int, latency: float) -> None:
+    """`jobfs umount --timeout` while calls wait and saves are unsent; the next mount sends them."""
+    _start(stage, at_once, latency, timeout=30)
+    wanted = b"closed, and not sent"
+    for turn in range(at_once):
+        stage.calls.write(stage.path / f"f{turn}", wanted)
+        stage.expected.put(f"f{turn}", wanted)
+    calls = [_call(stage, "mkdir", turn) for turn in range(at_once)]
+    with stage.doing(f"umount --timeout {timeout:g}, {at_once} calls wait, {at_once} files are unsent", 1):
+        threads = [threading.Thread(target=_quietly, args=[call], daemon=True) for call in calls]
+        for thread in threads:
+            thread.start()
+        began = time.monotonic()
+        code, told = stage.mounted.limited(
+            "umount", "--lazy", stage.path, "--timeout", str(timeout), within=timeout + 3 * _MARGIN
+        )
+        took = time.monotonic() - began
+    stage.check(
+        at_most("seconds that umount --timeout takes", took, timeout + _MARGIN),
+        Check(
+            "it says what is left", f"{code} {told[:100]}", "1 and a list", held=code == 1 and "f0" in told
+        ),
+    )
+    stage.mounted.kill()
+    for thread in threads:
+        thread.join(_MARGIN)
+    stage.server.mend()
+    stage.mounted.mount()
+    for turn in range(at_once):
+        stage.expected.doubt(f"made{turn}", None)
+    stage.finish(Bounds(files=2 * at_once))
+
+
+def waiting(stage: Stage, programs: int, latency: float, on: str = "POST+DELETE") -> None:
+    """Programs wait in fsync: what is known is answered at once, and so is `status`."""
+    stage.start(
+        {f"f{number}": b"at first" for number in range(programs)}, latency=latency, timeout=30, ttl=60
+    )
+    for name in os.listdir(stage.path):
+        os.stat(stage.path / name)
+    stage.server.break_with(Rule("silent", on))
+    began = [threading.Event() for _ in range(programs)]
+
+    def work(number: int) -> None:
+        handle = os.open(stage.path / f"f{number}", os.O_WRONLY | os.O_TRUNC)
+        os.write(handle, b"saved")
+        began[number].set()
+        _quietly(lambda: os.fsync(handle))
+        _quietly(lambda: os.close(handle))
+
+    with stage.doing(f"{programs} programs wait in fsync; stat, status", programs):
+        threads = [threading.Thread(target=work, args=[number], daemon=True) for number in range(programs)]
+        for thread in threads:
+            thread.start()
+        for event in began:
+            event.wait(10)
+        time.sleep(0.5)  # from the last write to its fsync
+        looked = time.monotonic()
+        _hold(stage, "stat of a known name", [lambda: os.stat(stage.path / "f0")], _AT_ONCE)
+        _hold(stage, "ls of a known directory", [lambda: os.listdir(stage.path)], _AT_ONCE)
+        stage.answers()
+        waiting = sum(thread.is_alive() for thread in threads)
+        stage.check(
+            at_most("seconds that the looks take, all together", time.monotonic() - looked, 4 * _AT_ONCE)
+        )
+        stage.check(
+            Check("programs that wait meanwhile", str(waiting), str(programs), held=waiting == programs)
+        )
+    stage.mounted.kill()
+    for thread in threads:
+        thread.join(_MARGIN)
+
+
+def _start(stage: Stage, turns: int, latency: float, timeout: float, on: str = "POST+DELETE") -> None:
+    places = [f"{kind}{turn}".replace(" ", "-") for turn in range(turns) for kind in KINDS]
+    there: dict[str, bytes | None] = {
+        name: None if name.startswith("rmdir") else b"content" for name in places
+    }
+    stage.start(there, latency=latency, timeout=timeout, ttl=2)
+    for _ in os.walk(stage.path):
+        pass
+    stage.server.break_with(Rule("silent", on))
+
+
+def _call(stage: Stage, kind: str, turn: int) -> Callable[[], object]:
+    """A call on names of its own."""
+    own = stage.path / f"{kind}{turn}".replace(" ", "-")
+
+    def fsync() -> None:
+        handle = os.open(own, os.O_WRONLY | os.O_TRUNC)
+        try:
+            os.write(handle, b"saved")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    calls: dict[str, Callable[[], object]] = {
+        "rename": lambda: os.rename(own, f"{own}.renamed"),
+        "fsync": fsync,
+        "mkdir": lambda: os.mkdir(stage.path / f"made{turn}"),
+        "unlink": lambda: os.unlink(own),
+        "rmdir": lambda: os.rmdir(own),
+        "rename over": lambda: os.rename(own, stage.path / f"unlink{turn}"),
+    }
+    return calls[kind]
+
+
+def _quietly(call: Callable[[], object]) -> None:
+    """Its answer is not asked for, only that there is one."""
+    try:
+        call()
+    except OSError:
+        return
+
+
+def _hold(
+    stage: Stage,
+    what: str,
+    calls: list[Callable[[], object]],
+    within: float,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Makes the calls at the same time, and holds them to their end."""
+    began = time.monotonic()
+    threads = [threading.Thread(target=_quietly, args=[call], daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    meanwhile()
+    # A little more, to be able to say how much it is too long.
+    end = began + within + 1
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    late = sum(thread.is_alive() for thread in threads)
+    took = time.monotonic() - began
+    found = f"{late} of {len(threads)} not within {took:.1f}" if late else f"{took:.2f}"
+    held = not late and took <= within
+    stage.check(Check(f"seconds of {what}", found, f"at most {within:g}", held=held))
+
+
+def _ends(stage: Stage, within: float) -> None:
+    """SIGTERM ends the mount within that many seconds."""
+    process = stage.mounted.process
+    assert process is not None
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGTERM)
+    try:
+        process.wait(within + 1)
+        took = time.monotonic() - began
+        stage.check(at_most("seconds from SIGTERM to the end", took, within))
+    except subprocess.TimeoutExpired:
+        text = f"not within {time.monotonic() - began:.1f}"
+        stage.check(Check("seconds from SIGTERM to the end", text, f"at most {within:g}", held=False))

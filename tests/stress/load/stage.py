@@ -1,0 +1,421 @@
+"""The stage of a workload: a server, a mount with a shell's usual limit of descriptors, and what is to be held.
+
+Whatever happens, a workload ends: when its time is over, the mount and all programs are killed, and every call that waits for
+them fails. Afterwards nothing is mounted, nothing runs, and no file is left.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from tests.stress.report import Check, Row, at_most, equal
+from tests.support.forks import ForkedMount, ForkServer
+from tests.support.mounts import detach, environment, is_mounted
+from tests.support.waiting import PATIENCE
+
+from jobfs.emulator import Server
+
+from .bounds import COLUMNS, ROWS, Bounds, standing
+from .calls import Calls, listed
+from .expected import Expected, found_on
+from .figures import Sample, Sampler
+from .server import ServerProcess
+
+#: What a login shell has, soft and hard.
+DESCRIPTORS = 1024
+
+#: Delays shorter than the defaults, so that a run is not spent waiting for them.
+_OPTIONS = {"ttl": "1", "write-back-delay": "0.1", "request-lifetime": "1", "timeout": "10"}
+
+#: Seconds after which tombstones that nobody can need any more are pruned.
+_PRUNING = 30.0
+
+#: Seconds that `jobfs umount` may take once all is sent; that calls get to return after their mount was killed.
+_UMOUNT, _RETURN = 10.0, 10.0
+
+
+def limited(home: Path) -> ForkServer:
+    """A process that forks mounts with the descriptors of a shell."""
+    home.mkdir(parents=True, exist_ok=True)
+    return ForkServer(home, descriptors=DESCRIPTORS)
+
+
+class LimitedMount(ForkedMount):
+    """A mount with the descriptors of a shell, and other commands with as many."""
+
+    def __init__(self, forks: ForkServer, server: ServerProcess, home: Path, **options: Any) -> None:
+        # Of the server it is told nothing but where it is.
+        super().__init__(forks, cast(Server, server), home, **options)
+
+    def limited(self, *arguments: str | Path, within: float) -> tuple[int, str]:
+        """Exit code and outputs of another jobfs command; killed after `within` seconds, which is code -9."""
+        output = self.home / "output"
+        with output.open("wb") as file:
+            words = [str(word) for word in arguments]
+            process = self._forks.run(
+                words, environment(self.home, self.key), self.home, file.fileno(), file.fileno()
+            )
+        try:
+            code = process.wait(within)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            code = process.wait(5)
+        return code, output.read_text(errors="replace").strip()
+
+
+@dataclass
+class Outcome:
+    """What came of a workload: what was done, how many times a second, the figures at their peak and at rest, the checks."""
+
+    name: str
+    what: str = ""
+    rate: float = 0.0
+    peak: Sample = field(default_factory=Sample)
+    rest: Sample = field(default_factory=Sample)
+    checks: list[Check] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def broken(self) -> list[Check]:
+        """The bounds that did not hold."""
+        return [check for check in self.checks if not check.held]
+
+    def row(self) -> Row:
+        """It, in the report: figures at the peak and at rest."""
+        figures = {title: f"{shown(self.peak)} / {shown(self.rest)}" for title, _, shown in COLUMNS}
+        columns = {title: words for title, words, _ in COLUMNS}
+        return Row(self.name, self.what, {"rate /s": f"{self.rate:,.0f}", **figures}, self.checks, columns)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.name}: {self.what}, {self.rate:.0f} a second, {self.seconds:.0f} s",
+            *map(str, self.checks),
+        ]
+        return "\n".join([*lines, f"peak: {self.peak}", f"rest: {self.rest}"])
+
+
+class Stage:
+    """A context. `seconds`: after that long everything is killed. `options` are the mount's flags, with underscores."""
+
+    def __init__(
+        self, forks: ForkServer, home: Path, name: str, *, seconds: float, seed: int, pause: float
+    ) -> None:
+        self.home, self.random = home, random.Random(f"{seed}/{name}")
+        self.outcome = Outcome(name)
+        self.server = ServerProcess(forks, home / "far", seed)
+        self.calls, self.expected = Calls(), Expected()
+        self.mounted = LimitedMount(forks, self.server, home / "near")
+        self.sampler = Sampler(self.server, self.mounted.state, self._pid, pause)
+        self.expired = False
+        self._lock = threading.Lock()
+        self._programs: set[subprocess.Popen[Any]] = set()
+        self._disks: list[Path] = []
+        self._watch = threading.Timer(seconds, self._expire)
+
+    @property
+    def path(self) -> Path:
+        """Where the job is mounted."""
+        return self.mounted.path
+
+    def __enter__(self) -> Stage:
+        self._began = time.monotonic()
+        self._watch.daemon = True
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.cancel()
+        self.outcome.seconds = time.monotonic() - self._began
+        self._kill()
+        self.sampler.stop()
+        with suppress(subprocess.TimeoutExpired):
+            self.mounted.kill_only()
+        self.let_go()
+        self.server.stop()
+        for disk in self._disks:
+            subprocess.run(["umount", "-l", str(disk)], check=False, capture_output=True)
+        shutil.rmtree(self.home, ignore_errors=True)
+        assert not is_mounted(self.path)
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._kill()
+
+    def _kill(self) -> None:
+        """The mount first: then whatever waits for it ends by itself."""
+        pid = self._pid()
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        with self._lock:
+            programs = list(self._programs)
+        for program in programs:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+        detach(self.path)
+
+    def _pid(self) -> int | None:
+        process = self.mounted.process
+        return process.pid if process is not None else None
+
+    # -- the scene
+
+    def small_disk(self, directory: Path, size: int) -> None:
+        """A disk of its own with so many bytes, mounted there until the end; root only."""
+        directory.mkdir(parents=True, exist_ok=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(directory)]
+        subprocess.run(words, check=True, capture_output=True)
+        self._disks.append(directory)
+
+    def start(
+        self, tree: Mapping[str, bytes | None], *, latency: float, bandwidth: int = 0, **options: Any
+    ) -> None:
+        """Seeds, serves with `latency` (ms) and `bandwidth` (bytes a second), and mounts."""
+        self.server.seed(tree)
+        self.expected.put_all(tree)
+        for path in tree:
+            for end in range(1, path.count("/") + 1):
+                self.expected.put("/".join(path.split("/")[:end]), None)
+        self.server.start(latency=latency, bandwidth=bandwidth)
+        self.mounted.options = {
+            **_OPTIONS,
+            **{name.replace("_", "-"): value for name, value in options.items()},
+        }
+        self.mounted.mount()
+        os.listdir(self.path)
+        self.baseline = self.sampler.take()
+        self.sampler.start()
+
+    # -- what programs do
+
+    @contextmanager
+    def doing(self, what: str, number: int | None = None) -> Iterator[None]:
+        """What the table says was done, `number` times, or as many as there were calls; its rate is that of this block."""
+        self.outcome.what = what
+        began, before = time.monotonic(), self.calls.done
+        try:
+            yield
+        finally:
+            done = self.calls.done - before if number is None else number
+            self.outcome.rate = done / max(time.monotonic() - began, 1e-3)
+
+    def begin(self, *command: str | Path, **more: Any) -> subprocess.Popen[bytes]:
+        """Starts a program, which is killed with the mount if it has not ended before."""
+        program = subprocess.Popen(
+            [str(word) for word in command],
+            **{"stdin": subprocess.DEVNULL, "start_new_session": True, **more},
+            env={**environment(self.mounted.home, None), "GIT_CONFIG_GLOBAL": "/dev/null"},
+        )
+        with self._lock:
+            self._programs.add(program)
+        return program
+
+    def let_go(self) -> None:
+        """Waits for the end of all programs, which is near."""
+        with self._lock:
+            programs, self._programs = self._programs, set()
+        for program in programs:
+            for pipe in (program.stdin, program.stdout):
+                if pipe is not None:
+                    pipe.close()
+            with suppress(subprocess.TimeoutExpired):
+                program.wait(_RETURN)
+
+    def run(self, *command: str | Path, cwd: Path | None = None, what: str = "") -> float:
+        """Runs a program to its end and holds it to exit code 0; its seconds."""
+        name = what or Path(command[0]).name
+        began = time.monotonic()
+        # Not cwd: that is changed by the child before its exec, which the parent waits for.
+        place = ["env", "-C", str(cwd)] if cwd else []
+        output = self.home / "program"
+        with output.open("wb") as file:
+            program = self.begin(*place, *command, stdout=file, stderr=file)
+            code = program.wait()
+        lines = output.read_text(errors="replace").splitlines()
+        with self._lock:
+            self._programs.discard(program)
+        told = f"ends with {code}, says {len(lines)} lines: {lines[0][:120]}" if code else "ends with 0"
+        self.check(Check(name, told, "ends with 0", held=code == 0))
+        return time.monotonic() - began
+
+    def together(self, *tasks: Callable[[], None]) -> None:
+        """Runs them at the same time; the first error of one is raised when all have ended."""
+        errors: list[BaseException] = []
+
+        def guarded(task: Callable[[], None]) -> None:
+            try:
+                task()
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=guarded, args=[task], daemon=True) for task in tasks]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive() and not self.expired:
+                thread.join(0.5)
+            if self.expired:
+                thread.join(_RETURN)
+        if errors:
+            raise errors[0]
+
+    # -- what is held
+
+    def check(self, *checks: Check) -> None:
+        """Notes a bound and whether it held."""
+        self.outcome.checks += checks
+
+    def failures(self) -> None:
+        """Holds all calls to what they promise: those that need the local disk only never fail."""
+        failed = self.calls.failed
+        self.check(equal("calls that need the local disk and failed", listed(failed), "none"))
+
+    def answers(self, seconds: float = 2.0) -> None:
+        """Holds `jobfs status` to an answer within so many seconds."""
+        began = time.monotonic()
+        try:
+            self.mounted.status()
+            took = time.monotonic() - began
+            self.check(at_most("seconds until status answers", took, seconds))
+        except Exception as error:
+            took = time.monotonic() - began
+            text = f"{type(error).__name__} after {took:.1f} s: {error}"
+            self.check(Check("seconds until status answers", text, f"at most {seconds:g}", held=False))
+
+    def rest(self, within: float) -> None:
+        """Waits until everything is sent and cleaned up, and holds it to that."""
+        began = time.monotonic()
+        looked = began
+        while not (sample := self.sampler.take()).at_rest and not self.expired:
+            now = time.monotonic()
+            if now - began > within:
+                break
+            if now - looked > 1 and self._pid() is not None:
+                # A listing is what shows a leftover of a create whose answer was lost.
+                looked = now
+                with suppress(OSError):
+                    os.listdir(self.path)
+            time.sleep(0.05)
+        took = time.monotonic() - began
+        self.check(
+            Check(
+                "seconds until all is sent and cleaned up",
+                f"{took:.1f}" if sample.at_rest else f"not within {took:.0f}: {sample}",
+                f"at most {within:g}",
+                held=sample.at_rest,
+            )
+        )
+
+    def finish(self, bounds: Bounds, within: float = PATIENCE, umount: float = _UMOUNT) -> None:
+        """The end of most workloads: all comes to rest, the bounds hold, nothing is lost, and it unmounts in good order."""
+        self.failures()
+        self.rest(within)
+        items = len(self.server.rows())
+        self._pruned(items + ROWS)
+        self.outcome.rest = self.sampler.take()
+        self.outcome.peak = self.sampler.peak
+        self.check(*standing(self.outcome.peak, self.outcome.rest, self.baseline, items, bounds))
+        self.compare(bounds.flipped + bounds.conflicts)
+        self.unmount(umount)
+
+    def _pruned(self, rows: int) -> None:
+        """Gives a table with more rows some time to be pruned, which follows a listing."""
+        end = time.monotonic() + _PRUNING
+        while max(self.sampler.take().tables.values(), default=0) > rows:
+            if time.monotonic() > end or self.expired:
+                return
+            with suppress(OSError):
+                os.listdir(self.path)
+            time.sleep(0.5)
+
+    def recover(self, within: float) -> None:
+        """`jobfs recover` sends what is left, and ends with 0 within so many seconds."""
+        mounted = self.mounted
+        places: list[str | Path] = ["--state-dir", mounted.state, "--cache-dir", mounted.cache]
+        lifetime = _OPTIONS["request-lifetime"]
+        code, told = mounted.limited(
+            "recover",
+            self.server.job,
+            "--base-url",
+            self.server.url,
+            *places,
+            "--request-lifetime",
+            lifetime,
+            within=within,
+        )
+        self.check(Check("recover", f"ends with {code} {told[:200]}".strip(), "ends with 0", held=code == 0))
+
+    def compare(self, differing: int = 0) -> None:
+        """Holds the server to what was written; `differing` paths may show another state, but no content may be lost."""
+        there = found_on(self.server)
+        found, lost = self.expected.differences(there), self.expected.lost(there)
+        text = f"{len(found)}, such as {'; '.join(found[:3])}" if found else "0"
+        bound = f"at most {differing}" if differing else "0"
+        self.check(
+            Check("paths that differ from what was written", text, bound, held=len(found) <= differing),
+            Check("contents that are nowhere", "; ".join(lost[:3]) or "none", "none", held=not lost),
+        )
+
+    def unmount(self, within: float) -> None:
+        """`jobfs umount`, and nothing is left on this disk or hidden on the server."""
+        began = time.monotonic()
+        code, told = self.mounted.limited("umount", self.path, within=within + 2)
+        took = time.monotonic() - began
+        if code == 0:
+            with suppress(AssertionError, subprocess.TimeoutExpired):
+                self.mounted.ended(5)
+        self.check(
+            Check("umount", f"ends with {code} {told[:200]}".strip(), "ends with 0", held=code == 0),
+            at_most("seconds that umount takes", took, within),
+            # It would end after some seconds all the same, and has not ended in order.
+            equal("calls in flight at the end", self.mounted.log.count("still in flight"), 0),
+        )
+        sample = self.sampler.take()
+        self.check(
+            at_most("hidden items after umount", sample.hidden, 0),
+            at_most("local files after umount", sample.local_files, 0),
+            at_most("unsent rows after umount", sample.unsent, 0),
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`play` gets a stage on which nothing has begun; `seconds` is when it is broken off."""
+
+    name: str
+    play: Callable[[Stage], None]
+    seconds: float
+
+
+def played(
+    workload: Workload, forks: ForkServer, home: Path, *, seed: int = 0, pause: float = 0.2
+) -> Outcome:
+    """Plays a workload on a stage of its own, and says what came of it; nothing of it is left."""
+    stage = Stage(forks, home, workload.name, seconds=workload.seconds, seed=seed, pause=pause)
+    with stage:
+        try:
+            workload.play(stage)
+        except Exception as error:
+            if not stage.expired:
+                text = " ".join(f"{type(error).__name__}: {error}".split())
+                stage.check(
+                    Check("the workload", f"ended early: {text[:400]}", "runs to its end", held=False)
+                )
+                stage.failures()
+        if stage.expired:
+            text = f"not within {workload.seconds:g} s: {stage.sampler.peak}"
+            stage.check(Check("the workload", text, "runs to its end", held=False))
+        if not stage.outcome.rest.threads:
+            stage.outcome.peak, stage.outcome.rest = stage.sampler.peak, stage.sampler.now
+    return stage.outcome

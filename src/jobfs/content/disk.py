@@ -151,18 +151,6 @@ class DiskCache:
         self._note(name, size)
         return file
 
-    @contextlib.contextmanager
-    def near(self, source: Path) -> Iterator[Path]:
-        """A path, good for this context, to the bytes of `source` on this file system, if they are not too many."""
-        copy = None
-        try:
-            size = os.stat(source).st_size
-            if size <= self.limit and not self.parts.beside(source):
-                copy = self.parts.link(source, size)
-        except (OSError, FsError) as error:
-            _log.warning("a saved file can't be copied to the cache: %s", error)
-        yield source if copy is None else Path(copy.path)
-
     def touch(self, name: str) -> int | None:
         """A whole content is the most recently used now: its length in bytes as it was seen last; no system call."""
         with self.lock:

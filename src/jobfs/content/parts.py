@@ -128,10 +128,6 @@ class Parts:
         opened = CacheFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), str(source))
         return self.copy(opened.fd, size)
 
-    def beside(self, source: Path) -> bool:
-        """True if `source` is on the same file system, so that linking it costs nothing. Raises OSError."""
-        return os.stat(source).st_dev == os.stat(self._own).st_dev
-
     def close(self) -> None:
         """Remove the unfinished files."""
         shutil.rmtree(self._own, ignore_errors=True)

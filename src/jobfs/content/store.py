@@ -14,7 +14,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -302,9 +301,14 @@ class ContentStore:
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 
-    def near(self, source: Path) -> AbstractContextManager[Path]:
-        """A path to the bytes of `source` that `adopt` need not copy (see DiskCache.near)."""
-        return self._disk.near(source)
+    def take(self, source: Path) -> CacheFile | None:
+        """A link to, or a copy of, `source`, which is never written again, to be adopted; None if that can't be."""
+        try:
+            size = os.stat(source).st_size
+            return self._disk.parts.link(source, size) if size <= self._disk.limit else None
+        except (OSError, FsError) as error:
+            _log.warning("a saved file can't be kept in the cache: %s", error)
+            return None
 
     def drop(self, version: Version) -> None:
         """This mount has replaced a version: its content goes, unless somebody has it open."""
@@ -319,42 +323,29 @@ class ContentStore:
         if item.size is None:
             self._link.learn(item.version, size, sure=self._link.lasting(item.updated_ns, time.time()))
 
-    def adopt(self, item: Item, source: Path) -> None:
-        """Make the bytes of `source` the content of the version that `item` shows.
+    def adopt(self, item: Item, file: CacheFile) -> None:
+        """Make what was taken the content of the version that `item` shows, for who has it open and, if it is kept, for all.
 
-        `source` is linked, cloned or copied; it may be deleted afterwards, but never written again. This
-        is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
+        This is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
         """
-        version, name = item.version, version_name(item.version)
-        with self._lock:
-            entry = self._entries.get(version)
-        try:
-            size = os.stat(source).st_size
-            if item.size not in (None, size):
-                _log.warning("not cached: %s has %d bytes, the item %s", source.name, size, item.size)
-                return
-            kept = self._is_kept(item, size)
-            needed = (kept or name in self._disk.pinned) if entry is None else not entry.whole
-            if size == 0 or not needed:
-                return
-            file = self._disk.parts.link(source, size)
-            file = self._disk.keep(file, name, size) if kept else file
-        except (OSError, FsError) as error:
-            _log.warning("a saved file can't be kept in the cache: %s", error)
+        version, name, size = item.version, version_name(item.version), os.fstat(file.fd).st_size
+        kept = self._is_kept(item, size)
+        if size == 0 or item.size not in (None, size):
             return
-        self._hand_out(item, file, size, kept=kept)
-        self._disk.fit()
-
-    def _hand_out(self, item: Item, file: CacheFile, size: int, *, kept: bool) -> None:
-        """Give a whole content to those who have its version open; one that is not `kept` is for nobody else."""
-        version, name = item.version, version_name(item.version)
+        if kept:
+            try:
+                file = self._disk.keep(file, name, size)
+            except OSError as error:
+                _log.warning("a saved file can't be kept in the cache: %s", error)
+                return
         with self._lock:
             entry = self._entries.get(version)
             if entry is None and not kept and name in self._disk.pinned:
                 entry = self._entries[version] = Entry(version, size, item.updated_ns, self._link, self._disk)
-        if entry is not None and entry.size == size:
+        if entry is not None and entry.size == size and not entry.whole:
             entry.began = entry.began if kept else time.time()
             entry.install(file, name if kept else None)
+        self._disk.fit()
 
     def _is_kept(self, item: Item, size: int) -> bool:
         """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""

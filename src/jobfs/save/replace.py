@@ -479,7 +479,8 @@ class Replace:
         state, content, version = self._state, self._context.content, item.updated_at if adopted else ""
         source = state.bytes.path(file.ino, change.generation)
         # What has to be copied is copied before the locks are taken: readers wait for them.
-        with content.near(source) if adopted else contextlib.nullcontext() as saved, self._going_on(change):
+        saved = content.take(source) if adopted else None
+        with self._going_on(change):
             state.write(
                 *([edit(change, stage=Stage.PLACED, staged_id=item.id)] if change.asides else []),
                 edit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -157,25 +156,6 @@ def test_the_last_minute_before_a_power_cut_is_not_trusted(
     rebooted = DiskCache(directory, 1000, threading.RLock())
     assert [rebooted.size(version) for version in VERSIONS[:4]] == [100, 100, None, None]
     rebooted.parts.close()
-
-
-def test_what_is_on_another_file_system_is_copied_for_a_while(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
-        cache = DiskCache(tmp_path / "cache", 1000, threading.RLock())
-        source = Path(elsewhere, "saved")
-        source.write_bytes(b"x" * 900)
-        with cache.near(source) as near:
-            assert near.parent.stat().st_dev == tmp_path.stat().st_dev
-            assert near.read_bytes() == b"x" * 900
-        assert not near.exists()
-        source.write_bytes(b"x" * 1100)
-        with cache.near(source) as near:
-            assert near == source, "it is not going to be kept"
-    (tmp_path / "beside").write_bytes(b"y")
-    with cache.near(tmp_path / "beside") as near:
-        assert near == tmp_path / "beside"
-    with cache.near(tmp_path / "gone") as near:
-        assert near == tmp_path / "gone"
 
 
 def planted(directory: Path, name: str, how: str) -> None:

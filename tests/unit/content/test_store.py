@@ -122,13 +122,19 @@ def saved(tmp_path: Path, data: bytes) -> Path:
     return path
 
 
+def adopt(store: ContentStore, item: Item, source: Path) -> None:
+    taken = store.take(source)
+    if taken is not None:
+        store.adopt(item, taken)
+
+
 def test_what_was_saved_here_is_not_downloaded(make_store: MakeStore, tmp_path: Path) -> None:
     data = pattern(100_000)
     client = FakeClient(data)
     store = make_store(client)
     item = item_of(len(data))
     source = saved(tmp_path, data)
-    store.adopt(item, source)
+    adopt(store, item, source)
     source.unlink()
     assert store.whole(item)
     assert store.used() == len(data)
@@ -144,7 +150,7 @@ def test_the_size_of_what_was_saved_here_is_known_where_the_server_does_not_tell
     store = make_store(FakeClient(b"12345"))
     item = item_of(None)
     assert store.size(item) is None
-    store.adopt(item, saved(tmp_path, b"12345"))
+    adopt(store, item, saved(tmp_path, b"12345"))
     assert store.size(item) == 5
     store.close()
     assert make_store(FakeClient(b"12345")).size(item) == 5
@@ -212,7 +218,7 @@ def test_a_saved_file_from_another_file_system_is_copied(make_store: MakeStore, 
     source.write_bytes(data)
     try:
         store = make_store(client)
-        store.adopt(item_of(len(data)), source)
+        adopt(store, item_of(len(data)), source)
     finally:
         source.unlink()
     assert read(store, item_of(len(data))) == data
@@ -226,7 +232,7 @@ def test_readers_of_an_unfinished_download_get_what_was_saved(make_store: MakeSt
     with store.open(item_of(len(data))) as handle, ThreadPoolExecutor(1) as threads:
         handle.read(0, 4096)
         waiting = threads.submit(handle.read, 1100 * KIB, 4096)
-        store.adopt(item_of(len(data)), saved(tmp_path, data))
+        adopt(store, item_of(len(data)), saved(tmp_path, data))
         assert waiting.result(10) == data[1100 * KIB : 1100 * KIB + 4096]
         assert handle.whole()
         client.release(0)
@@ -247,7 +253,7 @@ def test_a_reader_whose_part_is_replaced_by_what_was_saved_reads_no_hole(
         @property
         def whole(self) -> bool:  # type: ignore[override]
             self.__class__ = Entry  # type: ignore[assignment]
-            store.adopt(item, saved(tmp_path, data))
+            adopt(store, item, saved(tmp_path, data))
             return self.whole
 
     with store.open(item) as handle:
@@ -269,7 +275,7 @@ def test_what_was_saved_stays_though_a_download_is_about_to_write_its_first_byte
 
     def overtaken(parts: Parts) -> CacheFile:
         monkeypatch.setattr(Parts, "new", new)
-        store.adopt(item, saved(tmp_path, data))
+        adopt(store, item, saved(tmp_path, data))
         return new(parts)
 
     monkeypatch.setattr(Parts, "new", overtaken)
@@ -293,7 +299,7 @@ def test_bytes_that_come_for_a_content_that_nobody_has_open_any_more_are_not_lef
         install(entry, file, name)
 
     monkeypatch.setattr(Entry, "install", overtaken)
-    store.adopt(item, saved(tmp_path, b"54321"))
+    adopt(store, item, saved(tmp_path, b"54321"))
     assert files(cache) == []
 
 
@@ -442,8 +448,8 @@ def test_whoever_asks_right_after_the_last_byte_can_wait_for_it_to_be_in_its_pla
 
 def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(FakeClient(b"12345"))
-    store.adopt(item_of(5), saved(tmp_path, b"1234"))
-    store.adopt(item_of(5), tmp_path / "absent")
+    adopt(store, item_of(5), saved(tmp_path, b"1234"))
+    adopt(store, item_of(5), tmp_path / "absent")
     assert not store.whole(item_of(5))
     assert read(store, item_of(5)) == b"12345"
 
@@ -455,10 +461,10 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
     client = FakeClient(b"12345")
     store = make_store(client)
     item = coarse_item(5, seconds_ago=-10)
-    store.adopt(item, saved(tmp_path, b"54321"))
+    adopt(store, item, saved(tmp_path, b"54321"))
     assert not store.whole(item)
     with store.open(item) as handle:
-        store.adopt(item, saved(tmp_path, b"54321"))
+        adopt(store, item, saved(tmp_path, b"54321"))
         assert handle.read(0, 10) == b"54321"
     assert read(store, item) == b"12345"
 

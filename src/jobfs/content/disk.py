@@ -394,12 +394,6 @@ class Backing:
         self.reset(memory)
         return None
 
-    def fill(self, file: CacheFile, name: str | None) -> None:
-        """The whole content is in `file`. The caller holds the lock."""
-        self.file, self.name = file, name
-        self.have.add(0, self.size)
-        self.whole = True
-
     def keep(self) -> None:
         """Make the complete file the content of its version, or leave it to those who have it open."""
         part = self.file

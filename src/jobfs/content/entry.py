@@ -109,8 +109,8 @@ class Entry(Incoming):
         """The whole content is in `file`: under `name` in the cache, or for the open handles only."""
         with self.cond:
             self.bodies = max(self.bodies, 1)
-            old = self.file
-            self.fill(file, name)
+            old, self.file, self.name, self.whole = self.file, file, name, True
+            self.have.add(0, self.size)
             for fetch in self.fetches:
                 fetch.stop = True
             self.cond.notify_all()

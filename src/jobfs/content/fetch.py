@@ -357,7 +357,10 @@ class Fetch:
         if body.start > start:
             told = f"download: bytes from {start} asked, from {body.start} sent"
             raise ContractError(told, endpoint="download")
-        self._check_total(body.total if body.total is not None or body.start else body.length)
+        total = body.total if body.total is not None or body.start else body.length
+        if total not in (None, entry.size):
+            told = f"download: {total} bytes are announced instead of the {entry.size} promised"
+            raise ContractError(told, endpoint="download")
         if start:
             self._link.ranges = body.start > 0
         if start and body.start == 0 and self.end is not None:
@@ -368,12 +371,6 @@ class Fetch:
         self.pos = body.start
         entry.answered()
         return True
-
-    def _check_total(self, total: int | None) -> None:
-        size = self._entry.size
-        if total not in (None, size):
-            told = f"download: {total} bytes are announced instead of the {size} promised"
-            raise ContractError(told, endpoint="download")
 
     def _leave(self, body: Download, seconds: float) -> bool:
         """True if the rest of the body is not wanted, or not now."""

@@ -324,7 +324,7 @@ class Pins:
             return False
         with contextlib.ExitStack() as stack:
             newer = stack.enter_context(self._content.open(item))
-            if self._is_continued(handle, place, item, newer):
+            if self._is_continued(handle, place, newer):
                 stack.pop_all()
                 self._go_on(handle, item, newer)
                 handle.follows = True
@@ -332,8 +332,8 @@ class Pins:
         handle.left = item.version
         return False
 
-    def _is_continued(self, handle: Handle, place: int, item: Item, newer: Content) -> bool:
-        """True if `item`, whose bytes are `newer`, is what the handle has open, with more behind it. Raises ApiError, FsError."""
+    def _is_continued(self, handle: Handle, place: int, newer: Content) -> bool:
+        """True if `newer` is what the handle has open, with more behind it. Raises ApiError, FsError."""
         if handle.item is None or (newer.size or 0) <= max(place, self._view.size(handle.item)):
             return False
         start = max(0, place - _TAIL)

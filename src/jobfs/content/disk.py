@@ -444,10 +444,10 @@ class Backing:
             except OSError as error:
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                 if last or not full or not self._disk.free(len(data)):
-                    return self._held(file, position, data, error)
+                    return self._in_memory(file, position, data, error)
         raise AssertionError
 
-    def _held(
+    def _in_memory(
         self, refused: CacheFile | None, position: int, data: bytes, error: OSError
     ) -> CacheFile | None:
         """A file in memory that begins with these bytes, in the place of the one that the disk has `refused`."""

@@ -17,7 +17,7 @@ from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.fetch import Fetch, Incoming
 from jobfs.content.link import Link
 from jobfs.content.parts import CacheFile
-from jobfs.content.ranges import MIB, NEAR, Run, align_down, align_up, whole_run
+from jobfs.content.ranges import MIB, NEAR, Run, align_down, align_up
 from jobfs.errors import FsError, UnavailableError, again
 from jobfs.nodes import Version
 
@@ -61,7 +61,7 @@ class Entry(Incoming):
         while self.pins:
             if self.whole:
                 return self.path()
-            self._wait(whole_run(), 0, self.size)
+            self._wait(Run(0, 0), 0, self.size)  # as who reads it from its start
             self.settle()
             with self.cond:
                 if self.stale is not None:
@@ -82,19 +82,21 @@ class Entry(Incoming):
         fetch.run()
 
     def sha256(self) -> str | None:
-        """Hex digest of the whole content; None if it is not there."""
+        """Hex digest of the whole content; None if it is not there, or can't be read."""
         self.look()
-        if self._digest or not self.whole:
-            return self._digest
-        about_to_wait()
-        digest = hashlib.sha256()
-        for position in range(0, self.size, _PIECE):
-            data = self.load(position, min(position + _PIECE, self.size))
-            if data is None:
-                return None
-            digest.update(data)
-        self._digest = digest.hexdigest()
-        return self._digest
+        if self.whole and self._digest is None:
+            about_to_wait()
+            digest = hashlib.sha256()
+            for position in range(0, self.size, _PIECE):
+                try:
+                    data = self.load(position, min(position + _PIECE, self.size))
+                except FsError:
+                    return None
+                if data is None:
+                    return None
+                digest.update(data)
+            self._digest = digest.hexdigest()
+        return self._digest if self.whole else None
 
     def look(self) -> None:
         """Look whether the disk has this version already, if nothing of it is here."""

@@ -82,9 +82,9 @@ class Run:
 
     __slots__ = ("end", "start")
 
-    def __init__(self) -> None:
-        self.start = -1
-        self.end = -1
+    def __init__(self, start: int = -1, end: int = -1) -> None:
+        self.start = start
+        self.end = end
 
     def note(self, offset: int, end: int) -> None:
         """A read of [offset, end) came: it goes on with the run, or begins a new one."""
@@ -107,13 +107,6 @@ class Run:
     def sequential(self, asked: int) -> bool:
         """True if this is a run of more than one read of `asked` bytes."""
         return self.end - self.start > asked
-
-
-def whole_run() -> Run:
-    """The run of somebody who wants everything."""
-    run = Run()
-    run.start, run.end = 0, 0
-    return run
 
 
 def align_down(position: int) -> int:

@@ -142,9 +142,8 @@ class Files:
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
         content = handle.content
-        if isinstance(node, File) or not isinstance(
-            content, Content
-        ):  # bytes of this machine, or just written to
+        if isinstance(node, File) or not isinstance(content, Content):
+            # Bytes of this machine; of an item: since it was looked up.
             self._pages.opened(handle, path, None)
             self._pins.meet(handle)
             return OpenResult(fh, isinstance(node, Item) or _others(handle))

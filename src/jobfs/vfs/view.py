@@ -220,8 +220,6 @@ class View:
 
         Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
         """
-        if isinstance(node, Item) and node.size is not None:
-            return node
         item = self._unmeasured(node)
         if item is None:
             return node

@@ -223,7 +223,8 @@ def _seen(trial: Trial) -> Finding:
 
 def _sizes(trial: Trial) -> Finding:
     if trial.file("sized").size is None:
-        return costs("no", "`ls -l` asks for the size of each file, once a version")
+        told = "`ls -l` costs a request a file, once a version; offline, what never had a size can't be looked at"
+        return costs("no", told)
     return good("yes", "`ls -l` takes no downloads")
 
 

@@ -72,7 +72,7 @@ class Bases:
             return content.sha256() or ""
 
     def learn(self, change: Change, there: Item) -> None:
-        """Fetch the base's bytes before it is set aside, where only they will tell that it is the base. Raises UnavailableError."""
+        """Fetch the bytes of the base before it is set aside, where only they will tell it. Raises UnavailableError."""
         base = change.base
         if base.sha256 or there.is_dir or not base.is_version(there):
             return

@@ -78,10 +78,9 @@ class Cancelled(Exception):  # noqa: N818 - a signal between steps, not an error
 
 
 class Look(NamedTuple):
-    """What stands at a path, everything that find says of it, and when that was answered (monotonic seconds)."""
+    """What stands at a path, and when that was answered (monotonic seconds)."""
 
     there: Item | None
-    items: list[Item]
     answered: float
 
 
@@ -170,7 +169,7 @@ class Replace:
             self._place(change, None if look.cancel() else deadline.result(look, "looking at the target"))
         else:
             # For a new file nobody has to look: a move onto something that stands there is refused (R5).
-            self._place(change, None if change.base.id else Look(None, [], time.monotonic()))
+            self._place(change, None if change.base.id else Look(None, time.monotonic()))
 
     def _plan(self, change: Change) -> None:
         """What the save of a File sends, and what it replaces: as it stands now. Raises Cancelled."""
@@ -290,8 +289,7 @@ class Replace:
     # -- set aside and place
 
     def _look(self, path: str) -> Look:
-        items = self._client.find(path)
-        return Look(shown(items), items, time.monotonic())
+        return Look(shown(self._client.find(path)), time.monotonic())
 
     def _place(self, change: Change, look: Look | None) -> None:
         """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
@@ -354,7 +352,6 @@ class Replace:
 
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        change.covered |= {item.id for item in look.items if item is not there}
         self._bases.learn(change, there)
         aside = self.plan_aside(change, there)
         if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):

@@ -264,9 +264,8 @@ class Change:
     #: After a recovery or a lost answer: what nobody saw may have been done. The server is looked at before the next step, and
     #: what a later move answers proves nothing (R2).
     unsure: bool = field(default=False, metadata=_MEMORY, repr=False)
-    #: What stood at the target and was set aside, as it was shown there; ids of what was seen behind that.
+    #: What stood at the target and was set aside, as it was shown there.
     taken: tuple[Item, ...] = field(default=(), metadata=_MEMORY, repr=False)
-    covered: frozenset[str] = field(default=frozenset(), metadata=_MEMORY, repr=False)
     #: Of the run that is under way, None if it rests; who waits for it gives it their place.
     deadline: Deadline | None = field(default=None, metadata=_MEMORY, repr=False)
     attempts: int = field(default=0, metadata=_MEMORY, repr=False)
@@ -334,17 +333,8 @@ class Change:
         return parts is not None and parts.transaction == self.tid
 
     def replaced(self) -> Aside | None:
-        """The item set aside whose lifecycle and permission are to be kept; None if nothing was.
-
-        The last one found at the target, unless it had been covered up there: what nobody was shown decides nothing.
-        """
-
-        # After a recovery nobody knows any more what was covered up; that the job's own covers a default is always true.
-        ranks = [
-            (aside.id not in self.covered, aside.lifecycle is Lifecycle.EXPERT_JOB) for aside in self.asides
-        ]
-        moved = [number for number, aside in enumerate(self.asides) if aside.moved and aside.id]
-        return self.asides[max(moved, key=lambda number: (ranks[number], number))] if moved else None
+        """The item set aside whose lifecycle and permission are to be kept, the first that was shown; None if there is none."""
+        return next((aside for aside in self.asides if aside.moved and aside.id), None)
 
 
 Record = File | Change

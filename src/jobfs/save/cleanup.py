@@ -463,13 +463,9 @@ def is_base(context: Context, item: Item, base: Base) -> bool:
     """True if the item still is the version that a save was to replace: what the user saw. Raises ApiError."""
     if item.id != base.id:
         return False
-    if (
-        not (base.young and base.sha256)
-        and item.updated_at == base.updated_at != ""
-        and item.size == base.size
-    ):
+    if base.is_version(item) and not (base.young and base.sha256):
         return True
-    # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
+    # What was placed here, or was moved with its directory, is told by its bytes (R2).
     return bool(base.sha256) and with_bytes(context.client, item, base.sha256) is not None
 
 

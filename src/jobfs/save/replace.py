@@ -476,7 +476,7 @@ class Replace:
 
     def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         """Local bytes are on the server: they are the base of the next save."""
-        state, content, version = self._state, self._context.content, item.updated_at if adopted else ""
+        state, content = self._state, self._context.content
         source = state.bytes.path(file.ino, change.generation)
         # What has to be copied is copied before the locks are taken: readers wait for them.
         with content.near(source) if adopted else contextlib.nullcontext() as saved, self._going_on(change):
@@ -485,7 +485,7 @@ class Replace:
                 edit(
                     file,
                     item_id=item.id,
-                    base=Base(item.id, version, change.size, change.sha256, young=True),
+                    base=Base(item.id, item.updated_at, change.size, change.sha256, young=True),
                     version=item.updated_at,
                     sha256=change.sha256,
                     permission=item.permission,

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 import click
 from hatchling.builders.config import BuilderConfig
@@ -101,15 +101,24 @@ def man_page(context: click.Context, line: str, commands: Mapping[str, str]) -> 
 
 
 def _fields() -> Iterator[str]:
-    """What the document of `jobfs status --json` has in it: the text and the table of its module."""
+    """What the document of `jobfs status --json` has in it: the text and the types of its module."""
     from jobfs import document
 
-    text = (document.__doc__ or "").replace("`", "")
-    about, _, table = text.partition("\n| field | meaning |\n|---|---|\n")
-    yield from _paragraphs(about)
-    for row in table.splitlines():
-        _, names, meaning, _ = row.split("|")
-        yield from (".TP", f"\\fB{_plain(names.strip())}\\fP", _plain(meaning.strip()))
+    yield from _paragraphs((document.__doc__ or "").replace("`", ""))
+    for name, meaning in _described(document.Status):
+        yield from (".TP", f"\\fB{_plain(name)}\\fP", _plain(meaning))
+
+
+def _described(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every field of a TypedDict, and of those in it, with its meaning."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        inner, meaning = (hint, "") if is_typeddict(hint) else get_args(hint)
+        entry = get_args(inner)[0] if get_origin(inner) is list else inner
+        path = f"{prefix}{name}{'[]' * (entry is not inner)}"
+        if meaning:
+            yield path, meaning
+        if is_typeddict(entry):
+            yield from _described(entry, f"{path}.")
 
 
 def _paragraphs(help: str) -> Iterator[str]:

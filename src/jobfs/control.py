@@ -1,9 +1,8 @@
 """The control socket: how `jobfs status` and its like reach a running mount, without going through the mount.
 
 JSON lines over a Unix socket in the mount's slot. A request is one line, `{"call": name, "args": {…}}`; the
-answer is any number of `{"progress": [files, all files, bytes, all bytes]}` (also a sign of life, once a second) and
-`{"say": sentence}`, and then one `{"result": …}` or `{"error": sentence, "errno": number}`. Only processes of the
-same user are answered.
+answer is any number of `{"progress": [files, all files, bytes, all bytes]}` and `{"say": sentence}`, and then one
+`{"result": …}` or `{"error": sentence, "errno": number}`. Only the same user, and root, can connect.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import logging
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +27,6 @@ _log = logging.getLogger("jobfs.control")
 
 SOCKET = "control.sock"
 _LONGEST = 1 << 20
-_SIGN_OF_LIFE = 1.0
 #: A lack of descriptors or memory, which passes; seconds until the next try.
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 _SHORTAGE = 0.05
@@ -44,13 +41,10 @@ class Conversation:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._sending = threading.Lock()
-        self._progress = Sent(0, 0)
 
     def progress(self, sent: Sent) -> None:
         """Tell the other side how far it is; never raises, for the work goes on without a listener too."""
-        self._progress = sent
-        self._send({"progress": self._progress})
+        self._send({"progress": sent})
 
     def say(self, sentence: str) -> None:
         """Tell the other side's user something while the work goes on; never raises."""
@@ -65,12 +59,8 @@ class Conversation:
         except OSError:
             return True
 
-    def alive(self) -> None:
-        """Repeat the last progress, so that the other side knows that somebody is there."""
-        self._send({"progress": self._progress})
-
     def _send(self, message: Mapping[str, Any]) -> None:
-        with self._sending, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
 
@@ -129,28 +119,14 @@ class Server:
         try:
             with connection:
                 connection.settimeout(10.0)
-                self._answer(connection)
+                with connection.makefile("rb") as lines:
+                    request = json.loads(lines.readline(_LONGEST))
+                conversation = Conversation(connection)
+                conversation._send(self._handle(request, conversation))
         except (OSError, ValueError) as error:
             _log.info("a control request was not understood: %r", error)
         finally:
             self._busy.discard(threading.current_thread())
-
-    def _answer(self, connection: socket.socket) -> None:
-        conversation = Conversation(connection)
-        if _peer_uid(connection) != os.geteuid():
-            conversation._send({"error": "this mount belongs to another user", "errno": 1})
-            return
-        with connection.makefile("rb") as lines:
-            request = json.loads(lines.readline(_LONGEST))
-        done = threading.Event()
-        signs = threading.Thread(target=_give_signs, args=(conversation, done), daemon=True)
-        signs.start()
-        try:
-            answer = self._handle(request, conversation)
-        finally:
-            done.set()
-            signs.join()
-        conversation._send(answer)
 
     def _handle(self, request: Any, conversation: Conversation) -> dict[str, Any]:
         name = str(request.get("call")) if isinstance(request, dict) else ""
@@ -172,13 +148,13 @@ def call(
     name: str,
     args: Mapping[str, Any] | None = None,
     *,
-    timeout: float = 10.0,
+    timeout: float | None = None,
     progress: Callable[[Sent], None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Any:
     """What the mount of the slot `directory` answers; `progress` and `say` get what it tells meanwhile.
 
-    Raises NoMountError if it does not answer, or says nothing for `timeout` seconds; FsError if it refuses.
+    Raises NoMountError if its process is gone, or says nothing for `timeout` seconds; FsError if it refuses.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -206,17 +182,6 @@ def _result(connection: socket.socket, progress: Callable[[Sent], None], say: Ca
             else:
                 progress(Sent(*message["progress"]))
     raise NoMountError("the mount ended before it answered")
-
-
-def _give_signs(conversation: Conversation, done: threading.Event) -> None:
-    while not done.wait(_SIGN_OF_LIFE):
-        conversation.alive()
-
-
-def _peer_uid(connection: socket.socket) -> int:
-    form = struct.Struct("3i")
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)
-    return int(form.unpack(credentials)[1])
 
 
 @contextlib.contextmanager

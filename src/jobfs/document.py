@@ -2,62 +2,12 @@
 
 Sizes in bytes; durations and ages in seconds; `null` where something is not known, or does not apply. Names of fields stay, and
 `schema` grows when one of them goes or changes its meaning; new ones may come at any time.
-
-| field | meaning |
-|---|---|
-| `schema` | 2 |
-| `problems[]` | sentences: what does not go away without a person; the exit code is 1 if there is any |
-| `directory`, `pid` | where it is mounted, and by which process |
-| `mounted_at` | when, in seconds since 1970 |
-| `read_only` | true if it refuses everything that writes |
-| `state_dir` | where its unsent work is |
-| `log` | the file that its log goes to; `journal`; `stderr` |
-| `job_id`, `base_url` | what is mounted: the job, and the server that has it |
-| `job.id`, `job.status`, `job.expert`, `job.model` | as the server says |
-| `job.ended` | true once the job has come to its end, whichever |
-| `job.current_step`, `job.total_steps` | as the server says |
-| `job.tokens.input`, `job.tokens.output`, `job.tokens.total` | what the job has used |
-| `job.tokens.reasoning`, `job.tokens.cached_input` | what of that was for reasoning, or came from a cache |
-| `job.age` | how long ago the server said so |
-| `server.answering` | whether it answered what was asked last; `null` before anything was asked |
-| `server.key_refused` | true if it refuses the API key |
-| `server.latency` | until an answer begins, on average |
-| `server.last_error` | why the last request failed |
-| `server.requests` | how many were made |
-| `server.stale` | true while it can't be asked and what is known is shown |
-| `items` | how many files and directories the workspace has |
-| `snapshot_age` | how old the listing is |
-| `effective_ttl` | how old it may be: as `--ttl` says, or five times what listings take |
-| `listing_seconds` | how long the last one took |
-| `listing_error` | why the last listing failed, or why the server can't be asked |
-| `cache.bytes` | what the content cache takes |
-| `taken_up[]` | what an earlier mount had left and this one took up, a line each |
-| `unsent[]`, `failed[]` | what is not on the server; those of them that it has refused |
-| `[].path`, `[].size` | where, and how much |
-| `[].age` | since it was closed |
-| `[].state` | `dirty`: changed, and not begun; `staging`, `staged`: waits, or is half done; `uploading`; `failed` |
-| `[].reason` | why it waits or failed |
-| `[].attempts`, `[].next_try` | how often it was tried; when it will be |
-| `cleaning[]` | saves that are on the server, and of which something is left to be tidied up there |
-| `[].path`, `[].reason`, `[].age`, `[].next_try` | of which file, and what is done |
-| `conflicts[]` | second versions that were kept, until they are deleted or renamed |
-| `[].path`, `[].origin`, `[].reason` | where it is, of which file, and why |
-| `[].diff` | the shell command that compares the two; `null` if that file is gone |
-| `shadowed[]` | items hidden behind another one |
-| `[].path`, `[].id`, `[].reason` | which, and behind what |
-| `hostile[]`, `foreign_hidden[]` | items whose names can't be shown; saves that another mount left unfinished |
-| `[].path`, `[].reason` | which, and why |
-| `damaged[]` | directories with what was saved of a journal that was damaged, or lost its end |
-| `other_slots[]` | ended mounts of this job that have left something here |
-| `[].path`, `[].directory` | their state directory, and where they were mounted |
-| `[].left`, `[].bytes` | how many changes are not finished, and how much is unsent |
-| `[].error` | why that can't be told |
 """
 
 from __future__ import annotations
 
 import shlex
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 SCHEMA = 2
 
@@ -72,130 +22,140 @@ ENDED = frozenset({"completed", "exceededMaxSteps", "failed", "canceled", "expir
 class Tokens(TypedDict):
     """What the job has used."""
 
-    input: int | None
-    output: int | None
-    reasoning: int | None
-    cached_input: int | None
-    total: int | None
+    input: Annotated[int | None, "in what was asked of the model"]
+    output: Annotated[int | None, "in its answers"]
+    reasoning: Annotated[int | None, "what of that was for reasoning"]
+    cached_input: Annotated[int | None, "what of the input came from a cache"]
+    total: Annotated[int | None, "in all"]
 
 
 class Job(TypedDict):
     """The job as the server described it last."""
 
-    id: str | None
-    status: str | None
-    ended: bool | None
-    current_step: int | None
-    total_steps: int | None
-    model: str | None
-    expert: str | None
+    id: Annotated[str | None, "as the server says"]
+    status: Annotated[str | None, "as the server says"]
+    ended: Annotated[bool | None, "true once the job has come to its end, whichever"]
+    current_step: Annotated[int | None, "as the server says"]
+    total_steps: Annotated[int | None, "as the server says"]
+    model: Annotated[str | None, "as the server says"]
+    expert: Annotated[str | None, "as the server says"]
     tokens: Tokens
-    age: float | None
+    age: Annotated[float | None, "how long ago the server said so"]
 
 
 class Server(TypedDict):
     """How the server has been answering."""
 
-    answering: bool | None
-    key_refused: bool
-    latency: float | None
-    last_error: str | None
-    requests: int
-    stale: bool
+    answering: Annotated[
+        bool | None, "whether it answered what was asked last; null before anything was asked"
+    ]
+    key_refused: Annotated[bool, "true if it refuses the API key"]
+    latency: Annotated[float | None, "until an answer begins, on average"]
+    last_error: Annotated[str | None, "why the last request failed"]
+    requests: Annotated[int, "how many were made"]
+    stale: Annotated[bool, "true while it can't be asked and what is known is shown"]
 
 
 class Cache(TypedDict):
     """The content cache."""
 
-    bytes: int
+    bytes: Annotated[int, "what it takes on the disk"]
 
 
 class Unsent(TypedDict):
     """A file that the server does not have yet, or refuses."""
 
-    path: str
-    size: int
-    age: float | None
-    attempts: int
-    reason: str
-    next_try: float | None
-    state: str
+    path: Annotated[str, "where"]
+    size: Annotated[int, "how much"]
+    age: Annotated[float | None, "since it was closed"]
+    attempts: Annotated[int, "how often it was tried"]
+    reason: Annotated[str, "why it waits or failed"]
+    next_try: Annotated[float | None, "when it will be tried"]
+    state: Annotated[
+        str, "dirty: changed, and not begun; staging, staged: waits, or is half done; uploading; failed"
+    ]
 
 
 class Cleaning(TypedDict):
     """A save of which something is left on the server."""
 
-    path: str
-    reason: str
-    age: float
-    next_try: float
+    path: Annotated[str, "of which file"]
+    reason: Annotated[str, "what is done"]
+    age: Annotated[float, "since it was closed"]
+    next_try: Annotated[float, "when it goes on"]
 
 
 class Conflict(TypedDict):
     """A second version."""
 
-    path: str
-    origin: str
-    reason: str
-    diff: str | None
+    path: Annotated[str, "where it is"]
+    origin: Annotated[str, "of which file"]
+    reason: Annotated[str, "why it was kept"]
+    diff: Annotated[str | None, "the shell command that compares the two; null if that file is gone"]
 
 
 class Shadowed(TypedDict):
     """An item behind another one."""
 
-    path: str
-    id: str
-    reason: str
+    path: Annotated[str, "where"]
+    id: Annotated[str, "which"]
+    reason: Annotated[str, "behind what"]
 
 
 class Odd(TypedDict):
     """A path, and what is the matter with it."""
 
-    path: str
-    reason: str
+    path: Annotated[str, "which"]
+    reason: Annotated[str, "why"]
 
 
 class Slot(TypedDict):
     """What an ended mount has left on this machine."""
 
-    path: str
-    directory: str | None
-    left: int | None
-    bytes: int | None
-    error: str | None
+    path: Annotated[str, "its state directory"]
+    directory: Annotated[str | None, "where it was mounted"]
+    left: Annotated[int | None, "how many changes are not finished"]
+    bytes: Annotated[int | None, "how much is unsent"]
+    error: Annotated[str | None, "why that can't be told"]
 
 
 class Status(TypedDict):
-    """The whole document; the table above says what each field means."""
+    """The whole document."""
 
-    schema: int
-    problems: list[str]
-    directory: str
-    job_id: str
-    base_url: str
-    pid: int
-    mounted_at: float
-    read_only: bool
-    state_dir: str
-    log: str
+    schema: Annotated[int, "2"]
+    problems: Annotated[
+        list[str], "sentences: what does not go away without a person; the exit code is 1 if there is any"
+    ]
+    directory: Annotated[str, "where it is mounted"]
+    job_id: Annotated[str, "the job that is mounted"]
+    base_url: Annotated[str, "the server that has it"]
+    pid: Annotated[int, "the process that serves it"]
+    mounted_at: Annotated[float, "when, in seconds since 1970"]
+    read_only: Annotated[bool, "true if it refuses everything that writes"]
+    state_dir: Annotated[str, "where its unsent work is"]
+    log: Annotated[str, "the file that its log goes to; journal; stderr"]
     job: Job
     server: Server
-    items: int | None
-    snapshot_age: float | None
-    effective_ttl: float
-    listing_seconds: float
-    listing_error: str | None
+    items: Annotated[int | None, "how many files and directories the workspace has"]
+    snapshot_age: Annotated[float | None, "how old the listing is"]
+    effective_ttl: Annotated[float, "how old it may be: as --ttl says, or five times what listings take"]
+    listing_seconds: Annotated[float, "how long the last one took"]
+    listing_error: Annotated[str | None, "why the last listing failed, or why the server can't be asked"]
     cache: Cache
-    taken_up: list[str]
-    unsent: list[Unsent]
-    failed: list[Unsent]
-    cleaning: list[Cleaning]
-    conflicts: list[Conflict]
-    shadowed: list[Shadowed]
-    hostile: list[Odd]
-    foreign_hidden: list[Odd]
-    damaged: list[str]
-    other_slots: list[Slot]
+    taken_up: Annotated[list[str], "what an earlier mount had left and this one took up, a line each"]
+    unsent: Annotated[list[Unsent], "what is not on the server"]
+    failed: Annotated[list[Unsent], "those of them that it has refused"]
+    cleaning: Annotated[
+        list[Cleaning], "saves that are on the server, and of which something is left to be tidied up there"
+    ]
+    conflicts: Annotated[list[Conflict], "second versions that were kept, until they are deleted or renamed"]
+    shadowed: Annotated[list[Shadowed], "items hidden behind another one"]
+    hostile: Annotated[list[Odd], "items whose names can't be shown"]
+    foreign_hidden: Annotated[list[Odd], "saves that another mount left unfinished"]
+    damaged: Annotated[
+        list[str], "directories with what was saved of a journal that was damaged, or lost its end"
+    ]
+    other_slots: Annotated[list[Slot], "ended mounts of this job that have left something here"]
 
 
 def unsent(path: str, size: int, reason: str = "", state: str = "dirty") -> Unsent:

@@ -78,14 +78,7 @@ def run(
     mount = Mount(settings, slot, say, stopping)
     mount.start(build)
     try:
-        mount.announce()
-        try:
-            on_mounted()
-        except BrokenPipeError:
-            mount.end("who waited for it is gone: it is not wanted any more")
-        except OSError as error:
-            _log.warning("that it is mounted can't be told: %s", error)
-        return mount.serve()
+        return mount.serve(on_mounted)
     except BaseException:
         mount.abandon()
         raise
@@ -121,7 +114,7 @@ class Mount:
 
     @property
     def _directory(self) -> str:
-        """Where it is, as far as anybody has asked."""
+        """Where it was mounted."""
         return self._slot.record.directory
 
     def start(self, build: Callable[[], Mounted]) -> None:
@@ -147,16 +140,15 @@ class Mount:
             if self._serving and there is not None and there != self._before:
                 unmount(self._directory, lazy=True)
 
-    def announce(self) -> None:
-        """Tell the service manager, where there is one, that it answers."""
-        self._manager.ready(_how_much(self._number_unsent()))
-
-    def end(self, reason: str) -> None:
-        """End it as a signal does."""
-        self._reasons.put(reason)
-
-    def serve(self) -> int:
+    def serve(self, on_mounted: Callable[[], None]) -> int:
         """Wait until nothing more can be written, send what is left, tell who asked, and put everything away."""
+        self._manager.ready(_how_much(self._number_unsent()))
+        try:
+            on_mounted()
+        except BrokenPipeError:
+            self._reasons.put("who waited for it is gone: it is not wanted any more")
+        except OSError as error:
+            _log.warning("that it is mounted can't be told: %s", error)
         end = self._until_over()
         self._manager.stopping()
         over = self._over.is_set()
@@ -174,7 +166,6 @@ class Mount:
         if not ended:
             if not (answered and stopped):
                 _log.warning("a call was still in flight at the end")
-            logging.shutdown()
             os._exit(code)
         self._session.close()
         self._slot.close()
@@ -437,9 +428,7 @@ class Mount:
             "discard": lambda args: {"given_up": vfs.discard(str(args["path"]))},
         }
         handlers = {name: self._in_time(answer) for name, answer in at_once.items()}
-        return {
-            **handlers, "flush": self._answer_flush, "umount": self._answer_umount, "where": self._answer_where
-        }  # fmt: skip
+        return {**handlers, "flush": self._answer_flush, "umount": self._answer_umount}
 
     def _in_time(self, answer: Callable[[dict[str, Any]], Any]) -> Handler:
         """An answer that somebody waits for, as a program does in a system call."""
@@ -449,13 +438,6 @@ class Mount:
                 return answer(args)
 
         return handler
-
-    def _answer_where(self, args: dict[str, Any], conversation: Conversation) -> str:
-        """Where it is by now, as its record says from then on."""
-        there = self._attached()
-        if there is not None and there.point != self._directory:
-            self._slot.write_record(directory=there.point)
-        return self._directory
 
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         path = args.get("path")

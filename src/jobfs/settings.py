@@ -6,21 +6,19 @@ What wins: flag, then `-o`, then `JOBFS_…`, then `PERSTACK_…` (api/wire.md),
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from grp import getgrnam
 from pathlib import Path
 from pwd import getpwnam
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jobfs.errors import UsageError
-from jobfs.options import OPTIONS
+from jobfs.options import OPTIONS, Option
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)(b?)", re.IGNORECASE)
 
@@ -42,16 +40,6 @@ def parse_size(value: Any) -> int:
     number, prefix, binary, byte = match.groups()
     base = 1000 if byte and not binary else 1024
     return int(float(number) * base ** " kmgt".index(prefix.lower() or " "))
-
-
-def _seconds(value: Any) -> float:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise ValueError("must be a number of seconds")
-    return seconds
 
 
 def _octal(value: Any) -> int:
@@ -79,21 +67,6 @@ def _number_or_name(value: Any, find: Any, what: str) -> int:
         raise ValueError(f"must be the number or name of a {what} of this machine") from None
 
 
-def _whole(value: Any) -> int:
-    if not re.fullmatch(r"\d{1,9}", str(value)):
-        raise ValueError("must be a whole number")
-    return int(value)
-
-
-def _flag(value: Any) -> bool:
-    word = str(value).lower()
-    if word in ("1", "true", "yes", "on"):
-        return True
-    if word in ("0", "false", "no", "off", ""):
-        return False
-    raise ValueError("must be yes or no")
-
-
 def _patterns(value: Any) -> tuple[str, ...]:
     """Patterns match the last component, which has no "/" and hence nothing is lost by splitting at ":"."""
     parts = value.split(":") if isinstance(value, str) else [p for v in value for p in str(v).split(":")]
@@ -113,74 +86,51 @@ def _absolute(value: Any) -> Path | None:
         raise ValueError("names a home directory that is not known") from None
 
 
-def _within(low: float, high: float) -> AfterValidator:
-    def check(value: float) -> float:
-        if not low <= value <= high:
-            form = ",.0f" if high >= 1e6 else "g"
-            raise ValueError(f"must be from {low:{form}} to {high:{form}}")
-        return value
-
-    return AfterValidator(check)
+def _lower(value: Any) -> str:
+    return str(value).lower()
 
 
-def _one_of(*words: str) -> BeforeValidator:
-    def check(value: Any) -> str:
-        if str(value).lower() not in words:
-            raise ValueError(f"must be one of {', '.join(words)}")
-        return str(value).lower()
-
-    return BeforeValidator(check)
-
-
-_Seconds = BeforeValidator(_seconds)
-_Flag = Annotated[bool, BeforeValidator(_flag)]
+_Seconds = Annotated[float, Field(allow_inf_nan=False)]
 _Directory = Annotated[Path, BeforeValidator(_absolute)]
-_LogLevel = Literal["debug", "info", "warning", "error"]
-_LogFormat = Literal["text", "json"]
-_Encoding = Literal["auto", "multipart", "json"]
+_LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
+_LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
+_Encoding = Annotated[Literal["auto", "multipart", "json"], BeforeValidator(_lower)]
 
 
-def _define(name: str, default: Callable[[], Any] | None = None, *, env: str = "") -> Any:
-    """The setting of this name in options.py; `env` names a variable of the vendor's own that is read after ours."""
-    more: dict[str, Any] = {} if default is None else {"default_factory": default}
-    if default is None:
-        more["default"] = OPTIONS[name].default
-    if env:
-        more["validation_alias"] = AliasChoices(OPTIONS[name].env, env)
-    return Field(**more)
+def _define(name: str, default: Callable[[], Any] | None = None) -> Any:
+    """The setting of this name in options.py."""
+    return Field(default_factory=default) if default is not None else Field(OPTIONS[name].default)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What a mount is told; frozen. Times in seconds, sizes in bytes. Holds no secret."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, env_prefix="JOBFS_", populate_by_name=True, extra="forbid", env_ignore_empty=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base_url: str = _define("base_url", env="PERSTACK_BASE_URL")
+    base_url: str = _define("base_url")
     api_key_file: Annotated[Path | None, BeforeValidator(_absolute)] = _define("api_key_file")
     cache_dir: _Directory = _define("cache_dir", lambda: platformdirs.user_cache_path("jobfs"))
     state_dir: _Directory = _define("state_dir", lambda: platformdirs.user_state_path("jobfs"))
-    ttl: Annotated[float, _within(0, 3600), _Seconds] = _define("ttl")
-    write_back_delay: Annotated[float, _within(0, 3600), _Seconds] = _define("write_back_delay")
-    sync_on_close: _Flag = _define("sync_on_close")
-    read_only: _Flag = _define("read_only")
-    timeout: Annotated[float, _within(0.1, 3600), _Seconds] = _define("timeout")
-    stale_if_error: Annotated[float, _within(0, 604800), _Seconds] = _define("stale_if_error")
-    request_lifetime: Annotated[float, _within(0, 3600), _Seconds] = _define("request_lifetime")
-    max_connections: Annotated[int, _within(1, 256), BeforeValidator(_whole)] = _define("max_connections")
-    cache_size: Annotated[int, _within(2**20, 2**60), BeforeValidator(parse_size)] = _define("cache_size")
-    local_only: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_patterns)] = _define("local_only")
-    local_symlinks: _Flag = _define("local_symlinks")
+    ttl: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("ttl")
+    write_back_delay: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("write_back_delay")
+    sync_on_close: bool = _define("sync_on_close")
+    read_only: bool = _define("read_only")
+    timeout: Annotated[_Seconds, Field(ge=0.1, le=3600)] = _define("timeout")
+    stale_if_error: Annotated[_Seconds, Field(ge=0, le=604800)] = _define("stale_if_error")
+    request_lifetime: Annotated[_Seconds, Field(ge=0, le=3600)] = _define("request_lifetime")
+    max_connections: Annotated[int, Field(ge=1, le=256)] = _define("max_connections")
+    cache_size: Annotated[int, Field(ge=2**20, le=2**60), BeforeValidator(parse_size)] = _define("cache_size")
+    local_only: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = _define("local_only")
+    local_symlinks: bool = _define("local_symlinks")
     umask: Annotated[int, BeforeValidator(_octal)] = _define("umask")
     uid: Annotated[int, BeforeValidator(_user)] = _define("uid", os.getuid)
     gid: Annotated[int, BeforeValidator(_group)] = _define("gid", os.getgid)
-    allow_other: _Flag = _define("allow_other")
-    noexec: _Flag = _define("noexec")
-    allow_core_dumps: _Flag = _define("allow_core_dumps")
-    log_level: Annotated[_LogLevel, _one_of(*get_args(_LogLevel))] = _define("log_level")
-    log_format: Annotated[_LogFormat, _one_of(*get_args(_LogFormat))] = _define("log_format")
-    create_encoding: Annotated[_Encoding, _one_of(*get_args(_Encoding))] = _define("create_encoding")
+    allow_other: bool = _define("allow_other")
+    noexec: bool = _define("noexec")
+    allow_core_dumps: bool = _define("allow_core_dumps")
+    log_level: _LogLevel = _define("log_level")
+    log_format: _LogFormat = _define("log_format")
+    create_encoding: _Encoding = _define("create_encoding")
 
     @property
     def kernel_timeout(self) -> float:
@@ -190,12 +140,24 @@ class Settings(BaseSettings):
 
 def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Settings:
     """Settings from flags (None: not given), `-o` strings and the environment; raises UsageError."""
-    given = {name: value for name, value in flags.items() if value is not None and value != ()}
-    values = {**parse_mount_options(mount_options), **given}
+    places: dict[str, str] = {}
+    values: dict[str, Any] = {}
+
+    def take(found: Mapping[str, Any], place: Callable[[Option], str]) -> None:
+        values.update(found)
+        places.update({name: place(OPTIONS[name]) for name in found})
+
+    variables = {name: os.environ.get(option.env) for name, option in OPTIONS.items()}
+    take(_given({"base_url": os.environ.get("PERSTACK_BASE_URL")}), lambda option: "PERSTACK_BASE_URL")
+    take(_given(variables), lambda option: option.env)
+    take(parse_mount_options(mount_options), lambda option: f"-o {option.name}")
+    take(
+        {name: value for name, value in flags.items() if value not in (None, ())}, lambda option: option.flag
+    )
     try:
         return Settings(**values)
     except ValidationError as error:
-        raise UsageError(_sentence(error, given, values)) from None
+        raise UsageError(_sentence(error, places)) from None
     except RuntimeError:  # platformdirs: neither HOME nor the system's list of users names one
         raise UsageError(
             "this user has no home directory: set HOME, or give --state-dir and --cache-dir"
@@ -239,18 +201,14 @@ def _unknown(name: str) -> str:
     return f"Unknown option -o {name[:64]}" + (f": did you mean {close[0]}?" if close else ".")
 
 
-def _sentence(error: ValidationError, flags: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+def _given(variables: Mapping[str, str | None]) -> dict[str, str]:
+    """Those of these variables of the environment that say anything."""
+    return {name: value for name, value in variables.items() if value}
+
+
+def _sentence(error: ValidationError, places: Mapping[str, str]) -> str:
     """The first problem in one sentence that names the place where the value was given."""
     problem = error.errors(include_url=False)[0]
-    place = str(problem["loc"][0]) if problem["loc"] else ""
-    option = next((o for o in OPTIONS.values() if place.lower() in (o.name, o.env.lower())), None)
-    if option is None:
-        where = place
-    elif option.name in flags:
-        where = option.flag
-    elif option.name in values:
-        where = f"-o {option.name}"
-    else:
-        where = place if place.isupper() else option.env
-    what = problem["msg"].removeprefix("Value error, ")
-    return f"{where} {what}, not {str(problem['input'])[:80]!r}."
+    what = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    where = places[str(problem["loc"][0])]
+    return f"{where} {what.partition(', unable')[0]}, not {str(problem['input'])[:80]!r}."

@@ -48,7 +48,6 @@ def test_imports_go_downward_only() -> None:
         ("uvicorn", ("emulator",)),
         ("click", ("cli", "__main__")),
         ("rich", ("cli",)),
-        ("pydantic_settings", ("settings",)),
     ],
 )
 def test_a_library_is_imported_only_in_its_place(library: str, homes: tuple[str, ...]) -> None:

@@ -36,7 +36,6 @@ def test_a_version_is_downloaded_once_across_restarts_too(
 
 
 def test_many_readers_share_one_download(server: Server, start: Callable[..., Workspace]) -> None:
-    """vfs/semantics.md 3: one download for many readers."""
     server.store.seed({"big": BIG}, age=60)
     server.set(bandwidth=20_000_000)
     work = start()

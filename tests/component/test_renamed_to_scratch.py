@@ -361,7 +361,6 @@ def test_killed_before_it_has_left_the_server(
 def test_killed_before_the_new_file_of_the_old_name_was_closed(
     server: Server, mortal: Callable[..., Mortal], seeded: None, waits: None, then: str
 ) -> None:
-    """vfs/semantics.md 4: a file that was not closed has another name."""
     work = mortal(write_back_delay=30)
     back_up(work)
     fh = work.vfs.create("file", 0o644, os.O_WRONLY, CALLER).fh

@@ -99,11 +99,3 @@ def test_the_script_ends_on_a_signal_and_leaves_nothing(tmp_path: Path) -> None:
     assert "interrupted" in output
     assert not mounted_below(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_what_the_script_does_not_know_is_named(tmp_path: Path) -> None:
-    done = load(tmp_path, "--only", "sedd")
-    output, _ = done.communicate(timeout=40)
-    assert done.returncode == 2
-    assert "sedd" in output
-    assert "Traceback" not in output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -110,20 +109,6 @@ def test_vim_is_told_what_the_job_changed(server: Server, mounted: MountedJob, f
     only_the_edit_is_there(server, mounted, "the job's\n")
 
 
-def test_vim_undoes_after_a_remount_what_it_saved_before(
-    server: Server, mounted: MountedJob, file: Path
-) -> None:
-    """vfs/semantics.md 4, Scratch names: the undo file stays on this machine, and is of the file that it was made for."""
-    start = ("nvim", "-u", "NONE", "--headless")
-    undo = ("--cmd", "set undofile undodir=.", "notes.md")
-    run(file.parent, *start, *undo, "-c", "%s/second/2nd/", "-c", "%s/third/3rd/", "-c", "wq")
-    only_the_edit_is_there(server, mounted)
-    assert (file.parent / ".notes.md.un~").exists()
-    mounted.remount()
-    run(file.parent, *start, *undo, "-c", "undo", "-c", "wq")
-    only_the_edit_is_there(server, mounted, NOTES)
-
-
 def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
     server: Server, mounted: MountedJob, file: Path
 ) -> None:
@@ -137,21 +122,6 @@ def test_vim_that_was_killed_gets_its_text_back_from_its_swap_file(
     run(file.parent, "vim", "-u", "NONE", "-N", "-es", "-r", "notes.md", "-c", "wq")
     (file.parent / ".notes.md.swp").unlink()
     only_the_edit_is_there(server, mounted)
-
-
-def test_a_second_vim_is_told_that_the_file_is_being_edited(
-    server: Server, mounted: MountedJob, file: Path
-) -> None:
-    """vfs/semantics.md 4, Scratch names: made here, such a file stays here, and is there for every program of this machine."""
-    with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as vim:
-        vim.shows("third line")
-        with terminal(mounted.home, file.parent, "vim", "-u", "NONE", "-N", "notes.md") as other:
-            other.shows("Found a swap file")
-            other.type("q")
-            other.ends()
-        vim.lines(":q")
-        vim.ends()
-    only_the_edit_is_there(server, mounted, NOTES)
 
 
 def test_vim_that_overrides_read_only_saves_and_leaves_it_so(
@@ -198,33 +168,6 @@ def test_emacs_in_a_terminal_saves_twice_without_a_question(
         emacs.keys("C-x", "C-c")
         emacs.ends()
     only_the_edit_is_there(server, mounted, "one two " + NOTES)
-
-
-def test_emacs_that_was_killed_gets_its_text_back_after_a_remount(
-    server: Server, mounted: MountedJob, file: Path
-) -> None:
-    """vfs/semantics.md 4, Scratch names: they stay on this machine, and survive there."""
-    with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
-        emacs.shows("third line")
-        emacs.type("typed and not saved ")
-        emacs.keys("M-x")
-        emacs.lines("do-auto-save")
-        eventually(lambda: (file.parent / "#notes.md#").exists())
-        os.kill(emacs.pid(), signal.SIGKILL)
-        emacs.ends()
-    mounted.remount()
-    with terminal(mounted.home, file.parent, "emacs", "-Q", "-nw", "notes.md") as emacs:
-        emacs.shows("third line")
-        emacs.keys("M-x")
-        emacs.lines("recover-this-file")
-        emacs.shows("Recover auto save file")
-        emacs.lines("yes")
-        emacs.shows("typed and not saved first line")
-        emacs.keys("C-x", "C-s")
-        emacs.shows("Wrote ")
-        emacs.keys("C-x", "C-c")
-        emacs.ends()
-    only_the_edit_is_there(server, mounted, "typed and not saved " + NOTES)
 
 
 def test_a_second_emacs_is_told_that_the_file_is_being_edited(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 from tests.mount.test_loop import LoopProcess
 from tests.support.mounts import MountedJob
 from tests.support.serverside import visible
-from tests.support.terminal import terminal
 from tests.support.waiting import eventually
 
 from jobfs.emulator import Server
@@ -156,31 +154,6 @@ print(len(ticks) > 1)
         go(busy)
         assert busy.communicate(timeout=60)[0] == "True\n"
     assert server.store.read("d/file") == b"text and mine"
-
-
-def test_vim_says_that_a_save_was_interrupted(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 4: fsync tells the truth. (Vim reads Ctrl-C as a key, which is why it takes a signal.)"""
-    server.store.seed({"notes.md": "text\n"}, age=60)
-    mounted = mount(timeout=80)
-    with terminal(mounted.home, mounted.path, "vim", "-u", "NONE", "-N", "notes.md") as vim:
-        vim.shows("text")
-        vim.type("Omine")
-        vim.keys("Escape")
-        asked = hanging(server, "change")
-        vim.lines(":w")
-        asked()
-        os.kill(vim.pid(), signal.SIGINT)
-        vim.shows("Fsync failed")
-        vim.lines("", ":set modified?")
-        vim.shows("  modified")
-        assert server.store.read("notes.md") == b"text\n"
-        vim.lines(":q!")
-        vim.ends()
-    server.faults.clear()
-    mounted.kill()
-    mounted.mount()
-    mounted.settled()
-    assert server.store.read("notes.md") == b"mine\ntext\n", "what was closed is sent all the same"
 
 
 def test_an_open_that_was_interrupted_leaves_nothing_open(tmp_path: Path) -> None:

@@ -69,27 +69,3 @@ def test_umount_and_flush_show_how_far_they_are(server: Server, mount: Callable[
     assert umount.returncode == 0
     mounted.ended()
     assert visible(server) == expected
-
-
-def test_recover_shows_how_far_it_is_and_leaves_the_rest_to_the_journal(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    mounted = mount(write_back_delay=30)
-    expected = unsent(server, mounted)
-    mounted.kill()
-    command = (
-        "recover", server.job, "--base-url", server.url, "--state-dir", mounted.state,
-        "--cache-dir", mounted.cache, "--request-lifetime", "0.2", "--timeout", "5",
-    )  # fmt: skip
-    with on_terminal(mounted.home, mounted.key, *command) as terminal:
-        terminal.shows(rf"sending what .*{_AMOUNT}")
-        terminal.press_ctrl_c()
-        assert terminal.ended() == 130
-        said = " ".join(terminal.screen.split())
-        assert "interrupted: what is not sent yet is in the journal" in said
-        assert f"jobfs recover {server.job}" in said
-    hurry(server)
-    done = mounted.jobfs(*command)
-    assert done.returncode == 0, done.stderr
-    assert "finished: " in done.stdout
-    assert visible(server) == expected

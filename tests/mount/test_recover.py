@@ -246,24 +246,3 @@ def test_a_damaged_journal_is_put_aside_with_its_bytes(
     done = mounted.jobfs("status", mounted.path, "--json")
     assert done.returncode == 1
     assert str(aside) in json.loads(done.stdout)["damaged"]
-
-
-def test_bytes_that_no_record_names_are_kept_aside(server: Server, mount: Callable[..., MountedJob]) -> None:
-    """save/protocol.md, What the API does not allow: of what was closed and not fsynced, a loss of power may take the record.
-
-    They stay until a person has looked at them.
-    """
-    server.store.seed({"old.txt": "on the server"}, age=60)
-    mounted = mount(write_back_delay=30)
-    (mounted.path / "old.txt").write_bytes(b"closed, not sent")
-    mounted.kill()
-    # The end of the log is what a loss of power takes.
-    (slot(mounted) / "journal.db-wal").unlink()
-    mounted.mount()
-    mounted.settled()
-    assert visible(server) == {"old.txt": b"on the server"}
-    mounted.remount()
-    (kept,) = slot(mounted).glob("damaged-*/bytes/*")
-    assert kept.read_bytes() == b"closed, not sent"
-    assert str(kept.parent) in mounted.log
-    assert mounted.status()["damaged"] == [str(kept.parent.parent)]

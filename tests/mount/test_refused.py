@@ -53,14 +53,3 @@ def test_fsync_of_a_refused_save_fails_as_a_disk_would(server: Server, mounted: 
                 os.fsync(file.fileno())
             assert again.value.errno == expected, "asked once more, it says the same"
         server.faults.clear()
-
-
-def test_close_that_waits_for_the_server_says_the_same(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    mounted = mount(sync_on_close=True)
-    for number, ((status, reason), expected) in enumerate(REFUSALS.items()):
-        server.faults.rate("error", 1.0, on="create", status=status, reason=reason)
-        assert failing(os.close, mounted.path / f"new{number}", b"mine") == expected, reason
-        assert (mounted.path / f"new{number}").read_bytes() == b"mine"
-        server.faults.clear()

@@ -199,16 +199,3 @@ def test_a_mount_that_nobody_waits_for_any_more_is_taken_away(server: Server, mo
         waiting.kill()
     eventually(lambda: not subprocess.run(["pgrep", "-f", str(mounted.path)], capture_output=True).stdout)
     assert not is_mounted(mounted.path)
-
-
-def test_a_mount_point_may_be_named_by_a_link(server: Server, mount: Mount) -> None:
-    """vfs/semantics.md 6: every command finds the mount by what the user calls its directory."""
-    mounted = mount()
-    link = mounted.home / "link"
-    link.symlink_to(mounted.path)
-    (mounted.path / "file").write_bytes(b"content")
-    for command in ("flush", "status", "umount"):
-        done = mounted.jobfs(command, link, "--state-dir", mounted.state)
-        assert done.returncode == 0, done.stderr
-    assert visible(server) == {"file": b"content"}
-    assert not is_mounted(mounted.path)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.files import errno_from, saved
-from tests.support.mounts import MountedJob, environment, jobfs
+from tests.support.files import saved
+from tests.support.mounts import MountedJob, environment
 from tests.support.terminal import terminal
 from tests.support.waiting import eventually, eventually_equal, readable
 
@@ -112,34 +112,6 @@ def test_a_conflict_is_compared_under_the_names_that_there_are(server: Server, m
     assert mounted.status()["conflicts"] == []
 
 
-def test_what_failed_is_unsent_wherever_that_is_told(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: one number, in the status, in `.jobfs/pending`, of umount, and after it."""
-    server.store.seed({"old": "old"}, age=60)
-    server.faults.rate("error", 1.0, on="create", status=413, reason="Too large")
-    errno_from(saved, mounted.path / "big", b"refused")
-    eventually(lambda: mounted.status()["failed"])
-    server.faults.clear()
-    server.faults.rate("unavailable", 1.0, on="change")
-    (mounted.path / "waits").write_bytes(b"unsent")
-    code, status = told(mounted)
-    assert (code, [entry["path"] for entry in status["failed"]]) == (1, ["big"])
-    assert sorted(entry["path"] for entry in status["unsent"]) == ["big", "waits"]
-    assert status["failed"][0] in status["unsent"]
-    assert "\nunsent    2 files, 13 bytes" in mounted.jobfs("status", mounted.path).stdout
-    assert len((mounted.path / ".jobfs/pending").read_text().splitlines()) == 2
-    left = (
-        "2 unsent: kept for the next mount of this job: waits; "
-        "refused by the server, kept until jobfs retry or jobfs discard in the next mount: big"
-    )
-    done = mounted.jobfs("umount", "--timeout", "0", mounted.path)
-    assert (done.returncode, f"jobfs: {left}\n" in done.stderr) == (1, True)
-    for where in ((mounted.path,), ()):
-        after = mounted.jobfs("status", "--state-dir", mounted.state, *where)
-        assert (after.returncode, after.stdout) == (2, "")
-        assert f"the mount that ended at {mounted.path} has left {left}" in after.stderr
-        assert after.stderr.endswith(f": mount the job again, or jobfs recover {server.job}\n")
-
-
 def test_a_watch_tells_each_change_until_it_is_interrupted(server: Server, mounted: MountedJob) -> None:
     command = [sys.executable, "-m", "jobfs", "status", "--watch", str(mounted.path)]
     variables = environment(mounted.home, server.key)
@@ -181,11 +153,9 @@ def test_a_killed_mount_is_told_by_doctor_with_what_it_has_left(server: Server, 
         return [line for line in done.stdout.splitlines() if str(mounted.path) in line or "clock" in line]
 
     mounted.kill_only()
-    where = f"the mount at {mounted.path}"
     assert doctor() == [
-        f"WARN    mount: the process that served {mounted.path} is gone: "
+        f"WARN    the process that served {mounted.path} is gone: "
         f"mount the job there again, or jobfs umount {mounted.path}",
-        f"ok      unsent work: {where} was ended from outside, and had sent everything",
         "ok      clock: within 1 s of the server's",
     ]
     mounted.kill()
@@ -194,32 +164,9 @@ def test_a_killed_mount_is_told_by_doctor_with_what_it_has_left(server: Server, 
     (mounted.path / "unsent").write_bytes(b"12345")
     mounted.kill()
     left, clock = doctor()
-    assert left.startswith(f"WARN    unsent work: {where} has left 1 file (5 bytes) unsent: ")
+    assert left.startswith(f"WARN    the mount that ended at {mounted.path} has left 1 unsent: ")
     assert left.endswith(f"jobfs recover {server.job}")
     assert clock.startswith("WARN    clock: this machine's is 100 s behind the server's")
-
-
-def test_the_log_of_an_outage_is_as_json_an_object_a_line(
-    server: Server, mount: Callable[..., MountedJob]
-) -> None:
-    """A line a try, and no more."""
-    mounted = mount(start=False, log_format="json", log_level="info", timeout=5)
-    command = [word for word in mounted.command()[3:] if word != "--foreground"]
-    started = jobfs(*command, home=mounted.home, key=server.key)
-    assert started.returncode == 0, started.stderr
-    log = Path(started.stdout.rstrip().rpartition("its log is ")[2])
-    saved(mounted.path / "before", b"x")
-    with server.down():
-        for number in range(60):
-            (mounted.path / f"f{number}").write_bytes(b"unsent")
-        code, status = told(mounted)
-        assert (code, status["log"]) == (1, str(log))
-        eventually(lambda: sum(entry["attempts"] for entry in mounted.status()["unsent"]) > 2, mounted.status)
-    assert mounted.jobfs("flush", mounted.path).returncode == 0
-    assert mounted.jobfs("umount", mounted.path).returncode == 0
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert {tuple(record) for record in records} == {("time", "level", "logger", "message", "exception")}
-    assert any("no connection" in record["message"] for record in records)
 
 
 def threads(mounted: MountedJob) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import stat
 import subprocess
@@ -15,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from jobfs import control
 from jobfs.control import SOCKET, Conversation, NoMountError, Server, call
 from jobfs.errors import FsError
-from jobfs.nodes import Sent
 
 
 @pytest.fixture
@@ -106,23 +103,6 @@ def test_calls_do_not_wait_for_each_other(serve: Callable[..., Path]) -> None:
     other.join()
 
 
-def test_a_long_wait_is_full_of_signs_of_life(
-    serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(control, "_SIGN_OF_LIFE", 0.01)
-    enough = threading.Event()
-    seen: list[Sent] = []
-
-    def hear(sent: Sent) -> None:
-        seen.append(sent)
-        if len(seen) == 3:
-            enough.set()
-
-    place = serve(wait=lambda args, conversation: enough.wait(20))
-    assert call(place, "wait", timeout=10, progress=hear) is True
-    assert set(seen) == {Sent(0, 0)}
-
-
 def test_a_mount_that_does_not_answer_is_given_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(str(tmp_path / SOCKET))
@@ -150,13 +130,6 @@ def test_what_is_no_request_harms_nobody(serve: Callable[..., Path], request_lin
         while connection.recv(4096):
             pass
     assert call(place, "ping") == "pong"
-
-
-def test_another_user_is_not_answered(serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    place = serve(status=lambda args, conversation: "secret")
-    monkeypatch.setattr(control, "_peer_uid", lambda connection: os.geteuid() + 1)
-    with pytest.raises(FsError, match="another user"):
-        call(place, "status")
 
 
 def test_the_socket_is_the_users_own_and_goes_away(serve: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,48 +1,13 @@
-"""The status document: its fields are those of its table, and the commands in it work in a shell."""
+"""The status document: the commands in it work in a shell."""
 
 from __future__ import annotations
 
-import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_type_hints, is_typeddict
 
 import pytest
 
 from jobfs import document
-
-
-def rows() -> Iterator[str]:
-    """Every field that the table names, in full."""
-    lists: list[str] = []
-    for line in (document.__doc__ or "").splitlines():
-        if line.startswith("| `"):
-            names = re.findall(r"`([^`]+)`", line.split("|")[1])
-            if names[0].startswith("[]"):
-                yield from (f"{one}{name.removeprefix('[]')}" for one in lists for name in names)
-            else:
-                lists = [name for name in names if name.endswith("[]")]
-                yield from names
-
-
-def declared(kind: Any, prefix: str = "") -> Iterator[str]:
-    """Every field of a TypedDict and of those in it."""
-    for name, inner in get_type_hints(kind).items():
-        path = f"{prefix}{name}"
-        if is_typeddict(inner):
-            yield from declared(inner, f"{path}.")
-            continue
-        is_list = str(inner).startswith("list")
-        yield f"{path}[]" if is_list else path
-        if is_list and is_typeddict(get_args(inner)[0]):
-            yield from declared(get_args(inner)[0], f"{path}[].")
-
-
-def test_the_table_has_every_field_and_no_other() -> None:
-    named = list(rows())
-    assert sorted(named) == sorted(declared(document.Status))
-    assert len(set(named)) == len(named)
 
 
 @pytest.mark.parametrize(

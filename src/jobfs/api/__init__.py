@@ -12,7 +12,7 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 if TYPE_CHECKING:
     from jobfs.api.address import check_base_url, check_job_id
     from jobfs.api.client import Client
-    from jobfs.api.create import CreateEncoding, Known
+    from jobfs.api.create import CreateEncoding
     from jobfs.api.download import Download
     from jobfs.api.health import Health
     from jobfs.api.key import FileKey, KeySource, fixed_key
@@ -27,7 +27,6 @@ __all__ = [
     "Health",
     "Instance",
     "KeySource",
-    "Known",
     "Page",
     "check_base_url",
     "check_job_id",
@@ -37,7 +36,7 @@ __all__ = [
 _HOMES = {
     "address": ("check_base_url", "check_job_id"),
     "client": ("Client",),
-    "create": ("CreateEncoding", "Known"),
+    "create": ("CreateEncoding",),
     "download": ("Download",),
     "health": ("Health",),
     "key": ("FileKey", "KeySource", "fixed_key"),

@@ -20,7 +20,7 @@ import httpx
 from jobfs import names
 from jobfs.api.address import check_base_url, check_job_id, valid_item_id
 from jobfs.api.bodies import MOST_INSTANCE, json_body
-from jobfs.api.create import CreateEncoding, Form, Forms, Known
+from jobfs.api.create import CreateEncoding, Form, Forms
 from jobfs.api.deadline import about_to_wait, current
 from jobfs.api.download import IDENTITY, RANGE_UNSATISFIABLE, Download, extent
 from jobfs.api.failures import Call, MismatchError
@@ -64,7 +64,7 @@ class Client:
 
     Reads are retried within `timeout` seconds without progress. A changing request is sent again only where
     nothing can have happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). All
-    methods raise ApiError. `known`: what an earlier look at this server has shown. `transport` replaces the network,
+    methods raise ApiError. `forms`: how this server took creates at an earlier time. `transport` replaces the network,
     for tests and to see what passes.
 
     `health`: how the server has been answering, and whether the background leaves it alone. `line`: who uses the
@@ -80,7 +80,7 @@ class Client:
         timeout: float = 30.0,
         max_connections: int = 16,
         create_encoding: CreateEncoding = "auto",
-        known: Known | None = None,
+        forms: Mapping[Kind, Form] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.job_id = check_job_id(job_id)
@@ -91,16 +91,16 @@ class Client:
             self.base_url, key, timeout=timeout, max_connections=max_connections, transport=transport
         )
         self.health, self.line = self._wire.health, self._wire.line
-        self._forms = Forms(create_encoding, known)
+        self._forms = Forms(create_encoding, forms or {})
         self._slash: str | None = None  # what paths begin with on this server; None until an item was seen
         self._lock = threading.Lock()
         #: When the server was asked last whether it answers again, and what came of that.
         self._question: tuple[float, Future[bool]] = -math.inf, Future()
 
     @property
-    def tls(self) -> str | None:
-        """The version of TLS that was agreed on, as "TLSv1.3"; None without TLS, or before the first connection."""
-        return self._wire.tls
+    def forms(self) -> dict[Kind, Form]:
+        """How this server has taken creates."""
+        return dict(self._forms.good)
 
     @property
     def server_time_offset(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -52,21 +51,6 @@ class Form(NamedTuple):
         return body
 
 
-@dataclass(frozen=True)
-class Known:
-    """Facts of one server, the same for every job and key, from an earlier look at it; what is empty or None is not known.
-
-    `forms`: the form of a create that worked. `rejects`: whether a create at the path of an existing item of that kind is
-    refused. `moves_keep_updated_at`: a move leaves the item's `updatedAt` alone. `moves_carry`: a directory that is moved
-    takes along what is in it.
-    """
-
-    forms: Mapping[Kind, Form] = field(default_factory=dict)
-    rejects: Mapping[Kind, bool] = field(default_factory=dict)
-    moves_keep_updated_at: bool = False
-    moves_carry: bool | None = None
-
-
 class Forms:
     """Finds the form that works and remembers it, for files and for directories apart.
 
@@ -74,12 +58,13 @@ class Forms:
     first, until the server's own items have shown the other spelling.
     """
 
-    def __init__(self, encoding: CreateEncoding, known: Known | None = None) -> None:
-        """`known`: the forms that this server took at an earlier time are tried first."""
+    def __init__(self, encoding: CreateEncoding, likely: Mapping[Kind, Form]) -> None:
+        """`likely`: the forms that this server took at an earlier time, which are tried first."""
         self.long_type = True
         self._pinned = encoding
-        self._likely = known.forms if known else {}
-        self._good: dict[Kind, Form] = {}
+        self._likely = likely
+        #: The forms that have worked.
+        self.good: dict[Kind, Form] = {}
         self._first: Encoding = "multipart"
 
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
@@ -89,21 +74,21 @@ class Forms:
         When it says so to all of them that is its answer, and nothing is learned from it. The error is the
         first that is not about the media type: the one about what was asked.
         """
-        proved = kind in self._good
+        proved = kind in self.good
         refusals: list[ApiError] = []
         for form in self._candidates(kind):
             try:
                 with self._doubting(form):
                     item = attempt(form)
             except _UNDERSTOOD:
-                self._good[kind] = form
+                self.good[kind] = form
                 raise
             except (InvalidRequestError, BadRequestError) as exc:
                 if exc.status not in _ABOUT_THE_FORM or (proved and isinstance(exc, BadRequestError)):
                     raise
                 refusals.append(exc)
             else:
-                self._good[kind] = form
+                self.good[kind] = form
                 return item
         raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
 
@@ -113,15 +98,15 @@ class Forms:
         try:
             yield
         except AnswerLostError:
-            if not self._good:
+            if not self.good:
                 self._first = "json" if form.encoding == "multipart" else "multipart"
             raise
 
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""
-        good = self._good.get(kind)
+        good = self.good.get(kind)
         likely = self._likely.get(kind) or Form(self._first, self.long_type)
-        guess = good or next(iter(self._good.values()), likely)
+        guess = good or next(iter(self.good.values()), likely)
         spellings = [guess.long_type] if good else [guess.long_type, not guess.long_type]
         encodings: list[Encoding] = ["multipart", "json"]
         encodings.sort(key=lambda name: name != guess.encoding)

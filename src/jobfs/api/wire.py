@@ -128,8 +128,6 @@ class Wire:
     ) -> None:
         self.health = Health(timeout)
         self.line = Line(max_connections)
-        #: The version of TLS of the newest connection, None without.
-        self.tls: str | None = None
         self._key = key
         self._timeout = timeout
         self._base_url = base_url
@@ -149,8 +147,6 @@ class Wire:
         if event.endswith(_CONNECTED):
             stream = info["return_value"]
             _bound(stream)
-            secured = stream.get_extra_info("ssl_object")
-            self.tls = secured.version() if secured is not None else None
             self.line.opened(stream.get_extra_info("socket"))
 
     def request(self, call: Call, send: Send = PLAIN, *, once: bool = False) -> Answer:

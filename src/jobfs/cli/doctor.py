@@ -8,19 +8,16 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from jobfs import control
 from jobfs.api import KeySource, check_base_url, check_job_id
 from jobfs.cli import preflight, trial
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.running import dead_mounts, mounts, remedy
-from jobfs.cli.screen import counted, shown, size
+from jobfs.cli.running import mounts, told_of_ended
+from jobfs.cli.screen import shown, size
 from jobfs.errors import JobfsError, UsageError
-from jobfs.state import directory as slot
-from jobfs.state.left import left_in
 
 if TYPE_CHECKING:
     from jobfs.settings import Settings
@@ -50,7 +47,8 @@ def doctor(
     job: str | None,
     trying: bool,
     yes: bool,
-    report: Path | None,
+    report: IO[str] | None,
+    verbose: bool,
     mount_options: tuple[str, ...],
     **flags: Any,
 ) -> int:
@@ -60,35 +58,62 @@ def doctor(
     """
     trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)
-    code = Checkup(settings).run(job)
-    return max(trial.run(settings, job, yes, report), code) if trying and job else code
+    checkup = Checkup(settings, everything=verbose or not trying)
+    key = checkup.run(job)
+    checkup.sum_up("{} checks of this machine, the key and the job")
+    code = 0
+    if trying and job and key is not None:
+        code = trial.run(settings, job, key, yes, report, checkup.show)
+        checkup.sum_up("{} answers of the server")
+    return checkup.end(trying, code)
 
 
 class Checkup:
-    """The checks, each a line that is printed when it is done."""
+    """The checks, each a line that is printed when it is done; what is well only if `everything` is to be shown."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, everything: bool) -> None:
         from rich.console import Console
 
         self._settings = settings
+        self._everything = everything
         self._console = Console(highlight=False, soft_wrap=True)
         self._marks = Counter[str]()
+        self._unshown = 0
 
-    def run(self, job: str | None) -> int:
-        """Make every check, whatever comes of the others; 1 if a mount would not work, else 0."""
+    def run(self, job: str | None) -> KeySource | None:
+        """Make every check, whatever comes of the others; the key, if the server takes it for this job."""
         self._machine()
         self._mounts()
-        self._unsent_work()
-        self._server(job)
+        return self._server(job)
+
+    def show(self, mark: str, text: str) -> None:
+        """A line on what was found; what is well may only be counted."""
+        from rich.text import Text
+
+        self._marks[mark] += 1
+        if mark == "ok" and not self._everything:
+            self._unshown += 1
+            return
+        self._console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {shown(text)}"))
+
+    def sum_up(self, words: str) -> None:
+        """One line for what was well and is not shown."""
+        if self._unshown:
+            self._console.print(f"[green]ok[/]      {words.format(self._unshown)} (--verbose shows them)")
+        self._unshown = 0
+
+    def end(self, tried: bool, code: int) -> int:
+        """What all of it comes to, in the last line and the exit code; `code`: of a try that was broken off, or refused."""
         failed = self._marks["FAILED"]
         if failed:
             self._console.print(f"{failed} of these would keep a mount from working")
-        return 1 if failed else 0
+        elif tried and not code:
+            told = ": see WARN for what it costs" if self._marks["WARN"] else ""
+            self._console.print(f"a mount of this job works{told}")
+        return code or (1 if failed else 0)
 
     def _check(self, what: str, check: Callable[[], Any], well: str | Callable[[Any], str] = str) -> Any:
         """Make one check; what it finds, None if it failed. `well`: what is told of that, or made of it to be told."""
-        from rich.text import Text
-
         found = None
         try:
             found = check()
@@ -98,13 +123,9 @@ class Checkup:
             mark, text = "WARN", str(doubt)
         except JobfsError as error:
             mark, text = "FAILED", str(error)
-        except OSError as error:
-            name = f": {error.filename}" if error.filename else ""
-            mark, text = "FAILED", f"can't be checked: {error.strerror}{name}"
         except Exception as error:
-            mark, text = "FAILED", f"can't be checked: unexpected {type(error).__name__}: {error}"
-        self._marks[mark] += 1
-        self._console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {what}: {shown(text)}"))
+            mark, text = "FAILED", f"can't be checked: {type(error).__name__}: {error}"
+        self.show(mark, f"{what}: {text}")
         return found
 
     def _machine(self) -> None:
@@ -121,45 +142,30 @@ class Checkup:
 
     def _mounts(self) -> None:
         state_dir = self._settings.state_dir
-        log = state_dir / "JOB" / "MOUNT" / "jobfs.log"
-        running = self._check(
+        self._check(
             "mounts",
-            lambda: mounts(str(state_dir)),
-            lambda found: f"{len(found)} running; the log of one in the background is {log}",
+            lambda: len(mounts(str(state_dir))),
+            lambda number: (
+                f"{number} running: jobfs status shows how they are" if number else "none is running"
+            ),
         )
-        for found in running or ():
-            self._check("mount", partial(_mount, found))
-        dead = self._check(
-            "dead mounts", lambda: dead_mounts(str(state_dir)), lambda found: str(len(found) or "none")
-        )
-        for point, found in (dead or {}).items():
-            self._check("mount", partial(_doubt, remedy(point, found)))
+        for sentence in told_of_ended(str(state_dir)):
+            self.show("WARN", sentence)
 
-    def _unsent_work(self) -> None:
-        """What mounts that ended have left; whatever else is in the state directory is none of ours."""
-        unreadable: list[str] = []
-        ended = self._check(
-            "unsent work",
-            lambda: _ended(self._settings.state_dir, unreadable),
-            lambda ended: f"{counted(len(ended), 'mount')} ended without a last word" if ended else "none",
-        )
-        for sentence in unreadable:
-            self._check("unsent work", partial(_doubt, sentence))
-        for found in ended or ():
-            self._check("unsent work", partial(_left, found))
-
-    def _server(self, job: str | None) -> None:
+    def _server(self, job: str | None) -> KeySource | None:
+        """Ask for the job; the key, if it is taken."""
         settings = self._settings
         in_file = settings.api_key_file is not None
-        key = self._check("API key", self._key, "in --api-key-file" if in_file else "in PERSTACK_API_KEY")
-        self._check("server's address", lambda: check_base_url(settings.base_url), settings.base_url)
+        key: KeySource | None = self._check(
+            "API key", self._key, "in --api-key-file" if in_file else "in PERSTACK_API_KEY"
+        )
         self._check("connection", lambda: _route(settings))
         if job is None:
             unasked = (
                 "none given; with its id, the server is asked whether it takes the key and knows the job"
             )
             self._check("job", lambda: unasked)
-            return
+            return None
 
         def ask() -> preflight.Answer:
             check_job_id(job)
@@ -168,10 +174,10 @@ class Checkup:
             return preflight.ask_server(settings, job, key)
 
         answer = self._check("job", ask, f"{job} is known, and the key is accepted")
-        if answer is not None:
-            self._check("clock", lambda: _clock(answer.ahead))
-            if answer.tls:
-                self._check("TLS", lambda: answer.tls)
+        if answer is None:
+            return None
+        self._check("clock", lambda: _clock(answer.ahead))
+        return key
 
     def _key(self) -> KeySource:
         warnings: list[str] = []
@@ -179,10 +185,6 @@ class Checkup:
         if warnings:
             raise DoubtError(warnings[0], key)
         return key
-
-
-def _doubt(sentence: str) -> None:
-    raise DoubtError(sentence)
 
 
 def _directory(path: Path, what: str, option: str) -> str:
@@ -193,60 +195,10 @@ def _directory(path: Path, what: str, option: str) -> str:
     return f"{path}, {size(free)} free"
 
 
-def _mount(found: slot.Found) -> str:
-    """A running mount, and where its log is."""
-    assert found.record is not None
-    directory = found.record.directory
-    try:
-        status = control.call(found.path, "status")
-        log, problems = status["log"], len(status["problems"])
-    except (JobfsError, KeyError, TypeError) as error:
-        raise DoubtError(
-            f"{directory} (process {found.record.pid}) does not say how it is: {error}"
-        ) from None
-    if problems:
-        raise DoubtError(f"{directory} needs you: jobfs status {directory}; its log is {log}")
-    return f"{directory} (process {found.record.pid}) is well; its log is {log}"
-
-
-def _ended(state_dir: Path, unreadable: list[str]) -> list[slot.Found]:
-    """The mounts that ended without saying that they had left nothing; appends a sentence for what can't be read."""
-    ended: list[slot.Found] = []
-    for name in sorted(os.listdir(state_dir)) if state_dir.exists() else ():
-        try:
-            os.listdir(state_dir / name)
-            ended += slot.others(state_dir, name, "")
-        except NotADirectoryError:
-            continue
-        except OSError as error:
-            unreadable.append(
-                f"{error.filename or name} can't be read ({error.strerror}): make it yours, or remove it"
-            )
-    return [found for found in ended if not (found.record and found.record.clean)]
-
-
-def _left(found: slot.Found) -> str:
-    job = found.path.parent.name
-    where = f"the mount at {found.record.directory}" if found.record else f"a mount ({found.path})"
-    log = f"; its log is {found.path / 'jobfs.log'}" if (found.path / "jobfs.log").exists() else ""
-    try:
-        left = left_in(found.path)
-    except JobfsError as error:
-        raise DoubtError(
-            f"what {where} has left can't be told: {error}; jobfs recover {job} puts it aside{log}"
-        ) from None
-    if left.changes:
-        files = f"{counted(len(left.unsent), 'file')} ({size(left.bytes)}) unsent" if left.unsent else ""
-        others = f"{counted(left.unfinished, 'change')} unfinished" if left.unfinished else ""
-        what = " and ".join(filter(None, (files, others)))
-        raise DoubtError(f"{where} has left {what}: jobfs recover {job}{log}")
-    return f"{where} was ended from outside, and had sent everything"
-
-
 def _route(settings: Settings) -> str:
     from jobfs.api.transport import route
 
-    return route(check_base_url(settings.base_url))
+    return f"{settings.base_url}: {route(check_base_url(settings.base_url))}"
 
 
 def _clock(ahead: float) -> str:

@@ -22,8 +22,6 @@ _FIELDS = (
     "id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at",
     "state", "error",
 )  # fmt: skip
-#: Seconds for what needs an answer of the server.
-_PATIENCE = 60.0
 
 
 @click.command("flush", short_help="Return when the server has everything.")
@@ -43,7 +41,7 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
         for found, inside in mounts_of(path, state_dir):
             with sending(f"sending {directory_of(found)}") as progress:
                 args = {"path": inside or None, "timeout": timeout}
-                answers.append(asked(found, "flush", args, timeout=30.0, progress=progress))
+                answers.append(asked(found, "flush", args, progress=progress))
     except FsError as error:
         raise _about(path, error) from None
     except KeyboardInterrupt:
@@ -101,7 +99,7 @@ def discard(path: str, yes: bool, state_dir: str | None) -> int:
     if not (yes or confirmed(f"Give up what was written to {describe(unsent)}?")):
         tell("nothing was given up")
         return 1
-    for name, kept in control.call(found.path, "discard", {"path": inside}, timeout=_PATIENCE)["given_up"]:
+    for name, kept in control.call(found.path, "discard", {"path": inside})["given_up"]:
         tell(f"given up: {name}" + (f" (a copy is {kept})" if kept else ""))
     return 0
 
@@ -145,7 +143,7 @@ def _ask(call: str, path: str, state_dir: str | None, **args: str | None) -> Any
     """What the mount answers about a path; an error names the path."""
     found, inside = mount_of(path, state_dir)
     try:
-        return control.call(found.path, call, {"path": inside, **args}, timeout=_PATIENCE)
+        return control.call(found.path, call, {"path": inside, **args})
     except FsError as error:
         raise _about(path, error) from None
 

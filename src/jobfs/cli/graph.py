@@ -7,19 +7,19 @@ from jobfs.content import ContentStore
 from jobfs.mount import Mounted
 from jobfs.namespace import Namespace
 from jobfs.settings import Settings
-from jobfs.state import server
 from jobfs.state.directory import StateDirectory
+from jobfs.state.server import KnownServer
 from jobfs.vfs import Vfs
 
 
 def build(
-    settings: Settings, job_id: str, slot: StateDirectory, key: KeySource, expected: int = 0, root: str = ""
+    settings: Settings, job_id: str, slot: StateDirectory, key: KeySource, expected: int = 0
 ) -> Mounted:
     """Everything that serves `job_id`, with its unsent work in `slot`; nothing is asked or started yet.
 
-    `expected`: how many items there may be. `root`: show only what lies below that path.
+    `expected`: how many items there may be.
     """
-    known = server.recall(settings.state_dir, check_base_url(settings.base_url))
+    server = KnownServer(settings.state_dir, check_base_url(settings.base_url))
     client = Client(
         settings.base_url,
         job_id,
@@ -27,18 +27,15 @@ def build(
         timeout=settings.timeout,
         max_connections=settings.max_connections,
         create_encoding=settings.create_encoding,
-        known=known,
+        forms=server.facts.forms,
     )
-    if root:
-        from jobfs.trial import rooted
-
-        client = rooted(client, root)
     content = ContentStore(
         client,
         settings.cache_dir / job_id / slot.mount_id,
         owner=slot.path,
         limit=settings.cache_size,
         timeout=settings.timeout,
+        ranges=server.facts.ranges,
     )
     namespace = Namespace(
         client,
@@ -55,7 +52,7 @@ def build(
         client.close()
 
     return Mounted(
-        vfs=Vfs(settings, slot, client, content, namespace, known),
+        vfs=Vfs(settings, slot, client, content, namespace, server),
         break_off=client.break_off,
         close=close,
     )

@@ -21,15 +21,11 @@ from jobfs.service import in_journal
 #: Bytes of a log file; one older file is kept.
 _LIMIT = 10 << 20
 
-#: What the journal calls our levels (sd-daemon(3)), from the highest on.
-_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
-_DEBUG = 7
-
 
 def set_up(level: str, key: KeySource, form: str = "text") -> None:
     """Log records of `level` and above to stderr, as `text` or `json`; other libraries' only from warning on."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_formatter(key, form))
+    handler.setFormatter(_Json(key) if form == "json" else _Formatter(key))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("jobfs").setLevel(level.upper())
 
@@ -68,7 +64,7 @@ def say(sentence: str) -> None:
     root = logging.getLogger()
     handler = next(iter(root.handlers), None)
     formatter = handler.formatter if handler is not None else None
-    if isinstance(handler, _ToFile) or isinstance(formatter, _Json | _ForJournal):
+    if isinstance(handler, _ToFile) or isinstance(formatter, _Json) or in_journal():
         root.handle(root.makeRecord("jobfs", logging.WARNING, __file__, 0, sentence, (), None))
     else:
         with contextlib.suppress(OSError):  # the terminal, or who read along, is gone: the mount goes on
@@ -78,17 +74,11 @@ def say(sentence: str) -> None:
 # Forms
 
 
-def _formatter(key: KeySource, form: str) -> logging.Formatter:
-    if not in_journal():
-        return _Json(key) if form == "json" else _Formatter(key)
-    return _ForJournal(_Json(key) if form == "json" else _Formatter(key, "%(name)s: %(message)s"))
-
-
 class _Formatter(logging.Formatter):
     """Escapes what would steer a terminal, and takes the key out of every record, should a library have put it there."""
 
-    def __init__(self, key: KeySource, form: str = "%(asctime)s %(levelname)s %(name)s: %(message)s") -> None:
-        super().__init__(form)
+    def __init__(self, key: KeySource) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._key = key
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
@@ -121,18 +111,6 @@ class _Json(_Formatter):
                 "exception": None if trace is None else self.without_key(trace),
             }
         )
-
-
-class _ForJournal(logging.Formatter):
-    """What another formatter makes, with the priority before each line; the journal knows when it came, and from whom."""
-
-    def __init__(self, text: logging.Formatter) -> None:
-        super().__init__()
-        self._text = text
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), _DEBUG)
-        return "\n".join(f"<{priority}>{line}" for line in self._text.format(record).split("\n"))
 
 
 # Where it goes

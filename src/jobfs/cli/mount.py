@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
-import logging
 import os
 import signal
 from collections.abc import Callable
@@ -98,8 +97,6 @@ def _serve(settings: Settings, job: str, directory: str, front: Terminal) -> int
             )
     finally:
         place.close()
-        # What was counted and not told yet.
-        logging.shutdown()
 
 
 def _load_parts() -> None:

@@ -27,16 +27,6 @@ if TYPE_CHECKING:
 _DEVICE = Path("/dev/fuse")
 _LIBRARY = "libfuse.so.2"
 _PR_SET_DUMPABLE = 4
-#: From which version on a system has libfuse 2 under its new name; what others say, by their names in os-release.
-_NEW_NAME = {"debian": 13, "ubuntu": 24}
-_REMEDIES = (
-    (frozenset({"debian", "ubuntu"}), "apt install libfuse2t64 (libfuse2 on older systems)"),
-    (frozenset({"fedora", "rhel", "centos"}), "dnf install fuse-libs"),
-    (frozenset({"suse", "opensuse"}), "zypper install libfuse2"),
-    (frozenset({"arch"}), "pacman -S fuse2"),
-)
-_REMEDY = "install the package that has libfuse.so.2"
-
 #: Seconds that the server has for one small answer, whatever --timeout says; and that asking may take at all.
 _PROBE, _PROBE_LIMIT = 4.0, 7.0
 
@@ -103,7 +93,6 @@ class Answer(NamedTuple):
 
     items: int
     ahead: float
-    tls: str | None
 
 
 def ask_server(
@@ -147,7 +136,7 @@ def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) ->
         except ContractError:
             # With all items in it, it may be too much: a page tells how many there are.
             items = client.list_page(1, 0).total
-        return Answer(items, client.server_time_offset, client.tls)
+        return Answer(items, client.server_time_offset)
 
 
 def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
@@ -208,7 +197,10 @@ def check_library() -> None:
         _loadable(given) if given else _loadable(_LIBRARY) or _loadable(ctypes.util.find_library("fuse"))
     )
     if library is None:
-        raise UsageError(f"libfuse 2 is missing: {library_remedy(_os_release())}")
+        raise UsageError(
+            "libfuse 2 is missing: install the package libfuse2t64 or libfuse2 (Debian, Ubuntu), fuse-libs (Fedora, RHEL), "
+            "libfuse2 (SUSE) or fuse2 (Arch)"
+        )
     os.environ["FUSE_LIBRARY_PATH"] = library
 
 
@@ -218,25 +210,6 @@ def _loadable(library: str | None) -> str | None:
     except OSError:
         return None
     return library
-
-
-def library_remedy(system: dict[str, str]) -> str:
-    """How to install libfuse 2 on the system that this os-release describes."""
-    name = system.get("ID", "")
-    number = system.get("VERSION_ID", "").split(".")[0]
-    if name in _NEW_NAME:
-        old = number.isdigit() and int(number) < _NEW_NAME[name]
-        return f"apt install libfuse2{'' if old else 't64'}"
-    names = {name, *system.get("ID_LIKE", "").split()}
-    return next((remedy for families, remedy in _REMEDIES if names & families), _REMEDY)
-
-
-def _os_release() -> dict[str, str]:
-    try:
-        lines = Path("/etc/os-release").read_text().splitlines()
-    except OSError:
-        return {}
-    return {name: value.strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
 
 
 def _check_ordinary_user(settings: Settings, place: str) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,35 +77,25 @@ def recover(
 
 
 def _finish_all(settings: Settings, job: str, key: KeySource, timeout: float | None) -> int:
-    running, base_url = _tell_of_running(settings, job), settings.base_url
-    ended = [found for found in slot.others(settings.state_dir, job, "") if not found.done_with(base_url)]
-    done = [_finished(settings, job, key, found, timeout) for found in ended]
-    left = [*chain.from_iterable(filter(None, done))]
-    if not ended and not running:
-        tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
-    if left:
-        tell(f"jobfs: {kept(left)}", err=True)
-    return 1 if left or running or None in done else 0
-
-
-def _tell_of_running(settings: Settings, job: str) -> bool:
-    """Name the running mounts of the job, and who else recovers it; True if there are any."""
     running = [found for found in slot.running(settings.state_dir) if found.path.parent.name == job]
     for found in running:
         directory = found.record.directory if found.record else "?"
         tell(f"jobfs: the mount at {directory} is running and finishes its own saves", err=True)
-    return bool(running)
-
-
-def _finished(
-    settings: Settings, job: str, key: KeySource, found: slot.Found, timeout: float | None
-) -> list[Any] | None:
-    """What is left of a slot; None, and a sentence, for one that can't be finished: it keeps no other from it."""
-    try:
-        return _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
-    except JobfsError as error:
-        tell(f"jobfs: {error}", err=True)
-        return None
+    ended = [
+        found for found in slot.others(settings.state_dir, job, "") if not found.done_with(settings.base_url)
+    ]
+    if not ended and not running:
+        tell(f"nothing was left: there is nothing of job {job} in {settings.state_dir}")
+    left, all_done = list[Any](), not running
+    for found in ended:
+        try:
+            left += _finish(settings, job, key, slot.reopen(found, settings.base_url), timeout)
+        except JobfsError as error:  # that keeps no other from being finished
+            tell(f"jobfs: {error}", err=True)
+            all_done = False
+    if left:
+        tell(f"jobfs: {kept(left)}", err=True)
+    return 0 if all_done and not left else 1
 
 
 @within()
@@ -118,7 +107,8 @@ def _finish(
     where = f"the mount at {place.record.directory}"
     with _started(settings, job, key, place) as (mounted, note):
         had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
-        _tell([*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)])
+        for line in (*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)):
+            tell(line)
         with sending(f"sending what {place.record.directory} had left") as progress:
             left: list[Any] = list(mounted.vfs.flush_all(None, timeout, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
@@ -142,24 +132,21 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
             f"the state of mount {mount} is on this machine: jobfs recover {job}, without --of, loses nothing"
         )
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
-        # What other mounts have left here is none of its business.
-        return _expose_from(Path(directory), settings, job, key, mount, yes)
-
-
-def _expose_from(directory: Path, settings: Settings, job: str, key: KeySource, mount: str, yes: bool) -> int:
-    """The same with a state directory of its own."""
-    place = slot.acquire(directory, job, "(recover)", settings.base_url)
-    with _started(settings, job, key, place) as (mounted, _):
-        mounted.vfs.refresh()
-        found = mounted.vfs.hidden_of(mount)
-        if not found:
-            tell(f"mount {mount} has left nothing on the server")
-            return 0
-        _tell(f"unfinished: {item.path}" + ("" if item.is_dir else f" ({item.size} bytes)") for item in found)
-        if not (yes or confirmed(f"Is mount {mount} gone for good? These get visible names then")):
-            tell("nothing was changed")
-            return 1
-        _tell(mounted.vfs.expose(mount))
+        # With a state directory of its own: what other mounts have left here is none of its business.
+        place = slot.acquire(Path(directory), job, "(recover)", settings.base_url)
+        with _started(settings, job, key, place) as (mounted, _):
+            mounted.vfs.refresh()
+            found = mounted.vfs.hidden_of(mount)
+            for item in found:
+                tell(f"unfinished: {item.path}" + ("" if item.is_dir else f" ({item.size} bytes)"))
+            if not found:
+                tell(f"mount {mount} has left nothing on the server")
+            elif yes or confirmed(f"Is mount {mount} gone for good? These get visible names then"):
+                for line in mounted.vfs.expose(mount):
+                    tell(line)
+            else:
+                tell("nothing was changed")
+                return 1
     return 0
 
 
@@ -191,8 +178,3 @@ def _started(
         mounted.close()
         place.write_record(clean=clean)
         place.close()
-
-
-def _tell(lines: Iterable[str]) -> None:
-    for line in lines:
-        tell(line)

@@ -22,7 +22,7 @@ from jobfs import control, mountpoint
 from jobfs.cli.options import load
 from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
-from jobfs.errors import JobfsError, UsageError
+from jobfs.errors import UsageError
 from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
 from jobfs.private import user_name
 from jobfs.state import directory as slot
@@ -39,18 +39,7 @@ def mounts(state_dir: str | None) -> list[slot.Found]:
     found = {entry.path: entry for entry in _registered() if slot.in_use(entry)}
     for entry in slot.running(load({"state_dir": state_dir}).state_dir):
         found[entry.path] = entry
-    return sorted(
-        (_as_it_is(entry) for entry in found.values() if entry.record is not None), key=directory_of
-    )
-
-
-def _as_it_is(found: slot.Found) -> slot.Found:
-    """A mount that is not where its record says is asked: a directory above it may have another name by now."""
-    if not _is_there(found):
-        with contextlib.suppress(JobfsError):
-            control.call(found.path, "where", timeout=_STAT_LIMIT)
-            return slot.look(found.path)
-    return found
+    return sorted((entry for entry in found.values() if entry.record is not None), key=directory_of)
 
 
 def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
@@ -67,7 +56,7 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
         there = mount_at(str(above))
         if there is not None and there.kind == "fuse.jobfs":
             raise UsageError(why_not_found(str(above), there, state_dir))
-    ended = [said for found, said in _left_behind(state_dir) if directory_of(found) in _spellings(path)]
+    ended = [said for found, said in _left_behind(state_dir, []) if directory_of(found) in _spellings(path)]
     raise UsageError("; ".join([f"no job is mounted at {path}", *ended]))
 
 
@@ -90,7 +79,7 @@ def mounts_of(path: str | None, state_dir: str | None) -> list[tuple[slot.Found,
         return [mount_of(path, state_dir)]
     found = mounts(state_dir)
     if not found:
-        raise UsageError("; ".join(_told_of_ended(state_dir)) or "no job is mounted")
+        raise UsageError("; ".join(told_of_ended(state_dir)) or "no job is mounted")
     return [(entry, "") for entry in found]
 
 
@@ -186,51 +175,68 @@ def _register() -> Path | None:
 # Mounts that have ended, and dead ones
 
 
-def _ended(state_dir: str | None) -> list[slot.Found]:
-    """The slots of this user's mounts whose process is gone; found by the same register, and in the state directory."""
+def _ended(state_dir: str | None, unreadable: list[str]) -> list[slot.Found]:
+    """The slots of this user's mounts whose process is gone; found by the same register, and in the state directory.
+
+    Appends a sentence to `unreadable` for what can't be read there.
+    """
     root = load({"state_dir": state_dir}).state_dir
     known = {found.path: found for found in _registered() if not slot.in_use(found)}
-    with contextlib.suppress(OSError):  # what can't be read there is for `jobfs doctor` to say
-        known |= {found.path: found for job in os.listdir(root) for found in slot.others(root, job, "")}
+    try:
+        jobs = sorted(os.listdir(root))
+    except OSError:  # there is none yet, or a mount refuses it
+        jobs = []
+    for job in jobs:
+        try:
+            os.listdir(root / job)
+            known |= {found.path: found for found in slot.others(root, job, "")}
+        except NotADirectoryError:
+            continue
+        except OSError as error:
+            unreadable.append(
+                f"{error.filename or job} can't be read ({error.strerror}): make it yours, or remove it"
+            )
     return list(known.values())
 
 
 def dead_mounts(state_dir: str | None) -> dict[str, slot.Found]:
     """Mounts of this user whose process is gone, by mount point."""
     # Of the jobs that had a directory one after another, the one that is there.
-    places = {directory_of(found): found for found in sorted(_ended(state_dir), key=_is_there)}
+    places = {directory_of(found): found for found in sorted(_ended(state_dir, []), key=_is_there)}
     mounted = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
     return {point: places[point] for point in sorted(places.keys() & mounted) if is_dead(point)}
 
 
+def told_of_ended(state_dir: str | None) -> list[str]:
+    """Each dead mount, and what an ended one has left, with the remedy: a sentence each."""
+    dead, unreadable = dead_mounts(state_dir), list[str]()
+    # Of a job that is mounted, its status tells.
+    mounted = {found.path.parent for found in mounts(state_dir)}
+    left = [
+        said
+        for found, said in _left_behind(state_dir, unreadable)
+        if found not in dead.values() and found.path.parent not in mounted
+    ]
+    return [*(remedy(directory, found) for directory, found in dead.items()), *left, *unreadable]
+
+
 def tell_of_ended(state_dir: str | None) -> bool:
-    """Name each dead mount and what an ended one has left, with the remedy, on stderr; True if there is any."""
-    told = _told_of_ended(state_dir)
+    """The same on stderr; True if there is any."""
+    told = told_of_ended(state_dir)
     for sentence in told:
         tell(f"jobfs: {sentence}", err=True)
     return bool(told)
 
 
-def _told_of_ended(state_dir: str | None) -> list[str]:
-    dead = dead_mounts(state_dir)
-    # Of a job that is mounted, its status tells.
-    mounted = {found.path.parent for found in mounts(state_dir)}
-    return [
-        *(remedy(directory, found) for directory, found in dead.items()),
-        *(
-            said
-            for found, said in _left_behind(state_dir)
-            if found not in dead.values() and found.path.parent not in mounted
-        ),
-    ]
-
-
-def _left_behind(state_dir: str | None) -> Iterator[tuple[slot.Found, str]]:
-    """What ended mounts have left, a sentence each."""
-    for found in _ended(state_dir):
-        if found.record is not None and not found.record.clean and (left := left_by(found)):
+def _left_behind(state_dir: str | None, unreadable: list[str]) -> Iterator[tuple[slot.Found, str]]:
+    """What ended mounts have left, a sentence each; `unreadable`: as in `_ended`."""
+    for found in _ended(state_dir, unreadable):
+        if not (found.record and found.record.clean) and (left := left_by(found)):
             recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
-            yield found, f"the mount that ended at {directory_of(found)} has left {left}: {recover}"
+            yield (
+                found,
+                f"the mount that ended at {directory_of(found) or found.path} has left {left}: {recover}",
+            )
 
 
 def left_by(found: slot.Found) -> str:

@@ -49,12 +49,17 @@ def size(number: int) -> str:
 
 @contextlib.contextmanager
 def sending(what: str) -> Iterator[Callable[[Sent], None]]:
-    """A function to call with how far it is: files, bytes and, from one call to the next, the rate.
-
-    A bar on a terminal, a line now and then elsewhere.
-    """
+    """A function to call with how far it is: it shows a bar on a terminal, and a line now and then elsewhere."""
     if not sys.stderr.isatty():
-        yield _Lines(what).tell
+        told = time.monotonic()
+
+        def line(sent: Sent) -> None:
+            nonlocal told
+            if sent.all_files and time.monotonic() - told >= _BETWEEN:
+                told = time.monotonic()
+                tell(f"jobfs: {what}: {_amount(sent)}", err=True)
+
+        yield line
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
@@ -86,16 +91,7 @@ def sending(what: str) -> Iterator[Callable[[Sent], None]]:
 
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Show that something is waited for, of which nobody knows how far it is."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            bar.add_task(shown(what), total=None)
-            yield
-        return
+    """Say after a while that something is waited for, of which nobody knows how far it is."""
     line = threading.Timer(_BETWEEN, tell, [f"jobfs: {what}"], {"err": True})
     line.daemon = True
     line.start()
@@ -108,24 +104,3 @@ def waiting(what: str) -> Iterator[None]:
 def _amount(sent: Sent) -> str:
     files = f"{sent.files} of {counted(sent.all_files, 'file')}"
     return f"{files}, {size(sent.bytes)} of {size(sent.all_bytes)}" if sent.all_bytes else files
-
-
-class _Lines:
-    """A line every few seconds, with the rate since the one before."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._told = time.monotonic()
-        self._bytes: int | None = None
-
-    def tell(self, sent: Sent) -> None:
-        """Print a line if it is time for one."""
-        if self._bytes is None:
-            self._bytes = sent.bytes
-        now = time.monotonic()
-        seconds = now - self._told
-        if not sent.all_files or seconds < _BETWEEN:
-            return
-        rate = f", {size(int(max(sent.bytes - self._bytes, 0) / seconds))}/s" if sent.all_bytes else ""
-        self._told, self._bytes = now, sent.bytes
-        tell(f"jobfs: {self._what}: {_amount(sent)}{rate}", err=True)

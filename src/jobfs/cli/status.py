@@ -29,6 +29,8 @@ Reports = list[Status]
 #: Exit codes: all well, something needs a person, not mounted or no answer.
 WELL, NEEDS_A_PERSON, NO_ANSWER = 0, 1, 2
 
+#: Seconds in which a mount answers, or is not well.
+_PATIENCE = 10.0
 #: Seconds between two looks of `--watch`.
 _EVERY = 1.0
 #: Fields that change without anything having happened.
@@ -70,7 +72,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
         every = mounts_of(directory, state_dir)
         if directory is not None:
             return [_report(found) for found, _ in every]
-        found = [(found, asked(found, "status", {}, quiet=silent)) for found, _ in every]
+        found = [(found, asked(found, "status", {}, quiet=silent, timeout=_PATIENCE)) for found, _ in every]
         reports = [_checked(place, report) for place, report in found if report is not None]
         if not reports:
             raise JobfsError("no mount answers")
@@ -94,7 +96,7 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
 
 
 def _report(found: Found) -> Status:
-    return _checked(found, control.call(found.path, "status"))
+    return _checked(found, control.call(found.path, "status", timeout=_PATIENCE))
 
 
 def _checked(found: Found, report: Status) -> Status:

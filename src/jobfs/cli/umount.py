@@ -26,7 +26,7 @@ from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.control import NoMountError
 from jobfs.draining import kept, outstanding
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import mount_at, open_files, uses_of
+from jobfs.mountpoint import mount_at
 from jobfs.state.directory import Found, look, wait_until_free
 
 #: Seconds that a mount which has answered takes to end.
@@ -112,11 +112,24 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
         return _unmount_plainly(directory, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
-    _let_go(found, directory)
+    os.chdir("/")  # this command is not what keeps a mount busy
     try:
-        answer = _ask(found, lazy, timeout)
+        with sending(f"sending {directory_of(found)}") as progress:
+            answer: dict[str, Any] = control.call(
+                found.path,
+                "umount",
+                {"timeout": timeout, "lazy": lazy},
+                progress=progress,
+                say=lambda sentence: tell(f"jobfs: {sentence}", err=True),
+            )
     except KeyboardInterrupt:
-        return _interrupted(found, directory)
+        state = "stays mounted" if mount_at(directory_of(found)) is not None else "is unmounted"
+        tell(
+            f"jobfs: interrupted: {directory} {state}, and what is unsent goes on being sent; "
+            "it is in the journal, and nothing is lost",
+            err=True,
+        )
+        return INTERRUPTED
     except NoMountError as error:
         return _code_after_the_end(found, state_dir, error)
     left = answer["left"]
@@ -136,30 +149,6 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     return 1 if left else 0
 
 
-def _let_go(found: Found, directory: str) -> None:
-    """This command is not what keeps a mount busy. Raises JobfsError if it has to be."""
-    os.chdir("/")
-    there = mount_at(directory_of(found))
-    if there is None:
-        return
-    for number, _ in open_files("self", there):
-        if number > 2:  # of whoever called this, as a shell that has it open
-            os.close(number)
-    if own := uses_of("self", there):
-        used = f"this command itself uses {', '.join(own)} in {directory}"
-        raise JobfsError(f"{used}: run it with its output elsewhere")
-
-
-def _interrupted(found: Found, directory: str) -> int:
-    state = "stays mounted" if mount_at(directory_of(found)) is not None else "is unmounted"
-    tell(
-        f"jobfs: interrupted: {directory} {state}, and what is unsent goes on being sent; "
-        "it is in the journal, and nothing is lost",
-        err=True,
-    )
-    return INTERRUPTED
-
-
 def _code_after_the_end(found: Found, state_dir: str | None, error: NoMountError) -> int:
     """It was ending before it could answer: what it has left on the disk tells. Raises `error` if it goes on, or nobody knows."""
     if not wait_until_free(found, _ENDING):
@@ -175,19 +164,6 @@ def _code_after_the_end(found: Found, state_dir: str | None, error: NoMountError
     return 0
 
 
-def _ask(found: Found, lazy: bool, timeout: float | None) -> dict[str, Any]:
-    with sending(f"sending {directory_of(found)}") as progress:
-        answer: dict[str, Any] = control.call(
-            found.path,
-            "umount",
-            {"timeout": timeout, "lazy": lazy},
-            timeout=30.0,
-            progress=progress,
-            say=lambda sentence: tell(f"jobfs: {sentence}", err=True),
-        )
-    return answer
-
-
 def _unmount_plainly(directory: str, state_dir: str | None) -> int:
     """Unmount what no process of this user serves any more: 1 if that has left something to be sent, or nobody knows."""
     path = os.path.abspath(directory)
@@ -200,16 +176,12 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
         raise UsageError(why_not_found(directory, there, state_dir))
     found = dead_mounts(state_dir).get(there.point)
     clear(there.point)
-    code, becomes = _becomes(found)
-    tell(f"jobfs: {gone(directory)}: its dead mount was taken away; {becomes}", err=True)
-    return code
-
-
-def _becomes(found: Found | None) -> tuple[int, str]:
-    """The exit code for a dead mount that was taken away, and what becomes of what it has left."""
+    left = "" if found is None else left_by(found)
     if found is None:
-        return 1, "the next mount of that job sends what is left"
-    left = left_by(found)
-    if not left:
-        return 0, "it had left nothing to send"
-    return 1, f"it has left {left}: mount the job again, or jobfs recover {found.path.parent.name}"
+        becomes = "the next mount of that job sends what is left"
+    elif left:
+        becomes = f"it has left {left}: mount the job again, or jobfs recover {found.path.parent.name}"
+    else:
+        becomes = "it had left nothing to send"
+    tell(f"jobfs: {gone(directory)}: its dead mount was taken away; {becomes}", err=True)
+    return 1 if left or found is None else 0

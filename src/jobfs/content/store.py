@@ -146,16 +146,25 @@ class ContentStore:
     """Contents by version, shared by all handles; thread-safe.
 
     `directory`, made with mode 0700, is that of one mount, whose state directory is `owner`; whole contents stay in
-    it across remounts. `limit` is in bytes. `timeout` is in seconds without progress.
+    it across remounts. `limit` is in bytes. `timeout` is in seconds without progress. `ranges`: whether the
+    server has them, as far as that is known.
     """
 
     def __init__(
-        self, client: Client, directory: Path, *, owner: Path, limit: int, timeout: float = 30.0
+        self,
+        client: Client,
+        directory: Path,
+        *,
+        owner: Path,
+        limit: int,
+        timeout: float = 30.0,
+        ranges: bool | None = None,
     ) -> None:
         self._owner = owner
         self._lock = threading.RLock()
         self._disk = DiskCache(directory, limit, self._lock)
         self._link = Link(client, self._lock, timeout, limit)
+        self._link.ranges = ranges
         # Two connections are left by what is fetched ahead: the program that it is fetched for may itself be
         # waiting for another file.
         self._ahead = Pool(client.max_connections - 2, "jobfs-ahead", self._lock)

@@ -6,17 +6,17 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 from cachetools import LRUCache
 
 from jobfs import names
-from jobfs.api import Client, Known
+from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.errors import BadRequestError
 from jobfs.namespace import Namespace
 from jobfs.nodes import Item
 from jobfs.state import File, State, edit
+from jobfs.state.server import KnownServer, ServerFacts
 
 log = logging.getLogger("jobfs.save")
 
@@ -39,7 +39,7 @@ class Context:
         lifetime: float,
         timeout: float,
         cache_limit: int,
-        known: Known,
+        server: KnownServer,
     ) -> None:
         """`beside` runs what is asked, hashed or read beside an upload. `mount`: the id in hidden names. `cache_limit` in bytes.
 
@@ -54,17 +54,21 @@ class Context:
         self.lifetime = lifetime
         self.timeout = timeout
         self.cache_limit = cache_limit
-        #: What this server has shown of itself.
-        self.known = known
+        self.server = server
         #: By the id of an item that was renamed while a request on it might still be carried out, the path that it has here.
         self._contested: LRUCache[str, str] = LRUCache(_REMEMBERED)
         self._unsure: dict[str, float] = {}
         #: By the id of a second version that was kept, what has the name that it had: a File, or the id of an item.
         self.winners: LRUCache[str, File | str] = LRUCache(_REMEMBERED)
 
+    @property
+    def known(self) -> ServerFacts:
+        """What is known of this server."""
+        return self.server.facts
+
     def saw_moves_keep_updated_at(self) -> None:
         """This server was seen to leave an item's `updatedAt` alone as it was moved (R1)."""
-        self.known = replace(self.known, moves_keep_updated_at=True)
+        self.server.learn(moves_keep_updated_at=True)
 
     def renamed(self, item_id: str, path: str) -> None:
         """This mount has given an item another name; a request from before may take it back as long as one may be carried out."""

@@ -19,6 +19,7 @@ from jobfs.save.context import Context
 from jobfs.save.replace import Replace
 from jobfs.state import Change, File, State, edit
 from jobfs.state.records import Stage, Verb
+from jobfs.trial.questions import carried
 
 log = logging.getLogger("jobfs.save")
 
@@ -35,8 +36,6 @@ class Rename:
         self._state = context.state
         self._namespace = context.namespace
         self._replace = replace
-        #: Whether this server moves what is in a directory along with it; None: not known.
-        self._carries = context.known.moves_carry
 
     def move(self, item: Item, target: str) -> Item:
         """Move an item to a free name with one request. Raises PathExistsError, ApiError."""
@@ -84,7 +83,7 @@ class Rename:
         with self._state.running(Verb.MOVE, new, **values) as change:
             try:
                 self._state.write(edit(change), new=True)
-                inside = [] if self._carries else self._below(old)[:_ASKED]
+                inside = [] if self._context.known.moves_carry else self._below(old)[:_ASKED]
                 self.move(item, new)
                 self._bring_along(inside, old, new)
                 repath(self._state, change)
@@ -97,12 +96,12 @@ class Rename:
 
         The reference does not say which; the first directory with something in it shows. `inside`: some of that.
         """
-        if self._carries or not inside:
+        if not inside:
             return
         try:
-            if self._carries is None:
-                self._carries = self._carried(inside, new)
-            if self._carries is not False:
+            if self._context.known.moves_carry is None:
+                self._context.server.learn(moves_carry=carried(self._client, inside, new))
+            if self._context.known.moves_carry is not False:
                 return
             self._namespace.refresh()
             for item in self._below(old):
@@ -118,19 +117,6 @@ class Rename:
         """Every known item in a directory, those above before what is in them."""
         known = self._namespace.subtree(directory)
         return sorted((item for item in known if item.path != directory), key=lambda item: item.path)
-
-    def _carried(self, inside: list[Item], new: str) -> bool | None:
-        """True if these items moved along, False if they stayed; None if the job moved or deleted all of them meanwhile."""
-        for item in inside:
-            try:
-                path = self._client.get(item.id).path
-            except NotFoundError:
-                continue
-            if names.under(path, new):
-                return True
-            if path == item.path:
-                return False
-        return None
 
 
 def repath(state: State, change: Change) -> None:

@@ -1,34 +1,30 @@
 """How new content comes to the server: as a hidden item beside its target, or straight at it where that is safe (R9).
 
-It is safe on a server that answers 400 to a create at an existing path. That is never assumed: after a few new files this mount
-tries it, at the path of a hidden item of its own, and remembers the answer in the state directory.
+It is safe on a server that answers 400 to a create at an existing path. That is never assumed: after a few new files a mount
+tries it, at the path of a hidden item of its own (`trial.questions.rejects`), and the answer is kept for all mounts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from jobfs import names
 from jobfs.errors import (
     AnswerLostError,
     FsError,
-    NotFoundError,
-    PathExistsError,
 )
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
-from jobfs.state import Change, edit, server
+from jobfs.state import Change, edit
 from jobfs.state.disk import failure
 from jobfs.state.records import Aside, Stage, Verb
+from jobfs.trial.questions import TELLTALE, rejects
 
 log = logging.getLogger("jobfs.save")
 
@@ -36,8 +32,6 @@ log = logging.getLogger("jobfs.save")
 _WORTH = 4
 #: Where it could not be asked, it is asked again after so many more, counted from then.
 _AGAIN = 50
-#: A name that only a server keeps which keeps all of them: what it made of another would stand at the target (R6).
-_TELLTALE = "A\N{COMBINING DIAERESIS} "
 #: Seconds by which the server's clock may be misjudged.
 _SKEW = 1.5
 
@@ -46,19 +40,14 @@ class Upload:
     """Creates items, and finds those whose answers were lost. Every method may be called from any thread."""
 
     def __init__(self, context: Context, directory: Path) -> None:
-        """`directory`: the state directory of this mount, which keeps the answers. What a try of the server says comes first."""
+        """`directory`: the state directory of this mount."""
         self._context = context
         self._client = context.client
         self._state = context.state
-        self._directory = directory
         self._probe = directory / "probe"
         self._new = itertools.count(1)
         #: How many new files make it worth to ask; for ever more while it is being asked.
         self._worth: float = _WORTH
-        #: Whether this server rejects a create at the path of an existing file or directory, as far as that is known.
-        self.rejects: dict[Kind, bool] = dict(
-            context.known.rejects or server.recall(directory, self._client.base_url).rejects
-        )
 
     # -- hidden
 
@@ -110,7 +99,7 @@ class Upload:
             return True
         if change.base.id or change.staged_id or not trusted or change.verb is not Verb.PUT:
             return False
-        return self.rejects.get(Kind.FILE, False)
+        return self._context.known.rejects.get(Kind.FILE, False)
 
     def find_direct(self, change: Change) -> Item | None:
         """The item at the target, if it has the bytes of this save. Raises ApiError."""
@@ -126,7 +115,7 @@ class Upload:
 
     def make_directory(self, path: str) -> Item | None:
         """A new directory in one request; None: it has to be made the hidden way. Raises PathExistsError, ApiError."""
-        if not self.rejects.get(Kind.DIRECTORY):
+        if not self._context.known.rejects.get(Kind.DIRECTORY):
             return None
         began = time.monotonic()
         try:
@@ -142,7 +131,7 @@ class Upload:
     def count_new(self, path: str) -> None:
         """Something new was made at this path, or is about to be sent: now and then the server is asked how it takes that."""
         due = next(self._new) >= self._worth
-        if due and len(self.rejects) < 2 and not self._client.health.out:
+        if due and len(self._context.known.rejects) < len(Kind) and not self._client.health.out:
             self._worth = math.inf
             self._context.in_background(lambda: self._ask_alone(path))
 
@@ -158,7 +147,7 @@ class Upload:
         They are in the journal, as a change that was cancelled: what is left of them is taken away by cleanup.
         """
         tid = names.new_transaction_id()
-        path = names.join(names.parent(target), _TELLTALE)
+        path = names.join(names.parent(target), TELLTALE)
         path = names.hidden_path(path, self._context.mount, tid, names.Role.STAGED)
         # Running until it is asked: cleanup would take away what the answer depends on.
         with self._state.running(Verb.PUT, path) as change:
@@ -174,33 +163,17 @@ class Upload:
             self._try_creates(change, path)
 
     def _try_creates(self, change: Change, path: str) -> None:
-        allowed = Permission.READ_WRITE
         try:
             self._probe.write_bytes(b"?")
-            self._learn(Kind.FILE, path, lambda: self._client.create_file(path, self._probe, 1, allowed))
-            self._learn(Kind.DIRECTORY, path, lambda: self._client.create_directory(path, allowed))
-            log.info("creates at existing paths are rejected by this server: %s", self.rejects)
-            known = replace(self._context.known, rejects=self.rejects)
-            server.remember(self._directory, self._client.base_url, known)
+            found = {kind: rejects(self._client, path, kind, self._probe) for kind in Kind}
+            log.info("creates at existing paths are rejected by this server: %s", found)
+            self._context.server.learn(rejects=found, forms=self._client.forms)
         except AnswerLostError:
             # It may still be carried out (R7): looked at before, what it makes would be found by the next listing only.
             change.asides[0].unsure_until = self._context.may_come_until()
             raise
         except OSError as error:
             raise FsError(failure(error), f"can't write in {self._probe.parent}: {error.strerror}") from error
-
-    def _learn(self, kind: Kind, path: str, create: Callable[[], Item]) -> None:
-        """Note whether a second create at this path is refused, which counts at once; what was made is taken away again."""
-        made = [create().id]
-        try:
-            made.append(create().id)
-            self.rejects[kind] = False
-        except PathExistsError:
-            self.rejects[kind] = True
-        finally:
-            for item_id in dict.fromkeys(made):
-                with contextlib.suppress(NotFoundError):
-                    self._client.delete(item_id)
 
 
 def wanted(change: Change) -> Permission | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobfs import memory
-from jobfs.api import Client, Known
+from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
@@ -28,6 +28,7 @@ from jobfs.state import Change, File, State, edit
 from jobfs.state.disk import BOOT
 from jobfs.state.localbytes import Local
 from jobfs.state.records import Base, Record, Stage, Verb
+from jobfs.state.server import KnownServer
 
 log = logging.getLogger("jobfs.save")
 
@@ -69,11 +70,10 @@ class WriteBack:
         timeout: float,
         lifetime: float,
         cache_limit: int,
-        known: Known | None = None,
+        server: KnownServer,
     ) -> None:
         """`directory`: this mount's state directory. `delay`, `timeout`, `lifetime` in seconds, `cache_limit` in bytes.
 
-        `known`: what an earlier look at this server has shown.
         Raises UsageError if its journal can't be used.
         """
         self.client = client
@@ -84,7 +84,7 @@ class WriteBack:
         beside = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-beside")
         self.context = Context(
             client, namespace, content, self.state, beside,
-            mount=mount, lifetime=lifetime, timeout=timeout, cache_limit=cache_limit, known=known or Known(),
+            mount=mount, lifetime=lifetime, timeout=timeout, cache_limit=cache_limit, server=server,
         )  # fmt: skip
         self.bases = Bases(self.context)
         self.upload = Upload(self.context, directory)

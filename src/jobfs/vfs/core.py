@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobfs import names
-from jobfs.api import Client, Known
+from jobfs.api import Client
 from jobfs.content import ContentStore
 from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError
@@ -22,6 +22,7 @@ from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.settings import Settings
 from jobfs.state import Change, File, StateDirectory
 from jobfs.state.left import count as count_left
+from jobfs.state.server import KnownServer
 from jobfs.vfs.attributes import Attributes
 from jobfs.vfs.controldir import ControlDirectory
 from jobfs.vfs.descriptors import for_programs
@@ -61,12 +62,9 @@ class Vfs(Attributes, Tree, Files):
         client: Client,
         content: ContentStore,
         namespace: Namespace,
-        known: Known | None = None,
+        server: KnownServer,
     ) -> None:
-        """`directory` holds this mount's unsent work, `known` is what an earlier look at the server has shown.
-
-        Raises UsageError if the journal can't be used.
-        """
+        """`directory` holds this mount's unsent work. Raises UsageError if the journal can't be used."""
         self._settings = settings
         self._namespace = namespace
         self._write_back = WriteBack(
@@ -79,7 +77,7 @@ class Vfs(Attributes, Tree, Files):
             timeout=settings.timeout,
             lifetime=settings.request_lifetime,
             cache_limit=settings.cache_size,
-            known=known,
+            server=server,
         )
         owner = Owner(settings.uid, settings.gid, settings.umask)
         view = View(self._write_back, owner, settings.local_only, changes=not settings.read_only)

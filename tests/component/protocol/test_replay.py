@@ -146,7 +146,7 @@ class Play:
             script.arm()
             work.start()
             if self.scenario.known_to_reject:
-                work.write_back.upload.rejects = dict.fromkeys(Kind, True)
+                work.write_back.context.server.learn(rejects=dict.fromkeys(Kind, True))
             synced = SyncedState(work) if any(cue.what == "power" for cue in life.cues) else None
             try:
                 for mount in mounts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -35,7 +36,7 @@ def main(run: Run, examples: int) -> None:
     times.FIRST_PAUSE, times.LONGEST_PAUSE = 0.02, 0.05
     logging.disable(logging.CRITICAL)
     run.begin(f"{examples} examples of each")
-    checks: dict[str, Any] = {
+    checks: dict[str, tuple[Callable[[World, Any], None], st.SearchStrategy[Any]]] = {
         "lists of odd items": (check_odd_items, st.lists(odd_items(), max_size=12)),
         "answers": (check_any_answer, answers()),
     }
@@ -44,25 +45,25 @@ def main(run: Run, examples: int) -> None:
         for what, (check, some) in checks.items():
             began = time.monotonic()
             for first in range(0, examples, ROUND):
-                # One round: what hypothesis remembers of it goes with it.
-                attempt: Any = given(some)(_of(check, made))
-                options = settings(
-                    max_examples=min(ROUND, examples - first),
-                    deadline=None,
-                    database=None,
-                    print_blob=True,
-                    phases=(Phase.generate, Phase.target, Phase.shrink),
-                    suppress_health_check=list(HealthCheck),
-                )
-                attempt = seed(run.seed + first)(options(attempt))
-                attempt()
+                one_round(partial(check, made), some, run.seed + first, min(ROUND, examples - first))
                 growth.check()
-            figures = {"examples": str(examples), "MiB more memory at most": str(growth.mib)}
-            run.add(Row(what, "", figures), time.monotonic() - began)
+            figures = {"MiB more memory at most": str(growth.mib)}
+            run.add(Row(what, f"{examples} examples", figures), time.monotonic() - began)
 
 
-def _of(check: Callable[..., None], made: World) -> Callable[[Any], None]:
-    def one(value: Any) -> None:
-        check(made, value)
+def one_round(check: Callable[[Any], None], some: st.SearchStrategy[Any], number: int, examples: int) -> None:
+    """One round: what hypothesis remembers of it goes with it."""
 
-    return one
+    @given(some)
+    def attempt(value: Any) -> None:
+        check(value)
+
+    options = settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        phases=(Phase.generate, Phase.target, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    seed(number)(options(attempt))()

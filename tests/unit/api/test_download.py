@@ -165,7 +165,6 @@ def test_a_file_that_is_badly_compressed_is_an_error_never_a_short_file(
 def test_a_body_shorter_than_promised_is_an_error_never_a_short_file(
     make_client: MakeClient, chunks: tuple[bytes | Exception, ...]
 ) -> None:
-    """vfs/semantics.md 3: a body shorter than promised is an error, never a short file."""
     script = Script(answer(200, *chunks, content_length="5"))
     got: list[bytes] = []
     with make_client(script).download(ID) as download, pytest.raises(errors.UnavailableError) as caught:

@@ -19,7 +19,6 @@ def test_what_could_not_stand_in_a_header_is_no_key(key: str) -> None:
 
 
 def test_a_key_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """vfs/semantics.md 6: the API key comes from --api-key-file, re-read when it changes."""
     file = tmp_path / "key"
     file.write_text("first\n")
     key = FileKey(file)

@@ -68,7 +68,6 @@ def test_who_asks_for_help_does_not_wait_for_what_a_mount_needs(arguments: list[
     heavy = {
         "httpx",
         "pydantic",
-        "pydantic_settings",
         "starlette",
         "uvicorn",
         "jobfs.vfs",

@@ -114,12 +114,9 @@ def test_the_log_rotates_while_it_runs_and_takes_along_what_is_printed(tmp_path:
 
 #: A process that logs warnings, what went wrong, and what the user is told.
 _TELLING = """
-import logging, os, sys, threading
+import logging, sys, threading
 from jobfs.cli import logs
 
-if len(sys.argv) > 2:
-    info = os.fstat(2)
-    os.environ["JOURNAL_STREAM"] = f"{info.st_dev}:{info.st_ino}"
 logs.set_up("info", lambda: "sk-secret", sys.argv[1])
 log = logging.getLogger("jobfs.test")
 for number in range(3):
@@ -158,20 +155,6 @@ def test_as_json_each_line_is_an_object_with_the_same_fields() -> None:
     assert crashed["exception"].endswith("ZeroDivisionError: division by zero")
     assert (said["level"], said["message"], said["exception"]) == ("warning", "sending 3 unsent files", None)
     assert all(record["time"].endswith("Z") and record["time"][10] == "T" for record in records)
-
-
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_in_the_journal_each_line_has_its_priority_and_no_time(form: str) -> None:
-    """sd-daemon(3): the journal has a time of its own."""
-    lines = _told(form, "journal")
-    assert {line[:3] for line in lines if "tried again" in line} == {"<4>"}
-    assert {line[:3] for line in lines if "ValueError" in line} == {"<3>"}
-    assert all(line[0] == "<" and line[2] == ">" for line in lines)
-    if form == "text":
-        assert lines[0] == "<4>jobfs.test: f0: tried again later"
-        assert "<4>jobfs: sending 3 unsent files" in lines
-    else:
-        assert json.loads(lines[0][3:])["message"] == "f0: tried again later"
 
 
 def test_what_is_in_the_journal_stays_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def ask_server(*args: Any) -> preflight.Answer:
         events.append("server")
-        return preflight.Answer(3, 0.0, None)
+        return preflight.Answer(3, 0.0)
 
     def run(settings: Any, place: Any, build: Any, say: Any, on_mounted: Any) -> int:
         events.append(("run", settings, place.record.directory, slot.in_use(slot.look(place.path))))

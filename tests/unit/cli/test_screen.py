@@ -110,8 +110,8 @@ def test_without_a_terminal_a_line_now_and_then(
         now += 6.0
         tell(Sent(0, 1))
     assert capfd.readouterr().err.splitlines() == [
-        "jobfs: sending: 5 of 12 files, 10.0 kB of 24.0 kB, 2.0 kB/s",
-        "jobfs: sending: 10 of 12 files, 20.0 kB of 24.0 kB, 2.0 kB/s",
+        "jobfs: sending: 5 of 12 files, 10.0 kB of 24.0 kB",
+        "jobfs: sending: 10 of 12 files, 20.0 kB of 24.0 kB",
         "jobfs: sending: 0 of 1 file",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from jobfs.cli import preflight
 from jobfs.emulator import Server
 from jobfs.errors import UsageError
-from jobfs.trial import Trial
+from jobfs.trial.questions import Trial
 
 from .conftest import JOB, Outcome
 
@@ -20,14 +21,11 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A server, and a machine without FUSE, whose doctor has nothing else to say."""
-
-    def missing() -> None:
-        raise UsageError("/dev/fuse is missing")
-
+    """A server, and a machine where FUSE is."""
     started.reset()
-    monkeypatch.setattr(preflight, "check_device", missing)
-    monkeypatch.setattr("jobfs.cli.doctor.Checkup.run", lambda checkup, job: 0)
+    for check in ("check_device", "check_library", "check_helper"):
+        monkeypatch.setattr(preflight, check, lambda: None)
+    monkeypatch.setattr("jobfs.trial.questions._TICK", 0.01)
     monkeypatch.setenv("PERSTACK_API_KEY", started.key)
     monkeypatch.setenv("JOBFS_BASE_URL", started.url)
     return started
@@ -39,7 +37,6 @@ def server(started: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     ((JOB, "--yes"), "belong to --try"),
     ((JOB, "--report", "report.json"), "belong to --try"),
     ((JOB, "--try", "--yes", "--report", "no-such-directory/report.json"), "no-such-directory/report.json"),
-    (("not-a-job", "--try", "--yes"), "not a job id"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_one_sentence_and_nothing_is_asked(
     run: Run, server: Server, arguments: tuple[str, ...], told: str
@@ -51,26 +48,40 @@ def test_what_does_not_go_together_is_one_sentence_and_nothing_is_asked(
     assert server.log.entries() == []
 
 
-def test_a_server_that_is_well_is_0_and_a_machine_without_fuse_is_no_reason(
+def test_on_a_server_that_is_well_only_what_it_costs_is_shown(
     run: Run, server: Server, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
     done = run("doctor", server.job, "--try", "--yes", "--report", report)
     assert (done.code, done.err) == (0, ""), done
-    assert "everything that jobfs relies on is good" in done.out
-    assert "there is no FUSE on this machine" in done.out
+    machine, *others = [line.partition(":")[0] for line in done.out.splitlines()]
+    assert machine.endswith(" checks of this machine, the key and the job (--verbose shows them)")
+    assert others == [
+        "WARN    Does a file move to a free path? yes, and it changes its updatedAt",
+        "ok      14 answers of the server (--verbose shows them)",
+        "a mount of this job works",
+    ]
     assert server.key not in done.out + report.read_text()
+    assert json.loads(report.read_text())["ended"] == "asked to the end"
     assert server.store.tree() == {}
+    done = run("doctor", server.job, "--try", "--yes", "--verbose")
+    assert (
+        "ok      Is a move refused where something is? yes: a save never covers what it has not seen"
+        in done.out
+    )
+    assert "--verbose" not in done.out
 
 
-def test_a_report_replaces_nothing_that_is_no_file(run: Run, server: Server, tmp_path: Path) -> None:
-    """As /dev/stdout, which is a link, and /dev/null."""
-    (tmp_path / "link").symlink_to(tmp_path / "there")
-    for report in (tmp_path / "link", tmp_path, Path("/dev/null")):
-        done = run("doctor", server.job, "--try", "--yes", "--report", report)
-        assert done.code == 2
-        assert str(report) in done.err
-    assert server.log.entries() == []
+def test_a_machine_without_fuse_is_told_by_the_last_line_too(
+    run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> None:
+        raise UsageError("/dev/fuse is missing: modprobe fuse")
+
+    monkeypatch.setattr(preflight, "check_device", missing)
+    done = run("doctor", server.job, "--try", "--yes")
+    assert done.code == 1
+    assert done.out.endswith("\n1 of these would keep a mount from working\n")
 
 
 def test_whatever_happens_everything_is_taken_away(
@@ -87,20 +98,18 @@ def test_whatever_happens_everything_is_taken_away(
 
 
 def test_what_is_not_as_it_has_to_be_is_1(run: Run, server: Server) -> None:
-    server.faults.rate("error", 1.0, on="download", status=404)
+    server.faults.rate("error", 1.0, on="delete", status=403)
     done = run("doctor", server.job, "--try", "--yes")
     assert done.code == 1
-    assert "NOT GOOD" in done.out
-    assert "not as jobfs needs it" in done.out
-    assert "everything that jobfs relies on is good" not in done.out
+    assert "FAILED  Is what was deleted gone?" in done.out
+    assert "would keep a mount from working" in done.out.splitlines()[-1]
 
 
-def test_a_server_that_refuses_the_key_is_1_and_says_so(
+def test_where_the_key_is_refused_nothing_is_tried(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PERSTACK_API_KEY", "another-key")
     done = run("doctor", server.job, "--try", "--yes")
     assert done.code == 1
-    assert "401" in done.out
-    assert "the rest was not asked" in done.out
+    assert "refuses the API key" in done.out
     assert server.log.changes() == []

@@ -272,7 +272,6 @@ def test_a_server_that_ignores_skip_ends(reading: Reading) -> None:
 
 @pytest.mark.parametrize("unknown", [1, 30, 120])
 def test_items_of_unknown_types_do_not_look_like_drift(reading: Reading, unknown: int) -> None:
-    """vfs/semantics.md 1: unknown item types do not break a listing."""
     everything = reading.fill(250)
     reading.server.unknown = [f"{number * 2:023d}x" for number in range(unknown)]
     assert as_set(reading.read()) == set(everything)

@@ -163,7 +163,6 @@ def test_hostile_hidden_and_control_names_are_not_shown_and_not_asked_for(world:
 
 
 def test_the_status_tells_what_is_known(world: World) -> None:
-    """vfs/semantics.md 6: status."""
     assert world.namespace.status().snapshot_age is None
     world.server.file("a", size=3)
     world.server.file("b", size=None)

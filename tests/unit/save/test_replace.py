@@ -203,7 +203,7 @@ def test_a_direct_create_that_could_not_be_recorded_is_found_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """save/protocol.md, The steps, direct create: the same bytes at T: `promoted`; its own item is not set aside."""
-    world.write_back.upload.rejects = {Kind.FILE: True}
+    world.context.server.learn(rejects={Kind.FILE: True})
     file = world.closed("file", NEW)
     real = world.state.journal.write
 

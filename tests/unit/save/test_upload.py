@@ -15,6 +15,7 @@ from jobfs.nodes import Kind, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
 from jobfs.state.records import Base, Stage, Verb
+from jobfs.state.server import KnownServer, ServerFacts
 
 from .world import TID, World, hidden, sha
 
@@ -54,20 +55,18 @@ def test_it_has_the_permission_that_the_user_gave_the_file_once_it_is_at_its_tar
 def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
     world: World, upload: Upload, tmp_path: Path
 ) -> None:
-    """save/protocol.md R9: what the server does is asked once a state directory and kept there."""
+    """save/protocol.md R9: what the server does is asked once and kept."""
     for _ in range(3):
         upload.count_new("dir/file")
     assert world.client.done == [], "a file or two that are gone before they are sent cost nothing"
     upload.count_new("dir/file")
-    eventually(lambda: len(upload.rejects) == 2 and world.client.items == {})
-    assert (upload.rejects.get(Kind.FILE), upload.rejects.get(Kind.DIRECTORY)) == (True, True)
+    eventually(lambda: world.context.known.rejects == dict.fromkeys(Kind, True) and world.client.items == {})
     asked = len(world.client.done)
     for _ in range(100):
         upload.count_new("dir/file")
     assert len(world.client.done) == asked
-    eventually(lambda: Upload(world.context, tmp_path).rejects.get(Kind.FILE) is True)
-    world.client.base_url = "https://other.example.com"
-    assert Upload(world.context, tmp_path).rejects.get(Kind.FILE) is None, "that is another server"
+    eventually(lambda: KnownServer(tmp_path, world.client.base_url).facts == world.context.known)
+    assert KnownServer(tmp_path, "https://other.example.com").facts == ServerFacts()
 
 
 def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
@@ -86,7 +85,7 @@ def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Uplo
     (left,) = [found.asides for found in world.state.awake if not found.running][-1]
     assert left.path == aside.path
     assert left.unsure_until > time.monotonic(), "what goes unanswered may be carried out late (R7)"
-    assert upload.rejects.get(Kind.FILE) is None
+    assert world.context.known.rejects == {}
 
 
 def test_what_is_made_to_ask_is_not_taken_away_while_it_is_needed(world: World, upload: Upload) -> None:

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from jobfs import names
 from jobfs.api import Client
+from jobfs.api.create import Form
 from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
 from jobfs.errors import AnswerLostError, NotFoundError, PathExistsError
@@ -21,6 +22,7 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission, Version
 from jobfs.save import WriteBack
 from jobfs.state import File
 from jobfs.state.records import Base, Stage
+from jobfs.state.server import KnownServer
 
 MOUNT = "0123456789ab"
 TID = "0123456789abcdef"
@@ -43,6 +45,7 @@ class FakeClient:
 
     max_connections = 4
     server_time_offset = 0.0
+    forms: ClassVar[dict[Kind, Form]] = {}
     base_url = "http://127.0.0.1"
 
     def __init__(self) -> None:
@@ -301,6 +304,7 @@ class World:
         self.write_back = WriteBack(
             cast(Client, self.client), cast(Namespace, self.namespace), cast(ContentStore, self.content), directory,
             MOUNT, delay=60.0, timeout=10.0, lifetime=30.0, cache_limit=1 << 20,
+            server=KnownServer(directory, self.client.base_url),
         )  # fmt: skip
         self.state, self.context = self.write_back.state, self.write_back.context
 

@@ -8,21 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.api import fixed_key
+from jobfs.api import Client, fixed_key
 from jobfs.api.deadline import within
+from jobfs.api.transport import pool
 from jobfs.api.watched import Watched
 from jobfs.emulator import Server
-from jobfs.trial import Place, Row, Trial, clear, run
+from jobfs.trial import questions
+from jobfs.trial.questions import Row, Trial, clear, run
 
-OWN = "0123456789ab"
+
+@pytest.fixture(autouse=True)
+def no_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "_TICK", 0.01)
 
 
 @contextmanager
 def trying(server: Server, scratch: Path, timeout: float = 5.0, key: str = "") -> Iterator[Trial]:
-    watched = Watched(server.url, server.job, fixed_key(key or server.key), timeout=timeout)
-    with within():
-        yield Trial(watched, Place(watched.client, OWN), scratch)
-    watched.close()
+    watched = Watched(pool(server.url, timeout, 8))
+    with (
+        within(),
+        Client(
+            server.url, server.job, fixed_key(key or server.key), timeout=timeout, transport=watched
+        ) as client,
+    ):
+        yield Trial(client, scratch)
 
 
 class Outcome(dict[str, Row]):
@@ -32,15 +41,17 @@ class Outcome(dict[str, Row]):
     def facts(self) -> dict[str, object]:
         return {name: value for row in self.values() for name, value in row.finding.facts.items()}
 
+    def marked(self, mark: str) -> list[str]:
+        return [name for name, row in self.items() if row.finding.verdict == mark]
+
 
 @pytest.fixture
 def tried(server: Server, tmp_path: Path) -> Callable[..., Outcome]:
-    """A whole try of the server, without a mount; everything is taken away afterwards."""
+    """A whole try of the server; everything is taken away afterwards."""
 
     def tried(**more: object) -> Outcome:
         with trying(server, tmp_path, **more) as trial:  # type: ignore[arg-type]
-            rows = list(run(trial))
-            cleared = clear(trial)
-        return Outcome((row.name, row) for row in (*rows, *([cleared] if cleared else [])))
+            rows = [*run(trial), clear(trial)]
+        return Outcome((row.name, row) for row in rows)
 
     return tried

@@ -1,0 +1,182 @@
+"""What a try says of servers that differ, refuse, fail or can't be relied on; and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobfs.api.create import Form
+from jobfs.emulator import Server
+from jobfs.emulator.workspace import Workspace
+from jobfs.names import Role, hidden_path
+from jobfs.nodes import Kind
+from jobfs.state.server import ServerFacts
+from jobfs.trial.questions import QUESTIONS, clear, run
+
+from .conftest import Outcome, trying
+
+Tried = Callable[..., Outcome]
+LONG, SHORT = (dict.fromkeys(Kind, Form(*form)) for form in (("multipart", True), ("json", False)))
+
+
+@pytest.mark.parametrize(("switches", "costly", "facts"), [
+    ({"move_touches": "no"}, [], ServerFacts(
+        forms=LONG, rejects=dict.fromkeys(Kind, True), moves_keep_updated_at=True, moves_carry=True, ranges=True,
+    )),
+    ({"find": "glob", "list_order": "unstable", "delete_body": "item"}, ["move"],
+     ServerFacts(forms=LONG, rejects=dict.fromkeys(Kind, True), moves_carry=True, ranges=True)),
+    ({"create_existing": "overwrite", "sizes": "omitted", "page_cap": 7, "path_style": "slash", "envelope": "item"},
+     ["existing", "sizes", "move", "pages"],
+     ServerFacts(forms=LONG, rejects=dict.fromkeys(Kind, False), moves_carry=True, ranges=True)),
+    ({"create_existing": "duplicate", "create_encodings": "json", "type_spelling": "short", "input_spelling": "own",
+      "move_carries": False, "ranges": False, "read_only": "enforced", "name_form": "nfc"},
+     ["create", "existing", "name_forms", "move", "tree", "ranges", "read_only"],
+     ServerFacts(forms=SHORT, moves_carry=False, ranges=False)),
+])  # fmt: skip
+def test_what_a_server_does_is_found_out_and_told(
+    server: Server, tried: Tried, switches: dict[str, Any], costly: list[str], facts: ServerFacts
+) -> None:
+    server.store.seed({"notes/a.md": "hello", **{f"more/{number}": "" for number in range(9)}})
+    before = server.store.tree()
+    server.set(**switches)
+    outcome = tried()
+    assert (outcome.marked("FAILED"), outcome.marked("WARN")) == ([], costly)
+    assert ServerFacts(**outcome.facts) == facts  # type: ignore[arg-type]
+    assert all(row.finding.meaning for row in outcome.values())
+    assert server.store.tree() == before
+
+
+def test_a_refused_key_ends_it_before_anything_is_written(server: Server, tried: Tried) -> None:
+    outcome = tried(key="another-key")
+    assert list(outcome) == ["directory", "cleared"]
+    assert "401" in outcome["directory"].finding.answered
+    assert "PERSTACK_API_KEY" in outcome["directory"].finding.meaning
+    assert server.store.tree() == {}
+
+
+def test_a_directory_whose_answer_is_lost_is_taken_away(server: Server, tried: Tried) -> None:
+    server.faults.next("drop_after", on="create")
+    assert list(tried()) == ["directory", "cleared"]
+    assert server.store.tree() == {}
+
+
+def test_one_answer_that_does_not_come_fails_its_own_question_only(server: Server, tried: Tried) -> None:
+    server.faults.next("error_after", on="update", times=1, status=502)
+    outcome = tried()
+    assert outcome.marked("FAILED") == ["move"], "it has the first update"
+    assert list(outcome) == [*(question.name for question in QUESTIONS), "cleared"]
+    assert server.store.tree() == {}
+
+
+def test_a_server_that_falls_silent_is_left_alone_and_a_later_try_takes_away_what_was_left(
+    server: Server, tmp_path: Path, tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trying(server, tmp_path, timeout=1.0) as trial:
+        rows = []
+        for row in run(trial):
+            rows.append(row)
+            if row.name == "seen":
+                server.faults.rate("hang", 1.0)
+        assert rows[-1].name == "move", "the second that is not answered"
+        assert "a --try in ten minutes takes it away" in clear(trial).finding.meaning
+    server.faults.clear()
+    left = server.store.tree()
+    tried()
+    assert server.store.tree() == left != {}, "it may be under way"
+    monkeypatch.setattr("jobfs.trial.place.ABANDONED", 0.0)
+    tried()
+    assert server.store.tree() == {}
+
+
+def test_a_save_of_a_mount_is_not_taken_for_one_of_a_try(server: Server, tried: Tried) -> None:
+    roles = [role for role in Role if role is not Role.TRIED]
+    server.store.seed({hidden_path("a", "0" * 12, "0" * 16, role): "a" for role in roles}, age=4000)
+    before = server.store.tree()
+    tried()
+    assert server.store.tree() == before
+
+
+def test_items_that_can_not_be_deleted_are_told(server: Server, tried: Tried) -> None:
+    server.faults.rate("error", 1.0, on="delete", status=403)
+    assert {"delete", "cleared"} <= set(tried().marked("FAILED"))
+
+
+def test_what_is_in_a_directory_goes_one_by_one_where_its_delete_leaves_it(
+    server: Server, tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete(workspace: Workspace, item_id: str) -> Any:
+        item = workspace.get(item_id)
+        workspace.apply(drops=[item])
+        return item
+
+    monkeypatch.setattr(Workspace, "delete", delete)
+    assert tried().marked("FAILED") == []
+    assert server.store.tree() == {}
+
+
+def covering(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
+    """An update that lets an item take the place of another."""
+    item = workspace.get(item_id)
+    target = item.path if path is None else path
+    workspace.apply(drops=[other for other in workspace.index.at(target) if other.id != item_id])
+    changes = {"permission": permission or item.permission, "lifecycle": lifecycle or item.lifecycle}
+    return workspace.move(item, target, **changes)
+
+
+def doubling(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
+    """An update that puts an item beside another."""
+    item = workspace.get(item_id)
+    changes = {"permission": permission or item.permission, "lifecycle": lifecycle or item.lifecycle}
+    return workspace.move(item, item.path if path is None else path, **changes)
+
+
+def copying(workspace: Workspace, item_id: str, path: Any, permission: Any, lifecycle: Any) -> Any:
+    """An update that leaves the item where it is, and answers with another."""
+    item = workspace.get(item_id)
+    return workspace.create(item.kind, path, item.permission) if path else item
+
+
+@pytest.mark.parametrize(("method", "replacement", "row"), [
+    ("update", covering, "taken"),
+    ("update", doubling, "taken"),
+    ("update", copying, "move"),
+    ("find", lambda workspace, path: [], "seen"),
+])  # fmt: skip
+def test_a_server_that_saves_can_not_rely_on_is_named(
+    server: Server, tried: Tried, monkeypatch: pytest.MonkeyPatch, method: str, replacement: Any, row: str
+) -> None:
+    monkeypatch.setattr(Workspace, method, replacement)
+    outcome = tried()
+    assert row in outcome.marked("FAILED")
+    assert "--read-only" in outcome[row].finding.meaning
+
+
+@pytest.mark.parametrize(("form", "words"), [
+    ("nfc", "not one in NFD, as a Mac writes it"),
+    ("lower", "not one with capitals"),
+    ("trimmed", "blank at its end"),
+])  # fmt: skip
+def test_names_that_are_not_kept_are_told_with_the_remedy(
+    server: Server, tried: Tried, form: Any, words: str
+) -> None:
+    server.set(name_form=form)
+    outcome = tried()
+    assert words in outcome["name_forms"].finding.answered
+    assert "give them other names" in outcome["name_forms"].finding.meaning
+    assert outcome.facts["rejects"] == {}, "nothing is to be made straight at its name (save/protocol.md R9)"
+    assert outcome.marked("FAILED") == []
+
+
+@pytest.mark.parametrize(("kind", "on", "row"), [
+    ("wrong_length", "download", "download"), ("undone", "update", "move"),
+])  # fmt: skip
+def test_an_answer_that_is_wrong_fails_its_row(
+    server: Server, tried: Tried, kind: Any, on: Any, row: str
+) -> None:
+    server.faults.rate(kind, 1.0, on=on, **({"by": -2} if kind == "wrong_length" else {}))
+    outcome = tried(timeout=3.0)
+    assert row in outcome.marked("FAILED")
+    assert server.store.tree() == {}

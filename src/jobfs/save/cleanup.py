@@ -339,19 +339,16 @@ class Cleanup:
         if change.direct and (own := self._upload.find_direct(change)) is not None:
             self._remove(own)
         if change.verb is Verb.PUT and change.base.id:
-            self._remove_base(change)
+            # Before it is looked at: the job may write to it as long as that takes.
+            spare(self._context, change.base.id)
+            there = shown(self._client.find(change.target))
+            if there is not None and is_base(self._context, there, change.base):
+                self._remove(there)
         for taken in change.taken:
             self._context.namespace.forget(taken)
         # Its name is free for the next one from here on; what a directory or a rename had set aside has to be back first.
         stage = change.stage if change.gives_back else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
-
-    def _remove_base(self, change: Change) -> None:
-        # Before it is looked at: the job may write to it as long as that takes.
-        spare(self._context, change.base.id)
-        there = shown(self._client.find(change.target))
-        if there is not None and is_base(self._context, there, change.base):
-            self._remove(there)
 
     def _staged(self, change: Change) -> list[Item]:
         """What is there of what it staged: under its hidden name; or placed unseen, and not written to by the job since."""

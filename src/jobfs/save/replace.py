@@ -20,9 +20,9 @@ staged, and what was to be replaced if that is still the version that was seen. 
 libfuse instead: `Tree.hide` waits for the save, and the item goes a second after that (save/remove.py); it goes in the same
 way where its file gets a scratch name (`Tree._stay`). Refused for good, a save is undone (cleanup.py `undo`).
 
-Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
-answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart every Change is unsure
-(save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for one that is not recorded.
+Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
+After a restart every Change is unsure (save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for
+one that is not recorded.
 """
 
 from __future__ import annotations

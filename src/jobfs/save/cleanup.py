@@ -409,11 +409,8 @@ class Cleanup:
     def _show(self, item: Item, parts: names.HiddenName) -> str:
         target = names.join(names.parent(item.path), parts.name)
         if parts.role is not names.Role.STAGED and not self._client.find(target):
-            try:
+            with contextlib.suppress(PathExistsError):
                 self._context.namespace.publish(self._client.update(item.id, path=target))
-            except PathExistsError:
-                pass
-            else:
                 self._context.touch_directory(names.parent(target))
                 log.warning("%s: found under a hidden name, put back", target)
                 return f"{target}: put back"

@@ -158,7 +158,7 @@ class Replace:
                 return
             self._attempt(change)
             if change.base.id:
-                look = self._context.beside.submit(deadline.carried(self._look), change.target)
+                look = self._context.beside.submit(deadline.carried(self._look_ahead), change)
             staged = self._create(change)
         change.item = staged
         # What the power took here, and the server has whole, can't be hashed any more: nothing is known of its bytes.
@@ -290,6 +290,13 @@ class Replace:
 
     def _look(self, path: str) -> Look:
         return Look(shown(self._client.find(path)), time.monotonic())
+
+    def _look_ahead(self, change: Change) -> Look:
+        """The same of the target, while its new content is on its way; the bytes of the base come meanwhile, if need be."""
+        look = self._look(change.target)
+        if look.there is not None:
+            self._bases.learn(change, look.there)
+        return look
 
     def _place(self, change: Change, look: Look | None) -> None:
         """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""

@@ -89,7 +89,7 @@ class Saving(Actor):
         there = self._world.at(TARGET)
         finding = Finding(there.id, there.version) if there else Finding(0)
         if tx.base and not tx.base.read and tx.base[:2] == finding[:2]:
-            # R1: where its bytes are not known they are downloaded before it is set aside.
+            # R1: where its bytes are not known they are downloaded while H is staged.
             tx = tx._replace(base=tx.base._replace(read=True))
         return self._local("finds T", tx._replace(finding=finding))
 

@@ -114,7 +114,7 @@ class Mount:
 
     @property
     def _directory(self) -> str:
-        """Where it was mounted."""
+        """Where it is, as far as anybody has asked."""
         return self._slot.record.directory
 
     def start(self, build: Callable[[], Mounted]) -> None:
@@ -428,7 +428,9 @@ class Mount:
             "discard": lambda args: {"given_up": vfs.discard(str(args["path"]))},
         }
         handlers = {name: self._in_time(answer) for name, answer in at_once.items()}
-        return {**handlers, "flush": self._answer_flush, "umount": self._answer_umount}
+        return {
+            **handlers, "flush": self._answer_flush, "umount": self._answer_umount, "where": self._answer_where
+        }  # fmt: skip
 
     def _in_time(self, answer: Callable[[dict[str, Any]], Any]) -> Handler:
         """An answer that somebody waits for, as a program does in a system call."""
@@ -438,6 +440,13 @@ class Mount:
                 return answer(args)
 
         return handler
+
+    def _answer_where(self, args: dict[str, Any], conversation: Conversation) -> str:
+        """Where it is by now, as its record says from then on."""
+        there = self._attached()
+        if there is not None and there.point != self._directory:
+            self._slot.write_record(directory=there.point)
+        return self._directory
 
     def _answer_flush(self, args: dict[str, Any], conversation: Conversation) -> dict[str, Any]:
         path = args.get("path")

@@ -159,13 +159,19 @@ def programs_in(mount: MountInfo) -> list[Program]:
     """
     found = []
     for pid in _processes():
+        if int(pid) == os.getpid():
+            continue
         # It may have ended, or belong to somebody whose programs can't be looked into.
         with contextlib.suppress(OSError):
-            if int(pid) != os.getpid():
-                uses = [*_directories(pid, mount), *_open_files(pid, mount), *_mapped(pid, mount)]
-                if uses:
-                    found.append(Program(int(pid), _name(pid), tuple(dict.fromkeys(uses))))
+            if uses := uses_of(pid, mount):
+                found.append(Program(int(pid), _name(pid), uses))
     return found
+
+
+def uses_of(pid: str, mount: MountInfo) -> tuple[str, ...]:
+    """What a process has of a mount, as in a Program. Raises OSError if it can't be looked into."""
+    files = (path for _, path in open_files(pid, mount))
+    return tuple(dict.fromkeys([*_directories(pid, mount), *files, *_mapped(pid, mount)]))
 
 
 def described(programs: Iterable[Program]) -> str:
@@ -190,14 +196,15 @@ def _directories(pid: str, mount: MountInfo) -> Iterator[str]:
             os.close(handle)
 
 
-def _open_files(pid: str, mount: MountInfo) -> Iterator[str]:
+def open_files(pid: str, mount: MountInfo) -> Iterator[tuple[int, str]]:
+    """The descriptors of a process that are open in a mount, each with its path. Raises OSError if it can't be looked into."""
     for number in os.listdir(f"/proc/{pid}/fd"):
         # It may be closed by now.
         with contextlib.suppress(OSError):
             path = os.readlink(f"/proc/{pid}/fd/{number}")
             # The kernel says of a file that is open on which mount it is: paths say nothing once that is detached.
             if path.startswith("/") and _mount_number(f"/proc/{pid}/fdinfo/{number}") == mount.number:
-                yield _inside(path, mount)
+                yield int(number), _inside(path, mount)
 
 
 def _mount_number(file: str) -> str:

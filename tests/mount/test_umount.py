@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests.support.files import saved
 from tests.support.holders import closing_files, holding
-from tests.support.mounts import MountedJob, environment, is_mounted, mounting
+from tests.support.mounts import MountedJob, detach, environment, is_mounted, mounting
 from tests.support.ptys import on_terminal
 from tests.support.serverside import hidden, visible
 from tests.support.waiting import eventually
@@ -180,6 +181,37 @@ def test_umount_refuses_while_a_file_is_mapped_or_a_directory_is_some_programs(
     mounted.umount()
 
 
+def test_a_mount_whose_directory_has_another_name_by_now_is_asked_and_unmounted_there(
+    server: Server, mount: Mount, tmp_path: Path
+) -> None:
+    """vfs/semantics.md 6: a directory above it may be renamed while it is mounted; what is at its old name then is not it."""
+    mounted = mount(start=False)
+    mounted.path = tmp_path / "above/mnt"
+    mounted.path.mkdir(parents=True)
+    mounted.mount()
+    (tmp_path / "above").rename(tmp_path / "later")
+    there = tmp_path / "later/mnt"
+    try:
+        (there / "notes.md").write_bytes(b"notes")
+        assert re.search(r"^path +notes.md$", mounted.jobfs("info", there / "notes.md").stdout, re.M)
+        told = mounted.jobfs("status", "--json", there)
+        assert (told.returncode, json.loads(told.stdout)["directory"]) == (0, str(there))
+        gone = mounted.jobfs("umount", mounted.path)
+        assert (gone.returncode, gone.stderr) == (2, f"jobfs: nothing is mounted at {mounted.path}\n")
+        with holding(there / "notes.md"):
+            refused = mounted.jobfs("umount", there)
+            assert (refused.returncode, refused.stderr.startswith(f"jobfs: {there} is in use by ")) == (
+                1,
+                True,
+            )
+        done = mounted.jobfs("umount", there)
+        assert (done.returncode, done.stderr) == (0, "")
+        mounted.ended()
+        assert visible(server) == {"notes.md": b"notes"}
+    finally:
+        detach(there)
+
+
 def test_umount_refuses_for_what_is_mounted_over_it_and_not_for_who_stands_below(
     server: Server, mount: Mount
 ) -> None:
@@ -214,6 +246,7 @@ def test_a_signal_that_was_ignored_when_it_began_does_not_end_it(server: Server,
 
 
 def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mounted: MountedJob) -> None:
+    """Only the shell: this command's own directory, and what it was given open, keep nobody from unmounting."""
     server.store.seed({"file": "text"})
     script = f'cd {mounted.path} && exec 3< file && "$1" -m jobfs umount . ; echo $?'
     done = subprocess.run(
@@ -224,8 +257,26 @@ def test_umount_from_within_says_that_the_shell_is_in_the_way(server: Server, mo
         timeout=40,
     )
     assert done.stdout == "1\n"
-    assert re.search(r"by sh \(\d+: current directory, file\)", done.stderr)
+    assert done.stderr.count("(") == 1
+    assert re.search(r"by sh \(\d+: current directory, file\): close", done.stderr)
     assert (mounted.path / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize("flags", [(), ("--lazy",)])
+def test_umount_whose_output_is_in_the_mount_says_so_and_names_no_program(
+    mounted: MountedJob, flags: tuple[str, ...]
+) -> None:
+    """vfs/semantics.md 6: it would wait for itself."""
+    (mounted.path / "dir").mkdir()
+    with open(mounted.path / "dir/log", "wb") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "jobfs", "umount", "--all", *flags], cwd="/",
+            env=environment(mounted.home, mounted.key), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.PIPE,
+            text=True, timeout=40,
+        )  # fmt: skip
+    assert (done.returncode, is_mounted(mounted.path)) == (1, True)
+    itself = f"jobfs: this command itself uses dir/log in {mounted.path}: run it with its output elsewhere\n"
+    assert done.stderr == itself
 
 
 def test_umount_all_names_what_it_takes_and_asks_who_sits_at_a_terminal(mount: Mount) -> None:
@@ -396,6 +447,24 @@ def test_umount_gives_up_a_server_that_answers_questions_and_takes_nothing(
     mounted.mount()
     mounted.settled()
     assert visible(server) == {"unsent.txt": b"kept"}
+
+
+def test_killed_while_it_waits_detached_the_next_mount_sends_what_was_closed(
+    server: Server, mount: Mount
+) -> None:
+    mounted = mount()
+    with holding(mounted.path / "notes.md") as program, unmounting(mounted, "--lazy") as umount:
+        assert "is detached" in umount.line()
+        server.faults.rate("unavailable", 1.0, on="change")
+        assert (program.does("write one"), program.does("close")) == ("ok", "ok")
+        mounted.kill()
+        code, said = umount.ended()
+        assert code == 1
+        assert said == "jobfs: 1 unsent: kept for the next mount of this job: notes.md\n"
+    server.faults.clear()
+    mounted.mount()
+    mounted.settled()
+    assert visible(server) == {"notes.md": b"one"}
 
 
 # nothing that was acknowledged is missing, nothing is left

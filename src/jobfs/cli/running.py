@@ -22,7 +22,7 @@ from jobfs import control, mountpoint
 from jobfs.cli.options import load
 from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
-from jobfs.errors import UsageError
+from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
 from jobfs.private import user_name
 from jobfs.state import directory as slot
@@ -39,7 +39,18 @@ def mounts(state_dir: str | None) -> list[slot.Found]:
     found = {entry.path: entry for entry in _registered() if slot.in_use(entry)}
     for entry in slot.running(load({"state_dir": state_dir}).state_dir):
         found[entry.path] = entry
-    return sorted((entry for entry in found.values() if entry.record is not None), key=directory_of)
+    return sorted(
+        (_as_it_is(entry) for entry in found.values() if entry.record is not None), key=directory_of
+    )
+
+
+def _as_it_is(found: slot.Found) -> slot.Found:
+    """A mount that is not where its record says is asked: a directory above it may have another name by now."""
+    if not _is_there(found):
+        with contextlib.suppress(JobfsError):
+            control.call(found.path, "where", timeout=_STAT_LIMIT)
+            return slot.look(found.path)
+    return found
 
 
 def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:

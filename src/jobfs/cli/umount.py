@@ -26,7 +26,7 @@ from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.control import NoMountError
 from jobfs.draining import kept, outstanding
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import mount_at
+from jobfs.mountpoint import mount_at, open_files, uses_of
 from jobfs.state.directory import Found, look, wait_until_free
 
 #: Seconds that a mount which has answered takes to end.
@@ -112,7 +112,7 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
         return _unmount_plainly(directory, state_dir)
     if inside:
         raise UsageError(f"{directory} lies in a mount: give the mount point itself")
-    os.chdir("/")  # this command is not what keeps a mount busy
+    _let_go(found, directory)
     try:
         with sending(f"sending {directory_of(found)}") as progress:
             answer: dict[str, Any] = control.call(
@@ -147,6 +147,20 @@ def _unmount(directory: str, lazy: bool, timeout: float | None, state_dir: str |
     if left:
         tell(f"jobfs: {kept(left)}", err=True)
     return 1 if left else 0
+
+
+def _let_go(found: Found, directory: str) -> None:
+    """This command is not what keeps a mount busy. Raises JobfsError if it has to be."""
+    os.chdir("/")
+    there = mount_at(directory_of(found))
+    if there is None:
+        return
+    for number, _ in open_files("self", there):
+        if number > 2:  # of whoever called this, as a shell that has it open
+            os.close(number)
+    if own := uses_of("self", there):
+        used = f"this command itself uses {', '.join(own)} in {directory}"
+        raise JobfsError(f"{used}: run it with its output elsewhere")
 
 
 def _code_after_the_end(found: Found, state_dir: str | None, error: NoMountError) -> int:

@@ -274,18 +274,17 @@ class Cleanup:
     # -- refused
 
     def undo(self, change: Change, reason: str, code: int) -> None:
-        """Nothing can be placed: the newest aside goes back, older ones become conflict copies (R11); no content is deleted.
+        """Nothing can be placed: asides go back, the newest first, which has the name then (R11); no content is deleted.
 
         Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
         UnavailableError if it has to be tried again, or if a request without an answer has placed it after all; FsError(EIO).
         """
         if change.staged_id and self.is_placed(change):
             raise UnavailableError(f"{change.target}: it was placed after all", endpoint="update")
-        newest = True
         for aside in reversed(change.asides):
             if aside.moved:
-                self._put_back(aside, change.target, newest=newest)
-                aside.moved = newest = False
+                self._put_back(aside, change.target)
+                aside.moved = False
         if change.staged_id and change.verb is not Verb.MOVE:
             try:
                 self._client.delete(change.staged_id)
@@ -318,16 +317,11 @@ class Cleanup:
             return False
         return item.path == change.target if change.verb is Verb.MOVE else not change.is_staged(item)
 
-    def _put_back(self, aside: Aside, target: str, *, newest: bool) -> None:
-        try:
+    def _put_back(self, aside: Aside, target: str) -> None:
+        with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
-            if names.basename(item.path) != aside.name:
-                return
-            done = self.give_back(aside, item, target) if newest else self.keep(aside, item, target)
-        except NotFoundError:
-            return
-        if not done:
-            raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
+            if names.basename(item.path) == aside.name and not self.give_back(aside, item, target):
+                raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
 
     # -- cancelled
 

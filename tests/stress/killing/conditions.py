@@ -46,12 +46,12 @@ class Conditions:
     def doubtful(self) -> bool:
         """True if nothing tells a change by the job from our own, or from what was there a moment before (R1).
 
-        Renaming a directory may change what is in it; where `updatedAt` has whole seconds, two writes may look like one; and
-        where answers are lost, nobody knows what was done.
+        Renaming a directory may change what is in it; where `updatedAt` has whole seconds, a write or a move may look like the
+        one before; and where answers are lost, nobody knows what was done.
         """
         coarse = self.behaviour.updated_resolution == "seconds"
         lost = any(rule.kind in _UNANSWERED for rule in self.faults)
-        return lost or self.behaviour.move_touches == "tree" or (coarse and self.job_pause > 0)
+        return lost or coarse or self.behaviour.move_touches == "tree"
 
     @property
     def late(self) -> bool:

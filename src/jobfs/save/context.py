@@ -83,7 +83,8 @@ class Context:
                 if names.under(path, old):
                     self._contested[item_id] = names.moved(path, old, new)
             for item in self.namespace.subtree(new) if self._unsure else ():
-                self.renamed(item.id, item.path)
+                if names.parse_hidden(names.basename(item.path)) is None:
+                    self.renamed(item.id, item.path)
 
     def touched(self, before: Item, after: Item) -> None:
         """Our own request may have changed the `updatedAt` of an item: what is remembered of that version goes on to hold."""

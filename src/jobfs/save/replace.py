@@ -359,7 +359,10 @@ class Replace:
 
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        self._bases.learn(change, there)
+        if self._bases.needs_bytes(change.base, there):
+            # By another thread: a body that hangs would hold up this one for longer than its call may take.
+            learning = self._context.beside.submit(deadline.carried(self._bases.learn), change, there)
+            deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, there)
         if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
             # Too old to be acted on (R8).

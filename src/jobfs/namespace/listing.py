@@ -14,8 +14,9 @@ from functools import partial
 from itertools import dropwhile, pairwise
 from typing import NamedTuple
 
-from jobfs.api import MOST_ITEMS, Client, Page
+from jobfs.api.client import Client
 from jobfs.api.deadline import carried, current
+from jobfs.api.models import MOST_ITEMS, Page
 from jobfs.errors import ContractError, NotFoundError
 from jobfs.nodes import Item
 

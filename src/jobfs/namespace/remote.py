@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
 from jobfs.errors import ApiError, ContractError, FsError, UnavailableError
 from jobfs.namespace.cost import Cost

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from jobfs import errors
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.names import Role, hidden_path
 from jobfs.nodes import Item, Permission
 

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from tests.support.waiting import eventually
 
 from jobfs import errors
-from jobfs.api import Client, Health
 from jobfs.api import client as client_module
 from jobfs.api import health as module
+from jobfs.api.client import Client
 from jobfs.api.deadline import within
 from jobfs.api.failures import Call
+from jobfs.api.health import Health
 from jobfs.nodes import Permission
 
 from .conftest import ID, MakeClient, Script, failure, many, one

@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from jobfs.api import Page
+from jobfs.api.models import Page
 from jobfs.errors import ContractError, UnavailableError
 from jobfs.namespace import listing as pages
 from jobfs.namespace.listing import Lister, Listing

@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 from jobfs import names
-from jobfs.api import Client, Health, Page
+from jobfs.api.client import Client
+from jobfs.api.health import Health
+from jobfs.api.models import Page
 from jobfs.errors import ApiError, NotFoundError
 from jobfs.names import Role
 from jobfs.namespace import Namespace

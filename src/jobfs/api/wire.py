@@ -210,15 +210,13 @@ class Wire:
             if given == patience:
                 deadline = Deadline(patience, current(), waited=False, looking=not call.changing)
             if send.body is not None:
-                send.body.moved = functools.partial(self._moved, deadline, large)
+                send.body.moved = functools.partial(self._moved, deadline)
             try:
                 answer = self._exchange(call, send, key, deadline, rank)
             except (httpx.HTTPError, MismatchError) as exc:
                 raise self._failure(call, exc, key, given) from None
             except ApiError as error:
                 raise self._learn(call, error, key) from None
-            finally:
-                self.health.ended()
             return answer
         finally:
             if answer is None or answer.stream is None:
@@ -234,11 +232,11 @@ class Wire:
             # Before a connection broke, bytes of a body may have gone out for long.
             waited = no_way or isinstance(exc, httpx.TimeoutException)
             seconds = time.monotonic() - began if waited else 0.0
-            self.health.unanswered(call, seconds, scrub(reason(exc), key), refused=no_way)
+            self.health.unanswered(seconds, scrub(reason(exc), key), refused=no_way)
             raise
         latency = time.monotonic() - began
         status, headers = response.status_code, response.headers
-        self.health.heard(call, headers.get("date", ""), clock, clock + latency)
+        self.health.heard(headers.get("date", ""), clock, clock + latency)
         logger.debug("%s %s: %d, %.1f ms", call.method, call, status, latency * 1e3)
         success = 200 <= status < 300 or status in send.statuses
         body, stream = b"", None
@@ -293,12 +291,10 @@ class Wire:
                 (self._bare.add if form == path else self._bare.discard)(path)
         raise _refusal(call, response.status_code, "redirects in a circle")
 
-    def _moved(self, deadline: Deadline, large: bool, seconds: float) -> None:
+    def _moved(self, deadline: Deadline, seconds: float) -> None:
         """Bytes of a request's body were sent for so long."""
         deadline.extend(seconds)
         self.line.moved_at = time.monotonic()
-        if large:
-            self.health.moved()
 
     def _failure(
         self, call: Call, exc: httpx.HTTPError | MismatchError, key: str, given: float = math.inf

@@ -51,9 +51,8 @@ log = logging.getLogger("jobfs.namespace")
 _FEW = 8
 #: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
 _ROUNDS = 6
-#: Seconds without progress after which what is known is shown unconfirmed, at least; so many usual answers; and while the
-#: server does not answer anyway.
-_PATIENCE, _TIMES, _IMPATIENCE = 2.0, 8, 0.5
+#: Seconds without progress after which what is known is shown unconfirmed, at least; and so many usual answers.
+_PATIENCE, _TIMES = 2.0, 8
 #: Answers to a listing that need not be the server's to a find: it may fail over one item, or take too long for a gateway.
 _FAULTS = frozenset({500, 502, 504})
 #: Seconds for which a listing is good for all who remove directories, at least.
@@ -419,13 +418,9 @@ class Namespace:
         return []
 
     def _deadline(self, known: bool) -> Deadline:
-        """How long a call asks; only a moment where it is to confirm what is `known`, and less if nobody answers anyway."""
-        patience = UNBOUNDED
-        if known and self._client.health.silent() > _PATIENCE:
-            patience = _IMPATIENCE
-        elif known:
-            patience = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
-        return Deadline(patience, current(), waited=False)
+        """How long a call asks; only a moment where it is to confirm what is `known`."""
+        moment = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
+        return Deadline(moment if known else UNBOUNDED, current(), waited=False)
 
     def _ride(self, flight: Flight, fly: bool, mine: Deadline) -> None:
         """Make the request, or wait for the one who makes it, within `mine`; raises its error.

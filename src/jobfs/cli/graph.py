@@ -45,7 +45,6 @@ def build(
         kernel_timeout=settings.kernel_timeout,
         stale_if_error=settings.stale_if_error,
         expected=expected,
-        timeout=settings.timeout,
     )
 
     def close() -> None:

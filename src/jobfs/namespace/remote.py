@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.errors import ApiError, ContractError, FsError, UnavailableError
+from jobfs.errors import ApiError, ContractError, FsError, NotFoundError, UnavailableError
 from jobfs.namespace.cost import Cost
-from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight, verdict
+from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight
 from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
@@ -67,8 +67,7 @@ class Namespace:
     `ttl`, `kernel_timeout`, `stale_if_error` and `moment` are seconds. An answer is at most `ttl` less
     `kernel_timeout` old, counted from the start of its request. `moment` is how long a name that was there
     and is missed now may be in the middle of another mount's save (save/protocol.md); `pause` waits that
-    long. `expected` is a guess at the number of items, for the first listing. A list without an end is given up
-    after `timeout` seconds.
+    long. `expected` is a guess at the number of items, for the first listing.
 
     Errors: where the server can't be asked, what was confirmed within `stale_if_error` is served, a name that
     the listing of that time lacks as one that is free; anything else raises ApiError. Once that is known nobody
@@ -87,14 +86,13 @@ class Namespace:
         pause: Callable[[float], None] = time.sleep,
         moment: float = 0.15,
         expected: int = 0,
-        timeout: float = 30.0,
     ) -> None:
         self._client = client
         self._clock = clock
         self._pause = pause
         self._moment = moment
         self._stale_if_error = stale_if_error
-        self._lister = Lister(client, expected, timeout)
+        self._lister = Lister(client, expected)
         self._lock = threading.Lock()
         self._known = Knowledge(max(ttl, stale_if_error, _REMEMBER), clock)
         self._cost = Cost(ttl, kernel_timeout)
@@ -447,7 +445,10 @@ class Namespace:
                 self._find(flight, flight.path)
             error = None
         except ApiError as exc:
-            error = verdict(exc, flight.path)
+            error = exc
+            if not isinstance(exc, COULD_NOT_ASK) and (flight.path is None or isinstance(exc, NotFoundError)):
+                # A 404 is about the job, and a listing that is refused says nothing of a name: none may look like "no such file".
+                error = UnavailableError(str(exc), endpoint=exc.endpoint, status=exc.status)
         except RuntimeError:
             if not self._closed:
                 raise

@@ -244,38 +244,31 @@ class Client:
         seconds.
         """
         call = Call("download", "GET", self._item_target(item_id) + "/download", item_id)
-        explain = self._wire.explain
-        if end is not None and end <= start:
-            yield Download(call, None, explain, start, 0, None)
-            return
-        whole = Send(None, (IDENTITY,), streamed=True, large=size is None or size > LARGE)
-        send = _part(whole, start, end, size) if start or end is not None else whole
-        answer = self._bytes(call, send, whole)
-        assert answer.stream is not None
+        send = whole = Send(None, (IDENTITY,), streamed=True, large=size is None or size > LARGE)
+        if start or end is not None:
+            part = ("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}")
+            large = size is None or (size if end is None else min(end, size)) - start > LARGE
+            send = whole._replace(headers=(IDENTITY, part), statuses=RANGE_UNSATISFIABLE, large=large)
         try:
             try:
-                first, length, total = extent(answer, start)
-            except MismatchError as exc:
-                raise explain(call, exc) from None
-            yield Download(call, answer, explain, first, length, total)
-        finally:
-            answer.stream.close()
-
-    def _bytes(self, call: Call, send: Send, whole: Send) -> Answer:
-        """The answer to a download, of the `whole` where a server refuses to send a part.
-
-        "File not found" may be about the bytes alone; who hears that an item is gone forgets it.
-        """
-        try:
-            return self._request(call, send)
-        except BadRequestError:
-            if send is whole:
-                raise
-            return self._bytes(call, whole, whole)
+                answer = self._request(call, send)
+            except BadRequestError:
+                if send is whole:
+                    raise
+                answer = self._request(call, whole)
         except NotFoundError as error:
-            self.get(call.subject)
+            self.get(
+                item_id
+            )  # it may be about the bytes alone, and who hears that an item is gone forgets it
             told = f"{error}, but the item is there"
             raise ContractError(told, endpoint=call.endpoint, status=error.status) from None
+        assert answer.stream is not None
+        try:
+            yield Download(call, answer.headers, answer.stream, self._wire.explain, *extent(answer, start))
+        except MismatchError as exc:
+            raise self._wire.explain(call, exc) from None
+        finally:
+            answer.stream.close()
 
     def break_off(self) -> None:
         """End every request under way, as if its connection had broken; nothing is asked any more."""
@@ -290,9 +283,6 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"Client({self.base_url!r}, {self.job_id!r})"
 
     def _create(
         self,
@@ -416,11 +406,3 @@ class Client:
         if not valid_item_id(item_id):
             raise InvalidRequestError(f"{item_id!r} is not an item id")
         return f"{self._root}items/{item_id}"
-
-
-def _part(whole: Send, start: int, end: int | None, size: int | None) -> Send:
-    """What asks for a part of a file where `whole` asks for all of it."""
-    part = ("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}")
-    large = size is None or (size if end is None else min(end, size)) - start > LARGE
-    statuses = frozenset({RANGE_UNSATISFIABLE})
-    return whole._replace(headers=(IDENTITY, part), statuses=statuses, large=large)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -41,7 +40,7 @@ class Form(NamedTuple):
         path: str,
         permission: str,
         file: tuple[Path, int] | None,
-        moving: Callable[[float], None] = lambda part: None,
+        moving: Callable[[float], None],
     ) -> Body:
         """The request body for one item; `moving` gets the part of it that is on its way, from 0 to 1."""
         name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
@@ -78,8 +77,12 @@ class Forms:
         refusals: list[ApiError] = []
         for form in self._candidates(kind):
             try:
-                with self._doubting(form):
-                    item = attempt(form)
+                item = attempt(form)
+            except AnswerLostError:
+                # A server may fail over a form that it does not know: who tries again begins with the other one.
+                if not self.good:
+                    self._first = "json" if form.encoding == "multipart" else "multipart"
+                raise
             except _UNDERSTOOD:
                 self.good[kind] = form
                 raise
@@ -91,16 +94,6 @@ class Forms:
                 self.good[kind] = form
                 return item
         raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
-
-    @contextlib.contextmanager
-    def _doubting(self, form: Form) -> Iterator[None]:
-        """A server may fail over a form that it does not know: who tries again without an answer begins with the other one."""
-        try:
-            yield
-        except AnswerLostError:
-            if not self.good:
-                self._first = "json" if form.encoding == "multipart" else "multipart"
-            raise
 
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""

@@ -105,13 +105,8 @@ _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 current: Callable[[], Deadline | None] = _current.get
 
 
-class _BeforeWaits(threading.local):
-    """What a thread does before it waits."""
-
-    call: Callable[[], None] | None = None
-
-
-_before = _BeforeWaits()
+#: What each thread does before it waits.
+_before = threading.local()
 
 
 def before_waits(call: Callable[[], None]) -> None:
@@ -121,8 +116,9 @@ def before_waits(call: Callable[[], None]) -> None:
 
 def about_to_wait() -> None:
     """This thread may wait now, for the server or for another thread, and not just for a lock that nobody holds for long."""
-    if _before.call is not None:
-        _before.call()
+    call = getattr(_before, "call", None)
+    if call is not None:
+        call()
 
 
 def begin(timeout: float) -> Deadline:

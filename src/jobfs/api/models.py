@@ -107,7 +107,6 @@ class _Items(BaseModel):
 class _Meta(BaseModel):
     total: _Count = None
     take: _Count = None
-    skip: _Count = None
 
 
 class _ItemsReply(BaseModel):
@@ -151,14 +150,13 @@ class Spelling(NamedTuple):
 class Page(NamedTuple):
     """One page of the item list; `unknown` stands for items left out: of a type or form we do not know.
 
-    `total`, `take` and `skip` are the server's own words where it gave them. Without a total, or with one that can't
+    `total` and `take` are the server's own words where it gave them. Without a total, or with one that can't
     be, a page that is not full ends the list, and a full one promises one item more.
     """
 
     items: list[Item]
     total: int
     take: int
-    skip: int
     unknown: tuple[str, ...] = ()
 
 
@@ -192,7 +190,6 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
         items,
         total=skip + len(entries) + (len(entries) >= take) if meta.total is None else meta.total,
         take=take if meta.take is None else meta.take,
-        skip=skip if meta.skip is None else meta.skip,
         unknown=tuple(unknown),
     )
     first = next(iter(entries), None)

@@ -107,11 +107,6 @@ class Answer(NamedTuple):
     body: bytes = b""
     stream: Stream | None = None
 
-    @property
-    def ok(self) -> bool:
-        """True for a success."""
-        return 200 <= self.status < 300
-
 
 class Wire:
     """Sends requests to one server over one connection pool; safe for many threads at once."""

@@ -254,7 +254,7 @@ def test_a_server_that_gives_all_at_once_is_read_whole(
 
     def list_page(take: int, skip: int) -> Page:
         assert 1 <= take <= 100
-        return Page(everything, 350, told, skip)
+        return Page(everything, 350, told)
 
     monkeypatch.setattr(reading.server, "list_page", list_page)
     for _ in range(2):
@@ -413,7 +413,7 @@ class Endless:
     def list_page(self, take: int, skip: int) -> Page:
         self.pages += 1
         items = [item(f"f{number}", f"{number:024d}") for number in range(skip, skip + take)]
-        return Page(items, self._total(skip + take), take, skip)
+        return Page(items, self._total(skip + take), take)
 
     def read(self) -> Listing:
         lister = Lister(self.server.client)

@@ -81,7 +81,6 @@ class Server:
                 [entry for entry in part if isinstance(entry, Item)],
                 self.told_total(len(everything)),
                 take,
-                skip,
                 tuple(entry for entry in part if isinstance(entry, str)),
             )
         self.after("list", skip)

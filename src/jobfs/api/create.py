@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 
 from jobfs.api.bodies import Body, json_create, multipart_create
 from jobfs.errors import (
-    AnswerLostError,
     ApiError,
     BadRequestError,
     InvalidRequestError,
@@ -64,7 +63,6 @@ class Forms:
         self._likely = likely
         #: The forms that have worked.
         self.good: dict[Kind, Form] = {}
-        self._first: Encoding = "multipart"
 
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
@@ -78,11 +76,6 @@ class Forms:
         for form in self._candidates(kind):
             try:
                 item = attempt(form)
-            except AnswerLostError:
-                # A server may fail over a form that it does not know: who tries again begins with the other one.
-                if not self.good:
-                    self._first = "json" if form.encoding == "multipart" else "multipart"
-                raise
             except _UNDERSTOOD:
                 self.good[kind] = form
                 raise
@@ -98,7 +91,7 @@ class Forms:
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""
         good = self.good.get(kind)
-        likely = self._likely.get(kind) or Form(self._first, self.long_type)
+        likely = self._likely.get(kind) or Form("multipart", self.long_type)
         guess = good or next(iter(self.good.values()), likely)
         spellings = [guess.long_type] if good else [guess.long_type, not guess.long_type]
         encodings: list[Encoding] = ["multipart", "json"]

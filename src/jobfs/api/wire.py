@@ -150,7 +150,7 @@ class Wire:
         deadline.py). `once`: only one attempt, for what must be looked at again before it is sent again. HeldBackError where the
         server is out of reach, or left alone in the background (see health.py).
         """
-        deadline = Deadline(self._timeout, current(), waited=False, looking=not call.changing)
+        deadline = Deadline(self._timeout, current(), waited=False)
         key, attempt = self._key(), 0
         last: UnavailableError | None = None
         while True:
@@ -203,7 +203,7 @@ class Wire:
             patience = self.health.admit(call, waited=deadline.waited)
             given = min(patience, deadline.left())
             if given == patience:
-                deadline = Deadline(patience, current(), waited=False, looking=not call.changing)
+                deadline = Deadline(patience, current(), waited=False)
             if send.body is not None:
                 send.body.moved = functools.partial(self._moved, deadline)
             try:

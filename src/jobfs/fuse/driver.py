@@ -51,22 +51,17 @@ def errno_of(operation: str, error: BaseException) -> int:
 
     Whatever made the server refuse a save, fsync and close say EIO, or what a disk would say.
     """
-    number = _errno_of(operation, error)
+    number: int = errno.EIO
+    if isinstance(error, (JobfsError, fuse.FuseOSError)):
+        number = error.errno
+    elif isinstance(error, UnicodeError):
+        number = errno.EILSEQ
+    else:
+        _log.error("%s failed: %r", operation, error)
+        _log.debug("%s failed", operation, exc_info=error)
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            number = error.errno
     return errno.EIO if operation in _SAVES and number not in _SAVE_ERRORS else number
-
-
-def _errno_of(operation: str, error: BaseException) -> int:
-    if isinstance(error, JobfsError):
-        return error.errno
-    if isinstance(error, fuse.FuseOSError):
-        return int(error.errno)
-    if isinstance(error, UnicodeError):
-        return errno.EILSEQ
-    _log.error("%s failed: %r", operation, error)
-    _log.debug("%s failed", operation, exc_info=error)
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return int(error.errno)
-    return errno.EIO
 
 
 def relative(path: str) -> str:
@@ -262,11 +257,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def statfs(self, path: str) -> dict[str, int]:
         stat = self._vfs.statfs()
-        return {
-            "f_bsize": stat.bsize, "f_frsize": stat.bsize, "f_blocks": stat.blocks, "f_bfree": stat.bfree,
-            "f_bavail": stat.bavail, "f_files": stat.files, "f_ffree": stat.ffree, "f_favail": stat.ffree,
-            "f_namemax": stat.namemax,
-        }  # fmt: skip
+        told = {f"f_{name}": value for name, value in stat._asdict().items()}
+        return told | {"f_frsize": stat.bsize, "f_favail": stat.ffree}
 
     def readlink(self, path: str) -> str:
         return self._vfs.readlink(relative(path))

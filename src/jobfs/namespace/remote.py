@@ -208,11 +208,6 @@ class Namespace:
         with self._lock:
             return self._stale_children(path, UNBOUNDED)
 
-    def known_children(self, path: str) -> dict[str, Item]:
-        """What was last shown in a directory, by name, however long ago."""
-        with self._lock:
-            return self._known.tree.children(path)
-
     def directories(self, path: str) -> int:
         """How many directories are known in the directory `path`."""
         with self._lock:
@@ -489,7 +484,10 @@ class Namespace:
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)
-        if not items and self._shown_before(path):
+        with self._lock:
+            tree = self._known.tree
+            missed = not items and tree.candidates(path) and not tree.inhabited(path)
+        if missed:
             self._pause(self._moment)
             with self._lock:
                 earlier, flight.ticket = flight.ticket, self._known.takeoff()
@@ -498,11 +496,6 @@ class Namespace:
             items = self._client.find(path)
         with self._lock:
             self._known.found(flight.ticket, flight.began, path, items)
-
-    def _shown_before(self, path: str) -> bool:
-        with self._lock:
-            tree = self._known.tree
-            return bool(tree.candidates(path)) and not tree.inhabited(path)
 
     def _list(self, flight: Flight) -> None:
         listing = self._lister.read(self._ids, lambda: self._changed(flight.ticket))

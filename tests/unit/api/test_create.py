@@ -65,23 +65,6 @@ def test_the_other_encoding_is_tried_and_remembered(
     assert forms(script) == [("multipart", "long"), ("json", "long"), ("json", "long")]
 
 
-def test_a_server_that_fails_over_a_form_gets_the_other_one_next_time(
-    make_client: MakeClient, create: Create
-) -> None:
-    """The answer is lost then: whoever has looked what became of it tries again."""
-
-    def server(request: httpx.Request) -> httpx.Response:
-        return one() if request.headers.get("content-type") == "application/json" else failure(500)
-
-    script = Script(server)
-    client = make_client(script)
-    with pytest.raises(errors.AnswerLostError):
-        create(client)
-    create(client)
-    create(client)
-    assert forms(script) == [("multipart", "long"), ("json", "long"), ("json", "long")]
-
-
 def test_the_spelling_is_learned_from_the_servers_own_items(make_client: MakeClient, create: Create) -> None:
     script = Script(many(wire_item(type="file")), one(type="file"))
     client = make_client(script)

@@ -107,8 +107,8 @@ class Client:
         """Seconds that the server's clock is ahead of ours; 0.0 until an answer came."""
         return self.health.offset
 
-    def answers(self, about: str = "") -> bool:
-        """True if a server that does not answer does again: to a find of `about`, or, for "", to a list.
+    def answers(self) -> bool:
+        """True if a server that does not answer does again.
 
         A thread asks, once a second for all who want to know, and waits as long as a slow server takes. Who comes just then waits
         half a second for that.
@@ -119,7 +119,7 @@ class Client:
                 began, answer = self._question = now, Future()
                 answer.set_running_or_notify_cancel()
                 try:
-                    threading.Thread(target=self._ask_again, args=(about, answer), daemon=True).start()
+                    threading.Thread(target=self._ask_again, args=(answer,), daemon=True).start()
                 except RuntimeError as error:
                     log.warning("no thread to ask whether the server answers again: %s", error)
                     answer.set_result(False)
@@ -130,13 +130,10 @@ class Client:
         except TimeoutError:
             return False
 
-    def _ask_again(self, about: str, answer: Future[bool]) -> None:
+    def _ask_again(self, answer: Future[bool]) -> None:
         answered = False
         try:
-            if about:
-                self.find(about)
-            else:
-                self.list_page(1, 0)
+            self.list_page(1, 0)
             answered = True
         except ApiError as error:
             log.debug("the server does not answer yet: %s", error)
@@ -152,7 +149,7 @@ class Client:
     def instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
         call = Call("get workspace instance", "GET", self._root)
-        return self._ask(call, partial(parse_instance, job_id=self.job_id), Send(limit=MOST_INSTANCE))
+        return self._ask(call, parse_instance, Send(limit=MOST_INSTANCE))
 
     def list_page(self, take: int, skip: int) -> Page:
         """One page of the flat list of all items (GET items/); `take` is 1 to 100."""

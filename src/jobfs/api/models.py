@@ -123,12 +123,7 @@ class _ItemReply(BaseModel):
     data: _OneItem
 
 
-class _Job(BaseModel):
-    id: _Text = ""
-
-
 class _Described(BaseModel):
-    job: Annotated[_Job, Else(_Job())] = Field(_Job(), alias="expertJob")
     count: _Number = Field(None, alias="countItems")
 
 
@@ -164,7 +159,6 @@ class Page(NamedTuple):
 class Instance:
     """The workspace instance; `raw` is `data.workspaceInstance` as answered."""
 
-    job_id: str
     count_items: int | None
     raw: dict[str, Any] = field(repr=False)
 
@@ -205,13 +199,12 @@ def parse_item(body: bytes) -> tuple[Item, Spelling]:
     return wire.item(), wire.spelling()
 
 
-def parse_instance(body: bytes, job_id: str) -> tuple[Instance, None]:
-    """The workspace instance; raises MismatchError. `job_id`: if the reply does not name the job."""
+def parse_instance(body: bytes) -> tuple[Instance, None]:
+    """The workspace instance; raises MismatchError."""
     if body.count(b",") + body.count(b"[") + body.count(b"{") > _MOST_INSTANCE_VALUES:
         raise MismatchError(f"more than {_MOST_INSTANCE_VALUES} values")
     raw = _read(_InstanceReply, body).data.instance
-    described = _Described.model_validate(raw)
-    return Instance(described.job.id or job_id, described.count, raw), None
+    return Instance(_Described.model_validate(raw).count, raw), None
 
 
 def parse_time(text: str) -> int:

@@ -116,7 +116,7 @@ class Namespace:
         if max_age is None and self.unreachable:
             with self._lock:
                 stale = self._serves_stale(path) and not self._known.fresh(path, not_before)
-            if stale and not self._is_back(path):
+            if stale and not self._is_back():
                 return self.peek(path)
         try:
             return self._looked_up(path, not_before, max_age)
@@ -155,7 +155,7 @@ class Namespace:
         with self._lock:
             broken = max_age is None and self.unreachable
             entries = self._stale_children(path) if broken else None
-        if entries is not None and not self._is_back(""):
+        if entries is not None and not self._is_back():
             return entries
         try:
             for child in self._complete(path, max_age):
@@ -334,10 +334,6 @@ class Namespace:
         insists = max_age is not None
         if self._listing_pays(shown, max_age):
             return self._board_listing(insists=insists)
-        return self._board_find(path, not_before, insists=insists)
-
-    def _board_find(self, path: str, not_before: float, *, insists: bool) -> tuple[Flight, bool]:
-        """The find under way for `path`, or a new one if that has begun too early; `insists`: see `_check`."""
         flight = self._finds.get(path)
         if flight and flight.began >= not_before and flight.ticket >= self._known.needed(path):
             return flight, False
@@ -542,9 +538,9 @@ class Namespace:
         # Of a directory that came after the last listing nothing is known: it must not look empty.
         return entries if entries or known.snapshot_ticket >= known.needed(path) else None
 
-    def _is_back(self, path: str) -> bool:
+    def _is_back(self) -> bool:
         """True if the server, which could not be asked, answers again."""
-        if not self._client.answers(path):
+        if not self._client.answers():
             return False
         with self._lock:
             self._breaker.succeeded(self._clock())

@@ -149,10 +149,6 @@ class Tree:
         found += [item for item in map(self._by_id.__getitem__, apart) if names.under(item.path, path)]
         return found
 
-    def carried(self, old: str, new: str) -> list[Item]:
-        """What moves along with a directory from `old` to `new`, which may even lie below `old`."""
-        return [item for item in self.below(old) if item.path != new and not names.under(item.path, new)]
-
     def hidden(self) -> list[Item]:
         """Items with hidden names, and what lies below such."""
         return [self._by_id[item_id] for item_id in self._hidden]
@@ -240,8 +236,10 @@ class Tree:
         known = self._by_id.get(item.id)
         self.put(item)
         if known is not None and item.is_dir and known.path != item.path:
-            for other in self.carried(known.path, item.path):
-                self.put(replace(other, path=names.moved(other.path, known.path, item.path)))
+            for other in self.below(known.path):
+                # It may even lie below its old path.
+                if other.path != item.path and not names.under(other.path, item.path):
+                    self.put(replace(other, path=names.moved(other.path, known.path, item.path)))
 
     def settle(self, path: str, items: Iterable[Item]) -> None:
         """Exactly `items` are at `path`; what lies below them stays where it is."""

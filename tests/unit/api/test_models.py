@@ -242,15 +242,15 @@ def test_an_item_that_can_not_be_used_is_a_mismatch_where_one_was_asked_for() ->
 
 def test_an_instance_names_job_and_count() -> None:
     raw = {"id": "w", "expertJob": {"id": "j" * 24, "status": "processing"}, "countItems": 7.0, "items": []}
-    instance, _ = parse_instance(json.dumps({"data": {"workspaceInstance": raw}}).encode(), "x" * 24)
-    assert (instance.job_id, instance.count_items) == ("j" * 24, 7)
+    instance, _ = parse_instance(json.dumps({"data": {"workspaceInstance": raw}}).encode())
+    assert instance.count_items == 7
     assert instance.raw == raw
 
 
 def test_half_a_character_in_an_instance_hides_nothing() -> None:
     raw = {"expertJob": {"id": "j" * 24, "query": "cut \ud83d"}, "countItems": 7}
-    instance, _ = parse_instance(json.dumps({"data": {"workspaceInstance": raw}}).encode(), "x" * 24)
-    assert (instance.job_id, instance.count_items, instance.raw) == ("j" * 24, 7, raw)
+    instance, _ = parse_instance(json.dumps({"data": {"workspaceInstance": raw}}).encode())
+    assert (instance.count_items, instance.raw) == (7, raw)
 
 
 @pytest.mark.parametrize(

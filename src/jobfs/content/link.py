@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.errors import ApiError
 from jobfs.nodes import Version, shows_fraction
 

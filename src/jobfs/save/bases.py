@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import replace
 
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, shows_fraction
 from jobfs.save.context import Context

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cachetools import LRUCache
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import BadRequestError
 from jobfs.namespace import Namespace

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError

@@ -79,7 +79,7 @@ class Atlas:
             self._of, self._entries = edition, 0
         found = self._kept.get((directory, by_name))
         if found is None:
-            items = list(self._namespace.known_children(directory).values())
+            items = list((self._namespace.last_children(directory) or {}).values())
             items.sort(key=(lambda item: item.path) if by_name else self._state.number)
             found = self._kept[directory, by_name] = items, {item.path: n for n, item in enumerate(items)}
             self._entries += len(items)

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jobfs import document, names, service
-from jobfs.api import Client, Instance, deadline
+from jobfs.api import deadline
+from jobfs.api.client import Client
+from jobfs.api.models import Instance
 from jobfs.errors import FsError, JobfsError
 from jobfs.names import within
 from jobfs.namespace import Namespace

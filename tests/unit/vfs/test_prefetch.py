@@ -44,7 +44,7 @@ class World:
     def number(self, item: Item) -> int:
         return inode_number(item.id)
 
-    def known_children(self, directory: str) -> dict[str, Item]:
+    def last_children(self, directory: str) -> dict[str, Item]:
         return {
             names.basename(p): item for p, item in self.items.items() if p and names.parent(p) == directory
         }

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
-from jobfs.state.disk import BOOT, sync_directory
+from jobfs.state.localbytes import BOOT, sync_directory
 from jobfs.state.records import KEYS, Record, columns, decode, encode
 
 log = logging.getLogger("jobfs.state")
@@ -374,6 +374,76 @@ class Journal:
         with self.lock:
             self._db.close()
             os.close(self._wal)
+
+
+def open_journal(directory: Path) -> tuple[Journal, str]:
+    """The journal of a state directory, and one sentence if it was damaged and a new one had to be begun, else "".
+
+    A damaged one is put aside with its local bytes, never thrown away and never taken for an empty one. Raises UsageError if it
+    can't be used, FsError if a damaged one can't be put aside.
+    """
+    path, local = directory / "journal.db", directory / "bytes"
+    try:
+        refuse_emptied(directory)
+        return Journal(path), ""
+    except JournalDamagedError as error:
+        try:
+            place = _place(directory)
+            place.mkdir(mode=0o700)
+            count = sum(map(_holds_bytes, local.iterdir())) if local.is_dir() else 0
+            if count:
+                local.rename(place / "bytes")
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{path}{suffix}").rename(place / f"journal.db{suffix}")
+        except OSError as failure:
+            raise FsError(
+                failure.errno or errno.EIO, f"{error}, and can't be moved aside: {failure.strerror}"
+            ) from error
+        kept = f"the bytes of {count} files, under their numbers" if count else "nothing unsent"
+        return Journal(path), f"{error}; it was moved to {place} with {kept}"
+
+
+def refuse_emptied(directory: Path) -> None:
+    """Raises JournalDamagedError for a journal that lost all its bytes while there is unsent work."""
+    path = directory / "journal.db"
+    files = [file for file in (path, Path(f"{path}-wal")) if file.exists()]
+    if path in files and not any(file.stat().st_size for file in files):
+        with contextlib.suppress(FileNotFoundError):
+            if any((directory / "bytes").iterdir()):
+                raise JournalDamagedError(f"the journal {path} is damaged: it is empty")
+
+
+def damaged(directory: Path) -> list[Path]:
+    """What was put aside in this state directory, and not yet removed by a person."""
+    return sorted(directory.glob("damaged-*"))
+
+
+def keep_unnamed(local: Path, unnamed: list[Path]) -> str:
+    """Put aside local bytes whose records the power may have taken; a sentence that says where they are, "" if there are none.
+
+    Raises OSError.
+    """
+    kept = [path for path in unnamed if _holds_bytes(path)]
+    if not kept:
+        return ""
+    place = _place(local.parent) / local.name
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in kept:
+        path.rename(place / path.name)
+    return f"the power may have taken the end of the journal: the bytes of {len(kept)} files that it does not name are in {place}"
+
+
+def _place(directory: Path) -> Path:
+    """Where something is put aside now."""
+    return directory / f"damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+
+
+def _holds_bytes(path: Path) -> bool:
+    """False for an empty file; what can't be looked at may hold some."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size > 0
+    return True
 
 
 class _Table:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
 from jobfs.state.localbytes import BOOT, sync_directory
-from jobfs.state.records import KEYS, Record, columns, decode, encode
+from jobfs.state.records import KEYS, Change, File, Record, columns, decode, encode
 
 log = logging.getLogger("jobfs.state")
 
@@ -61,40 +61,31 @@ class Spare:
 
     def restore(self, beside: int = 0) -> bool:
         """Take the room again; False if the disk does not have it, and so many bytes `beside` it."""
-        if self._whole and beside:
-            return _free(self._path.parent) >= beside
-        self._whole = False
-        try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return False
-        had = os.fstat(handle).st_size
-        try:
-            if had < self._size:
-                os.posix_fallocate(handle, 0, self._size)
-            self._whole = True
-            return not beside or _free(self._path.parent) >= beside
-        except OSError:
-            os.ftruncate(handle, had)
-            return False
-        finally:
-            os.close(handle)
+        if not (self._whole and beside):
+            self._whole = not self._take(self._size)
+        return self._whole and _free(self._path.parent) >= beside
 
     def fits(self) -> bool:
         """False if the disk, or a quota of the user, has no room for anything new: tried out, for no call tells of a quota."""
+        return self._take(_LEAST, more=True) not in (errno.ENOSPC, errno.EDQUOT)
+
+    def _take(self, size: int, *, more: bool = False) -> int:
+        """Have the file hold so many bytes, or try so many `more`; with what errno the disk refuses them, 0 if it does not."""
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                had = os.fstat(handle).st_size
+            with self._path.open("ab") as file:
+                had = file.tell()
                 try:
-                    os.posix_fallocate(handle, had, _LEAST)
+                    if more or had < size:
+                        os.posix_fallocate(file.fileno(), had if more else 0, size)
+                except OSError:
+                    more = True
+                    raise
                 finally:
-                    os.ftruncate(handle, had)
-            finally:
-                os.close(handle)
+                    if more:
+                        file.truncate(had)
         except OSError as error:
-            return error.errno not in (errno.ENOSPC, errno.EDQUOT)
-        return True
+            return error.errno or errno.EIO
+        return 0
 
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
@@ -155,8 +146,7 @@ class Journal:
                 if not self._spare.give_up():
                     raise
                 self._prepare()
-            self._check()
-            self._seq = self._highest()
+            self._seq = self._check()
             self._spare.restore()
         except sqlite3.OperationalError as error:
             self._db.close()
@@ -189,19 +179,14 @@ class Journal:
         # Nobody knows how old the requests of an earlier run are: they count from now.
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
 
-    def _check(self) -> None:
-        """Read everything once. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
+    def _check(self) -> int:
+        """Read everything once; the highest number in it. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found).splitlines()[-1])
-        for kind in self._tables:
-            self.load(kind)
-
-    def _highest(self) -> int:
-        query = """SELECT max(n) FROM (SELECT seq AS n FROM change UNION ALL SELECT generation FROM change
-                   UNION ALL SELECT generation FROM file UNION ALL SELECT draft FROM file)"""
-        (highest,) = self._db.execute(query).fetchone()
-        return int(highest or 0)
+        numbers = [number for change in self.load(Change) for number in (change.seq, change.generation)]
+        numbers += [number for file in self.load(File) for number in (file.generation, file.draft)]
+        return max(numbers, default=0)
 
     def next_number(self) -> int:
         """A number that orders changes and generations; never used before in this journal's records."""

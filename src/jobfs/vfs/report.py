@@ -56,6 +56,9 @@ class _Tokens(BaseModel):
     total: _Number = Field(None, validation_alias="totalTokens")
 
 
+_NO_TOKENS = _Tokens.model_construct()
+
+
 class _Job(BaseModel):
     """The fields of `document.Job` that the server knows."""
 
@@ -65,11 +68,14 @@ class _Job(BaseModel):
     total_steps: _Number = Field(None, validation_alias="totalSteps")
     model: _Text = None
     expert: _Text = Field(None, validation_alias="expertKey")
-    tokens: Annotated[_Tokens, Else(_Tokens())] = Field(_Tokens(), validation_alias="usage")
+    tokens: Annotated[_Tokens, Else(_NO_TOKENS)] = Field(_NO_TOKENS, validation_alias="usage")
+
+
+_NO_JOB = _Job.model_construct()
 
 
 class _Described(BaseModel):
-    job: Annotated[_Job, Else(_Job())] = Field(_Job(), validation_alias="expertJob")
+    job: Annotated[_Job, Else(_NO_JOB)] = Field(_NO_JOB, validation_alias="expertJob")
 
 
 class Report:
@@ -312,20 +318,18 @@ def _why_cleaned(change: Change) -> str:
 
 
 def _slot(found: Found) -> document.Slot:
-    slot: document.Slot = {
-        "path": str(found.path),
-        "directory": found.record.directory if found.record else None,
-        "left": None,
-        "bytes": None,
-        "error": None,
-    }
+    left, error = None, None
     try:
         left = left_in(found.path)
-    except JobfsError as error:
-        slot["error"] = str(error)
-    else:
-        slot["left"], slot["bytes"] = left.number, left.bytes
-    return slot
+    except JobfsError as failure:
+        error = str(failure)
+    return {
+        "path": str(found.path),
+        "directory": found.record.directory if found.record else None,
+        "left": left.number if left else None,
+        "bytes": left.bytes if left else None,
+        "error": error,
+    }
 
 
 def _as_json(facts: Mapping[str, Any]) -> bytes:

@@ -1,9 +1,9 @@
 """Changes of names: mkdir, rmdir, rename, unlink (vfs/semantics.md 4).
 
 Every operation reserves the names that it changes, with all below them, and a rename that failed and may have been carried out
-all the same ends before something else is done there. A file is one of four there: an item; a File that was
-not begun to be sent (it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); or one
-that is being sent, which is waited for, or cancelled if it is unlinked.
+all the same ends before something else is done there. A file is one of four there: an item; a File that was not begun to be sent
+(it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); or one that is being sent,
+which is waited for, or cancelled if it is unlinked.
 """
 
 from __future__ import annotations
@@ -171,7 +171,9 @@ class Tree:
         source, target = self._view.get(old), self._view.find(new)
         self._view.may_replace(source)
         if target is not None:
-            self._may_take_place(source, target)
+            self._view.may_replace(target)
+            if is_dir(target) is not is_dir(source):
+                raise FsError(errno.EISDIR if is_dir(target) else errno.ENOTDIR)
         if is_dir(source):
             self._rename_directory(source, target, old, new)
         else:
@@ -182,14 +184,6 @@ class Tree:
         self._view.touch_directory(names.parent(new))
         if (now := self._view.find(new)) is not None:
             self._view.touch(now)
-
-    def _may_take_place(self, source: Node, target: Node) -> None:
-        """Raises FsError(EISDIR, ENOTDIR, EPERM) if `source` can't have the name of `target`."""
-        self._view.may_replace(target)
-        if is_dir(target) and not is_dir(source):
-            raise FsError(errno.EISDIR)
-        if is_dir(source) and not is_dir(target):
-            raise FsError(errno.ENOTDIR)
 
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
         local = source if isinstance(source, File) and (source.stays or source.unmade) else None
@@ -226,7 +220,9 @@ class Tree:
                 self._state.apply(file.change, target=path)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
-        target = self._ready_to_go(target, new)
+        if isinstance(target, File):
+            self._bring_to_rest(target)
+            target = self._view.find(new)
         over = target if isinstance(target, File) and target.stays else None
         stays = self._view.stays_here(new) and (target is None or over is not None)
         source = self._ready(source, old, stays=stays)
@@ -271,13 +267,6 @@ class Tree:
         except UnavailableError:
             if not self._write_back.begin_anew(file):
                 raise
-
-    def _ready_to_go(self, node: Node | None, path: str) -> Node | None:
-        """What is to be replaced, at rest. Raises ApiError."""
-        if not isinstance(node, File):
-            return node
-        self._bring_to_rest(node)
-        return self._view.find(path)
 
     def _rename_item(self, item: Item, target: Node | None, over: File | None, new: str) -> None:
         victim = self._write_back.victim(new, None if over is not None else target)

@@ -170,14 +170,7 @@ def test_what_was_acknowledged_is_sent_though_the_disk_has_no_byte_left(
         mounted.mount(write_back_delay=0)
         mounted.settled()
     else:
-        places: list[str | Path] = [
-            "--base-url",
-            server.url,
-            "--state-dir",
-            mounted.state,
-            "--cache-dir",
-            mounted.cache,
-        ]
+        places = ("--base-url", server.url, "--state-dir", mounted.state, "--cache-dir", mounted.cache)
         done = mounted.jobfs("recover", server.job, *places, "--request-lifetime", "0.2")
         assert done.returncode == 0, done.stderr
     assert visible(server) == expected

@@ -76,6 +76,18 @@ class Context:
             if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
 
+    def renamed_directory(self, old: str) -> None:
+        """This mount has given a directory another name: a late request may take what is in it back to the old one.
+
+        Where in it an item is, if at all, is not followed: it counts as elsewhere from now on.
+        """
+        now = time.monotonic()
+        with self.state.lock:
+            unsure = [item_id for item_id, until in self._unsure.items() if until > now]
+            below = [item_id for item_id, path in self._contested.items() if names.under(path, old)]
+            for item_id in (*unsure, *below):
+                self._contested[item_id] = ""
+
     def touched(self, before: Item, after: Item) -> None:
         """Our own request may have changed the `updatedAt` of an item: what is remembered of that version goes on to hold."""
         with self.state.lock:
@@ -84,10 +96,7 @@ class Context:
                 self.state.write(edit(file, version=after.updated_at))
 
     def is_elsewhere(self, item_id: str, path: str) -> bool:
-        """True if a late request may have brought an item to this path, from the one that this mount has given it since.
-
-        Also where a directory above it was renamed since: then it is kept though it need not be.
-        """
+        """True if a late request may have brought an item to this path, from the one that this mount has given it since."""
         with self.state.lock:
             return self._contested.get(item_id, path) != path
 

@@ -62,8 +62,8 @@ class Verb(StrEnum):
 class Base:
     """The version that a save replaces (save/protocol.md, Vocabulary); an empty id means none.
 
-    `updated_at` is empty when the version was ours and its answer was lost (R2). `young`: at the time it was opened it was
-    less than 2 s old, so that equal timestamps do not prove equal bytes (R1). `size` in bytes, None if not known.
+    `young`: at the time it was opened it was less than 2 s old, or it was placed here: equal timestamps do not prove equal bytes
+    (R1, R2). `size` in bytes, None if not known.
     """
 
     id: str = ""

@@ -25,15 +25,7 @@ The life of a Change; every arrow is one journal write::
     the server before its next step (save/recovery.py). A File has at most one Change: newer bytes wait in the File, and become
     the next one when this one is placed or ends.
 
-What a path shows is a function: the File that is shown there; else what a Change says is shown meanwhile (an item, or nothing);
-else what the namespace says. A listing is the namespace's children, less what Changes hide, plus the Files.
-
-Lock order: a reservation of names (held across requests); a File's lock (its bytes and its handles); the lock of the state. That
-one guards all tables and indexes, the database, and the journal write that goes with a change of them. It is never held across a
-request, nor while bytes are copied or a disk is synced. It is a condition, too: who waits for a change of the state waits on it.
-Who lets go of it for a request looks again at the row when the answer is there. A generation is changed under the File's lock
-and the state's, and read under either. The lock of `sync`, which has one sync serve all who wait, is taken before the state's, by
-a thread that holds neither a File's lock nor the state's.
+What a path shows, and the order of the locks, are told in design.md.
 """
 
 from __future__ import annotations

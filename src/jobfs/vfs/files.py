@@ -423,11 +423,9 @@ class Files:
     def _make_dirty(self, handle: Handle, source: Path | None) -> Local:
         """The first write to a version of the server. The caller has the File's lock."""
         file, item = handle.file, handle.item
-        saved = isinstance(handle.content, Local) and item is not None and file.base.id == item.id
-        values: dict[str, object] = {"item": item}
-        if not saved:
-            # Else no version is known to hold these bytes; the base that the save has left says what it sent (R2).
-            values["base"] = self._write_back.bases.of(handle.seen, young=handle.young)
+        values: dict[str, object] = {
+            "item": item, "base": self._write_back.bases.of(handle.seen, young=handle.young),
+        }  # fmt: skip
         if item is not None and file.path is not None and not file.stays:
             values |= {**self._view.freeze(file), "wish": None}
         local = self._begin(file, source, self._known_size(handle) if source is not None else 0, **values)

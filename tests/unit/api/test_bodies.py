@@ -94,10 +94,7 @@ def test_a_small_file_goes_out_in_one_piece(source: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [multipart_create, json_create])
-def test_a_large_file_is_streamed_and_never_whole_in_memory(
-    tmp_path: Path,
-    make: Make,
-) -> None:
+def test_a_large_file_is_streamed_and_never_whole_in_memory(tmp_path: Path, make: Make) -> None:
     path = tmp_path / "large"
     with open(path, "wb") as file:
         file.truncate(24 << 20)

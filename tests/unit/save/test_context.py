@@ -35,3 +35,21 @@ def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_
     assert (context.is_elsewhere("a", "second"), context.is_elsewhere("a", "third")) == (True, False)
     context.renamed("b", "other")
     assert not context.is_elsewhere("b", "file"), "no request on it went unanswered"
+
+
+def test_where_an_item_is_whose_directory_was_renamed_beside_a_request_without_an_answer_is_not_followed(
+    world: World,
+) -> None:
+    """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base, under whatever name."""
+    context = world.context
+    for item_id, path in (("a", "dir/file"), ("b", "other/file")):
+        context.unanswered(item_id)
+        context.renamed(item_id, path)
+    context.unanswered("c")
+    context._unsure.update(a=0.0, b=0.0)
+    context.renamed_directory("dir")
+    assert context.is_elsewhere("a", "dir/file")
+    assert context.is_elsewhere("c", "dir/another"), "it may have been in there"
+    assert not context.is_elsewhere("b", "other/file")
+    context.renamed("a", "moved/file")
+    assert not context.is_elsewhere("a", "moved/file")

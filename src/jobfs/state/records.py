@@ -11,6 +11,8 @@ from enum import StrEnum
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from jobfs import names
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
@@ -121,15 +123,6 @@ class Aside:
         """The server has it at its hidden name, as this item."""
         self.moved = True
         self.size, self.updated_at = item.size, item.updated_at
-
-    @classmethod
-    def load(cls, values: dict[str, Any]) -> Aside:
-        """The aside that `asdict` gave."""
-        kinds: dict[str, Any] = {"kind": Kind, "lifecycle": Lifecycle, "permission": Permission}
-        plain: dict[str, Any] = {
-            name: kinds[name](value) if name in kinds else value for name, value in values.items()
-        }
-        return cls(**plain)
 
 
 #: Of a field that the journal does not hold.
@@ -370,7 +363,7 @@ _DECODERS: dict[str, Any] = {
     "stays": bool,
     "direct": bool,
     "base": lambda value: Base(*json.loads(value)) if value else NO_BASE,
-    "asides": lambda value: [Aside.load(aside) for aside in json.loads(value)] if value else [],
+    "asides": lambda value: TypeAdapter(list[Aside]).validate_json(value) if value else [],
 }
 
 

@@ -6,7 +6,6 @@ Sizes in bytes; durations and ages in seconds; `null` where something is not kno
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated, TypedDict
 
 SCHEMA = 2
@@ -198,20 +197,3 @@ def _of_slot(slot: Slot, job: str) -> str:
     if slot["error"] is not None:
         return f"what {where} can't be told: {slot['error']}"
     return f"{where} unsent work in {slot['path']}: jobfs recover {job}"
-
-
-def quoted(path: str) -> str:
-    """A path as a word of a shell's command line; what a terminal would obey, by its code (`$'…'` of bash, zsh and ksh)."""
-    if path.isprintable():
-        return shlex.quote(path)
-    codes = "".join(
-        char
-        if char.isprintable() and char not in "'\\"
-        else "".join(f"\\x{byte:02x}" for byte in _bytes(char))
-        for char in path
-    )
-    return f"$'{codes}'"
-
-
-def _bytes(char: str) -> bytes:
-    return char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass")

@@ -19,7 +19,6 @@ from jobfs import memory
 from jobfs.cli import logs, preflight
 from jobfs.cli.completion import directories
 from jobfs.cli.options import Command, load, not_empty, setting_options
-from jobfs.cli.running import registered
 from jobfs.cli.screen import shown, tell
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state import directory as slot
@@ -88,14 +87,13 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
         for warning in place.warnings:
             front.say(warning)
         front.keep_log(place.log)
-        with registered(directory, place.path):
-            return mounting.run(
-                settings,
-                place,
-                lambda: graph.build(settings, job, place, key, expected),
-                front.say,
-                lambda: front.ready(f"mounted {job} at {directory}"),
-            )
+        return mounting.run(
+            settings,
+            place,
+            lambda: graph.build(settings, job, place, key, expected),
+            front.say,
+            lambda: front.ready(f"mounted {job} at {directory}"),
+        )
     finally:
         place.close()
 

@@ -1,4 +1,4 @@
-"""Mounts of this user: running ones, by a register in the user's runtime directory and by their slots; ended and dead ones.
+"""Mounts of this user: running ones and ended ones, by their slots in the state directory; dead ones.
 
 Whatever is asked of a mount whose process is gone fails with ENOTCONN, "Transport endpoint is not connected".
 """
@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import json
 import os
-import stat
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-
-import platformdirs
 
 from jobfs import control, mountpoint
 from jobfs.cli.options import load
@@ -24,6 +20,7 @@ from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
+from jobfs.names import CONTROL_DIR
 from jobfs.private import user_name
 from jobfs.state import directory as slot
 from jobfs.state.left import left_in
@@ -35,13 +32,9 @@ _STAT_LIMIT = 2.0
 
 
 def mounts(state_dir: str | None) -> list[slot.Found]:
-    """Every running mount of this user, by mount point; the register forgets those that ended."""
-    found = {entry.path: entry for entry in _registered() if slot.in_use(entry)}
-    for entry in slot.running(load({"state_dir": state_dir}).state_dir):
-        found[entry.path] = entry
-    return sorted(
-        (_as_it_is(entry) for entry in found.values() if entry.record is not None), key=directory_of
-    )
+    """Every running mount of the state directory, by mount point."""
+    found = slot.running(load({"state_dir": state_dir}).state_dir)
+    return sorted((_as_it_is(entry) for entry in found if entry.record is not None), key=directory_of)
 
 
 def _as_it_is(found: slot.Found) -> slot.Found:
@@ -63,12 +56,29 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
             directory = directory_of(found)
             if name == directory or name.startswith(directory + "/"):
                 return found, name[len(directory) + 1 :]
-    for above in (place := Path(os.path.abspath(path)), *place.parents):
-        there = mount_at(str(above))
-        if there is not None and there.kind == "fuse.jobfs":
-            raise UsageError(why_not_found(str(above), there, state_dir))
+    for name in map(Path, _spellings(path)):
+        for above in (name, *name.parents):
+            there = mount_at(str(above))
+            if there is not None and there.kind == "fuse.jobfs":
+                told = _as_it_tells(there)
+                if told is None:
+                    raise UsageError(why_not_found(str(above), there, state_dir))
+                return told, "/".join(name.relative_to(above).parts)
     ended = [said for found, said in _left_behind(state_dir, []) if directory_of(found) in _spellings(path)]
     raise UsageError("; ".join([f"no job is mounted at {path}", *ended]))
+
+
+def _as_it_tells(there: MountInfo) -> slot.Found | None:
+    """A mount that has another state directory, by its own status; None if it is not this user's, or does not answer."""
+    if there.user != os.geteuid():
+        return None
+    status = Path(there.point, CONTROL_DIR, "status.json")
+    try:
+        told = json.loads(bounded(status.read_bytes, _STAT_LIMIT))
+        found = slot.look(Path(told["state_dir"]))
+    except (OSError, ValueError, KeyError):
+        return None
+    return found if slot.in_use(found) else None
 
 
 def _spellings(path: str) -> Iterator[str]:
@@ -129,70 +139,16 @@ def why_not_found(directory: str, there: MountInfo, state_dir: str | None) -> st
     )
 
 
-# The register
-
-
-@contextlib.contextmanager
-def registered(directory: str, slot_path: Path) -> Iterator[None]:
-    """Let other commands find the mount at `directory` by its slot, wherever the state directory is."""
-    register = _register()
-    if register is None:
-        yield
-        return
-    entry = register / hashlib.blake2b(os.fsencode(directory), digest_size=12).hexdigest()
-    draft = entry.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):  # without it --state-dir tells
-        draft.symlink_to(slot_path)
-        draft.replace(entry)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            if entry.readlink() == slot_path:  # else a later mount of this directory
-                entry.unlink()
-
-
-def _registered() -> list[slot.Found]:
-    """Every mount in the register, running or dead; those that ended are forgotten."""
-    register = _register()
-    known = []
-    for entry in register.iterdir() if register else ():
-        try:
-            found = slot.look(entry.readlink())
-        except OSError:  # it is none of ours, or gone by now
-            continue
-        if slot.in_use(found) or mount_at(directory_of(found)) is not None:
-            known.append(found)
-        else:
-            entry.unlink(missing_ok=True)
-    return known
-
-
-def _register() -> Path | None:
-    """The register's directory, mode 0700; None if there is no place that only this user can write."""
-    try:
-        with warnings.catch_warnings():
-            # Without XDG_RUNTIME_DIR (root, containers) its fallback is checked below like any other place.
-            warnings.simplefilter("ignore")
-            path = platformdirs.user_runtime_path("jobfs")
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = path.lstat()
-    except OSError:
-        return None
-    ours = info.st_uid == os.geteuid() and stat.S_ISDIR(info.st_mode) and not info.st_mode & 0o022
-    return path if ours and path.parent.stat().st_uid in (0, os.geteuid()) else None
-
-
 # Mounts that have ended, and dead ones
 
 
 def _ended(state_dir: str | None, unreadable: list[str]) -> list[slot.Found]:
-    """The slots of this user's mounts whose process is gone; found by the same register, and in the state directory.
+    """The slots in the state directory whose process is gone.
 
     Appends a sentence to `unreadable` for what can't be read there.
     """
     root = load({"state_dir": state_dir}).state_dir
-    known = {found.path: found for found in _registered() if not slot.in_use(found)}
+    found = list[slot.Found]()
     try:
         jobs = sorted(os.listdir(root))
     except OSError:  # there is none yet, or a mount refuses it
@@ -200,14 +156,14 @@ def _ended(state_dir: str | None, unreadable: list[str]) -> list[slot.Found]:
     for job in jobs:
         try:
             os.listdir(root / job)
-            known |= {found.path: found for found in slot.others(root, job, "")}
+            found += slot.others(root, job, "")
         except NotADirectoryError:
             continue
         except OSError as error:
             unreadable.append(
                 f"{error.filename or job} can't be read ({error.strerror}): make it yours, or remove it"
             )
-    return list(known.values())
+    return found
 
 
 def dead_mounts(state_dir: str | None) -> dict[str, slot.Found]:

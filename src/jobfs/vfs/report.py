@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import stat
 import threading
 import time
@@ -227,7 +228,7 @@ class Report:
         if now is None and self._view.find_known(origin) is not None:
             now = origin
         mount = self._slot.record.directory
-        ours, theirs = (document.quoted(f"{mount}/{name}") for name in (now or "", path))
+        ours, theirs = (shlex.quote(f"{mount}/{name}") for name in (now or "", path))
         return {
             "path": path,
             "origin": now or origin,

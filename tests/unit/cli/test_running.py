@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import errno
+import json
 import os
 import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from jobfs import mountpoint
 from jobfs.cli import running
-from jobfs.cli.running import bounded, mount_of, mounts, registered
+from jobfs.cli.running import bounded, mount_of, mounts
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
@@ -30,39 +29,42 @@ def test_a_mount_in_the_usual_state_directory_is_found(answering: Callable[..., 
     assert mount_of("/mnt/a/b/c.txt", None)[1] == "b/c.txt"
 
 
-def test_a_mount_elsewhere_is_found_by_the_register_or_by_being_told(tmp_path: Path) -> None:
-    one = slot.acquire(tmp_path / "elsewhere", JOB, "/mnt/b", URL)
-    assert mounts(None) == []
-    assert [found.path for found in mounts(str(tmp_path / "elsewhere"))] == [one.path]
-    with registered("/mnt/b", one.path):
-        assert [found.path for found in mounts(None)] == [one.path]
-        assert mount_of("/mnt/b/x", None) == (slot.look(one.path), "x")
-    assert mounts(None) == []
-    one.close()
-
-
-def test_the_register_is_kept_for_a_later_mount_of_a_directory_and_may_be_missing(
+def test_a_mount_elsewhere_is_found_by_its_own_status_or_by_being_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = slot.acquire(tmp_path / "one", JOB, "/mnt/b", URL)
-    two = slot.acquire(tmp_path / "two", JOB, "/mnt/b", URL)
-    with registered("/mnt/b", two.path):
-        with registered("/mnt/b", one.path):
-            later = registered("/mnt/b", two.path)
-            later.__enter__()
-        assert [found.path for found in mounts(None)] == [two.path], (
-            "the first one ended after the second began"
-        )
-    with monkeypatch.context() as patch, registered("/mnt/b", one.path):
-        patch.setattr(Path, "symlink_to", full)
-        with registered("/mnt/b", two.path):
-            pass
+    point = tmp_path / "mnt"
+    one = slot.acquire(tmp_path / "elsewhere", JOB, str(point), URL)
+    assert mounts(None) == []
+    assert [found.path for found in mounts(str(tmp_path / "elsewhere"))] == [one.path]
+    (point / ".jobfs").mkdir(parents=True)
+    (point / ".jobfs" / "status.json").write_text(json.dumps({"state_dir": str(one.path)}))
+    there = MountInfo("1", "0:1", str(point), "fuse.jobfs", os.geteuid())
+    monkeypatch.setattr(running, "mount_at", lambda path: there if path == there.point else None)
+    assert mount_of(str(point), None) == (slot.look(one.path), "")
+    assert mount_of(str(point / "x" / ".y"), None) == (slot.look(one.path), "x/.y")
     one.close()
-    two.close()
+    with pytest.raises(UsageError, match="--state-dir"):
+        mount_of(str(point), None)
 
 
-def full(*_: object) -> None:
-    raise OSError(errno.ENOSPC, "no room")
+def test_a_dead_mount_is_found_by_its_slot(
+    answering: Callable[..., Answering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One way for `doctor` and `umount --all`: the slots of the state directory."""
+    dead = answering("/mnt/a")
+    answering("/mnt/alive")
+    (dead.slot.path / "journal.db").touch()
+    dead.end()
+    there = [
+        MountInfo("1", "0:1", point, "fuse.jobfs", 0) for point in ("/mnt/a", "/mnt/theirs", "/mnt/alive")
+    ]
+    monkeypatch.setattr(mountpoint, "mounts", lambda: there)
+    monkeypatch.setattr(running, "is_dead", lambda point: point != "/mnt/alive")
+    assert {point: found.path for point, found in running.dead_mounts(None).items()} == {
+        "/mnt/a": dead.slot.path
+    }
+    there.clear()
+    assert running.dead_mounts(None) == {}
 
 
 def test_the_innermost_mount_counts(answering: Callable[..., Answering]) -> None:
@@ -87,36 +89,6 @@ def test_a_relative_path_is_found(
     assert mount_of("mnt/file", None)[1] == "file"
 
 
-def test_an_ended_mount_is_forgotten(answering: Callable[..., Answering], tmp_path: Path) -> None:
-    one = answering("/mnt/a")
-    with registered("/mnt/a", one.slot.path):
-        one.end()
-        assert mounts(None) == []
-        assert list((tmp_path / "run" / "jobfs").iterdir()) == []
-
-
-def test_a_dead_mount_is_found_wherever_its_state_is_and_forgotten_once_it_is_gone(
-    answering: Callable[..., Answering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One way for `doctor` and `umount --all`: the register, and the slots of the state directory."""
-    elsewhere = slot.acquire(tmp_path / "elsewhere", JOB, "/mnt/a", URL)
-    answering("/mnt/alive")
-    there = [
-        MountInfo("1", "0:1", point, "fuse.jobfs", 0) for point in ("/mnt/a", "/mnt/theirs", "/mnt/alive")
-    ]
-    monkeypatch.setattr(mountpoint, "mounts", lambda: there)
-    monkeypatch.setattr(running, "is_dead", lambda point: point != "/mnt/alive")
-    with registered("/mnt/a", elsewhere.path):
-        elsewhere.close()
-        assert [found.path for found in mounts(None)] != [elsewhere.path]
-        assert {point: found.path for point, found in running.dead_mounts(None).items()} == {
-            "/mnt/a": elsewhere.path
-        }
-        there.clear()
-        assert running.dead_mounts(None) == {}
-        assert list((tmp_path / "run" / "jobfs").iterdir()) == []
-
-
 @pytest.mark.parametrize("job", [JOB, "k" * 24])
 def test_a_dead_mount_is_of_the_job_that_is_there_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str
@@ -130,14 +102,6 @@ def test_a_dead_mount_is_of_the_job_that_is_there_now(
     record = running.dead_mounts(str(tmp_path / "state"))["/mnt/a"].record
     assert record is not None
     assert record.job == job
-
-
-def test_a_broken_entry_harms_nobody(answering: Callable[..., Answering], tmp_path: Path) -> None:
-    one = answering("/mnt/a")
-    with registered("/mnt/a", one.slot.path):
-        (tmp_path / "run" / "jobfs" / "a file").write_text("{")
-        (tmp_path / "run" / "jobfs" / "astray").symlink_to("/nowhere")
-        assert len(mounts(None)) == 1
 
 
 def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,33 +120,6 @@ def test_no_mount_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for path in (tmp_path, tmp_path / "below" / "file"):
             with pytest.raises(UsageError, match=words):
                 mount_of(str(path), None)
-
-
-@pytest.mark.parametrize("mode", [0o777, 0o720])
-def test_a_register_that_others_can_write_is_not_used(tmp_path: Path, mode: int) -> None:
-    register = tmp_path / "run" / "jobfs"
-    register.mkdir()
-    register.chmod(mode)
-    with registered("/mnt/a", tmp_path):
-        assert list(register.iterdir()) == []
-
-
-def test_a_register_behind_a_link_is_not_used(tmp_path: Path) -> None:
-    (tmp_path / "target").mkdir(mode=0o700)
-    (tmp_path / "run" / "jobfs").symlink_to(tmp_path / "target")
-    with registered("/mnt/a", tmp_path):
-        assert list((tmp_path / "target").iterdir()) == []
-
-
-def test_where_there_is_no_place_for_a_register_there_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unsafe(name: str) -> Path:
-        raise PermissionError("/tmp is writable by another user")
-
-    monkeypatch.setattr(platformdirs, "user_runtime_path", unsafe)
-    with registered("/mnt/a", tmp_path):
-        assert mounts(None) == []
 
 
 def test_what_takes_too_long_is_left_to_itself() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jobfs.nodes import Sent
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from jobfs.vfs import Vfs
 
 _log = logging.getLogger("jobfs.draining")
-
-#: Seconds between looks whether a drain gets on.
-_LOOK = 1.0
 
 
 class _BrokenOffError(Exception):
@@ -32,12 +29,17 @@ def drain(
 ) -> list[Any]:
     """Send what is unsent (at or below `path`); what is left when that ends, or after `timeout` seconds.
 
-    It also ends once `cancelled()`, or when it has not got on for `patience` seconds and a quarter.
+    It also ends once `cancelled()`, or when it has not got on for `patience` seconds and a quarter: an attempt fails when it
+    has not got on for `patience`, and so the next one has begun.
     """
-    stillness = _Stillness(1.25 * patience)
+    files, size, moved = 0, 0, time.monotonic()
 
     def going_on(sent: Sent) -> None:
-        if cancelled() or stillness.seen(lambda: vfs.unsent(path)):
+        nonlocal files, size, moved
+        # Once all are sent, what was set aside is cleaned up, which has a bound of its own.
+        if sent.files > files or sent.bytes > size or sent.files == sent.all_files:
+            files, size, moved = max(sent.files, files), max(sent.bytes, size), time.monotonic()
+        if cancelled() or time.monotonic() - moved >= 1.25 * patience:
             raise _BrokenOffError
         if progress is not None:
             progress(sent)
@@ -49,37 +51,6 @@ def drain(
     except Exception as error:
         _log.error("sending failed: %r", error)
         return [f"sending failed: {error}"]
-
-
-class _Stillness:
-    """Tells when nothing was sent for `patience` seconds and nothing is on its way for so long.
-
-    An attempt fails when it has not got on for `--timeout`: one that has been under way for longer gets on.
-    """
-
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._looked = self._moved = time.monotonic()
-        self._number = -1
-        self._under_way: dict[tuple[str, int], float] = {}
-
-    def seen(self, unsent: Callable[[], Sequence[Mapping[str, Any]]]) -> bool:
-        """Look, once a second; True if it stands still."""
-        now = time.monotonic()
-        if now - self._looked < min(_LOOK, self._patience / 10):
-            return False
-        self._looked, entries = now, unsent()
-        if len(entries) != self._number:
-            self._number, self._moved = len(entries), now
-        running = {
-            (entry["path"], entry.get("attempts", 0))
-            for entry in entries
-            if entry.get("state") == "uploading"
-        }
-        self._under_way = {which: self._under_way.get(which, now) for which in running}
-        # Without any, what was set aside is cleaned up, which has a bound of its own.
-        still = bool(entries) and now - self._moved >= self._patience
-        return still and all(now - since < self._patience for since in self._under_way.values())
 
 
 def kept(left: Sequence[Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import grp
 import os
 import pwd
@@ -14,27 +13,33 @@ from pathlib import Path
 from jobfs.errors import UsageError
 
 _OTHERS_WRITE = 0o022
-#: Symbolic links that one path may lead over, as in the kernel.
-_MOST_LINKS = 40
 
 
 @contextlib.contextmanager
 def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
-    """A handle on the directory `path`, which is made with mode 0700 if it is not there.
+    """A handle on the directory that `path` leads to, which is made with mode 0700 if it is not there.
 
-    Symbolic links are followed only if this user or root made them. Raises UsageError if the directory belongs to another
-    user, others may write in it, or could put another in its place, because one above it is theirs: `what` it is for and
-    the `option` that moves it are named. Raises OSError if it can't be made or opened.
+    Raises UsageError if the directory belongs to another user, others may write in it, or could put another in its place,
+    because one above it is theirs: `what` it is for and the `option` that moves it are named. Raises OSError if it can't be
+    made or opened.
     """
-    path = _made(path.absolute(), what, option)
+    path = Path(os.path.realpath(path))
+    named = f"the {what} directory {path}"
+    for place in (*path.parents[-2::-1], path):
+        if not os.path.lexists(place):
+            with contextlib.suppress(FileExistsError):
+                place.mkdir(0o700)
+        _check_entry(place, named, option)
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         info = os.fstat(handle)
         if info.st_uid != os.geteuid():
-            raise UsageError(_foreign(path, what, option, info.st_uid))
+            raise UsageError(
+                f"{named} belongs to {user_name(info.st_uid)}: mount as that user, or give another with {option}"
+            )
         if info.st_mode & _OTHERS_WRITE:
             raise UsageError(
-                f"other users may write in the {what} directory {path}: remove what is in it and chmod go-w {path}, "
+                f"other users may write in {named}: remove what is in it and chmod go-w {path}, "
                 f"or give another with {option}"
             )
         yield handle
@@ -42,50 +47,18 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
         os.close(handle)
 
 
-def _made(path: Path, what: str, option: str) -> Path:
-    """`path` without symbolic links, made as far as it was not there; nobody else can change where it leads.
-
-    Raises UsageError, OSError.
-    """
-    done, coming, links = Path("/"), list(path.parts[:0:-1]), 0
-    trusted = {0, os.geteuid(), done.stat().st_uid}
-    while coming:
-        name = coming.pop()
-        if name == "..":
-            done = done.parent
-            continue
-        entry = _entry(done / name)
-        is_link = stat.S_ISLNK(entry.st_mode)
-        if (is_link or not coming) and entry.st_uid not in trusted:
-            raise UsageError(_foreign(path, what, option, entry.st_uid))
-        _check_above(done, entry, trusted, f"the {what} directory {path} lies in {done}", option)
-        done /= name
-        if is_link:
-            links += 1
-            if links > _MOST_LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-            target = done.readlink()
-            done = done.parent / target.anchor
-            coming += target.relative_to(target.anchor).parts[::-1]
-    return done
-
-
-def _entry(path: Path) -> os.stat_result:
-    """What is at `path`: a directory that is made now if nothing is there. Raises OSError."""
-    if not os.path.lexists(path):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)
-    return path.lstat()
-
-
-def _check_above(directory: Path, entry: os.stat_result, trusted: set[int], said: str, option: str) -> None:
-    """Raises UsageError if another user could put something else in the place of an entry of a directory."""
-    info = directory.stat()
+def _check_entry(place: Path, named: str, option: str) -> None:
+    """Raises UsageError if another user could put something else at `place`, at which or below which a directory is."""
+    above, info = place.parent, place.parent.stat()
+    trusted = {0, os.geteuid(), Path("/").stat().st_uid}
     if info.st_uid not in trusted:
-        raise UsageError(f"{said}, which belongs to {user_name(info.st_uid)}: give another with {option}")
-    if _others_write(info) and not (info.st_mode & stat.S_ISVTX and entry.st_uid in trusted):
         raise UsageError(
-            f"{said}, where other users may rename it: chmod go-w {directory}, or give another with {option}"
+            f"{named} lies in {above}, which belongs to {user_name(info.st_uid)}: give another with {option}"
+        )
+    if _others_write(info) and not (info.st_mode & stat.S_ISVTX and place.lstat().st_uid in trusted):
+        raise UsageError(
+            f"{named} lies in {above}, where other users may rename it: chmod go-w {above}, "
+            f"or give another with {option}"
         )
 
 
@@ -116,10 +89,3 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"user {uid}"
-
-
-def _foreign(path: Path, what: str, option: str, owner: int) -> str:
-    return (
-        f"the {what} directory {path} belongs to {user_name(owner)}: mount as that user, or give another "
-        f"with {option}"
-    )

@@ -18,30 +18,25 @@ def never() -> bool:
 
 
 class DrainedVfs(MemoryVfs):
-    """Drains when it is told to; what is unsent until then stays, and is in the state of `states`."""
+    """Drains when it is told to; what is unsent until then stays, and `on_look` tells how far it is at each look."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.waiting = ["a", "b"]
         self.let_go = threading.Event()
-        self.looks = 0
-        self.on_look: Callable[[int], object] = lambda number: None
-        self.state: Callable[[int], tuple[str, int]] = lambda number: ("staging", 1)
+        self.on_look: Callable[[int], Sent] = lambda number: Sent(0, 2)
 
     def flush_all(
         self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
     ) -> list[str]:
         assert progress is not None
+        number = 0
         while not self.let_go.wait(0.005):
-            progress(Sent(0, len(self.waiting)))
-        self.waiting = []
+            number += 1
+            progress(self.on_look(number))
         return super().flush_all(path, timeout, progress)
 
     def unsent(self, path: str | None = None) -> list[dict[str, Any]]:
-        self.looks += 1
-        self.on_look(self.looks)
-        state, attempts = self.state(self.looks)
-        return [{"path": path, "state": state, "attempts": attempts} for path in self.waiting]
+        return [{"path": path} for path in ("a", "b")]
 
 
 @pytest.fixture
@@ -61,29 +56,33 @@ def draining(
     return [entry["path"] if isinstance(entry, dict) else entry for entry in left]
 
 
-def test_what_is_under_way_for_longer_than_an_attempt_may_stand_still_gets_on(vfs: DrainedVfs) -> None:
-    vfs.state = lambda number: ("uploading", 0)
-    vfs.on_look = lambda number: vfs.let_go.set() if number == 60 else None
-    assert draining(vfs, patience=0.1) == []
-    assert vfs.looks >= 60
-
-
-def test_while_nothing_is_unsent_what_was_set_aside_may_take_its_time(vfs: DrainedVfs) -> None:
-    vfs.waiting = []
-    vfs.on_look = lambda number: vfs.let_go.set() if number == 60 else None
-    assert draining(vfs, patience=0.1) == []
-    assert vfs.looks >= 60
-
-
-def test_a_drain_that_sends_one_after_another_goes_on(vfs: DrainedVfs) -> None:
-    def one_more(number: int) -> None:
-        vfs.waiting = vfs.waiting[:-1] if number % 5 == 0 else vfs.waiting
-        if not vfs.waiting:
+@pytest.mark.parametrize(
+    "how_far",
+    [
+        lambda number: Sent(0, 2, number, 1000),
+        lambda number: Sent(number, 1000),
+        lambda number: Sent(2, 2),
+    ],
+    ids=["bytes move", "files are done", "all is sent, and what was set aside is cleaned up"],
+)
+def test_a_drain_that_gets_on_goes_on(vfs: DrainedVfs, how_far: Callable[[int], Sent]) -> None:
+    def on_look(number: int) -> Sent:
+        if number == 60:
             vfs.let_go.set()
+        return how_far(number)
 
-    vfs.waiting = [str(number) for number in range(6)]
-    vfs.on_look = one_more
-    assert draining(vfs, patience=0.5) == []
+    vfs.on_look = on_look
+    assert draining(vfs, patience=0.1) == []
+
+
+@pytest.mark.parametrize(
+    "how_far", [lambda number: Sent(0, 2), lambda number: Sent(0, 2, number % 7, 10)], ids=["still", "again"]
+)
+def test_a_drain_ends_that_does_not_get_on_or_sends_the_same_again(
+    vfs: DrainedVfs, how_far: Callable[[int], Sent]
+) -> None:
+    vfs.on_look = how_far
+    assert draining(vfs, patience=0.1) == ["a", "b"]
 
 
 def test_a_drain_that_fails_is_not_taken_for_done(vfs: DrainedVfs) -> None:

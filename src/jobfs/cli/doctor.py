@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Bytes of free space below which unsent work may soon not fit.
 _LITTLE = 256 << 20
-#: Seconds that clocks may differ without times of files looking odd.
-_SKEW = 10.0
 
 #: How each outcome is shown.
 _STYLES = {"ok": "green", "WARN": "yellow", "FAILED": "bold red"}
@@ -138,8 +136,6 @@ class Checkup:
         )
         if os.geteuid() != 0:
             self._check("fusermount", preflight.check_helper, "found")
-            if self._settings.allow_other:
-                self._check("other users", preflight.check_others, "allowed")
         for path, what, option in preflight.places(self._settings):
             self._check(f"{what} directory", partial(_directory, path, what, option))
 
@@ -170,17 +166,14 @@ class Checkup:
             self._check("job", lambda: unasked)
             return None
 
-        def ask() -> preflight.Answer:
+        def ask() -> int:
             check_job_id(job)
             if key is None:
                 raise UsageError("without an API key the server can't be asked")
             return preflight.ask_server(settings, job, key)
 
-        answer = self._check("job", ask, f"{job} is known, and the key is accepted")
-        if answer is None:
-            return None
-        self._check("clock", lambda: _clock(answer.ahead))
-        return key
+        known = self._check("job", ask, f"{job} is known, and the key is accepted")
+        return None if known is None else key
 
     def _key(self) -> KeySource:
         warnings: list[str] = []
@@ -202,13 +195,3 @@ def _route(settings: Settings) -> str:
     from jobfs.api.transport import route
 
     return f"{settings.base_url}: {route(check_base_url(settings.base_url))}"
-
-
-def _clock(ahead: float) -> str:
-    if abs(ahead) <= _SKEW:
-        return f"within {max(abs(ahead), 1.0):.0f} s of the server's"
-    way = "behind" if ahead > 0 else "ahead of"
-    raise DoubtError(
-        f"this machine's is {abs(ahead):.0f} s {way} the server's, and times of files will look odd: "
-        "set it, e.g. timedatectl set-ntp true"
-    )

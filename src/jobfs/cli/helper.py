@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import getopt
 import os
-import stat
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ import click
 
 from jobfs.cli.screen import tell
 from jobfs.errors import JobfsError, UsageError
-from jobfs.private import user_name
 
 #: Where mount(8) looks, and for which links.
 _PLACE = Path("/sbin")
@@ -99,9 +97,6 @@ def _install(target: str) -> None:
         draft.symlink_to(target)
         draft.replace(link)
         tell(f"{link} is {target}")
-    owner = _stranger(target)
-    if owner is not None:
-        tell(f"jobfs: whoever mounts runs {target}, which {owner} can change", err=True)
 
 
 def _remove() -> None:
@@ -111,15 +106,3 @@ def _remove() -> None:
         tell(f"{link} is removed")
     if not links:
         tell(f"there is nothing of jobfs in {_PLACE}")
-
-
-def _stranger(target: str) -> str | None:
-    """The name of a user, neither root nor this one, who can put another program at `target`; None if there is none."""
-    path = Path(target)
-    for place in (path, *path.parents, *path.resolve().parents):
-        owner = place.lstat().st_uid
-        if owner not in (0, os.geteuid()):
-            return user_name(owner)
-        if place.stat().st_mode & stat.S_IWOTH and not place.stat().st_mode & stat.S_ISVTX:
-            return "everybody"
-    return None

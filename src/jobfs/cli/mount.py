@@ -76,7 +76,7 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
     key = preflight.find_key(settings, front.say)
     logs.set_up(settings.log_level, key, settings.log_format)
     logs.keep_crashes()
-    expected = preflight.ask_server(settings, job, key, _load_parts).items
+    expected = preflight.ask_server(settings, job, key, _load_parts)
     from jobfs import mount as mounting
     from jobfs.cli import graph
     from jobfs.vfs.core import ask_for_more_descriptors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import errno
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
@@ -54,8 +55,6 @@ def check_machine(
         check_helper()
         if not os.access(place, os.W_OK):
             raise UsageError(f"{place} is not yours to mount on: give a directory that you may write in")
-        if settings.allow_other:
-            check_others()
     return place
 
 
@@ -93,17 +92,10 @@ def make_mount_point(directory: str) -> bool:
     return True
 
 
-class Answer(NamedTuple):
-    """What a server said of a job: how many items it has, about. `ahead`: seconds that its clock is ahead of this machine's."""
-
-    items: int
-    ahead: float
-
-
 def ask_server(
     settings: Settings, job: str, key: KeySource, meanwhile: Callable[[], object] = lambda: None
-) -> Answer:
-    """What the server says of the job; raises UsageError within a few seconds if it refuses job or key.
+) -> int:
+    """How many items the job has, about; raises UsageError within a few seconds if it refuses job or key.
 
     `meanwhile` is done while the question is on its way.
     """
@@ -130,18 +122,17 @@ def ask_server(
         raise UsageError(f"can't use {settings.base_url}: {error}; check the URL and the network") from None
 
 
-def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) -> Answer:
+def _ask(connect: type[Client], settings: Settings, job: str, key: KeySource) -> int:
     timeout = min(settings.timeout, _PROBE)
     with (
         within(),
         connect(settings.base_url, job, key, timeout=timeout, max_connections=1) as client,
     ):
         try:
-            items = client.instance().count_items or 0
+            return client.instance().count_items or 0
         except ContractError:
             # With all items in it, it may be too much: a page tells how many there are.
-            items = client.list_page(1, 0).total
-        return Answer(items, client.server_time_offset)
+            return client.list_page(1, 0).total
 
 
 def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
@@ -153,10 +144,8 @@ def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
                     f"a job is mounted at {path} already: jobfs umount {path}, or give another directory"
                 )
             raise UsageError(f"something is mounted at {path} already: give another directory")
-        try:
+        with contextlib.suppress(JobfsError):
             clear(path)
-        except JobfsError as error:
-            raise UsageError(f"{gone(path)}, and {error}: fusermount -u {path} as who mounted it") from None
         if mount_at(path) == there:
             raise UsageError(
                 f"{gone(path)}, and it can't be unmounted: fusermount -u {path} as who mounted it"
@@ -221,16 +210,6 @@ def check_helper() -> None:
     """Raises UsageError if the program that mounts for ordinary users is missing."""
     if shutil.which("fusermount") is None:
         raise UsageError("fusermount is missing: install fuse3 (or fuse)")
-
-
-def check_others() -> None:
-    """Raises UsageError if ordinary users may not mount for others too."""
-    try:
-        lines = Path("/etc/fuse.conf").read_text().splitlines()
-    except OSError:
-        lines = []
-    if not any(line.split("#")[0].strip() == "user_allow_other" for line in lines):
-        raise UsageError("--allow-other needs the line user_allow_other in /etc/fuse.conf")
 
 
 # The API key

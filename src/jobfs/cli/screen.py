@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import click
@@ -17,8 +16,8 @@ from jobfs.nodes import Sent
 #: The exit code of a command that Ctrl-C has ended.
 INTERRUPTED = 130
 
-#: Seconds between lines where nobody watches a bar; what takes less than that needs none.
-_BETWEEN = 5.0
+#: Seconds of waiting of which nothing is said.
+_QUIET = 5.0
 #: Characters of a bar.
 _WIDTH = 20
 
@@ -49,17 +48,9 @@ def size(number: int) -> str:
 
 @contextlib.contextmanager
 def sending(what: str) -> Iterator[Callable[[Sent], None]]:
-    """A function to call with how far it is: it shows a bar on a terminal, and a line now and then elsewhere."""
+    """A function to call with how far it is: it shows a bar on a terminal."""
     if not sys.stderr.isatty():
-        told = time.monotonic()
-
-        def line(sent: Sent) -> None:
-            nonlocal told
-            if sent.all_files and time.monotonic() - told >= _BETWEEN:
-                told = time.monotonic()
-                tell(f"jobfs: {what}: {_amount(sent)}", err=True)
-
-        yield line
+        yield lambda sent: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
@@ -92,7 +83,7 @@ def sending(what: str) -> Iterator[Callable[[Sent], None]]:
 @contextlib.contextmanager
 def waiting(what: str) -> Iterator[None]:
     """Say after a while that something is waited for, of which nobody knows how far it is."""
-    line = threading.Timer(_BETWEEN, tell, [f"jobfs: {what}"], {"err": True})
+    line = threading.Timer(_QUIET, tell, [f"jobfs: {what}"], {"err": True})
     line.daemon = True
     line.start()
     try:

@@ -17,7 +17,6 @@ import pytest
 
 from jobfs import mountpoint
 from jobfs.cli import preflight
-from jobfs.cli.preflight import Answer
 from jobfs.errors import UsageError
 from jobfs.mountpoint import MountInfo
 from jobfs.state import directory as slot
@@ -33,7 +32,7 @@ Run = Callable[..., Outcome]
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for check in ("check_device", "check_library", "check_helper"):
         monkeypatch.setattr(preflight, check, lambda: None)
-    monkeypatch.setattr(preflight, "ask_server", lambda settings, job, key: Answer(57, 0.4))
+    monkeypatch.setattr(preflight, "ask_server", lambda settings, job, key: 57)
     monkeypatch.setattr(mountpoint, "mounts", list)
     monkeypatch.setenv("PERSTACK_API_KEY", "secret-key")
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
@@ -67,7 +66,6 @@ def test_a_machine_that_is_well_is_0(doctor: Run) -> None:
     for words in (
         "/dev/fuse", "libfuse", "cache directory", "state directory", "in PERSTACK_API_KEY", f"{JOB} is known",
         "none is running", "TLS, certificates", "without a proxy",
-        "clock: within 1 s of the server's",
     ):  # fmt: skip
         assert words in done.out
     assert "secret-key" not in done.out
@@ -188,18 +186,6 @@ def test_mounts_are_counted_and_the_dead_told_with_the_remedy(
         assert words in done.out
     assert "theirs" not in done.out
     assert "process that served /x" not in done.out
-
-
-@pytest.mark.parametrize(
-    ("ahead", "words"), [(185.0, "185 s behind the server's"), (-60.0, "60 s ahead of the server's")]
-)
-def test_a_clock_that_is_wrong_is_a_warning(
-    doctor: Run, monkeypatch: pytest.MonkeyPatch, ahead: float, words: str
-) -> None:
-    monkeypatch.setattr(preflight, "ask_server", lambda settings, job, key: Answer(0, ahead))
-    done = doctor(JOB)
-    assert done.code == 0
-    assert f"WARN    clock: this machine's is {words}" in done.out
 
 
 def test_the_way_to_the_server_is_told_without_a_password(

@@ -38,9 +38,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         events.append("machine")
         return directory
 
-    def ask_server(*args: Any) -> preflight.Answer:
+    def ask_server(*args: Any) -> int:
         events.append("server")
-        return preflight.Answer(3, 0.0)
+        return 3
 
     def run(settings: Any, place: Any, build: Any, say: Any, on_mounted: Any) -> int:
         events.append(("run", settings, place.record.directory, slot.in_use(slot.look(place.path))))

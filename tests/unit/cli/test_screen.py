@@ -14,7 +14,6 @@ import pytest
 from jobfs.cli import screen
 from jobfs.cli.screen import shown
 from jobfs.mountpoint import MountInfo
-from jobfs.nodes import Sent
 
 from .conftest import a_status
 
@@ -95,27 +94,6 @@ def test_what_the_terminals_encoding_lacks_is_escaped(tmp_path: Path) -> None:
     assert done.stdout.endswith(b"\\u65e5\n")
 
 
-def test_without_a_terminal_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """vfs/semantics.md 6: umount shows how far it is, in lines where there is no terminal; what is quick needs none."""
-    now = 100.0
-    monkeypatch.setattr("jobfs.cli.screen.time.monotonic", lambda: now)
-    with screen.sending("sending") as tell:
-        for done in range(12):
-            tell(Sent(done, 12, done * 2000, 24_000))
-            now += 1.0
-        tell(Sent(0, 0))
-    with screen.sending("sending") as tell:
-        now += 6.0
-        tell(Sent(0, 1))
-    assert capfd.readouterr().err.splitlines() == [
-        "jobfs: sending: 5 of 12 files, 10.0 kB of 24.0 kB",
-        "jobfs: sending: 10 of 12 files, 20.0 kB of 24.0 kB",
-        "jobfs: sending: 0 of 1 file",
-    ]
-
-
 def test_without_a_terminal_a_long_wait_is_a_line(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +107,7 @@ def test_without_a_terminal_a_long_wait_is_a_line(
     monkeypatch.setattr(screen, "tell", tell)
     with screen.waiting("waiting"):
         pass
-    monkeypatch.setattr(screen, "_BETWEEN", 0.01)
+    monkeypatch.setattr(screen, "_QUIET", 0.01)
     with screen.waiting("waiting"):
         assert heard.wait(20)
     assert said == ["jobfs: waiting"]

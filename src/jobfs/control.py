@@ -103,17 +103,11 @@ class Server:
             except OSError as error:
                 if error.errno not in _SHORT:
                     return
-                # Other descriptors will be closed; whoever calls waits that long.
                 time.sleep(_SHORTAGE)
                 continue
             thread = threading.Thread(target=self._converse, args=(connection,), daemon=True)
             self._busy.add(thread)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                self._busy.discard(thread)
-                connection.close()
-                _log.warning("a control call could not be answered: %s", error)
+            thread.start()
 
     def _converse(self, connection: socket.socket) -> None:
         try:

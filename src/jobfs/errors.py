@@ -1,25 +1,4 @@
-"""The error tree: each class has an errno (vfs/semantics.md 5) and a message a user can act on.
-
-JobfsError                    everything jobfs raises on purpose
-├── UsageError                bad input at the command line or in the settings
-├── FsError                   an operation's own refusal, with the errno it was given
-└── ApiError                  what came of a request
-    ├── BadRequestError       400, any other reason                       EIO
-    │   ├── PathExistsError   400 "Path already exists"                   EEXIST
-    │   ├── NoDirectoryError  400 "Directory not found"                   ENOENT
-    │   └── InvalidPathError  400 "Invalid path"                          EINVAL
-    ├── UnauthorizedError     401, 403                                    EACCES
-    ├── NotFoundError         404                                         ENOENT
-    ├── TooLargeError         413                                         EFBIG
-    ├── InvalidRequestError   422, 415                                    EINVAL
-    ├── NoSpaceError          507                                         ENOSPC
-    ├── ContractError         a reply that does not match the reference   EIO
-    └── UnavailableError      could not ask: nothing is known             EIO, ETIMEDOUT, ENETUNREACH
-        ├── AnswerLostError   a changing request may have been done       EIO, ETIMEDOUT
-        │   └── WrongAnswerError  its answer does not match the request   EIO
-        ├── OutOfTimeError    the call's time was over: not asked         ETIMEDOUT
-        └── HeldBackError     not sent: out of reach, or left alone       ENETUNREACH, EIO
-"""
+"""The error tree: each class has an errno (vfs/semantics.md 5) and a message a user can act on."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from jobfs.api.deadline import within
 from jobfs.control import Conversation, Handler, Server
 from jobfs.draining import drain, kept
 from jobfs.errors import FsError, JobfsError, UsageError
-from jobfs.mountpoint import BusyError, MountInfo, copies, described, mount_at, mounts, programs_in, unmount
+from jobfs.mountpoint import BusyError, MountInfo, described, mount_at, mounts, programs_in, unmount
 from jobfs.nodes import Sent
 from jobfs.service import service_manager
 from jobfs.settings import Settings
@@ -258,35 +258,30 @@ class Mount:
         # What is open then is served on, but for the time that the last drain and the end may take.
         while not (again() or time.monotonic() >= began + 1.5 * patience or self._over.wait(_LOOK)):
             pass
-        if not self._over.is_set():
-            with contextlib.suppress(JobfsError):
-                self._detach(lazy=True)
-            if not self._over.wait(_INSTANT):
-                self._say(
-                    f"{self._directory} was in use by {self._users()}: what is still open there is cut off"
-                )
+        if not self._over.wait(_INSTANT):
+            self._say(f"{self._directory} was in use by {self._users()}: what is still open there is cut off")
         return time.monotonic() if again() else began + 2 * patience - min(1.0, patience / 4)
 
     def _detach_when_idle(self, end: float, again: Callable[[], bool]) -> None:
-        """Unmount once nothing is open, or detach at `end`; the user is told who is waited for."""
+        """Unmount once nothing is open, or detach at `end` or `again`; the user is told who is waited for."""
         told = False
-        while not again():
+        while not self._over.wait(_LOOK if told else 0):
+            last = again() or time.monotonic() >= end
             try:
-                self._detach(lazy=time.monotonic() >= end)
-                break
+                self._detach(lazy=last)
+                return
             except BusyError:
+                if last:
+                    return  # something is mounted over it
                 if not told:
                     told = True
                     self._say(
                         f"{self._directory} is in use by {self._users()}: waiting for {_within(end):.0f} s; "
                         "once more cuts them off"
                     )
-                if time.monotonic() >= end:
-                    break  # something is mounted over it
-                self._over.wait(_LOOK)
             except JobfsError as error:
                 self._say(str(error))
-                break
+                return
 
     # Unmounting
 
@@ -312,14 +307,19 @@ class Mount:
 
     def _users(self) -> str:
         """Who has something open here; another mount in it, or of it, counts too."""
+        return ", ".join(f"the mount {point}" for point in self._other_mounts()) or described(
+            programs_in(self._here)
+        )
+
+    def _other_mounts(self) -> list[str]:
+        """Where something is mounted in it, and where else it is mounted itself: it would go on there."""
         own = self._attached() or self._here
-        below = [
+        return [
             each.point
             for each in mounts()
-            if each.number != own.number and f"{each.point}/".startswith(f"{own.point}/")
+            if each.number != own.number
+            and (each.device == own.device or f"{each.point}/".startswith(f"{own.point}/"))
         ]
-        found = [f"the mount {point}" for point in (*below, *copies(self._here))]
-        return ", ".join(found) or described(programs_in(self._here))
 
     def _refuse_while(self, used: Callable[[], bool]) -> None:
         """Return once `used()` is false. Raises BusyError, which names who is in the way, if that takes long."""
@@ -347,22 +347,21 @@ class Mount:
         timeout = args.get("timeout")
         end = None if timeout is None else time.monotonic() + timeout
         if args.get("lazy"):
-            users = programs_in(self._here)
             self._detach(lazy=True)
-            if users and not self._finished.wait(_LOOK):
-                conversation.say(
-                    f"{self._directory} is detached; it ends when what is open there is closed and sent: "
-                    f"{described(users)}"
-                )
         elif self._attached():
             # Before the drain, which may take long.
-            self._refuse_while(lambda: bool(copies(self._here) or programs_in(self._here)))
+            self._refuse_while(lambda: bool(self._other_mounts() or programs_in(self._here)))
             self._drain(timeout, conversation.progress, conversation.gone)
             if conversation.gone():
                 return {}
             self._refuse_while(lambda: self._busy(end))
             # What is sent last ends by itself then.
             end = None if end is None else end + _LAST_CALLBACKS
+        if not self._over.wait(_BUSY_PATIENCE):
+            conversation.say(
+                f"{self._directory} is detached; it ends when what is open there is closed and sent: "
+                f"{described(programs_in(self._here))}"
+            )
         return self._answer_when_over(end, conversation)
 
     def _answer_when_over(self, end: float | None, conversation: Conversation) -> dict[str, Any]:

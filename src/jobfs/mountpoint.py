@@ -31,10 +31,7 @@ class BusyError(JobfsError):
 
 
 class MountInfo(NamedTuple):
-    """One mount: the kernel's numbers of it, where it is, what it is, the user that made it, if it is of FUSE, and of what.
-
-    `tied`: what is mounted and unmounted here may be so elsewhere, or the other way round.
-    """
+    """One mount: the kernel's numbers of it, where it is, what it is, the user that made it, if it is of FUSE, and of what."""
 
     number: str
     device: str
@@ -42,7 +39,6 @@ class MountInfo(NamedTuple):
     kind: str
     user: int | None
     source: str = ""
-    tied: bool = False
 
 
 class Program(NamedTuple):
@@ -53,11 +49,11 @@ class Program(NamedTuple):
     uses: tuple[str, ...]
 
 
-def mounts(pid: str = "self") -> list[MountInfo]:
-    """Every mount that a process sees, in the order in which they were made. Raises OSError if it can't be looked into."""
+def mounts() -> list[MountInfo]:
+    """Every mount that this process sees, in the order in which they were made."""
     found = []
     # As bytes: the kernel escapes a space, a tab and a new line in a name, and nothing else that ends a word or a line.
-    with open(f"/proc/{pid}/mountinfo", "rb") as lines:
+    with open("/proc/self/mountinfo", "rb") as lines:
         for line in lines:
             words = os.fsdecode(line.rstrip(b"\n")).split(" ")
             rest = words.index("-")
@@ -70,7 +66,6 @@ def mounts(pid: str = "self") -> list[MountInfo]:
                     words[rest + 1],
                     int(user[1]) if user else None,
                     _unescaped(words[rest + 2]),
-                    any(word.startswith(("shared:", "master:")) for word in words[6:rest]),
                 )
             )
     return found
@@ -117,35 +112,6 @@ def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
     return code, reason
 
 
-def copies(mount: MountInfo) -> list[str]:
-    """Where else a mount is, in words: it would go on there, and nothing would end.
-
-    That is what `mount --bind` makes, or a container that was given the directory as a volume: in its own namespace, and
-    not tied to ours, it stays when ours is unmounted. Namespaces of other users' programs can't be looked into.
-    """
-    found = [each.point for each in mounts() if each.device == mount.device and each.number != mount.number]
-    for pid in _namespaces().values():
-        with contextlib.suppress(OSError):
-            copied = [each.point for each in mounts(pid) if each.device == mount.device and not each.tied]
-            name = _name(pid) if copied else ""
-            found += [f"{point} of {name} ({pid})" for point in copied]
-    return found
-
-
-def _namespaces() -> dict[str, str]:
-    """A process of each other mount namespace that can be looked into."""
-    found: dict[str, str] = {}
-    for pid in _processes():
-        with contextlib.suppress(OSError):
-            found.setdefault(os.readlink(f"/proc/{pid}/ns/mnt"), pid)
-    found.pop(os.readlink("/proc/self/ns/mnt"), None)
-    return found
-
-
-def _processes() -> Iterator[str]:
-    return filter(str.isdigit, os.listdir("/proc"))
-
-
 def _name(pid: str) -> str:
     # It has 15 bytes at most, and may be cut within a character.
     with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
@@ -153,12 +119,12 @@ def _name(pid: str) -> str:
 
 
 def programs_in(mount: MountInfo) -> list[Program]:
-    """The programs that have something of a mount open, mapped, or as their directory, as far as they can be seen.
+    """The programs that have something of a mount open, or as their directory, as far as they can be seen.
 
     Files that were opened before the mount was detached are found after that too. This process is left out.
     """
     found = []
-    for pid in _processes():
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         if int(pid) == os.getpid():
             continue
         # It may have ended, or belong to somebody whose programs can't be looked into.
@@ -171,7 +137,7 @@ def programs_in(mount: MountInfo) -> list[Program]:
 def uses_of(pid: str, mount: MountInfo) -> tuple[str, ...]:
     """What a process has of a mount, as in a Program. Raises OSError if it can't be looked into."""
     files = (path for _, path in open_files(pid, mount))
-    return tuple(dict.fromkeys([*_directories(pid, mount), *files, *_mapped(pid, mount)]))
+    return tuple(dict.fromkeys([*_directories(pid, mount), *files]))
 
 
 def described(programs: Iterable[Program]) -> str:
@@ -210,16 +176,6 @@ def open_files(pid: str, mount: MountInfo) -> Iterator[tuple[int, str]]:
 def _mount_number(file: str) -> str:
     with open(file) as lines:
         return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
-
-
-def _mapped(pid: str, mount: MountInfo) -> Iterator[str]:
-    major, minor = map(int, mount.device.split(":"))
-    device = f"{major:02x}:{minor:02x}"
-    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            words = line.split(maxsplit=5)
-            if len(words) == 6 and words[3] == device:
-                yield _inside(words[5].rstrip("\n"), mount)
 
 
 def _inside(path: str, mount: MountInfo) -> str:

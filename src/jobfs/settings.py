@@ -15,12 +15,10 @@ from pwd import getpwnam
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, TypeAdapter, ValidationError
 
 from jobfs.errors import UsageError
 from jobfs.options import OPTIONS, Option
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(i?)(b?)", re.IGNORECASE)
 
 #: What fstab and mount(8) pass along that means nothing here, or goes without saying: nosuid, nodev, default_permissions.
 _NOISE = re.compile(
@@ -33,13 +31,11 @@ _WORDS = {"ro": {"read_only": True}, "exec": {"noexec": False}}
 
 
 def parse_size(value: Any) -> int:
-    """Bytes from "512MiB", "2G", "1.5 GB" or a plain number; K, M, G, T alone are powers of 1024."""
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None:
-        raise ValueError("must be a size such as 512MiB, 2GiB or a number of bytes")
-    number, prefix, binary, byte = match.groups()
-    base = 1000 if byte and not binary else 1024
-    return int(float(number) * base ** " kmgt".index(prefix.lower() or " "))
+    """Bytes from "512MiB", "2GB", "1.5 GiB" or a plain number."""
+    try:
+        return TypeAdapter(ByteSize).validate_python(value)
+    except ValidationError:
+        raise ValueError("must be a size such as 512MiB, 2GiB or a number of bytes") from None
 
 
 def _octal(value: Any) -> int:
@@ -165,11 +161,6 @@ def load(flags: Mapping[str, Any], mount_options: Iterable[str] = ()) -> Setting
 def parse_mount_options(strings: Iterable[str]) -> dict[str, Any]:
     """The settings in `-o a,b=c` strings, the last of a name; raises UsageError for an unknown one."""
     parts = [part for string in strings for part in string.split(",") if part]
-    if "remount" in parts:
-        # mount(8) gives with it what the kernel shows of the mount, which are no settings.
-        raise UsageError(
-            "A mount can't be changed: jobfs umount DIR, and mount it again with what is wanted."
-        )
     values: dict[str, Any] = {}
     for part in parts:
         if part in _WORDS:

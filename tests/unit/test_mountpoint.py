@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobfs import mountpoint
 from jobfs.errors import JobfsError
-from jobfs.mountpoint import BusyError, MountInfo, Program, copies, described, mount_at, mounts, unmount
+from jobfs.mountpoint import BusyError, MountInfo, Program, described, mount_at, mounts, unmount
 
 LINES = r"""
 42 27 0:39 / /mnt/my\040job\134 rw,nosuid shared:1 - fuse.jobfs jobfs:x rw,user_id=1000,group_id=7
@@ -33,23 +32,10 @@ def test_mounts_are_read_with_their_owner_and_spaces() -> None:
     """The kernel escapes no white space but a space, a tab and a new line."""
     jobfs, disk, memory, other = mounts()
     assert other.point == "/mnt/仕事\u3000一\r"
-    assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000, "jobfs:x", tied=True)
+    assert jobfs == MountInfo("42", "0:39", "/mnt/my job\\", "fuse.jobfs", 1000, "jobfs:x")
     assert (disk.point, disk.kind, disk.user) == ("/", "ext4", None)
     assert mount_at("/mnt/my job\\") == memory
     assert mount_at("/mnt") is None
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_copy_in_another_namespace_stays_unless_it_is_tied_to_ours(
-    monkeypatch: pytest.MonkeyPatch, *, tied: bool
-) -> None:
-    """vfs/semantics.md 6: what a service with a namespace of its own has of it goes with it; what a container has does not."""
-    inside = MountInfo("99", "0:39", "/x", "fuse.jobfs", 0, tied=tied)
-    ours = MountInfo("42", "0:39", "/mnt/job", "fuse.jobfs", 0)
-    monkeypatch.setattr(mountpoint, "mounts", lambda pid="self": [ours] if pid == "self" else [inside])
-    monkeypatch.setattr(mountpoint, "_namespaces", lambda: {"mnt:[1]": "7"})
-    monkeypatch.setattr(mountpoint, "_name", lambda pid: "sleep")
-    assert copies(ours) == ([] if tied else ["/x of sleep (7)"])
 
 
 def test_unmounting_what_is_not_mounted_is_no_error(tmp_path: Path) -> None:

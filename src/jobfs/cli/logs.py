@@ -10,7 +10,6 @@ import os
 import sys
 import threading
 from datetime import UTC, datetime
-from io import TextIOWrapper
 from pathlib import Path
 
 from jobfs.api.key import KeySource
@@ -122,10 +121,6 @@ class _ToFile(logging.handlers.RotatingFileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=_LIMIT, backupCount=1, encoding="utf-8", errors="backslashreplace")
         self._take_output()
-
-    def _open(self) -> TextIOWrapper:
-        handle = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        return os.fdopen(handle, "a", encoding=self.encoding, errors=self.errors)
 
     def doRollover(self) -> None:  # noqa: N802 - the library's name
         super().doRollover()

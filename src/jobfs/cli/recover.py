@@ -15,7 +15,7 @@ from jobfs.api.deadline import within
 from jobfs.api.key import KeySource
 from jobfs.cli import logs, preflight
 from jobfs.cli.options import Command, load, setting_options
-from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell, waiting
+from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id
@@ -114,8 +114,8 @@ def _finish(
             left: list[Any] = list(mounted.vfs.flush_all(None, timeout, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
         if not left:
-            with waiting("waiting for what may still arrive of the killed mount, and tidying up after it"):
-                left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
+            tell("jobfs: waiting for what may still arrive of the killed mount", err=True)
+            left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
         if not left:
             tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")
         note(not left and not damaged(place.path))

@@ -56,15 +56,15 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
             directory = directory_of(found)
             if name == directory or name.startswith(directory + "/"):
                 return found, name[len(directory) + 1 :]
-    for name in map(Path, _spellings(path)):
-        for above in (name, *name.parents):
+    for spelt in map(Path, _spellings(path)):
+        for above in (spelt, *spelt.parents):
             there = mount_at(str(above))
             if there is not None and there.kind == "fuse.jobfs":
                 told = _as_it_tells(there)
                 if told is None:
                     raise UsageError(why_not_found(str(above), there, state_dir))
-                return told, "/".join(name.relative_to(above).parts)
-    ended = [said for found, said in _left_behind(state_dir, []) if directory_of(found) in _spellings(path)]
+                return told, "/".join(spelt.relative_to(above).parts)
+    ended = [said for found, said in _left_behind(state_dir) if directory_of(found) in _spellings(path)]
     raise UsageError("; ".join([f"no job is mounted at {path}", *ended]))
 
 
@@ -142,49 +142,36 @@ def why_not_found(directory: str, there: MountInfo, state_dir: str | None) -> st
 # Mounts that have ended, and dead ones
 
 
-def _ended(state_dir: str | None, unreadable: list[str]) -> list[slot.Found]:
-    """The slots in the state directory whose process is gone.
-
-    Appends a sentence to `unreadable` for what can't be read there.
-    """
+def _ended(state_dir: str | None) -> list[slot.Found]:
+    """The slots in the state directory whose process is gone."""
     root = load({"state_dir": state_dir}).state_dir
     found = list[slot.Found]()
-    try:
-        jobs = sorted(os.listdir(root))
-    except OSError:  # there is none yet, or a mount refuses it
-        jobs = []
-    for job in jobs:
-        try:
-            os.listdir(root / job)
-            found += slot.others(root, job, "")
-        except NotADirectoryError:
-            continue
-        except OSError as error:
-            unreadable.append(
-                f"{error.filename or job} can't be read ({error.strerror}): make it yours, or remove it"
-            )
+    with contextlib.suppress(OSError):  # there is none yet
+        for job in sorted(os.listdir(root)):
+            with contextlib.suppress(OSError):  # a mount of that job says what is the matter with it
+                found += slot.others(root, job, "")
     return found
 
 
 def dead_mounts(state_dir: str | None) -> dict[str, slot.Found]:
     """Mounts of this user whose process is gone, by mount point."""
     # Of the jobs that had a directory one after another, the one that is there.
-    places = {directory_of(found): found for found in sorted(_ended(state_dir, []), key=_is_there)}
+    places = {directory_of(found): found for found in sorted(_ended(state_dir), key=_is_there)}
     mounted = {there.point for there in mountpoint.mounts() if there.kind == "fuse.jobfs"}
     return {point: places[point] for point in sorted(places.keys() & mounted) if is_dead(point)}
 
 
 def told_of_ended(state_dir: str | None) -> list[str]:
     """Each dead mount, and what an ended one has left, with the remedy: a sentence each."""
-    dead, unreadable = dead_mounts(state_dir), list[str]()
+    dead = dead_mounts(state_dir)
     # Of a job that is mounted, its status tells.
     mounted = {found.path.parent for found in mounts(state_dir)}
     left = [
         said
-        for found, said in _left_behind(state_dir, unreadable)
+        for found, said in _left_behind(state_dir)
         if found not in dead.values() and found.path.parent not in mounted
     ]
-    return [*(remedy(directory, found) for directory, found in dead.items()), *left, *unreadable]
+    return [*(remedy(directory, found) for directory, found in dead.items()), *left]
 
 
 def tell_of_ended(state_dir: str | None) -> bool:
@@ -195,9 +182,9 @@ def tell_of_ended(state_dir: str | None) -> bool:
     return bool(told)
 
 
-def _left_behind(state_dir: str | None, unreadable: list[str]) -> Iterator[tuple[slot.Found, str]]:
-    """What ended mounts have left, a sentence each; `unreadable`: as in `_ended`."""
-    for found in _ended(state_dir, unreadable):
+def _left_behind(state_dir: str | None) -> Iterator[tuple[slot.Found, str]]:
+    """What ended mounts have left, a sentence each."""
+    for found in _ended(state_dir):
         if not (found.record and found.record.clean) and (left := left_by(found)):
             recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
             yield (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
 from collections.abc import Callable, Iterator
 
 import click
@@ -16,8 +15,6 @@ from jobfs.nodes import Sent
 #: The exit code of a command that Ctrl-C has ended.
 INTERRUPTED = 130
 
-#: Seconds of waiting of which nothing is said.
-_QUIET = 5.0
 #: Characters of a bar.
 _WIDTH = 20
 
@@ -67,29 +64,12 @@ def sending(what: str) -> Iterator[Callable[[Sent], None]]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task(shown(what), total=None, amount="")
-        began = False
 
         def update(sent: Sent) -> None:
-            nonlocal began
-            # What was on its way before is no part of the rate.
-            change = bar.update if began else bar.reset
-            began = True
             # Directories and empty files have no bytes: then nothing moves until they are there.
-            change(task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent))
+            bar.update(task, completed=sent.bytes, total=sent.all_bytes or None, amount=_amount(sent))
 
         yield update
-
-
-@contextlib.contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Say after a while that something is waited for, of which nobody knows how far it is."""
-    line = threading.Timer(_QUIET, tell, [f"jobfs: {what}"], {"err": True})
-    line.daemon = True
-    line.start()
-    try:
-        yield
-    finally:
-        line.cancel()
 
 
 def _amount(sent: Sent) -> str:

@@ -18,7 +18,7 @@ from jobfs import __version__
 from jobfs.api.address import check_base_url
 from jobfs.api.deadline import within
 from jobfs.api.key import KeySource
-from jobfs.cli.screen import confirmed, tell, waiting
+from jobfs.cli.screen import confirmed, tell
 from jobfs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def run(
 
     known = KnownServer(settings.state_dir, base_url)
     rows: list[tuple[Row, Sequence[Exchange]]] = []
-    with waiting(f"asking {base_url} what jobfs relies on"):
-        stopped = _ask(settings, job, key, rows)
+    tell(f"jobfs: asking {base_url} what jobfs relies on", err=True)
+    stopped = _ask(settings, job, key, rows)
     for row, _ in rows:
         known.learn(**row.finding.facts)
         show(row.finding.verdict, f"{row.asked} {row.finding.answered}: {row.finding.meaning}")

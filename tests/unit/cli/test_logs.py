@@ -80,6 +80,7 @@ import logging, os, sys
 from pathlib import Path
 from jobfs.cli import logs
 
+os.umask(0o077)
 logs._LIMIT = 2000
 logs.set_up("info", lambda: "sk-secret")
 logs.keep_in(Path(sys.argv[1]))

@@ -144,6 +144,7 @@ from jobfs.cli.mount import in_background
 from jobfs.errors import FsError, JobfsError, UsageError
 
 log = Path(sys.argv[1])
+os.umask(0o077)
 
 def serve(front):
     {body}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobfs.cli import screen
 from jobfs.cli.screen import shown
 from jobfs.mountpoint import MountInfo
 
@@ -92,22 +90,3 @@ def test_what_the_terminals_encoding_lacks_is_escaped(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(b"\\u65e5\n")
-
-
-def test_without_a_terminal_a_long_wait_is_a_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    said: list[str] = []
-    heard = threading.Event()
-
-    def tell(text: str, *, err: bool) -> None:
-        said.append(text)
-        heard.set()
-
-    monkeypatch.setattr(screen, "tell", tell)
-    with screen.waiting("waiting"):
-        pass
-    monkeypatch.setattr(screen, "_QUIET", 0.01)
-    with screen.waiting("waiting"):
-        assert heard.wait(20)
-    assert said == ["jobfs: waiting"]

@@ -131,9 +131,8 @@ class Server:
             return {"result": handler(request.get("args") or {}, conversation)}
         except JobfsError as error:
             return {"error": str(error), "errno": error.errno}
-        except Exception as error:
-            _log.error("control call %s failed: %r", name, error)
-            _log.debug("control call %s failed", name, exc_info=True)
+        except Exception:
+            _log.exception("control call %s failed", name)
             return {"error": f"the mount could not answer {name}: see its log"}
 
 

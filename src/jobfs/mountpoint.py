@@ -137,7 +137,7 @@ def programs_in(mount: MountInfo) -> list[Program]:
 def uses_of(pid: str, mount: MountInfo) -> tuple[str, ...]:
     """What a process has of a mount, as in a Program. Raises OSError if it can't be looked into."""
     files = (path for _, path in open_files(pid, mount))
-    return tuple(dict.fromkeys([*_directories(pid, mount), *files]))
+    return tuple(dict.fromkeys([*_directory(pid, mount), *files]))
 
 
 def described(programs: Iterable[Program]) -> str:
@@ -151,15 +151,14 @@ def _listed(words: Sequence[str], most: int) -> str:
     return ", ".join([*words[:most], *more])
 
 
-def _directories(pid: str, mount: MountInfo) -> Iterator[str]:
-    for link, meaning in (("cwd", "current directory"), ("root", "root directory")):
-        # Not by its path: that of the directory which the mount covers is the same. This asks no file system.
-        handle = os.open(f"/proc/{pid}/{link}", os.O_PATH | os.O_CLOEXEC)
-        try:
-            if _mount_number(f"/proc/self/fdinfo/{handle}") == mount.number:
-                yield meaning
-        finally:
-            os.close(handle)
+def _directory(pid: str, mount: MountInfo) -> Iterator[str]:
+    # Not by its path: that of the directory which the mount covers is the same. This asks no file system.
+    handle = os.open(f"/proc/{pid}/cwd", os.O_PATH | os.O_CLOEXEC)
+    try:
+        if _mount_number(f"/proc/self/fdinfo/{handle}") == mount.number:
+            yield "current directory"
+    finally:
+        os.close(handle)
 
 
 def open_files(pid: str, mount: MountInfo) -> Iterator[tuple[int, str]]:

@@ -45,12 +45,12 @@ def _octal(value: Any) -> int:
     return int(text.removeprefix("0o"), 8)
 
 
-def _number_or_name(value: Any, find: Callable[[str], int], what: str) -> int:
+def _number_or_name(value: Any, find: Callable[[str], Any], what: str) -> int:
     text = str(value)
     if re.fullmatch(r"\d{1,10}", text) and int(text) < 2**32 - 1:
         return int(text)
     try:
-        return find(text)
+        return int(find(text)[2])  # pw_uid, gr_gid
     except (KeyError, ValueError):
         raise ValueError(f"must be the number or name of a {what} of this machine") from None
 
@@ -79,12 +79,8 @@ def _lower(value: Any) -> str:
 
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
-_User = Annotated[
-    int, BeforeValidator(lambda value: _number_or_name(value, lambda name: getpwnam(name).pw_uid, "user"))
-]
-_Group = Annotated[
-    int, BeforeValidator(lambda value: _number_or_name(value, lambda name: getgrnam(name).gr_gid, "group"))
-]
+_User = Annotated[int, BeforeValidator(lambda value: _number_or_name(value, getpwnam, "user"))]
+_Group = Annotated[int, BeforeValidator(lambda value: _number_or_name(value, getgrnam, "group"))]
 _Directory = Annotated[Path, BeforeValidator(_absolute)]
 _LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 _LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]

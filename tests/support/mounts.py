@@ -100,7 +100,7 @@ class MountedJob:
         self.home = home
         self.path = home / "mnt"
         self.cache = home / "cache"
-        self.state = home / "state"
+        self.state = home / ".local/state/jobfs"
         self.options = options
         self.key: str | None = server.key
         self.process: Process | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import sys
@@ -66,15 +65,6 @@ class _Commands(click.Group):
         if _calls_like_mount(args):
             args = ["mount", *args]
         return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not ctx.resilient_parsing:
-            close = difflib.get_close_matches(args[0], COMMANDS, 1)
-            hint = f": did you mean {close[0]}?" if close else f": there are {', '.join(COMMANDS)}."
-            raise click.UsageError(f"No such command {args[0]!r}{hint}")
-        return super().resolve_command(ctx, args)
 
 
 def _calls_like_mount(args: list[str]) -> bool:

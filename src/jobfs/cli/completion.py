@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 import click
-from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
 
 from jobfs.mountpoint import mounts
 
@@ -35,8 +35,7 @@ def script(shell: str) -> str:
     """What makes one of `SHELLS` ask jobfs."""
     kind = get_completion_class(shell)
     assert kind is not None
-    # Not kind.source(), which starts a bash to find its version. Of the command it needs no more than the name.
-    text = ShellComplete.source(kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE"))
+    text = kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE").source()
     # For fish, click ends what it tells of a command at the first comma.
     return text.replace('string split ","', 'string split -m 1 ","')
 

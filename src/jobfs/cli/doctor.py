@@ -160,10 +160,6 @@ class Checkup:
         )
         self._check("connection", lambda: _route(settings))
         if job is None:
-            unasked = (
-                "none given; with its id, the server is asked whether it takes the key and knows the job"
-            )
-            self._check("job", lambda: unasked)
             return None
 
         def ask() -> int:

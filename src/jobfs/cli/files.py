@@ -17,11 +17,8 @@ from jobfs.draining import describe, outstanding
 from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Lifecycle, Permission
 
-#: What `info` shows first, vfs/semantics.md 2.
-_FIELDS = (
-    "id", "owner", "lifecycle", "permission", "mime_type", "key", "created_at", "updated_at",
-    "state", "error",
-)  # fmt: skip
+#: Characters of the names that `info` shows.
+_WIDTH = 10
 
 
 @click.command("flush", short_help="Return when the server has everything.")
@@ -110,12 +107,9 @@ def info(path: str, as_json: bool, state_dir: str | None) -> int:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return 0
-    names = [*_FIELDS, *(name for name in facts if name not in _FIELDS)]
-    width = max(map(len, names))
-    for name in names:
-        value = facts.get(name)
+    for name, value in facts.items():
         if value not in (None, "", []):
-            tell(f"{name:{width}}  {value}")
+            tell(f"{name:{_WIDTH}}  {value}")
     return 0
 
 

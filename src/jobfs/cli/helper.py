@@ -75,7 +75,13 @@ def install_helper(remove: bool) -> int:
         word = " --remove" if remove else ""
         raise UsageError(f"only root can write in {_PLACE}: sudo {target} install-helper{word}")
     try:
-        _remove() if remove else _install(target)
+        for link in _ours():
+            link.unlink()
+            if remove:
+                tell(f"{link} is removed")
+        for name in () if remove else _LINKS:
+            (_PLACE / name).symlink_to(target)
+            tell(f"{_PLACE / name} is {target}")
     except OSError as error:
         raise JobfsError(f"can't write in {_PLACE}: {error.strerror}") from None
     return 0
@@ -88,21 +94,3 @@ def _ours() -> list[Path]:
         if not (link.is_symlink() and os.path.basename(os.readlink(link)) == "jobfs"):
             raise UsageError(f"{link} is not a link to jobfs: move it away first")
     return there
-
-
-def _install(target: str) -> None:
-    _ours()
-    for link in (_PLACE / name for name in _LINKS):
-        draft = link.with_name(f"{link.name}.{os.getpid()}")
-        draft.symlink_to(target)
-        draft.replace(link)
-        tell(f"{link} is {target}")
-
-
-def _remove() -> None:
-    links = _ours()
-    for link in links:
-        link.unlink()
-        tell(f"{link} is removed")
-    if not links:
-        tell(f"there is nothing of jobfs in {_PLACE}")

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
 from jobfs.api.key import FileKey, KeySource, fixed_key
-from jobfs.cli.running import bounded, clear, gone, is_dead
+from jobfs.cli.running import bounded, gone, is_dead
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
-from jobfs.mountpoint import mount_at
+from jobfs.mountpoint import mount_at, unmount
 from jobfs.private import own_directory
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _check_unmounted(path: str, say: Callable[[str], object]) -> None:
                 )
             raise UsageError(f"something is mounted at {path} already: give another directory")
         with contextlib.suppress(JobfsError):
-            clear(path)
+            unmount(path, lazy=True)
         if mount_at(path) == there:
             raise UsageError(
                 f"{gone(path)}, and it can't be unmounted: fusermount -u {path} as who mounted it"
@@ -171,13 +171,10 @@ def check_device() -> None:
     """Raises UsageError if this process can't open /dev/fuse."""
     try:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
-    except FileNotFoundError:
-        raise UsageError(
-            f"{_DEVICE} is missing: modprobe fuse (in a container: --device {_DEVICE})"
-        ) from None
     except OSError as error:
         raise UsageError(
-            f"can't open {_DEVICE}: {error.strerror} (in a container: --device {_DEVICE} --cap-add SYS_ADMIN)"
+            f"can't open {_DEVICE}: {error.strerror}: modprobe fuse "
+            f"(in a container: --device {_DEVICE} --cap-add SYS_ADMIN)"
         ) from None
 
 

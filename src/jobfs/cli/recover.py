@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from jobfs.api.deadline import within
 from jobfs.api.key import KeySource
 from jobfs.cli import logs, preflight
 from jobfs.cli.options import Command, load, setting_options
+from jobfs.cli.running import left_by
 from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
@@ -106,7 +107,7 @@ def _finish(
     """Do for one slot what its next mount would; returns what is left."""
     place.write_record()
     where = f"the mount at {place.record.directory}"
-    with _started(settings, job, key, place) as (mounted, note):
+    with _started(settings, job, key, place) as mounted:
         had_left = bool(mounted.vfs.taken_up or mounted.vfs.warnings)
         for line in (*mounted.vfs.warnings, *(f"taken up: {line}" for line in mounted.vfs.taken_up)):
             tell(line)
@@ -118,7 +119,6 @@ def _finish(
             left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
         if not left:
             tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")
-        note(not left and not damaged(place.path))
     return left
 
 
@@ -135,7 +135,7 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
     with tempfile.TemporaryDirectory(prefix="jobfs-recover-") as directory:
         # With a state directory of its own: what other mounts have left here is none of its business.
         place = slot.acquire(Path(directory), job, "(recover)", settings.base_url)
-        with _started(settings, job, key, place) as (mounted, _):
+        with _started(settings, job, key, place) as mounted:
             mounted.vfs.refresh()
             found = mounted.vfs.hidden_of(mount)
             for item in found:
@@ -152,28 +152,21 @@ def _expose(settings: Settings, job: str, key: KeySource, mount: str, yes: bool)
 
 
 @contextmanager
-def _started(
-    settings: Settings, job: str, key: KeySource, place: slot.StateDirectory
-) -> Iterator[tuple[Mounted, Callable[[bool], None]]]:
-    """What would be mounted, at work; and a function to call with whether nothing is left, which is noted at the end."""
+def _started(settings: Settings, job: str, key: KeySource, place: slot.StateDirectory) -> Iterator[Mounted]:
+    """What would be mounted, at work; whether nothing is left is noted at the end."""
     from jobfs.cli import graph
-
-    clean = False
-
-    def note(nothing_left: bool) -> None:
-        nonlocal clean
-        clean = nothing_left
 
     mounted = graph.build(settings, job, place, key)
     try:
         mounted.vfs.start()
-        yield mounted, note
+        yield mounted
     except KeyboardInterrupt:
         # Whoever interrupts this does not wait for the requests under way: the next one looks what became of them.
         mounted.break_off()
         raise
     finally:
         mounted.vfs.stop()
+        clean = not (left_by(slot.look(place.path)) or damaged(place.path))
         if clean:
             mounted.vfs.empty_trash()
         mounted.close()

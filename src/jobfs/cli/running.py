@@ -19,7 +19,7 @@ from jobfs.cli.options import load
 from jobfs.cli.screen import counted, tell
 from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import BusyError, MountInfo, mount_at, unmount
+from jobfs.mountpoint import MountInfo, mount_at
 from jobfs.names import CONTROL_DIR
 from jobfs.private import user_name
 from jobfs.state import directory as slot
@@ -64,7 +64,7 @@ def mount_of(path: str, state_dir: str | None) -> tuple[slot.Found, str]:
                 if told is None:
                     raise UsageError(why_not_found(str(above), there, state_dir))
                 return told, "/".join(spelt.relative_to(above).parts)
-    ended = [said for found, said in _left_behind(state_dir) if directory_of(found) in _spellings(path)]
+    ended = [said for said in told_of_ended(state_dir) if f" at {os.path.abspath(path)} " in said]
     raise UsageError("; ".join([f"no job is mounted at {path}", *ended]))
 
 
@@ -78,7 +78,7 @@ def _as_it_tells(there: MountInfo) -> slot.Found | None:
         found = slot.look(Path(told["state_dir"]))
     except (OSError, ValueError, KeyError):
         return None
-    return found if slot.in_use(found) else None
+    return _as_it_is(found) if slot.in_use(found) else None
 
 
 def _spellings(path: str) -> Iterator[str]:
@@ -164,14 +164,16 @@ def dead_mounts(state_dir: str | None) -> dict[str, slot.Found]:
 def told_of_ended(state_dir: str | None) -> list[str]:
     """Each dead mount, and what an ended one has left, with the remedy: a sentence each."""
     dead = dead_mounts(state_dir)
+    told = [remedy(directory, found) for directory, found in dead.items()]
     # Of a job that is mounted, its status tells.
     mounted = {found.path.parent for found in mounts(state_dir)}
-    left = [
-        said
-        for found, said in _left_behind(state_dir)
-        if found not in dead.values() and found.path.parent not in mounted
-    ]
-    return [*(remedy(directory, found) for directory, found in dead.items()), *left]
+    for found in _ended(state_dir):
+        done = found.record is not None and found.record.clean
+        if not done and found not in dead.values() and found.path.parent not in mounted:
+            where, left = directory_of(found) or found.path, left_by(found)
+            recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
+            told += [f"the mount that ended at {where} has left {left}: {recover}"] if left else []
+    return told
 
 
 def tell_of_ended(state_dir: str | None) -> bool:
@@ -180,17 +182,6 @@ def tell_of_ended(state_dir: str | None) -> bool:
     for sentence in told:
         tell(f"jobfs: {sentence}", err=True)
     return bool(told)
-
-
-def _left_behind(state_dir: str | None) -> Iterator[tuple[slot.Found, str]]:
-    """What ended mounts have left, a sentence each."""
-    for found in _ended(state_dir):
-        if not (found.record and found.record.clean) and (left := left_by(found)):
-            recover = f"mount the job again, or jobfs recover {found.path.parent.name}"
-            yield (
-                found,
-                f"the mount that ended at {directory_of(found) or found.path} has left {left}: {recover}",
-            )
 
 
 def left_by(found: slot.Found) -> str:
@@ -226,15 +217,6 @@ def is_dead(path: str) -> bool:
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False
-
-
-def clear(directory: str) -> None:
-    """Take a dead mount away, whatever is still open there. Raises JobfsError if it can't be done."""
-    try:
-        unmount(directory)
-    except BusyError:
-        # What is open there gets nothing but errors.
-        unmount(directory, lazy=True)
 
 
 def bounded(work: Callable[[], T], seconds: float, meanwhile: Callable[[], object] = lambda: None) -> T:

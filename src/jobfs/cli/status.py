@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobfs import control, document
+from jobfs import document
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mounts_of, tell_of_ended
@@ -70,8 +70,6 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
 
     def look() -> Reports:
         every = mounts_of(directory, state_dir)
-        if directory is not None:
-            return [_report(found) for found, _ in every]
         found = [(found, asked(found, "status", {}, quiet=silent, timeout=_PATIENCE)) for found, _ in every]
         reports = [_checked(place, report) for place, report in found if report is not None]
         if not reports:
@@ -93,10 +91,6 @@ def status(directory: str | None, as_json: bool, watch: bool, state_dir: str | N
     except JobfsError as error:
         tell(f"jobfs: {error}", err=True)
         return NO_ANSWER
-
-
-def _report(found: Found) -> Status:
-    return _checked(found, control.call(found.path, "status", timeout=_PATIENCE))
 
 
 def _checked(found: Found, report: Status) -> Status:

@@ -12,7 +12,6 @@ from jobfs import control
 from jobfs.cli.completion import mounted
 from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import (
-    clear,
     dead_mounts,
     directory_of,
     gone,
@@ -26,8 +25,8 @@ from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
 from jobfs.control import NoMountError
 from jobfs.draining import kept, outstanding
 from jobfs.errors import JobfsError, UsageError
-from jobfs.mountpoint import mount_at, open_files, uses_of
-from jobfs.state.directory import Found, look, wait_until_free
+from jobfs.mountpoint import mount_at, open_files, unmount, uses_of
+from jobfs.state.directory import Found, wait_until_free
 
 #: Seconds that a mount which has answered takes to end.
 _ENDING = 15.0
@@ -165,13 +164,9 @@ def _code_after_the_end(found: Found, state_dir: str | None, error: NoMountError
         raise error
     if is_dead(directory_of(found)):
         return _unmount_plainly(directory_of(found), state_dir)
-    left, record = left_by(found), look(found.path).record
-    if left:
+    if left := left_by(found):
         tell(f"jobfs: {left}", err=True)
-        return 1
-    if record is None or not record.clean:
-        raise error
-    return 0
+    return 1 if left else 0
 
 
 def _unmount_plainly(directory: str, state_dir: str | None) -> int:
@@ -185,7 +180,8 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
     if not is_dead(there.point):
         raise UsageError(why_not_found(directory, there, state_dir))
     found = dead_mounts(state_dir).get(there.point)
-    clear(there.point)
+    # What is open there gets nothing but errors.
+    unmount(there.point, lazy=True)
     left = "" if found is None else left_by(found)
     if found is None:
         becomes = "the next mount of that job sends what is left"

@@ -112,7 +112,7 @@ def test_umount_of_what_no_process_of_this_user_serves(
     monkeypatch.setattr(umounting, "mount_at", lambda path: there)
     for module in (umounting, running):
         monkeypatch.setattr(module, "is_dead", lambda path: stale)
-    monkeypatch.setattr(umounting, "clear", unmounted.append)
+    monkeypatch.setattr(umounting, "unmount", lambda path, lazy: unmounted.append(path))
     monkeypatch.setattr("os.geteuid", lambda: 0)
     done = run("umount", tmp_path)
     assert done.code == code

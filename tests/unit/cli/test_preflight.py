@@ -76,7 +76,7 @@ def test_dead_mounts_of_fuse_are_taken_away(place: Path, monkeypatch: pytest.Mon
     said: list[str] = []
     monkeypatch.setattr(preflight, "mount_at", lambda path: there[-1] if there else None)
     monkeypatch.setattr(preflight, "is_dead", lambda path: True)
-    monkeypatch.setattr(preflight, "clear", lambda path: there.pop())
+    monkeypatch.setattr(preflight, "unmount", lambda path, lazy: there.pop())
     assert check_mount_point(str(place), said.append) == str(place)
     assert said == [f"the process that served {place} is gone: its dead mount was taken away"] * 2
 
@@ -84,13 +84,13 @@ def test_dead_mounts_of_fuse_are_taken_away(place: Path, monkeypatch: pytest.Mon
 def test_a_dead_mount_of_somebody_else_is_left_to_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = MountInfo("1", "0:1", str(place), "fuse.jobfs", 54321)
 
-    def refuse(path: str) -> None:
+    def refuse(path: str, lazy: bool) -> None:
         raise JobfsError("could not unmount it: not yours")
 
     monkeypatch.setattr(preflight, "mount_at", lambda path: there)
     monkeypatch.setattr(preflight, "is_dead", lambda path: True)
-    for clear in (refuse, lambda path: None):
-        monkeypatch.setattr(preflight, "clear", clear)
+    for unmount in (refuse, lambda path, lazy: None):
+        monkeypatch.setattr(preflight, "unmount", unmount)
         with pytest.raises(UsageError, match=f"process that served {place} is gone.*fusermount -u {place}"):
             check_mount_point(str(place))
 

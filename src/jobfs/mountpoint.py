@@ -81,20 +81,17 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
 
     Raises BusyError if something is open there and it is not `lazy`, JobfsError if it can't be done.
     """
-    code, reason = (_by_root if os.geteuid() == 0 else _by_user)(directory, lazy=lazy)
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
+        code = ctypes.get_errno() if libc.umount2(os.fsencode(directory), flags) else 0
+        reason = os.strerror(code)
+    else:
+        code, reason = _by_user(directory, lazy=lazy)
     if code == errno.EBUSY and not lazy:
         raise BusyError(f"{directory} is in use")
     if code not in (0, errno.EINVAL):
         raise JobfsError(f"could not unmount {directory}: {reason}")
-
-
-def _by_root(directory: str, *, lazy: bool) -> tuple[int, str]:
-    """Unmount by a system call; what it answers, 0 if it was done, and that in words."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
-    failed = libc.umount2(os.fsencode(directory), flags)
-    code = ctypes.get_errno() if failed else 0
-    return code, os.strerror(code)
 
 
 def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:

@@ -115,7 +115,8 @@ def _finish(
             left: list[Any] = list(mounted.vfs.flush_all(None, timeout, progress))
         # Deletes wait until no request of the killed mount can still be carried out (R7), the listing afterwards is short.
         if not left:
-            tell("jobfs: waiting for what may still arrive of the killed mount", err=True)
+            if had_left:
+                tell("jobfs: waiting for what may still arrive of the killed mount", err=True)
             left = mounted.vfs.tidy(2 * settings.request_lifetime + settings.timeout)
         if not left:
             tell(f"finished: what {where} had left" if had_left else f"nothing was left by {where}")

@@ -27,10 +27,9 @@ import fuse
 
 from jobfs.api.deadline import before_waits, begin
 from jobfs.errors import FsError, UsageError
+from jobfs.fuse.answers import ANSWERED_HERE, ChannelOperations, ReadDirPlus, channel_operations, write
 from jobfs.fuse.driver import FuseDriver, errno_of
 from jobfs.fuse.interrupt import ANSWER, HEAD, AtWork, Desk, Interrupter, Opcode
-from jobfs.fuse.lookagain import ANSWERED_HERE, ChannelOperations, channel_operations, write
-from jobfs.fuse.readdirplus import ReadDirPlus
 
 _log = logging.getLogger("jobfs.fuse.loop")
 

@@ -60,15 +60,11 @@ _FOUND = (PathExistsError, NoDirectoryError)
 
 
 class Client:
-    """Talks to one job's workspace instance; every method may be called by many threads at once.
+    """Talks to one job's workspace instance; every method may be called by many threads at once, and raises ApiError.
 
-    Reads are retried within `timeout` seconds without progress. A changing request is sent again only where
-    nothing can have happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). All
-    methods raise ApiError. `forms`: how this server took creates at an earlier time. `transport` replaces the network,
-    for tests and to see what passes.
-
-    `health`: how the server has been answering, and whether the background leaves it alone. `line`: who uses the
-    connections, and who waits for one.
+    Reads are retried within `timeout` seconds without progress. A changing request is sent again only where nothing can have
+    happened; otherwise it raises AnswerLostError at once (vfs/semantics.md 5). `forms`: how this server took creates at an
+    earlier time. `transport` replaces the network, for tests and to see what passes.
     """
 
     def __init__(
@@ -184,9 +180,7 @@ class Client:
     ) -> Item:
         """Create a file from the first `size` bytes of `source`, streamed (POST items/).
 
-        `moving` gets the part that is on its way, from 0 to 1, of each attempt anew.
-
-        Raises FsError if `source` can't be read, AnswerLostError once it may have been sent.
+        `moving` gets the part that is on its way, from 0 to 1, of each attempt anew. Raises FsError if `source` can't be read.
         """
         return self._create(Kind.FILE, path, permission, (source, size), moving)
 
@@ -314,11 +308,10 @@ class Client:
         return item
 
     def _undo(self, call: Call, item: Item, error: WrongAnswerError, kind: Kind) -> NoReturn:
-        """A create of this `kind` was answered with `item`, which is not what was asked for; deleted if it is ours for certain.
+        """A create was answered with `item`, which is not what was asked for: deleted if a hidden name shows that it is ours.
 
-        That is shown by a hidden name, in whatever form. Then raises InvalidRequestError for another kind, since another form of
-        the create may be understood; BadRequestError for another name, which this server makes of it (save/protocol.md R6); and
-        AnswerLostError if it may be there still. For everything else raises `error`.
+        Then raises InvalidRequestError for another kind: another form of the create may be understood; BadRequestError for
+        another name, which this server makes of it (save/protocol.md R6). For everything else raises `error`.
         """
         changed = names.other_form(call.subject, item.path)
         hidden = names.parse_hidden(names.basename(call.subject)) is not None
@@ -336,8 +329,7 @@ class Client:
     def _put(self, path: str, send: Callable[[str], Item], item_id: str = "") -> Item:
         """Send what puts an item at `path`, in the style of the server's own items; before one was seen, in both in turn.
 
-        What a 400 in words of the server's own means is found out by a look: saves go on from "exists" and "no directory"
-        (section 5), and the reference does not say how a reason is worded.
+        What a 400 in words of the server's own means is found out by a look (api/wire.md, Update).
         """
         refusals: list[BadRequestError | InvalidRequestError] = []
         for slash in ("", "/") if self._slash is None else (self._slash,):

@@ -73,11 +73,10 @@ class _Silence:
 class Health:
     """Of one server, from every attempt; safe for many threads. Times in seconds; `timeout`: a call's, without progress.
 
-    To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx); False before
-    the first. `last_ok`: `time.monotonic()` of the last such answer. `last_error`: why the last failed attempt failed, kept until
-    the next success. `latency`: moving average until an answer begins. `requests`: attempts. `offset`: how far the server's clock
-    is ahead of ours, 0.0 until seen. `recoveries`: how many outages have ended. `away`: why the server is out of reach; None if
-    it is not, as far as is known.
+    To be read by anybody: `answering`: the last attempt got an answer that speaks of the request (not 429 or 5xx). `last_ok`:
+    `time.monotonic()` of the last such answer. `last_error`: why the last attempt failed, None if it did not. `latency`: moving
+    average until an answer begins. `requests`: attempts. `offset`: how far the server's clock is ahead of ours. `recoveries`: how
+    many outages have ended. `away`: why the server is out of reach; None if it is not, as far as is known.
     """
 
     def __init__(self, timeout: float = math.inf) -> None:

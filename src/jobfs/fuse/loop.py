@@ -108,10 +108,9 @@ _info = fuse.fuse_file_info.from_address
 
 
 class Session(fuse.FUSE):  # type: ignore[misc]
-    """One mounted session: fusepy's callbacks, the frequent ones made lean, without fusepy's main function.
+    """One mounted session: fusepy's callbacks, the frequent ones made lean; it answers only while threads are in `loop`.
 
-    `options` are libfuse's. `kernel_timeout`: seconds that the kernel keeps attributes. Raises UsageError with libfuse's
-    own words if it can't mount. What is mounted answers only while threads are in `loop`.
+    `kernel_timeout`: seconds that the kernel keeps attributes. Raises UsageError with libfuse's own words if it can't mount.
     """
 
     def __init__(

@@ -1,11 +1,8 @@
-"""What is known of the server's tree, how old it is, and what may overwrite it.
+"""What is known of the server's tree, how old it is, and what may overwrite it. It is called with the namespace's lock held.
 
-It is called with the namespace's lock held, is quick, and asks nobody.
-
-A *ticket* is a number drawn when a request starts; every change of ours draws the next one (the write
-counter). So an answer is older than a change if and only if its ticket is smaller, whatever the clocks say.
-While a request is in the air the changes since are kept, so that its answer can be refused (find), or give
-way to them (listing).
+A *ticket* is a number drawn when a request starts; every change of ours draws the next one. So an answer is older than a change
+if and only if its ticket is smaller, whatever the clocks say. While a request is in the air the changes since are kept, so that
+its answer can be refused (find), or give way to them (listing).
 """
 
 from __future__ import annotations
@@ -45,8 +42,7 @@ class Change(NamedTuple):
 def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     """Have `new`, a listing that began before `change`, keep what `old` says of the items it names, and of those below.
 
-    Returns the paths to be asked for again: where the listing shows such an item in another place, or others at the
-    paths that changed, or an item that the job has moved since, nobody knows where to.
+    Returns the paths to be asked for again: where the two disagree, and neither can be believed.
     """
     places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
     if change.whole and change.deleted:
@@ -63,10 +59,7 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
 
 
 def _drop_hidden(change: Change, old: Tree, new: Tree) -> None:
-    """Have `new` forget what is hidden in a directory that is gone, and went with it.
-
-    Else the directory would go on being shown, for what is in it.
-    """
+    """Have `new` forget what is hidden in a directory that is gone: that would go on being shown for it."""
     for item in [item for at in change.paths for item in new.below(at)]:
         if veil(item.path) is not None and old.get(item.id) is None:
             new.drop(item.id)
@@ -109,10 +102,7 @@ class Stamp(NamedTuple):
 
 
 class Knowledge:
-    """The one tree, the age of the snapshot and of single paths, and the write counter.
-
-    `remember` is how long, in seconds, the age of a single path is kept; `clock` gives seconds.
-    """
+    """The one tree, the age of the snapshot and of single paths (kept for `remember` seconds), and the write counter."""
 
     def __init__(self, remember: float, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -137,7 +137,7 @@ MOST_INSTANCE = 16 << 20
 #: Bytes of a body that says no more than why, or nothing of interest.
 MOST_REASON = 64 << 10
 #: Content encodings of what is not compressed.
-PLAIN = ("", "identity")
+UNCOMPRESSED = ("", "identity")
 #: Bytes that are decompressed at a time.
 _PIECE = 64 << 10
 
@@ -168,7 +168,7 @@ def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
     Raises MismatchError for a compression that was not asked for, and httpx.DecodingError where it is broken.
     """
     coding = headers.get("content-encoding", "").strip().lower()
-    if coding in PLAIN:
+    if coding in UNCOMPRESSED:
         yield from chunks
         return
     if coding not in ("gzip", "x-gzip"):

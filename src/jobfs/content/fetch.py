@@ -14,8 +14,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+from jobfs.api.client import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.api.download import Download
 from jobfs.api.line import Rank
 from jobfs.content.disk import AHEAD, Backing, DiskCache, version_name
 from jobfs.content.link import CrowdedError, Link, StaleVersionError, UnboundedError

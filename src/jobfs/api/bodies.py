@@ -86,17 +86,12 @@ class Body(httpx.SyncByteStream):
         self.moved(now - since + (now - began) * min(1.0, _BUFFERED / self.length))
 
 
-def json_body(value: dict[str, str]) -> Body:
-    """A JSON object; raises FsError (EILSEQ) for a text that is not valid Unicode."""
-    return Body("application/json", _encode(json.dumps(value, ensure_ascii=False)))
-
-
-def json_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:
-    """A create as JSON {type, path, permission, content}; a directory has no content (api/wire.md)."""
+def json_body(fields: dict[str, str], file: tuple[Path, int] | None = None) -> Body:
+    """A JSON object, with a `file` as its `content`; raises FsError (EILSEQ) for a text that is not valid Unicode."""
+    text = json.dumps(fields, ensure_ascii=False)
     if file is None:
-        return json_body(fields)
-    head = _encode(json.dumps(fields, ensure_ascii=False)[:-1] + ', "content": "')
-    return Body("application/json", head, file, b'"}', as_base64=True)
+        return Body("application/json", _encode(text))
+    return Body("application/json", _encode(text[:-1] + ', "content": "'), file, b'"}', as_base64=True)
 
 
 def multipart_create(fields: dict[str, str], file: tuple[Path, int] | None) -> Body:

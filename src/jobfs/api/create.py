@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from jobfs.api.bodies import Body, json_create, multipart_create
+from jobfs.api.bodies import Body, json_body, multipart_create
 from jobfs.errors import (
     ApiError,
     BadRequestError,
@@ -44,7 +44,7 @@ class Form(NamedTuple):
         """The request body for one item; `moving` gets the part of it that is on its way, from 0 to 1."""
         name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
         fields = {"type": name, "path": path, "permission": permission}
-        body = (multipart_create if self.encoding == "multipart" else json_create)(fields, file)
+        body = (multipart_create if self.encoding == "multipart" else json_body)(fields, file)
         body.part = moving
         return body
 

@@ -68,12 +68,6 @@ _FOUND = 128
 _WITHOUT = bytes(_FOUND)
 
 
-class _Piece(ctypes.Structure):
-    """`struct iovec`."""
-
-    _fields_ = (("address", _pointer), ("length", ctypes.c_size_t))
-
-
 class ChannelOperations(ctypes.Structure):
     """`struct fuse_chan_ops` of libfuse 2.9, for a channel on which only answers are sent."""
 
@@ -93,9 +87,9 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
         desk = here.desk
         opcode, _, node = HEAD.unpack_from(desk.buffer)
         if count > 1:
-            add(desk, opcode, node, piece(vector, 1)[0])
+            add(desk, opcode, node, _pieces(vector, 2)[1][0])
         elif opcode in _ABOUT_A_NODE:
-            look_again(desk, ctypes.c_int32.from_address(piece(vector, 0)[0] + _ERROR))
+            look_again(desk, ctypes.c_int32.from_address(_pieces(vector, 1)[0][0] + _ERROR))
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
@@ -123,10 +117,10 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
     return ChannelOperations(send=_send_prototype(send))
 
 
-def piece(vector: int, number: int) -> tuple[int, int]:
-    """Where a piece of an answer is, and its length in bytes: a `struct iovec`."""
-    found = _Piece.from_address(vector + number * ctypes.sizeof(_Piece))
-    return found.address or 0, found.length
+def _pieces(vector: int, count: int) -> list[tuple[int, int]]:
+    """Where the pieces of an answer are, and their lengths in bytes: an array of `struct iovec`."""
+    words = (ctypes.c_size_t * (2 * count)).from_address(vector)
+    return list(zip(words[::2], words[1::2], strict=True))
 
 
 class ReadDirPlus:
@@ -200,7 +194,7 @@ class ReadDirPlus:
         return self._here.desk.answer
 
     def _catch(self, channel: int, vector: int, count: int) -> int:
-        self._here.desk.answer = b"".join(ctypes.string_at(*piece(vector, number)) for number in range(count))
+        self._here.desk.answer = b"".join(ctypes.string_at(*piece) for piece in _pieces(vector, count))
         return 0
 
 

@@ -35,8 +35,6 @@ _log = logging.getLogger("jobfs.fuse.loop")
 
 _lib = fuse._libfuse
 
-#: Threads that read at a time.
-READERS = 1
 #: Threads that may be idle; one more leaves. Where none is, another one is made, so that what is known is answered at once,
 #: however many programs wait for the server.
 IDLE_THREADS = 16
@@ -293,14 +291,13 @@ def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., in
 
 
 class Readers:
-    """The right to read requests, which a few threads have at a time. `replace` makes another thread that asks for it."""
+    """The right to read requests, which one thread has at a time. `replace` makes another thread that asks for it."""
 
     def __init__(self, replace: Callable[[], None]) -> None:
         self._replace = replace
         self._free: SimpleQueue[bool] = SimpleQueue()
         self._idle: list[Desk] = []
-        for _ in range(READERS):
-            self._free.put(True)
+        self._free.put(True)
 
     def joined(self, desk: Desk) -> bool:
         """Wait until the desk's thread may read; False if enough others wait for that."""
@@ -361,8 +358,7 @@ class LoopPool:
 
     def start(self) -> None:
         """Begin to serve. Signals should be blocked already: the threads inherit that."""
-        for _ in range(READERS):
-            self._replace()
+        self._replace()
         self._interrupter.start()
 
     def close(self, timeout: float) -> bool:

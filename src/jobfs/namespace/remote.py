@@ -39,7 +39,6 @@ class NamespaceStatus:
     listing_seconds: float
     shadowed: list[tuple[str, str, str]]
     hostile: list[tuple[str, str]]
-    hidden: list[Item]
     stale: bool
     error: str | None
 
@@ -273,7 +272,6 @@ class Namespace:
                 # Where another item came to a taken place, the one that was there is most likely gone.
                 shadowed=[found for found in known.tree.shadowed() if not known.doubtful(found[0])],
                 hostile=known.tree.refused(),
-                hidden=known.tree.hidden(),
                 stale=error is not None and age is not None,
                 error=None if error is None else str(error),
             )

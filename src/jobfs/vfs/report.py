@@ -127,7 +127,7 @@ class Report:
             "conflicts": self._conflicts(),
             "shadowed": [{"path": path, "id": item, "reason": why} for path, item, why in facts.shadowed],
             "hostile": [{"path": path, "reason": reason} for path, reason in facts.hostile],
-            "foreign_hidden": self._foreign(facts.hidden),
+            "foreign_hidden": self._foreign(self._namespace.hidden()),
             "damaged": [str(path) for path in damaged(self._slot.path)],
             "other_slots": self._other_slots(),
         }

@@ -256,7 +256,9 @@ class Mount:
         self._drain(patience, self._tell_waiting(), again)
         self._detach_when_idle(began + patience, again)
         # What is open then is served on, but for the time that the last drain and the end may take.
-        if not self._over_within(began + 1.5 * patience, again):
+        while not (again() or time.monotonic() >= began + 1.5 * patience or self._over.wait(_LOOK)):
+            pass
+        if not self._over.is_set():
             with contextlib.suppress(JobfsError):
                 self._detach(lazy=True)
             if not self._over.wait(_INSTANT):
@@ -285,13 +287,6 @@ class Mount:
             except JobfsError as error:
                 self._say(str(error))
                 break
-
-    def _over_within(self, end: float, cancelled: Callable[[], bool]) -> bool:
-        """Wait until it is over; False at `end`, or once `cancelled()`."""
-        while not self._over.wait(_within(end, _LOOK)):
-            if cancelled() or time.monotonic() >= end:
-                return False
-        return True
 
     # Unmounting
 

@@ -49,20 +49,12 @@ def _octal(value: Any) -> int:
     return int(text.removeprefix("0o"), 8)
 
 
-def _user(value: Any) -> int:
-    return _number_or_name(value, lambda name: getpwnam(name).pw_uid, "user")
-
-
-def _group(value: Any) -> int:
-    return _number_or_name(value, lambda name: getgrnam(name).gr_gid, "group")
-
-
-def _number_or_name(value: Any, find: Any, what: str) -> int:
+def _number_or_name(value: Any, find: Callable[[str], int], what: str) -> int:
     text = str(value)
     if re.fullmatch(r"\d{1,10}", text) and int(text) < 2**32 - 1:
         return int(text)
     try:
-        return int(find(text))
+        return find(text)
     except (KeyError, ValueError):
         raise ValueError(f"must be the number or name of a {what} of this machine") from None
 
@@ -91,6 +83,12 @@ def _lower(value: Any) -> str:
 
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
+_User = Annotated[
+    int, BeforeValidator(lambda value: _number_or_name(value, lambda name: getpwnam(name).pw_uid, "user"))
+]
+_Group = Annotated[
+    int, BeforeValidator(lambda value: _number_or_name(value, lambda name: getgrnam(name).gr_gid, "group"))
+]
 _Directory = Annotated[Path, BeforeValidator(_absolute)]
 _LogLevel = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)]
 _LogFormat = Annotated[Literal["text", "json"], BeforeValidator(_lower)]
@@ -123,8 +121,8 @@ class Settings(BaseModel):
     local_only: Annotated[tuple[str, ...], BeforeValidator(_patterns)] = _define("local_only")
     local_symlinks: bool = _define("local_symlinks")
     umask: Annotated[int, BeforeValidator(_octal)] = _define("umask")
-    uid: Annotated[int, BeforeValidator(_user)] = _define("uid", os.getuid)
-    gid: Annotated[int, BeforeValidator(_group)] = _define("gid", os.getgid)
+    uid: _User = _define("uid", os.getuid)
+    gid: _Group = _define("gid", os.getgid)
     allow_other: bool = _define("allow_other")
     noexec: bool = _define("noexec")
     allow_core_dumps: bool = _define("allow_core_dumps")

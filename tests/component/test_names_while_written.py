@@ -93,12 +93,7 @@ def test_a_file_that_could_not_be_unlinked_keeps_what_was_written_to_it(
     [("moved", False, True), ("moved", True, False), ("moved~", False, False), ("moved~", True, True)],
 )
 def test_what_is_written_while_a_file_is_renamed_goes_along(
-    server: Server,
-    work: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    over: bool,
-    closed: bool,
+    server: Server, work: Workspace, monkeypatch: pytest.MonkeyPatch, name: str, over: bool, closed: bool
 ) -> None:
     """vfs/semantics.md 4: rename of clean items is synchronous; a file is what its handles show, under one name."""
     if over:

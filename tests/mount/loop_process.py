@@ -20,7 +20,7 @@ from pathlib import Path
 
 from jobfs import mount
 from jobfs.api.deadline import about_to_wait
-from jobfs.cli.mount import Terminal
+from jobfs.cli.mount import Front
 from jobfs.nodes import Sent
 from jobfs.settings import load
 from jobfs.state import directory as slot
@@ -85,7 +85,7 @@ class BlockingVfs(MemoryVfs):
         return super().flush_all(path, timeout, progress)
 
 
-def serve(front: Terminal) -> int:
+def serve(front: Front) -> int:
     directory, state = sys.argv[1], Path(sys.argv[2])
     vfs = BlockingVfs(state / "release", "undrained" in sys.argv)
     place = slot.acquire(state, JOB, directory, "http://127.0.0.1:1")
@@ -108,4 +108,4 @@ def serve(front: Terminal) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(Terminal()))
+    sys.exit(serve(Front()))

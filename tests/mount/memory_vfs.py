@@ -188,10 +188,7 @@ class MemoryVfs:
         return [{"path": path} for path in self.waiting]
 
     def flush_all(
-        self,
-        path: str | None,
-        timeout: float | None,
-        progress: Callable[[Sent], None] | None = None,
+        self, path: str | None, timeout: float | None, progress: Callable[[Sent], None] | None = None
     ) -> list[str]:
         self._call("flush_all", path or "")
         if progress is not None:

@@ -78,10 +78,7 @@ def test_mount_takes_both_types_and_says_what_is_wrong(
     # Who does not find the process that serves it unmounts it as without a helper.
     machine.output("env", "XDG_RUNTIME_DIR=/dev/null", "umount", directory)
     assert machine.run("findmnt", directory).returncode != 0
-    for job, option, words in (
-        ("short", "ro", "not a job id"),
-        (server.job, "tll=3", "did you mean ttl?"),
-    ):
+    for job, option, words in (("short", "ro", "not a job id"), (server.job, "tll=3", "did you mean ttl?")):
         refused = machine.run("mount", "-t", "jobfs", job, directory, "-o", f"{options},{option}")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert words in refused.stderr

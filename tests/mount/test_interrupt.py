@@ -75,8 +75,7 @@ def hanging(server: Server, on: str) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize(
-    ("wait", "number"),
-    [("read", signal.SIGINT), ("stat", signal.SIGTERM), ("fsync", signal.SIGKILL)],
+    ("wait", "number"), [("read", signal.SIGINT), ("stat", signal.SIGTERM), ("fsync", signal.SIGKILL)]
 )
 def test_a_program_that_waits_for_the_server_ends_when_it_is_told_to(
     server: Server, mount: Mount, wait: str, number: signal.Signals

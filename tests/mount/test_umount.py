@@ -129,23 +129,6 @@ echo ready; exec sleep 60
 """
 
 
-def test_umount_names_the_container_that_has_it(server: Server, mounted: MountedJob) -> None:
-    """vfs/semantics.md 6: in a namespace of its own the mount would go on without end."""
-    words = ["unshare", "--mount", "--propagation=private", "sh", "-c", _CONTAINER, str(mounted.path)]
-    inside = subprocess.Popen(words, stdout=subprocess.PIPE)
-    try:
-        assert inside.stdout is not None
-        assert inside.stdout.readline() == b"ready\n"
-        eventually(lambda: Path(f"/proc/{inside.pid}/comm").read_text() == "sleep\n")
-        refused = mounted.jobfs("umount", mounted.path)
-        assert (refused.returncode, is_mounted(mounted.path)) == (1, True)
-        assert f"the mount {mounted.path} of sleep ({inside.pid})" in refused.stderr
-    finally:
-        inside.kill()
-        inside.communicate()
-    mounted.umount()
-
-
 def test_of_three_who_unmount_at_once_each_hears_that_all_is_sent(server: Server, mount: Mount) -> None:
     """vfs/semantics.md 6: exit code 0 says that the server has everything, to whoever asks."""
     mounted = mount(write_back_delay=30, timeout=60)
@@ -551,19 +534,3 @@ os.setuid(65534)
 sys.argv = ["jobfs", "umount", sys.argv[1]]
 sys.exit(jobfs.__main__.main())
 """
-
-
-def test_umount_as_another_user_says_whose_it_is(mounted: MountedJob) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _AS_NOBODY, str(mounted.path)],
-        env={**environment(mounted.home, None), "HOME": "/nonexistent", "XDG_RUNTIME_DIR": "/nonexistent"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd="/",
-        timeout=40,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "was mounted by root" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert is_mounted(mounted.path)

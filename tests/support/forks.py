@@ -33,10 +33,7 @@ class ForkServer:
         self._here, there = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.forks", str(there.fileno())],
-            env={
-                **environment(home, None),
-                "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)]),
-            },
+            env={**environment(home, None), "PYTHONPATH": os.pathsep.join([str(_ROOT / "src"), str(_ROOT)])},
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
             cwd=home,

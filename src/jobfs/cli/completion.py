@@ -23,15 +23,12 @@ def files(context: click.Context, parameter: click.Parameter, begun: str) -> lis
 
 
 def mounted(context: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem[str]]:
-    """Directories where a job is mounted; any directory if none of them begins so, as a relative path never does."""
-    return _mounted(begun) or directories(context, parameter, begun)
-
-
-def mounted_or_files(
-    context: click.Context, parameter: click.Parameter, begun: str
-) -> list[CompletionItem[str]]:
-    """Directories where a job is mounted; any path if none of them begins so, as one inside of a mount."""
-    return _mounted(begun) or files(context, parameter, begun)
+    """Directories where a job is mounted; any path if none of them begins so, as one inside of a mount, or a relative one."""
+    # bash takes what it is given unquoted; names that need quotes are left to its own completion of paths.
+    kinds = {mount.point: mount.kind for mount in mounts()}
+    points = [point for point, kind in kinds.items() if kind == "fuse.jobfs"]
+    offered = [point for point in points if point.startswith(begun) and shlex.quote(point) == point]
+    return [*map(CompletionItem, offered)] or files(context, parameter, begun)
 
 
 def script(shell: str) -> str:
@@ -42,15 +39,6 @@ def script(shell: str) -> str:
     text = ShellComplete.source(kind(click.Command("jobfs"), {}, "jobfs", "_JOBFS_COMPLETE"))
     # For fish, click ends what it tells of a command at the first comma.
     return text.replace('string split ","', 'string split -m 1 ","')
-
-
-def _mounted(begun: str) -> list[CompletionItem[str]]:
-    # bash takes what it is given unquoted; names that need quotes are left to its own completion of paths.
-    kinds = {mount.point: mount.kind for mount in mounts()}
-    points = [point for point, kind in kinds.items() if kind == "fuse.jobfs"]
-    return [
-        CompletionItem(point) for point in points if point.startswith(begun) and shlex.quote(point) == point
-    ]
 
 
 @click.command("completion", short_help="Print what lets a shell complete jobfs.")

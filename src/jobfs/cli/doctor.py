@@ -17,7 +17,7 @@ from jobfs.api.key import KeySource
 from jobfs.cli import preflight, trial
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.running import mounts, told_of_ended
-from jobfs.cli.screen import shown, size
+from jobfs.cli.screen import counted, shown, size
 from jobfs.errors import JobfsError, UsageError
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def doctor(
     settings = load(flags, mount_options)
     checkup = Checkup(settings, everything=verbose or not trying)
     key = checkup.run(job)
-    checkup.sum_up("{} checks of this machine, the key and the job")
+    checkup.sum_up("check", "this machine, the key and the job")
     code = 0
     if trying and job and key is not None:
         code = trial.run(settings, job, key, yes, report, checkup.show)
-        checkup.sum_up("{} answers of the server")
+        checkup.sum_up("answer", "the server")
     return checkup.end(trying, code)
 
 
@@ -97,10 +97,12 @@ class Checkup:
             return
         self._console.print(Text.assemble((f"{mark:6}", _STYLES[mark]), f"  {shown(text)}"))
 
-    def sum_up(self, words: str) -> None:
+    def sum_up(self, what: str, whose: str) -> None:
         """One line for what was well and is not shown."""
         if self._unshown:
-            self._console.print(f"[green]ok[/]      {words.format(self._unshown)} (--verbose shows them)")
+            self._console.print(
+                f"[green]ok[/]      {counted(self._unshown, what)} of {whose} (--verbose shows them)"
+            )
         self._unshown = 0
 
     def end(self, tried: bool, code: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from jobfs import control
-from jobfs.cli.completion import files, mounted_or_files
+from jobfs.cli.completion import files, mounted
 from jobfs.cli.options import not_empty, state_dir_option
 from jobfs.cli.running import asked, directory_of, mount_of, mounts_of, tell_of_ended
 from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell
@@ -25,9 +25,7 @@ _FIELDS = (
 
 
 @click.command("flush", short_help="Return when the server has everything.")
-@click.argument(
-    "path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files
-)
+@click.argument("path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted)
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Give up after this long.")
 @state_dir_option
 def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int:
@@ -57,9 +55,7 @@ def flush(path: str | None, timeout: float | None, state_dir: str | None) -> int
 
 
 @click.command("retry", short_help="Try again to send what failed.")
-@click.argument(
-    "path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted_or_files
-)
+@click.argument("path", callback=not_empty, required=False, metavar="[DIR|FILE]", shell_complete=mounted)
 @state_dir_option
 def retry(path: str | None, state_dir: str | None) -> int:
     """Send again what the server refused, or what waits for its next try, at PATH or in every mount.

@@ -38,14 +38,11 @@ def words(called: str, arguments: Sequence[str]) -> list[str] | None:
     name = os.path.basename(called)
     if name not in _LINKS or not arguments or arguments[0].startswith("-"):
         return list(arguments)
+    mounting = name in _MOUNTING
     try:
-        return _words_of(name in _MOUNTING, arguments)
+        options, rest = getopt.gnu_getopt(list(arguments), "sfnvN:o:t:" if mounting else "flnrvcN:t:")
     except getopt.GetoptError as error:
         raise UsageError(f"{error}: mount(8) gives settings as -o NAME=VALUE") from None
-
-
-def _words_of(mounting: bool, arguments: Sequence[str]) -> list[str] | None:
-    options, rest = getopt.gnu_getopt(list(arguments), "sfnvN:o:t:" if mounting else "flnrvcN:t:")
     given = [flag for flag, _ in options]
     if mounting:
         settings = [word for flag, value in options if flag == "-o" for word in (flag, value)]

@@ -1,13 +1,12 @@
 """`jobfs mount JOB DIR`: check everything, then serve in the foreground or in the background.
 
-A mount in the background tells what it has to say to the command that started it, until it answers; then to its log.
+A mount in the background says what it has to say on the terminal, until it answers; then in its log.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -21,13 +20,15 @@ from jobfs.cli import logs, preflight
 from jobfs.cli.completion import directories
 from jobfs.cli.options import Command, load, not_empty, setting_options
 from jobfs.cli.running import registered
-from jobfs.cli.screen import tell
+from jobfs.cli.screen import shown, tell
 from jobfs.errors import JobfsError, UsageError
 from jobfs.state import directory as slot
 
 if TYPE_CHECKING:
     from jobfs.settings import Settings
 
+#: The exit code for what nobody expected.
+_UNEXPECTED = 70
 #: When Python looks for cycles among the youngest objects, and how seldom among older ones.
 _CYCLES = (20_000, 20, 50)
 
@@ -58,10 +59,10 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
     try:
         place = preflight.check_machine(settings, job, directory, logs.say)
 
-        def serve(front: Terminal) -> int:
+        def serve(front: Front) -> int:
             return _serve(settings, job, place, front)
 
-        code = serve(Terminal()) if foreground else in_background(serve)
+        code = serve(Front()) if foreground else in_background(serve)
         # In the foreground the code is that of a mount that has ended: 1 says that something is left to be sent.
         failed = code != 0 and not foreground
         return code
@@ -71,7 +72,7 @@ def mount(job: str, directory: str, foreground: bool, mount_options: tuple[str, 
                 os.rmdir(directory)
 
 
-def _serve(settings: Settings, job: str, directory: str, front: Terminal) -> int:
+def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
     os.umask(0o077)  # of what we write; files in the mount have the mode that their programs ask for
     key = preflight.find_key(settings, front.say)
     logs.set_up(settings.log_level, key, settings.log_format)
@@ -79,9 +80,9 @@ def _serve(settings: Settings, job: str, directory: str, front: Terminal) -> int
     expected = preflight.ask_server(settings, job, key, _load_parts).items
     from jobfs import mount as mounting
     from jobfs.cli import graph
-    from jobfs.vfs.descriptors import ask_for_more
+    from jobfs.vfs.core import ask_for_more_descriptors
 
-    ask_for_more()
+    ask_for_more_descriptors()
     place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
     try:
         for warning in place.warnings:
@@ -113,65 +114,45 @@ def _load_parts() -> None:
     memory.keep_little()
 
 
-class Terminal:
-    """Where a starting mount in the foreground tells things."""
+class Front:
+    """Where a mount that starts tells things: on stderr, and from the background in its log once it answers."""
 
-    def say(self, text: str) -> None:
-        """Show a sentence on stderr."""
-        logs.say(text)
-
-    def keep_log(self, path: Path) -> None:
-        """From now on what is logged or printed goes to `path`, if it has nowhere better to go: as here."""
-
-    def ready(self, text: str) -> None:
-        """The mount answers; `text` is the one line that says so on stdout."""
-        tell(text)
-
-
-class _Pipe(Terminal):
-    """The same of a mount in the background: JSON lines to the command that waits for it."""
-
-    def __init__(self, handle: int) -> None:
-        self._handle: int | None = handle
+    def __init__(self, waiting: int | None = None) -> None:
+        """`waiting`: of a mount in the background, the pipe to the command that waits until it answers."""
+        self._waiting = waiting
+        self._terminal: int | None = None
         self._log: Path | None = None
 
     def say(self, text: str) -> None:
-        if self._handle is None:
+        """Tell the user a sentence."""
+        if self._terminal is None:
             logs.say(text)
         else:
-            self._send("say", text)
+            with contextlib.suppress(OSError):
+                os.write(self._terminal, f"jobfs: {shown(text)}\n".encode())
 
     def keep_log(self, path: Path) -> None:
-        if logs.keep_in(path):
-            self._log = path
+        """From now on what a mount in the background logs or prints goes to `path`, if it has nowhere better to go."""
+        if self._waiting is not None:
+            terminal = os.dup(2)
+            if logs.keep_in(path):
+                self._terminal, self._log = terminal, path
+            else:
+                os.close(terminal)
 
     def ready(self, text: str) -> None:
-        self._send("ready", f"{text}; its log is {self._log}" if self._log else text)
-        self._hang_up()
-
-    def failed(self, text: str, code: int) -> None:
-        """It has ended with this exit code."""
-        if self._handle is not None:
-            self._send("failed", text, code)
-            self._hang_up()
-        else:
-            logs.say(text)
-
-    def _send(self, kind: str, text: str, code: int = 0) -> None:
-        assert self._handle is not None
-        try:
-            os.write(self._handle, json.dumps([kind, text, code]).encode() + b"\n")
-        except BrokenPipeError:
-            self._hang_up()
-            raise
-
-    def _hang_up(self) -> None:
-        assert self._handle is not None
-        os.close(self._handle)
-        self._handle = None
+        """The mount answers; `text` is the one line that says so on stdout. Raises BrokenPipeError if nobody waits any more."""
+        if self._waiting is None:
+            tell(text)
+            return
+        os.write(self._waiting, (f"{text}; its log is {self._log}" if self._log else text).encode())
+        os.close(self._waiting)
+        if self._terminal is not None:
+            os.close(self._terminal)
+            self._terminal = None
 
 
-def in_background(serve: Callable[[Terminal], int]) -> int:
+def in_background(serve: Callable[[Front], int]) -> int:
     """Run `serve` in a new process of its own session; the exit code once that is ready or has failed.
 
     To be called before the first thread: only the calling one goes along.
@@ -190,33 +171,33 @@ def in_background(serve: Callable[[Terminal], int]) -> int:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    front = _Pipe(say)
-    code = 70
+    front = Front(say)
+    code = _UNEXPECTED
     try:
         code = serve(front)
     except JobfsError as error:
         code = 2 if isinstance(error, UsageError) else 1
-        front.failed(str(error), code)
+        front.say(str(error))
     except BrokenPipeError:
         pass  # the waiting command was stopped, and so the mount is not wanted any more
     except Exception as error:
-        front.failed(f"unexpected {type(error).__name__}: {error}", code)
+        front.say(f"unexpected {type(error).__name__}: {error}")
     finally:
         os._exit(code)
 
 
 def _wait(hear: int, child: int) -> int:
+    """Wait until the mount says that it answers, or ends; it has said why. Raises JobfsError if it could not."""
     try:
-        with os.fdopen(hear, encoding="utf-8") as lines:
-            for line in lines:
-                kind, text, code = json.loads(line)
-                if kind == "ready":
-                    tell(text)
-                    return 0
-                tell(f"jobfs: {text}", err=True)
-                if kind == "failed":
-                    return int(code)
+        with os.fdopen(hear, "rb") as pipe:
+            ready = pipe.read()
     except KeyboardInterrupt:
         os.kill(child, signal.SIGTERM)
         raise
-    raise JobfsError("the mount ended before it answered: try --foreground to see why")
+    if ready:
+        tell(ready.decode())
+        return 0
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in (1, 2, _UNEXPECTED):
+        raise JobfsError("the mount ended before it answered: try --foreground to see why")
+    return code

@@ -51,7 +51,11 @@ def check_machine(
     check_device()
     check_library()
     if os.geteuid() != 0:
-        _check_ordinary_user(settings, place)
+        check_helper()
+        if not os.access(place, os.W_OK):
+            raise UsageError(f"{place} is not yours to mount on: give a directory that you may write in")
+        if settings.allow_other:
+            check_others()
     return place
 
 
@@ -211,14 +215,6 @@ def _loadable(library: str | None) -> str | None:
     except OSError:
         return None
     return library
-
-
-def _check_ordinary_user(settings: Settings, place: str) -> None:
-    check_helper()
-    if not os.access(place, os.W_OK):
-        raise UsageError(f"{place} is not yours to mount on: give a directory that you may write in")
-    if settings.allow_other:
-        check_others()
 
 
 def check_helper() -> None:

@@ -70,16 +70,12 @@ def umount(
     if directory is None:
         return _unmount_every(yes, lazy, timeout, state_dir)
     if plainly:
-        _leave_to_others(directory, lazy)
+        # What umount(8) wants to have unmounted and no mount of this user serves goes as without a helper.
+        try:
+            mount_of(directory, None)
+        except UsageError:
+            os.execvp("umount", ["umount", "-i", *(["-l"] if lazy else []), "--", directory])
     return _unmount(directory, lazy, timeout, state_dir)
-
-
-def _leave_to_others(directory: str, lazy: bool) -> None:
-    """What umount(8) wants to have unmounted and no mount of this user serves is unmounted by itself, as without a helper."""
-    try:
-        mount_of(directory, None)
-    except UsageError:
-        os.execvp("umount", ["umount", "-i", *(["-l"] if lazy else []), "--", directory])
 
 
 def _unmount_every(yes: bool, lazy: bool, timeout: float | None, state_dir: str | None) -> int:

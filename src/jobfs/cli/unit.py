@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,33 +79,26 @@ def systemd_unit(
     settings = load(flags, mount_options)
     check_job_id(job)
     check_base_url(settings.base_url)
-    click.echo(_unit(job, os.path.abspath(directory), settings, drain_timeout), nl=False)
-    return 0
-
-
-def _unit(job: str, directory: str, settings: Settings, drain: float) -> str:
-    jobfs = program()
-    start = [jobfs, "mount", job, directory, "--foreground", *_flags(settings)]
-    stop = [jobfs, "umount", directory, "--timeout", f"{drain:g}"]
+    jobfs, place = program(), os.path.abspath(directory)
+    start = [jobfs, "mount", job, place, "--foreground", *_flags(settings)]
+    stop = [jobfs, "umount", place, "--timeout", f"{drain_timeout:g}"]
     if "state_dir" in settings.model_fields_set:
         stop += ["--state-dir", str(settings.state_dir)]
-    return _UNIT.format(
+    key_file = platformdirs.user_config_path("jobfs") / "environment"
+    text = _UNIT.format(
         name=f"jobfs-{job}.service",
         job=job,
         start=_line(start),
         stop=_line(stop),
         # Where a program keeps the mount busy, that is waited for as long as --timeout, and so is the last sending.
-        timeout=drain + 2 * settings.timeout + 15,
-        key=_key(settings.api_key_file),
+        timeout=drain_timeout + 2 * settings.timeout + 15,
+        key=_KEY_IN_FILE
+        if settings.api_key_file
+        else _KEY_IN_ENVIRONMENT.format(file=_escaped(str(key_file))),
         again=_AGAIN,
     )
-
-
-def _key(file: Path | None) -> str:
-    if file is not None:
-        return _KEY_IN_FILE
-    path = platformdirs.user_config_path("jobfs") / "environment"
-    return _KEY_IN_ENVIRONMENT.format(file=_escaped(str(path)))
+    click.echo(text, nl=False)
+    return 0
 
 
 def _flags(settings: Settings) -> Iterator[str]:

@@ -274,18 +274,17 @@ class Cleanup:
     # -- refused
 
     def undo(self, change: Change, reason: str, code: int) -> None:
-        """Nothing can be placed: the newest aside goes back, older ones become conflict copies (R11); no content is deleted.
+        """Nothing can be placed: asides go back, the newest first, which has the name then (R11); no content is deleted.
 
         Nothing of the change is left then. A File keeps its bytes, refused for this reason, unless newer ones wait in it. Raises
         UnavailableError if it has to be tried again, or if a request without an answer has placed it after all; FsError(EIO).
         """
         if change.staged_id and self.is_placed(change):
             raise UnavailableError(f"{change.target}: it was placed after all", endpoint="update")
-        newest = True
         for aside in reversed(change.asides):
             if aside.moved:
-                self._put_back(aside, change.target, newest=newest)
-                aside.moved = newest = False
+                self._put_back(aside, change.target)
+                aside.moved = False
         if change.staged_id and change.verb is not Verb.MOVE:
             try:
                 self._client.delete(change.staged_id)
@@ -318,16 +317,11 @@ class Cleanup:
             return False
         return item.path == change.target if change.verb is Verb.MOVE else not change.is_staged(item)
 
-    def _put_back(self, aside: Aside, target: str, *, newest: bool) -> None:
-        try:
+    def _put_back(self, aside: Aside, target: str) -> None:
+        with contextlib.suppress(NotFoundError):
             item = self._client.get(aside.id)
-            if names.basename(item.path) != aside.name:
-                return
-            done = self.give_back(aside, item, target) if newest else self.keep(aside, item, target)
-        except NotFoundError:
-            return
-        if not done:
-            raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
+            if names.basename(item.path) == aside.name and not self.give_back(aside, item, target):
+                raise UnavailableError(f"{target}: what was set aside is not back", endpoint="update")
 
     # -- cancelled
 
@@ -339,19 +333,16 @@ class Cleanup:
         if change.direct and (own := self._upload.find_direct(change)) is not None:
             self._remove(own)
         if change.verb is Verb.PUT and change.base.id:
-            self._remove_base(change)
+            # Before it is looked at: the job may write to it as long as that takes.
+            spare(self._context, change.base.id)
+            there = shown(self._client.find(change.target))
+            if there is not None and is_base(self._context, there, change.base):
+                self._remove(there)
         for taken in change.taken:
             self._context.namespace.forget(taken)
         # Its name is free for the next one from here on; what a directory or a rename had set aside has to be back first.
         stage = change.stage if change.gives_back else Stage.PLACED
         self._state.write(edit(change, stage=stage, shows={}, tid="", staged_id="", direct=False))
-
-    def _remove_base(self, change: Change) -> None:
-        # Before it is looked at: the job may write to it as long as that takes.
-        spare(self._context, change.base.id)
-        there = shown(self._client.find(change.target))
-        if there is not None and is_base(self._context, there, change.base):
-            self._remove(there)
 
     def _staged(self, change: Change) -> list[Item]:
         """What is there of what it staged: under its hidden name; or placed unseen, and not written to by the job since."""
@@ -412,11 +403,8 @@ class Cleanup:
     def _show(self, item: Item, parts: names.HiddenName) -> str:
         target = names.join(names.parent(item.path), parts.name)
         if parts.role is not names.Role.STAGED and not self._client.find(target):
-            try:
+            with contextlib.suppress(PathExistsError):
                 self._context.namespace.publish(self._client.update(item.id, path=target))
-            except PathExistsError:
-                pass
-            else:
                 self._context.touch_directory(names.parent(target))
                 log.warning("%s: found under a hidden name, put back", target)
                 return f"{target}: put back"
@@ -463,13 +451,9 @@ def is_base(context: Context, item: Item, base: Base) -> bool:
     """True if the item still is the version that a save was to replace: what the user saw. Raises ApiError."""
     if item.id != base.id:
         return False
-    if (
-        not (base.young and base.sha256)
-        and item.updated_at == base.updated_at != ""
-        and item.size == base.size
-    ):
+    if base.is_version(item) and not (base.young and base.sha256):
         return True
-    # Of a version of ours whose answer was lost, or that was moved with its directory, only the bytes are known (R2).
+    # What was placed here, or was moved with its directory, is told by its bytes (R2).
     return bool(base.sha256) and with_bytes(context.client, item, base.sha256) is not None
 
 

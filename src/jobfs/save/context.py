@@ -76,6 +76,16 @@ class Context:
             if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
 
+    def renamed_directory(self, old: str, new: str) -> None:
+        """This mount has given a directory another name: a late request may take what is in it back to the old one."""
+        with self.state.lock:
+            for item_id, path in list(self._contested.items()):
+                if names.under(path, old):
+                    self._contested[item_id] = names.moved(path, old, new)
+            for item in self.namespace.subtree(new) if self._unsure else ():
+                if names.parse_hidden(names.basename(item.path)) is None:
+                    self.renamed(item.id, item.path)
+
     def touched(self, before: Item, after: Item) -> None:
         """Our own request may have changed the `updatedAt` of an item: what is remembered of that version goes on to hold."""
         with self.state.lock:
@@ -84,10 +94,7 @@ class Context:
                 self.state.write(edit(file, version=after.updated_at))
 
     def is_elsewhere(self, item_id: str, path: str) -> bool:
-        """True if a late request may have brought an item to this path, from the one that this mount has given it since.
-
-        Also where a directory above it was renamed since: then it is kept though it need not be.
-        """
+        """True if a late request may have brought an item to this path, from the one that this mount has given it since."""
         with self.state.lock:
             return self._contested.get(item_id, path) != path
 

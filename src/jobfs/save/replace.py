@@ -20,9 +20,9 @@ staged, and what was to be replaced if that is still the version that was seen. 
 libfuse instead: `Tree.hide` waits for the save, and the item goes a second after that (save/remove.py); it goes in the same
 way where its file gets a scratch name (`Tree._stay`). Refused for good, a save is undone (cleanup.py `undo`).
 
-Every step has one form: plan under the state's lock, ask without it, record under it. Nothing is assumed of a request whose
-answer did not come: a Change that is `unsure` looks at the server before its next step. After a restart every Change is unsure
-(save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for one that is not recorded.
+Nothing is assumed of a request whose answer did not come: a Change that is `unsure` looks at the server before its next step.
+After a restart every Change is unsure (save/recovery.py): `_look_at_staged` asks where a staged item is, and `_stage` looks for
+one that is not recorded.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
-from jobfs.state.disk import BOOT
+from jobfs.state.localbytes import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")
@@ -158,7 +158,7 @@ class Replace:
                 return
             self._attempt(change)
             if change.base.id:
-                look = self._context.beside.submit(deadline.carried(self._look), change.target)
+                look = self._context.beside.submit(deadline.carried(self._look_ahead), change)
             staged = self._create(change)
         change.item = staged
         # What the power took here, and the server has whole, can't be hashed any more: nothing is known of its bytes.
@@ -291,6 +291,13 @@ class Replace:
     def _look(self, path: str) -> Look:
         return Look(shown(self._client.find(path)), time.monotonic())
 
+    def _look_ahead(self, change: Change) -> Look:
+        """The same of the target, while its new content is on its way; the bytes of the base come meanwhile, if need be."""
+        look = self._look(change.target)
+        if look.there is not None:
+            self._bases.learn(change, look.there)
+        return look
+
     def _place(self, change: Change, look: Look | None) -> None:
         """Bring the staged item to the target, setting aside what stands there; `look`: what was seen there just now."""
         if change.unsure and not self._look_at_staged(change):
@@ -352,7 +359,10 @@ class Replace:
 
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        self._bases.learn(change, there)
+        if self._bases.needs_bytes(change.base, there):
+            # By another thread: a body that hangs would hold up this one for longer than its call may take.
+            learning = self._context.beside.submit(deadline.carried(self._bases.learn), change, there)
+            deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, there)
         if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
             # Too old to be acted on (R8).
@@ -476,16 +486,17 @@ class Replace:
 
     def _saved(self, change: Change, file: File, item: Item, *, adopted: bool) -> None:
         """Local bytes are on the server: they are the base of the next save."""
-        state, content, version = self._state, self._context.content, item.updated_at if adopted else ""
+        state, content = self._state, self._context.content
         source = state.bytes.path(file.ino, change.generation)
         # What has to be copied is copied before the locks are taken: readers wait for them.
-        with content.near(source) if adopted else contextlib.nullcontext() as saved, self._going_on(change):
+        saved = content.take(source) if adopted else None
+        with self._going_on(change):
             state.write(
                 *([edit(change, stage=Stage.PLACED, staged_id=item.id)] if change.asides else []),
                 edit(
                     file,
                     item_id=item.id,
-                    base=Base(item.id, version, change.size, change.sha256, young=True),
+                    base=Base(item.id, item.updated_at, change.size, change.sha256, young=True),
                     version=item.updated_at,
                     sha256=change.sha256,
                     permission=item.permission,

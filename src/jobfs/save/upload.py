@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
-import math
 import time
 from pathlib import Path
 
@@ -22,16 +21,15 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
 from jobfs.state import Change, edit
-from jobfs.state.disk import failure
+from jobfs.state.localbytes import failure
 from jobfs.state.records import Aside, Stage, Verb
 from jobfs.trial.questions import TELLTALE, rejects
 
 log = logging.getLogger("jobfs.save")
 
-#: Two new files that are sent, or a few that are closed, make it worth to ask the server how it behaves.
-_WORTH = 4
-#: Where it could not be asked, it is asked again after so many more, counted from then.
-_AGAIN = 50
+#: Two new files that are sent, or a few that are closed, make it worth to ask the server how it behaves; and so many more to ask
+#: again, where it could not be asked.
+_WORTH, _AGAIN = 4, 50
 #: Seconds by which the server's clock may be misjudged.
 _SKEW = 1.5
 
@@ -46,8 +44,6 @@ class Upload:
         self._state = context.state
         self._probe = directory / "probe"
         self._new = itertools.count(1)
-        #: How many new files make it worth to ask; for ever more while it is being asked.
-        self._worth: float = _WORTH
 
     # -- hidden
 
@@ -130,16 +126,9 @@ class Upload:
 
     def count_new(self, path: str) -> None:
         """Something new was made at this path, or is about to be sent: now and then the server is asked how it takes that."""
-        due = next(self._new) >= self._worth
+        due = next(self._new) % _AGAIN == _WORTH
         if due and len(self._context.known.rejects) < len(Kind) and not self._client.health.out:
-            self._worth = math.inf
-            self._context.in_background(lambda: self._ask_alone(path))
-
-    def _ask_alone(self, path: str) -> None:
-        try:
-            self.ask(path)
-        finally:
-            self._worth = next(self._new) + _AGAIN
+            self._context.in_background(lambda: self.ask(path))
 
     def ask(self, target: str) -> None:
         """Create hidden items beside `target` twice, and see what the server says. Raises ApiError, FsError.

@@ -60,8 +60,8 @@ class Verb(StrEnum):
 class Base:
     """The version that a save replaces (save/protocol.md, Vocabulary); an empty id means none.
 
-    `updated_at` is empty when the version was ours and its answer was lost (R2). `young`: at the time it was opened it was
-    less than 2 s old, so that equal timestamps do not prove equal bytes (R1). `size` in bytes, None if not known.
+    `young`: at the time it was opened it was less than 2 s old, or it was placed here: equal timestamps do not prove equal bytes
+    (R1, R2). `size` in bytes, None if not known.
     """
 
     id: str = ""
@@ -121,15 +121,6 @@ class Aside:
         """The server has it at its hidden name, as this item."""
         self.moved = True
         self.size, self.updated_at = item.size, item.updated_at
-
-    @classmethod
-    def load(cls, values: dict[str, Any]) -> Aside:
-        """The aside that `asdict` gave."""
-        kinds: dict[str, Any] = {"kind": Kind, "lifecycle": Lifecycle, "permission": Permission}
-        plain: dict[str, Any] = {
-            name: kinds[name](value) if name in kinds else value for name, value in values.items()
-        }
-        return cls(**plain)
 
 
 #: Of a field that the journal does not hold.
@@ -370,8 +361,14 @@ _DECODERS: dict[str, Any] = {
     "stays": bool,
     "direct": bool,
     "base": lambda value: Base(*json.loads(value)) if value else NO_BASE,
-    "asides": lambda value: [Aside.load(aside) for aside in json.loads(value)] if value else [],
+    "asides": lambda value: _asides(value) if value else [],
 }
+
+
+def _asides(value: str) -> list[Aside]:
+    from pydantic import TypeAdapter  # late: a command that reads no journal does not wait for it
+
+    return TypeAdapter(list[Aside]).validate_json(value)
 
 
 def decode(kind: type[Any], row: tuple[Any, ...]) -> Any:

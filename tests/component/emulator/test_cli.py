@@ -41,18 +41,8 @@ def test_the_start_line_says_what_is_needed_and_a_signal_ends_it(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     log = tmp_path / "log"
-    options = [
-        "--sample",
-        "--play",
-        "--find",
-        "prefix",
-        "--other-encoding",
-        "422",
-        "--no-ranges",
-        "--log",
-        str(log),
-    ]
-    with started(tmp_path / "state", *options) as (process, line):
+    options = ["--sample", "--play", "--find", "prefix", "--other-encoding", "422", "--no-ranges", "--log"]
+    with started(tmp_path / "state", *options, str(log)) as (process, line):
         key = (tmp_path / "state" / "api-key").read_text().strip()
         job = line.split()[2]
         assert key in line

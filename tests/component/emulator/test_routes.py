@@ -90,10 +90,7 @@ def test_take_and_skip_have_defaults_and_the_cap_holds(wire: Wire, server: Serve
     assert (len(page["data"]["workspaceItems"]), page["meta"]["take"]) == (7, 7)
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["take=0", "take=101", "take=x", "skip=-1", "skip=Infinity"],
-)
+@pytest.mark.parametrize("query", ["take=0", "take=101", "take=x", "skip=-1", "skip=Infinity"])
 def test_a_page_out_of_range_is_422(wire: Wire, query: str) -> None:
     answer = wire.get(f"/items/?{query}")
     assert answer.status_code == 422
@@ -160,8 +157,7 @@ def test_a_created_file_is_there_with_its_bytes(wire: Wire, server: Server) -> N
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["", "/", "//a", "../x", "a//b", "a/", ".", "a/./b", "a/..", "a\0b", "x" * 1025],
+    "path", ["", "/", "//a", "../x", "a//b", "a/", ".", "a/./b", "a/..", "a\0b", "x" * 1025]
 )
 def test_a_create_at_an_impossible_path_is_400(wire: Wire, path: str) -> None:
     assert refused(wire.create(path), 400, "Invalid path")

@@ -31,8 +31,7 @@ class Finishing(Actor):
         if item is None or item.name != mine.name:
             yield self._local("leaves an item alone", tx._replace(undoing=rest))
             return
-        newest = len(tx.undoing) == len(tx.asides)
-        name = TARGET if newest and self._world.at(TARGET) is None else BESIDE
+        name = TARGET if self._world.at(TARGET) is None else BESIDE
         yield from self._send(
             f"gives back to {name}",
             Request("move", first, name),

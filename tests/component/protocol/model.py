@@ -39,7 +39,6 @@ class Rules:
     r1_young: bool = True
     r1_renamed: bool = True
     r2: bool = True
-    r2_repeated: bool = True
     r3: bool = True
     r4: bool = True
     r5: bool = True
@@ -84,7 +83,7 @@ class Request(NamedTuple):
 
 
 class Base(NamedTuple):
-    """What a save replaces; version 0: not known (R2); `read`: its bytes are known here."""
+    """What a save replaces; version 0: proves nothing (R2); `read`: its bytes are known here."""
 
     id: int
     version: int

@@ -63,7 +63,7 @@ class Saving(Actor):
         def answered(world: World, answer: Item | str) -> World:
             if isinstance(answer, Item):
                 placed = self._become(sent._replace(staged=answer.id), Stage.STAGED)
-                return self._promoted(world, placed, 0 if sent.resent else answer.version)
+                return self._promoted(world, placed)
             if sent.resent:
                 return self._with(world, sent._replace(looking=True))
             return self._with(world, sent._replace(direct=False, taken=True, finding=None))
@@ -83,13 +83,13 @@ class Saving(Actor):
             other = tx._replace(direct=False, looking=False, resent=False, taken=True, finding=None)
             return self._local("finds another at T", other)
         placed = self._become(tx._replace(staged=there.id), Stage.STAGED)
-        return Step(self._who, "finds its own bytes at T"), self._promoted(self._world, placed, 0)
+        return Step(self._who, "finds its own bytes at T"), self._promoted(self._world, placed)
 
     def _find(self, tx: Tx) -> tuple[Step, World]:
         there = self._world.at(TARGET)
         finding = Finding(there.id, there.version) if there else Finding(0)
         if tx.base and not tx.base.read and tx.base[:2] == finding[:2]:
-            # R1: where its bytes are not known they are downloaded before it is set aside.
+            # R1: where its bytes are not known they are downloaded while H is staged.
             tx = tx._replace(base=tx.base._replace(read=True))
         return self._local("finds T", tx._replace(finding=finding))
 
@@ -185,8 +185,7 @@ class Saving(Actor):
     def _promote(self, tx: Tx) -> Steps:
         def answered(world: World, answer: Item | str) -> World:
             if isinstance(answer, Item):
-                trusted = not (tx.resent and self._rules.r2_repeated)
-                return self._promoted(world, tx, answer.version if trusted else 0)
+                return self._promoted(world, tx)
             if answer == NOT_FOUND:
                 return self._with(world, self._staged_gone(tx))
             if not self._rules.r5 and tx.verb is not Verb.MKDIR:
@@ -202,14 +201,12 @@ class Saving(Actor):
         yield from self._send("promotes", request, self._world, answered, lost)
 
     def _found_promoted(self, act: str, tx: Tx) -> tuple[Step, World]:
-        """R2: `updatedAt` is not adopted from what was looked up later."""
-        item = self._world.item(tx.staged)
-        version = item.version if item is not None and not self._rules.r2 else 0
-        return Step(self._who, act), self._promoted(self._world, tx, version)
+        return Step(self._who, act), self._promoted(self._world, tx)
 
-    def _promoted(self, world: World, tx: Tx, version: int) -> World:
-        mount = world.mounts[self._number]
-        base = Base(tx.staged, version, tx.content)
+    def _promoted(self, world: World, tx: Tx) -> World:
+        """R2: what was placed here is told by its bytes, whatever its `updatedAt`."""
+        mount, item = world.mounts[self._number], world.item(tx.staged)
+        base = Base(tx.staged, 0 if self._rules.r2 or item is None else item.version, tx.content)
         tx = self._become(tx, Stage.PLACED)._replace(finding=None, unsure=False, resent=False, asking=0)
         return self._with(world.with_mount(self._number, mount._replace(base=base)), tx)
 

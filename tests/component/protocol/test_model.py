@@ -27,10 +27,9 @@ RULES = {
         "r1_renamed",
         "a promote is carried out late, when T has been moved away and is saved anew",
     ),
-    "R2: no updatedAt from a later look": ("r2", "the job overwrites after a promote whose answer was lost"),
-    "R2: no updatedAt from a promote that was sent before": (
-        "r2_repeated",
-        "a promote is carried out late, the job deletes and overwrites",
+    "R2: what was placed here is told by its bytes": (
+        "r2",
+        "the job overwrites after a promote whose answer was lost",
     ),
     "R3: placed is synced before the first delete": ("r3", "power is lost while an aside is deleted late"),
     "R4: what no record names is exposed, never deleted": ("r4", "a state directory is lost for good"),

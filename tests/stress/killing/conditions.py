@@ -23,6 +23,8 @@ _LEFT_ALONE = {
 }
 #: Faults after which nothing comes until the time is up.
 _HANGS = ("hang", "hang_after")
+#: Faults after which nobody knows whether something was done.
+_UNANSWERED = {*_HANGS, "drop", "drop_after", "late", "cut", "silent"}
 
 
 @dataclass(slots=True)
@@ -44,10 +46,12 @@ class Conditions:
     def doubtful(self) -> bool:
         """True if nothing tells a change by the job from our own, or from what was there a moment before (R1).
 
-        Renaming a directory may change what is in it; where `updatedAt` has whole seconds, two writes may look like one.
+        Renaming a directory may change what is in it; where `updatedAt` has whole seconds, a write or a move may look like the
+        one before; and where answers are lost, nobody knows what was done.
         """
         coarse = self.behaviour.updated_resolution == "seconds"
-        return self.behaviour.move_touches == "tree" or (coarse and self.job_pause > 0)
+        lost = any(rule.kind in _UNANSWERED for rule in self.faults)
+        return lost or coarse or self.behaviour.move_touches == "tree"
 
     @property
     def late(self) -> bool:

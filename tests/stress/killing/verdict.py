@@ -96,15 +96,7 @@ class Verdict:
     """The judgement of one round, once all is settled and nobody is at work any more."""
 
     def __init__(
-        self,
-        ledger: Ledger,
-        server: Tree,
-        mount: Tree,
-        *,
-        calm: bool,
-        late: bool,
-        doubtful: bool,
-        job: bool,
+        self, ledger: Ledger, server: Tree, mount: Tree, *, calm: bool, late: bool, doubtful: bool, job: bool
     ) -> None:
         """`late`: requests were carried out after their connection had died, so that names may have flipped.
 

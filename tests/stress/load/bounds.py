@@ -82,5 +82,5 @@ COLUMNS: tuple[tuple[str, str, Callable[[Sample], str]], ...] = (
     (f"journal rows\n≤ items + {ROWS} a table, 0 unsent", "rows of", lambda s: f"{s.rows:,}"),
     ("local MB\n0 at rest", "local bytes", lambda s: f"{s.local_bytes / 1e6:,.1f}"),
     (f"hidden items\n≤ {HIDDEN}, 0 at rest", "hidden items", lambda s: f"{s.hidden:,}"),
-    ("conflict copies\n0", "conflict copies", lambda s: f"{s.conflicts:,}"),
+    ("conflict copies\n≤ lost answers / 10", "conflict copies", lambda s: f"{s.conflicts:,}"),
 )

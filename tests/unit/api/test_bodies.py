@@ -77,7 +77,7 @@ def test_a_file_part_says_what_its_name_promises(source: Path, name: str, mime_t
 
 
 @given(content=st.binary(max_size=50))
-def test_a_json_create_carries_the_content_in_base64(
+def test_a_json_body_carries_the_content_in_base64(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.mktemp("source") / "x"
@@ -94,10 +94,7 @@ def test_a_small_file_goes_out_in_one_piece(source: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [multipart_create, json_body])
-def test_a_large_file_is_streamed_and_never_whole_in_memory(
-    tmp_path: Path,
-    make: Make,
-) -> None:
+def test_a_large_file_is_streamed_and_never_whole_in_memory(tmp_path: Path, make: Make) -> None:
     path = tmp_path / "large"
     with open(path, "wb") as file:
         file.truncate(24 << 20)

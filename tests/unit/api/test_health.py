@@ -228,10 +228,7 @@ def test_one_429_keeps_the_whole_background_from_asking(make_client: MakeClient,
     """vfs/semantics.md 5: `Retry-After` honoured, in seconds or as a date."""
     told = {"retry-after": "60"}
     if date:
-        told = {
-            "retry-after": formatdate(1_000_060, usegmt=True),
-            "date": formatdate(1_000_000, usegmt=True),
-        }
+        told = {"retry-after": formatdate(1_000_060, usegmt=True), "date": formatdate(1_000_000, usegmt=True)}
     script = Script(failure(429, headers=told), one())
     client = make_client(script)
     came = in_background(client, 200)

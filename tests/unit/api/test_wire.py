@@ -88,8 +88,7 @@ def test_a_changing_request_whose_answer_is_lost_is_not_repeated(
 
 
 @pytest.mark.parametrize(
-    "trouble",
-    [httpx.ConnectError("refused"), failure(503), httpx.Response(404, html="<h1>Not Found</h1>")],
+    "trouble", [httpx.ConnectError("refused"), failure(503), httpx.Response(404, html="<h1>Not Found</h1>")]
 )
 def test_after_the_deadline_it_has_timed_out(
     make_client: MakeClient, trouble: httpx.Response | Exception

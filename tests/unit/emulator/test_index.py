@@ -52,9 +52,7 @@ PATHS = ["p", "q", "p/q", "p/q/r/s", "p//q", "/p", "//p", "pq/r"]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from([*PATHS, None])), max_size=40))
-def test_paths_and_orders_agree_with_the_items_after_any_changes(
-    steps: list[tuple[str, str | None]],
-) -> None:
+def test_paths_and_orders_agree_with_the_items_after_any_changes(steps: list[tuple[str, str | None]]) -> None:
     index, model = Index(), dict[str, StoredItem]()
     for moment, (item_id, path) in enumerate(steps):
         if path is not None:

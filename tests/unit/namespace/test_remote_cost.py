@@ -74,6 +74,17 @@ def test_lookups_that_are_few_keep_the_promise_by_finds(world: World) -> None:
     assert {operation for operation, _ in world.server.asked()} == {"find"}
 
 
+def test_a_name_that_was_not_there_is_asked_for_again_after_the_ttl(world: World) -> None:
+    """vfs/semantics.md 1: a change made by the job is visible after the TTL, a new name too."""
+    fill(world, 300)
+    assert world.namespace.lookup("new") is None
+    made = world.server.file("new")
+    assert world.namespace.lookup("new") is None
+    assert world.server.asked() == [("find", "new")]
+    world.expire()
+    assert world.namespace.lookup("new") == made
+
+
 def slow_pages(world: World, seconds: float) -> None:
     def slow(operation: str, skip: int) -> None:
         if operation == "list" and skip == 0:

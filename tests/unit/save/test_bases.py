@@ -76,7 +76,7 @@ LEARNED: dict[str, tuple[dict[str, Any], str]] = {
 def test_bytes_that_nobody_has_read_are_fetched_before_they_are_set_aside(
     world: World, bases: Bases, what: str
 ) -> None:
-    """save/protocol.md R1: A is downloaded before it is set aside, up to the size of the content cache; never a guess."""
+    """save/protocol.md R1: A is downloaded while H is staged, up to the size of the content cache; never a guess."""
     values, digest = LEARNED[what]
     whole = values.get("whole", False)
     seen = {name: value for name, value in values.items() if name != "whole"}

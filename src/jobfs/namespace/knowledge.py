@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from typing import NamedTuple
 
 from cachetools import TTLCache
@@ -27,10 +27,10 @@ class Change(NamedTuple):
     """
 
     ticket: int
-    ids: frozenset[str]
-    paths: frozenset[str]
-    whole: bool
-    deleted: bool
+    ids: Set[str]
+    paths: Set[str]
+    whole: bool = False
+    deleted: bool = False
 
     def concerns(self, path: str, ids: Collection[str]) -> bool:
         """True if an older answer about `path`, naming `ids`, can't be believed."""
@@ -46,7 +46,10 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     """
     places = {*change.paths, *(item.path for item in map(new.get, change.ids) if item is not None)}
     if change.whole and change.deleted:
-        _drop_hidden(change, old, new)
+        # What is hidden in a directory that is gone went with it: the directory would go on being shown for that.
+        for item in [item for at in change.paths for item in new.below(at)]:
+            if veil(item.path) is not None and old.get(item.id) is None:
+                new.drop(item.id)
     others = _others(change, places, old, new)
     unknown = [item_id for item_id in change.ids if old.get(item_id) is None]
     doubts = places if others or (unknown and not change.deleted) else set()
@@ -56,13 +59,6 @@ def keep(change: Change, old: Tree, new: Tree) -> set[str]:
     for item_id in (*change.ids, *others):
         doubts |= _as_before(item_id, old, new)
     return doubts
-
-
-def _drop_hidden(change: Change, old: Tree, new: Tree) -> None:
-    """Have `new` forget what is hidden in a directory that is gone: that would go on being shown for it."""
-    for item in [item for at in change.paths for item in new.below(at)]:
-        if veil(item.path) is not None and old.get(item.id) is None:
-            new.drop(item.id)
 
 
 def _others(change: Change, places: set[str], old: Tree, new: Tree) -> list[str]:
@@ -154,7 +150,7 @@ class Knowledge:
         self.tree.settle(path, items)
         if (self.tree.at(path) is not None) is not there:
             self.note_names(self._above(path) if there else above, time.time_ns())
-        self._record(ids, [path], ticket=ticket)
+        self._record(Change(ticket, set(ids), {path}))
         if directories or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
 
@@ -206,7 +202,8 @@ class Knowledge:
         old = known.path if known is not None and known.path != item.path else None
         beside = self.tree.candidates(item.path)
         self.tree.arrive(item)
-        self._record([item.id], [item.path, old or item.path], whole=old is not None and item.is_dir)
+        whole = old is not None and item.is_dir
+        self._record(Change(0, {item.id}, {item.path, old or item.path}, whole))
         if beside and (known is None or old is not None):
             # It can hardly have come to a place that still is taken: what is known of this path is old.
             self._doubt(item.path, self._next())
@@ -226,7 +223,7 @@ class Knowledge:
         elif known.is_dir:
             for other in self.tree.below(path):
                 self.tree.drop(other.id)
-        self._record([known.id], [path], whole=known.is_dir, deleted=True)
+        self._record(Change(0, {known.id}, {path}, whole=known.is_dir, deleted=True))
 
     def touch(self, path: str) -> None:
         """Trust nothing that was learned of `path`, or of what is below it, before now."""
@@ -288,19 +285,11 @@ class Knowledge:
                 return True
         return False
 
-    def _record(
-        self,
-        ids: Iterable[str],
-        paths: Iterable[str],
-        *,
-        whole: bool = False,
-        deleted: bool = False,
-        ticket: int | None = None,
-    ) -> None:
+    def _record(self, change: Change) -> None:
+        """Keep a change for who is in the air; without a ticket it is newer than all of them."""
         number = self._next()
         if self._airborne:
-            since = number if ticket is None else ticket
-            self._changes.append((number, Change(since, frozenset(ids), frozenset(paths), whole, deleted)))
+            self._changes.append((number, change._replace(ticket=change.ticket or number)))
 
     def _doubt(self, path: str, number: int) -> None:
         self._doubts[path] = max(number, self._doubts.get(path, 0))

@@ -70,9 +70,8 @@ _RANGE_UNSATISFIABLE = frozenset({416})
 class Download:
     """One body on its way.
 
-    `start`: the first byte that comes, 0 if the server ignored the range. `length`: bytes of this body, None
-    if the server did not say. `total`: bytes of the whole file, None if not known. `explain` turns what goes wrong while the
-    body is read into an error of errors.py.
+    `start`: the first byte that comes, 0 if the server ignored the range. `length`: bytes of this body, `total`: of the whole
+    file; None if the server did not say. `explain` turns what goes wrong while the body is read into an error of errors.py.
     """
 
     call: Call

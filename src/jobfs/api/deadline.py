@@ -148,10 +148,7 @@ def left(most: float = UNBOUNDED) -> float:
 
 
 def wait_for(condition: threading.Condition, predicate: Callable[[], object], what: str) -> None:
-    """Wait, with the condition's lock held, as long as this thread's call may.
-
-    Raises OutOfTimeError(ETIMEDOUT): `what` says what was waited for.
-    """
+    """Wait for `what`, with the condition's lock held, as long as this thread's call may; raises OutOfTimeError(ETIMEDOUT)."""
     while not predicate():
         about_to_wait()
         deadline = _current.get()
@@ -163,10 +160,7 @@ def wait_for(condition: threading.Condition, predicate: Callable[[], object], wh
 
 
 def result(future: Future[_Result], what: str) -> _Result:
-    """What another thread does for this one's call, waited for as long as that may.
-
-    Raises what it raises, or OutOfTimeError(ETIMEDOUT): `what` says what was waited for.
-    """
+    """`what` another thread does for this one's call; raises what it raises, or OutOfTimeError(ETIMEDOUT)."""
     about_to_wait()
     while True:
         deadline = _current.get()

@@ -140,10 +140,7 @@ def refused(exc: httpx.HTTPError) -> bool:
 
 
 def mismatch(call: Call, what: str, status: int = 200) -> ApiError:
-    """The error for a successful answer that does not match the reference.
-
-    A changing request was most likely carried out then, and what became of it is not known: WrongAnswerError.
-    """
+    """The error for a successful answer that does not match the reference; a changing request was most likely carried out."""
     told = f"{call}: the reply does not match the API reference: {what}"
     if call.changing:
         return WrongAnswerError(told, endpoint=call.endpoint, status=status)

@@ -129,11 +129,7 @@ class Spelling(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One page of the item list; `unknown` stands for items left out: of a type or form we do not know.
-
-    `total` and `take` are the server's own words where it gave them. Without a total, or with one that can't
-    be, a page that is not full ends the list, and a full one promises one item more.
-    """
+    """One page of the item list (api/wire.md, List); `unknown` stands for items left out: of a type or form we do not know."""
 
     items: list[Item]
     total: int

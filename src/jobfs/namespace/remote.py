@@ -367,7 +367,7 @@ class Namespace:
     def _complete(self, path: str, max_age: float | None) -> list[str]:
         """Have a snapshot that is young enough for a directory; the children that are to be asked for singly, being in doubt.
 
-        Else saves that go on would have a long listing read again and again.
+        Those were changed here since its listing began. Else saves that go on would have a long one read again and again.
         """
         with self._lock:
             not_before = self._clock() - (self._cost.effective_ttl if max_age is None else max_age)

@@ -62,16 +62,12 @@ ROOT = implicit_directory("")
 class Tree:
     """All items by id and by path; no method asks anybody anything. Not safe for threads by itself."""
 
-    # A set of children holds whole paths, the very strings the items hold: a set of names would cost a string each.
-    __slots__ = (
-        "_best", "_by_id", "_children", "_directories", "_hidden", "_refused", "_rest", "_veiled",
-    )  # fmt: skip
-
     def __init__(self) -> None:
         self._by_id: dict[str, Item] = {}
         self._best: dict[str, Item] = {}
         #: The other items at a path, by rank, the last best.
         self._rest: dict[str, list[Item]] = {}
+        #: Whole paths, the very strings that the items hold: names would cost a string each.
         self._children: dict[str, set[str]] = {}
         self._hidden: dict[str, str] = {}
         self._veiled: dict[str, set[str]] = {}

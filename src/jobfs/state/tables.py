@@ -206,7 +206,7 @@ class State:
 
         `values`: what else changes of it. Raises FsError(ENOSPC, EIO); then nothing was changed.
         """
-        if file.path is None or names.is_fuse_hidden(names.basename(file.path)):
+        if not file.named:
             self.apply(file, local=local, **values)
             return
         # A scratch file is shown again as it was, closed or not.
@@ -260,7 +260,7 @@ class State:
             generation, local = file.generation, file.local
             if generation and (local is None or local.generation != generation):
                 self.bytes.retire(file.ino, generation)
-            gone = file.path is None or not names.is_fuse_hidden(names.basename(file.path))
+            gone = file.path is None or file.named
             self.apply(
                 file, item_id="", ctime_ns=time.time_ns(), generation=0, size=0, draft=0, boot="", refused="",
                 path=None if gone else file.path,

@@ -20,7 +20,7 @@ from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError, Un
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
-from jobfs.state.records import Base, Verb
+from jobfs.state.records import Verb
 from jobfs.vfs.handles import REOPENS, Caller, KernelPages
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 
@@ -138,35 +138,27 @@ class Tree:
         """Rename, replacing what is at `new`. Raises FsError (the errno of rename(2)), ApiError."""
         self._view.may_change(old, new)
         directory = False
-        try:
-            check_new_name(new)
-            directory = is_dir(self._view.get(old))
-            if old == new:
-                return
-            if names.under(new, old):
-                raise FsError(errno.EINVAL)
-            self._view.may_write(self._view.directory(names.parent(old)))
-            self._view.may_write(self._view.directory(names.parent(new)))
-        except JobfsError:
-            self._spare(new, directory=directory)
-            raise
         with self._pages.changing(), self._state.reservations.held(old, new):
             try:
-                if directory:
-                    # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
-                    self._write_back.queue.rest(old, new)
-                self._rename(old, new)
+                check_new_name(new)
+                directory = is_dir(self._view.get(old))
+                if old != new:
+                    self._rename(old, new, directory=directory)
             except JobfsError:
-                self._spare(new, directory=directory)
+                if not directory:
+                    # What libfuse had hidden to make room for a file has its name again.
+                    with self._state.lock:
+                        self._write_back.spared(self._write_back.victim(new, None), new)
                 raise
 
-    def _spare(self, new: str, *, directory: bool) -> None:
-        """A rename has failed: what libfuse had hidden to make room for a file has its name again."""
-        if not directory:
-            with self._state.lock:
-                self._write_back.spared(self._write_back.victim(new, None), new)
-
-    def _rename(self, old: str, new: str) -> None:
+    def _rename(self, old: str, new: str, *, directory: bool) -> None:
+        if names.under(new, old):
+            raise FsError(errno.EINVAL)
+        self._view.may_write(self._view.directory(names.parent(old)))
+        self._view.may_write(self._view.directory(names.parent(new)))
+        if directory:
+            # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
+            self._write_back.queue.rest(old, new)
         self._write_back.queue.end(Verb.MOVE, old, new)
         source, target = self._view.get(old), self._view.find(new)
         self._view.may_replace(source)
@@ -429,12 +421,8 @@ class Tree:
                 node = self._view.get(path)
             file = node if isinstance(node, File) else self._state.open(node)
             frozen = self._view.freeze(file)
-            base, item = (
-                (file.base, file.item) if isinstance(node, File) else (self._write_back.bases.of(node), node)
-            )
-            if file.stays:
-                base, item = Base(), None
-            self._write_back.unlink_later(file, path, hidden, base, item, frozen)
+            gone = self._write_back.victim(path, node)
+            self._write_back.unlink_later(file, path, hidden, gone.base, gone.item, frozen)
             self._leave(path)
             self._view.keep_parent(path)
             self._view.touch_directory(names.parent(path))

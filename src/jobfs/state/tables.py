@@ -88,10 +88,8 @@ class State:
         """Take the rows of an earlier mount into the tables; nothing of them is shown or run yet."""
         with self.lock:
             files, changes = self.journal.load(File), self.journal.load(Change)
-            for file in files:
-                self._by_number[file.ino] = file
-                if file.item_id:
-                    self._by_item[file.item_id] = file
+            self._by_number = {file.ino: file for file in files}
+            self._by_item = {file.item_id: file for file in files if file.item_id}
             for change in changes:
                 change.file = self._by_number.get(change.ino)
                 if change.file is not None:
@@ -493,7 +491,10 @@ class State:
         deadline.about_to_wait()
         with self._syncing:
             # Who waited here finds its own bytes on the disk, with those of all who waited.
-            self._flush()
+            with self.lock:
+                touched = [file for file in self._touched.values() if not file.here]
+                self._touched = {ino: file for ino, file in self._touched.items() if file.here}
+                self.write(*(edit(file) for file in touched))
             retired = self.bytes.retired()
             safe = self.bytes.sync()
             if safe:
@@ -535,13 +536,6 @@ class State:
                 self._touched[file.ino] = file
             self.edition += 1
             return now
-
-    def _flush(self) -> None:
-        """Write what was touched to the journal. Raises FsError(EIO)."""
-        with self.lock:
-            touched = [file for file in self._touched.values() if not file.here]
-            self._touched = {ino: file for ino, file in self._touched.items() if file.here}
-            self.write(*(edit(file) for file in touched))
 
     def lose(self, item_id: str) -> None:
         """The item is gone from the server, and what was remembered of it with it. Raises FsError(EIO)."""

@@ -222,11 +222,15 @@ class Report:
 
     def _foreign(self, hidden: Iterable[Item]) -> list[document.Odd]:
         now = time.time() + self._client.server_time_offset
-        return [
-            {"path": item.path, "reason": _TRIED if _of_try(item) else _LEFT}
-            for item in hidden
-            if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not self._own(item)
-        ]
+        found: list[document.Odd] = []
+        for item in hidden:
+            parts = names.parse_hidden(names.basename(item.path))
+            own = parts is not None and parts.mount == self._slot.mount_id
+            if now - item.updated_ns / 1e9 > _HIDDEN_OLD and not own:
+                top = names.parse_hidden(item.path.partition("/")[0])
+                tried = top is not None and top.role is names.Role.TRIED
+                found.append({"path": item.path, "reason": _TRIED if tried else _LEFT})
+        return found
 
     def _other_slots(self) -> list[document.Slot]:
         """Ended mounts of this job that have left something; those that said at their end that they had not are not read."""
@@ -234,10 +238,6 @@ class Report:
         ended = others(self._settings.state_dir, record.job, record.mount_id)
         told = (_slot(found) for found in ended if not (found.record and found.record.clean))
         return [slot for slot in told if slot["left"] != 0]
-
-    def _own(self, item: Item) -> bool:
-        parts = names.parse_hidden(names.basename(item.path))
-        return parts is not None and parts.mount == self._write_back.context.mount
 
     def unsent(self, under: str = "") -> list[document.Unsent]:
         """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
@@ -280,11 +280,6 @@ class Report:
         if name not in self.files:
             raise FsError(errno.ENOENT)
         return self.files[name]()
-
-
-def _of_try(item: Item) -> bool:
-    parts = names.parse_hidden(item.path.partition("/")[0])
-    return parts is not None and parts.role is names.Role.TRIED
 
 
 def _why_cleaned(change: Change) -> str:

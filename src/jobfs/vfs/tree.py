@@ -51,6 +51,17 @@ class Tree:
             yield
             self._view.touch_directory(names.parent(path))
 
+    @contextmanager
+    def _leaving(self, path: str, *hidden: str) -> Iterator[None]:
+        """Hold a name that something loses. Raises FsError(EACCES), ApiError."""
+        self._view.may_write(self._view.directory(names.parent(path)))
+        with self._state.reservations.held(path, *hidden):
+            self._write_back.queue.end(Verb.MOVE, path)
+            yield
+            self._lose_older(path)
+            self._view.keep_parent(path)
+            self._view.touch_directory(names.parent(path))
+
     # -- directories
 
     def mkdir(self, path: str, mode: int, caller: Caller) -> None:
@@ -85,13 +96,10 @@ class Tree:
         node = self._view.directory(path)
         if not path:
             raise FsError(errno.EBUSY)
-        self._view.may_write(self._view.directory(names.parent(path)))
-        self._view.may_replace(node)
-        with self._state.reservations.held(path):
+        with self._leaving(path):
+            self._view.may_replace(node)
             self._write_back.queue.rest(path)
             self._remove_directory(path)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))
 
     def _remove_directory(self, path: str) -> None:
         files, _ = self._state.children(path)
@@ -170,7 +178,7 @@ class Tree:
             self._rename_directory(source, target, old, new)
         else:
             self._rename_file(source, target, old, new)
-            self._leave(new)
+            self._lose_older(new)
         self._view.keep_parent(old)
         self._view.touch_directory(names.parent(old))
         self._view.touch_directory(names.parent(new))
@@ -279,7 +287,7 @@ class Tree:
         self._state.apply(file, **self._view.freeze(file))
         self._state.unname(file)
 
-    def _leave(self, path: str) -> None:
+    def _lose_older(self, path: str) -> None:
         """What is open of older files of this name, which the job has replaced, has lost it too."""
         shown = self._view.find_known(path)
         file = self._state.of(shown) if isinstance(shown, Item) else shown
@@ -361,9 +369,7 @@ class Tree:
         if file is not None and is_hidden_open(names.basename(path), file):
             self._forget_hidden(file)
             return
-        self._view.may_write(self._view.directory(names.parent(path)))
-        with self._state.reservations.held(path):
-            self._write_back.queue.end(Verb.MOVE, path)
+        with self._leaving(path):
             node = self._view.get(path, max_age=1.0)
             if is_dir(node):
                 raise FsError(errno.EISDIR)
@@ -372,9 +378,6 @@ class Tree:
                 self._unlink_item(node)
             else:
                 self._unlink_file(node, path)
-            self._leave(path)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))
 
     def _unlink_item(self, item: Item) -> None:
         file = self._state.of(item)
@@ -411,9 +414,7 @@ class Tree:
         A save of it that is under way comes to rest first. Raises ApiError, FsError.
         """
         self._view.may_change(path)
-        self._view.may_write(self._view.directory(names.parent(path)))
-        with self._pages.changing(), self._state.reservations.held(path, hidden):
-            self._write_back.queue.end(Verb.MOVE, path)
+        with self._pages.changing(), self._leaving(path, hidden):
             node = self._view.get(path)
             self._view.may_replace(node)
             if isinstance(node, File):
@@ -423,6 +424,3 @@ class Tree:
             frozen = self._view.freeze(file)
             gone = self._write_back.victim(path, node)
             self._write_back.unlink_later(file, path, hidden, gone.base, gone.item, frozen)
-            self._leave(path)
-            self._view.keep_parent(path)
-            self._view.touch_directory(names.parent(path))

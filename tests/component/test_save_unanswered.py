@@ -259,3 +259,18 @@ def test_a_refusal_after_a_promote_without_an_answer_undoes_nothing_that_was_don
     assert server.store.read(TARGET) == JOBS
     assert contents(server) == [JOBS]
     eventually(lambda: work.read(TARGET) == JOBS, lambda: f"the mount shows {work.read(TARGET)!r}")
+
+
+def test_what_a_rename_without_an_answer_moved_is_ours_under_its_directorys_next_name_too(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """save/protocol.md R1: the name that this mount has given it since is that below the directory."""
+    server.store.seed({"dir/draft": OLD}, age=60)
+    work = mortal()
+    assert work.read("dir/draft") == OLD
+    server.faults.next("drop_after", on="update")
+    work.vfs.rename("dir/draft", "dir/note")
+    work.vfs.rename("dir", "done")
+    work.write("done/note", USERS, fsync=True)
+    work.settle()
+    assert visible(server) == {"done": None, "done/note": USERS}

@@ -11,8 +11,6 @@ from enum import StrEnum
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
-
 from jobfs import names
 from jobfs.nodes import Item, Kind, Lifecycle, Permission
 
@@ -368,8 +366,14 @@ _DECODERS: dict[str, Any] = {
     "stays": bool,
     "direct": bool,
     "base": lambda value: Base(*json.loads(value)) if value else NO_BASE,
-    "asides": lambda value: TypeAdapter(list[Aside]).validate_json(value) if value else [],
+    "asides": lambda value: _asides(value) if value else [],
 }
+
+
+def _asides(value: str) -> list[Aside]:
+    from pydantic import TypeAdapter  # late: a command that reads no journal does not wait for it
+
+    return TypeAdapter(list[Aside]).validate_json(value)
 
 
 def decode(kind: type[Any], row: tuple[Any, ...]) -> Any:

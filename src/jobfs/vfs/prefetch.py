@@ -76,7 +76,7 @@ class Atlas:
         key = self._namespace.snapshot_number, directory, by_name
         found = self._kept.get(key)
         if found is None:
-            items = list(self._namespace.known_children(directory).values())
+            items = list((self._namespace.last_children(directory) or {}).values())
             items.sort(key=(lambda item: item.path) if by_name else self._state.number)
             found = self._kept[key] = items, {item.path: n for n, item in enumerate(items)}
         return found
@@ -239,7 +239,7 @@ class Prefetch:
             return next((item for item in taken if item is not None), None)
 
     def _wanted(self, item: Item) -> bool:
-        size = self._content.learned_size(item.version)
+        size = self._content.size(item)
         small = size is not None and size <= LARGE
         return small and self._content.lasting(item) and self._content.missing(item)
 

@@ -16,8 +16,9 @@ from pydantic import BaseModel, Field
 from pydantic.alias_generators import to_camel
 
 from jobfs import document, names, service
-from jobfs.api import Client, Instance, deadline
-from jobfs.api.models import Else
+from jobfs.api import deadline
+from jobfs.api.client import Client
+from jobfs.api.models import Else, Instance
 from jobfs.errors import FsError, JobfsError
 from jobfs.namespace import Namespace
 from jobfs.namespace.tree import never_shown
@@ -146,7 +147,7 @@ class Report:
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
             "listing_error": facts.error,
-            "cache": {"bytes": self._view.content.used()},
+            "cache": {"bytes": self._view.content.used(), "refused": self._view.content.refused or None},
             "taken_up": self._write_back.taken_up,
             "unsent": unsent,
             "failed": [entry for entry in unsent if entry["state"] == "failed"],

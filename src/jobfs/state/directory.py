@@ -198,16 +198,6 @@ def in_use(found: Found, patience: float = 0.0) -> bool:
         os.close(lock)
 
 
-def wait_until_free(found: Found, timeout: float) -> bool:
-    """Wait up to `timeout` seconds for the process that holds the place to end; True if it has."""
-    end = time.monotonic() + timeout
-    while in_use(found):
-        if time.monotonic() >= end:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def _slots(home: Path) -> list[Found]:
     try:
         names = sorted(name for name in os.listdir(home) if is_mount_id(name))

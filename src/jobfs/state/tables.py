@@ -180,9 +180,7 @@ class State:
             file = self.of(item)
             if file is None:
                 file = File(self.number(item), item.kind, item.path, item.id, item=item)
-                self._by_number[file.ino] = file
-                if item.id:
-                    self._by_item[item.id] = file
+                self.add(file)
             elif not file.here:
                 file.item, file.path = item, item.path
             return file

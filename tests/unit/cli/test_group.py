@@ -65,14 +65,7 @@ def test_all_of_the_help_of_the_local_server_explains_faults(run: Run) -> None:
 @pytest.mark.parametrize("arguments", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)
 def test_who_asks_for_help_does_not_wait_for_what_a_mount_needs(arguments: list[str]) -> None:
     """It is there in a fifth of a second: half of that is what these libraries alone would take."""
-    heavy = {
-        "httpx",
-        "pydantic",
-        "starlette",
-        "uvicorn",
-        "jobfs.vfs",
-        "jobfs.fuse",
-    }
+    heavy = {"httpx", "pydantic", "starlette", "uvicorn", "jobfs.vfs", "jobfs.fuse"}
     code = f"""
 import sys
 from jobfs.__main__ import main

@@ -19,15 +19,7 @@ from jobfs.errors import FsError, UsageError
 from jobfs.nodes import Kind, Lifecycle, Permission
 from jobfs.state import journal as journal_module
 from jobfs.state.journal import SCHEMA_VERSION, Journal, JournalDamagedError, Spare
-from jobfs.state.records import (
-    Aside,
-    Base,
-    Change,
-    File,
-    Stage,
-    Verb,
-    columns,
-)
+from jobfs.state.records import Aside, Base, Change, File, Stage, Verb, columns
 
 BASE = Base("b", "then", None, "ee", True)
 ASIDES = [

@@ -138,13 +138,6 @@ def newest(left: Left) -> None:
 # -- nothing was begun
 
 
-def test_what_was_closed_and_not_begun_is_sent(left: Left) -> None:
-    """vfs/semantics.md 4.3: close means that this machine will not lose it."""
-    left.with_bytes()
-    left.records = [left.file]
-    newest(left)
-
-
 # -- staging
 
 
@@ -219,36 +212,7 @@ def test_staged_with_its_item_and_its_bytes_gone_is_undone(left: Left) -> None:
 # -- placed
 
 
-@pytest.mark.parametrize("theirs", [False, True], ids=["the base", "the job's"])
-def test_placed_looks_at_what_was_set_aside(left: Left, theirs: bool) -> None:
-    """save/protocol.md R1, R7: the base is deleted; what the job has written since is kept beside."""
-    left.with_bytes()
-    path = left.staged()
-    away = left.aside(moved=True)
-    left.server.store.move(path, TARGET)
-    if theirs:
-        left.server.store.write(away, b"of the job")
-    left.change.stage, left.file.generation, left.file.item_id = Stage.PLACED, 0, left.change.staged_id
-    left.taken_up()
-    assert left.server.store.read(TARGET) == NEW
-    assert contents(left.server) == sorted([NEW, b"of the job"] if theirs else [NEW])
-
-
 # -- cancelled
-
-
-@pytest.mark.parametrize("act", [lambda left: left.staged(), lambda left: left.begun()])
-def test_cancelled_is_continued(left: Left, act: Callable[[Left], None]) -> None:
-    """save/protocol.md R10: delete H where it is ours, T's item if it is base."""
-    left.with_bytes()
-    act(left)
-    left.change.stage = Stage.CANCELLED
-    left.records.remove(left.file)
-
-    def unlinked(work: Mortal) -> None:
-        assert work.names("dir") == []
-
-    assert left.taken_up(unlinked) == {"dir": None}
 
 
 def test_cancelled_leaves_what_it_was_not_based_on(left: Left) -> None:
@@ -338,19 +302,6 @@ def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
     assert left.taken_up() == {"dir": None, TARGET: OLD}
 
 
-@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-def test_the_rename_of_a_directory_is_asked_for(left: Left, done: bool) -> None:
-    """vfs/semantics.md 4.28: what is only here is found where its directory is."""
-    left.with_bytes()
-    item = left.server.store.item("dir")
-    left.instead(Verb.MOVE, "moved", stage=Stage.STAGED, source="dir", staged_id=item.id, direct=True)
-    left.records.append(left.file)
-    if done:
-        left.server.store.move("dir", "moved")
-    place = "moved" if done else "dir"
-    assert left.taken_up() == {place: None, f"{place}/file.txt": NEW}
-
-
 @pytest.mark.parametrize("full", [False, True], ids=["empty", "the job put something in"])
 @pytest.mark.parametrize("stage", [Stage.STAGED, Stage.PLACED])
 @pytest.mark.parametrize("moved", [False, True], ids=["there", "away"])
@@ -376,19 +327,6 @@ def test_a_directory_is_removed_again_while_its_first_removal_is_looked_at(left:
     left.instead(Verb.REMOVE, "box", stage=Stage.STAGED)
     left.aside("box", moved=False, removed=True)
     assert left.taken_up(lambda work: work.vfs.rmdir("box")) == {"dir": None, TARGET: OLD}
-
-
-def test_a_directory_of_which_nobody_was_told_is_not_there(left: Left) -> None:
-    """A save that needed it makes it again."""
-    left.instead(Verb.MKDIR, "made")
-    left.server.store.seed({left.begun(): None})
-    assert left.taken_up() == {"dir": None, TARGET: OLD}
-
-
-def test_a_directory_that_was_acknowledged_during_an_outage_is_made(left: Left) -> None:
-    """vfs/semantics.md 4: what was acknowledged is carried out."""
-    left.records = [File(INO, Kind.DIRECTORY, "made")]
-    assert left.taken_up() == {"dir": None, "made": None, TARGET: OLD}
 
 
 # -- no record

@@ -58,6 +58,7 @@ READ = ["download a", "delete a"]
 TABLE: dict[str, tuple[dict[str, Any], list[str] | None]] = {
     "the bytes of the base": ({}, READ),
     "what was just saved": ({"base": replace(BASE, sha256=""), "saved": sha(CONTENT)}, READ),
+    "another size": ({"base": replace(BASE, size=3)}, None),
     "other bytes": ({"base": replace(BASE, sha256=sha(OTHER))}, None),
     "the same version, where moves leave it alone": (
         {"base": Base("a", "moved", len(CONTENT))},
@@ -81,6 +82,7 @@ def test_what_is_base_or_just_saved_is_deleted_and_all_else_is_kept_beside(
     assert checked.settle(**given)
     if requests is None:
         assert checked.kept
+        assert what != "another size" or "download a" not in checked.client.done
         assert checked.world.namespace.told == [f"publish {checked.client.paths['a']}"]
     else:
         assert checked.client.done == requests
@@ -99,13 +101,6 @@ def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
     checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
     assert checked.settle(replace(BASE, sha256=sha(OTHER)))
     assert checked.client.paths["a"].startswith("moved/file.conflict-")
-
-
-def test_another_size_is_foreign_without_reading(checked: Checked) -> None:
-    """save/protocol.md R1: A's size differs from base's: foreign."""
-    assert checked.settle(replace(BASE, size=3))
-    assert checked.kept
-    assert "download a" not in checked.client.done
 
 
 def test_what_is_changed_while_its_bytes_are_read_is_kept(checked: Checked) -> None:

@@ -335,14 +335,6 @@ def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, sta
     assert [queue.save(file, 0.0) for file in (refused, saved, nameless)] == [None] * 3
 
 
-def test_commit_runs_what_has_to_come_first(queue: Queue, runner: Runner, put: Put) -> None:
-    first, second = put(), put()
-    queue.add(first, NEVER)
-    queue.add(second, NEVER)
-    queue.commit(second)
-    assert runner.ran == [first.seq, second.seq]
-
-
 def test_what_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
     """vfs/semantics.md 4: an upload that fails is retried with backoff."""
     work = put()
@@ -480,21 +472,10 @@ def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put
     assert runner.ran == [work.seq, going.seq], "nobody ran it twice"
 
 
-def test_what_was_committed_is_not_remembered_until_it_would_have_been_due(queue: Queue, put: Put) -> None:
-    """vfs/semantics.md 6: memory does not grow with the saves of a day."""
-    before = changes_in_memory()
-    for _ in range(300):
-        work = put()
-        queue.add(work, WHILE_OPEN)
-        queue.commit(work)
-    del work
-    eventually(lambda: changes_in_memory() < before + 150)
-
-
-def test_what_was_committed_faster_than_cleaned_up_is_not_remembered_either(
+def test_what_was_committed_is_not_remembered_though_it_is_cleaned_up_later(
     queue: Queue, runner: Runner, put: Put
 ) -> None:
-    """vfs/semantics.md 6: what is remembered comes back to rest."""
+    """vfs/semantics.md 6: memory does not grow with the saves of a day: what is remembered comes back to rest."""
     before = changes_in_memory()
     for number in range(100):
         if number == 60:

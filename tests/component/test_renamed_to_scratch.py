@@ -189,7 +189,6 @@ def test_what_is_renamed_to_the_old_name_replaces_the_item(
 def test_a_rename_to_the_old_name_that_is_refused_leaves_it_free(
     server: Server, start: Callable[..., Workspace], seeded: None, waits: None
 ) -> None:
-    """vfs/semantics.md 4: what failed has changed nothing."""
     work = start()
     back_up(work)
     server.faults.rate("error", 1.0, on="update", status=403)

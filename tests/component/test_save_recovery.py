@@ -143,7 +143,6 @@ def newest(left: Left) -> None:
 
 @pytest.mark.parametrize("there", [NEW, NEW[:3], None], ids=["all of it", "half of it", "nothing"])
 def test_staging_goes_on_or_is_created_again(left: Left, there: bytes | None) -> None:
-    """save/protocol.md, The steps, `staging`: there with the right size: take its id; else create again."""
     left.with_bytes()
     path = left.begun()
     if there is not None:
@@ -296,7 +295,6 @@ def test_a_rename_over_unsent_bytes_that_fails_after_all_leaves_what_is_there_by
 
 
 def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:
-    """save/protocol.md, Recovery: else undo."""
     left.renamed_over(unsent=False)
     left.server.store.delete(SOURCE)
     assert left.taken_up() == {"dir": None, TARGET: OLD}

@@ -114,7 +114,6 @@ def test_a_server_that_says_each_staged_item_is_gone_gets_a_few_of_them(server: 
 def test_a_newer_version_of_a_file_does_not_wait_behind_one_that_was_refused(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:
-    """vfs/semantics.md 4: one stuck upload never blocks another."""
 
     def act() -> None:
         server.faults.next("error", on="update", status=413, reason="Too large")

@@ -137,7 +137,6 @@ def test_what_the_job_put_in_its_place_before_is_what_goes(server: Server, work:
 
 @pytest.mark.parametrize("kind", ["saved before", "not sent", "new", "scratch~", "backup~"])
 def test_whatever_the_file_is(server: Server, work: Mortal, kind: str) -> None:
-    """vfs/semantics.md 4: a file unlinked while open never comes back."""
     path = {"scratch~": "scratch~", "backup~": "file~", "new": "new"}.get(kind, "file")
     if kind == "backup~":
         work.read("file")
@@ -157,7 +156,6 @@ def test_whatever_the_file_is(server: Server, work: Mortal, kind: str) -> None:
 
 
 def test_it_is_unlinked_while_it_is_saved(server: Server, work: Mortal) -> None:
-    """vfs/semantics.md 4: a file unlinked while open never comes back."""
     fh = work.vfs.open("file", os.O_RDWR).fh
     work.vfs.write(fh, MINE, 0)
     work.vfs.flush(fh)
@@ -257,7 +255,6 @@ def test_it_is_renamed_over(server: Server, work: Mortal, source: Callable[[Mort
 def test_it_is_renamed_over_and_the_job_has_written_to_it(
     server: Server, work: Mortal, source: Callable[[Mortal], str]
 ) -> None:
-    """vfs/semantics.md 4, Keep both."""
     path = source(work)
     fh = hide(work, "file", os.O_RDONLY)
     server.store.write("file", JOBS)
@@ -418,7 +415,6 @@ def test_without_power_it_has_its_name_while_it_is_being_sent(
 
 
 def test_a_link_is_there_when_what_is_renamed_over_it_is_refused(server: Server, work: Mortal) -> None:
-    """vfs/semantics.md 4: what failed has changed nothing."""
     work.vfs.symlink("link", "file", CALLER)
     server.faults.rate("error", 1.0, on="update", status=403)
     assert errno_from(work.vfs.rename, "file", "link")

@@ -46,7 +46,6 @@ def test_flush_without_a_mount_is_bad_input(run: Run, tmp_path: Path) -> None:
 
 
 def test_info_prints_what_is_known(run: Run, answering: Make) -> None:
-    """vfs/semantics.md 2: `jobfs info PATH`."""
     facts = {
         "id": "i" * 24, "owner": "expert", "lifecycle": "expertJob", "permission": "readWrite", "key": "k",
         "mime_type": "text/plain", "created_at": "C", "updated_at": "U", "state": "clean", "error": "",

@@ -130,7 +130,6 @@ def test_without_a_directory_every_mount_is_shown(run: Run, answering: Make) -> 
 def test_it_is_1_when_something_needs_a_person(
     run: Run, answering: Make, changed: dict[str, Any], words: str
 ) -> None:
-    """vfs/semantics.md 6: what needs a person is said, with exit code 1."""
     status = a_status(**changed)
     assert len(status["problems"]) == 1
     answering("/mnt/a", status=status)
@@ -163,7 +162,6 @@ def test_one_that_does_not_answer_is_named_and_hides_no_other(run: Run, answerin
 def test_a_dead_mount_is_named_beside_those_that_run(
     run: Run, answering: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    """vfs/semantics.md 6: what it has left is on no server: nobody is told that all is well."""
     answering("/mnt/a", status=a_status(), flush={"left": []})
     assert run(*words).code == 0
     dead = {"/mnt/c": slot.look(tmp_path / "c")}

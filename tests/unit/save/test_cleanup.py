@@ -132,7 +132,6 @@ def test_one_listing_serves_all_directories_that_were_removed(
 def test_a_listing_that_fails_is_not_read_again_at_once(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 5: no storm of requests."""
     monkeypatch.setattr(world.namespace, "refresh", away)
     change = removed(world, "d")
     with pytest.raises(UnavailableError):
@@ -144,7 +143,6 @@ def test_a_listing_that_fails_is_not_read_again_at_once(
 
 
 def test_a_server_that_finds_nothing_with_a_404_has_nothing_there(world: World, cleanup: Cleanup) -> None:
-    """What a create without an answer may have left is looked for by its name."""
     change = placed(world, Aside("", hidden("file", names.Role.STAGED)))
     world.client.before["find"] = [nothing]
     assert cleanup.finish(change) == 0.0
@@ -166,7 +164,6 @@ def test_what_the_job_has_made_of_the_base_stays(world: World, cleanup: Cleanup)
 def test_what_a_record_explains_or_another_mount_has_made_is_left_alone(
     world: World, cleanup: Cleanup
 ) -> None:
-    """vfs/semantics.md 4: those of another mount are left alone."""
     world.client.put("other", hidden("x", mount="f" * 12), b"content")
     world.client.put("own", hidden("y"), b"content")
     world.state.change(Verb.PUT, "y", asides=[Aside("own", hidden("y"))])

@@ -97,7 +97,6 @@ def test_a_directory_that_stood_at_the_target_is_kept(world: World) -> None:
 
 
 def test_it_is_kept_where_its_directory_is_by_now(checked: Checked) -> None:
-    """vfs/semantics.md 4, rename of a directory: with everything under it."""
     checked.client.put("a", hidden("moved/file.txt"), CONTENT, updated_at="moved")
     assert checked.settle(replace(BASE, sha256=sha(OTHER)))
     assert checked.client.paths["a"].startswith("moved/file.conflict-")
@@ -204,7 +203,6 @@ def test_a_name_that_is_taken_makes_way_for_the_next(checked: Checked) -> None:
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_keeping_with_a_lost_answer_looks_where_it_is(checked: Checked, carried_out: bool) -> None:
-    """vfs/semantics.md 5: look at the server first."""
     checked.client.lose, checked.client.carried_out = 1, carried_out
     assert checked.settle(replace(BASE, sha256=sha(OTHER))) is carried_out
     assert checked.kept is carried_out
@@ -340,7 +338,6 @@ def test_what_goes_while_a_directory_is_looked_at_is_nobodys_content(
 
 
 def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Checked) -> None:
-    """vfs/semantics.md 4: a version is not deleted while an open handle here still needs its bytes."""
     content = checked.world.opened(checked.client.items["a"])
     other = checked.world.opened(checked.client.put("b", "b"))
     assert checked.settle()
@@ -348,7 +345,6 @@ def test_an_open_handle_gets_its_bytes_before_their_item_is_deleted(checked: Che
 
 
 def test_bytes_that_are_needed_here_and_cannot_be_had_keep_the_item(checked: Checked) -> None:
-    """vfs/semantics.md 4: a version is not deleted while an open handle here still needs its bytes."""
     checked.world.opened(checked.client.items["a"], UnavailableError("not now"))
     with pytest.raises(UnavailableError):
         checked.settle()

@@ -175,7 +175,6 @@ def test_what_is_due_runs_once_and_is_cleaned_up(queue: Queue, runner: Runner, p
 
 
 def test_one_target_is_changed_in_order_others_in_parallel(queue: Queue, runner: Runner, put: Put) -> None:
-    """vfs/semantics.md 4: one stuck upload never blocks another file."""
     runner.gate.clear()
     first, second, other = put(), put(), put("other")
     for work in (second, first, other):
@@ -225,7 +224,6 @@ def test_what_was_to_begin_early_and_had_to_wait_for_another_runs_when_it_is_due
 def test_what_was_unlinked_goes_before_what_takes_its_name(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """save/protocol.md, The steps, `cancelled` ends before the next transaction of that target."""
     runner.clean.clear()
     unlinked, newer = put(), put()
     unlinked.begun = True
@@ -260,7 +258,6 @@ def test_what_waits_for_a_move_away_from_its_name_runs_when_that_has_ended(
 def test_what_waits_for_another_and_gets_another_name_runs(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """What it waited for wakes what has its own name only."""
     runner.clean.clear()
     unlinked, newer = put(), put()
     unlinked.begun = True
@@ -285,7 +282,6 @@ def test_what_waited_for_two_that_end_at_once_runs(
 
 
 def test_no_more_run_at_once_than_there_are_connections(queue: Queue, runner: Runner, put: Put) -> None:
-    """vfs/semantics.md 6, Bounds: threads do not grow with the number of files."""
     runner.gate.clear()
     works = [put(str(number)) for number in range(20)]
     for work in works:
@@ -336,7 +332,6 @@ def test_nothing_is_saved_that_was_refused_or_is_on_the_server(queue: Queue, sta
 
 
 def test_what_fails_for_now_is_tried_again(queue: Queue, runner: Runner, put: Put) -> None:
-    """vfs/semantics.md 4: an upload that fails is retried with backoff."""
     work = put()
     runner.failures[work.seq] = [
         UnavailableError("not now"),
@@ -456,7 +451,6 @@ def test_nothing_is_begun_before_the_server_wants_to_be_asked(
 
 
 def test_commit_returns_when_the_server_has_it(queue: Queue, runner: Runner, put: Put) -> None:
-    """vfs/semantics.md 4: fsync returns when the server has it."""
     work = put()
     queue.add(work, NEVER)
     queue.commit(work)
@@ -512,7 +506,6 @@ def test_commit_tries_again_and_raises_what_kept_it(queue: Queue, runner: Runner
 
 
 def test_commit_of_what_somebody_else_runs_has_a_deadline(queue: Queue, runner: Runner, put: Put) -> None:
-    """vfs/semantics.md 3: no call can hang for ever."""
     runner.gate.clear()
     work = put()
     queue.add(work, 0.0)
@@ -593,7 +586,6 @@ def test_what_a_commit_had_no_time_to_begin_is_begun_later(queue: Queue, runner:
 def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
     queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
-    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
     runner.gate.clear()
     inside, outside = put("dir/sub/file"), put("dirt")
     queue.add(inside, 0.0)

@@ -81,7 +81,6 @@ def test_the_transaction_id_is_in_the_journal_before_the_create(world: World) ->
 
 
 def test_lifecycle_and_permission_stay(world: World) -> None:
-    """save/protocol.md, The steps, promote: with A's lifecycle and permission."""
     item = old(world, lifecycle=Lifecycle.APPLICATION, permission=Permission.READ_ONLY)
     file = world.save("dir/file.txt", NEW, item)
     assert file.item is not None
@@ -152,7 +151,6 @@ def test_items_without_a_time_teach_nothing_of_times(world: World) -> None:
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, carried_out: bool) -> None:
-    """save/protocol.md, The steps, `staging`: lost answer: find the hidden name; else create again."""
     world.client.lose, world.client.carried_out = 1, carried_out
     world.save("file", NEW)
     created = [step for step in world.client.done if step.startswith("create")]

@@ -115,7 +115,6 @@ def test_only_a_new_file_is_made_straight(world: World, upload: Upload, why: str
 
 
 def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, upload: Upload) -> None:
-    """vfs/semantics.md 5: look at the server first."""
     upload.ask("dir/file")
     world.client.lose, world.client.carried_out = 1, False
     assert upload.make_directory("dir") is None
@@ -131,7 +130,6 @@ def test_a_directory_whose_answer_was_lost_is_ours_if_it_is_new(world: World, up
 def test_a_full_disk_keeps_it_from_being_asked(
     world: World, upload: Upload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4, A full disk: what is new is refused before anything has changed."""
 
     def full(*edits: object, **more: object) -> None:
         raise FsError(errno.ENOSPC)

@@ -82,7 +82,6 @@ def test_who_waits_goes_on_when_the_name_is_free(reservations: Reservations) -> 
 def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
     reservations: Reservations, path: str, expected: bool
 ) -> None:
-    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
     with reservations.held("dir"):
         assert elsewhere(lambda: reservations.may_start(path)) is expected
         assert reservations.may_start(path), "who holds the name may have it saved"

@@ -60,6 +60,10 @@ class Cache(TypedDict):
     """The content cache."""
 
     bytes: Annotated[int, "what it takes on the disk"]
+    refused: Annotated[
+        str | None,
+        "why its disk takes no bytes: four files of up to 16 MiB can be read then; null if it does",
+    ]
 
 
 class Unsent(TypedDict):
@@ -175,6 +179,9 @@ def problems(status: Status) -> list[str]:
         found.append(f"the server does not answer: {server['last_error'] or 'no reason given'}")
     elif status["listing_error"]:
         found.append(f"the workspace can't be listed: {status['listing_error']}")
+    if status["cache"]["refused"]:
+        why = status["cache"]["refused"]
+        found.append(f"the disk of the content cache takes no bytes ({why}): files over 16 MiB can't be read")
     if failed:
         found.append(f"{failed} failed: {REFUSED}")
     if conflicts:

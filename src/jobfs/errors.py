@@ -23,7 +23,6 @@ JobfsError                    everything jobfs raises on purpose
 
 from __future__ import annotations
 
-import copy
 import errno as _errno
 import os
 from typing import TypeVar
@@ -45,8 +44,8 @@ _Error = TypeVar("_Error", bound=JobfsError)
 
 def again(error: _Error) -> _Error:
     """A copy of `error` to raise once more, or in another thread, without the frames that the first one holds on to."""
-    fresh = copy.copy(error)
-    fresh.__traceback__ = fresh.__cause__ = fresh.__context__ = None
+    fresh = type(error).__new__(type(error), *error.args)
+    fresh.__dict__.update(error.__dict__)
     return fresh
 
 

@@ -93,12 +93,15 @@ def test_attributes_come_from_the_item(server: Server, start: Callable[..., Work
 def test_a_size_that_the_server_does_not_tell_is_right_in_the_first_stat(
     server: Server, start: Callable[..., Workspace], ranges: bool
 ) -> None:
-    """vfs/semantics.md 2: a program that copies as many bytes as stat says must not take the file for an empty one."""
+    """vfs/semantics.md 2.2: a program that copies as many bytes as stat says must not take the file for an empty one."""
     server.set(sizes="omitted", ranges=ranges)
     server.store.seed({"file": b"x" * 200_000, "dir/empty": b""}, age=60)
     work = start()
-    assert work.vfs.getattr("file").size == 200_000
-    assert work.vfs.getattr("dir/empty").size == 0
+    for _ in range(2):
+        assert work.vfs.getattr("file").size == 200_000
+        assert work.vfs.getattr("dir/empty").size == 0
+    assert work.read("file") == b"x" * 200_000
+    assert server.log.count("download") == 2, "what is small has come with its size"
     opened = work.vfs.open("file", os.O_RDONLY)
     assert not opened.direct_io, "it can be mapped"
     server.store.write("file", b"y" * 300_000)

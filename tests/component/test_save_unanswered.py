@@ -213,3 +213,18 @@ def test_a_save_that_another_mount_has_set_aside_was_done(server: Server, tmp_pa
         saved.set()
         for work in (first, again, second):
             work.end()
+
+
+def test_what_a_rename_without_an_answer_moved_is_ours_under_its_directorys_next_name_too(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """save/protocol.md R1: the name that this mount has given it since is that below the directory."""
+    server.store.seed({"dir/draft": OLD}, age=60)
+    work = mortal()
+    assert work.read("dir/draft") == OLD
+    server.faults.next("drop_after", on="update")
+    work.vfs.rename("dir/draft", "dir/note")
+    work.vfs.rename("dir", "done")
+    work.write("done/note", USERS, fsync=True)
+    work.settle()
+    assert visible(server) == {"done": None, "done/note": USERS}

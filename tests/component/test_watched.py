@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jobfs.api import Client, fixed_key
+from jobfs.api.client import Client
+from jobfs.api.key import fixed_key
 from jobfs.api.transport import pool
 from jobfs.api.watched import Watched
 from jobfs.emulator import Server

@@ -10,6 +10,7 @@ README_ROWS = {
     "look up, list": "1.4 1.6 1.12",
     "two items at one path, impossible paths": "1.16 1.17 1.18 1.20 4.37",
     "mode, owner, group, times": "2.3 2.4 2.5 2.6 2.7 2.8 2.18",
+    "size": "2.2",
     "readOnly items": "4.38 4.39",
     "inode number; an open file that the job replaces": "1.22 1.23 3.13 3.14",
     "rmdir, unlink of an open file": "4.29 4.33",

@@ -8,7 +8,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -147,7 +146,7 @@ def test_the_largest_replies_at_once_take_little_more_than_one(before: Gateway, 
 
 
 def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob) -> None:
-    """A plain stat takes no more of the disk than --cache-size, and the other files are shown."""
+    """A plain stat takes nothing of the disk, and the other files are shown."""
     item_id = item(before, "endless")
     before.change = changed_items(lambda wire: wire.pop("size", None) if wire["id"] == item_id else None)
     chunk, headers = bomb(), (("Content-Encoding", "gzip"),)
@@ -157,38 +156,11 @@ def test_ls_of_a_file_without_any_size_ends(before: Gateway, mounted: MountedJob
     peak = Peak(mounted)
     began = time.monotonic()
     assert "known.txt" in run(mounted.path, "ls", "-l", check=False)
-    assert errno_from(os.stat, mounted.path / "endless") == errno.EFBIG
+    assert errno_from(os.stat, mounted.path / "endless") == errno.EIO
     assert time.monotonic() - began < TIMEOUT + SLACK
     assert (mounted.path / "known.txt").read_bytes() == b"known"
-    assert disk_used(mounted.cache) <= 16 << 20
+    assert disk_used(mounted.cache) <= 1 << 20
     assert peak.grown < ROOM
-
-
-def test_many_files_without_any_size_take_no_more_than_one(before: Gateway, mounted: MountedJob) -> None:
-    """Asked for at once, they share what one may take: of the disk, of memory and of descriptors; and all end."""
-    # In directories of their own: in one, the kernel looks them up one after another.
-    many = [f"d{number}/endless" for number in range(12)]
-    before.server.store.seed(dict.fromkeys(many, "x"))
-    before.change = changed_items(lambda wire: wire.pop("size", None) if "endless" in wire["path"] else None)
-    before.answer = lambda asked: Reply(endless(before, b"x" * 65536, 0.001)) if asked.download else None
-    assert mounted.process is not None
-    descriptors, peak, most = Path(f"/proc/{mounted.process.pid}/fd"), Peak(mounted), [0, 0]
-    began = time.monotonic()
-    with ThreadPoolExecutor(len(many)) as pool:
-        asked = [pool.submit(errno_from, os.stat, mounted.path / name) for name in many]
-        while not all(each.done() for each in asked):
-            most = [max(most[0], disk_used(mounted.cache)), max(most[1], len(os.listdir(descriptors)))]
-        assert {each.result() for each in asked} <= {errno.EFBIG, errno.ENOSPC}
-    assert time.monotonic() - began < 3 * (TIMEOUT + SLACK)
-    assert most[0] <= 2 * (16 << 20)
-    assert most[1] <= 300
-    assert peak.grown < ROOM
-    print(
-        f"{len(many)} files without a size: {most[0] / 1e6:.0f} MB of disk, {peak.grown / 1e6:.0f} MB, {most[1]} descriptors"
-    )
-    before.answer = lambda asked: None
-    assert errno_from(os.stat, mounted.path / "known.txt") == 0
-    eventually(lambda: disk_used(mounted.cache) <= 16 << 20)
 
 
 def item(before: Gateway, path: str) -> str:

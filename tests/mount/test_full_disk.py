@@ -138,6 +138,28 @@ def test_a_full_disk_is_told_to_the_writer_and_takes_nothing_back(
     assert mounted.status()["failed"] == []
 
 
+def test_on_a_full_disk_of_the_cache_small_files_are_read_and_a_large_one_is_eio(
+    server: Server, tmp_path: Path, mount: Callable[..., MountedJob]
+) -> None:
+    """vfs/semantics.md 3.12: a file of up to 16 MiB is held in memory; the status says that the disk takes no bytes."""
+    small, large = os.urandom(5 << 20), os.urandom(17 << 20)
+    server.store.seed({**{f"small{n}": small for n in range(6)}, "large": large}, age=60)
+    disk = Disk(tmp_path / "home" / "cache", tmp_path / "disk")
+    try:
+        mounted = mount()
+        assert mounted.status()["cache"]["refused"] is None
+        for n in range(6):
+            assert (mounted.path / f"small{n}").read_bytes() == small, "each makes room for the next"
+        assert errno_from((mounted.path / "large").read_bytes) == errno.EIO
+        status = mounted.status()
+        assert status["cache"]["refused"] == "No space left on device"
+        assert status["problems"] == [
+            "the disk of the content cache takes no bytes (No space left on device): files over 16 MiB can't be read"
+        ]
+    finally:
+        disk.remove()
+
+
 def _local_bytes(mounted: MountedJob) -> list[Path]:
     return list(mounted.state.glob("*/*/bytes/*"))
 

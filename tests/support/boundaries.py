@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from jobfs.api import Client, deadline, health
+from jobfs.api import deadline, health
+from jobfs.api.client import Client
 from jobfs.cli import graph
 from jobfs.emulator import Server
 from jobfs.errors import ApiError, JobfsError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import TypeGuard
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from jobfs.errors import UsageError
 
@@ -32,21 +32,16 @@ def check_base_url(url: str) -> str:
         raise UsageError("the base URL must not contain a user name or password: leave them out")
     if parts.scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or port == 0:
         raise UsageError(f"{url!r} is not a base URL: give one like https://api.perstack.ai")
-    _check_rest(url, parts, host)
-    netloc = f"[{host}]" if ":" in host else host
-    if port not in (None, _DEFAULT_PORTS[parts.scheme]):
-        netloc += f":{port}"
-    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
-
-
-def _check_rest(url: str, parts: SplitResult, host: str) -> None:
-    """Raises UsageError for what comes after the host and can't be there, and for a host that must not be given the key."""
     if parts.query or parts.fragment:
         raise UsageError(f"the base URL {url!r} must not have a query: leave out what follows ? or #")
     if re.search(r"[^!-~]|%2f|/\.\.?(/|$)", parts.path, re.IGNORECASE):
         raise UsageError(f"the path of the base URL {url!r} is malformed: correct it")
     if parts.scheme == "http" and not is_loopback(host):
         raise UsageError(f"refusing to send the API key over plain http to {host}: use https://{host}")
+    netloc = f"[{host}]" if ":" in host else host
+    if port not in (None, _DEFAULT_PORTS[parts.scheme]):
+        netloc += f":{port}"
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
 
 
 def check_job_id(job_id: str) -> str:

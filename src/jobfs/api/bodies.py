@@ -162,20 +162,17 @@ def read_answer(response: httpx.Response, most: int, *, whole: bool = True) -> b
     return bytes(body[:most])
 
 
-def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterable[bytes]:
+def decoded(chunks: Iterable[bytes], headers: httpx.Headers) -> Iterator[bytes]:
     """A body as it was before it was compressed, in small pieces.
 
-    Raises MismatchError for a compression that was not asked for, and httpx.DecodingError, while it is read, where it is broken.
+    Raises MismatchError for a compression that was not asked for, and httpx.DecodingError where it is broken.
     """
     coding = headers.get("content-encoding", "").strip().lower()
     if coding in PLAIN:
-        return chunks
+        yield from chunks
+        return
     if coding not in ("gzip", "x-gzip"):
         raise MismatchError(f"content encoding {coding!r}, which was not asked for")
-    return _unzipped(chunks)
-
-
-def _unzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
     unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
     empty = True
     try:

@@ -107,8 +107,8 @@ class Client:
         """Seconds that the server's clock is ahead of ours; 0.0 until an answer came."""
         return self.health.offset
 
-    def answers(self, about: str = "") -> bool:
-        """True if a server that does not answer does again: to a find of `about`, or, for "", to a list.
+    def answers(self) -> bool:
+        """True if a server that does not answer does again.
 
         A thread asks, once a second for all who want to know, and waits as long as a slow server takes. Who comes just then waits
         half a second for that.
@@ -119,7 +119,7 @@ class Client:
                 began, answer = self._question = now, Future()
                 answer.set_running_or_notify_cancel()
                 try:
-                    threading.Thread(target=self._ask_again, args=(about, answer), daemon=True).start()
+                    threading.Thread(target=self._ask_again, args=(answer,), daemon=True).start()
                 except RuntimeError as error:
                     log.warning("no thread to ask whether the server answers again: %s", error)
                     answer.set_result(False)
@@ -130,13 +130,10 @@ class Client:
         except TimeoutError:
             return False
 
-    def _ask_again(self, about: str, answer: Future[bool]) -> None:
+    def _ask_again(self, answer: Future[bool]) -> None:
         answered = False
         try:
-            if about:
-                self.find(about)
-            else:
-                self.list_page(1, 0)
+            self.list_page(1, 0)
             answered = True
         except ApiError as error:
             log.debug("the server does not answer yet: %s", error)
@@ -152,7 +149,7 @@ class Client:
     def instance(self) -> Instance:
         """The workspace instance with its job (GET workspace_instance/)."""
         call = Call("get workspace instance", "GET", self._root)
-        return self._ask(call, partial(parse_instance, job_id=self.job_id), Send(limit=MOST_INSTANCE))
+        return self._ask(call, parse_instance, Send(limit=MOST_INSTANCE))
 
     def list_page(self, take: int, skip: int) -> Page:
         """One page of the flat list of all items (GET items/); `take` is 1 to 100."""
@@ -244,38 +241,31 @@ class Client:
         seconds.
         """
         call = Call("download", "GET", self._item_target(item_id) + "/download", item_id)
-        explain = self._wire.explain
-        if end is not None and end <= start:
-            yield Download(call, None, explain, start, 0, None)
-            return
-        whole = Send(None, (IDENTITY,), streamed=True, large=size is None or size > LARGE)
-        send = _part(whole, start, end, size) if start or end is not None else whole
-        answer = self._bytes(call, send, whole)
-        assert answer.stream is not None
+        send = whole = Send(None, (IDENTITY,), streamed=True, large=size is None or size > LARGE)
+        if start or end is not None:
+            part = ("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}")
+            large = size is None or (size if end is None else min(end, size)) - start > LARGE
+            send = whole._replace(headers=(IDENTITY, part), statuses=RANGE_UNSATISFIABLE, large=large)
         try:
             try:
-                first, length, total = extent(answer, start)
-            except MismatchError as exc:
-                raise explain(call, exc) from None
-            yield Download(call, answer, explain, first, length, total)
-        finally:
-            answer.stream.close()
-
-    def _bytes(self, call: Call, send: Send, whole: Send) -> Answer:
-        """The answer to a download, of the `whole` where a server refuses to send a part.
-
-        "File not found" may be about the bytes alone; who hears that an item is gone forgets it.
-        """
-        try:
-            return self._request(call, send)
-        except BadRequestError:
-            if send is whole:
-                raise
-            return self._bytes(call, whole, whole)
+                answer = self._request(call, send)
+            except BadRequestError:
+                if send is whole:
+                    raise
+                answer = self._request(call, whole)
         except NotFoundError as error:
-            self.get(call.subject)
+            self.get(
+                item_id
+            )  # it may be about the bytes alone, and who hears that an item is gone forgets it
             told = f"{error}, but the item is there"
             raise ContractError(told, endpoint=call.endpoint, status=error.status) from None
+        assert answer.stream is not None
+        try:
+            yield Download(call, answer.headers, answer.stream, self._wire.explain, *extent(answer, start))
+        except MismatchError as exc:
+            raise self._wire.explain(call, exc) from None
+        finally:
+            answer.stream.close()
 
     def break_off(self) -> None:
         """End every request under way, as if its connection had broken; nothing is asked any more."""
@@ -290,9 +280,6 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"Client({self.base_url!r}, {self.job_id!r})"
 
     def _create(
         self,
@@ -416,11 +403,3 @@ class Client:
         if not valid_item_id(item_id):
             raise InvalidRequestError(f"{item_id!r} is not an item id")
         return f"{self._root}items/{item_id}"
-
-
-def _part(whole: Send, start: int, end: int | None, size: int | None) -> Send:
-    """What asks for a part of a file where `whole` asks for all of it."""
-    part = ("Range", f"bytes={start}-" if end is None else f"bytes={start}-{end - 1}")
-    large = size is None or (size if end is None else min(end, size)) - start > LARGE
-    statuses = frozenset({RANGE_UNSATISFIABLE})
-    return whole._replace(headers=(IDENTITY, part), statuses=statuses, large=large)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from jobfs.api.bodies import Body, json_create, multipart_create
 from jobfs.errors import (
-    AnswerLostError,
     ApiError,
     BadRequestError,
     InvalidRequestError,
@@ -41,7 +39,7 @@ class Form(NamedTuple):
         path: str,
         permission: str,
         file: tuple[Path, int] | None,
-        moving: Callable[[float], None] = lambda part: None,
+        moving: Callable[[float], None],
     ) -> Body:
         """The request body for one item; `moving` gets the part of it that is on its way, from 0 to 1."""
         name = f"workspaceItem{kind.value.capitalize()}" if self.long_type else kind.value
@@ -65,7 +63,6 @@ class Forms:
         self._likely = likely
         #: The forms that have worked.
         self.good: dict[Kind, Form] = {}
-        self._first: Encoding = "multipart"
 
     def create(self, kind: Kind, attempt: Callable[[Form], Item]) -> Item:
         """Call `attempt` with one form after another until the answer is not 400, 415 or 422; raises ApiError.
@@ -78,8 +75,7 @@ class Forms:
         refusals: list[ApiError] = []
         for form in self._candidates(kind):
             try:
-                with self._doubting(form):
-                    item = attempt(form)
+                item = attempt(form)
             except _UNDERSTOOD:
                 self.good[kind] = form
                 raise
@@ -92,20 +88,10 @@ class Forms:
                 return item
         raise next((exc for exc in refusals if exc.status != _UNSUPPORTED_MEDIA_TYPE), refusals[0])
 
-    @contextlib.contextmanager
-    def _doubting(self, form: Form) -> Iterator[None]:
-        """A server may fail over a form that it does not know: who tries again without an answer begins with the other one."""
-        try:
-            yield
-        except AnswerLostError:
-            if not self.good:
-                self._first = "json" if form.encoding == "multipart" else "multipart"
-            raise
-
     def _candidates(self, kind: Kind) -> list[Form]:
         """Forms worth trying, the likeliest first: a form that has worked needs no other spelling."""
         good = self.good.get(kind)
-        likely = self._likely.get(kind) or Form(self._first, self.long_type)
+        likely = self._likely.get(kind) or Form("multipart", self.long_type)
         guess = good or next(iter(self.good.values()), likely)
         spellings = [guess.long_type] if good else [guess.long_type, not guess.long_type]
         encodings: list[Encoding] = ["multipart", "json"]

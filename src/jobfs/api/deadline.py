@@ -23,32 +23,20 @@ _Result = TypeVar("_Result")
 
 #: Seconds without end, for waits that take a number.
 UNBOUNDED = 1e8
-#: Seconds that a call may still look at the server after its deadline: what became of a change whose answer is lost.
-GRACE = 2.0
 
 
 class Deadline:
     """`timeout` seconds without progress; one within an `outer` one ends with that at the latest.
 
     `waited`: a program waits for what is done within it, which then goes before the rest; within an outer one that one says so.
-    `grace`: seconds that there are beyond it for looks, as what is done within one that is `looking`. Threads may share it.
+    Threads may share it.
     """
 
-    __slots__ = ("_end", "_grace", "_joined", "_looking", "_outer", "_waited", "timeout")
+    __slots__ = ("_end", "_joined", "_outer", "_waited", "timeout")
 
-    def __init__(
-        self,
-        timeout: float,
-        outer: Deadline | None = None,
-        *,
-        waited: bool = True,
-        looking: bool = False,
-        grace: float = 0.0,
-    ) -> None:
+    def __init__(self, timeout: float, outer: Deadline | None = None, *, waited: bool = True) -> None:
         self.timeout = timeout
         self._outer = outer
-        self._looking = looking
-        self._grace = grace
         self._end = time.monotonic() + timeout
         self._waited = waited and outer is None
         self._joined: list[Deadline] = []
@@ -62,13 +50,10 @@ class Deadline:
             or (bool(self._joined) and any(other.waited for other in list(self._joined)))
         )
 
-    def left(self, *, looking: bool = False) -> float:
-        """Seconds that remain, for a look at the server or for anything; negative once it has passed."""
-        looking = looking or self._looking
+    def left(self) -> float:
+        """Seconds that remain; negative once it has passed."""
         left = self._end - time.monotonic()
-        if looking and self._grace:
-            left = max(left, min(self._grace, left + self._grace))
-        return left if self._outer is None else min(left, self._outer.left(looking=looking))
+        return left if self._outer is None else min(left, self._outer.left())
 
     def extend(self, seconds: float) -> None:
         """Do not count `seconds` in which bytes were moving, nor for those who wait for the same."""
@@ -105,13 +90,8 @@ _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 current: Callable[[], Deadline | None] = _current.get
 
 
-class _BeforeWaits(threading.local):
-    """What a thread does before it waits."""
-
-    call: Callable[[], None] | None = None
-
-
-_before = _BeforeWaits()
+#: What each thread does before it waits.
+_before = threading.local()
 
 
 def before_waits(call: Callable[[], None]) -> None:
@@ -121,13 +101,14 @@ def before_waits(call: Callable[[], None]) -> None:
 
 def about_to_wait() -> None:
     """This thread may wait now, for the server or for another thread, and not just for a lock that nobody holds for long."""
-    if _before.call is not None:
-        _before.call()
+    call = getattr(_before, "call", None)
+    if call is not None:
+        call()
 
 
 def begin(timeout: float) -> Deadline:
     """This thread, which serves nothing but calls, begins one."""
-    deadline = Deadline(timeout, grace=GRACE)
+    deadline = Deadline(timeout)
     _current.set(deadline)
     return deadline
 

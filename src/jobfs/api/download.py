@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -18,7 +18,7 @@ _UNSATISFIED = re.compile(r"bytes\s+\*/(\d+)", re.IGNORECASE | re.ASCII)
 
 #: Bytes are wanted as they are, not compressed on the way; some gateways do it all the same.
 IDENTITY = ("Accept-Encoding", "identity")
-RANGE_UNSATISFIABLE = 416
+RANGE_UNSATISFIABLE = frozenset({416})
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Download:
     """
 
     call: Call
-    answer: Answer | None
+    headers: httpx.Headers
+    stream: Iterable[bytes]
     explain: Callable[[Call, httpx.HTTPError | MismatchError], ApiError]
     start: int
     length: int | None
@@ -39,11 +40,9 @@ class Download:
 
     def chunks(self) -> Iterator[bytes]:
         """The bytes as they arrive; raises UnavailableError if the body breaks off or is too short."""
-        if self.answer is None or self.answer.stream is None or self.length == 0:
-            return
         came = 0
         try:
-            for chunk in decoded(self.answer.stream, self.answer.headers):
+            for chunk in decoded(self.stream, self.headers) if self.length != 0 else ():
                 came += len(chunk)
                 if self.length is not None and came > self.length:
                     raise MismatchError(f"a body longer than the {self.length} bytes promised")
@@ -59,7 +58,7 @@ def extent(answer: Answer, start: int) -> tuple[int, int | None, int | None]:
     """`start`, `length` and `total` of what answers a request for the bytes from `start` on; raises MismatchError."""
     headers, status = answer.headers, answer.status
     told = headers.get("content-range", "").strip()
-    if status == RANGE_UNSATISFIABLE:
+    if status in RANGE_UNSATISFIABLE:
         match = _UNSATISFIED.fullmatch(told)
         return start, 0, int(match[1]) if match else None
     compressed = headers.get("content-encoding", "").strip().lower() not in PLAIN

@@ -6,8 +6,8 @@ wait; until an answer of any kind. Then what a program waits for fails at once, 
 server is back (`Client.answers`, or what the background has to send).
 
 The background asks once a second too where its requests fail, but are answered; the first success opens everything at once.
-429 and `Retry-After` hold for all of it, whoever was told. Reads and changes are told apart: a server may answer the ones and
-be silent to the others. Then programs do not wait for the others either, but for now and then one that looks.
+429 and `Retry-After` hold for all of it, whoever was told. There reads and changes are told apart: a server may fail over the
+ones and answer the others.
 """
 
 from __future__ import annotations
@@ -42,8 +42,6 @@ _ROUND_TRIPS = 8
 _LONGEST = 900.0
 #: Seconds after a 429 without `Retry-After`: after the first, and at most.
 _FIRST, _MOST = 1.0, 30.0
-#: Seconds of a look whether the server is still silent, at least, and from its end to the next.
-_LOOK, _UNTIL_LOOK = 1.0, 1.0
 #: Most seconds between two requests that wait for the same silence to end, and the part of a call's time that makes one.
 _BETWEEN, _NEARLY = 2.5, 0.95
 #: So many connections that were not made, in so many seconds, and the server is out of reach.
@@ -53,21 +51,23 @@ _THROTTLED = 429
 
 @dataclass
 class _Kind:
-    """What is known of reads, of changes, or of both together: failures since the last success, and the silence there is.
-
-    Requests have waited one after another from `began` to `ended`, and nothing was `heard`; for `refusals` of them there was no
-    connection. A silence of reads or changes alone lasts `until` something is heard or a while has passed. While the server is
-    out of reach, that is when the next request may wait for it as long as ever: it may have become slow.
-    """
+    """Of reads, or of changes: failures since the last success, and when the next request finds out whether that is over."""
 
     failures: int = 0
     next_probe: float = 0.0
+
+
+@dataclass
+class _Silence:
+    """Requests have waited one after another from `began` to `ended`, and nothing was `heard`.
+
+    For `refusals` of them there was no connection.
+    """
+
     heard: float = 0.0
     began: float = 0.0
     ended: float = 0.0
     refusals: int = 0
-    until: float = 0.0
-    next_look: float = 0.0
 
 
 class Health:
@@ -91,11 +91,13 @@ class Health:
         self.away: str | None = None
         self._timeout = timeout
         self._lock = threading.RLock()
-        self._kinds: dict[bool | None, _Kind] = {kind: _Kind() for kind in (None, False, True)}  # None: both
+        self._kinds = {False: _Kind(), True: _Kind()}
+        self._silence = _Silence()
+        #: While it is out of reach: when one request finds out again, and when one of these may wait as long as ever.
+        self._probe = _Kind()
+        self._long_wait = 0.0
         self._left_alone_until = 0.0
         self._throttled = 0
-        self._asked = math.inf  # since when there is a question without an answer
-        self._under_way = 0
         self._bounds = (-math.inf, math.inf)
         self._date: tuple[str, float | None] = ("", None)
 
@@ -105,46 +107,37 @@ class Health:
         """A request is about to be sent, and a program waits for it or not: seconds that it may go without progress.
 
         Raises HeldBackError: in the background while the server is left alone; in a program (ENETUNREACH) while it is out of
-        reach, or silent to such requests, but for now and then one that looks.
+        reach.
         """
         with self._lock:
-            now, kind, patience = time.monotonic(), self._kinds[call.changing], math.inf
-            look = _ROUND_TRIPS * (self.latency or 0.0)
+            now, patience = time.monotonic(), math.inf
             if waited:
                 self.check(call)
-                if now < kind.until:
-                    if now < kind.next_look:
-                        raise _not_sent(call, "it is silent")
-                    patience = max(_LOOK, look)
-                    kind.next_look = now + patience + _UNTIL_LOOK
             elif (wait := self.wait(changing=call.changing)) > 0:
-                raise self._held_back(call, wait)
+                error = HeldBackError(
+                    f"{call}: not sent: {self.last_error or 'the server asked to be left alone'} (tried again in {wait:.1f} s)"
+                )
+                error.wait = wait
+                raise error
             elif (failing := self._failing(call.changing)) is not None:
                 failing.next_probe = now + _PROBE_EVERY
-                if self.away is None or now < failing.until:
-                    patience = max(_PROBE_PATIENCE, look)
+                if self.away is None or now < self._long_wait:
+                    patience = max(_PROBE_PATIENCE, _ROUND_TRIPS * (self.latency or 0.0))
                 else:
-                    failing.until = now + self._timeout
+                    self._long_wait = now + self._timeout  # it may have become slow
             self.requests += 1
-            self._under_way += 1
-            self._asked = min(self._asked, now)
             return patience
 
     def check(self, what: object) -> None:
         """Raises HeldBackError(ENETUNREACH) while the server is out of reach: `what` needs it."""
         if (why := self.away) is not None:
-            raise _not_sent(what, why)
-
-    def _held_back(self, call: Call, wait: float) -> HeldBackError:
-        why = self.last_error or "the server asked to be left alone"
-        error = HeldBackError(f"{call}: not sent: {why} (tried again in {wait:.1f} s)")
-        error.wait = wait
-        return error
+            told = f"{what}: not sent: the server can't be reached: {why}"
+            raise HeldBackError(told, errno=errno.ENETUNREACH)
 
     def _failing(self, changing: bool) -> _Kind | None:
-        """Reads, changes or both, if one request of these a second finds out whether they are answered again; else None."""
+        """What has failed, if one request a second finds out whether it goes by now; else None."""
         if self.away is not None:
-            return self._kinds[None]
+            return self._probe
         return self._kinds[changing] if self._kinds[changing].failures >= _OUTAGE else None
 
     def wait(self, *, changing: bool) -> float:
@@ -159,30 +152,13 @@ class Health:
         """True in an outage: one request a second finds out whether it is over."""
         return any(self._failing(changing) is not None for changing in (False, True))
 
-    def silent(self) -> float:
-        """Seconds since the server was first asked something after it gave a sign of itself; 0.0 if nothing is asked now."""
-        return max(0.0, time.monotonic() - self._asked)
-
     # -- what came of it
 
-    def moved(self) -> None:
-        """Bytes of a request's body have gone out."""
-        self._asked = max(self._asked, time.monotonic())
-
-    def ended(self) -> None:
-        """A request that was admitted is over, whatever came of it."""
-        with self._lock:
-            self._under_way -= 1
-            if not self._under_way:
-                self._asked = math.inf
-
-    def heard(self, call: Call, date: str, began: float, ended: float) -> None:
+    def heard(self, date: str, began: float, ended: float) -> None:
         """An answer of any kind begins, with this Date header, to a request sent between these `time.time()`s."""
         with self._lock:
-            now, self._asked, known = time.monotonic(), math.inf, self._kinds[None].heard > 0
-            for kind in (self._kinds[None], self._kinds[call.changing]):
-                kind.heard = kind.began = kind.ended = now
-                kind.until = kind.refusals = 0
+            now, known = time.monotonic(), self._silence.heard > 0
+            self._silence = _Silence(now, now, now)
             if self.away is not None:
                 self.away = None
                 self.recoveries += 1
@@ -198,27 +174,23 @@ class Health:
                 self._bounds = merged if merged[0] <= merged[1] else (low, high)
                 self.offset = sum(self._bounds) / 2
 
-    def unanswered(self, call: Call, seconds: float, why: str, *, refused: bool = False) -> None:
+    def unanswered(self, seconds: float, why: str, *, refused: bool = False) -> None:
         """A request has waited for so long, and no answer came; or it was not sent, for there was no connection (`refused`)."""
         with self._lock:
-            now, both = time.monotonic(), self._kinds[None]
-            for kind in (both,) if refused else (both, self._kinds[call.changing]):
-                if now < kind.until:
-                    continue  # that ends: one call in `timeout` may wait for as long as ever
-                began = max(now - seconds, kind.heard)
-                if began > kind.ended + _BETWEEN:
-                    kind.began, kind.refusals = began, 0
-                kind.began, kind.ended = min(kind.began, began), now
-                kind.refusals += refused
-                silence = now - kind.began
-                if in_vain := silence >= _NEARLY * self._timeout:
-                    kind.until, kind.next_look = now + self._timeout, now + _UNTIL_LOOK
-                no_way = kind.refusals >= _REFUSALS and silence >= _REFUSED_FOR
-                if kind is both and self.away is None and (in_vain or no_way):
-                    self.away, kind.next_probe = why, now + _PROBE_EVERY
-                    if both.heard:  # else who asks for the first time is told by the error
-                        told = "what is known is shown, saves are kept here, what else needs it fails"
-                        log.warning("the server can't be reached (%s): %s", why, told)
+            now, silence = time.monotonic(), self._silence
+            began = max(now - seconds, silence.heard)
+            if began > silence.ended + _BETWEEN:
+                silence.began, silence.refusals = began, 0
+            silence.began, silence.ended = min(silence.began, began), now
+            silence.refusals += refused
+            lasts = now - silence.began
+            no_way = silence.refusals >= _REFUSALS and lasts >= _REFUSED_FOR
+            if self.away is None and (no_way or lasts >= _NEARLY * self._timeout):
+                self.away, self._probe.next_probe = why, now + _PROBE_EVERY
+                self._long_wait = 0.0 if no_way else now + self._timeout
+                if silence.heard:  # else who asks for the first time is told by the error
+                    told = "what is known is shown, saves are kept here, what else needs it fails"
+                    log.warning("the server can't be reached (%s): %s", why, told)
 
     def succeeded(self, *, changing: bool, latency: float | None = None) -> None:
         """The server has answered to what was asked; `latency` None leaves the average alone."""
@@ -267,7 +239,3 @@ class Health:
                 self.asked_to_wait(wait)
         else:
             self.succeeded(changing=call.changing)
-
-
-def _not_sent(what: object, why: str) -> HeldBackError:
-    return HeldBackError(f"{what}: not sent: the server can't be reached: {why}", errno=errno.ENETUNREACH)

@@ -54,17 +54,13 @@ class FileKey:
                 self._read = read = (_check_key(self._path.read_text(encoding="utf-8")), stamp)
         except (OSError, ValueError, UsageError) as exc:
             if read is None:
-                raise self._unreadable(exc) from None
+                told = (
+                    f"can't read the API key from {self._path}: {getattr(exc, 'strerror', 'it is not text')}"
+                )
+                if isinstance(exc, UsageError):
+                    told = f"no API key in {self._path}: write the key into that file, and nothing else"
+                raise UsageError(told) from None
         return read[0]
-
-    def _unreadable(self, exc: Exception) -> UsageError:
-        if isinstance(exc, UsageError):
-            return UsageError(f"no API key in {self._path}: write the key into that file, and nothing else")
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
-        return UsageError(f"can't read the API key from {self._path}: {reason}")
-
-    def __repr__(self) -> str:
-        return f"FileKey({str(self._path)!r})"
 
 
 def scrub(text: str, key: str) -> str:

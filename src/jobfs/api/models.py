@@ -107,7 +107,6 @@ class _Items(BaseModel):
 class _Meta(BaseModel):
     total: _Count = None
     take: _Count = None
-    skip: _Count = None
 
 
 class _ItemsReply(BaseModel):
@@ -124,12 +123,7 @@ class _ItemReply(BaseModel):
     data: _OneItem
 
 
-class _Job(BaseModel):
-    id: _Text = ""
-
-
 class _Described(BaseModel):
-    job: Annotated[_Job, Else(_Job())] = Field(_Job(), alias="expertJob")
     count: _Number = Field(None, alias="countItems")
 
 
@@ -151,14 +145,13 @@ class Spelling(NamedTuple):
 class Page(NamedTuple):
     """One page of the item list; `unknown` stands for items left out: of a type or form we do not know.
 
-    `total`, `take` and `skip` are the server's own words where it gave them. Without a total, or with one that can't
+    `total` and `take` are the server's own words where it gave them. Without a total, or with one that can't
     be, a page that is not full ends the list, and a full one promises one item more.
     """
 
     items: list[Item]
     total: int
     take: int
-    skip: int
     unknown: tuple[str, ...] = ()
 
 
@@ -166,7 +159,6 @@ class Page(NamedTuple):
 class Instance:
     """The workspace instance; `raw` is `data.workspaceInstance` as answered."""
 
-    job_id: str
     count_items: int | None
     raw: dict[str, Any] = field(repr=False)
 
@@ -192,7 +184,6 @@ def parse_page(body: bytes, take: int, skip: int) -> tuple[Page, Spelling | None
         items,
         total=skip + len(entries) + (len(entries) >= take) if meta.total is None else meta.total,
         take=take if meta.take is None else meta.take,
-        skip=skip if meta.skip is None else meta.skip,
         unknown=tuple(unknown),
     )
     first = next(iter(entries), None)
@@ -208,13 +199,12 @@ def parse_item(body: bytes) -> tuple[Item, Spelling]:
     return wire.item(), wire.spelling()
 
 
-def parse_instance(body: bytes, job_id: str) -> tuple[Instance, None]:
-    """The workspace instance; raises MismatchError. `job_id`: if the reply does not name the job."""
+def parse_instance(body: bytes) -> tuple[Instance, None]:
+    """The workspace instance; raises MismatchError."""
     if body.count(b",") + body.count(b"[") + body.count(b"{") > _MOST_INSTANCE_VALUES:
         raise MismatchError(f"more than {_MOST_INSTANCE_VALUES} values")
     raw = _read(_InstanceReply, body).data.instance
-    described = _Described.model_validate(raw)
-    return Instance(described.job.id or job_id, described.count, raw), None
+    return Instance(_Described.model_validate(raw).count, raw), None
 
 
 def parse_time(text: str) -> int:

@@ -40,15 +40,12 @@ def route(base_url: str) -> str:
     """How the server is reached, in words: TLS and proxy as the environment has them; raises UsageError as `pool` does."""
     pool(base_url, 1.0, 1).close()
     proxy = proxy_for(base_url)
-    way = f"through the proxy {_without_password(proxy)}" if proxy else "without a proxy"
+    shown = httpx.URL(proxy or "").copy_with(username=None, password=None)
+    way = f"through the proxy {shown}" if proxy else "without a proxy"
     if not base_url.startswith("https:"):
         return f"no TLS, for it is this machine, {way}"
     given = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
     return f"TLS, certificates are checked against {given or 'those that came with jobfs'}, {way}"
-
-
-def _without_password(url: str) -> str:
-    return str(httpx.URL(url).copy_with(username=None, password=None))
 
 
 @functools.cache

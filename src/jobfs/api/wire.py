@@ -44,9 +44,8 @@ _FAIR = 1.0
 _CONNECT_WITHIN = 10.0
 #: The least time that a step is given: 0 means something else to sockets.
 _LEAST = 0.001
-_MAX_REDIRECTS = 3
-_MOVED, _KEEP_METHOD = frozenset({301, 302}), frozenset({307, 308})
-_REDIRECTS = _MOVED | _KEEP_METHOD | {303}
+#: Redirects to the other form of a path: it was sent before anything was done, so the same is asked there.
+_REDIRECTS = frozenset({301, 302, 307, 308})
 _NO_BODY = httpx.ByteStream(b"")
 #: Parsing is a tenth of a small request's cost, and the same pages and paths are asked for repeatedly.
 _url = functools.lru_cache(maxsize=1024)(httpx.URL)
@@ -108,11 +107,6 @@ class Answer(NamedTuple):
     body: bytes = b""
     stream: Stream | None = None
 
-    @property
-    def ok(self) -> bool:
-        """True for a success."""
-        return 200 <= self.status < 300
-
 
 class Wire:
     """Sends requests to one server over one connection pool; safe for many threads at once."""
@@ -156,7 +150,7 @@ class Wire:
         deadline.py). `once`: only one attempt, for what must be looked at again before it is sent again. HeldBackError where the
         server is out of reach, or left alone in the background (see health.py).
         """
-        deadline = Deadline(self._timeout, current(), waited=False, looking=not call.changing)
+        deadline = Deadline(self._timeout, current(), waited=False)
         key, attempt = self._key(), 0
         last: UnavailableError | None = None
         while True:
@@ -209,17 +203,15 @@ class Wire:
             patience = self.health.admit(call, waited=deadline.waited)
             given = min(patience, deadline.left())
             if given == patience:
-                deadline = Deadline(patience, current(), waited=False, looking=not call.changing)
+                deadline = Deadline(patience, current(), waited=False)
             if send.body is not None:
-                send.body.moved = functools.partial(self._moved, deadline, large)
+                send.body.moved = functools.partial(self._moved, deadline)
             try:
                 answer = self._exchange(call, send, key, deadline, rank)
             except (httpx.HTTPError, MismatchError) as exc:
                 raise self._failure(call, exc, key, given) from None
             except ApiError as error:
                 raise self._learn(call, error, key) from None
-            finally:
-                self.health.ended()
             return answer
         finally:
             if answer is None or answer.stream is None:
@@ -235,11 +227,11 @@ class Wire:
             # Before a connection broke, bytes of a body may have gone out for long.
             waited = no_way or isinstance(exc, httpx.TimeoutException)
             seconds = time.monotonic() - began if waited else 0.0
-            self.health.unanswered(call, seconds, scrub(reason(exc), key), refused=no_way)
+            self.health.unanswered(seconds, scrub(reason(exc), key), refused=no_way)
             raise
         latency = time.monotonic() - began
         status, headers = response.status_code, response.headers
-        self.health.heard(call, headers.get("date", ""), clock, clock + latency)
+        self.health.heard(headers.get("date", ""), clock, clock + latency)
         logger.debug("%s %s: %d, %.1f ms", call.method, call, status, latency * 1e3)
         success = 200 <= status < 300 or status in send.statuses
         body, stream = b"", None
@@ -263,50 +255,41 @@ class Wire:
         if body is not None:
             headers += [("Content-Type", body.content_type), ("Content-Length", str(body.length))]
         path, mark, query = call.target.partition("?")
+        forms = [path, path.removesuffix("/") if path.endswith("/") else f"{path}/"]
         if path in self._bare:
-            path = path.removesuffix("/")
-        url = _url(self._base_url + path + mark + query)
-        for _ in range(_MAX_REDIRECTS + 1):
+            forms.reverse()
+        for form, other in (forms, reversed(forms)):
             left = max(deadline.left(), _LEAST)
             steps = {"connect": min(left, _CONNECT_WITHIN), "read": deadline, "write": deadline, "pool": left}
-            extensions = {"timeout": steps, "trace": self._trace}
             request = httpx.Request(
-                call.method, url, headers=headers, stream=body or _NO_BODY, extensions=extensions
+                call.method,
+                _url(self._base_url + form + mark + query),
+                headers=headers,
+                stream=body or _NO_BODY,
+                extensions={"timeout": steps, "trace": self._trace},
             )
             response = self._transport.handle_request(request)
             if response.status_code not in _REDIRECTS:
                 return response
             read_answer(response, MOST_REASON, whole=False)
-            url = self._follow(call, url, response.status_code, response.headers.get("location", ""))
-        raise _refusal(call, response.status_code, f"more than {_MAX_REDIRECTS} redirects")
-
-    def _follow(self, call: Call, url: httpx.URL, status: int, location: str) -> httpx.URL:
-        """Where a redirect that was met at `url` leads; raises ApiError if it is not followed."""
-        told = f"a redirect ({status})"
-        try:
-            there = url.join(location).copy_with(fragment=None)
-        except (httpx.InvalidURL, ValueError):
-            raise _refusal(call, status, f"{told} to something that is no URL") from None
-        if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port) or there.userinfo:
-            raise _refusal(call, status, f"{told} to another origin, {there.scheme}://{there.host}")
-        other_form = url.path.rstrip("/") == there.path.rstrip("/")
-        # A redirect that only adds or drops the final slash was sent before anything was done: it is repeated there.
-        if call.changing and status not in (_KEEP_METHOD | _MOVED if other_form else _KEEP_METHOD):
-            raise _refusal(call, status, f"{told} that does not keep the method")
-        if other_form:
-            path = call.target.partition("?")[0]
+            told = f"a redirect ({response.status_code})"
+            try:
+                there = request.url.join(response.headers.get("location", "")).copy_with(
+                    query=None, fragment=None
+                )
+            except (httpx.InvalidURL, ValueError):
+                raise _refusal(call, response.status_code, f"{told} to something that is no URL") from None
+            if there != _url(self._base_url + other):
+                told += f" to another place, {there.scheme}://{there.host}{there.path}"
+                raise _refusal(call, response.status_code, told)
             if path.endswith("/"):
-                (self._bare.discard if there.path.endswith("/") else self._bare.add)(path)
-            if url.query and not there.query:
-                there = there.copy_with(query=url.query)
-        return there
+                (self._bare.add if form == path else self._bare.discard)(path)
+        raise _refusal(call, response.status_code, "redirects in a circle")
 
-    def _moved(self, deadline: Deadline, large: bool, seconds: float) -> None:
+    def _moved(self, deadline: Deadline, seconds: float) -> None:
         """Bytes of a request's body were sent for so long."""
         deadline.extend(seconds)
         self.line.moved_at = time.monotonic()
-        if large:
-            self.health.moved()
 
     def _failure(
         self, call: Call, exc: httpx.HTTPError | MismatchError, key: str, given: float = math.inf

@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from jobfs.api import KeySource, check_base_url, check_job_id
+from jobfs.api.address import check_base_url, check_job_id
+from jobfs.api.key import KeySource
 from jobfs.cli import preflight, trial
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.running import mounts, told_of_ended

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from jobfs.api import Client, KeySource, check_base_url
+from jobfs.api.address import check_base_url
+from jobfs.api.client import Client
+from jobfs.api.key import KeySource
 from jobfs.content import ContentStore
 from jobfs.mount import Mounted
 from jobfs.namespace import Namespace
@@ -43,7 +45,6 @@ def build(
         kernel_timeout=settings.kernel_timeout,
         stale_if_error=settings.stale_if_error,
         expected=expected,
-        timeout=settings.timeout,
     )
 
     def close() -> None:

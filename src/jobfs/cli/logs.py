@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 
-from jobfs.api import KeySource
+from jobfs.api.key import KeySource
 from jobfs.cli.screen import shown, tell
 from jobfs.errors import JobfsError
 from jobfs.service import in_journal

@@ -13,15 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jobfs.api import FileKey, KeySource, check_base_url, check_job_id, fixed_key
+from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
+from jobfs.api.key import FileKey, KeySource, fixed_key
 from jobfs.cli.running import bounded, clear, gone, is_dead
 from jobfs.errors import ContractError, JobfsError, NotFoundError, UnauthorizedError, UsageError
 from jobfs.mountpoint import mount_at
 from jobfs.private import own_directory
 
 if TYPE_CHECKING:
-    from jobfs.api import Client
+    from jobfs.api.client import Client
     from jobfs.settings import Settings
 
 _DEVICE = Path("/dev/fuse")
@@ -107,7 +108,7 @@ def ask_server(
     `meanwhile` is done while the question is on its way.
     """
     # Loaded only now, so that help is there at once; and not in the thread that asks, while this one may load more.
-    from jobfs.api import Client
+    from jobfs.api.client import Client
 
     try:
         return bounded(lambda: _ask(Client, settings, job, key), _PROBE_LIMIT, meanwhile)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobfs.api import KeySource, check_base_url, check_job_id
+from jobfs.api.address import check_base_url, check_job_id
 from jobfs.api.deadline import within
+from jobfs.api.key import KeySource
 from jobfs.cli import logs, preflight
 from jobfs.cli.options import Command, load, setting_options
 from jobfs.cli.screen import INTERRUPTED, confirmed, sending, tell, waiting

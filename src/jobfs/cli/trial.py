@@ -15,8 +15,9 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from jobfs import __version__
-from jobfs.api import KeySource, check_base_url
+from jobfs.api.address import check_base_url
 from jobfs.api.deadline import within
+from jobfs.api.key import KeySource
 from jobfs.cli.screen import confirmed, tell, waiting
 from jobfs.errors import UsageError
 
@@ -105,7 +106,7 @@ def _ask(
     settings: Settings, job: str, key: KeySource, rows: list[tuple[Row, Sequence[Exchange]]]
 ) -> Stopped | None:
     """Ask all questions, and add to `rows`; whatever happens, everything is taken away at the end."""
-    from jobfs.api import Client
+    from jobfs.api.client import Client
     from jobfs.api.transport import pool
     from jobfs.api.watched import Watched
     from jobfs.trial import questions

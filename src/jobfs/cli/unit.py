@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import platformdirs
 
-from jobfs.api import check_base_url, check_job_id
+from jobfs.api.address import check_base_url, check_job_id
 from jobfs.cli.helper import program
 from jobfs.cli.options import Command, load, not_empty, setting_options
 from jobfs.errors import UsageError

@@ -26,7 +26,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jobfs.api.deadline import about_to_wait
 from jobfs.content.parts import CacheFile, Parts, read_all, write_all
 from jobfs.content.ranges import KIB, MIB, IntervalSet
 from jobfs.errors import FsError
@@ -42,6 +41,8 @@ _NAMES = 4096
 _WRITTEN_OUT = 60.0
 #: Bytes freed at once on a full disk.
 _ROOM = 16 * MIB
+#: The largest content, in bytes, that is held in memory where the disk refuses it, and how many at most.
+HELD, _HELD_MOST = 16 * MIB, 4
 #: Bytes of the limit for each content, however small it is, and how many may be there all the same: each takes blocks of the
 #: disk, and memory.
 _EACH, _FEW = 16 * KIB, 1000
@@ -82,6 +83,9 @@ class DiskCache:
         self._touched: set[str] = set()
         self._used = 0
         self._scanned = False
+        #: Why the disk takes no bytes now; "" if it does.
+        self.refused = ""
+        self._held: weakref.WeakSet[CacheFile] = weakref.WeakSet()
         self.parts = Parts(directory)
         try:
             self.parts.start()
@@ -143,25 +147,9 @@ class DiskCache:
         except FileNotFoundError:
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.rename(file.path, path)
-        file.path = path
+        file.path, file.unfinished = path, False
         self._note(name, size)
         return file
-
-    @contextlib.contextmanager
-    def near(self, source: Path) -> Iterator[Path]:
-        """A path, good for this context, to the bytes of `source` on this file system, if they are not too many."""
-        copy = None
-        try:
-            size = os.stat(source).st_size
-            if size <= self.limit and not self.parts.beside(source):
-                copy = self.parts.link(source, size)
-        except (OSError, FsError) as error:
-            _log.warning("a saved file can't be copied to the cache: %s", error)
-        try:
-            yield source if copy is None else Path(copy.path)
-        finally:
-            if copy is not None:
-                self.parts.discard(copy)
 
     def touch(self, name: str) -> int | None:
         """A whole content is the most recently used now: its length in bytes as it was seen last; no system call."""
@@ -189,14 +177,9 @@ class DiskCache:
         """Bring the cache under its limit, with what running downloads will bring: first what is unfinished and nobody uses,
         then the least recently used. Nothing before the first scan, which somebody does in the background.
         """
-        with self.lock:
-            room = sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
-            if not self._scanned or self._fits(room):
-                return
-        self._drop_idle()
-        with self.lock:
-            room = sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
-        self._evict(room)
+        if self._scanned and not self._fits(self._coming()):
+            self._drop_idle()
+            self._evict(self._coming())
 
     def free(self, wanted: int) -> bool:
         """The disk is full: give up `wanted` bytes, some more at least, that nobody uses; False if there are none."""
@@ -204,6 +187,18 @@ class DiskCache:
             self.scan()
         dropped = self._drop_idle()
         return self._evict(self.limit - self._used + max(wanted, _ROOM)) or dropped
+
+    def hold(self, size: int, error: OSError) -> CacheFile:
+        """A file in memory for a content that the disk has refused. Raises FsError(EIO) if it is too large, or one too many."""
+        self.refused = error.strerror or str(error)
+        _log.warning("the content cache can't be used: %s", self.refused)
+        if len(self._held) >= _HELD_MOST:
+            self._drop_idle()
+        if size > HELD or len(self._held) >= _HELD_MOST:
+            raise FsError(errno.EIO, f"the disk of the content cache takes no bytes: {self.refused}")
+        file = CacheFile(os.memfd_create("jobfs"), "")
+        self._held.add(file)
+        return file
 
     def scan(self) -> None:
         """Build the index from the directory as earlier mounts left it."""
@@ -251,6 +246,11 @@ class DiskCache:
             for backing in self.backings
             if backing.name is None and version_name(backing.version) not in self._index
         ]
+
+    def _coming(self) -> int:
+        """Bytes outside the index, with those that running downloads will bring."""
+        with self.lock:
+            return sum(max(backing.have.total, backing.coming) for backing in self._unfinished())
 
     def _drop_idle(self) -> bool:
         with self.lock:
@@ -314,6 +314,7 @@ class DiskCache:
         note = self.parts.new()
         write_all(note.fd, boot.encode(), 0)
         os.rename(note.path, marker)
+        note.unfinished = False
 
 
 def _content(path: str) -> bytes:
@@ -333,64 +334,21 @@ def _scan(directory: Path) -> Iterator[os.DirEntry[str]]:
         return
 
 
-#: Bytes kept in memory for one version, oldest dropped first.
-_WINDOW = 32 * MIB
-#: How far a download in memory may run ahead of its reader before it waits: what is dropped was read long ago.
-AHEAD = _WINDOW // 2
-_PIECE = 4 * MIB
-
-
-class Window:
-    """The last segments of a content that the disk refused, in memory. Not thread-safe."""
-
-    def __init__(self) -> None:
-        self._segments: OrderedDict[int, bytes] = OrderedDict()
-        self._bytes = 0
-
-    def put(self, position: int, data: bytes) -> list[tuple[int, int]]:
-        """Keep `data`; the intervals that had to be dropped for it."""
-        self._bytes += len(data) - len(self._segments.pop(position, b""))
-        self._segments[position] = data
-        dropped = []
-        while self._bytes > _WINDOW and len(self._segments) > 1:
-            start, old = self._segments.popitem(last=False)
-            self._bytes -= len(old)
-            dropped.append((start, start + len(old)))
-        return dropped
-
-    def get(self, position: int, end: int) -> bytes:
-        """The bytes [position, end), fewer if some are not there."""
-        found = bytearray()
-        while position < end:
-            pieces = (
-                data[position - start : end - start]
-                for start, data in self._segments.items()
-                if start <= position < start + len(data)
-            )
-            piece = next(pieces, b"")
-            if not piece:
-                break
-            found += piece
-            position += len(piece)
-        return bytes(found)
-
-
 class Backing:
-    """The bytes of one version: in a sparse file of the cache, or where its disk refuses them in memory, a few at a time.
+    """The bytes of one version, `size` of them: in a sparse file of the cache, or of memory where the disk refuses them.
 
     `have` tells which bytes are there: they are written first and announced afterwards, and never written again. `sure` tells
     which of them may be read whatever else comes. `name` is the file's name in the cache once it is there whole. `cond` has the
     store's lock.
     """
 
-    def __init__(self, version: Version, disk: DiskCache) -> None:
+    def __init__(self, version: Version, size: int, disk: DiskCache) -> None:
         self.version = version
-        self.size = version.size
+        self.size = size
         self.have = self.sure = IntervalSet()
         self.file: CacheFile | None = None
         self.name: str | None = None
-        self.window: Window | None = None
-        self.whole = version.size == 0  # every byte is there and the file is in its place
+        self.whole = size == 0  # every byte is there and the file is in its place
         self.coming = 0  # bytes that there will be once running transfers are through, as far as they stay
         self.cond = threading.Condition(disk.lock)
         self._disk = disk
@@ -402,59 +360,48 @@ class Backing:
         """True if nobody has these bytes open and none are on their way."""
         return True
 
-    def write(self, position: int, data: bytes) -> bool:
-        """Keep bytes and announce them; bytes that are there already are left alone. False if the disk has refused them."""
+    def write(self, position: int, data: bytes) -> None:
+        """Keep bytes and announce them; bytes that are there already are left alone. Raises FsError(EIO)."""
         with self.cond:
             if self.have.covers(position, position + len(data)):
-                return True
-            file, window = self.file, self.window
-        if window is None and (file := self._written(file, position, data)) is None:
-            window = Window()
-            self.reset(window)
+                return
+            file = self.file
+        file = self._written(file, position, data)
         with self.cond:
-            if self.whole or self.window is not window or (window is None and self.file is not file):
-                return True  # all bytes were forgotten meanwhile, or came from elsewhere
-            for start, end in [] if window is None else window.put(position, data):
-                self.have.remove(start, end)
-                self.sure.remove(start, end)
+            if self.whole or self.file is not file:
+                return  # all bytes were forgotten meanwhile, or came from elsewhere
             self.have.add(position, position + len(data))
             self.cond.notify_all()
-        return window is None
 
     def load(self, offset: int, end: int) -> bytes | None:
-        """The bytes [offset, end), or None if they have gone since they were announced: get them again."""
+        """The bytes [offset, end), or None if they have gone since they were announced: get them again. Raises FsError(EIO)."""
         with self.cond:
             if not (self.whole or self.sure.covers(offset, end)):
                 return None  # forgotten: the file that there is now may have a hole there
-            file, data = self.file, b"" if self.window is None else self.window.get(offset, end)
-        if file is not None:
-            try:
-                data = read_all(file.fd, offset, end - offset)
-            except OSError as error:
-                _log.warning("the content cache can't be read: %s", error.strerror)
+            file = self.file
+        if file is None:
+            return None
+        data, memory = b"", None
+        try:
+            data = read_all(file.fd, offset, end - offset)
+        except OSError as error:
+            memory = self._disk.hold(self.size, error)
         if len(data) == end - offset:
             return data
-        if file is not None:
-            # The disk fails, or somebody has cut the file.
-            if self.name is not None:
-                self._disk.remove(self.name)
-            self.reset(Window())
+        # The disk fails, or somebody has cut the file.
+        if self.name is not None:
+            self._disk.remove(self.name)
+        self.reset(memory)
         return None
 
-    def fill(self, file: CacheFile, size: int, name: str | None) -> None:
-        """The whole content is in `file`. The caller holds the lock."""
-        self.file, self.name, self.window = file, name, None
-        self.have.add(0, size)
-        self.whole = True
-
-    def keep(self, size: int) -> None:
+    def keep(self) -> None:
         """Make the complete file the content of its version, or leave it to those who have it open."""
         part = self.file
         if part is None:
             return
         name = version_name(self.version)
         try:
-            file = self._disk.keep(part, name, size)
+            file = self._disk.keep(part, name, self.size)
         except OSError as error:
             _log.warning("a content can't be kept in the cache: %s", error.strerror)
             return
@@ -462,13 +409,13 @@ class Backing:
             if self.file is part:
                 self.file, self.name = file, name
 
-    def path(self, size: int) -> Path:
+    def path(self) -> Path:
         """A path to the complete file, put back if somebody cleared the cache; raises FsError."""
         file = self.file
         try:
             if file is not None and file.there():
                 return Path(file.path)
-            file = self._disk.parts.new() if file is None else self._disk.parts.copy(file.fd, size)
+            file = self._disk.parts.new() if file is None else self._disk.parts.copy(file.fd, self.size)
         except OSError as error:
             number = error.errno or errno.EIO
             raise FsError(number, f"the content cache can't be written: {os.strerror(number)}") from None
@@ -476,46 +423,40 @@ class Backing:
             self.file, self.name = file, None
         return Path(file.path)
 
-    def digest(self, size: int) -> str | None:
-        """SHA-256 in hex of the complete file; None if it can't be read."""
-        about_to_wait()
-        digest = hashlib.sha256()
-        for position in range(0, size, _PIECE):
-            data = self.load(position, min(position + _PIECE, size))
-            if data is None:
-                return None
-            digest.update(data)
-        return digest.hexdigest()
-
-    def reset(self, window: Window | None = None) -> None:
-        """None of these bytes are used any more; `window`: those that come now stay in memory."""
+    def reset(self, new: CacheFile | None = None) -> None:
+        """None of these bytes are used any more; `new`: where those go that come now."""
         with self.cond:
-            file, self.file, name, self.name = self.file, None, self.name, None
-            self.window = window
+            old, self.file, self.name = self.file, new, None
             self.have.clear()
             self.sure.clear()
-            self.whole = self.version.size == 0
-        if file is not None and name is None:
-            self._disk.parts.discard(file)
-
-    def leave(self) -> None:
-        """Remove the file unless it is in the cache under its name; who reads it still has it open."""
-        if self.file is not None and self.name is None:
-            self._disk.parts.discard(self.file)
+            self.whole = self.size == 0
+        del old  # without the lock: that removes it
 
     def _written(self, file: CacheFile | None, position: int, data: bytes) -> CacheFile | None:
-        """The file that the bytes were written to, made where there is none yet; None if the disk refuses for good."""
+        """The file that the bytes were written to, made where there is none yet. Raises FsError(EIO)."""
         for last in (False, True):
             try:
                 file = file or self._part()
                 write_all(file.fd, data, position)
+                if file.path:
+                    self._disk.refused = ""
                 return file
             except OSError as error:
                 full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                 if last or not full or not self._disk.free(len(data)):
-                    _log.warning("the content cache can't be written, reading goes on: %s", error.strerror)
-                    break
-        return None
+                    return self._in_memory(file, position, data, error)
+        raise AssertionError
+
+    def _in_memory(
+        self, refused: CacheFile | None, position: int, data: bytes, error: OSError
+    ) -> CacheFile | None:
+        """A file in memory that begins with these bytes, in the place of the one that the disk has `refused`."""
+        if self.file is not refused:
+            return refused  # another transfer was faster: these bytes come once more
+        memory = self._disk.hold(self.size, error)
+        write_all(memory.fd, data, position)
+        self.reset(memory)
+        return memory
 
     def _part(self) -> CacheFile:
         new = self._disk.parts.new()
@@ -523,7 +464,4 @@ class Backing:
             if self.file is None:
                 self.file = new
             # What came whole from elsewhere meanwhile is not written to.
-            file, unused = new if self.whole else self.file, self.file is not new
-        if unused:
-            self._disk.parts.discard(new)
-        return file
+            return new if self.whole else self.file

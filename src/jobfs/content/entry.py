@@ -8,19 +8,21 @@ ranges, everybody waits for the stream.
 from __future__ import annotations
 
 import errno
-import os
+import hashlib
 import time
 from pathlib import Path
 
 from jobfs.api.deadline import Deadline, about_to_wait, current
 from jobfs.content.disk import DiskCache, version_name
-from jobfs.content.fetch import EVERYTHING, Fetch, Incoming
+from jobfs.content.fetch import Fetch, Incoming
 from jobfs.content.link import Link
 from jobfs.content.parts import CacheFile
-from jobfs.content.ranges import MIB, NEAR, Run, align_down, align_up, whole_run
+from jobfs.content.ranges import MIB, NEAR, Run, align_down, align_up
 from jobfs.errors import FsError, UnavailableError, again
 from jobfs.nodes import Version
 
+#: Bytes that are hashed at once.
+_PIECE = 4 * MIB
 #: Seconds that a download goes on after the last handle was closed: many files are opened again at once.
 LINGER = 0.5
 #: Seconds in which a failure answers the next read too: the kernel asks twice for what its readahead missed.
@@ -36,8 +38,8 @@ _LONG = 16 * MIB
 class Entry(Incoming):
     """The content of one version, as its readers see it."""
 
-    def __init__(self, version: Version, updated_ns: int, link: Link, disk: DiskCache) -> None:
-        super().__init__(version, updated_ns, link, disk)
+    def __init__(self, version: Version, size: int, updated_ns: int, link: Link, disk: DiskCache) -> None:
+        super().__init__(version, size, updated_ns, link, disk)
         self._jumps = 0
         self._digest: str | None = None
 
@@ -56,25 +58,23 @@ class Entry(Incoming):
     def fetch(self) -> Path:
         """The whole content as a file; see Content.fetch."""
         self.look()
-        if self.window is not None:
-            self.reset()  # somebody needs a file: try the disk again
-        while not self.whole:
-            self._wait(whole_run(), 0, EVERYTHING, on_disk=True)
+        while self.pins:
+            if self.whole:
+                return self.path()
+            self._wait(Run(0, 0), 0, self.size)  # as who reads it from its start
             self.settle()
             with self.cond:
                 if self.stale is not None:
                     raise again(self.stale)
                 if not self.whole and (self.settling or self.fetches):
                     self._sleep(Deadline(self.link.timeout, current(), waited=False))
-            if not self.pins:
-                raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
-        return self.path(self.size or 0)
+        raise FsError(errno.EBADF)  # who asked has closed it: what came was for nobody else
 
     def bring(self) -> None:
         """Bring everything, in this thread, unless that is under way; what goes wrong is for readers to find."""
         self.look()
         with self.cond:
-            gap = self.have.gap(0, EVERYTHING if self.size is None else self.size)
+            gap = self.have.gap(0, self.size)
             if gap is None or self.whole or self.fetches or self.stale is not None or self.link.closed:
                 return
             fetch = Fetch(self, gap[0], None, background=True)
@@ -82,10 +82,20 @@ class Entry(Incoming):
         fetch.run()
 
     def sha256(self) -> str | None:
-        """Hex digest of the whole content; None if it is not there."""
+        """Hex digest of the whole content; None if it is not there, or can't be read."""
         self.look()
         if self.whole and self._digest is None:
-            self._digest = self.digest(self.size or 0)
+            about_to_wait()
+            digest = hashlib.sha256()
+            for position in range(0, self.size, _PIECE):
+                try:
+                    data = self.load(position, min(position + _PIECE, self.size))
+                except FsError:
+                    return None
+                if data is None:
+                    return None
+                digest.update(data)
+            self._digest = digest.hexdigest()
         return self._digest if self.whole else None
 
     def look(self) -> None:
@@ -95,22 +105,18 @@ class Entry(Incoming):
         name = version_name(self.version)
         file = self._disk.open(name, self.size)
         if file is not None:
-            self.install(file, os.fstat(file.fd).st_size, name)
+            self.install(file, name)
 
-    def install(self, file: CacheFile, size: int, name: str | None) -> None:
+    def install(self, file: CacheFile, name: str | None) -> None:
         """The whole content is in `file`: under `name` in the cache, or for the open handles only."""
         with self.cond:
             self.bodies = max(self.bodies, 1)
-            self.learn(size)
-            part = self.file if self.name is None else None
-            self.fill(file, size, name)
+            old, self.file, self.name, self.whole = self.file, file, name, True
+            self.have.add(0, self.size)
             for fetch in self.fetches:
                 fetch.stop = True
             self.cond.notify_all()
-        if part is not None:
-            self._disk.parts.discard(part)
-        if self._discarded:
-            self.leave()  # the last handle was closed meanwhile
+        del old  # without the lock: that may remove it
 
     def on_disk(self, patience: float = 0.0) -> bool:
         """True if every byte is on disk, in this entry or in the cache; waits `patience` seconds if all have come."""
@@ -125,13 +131,10 @@ class Entry(Incoming):
     @property
     def resumable(self) -> bool:
         """True if a handle opened later can go on with what is here and nowhere else."""
-        begun = bool(self.fetches or self.have) and not self.whole
-        return begun and self.window is None and not self.transient()
+        return bool(self.fetches or self.have) and not self.whole and not self.transient()
 
     def outlived(self) -> bool:
         """True if these bytes serve only those who have them open, and what is downloaded now would serve all."""
-        if self._discarded:
-            return True
         lasting = self.link.lasting
         return (
             self.began is not None
@@ -141,26 +144,19 @@ class Entry(Incoming):
 
     # -- waiting ------------------------------------------------------------------------------------------
 
-    def _wait(self, run: Run, offset: int, end: int, *, on_disk: bool = False) -> int:
+    def _wait(self, run: Run, offset: int, end: int) -> int:
         """Wait until [offset, end) is there; the end, cut to the file. Raises ApiError, FsError."""
-        asked = end - offset
+        asked, end = end - offset, max(offset, min(end, self.size))
         deadline = Deadline(self.link.timeout, current(), waited=False)
-        with self.cond:
-            self.read_end = end
-            self.cond.notify_all()
         while True:
             with self.cond:
-                if self.size is not None:
-                    end = max(offset, min(end, self.size))
-                if on_disk and self.window is not None:
-                    raise FsError(errno.ENOSPC, "the disk of the content cache is full")
                 gap = None if self.whole else self.have.gap(offset, end)
                 if gap is None and self._may_be_read(offset, end):
                     self._look_ahead(run, end, asked)
                     return end
                 if self.stale is not None:
                     raise again(self.stale)
-                fetch = None if gap is None else self._begun(gap, run)
+                fetch = None if gap is None else self._bring(gap, run)
                 if self.certain or self.proving is not None:
                     self._await(fetch, offset, deadline)
                     continue
@@ -171,12 +167,6 @@ class Entry(Incoming):
         if not self.whole and self.certain:
             self.sure.add(offset, end)
         return self.whole or self.sure.covers(offset, end)
-
-    def _begun(self, gap: tuple[int, int], run: Run) -> Fetch:
-        """The transfer that brings the first byte of `gap`; what has just failed is not begun again."""
-        if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
-            raise again(self.failed[0])
-        return self._bring(gap, run)
 
     def _await(self, fetch: Fetch | None, offset: int, deadline: Deadline) -> None:
         """Wait for what a transfer brings; without one, for what another reader asks the server just now."""
@@ -211,13 +201,21 @@ class Entry(Incoming):
         raise UnavailableError(told, endpoint="download", errno=errno.ETIMEDOUT)
 
     def _bring(self, gap: tuple[int, int], run: Run) -> Fetch:
-        """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one."""
+        """The transfer that brings the first byte of `gap`: a running one that is worth waiting for, or a new one.
+
+        What has just failed is not begun again.
+        """
+        if self.failed is not None and time.monotonic() - self.failed[1] < _ECHO:
+            raise again(self.failed[0])
         position = gap[0]
-        whole = run.from_start or position == 0 or (self.size is not None and self.size <= NEAR)
+        whole = run.from_start or position == 0 or self.size <= NEAR
         nearest = self._nearest(position)
-        if nearest is not None and self._is_worth_waiting(nearest, position, whole=whole):
-            nearest.background = False
-            return nearest
+        if nearest is not None:
+            # Soon there, or on its way with the whole file that is wanted anyway.
+            anyway = self.link.ranges is False or (whole and nearest.end is None)
+            if anyway or position - nearest.pos <= NEAR:
+                nearest.background = False
+                return nearest
         if self.link.ranges is False:
             for fetch in self.fetches:
                 fetch.stop = True  # a stream that has passed what is missing: start over
@@ -226,12 +224,6 @@ class Entry(Incoming):
             return self._begin(position if run.from_start else self.have.covered_until(0), None)
         self._jump()
         return self._begin(*self._range(position, max(gap[1], position + run.chunk())))
-
-    def _is_worth_waiting(self, fetch: Fetch, position: int, *, whole: bool) -> bool:
-        """True if a running transfer brings a position soon, or the whole file that is wanted anyway."""
-        if self.link.ranges is False or (whole and fetch.end is None):
-            return True
-        return position - fetch.pos <= fetch.reach()
 
     def _nearest(self, position: int) -> Fetch | None:
         """Of the transfers on their way to a position the one that is closest; None if there is none."""
@@ -245,7 +237,7 @@ class Entry(Incoming):
     def _jump(self) -> None:
         """Reads here and there make a stream pointless that nobody waits for."""
         self._jumps += 1
-        if self._jumps >= _JUMPS and self.size is not None:
+        if self._jumps >= _JUMPS:
             for fetch in self.fetches:
                 if fetch.end is None and not fetch.waiters and self.size - fetch.pos > _LONG:
                     fetch.stop = True
@@ -254,8 +246,8 @@ class Entry(Incoming):
         """A range in whole pieces, without what is there and what is on its way."""
         first = max(align_down(start), self.have.covered_before(start))
         coming = [fetch.pos for fetch in self.fetches if not fetch.stop and fetch.pos > start]
-        bounds = (self.size, self.have.next_start(start))
-        last = min([align_up(end), *coming, *(bound for bound in bounds if bound is not None)])
+        there = self.have.next_start(start)
+        last = min([align_up(end), self.size, *coming, *([] if there is None else [there])])
         return first, max(last, start + 1)
 
     def _look_ahead(self, run: Run, end: int, asked: int) -> None:
@@ -272,16 +264,8 @@ class Entry(Incoming):
 
     def _is_to_come(self, position: int) -> bool:
         """True if a byte is missing there, nothing brings it, and nothing is known to be wrong."""
-        if (
-            self.link.closed
-            or self.link.ranges is False
-            or self.whole
-            or self.stale
-            or self.failed
-            or position == self.size
-        ):
-            return False
-        return self._nearest(position) is None
+        over = self.whole or self.stale or self.failed or self.link.closed or position == self.size
+        return not over and self.link.ranges is not False and self._nearest(position) is None
 
     def _begin(self, start: int, end: int | None) -> Fetch:
         self.failed = None

@@ -10,47 +10,39 @@ import contextlib
 import errno
 import logging
 import random
-import sys
 import time
 from collections.abc import Iterator
 
-from jobfs.api import Download
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
+from jobfs.api.download import Download
 from jobfs.api.line import Rank
-from jobfs.content.disk import AHEAD, Backing, DiskCache, version_name
-from jobfs.content.link import CrowdedError, Link, StaleVersionError, UnboundedError
+from jobfs.content.disk import Backing, DiskCache
+from jobfs.content.link import Link, StaleVersionError
 from jobfs.content.ranges import MIB, NEAR, IntervalSet
 from jobfs.errors import ContractError, FsError, JobfsError, NotFoundError, UnavailableError, again
 from jobfs.nodes import Item, Version
 
 _log = logging.getLogger("jobfs.content")
 
-#: Seconds that a download in memory waits for a reader to follow before it gives its connection back.
-_PATIENCE = 1.0
 #: What is there already is taken from the server again unless that saves this much.
 _SKIP = 4 * MIB
 #: Seconds before a broken body is asked for again: first, and at most.
 _BACKOFF, _BACKOFF_MAX = 0.05, 2.0
 #: Seconds after which a transfer lets another one have its thread; the same for a request that goes before it.
 _TURN, _SHORT_TURN = 2.0, 0.2
-#: The most that a running transfer is credited with bringing within a round trip.
-_REACH_MAX = 16 * MIB
-#: The end of a file whose size is not known.
-EVERYTHING = sys.maxsize
 
 
 class Incoming(Backing):
     """The bytes of one version and the transfers that bring them; `pins`: handles that have it open."""
 
-    def __init__(self, version: Version, updated_ns: int, link: Link, disk: DiskCache) -> None:
-        super().__init__(version, disk)
+    def __init__(self, version: Version, size: int, updated_ns: int, link: Link, disk: DiskCache) -> None:
+        super().__init__(version, size, disk)
         self.sure = IntervalSet()
         self.updated_ns = updated_ns
         self.link = link
         self.fetches: list[Fetch] = []
         self.pins = 0
         self.linger = 0.0  # until when transfers go on though nobody has it open
-        self.read_end = 0  # where the last reader is
         self.stale: StaleVersionError | None = None
         self.failed: tuple[JobfsError, float] | None = None  # the last failure and its time
         self.settling = False  # complete, on its way to its place
@@ -61,7 +53,6 @@ class Incoming(Backing):
         self._moving = 0  # such requests on their way
         self.began: float | None = None  # time.time() of the first request for them
         self._started_over = False
-        self._discarded = False  # nobody has it open, and who opens it later begins anew
 
     @property
     def idle(self) -> bool:
@@ -70,7 +61,7 @@ class Incoming(Backing):
 
     def transient(self) -> bool:
         """True if these bytes serve only the handles that are open now."""
-        if self.stale is not None or (self.size or 0) > self._disk.limit:
+        if self.stale is not None or self.size > self._disk.limit:
             return True
         return self.began is not None and not self.link.lasting(self.updated_ns, self.began)
 
@@ -81,20 +72,11 @@ class Incoming(Backing):
 
     def shows(self, item: Item) -> bool:
         """True if the server shows this version still."""
-        return item.updated_at in self.stamps and (item.size == self.size or None in (item.size, self.size))
+        return item.updated_at in self.stamps and item.size in (None, self.size)
 
     def complete(self) -> bool:
         """True if every byte has come."""
-        return self.stale is None and self.size is not None and self.have.covers(0, self.size)
-
-    def discard(self) -> None:
-        """Nobody uses these bytes any more: stop their transfers and remove what is not in the cache."""
-        with self.cond:
-            self._discarded = True
-            for fetch in self.fetches:
-                fetch.stop = True
-            self.cond.notify_all()
-        self.leave()
+        return self.stale is None and self.have.covers(0, self.size)
 
     # -- what transfers ask and tell ------------------------------------------------------------------------
 
@@ -102,8 +84,7 @@ class Incoming(Backing):
         """A transfer is about to send its first request."""
         with self.cond:
             self.began = self.began or time.time()
-            size = self.size or 0
-            self.coming = size if size <= self._disk.limit else 0
+            self.coming = self.size if self.size <= self._disk.limit else 0
         self._disk.fit()
 
     def next_start(self, fetch: Fetch) -> int | None:
@@ -111,8 +92,7 @@ class Incoming(Backing):
         with self.cond:
             if self.unwanted(fetch):
                 return None
-            end = fetch.end if fetch.end is not None else EVERYTHING
-            gap = self.have.gap(fetch.pos, end if self.size is None else min(end, self.size))
+            gap = self.have.gap(fetch.pos, self.size if fetch.end is None else min(fetch.end, self.size))
             return None if gap is None else gap[0]
 
     def unwanted(self, fetch: Fetch) -> bool:
@@ -121,8 +101,7 @@ class Incoming(Backing):
             return True
         if self.pins or fetch.waiters or time.monotonic() < self.linger:
             return False
-        end = fetch.end if fetch.end is not None else self.size
-        return end is None or end - fetch.pos > NEAR
+        return (self.size if fetch.end is None else fetch.end) - fetch.pos > NEAR
 
     def streams(self) -> bool:
         """True if a transfer brings the whole file."""
@@ -134,41 +113,22 @@ class Incoming(Backing):
         with self.cond:
             return self.have.covered_until(position)
 
-    def learn(self, size: int) -> None:
-        """The size, which the item may not have told."""
-        with self.cond:
-            if self.size is None:
-                self.link.learn(self.version, size)
-            self.size = size
-            self.cond.notify_all()
-
     def answered(self) -> None:
         """The headers of another answer have come: what was not read yet needs a proof that both are of this version."""
         with self.cond:
             self.bodies += 1
             self.cond.notify_all()
 
-    def put(self, fetch: Fetch, position: int, data: bytes) -> None:
-        """Bytes came: what is there already is left alone, as it may be of another version.
-
-        In memory a transfer must not run far ahead of its readers; one that nobody follows ends.
-        """
-        at, end, kept = position, position + len(data), True
+    def put(self, position: int, data: bytes) -> None:
+        """Bytes came: what is there already is left alone, as it may be of another version. Raises FsError(EIO)."""
+        at, end = position, position + len(data)
         while at < end:
             with self.cond:
                 gap = self.have.gap(at, end)
             if gap is None:
-                break
+                return
             start, at = gap
-            kept = self.write(start, data[start - position : at - position]) and kept
-        if kept:
-            return
-        with self.cond:
-            near = self.cond.wait_for(
-                lambda: end - self.read_end < AHEAD or self.window is None or self.unwanted(fetch),
-                _PATIENCE if self.link.ranges else self.link.timeout,
-            )
-            fetch.stop = fetch.stop or not near
+            self.write(start, data[start - position : at - position])
 
     def start_over(self, fetch: Fetch) -> bool:
         """None of the bytes are good, bring all once more; False if that was done before."""
@@ -178,7 +138,6 @@ class Incoming(Backing):
             self._started_over = True
             for other in self.fetches:
                 other.stop = other.stop or other is not fetch
-            self.size = self.version.size
             self.cond.notify_all()
         self.reset()
         return True
@@ -203,21 +162,18 @@ class Incoming(Backing):
                 self.prove()  # before readers come to what was brought ahead of them
             self.settle()
         except JobfsError as unsettled:
-            _log.warning("%s", unsettled)
-        if self._discarded:
-            self.leave()  # what came for a read that its handle's `close` overtook
+            _log.warning("%s", str(unsettled))
 
     def settle(self) -> None:
         """If every byte is there, make this the cached content of its version. Raises StaleVersionError, ApiError."""
         with self.cond:
-            busy = self.whole or self.settling or self.fetches or self.window is not None
-            if busy or not self.complete():
+            if self.whole or self.settling or self.fetches or not self.complete():
                 return
             self.settling = True
         try:
             self.prove()
             if self.complete() and not self.transient():
-                self.keep(self.size or 0)
+                self.keep()
             with self.cond:
                 # Unless the bytes were forgotten meanwhile.
                 self.whole = self.complete() and self.certain
@@ -225,12 +181,6 @@ class Incoming(Backing):
             with self.cond:
                 self.settling = False
                 self.cond.notify_all()
-        with self.cond:
-            # What was discarded before may be read just now.
-            unused = self.name is None and not self._discarded and self._is_nobodys()
-            self._discarded = self._discarded or unused
-        if unused:
-            self.reset()
         self._disk.fit()
 
     def prove(self, *, anew: bool = False) -> None:
@@ -279,12 +229,7 @@ class Incoming(Backing):
     def _gone(self, error: StaleVersionError) -> StaleVersionError:
         """The server has this version no more: who has it open is told so. The caller holds the lock."""
         self.stale = again(error)
-        self._discarded = self._discarded or self._is_nobodys()
         return error
-
-    def _is_nobodys(self) -> bool:
-        """True if no handle is open on this version. The caller holds the lock."""
-        return version_name(self.version) not in self._disk.pinned
 
 
 class Fetch:
@@ -303,8 +248,6 @@ class Fetch:
         self.error: JobfsError | None = None
         self._entry = entry
         self._link = entry.link
-        self._latency = 0.0
-        self._rate = 0.0
         self._gained = 0.0  # when bytes came that had not come before
         self._furthest = start
         self._own_thread = background
@@ -312,10 +255,6 @@ class Fetch:
         call = current()
         #: Who waits for its bytes joins this: then it goes before the rest, and each piece that comes is progress for both.
         self.deadline = Deadline(UNBOUNDED, waited=not background and call is not None and call.waited)
-
-    def reach(self) -> int:
-        """Bytes that this fetch brings in about the time that a request of its own would take."""
-        return min(max(NEAR, int(self._rate * self._latency)), _REACH_MAX)
 
     def run(self) -> None:
         """Transfer until everything is there or it is over; tells the entry how it went."""
@@ -327,15 +266,13 @@ class Fetch:
             if self._took_turn and self._link.pool.submit(self.run):
                 return
         except JobfsError as failed:
-            error = failed
+            error = again(failed)  # its traceback would keep all this alive, an open file among it
         except OSError as failed:
             error = FsError(failed.errno or errno.EIO, f"the content cache failed: {failed.strerror}")
         except Exception:
             _log.exception("a download failed unexpectedly")
             error = UnavailableError("the download failed unexpectedly (see the log)", endpoint="download")
-        # A copy, because a traceback would keep all this alive, an open file among it.
-        self._entry.ended(self, None if error is None else again(error))
-        self._link.forget(self)
+        self._entry.ended(self, error)
 
     def _transfer(self) -> None:
         """Send requests until nothing is left to bring, or another transfer is to have this thread."""
@@ -353,11 +290,14 @@ class Fetch:
             before = self._gained
             try:
                 broken = self._request(start)
-            except (UnboundedError, CrowdedError):
-                raise
             except ContractError as wrong:
+                self._link.forget(entry.version)
                 self._look(wrong)
                 if not entry.start_over(self):
+                    if entry.version.size is None:
+                        raise StaleVersionError(
+                            f"{wrong}: it had another size", endpoint="download"
+                        ) from None
                     raise
                 self.pos, self.end = 0, None
                 continue
@@ -371,7 +311,7 @@ class Fetch:
         """Wait before what `broken` off is resumed; raises it if nothing new has come for too long."""
         left = self._gained + self._link.timeout - time.monotonic()
         if left <= 0:
-            raise broken
+            raise again(broken)
         delay = min(_BACKOFF * 2**failures, _BACKOFF_MAX) * random.uniform(0.5, 1.0)
         with self._entry.cond:
             self._entry.cond.wait_for(lambda: self._entry.unwanted(self), min(left, delay))
@@ -381,16 +321,13 @@ class Fetch:
 
         An error before the body is final: the client has done its retries by then.
         """
-        sent = time.monotonic()
         item_id, size = self._entry.version.item_id, self._entry.size
         with self._link.client.download(item_id, start, self.end, size=size) as body:
             if not self._accept(start, body):
                 return None
             # Only bytes are progress: a server that answers and then sends nothing has the same deadline.
-            began = time.monotonic()
-            self._latency = began - sent
             try:
-                complete = self._receive(body, began)
+                complete = self._receive(body, time.monotonic())
             except UnavailableError as broken:
                 return broken
         if complete:
@@ -399,22 +336,17 @@ class Fetch:
 
     def _receive(self, body: Download, began: float) -> bool:
         """Take in the body; False if it was left before its end."""
-        first = self.pos
         for chunk in body.chunks():
             if not chunk:
                 continue
-            size = self._entry.size
-            if size is None:
-                self._link.admit(self, self.pos + len(chunk))
-            elif self.pos + len(chunk) > size:
+            if self.pos + len(chunk) > self._entry.size:
                 self.pos += len(chunk)
                 return True  # too much: that is said once the connection is given back
-            self._entry.put(self, self.pos, chunk)
+            self._entry.put(self.pos, chunk)
             self.pos += len(chunk)
             now = time.monotonic()
             if self.pos > self._furthest:
                 self._furthest, self._gained = self.pos, now
-            self._rate = (self.pos - first) / max(now - began, 0.001)
             if self._leave(body, now - began):
                 return False
         return True
@@ -425,7 +357,10 @@ class Fetch:
         if body.start > start:
             told = f"download: bytes from {start} asked, from {body.start} sent"
             raise ContractError(told, endpoint="download")
-        self._check_total(body.total if body.total is not None or body.start else body.length)
+        total = body.total if body.total is not None or body.start else body.length
+        if total not in (None, entry.size):
+            told = f"download: {total} bytes are announced instead of the {entry.size} promised"
+            raise ContractError(told, endpoint="download")
         if start:
             self._link.ranges = body.start > 0
         if start and body.start == 0 and self.end is not None:
@@ -436,14 +371,6 @@ class Fetch:
         self.pos = body.start
         entry.answered()
         return True
-
-    def _check_total(self, total: int | None) -> None:
-        size = self._entry.size
-        if total is not None and size is None:
-            self._entry.learn(total)
-        elif total is not None and total != size:
-            told = f"download: {total} bytes are announced instead of the {size} promised"
-            raise ContractError(told, endpoint="download")
 
     def _leave(self, body: Download, seconds: float) -> bool:
         """True if the rest of the body is not wanted, or not now."""
@@ -469,21 +396,12 @@ class Fetch:
         """The body ended as the server meant it: is that where it should end?"""
         size = self._entry.size
         nothing = self.pos == start and body.start > 0
-        if size is None:
-            self._find_size(start, body, nothing)
-            return
         if self.pos > size and not nothing:
             raise ContractError(f"download: more than the {size} bytes promised came", endpoint="download")
         end = size if self.end is None else min(size, self.end)
         if self.pos < end and (nothing or body.start == 0):
             came = f"there is no byte {start}" if nothing else f"{self.pos} bytes came instead"
             raise ContractError(f"download: {came} of the {size} promised", endpoint="download")
-
-    def _find_size(self, start: int, body: Download, nothing: bool) -> None:
-        if nothing and body.length == 0 and self._entry.covered_until(0) < start:
-            self.pos, self.end = 0, None  # behind the end, wherever that is: the whole file will tell
-        elif body.start == 0 or self.end is None or self.pos < self.end:
-            self._entry.learn(self.pos)
 
     def _look(self, wrong: ContractError) -> None:
         """Raises StaleVersionError if the item was written meanwhile, and ApiError if that can't be known."""

@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from jobfs.api import Client
-from jobfs.errors import ApiError, ContractError
+from jobfs.api.client import Client
+from jobfs.errors import ApiError
 from jobfs.nodes import Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
@@ -18,25 +18,13 @@ _log = logging.getLogger("jobfs.content")
 #: Seconds in which two contents may share one `updatedAt`: if it shows whole seconds, and if it shows more.
 _COARSE, _FINE = 2.0, 0.05
 #: Sizes remembered of versions whose items do not tell them.
-_LEARNED = 16384
+_MEASURED = 1 << 17
 
 
 class StaleVersionError(ApiError):
     """The server no longer has this version: the job wrote the item in place. Look up, open again."""
 
     errno = errno.ESTALE
-
-
-class UnboundedError(ContractError):
-    """More came than is taken of a content whose size neither the item nor the download tells."""
-
-    errno = errno.EFBIG
-
-
-class CrowdedError(ContractError):
-    """Contents whose size neither the items nor the downloads tell take too much room together: ask again later."""
-
-    errno = errno.ENOSPC
 
 
 class Pool:
@@ -95,21 +83,19 @@ class Pool:
 class Link:
     """Client, threads, deadline, and what was learned of the server; `ranges`: whether it has them, None if that is unknown.
 
-    `lock` is the one lock of a store, never held across I/O. `most`: bytes that are taken of contents whose size is not
-    known, together.
+    `lock` is the one lock of a store, never held across I/O.
     """
 
-    def __init__(self, client: Client, lock: threading.RLock, timeout: float, most: int) -> None:
+    def __init__(self, client: Client, lock: threading.RLock, timeout: float) -> None:
         self.client = client
         self.lock = lock
         self.timeout = timeout
-        self.most = most
         self.ranges: bool | None = None
         self.closed = False
-        self.learned: dict[Version, int] = {}
+        #: Of versions whose items tell no size: their bytes, and whether that surely is this version's size.
+        self._measured: dict[Version, tuple[int, bool]] = {}
         # One connection is left to those who ask for names.
         self.pool = Pool(client.max_connections - 1, "jobfs-content", lock)
-        self._untold: dict[object, int] = {}
 
     def lasting(self, updated_ns: int, began: float) -> bool:
         """True if bytes whose download began at `began`, in seconds of this clock, are surely those of their version.
@@ -125,26 +111,19 @@ class Link:
         young = _FINE if shows_fraction(updated_ns) else _COARSE
         return began + self.client.server_time_offset >= updated_ns / 1e9 + young
 
-    def learn(self, version: Version, size: int) -> None:
-        """Remember a size that the item did not tell."""
-        if len(self.learned) >= _LEARNED:
-            self.learned.clear()
-        self.learned[version] = size
+    def measured(self, version: Version, updated_ns: int) -> int | None:
+        """The size of a version whose item does not tell it; None if it is not known, or not sure though it could be."""
+        size, sure = self._measured.get(version, (None, True))
+        return size if sure or not self.lasting(updated_ns, time.time()) else None
 
-    def admit(self, fetch: object, end: int) -> None:
-        """Bytes until `end` came of a content of unknown size. Raises UnboundedError, CrowdedError if they are too many."""
+    def learn(self, version: Version, size: int, *, sure: bool) -> None:
+        """Remember the size of a version whose item does not tell it."""
         with self.lock:
-            self._untold[fetch] = end
-            total = sum(self._untold.values())
-        if end > self.most:
-            told = f"download: no size is told, and more than {self.most} bytes came (see --cache-size)"
-            raise UnboundedError(told, endpoint="download")
-        if total > self.most:
-            told = f"download: contents whose size is not told have more than {self.most} bytes together (see --cache-size)"
-            raise CrowdedError(told, endpoint="download")
+            if len(self._measured) >= _MEASURED:
+                del self._measured[next(iter(self._measured))]
+            self._measured[version] = size, sure
 
-    def forget(self, fetch: object) -> None:
-        """Its bytes are of a known size by now, or gone."""
-        if fetch in self._untold:
-            with self.lock:
-                self._untold.pop(fetch, None)
+    def forget(self, version: Version) -> None:
+        """The size that was learned was that of other bytes."""
+        with self.lock:
+            self._measured.pop(version, None)

@@ -21,20 +21,24 @@ _PIECE = 8 * 1024 * 1024
 
 
 class CacheFile:
-    """A file descriptor and its path; the descriptor is closed when nobody refers to this object any more.
+    """A file descriptor, which is closed when nobody refers to this object any more, and its path; "" for a file in memory.
 
-    So a reader that holds a reference may `pread` while another thread puts a newer file in its place.
+    So a reader that holds a reference may `pread` while another thread puts a newer file in its place. A file that is
+    `unfinished` is removed then.
     """
 
-    __slots__ = ("fd", "path")
+    __slots__ = ("__weakref__", "fd", "path", "unfinished")
 
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, path: str, *, unfinished: bool = False) -> None:
         self.fd = fd
         self.path = path
+        self.unfinished = unfinished
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError):
             os.close(self.fd)
+            if self.unfinished:
+                os.unlink(self.path)
 
     def there(self) -> bool:
         """True if the path still leads to this file (somebody may have cleared the cache)."""
@@ -94,24 +98,20 @@ class Parts:
         path = self._path()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return CacheFile(os.open(path, flags, 0o600), path)
+            return CacheFile(os.open(path, flags, 0o600), path, unfinished=True)
         except FileNotFoundError:
             self._make()  # somebody cleared the cache
-            return CacheFile(os.open(path, flags, 0o600), path)
+            return CacheFile(os.open(path, flags, 0o600), path, unfinished=True)
 
     def copy(self, source: int, size: int) -> CacheFile:
         """A new unfinished file with the `size` bytes of the file descriptor `source`; FsError (EIO) if it has fewer."""
         file = self.new()
         done = 0
-        try:
-            while done < size:
-                sent = os.sendfile(file.fd, source, done, min(_PIECE, size - done))
-                if sent == 0:
-                    raise FsError(errno.EIO, f"a file of {size} bytes ended after {done}")
-                done += sent
-        except BaseException:
-            self.discard(file)
-            raise
+        while done < size:
+            sent = os.sendfile(file.fd, source, done, min(_PIECE, size - done))
+            if sent == 0:
+                raise FsError(errno.EIO, f"a file of {size} bytes ended after {done}")
+            done += sent
         return file
 
     def link(self, source: Path, size: int) -> CacheFile:
@@ -119,7 +119,7 @@ class Parts:
         path = self._path()
         try:
             os.link(source, path)
-            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
+            file = CacheFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path, unfinished=True)
             os.fchmod(file.fd, 0o600)
             return file
         except OSError:
@@ -127,15 +127,6 @@ class Parts:
                 os.unlink(path)
         opened = CacheFile(os.open(source, os.O_RDONLY | os.O_CLOEXEC), str(source))
         return self.copy(opened.fd, size)
-
-    def beside(self, source: Path) -> bool:
-        """True if `source` is on the same file system, so that linking it costs nothing. Raises OSError."""
-        return os.stat(source).st_dev == os.stat(self._own).st_dev
-
-    def discard(self, file: CacheFile) -> None:
-        """Remove an unfinished file."""
-        with contextlib.suppress(OSError):
-            os.unlink(file.path)
 
     def close(self) -> None:
         """Remove the unfinished files."""

@@ -27,22 +27,14 @@ class IntervalSet:
         if first < last:
             start = min(start, self._starts[first])
             end = max(end, self._ends[last - 1])
-        self._replace(first, last, [(start, end)])
-
-    def remove(self, start: int, end: int) -> None:
-        """Uncover [start, end)."""
-        if start >= end:
-            return
-        first = bisect_right(self._ends, start)
-        last = bisect_left(self._starts, end)
-        if first >= last:
-            return
-        rest = [(self._starts[first], start), (end, self._ends[last - 1])]
-        self._replace(first, last, [(a, b) for a, b in rest if a < b])
+        self.total += end - start - sum(self._ends[first:last]) + sum(self._starts[first:last])
+        self._starts[first:last], self._ends[first:last] = [start], [end]
 
     def clear(self) -> None:
         """Uncover everything."""
-        self._replace(0, len(self._starts), [])
+        self._starts.clear()
+        self._ends.clear()
+        self.total = 0
 
     def covers(self, start: int, end: int) -> bool:
         """True if every byte of [start, end) is covered; an empty interval is."""
@@ -71,12 +63,6 @@ class IntervalSet:
         following = self.next_start(start)
         return start, end if following is None else min(end, following)
 
-    def _replace(self, first: int, last: int, new: list[tuple[int, int]]) -> None:
-        old = sum(self._ends[first:last]) - sum(self._starts[first:last])
-        self._starts[first:last] = [start for start, _ in new]
-        self._ends[first:last] = [end for _, end in new]
-        self.total += sum(end - start for start, end in new) - old
-
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -96,9 +82,9 @@ class Run:
 
     __slots__ = ("end", "start")
 
-    def __init__(self) -> None:
-        self.start = -1
-        self.end = -1
+    def __init__(self, start: int = -1, end: int = -1) -> None:
+        self.start = start
+        self.end = end
 
     def note(self, offset: int, end: int) -> None:
         """A read of [offset, end) came: it goes on with the run, or begins a new one."""
@@ -121,13 +107,6 @@ class Run:
     def sequential(self, asked: int) -> bool:
         """True if this is a run of more than one read of `asked` bytes."""
         return self.end - self.start > asked
-
-
-def whole_run() -> Run:
-    """The run of somebody who wants everything."""
-    run = Run()
-    run.start, run.end = 0, 0
-    return run
 
 
 def align_down(position: int) -> int:

@@ -14,26 +14,24 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from jobfs.api import Client
+from jobfs.api.client import Client
+from jobfs.api.download import Download
 from jobfs.content.disk import DiskCache, version_name
 from jobfs.content.entry import LINGER, Entry
-from jobfs.content.link import Link, Pool, UnboundedError
-from jobfs.content.parts import CacheFile, claim, remove_abandoned
-from jobfs.content.ranges import Run
-from jobfs.errors import ApiError, FsError, again
+from jobfs.content.link import Link, Pool
+from jobfs.content.parts import CacheFile, claim, remove_abandoned, write_all
+from jobfs.content.ranges import NEAR, Run
+from jobfs.errors import ApiError, ContractError, FsError, UnavailableError, again
 from jobfs.nodes import Item, Version, shows_fraction
 
 _log = logging.getLogger("jobfs.content")
 
 #: Unfinished contents that nobody has open, kept to be resumed, with a descriptor each.
 _IDLE = 64
-#: Versions remembered that are too large to be measured.
-_ENDLESS = 4096
 #: Bytes that may be under way ahead of readers at once: on a slow line they share it with what readers wait for.
 _UNDER_WAY = 4 << 20
 #: Seconds that `close` waits for transfers to notice.
@@ -43,32 +41,31 @@ _CLOSING = 2.0
 class Content:
     """An open handle on one version's content; the version is pinned until `close`.
 
-    `size` is in bytes, None until it is known. Handles may be shared by threads. A file is opened, or a download begun, by
-    whoever reads first: what the kernel has kept costs nothing here.
+    `size` is in bytes, None if it is not known before somebody reads. Handles may be shared by threads. A file is opened, or a
+    download begun, by whoever reads first: what the kernel has kept costs nothing here.
     """
 
-    __slots__ = ("_closed", "_entry", "_on_disk", "_run", "_store", "updated_ns", "version")
+    __slots__ = ("_closed", "_entry", "_on_disk", "_run", "_store", "item", "size", "version")
 
-    def __init__(self, store: ContentStore, version: Version, updated_ns: int) -> None:
-        self.version = version
-        self.updated_ns = updated_ns
+    def __init__(self, store: ContentStore, item: Item) -> None:
+        self.item = item
+        self.version = item.version
+        self.size = item.size
         self._store = store
         self._entry: Entry | None = None
-        self._on_disk: int | None = None  # bytes that were on disk when it was opened, if all were
+        self._on_disk = False  # all bytes were there when it was opened
         self._run: Run | None = None
         self._closed = False
 
     @property
-    def size(self) -> int | None:
-        """Bytes of the whole content; None until known."""
-        if self._entry is not None:
-            return self._entry.size
-        return self.version.size if self._on_disk is None else self._on_disk
-
-    @property
     def here(self) -> bool:
         """True if every byte was seen to be on disk; False proves nothing."""
-        return self._on_disk is not None if self._entry is None else self._entry.whole
+        return self._on_disk if self._entry is None else self._entry.whole
+
+    @property
+    def stale(self) -> bool:
+        """True if the server was seen not to have these bytes any more."""
+        return self._entry is not None and self._entry.stale is not None
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`, fewer only at the end of the file (vfs/semantics.md 3).
@@ -80,7 +77,7 @@ class Content:
         entry = self._entry or self._store.attach(self)
         file = entry.file
         if entry.whole and file is not None:
-            wanted = min(size, max((entry.size or 0) - offset, 0))
+            wanted = min(size, max(entry.size - offset, 0))
             try:
                 data = os.pread(file.fd, wanted, offset)
             except OSError:
@@ -92,18 +89,13 @@ class Content:
             self._run = Run()
         return entry.read(self._run, offset, size)
 
-    def meet(self, most: int = 1) -> None:
-        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does.
-
-        Where the answer does not tell its size, the end does: that is waited for, `most` bytes far.
-        """
+    def meet(self) -> None:
+        """Wait for the first byte, if there is one: the server's answer is to this version. Raises as `read` does."""
         if not self.here:
-            entry, run = self._store.attach(self), Run()
+            entry = self._store.attach(self)
             if entry.stale is not None:
                 raise again(entry.stale)
-            entry.read(run, 0, 1)
-            if entry.size is None:
-                entry.read(run, 0, most)
+            entry.read(Run(), 0, 1)
 
     def fetch(self) -> Path:
         """Bring everything; a file with the whole content, not to be written to, valid until `close`.
@@ -163,7 +155,7 @@ class ContentStore:
         self._owner = owner
         self._lock = threading.RLock()
         self._disk = DiskCache(directory, limit, self._lock)
-        self._link = Link(client, self._lock, timeout, limit)
+        self._link = Link(client, self._lock, timeout)
         self._link.ranges = ranges
         # Two connections are left by what is fetched ahead: the program that it is fetched for may itself be
         # waiting for another file.
@@ -171,21 +163,22 @@ class ContentStore:
         self._running = self._bytes = 0  # of what is fetched ahead
         self._entries: dict[Version, Entry] = {}
         self._idle: OrderedDict[Version, Entry] = OrderedDict()  # of them: open nowhere
-        self._endless: dict[Version, UnboundedError] = {}
         self._ahead.submit(self._scan)
 
     # -- handles ------------------------------------------------------------------------------------------
 
     def open(self, item: Item) -> Content:
         """A handle on the version that `item` shows; no request is made."""
-        content = Content(self, Version(item.id, item.updated_at, item.size), item.updated_ns)
+        content = Content(self, item)
         name = version_name(content.version)
         with self._lock:
             self._disk.pinned[name] += 1  # first: what is seen now stays
         # What is in the index is not looked at again: reading it tells whether it has gone.
         size = self._disk.touch(name)
-        seen = size is not None and content.version.size in (None, size)
-        content._on_disk = size if seen else self.on_disk(content.version)
+        if size is None or item.size not in (None, size):
+            size = self.on_disk(content.version)
+        content._on_disk = size is not None
+        content.size = self.size(item) if size is None else size
         return content
 
     def on_disk(self, version: Version) -> int | None:
@@ -198,27 +191,25 @@ class ContentStore:
     def attach(self, content: Content) -> Entry:
         """What a handle reads from: the one entry of its version, pinned until it is closed.
 
-        For one that was closed meanwhile it is another one, which goes when what it serves has been read.
+        For one that was closed meanwhile it is another one, which goes when what it serves has been read. Raises as `measure`.
         """
         version = content.version
+        size = content.size = self.measure(content.item) if content.size is None else content.size
         with self._lock:
             if content._entry is not None:
                 return content._entry
-            entry = before = None if content._closed else self._entries.get(version)
-            if entry is None or entry.outlived():
-                entry = Entry(version, content.updated_ns, self._link, self._disk)
+            entry = None if content._closed else self._entries.get(version)
+            unused = entry is not None and version in self._idle and entry.transient()
+            if entry is None or unused or entry.size != size or entry.outlived():
+                entry = Entry(version, size, content.item.updated_ns, self._link, self._disk)
             if content._closed or content._on_disk:
                 # Its program may have bytes of it from elsewhere already: what comes has to be proved.
                 entry.bodies = max(entry.bodies, 1)
-            if content._closed:
-                entry.discard()
-                return entry
-            self._entries[version] = content._entry = entry
-            self._idle.pop(version, None)
-            entry.pins += 1
-        if before is not None and before is not entry and not before.pins:
-            before.discard()
-        return entry
+            if not content._closed:
+                self._entries[version] = content._entry = entry
+                self._idle.pop(version, None)
+                entry.pins += 1
+            return entry
 
     def release(self, content: Content) -> None:
         """A handle is closed: with the last one, decide what stays."""
@@ -233,12 +224,9 @@ class ContentStore:
             if entry is not None:
                 entry.pins -= 1
                 entry.linger = time.monotonic() + LINGER
-            if entry is not None and entry is not current:
-                gone = None if entry.pins else entry
-            elif current is not None and not current.pins and name not in self._disk.pinned:
+            if current is not None and not current.pins and name not in self._disk.pinned:
                 gone = self._rest(version, current)
-        if gone is not None:
-            gone.discard()
+        del gone  # without the lock: that may remove its file
 
     def _rest(self, version: Version, entry: Entry) -> Entry | None:
         """Nobody has an entry open any more: keep it if a later handle can go on with it; which one goes."""
@@ -290,7 +278,7 @@ class ContentStore:
 
     def _fetch_ahead(self, take: Callable[[], Item | None]) -> None:
         while (item := take() if self._bytes < _UNDER_WAY else None) is not None:
-            size = item.size or 0
+            size = self.size(item) or 0
             with self._lock:
                 self._bytes += size
             try:
@@ -314,9 +302,14 @@ class ContentStore:
 
     # -- bytes from elsewhere -----------------------------------------------------------------------------
 
-    def near(self, source: Path) -> AbstractContextManager[Path]:
-        """A path to the bytes of `source` that `adopt` need not copy (see DiskCache.near)."""
-        return self._disk.near(source)
+    def take(self, source: Path) -> CacheFile | None:
+        """A link to, or a copy of, `source`, which is never written again, to be adopted; None if that can't be."""
+        try:
+            size = os.stat(source).st_size
+            return self._disk.parts.link(source, size) if size <= self._disk.limit else None
+        except (OSError, FsError) as error:
+            _log.warning("a saved file can't be kept in the cache: %s", error)
+            return None
 
     def drop(self, version: Version) -> None:
         """This mount has replaced a version: its content goes, unless somebody has it open."""
@@ -327,48 +320,33 @@ class ContentStore:
         self._disk.remove(name)
 
     def learn(self, item: Item, size: int) -> None:
-        """Remember the bytes of a version that was made here, where its item does not tell."""
+        """Remember the size of a version that was made here, where its item does not tell."""
         if item.size is None:
-            self._link.learn(item.version, size)
+            self._link.learn(item.version, size, sure=self._link.lasting(item.updated_ns, time.time()))
 
-    def adopt(self, item: Item, source: Path) -> None:
-        """Make the bytes of `source` the content of the version that `item` shows.
+    def adopt(self, item: Item, file: CacheFile) -> None:
+        """Make what was taken the content of the version that `item` shows, for who has it open and, if it is kept, for all.
 
-        `source` is linked, cloned or copied; it may be deleted afterwards, but never written again. This
-        is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
+        This is only a cache: if it can't be done, the bytes are downloaded when somebody reads.
         """
-        version, name = item.version, version_name(item.version)
-        with self._lock:
-            entry = self._entries.get(version)
-        try:
-            size = os.stat(source).st_size
-            if item.size not in (None, size):
-                _log.warning("not cached: %s has %d bytes, the item %s", source.name, size, item.size)
-                return
-            kept = self._is_kept(item, size)
-            needed = (kept or name in self._disk.pinned) if entry is None else not entry.whole
-            if size == 0 or not needed:
-                return
-            file = self._disk.parts.link(source, size)
-            file = self._disk.keep(file, name, size) if kept else file
-        except (OSError, FsError) as error:
-            _log.warning("a saved file can't be kept in the cache: %s", error)
+        version, name, size = item.version, version_name(item.version), os.fstat(file.fd).st_size
+        kept = self._is_kept(item, size)
+        if size == 0 or item.size not in (None, size):
             return
-        self._hand_out(item, file, size, kept=kept)
-        self._disk.fit()
-
-    def _hand_out(self, item: Item, file: CacheFile, size: int, *, kept: bool) -> None:
-        """Give a whole content to those who have its version open; one that is not `kept` is for nobody else."""
-        version, name = item.version, version_name(item.version)
+        if kept:
+            try:
+                file = self._disk.keep(file, name, size)
+            except OSError as error:
+                _log.warning("a saved file can't be kept in the cache: %s", error)
+                return
         with self._lock:
             entry = self._entries.get(version)
             if entry is None and not kept and name in self._disk.pinned:
-                entry = self._entries[version] = Entry(version, item.updated_ns, self._link, self._disk)
-        if entry is not None:
+                entry = self._entries[version] = Entry(version, size, item.updated_ns, self._link, self._disk)
+        if entry is not None and entry.size == size and not entry.whole:
             entry.began = entry.began if kept else time.time()
-            entry.install(file, size, name if kept else None)
-        elif not kept:
-            self._disk.parts.discard(file)
+            entry.install(file, name if kept else None)
+        self._disk.fit()
 
     def _is_kept(self, item: Item, size: int) -> bool:
         """True if our own bytes serve later handles too: where seconds are whole the job may have written in the same one."""
@@ -399,46 +377,49 @@ class ContentStore:
         """Bytes in the cache, unfinished downloads included."""
         return self._disk.used
 
-    def learned_size(self, version: Version) -> int | None:
-        """Bytes of a version whose item does not tell: from a download or the disk; None if never seen."""
-        if version.size is not None:
-            return version.size
-        size = self._link.learned.get(version)
-        return self._disk.size(version) if size is None else size
+    @property
+    def refused(self) -> str:
+        """Why the disk of the cache takes no bytes now; "" if it does."""
+        return self._disk.refused
+
+    def size(self, item: Item) -> int | None:
+        """Bytes of a version: what the item tells, or else what was learned; None if that is still to be measured."""
+        if item.size is not None:
+            return item.size
+        size = self._link.measured(item.version, item.updated_ns)
+        return self._disk.size(item.version) if size is None else size
 
     def measure(self, item: Item) -> int:
-        """Bytes of a version, of the server where the item does not tell; raises ApiError, FsError as `Content.read`.
+        """Bytes of a version, of the server where the item does not tell them (vfs/semantics.md 2.2). Raises ApiError.
 
-        A download's headers tell them mostly; where they don't it has to be brought whole. One that is larger than
-        the cache then is not brought again: UnboundedError.
+        They are what the headers of a download say, or else how much comes. What is small is kept.
         """
-        size = self.learned_size(item.version)
+        size = self.size(item)
         if size is not None:
             return size
-        endless = self._endless.get(item.version)
-        if endless is not None:
-            raise again(endless)
-        with self.open(item) as content:
+        began = time.time()
+        with self._link.client.download(item.id) as body:
+            size, data = _measured(body, self._disk.limit)
+        sure = self._link.lasting(item.updated_ns, began)
+        self._link.learn(item.version, size, sure=sure)
+        if sure and data:
             try:
-                content.meet()
-                if content.size is None:
-                    content.fetch()
-            except UnboundedError as error:
-                if len(self._endless) >= _ENDLESS:
-                    self._endless.clear()
-                self._endless[item.version] = again(error)
-                raise
-            return content.size or 0
+                part = self._disk.parts.new()
+                write_all(part.fd, data, 0)
+                self._disk.keep(part, version_name(item.version), size)
+            except OSError as error:
+                _log.warning("a content can't be kept in the cache: %s", error.strerror)
+            self._disk.fit()
+        return size
 
     def close(self) -> None:
         """Stop every transfer, answer every reader, remove what is unfinished; at most two seconds."""
         self._link.closed = True
         with self._lock:
-            entries = list(self._entries.values())
+            for entry in self._entries.values():
+                entry.cond.notify_all()
             self._entries.clear()
             self._idle.clear()
-        for entry in entries:
-            entry.discard()
         until = time.monotonic() + _CLOSING
         for pool in (self._link.pool, self._ahead):
             pool.close(max(0.0, until - time.monotonic()))
@@ -453,3 +434,23 @@ class ContentStore:
         except OSError:
             return  # said before: the cache can't be used
         remove_abandoned(self._disk.directory)
+
+
+def _measured(body: Download, most: int) -> tuple[int, bytes]:
+    """How many bytes a body has, and the bytes if they are few. Raises ApiError, ContractError if `most` do not reach the end."""
+    came, data = 0, bytearray()
+    if body.length is not None and body.length > NEAR:
+        return body.length, b""
+    try:
+        for chunk in body.chunks():
+            came += len(chunk)
+            if came <= NEAR:
+                data += chunk
+            elif came > most:
+                told = f"download: no size is told, and more than {most} bytes came (see --cache-size)"
+                raise ContractError(told, endpoint="download")
+    except UnavailableError:
+        if body.length is None:
+            raise
+        return body.length, b""
+    return came, bytes(data) if came <= NEAR else b""

@@ -51,22 +51,17 @@ def errno_of(operation: str, error: BaseException) -> int:
 
     Whatever made the server refuse a save, fsync and close say EIO, or what a disk would say.
     """
-    number = _errno_of(operation, error)
+    number: int = errno.EIO
+    if isinstance(error, (JobfsError, fuse.FuseOSError)):
+        number = error.errno
+    elif isinstance(error, UnicodeError):
+        number = errno.EILSEQ
+    else:
+        _log.error("%s failed: %r", operation, error)
+        _log.debug("%s failed", operation, exc_info=error)
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            number = error.errno
     return errno.EIO if operation in _SAVES and number not in _SAVE_ERRORS else number
-
-
-def _errno_of(operation: str, error: BaseException) -> int:
-    if isinstance(error, JobfsError):
-        return error.errno
-    if isinstance(error, fuse.FuseOSError):
-        return int(error.errno)
-    if isinstance(error, UnicodeError):
-        return errno.EILSEQ
-    _log.error("%s failed: %r", operation, error)
-    _log.debug("%s failed", operation, exc_info=error)
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-        return int(error.errno)
-    return errno.EIO
 
 
 def relative(path: str) -> str:
@@ -136,22 +131,16 @@ class _Sizes:
         """True if the kernel may believe another size of a path; -1: it is not known."""
         return size >= 0 and self._told.get(path, size) != size
 
-    def opened(self, path: str, fh: int, size: int, *, writes: bool) -> bool:
-        """True if the kernel may believe another size of what was opened."""
-        stale = self.differs(path, size)
-        if writes:
-            self.writers[fh] = path
-            self._told.pop(path, None)
-        return stale
+    def opened(self, path: str, fh: int) -> None:
+        """A file is open to be written."""
+        self.writers[fh] = path
+        self._told.pop(path, None)
 
     def written(self, fh: int, size: int) -> None:
         """The kernel has learned this of an open file: by what was written through the mount, or by asking."""
         path = self.writers.get(fh)
         if path is not None:
             self.told(path, size)
-
-    def released(self, fh: int) -> None:
-        self.writers.pop(fh, None)
 
     def renamed(self, old: str, new: str) -> None:
         """The kernel's attributes follow their file, and all files of a directory."""
@@ -262,11 +251,8 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
 
     def statfs(self, path: str) -> dict[str, int]:
         stat = self._vfs.statfs()
-        return {
-            "f_bsize": stat.bsize, "f_frsize": stat.bsize, "f_blocks": stat.blocks, "f_bfree": stat.bfree,
-            "f_bavail": stat.bavail, "f_files": stat.files, "f_ffree": stat.ffree, "f_favail": stat.ffree,
-            "f_namemax": stat.namemax,
-        }  # fmt: skip
+        told = {f"f_{name}": value for name, value in stat._asdict().items()}
+        return told | {"f_frsize": stat.bsize, "f_favail": stat.ffree}
 
     def readlink(self, path: str) -> str:
         return self._vfs.readlink(relative(path))
@@ -308,8 +294,9 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._opened(path, fi, self._vfs.create(relative(path), mode, fi.flags, _caller()))
 
     def _opened(self, path: str, fi: Any, result: OpenResult) -> None:
-        writes = fi.flags & CHANGES != 0
-        stale = self._sizes.opened(path, result.fh, result.size, writes=writes)
+        stale = self._sizes.differs(path, result.size)
+        if fi.flags & CHANGES:
+            self._sizes.opened(path, result.fh)
         fi.fh = result.fh
         fi.direct_io = result.direct_io or stale
         fi.keep_cache = result.keep_cache and not stale
@@ -335,7 +322,7 @@ class FuseDriver(fuse.Operations):  # type: ignore[misc]
         self._vfs.fsync(fi.fh)
 
     def release(self, path: str | None, fi: Any) -> None:
-        self._sizes.released(fi.fh)
+        self._sizes.writers.pop(fi.fh, None)
         self._vfs.release(fi.fh)
 
     def fsyncdir(self, path: str | None, datasync: int, fh: int) -> None:

@@ -97,6 +97,8 @@ class Desk:
         self.brief = False
         #: A listing is being made: nothing is asked of the server for the attributes in it.
         self.listing = False
+        #: What libfuse has answered to a request of ours.
+        self.answer = b""
         self.turn = 0
         #: The last turn whose request was answered early.
         self.answered = -1

@@ -39,22 +39,12 @@ write = _libc.write
 write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
 write.restype = ctypes.c_ssize_t
 
+#: Where an answer has its error, in `fuse_out_header`; and the flags of what is opened, in `fuse_open_out`.
+_ERROR, _OPEN_FLAGS = 4, 8
 #: Bytes of `fuse_attr_out`.
 _ATTR = 104
 #: Where the seconds and the nanoseconds are for which attributes are good: in `fuse_attr_out`, and in `fuse_entry_out`.
 _VALID = {Opcode.GETATTR: (0, 8), Opcode.LOOKUP: (24, 36)}
-
-
-class _Head(ctypes.Structure):
-    """`fuse_out_header`, the first piece of every answer; of an error the only one."""
-
-    _fields_ = (("length", ctypes.c_uint32), ("error", ctypes.c_int32), ("unique", ctypes.c_uint64))
-
-
-class _Opened(ctypes.Structure):
-    """`fuse_open_out`."""
-
-    _fields_ = (("fh", ctypes.c_uint64), ("open_flags", ctypes.c_uint32), ("padding", ctypes.c_uint32))
 
 
 class _Piece(ctypes.Structure):
@@ -66,11 +56,7 @@ class _Piece(ctypes.Structure):
 class ChannelOperations(ctypes.Structure):
     """`struct fuse_chan_ops` of libfuse 2.9, for a channel on which only answers are sent."""
 
-    _fields_ = (
-        ("receive", _pointer),
-        ("send", send_prototype),
-        ("destroy", _pointer),
-    )
+    _fields_ = (("receive", _pointer), ("send", send_prototype), ("destroy", _pointer))
 
 
 def channel_operations(device: int, here: AtWork) -> ChannelOperations:
@@ -85,21 +71,19 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
     def send(channel: int, vector: int, count: int) -> int:
         desk = here.desk
         opcode, _, node = HEAD.unpack_from(desk.buffer)
-        if count == 1:
-            head = _Head.from_address(piece(vector, 0)[0])
-            if head.error == -errno.ENOENT and opcode in _ABOUT_A_NODE:
-                look_again(desk, head)
-        else:
+        if count > 1:
             add(desk, opcode, node, piece(vector, 1)[0])
+        elif opcode in _ABOUT_A_NODE:
+            look_again(desk, ctypes.c_int32.from_address(piece(vector, 0)[0] + _ERROR))
         if _writev(device, vector, count) < 0:
             # Of a program that was told to end, which libfuse is to know; or the mount is over.
             return -ctypes.get_errno()
         return 0
 
-    def look_again(desk: Desk, head: _Head) -> None:
+    def look_again(desk: Desk, error: ctypes.c_int32) -> None:
         node, thread = desk.about()
-        if told.pop(thread, None) != node:
-            head.error = -errno.ESTALE
+        if error.value == -errno.ENOENT and told.pop(thread, None) != node:
+            error.value = -errno.ESTALE
             if len(told) > _TOLD:
                 told.clear()
             told[thread] = node
@@ -107,7 +91,7 @@ def channel_operations(device: int, here: AtWork) -> ChannelOperations:
     def add(desk: Desk, opcode: int, node: int, answer: int) -> None:
         if opcode == Opcode.OPEN:
             if not desk.flags.value & CHANGES:
-                _Opened.from_address(answer).open_flags |= _NO_FLUSH
+                ctypes.c_uint32.from_address(answer + _OPEN_FLAGS).value |= _NO_FLUSH
         elif desk.brief:
             seconds, nanoseconds = _VALID[Opcode(opcode)]
             ctypes.memset(answer + seconds, 0, 8)

@@ -74,6 +74,8 @@ _LEAN = {
     "fsync": _prototype(_pointer, _int, _pointer),
     "release": _prototype(_pointer, _pointer),
 }
+#: Of these, those that the driver is called with as they are.
+_PASSED_ON = frozenset({"open", "create", "ftruncate", "flush", "fsync", "release"})
 
 
 class _Operations(ctypes.Structure):
@@ -127,7 +129,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._here = AtWork()
         self._sending = channel_operations(self.device, self._here)
         self._answering = _fuse_chan_new(ctypes.byref(self._sending), self.device, 0, None)
-        self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout)
+        self._plus = ReadDirPlus(self.device, self._ask, kernel_timeout, self._here)
         # With the size of the other one: INIT is answered on it, and with that the length of writes is agreed upon.
         size = _fuse_chan_bufsize(self._channel)
         self._caught = _fuse_chan_new(ctypes.byref(self._plus.operations), self.device, size, None)
@@ -225,8 +227,13 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         table = _Operations(flag_nullpath_ok=1, flag_utime_omit_ok=self.operations.flag_utime_omit_ok)
         for name, kind, *bits in _Operations._fields_:
             source = {"ftruncate": "truncate", "fgetattr": "getattr"}.get(name, name)
-            if not bits and hasattr(kind, "argtypes") and getattr(self.operations, source, None):
-                setattr(table, name, kind(_guarded(name, getattr(self, name))))
+            if (
+                not bits
+                and hasattr(kind, "argtypes")
+                and (operation := getattr(self.operations, source, None))
+            ):
+                passed_on = _passed_on(operation) if name in _PASSED_ON else getattr(self, name)
+                setattr(table, name, kind(_guarded(name, passed_on)))
         return table
 
     # The frequent callbacks. Pointers are numbers, good until the callback returns. They go past the driver's
@@ -255,12 +262,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         for name, stat in self.operations.readdir(path.decode()):
             fill(buffer, name.encode(), stat, 0)
 
-    def open(self, path: bytes, info: int) -> None:
-        self.operations.open(path.decode(), _info(info))
-
-    def create(self, path: bytes, mode: int, info: int) -> None:
-        self.operations.create(path.decode(), mode, _info(info))
-
     def read(self, path: int, buffer: int, size: int, offset: int, info: int) -> int:
         data = self.operations.read(None, size, offset, _info(info))
         ctypes.memmove(buffer, data, min(len(data), size))
@@ -271,17 +272,14 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         with window[:size].toreadonly() as data:
             return int(self.operations.write(None, data, offset, _info(info)))
 
-    def ftruncate(self, path: int, length: int, info: int) -> None:
-        self.operations.truncate("", length, _info(info))
 
-    def flush(self, path: int, info: int) -> None:
-        self.operations.flush(None, _info(info))
+def _passed_on(operation: Callable[..., None]) -> Callable[..., None]:
+    """`operation` of the driver, for C: with a path where that is one, and with what is behind the pointer at the end."""
 
-    def fsync(self, path: int, datasync: int, info: int) -> None:
-        self.operations.fsync(None, datasync, _info(info))
+    def call(path: bytes | int, *args: int) -> None:
+        operation(path.decode() if isinstance(path, bytes) else None, *args[:-1], _info(args[-1]))
 
-    def release(self, path: int, info: int) -> None:
-        self.operations.release(None, _info(info))
+    return call
 
 
 def _guarded(name: str, callback: Callable[..., int | None]) -> Callable[..., int]:
@@ -388,9 +386,12 @@ class LoopPool:
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for every thread to leave; True if they have."""
         self._interrupter.stop()
+        end = time.monotonic() + timeout
         with self._lock:
             threads = list(self._threads)
-        return _join_all(threads, timeout)
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     def _replace(self) -> None:
         """Every thread has a request, and may have to wait with it for the server: the next one is answered all the same."""
@@ -427,13 +428,6 @@ class LoopPool:
             self._readers.left(desk)
             if tell:
                 self._on_end()
-
-
-def _join_all(threads: Sequence[threading.Thread], timeout: float) -> bool:
-    end = time.monotonic() + timeout
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    return not any(thread.is_alive() for thread in threads)
 
 
 @contextlib.contextmanager

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
-import threading
 from collections.abc import Callable, Iterator
 
-from jobfs.fuse.interrupt import ANSWER, Desk, Opcode
+from jobfs.fuse.interrupt import ANSWER, AtWork, Desk, Opcode
 from jobfs.fuse.lookagain import ChannelOperations, piece, send_prototype, write
 
 #: Flags of INIT: the kernel knows such listings, and asks for them only where a program wants attributes.
@@ -33,31 +32,23 @@ _ENTRY = struct.Struct("=QQII")
 #: Bytes of `fuse_entry_out`, which begins with the node; zeros: without attributes.
 _FOUND = 128
 _WITHOUT = bytes(_FOUND)
-#: Longer than the requests that are made here, of which a name of 1,024 bytes is the longest part.
-_LONGEST = 2048
-
-
-class _Here(threading.local):
-    """Of each thread: room for a request, and what libfuse has answered."""
-
-    def __init__(self) -> None:
-        self.request = ctypes.create_string_buffer(_LONGEST)
-        self.address = ctypes.addressof(self.request)
-        self.answer = b""
 
 
 class ReadDirPlus:
     """Asks libfuse, and answers the kernel.
 
     `process` has libfuse carry out the request of so many bytes at an address, and answer on a channel with `operations`.
-    Where the kernel keeps attributes for no time (`kernel_timeout`, in seconds), it is not offered any.
+    Where the kernel keeps attributes for no time (`kernel_timeout`, in seconds), it is not offered any. `here`: the desk of
+    the thread that asks.
     """
 
-    def __init__(self, device: int, process: Callable[[int, int], None], kernel_timeout: float) -> None:
+    def __init__(
+        self, device: int, process: Callable[[int, int], None], kernel_timeout: float, here: AtWork
+    ) -> None:
         self.operations = ChannelOperations(send=send_prototype(self._catch))
         self._device, self._process = device, process
         self._accepted = _OFFERED if kernel_timeout else 0
-        self._here = _Here()
+        self._here = here
 
     def accept(self, desk: Desk, length: int) -> None:
         """Answer INIT, the kernel's first request: as libfuse does, and with what it does not know of."""
@@ -84,9 +75,10 @@ class ReadDirPlus:
         answer = b"".join((ANSWER.pack(ANSWER.size + sum(map(len, parts)), error, unique), *parts))
         if write(self._device, answer, len(answer)) < 0:
             # Of a program that was told to end: the kernel has heard of none of them.
+            before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : _HEADER_END]
             for found in parts[::2]:
                 if any(node := found[: _NUMBER.size]):
-                    self._forget(request, node)
+                    self._ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
 
     def _entries(self, request: bytes, listing: bytes, room: int) -> list[bytes]:
         """What is known of each name in a listing, and its entry in there, as far as there is room."""
@@ -105,20 +97,15 @@ class ReadDirPlus:
         header = request[_LENGTH_AND_OPCODE.size : _HEADER_END]
         return self._ask(Opcode.LOOKUP, header + name + b"\0")[ANSWER.size :] or _WITHOUT
 
-    def _forget(self, request: bytes, node: bytes) -> None:
-        before, after = request[_LENGTH_AND_OPCODE.size : _NODE.start], request[_NODE.stop : _HEADER_END]
-        self._ask(Opcode.FORGET, before + node + after + _NUMBER.pack(1))
-
     def _ask(self, opcode: Opcode, rest: bytes) -> bytes:
         """libfuse's answer to a request, of which `rest` follows the length and the opcode."""
-        here = self._here
         message = _LENGTH_AND_OPCODE.pack(_LENGTH_AND_OPCODE.size + len(rest), opcode) + rest
-        ctypes.memmove(here.address, message, len(message))
-        self._process(here.address, len(message))
-        return here.answer
+        request = ctypes.create_string_buffer(message, len(message))
+        self._process(ctypes.addressof(request), len(message))
+        return self._here.desk.answer
 
     def _catch(self, channel: int, vector: int, count: int) -> int:
-        self._here.answer = b"".join(ctypes.string_at(*piece(vector, number)) for number in range(count))
+        self._here.desk.answer = b"".join(ctypes.string_at(*piece(vector, number)) for number in range(count))
         return 0
 
 

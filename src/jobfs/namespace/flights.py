@@ -10,7 +10,6 @@ from jobfs.errors import (
     ApiError,
     ContractError,
     HeldBackError,
-    NotFoundError,
     OutOfTimeError,
     UnauthorizedError,
     UnavailableError,
@@ -21,12 +20,12 @@ from jobfs.errors import (
 COULD_NOT_ASK = (UnavailableError, UnauthorizedError, ContractError)
 #: Of them, those that say nothing of the server either.
 NOT_ASKED = (OutOfTimeError, HeldBackError)
+#: Seconds after a failure in which only one asks again.
+_PAUSE = 1.0
 
 
 class Flight:
-    """One request under way: its path (None: a listing), when it began, its ticket, and its error if it
-    failed.
-    """
+    """One request under way: its path (None: a listing), when it began, its ticket, and its error if it failed."""
 
     __slots__ = ("_done", "began", "deadline", "error", "path", "ticket")
 
@@ -62,18 +61,15 @@ class Flight:
 
 
 class Breaker:
-    """After a failure, no new request for a moment: a storm of calls on a dead server fails at once, not
-    one by one.
+    """What requests fail with just now: for a second nobody asks again, but one.
 
-    The moment grows from `first` to `most` seconds while requests go on failing. What failed as `hasty` (see Flight) keeps
-    nobody from asking who needs an answer. Not safe for threads by itself.
+    So a storm of calls on a dead server fails at once, not one by one. What failed as `hasty` (see Flight) keeps nobody from
+    asking who needs an answer. Not safe for threads by itself.
     """
 
-    def __init__(self, first: float = 1.0, most: float = 5.0) -> None:
+    def __init__(self) -> None:
         self.error: ApiError | None = None
         self._hasty = False
-        self._first, self._most = first, most
-        self._delay = 0.0
         self._until = 0.0
         self._succeeded = float("-inf")
 
@@ -83,29 +79,13 @@ class Breaker:
             return
         if now < self._until:
             raise again(self.error)
-        self._until = now + self._delay
+        self._until = now + _PAUSE
 
     def succeeded(self, now: float) -> None:
         """A request was answered."""
-        self.error, self._delay = None, 0.0
-        self._succeeded = now
+        self.error, self._succeeded = None, now
 
-    def failed(self, error: ApiError, began: float, now: float, *, hasty: bool = False) -> None:
+    def failed(self, error: ApiError, began: float, now: float, *, hasty: bool) -> None:
         """A request that began at `began` failed; older news than the last success is none."""
-        if began < self._succeeded:
-            return
-        self.error, self._hasty = again(error), hasty
-        self._delay = min(self._most, self._delay * 2 or self._first)
-        self._until = now + self._delay
-
-
-def verdict(error: ApiError, path: str | None) -> ApiError:
-    """What a failed request means for who wanted to know about `path` (None: about everything).
-
-    A 404 is not about the name but about the job, and must never look like "no such file"; nor does a
-    listing that the server refuses say anything of a name. Only a find may be refused for its path
-    (vfs/semantics.md 5).
-    """
-    if isinstance(error, COULD_NOT_ASK) or (path is not None and not isinstance(error, NotFoundError)):
-        return error
-    return UnavailableError(str(error), endpoint=error.endpoint, status=error.status)
+        if began >= self._succeeded:
+            self.error, self._hasty, self._until = again(error), hasty, now + _PAUSE

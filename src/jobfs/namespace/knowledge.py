@@ -154,7 +154,12 @@ class Knowledge:
             return
         directories = [item for item in items if item.is_dir]
         for item in directories:
-            self._doubt_moved(item, path, ticket)
+            known = self.tree.get(item.id)
+            if known is None or known.path != path:
+                # What is in it, only the server knows.
+                self._doubt(path, ticket)
+                if known is not None:
+                    self._doubt(known.path, ticket)
         there, above = self.tree.at(path) is not None, self._above(path)
         self.tree.settle(path, items)
         if (self.tree.at(path) is not None) is not there:
@@ -162,14 +167,6 @@ class Knowledge:
         self._record(ids, [path], ticket=ticket)
         if directories or not self.tree.inhabited(path):
             self._stamps[path] = Stamp(began, ticket, self._clock())
-
-    def _doubt_moved(self, directory: Item, path: str, ticket: int) -> None:
-        """What is in a directory that was not at this path at the last listing, only the server knows."""
-        known = self.tree.get(directory.id)
-        if known is None or known.path != path:
-            self._doubt(path, ticket)
-            if known is not None:
-                self._doubt(known.path, ticket)
 
     def listed(self, ticket: int, began: float, tree: Tree) -> Tree:
         """Replace the tree by a newer one, but for what changed since its listing began; returns the old one."""

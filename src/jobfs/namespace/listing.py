@@ -14,8 +14,9 @@ from functools import partial
 from itertools import dropwhile, pairwise
 from typing import NamedTuple
 
-from jobfs.api import MOST_ITEMS, Client, Page
+from jobfs.api.client import Client
 from jobfs.api.deadline import carried, current
+from jobfs.api.models import MOST_ITEMS, Page
 from jobfs.errors import ContractError, NotFoundError
 from jobfs.nodes import Item
 
@@ -39,12 +40,9 @@ ReadPage = Callable[[int, int], Page]
 
 
 class Pass:
-    """One reading of all pages in their order: what it showed so far, where it ends, and whether the list held still.
+    """One reading of all pages in their order: what it showed so far, where it ends, and whether the list held still."""
 
-    `patience`: seconds that the list may go on beyond what its first page promised.
-    """
-
-    def __init__(self, first: Page, take: int, patience: float) -> None:
+    def __init__(self, first: Page, take: int) -> None:
         #: How many items the server really gives in a page, and how far each page begins after the one before.
         self.size = _raw(first)
         self.step = max(1, self.size - 1)
@@ -53,7 +51,6 @@ class Pass:
         self.unknown: set[str] = set()
         self._promised = self._end = min(first.total, MOST_ITEMS)
         self._most = min(2 * self._promised, MOST_ITEMS) + _ROOM
-        self._until = time.monotonic() + patience
         self._next = 1
         self._barren = 0
         self._kept = time.monotonic()
@@ -70,7 +67,7 @@ class Pass:
         if self._barren >= _BARREN or (self._next - 1) * self.step + self.size > self._end:
             return None
         place = self._next * self.step
-        if place > self._most or (place > self._promised and time.monotonic() > self._until):
+        if place > self._most:
             told = f"list items: the list promised {self._promised} items and has no end"
             raise ContractError(told, endpoint="list items")
         self._next += 1
@@ -79,8 +76,9 @@ class Pass:
     def keep(self, page: Page) -> None:
         """Take in the page that comes after those before; of two words on an item the newer counts."""
         now, full = time.monotonic(), _raw(page) >= self.size
-        if full and (deadline := current()) is not None:
-            deadline.extend(now - self._kept)  # a full page is progress
+        promised = len(self.pages) * self.step <= self._promised
+        if full and promised and (deadline := current()) is not None:
+            deadline.extend(now - self._kept)  # that is progress
         self._kept = now
         before = self.count
         self._take_in(page)
@@ -171,12 +169,9 @@ def read_pass(
     executor: Executor,
     workers: int,
     expected: int,
-    patience: float,
     take: int = TAKE,
 ) -> Pass:
-    """Read every page once; raises what `read_page` raises, and ContractError for a list that has no end.
-
-    That is one that goes on far beyond what its first page promised, or any way beyond it for `patience` seconds.
+    """Read every page once; raises what `read_page` raises, and ContractError for a list that goes on far beyond its promise.
 
     The first page tells the total and how many items the server really gives in a page. The others are read
     in parallel, each overlapping the one before by one item: a shared item that differs shows that the list
@@ -190,7 +185,7 @@ def read_pass(
     }
     coming: deque[Future[Page]] = deque()
     try:
-        this = Pass(read_page(take, 0), take, patience)
+        this = Pass(read_page(take, 0), take)
         while True:
             while len(coming) < workers and (number := this.next()) is not None:
                 page = ahead.pop(number, None) if this.size == TAKE else None
@@ -217,15 +212,11 @@ class Listing(NamedTuple):
 
 
 class Lister:
-    """Reads snapshots with a pool of `max_connections` threads; `expected`: how many items there may be.
+    """Reads snapshots with a pool of `max_connections` threads; `expected`: how many items there may be."""
 
-    `patience`: seconds that a list may go on beyond its promise.
-    """
-
-    def __init__(self, client: Client, expected: int = 0, patience: float = 30.0) -> None:
+    def __init__(self, client: Client, expected: int = 0) -> None:
         self._client = client
         self._expected = expected
-        self._patience = patience
         self._workers = client.max_connections
         self._moved = False
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="jobfs-listing")
@@ -247,9 +238,7 @@ class Lister:
             # A list that moves is read in its order: the total that its first page tells is newer than any other.
             expected, self._expected = self._expected, 0
             take = last.take_next if last else TAKE
-            this = read_pass(
-                self._client.list_page, ours, self._executor, self._workers, expected, self._patience, take
-            )
+            this = read_pass(self._client.list_page, ours, self._executor, self._workers, expected, take)
             steady = this.flaw is None or (last is not None and this.same(last))
             seen.update(dict.fromkeys(this.items))
             lost = {*known(), *({} if steady else seen)} - this.items.keys() - this.unknown - gone - this.ours

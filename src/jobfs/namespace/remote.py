@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.api.deadline import UNBOUNDED, Deadline, bound_by, current
-from jobfs.errors import ApiError, ContractError, FsError, UnavailableError
+from jobfs.errors import ApiError, ContractError, FsError, NotFoundError, UnavailableError
 from jobfs.namespace.cost import Cost
-from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight, verdict
+from jobfs.namespace.flights import COULD_NOT_ASK, NOT_ASKED, Breaker, Flight
 from jobfs.namespace.knowledge import Knowledge
 from jobfs.namespace.listing import Lister
 from jobfs.namespace.tree import ROOT, Tree, missed_names, never_shown
@@ -51,9 +51,8 @@ log = logging.getLogger("jobfs.namespace")
 _FEW = 8
 #: Most rounds of asking for one answer; more are only needed while we go on changing the same path ourselves.
 _ROUNDS = 6
-#: Seconds without progress after which what is known is shown unconfirmed, at least; so many usual answers; and while the
-#: server does not answer anyway.
-_PATIENCE, _TIMES, _IMPATIENCE = 2.0, 8, 0.5
+#: Seconds without progress after which what is known is shown unconfirmed, at least; and so many usual answers.
+_PATIENCE, _TIMES = 2.0, 8
 #: Answers to a listing that need not be the server's to a find: it may fail over one item, or take too long for a gateway.
 _FAULTS = frozenset({500, 502, 504})
 #: Seconds for which a listing is good for all who remove directories, at least.
@@ -68,8 +67,7 @@ class Namespace:
     `ttl`, `kernel_timeout`, `stale_if_error` and `moment` are seconds. An answer is at most `ttl` less
     `kernel_timeout` old, counted from the start of its request. `moment` is how long a name that was there
     and is missed now may be in the middle of another mount's save (save/protocol.md); `pause` waits that
-    long. `expected` is a guess at the number of items, for the first listing. A list without an end is given up
-    after `timeout` seconds.
+    long. `expected` is a guess at the number of items, for the first listing.
 
     Errors: where the server can't be asked, what was confirmed within `stale_if_error` is served, a name that
     the listing of that time lacks as one that is free; anything else raises ApiError. Once that is known nobody
@@ -88,14 +86,13 @@ class Namespace:
         pause: Callable[[float], None] = time.sleep,
         moment: float = 0.15,
         expected: int = 0,
-        timeout: float = 30.0,
     ) -> None:
         self._client = client
         self._clock = clock
         self._pause = pause
         self._moment = moment
         self._stale_if_error = stale_if_error
-        self._lister = Lister(client, expected, timeout)
+        self._lister = Lister(client, expected)
         self._lock = threading.Lock()
         self._known = Knowledge(max(ttl, stale_if_error, _REMEMBER), clock)
         self._cost = Cost(ttl, kernel_timeout)
@@ -119,7 +116,7 @@ class Namespace:
         if max_age is None and self.unreachable:
             with self._lock:
                 stale = self._serves_stale(path) and not self._known.fresh(path, not_before)
-            if stale and not self._is_back(path):
+            if stale and not self._is_back():
                 return self.peek(path)
         try:
             return self._looked_up(path, not_before, max_age)
@@ -158,7 +155,7 @@ class Namespace:
         with self._lock:
             broken = max_age is None and self.unreachable
             entries = self._stale_children(path) if broken else None
-        if entries is not None and not self._is_back(""):
+        if entries is not None and not self._is_back():
             return entries
         try:
             for child in self._complete(path, max_age):
@@ -210,11 +207,6 @@ class Namespace:
         """What the last listing has shown in a directory, by name, however long ago; None if it says nothing of that."""
         with self._lock:
             return self._stale_children(path, UNBOUNDED)
-
-    def known_children(self, path: str) -> dict[str, Item]:
-        """What was last shown in a directory, by name, however long ago."""
-        with self._lock:
-            return self._known.tree.children(path)
 
     def directories(self, path: str) -> int:
         """How many directories are known in the directory `path`."""
@@ -342,10 +334,6 @@ class Namespace:
         insists = max_age is not None
         if self._listing_pays(shown, max_age):
             return self._board_listing(insists=insists)
-        return self._board_find(path, not_before, insists=insists)
-
-    def _board_find(self, path: str, not_before: float, *, insists: bool) -> tuple[Flight, bool]:
-        """The find under way for `path`, or a new one if that has begun too early; `insists`: see `_check`."""
         flight = self._finds.get(path)
         if flight and flight.began >= not_before and flight.ticket >= self._known.needed(path):
             return flight, False
@@ -419,13 +407,9 @@ class Namespace:
         return []
 
     def _deadline(self, known: bool) -> Deadline:
-        """How long a call asks; only a moment where it is to confirm what is `known`, and less if nobody answers anyway."""
-        patience = UNBOUNDED
-        if known and self._client.health.silent() > _PATIENCE:
-            patience = _IMPATIENCE
-        elif known:
-            patience = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
-        return Deadline(patience, current(), waited=False)
+        """How long a call asks; only a moment where it is to confirm what is `known`."""
+        moment = max(_PATIENCE, _TIMES * (self._client.health.latency or 0.0))
+        return Deadline(moment if known else UNBOUNDED, current(), waited=False)
 
     def _ride(self, flight: Flight, fly: bool, mine: Deadline) -> None:
         """Make the request, or wait for the one who makes it, within `mine`; raises its error.
@@ -452,7 +436,10 @@ class Namespace:
                 self._find(flight, flight.path)
             error = None
         except ApiError as exc:
-            error = verdict(exc, flight.path)
+            error = exc
+            if not isinstance(exc, COULD_NOT_ASK) and (flight.path is None or isinstance(exc, NotFoundError)):
+                # A 404 is about the job, and a listing that is refused says nothing of a name: none may look like "no such file".
+                error = UnavailableError(str(exc), endpoint=exc.endpoint, status=exc.status)
         except RuntimeError:
             if not self._closed:
                 raise
@@ -493,7 +480,10 @@ class Namespace:
 
     def _find(self, flight: Flight, path: str) -> None:
         items = self._client.find(path)
-        if not items and self._shown_before(path):
+        with self._lock:
+            tree = self._known.tree
+            missed = not items and tree.candidates(path) and not tree.inhabited(path)
+        if missed:
             self._pause(self._moment)
             with self._lock:
                 earlier, flight.ticket = flight.ticket, self._known.takeoff()
@@ -502,11 +492,6 @@ class Namespace:
             items = self._client.find(path)
         with self._lock:
             self._known.found(flight.ticket, flight.began, path, items)
-
-    def _shown_before(self, path: str) -> bool:
-        with self._lock:
-            tree = self._known.tree
-            return bool(tree.candidates(path)) and not tree.inhabited(path)
 
     def _list(self, flight: Flight) -> None:
         listing = self._lister.read(self._ids, lambda: self._changed(flight.ticket))
@@ -553,9 +538,9 @@ class Namespace:
         # Of a directory that came after the last listing nothing is known: it must not look empty.
         return entries if entries or known.snapshot_ticket >= known.needed(path) else None
 
-    def _is_back(self, path: str) -> bool:
+    def _is_back(self) -> bool:
         """True if the server, which could not be asked, answers again."""
-        if not self._client.answers(path):
+        if not self._client.answers():
             return False
         with self._lock:
             self._breaker.succeeded(self._clock())

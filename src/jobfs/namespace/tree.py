@@ -32,9 +32,7 @@ def rank(item: Item) -> Rank:
 
 
 def shown(items: Iterable[Item]) -> Item | None:
-    """The item that is shown of those at one path, nothing living under it; None if there is none (section
-    1).
-    """
+    """The item that is shown of those at one path, nothing living under it; None if there is none (section 1)."""
     return max(items, key=rank, default=None)
 
 
@@ -72,7 +70,7 @@ class Tree:
     # A set of children holds whole paths, the very strings the items hold: a set of names would cost a
     # string each.
     __slots__ = (
-        "_best", "_by_id", "_children", "_counts", "_directories", "_hidden", "_refused", "_rest", "_veiled",
+        "_best", "_by_id", "_children", "_directories", "_hidden", "_refused", "_rest", "_veiled",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -84,9 +82,8 @@ class Tree:
         self._hidden: dict[str, str] = {}
         self._veiled: dict[str, set[str]] = {}
         self._refused: dict[str, str] = {}
-        # Which paths are directories, and how many of these each directory has: it is asked for with each file that is made.
+        # Which paths are directories: how many a directory has is asked for with each file that is made.
         self._directories: set[str] = set()
-        self._counts: dict[str, int] = {}
 
     @classmethod
     def of(cls, items: Iterable[Item], like: Tree | None = None) -> Tree:
@@ -141,7 +138,7 @@ class Tree:
 
     def directories(self, path: str) -> int:
         """How many of the children of `path` are directories."""
-        return self._counts.get(path, 0)
+        return len(self._directories & self._children.get(path, set()))
 
     def below(self, path: str) -> list[Item]:
         """Every item strictly below `path`: shown, shadowed, hidden and refused; no implicit directories."""
@@ -151,10 +148,6 @@ class Tree:
             apart += self._hidden
         found += [item for item in map(self._by_id.__getitem__, apart) if names.under(item.path, path)]
         return found
-
-    def carried(self, old: str, new: str) -> list[Item]:
-        """What moves along with a directory from `old` to `new`, which may even lie below `old`."""
-        return [item for item in self.below(old) if item.path != new and not names.under(item.path, new)]
 
     def hidden(self) -> list[Item]:
         """Items with hidden names, and what lies below such."""
@@ -243,8 +236,10 @@ class Tree:
         known = self._by_id.get(item.id)
         self.put(item)
         if known is not None and item.is_dir and known.path != item.path:
-            for other in self.carried(known.path, item.path):
-                self.put(replace(other, path=names.moved(other.path, known.path, item.path)))
+            for other in self.below(known.path):
+                # It may even lie below its old path.
+                if other.path != item.path and not names.under(other.path, item.path):
+                    self.put(replace(other, path=names.moved(other.path, known.path, item.path)))
 
     def settle(self, path: str, items: Iterable[Item]) -> None:
         """Exactly `items` are at `path`; what lies below them stays where it is."""
@@ -320,16 +315,8 @@ class Tree:
         """The path may have become a directory, or have ceased to be one."""
         item = self._best.get(path)
         is_dir = path in self._children or (path in self._veiled if item is None else item.is_dir)
-        if not path or is_dir is (path in self._directories):
-            return
-        directory = names.parent(path)
-        self._counts[directory] = self._counts.get(directory, 0) + (1 if is_dir else -1)
-        if is_dir:
-            self._directories.add(path)
-        else:
-            self._directories.discard(path)
-            if not self._counts[directory]:
-                del self._counts[directory]
+        if path:
+            (self._directories.add if is_dir else self._directories.discard)(path)
 
 
 def _reason(item: Item, shown: Item) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from dataclasses import replace
 
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.nodes import Item, shows_fraction
 from jobfs.save.context import Context
@@ -71,16 +71,20 @@ class Bases:
         with self._content.open(item) as content:
             return content.sha256() or ""
 
-    def learn(self, change: Change, there: Item) -> None:
-        """Fetch the bytes of the base before it is set aside, where only they will tell it. Raises UnavailableError."""
-        base = change.base
+    def needs_bytes(self, base: Base, there: Item) -> bool:
+        """True if only its bytes will tell the base once it is set aside, and they are not known yet."""
         if base.sha256 or there.is_dir or not base.is_version(there):
-            return
+            return False
         if base.young and not shows_fraction(there.updated_ns):
-            return  # the job may have written others in that second
+            return False  # the job may have written others in that second
         if not base.young and self._context.known.moves_keep_updated_at:
-            return  # its timestamp tells
-        if (there.size or 0) > self._context.cache_limit:
+            return False  # its timestamp tells
+        return (there.size or 0) <= self._context.cache_limit
+
+    def learn(self, change: Change, there: Item) -> None:
+        """Fetch the bytes of the base, if need be. Raises UnavailableError."""
+        base = change.base
+        if not self.needs_bytes(base, there):
             return
         try:
             digest = sha256_of(self._client, there.id, there.size)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cachetools import LRUCache
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import BadRequestError
 from jobfs.namespace import Namespace
@@ -76,17 +76,15 @@ class Context:
             if item_id in self._contested or self.unsure_until(item_id) > time.monotonic():
                 self._contested[item_id] = path
 
-    def renamed_directory(self, old: str) -> None:
-        """This mount has given a directory another name: a late request may take what is in it back to the old one.
-
-        Where in it an item is, if at all, is not followed: it counts as elsewhere from now on.
-        """
-        now = time.monotonic()
+    def renamed_directory(self, old: str, new: str) -> None:
+        """This mount has given a directory another name: a late request may take what is in it back to the old one."""
         with self.state.lock:
-            unsure = [item_id for item_id, until in self._unsure.items() if until > now]
-            below = [item_id for item_id, path in self._contested.items() if names.under(path, old)]
-            for item_id in (*unsure, *below):
-                self._contested[item_id] = ""
+            for item_id, path in list(self._contested.items()):
+                if names.under(path, old):
+                    self._contested[item_id] = names.moved(path, old, new)
+            for item in self.namespace.subtree(new) if self._unsure else ():
+                if names.parse_hidden(names.basename(item.path)) is None:
+                    self.renamed(item.id, item.path)
 
     def touched(self, before: Item, after: Item) -> None:
         """Our own request may have changed the `updatedAt` of an item: what is remembered of that version goes on to hold."""

@@ -87,7 +87,7 @@ class Rename:
                 self.move(item, new)
                 self._bring_along(inside, old, new)
                 repath(self._state, change)
-                self._context.renamed_directory(old)
+                self._context.renamed_directory(old, new)
             except BaseException:
                 self._state.end(change)
                 raise

@@ -359,7 +359,10 @@ class Replace:
 
     def _make_room(self, change: Change, there: Item, look: Look) -> bool:
         """Set aside what stands at the target; False: look at the target again."""
-        self._bases.learn(change, there)
+        if self._bases.needs_bytes(change.base, there):
+            # By another thread: a body that hangs would hold up this one for longer than its call may take.
+            learning = self._context.beside.submit(deadline.carried(self._bases.learn), change, there)
+            deadline.result(learning, f"reading {change.target}")
         aside = self.plan_aside(change, there)
         if time.monotonic() - look.answered > max(_FRESH, self._client.health.latency or 0.0):
             # Too old to be acted on (R8).
@@ -486,7 +489,8 @@ class Replace:
         state, content = self._state, self._context.content
         source = state.bytes.path(file.ino, change.generation)
         # What has to be copied is copied before the locks are taken: readers wait for them.
-        with content.near(source) if adopted else contextlib.nullcontext() as saved, self._going_on(change):
+        saved = content.take(source) if adopted else None
+        with self._going_on(change):
             state.write(
                 *([edit(change, stage=Stage.PLACED, staged_id=item.id)] if change.asides else []),
                 edit(

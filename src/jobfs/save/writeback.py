@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobfs import memory
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.errors import ApiError, NotFoundError, UnavailableError
 from jobfs.namespace.listing import Lister
 from jobfs.nodes import Item, Permission

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.errors import (
     ApiError,
     BadRequestError,

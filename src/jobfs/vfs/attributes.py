@@ -72,7 +72,7 @@ class Attributes:
 
     def info(self, path: str) -> dict[str, Any]:
         """What the API and this machine know of one path. Raises FsError(ENOENT), ApiError."""
-        node = self._view.get(path)
+        node = self._view.measured(path, self._view.get(path))
         item = node if isinstance(node, Item) else node.item
         state, error = self._condition(node)
         facts: dict[str, Any] = {"path": path, "state": state, "error": error}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError
@@ -288,11 +288,10 @@ class Vfs(Attributes, Tree, Files):
         return self._view.edition()
 
     def lasting(self, path: str) -> bool:
-        """True if the attributes of this path change only with the edition: it is the server's, of a known size."""
+        """True if the attributes of this path change only with the edition: it is the server's."""
         if names.control_name(path) is not None or self._state.at(path) or self._state.hidden(path):
             return False
-        item = self._namespace.peek(path)
-        return item is not None and (item.is_dir or item.size is not None)
+        return self._namespace.peek(path) is not None
 
     def statfs(self) -> StatFs:
         """Sum of known sizes; free space is that of the disk that holds unsent work (section 2)."""

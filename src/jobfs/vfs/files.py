@@ -96,6 +96,7 @@ class Files:
                 raise FsError(errno.EISDIR)
             if flags & CHANGES:
                 self._view.may_write(node)
+            node = self._view.measured(path, node)
             handle = self._attach(path, node, flags)
             if self._state.edition == edition or again > REOPENS or self._still_shows(path, node):
                 return handle, node
@@ -140,51 +141,38 @@ class Files:
 
     def _opened_to_read(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
         """Where bytes have to come, the first one has; where they are here, the kernel may have kept its pages of them."""
-        clean = self._clean(handle, node)
-        if clean is None:
-            return self._opened_unknown(fh, handle, path, node)
-        kept, here = self._pages.opened(handle, path, clean.version), clean.here
+        content = handle.content
+        if isinstance(node, File) or not isinstance(content, Content):
+            # Bytes of this machine; of an item: since it was looked up.
+            self._pages.opened(handle, path, None)
+            self._pins.meet(handle)
+            return OpenResult(fh, isinstance(node, Item) or _others(handle))
+        kept, here = self._pages.opened(handle, path, content.version), content.here
         if not here or self._prefetch.walks:
             self._begins(handle)
-        untold = False
         if not here:
             self._pins.meet(handle)
-            untold = _is_untold(handle)
         # The kernel has one set of pages for a path, whatever items have had it. It may go on with a newer version by now.
         kept = kept and here
         handle.served = handle.served or kept
         others = (
-            not (kept or self._pages.only(path, clean.version))
-            if handle.content is clean
+            not (kept or self._pages.only(path, content.version))
+            if handle.content is content
             else _others(handle)
         )
         # What is not on disk to stay may be other bytes of the same version next time (Link.lasting).
-        return OpenResult(fh, others or untold, kept and not others, self._known_size(handle))
-
-    def _opened_unknown(self, fh: int, handle: Handle, path: str, node: Node) -> OpenResult:
-        """The same for bytes of this machine, and for a version of the server whose size is not known."""
-        self._pages.opened(handle, path, None)
-        unknown = isinstance(node, Item)
-        if not unknown:
-            self._pins.meet(handle)
-        return OpenResult(fh, unknown or _others(handle))
-
-    def _clean(self, handle: Handle, node: Node) -> Content | None:
-        """What a handle opened, if it is a version of the server whose size is known."""
-        known = isinstance(node, Item) and (node.size is not None or self._view.is_measured(node))
-        return handle.content if known and isinstance(handle.content, Content) else None
+        return OpenResult(fh, others, kept and not others, self._known_size(handle))
 
     def _opened_to_write(self, fh: int, handle: Handle, path: str, node: Node, *, empty: bool) -> OpenResult:
         self._pages.opened(handle, path, None)
         others = isinstance(node, Item) and not self._pages.only(path, node.version)
-        unknown = isinstance(node, Item) and not self._view.is_measured(node)
         secured = True
         if empty:
             self._truncate(handle, 0)
         else:
             secured = self._pins.secure(handle)
-        shown = isinstance(node, Item) and not (unknown or empty)
-        past = unknown or others or not secured or _others(handle)
+        shown = isinstance(node, Item) and not empty
+        past = others or not secured or _others(handle)
         return OpenResult(fh, direct_io=past, size=self._known_size(handle) if shown else -1)
 
     def _hold(self, file: File, local: Local) -> None:
@@ -321,9 +309,7 @@ class Files:
         item, content = handle.item, handle.content
         if item is None:
             return -1
-        if isinstance(content, Local):
-            return content.size
-        size = content.size if item.size is None and isinstance(content, Content) else item.size
+        size = content.size if isinstance(content, Local | Content) else None
         return self._view.size(item) if size is None else size
 
     def _begins(self, handle: Handle) -> None:
@@ -461,7 +447,6 @@ class Files:
                 self._pins.grow(handle, self._known_size(handle))
         if file.local is not None or handle.item is None:
             return self._view.attr(file)
-        self._pins.measure(handle.item)
         if file.path is None or file.stays:
             return self._view.attr(file)._replace(size=self._known_size(handle))
         return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
@@ -549,11 +534,6 @@ class Files:
 def _is_named(file: File) -> bool:
     """False for a file that was unlinked, or that libfuse has hidden while it is open."""
     return file.path is not None and not names.is_fuse_hidden(names.basename(file.path))
-
-
-def _is_untold(handle: Handle) -> bool:
-    """True if neither the item nor a download has told the size: the version may have grown since it was measured."""
-    return isinstance(handle.content, Content) and handle.content.size is None
 
 
 def _others(handle: Handle) -> bool:

@@ -238,11 +238,11 @@ class Pins:
             content, item = handle.content, handle.item
             if item is None or not isinstance(content, Content) or content.here or content.whole():
                 return
-            if (item.size or 0) > _AT_ONCE:
+            if (content.size or 0) > _AT_ONCE:
                 self.follow(handle, max_age=_RECENT, opening=True)
                 return
             try:
-                content.meet(_AT_ONCE)
+                content.meet()
                 return
             except (StaleVersionError, NotFoundError):
                 if not self.follow(handle, max_age=0.0, opening=True):
@@ -251,30 +251,21 @@ class Pins:
     def secure(self, handle: Handle) -> bool:
         """Have the version that is about to be edited on this machine: the job may replace or delete it any moment.
 
-        Where items tell no sizes it may also have grown since it was measured, and the kernel reads as far as the size that
-        it is told here: the download's own. False if neither tells, or if it can't be had now: who reads later may be given more.
+        False if it can't be had now: who reads later may be given more than the kernel knows of.
         """
         try:
-            if handle.item is not None and handle.item.size is None:
-                self.meet(handle)
             content = handle.content
             if not isinstance(content, Content) or content.whole():
                 return True
-            if content.size is None or content.size > _AT_ONCE:
+            if (content.size or 0) > _AT_ONCE:
                 self._write_back.context.in_background(content.bring)
-                return content.size is not None
+                return True
             self.whole(handle, opening=True)
         except (JobfsError, OSError) as error:
             # The first write asks again, and fails if it has to.
             log.info("%s: can't be fetched for writing yet: %s", handle.file.path, error)
             return False
         return True
-
-    def measure(self, item: Item) -> None:
-        """Have the size of a version that is open (see View.measured). Raises ApiError, FsError."""
-        # Where that version can't be had any more, reading it tells.
-        with contextlib.suppress(StaleVersionError, NotFoundError):
-            self._content.measure(item)
 
     def whole(self, handle: Handle, *, opening: bool = False) -> tuple[Readable | None, Path | None]:
         """What the handle has open, and where all of its bytes are on this machine. Raises ApiError."""
@@ -309,7 +300,7 @@ class Pins:
 
         `opening`: nor has it been told anything of that. Raises FsError, ApiError.
         """
-        item = self._newer(handle, max_age)
+        item = self._newer(handle, max_age, opening=opening)
         if item is None:
             return False
         self._go_on(handle, item, self._content.open(item), opening=opening)
@@ -333,7 +324,7 @@ class Pins:
             return False
         with contextlib.ExitStack() as stack:
             newer = stack.enter_context(self._content.open(item))
-            if self._is_continued(handle, place, item, newer):
+            if self._is_continued(handle, place, newer):
                 stack.pop_all()
                 self._go_on(handle, item, newer)
                 handle.follows = True
@@ -341,9 +332,9 @@ class Pins:
         handle.left = item.version
         return False
 
-    def _is_continued(self, handle: Handle, place: int, item: Item, newer: Content) -> bool:
-        """True if `item`, whose bytes are `newer`, is what the handle has open, with more behind it. Raises ApiError, FsError."""
-        if handle.item is None or self._content.measure(item) <= max(place, self._view.size(handle.item)):
+    def _is_continued(self, handle: Handle, place: int, newer: Content) -> bool:
+        """True if `newer` is what the handle has open, with more behind it. Raises ApiError, FsError."""
+        if handle.item is None or (newer.size or 0) <= max(place, self._view.size(handle.item)):
             return False
         start = max(0, place - _TAIL)
         before = handle.content.read(start, place - start) if handle.content is not None else b""
@@ -367,12 +358,18 @@ class Pins:
         if old is not None:
             old.close()
 
-    def _newer(self, handle: Handle, max_age: float | None) -> Item | None:
+    def _newer(self, handle: Handle, max_age: float | None, *, opening: bool = False) -> Item | None:
         """The item at the handle's path, if it shows another version than the handle does."""
         path = handle.file.path
         if path is None or handle.item is None or handle.file.stays:
             return None
-        item = self._view.find(path, max_age)
-        if not isinstance(item, Item) or item.is_dir or item.version == handle.item.version:
+        node = self._view.find(path, max_age)
+        item = self._view.measured(path, node) if node is not None else None
+        if not isinstance(item, Item) or item.is_dir:
             return None
-        return item
+        if item.version != handle.item.version:
+            return item
+        # Where neither a size nor a time tells two versions apart, the length of a download did. Who writes has been told the
+        # first one's size, and would take for seen what is behind that.
+        stale = item.size is None and isinstance(handle.content, Content) and handle.content.stale
+        return item if stale and (opening or not handle.writable) else None

@@ -79,7 +79,7 @@ class Atlas:
             self._of, self._entries = edition, 0
         found = self._kept.get((directory, by_name))
         if found is None:
-            items = list(self._namespace.known_children(directory).values())
+            items = list((self._namespace.last_children(directory) or {}).values())
             items.sort(key=(lambda item: item.path) if by_name else self._state.number)
             found = self._kept[directory, by_name] = items, {item.path: n for n, item in enumerate(items)}
             self._entries += len(items)
@@ -248,7 +248,7 @@ class Prefetch:
             return next((item for item in taken if item is not None), None)
 
     def _wanted(self, item: Item) -> bool:
-        size = self._content.learned_size(item.version)
+        size = self._content.size(item)
         small = size is not None and size <= LARGE
         return small and self._content.lasting(item) and self._content.missing(item)
 

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jobfs import document, names, service
-from jobfs.api import Client, Instance, deadline
+from jobfs.api import deadline
+from jobfs.api.client import Client
+from jobfs.api.models import Instance
 from jobfs.errors import FsError, JobfsError
 from jobfs.names import within
 from jobfs.namespace import Namespace
@@ -117,7 +119,7 @@ class Report:
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
             "listing_error": facts.error,
-            "cache": {"bytes": self._view.content.used()},
+            "cache": {"bytes": self._view.content.used(), "refused": self._view.content.refused or None},
             "taken_up": self._write_back.taken_up,
             "unsent": unsent,
             "failed": [entry for entry in unsent if entry["state"] == "failed"],

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from jobfs import names
-from jobfs.content import StaleVersionError
 from jobfs.errors import FsError, NotFoundError
 from jobfs.namespace.flights import COULD_NOT_ASK
 from jobfs.nodes import Attr, Item, Kind, Permission, implicit_directory
@@ -20,8 +19,6 @@ from jobfs.state.records import UNSET
 
 #: A path of so many characters is never too long.
 _SHORT = names.NAME_MAX // 4
-#: Most versions whose size is asked for before one is shown.
-_MEASURES = 3
 
 #: What a name stands for: a File that is only here or was changed here, or the server's item.
 Node = File | Item
@@ -204,8 +201,7 @@ class View:
             seen = self.namespace.names_changed(item)
             times = (times[0], max(times[1], seen), max(times[2], seen))
             return Attr(ino, stat.S_IFDIR | mode, self._links(item.path), uid, gid, 0, *times)
-        size = self.size(item) if item.size is None else item.size
-        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, size, *times)
+        return Attr(ino, stat.S_IFREG | mode, 1, uid, gid, self.size(item), *times)
 
     def _owner(self, file: File) -> tuple[int, int]:
         """The owner and the group that are remembered of a file, else those of the mount."""
@@ -216,40 +212,36 @@ class View:
         return 2 + self.namespace.directories(path) + self.state.directories(path)
 
     def size(self, item: Item) -> int:
-        """The item's size in bytes; what was learned by reading it where the server does not say."""
-        return self.content.learned_size(item.version) or 0
+        """The item's size in bytes, 0 if it is not known yet (see `measured`)."""
+        return self.content.size(item) or 0
 
     def measured(self, path: str, node: Node) -> Node:
         """`node`, or what is at `path` by now, with a size that `attr` can show. Raises ApiError, FsError if it can't be had.
 
         Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
         """
-        if isinstance(node, Item) and node.size is not None:
+        item = self._unmeasured(node)
+        if item is None:
             return node
-        for _ in range(_MEASURES):
-            item = self._unmeasured(node)
-            if item is None:
-                break
-            try:
-                self.content.measure(item)
-                break
-            except (StaleVersionError, NotFoundError):
-                again = self.get(path, max_age=0.0)
-                if self._unmeasured(again) == item:
-                    break  # listed, but the server has no content of it
-                node = again
-        return node
+        try:
+            self.content.measure(item)
+            return node
+        except NotFoundError:
+            now = self.get(path, max_age=0.0)
+            if self._unmeasured(now) == item:
+                raise
+            return self.measured(path, now)
 
     def is_measured(self, node: Node) -> bool:
-        """True if the size is known that `attr` shows; no earlier `stat` of this version can have shown another."""
+        """True if the size is known that `attr` shows."""
         return self._unmeasured(node) is None
 
     def _unmeasured(self, node: Node) -> Item | None:
-        """The item whose content is shown, if neither it nor a download has told its size."""
+        """The item whose content is shown, if its size is not known."""
         item = node if isinstance(node, Item) else node.item if node.local is None else None
         if item is None or item.is_dir or item.size is not None:
             return None
-        return item if self.content.learned_size(item.version) is None else None
+        return item if self.content.size(item) is None else None
 
     def default_mode(self, item: Item) -> int:
         """The mode that permission and type give, less the umask."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tests.support.waiting import eventually
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.api.deadline import within
 from jobfs.errors import JobfsError
 from jobfs.namespace import Namespace

@@ -11,8 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from jobfs.api import Client, deadline, fixed_key
+from jobfs.api import deadline
+from jobfs.api.client import Client
 from jobfs.api.deadline import within
+from jobfs.api.key import fixed_key
 
 JOB = "test12345678901234567890"
 KEY = "pk_very-secret"

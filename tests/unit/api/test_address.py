@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobfs.api import check_base_url, check_job_id
-from jobfs.api.address import proxy_for
+from jobfs.api.address import check_base_url, check_job_id, proxy_for
 from jobfs.errors import UsageError
 
 

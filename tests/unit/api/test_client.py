@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from jobfs import errors
-from jobfs.api import Client, fixed_key
+from jobfs.api.client import Client
+from jobfs.api.key import fixed_key
 from jobfs.nodes import Lifecycle, Permission
 
 from .conftest import ID, JOB, MakeClient, Script, failure, many, one, wire_item

@@ -43,14 +43,6 @@ def test_time_in_which_bytes_moved_does_not_count_for_the_outer_one_either() -> 
     assert 109 < outer.left() <= 110
 
 
-def test_a_look_may_outlast_its_call_by_the_grace_and_no_more() -> None:
-    ended = Deadline(0, grace=2)
-    assert Deadline(30, ended).left() <= 0
-    assert 1 < Deadline(30, ended, looking=True).left() <= 2
-    assert Deadline(30, Deadline(-2, grace=2), looking=True).left() <= 0
-    assert Deadline(30, Deadline(0, ended), looking=True).left() <= 0
-
-
 def test_who_waits_for_what_another_sends_shares_its_progress_and_gives_it_their_place() -> None:
     attempt, call = Deadline(10, waited=False), Deadline(5)
     with attempt.joined(call):
@@ -106,17 +98,6 @@ def test_all_requests_of_a_call_share_its_time(make_client: MakeClient) -> None:
     assert caught.value.errno == errno.ETIMEDOUT
     assert 1 <= len(script.requests) <= 4
     assert client.health.last_error is None
-
-
-def test_after_a_lost_answer_there_is_time_for_a_look_but_not_for_another_change(
-    make_client: MakeClient,
-) -> None:
-    """vfs/semantics.md 5: look first; the look tells what became of the change though the call's time is over."""
-    client = make_client(Script(one()))
-    with bound_by(Deadline(0.0, grace=10)):
-        assert client.get(ID).path == "a.txt"
-        with pytest.raises(errors.OutOfTimeError):
-            client.update(ID, path="b")
 
 
 def test_a_body_on_its_way_is_progress(make_client: MakeClient, tmp_path: Path) -> None:

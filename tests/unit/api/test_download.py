@@ -106,13 +106,6 @@ def test_a_range_past_the_end_is_empty(
         assert list(download.chunks()) == []
 
 
-def test_an_empty_range_costs_no_request(make_client: MakeClient) -> None:
-    script = Script(answer(200))
-    with make_client(script).download(ID, 5, 5) as download:
-        assert list(download.chunks()) == []
-    assert script.requests == []
-
-
 @pytest.mark.parametrize(
     ("status", "headers"),
     [

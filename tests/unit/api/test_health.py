@@ -9,7 +9,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,11 +18,12 @@ from hypothesis import strategies as st
 from tests.support.waiting import eventually
 
 from jobfs import errors
-from jobfs.api import Client, Health
 from jobfs.api import client as client_module
 from jobfs.api import health as module
+from jobfs.api.client import Client
 from jobfs.api.deadline import within
 from jobfs.api.failures import Call
+from jobfs.api.health import Health
 from jobfs.nodes import Permission
 
 from .conftest import ID, MakeClient, Script, failure, many, one
@@ -69,7 +69,7 @@ def refuse(held: Health, clock: Clock, *gaps: float) -> None:
     """Connections are refused, so many seconds apart."""
     for gap in gaps:
         clock.now += gap
-        held.unanswered(READ, 0.0, "refused", refused=True)
+        held.unanswered(0.0, "refused", refused=True)
 
 
 def fail(held: Health, times: int, *, changing: bool = True) -> None:
@@ -77,8 +77,8 @@ def fail(held: Health, times: int, *, changing: bool = True) -> None:
         held.failed(changing=changing)
 
 
-def heard(held: Health, call: Call, date: str = "", began: float = 1.0, ended: float = 2.0) -> None:
-    held.heard(call, date, began, ended)
+def heard(held: Health, date: str = "", began: float = 1.0, ended: float = 2.0) -> None:
+    held.heard(date, began, ended)
 
 
 def test_an_answer_clears_what_went_wrong_before() -> None:
@@ -106,51 +106,6 @@ def test_latency_is_a_moving_average() -> None:
     assert latencies[-1] > 0.9
 
 
-def test_a_server_is_silent_while_it_was_asked_something_and_gives_no_sign(clock: Clock) -> None:
-    health = Health()
-    clock.now += 100
-    assert health.silent() == 0
-    health.admit(READ, waited=True)
-    clock.now += 5
-    health.admit(CHANGE, waited=True)
-    assert health.silent() == 5
-    health.moved()
-    assert health.silent() == 0
-    clock.now += 2
-    assert health.silent() == 2
-    health.ended()
-    assert health.silent() == 2
-    heard(health, READ)
-    clock.now += 2
-    assert health.silent() == 0
-
-
-def test_a_look_that_finds_a_server_silent_is_a_failed_request(make_client: MakeClient, clock: Clock) -> None:
-    """It had all the time that was meant for it, unlike one whose call was nearly over."""
-    client = make_client(Script(httpx.ReadTimeout("slow")))
-    heard(client.health, CHANGE)
-    client.health.unanswered(READ, 5.0, "slow")
-    clock.now += 2
-    with pytest.raises(errors.UnavailableError) as caught:
-        client.get(ID)
-    assert (type(caught.value), client.health.last_error) == (errors.UnavailableError, str(caught.value))
-
-
-@pytest.mark.parametrize("trouble", [httpx.ReadError("reset"), httpx.ConnectError("refused"), None])
-def test_a_server_that_nobody_asks_is_not_silent(
-    make_client: MakeClient, clock: Clock, tmp_path: Path, trouble: httpx.HTTPError | None
-) -> None:
-    """A request that broke, or that could not be made, says nothing of the time after it: a slow answer is waited for."""
-    source = tmp_path / "x"
-    if trouble is not None:
-        source.write_bytes(b"bytes")
-    client = make_client(Script(trouble or one()), timeout=0.01)
-    with pytest.raises(errors.JobfsError):
-        client.create_file("a.txt", source, 5, Permission.READ_WRITE)
-    clock.now += 60
-    assert client.health.silent() == 0
-
-
 @given(
     st.floats(-1e6, 1e6),
     st.lists(st.tuples(st.floats(0, 100), st.floats(0.001, 0.3), st.floats(0, 1)), min_size=1, max_size=60),
@@ -162,7 +117,7 @@ def test_the_clocks_offset_is_within_half_a_second_and_a_round_trip(
     for gap, trip, share in answers:
         now += gap
         written = now + trip * share + offset
-        heard(health, READ, formatdate(int(written), usegmt=True), now, now + trip)
+        heard(health, formatdate(int(written), usegmt=True), now, now + trip)
         assert abs(health.offset - offset) <= 0.66
         now += trip
 
@@ -171,10 +126,10 @@ def test_many_answers_narrow_the_clocks_offset_until_the_clock_is_set() -> None:
     health = Health()
     for step in range(40):
         now = 1.7e9 + step * 0.3 + 0.01
-        heard(health, READ, formatdate(int(now + 7.25), usegmt=True), now, now + 0.002)
-        heard(health, READ, "Mon, 99 Foo", 1.0, 2.0)
+        heard(health, formatdate(int(now + 7.25), usegmt=True), now, now + 0.002)
+        heard(health, "Mon, 99 Foo", 1.0, 2.0)
     assert abs(health.offset - 7.25) < 0.06
-    heard(health, READ, formatdate(1_700_003_600, usegmt=True), 1.7e9 + 20, 1.7e9 + 20.1)
+    heard(health, formatdate(1_700_003_600, usegmt=True), 1.7e9 + 20, 1.7e9 + 20.1)
     assert abs(health.offset - 3580) < 1
 
 
@@ -232,7 +187,7 @@ def test_in_an_outage_one_a_second_finds_out_and_the_first_success_opens_everyth
 
 
 def test_reads_and_changes_are_told_apart(clock: Clock) -> None:
-    """A server may answer the ones and be silent on the others."""
+    """A server may fail over the ones and answer the others."""
     held = Health()
     fail(held, 3)
     held.succeeded(changing=False)
@@ -299,12 +254,12 @@ def test_three_refused_connections_in_two_seconds_are_out_of_reach_until_an_answ
 ) -> None:
     """vfs/semantics.md 1: then whatever needs the server fails at once; one line in the log says so, and one that it is over."""
     held = Health(30.0)
-    heard(held, READ)
+    heard(held)
     refuse(held, clock, 0.0, 0.1, 0.3, 0.7, 0.8)
     assert (held.out, may_wait(held)) == (False, math.inf)
     refuse(held, clock, 0.2, 0.1, 60.0)
     assert (held.out, may_wait(held), may_wait(held, changing=False)) == (True, 0.0, 0.0)
-    heard(held, READ)
+    heard(held)
     assert (held.out, may_wait(held), held.recoveries) == (False, math.inf, 1)
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert [line.partition(":")[0] for line in told] == [
@@ -326,7 +281,7 @@ def test_a_server_that_is_restarted_within_two_seconds_is_not_out_of_reach(
 def test_what_is_answered_in_between_counts(clock: Clock) -> None:
     held = Health(30.0)
     refuse(held, clock, 0.0, 0.5, 0.5, 0.5)
-    heard(held, READ)
+    heard(held)
     refuse(held, clock, 0.5, 0.5, 0.5)
     assert held.away is None
 
@@ -334,16 +289,16 @@ def test_what_is_answered_in_between_counts(clock: Clock) -> None:
 def test_once_a_call_has_waited_in_vain_the_server_is_out_of_reach(clock: Clock) -> None:
     """vfs/semantics.md 3: forty that the kernel lets go on one at a time end as soon as one."""
     held = Health(30.0)
-    heard(held, READ)
+    heard(held)
     assert may_wait(held) == math.inf
     for seconds in (4.0, 26.0):
         clock.now += seconds
-        held.unanswered(CHANGE, seconds, "no answer")
+        held.unanswered(seconds, "no answer")
     for _ in range(40):
         assert (may_wait(held), may_wait(held, changing=False)) == (0.0, 0.0)
         clock.now += 1
     assert held.away == "no answer"
-    heard(held, CHANGE)
+    heard(held)
     assert may_wait(held) == math.inf
 
 
@@ -353,7 +308,7 @@ def test_one_a_second_asks_whether_it_is_back_and_now_and_then_one_waits_as_long
     """Of reads and changes together. A server that has become slow would never be found again."""
     held = Health(30.0)
     clock.now += 30
-    held.unanswered(CHANGE, 30.0, "no answer")
+    held.unanswered(30.0, "no answer")
     asked = []
     for _ in range(40 * 4):
         clock.now += 0.25
@@ -366,44 +321,25 @@ def test_one_a_second_asks_whether_it_is_back_and_now_and_then_one_waits_as_long
     assert (asked.count(4.0), asked.count(math.inf)) == (39, 1)
 
 
-def test_a_server_that_answers_reads_may_be_silent_to_changes(clock: Clock) -> None:
-    """Then a change looks now and then whether it is answered by now, and the others do not wait."""
-    held = Health(30.0)
-    for _ in range(3):
-        clock.now += 10
-        held.unanswered(CHANGE, 10.0, "no answer")
-        heard(held, READ)
-    assert (held.away, may_wait(held), may_wait(held, changing=False)) == (None, 0.0, math.inf)
-    clock.now += 1.0
-    looks = [may_wait(held) for _ in range(40)]
-    assert 0 < looks[0] <= 1
-    assert not any(looks[1:])
-    clock.now += 2.0
-    held.latency = 1.0
-    assert may_wait(held) == 8.0, "as long as the line needs"
-    clock.now += 30.0
-    assert may_wait(held) == math.inf, "that ends by itself"
-
-
 def test_reads_and_changes_that_wait_in_turn_make_one_silence(clock: Clock) -> None:
     """A call looks first, and then changes something."""
     held = Health(3.0)
     clock.now += 10
-    for seconds, call in ((2.0, READ), (1.0, CHANGE)):
+    for seconds in (2.0, 1.0):
         clock.now += seconds
-        held.unanswered(call, seconds, "no answer")
+        held.unanswered(seconds, "no answer")
     assert may_wait(held) == may_wait(held, changing=False) == 0.0
 
 
 def test_what_was_answered_in_between_and_short_waits_far_apart_are_no_silence(clock: Clock) -> None:
     held = Health(30.0)
     clock.now += 29
-    heard(held, CHANGE)
+    heard(held)
     clock.now += 2
-    held.unanswered(CHANGE, 31.0, "no answer")
+    held.unanswered(31.0, "no answer")
     for _ in range(20):
         clock.now += 15
-        held.unanswered(CHANGE, 5.0, "no answer")
+        held.unanswered(5.0, "no answer")
     assert may_wait(held) == math.inf
 
 
@@ -450,7 +386,7 @@ def test_nobody_waits_for_more_than_a_moment_to_hear_whether_it_is_back(make_cli
         return many()
 
     client = make_client(server, timeout=30.0)
-    client.health.unanswered(READ, 30.0, "no answer")
+    client.health.unanswered(30.0, "no answer")
     eventually(lambda: not client.answers() and asked.is_set())
     with within(), pytest.raises(errors.HeldBackError):
         client.get(ID)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.api import FileKey, fixed_key
-from jobfs.api.key import scrub
+from jobfs.api.key import FileKey, fixed_key, scrub
 from jobfs.errors import UsageError
 
 

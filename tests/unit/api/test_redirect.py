@@ -18,16 +18,14 @@ def redirect(status: int, location: str) -> httpx.Response:
     return httpx.Response(status, headers={"location": location} if location else {})
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize(
-    "where", [f"{ROOT}items/moved", f"{HERE}{ROOT}items/moved", f"{HERE}:443{ROOT}items/moved"]
-)
-def test_a_read_follows_a_redirect_on_the_same_origin(
-    make_client: MakeClient, status: int, where: str
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("origin", ["", HERE, f"{HERE}:443"])
+def test_a_read_follows_a_redirect_to_the_other_form_of_its_path(
+    make_client: MakeClient, status: int, origin: str
 ) -> None:
-    script = Script(redirect(status, where), one())
+    script = Script(redirect(status, f"{origin}{ROOT}items/item00000000000000000001/"), one())
     assert make_client(script).get("item00000000000000000001").path == "a.txt"
-    assert script.asked == ["GET items/item00000000000000000001", "GET items/moved"]
+    assert script.asked == ["GET items/item00000000000000000001", "GET items/item00000000000000000001/"]
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -43,20 +41,9 @@ def test_a_changing_request_is_repeated_whole_at_the_other_form_of_its_path(
 
 
 @pytest.mark.parametrize(
-    ("status", "where"), [(301, "moved"), (302, "moved"), (303, "moved"), (303, "items")]
-)
-def test_a_changing_request_is_never_turned_into_a_read(
-    make_client: MakeClient, status: int, where: str
-) -> None:
-    script = Script(redirect(status, f"{ROOT}{where}"), one())
-    with pytest.raises(ContractError, match="does not keep the method"):
-        make_client(script).create_directory("d", Permission.READ_WRITE)
-    assert len(script.requests) == 1
-
-
-@pytest.mark.parametrize(
     "location",
     [
+        f"{ROOT}items/moved",
         "https://evil.example.test/x",
         "https://api.example.test.evil.test/x",
         "http://api.example.test/x",
@@ -69,12 +56,12 @@ def test_a_changing_request_is_never_turned_into_a_read(
     ],
 )
 @pytest.mark.parametrize("status", [302, 307])
-def test_the_key_is_never_sent_to_another_origin(
+def test_no_other_redirect_is_followed(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, location: str, status: int
 ) -> None:
     """vfs/semantics.md 6.11: the key is never sent after a redirect to another origin (5: EIO and a log line)."""
     script = Script(redirect(status, location), one())
-    with pytest.raises(ContractError, match="another origin"):
+    with pytest.raises(ContractError, match="another place"):
         make_client(script).get("item00000000000000000001")
     assert len(script.requests) == 1
     assert "get item" in caplog.text
@@ -90,10 +77,11 @@ def test_a_redirect_to_nowhere_does_not_match_the_contract(make_client: MakeClie
 
 def test_redirects_in_a_circle_end(make_client: MakeClient) -> None:
     """vfs/semantics.md 3: no call can hang for ever."""
-    script = Script(redirect(307, f"{ROOT}items/round"))
-    with pytest.raises(ContractError, match="more than 3 redirects"):
+    path = f"{ROOT}items/item00000000000000000001"
+    script = Script(redirect(307, f"{path}/"), redirect(307, path))
+    with pytest.raises(ContractError, match="in a circle"):
         make_client(script).get("item00000000000000000001")
-    assert len(script.requests) == 4
+    assert len(script.requests) == 2
 
 
 @pytest.mark.parametrize("base", ["", "/base"])

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from jobfs import errors
-from jobfs.api import Client, fixed_key
+from jobfs.api.client import Client
+from jobfs.api.key import fixed_key
 from jobfs.nodes import Permission
 
 from .conftest import ID, JOB, KEY, SocketServer, failure, one, read_request, send_answer

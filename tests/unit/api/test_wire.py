@@ -12,7 +12,7 @@ import pytest
 
 import jobfs
 from jobfs import errors
-from jobfs.api import FileKey
+from jobfs.api.key import FileKey
 from jobfs.nodes import Permission
 
 from .conftest import ID, KEY, Chunks, MakeClient, Script, failure, many, one, wire_item

@@ -57,7 +57,7 @@ def a_status(**changed: Any) -> dict[str, Any]:
         "effective_ttl": 4.0,
         "listing_seconds": 0.1,
         "listing_error": None,
-        "cache": {"bytes": 1_300_000},
+        "cache": {"bytes": 1_300_000, "refused": None},
         "taken_up": [], "unsent": [], "failed": [], "cleaning": [], "conflicts": [], "shadowed": [], "hostile": [],
         "foreign_hidden": [], "damaged": [], "other_slots": [],
         **changed,

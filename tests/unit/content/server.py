@@ -57,6 +57,7 @@ class FakeClient:
     max_connections: int = 4
     server_time_offset: float = 0.0
     shown_size: int | None = None  # what `get` says instead of the truth
+    tells: bool = True  # `get` says any size
     gone: bool = False
     looking: threading.Event | None = None  # set once `get` may answer
     unanswered: int = 0  # so many times it can't be asked
@@ -75,7 +76,8 @@ class FakeClient:
             raise UnavailableError("down", endpoint="get item")
         if self.gone:
             raise NotFoundError("gone")
-        size = len(self.data) if self.shown_size is None else self.shown_size
+        size: int | None = len(self.data) if self.shown_size is None else self.shown_size
+        size = size if self.tells else None
         return replace(item_of(size, item_id), updated_at=self.updated_at)
 
     def update(self, item_id: str, *, path: str, kind: object = None) -> Item:

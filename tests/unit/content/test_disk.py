@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -89,7 +88,7 @@ def test_a_content_that_is_just_being_put_in_its_place_counts_once(
     for name in NAMES[1:]:
         keep(disk, name)
     disk.limit = 600
-    backing, put = Backing(VERSIONS[0], disk), disk.keep
+    backing, put = Backing(VERSIONS[0], 100, disk), disk.keep
     backing.write(0, b"x" * 100)
 
     def overtaken(file: CacheFile, name: str, size: int) -> CacheFile:
@@ -98,7 +97,7 @@ def test_a_content_that_is_just_being_put_in_its_place_counts_once(
         return file
 
     monkeypatch.setattr(disk, "keep", overtaken)
-    backing.keep(100)
+    backing.keep()
     assert (disk.used, [disk.size(version) for version in VERSIONS]) == (600, [100] * 6)
 
 
@@ -159,25 +158,6 @@ def test_the_last_minute_before_a_power_cut_is_not_trusted(
     rebooted.parts.close()
 
 
-def test_what_is_on_another_file_system_is_copied_for_a_while(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
-        cache = DiskCache(tmp_path / "cache", 1000, threading.RLock())
-        source = Path(elsewhere, "saved")
-        source.write_bytes(b"x" * 900)
-        with cache.near(source) as near:
-            assert near.parent.stat().st_dev == tmp_path.stat().st_dev
-            assert near.read_bytes() == b"x" * 900
-        assert not near.exists()
-        source.write_bytes(b"x" * 1100)
-        with cache.near(source) as near:
-            assert near == source, "it is not going to be kept"
-    (tmp_path / "beside").write_bytes(b"y")
-    with cache.near(tmp_path / "beside") as near:
-        assert near == tmp_path / "beside"
-    with cache.near(tmp_path / "gone") as near:
-        assert near == tmp_path / "gone"
-
-
 def planted(directory: Path, name: str, how: str) -> None:
     """Puts a file of 100 bytes into the cache as somebody else would, or as a link to one."""
     path = directory / name[:2] / name
@@ -233,7 +213,7 @@ def test_a_mark_of_the_boot_that_another_user_made_counts_for_nothing(
 
 def test_bytes_that_were_forgotten_are_not_read_from_the_hole_of_a_newer_part(disk: DiskCache) -> None:
     """A reader learns that its bytes are there, and another thread may begin anew before it reads them."""
-    backing = Backing(VERSIONS[0]._replace(size=300), disk)
+    backing = Backing(VERSIONS[0]._replace(size=300), 300, disk)
     backing.write(0, b"x" * 100)
     backing.reset()
     backing.write(200, b"y" * 100)

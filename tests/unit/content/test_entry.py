@@ -122,31 +122,6 @@ def test_reads_here_and_there_end_a_stream_that_nobody_follows(make_store: MakeS
     assert len(client.requests) == 5
 
 
-def test_a_file_of_unknown_size_gets_it_from_the_answer(make_store: MakeStore) -> None:
-    data = pattern(300 * KIB)
-    client = FakeClient(data)
-    store = make_store(client)
-    item = item_of(None)
-    with store.open(item) as handle:
-        assert handle.size is None
-        assert handle.read(0, 10) == data[:10]
-        assert handle.size == len(data)
-        assert store.learned_size(item.version) == len(data)
-        assert read_all(handle, len(data)) == data
-        assert handle.read(len(data) + 5, 10) == b""
-
-
-@pytest.mark.parametrize("says_total", [True, False])
-def test_a_read_behind_the_end_of_a_file_of_unknown_size_finds_the_end(
-    make_store: MakeStore, says_total: bool
-) -> None:
-    data = pattern(300 * KIB)
-    client = FakeClient(data, says_total=says_total)
-    with make_store(client).open(item_of(None)) as handle:
-        assert handle.read(5 * MIB, 4096) == b""
-        assert handle.size == len(data)
-
-
 def test_fetch_fills_what_ranges_left_open_and_proves_the_whole(make_store: MakeStore) -> None:
     data = pattern(24 * MIB)
     client = FakeClient(data)

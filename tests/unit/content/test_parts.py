@@ -19,10 +19,10 @@ def started(directory: Path) -> Parts:
 
 def test_what_a_killed_mount_left_is_removed(tmp_path: Path) -> None:
     killed = started(tmp_path)
-    left = Path(killed.new().path)
-    assert left.exists()
+    left = killed.new()
+    assert left.there()
     parts = started(tmp_path)
-    assert not left.exists()
+    assert not left.there()
     part = parts.new()
     assert part.there()
     parts.close()
@@ -47,9 +47,10 @@ def test_a_link_shares_its_bytes_and_becomes_private(tmp_path: Path) -> None:
     assert os.fstat(file.fd).st_ino == source.stat().st_ino
     assert os.fstat(file.fd).st_mode & 0o777 == 0o600
     copy = parts.copy(file.fd, 5)
-    assert Path(copy.path).read_bytes() == b"hello"
-    parts.discard(copy)
-    assert not Path(copy.path).exists()
+    path = Path(copy.path)
+    assert path.read_bytes() == b"hello"
+    del copy
+    assert not path.exists(), "nobody refers to it"
     parts.close()
 
 

@@ -9,23 +9,19 @@ from jobfs.content.ranges import IntervalSet
 
 SPAN = 40
 positions = st.integers(0, SPAN)
-operations = st.lists(st.tuples(st.sampled_from(["add", "remove"]), positions, positions), max_size=25)
+additions = st.lists(st.tuples(positions, positions), max_size=25)
 
 
-def both(steps: list[tuple[str, int, int]]) -> tuple[IntervalSet, set[int]]:
+def both(steps: list[tuple[int, int]]) -> tuple[IntervalSet, set[int]]:
     intervals, model = IntervalSet(), set[int]()
-    for name, start, end in steps:
-        if name == "add":
-            intervals.add(start, end)
-            model.update(range(start, end))
-        else:
-            intervals.remove(start, end)
-            model.difference_update(range(start, end))
+    for start, end in steps:
+        intervals.add(start, end)
+        model.update(range(start, end))
     return intervals, model
 
 
-@given(operations)
-def test_it_holds_what_was_added_and_not_removed(steps: list[tuple[str, int, int]]) -> None:
+@given(additions)
+def test_it_holds_what_was_added(steps: list[tuple[int, int]]) -> None:
     intervals, model = both(steps)
     assert {position for position in range(SPAN + 1) if intervals.covers(position, position + 1)} == model
     assert intervals.total == len(model)
@@ -35,10 +31,8 @@ def test_it_holds_what_was_added_and_not_removed(steps: list[tuple[str, int, int
     assert not intervals
 
 
-@given(operations, positions, positions)
-def test_its_answers_are_those_of_a_plain_set(
-    steps: list[tuple[str, int, int]], start: int, end: int
-) -> None:
+@given(additions, positions, positions)
+def test_its_answers_are_those_of_a_plain_set(steps: list[tuple[int, int]], start: int, end: int) -> None:
     intervals, model = both(steps)
     missing = [position for position in range(start, end) if position not in model]
     assert intervals.covers(start, end) == (not missing)

@@ -19,7 +19,7 @@ from jobfs.content import Content, ContentStore, StaleVersionError
 from jobfs.content.entry import Entry
 from jobfs.content.parts import CacheFile, Parts
 from jobfs.content.ranges import KIB, MIB
-from jobfs.errors import FsError
+from jobfs.errors import ContractError, FsError
 from jobfs.nodes import Item
 
 from .conftest import MakeStore
@@ -41,6 +41,11 @@ def read(store: ContentStore, item: Item) -> bytes:
     """The whole content, through a handle that is closed again, once it is settled."""
     with store.open(item) as handle:
         return handle.fetch().read_bytes()
+
+
+def read_all(handle: Content) -> bytes:
+    assert handle.size is not None
+    return b"".join(handle.read(offset, MIB) for offset in range(0, handle.size, MIB))
 
 
 def files(cache: Path) -> list[Path]:
@@ -117,13 +122,19 @@ def saved(tmp_path: Path, data: bytes) -> Path:
     return path
 
 
+def adopt(store: ContentStore, item: Item, source: Path) -> None:
+    taken = store.take(source)
+    if taken is not None:
+        store.adopt(item, taken)
+
+
 def test_what_was_saved_here_is_not_downloaded(make_store: MakeStore, tmp_path: Path) -> None:
     data = pattern(100_000)
     client = FakeClient(data)
     store = make_store(client)
     item = item_of(len(data))
     source = saved(tmp_path, data)
-    store.adopt(item, source)
+    adopt(store, item, source)
     source.unlink()
     assert store.whole(item)
     assert store.used() == len(data)
@@ -138,11 +149,63 @@ def test_the_size_of_what_was_saved_here_is_known_where_the_server_does_not_tell
 ) -> None:
     store = make_store(FakeClient(b"12345"))
     item = item_of(None)
-    assert store.learned_size(item.version) is None
-    store.adopt(item, saved(tmp_path, b"12345"))
-    assert store.learned_size(item.version) == 5
+    assert store.size(item) is None
+    adopt(store, item, saved(tmp_path, b"12345"))
+    assert store.size(item) == 5
     store.close()
-    assert make_store(FakeClient(b"12345")).learned_size(item.version) == 5
+    assert make_store(FakeClient(b"12345")).size(item) == 5
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+@pytest.mark.parametrize("size", [0, 5, MIB, MIB + 1], ids=["empty", "small", "whole", "large"])
+def test_a_size_that_the_server_does_not_tell_costs_one_request_and_brings_what_is_small(
+    make_store: MakeStore, size: int, says_length: bool
+) -> None:
+    """vfs/semantics.md 2.2: the headers of a download tell it, or else its end."""
+    data = pattern(size)
+    client = FakeClient(data, says_length=says_length, chunk=4 * KIB)
+    store, item = make_store(client), item_of(None)
+    assert [store.measure(item) for _ in range(2)] == [size] * 2
+    with store.open(item) as handle:
+        assert handle.size == size
+        assert read_all(handle) == data
+    assert len(client.requests) == (1 if size <= MIB else 2)
+    if size > MIB and says_length:
+        assert client.requests[0].sent == 0
+
+
+def test_a_body_without_any_size_is_not_counted_for_ever(make_store: MakeStore) -> None:
+    client = FakeClient(pattern(3 * MIB), says_length=False)
+    store = make_store(client, limit=2 * MIB)
+    with pytest.raises(ContractError, match="no size is told"):
+        store.measure(item_of(None))
+    assert (client.requests[0].sent <= 2 * MIB + client.chunk, store.used()) == (True, 0)
+
+
+def test_a_size_that_was_learned_of_a_young_version_is_learned_once_more(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where seconds are whole, the job may write once more in the same one."""
+    client = FakeClient(b"hello", updated_at=COARSE)
+    store, item = make_store(client), replace(coarse_item(0, seconds_ago=0), size=None)
+    assert store.measure(item) == 5
+    client.data = b"hello again"
+    assert store.measure(item) == 5
+    later = time.time() + 10
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert store.measure(item) == 11
+
+
+def test_a_download_of_another_length_than_was_learned_is_another_version(make_store: MakeStore) -> None:
+    client = FakeClient(b"hello", updated_at=COARSE, tells=False)
+    store, item = make_store(client), replace(coarse_item(0, seconds_ago=0), size=None)
+    assert store.measure(item) == 5
+    client.data = b"hello again"
+    with store.open(item) as handle, pytest.raises(StaleVersionError):
+        handle.meet()
+    with store.open(item) as handle:
+        assert handle.read(0, 100) == b"hello again"
+        assert handle.size == 11
 
 
 def test_a_saved_file_from_another_file_system_is_copied(make_store: MakeStore, cache: Path) -> None:
@@ -155,7 +218,7 @@ def test_a_saved_file_from_another_file_system_is_copied(make_store: MakeStore, 
     source.write_bytes(data)
     try:
         store = make_store(client)
-        store.adopt(item_of(len(data)), source)
+        adopt(store, item_of(len(data)), source)
     finally:
         source.unlink()
     assert read(store, item_of(len(data))) == data
@@ -169,7 +232,7 @@ def test_readers_of_an_unfinished_download_get_what_was_saved(make_store: MakeSt
     with store.open(item_of(len(data))) as handle, ThreadPoolExecutor(1) as threads:
         handle.read(0, 4096)
         waiting = threads.submit(handle.read, 1100 * KIB, 4096)
-        store.adopt(item_of(len(data)), saved(tmp_path, data))
+        adopt(store, item_of(len(data)), saved(tmp_path, data))
         assert waiting.result(10) == data[1100 * KIB : 1100 * KIB + 4096]
         assert handle.whole()
         client.release(0)
@@ -190,7 +253,7 @@ def test_a_reader_whose_part_is_replaced_by_what_was_saved_reads_no_hole(
         @property
         def whole(self) -> bool:  # type: ignore[override]
             self.__class__ = Entry  # type: ignore[assignment]
-            store.adopt(item, saved(tmp_path, data))
+            adopt(store, item, saved(tmp_path, data))
             return self.whole
 
     with store.open(item) as handle:
@@ -212,7 +275,7 @@ def test_what_was_saved_stays_though_a_download_is_about_to_write_its_first_byte
 
     def overtaken(parts: Parts) -> CacheFile:
         monkeypatch.setattr(Parts, "new", new)
-        store.adopt(item, saved(tmp_path, data))
+        adopt(store, item, saved(tmp_path, data))
         return new(parts)
 
     monkeypatch.setattr(Parts, "new", overtaken)
@@ -231,12 +294,12 @@ def test_bytes_that_come_for_a_content_that_nobody_has_open_any_more_are_not_lef
     item = coarse_item(5, seconds_ago=-10)
     handle, install = store.open(item), Entry.install
 
-    def overtaken(entry: Entry, file: CacheFile, size: int, name: str | None) -> None:
+    def overtaken(entry: Entry, file: CacheFile, name: str | None) -> None:
         handle.close()
-        install(entry, file, size, name)
+        install(entry, file, name)
 
     monkeypatch.setattr(Entry, "install", overtaken)
-    store.adopt(item, saved(tmp_path, b"54321"))
+    adopt(store, item, saved(tmp_path, b"54321"))
     assert files(cache) == []
 
 
@@ -248,13 +311,14 @@ def test_a_part_that_nobody_has_open_goes_when_a_later_handle_begins_anew(
     client = FakeClient(data, breaks=[100 * KIB], holds={1: 64 * KIB})
     store = make_store(client)
     item = item_of(len(data))
-    with store.open(item) as handle:
-        handle.read(0, 4096)
-        client.wait(lambda: len(client.requests) > 1)
-        entry = store.attach(handle)
+    handles = [store.open(item)]
+    handles[0].read(0, 4096)
+    client.wait(lambda: len(client.requests) > 1)
+    handles[0].close()
     client.updated_at = "2024-05-01T12:00:07.500Z"
     client.release(1)
-    eventually(lambda: entry.stale is not None)
+    eventually(lambda: handles[0].stale)
+    handles.clear()
     assert read(store, item) == data
     assert not list(cache.rglob("*.part"))
 
@@ -287,7 +351,7 @@ def test_what_is_being_proved_is_not_given_up_for_room(make_store: MakeStore, ca
     with store.open(item_of(len(data))) as handle, ThreadPoolExecutor(1) as threads:
         entry = store.attach(handle)
         found = threads.submit(handle.read, 0, len(data))
-        eventually(lambda: entry.read_end == len(data))
+        eventually(lambda: entry.proving is not None)
         assert client.looking is not None
         client.looking.set()
         assert found.result(20) == data
@@ -384,8 +448,8 @@ def test_whoever_asks_right_after_the_last_byte_can_wait_for_it_to_be_in_its_pla
 
 def test_a_save_of_another_length_is_not_adopted(make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(FakeClient(b"12345"))
-    store.adopt(item_of(5), saved(tmp_path, b"1234"))
-    store.adopt(item_of(5), tmp_path / "absent")
+    adopt(store, item_of(5), saved(tmp_path, b"1234"))
+    adopt(store, item_of(5), tmp_path / "absent")
     assert not store.whole(item_of(5))
     assert read(store, item_of(5)) == b"12345"
 
@@ -397,10 +461,10 @@ def test_a_save_on_a_server_of_whole_seconds_serves_only_the_open_handles(
     client = FakeClient(b"12345")
     store = make_store(client)
     item = coarse_item(5, seconds_ago=-10)
-    store.adopt(item, saved(tmp_path, b"54321"))
+    adopt(store, item, saved(tmp_path, b"54321"))
     assert not store.whole(item)
     with store.open(item) as handle:
-        store.adopt(item, saved(tmp_path, b"54321"))
+        adopt(store, item, saved(tmp_path, b"54321"))
         assert handle.read(0, 10) == b"54321"
     assert read(store, item) == b"12345"
 
@@ -517,40 +581,58 @@ def test_a_damaged_file_is_downloaded_again(make_store: MakeStore, cache: Path) 
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes every write of the cache behind this many bytes in all fail with ENOSPC."""
+    """Makes every write of the cache's files behind this many bytes in all fail with ENOSPC."""
 
     def fill(room: int) -> None:
         left = [room]
         real = os.pwrite
 
         def pwrite(fd: int, data: bytes, offset: int) -> int:
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:"):
+                return real(fd, data, offset)
             left[0] -= len(data)
             if left[0] < 0:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return real(fd, data, offset)
 
+        def sendfile(*arguments: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
         monkeypatch.setattr(os, "pwrite", pwrite)
+        monkeypatch.setattr(os, "sendfile", sendfile)
 
     return fill
 
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("room", [0, 5 * MIB])
-def test_a_full_disk_does_not_stop_a_reader(
+def test_on_a_full_disk_four_small_contents_are_held_in_memory_and_no_large_one(
     make_store: MakeStore, full_disk: Callable[[int], None], ranges: bool, room: int
 ) -> None:
-    data = pattern(80 * MIB)
-    client = FakeClient(data, ranges=ranges)
-    store = make_store(client)
+    """vfs/semantics.md 3.12: a larger one is EIO, and the status says why."""
+    data = pattern(16 * MIB)
+    store = make_store(FakeClient(data, ranges=ranges))
+    large = make_store(FakeClient(data + b"x", ranges=ranges))
+    assert store.refused == ""
     full_disk(room)
-    with store.open(item_of(len(data))) as handle:
+    handles = [store.open(numbered(number, len(data))) for number in range(5)]
+    for handle in handles[:4]:
         for offset in range(0, len(data), MIB):
             assert handle.read(offset, MIB) == data[offset : offset + MIB]
         assert handle.read(4096, 4096) == data[4096:8192]
+        assert not store.whole(numbered(9, len(data)))
+    assert store.refused == "No space left on device"
+    for refused in (handles[4], large.open(item_of(len(data) + 1))):
         with pytest.raises(FsError) as caught:
-            handle.fetch()
-        assert caught.value.errno == errno.ENOSPC
-    assert not store.whole(item_of(len(data)))
+            refused.fetch()
+        assert caught.value.errno == errno.EIO
+    with pytest.raises(FsError) as caught:
+        handles[0].fetch()
+    assert caught.value.errno == errno.ENOSPC, "no file can be made of it"
+    del caught
+    handles.pop(0).close()
+    time.sleep(0.1)  # an error answers for a moment
+    assert handles[3].read(0, 100) == data[:100]
 
 
 def test_a_full_disk_makes_the_cache_give_up_what_nobody_uses(

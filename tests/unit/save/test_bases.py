@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.nodes import Item
 from jobfs.save.bases import Bases, sha256_of, with_bytes
 from jobfs.state import edit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .world import World
+from .world import World, hidden
 
 
 def test_an_item_is_waited_for_as_long_as_a_request_may_live(world: World) -> None:
@@ -37,19 +37,21 @@ def test_an_item_that_was_renamed_beside_a_request_without_an_answer_belongs_at_
     assert not context.is_elsewhere("b", "file"), "no request on it went unanswered"
 
 
-def test_where_an_item_is_whose_directory_was_renamed_beside_a_request_without_an_answer_is_not_followed(
+def test_an_item_whose_directory_was_renamed_beside_a_request_without_an_answer_belongs_in_there(
     world: World,
 ) -> None:
-    """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base, under whatever name."""
+    """save/protocol.md R1: what this mount has renamed meanwhile is never deleted as a base."""
     context = world.context
     for item_id, path in (("a", "dir/file"), ("b", "other/file")):
         context.unanswered(item_id)
         context.renamed(item_id, path)
+        world.client.put(item_id, path.replace("dir", "done"))
+    world.client.put("c", "done/another")
+    world.client.put("d", hidden("done/file"))
     context.unanswered("c")
-    context._unsure.update(a=0.0, b=0.0)
-    context.renamed_directory("dir")
-    assert context.is_elsewhere("a", "dir/file")
-    assert context.is_elsewhere("c", "dir/another"), "it may have been in there"
+    context.unanswered("d")
+    context.renamed_directory("dir", "done")
+    for item_id, here, back in (("a", "done/file", "dir/file"), ("c", "done/another", "dir/another")):
+        assert (context.is_elsewhere(item_id, here), context.is_elsewhere(item_id, back)) == (False, True)
     assert not context.is_elsewhere("b", "other/file")
-    context.renamed("a", "moved/file")
-    assert not context.is_elsewhere("a", "moved/file")
+    assert not context.is_elsewhere("d", "done/file"), "it is set aside, and has no name"

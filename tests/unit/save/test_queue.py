@@ -64,7 +64,6 @@ class Runner:
             assert self.gates.get(change.seq, self.gate).wait(20)
             if self.away:
                 self._health.admit(Call("create", "POST", "/", changing=True), waited=False)
-                self._health.ended()
                 self._health.failed(changing=True)
                 raise UnavailableError("nobody there")
             if failures := self.failures.get(change.seq):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 from jobfs import names
-from jobfs.api import Client
+from jobfs.api.client import Client
 from jobfs.api.create import Form
 from jobfs.api.health import Health
 from jobfs.content import Content, ContentStore
@@ -265,15 +265,14 @@ class FakeContent:
             sha256=lambda: sha(self._client.contents[item.id]) if item.id in self.cached else None,
         )
 
-    @contextmanager
-    def near(self, source: Path) -> Iterator[Path]:
-        yield source
+    def take(self, source: Path) -> bytes:
+        return source.read_bytes()
 
     def learn(self, item: Item, size: int) -> None:
         """Nobody here asks for a size."""
 
-    def adopt(self, item: Item, source: Path) -> None:
-        self.adopted.append((item.id, source.read_bytes()))
+    def adopt(self, item: Item, taken: bytes) -> None:
+        self.adopted.append((item.id, taken))
 
     def drop(self, version: Version) -> None:
         self.cached.discard(version.item_id)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.api import Client, fixed_key
+from jobfs.api.client import Client
 from jobfs.api.deadline import within
+from jobfs.api.key import fixed_key
 from jobfs.api.transport import pool
 from jobfs.api.watched import Watched
 from jobfs.emulator import Server

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobfs import names
-from jobfs.nodes import Item, Kind, Version, inode_number
+from jobfs.nodes import Item, Kind, inode_number
 from jobfs.vfs.prefetch import IDLE, LARGE, WINDOW_MAX, Atlas, Prefetch
 
 
@@ -38,13 +38,13 @@ class World:
     def lasting(self, item: Item) -> bool:
         return True
 
-    def learned_size(self, version: Version) -> int | None:
-        return version.size
+    def size(self, item: Item) -> int | None:
+        return item.size
 
     def number(self, item: Item) -> int:
         return inode_number(item.id)
 
-    def known_children(self, directory: str) -> dict[str, Item]:
+    def last_children(self, directory: str) -> dict[str, Item]:
         return {
             names.basename(p): item for p, item in self.items.items() if p and names.parent(p) == directory
         }

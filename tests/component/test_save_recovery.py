@@ -179,9 +179,7 @@ def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | Non
 @pytest.mark.parametrize("there", [True, False], ids=["there", "gone"])
 @pytest.mark.parametrize("moved", [True, False, None], ids=["moved", "not moved", "moved unseen"])
 def test_staged_is_placed(left: Left, moved: bool | None, there: bool) -> None:
-    """save/protocol.md, The steps, set aside: answer lost: get A; at its aside name: go on. Where the staged item is gone:
-    stage again.
-    """
+    """save/protocol.md, Recovery: find T, go on; where the staged item is gone: stage again."""
     left.with_bytes()
     left.staged(there=there)
     left.aside(moved=moved is not False)

@@ -349,9 +349,7 @@ def test_a_rename_over_it_that_is_not_allowed_leaves_it_there(server: Server, wo
 def test_one_that_the_server_refuses_to_remove_is_there_again_and_holds_up_nothing(
     server: Server, work: Mortal, unsent: bool
 ) -> None:
-    """vfs/semantics.md 4, Nothing is forgotten: one stuck change never blocks another file;
-    what was unlinked is not sent later.
-    """
+    """vfs/semantics.md 4, Nothing is forgotten: what was unlinked is not sent later."""
     if unsent:
         work.write("file", b"unlinked")
     server.faults.rate("error", 1.0, on="delete", status=422)

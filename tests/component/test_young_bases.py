@@ -137,9 +137,7 @@ def test_the_next_mount_fetches_what_was_truncated_unread(
 def test_whoever_opens_a_file_later_does_not_share_what_an_earlier_reader_has_open(
     server: Server, start: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, moves: str
 ) -> None:
-    """vfs/semantics.md 3: what was downloaded in the second of a change serves the handles that are open then; R1:
-    nor is it a base.
-    """
+    """vfs/semantics.md 3: what was downloaded in the second of a change; save/protocol.md R1: nor is it a base."""
     now, moment = time.time, time.time()
     # A busy machine takes more than a second for what follows.
     monkeypatch.setattr(time, "time", lambda: moment)

@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from jobfs.cli import running
-from jobfs.cli import status as command
-from jobfs.cli.status import _changes, _watch
-from jobfs.errors import UsageError
 from jobfs.state import directory as slot
 
 from .conftest import JOB, URL, Answering, Outcome, a_status, unsent
@@ -188,28 +185,3 @@ def test_a_mount_of_another_version_is_told_with_the_remedy(run: Run, answering:
     done = run("status", "/mnt/a")
     assert (done.code, done.out) == (2, "")
     assert "another version of jobfs: jobfs umount /mnt/a" in done.err
-
-
-def test_a_watch_shows_what_has_changed_and_ends_with_the_mount(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_EVERY", 0.0)
-    told = [a_status(snapshot_age=float(age), items=items) for age, items in ((1, 5), (2, 5), (3, 6), (4, 6))]
-    looks = iter(told)
-    seen: list[int] = []
-
-    def look() -> Any:
-        try:
-            return [next(looks)]
-        except StopIteration:
-            raise UsageError("no job is mounted") from None
-
-    with pytest.raises(UsageError, match="no job is mounted"):
-        _watch(look, _changes(lambda reports: seen.append(reports[0]["items"] or 0)))
-    assert seen == [5, 6]
-
-
-def test_a_watch_that_is_interrupted_before_it_shows_anything_has_no_code_of_its_own() -> None:
-    def never() -> Any:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        _watch(never, lambda reports: None)

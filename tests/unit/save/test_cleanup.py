@@ -90,9 +90,7 @@ def test_a_step_of_the_clock_neither_shortens_nor_prolongs_the_life_of_a_request
 def test_what_fails_is_tried_again_later_and_keeps_no_other_waiting(
     world: World, cleanup: Cleanup, number: int
 ) -> None:
-    """save/protocol.md, The steps, `placed`; vfs/semantics.md 5.2: no retry storm:
-    the pauses between tries grow with each that is told.
-    """
+    """vfs/semantics.md 5.2: no retry storm: the pauses between tries grow with each that is told."""
     change = placed(world, *(set_aside(world, name, OLD) for name in "abc"[:number]))
     world.client.before["get"] = [away]
     with pytest.raises(UnavailableError):
@@ -112,9 +110,7 @@ def removed(world: World, name: str) -> Change:
 def test_one_listing_serves_all_directories_that_were_removed(
     world: World, cleanup: Cleanup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories;
-    save/protocol.md R12.
-    """
+    """save/protocol.md R12: in the background one listing, begun after the moves, for all such directories."""
     for change in [removed(world, name) for name in "de"]:
         assert cleanup.finish(change) == 0.0
     assert (world.client.items, world.namespace.refreshed) == ({}, 1)

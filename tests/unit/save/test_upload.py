@@ -70,9 +70,7 @@ def test_the_server_is_asked_after_a_few_new_files_and_the_answer_is_kept(
 
 
 def test_what_is_made_to_ask_is_in_the_journal_before(world: World, upload: Upload) -> None:
-    """save/protocol.md R9: the probe's hidden item is an ordinary journaled Change; killed while it asks,
-    nothing is left on the server.
-    """
+    """save/protocol.md R9: the hidden item of a mount's question is in the journal as a cancelled Change."""
     seen: list[Change] = []
     world.client.before["create"] = [lambda: seen.extend(world.state.journal.load(Change))]
     world.client.lose = 1

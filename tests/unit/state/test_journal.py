@@ -209,9 +209,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_refuses_what_is_new_and_holds_what_has_happened(small_disk: Path) -> None:
-    """vfs/semantics.md 4, A full disk: the state directory holds some spare room;
-    what records what has happened takes from it.
-    """
+    """vfs/semantics.md 4.41; 4, A full disk: what records what has happened takes from some spare room."""
     with closing(Journal(small_disk / "journal.db")) as journal:
         with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
             while True:

@@ -172,9 +172,7 @@ def test_what_is_thrown_away_keeps_as_much_of_its_name_as_there_is_room_for(stor
 def test_what_of_a_write_the_disk_has_taken_is_not_left_behind_the_end(
     store: LocalBytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """vfs/semantics.md 4: the file has as many bytes as are counted, or it would be taken for not whole,
-    and the next append be torn.
-    """
+    """vfs/semantics.md 4: else it would be taken for not whole, and the next append be torn."""
     local, real, left = store.new(7, 1), os.pwrite, [5]
 
     def pwrite(handle: int, data: bytes | memoryview, offset: int) -> int:

@@ -95,9 +95,7 @@ def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
 def test_a_name_at_rest_is_one_where_nothing_runs(
     reservations: Reservations, changes: dict[int, Change], other: str, expected: bool
 ) -> None:
-    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved. vfs/semantics.md 3:
-    every call has a deadline.
-    """
+    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
     changes[1] = change = Change(1, Verb.PUT, "dir", deadline=deadline.Deadline(60.0))
     assert waits(reservations, other, resting=True) is expected
     assert not waits(reservations, other), "else it may be reserved meanwhile, and by who waited no more"

@@ -244,15 +244,6 @@ def test_a_direct_create_is_looked_for_at_its_target(left: Left, there: bytes | 
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
-def test_a_rename_over_goes_on(left: Left, done: bool) -> None:
-    """save/protocol.md, Recovery: H gone: rename over: source still there: find T, go on."""
-    left.renamed_over(unsent=False)
-    if done:
-        left.server.store.move(SOURCE, TARGET)
-    assert left.taken_up() == {"dir": None, TARGET: DRAFT}
-
-
-@pytest.mark.parametrize("done", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("then", ["nothing", "saved", "being written"])
 def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: bool, then: str) -> None:
     """vfs/semantics.md 4: what is acknowledged at a name is kept, though a rename that was killed takes the name only now."""
@@ -277,19 +268,6 @@ def test_a_rename_over_unsent_bytes_takes_those_and_no_others(left: Left, done: 
     tree = left.taken_up(act)
     assert tree[TARGET] == (DRAFT if then == "nothing" else SECOND)
     assert sorted(contents(left.server)) == sorted([DRAFT] if then == "nothing" else [DRAFT, SECOND])
-
-
-def test_a_rename_over_unsent_bytes_that_fails_after_all_leaves_what_is_there_by_then(left: Left) -> None:
-    """save/protocol.md, Recovery: else undo."""
-    left.renamed_over(unsent=True)
-    left.server.store.delete(SOURCE)
-    left.server.faults.rate("unavailable", 1.0)
-
-    def act(work: Mortal) -> None:
-        work.write(TARGET, SECOND)
-        left.server.faults.clear()
-
-    assert left.taken_up(act) == {"dir": None, TARGET: SECOND}
 
 
 def test_a_rename_over_whose_source_is_gone_is_undone(left: Left) -> None:

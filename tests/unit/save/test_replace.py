@@ -8,11 +8,12 @@ from collections.abc import Callable
 import pytest
 
 from jobfs import names
-from jobfs.errors import FsError, UnavailableError
-from jobfs.nodes import Item, Lifecycle, Permission
+from jobfs.errors import BadRequestError, FsError, UnavailableError
+from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
 from jobfs.state.records import Stage
+from jobfs.state.tables import Edit
 
 from .world import World, sha
 
@@ -111,6 +112,19 @@ def test_a_job_that_makes_it_again_and_again_is_waited_for(
     assert (change.stage, file.unsaved) == (Stage.STAGED, True)
 
 
+def test_a_server_that_refuses_to_move_what_stands_there_has_refused_the_save(world: World) -> None:
+    """vfs/semantics.md 4: refused for good (400): `failed`, with the server's reason; nothing is tried again."""
+    item = old(world)
+    world.client.before["update"] = [refuse(BadRequestError("Item is read only"))]
+    with pytest.raises(BadRequestError):
+        world.save("dir/file.txt", NEW, item)
+    file = world.state.at("dir/file.txt")
+    assert file is not None
+    assert (file.refused, file.unsaved) == ("Item is read only", True)
+    assert world.client.before["update"] == []
+    assert contents(world) == {"dir/file.txt": OLD}
+
+
 def test_what_was_not_carried_out_leaves_nothing_to_wait_for(world: World) -> None:
     """save/protocol.md R7: waiting is for answers that never came; "try again later" is an answer."""
     file = world.closed("dir/file.txt", NEW, old(world))
@@ -158,6 +172,28 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     assert contents(world) == {"file": NEW}
     left = [aside.id for change in world.state.changes.values() for aside in change.asides]
     assert left == ([] if carried_out else [""])
+
+
+def test_a_direct_create_that_could_not_be_recorded_is_found_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """save/protocol.md, The steps, direct create: the same bytes at T: `promoted`; its own item is not set aside."""
+    world.context.server.learn(rejects={Kind.FILE: True})
+    file = world.closed("file", NEW)
+    real = world.state.journal.write
+
+    def full(*edits: Edit, **others: object) -> None:
+        if any(changed.get("item_id") for _, changed in edits):
+            raise FsError(errno.ENOSPC)
+        real(*edits, **others)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.state.journal, "write", full)
+        with pytest.raises(FsError):
+            world.write_back.commit(file)
+    world.write_back.commit(file)
+    assert world.changes() == ["create file"]
+    assert (contents(world), file.unsaved) == ({"file": NEW}, False)
 
 
 # -- the end of it

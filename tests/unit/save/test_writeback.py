@@ -137,6 +137,7 @@ def test_a_victim_is_what_was_shown_last(world: World) -> None:
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_was_unlinked_just_now_is_taken_over_unless_it_was_begun(world: World, begun: bool) -> None:
+    """vfs/semantics.md 4, Rename: renamed over meanwhile: that Change takes it over."""
     item = world.client.put("o", "file", OLD)
     file = opened(world.state.open(item))
     world.write_back.unlink_later(file, "file", f".fuse_hidden{1:016x}", Base.of(item), item, {})

@@ -163,6 +163,23 @@ def test_what_the_job_writes_after_a_change_without_an_answer_is_shown(
     eventually(lambda: work.read(path) == JOBS, lambda: f"the mount shows {work.read(path)!r}")
 
 
+def test_an_unlink_spares_what_the_job_wrote_after_a_promote_without_an_answer(
+    server: Server, mortal: Callable[..., Mortal]
+) -> None:
+    """save/protocol.md, The steps, `cancelled`: delete H where it is ours."""
+    server.store.seed({TARGET: OLD}, age=60)
+
+    def act() -> None:
+        server.store.write(TARGET, JOBS)
+        work.vfs.unlink(TARGET)
+
+    work = mortal(At("failed update", 1, act))
+    server.faults.next("drop_after", on="update", skip=1)
+    work.work(lambda: work.write(TARGET, USERS))
+    work.settle()
+    assert contents(server) == [JOBS]
+
+
 def test_a_directory_whose_mkdir_was_killed_keeps_what_the_job_put_there(
     server: Server, mortal: Callable[..., Mortal]
 ) -> None:

@@ -9,11 +9,10 @@ import pytest
 
 from jobfs import names
 from jobfs.errors import BadRequestError, FsError, UnavailableError
-from jobfs.nodes import Item, Kind, Lifecycle, Permission
+from jobfs.nodes import Item, Lifecycle, Permission
 from jobfs.save.upload import Upload
 from jobfs.state import Change
 from jobfs.state.records import Stage
-from jobfs.state.tables import Edit
 
 from .world import World, sha
 
@@ -172,28 +171,6 @@ def test_a_lost_create_is_looked_for_then_made_under_another_name(world: World, 
     assert contents(world) == {"file": NEW}
     left = [aside.id for change in world.state.changes.values() for aside in change.asides]
     assert left == ([] if carried_out else [""])
-
-
-def test_a_direct_create_that_could_not_be_recorded_is_found_there(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """save/protocol.md, The steps, direct create: the same bytes at T: `promoted`; its own item is not set aside."""
-    world.context.server.learn(rejects={Kind.FILE: True})
-    file = world.closed("file", NEW)
-    real = world.state.journal.write
-
-    def full(*edits: Edit, **others: object) -> None:
-        if any(changed.get("item_id") for _, changed in edits):
-            raise FsError(errno.ENOSPC)
-        real(*edits, **others)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(world.state.journal, "write", full)
-        with pytest.raises(FsError):
-            world.write_back.commit(file)
-    world.write_back.commit(file)
-    assert world.changes() == ["create file"]
-    assert (contents(world), file.unsaved) == ({"file": NEW}, False)
 
 
 # -- the end of it

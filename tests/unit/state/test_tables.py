@@ -88,6 +88,16 @@ def test_what_a_change_shows_is_shown_until_it_ends(state: State) -> None:
     assert not state
 
 
+def test_everything_below_a_directory_that_is_this_machines_word_is_found(state: State) -> None:
+    """vfs/semantics.md 4: rename of a directory: open and unsent files are re-keyed."""
+    unsent = [written(state, path) for path in ("dir/b", "dir/sub/c", "dirt/d")]
+    opened, remembered = state.open(replace(ITEM, id="o", path="dir/o")), state.open(ITEM)
+    opened.handles.append(object())
+    state.write(edit(remembered, mode=0o600))
+    assert set(state.beneath("dir")) == {*unsent[:2], opened}
+    assert set(state.beneath("")) == {*unsent, opened}
+
+
 def test_the_edition_grows_whenever_a_path_shows_something_else(state: State) -> None:
     editions = [state.edition]
     file = written(state, "a")

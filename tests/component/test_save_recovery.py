@@ -18,8 +18,8 @@ from jobfs.emulator import Server
 from jobfs.names import Role, hidden_path, new_transaction_id
 from jobfs.nodes import Kind
 from jobfs.state import Change, File, edit
-from jobfs.state.disk import BOOT
 from jobfs.state.journal import Journal
+from jobfs.state.localbytes import BOOT
 from jobfs.state.records import Aside, Base, Record, Stage, Verb
 
 NEW, OLD, DRAFT = b"the new content", b"the old", b"what is renamed over it"
@@ -167,7 +167,7 @@ def test_staging_without_whole_bytes_is_dropped(left: Left, content: bytes | Non
     try:
         assert work.read(TARGET) == OLD
         work.settle()
-        assert (work.state.journal.load(Change), work.state.unsaved()) == ([], [])
+        assert (work.state.journal.load(Change), work.state.left().files) == ([], [])
     finally:
         work.stop()
     assert visible(left.server) == {"dir": None, TARGET: OLD}

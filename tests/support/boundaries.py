@@ -162,8 +162,8 @@ class Mortal(Workspace):
     def at_rest(self) -> bool:
         """True if nothing is left to send or to judge, and the server shows nothing hidden."""
         self.vfs.listdir("")
-        refused = [file for file in self.state.unsaved() if file.refused]
-        unsent = [file for file in self.state.unsaved() if file not in refused]
+        refused = [file for file in self.state.left().files if file.refused]
+        unsent = [file for file in self.state.left().files if file not in refused]
         return not (unsent or self.state.changes) and not hidden(self.server)
 
     def unrest(self) -> str:

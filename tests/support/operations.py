@@ -174,7 +174,7 @@ def comes_to(work: Mortal, request: str) -> None:
 
     def there() -> bool:
         changes = list(work.state.changes.values())
-        refused = any(file.refused for file in work.state.unsaved()) or any(
+        refused = any(file.refused for file in work.state.left().files) or any(
             isinstance(change.error, (*REFUSALS, FsError)) for change in changes
         )
         return work.boundaries.dead or request in work.boundaries.passed or refused or work.at_rest()

@@ -14,7 +14,7 @@ import pytest
 
 from jobfs.content import disk as cache
 from jobfs.save import recovery, replace, writeback
-from jobfs.state import disk, journal
+from jobfs.state import journal, localbytes
 
 from .boundaries import Mortal
 
@@ -78,7 +78,7 @@ class SyncedState:
 
 def reboot(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """From now on it is another run of this machine, for saves and for the content cache."""
-    again = disk.BOOT + "-next"
+    again = localbytes.BOOT + "-next"
     for module in (journal, recovery, replace, writeback):
         monkeypatch.setattr(module, "BOOT", again)
     boot = home / "boot_id"

@@ -80,9 +80,9 @@ def _serve(settings: Settings, job: str, directory: str, front: Front) -> int:
     expected = preflight.ask_server(settings, job, key, _load_parts).items
     from jobfs import mount as mounting
     from jobfs.cli import graph
-    from jobfs.vfs.descriptors import ask_for_more
+    from jobfs.vfs.core import ask_for_more_descriptors
 
-    ask_for_more()
+    ask_for_more_descriptors()
     place = slot.acquire(settings.state_dir, job, directory, settings.base_url)
     try:
         for warning in place.warnings:

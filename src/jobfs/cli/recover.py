@@ -20,7 +20,7 @@ from jobfs.draining import kept
 from jobfs.errors import JobfsError, UsageError
 from jobfs.names import is_mount_id
 from jobfs.state import directory as slot
-from jobfs.state.quarantine import damaged
+from jobfs.state.journal import damaged
 
 if TYPE_CHECKING:
     from jobfs.mount import Mounted

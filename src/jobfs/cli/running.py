@@ -256,8 +256,8 @@ def left_by(found: slot.Found) -> str:
         left = left_in(found.path)
     except UsageError as error:
         return f"what can't be told: {error}"
-    others = f"{counted(left.unfinished, 'change')} to be finished" if left.unfinished else ""
-    return "; ".join(filter(None, (kept(left.unsent), others)))
+    others = f"{counted(len(left.changes), 'change')} to be finished" if left.changes else ""
+    return "; ".join(filter(None, (kept(left._replace(changes=[]).told()), others)))
 
 
 def gone(directory: str) -> str:

@@ -22,7 +22,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from jobfs import names
 from jobfs.api import deadline
@@ -401,7 +401,7 @@ class Queue:
     def drain(self, timeout: float, under: str) -> bool:
         """Wait until nothing at or below `under` is left to be sent that is not refused; False after `timeout` seconds."""
         self.hurry(lambda change: names.within(change.target, under))
-        return self._waited_for(lambda: not self.left(under), timeout)
+        return self._waited_for(lambda: not self._state.left(under).waiting, timeout)
 
     def _waited_for(self, done: Callable[[], bool], timeout: float) -> bool:
         with self._lock:
@@ -412,26 +412,6 @@ class Queue:
                     return False
                 self._lock.wait(min(remaining, 0.2))
         return True
-
-    def left(self, under: str) -> bool:
-        """True if something at or below `under` is still to be done on the server, cleanup apart."""
-        with self._lock:
-            return any(True for _ in self.undone(under)) or any(
-                # Newer bytes wait in the File for a moment, when what was sent before them is placed.
-                file.unsaved and not file.refused and names.within(file.path or "", under)
-                for file in self._state.unsaved()
-            )
-
-    def undone(self, under: str) -> Iterator[Change]:
-        """The Changes at or below `under` that are still to be done on the server, cleanup apart. Under the lock of the state."""
-        return (
-            change
-            for change in self._state.changes.values()
-            if (change.unfinished or not change.over)
-            # Nobody can be told any more that an unlink, or what takes a save back, is refused: that is tried now and then.
-            and not ((change.over or change.verb is Verb.REMOVE) and isinstance(change.error, REFUSALS))
-            and names.within(change.target, under)
-        )
 
     def cleaned(self, timeout: float, *, waiting: bool) -> bool:
         """Wait until nothing is left to clean up (`waiting`: what has to wait for R7 too); False after `timeout` seconds."""
@@ -447,15 +427,23 @@ class Queue:
                 for change in self._state.changes.values()
             )
 
-    def rest(self, path: str) -> None:
-        """Return when what was begun at or below `path` is placed, and what waits there to be done is done. Raises ApiError."""
+    def end(self, verb: Verb, *paths: str) -> None:
+        """Return when what was begun of this kind at these names is over. Raises ApiError."""
+        for path in paths:
+            while (change := self._state.under_way(path, verb)) is not None:
+                self.commit(change)
+
+    def rest(self, *paths: str) -> None:
+        """Return when nothing runs at or below `paths`, and what was begun or is to be removed there is done. Raises ApiError."""
         while True:
             with self._lock:
                 found = [
                     change
                     for change in self._state.changes.values()
                     if self._unrest(change)
-                    and any(names.within(name, path) for name in (change.target, *change.shows))
+                    and any(
+                        names.within(name, path) for name in (change.target, *change.shows) for path in paths
+                    )
                 ]
             if not found:
                 return
@@ -465,7 +453,7 @@ class Queue:
     @staticmethod
     def _unrest(change: Change) -> bool:
         if change.over:
-            return change.unfinished
+            return change.unfinished or (change.running and not change.settled)
         return change.begun or change.verb is Verb.REMOVE
 
 

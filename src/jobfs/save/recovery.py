@@ -26,9 +26,8 @@ from jobfs.save.context import Context
 from jobfs.save.rename import find_renamed
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, State, edit
-from jobfs.state.disk import BOOT
-from jobfs.state.localbytes import Local
-from jobfs.state.quarantine import keep_unnamed
+from jobfs.state.journal import keep_unnamed
+from jobfs.state.localbytes import BOOT, Local
 from jobfs.state.records import Stage, Verb
 
 log = logging.getLogger("jobfs.save")

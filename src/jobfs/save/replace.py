@@ -59,7 +59,7 @@ from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
 from jobfs.save.upload import Upload, taken_over
 from jobfs.state import Change, File, edit
-from jobfs.state.disk import BOOT
+from jobfs.state.localbytes import BOOT
 from jobfs.state.records import Aside, Base, Stage, Verb
 
 log = logging.getLogger("jobfs.save")

@@ -5,22 +5,16 @@ from __future__ import annotations
 import errno
 
 from jobfs import names
+from jobfs.api import deadline
 from jobfs.errors import FsError
-from jobfs.names import within
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, edit
-
-
-def unsaved(write_back: WriteBack, path: str | None) -> list[File]:
-    """What the server does not have at or below `path` (None: all), oldest first."""
-    files = [file for file in write_back.state.unsaved() if within(file.path or "", path or "")]
-    return sorted(files, key=lambda file: file.generation)
 
 
 def retry(write_back: WriteBack, path: str | None) -> list[str]:
     """Try at once what was refused, or waits for its next try, at or below `path`; returns the paths."""
     found = []
-    for file in unsaved(write_back, path):
+    for file in write_back.state.left(path or "").files:
         change = file.change
         if not file.refused and (change is None or not change.attempts):
             continue
@@ -40,7 +34,7 @@ def discard(write_back: WriteBack, path: str) -> list[tuple[str, str]]:
     The server's version is shown again. Raises FsError(ENOENT) if nothing is unsent there, FsError(EBUSY) if a program has the
     file open or it is just being sent, ApiError if what was begun on the server can't be taken back now.
     """
-    found = unsaved(write_back, path)
+    found = write_back.state.left(path).files
     if not found:
         raise FsError(errno.ENOENT, f"nothing is unsent at {path or 'this mount'}")
     for file in found:
@@ -59,7 +53,9 @@ def _check_closed(file: File) -> None:
 def _give_up(write_back: WriteBack, file: File, target: str) -> str:
     """Take back what was begun on the server, then let go of record and bytes."""
     state = write_back.state
-    with state.reservations.held(target, resting=True):
+    with state.reservations.held(target):
+        with state.lock:
+            deadline.wait_for(state.lock, lambda: not _is_running(file), f"{target} is being saved")
         if not (file.unsaved or file in state.unclosed or file.unmade):
             raise FsError(errno.ENOENT, f"{target} was just sent")
         _check_closed(file)
@@ -72,6 +68,10 @@ def _give_up(write_back: WriteBack, file: File, target: str) -> str:
             state.unname(file)
         write_back.namespace.touch(target)
     return kept
+
+
+def _is_running(file: File) -> bool:
+    return file.change is not None and file.change.running
 
 
 def _take_back(write_back: WriteBack, change: Change) -> None:

@@ -21,7 +21,7 @@ from jobfs.nodes import Item, Kind, Lifecycle, Permission
 from jobfs.save.bases import with_bytes
 from jobfs.save.context import Context
 from jobfs.state import Change, edit
-from jobfs.state.disk import failure
+from jobfs.state.localbytes import failure
 from jobfs.state.records import Aside, Stage, Verb
 from jobfs.trial.questions import TELLTALE, rejects
 

@@ -25,8 +25,7 @@ from jobfs.save.rename import Rename
 from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
 from jobfs.state import Change, File, State, edit
-from jobfs.state.disk import BOOT
-from jobfs.state.localbytes import Local
+from jobfs.state.localbytes import BOOT, Local
 from jobfs.state.records import Base, Record, Stage, Verb
 from jobfs.state.server import KnownServer
 
@@ -130,7 +129,7 @@ class WriteBack:
     def _leave_unlinks(self) -> None:
         """Removals that were not begun are the next mount's; what was never sent goes now. Raises FsError(EIO)."""
         with self.state.lock:
-            waiting = [c for c in self.queue.undone("") if c.verb is Verb.REMOVE and not c.recorded]
+            waiting = [c for c in self.state.left().changes if c.verb is Verb.REMOVE and not c.recorded]
             # Where a rename is still under way, it may be that which hides the file.
             waiting = [c for c in waiting if self.state.reservations.against(c.target) is None]
         for change in waiting:

@@ -77,11 +77,6 @@ class StateDirectory:
         return self.record.mount_id
 
     @property
-    def journal(self) -> Path:
-        """The journal's file."""
-        return self.path / "journal.db"
-
-    @property
     def log(self) -> Path:
         """Where a mount in the background writes its log."""
         return self.path / "jobfs.log"
@@ -151,9 +146,8 @@ def reopen(found: Found, base_url: str) -> StateDirectory:
         raise UsageError(f"{_foreign(found)}; give that server with --base-url")
     with refusing(path):
         _private(path)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not locked(lock, _INSTANT):
-            os.close(lock)
+        lock = _locked_in(path, _INSTANT)
+        if lock < 0:
             raise UsageError(f"{path} is in use" + (f" by process {record.pid}" if found.record else ""))
         return StateDirectory(path, lock, record)
 
@@ -231,12 +225,19 @@ def _first_free(candidates: list[Found], home: Path) -> tuple[Path, int]:
     """The first place whose lock is free, made if none is, and its lock, held."""
     for path in [*(found.path for found in candidates), home / new_mount_id()]:
         _private(path)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if locked(lock, _INSTANT):
+        if (lock := _locked_in(path, _INSTANT)) >= 0:
             _private(path / "bytes")
             return path, lock
-        os.close(lock)
     raise UsageError(f"the state directory {home} can't be locked: put it on a local disk with --state-dir")
+
+
+def _locked_in(place: Path, patience: float) -> int:
+    """The lock in this directory, held; -1 if another holds it for so many seconds. Raises OSError."""
+    lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if locked(lock, patience):
+        return lock
+    os.close(lock)
+    return -1
 
 
 def locked(lock: int, patience: float = 0.0) -> bool:
@@ -255,10 +256,10 @@ def locked(lock: int, patience: float = 0.0) -> bool:
 @contextlib.contextmanager
 def _choosing(home: Path) -> Iterator[None]:
     """One at a time: a state directory is chosen and recorded before the next mount looks."""
-    lock = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _locked_in(home, _CHOOSING)
+    if lock < 0:
+        raise UsageError(f"another mount of this job is just starting in {home}: try again")
     try:
-        if not locked(lock, _CHOOSING):
-            raise UsageError(f"another mount of this job is just starting in {home}: try again")
         yield
     finally:
         os.close(lock)

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jobfs.errors import FsError, UsageError
-from jobfs.state.disk import BOOT, sync_directory
-from jobfs.state.records import KEYS, Record, columns, decode, encode
+from jobfs.state.localbytes import BOOT, sync_directory
+from jobfs.state.records import KEYS, Change, File, Record, columns, decode, encode
 
 log = logging.getLogger("jobfs.state")
 
@@ -61,40 +61,31 @@ class Spare:
 
     def restore(self, beside: int = 0) -> bool:
         """Take the room again; False if the disk does not have it, and so many bytes `beside` it."""
-        if self._whole and beside:
-            return _free(self._path.parent) >= beside
-        self._whole = False
-        try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return False
-        had = os.fstat(handle).st_size
-        try:
-            if had < self._size:
-                os.posix_fallocate(handle, 0, self._size)
-            self._whole = True
-            return not beside or _free(self._path.parent) >= beside
-        except OSError:
-            os.ftruncate(handle, had)
-            return False
-        finally:
-            os.close(handle)
+        if not (self._whole and beside):
+            self._whole = not self._take(self._size)
+        return self._whole and _free(self._path.parent) >= beside
 
     def fits(self) -> bool:
         """False if the disk, or a quota of the user, has no room for anything new: tried out, for no call tells of a quota."""
+        return self._take(_LEAST, more=True) not in (errno.ENOSPC, errno.EDQUOT)
+
+    def _take(self, size: int, *, more: bool = False) -> int:
+        """Have the file hold so many bytes, or try so many `more`; with what errno the disk refuses them, 0 if it does not."""
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                had = os.fstat(handle).st_size
+            with self._path.open("ab") as file:
+                had = file.tell()
                 try:
-                    os.posix_fallocate(handle, had, _LEAST)
+                    if more or had < size:
+                        os.posix_fallocate(file.fileno(), had if more else 0, size)
+                except OSError:
+                    more = True
+                    raise
                 finally:
-                    os.ftruncate(handle, had)
-            finally:
-                os.close(handle)
+                    if more:
+                        file.truncate(had)
         except OSError as error:
-            return error.errno not in (errno.ENOSPC, errno.EDQUOT)
-        return True
+            return error.errno or errno.EIO
+        return 0
 
     def give_up(self) -> bool:
         """Make half of the room free; False if only what the next start needs is left (`free_for_start`)."""
@@ -155,8 +146,7 @@ class Journal:
                 if not self._spare.give_up():
                     raise
                 self._prepare()
-            self._check()
-            self._seq = self._highest()
+            self._seq = self._check()
             self._spare.restore()
         except sqlite3.OperationalError as error:
             self._db.close()
@@ -189,19 +179,14 @@ class Journal:
         # Nobody knows how old the requests of an earlier run are: they count from now.
         self._db.execute("UPDATE tombstone SET made = ?", (time.monotonic(),))
 
-    def _check(self) -> None:
-        """Read everything once. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
+    def _check(self) -> int:
+        """Read everything once; the highest number in it. Raises sqlite3.DatabaseError or ValueError for what no jobfs wrote."""
         (found,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise sqlite3.DatabaseError(str(found).splitlines()[-1])
-        for kind in self._tables:
-            self.load(kind)
-
-    def _highest(self) -> int:
-        query = """SELECT max(n) FROM (SELECT seq AS n FROM change UNION ALL SELECT generation FROM change
-                   UNION ALL SELECT generation FROM file UNION ALL SELECT draft FROM file)"""
-        (highest,) = self._db.execute(query).fetchone()
-        return int(highest or 0)
+        numbers = [number for change in self.load(Change) for number in (change.seq, change.generation)]
+        numbers += [number for file in self.load(File) for number in (file.generation, file.draft)]
+        return max(numbers, default=0)
 
     def next_number(self) -> int:
         """A number that orders changes and generations; never used before in this journal's records."""
@@ -374,6 +359,76 @@ class Journal:
         with self.lock:
             self._db.close()
             os.close(self._wal)
+
+
+def open_journal(directory: Path) -> tuple[Journal, str]:
+    """The journal of a state directory, and one sentence if it was damaged and a new one had to be begun, else "".
+
+    A damaged one is put aside with its local bytes, never thrown away and never taken for an empty one. Raises UsageError if it
+    can't be used, FsError if a damaged one can't be put aside.
+    """
+    path, local = directory / "journal.db", directory / "bytes"
+    try:
+        refuse_emptied(directory)
+        return Journal(path), ""
+    except JournalDamagedError as error:
+        try:
+            place = _place(directory)
+            place.mkdir(mode=0o700)
+            count = sum(map(_holds_bytes, local.iterdir())) if local.is_dir() else 0
+            if count:
+                local.rename(place / "bytes")
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{path}{suffix}").rename(place / f"journal.db{suffix}")
+        except OSError as failure:
+            raise FsError(
+                failure.errno or errno.EIO, f"{error}, and can't be moved aside: {failure.strerror}"
+            ) from error
+        kept = f"the bytes of {count} files, under their numbers" if count else "nothing unsent"
+        return Journal(path), f"{error}; it was moved to {place} with {kept}"
+
+
+def refuse_emptied(directory: Path) -> None:
+    """Raises JournalDamagedError for a journal that lost all its bytes while there is unsent work."""
+    path = directory / "journal.db"
+    files = [file for file in (path, Path(f"{path}-wal")) if file.exists()]
+    if path in files and not any(file.stat().st_size for file in files):
+        with contextlib.suppress(FileNotFoundError):
+            if any((directory / "bytes").iterdir()):
+                raise JournalDamagedError(f"the journal {path} is damaged: it is empty")
+
+
+def damaged(directory: Path) -> list[Path]:
+    """What was put aside in this state directory, and not yet removed by a person."""
+    return sorted(directory.glob("damaged-*"))
+
+
+def keep_unnamed(local: Path, unnamed: list[Path]) -> str:
+    """Put aside local bytes whose records the power may have taken; a sentence that says where they are, "" if there are none.
+
+    Raises OSError.
+    """
+    kept = [path for path in unnamed if _holds_bytes(path)]
+    if not kept:
+        return ""
+    place = _place(local.parent) / local.name
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in kept:
+        path.rename(place / path.name)
+    return f"the power may have taken the end of the journal: the bytes of {len(kept)} files that it does not name are in {place}"
+
+
+def _place(directory: Path) -> Path:
+    """Where something is put aside now."""
+    return directory / f"damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+
+
+def _holds_bytes(path: Path) -> bool:
+    """False for an empty file; what can't be looked at may hold some."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size > 0
+    return True
 
 
 class _Table:

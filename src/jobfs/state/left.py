@@ -1,88 +1,146 @@
-"""What an ended mount has left to do, read from its journal without changing anything there."""
+"""What is unsent: of a mount that runs (`State.left`), and of one that has ended, as its journal says, without a change there."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 import tempfile
+import time
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from jobfs.document import Unsent, unsent
-from jobfs.errors import JobfsError, UsageError
-from jobfs.state.journal import Journal
-from jobfs.state.localbytes import path_of
-from jobfs.state.quarantine import emptied
-from jobfs.state.records import Change, File, Stage
+from jobfs.errors import REFUSALS, JobfsError, UsageError
+from jobfs.names import within
+from jobfs.state.journal import Journal, refuse_emptied
+from jobfs.state.localbytes import Local, path_of
+from jobfs.state.records import Change, File, Stage, Verb
 
 #: The files of a journal: SQLite has what was written last in the second.
 _FILES = ("journal.db", "journal.db-wal")
 
 
 class Left(NamedTuple):
-    """What is unsent, and how many other changes of the server are not finished."""
+    """What the server does not have, or has refused.
 
-    unsent: list[Unsent]
-    unfinished: int = 0
+    `files`: those that were closed, and directories; `opened`: what was written and not closed. `changes`: renames, removals and
+    what takes a save back, of none of these files.
+    """
+
+    files: list[File]
+    opened: list[File]
+    changes: list[Change]
+
+    @property
+    def number(self) -> int:
+        """How many there are in all."""
+        return len(self.files) + len(self.opened) + len(self.changes)
 
     @property
     def bytes(self) -> int:
         """The size of what is unsent."""
-        return sum(entry["size"] for entry in self.unsent)
+        return sum(entry["size"] for entry in self.told())
 
     @property
-    def changes(self) -> int:
-        """All that the next mount, or `jobfs recover`, has to do."""
-        return len(self.unsent) + self.unfinished
+    def waiting(self) -> bool:
+        """True if something is to be sent that is not refused."""
+        return bool(self.changes) or any((f.unsaved or f.unmade) and not f.refused for f in self.files)
+
+    def told(self) -> list[Unsent]:
+        """An entry for each."""
+        found = [
+            _tried(unsent(f.path or "", f.size, f.refused, "failed" if f.refused else "dirty"), f.change, f)
+            for f in self.files
+        ]
+        found += [unsent(f.path or "", f.local.size, "open and changed") for f in self.opened if f.local]
+        return found + [_tried(unsent(change.target, 0), change) for change in self.changes]
+
+
+def left_of(
+    files: Iterable[File],
+    changes: Iterable[Change],
+    under: str = "",
+    unclosed: Collection[File] = (),
+    *,
+    cleaning: bool = False,
+) -> Left:
+    """What is left at or below `under`. `unclosed`: see State; `cleaning`: with what has only to be tidied up on the server."""
+    here = [file for file in files if file.path and within(file.path, under)]
+    closed = [file for file in here if file.unsaved or file.unmade or file in unclosed]
+    opened = [f for f in here if f.local and not (f.stays or f.generation or f in unclosed)]
+    rest = [
+        change
+        for change in changes
+        if within(change.target, under)
+        and (_is_undone(change) or (cleaning and change.stage is not Stage.DONE))
+        and (change.file is None or not (change.file.unsaved or change.file.unmade))
+    ]
+    return Left(sorted(closed, key=lambda file: file.generation), opened, rest)
+
+
+def _is_undone(change: Change) -> bool:
+    """True if it is still to be done on the server, cleanup apart."""
+    if change.over or change.verb is Verb.REMOVE:
+        # Nobody can be told any more that an unlink, or what takes a save back, is refused: that is tried now and then.
+        return (change.unfinished or not change.over) and not isinstance(change.error, REFUSALS)
+    return True
+
+
+def _tried(entry: Unsent, change: Change | None, file: File | None = None) -> Unsent:
+    """An entry, with what its Change has come to."""
+    if change is not None:
+        entry["age"] = age(change)
+        entry["attempts"] = change.attempts
+        entry["next_try"] = None if change.running or entry["reason"] else until(change.due)
+        entry["state"] = "uploading" if change.running else str(change.stage)
+        entry["reason"] = entry["reason"] or str(change.error or "")
+    if file is not None and file.handles and not entry["attempts"]:
+        entry["reason"] = entry["reason"] or "open in a program"
+        entry["next_try"] = None
+    return entry
+
+
+def age(change: Change) -> float:
+    """Seconds since it was made."""
+    return round(max(time.time() - change.made, 0.0), 1)
+
+
+def until(due: float) -> float:
+    """Seconds until then (monotonic time)."""
+    return round(max(due - time.monotonic(), 0.0), 1)
 
 
 def left_in(directory: Path) -> Left:
-    """What the journal of a state directory that no mount holds says is left. Raises UsageError if it can't be read."""
+    """What the journal of a state directory that no mount holds says is left. Raises UsageError if it can't be read.
+
+    Opening a journal writes to it, and puts it aside if it is damaged: a copy is opened.
+    """
     try:
-        return _look(directory)
+        refuse_emptied(directory)
+        with tempfile.TemporaryDirectory(prefix="jobfs-") as place:
+            for name in _FILES:
+                if (directory / name).exists():
+                    shutil.copyfile(directory / name, Path(place, name))
+            try:
+                journal = Journal(Path(place, _FILES[0]))
+            except JobfsError as error:
+                raise UsageError(str(error).replace(place, str(directory))) from None
+            with contextlib.closing(journal):
+                return left_to_next(journal, directory)
     except OSError as error:
         raise UsageError(f"{directory} can't be read: {error.strerror}") from None
 
 
-def _look(directory: Path) -> Left:
-    """Opening a journal writes to it, and puts it aside if it is damaged: a copy is opened. Raises UsageError, OSError."""
-    if emptied(directory / _FILES[0], directory / "bytes"):
-        raise UsageError(f"the journal {directory / _FILES[0]} is damaged: it is empty")
-    with tempfile.TemporaryDirectory(prefix="jobfs-") as place:
-        copy = Path(place)
-        for name in _FILES:
-            if (directory / name).exists():
-                shutil.copyfile(directory / name, copy / name)
-        try:
-            journal = Journal(copy / _FILES[0])
-        except JobfsError as error:
-            raise UsageError(str(error).replace(place, str(directory))) from None
-        try:
-            return count(journal.load(File), journal.load(Change), directory)
-        finally:
-            journal.close()
-
-
-def count(files: list[File], changes: list[Change], directory: Path) -> Left:
-    """What these records of a state directory say is left."""
-    named = [file for file in files if file.path]
-    left = [_entry(file, file.size) for file in named if file.unsaved or file.unmade]
-    left += [
-        _entry(file, size)
-        for file in named
-        if file.draft and not file.stays and (size := _written(directory, file))
-    ]
-    counted = {file.ino for file in named if file.unsaved or file.unmade}
-    unfinished = sum(change.stage is not Stage.DONE and change.ino not in counted for change in changes)
-    return Left(left, unfinished)
-
-
-def _entry(file: File, size: int) -> Unsent:
-    return unsent(file.path or "", size, file.refused, "failed" if file.refused else "dirty")
-
-
-def _written(directory: Path, file: File) -> int:
-    """How many bytes were written to a file and never closed."""
-    with contextlib.suppress(OSError):
-        return path_of(directory / "bytes", file.ino, file.draft).stat().st_size
-    return 0
+def left_to_next(journal: Journal, directory: Path) -> Left:
+    """What the next mount of a state directory has to do, as this journal says."""
+    files, changes = journal.load(File), journal.load(Change)
+    known = {file.ino: file for file in files}
+    for change in changes:
+        change.file = known.get(change.ino)
+    for file in files:
+        path = path_of(directory / "bytes", file.ino, file.draft)
+        with contextlib.suppress(OSError):
+            if file.draft and (size := path.stat().st_size):
+                file.local = Local(journal.lock, path, file.draft, size)
+    return left_of(files, changes, cleaning=True)

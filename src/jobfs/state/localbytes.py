@@ -8,6 +8,7 @@ needed go only after the journal that stopped naming them is on the disk.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import logging
@@ -20,7 +21,6 @@ from pathlib import Path
 from jobfs import names
 from jobfs.api.deadline import about_to_wait
 from jobfs.errors import FsError
-from jobfs.state.disk import copy_into, failure, sync_directory, sync_file_system
 
 log = logging.getLogger("jobfs.state")
 
@@ -28,6 +28,45 @@ log = logging.getLogger("jobfs.state")
 _SYNC_EACH = 16
 #: Bytes: whoever writes so much may have to wait for the disk.
 _MUCH = 64 << 10
+_COPY_CHUNK = 8 << 20
+_libc = ctypes.CDLL(None, use_errno=True)
+
+#: Which run of this machine this is: another one after each boot, "" if the kernel does not say.
+BOOT = ""
+with contextlib.suppress(OSError):
+    BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+#: What a full or failing disk answers, and the caller may know; anything else that it answers is EIO to him.
+_TOLD = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE})
+
+
+def failure(error: OSError) -> int:
+    """The errno that the writer of a file gets for what the local disk answered: never ENOENT for a disk that is gone."""
+    return error.errno if error.errno in _TOLD else errno.EIO
+
+
+def sync_directory(directory: Path, *, whole: bool = False) -> None:
+    """Return when the names in `directory` are on the disk; `whole`: all of its file system. Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if whole and _libc.syncfs(handle) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def copy_into(source: Path, handle: int) -> None:
+    """Fill the empty file `handle` with `source`; the kernel has them share blocks where the file system can. Raises OSError."""
+    with source.open("rb", buffering=0) as origin:
+        try:
+            while os.copy_file_range(origin.fileno(), handle, _COPY_CHUNK):
+                pass
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            with open(handle, "wb", closefd=False) as target:
+                shutil.copyfileobj(origin, target)
 
 
 class Local:
@@ -230,14 +269,12 @@ class LocalBytes:
         with self._lock:
             batch, self._unsynced = self._unsynced, {}
         try:
-            if len(batch) > _SYNC_EACH:
-                sync_file_system(self.directory)
-            else:
-                for path in batch.values():
-                    # What is no longer needed may be gone.
-                    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-                        os.fdatasync(file.fileno())
-            sync_directory(self.directory)
+            many = len(batch) > _SYNC_EACH
+            for path in () if many else batch.values():
+                # What is no longer needed may be gone.
+                with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                    os.fdatasync(file.fileno())
+            sync_directory(self.directory, whole=many)
         except OSError as error:
             self.unsure(batch)
             raise FsError(errno.EIO, f"local bytes can't be synced: {error.strerror}") from error

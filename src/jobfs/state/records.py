@@ -122,15 +122,6 @@ class Aside:
         self.moved = True
         self.size, self.updated_at = item.size, item.updated_at
 
-    @classmethod
-    def load(cls, values: dict[str, Any]) -> Aside:
-        """The aside that `asdict` gave."""
-        kinds: dict[str, Any] = {"kind": Kind, "lifecycle": Lifecycle, "permission": Permission}
-        plain: dict[str, Any] = {
-            name: kinds[name](value) if name in kinds else value for name, value in values.items()
-        }
-        return cls(**plain)
-
 
 #: Of a field that the journal does not hold.
 _MEMORY = {"memory": True}
@@ -370,8 +361,14 @@ _DECODERS: dict[str, Any] = {
     "stays": bool,
     "direct": bool,
     "base": lambda value: Base(*json.loads(value)) if value else NO_BASE,
-    "asides": lambda value: [Aside.load(aside) for aside in json.loads(value)] if value else [],
+    "asides": lambda value: _asides(value) if value else [],
 }
+
+
+def _asides(value: str) -> list[Aside]:
+    from pydantic import TypeAdapter  # late: a command that reads no journal does not wait for it
+
+    return TypeAdapter(list[Aside]).validate_json(value)
 
 
 def decode(kind: type[Any], row: tuple[Any, ...]) -> Any:

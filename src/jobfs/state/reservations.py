@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from jobfs import names
 from jobfs.api import deadline
-from jobfs.state.records import Change
 
 #: The names, and the thread that holds them.
 Reservation = tuple[frozenset[str], int]
@@ -17,29 +16,19 @@ Reservation = tuple[frozenset[str], int]
 class Reservations:
     """Held across requests; never asked for with a lock held. The state's lock is notified when anything is free again."""
 
-    def __init__(self, lock: threading.Condition, changes: Mapping[int, Change]) -> None:
-        """`changes`: those of the state, guarded by its lock."""
+    def __init__(self, lock: threading.Condition) -> None:
         self._lock = lock
-        self._changes = changes
         self._held: list[Reservation] = []
 
     @contextlib.contextmanager
-    def held(self, *paths: str, resting: bool = False) -> Iterator[None]:
-        """Keep these names, and everything below them, from other operations.
-
-        `resting`: no change of the server runs there either. Raises OutOfTimeError(ETIMEDOUT).
-        """
+    def held(self, *paths: str) -> Iterator[None]:
+        """Keep these names, and everything below them, from other operations. Raises OutOfTimeError(ETIMEDOUT)."""
         wanted = frozenset(paths)
         with self._lock:
             deadline.wait_for(self._lock, lambda: not self._is_held(wanted), f"{paths[0]} is being changed")
             mine = (wanted, threading.get_ident())
             self._held.append(mine)
         try:
-            if resting:
-                with self._lock:
-                    deadline.wait_for(
-                        self._lock, lambda: not self._is_running(wanted), f"{paths[0]} is being saved"
-                    )
             yield
         finally:
             with self._lock:
@@ -47,12 +36,10 @@ class Reservations:
                 self._lock.notify_all()
 
     def _is_held(self, wanted: frozenset[str]) -> bool:
-        return any(_touches(path, other) for held, _ in self._held for other in held for path in wanted)
-
-    def _is_running(self, wanted: frozenset[str]) -> bool:
         return any(
-            change.running and not change.settled and _touches(path, change.target)
-            for change in self._changes.values()
+            names.within(path, other) or names.under(other, path)
+            for held, _ in self._held
+            for other in held
             for path in wanted
         )
 
@@ -74,7 +61,3 @@ class Reservations:
         """False once it has ended: who found a name reserved looks again."""
         with self._lock:
             return reservation in self._held
-
-
-def _touches(one: str, other: str) -> bool:
-    return names.within(one, other) or names.under(other, one)

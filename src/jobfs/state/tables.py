@@ -43,9 +43,9 @@ from jobfs import names
 from jobfs.api import deadline
 from jobfs.errors import FsError
 from jobfs.nodes import Item, Kind, inode_number
-from jobfs.state.journal import Journal
+from jobfs.state.journal import Journal, open_journal
+from jobfs.state.left import Left, left_of
 from jobfs.state.localbytes import Local, LocalBytes
-from jobfs.state.quarantine import open_journal
 from jobfs.state.records import Change, File, Record, Stage, Verb
 from jobfs.state.reservations import Reservations
 
@@ -69,7 +69,7 @@ class State:
         #: Grows whenever a path shows something else, or a remembered attribute is another one.
         self.edition = 1
         self.changes: dict[int, Change] = {}
-        self.reservations = Reservations(self.lock, self.changes)
+        self.reservations = Reservations(self.lock)
         #: Files that programs have open, by number.
         self.opened: dict[int, File] = {}
         #: Files whose close could not be recorded because the disk was full: that is tried again.
@@ -77,10 +77,8 @@ class State:
         self._by_number: dict[int, File] = {}
         self._by_item: dict[str, File] = {}
         self._shown: dict[str, dict[str, File]] = {}
-        self._directories: dict[str, dict[str, File]] = {}  # those of them that are directories
-        self._meanwhile: dict[str, dict[str, list[Change]]] = {}
-        #: By target, and a move by its source too.
-        self._at: dict[str, list[Change]] = {}
+        #: The Changes of what is at a name, and those that say what is shown there meanwhile: of these the last one counts.
+        self._there: dict[str, dict[str, tuple[Change, ...]]] = {}
         self._touched: dict[int, File] = {}
         self._syncing = threading.Lock()
         #: Changes for the queue to look at: only cleanup is left of them, or what they may have waited for is at rest.
@@ -104,7 +102,7 @@ class State:
 
     def __bool__(self) -> bool:
         """True if any path shows something else than the namespace says."""
-        return bool(self._shown or self._meanwhile)
+        return bool(self._shown or self._there)
 
     def at(self, path: str) -> File | None:
         """The File that is shown at a path."""
@@ -113,26 +111,28 @@ class State:
 
     def hidden(self, path: str) -> bool:
         """True if a Change says what is shown at this path meanwhile."""
-        return bool(self._meanwhile_at(path))
+        return any(path in change.shows for change in self._at(path))
 
     def meanwhile(self, path: str) -> Item | None:
         """What is shown at a path where `hidden` is true."""
-        with self.lock:
-            found = self._meanwhile_at(path)
-            return found[-1].shows.get(path) if found else None
+        return next((c.shows[path] for c in reversed(self._at(path)) if path in c.shows), None)
 
     def children(self, directory: str) -> tuple[dict[str, File], dict[str, Item | None]]:
         """The Files shown in a directory, and what Changes say is shown there meanwhile, by name."""
         with self.lock:
-            changes = self._meanwhile.get(directory, {})
             meanwhile = {
-                name: there[-1].shows[names.join(directory, name)] for name, there in changes.items()
+                name: change.shows[path]
+                for name, there in self._there.get(directory, {}).items()
+                for path in (names.join(directory, name),)
+                for change in there
+                if path in change.shows
             }
             return dict(self._shown.get(directory, {})), meanwhile
 
     def directories(self, directory: str) -> int:
         """How many directories that only this machine has are shown in a directory."""
-        return len(self._directories.get(directory, {}))
+        with self.lock:
+            return sum(file.kind is Kind.DIRECTORY for file in self._shown.get(directory, {}).values())
 
     def beneath(self, directory: str) -> list[File]:
         """Every File below a directory whose path is this machine's word: it is open, or has something that is only here."""
@@ -145,9 +145,8 @@ class State:
                 and (file.here or file.handles or file.generation)
             ]
 
-    def _meanwhile_at(self, path: str) -> Sequence[Change]:
-        """The Changes that say what is shown at a path; the last one counts."""
-        here = self._meanwhile.get(names.parent(path))
+    def _at(self, path: str) -> Sequence[Change]:
+        here = self._there.get(names.parent(path))
         return here.get(names.basename(path), ()) if here else ()
 
     # -- which file is which
@@ -237,10 +236,10 @@ class State:
         with self.lock:
             return list(self._by_number.values())
 
-    def unsaved(self) -> list[File]:
-        """Every File with bytes, or a directory, that was acknowledged and the server does not have."""
+    def left(self, under: str = "") -> Left:
+        """What was acknowledged at or below a path, and the server does not have."""
         with self.lock:
-            return [f for f in self._by_number.values() if f.unsaved or f.unmade or f in self.unclosed]
+            return left_of(self._by_number.values(), self.changes.values(), under, self.unclosed)
 
     def unname(self, file: File) -> None:
         """A File has lost its name: its row goes, and its Change ends; what is open of it lives on with its handles.
@@ -340,7 +339,7 @@ class State:
 
     def _wake(self, change: Change) -> None:
         """What waits at its names is looked at again: it may not have to wait for this one any more."""
-        waiting = (other for path in change.ends for other in self._at.get(path, ()))
+        waiting = (other for path in change.ends for other in self._at(path))
         self.awake.extend(other for other in waiting if other is not change)
         self.lock.notify_all()
 
@@ -353,16 +352,13 @@ class State:
         if path == file.shown_at:
             return
         self.edition += 1
-        for shown in (self._shown, self._directories)[: 1 + (file.kind is Kind.DIRECTORY)]:
-            if file.shown_at is not None:
-                directory, name = names.parent(file.shown_at), names.basename(file.shown_at)
-                here = shown.get(directory, {})
-                if here.get(name) is file:
-                    del here[name]
-                    if not here:
-                        del shown[directory]
-            if path is not None:
-                shown.setdefault(names.parent(path), {})[names.basename(path)] = file
+        if file.shown_at is not None and self.at(file.shown_at) is file:
+            here = self._shown[names.parent(file.shown_at)]
+            del here[names.basename(file.shown_at)]
+            if not here:
+                del self._shown[names.parent(file.shown_at)]
+        if path is not None:
+            self._shown.setdefault(names.parent(path), {})[names.basename(path)] = file
         file.shown_at = path
 
     def _drop(self, file: File) -> None:
@@ -382,28 +378,21 @@ class State:
 
     def _know(self, change: Change) -> None:
         self.changes[change.seq] = change
-        for path in change.ends:
-            self._at.setdefault(path, []).append(change)
-        for path in change.shows:
-            here = self._meanwhile.setdefault(names.parent(path), {})
-            here.setdefault(names.basename(path), []).append(change)
+        for path in change.ends | change.shows.keys():
+            self._there.setdefault(names.parent(path), {})[names.basename(path)] = (*self._at(path), change)
         if change.shows:
             self.edition += 1
 
     def _forget(self, change: Change) -> None:
         if self.changes.pop(change.seq, None) is None:
             return
-        for path in change.ends:
-            self._at[path].remove(change)
-            if not self._at[path]:
-                del self._at[path]
-        for path in change.shows:
-            here = self._meanwhile[names.parent(path)]
-            here[names.basename(path)].remove(change)
+        for path in change.ends | change.shows.keys():
+            here = self._there[names.parent(path)]
+            here[names.basename(path)] = tuple(c for c in self._at(path) if c is not change)
             if not here[names.basename(path)]:
                 del here[names.basename(path)]
                 if not here:
-                    del self._meanwhile[names.parent(path)]
+                    del self._there[names.parent(path)]
         if change.shows:
             self.edition += 1
 
@@ -476,21 +465,12 @@ class State:
 
     def pending(self, path: str) -> Change | None:
         """A Change that keeps a name from being shown, and of which no request was sent yet: who takes the name may void it."""
-        with self.lock:
-            there = self._meanwhile_at(path)
-            return next((change for change in there if not change.begun and not change.settled), None)
+        there = (change for change in self._at(path) if path in change.shows)
+        return next((change for change in there if not change.begun and not change.settled), None)
 
-    def leaving(self, path: str) -> Change | None:
-        """A Change that is just taking what it hides away from this name."""
-        with self.lock:
-            there = self._meanwhile_at(path)
-            return next((change for change in there if change.begun and not change.over), None)
-
-    def moving(self, path: str) -> Change | None:
-        """A rename of an item from or to this name that its caller was told has failed, and that goes on all the same."""
-        with self.lock:
-            there = self._at.get(path, ())
-            return next((c for c in there if c.verb is Verb.MOVE and c.begun and not c.over), None)
+    def under_way(self, path: str, verb: Verb) -> Change | None:
+        """What was begun at a name and is not over: what is just taken away from it, or a rename that has failed and goes on."""
+        return next((c for c in self._at(path) if c.verb is verb and c.begun and not c.over), None)
 
     def before(self, change: Change) -> Change | None:
         """The Change of the same target that has to come to rest first: what was unlinked, then what is older.
@@ -499,7 +479,7 @@ class State:
         """
         with self.lock:
             first, own = None, (change.stage is not Stage.CANCELLED, change.seq)
-            for other in self._at.get(change.target, ()):
+            for other in self._at(change.target):
                 rank = (other.stage is not Stage.CANCELLED, other.seq)
                 if rank < own and not other.settled:
                     first, own = other, rank

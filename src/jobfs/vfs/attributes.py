@@ -16,6 +16,12 @@ from jobfs.vfs.view import Node, View, is_hidden_open
 
 _NONE = 0xFFFFFFFF
 
+#: What `jobfs info` tells of an item, by the names of its fields.
+_TOLD = {
+    "id": "id", "type": "kind", "owner": "owner", "lifecycle": "lifecycle", "permission": "permission",
+    "mime_type": "mime_type", "key": "key", "created_at": "created_at", "updated_at": "updated_at",
+}  # fmt: skip
+
 
 class Attributes:
     """Changes of attributes."""
@@ -35,21 +41,17 @@ class Attributes:
                 if node.permission is not wanted:
                     node = self._write_back.rename.change(node, wanted)
                 self._remember(node, mode=mode, permission=wanted)
-                return
-            values: dict[str, Any] = {"mode": mode}
-            if self._switches(node, mode):
-                values["wish"] = wanted
-            self._set_here(node, **values)
+            elif self._switches(node, mode):
+                self._remember(node, mode=mode, wish=wanted)
+            else:
+                self._remember(node, mode=mode)
 
     def chown(self, path: str, uid: int, gid: int) -> None:
         """Remembered on this machine; -1 leaves one as it is. Raises ApiError."""
         self._view.may_change(path)
         values = {name: value for name, value in (("uid", uid), ("gid", gid)) if 0 <= value != _NONE}
         with self._changing(path) as node:
-            if isinstance(node, Item):
-                self._remember(node, **values)
-            else:
-                self._set_here(node, **values)
+            self._remember(node, **values)
 
     def utimens(self, path: str, atime_ns: int | None, mtime_ns: int | None) -> None:
         """Remembered on this machine until the item changes; None leaves a time as it is. Raises ApiError.
@@ -57,16 +59,14 @@ class Attributes:
         A time that 64 bits of nanoseconds don't hold becomes the nearest that they do, as disks do it.
         """
         self._view.may_change(path)
-        times = {"atime_ns": _held(atime_ns), "mtime_ns": _held(mtime_ns)}
+        given = {"atime_ns": atime_ns, "mtime_ns": mtime_ns}
+        times = {name: held_ns(value) for name, value in given.items() if value is not None}
         with self._changing(path) as node:
             if isinstance(node, Item):
                 now = self._view.attr(node)
-                shown = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns}
-                given = {name: value for name, value in times.items() if value is not None}
-                self._remember(node, **{**shown, **given})
+                times = {"atime_ns": now.atime_ns, "mtime_ns": now.mtime_ns, **times}
                 self._view.namespace.forget_names(node)
-            else:
-                self._set_here(node, **{name: value for name, value in times.items() if value is not None})
+            self._remember(node, **times)
 
     # -- what `jobfs info` tells and `jobfs set` changes
 
@@ -77,17 +77,7 @@ class Attributes:
         state, error = self._condition(node)
         facts: dict[str, Any] = {"path": path, "state": state, "error": error}
         if item is not None:
-            facts |= {
-                "id": item.id,
-                "type": str(item.kind),
-                "owner": item.owner,
-                "lifecycle": str(item.lifecycle),
-                "permission": str(item.permission),
-                "mime_type": item.mime_type,
-                "key": item.key,
-                "created_at": item.created_at,
-                "updated_at": item.updated_at,
-            }
+            facts |= {name: str(getattr(item, field)) for name, field in _TOLD.items()}
         facts["size"] = self._view.attr(node).size
         return facts
 
@@ -106,28 +96,21 @@ class Attributes:
         return "dirty" if node.local is not None or node.unmade else "clean", ""
 
     def set(self, path: str, values: dict[str, Any]) -> None:
-        """Change permission and lifecycle on the server, by their names.
+        """Change permission and lifecycle on the server, by their names; unsent bytes are sent first.
 
-        Raises FsError(EPERM) for anything else, FsError(EINVAL) for a value that there is not, ApiError.
+        Raises FsError(EPERM) for anything else, FsError(EINVAL) for a value that there is not, FsError(EOPNOTSUPP) for a file of
+        this machine only, ApiError.
         """
         self._view.may_change(path)
-        wanted = {name: value for name, value in values.items() if value is not None}
-        if not wanted.keys() <= {"permission", "lifecycle"}:
-            raise FsError(errno.EPERM)
+        types: dict[str, Any] = {"permission": Permission, "lifecycle": Lifecycle}
         try:
-            permission = Permission(wanted["permission"]) if "permission" in wanted else None
-            lifecycle = Lifecycle(wanted["lifecycle"]) if "lifecycle" in wanted else None
+            wanted = {name: types[name](value) for name, value in values.items() if value is not None}
+        except KeyError:
+            raise FsError(errno.EPERM) from None
         except ValueError:
             raise FsError(
                 errno.EINVAL, "permission is readOnly or readWrite, lifecycle expertJob or application"
             ) from None
-        self._assign(path, permission, lifecycle)
-
-    def _assign(self, path: str, permission: Permission | None, lifecycle: Lifecycle | None) -> None:
-        """Change what is given of an item on the server; unsent bytes are sent first.
-
-        Raises FsError(EOPNOTSUPP) for a file of this machine only, ApiError.
-        """
         node = self._real(path)
         if isinstance(node, File):
             if node.stays:
@@ -136,27 +119,23 @@ class Attributes:
             if node.item is None:
                 raise FsError(errno.EBUSY, f"{path} is not on the server yet")
             node = node.item
-        self._write_back.rename.change(node, permission, lifecycle)
+        self._write_back.rename.change(node, **wanted)
 
-    def _remember(self, item: Item, **values: Any) -> None:
-        """Attributes of what the server has; the times are of its present version."""
-        with self._state.lock:
-            file = self._state.open(item)
-            changed = {**file.stale_times(item), "ctime_ns": time.time_ns(), **values}
-            if item.id:
-                self._state.write(edit(file, **changed), new=True)
-            else:
-                self._state.apply(file, **changed)
-
-    def _set_here(self, file: File, **values: Any) -> None:
-        """Attributes of what is only here, where they survive this process once the file does."""
+    def _remember(self, node: Node, **values: Any) -> None:
+        """Attributes of a node; of an item the times are of its present version, of what is only here they last as long as it."""
         values["ctime_ns"] = time.time_ns()
-        # Those of a new file are recorded when it is closed.
-        hidden = is_hidden_open(names.basename(file.path or ""), file)
-        if file.recorded and not (file.only_draft or hidden):
-            self._state.write(edit(file, **values), new=True)
-        else:
-            self._state.apply(file, **values)
+        with self._state.lock:
+            if isinstance(node, Item):
+                file, lasting = self._state.open(node), bool(node.id)
+                values = {**file.stale_times(node), **values}
+            else:
+                # Those of a new file are recorded when it is closed.
+                hidden = is_hidden_open(names.basename(node.path or ""), node)
+                file, lasting = node, node.recorded and not (node.only_draft or hidden)
+            if lasting:
+                self._state.write(edit(file, **values), new=True)
+            else:
+                self._state.apply(file, **values)
 
     @contextlib.contextmanager
     def _changing(self, path: str, mode: int | None = None) -> Iterator[Item | File]:
@@ -190,7 +169,3 @@ class Attributes:
         self._write_back.replace.make_directory(path)
         self._view.namespace.touch(path)
         return self._view.get(path, max_age=0.0)
-
-
-def _held(time_ns: int | None) -> int | None:
-    return None if time_ns is None else held_ns(time_ns)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import resource
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jobfs import names
 from jobfs.api.client import Client
@@ -20,12 +22,10 @@ from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, discard, restore, retry
 from jobfs.settings import Settings
-from jobfs.state import Change, File, StateDirectory
-from jobfs.state.left import count as count_left
+from jobfs.state import File, StateDirectory
+from jobfs.state.left import left_to_next
 from jobfs.state.server import KnownServer
 from jobfs.vfs.attributes import Attributes
-from jobfs.vfs.controldir import ControlDirectory
-from jobfs.vfs.descriptors import for_programs
 from jobfs.vfs.files import Files
 from jobfs.vfs.handles import KernelPages
 from jobfs.vfs.report import Report
@@ -38,6 +38,23 @@ _BLOCK = 4096
 _DRAIN = 24 * 3600.0
 #: Seconds between looks at what is still hidden on the server.
 _LOOK = 0.3
+#: Descriptors for the mount's own work: connections, the journal, transfers, to answer `status`; what counts as no limit.
+_RESERVE, _UNLIMITED = 300, 1 << 20
+
+
+def ask_for_more_descriptors() -> None:
+    """Raise this process's limit on descriptors as far as it may be raised."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The system may have a lower limit of its own: then the one that it gave holds.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _for_programs() -> int:
+    """Most files that programs may have open at once, one descriptor each (vfs/semantics.md 6, Bounds)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+    return max(limit - _RESERVE, limit // 4)
 
 
 class StatFs(NamedTuple):
@@ -83,11 +100,10 @@ class Vfs(Attributes, Tree, Files):
         view = View(self._write_back, owner, settings.local_only, changes=not settings.read_only)
         self._pages = pages = KernelPages()
         self._report = Report(view, client, namespace, directory, settings)
-        control = ControlDirectory(self._report)
         Attributes.__init__(self, view)
         Tree.__init__(self, view, pages, symlinks=settings.local_symlinks)
         Files.__init__(
-            self, view, pages, control, sync_on_close=settings.sync_on_close, most_open=for_programs()
+            self, view, pages, self._report, sync_on_close=settings.sync_on_close, most_open=_for_programs()
         )
         self._directory = directory
         self._stopped = threading.Event()
@@ -102,9 +118,7 @@ class Vfs(Attributes, Tree, Files):
         A read-only mount leaves the journal as it is: it makes no changing request, ever.
         """
         if self._settings.read_only:
-            journal = self._state.journal
-            files, changes = journal.load(File), journal.load(Change)
-            self.left_alone = count_left(files, changes, self._directory.path).changes
+            self.left_alone = left_to_next(self._state.journal, self._directory.path).number
             return
         self._write_back.taken_up = restore(self._write_back)
         for line in self._write_back.taken_up:
@@ -127,7 +141,7 @@ class Vfs(Attributes, Tree, Files):
         path: str | None,
         timeout: float | None,
         progress: Callable[[Sent], None] | None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Unsent]:
         """Bring everything written (at or below `path`) to the server; returns what is left after `timeout` seconds.
 
         What `progress` raises breaks it off; it is called several times a second.
@@ -137,22 +151,23 @@ class Vfs(Attributes, Tree, Files):
         self._seal_open()
         queue.hurry(lambda change: within(change.target, under))
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
-        whole = self._unsaved(under)
+        whole = self._state.left(under).files
         count, size = len(whole), sum(file.size for file in whole)
         while True:
             remaining = deadline - time.monotonic()
             done = queue.drain(max(min(remaining, 0.25), 0.0), under)
-            left = self._unsaved(under)
-            progress(_sent(count, size, left))
+            left = self._state.left(under)
+            progress(_sent(count, size, left.files))
             if done or remaining <= 0:
                 break
-        if not left:
+        if not left.files:
             self._clean_up(deadline, lambda: progress(_sent(count, size, [])))
-        return [*map(_refusal, left), *([] if done else map(dict, self._report.undone(under)))]
+        return left._replace(opened=[], changes=[] if done else left.changes).told()
 
     def is_known(self, path: str) -> bool:
         """False if there is nothing at `path`, nor on its way to or from there; True also if the server can't be asked."""
-        if self._unsaved(path) or self._report.undone(path):
+        left = self._state.left(path)
+        if left.files or left.changes:
             return True
         try:
             self.getattr(path)
@@ -171,9 +186,6 @@ class Vfs(Attributes, Tree, Files):
                     log.error("%s: what was written to it can't be recorded: %s", file.path, error)
                 self._write_back.queue.save(file, 0.0)
 
-    def _unsaved(self, under: str) -> list[File]:
-        return [file for file in self._state.unsaved() if within(file.path or "", under)]
-
     def _clean_up(self, deadline: float, going_on: Callable[[], None]) -> None:
         """Wait until what saves have set aside is off the server, as long as that gets on (R7: not what has to wait)."""
         queue, due = self._write_back.queue, sys.maxsize
@@ -188,11 +200,11 @@ class Vfs(Attributes, Tree, Files):
 
     def number_unsent(self) -> int:
         """How many closed files the server does not have, or has refused; asks nobody and changes nothing."""
-        return len(self._state.unsaved())
+        return len(self._state.left().files)
 
     def unsent(self, path: str | None = None) -> list[Unsent]:
         """What `flush_all` would have to send (at or below `path`), or was refused; without waiting for anything."""
-        return self._report.unsent(path)
+        return self._report.unsent(path or "")
 
     # -- what a person decides about saves that do not get through
 
@@ -263,7 +275,7 @@ class Vfs(Attributes, Tree, Files):
     def getattr(self, path: str) -> Attr:
         """Attributes of a path. Raises FsError(ENOENT), ApiError (section 2)."""
         if path.startswith(names.CONTROL_DIR) and (name := names.control_name(path)) is not None:
-            return self._control.attr(name)
+            return self._report.attr(name)
         return self._view.attr(self._view.measured(path, self._view.get(path)))
 
     def looked_up(self, path: str) -> Attr:
@@ -302,7 +314,7 @@ class Vfs(Attributes, Tree, Files):
     def listdir(self, path: str) -> list[tuple[str, Attr]]:
         """Entries of a directory without `.` and `..`. Raises FsError(ENOENT, ENOTDIR), ApiError (section 1)."""
         if (name := names.control_name(path)) is not None:
-            return self._control.entries(name)
+            return self._report.entries(name)
         attr = self._view.attr
         # By inode number, as some programs sort them anyway: so they all read files in one order (see prefetch.py).
         return sorted(
@@ -319,13 +331,6 @@ class Vfs(Attributes, Tree, Files):
     def status(self) -> Status:
         """See report.py."""
         return self._report.status()
-
-
-def _refusal(file: File) -> dict[str, Any]:
-    """A file that is left, and why; its size in bytes."""
-    reason = file.refused or str((file.change and file.change.error) or "not sent yet")
-    state = "failed" if file.refused else "dirty"
-    return {"path": file.path, "size": file.size, "reason": reason, "state": state}
 
 
 def _sent(count: int, size: int, left: Sequence[File]) -> Sent:

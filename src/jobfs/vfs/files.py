@@ -19,9 +19,10 @@ from jobfs.errors import FsError, JobfsError, NotFoundError
 from jobfs.nodes import Attr, Item, Kind
 from jobfs.state import File, edit
 from jobfs.state.localbytes import Local
-from jobfs.vfs.controldir import ControlDirectory
+from jobfs.state.records import Verb
 from jobfs.vfs.handles import CHANGES, REOPENS, Caller, Fixed, Handle, KernelPages, OpenResult, Pins, Readable
 from jobfs.vfs.prefetch import Prefetch
+from jobfs.vfs.report import Report
 from jobfs.vfs.view import Node, View, check_new_name, is_dir
 
 log = logging.getLogger("jobfs.vfs")
@@ -40,7 +41,7 @@ class Files:
         self,
         view: View,
         pages: KernelPages,
-        control: ControlDirectory,
+        control: Report,
         *,
         sync_on_close: bool,
         most_open: int,
@@ -234,8 +235,7 @@ class Files:
         state, write_back = self._state, self._write_back
         if len(self._handles) >= self._most_open:
             raise self._too_many()
-        while (leaving := state.leaving(path)) is not None:
-            write_back.queue.commit(leaving)
+        write_back.queue.end(Verb.REMOVE, path)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
         mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)

@@ -15,6 +15,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from cachetools import LRUCache
+
 from jobfs import names
 from jobfs.content import Content, ContentStore
 from jobfs.namespace import Namespace
@@ -36,8 +38,8 @@ _SLACK = 32
 _WASTE = 16
 #: Seconds without a read after which nothing more is fetched, and after which the walk is forgotten.
 IDLE, _FORGOTTEN = 1.0, 10.0
-#: Entries of directories that are kept in order.
-_KEPT = 20_000
+#: Directories that are kept in order.
+_KEPT = 64
 #: Most walks at once, and most reads remembered of which each may be the beginning of one.
 _WALKS, _STEPS = 4, 4
 
@@ -48,9 +50,7 @@ class Atlas:
     def __init__(self, namespace: Namespace, state: State) -> None:
         self._namespace = namespace
         self._state = state
-        self._of = -1
-        self._entries = 0
-        self._kept: dict[tuple[str, bool], tuple[list[Item], dict[str, int]]] = {}
+        self._kept: LRUCache[tuple[int, str, bool], tuple[list[Item], dict[str, int]]] = LRUCache(_KEPT)
 
     def after(self, path: str, by_name: bool, top: str | None = "") -> Iterator[Item]:
         """The files that come after the one at `path`, below the directory `top`; None: in the same directory only."""
@@ -73,16 +73,12 @@ class Atlas:
                 yield from self.level(item.path, by_name)
 
     def _sorted(self, directory: str, by_name: bool) -> tuple[list[Item], dict[str, int]]:
-        edition = self._namespace.snapshot_number
-        if edition != self._of or self._entries > _KEPT:
-            self._kept.clear()
-            self._of, self._entries = edition, 0
-        found = self._kept.get((directory, by_name))
+        key = self._namespace.snapshot_number, directory, by_name
+        found = self._kept.get(key)
         if found is None:
             items = list((self._namespace.last_children(directory) or {}).values())
             items.sort(key=(lambda item: item.path) if by_name else self._state.number)
-            found = self._kept[directory, by_name] = items, {item.path: n for n, item in enumerate(items)}
-            self._entries += len(items)
+            found = self._kept[key] = items, {item.path: n for n, item in enumerate(items)}
         return found
 
 
@@ -96,7 +92,7 @@ class Walk:
         self._top: str | None = None
         self._window = _WINDOW
         self._planned: dict[str, tuple[int, int]] = {}  # path to number and size, in order: not read yet
-        self._bytes = self._count = self._read = self._wasted = 0
+        self._count = self._read = self._wasted = 0
         self._suffixes = {_suffix(start)}
         self._left_out: set[str] = set()
         self.go_on(path, by_name, now)
@@ -108,7 +104,8 @@ class Walk:
 
     def room(self, now: float) -> int:
         """How many files more may be fetched ahead."""
-        if self.over or now - self.read_at > IDLE or self._bytes >= _BYTES_MAX:
+        ahead = sum(size for _, size in self._planned.values())
+        if self.over or now - self.read_at > IDLE or ahead >= _BYTES_MAX:
             return 0
         return max(0, self._window - len(self._planned))
 
@@ -116,13 +113,13 @@ class Walk:
         """A file was read: True if it had been fetched for this walk."""
         if path not in self._planned:
             return False
-        number = self._forget(path)
+        number, _ = self._planned.pop(path)
         self._window = min(self._window + _WINDOW_STEP, WINDOW_MAX)
         self._note(path, now)
         for other, (earlier, _) in list(self._planned.items()):
             if earlier >= number - _SLACK:
                 break
-            self._forget(other)
+            del self._planned[other]
             self._wasted += 1
             if _suffix(other) not in self._suffixes:
                 self._left_out.add(_suffix(other))  # nor does it want its like
@@ -132,7 +129,7 @@ class Walk:
         """The walk came to a file that was not fetched for it: fetch what comes after that."""
         directory, before = names.parent(path), names.parent(self.last)
         if self._top is not None or directory != before:
-            self._top = _common(before if self._top is None else self._top, directory)
+            self._top = os.path.commonpath((before if self._top is None else self._top, directory))
         self._note(path, now)
         self._coming = self._atlas.after(path, by_name, self._top)
 
@@ -144,14 +141,8 @@ class Walk:
             if item.path not in self._planned and _suffix(item.path) not in self._left_out and wanted(item):
                 self._count += 1
                 self._planned[item.path] = self._count, item.size or 0
-                self._bytes += item.size or 0
                 return item
         return None
-
-    def _forget(self, path: str) -> int:
-        number, size = self._planned.pop(path)
-        self._bytes -= size
-        return number
 
     def _note(self, path: str, now: float) -> None:
         self.last, self.read_at = path, now
@@ -255,11 +246,3 @@ class Prefetch:
 
 def _suffix(path: str) -> str:
     return os.path.splitext(path)[1]
-
-
-def _common(one: str, other: str) -> str:
-    """The directory that both lie in, or are."""
-    parts = itertools.takewhile(
-        lambda pair: pair[0] == pair[1], zip(one.split("/"), other.split("/"), strict=False)
-    )
-    return "/".join(part for part, _ in parts)

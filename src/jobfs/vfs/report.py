@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
-import math
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, Field
 
 from jobfs import document, names, service
 from jobfs.api import deadline
 from jobfs.api.client import Client
-from jobfs.api.models import Instance
+from jobfs.api.models import Else, Instance
 from jobfs.errors import FsError, JobfsError
-from jobfs.names import within
 from jobfs.namespace import Namespace
 from jobfs.namespace.tree import never_shown
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Attr, Item, Kind
 from jobfs.settings import Settings
 from jobfs.state import Change, File, StateDirectory
 from jobfs.state.directory import Found, others
-from jobfs.state.left import left_in
-from jobfs.state.quarantine import damaged
+from jobfs.state.journal import damaged
+from jobfs.state.left import age, left_in, until
 from jobfs.state.records import Stage, Verb
 from jobfs.vfs.view import View
 
@@ -39,10 +41,46 @@ _KEPT = {
     "conflict": "changed by the job while it was being saved here, or found under a hidden name",
     "recovered": "written and never closed, closed just before the power went, or found under a hidden name",
 }
+#: Inode number of `.jobfs/`; those of its files come after it. Small, so that no item has them.
+_DIRECTORY = 2
+
+#: What the server says of its job; what is no such thing, it does not say.
+_Text = Annotated[str | None, Field(min_length=1), Else(None)]
+_Number = Annotated[int | None, Else(None)]
+
+
+class _Tokens(BaseModel):
+    input: _Number = Field(None, validation_alias="inputTokens")
+    output: _Number = Field(None, validation_alias="outputTokens")
+    reasoning: _Number = Field(None, validation_alias="reasoningTokens")
+    cached_input: _Number = Field(None, validation_alias="cachedInputTokens")
+    total: _Number = Field(None, validation_alias="totalTokens")
+
+
+_NO_TOKENS = _Tokens.model_construct()
+
+
+class _Job(BaseModel):
+    """The fields of `document.Job` that the server knows."""
+
+    id: _Text = None
+    status: _Text = None
+    current_step: _Number = Field(None, validation_alias="currentStep")
+    total_steps: _Number = Field(None, validation_alias="totalSteps")
+    model: _Text = None
+    expert: _Text = Field(None, validation_alias="expertKey")
+    tokens: Annotated[_Tokens, Else(_NO_TOKENS)] = Field(_NO_TOKENS, validation_alias="usage")
+
+
+_NO_JOB = _Job.model_construct()
+
+
+class _Described(BaseModel):
+    job: Annotated[_Job, Else(_NO_JOB)] = Field(_NO_JOB, validation_alias="expertJob")
 
 
 class Report:
-    """Read-only facts; every method may be called from any thread."""
+    """Read-only facts, and the files of `.jobfs/` with them; every method may be called from any thread."""
 
     def __init__(
         self, view: View, client: Client, namespace: Namespace, slot: StateDirectory, settings: Settings
@@ -61,15 +99,15 @@ class Report:
         self._next: dict[str, float] = {}
         #: The files below `.jobfs/`, each with what it holds now.
         self.files: dict[str, Callable[[], bytes]] = {
-            "job.json": lambda: _as_json(self.instance()),
+            "job.json": self._job_file,
             "status.json": lambda: _as_json(self.status()),
             "pending": self._pending,
         }
 
-    def instance(self) -> dict[str, Any]:
+    def _job_file(self) -> bytes:
         """The workspace instance as the server gave it, at most a few seconds old; the last one if it does not answer."""
         self._ask("instance", self._ask_for_job, deadline.UNBOUNDED)
-        return {} if self._instance is None else self._instance.raw
+        return _as_json({} if self._instance is None else self._instance.raw)
 
     def _ask(self, name: str, question: Callable[[], object], patience: float) -> None:
         """Have a thread ask, unless one does or did lately, and wait for it: `patience` seconds at most, and as long as this
@@ -114,7 +152,8 @@ class Report:
             "log": service.log_goes_to(),
             "job": self._described_job(),
             "server": self._server(stale=facts.stale),
-            "items": facts.items if listed else self._expected(),
+            # As long as nobody has listed them, what the server says.
+            "items": facts.items if listed else getattr(self._instance, "count_items", None),
             "snapshot_age": facts.snapshot_age,
             "effective_ttl": facts.effective_ttl,
             "listing_seconds": facts.listing_seconds,
@@ -144,32 +183,11 @@ class Report:
         if self._instance is not None and self._namespace.status().snapshot_age is None:
             self._ask("first-listing", lambda: self._namespace.children(""), max(end - time.monotonic(), 0.0))
 
-    def _expected(self) -> int | None:
-        """How many items the server says that there are, as long as nobody has listed them."""
-        return None if self._instance is None else self._instance.count_items
-
     def _described_job(self) -> document.Job:
-        raw = self._instance.raw.get("expertJob") if self._instance else None
-        job: Mapping[str, Any] = raw if isinstance(raw, dict) else {}
-        usage: Mapping[str, Any] = job["usage"] if isinstance(job.get("usage"), dict) else {}
-        state = _text(job.get("status"))
-        return {
-            "id": _text(job.get("id")),
-            "status": state,
-            "ended": None if state is None else state in document.ENDED,
-            "current_step": _number(job.get("currentStep")),
-            "total_steps": _number(job.get("totalSteps")),
-            "model": _text(job.get("model")),
-            "expert": _text(job.get("expertKey")),
-            "tokens": {
-                "input": _number(usage.get("inputTokens")),
-                "output": _number(usage.get("outputTokens")),
-                "reasoning": _number(usage.get("reasoningTokens")),
-                "cached_input": _number(usage.get("cachedInputTokens")),
-                "total": _number(usage.get("totalTokens")),
-            },
-            "age": round(time.monotonic() - self._answered, 1) if self._instance else None,
-        }
+        job = _Described.model_validate(self._instance.raw if self._instance else {}).job
+        ended = None if job.status is None else job.status in document.ENDED
+        answered = round(time.monotonic() - self._answered, 1) if self._instance else None
+        return cast("document.Job", {**job.model_dump(), "ended": ended, "age": answered})
 
     def _server(self, *, stale: bool) -> document.Server:
         health = self._client.health
@@ -189,8 +207,8 @@ class Report:
                 {
                     "path": change.target,
                     "reason": _why_cleaned(change),
-                    "age": _age(change),
-                    "next_try": _until(min((aside.unsure_until for aside in change.asides), default=0.0)),
+                    "age": age(change),
+                    "next_try": until(min((aside.unsure_until for aside in change.asides), default=0.0)),
                 }
                 for change in self._state.changes.values()
                 if change.settled or change.stage is Stage.CANCELLED
@@ -201,7 +219,7 @@ class Report:
         listed = self._namespace.subtree("")
         there = {item.id: item.path for item in listed}
         ids = {item.path: item.id for item in listed if not item.is_dir}
-        ids |= {f.path: f.item_id for f in self._state.unsaved() if f.path and f.kind is Kind.FILE}
+        ids |= {f.path: f.item_id for f in self._state.left().files if f.path and f.kind is Kind.FILE}
         kept = {path: kept for path in ids if (kept := names.kept_beside(path)) and not never_shown(path)}
         return [self._conflict(path, *kept[path], self._winner(ids[path], there)) for path in sorted(kept)]
 
@@ -245,31 +263,12 @@ class Report:
         parts = names.parse_hidden(names.basename(item.path))
         return parts is not None and parts.mount == self._write_back.context.mount
 
-    def unsent(self, under: str | None = None) -> list[document.Unsent]:
+    def unsent(self, under: str = "") -> list[document.Unsent]:
         """What the server does not have, or has refused, at or below `under`; asks nobody and changes nothing."""
         with self._state.lock:
-            files = sorted(self._state.unsaved(), key=lambda file: file.generation)
-            entries = [_entry(file, file.path or "") for file in files]
-            entries += [
-                document.unsent(file.path, file.local.size, "open and changed")
-                for file in self._state.opened.values()
-                if file.local is not None and file.path and not (file.stays or file.generation)
-            ]
-            entries += self.undone(tried=True)
-        return [entry for entry in entries if within(entry["path"], under or "")]
-
-    def undone(self, under: str = "", *, tried: bool = False) -> list[document.Unsent]:
-        """Renames and removals at or below `under` that are not done; `tried`: that have failed and are tried again.
-
-        A drain waits for them as for files.
-        """
-        with self._state.lock:
-            return [
-                _tell_attempts(document.unsent(change.target, 0), change)
-                for change in self._write_back.queue.undone(under)
-                if not tried or (change.attempts and not change.over)
-                if change.file is None or not (change.file.unsaved or change.file.unmade)
-            ]
+            left = self._state.left(under)
+            # A rename or a removal only once it has failed, and is tried again.
+            return left._replace(changes=[c for c in left.changes if c.attempts and not c.over]).told()
 
     def _pending(self) -> bytes:
         shown = names.shown
@@ -280,46 +279,36 @@ class Report:
         ]
         return "".join(f"{line}\n" for line in lines).encode()
 
-    def content(self, name: str) -> bytes:
-        """What a file below `.jobfs/` holds now. Raises FsError(ENOENT)."""
-        try:
-            return self.files[name]()
-        except KeyError:
-            raise FsError(2) from None
+    # -- the directory `.jobfs/`: never listed in its parent
+
+    def attr(self, name: str, size: int | None = None) -> Attr:
+        """Attributes of the directory (""), or of a file in it, with this size if it is open. Raises FsError(ENOENT)."""
+        user = os.geteuid(), os.getegid()
+        if not name:
+            times = (int(self._slot.record.started * 1e9),) * 3
+            return Attr(_DIRECTORY, stat.S_IFDIR | 0o500, 2, *user, 0, *times)
+        number, now = _DIRECTORY + 1 + sum(name.encode()), time.time_ns()
+        size = len(self.content(name)) if size is None else size
+        return Attr(number, stat.S_IFREG | 0o400, 1, *user, size, now, now, now)
+
+    def entries(self, name: str) -> list[tuple[str, Attr]]:
+        """What lies in the directory. Raises FsError(ENOTDIR) for a file."""
+        if name:
+            raise FsError(errno.ENOTDIR)
+        return [(file, self.attr(file)) for file in self.files]
+
+    def content(self, name: str, flags: int = os.O_RDONLY) -> bytes:
+        """What a file in it holds now; it stays so for who has it open. Raises FsError(EACCES, ENOENT)."""
+        if flags & os.O_ACCMODE != os.O_RDONLY:
+            raise FsError(errno.EACCES)
+        if name not in self.files:
+            raise FsError(errno.ENOENT)
+        return self.files[name]()
 
 
 def _of_try(item: Item) -> bool:
     parts = names.parse_hidden(item.path.partition("/")[0])
     return parts is not None and parts.role is names.Role.TRIED
-
-
-def _entry(file: File, path: str) -> document.Unsent:
-    entry = document.unsent(path, file.size, file.refused, "failed" if file.refused else "dirty")
-    if file.change is not None:
-        entry = _tell_attempts(entry, file.change)
-    if file.handles and not entry["attempts"]:
-        entry["reason"] = entry["reason"] or "open in a program"
-        entry["next_try"] = None
-    return entry
-
-
-def _tell_attempts(entry: document.Unsent, change: Change) -> document.Unsent:
-    entry["age"] = _age(change)
-    entry["attempts"] = change.attempts
-    entry["next_try"] = None if change.running or entry["reason"] else _until(change.due)
-    entry["state"] = "uploading" if change.running else str(change.stage)
-    entry["reason"] = entry["reason"] or str(change.error or "")
-    return entry
-
-
-def _age(change: Change) -> float:
-    """Seconds since it was made."""
-    return round(max(time.time() - change.made, 0.0), 1)
-
-
-def _until(due: float) -> float:
-    """Seconds until then (monotonic time)."""
-    return round(max(due - time.monotonic(), 0.0), 1)
 
 
 def _why_cleaned(change: Change) -> str:
@@ -330,30 +319,18 @@ def _why_cleaned(change: Change) -> str:
 
 
 def _slot(found: Found) -> document.Slot:
-    slot: document.Slot = {
-        "path": str(found.path),
-        "directory": found.record.directory if found.record else None,
-        "left": None,
-        "bytes": None,
-        "error": None,
-    }
+    left, error = None, None
     try:
         left = left_in(found.path)
-    except JobfsError as error:
-        slot["error"] = str(error)
-    else:
-        slot["left"], slot["bytes"] = left.changes, left.bytes
-    return slot
-
-
-def _text(value: object) -> str | None:
-    """A text of the server's, None for anything else."""
-    return value if isinstance(value, str) and value else None
-
-
-def _number(value: object) -> int | None:
-    """A number of the server's, None for anything else."""
-    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except JobfsError as failure:
+        error = str(failure)
+    return {
+        "path": str(found.path),
+        "directory": found.record.directory if found.record else None,
+        "left": left.number if left else None,
+        "bytes": left.bytes if left else None,
+        "error": error,
+    }
 
 
 def _as_json(facts: Mapping[str, Any]) -> bytes:

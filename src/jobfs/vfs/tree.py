@@ -1,8 +1,9 @@
 """Changes of names: mkdir, rmdir, rename, unlink (vfs/semantics.md 4).
 
-Every operation reserves the names that it changes, with all below them. A file is one of four there: an item; a File that was
-not begun to be sent (it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); or one
-that is being sent, which is waited for, or cancelled if it is unlinked.
+Every operation reserves the names that it changes, with all below them, and a rename that failed and may have been carried out
+all the same ends before something else is done there. A file is one of four there: an item; a File that was not begun to be sent
+(it gets another name in one step, or loses its row); a File that stays here (a scratch name, a link); or one that is being sent,
+which is waited for, or cancelled if it is unlinked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jobfs.errors import FsError, JobfsError, NotFoundError, PathExistsError, Un
 from jobfs.nodes import Item, Kind
 from jobfs.save import Victim
 from jobfs.state import File, edit
-from jobfs.state.records import Base
+from jobfs.state.records import Base, Verb
 from jobfs.vfs.handles import REOPENS, Caller, KernelPages
 from jobfs.vfs.view import Node, View, check_new_name, is_dir, is_hidden_open
 
@@ -86,7 +87,7 @@ class Tree:
             raise FsError(errno.EBUSY)
         self._view.may_write(self._view.directory(names.parent(path)))
         self._view.may_replace(node)
-        with self._state.reservations.held(path, resting=True):
+        with self._state.reservations.held(path):
             self._write_back.queue.rest(path)
             self._remove_directory(path)
             self._view.keep_parent(path)
@@ -149,9 +150,11 @@ class Tree:
         except JobfsError:
             self._spare(new, directory=directory)
             raise
-        # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
-        with self._pages.changing(), self._state.reservations.held(old, new, resting=directory):
+        with self._pages.changing(), self._state.reservations.held(old, new):
             try:
+                if directory:
+                    # A file that is being sent is waited for, or begun anew, below; of a directory nothing may be under way.
+                    self._write_back.queue.rest(old, new)
                 self._rename(old, new)
             except JobfsError:
                 self._spare(new, directory=directory)
@@ -164,11 +167,13 @@ class Tree:
                 self._write_back.spared(self._write_back.victim(new, None), new)
 
     def _rename(self, old: str, new: str) -> None:
-        self._end_moves(old, new)
+        self._write_back.queue.end(Verb.MOVE, old, new)
         source, target = self._view.get(old), self._view.find(new)
         self._view.may_replace(source)
         if target is not None:
-            self._may_take_place(source, target)
+            self._view.may_replace(target)
+            if is_dir(target) is not is_dir(source):
+                raise FsError(errno.EISDIR if is_dir(target) else errno.ENOTDIR)
         if is_dir(source):
             self._rename_directory(source, target, old, new)
         else:
@@ -180,27 +185,15 @@ class Tree:
         if (now := self._view.find(new)) is not None:
             self._view.touch(now)
 
-    def _may_take_place(self, source: Node, target: Node) -> None:
-        """Raises FsError(EISDIR, ENOTDIR, EPERM) if `source` can't have the name of `target`."""
-        self._view.may_replace(target)
-        if is_dir(target) and not is_dir(source):
-            raise FsError(errno.EISDIR)
-        if is_dir(source) and not is_dir(target):
-            raise FsError(errno.ENOTDIR)
-
     def _rename_directory(self, source: Node, target: Node | None, old: str, new: str) -> None:
         local = source if isinstance(source, File) and (source.stays or source.unmade) else None
         if self._view.stays_here(new) is not (local is not None and local.stays):
             # Nothing in it would ever reach the job, or would any more: EXDEV makes `mv` copy.
             raise FsError(errno.EXDEV)
-        self._write_back.queue.rest(old)
         if target is not None:
-            self._write_back.queue.rest(new)
             if self._view.list(new):
                 raise FsError(errno.ENOTEMPTY)
             self._remove_directory(new)
-        elif self._state.hidden(new):
-            self._write_back.queue.rest(new)
         if local is not None:
             self._rename_local_directory(local, old, new)
             return
@@ -227,7 +220,9 @@ class Tree:
                 self._state.apply(file.change, target=path)
 
     def _rename_file(self, source: Node, target: Node | None, old: str, new: str) -> None:
-        target = self._ready_to_go(target, new)
+        if isinstance(target, File):
+            self._bring_to_rest(target)
+            target = self._view.find(new)
         over = target if isinstance(target, File) and target.stays else None
         stays = self._view.stays_here(new) and (target is None or over is not None)
         source = self._ready(source, old, stays=stays)
@@ -272,13 +267,6 @@ class Tree:
         except UnavailableError:
             if not self._write_back.begin_anew(file):
                 raise
-
-    def _ready_to_go(self, node: Node | None, path: str) -> Node | None:
-        """What is to be replaced, at rest. Raises ApiError."""
-        if not isinstance(node, File):
-            return node
-        self._bring_to_rest(node)
-        return self._view.find(path)
 
     def _rename_item(self, item: Item, target: Node | None, over: File | None, new: str) -> None:
         victim = self._write_back.victim(new, None if over is not None else target)
@@ -330,12 +318,6 @@ class Tree:
                 self._state.apply(file.change, target=new)
             for handle in file.handles:
                 handle.moved(item)
-
-    def _end_moves(self, *paths: str) -> None:
-        """A rename that failed and may have been carried out all the same ends before something else is done there."""
-        for path in paths:
-            while (moving := self._state.moving(path)) is not None:
-                self._write_back.queue.commit(moving)
 
     # -- names of this machine only
 
@@ -389,7 +371,7 @@ class Tree:
             return
         self._view.may_write(self._view.directory(names.parent(path)))
         with self._state.reservations.held(path):
-            self._end_moves(path)
+            self._write_back.queue.end(Verb.MOVE, path)
             node = self._view.get(path, max_age=1.0)
             if is_dir(node):
                 raise FsError(errno.EISDIR)
@@ -439,7 +421,7 @@ class Tree:
         self._view.may_change(path)
         self._view.may_write(self._view.directory(names.parent(path)))
         with self._pages.changing(), self._state.reservations.held(path, hidden):
-            self._end_moves(path)
+            self._write_back.queue.end(Verb.MOVE, path)
             node = self._view.get(path)
             self._view.may_replace(node)
             if isinstance(node, File):

@@ -162,9 +162,9 @@ def test_only_an_ended_mount_that_has_left_something_is_told(server: Server, wor
     places = [slot.acquire(work.settings.state_dir, server.job, f"/mnt/{name}", server.url) for name in "abc"]
     for place, content in zip(places, ([], [File(1, path="f", generation=1, size=5)], None), strict=True):
         if content is None:
-            place.journal.write_bytes(b"garbage" * 1000)
+            (place.path / "journal.db").write_bytes(b"garbage" * 1000)
             continue
-        journal = Journal(place.journal)
+        journal = Journal(place.path / "journal.db")
         journal.write(*((file, {}) for file in content))
         journal.close()
     for place in places:

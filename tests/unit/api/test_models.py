@@ -200,7 +200,7 @@ def test_meta_is_taken_from_the_server_in_any_number_form() -> None:
 def test_without_a_total_a_page_that_is_not_full_ends_the_list(meta: Any) -> None:
     items = [wire_item(str(number)) for number in range(3)]
     assert parse_page(page_body(*items, meta=meta), 4, 8)[0][1:] == (11, 4, ())
-    assert parse_page(page_body(*items, meta=meta), 3, 8)[0][1:] == (12, 3, 8, ())
+    assert parse_page(page_body(*items, meta=meta), 3, 8)[0][1:] == (12, 3, ())
 
 
 @pytest.mark.parametrize(

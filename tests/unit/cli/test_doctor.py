@@ -89,7 +89,7 @@ def test_a_key_that_is_missing_is_told(doctor: Run, monkeypatch: pytest.MonkeyPa
 def left_behind(state: Path, directory: str, *records: File | Change) -> slot.StateDirectory:
     """What a mount that was killed leaves."""
     place = slot.acquire(state, JOB, directory, URL)
-    journal = Journal(place.journal)
+    journal = Journal(place.path / "journal.db")
     journal.write(*((record, {}) for record in records))
     journal.close()
     place.close()
@@ -111,7 +111,7 @@ def test_what_ended_mounts_have_left_is_told_and_is_no_failure(doctor: Run, stat
 
 def test_whatever_lies_in_the_state_directory_it_goes_on(doctor: Run, state: Path) -> None:
     damaged = left_behind(state, "/mnt/a")
-    damaged.journal.write_bytes(b"garbage" * 1000)
+    (damaged.path / "journal.db").write_bytes(b"garbage" * 1000)
     (state / "a file").write_bytes(b"\xff")
     (state / "a directory" / ("0" * 12)).mkdir(parents=True)
     (state / "a directory" / ("0" * 12) / "mount.json").write_text('{"mount_id": "000000000000"}')
@@ -120,9 +120,12 @@ def test_whatever_lies_in_the_state_directory_it_goes_on(doctor: Run, state: Pat
     (state / JOB / ("2" * 12)).write_text("no directory")
     done = doctor()
     assert done.code == 0
-    assert f"/mnt/a has left what can't be told: the journal {damaged.journal} is damaged" in done.out
+    assert (
+        f"/mnt/a has left what can't be told: the journal {(damaged.path / 'journal.db')} is damaged"
+        in done.out
+    )
     assert done.out.count("can't be told") == 2, done.out
-    assert damaged.journal.read_bytes() == b"garbage" * 1000
+    assert (damaged.path / "journal.db").read_bytes() == b"garbage" * 1000
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -83,7 +83,7 @@ def test_warnings_are_said_before_it_is_mounted(
     run: Run, events: list[Any], place: Path, state: Path
 ) -> None:
     other = slot.acquire(state, JOB, str(place), "https://other.example.com")
-    other.journal.touch()
+    (other.path / "journal.db").touch()
     other.close()
     done = run("mount", JOB, place, "-f")
     assert done.code == 0

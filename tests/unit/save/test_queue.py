@@ -589,10 +589,11 @@ def test_nothing_begins_where_a_name_is_reserved_but_for_who_holds_it(
     inside, outside = put("dir/sub/file"), put("dirt")
     queue.add(inside, 0.0)
     eventually(lambda: inside.running)
-    with deadline.within(0.02), pytest.raises(UnavailableError), state.reservations.held("dir", resting=True):
-        pass
-    runner.gate.set()
-    with state.reservations.held("dir", resting=True):
+    with state.reservations.held("dir"):
+        with deadline.within(0.02), pytest.raises(UnavailableError):
+            queue.rest("dir")
+        runner.gate.set()
+        queue.rest("dir")
         assert inside.settled
         late, own = put("dir/late"), put("dir/own")
         for work in (late, outside):
@@ -650,14 +651,14 @@ def test_what_was_held_back_runs_when_the_server_may_be_asked_again_though_nobod
 
 
 def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
-    queue: Queue, runner: Runner, put: Put
+    queue: Queue, runner: Runner, put: Put, state: State
 ) -> None:
     inside, outside = put("dir/file"), put("other")
     queue.add(inside, NEVER)
     queue.add(outside, NEVER)
     assert queue.drain(20.0, "dir")
     assert (inside.settled, outside.settled) == (True, False)
-    assert (queue.left("dir"), queue.left("other"), queue.left("")) == (False, True, True)
+    assert [state.left(path).waiting for path in ("dir", "other", "")] == [False, True, True]
     runner.failures[outside.seq] = [UnavailableError("not now")] * 1000
     assert not queue.drain(0.1, "")
     runner.failures.clear()
@@ -667,7 +668,7 @@ def test_a_drain_sends_what_is_below_a_path_and_says_if_something_is_left(
 def test_bytes_that_no_change_sends_yet_are_left(queue: Queue, state: State) -> None:
     """vfs/semantics.md 6: flush and umount do not end between a save that was placed and the next one of the same file."""
     file = unsaved(state, "dir/file")
-    assert (queue.left("dir"), queue.left("other")) == (True, False)
+    assert [state.left(path).waiting for path in ("dir", "other")] == [True, False]
     assert not queue.drain(0.0, "")
     state.write(edit(file, refused="no"))
     assert queue.drain(0.0, "")

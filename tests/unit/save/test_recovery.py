@@ -58,7 +58,7 @@ def finish(world: World) -> dict[str, bytes]:
     for change in list(world.state.changes.values()):
         if change.stage in (Stage.STAGING, Stage.STAGED):
             world.write_back.queue.commit(change)
-    for file in world.state.unsaved():
+    for file in world.state.left().files:
         world.write_back.commit(file)
     for change in world.state.changes.values():
         for aside in change.asides:

@@ -11,7 +11,6 @@ import pytest
 from jobfs import names
 from jobfs.errors import FsError
 from jobfs.save import discard, retry
-from jobfs.save.resolve import unsaved
 from jobfs.state import Change, File, edit
 from jobfs.state.records import Aside, Base, Stage
 
@@ -84,7 +83,7 @@ def test_what_was_begun_is_taken_back(world: World) -> None:
     file, _ = begun(world)
     discard(world.write_back, "file")
     assert world.client.paths == {"o": "file"}
-    assert (unsaved(world.write_back, None), world.state.changes, file.generation) == ([], {}, 0)
+    assert (world.state.left().files, world.state.changes, file.generation) == ([], {}, 0)
 
 
 def test_a_staged_item_whose_answer_was_lost_is_found_and_taken_back(world: World) -> None:

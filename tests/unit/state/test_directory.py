@@ -39,7 +39,7 @@ def take(state: Path) -> Iterator[Callable[..., StateDirectory]]:
 def ended(one: StateDirectory, journal: bool = True, *, clean: bool = False) -> StateDirectory:
     """As a mount leaves its places."""
     if journal:
-        one.journal.touch()
+        (one.path / "journal.db").touch()
     one.write_record(clean=clean)
     one.close()
     return one

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.state import disk
+from jobfs.state import localbytes
 
 
 def copied(source: Path, target: Path) -> bytes:
     handle = os.open(target, os.O_RDWR | os.O_CREAT)
     try:
-        disk.copy_into(source, handle)
+        localbytes.copy_into(source, handle)
     finally:
         os.close(handle)
     return target.read_bytes()
@@ -24,7 +24,7 @@ def copied(source: Path, target: Path) -> bytes:
 def test_a_copy_is_whole(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source"
     source.write_bytes(os.urandom(size))
-    monkeypatch.setattr(disk, "_COPY_CHUNK", 30_000)
+    monkeypatch.setattr(localbytes, "_COPY_CHUNK", 30_000)
     assert copied(source, tmp_path / "copy") == source.read_bytes()
 
 
@@ -36,7 +36,7 @@ def test_a_copy_is_whole_where_the_kernel_cannot_copy(
 
     source = tmp_path / "source"
     source.write_bytes(os.urandom(100_000))
-    monkeypatch.setattr(disk, "_COPY_CHUNK", 30_000)
+    monkeypatch.setattr(localbytes, "_COPY_CHUNK", 30_000)
     monkeypatch.setattr(os, "copy_file_range", refuse)
     assert copied(source, tmp_path / "copy") == source.read_bytes()
 
@@ -68,4 +68,4 @@ def test_what_the_disk_answers_never_looks_like_an_answer_about_the_file(
     answer: int | None, told: int
 ) -> None:
     """vfs/semantics.md 1: "not there" is not "could not ask"."""
-    assert disk.failure(OSError(answer, "the disk")) == told
+    assert localbytes.failure(OSError(answer, "the disk")) == told

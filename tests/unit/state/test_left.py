@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from jobfs.document import unsent
 from jobfs.errors import UsageError
 from jobfs.nodes import Kind
 from jobfs.state.journal import Journal
@@ -25,10 +24,10 @@ def looks(directory: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_a_mount_that_wrote_nothing_has_left_nothing(tmp_path: Path) -> None:
-    assert left_in(tmp_path) == Left([])
+    assert left_in(tmp_path) == Left([], [], [])
     Journal(tmp_path / "journal.db").close()
-    assert left_in(tmp_path) == Left([])
-    assert left_in(tmp_path).changes == 0
+    assert left_in(tmp_path) == Left([], [], [])
+    assert left_in(tmp_path).number == 0
 
 
 def test_what_is_unsent_is_told_by_name_also_that_of_a_process_that_was_killed(tmp_path: Path) -> None:
@@ -52,13 +51,14 @@ def test_what_is_unsent_is_told_by_name_also_that_of_a_process_that_was_killed(t
     before = looks(tmp_path)
     assert before["journal.db-wal"][0], "as a killed process leaves it: not yet in the database"
     left = left_in(tmp_path)
-    assert left.unsent == [
-        unsent("new", 10), unsent("saved", 20, "Too large", "failed"), unsent("dir", 0), unsent("never closed", 7)
+    assert [(entry["path"], entry["size"], entry["reason"]) for entry in left.told()] == [
+        ("dir", 0, ""), ("new", 10, ""), ("saved", 20, "Too large"), ("never closed", 7, "open and changed"),
+        ("placed", 0, ""), ("gone", 0, ""),
     ]  # fmt: skip
-    assert (left.bytes, left.unfinished, left.changes) == (37, 2, 6)
+    assert (left.bytes, len(left.changes), left.number) == (37, 2, 6)
     assert looks(tmp_path) == before
     journal.close()
-    assert left_in(tmp_path) == left
+    assert [entry["path"] for entry in left_in(tmp_path).told()] == [entry["path"] for entry in left.told()]
 
 
 @pytest.mark.parametrize("garbage", [b"no database " * 1000, b""])

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobfs.errors import FsError, UsageError
-from jobfs.state.journal import Journal
-from jobfs.state.quarantine import damaged, open_journal
+from jobfs.state.journal import Journal, damaged, open_journal
 from jobfs.state.records import Change, Verb
 
 GARBAGE = b"this is not a database, but long enough to be taken for one" * 100

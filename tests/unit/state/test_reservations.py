@@ -12,21 +12,14 @@ import pytest
 
 from jobfs.api import deadline
 from jobfs.errors import OutOfTimeError
-from jobfs.state import Change
-from jobfs.state.records import Stage, Verb
 from jobfs.state.reservations import Reservations
 
 T = TypeVar("T")
 
 
 @pytest.fixture
-def changes() -> dict[int, Change]:
-    return {}
-
-
-@pytest.fixture
-def reservations(changes: dict[int, Change]) -> Reservations:
-    return Reservations(threading.Condition(), changes)
+def reservations() -> Reservations:
+    return Reservations(threading.Condition())
 
 
 def elsewhere(ask: Callable[[], T]) -> T:
@@ -35,12 +28,12 @@ def elsewhere(ask: Callable[[], T]) -> T:
         return pool.submit(ask).result(20)
 
 
-def waits(reservations: Reservations, path: str, *, resting: bool = False) -> bool:
+def waits(reservations: Reservations, path: str) -> bool:
     """True if another thread has to wait for a name."""
 
     def ask() -> bool:
         try:
-            with deadline.within(0.01), reservations.held(path, resting=resting):
+            with deadline.within(0.01), reservations.held(path):
                 return False
         except OutOfTimeError as error:
             return error.errno == errno.ETIMEDOUT
@@ -82,6 +75,7 @@ def test_who_waits_goes_on_when_the_name_is_free(reservations: Reservations) -> 
 def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
     reservations: Reservations, path: str, expected: bool
 ) -> None:
+    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
     with reservations.held("dir"):
         assert elsewhere(lambda: reservations.may_start(path)) is expected
         assert reservations.may_start(path), "who holds the name may have it saved"
@@ -89,15 +83,3 @@ def test_no_change_of_the_server_begins_at_a_reserved_name_or_below_it(
         assert (against is not None and reservations.stands(against)) is not expected
     assert elsewhere(lambda: reservations.may_start(path))
     assert against is None or not reservations.stands(against)
-
-
-@pytest.mark.parametrize(("other", "expected"), NEAR)
-def test_a_name_at_rest_is_one_where_nothing_runs(
-    reservations: Reservations, changes: dict[int, Change], other: str, expected: bool
-) -> None:
-    """vfs/semantics.md 4: a directory is renamed while nothing below it is half saved."""
-    changes[1] = change = Change(1, Verb.PUT, "dir", deadline=deadline.Deadline(60.0))
-    assert waits(reservations, other, resting=True) is expected
-    assert not waits(reservations, other), "else it may be reserved meanwhile, and by who waited no more"
-    change.stage = Stage.PLACED
-    assert not waits(reservations, other, resting=True)

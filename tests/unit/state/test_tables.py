@@ -253,11 +253,11 @@ def test_a_name_can_be_taken_from_a_change_that_was_not_begun(state: State) -> N
     """vfs/semantics.md 4.34: a new file of the old name makes a removal void, and takes the item as its base."""
     change = state.change(Verb.REMOVE, "a", shows={"a": None}, stage=Stage.STAGED)
     assert state.pending("a") is change
-    assert state.leaving("a") is None
+    assert state.under_way("a", Verb.REMOVE) is None
     change.begun = True
-    assert (state.pending("a"), state.leaving("a")) == (None, change)
+    assert (state.pending("a"), state.under_way("a", Verb.REMOVE)) == (None, change)
     state.apply(change, stage=Stage.PLACED)
-    assert (state.pending("a"), state.leaving("a")) == (None, None)
+    assert (state.pending("a"), state.under_way("a", Verb.REMOVE)) == (None, None)
 
 
 # -- a file loses its name
@@ -463,7 +463,7 @@ def test_what_was_acknowledged_and_is_not_on_the_server_is_unsaved(state: State)
     state.write(edit(scratch, stays=True))
     implicit = state.new(Kind.DIRECTORY, "implicit")
     state.add(implicit)
-    assert set(state.unsaved()) == {file, directory}
+    assert set(state.left().files) == {file, directory}
     assert (directory.unmade, implicit.unmade) == (True, False)
 
 

@@ -377,7 +377,7 @@ class Queue:
 
         def seen() -> tuple[bool, Change, deadline.Deadline | None, bool]:
             first = self._state.before(change) or change
-            may_begin = self._reservations.may_start(first.target) and (
+            may_begin = self._reservations.against(first.target) is None and (
                 not _needs_room(first) or self._has_room()
             )
             return over(change), first, first.deadline, may_begin

@@ -200,6 +200,11 @@ class File:
         return self.kind is Kind.DIRECTORY and self.recorded and not self.item_id and not self.stays
 
     @property
+    def named(self) -> bool:
+        """False for one that was unlinked, or that libfuse has hidden while it is open."""
+        return self.path is not None and not names.is_fuse_hidden(names.basename(self.path))
+
+    @property
     def writing(self) -> bool:
         """True while a program has it open to write to it."""
         return any(handle.writable for handle in self.handles)

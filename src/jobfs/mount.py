@@ -27,7 +27,7 @@ from jobfs.draining import drain, kept
 from jobfs.errors import FsError, JobfsError, UsageError
 from jobfs.mountpoint import BusyError, MountInfo, described, mount_at, mounts, programs_in, unmount
 from jobfs.nodes import Sent
-from jobfs.service import service_manager
+from jobfs.service import ServiceManager
 from jobfs.settings import Settings
 from jobfs.state.directory import StateDirectory
 
@@ -107,7 +107,8 @@ class Mount:
         #: When whoever unmounts it wants everything to be over (monotonic time).
         self._end: float | None = None
         self._sent = Sent(0, 0)
-        self._manager = service_manager()
+        # Programs that are started from here on do not hear of it: they are not the service.
+        self._manager = ServiceManager(os.environ.pop("NOTIFY_SOCKET", None))
         self._finished = threading.Event()
         self._left: list[Any] = []
         threading.Thread(target=self._take_signals, name="signals", daemon=True).start()

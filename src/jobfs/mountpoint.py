@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from jobfs.errors import JobfsError, UsageError
@@ -109,12 +110,6 @@ def _by_user(directory: str, *, lazy: bool) -> tuple[int, str]:
     return code, reason
 
 
-def _name(pid: str) -> str:
-    # It has 15 bytes at most, and may be cut within a character.
-    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as name:
-        return name.read().strip()
-
-
 def programs_in(mount: MountInfo) -> list[Program]:
     """The programs that have something of a mount open, or as their directory, as far as they can be seen.
 
@@ -127,7 +122,9 @@ def programs_in(mount: MountInfo) -> list[Program]:
         # It may have ended, or belong to somebody whose programs can't be looked into.
         with contextlib.suppress(OSError):
             if uses := uses_of(pid, mount):
-                found.append(Program(int(pid), _name(pid), uses))
+                # Of the name there are 15 bytes at most, and it may be cut within a character.
+                name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")
+                found.append(Program(int(pid), name.strip(), uses))
     return found
 
 

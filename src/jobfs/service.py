@@ -19,7 +19,6 @@ class ServiceManager:
 
     def __init__(self, address: str | None) -> None:
         self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
-        self._status = ""
 
     @property
     def listens(self) -> bool:
@@ -28,14 +27,11 @@ class ServiceManager:
 
     def ready(self, status: str) -> None:
         """This process, which may be another than the one that was started, does its work."""
-        self._status = status
         self._tell(f"READY=1\nMAINPID={os.getpid()}\nSTATUS={status}")
 
     def status(self, text: str) -> None:
-        """One line for people, if it is another than the last."""
-        if text != self._status:
-            self._status = text
-            self._tell(f"STATUS={text}")
+        """One line for people."""
+        self._tell(f"STATUS={text}")
 
     def stopping(self) -> None:
         """It is about to end."""
@@ -47,11 +43,6 @@ class ServiceManager:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
             line.settimeout(_PATIENCE)
             line.sendto(message.encode(), self._address)
-
-
-def service_manager() -> ServiceManager:
-    """The one that started this process. Programs that are started from here on do not hear of it: they are not the service."""
-    return ServiceManager(os.environ.pop("NOTIFY_SOCKET", None))
 
 
 def log_goes_to() -> str:

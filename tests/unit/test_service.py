@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobfs import service
-from jobfs.service import ServiceManager, service_manager
+from jobfs.service import ServiceManager
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -23,15 +23,12 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield ear, name
 
 
-def test_it_is_told_what_is_new(manager: tuple[socket.socket, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_told_what_is_new(manager: tuple[socket.socket, str]) -> None:
     """sd_notify(3): READY=1, MAINPID, STATUS, STOPPING=1, one datagram each."""
     ear, name = manager
-    monkeypatch.setenv("NOTIFY_SOCKET", name)
-    told = service_manager()
-    assert "NOTIFY_SOCKET" not in os.environ, "programs that are started from here are not the service"
+    told = ServiceManager(name)
     assert told.listens
     told.ready("everything is sent")
-    told.status("everything is sent")
     told.status("3 unsent")
     told.stopping()
     assert ear.recv(1000).decode() == f"READY=1\nMAINPID={os.getpid()}\nSTATUS=everything is sent"
@@ -39,9 +36,8 @@ def test_it_is_told_what_is_new(manager: tuple[socket.socket, str], monkeypatch:
     assert ear.recv(1000) == b"STOPPING=1"
 
 
-def test_without_one_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    told = service_manager()
+def test_without_one_nobody_is_told() -> None:
+    told = ServiceManager(None)
     assert not told.listens
     told.ready("well")
     told.stopping()

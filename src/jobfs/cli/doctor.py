@@ -58,7 +58,9 @@ def doctor(
     trial.check(job, trying, yes, report)
     settings = load(flags, mount_options)
     checkup = Checkup(settings, everything=verbose or not trying)
-    key = checkup.run(job)
+    checkup.machine()
+    checkup.mounts()
+    key = checkup.server(job)
     checkup.sum_up("check", "this machine, the key and the job")
     code = 0
     if trying and job and key is not None:
@@ -78,12 +80,6 @@ class Checkup:
         self._console = Console(highlight=False, soft_wrap=True)
         self._marks = Counter[str]()
         self._unshown = 0
-
-    def run(self, job: str | None) -> KeySource | None:
-        """Make every check, whatever comes of the others; the key, if the server takes it for this job."""
-        self._machine()
-        self._mounts()
-        return self._server(job)
 
     def show(self, mark: str, text: str) -> None:
         """A line on what was found; what is well may only be counted."""
@@ -129,7 +125,8 @@ class Checkup:
         self.show(mark, f"{what}: {text}")
         return found
 
-    def _machine(self) -> None:
+    def machine(self) -> None:
+        """What a mount needs here."""
         self._check("/dev/fuse", preflight.check_device, "can be opened")
         self._check(
             "libfuse 2", preflight.check_library, lambda _: os.environ.get("FUSE_LIBRARY_PATH", "found")
@@ -139,7 +136,8 @@ class Checkup:
         for path, what, option in preflight.places(self._settings):
             self._check(f"{what} directory", partial(_directory, path, what, option))
 
-    def _mounts(self) -> None:
+    def mounts(self) -> None:
+        """Those that run, and what others have left."""
         state_dir = self._settings.state_dir
         self._check(
             "mounts",
@@ -151,7 +149,7 @@ class Checkup:
         for sentence in told_of_ended(str(state_dir)):
             self.show("WARN", sentence)
 
-    def _server(self, job: str | None) -> KeySource | None:
+    def server(self, job: str | None) -> KeySource | None:
         """Ask for the job; the key, if it is taken."""
         settings = self._settings
         in_file = settings.api_key_file is not None

@@ -182,12 +182,11 @@ def _unmount_plainly(directory: str, state_dir: str | None) -> int:
     found = dead_mounts(state_dir).get(there.point)
     # What is open there gets nothing but errors.
     unmount(there.point, lazy=True)
-    left = "" if found is None else left_by(found)
-    if found is None:
-        becomes = "the next mount of that job sends what is left"
-    elif left:
-        becomes = f"it has left {left}: mount the job again, or jobfs recover {found.path.parent.name}"
-    else:
-        becomes = "it had left nothing to send"
+    left = "what is not known here" if found is None else left_by(found)
+    becomes = (
+        f"it has left {left}: mount the job again, or jobfs recover {there.source}"
+        if left
+        else "it had left nothing to send"
+    )
     tell(f"jobfs: {gone(directory)}: its dead mount was taken away; {becomes}", err=True)
-    return 1 if left or found is None else 0
+    return 1 if left else 0

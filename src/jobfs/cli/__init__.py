@@ -62,18 +62,9 @@ class _Commands(click.Group):
         if found is None:
             ctx.exit(0)
         args = found
-        if _calls_like_mount(args):
+        if args and _JOB_ID.fullmatch(args[0]):  # as mount(8) calls what is in PATH (vfs/semantics.md 6)
             args = ["mount", *args]
         return super().parse_args(ctx, args or ([] if ctx.resilient_parsing else ["--help"]))
-
-
-def _calls_like_mount(args: list[str]) -> bool:
-    """True for `JOB DIR [-o …]`, which is how mount(8) and fstab call us (vfs/semantics.md 6)."""
-    if not args or args[0].startswith("-") or args[0] in COMMANDS:
-        return False
-    if _JOB_ID.fullmatch(args[0]):
-        return True
-    return len(args) >= 4 and not args[1].startswith("-") and args[2] == "-o"
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -23,19 +23,8 @@ from jobfs.errors import JobfsError, UsageError
 if TYPE_CHECKING:
     from jobfs.settings import Settings
 
-#: Bytes of free space below which unsent work may soon not fit.
-_LITTLE = 256 << 20
-
 #: How each outcome is shown.
 _STYLES = {"ok": "green", "WARN": "yellow", "FAILED": "bold red"}
-
-
-class DoubtError(JobfsError):
-    """Something that a mount works in spite of; says what, and what to do. `result`: what was found all the same."""
-
-    def __init__(self, message: str, result: object = None) -> None:
-        super().__init__(message)
-        self.result = result
 
 
 @click.command("doctor", cls=Command, short_help="Check this machine and the account.")
@@ -115,9 +104,6 @@ class Checkup:
         try:
             found = check()
             mark, text = "ok", well if isinstance(well, str) else well(found)
-        except DoubtError as doubt:
-            found = doubt.result
-            mark, text = "WARN", str(doubt)
         except JobfsError as error:
             mark, text = "FAILED", str(error)
         except Exception as error:
@@ -154,7 +140,9 @@ class Checkup:
         settings = self._settings
         in_file = settings.api_key_file is not None
         key: KeySource | None = self._check(
-            "API key", self._key, "in --api-key-file" if in_file else "in PERSTACK_API_KEY"
+            "API key",
+            lambda: preflight.find_key(settings, lambda text: self.show("WARN", f"API key: {text}")),
+            "in --api-key-file" if in_file else "in PERSTACK_API_KEY",
         )
         self._check("connection", lambda: _route(settings))
         if job is None:
@@ -169,20 +157,10 @@ class Checkup:
         known = self._check("job", ask, f"{job} is known, and the key is accepted")
         return None if known is None else key
 
-    def _key(self) -> KeySource:
-        warnings: list[str] = []
-        key = preflight.find_key(self._settings, warnings.append)
-        if warnings:
-            raise DoubtError(warnings[0], key)
-        return key
-
 
 def _directory(path: Path, what: str, option: str) -> str:
     preflight.check_writable(path, what, option)
-    free = shutil.disk_usage(path).free
-    if free < _LITTLE:
-        raise DoubtError(f"{path} has only {size(free)} left: make room, or give another with {option}")
-    return f"{path}, {size(free)} free"
+    return f"{path}, {size(shutil.disk_usage(path).free)} free"
 
 
 def _route(settings: Settings) -> str:

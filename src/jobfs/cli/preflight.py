@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ctypes.util
 import errno
 import os
 import resource
@@ -179,28 +178,18 @@ def check_device() -> None:
 
 
 def check_library() -> None:
-    """Look for the library, and tell its binding where it is: looking everywhere starts other programs.
+    """Load the library, and tell its binding where it is: looking everywhere starts other programs.
 
     Raises UsageError if it is not installed.
     """
-    given = os.environ.get("FUSE_LIBRARY_PATH")
-    library = (
-        _loadable(given) if given else _loadable(_LIBRARY) or _loadable(ctypes.util.find_library("fuse"))
-    )
-    if library is None:
+    library = os.environ.setdefault("FUSE_LIBRARY_PATH", _LIBRARY)
+    try:
+        ctypes.CDLL(library)
+    except OSError:
         raise UsageError(
             "libfuse 2 is missing: install the package libfuse2t64 or libfuse2 (Debian, Ubuntu), fuse-libs (Fedora, RHEL), "
             "libfuse2 (SUSE) or fuse2 (Arch)"
-        )
-    os.environ["FUSE_LIBRARY_PATH"] = library
-
-
-def _loadable(library: str | None) -> str | None:
-    try:
-        ctypes.CDLL(library or "no library")
-    except OSError:
-        return None
-    return library
+        ) from None
 
 
 def check_helper() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -197,11 +196,3 @@ def test_the_way_to_the_server_is_told_without_a_password(
     assert "FAILED  connection: the proxy named by the environment can't be used" in done.out
     done = doctor("--base-url", "http://127.0.0.1:1")
     assert "no TLS, for it is this machine, without a proxy" in done.out
-
-
-def test_little_room_is_a_warning(doctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("", (), {"free": 1_000_000}))
-    done = doctor()
-    assert (done.code, done.out.count("WARN")) == (0, 2)
-    assert "has only 1.0 MB left: make room" in done.out
-    assert sys.exc_info() == (None, None, None)

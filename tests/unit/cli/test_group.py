@@ -97,7 +97,6 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(run: Run, arguments: list[str
     [
         ([JOB, "/mnt/a"], True),
         ([JOB, "/mnt/a", "-o", "rw,noauto"], True),
-        (["BADJOB", "/mnt/a", "-o", "rw"], True),
         (["mount", JOB, "/mnt/a"], True),
         (["BADJOB", "/mnt/a"], False),
     ],

@@ -19,12 +19,23 @@ _OTHERS_WRITE = 0o022
 def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
     """A handle on the directory that `path` leads to, which is made with mode 0700 if it is not there.
 
-    Raises UsageError if the directory belongs to another user, others may write in it, or could put another in its place,
-    because one above it is theirs: `what` it is for and the `option` that moves it are named. Raises OSError if it can't be
-    made or opened.
+    Symbolic links in `path` are followed if this user or root made them. Raises UsageError if the directory belongs to
+    another user, others may write in it, or could put another in its place, because one above it is theirs: `what` it is for
+    and the `option` that moves it are named. Raises OSError if it can't be made or opened.
     """
+    given, named = path.absolute(), f"the {what} directory {path}"
+
+    def foreign(owner: int) -> UsageError:
+        return UsageError(
+            f"{named} belongs to {user_name(owner)}: mount as that user, or give another with {option}"
+        )
+
+    for place in (given, *given.parents):
+        if os.path.lexists(place) and (place == given or place.is_symlink()):
+            owner = place.lstat().st_uid
+            if owner not in _trusted():
+                raise foreign(owner)
     path = Path(os.path.realpath(path))
-    named = f"the {what} directory {path}"
     for place in (*path.parents[-2::-1], path):
         if not os.path.lexists(place):
             with contextlib.suppress(FileExistsError):
@@ -34,9 +45,7 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
     try:
         info = os.fstat(handle)
         if info.st_uid != os.geteuid():
-            raise UsageError(
-                f"{named} belongs to {user_name(info.st_uid)}: mount as that user, or give another with {option}"
-            )
+            raise foreign(info.st_uid)
         if info.st_mode & _OTHERS_WRITE:
             raise UsageError(
                 f"other users may write in {named}: remove what is in it and chmod go-w {path}, "
@@ -47,15 +56,18 @@ def own_directory(path: Path, what: str, option: str) -> Iterator[int]:
         os.close(handle)
 
 
+def _trusted() -> set[int]:
+    return {0, os.geteuid(), Path("/").stat().st_uid}
+
+
 def _check_entry(place: Path, named: str, option: str) -> None:
     """Raises UsageError if another user could put something else at `place`, at which or below which a directory is."""
     above, info = place.parent, place.parent.stat()
-    trusted = {0, os.geteuid(), Path("/").stat().st_uid}
-    if info.st_uid not in trusted:
+    if info.st_uid not in _trusted():
         raise UsageError(
             f"{named} lies in {above}, which belongs to {user_name(info.st_uid)}: give another with {option}"
         )
-    if _others_write(info) and not (info.st_mode & stat.S_ISVTX and place.lstat().st_uid in trusted):
+    if _others_write(info) and not (info.st_mode & stat.S_ISVTX and place.lstat().st_uid in _trusted()):
         raise UsageError(
             f"{named} lies in {above}, where other users may rename it: chmod go-w {above}, "
             f"or give another with {option}"

@@ -182,7 +182,7 @@ def check_library() -> None:
 
     Raises UsageError if it is not installed.
     """
-    library = os.environ.setdefault("FUSE_LIBRARY_PATH", _LIBRARY)
+    library = os.environ.get("FUSE_LIBRARY_PATH", _LIBRARY)
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -190,6 +190,7 @@ def check_library() -> None:
             "libfuse 2 is missing: install the package libfuse2t64 or libfuse2 (Debian, Ubuntu), fuse-libs (Fedora, RHEL), "
             "libfuse2 (SUSE) or fuse2 (Arch)"
         ) from None
+    os.environ["FUSE_LIBRARY_PATH"] = library
 
 
 def check_helper() -> None:

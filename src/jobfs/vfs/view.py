@@ -59,35 +59,25 @@ class View:
         state = self.state
         if not path or not state:
             return self.namespace.lookup(path, max_age)
-        file = state.at(path)
-        if file is not None:
-            if file.kind is Kind.DIRECTORY and not file.stays:
-                # No item stands for it, as far as is known here.
-                return self._item_or(file, path, max_age)
+        file, parent = state.at(path), names.parent(path)
+        if file is not None and (file.stays or file.kind is not Kind.DIRECTORY):
             return file
-        if state.hidden(path):
-            return state.meanwhile(path)
-        if self.is_local(names.parent(path)) or self._is_unmade(names.parent(path)):
-            return None
+        if file is None:
+            if state.hidden(path):
+                return state.meanwhile(path)
+            above = state.at(parent) if parent else None
+            if self.is_local(parent) or (above is not None and above.unmade):
+                return None
         try:
-            return self.namespace.lookup(path, max_age)
+            # Of a directory that was made here no item stands for it, as far as is known here.
+            return self.namespace.lookup(path, max_age) or file
         except COULD_NOT_ASK:
+            if file is not None:
+                return file  # whatever the job may have made there meanwhile
             if max_age is not None or not state.beneath(path):
                 raise
             # However long ago it was shown: it is on the way to what only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
-
-    def _is_unmade(self, directory: str) -> bool:
-        """True if `directory` was made here and the server does not have it yet, nor anything in it."""
-        file = self.state.at(directory) if directory else None
-        return file is not None and file.unmade
-
-    def _item_or(self, file: File, path: str, max_age: float | None) -> Node:
-        try:
-            return self.namespace.lookup(path, max_age) or file
-        except COULD_NOT_ASK:
-            # It was made here, whatever the job may have made there meanwhile.
-            return file
 
     def get(self, path: str, max_age: float | None = None) -> Node:
         """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""

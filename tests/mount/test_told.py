@@ -204,9 +204,9 @@ def test_a_flush_that_was_broken_off_leaves_no_thread(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            for _ in range(3)
+            for _ in range(6)
         ]
-        # Three programs have to start, on a machine that may be busy with others.
+        # Six programs have to start, on a machine that may be busy with others.
         eventually(lambda: threads(mounted) > most, lambda: threads(mounted), timeout=40)
         for flush in flushes:
             flush.send_signal(number)

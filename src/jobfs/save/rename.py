@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
@@ -154,12 +155,8 @@ def _repathed(change: Change, old: str, new: str) -> dict[str, Any]:
 
 def find_renamed(context: Context, change: Change) -> None:
     """Ask the server whether a directory was renamed just before the end. Raises ApiError: nothing can be shown before."""
-    try:
-        item = context.client.get(change.staged_id)
-    except NotFoundError:
-        context.state.end(change)
-        return
-    if item.path == change.target:
-        repath(context.state, change)
-    else:
-        context.state.end(change)
+    with contextlib.suppress(NotFoundError):
+        if context.client.get(change.staged_id).path == change.target:
+            repath(context.state, change)
+            return
+    context.state.end(change)

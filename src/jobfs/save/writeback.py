@@ -15,7 +15,7 @@ from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.errors import FsError, JobfsError, UnavailableError
 from jobfs.namespace import Namespace
-from jobfs.nodes import Item, Kind
+from jobfs.nodes import Item
 from jobfs.save.bases import Bases
 from jobfs.save.cleanup import Cleanup
 from jobfs.save.context import Context
@@ -187,14 +187,13 @@ class WriteBack:
         with file.lock:
             local, before, change = file.local, file.generation, file.change
             self.state.unclosed.discard(file)
-            if local is None or file.path is None or file.stays or not file.written:
+            if local is None or file.path is None or not (file.shared and file.written):
                 return
             try:
                 # In one step, or a sync between the two would not find the row that it is to mark.
                 with self.state.lock:
                     self.state.bytes.seal(file.ino, local)
-                    closed = {"generation": local.generation, "size": local.size, "draft": 0}
-                    self.state.write(edit(file, **closed, boot=BOOT, refused=""))
+                    self.state.write(edit(file, **_closed(local), refused=""))
             except FsError:
                 local.sealed = False
                 self.state.unclosed.add(file)
@@ -221,23 +220,30 @@ class WriteBack:
                 if change.generation >= wanted and file.base.id == change.staged_id != "":
                     return  # it is placed; what was closed since is another's to wait for
 
-    def settle(self, file: File) -> None:
-        """Return when no save of this File is half done on the server. Raises ApiError, FsError."""
-        while (change := file.change) is not None and change.begun and not change.settled:
-            self.queue.commit(change)
-            if change.stage is Stage.CANCELLED:
-                return
+    def bring_to_rest(self, file: File) -> None:
+        """Return when no save of this File is half done on the server; one that can't be waited for is begun anew.
 
-    def begin_anew(self, file: File) -> bool:
+        Raises ApiError, FsError.
+        """
+        if file.stays:
+            return
+        if self.namespace.unreachable:
+            self._begin_anew(file)
+        try:
+            while (change := file.change) is not None and change.begun and not change.over:
+                self.queue.commit(change)
+        except UnavailableError:
+            if not self._begin_anew(file):
+                raise
+
+    def _begin_anew(self, file: File) -> bool:
         """In an outage, a file whose save was begun need not wait for that: it is taken back later, and another one begun.
 
         False if it has none, or one that may have set aside what it replaces.
         """
         with file.lock, self.state.lock:
             change = file.change
-            if file.stays or change is None or not change.begun or change.settled:
-                return False
-            if any(aside.id for aside in change.asides):
+            if change is None or not change.begun or change.settled or any(a.id for a in change.asides):
                 return False
             # What it was to replace, the other one does.
             self.state.cancel(change, ino=0, base=Base())
@@ -266,12 +272,6 @@ class WriteBack:
         assert item is not None
         self.namespace.publish(item)
         return item
-
-    def unsent_directory(self, path: str, mode: int, uid: int, gid: int) -> None:
-        """A directory that the server could not be asked to make: it is here, and is made there later. Raises FsError(ENOSPC)."""
-        file = self.state.new(Kind.DIRECTORY, path)
-        self.state.write(edit(file, mode=mode, uid=uid, gid=gid), new=True)
-        self.queue.save(file)
 
     def cancel(self, file: File) -> bool:
         """A File with unsent bytes is unlinked (R10). Raises FsError.
@@ -359,37 +359,27 @@ class WriteBack:
         gone: list[Record] = [row for row in replaced if row is not None and row.recorded]
         replaces = bool(gone or victim.base.id)
         with file.lock, self.state.lock:
-            before = file.generation
-            values = self._in_place_of(victim, file, replaces=replaces)
+            before, local = file.generation, file.local
+            values: dict[str, Any] = {
+                "path": path, "stays": False, "base": victim.base, "refused": "",
+                "item_id": victim.item.id if victim.item is not None else "",
+            }  # fmt: skip
+            if local is not None and (file.stays or (replaces and not file.generation)):
+                # What was never closed is closed with its new name: that is what has the place after a death.
+                self.state.bytes.seal(file.ino, local)
+                values |= _closed(local)
             if file.recorded or replaces:
-                self.state.write(edit(file, path=path, **values), gone=gone, new=True)
-            self.state.apply(file, path=path, **values, item=victim.item)
+                self.state.write(edit(file, **values), gone=gone, new=True)
+            self.state.apply(file, **values, item=victim.item)
             if file.change is not None:
                 self.state.apply(file.change, target=path)
             if before and before != file.generation:
                 self.state.bytes.retire(file.ino, before)
-        due = self._due(victim)
+        ended = victim.file.change if victim.file is not None else None
+        waits = ended is not None and ended.verb is Verb.PUT and not ended.begun
+        due = ended.due if ended is not None and waits else 0.0
         self.replaced(victim, over)
         self.queue.save(file, by=due)
-
-    @staticmethod
-    def _due(victim: Victim) -> float:
-        """When its unsent bytes were to be sent (monotonic seconds), else 0.0: what takes its place is sent then."""
-        ended = victim.file.change if victim.file is not None else None
-        return ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
-
-    def _in_place_of(self, victim: Victim, file: File, *, replaces: bool) -> dict[str, Any]:
-        """What changes of a File, but for its path, that takes a place; `replaces`: of something that the journal has."""
-        values: dict[str, Any] = {
-            "stays": False, "base": victim.base, "refused": "",
-            "item_id": victim.item.id if victim.item is not None else "",
-        }  # fmt: skip
-        local = file.local
-        if local is not None and (file.stays or (replaces and not file.generation)):
-            # What was never closed is closed with its new name: that is what has the place after a death.
-            self.state.bytes.seal(file.ino, local)
-            values |= {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}
-        return values
 
     def move_over(self, item: Item, target: str, victim: Victim) -> Item:
         """Move an item over what stands at `target` (vfs/semantics.md 4, rename). Raises ApiError: then that is there again.
@@ -409,12 +399,15 @@ class WriteBack:
             state.write(edit(change), new=True)
             self.queue.commit(change)
         except JobfsError as error:
-            if not self._ended(change):
-                if isinstance(error, UnavailableError):
-                    self._go_on_alone(change)
-                else:
-                    # Not even what was set aside could be put back: that is tried again.
-                    self.replace.give_up(change)
+            with state.lock:
+                undone = change.stage is Stage.DONE or not change.begun
+                if undone:
+                    state.end(change)
+            if not undone and isinstance(error, UnavailableError):
+                self._go_on_alone(change)
+            elif not undone:
+                # Not even what was set aside could be put back: that is tried again.
+                self.replace.give_up(change)
             self.spared(victim, target)
             self.queue.wake()
             self.namespace.touch(item.path)
@@ -423,14 +416,6 @@ class WriteBack:
         assert change.item is not None
         self.replaced(victim)
         return change.item
-
-    def _ended(self, change: Change) -> bool:
-        """True if a rename that has failed is over: it was undone, or no request of it was sent. Raises FsError(EIO)."""
-        with self.state.lock:
-            if change.begun and change.stage is not Stage.DONE:
-                return False
-            self.state.end(change)
-            return True
 
     def _go_on_alone(self, change: Change) -> None:
         """A rename of an item may have been done: it goes on, though its caller was told that it failed. Raises FsError(EIO).
@@ -468,8 +453,7 @@ class WriteBack:
             if local is not copy:
                 base, item = file.base, file.item  # it was not sent, or a program has begun to write to it
             values = {
-                "path": new, "stays": True, "item_id": "", "base": Base(), "refused": "",
-                "generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT, **attr,
+                "path": new, "stays": True, "item_id": "", "base": Base(), "refused": "", **_closed(local), **attr,
             }  # fmt: skip
             try:
                 state.bytes.seal(file.ino, local)
@@ -507,3 +491,8 @@ def _let_go_of(copy: Local | None) -> None:
     if copy is not None:
         copy.release()
         copy.discard()
+
+
+def _closed(local: Local) -> dict[str, Any]:
+    """What the row of a File says of its bytes once they are closed."""
+    return {"generation": local.generation, "size": local.size, "draft": 0, "boot": BOOT}

@@ -146,7 +146,7 @@ class Attributes:
         node = self._real(path)
         if isinstance(node, File):
             if mode is not None and self._switches(node, mode):
-                self._write_back.settle(node)
+                self._write_back.bring_to_rest(node)
             with node.lock:
                 if node.here or node.item is None:
                     yield node

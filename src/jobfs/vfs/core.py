@@ -17,7 +17,6 @@ from jobfs.api.client import Client
 from jobfs.content import ContentStore
 from jobfs.document import Status, Unsent
 from jobfs.errors import FsError, JobfsError
-from jobfs.names import within
 from jobfs.namespace import Namespace
 from jobfs.nodes import Attr, Item, Sent
 from jobfs.save import WriteBack, discard, restore, retry
@@ -149,7 +148,6 @@ class Vfs(Attributes, Tree, Files):
         under, queue = path or "", self._write_back.queue
         progress = progress or (lambda sent: None)
         self._seal_open()
-        queue.hurry(lambda change: within(change.target, under))
         deadline = time.monotonic() + (_DRAIN if timeout is None else timeout)
         whole = self._state.left(under).files
         count, size = len(whole), sum(file.size for file in whole)

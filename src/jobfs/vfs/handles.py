@@ -361,7 +361,7 @@ class Pins:
     def _newer(self, handle: Handle, max_age: float | None, *, opening: bool = False) -> Item | None:
         """The item at the handle's path, if it shows another version than the handle does."""
         path = handle.file.path
-        if path is None or handle.item is None or handle.file.stays:
+        if path is None or handle.item is None or not handle.file.shared:
             return None
         node = self._view.find(path, max_age)
         item = self._view.measured(path, node) if node is not None else None

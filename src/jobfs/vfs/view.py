@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -63,11 +64,13 @@ class View:
         if file is not None:
             if file.kind is Kind.DIRECTORY and not file.stays:
                 # No item stands for it, as far as is known here.
-                return self._item_or(file, path, max_age)
+                with contextlib.suppress(*COULD_NOT_ASK):
+                    return self.namespace.lookup(path, max_age) or file
             return file
         if state.hidden(path):
             return state.meanwhile(path)
-        if self.is_local(names.parent(path)) or self._is_unmade(names.parent(path)):
+        above = state.at(names.parent(path))
+        if (above is not None and above.unmade) or self.is_local(names.parent(path)):
             return None
         try:
             return self.namespace.lookup(path, max_age)
@@ -76,18 +79,6 @@ class View:
                 raise
             # However long ago it was shown: it is on the way to what only this machine has.
             return self.namespace.peek(path) or implicit_directory(path)
-
-    def _is_unmade(self, directory: str) -> bool:
-        """True if `directory` was made here and the server does not have it yet, nor anything in it."""
-        file = self.state.at(directory) if directory else None
-        return file is not None and file.unmade
-
-    def _item_or(self, file: File, path: str, max_age: float | None) -> Node:
-        try:
-            return self.namespace.lookup(path, max_age) or file
-        except COULD_NOT_ASK:
-            # It was made here, whatever the job may have made there meanwhile.
-            return file
 
     def get(self, path: str, max_age: float | None = None) -> Node:
         """What is at `path`. Raises FsError(ENOENT, ENOTDIR, ENAMETOOLONG), ApiError."""
@@ -139,9 +130,7 @@ class View:
         node = self.directory(path)
         # First: what is placed meanwhile goes from the tables to the namespace, and never back.
         files, meanwhile = self.state.children(path)
-        children: dict[str, Node] = {}
-        if isinstance(node, Item):
-            children.update(self._children(path))
+        children: dict[str, Node] = dict(self._children(path)) if isinstance(node, Item) else {}
         for name, item in meanwhile.items():
             if item is None:
                 children.pop(name, None)
@@ -253,23 +242,17 @@ class View:
     def _file_attr(self, file: File) -> Attr:
         uid, gid = self._owner(file)
         times = _times(file, file.item.updated_ns if file.item is not None else self._started)
+        mode = file.mode if file.mode >= 0 else (0o755 if is_dir(file) else 0o644) & ~self.owner.umask
+        if file.wish is not None:
+            mode = with_permission(mode, None, file.wish)
         if is_dir(file):
-            mode = stat.S_IFDIR | self._file_mode(file, 0o755)
-            return Attr(file.ino, mode, self._links(file.path or ""), uid, gid, 0, *times)
+            return Attr(file.ino, stat.S_IFDIR | mode, self._links(file.path or ""), uid, gid, 0, *times)
         if file.link:
             return Attr(file.ino, stat.S_IFLNK | 0o777, 1, uid, gid, len(os.fsencode(file.link)), *times)
         gone = file.path is None or is_hidden_open(names.basename(file.path), file)
-        mode = stat.S_IFREG | self._file_mode(file, 0o644)
-        return Attr(file.ino, mode, 0 if gone else 1, uid, gid, self._file_size(file), *times)
-
-    def _file_mode(self, file: File, default: int) -> int:
-        mode = file.mode if file.mode >= 0 else default & ~self.owner.umask
-        return mode if file.wish is None else with_permission(mode, None, file.wish)
-
-    def _file_size(self, file: File) -> int:
-        if file.local is not None:
-            return file.local.size
-        return self.size(file.item) if file.item is not None else 0
+        size = self.size(file.item) if file.item is not None else 0
+        size = file.local.size if file.local is not None else size
+        return Attr(file.ino, stat.S_IFREG | mode, 0 if gone else 1, uid, gid, size, *times)
 
     # -- times and owners of what is changed here
 
@@ -320,15 +303,12 @@ class View:
 
         A mode without write permission that was given here does not forbid that: on a disk the directory's mode decides.
         """
-        if self.read_only(node) and not self._closed_here(node):
-            raise FsError(errno.EPERM)
-
-    def _closed_here(self, node: Node) -> bool:
-        """True if the item is readOnly because of a `chmod` on this machine."""
+        if not self.read_only(node):
+            return
         file = self.state.of(node) if isinstance(node, Item) else node
-        if file is None:
-            return False
-        return file.wish is not None or (file.mode >= 0 and file.permission is Permission.READ_ONLY)
+        closed = file is not None and file.mode >= 0 and file.permission is Permission.READ_ONLY
+        if not closed and (file is None or file.wish is None):
+            raise FsError(errno.EPERM)
 
     def read_only(self, node: Node) -> bool:
         """True if the API (or a wish not yet sent) says readOnly."""
@@ -341,11 +321,11 @@ class View:
 
 def _times(file: File, otherwise: int) -> tuple[int, int, int]:
     """Access, change of content and of attributes as they are remembered, else another time, in nanoseconds."""
-    return (
-        file.atime_ns if file.atime_ns != UNSET else otherwise,
-        file.mtime_ns if file.mtime_ns != UNSET else otherwise,
-        file.ctime_ns if file.ctime_ns != UNSET else otherwise,
+    atime, mtime, ctime = (
+        otherwise if time_ns == UNSET else time_ns
+        for time_ns in (file.atime_ns, file.mtime_ns, file.ctime_ns)
     )
+    return atime, mtime, ctime
 
 
 def is_dir(node: Node) -> bool:

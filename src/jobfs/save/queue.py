@@ -117,7 +117,8 @@ class Queue:
         if not change.begun:
             # Else the newer bytes are sent when it ends.
             usual = WHILE_OPEN if file.writing else self.delay
-            self.add(change, _earliest(usual if delay is None else delay, by, change.due))
+            before = [due - time.monotonic() for due in (by, change.due) if due]
+            self.add(change, min([usual if delay is None else delay, *before]))
         return change
 
     def add(self, change: Change, delay: float) -> None:
@@ -438,11 +439,6 @@ class Queue:
         if change.over:
             return change.unfinished or (change.running and not change.settled)
         return change.begun or change.verb is Verb.REMOVE
-
-
-def _earliest(delay: float, *dues: float) -> float:
-    """Seconds until the earliest of what is due in `delay` seconds, or then (monotonic seconds; 0.0: never)."""
-    return min(delay, *(due - time.monotonic() if due else delay for due in dues))
 
 
 def _needs_room(change: Change) -> bool:

@@ -24,6 +24,7 @@ from jobfs.save.remove import Remove
 from jobfs.save.rename import Rename
 from jobfs.save.replace import Replace
 from jobfs.save.upload import Upload
+from jobfs.settings import Settings
 from jobfs.state import Change, File, State, edit
 from jobfs.state.localbytes import BOOT, Local
 from jobfs.state.records import Base, Record, Stage, Verb
@@ -64,17 +65,10 @@ class WriteBack:
         content: ContentStore,
         directory: Path,
         mount: str,
-        *,
-        delay: float,
-        timeout: float,
-        lifetime: float,
-        cache_limit: int,
+        settings: Settings,
         server: KnownServer,
     ) -> None:
-        """`directory`: this mount's state directory. `delay`, `timeout`, `lifetime` in seconds, `cache_limit` in bytes.
-
-        Raises UsageError if its journal can't be used.
-        """
+        """`directory`: the state directory of this mount, `mount`: its id. Raises UsageError if its journal can't be used."""
         self.client = client
         self.namespace = namespace
         self.content = content
@@ -82,8 +76,8 @@ class WriteBack:
         # With each of them another thread asks too: half as many threads as connections use them all.
         beside = ThreadPoolExecutor(max(1, client.max_connections // 2), "jobfs-beside")
         self.context = Context(
-            client, namespace, content, self.state, beside,
-            mount=mount, lifetime=lifetime, timeout=timeout, cache_limit=cache_limit, server=server,
+            client, namespace, content, self.state, beside, mount=mount, lifetime=settings.request_lifetime,
+            timeout=settings.timeout, cache_limit=settings.cache_size, server=server,
         )  # fmt: skip
         self.bases = Bases(self.context)
         self.upload = Upload(self.context, directory)
@@ -91,6 +85,7 @@ class WriteBack:
         self.replace = Replace(self.context, self.upload, self.bases, self.cleanup)
         self.remove = Remove(self.context, self.replace, self.cleanup)
         self.rename = Rename(self.context, self.replace)
+        delay = settings.write_back_delay
         self.queue = Queue(self.context, self.replace, self.remove, self.cleanup, delay=delay)
         #: What was taken up from the journal at the start, a line each.
         self.taken_up: list[str] = []
@@ -130,9 +125,9 @@ class WriteBack:
         """Removals that were not begun are the next mount's; what was never sent goes now. Raises FsError(EIO)."""
         with self.state.lock:
             waiting = [c for c in self.state.left().changes if c.verb is Verb.REMOVE and not c.recorded]
-            # Where a rename is still under way, it may be that which hides the file.
-            waiting = [c for c in waiting if self.state.reservations.against(c.target) is None]
         for change in waiting:
+            if self.state.reservations.against(change.target) is not None:
+                continue  # a rename is still under way there, and it may be that which hides the file
             if change.base.id:
                 self.state.write(edit(change))
             elif change.file is not None:
@@ -326,11 +321,10 @@ class WriteBack:
         """
         if over is not None:
             self.state.unname(over)
-        if victim.pending is not None:
-            if new is not None:
-                self.state.void(victim.pending, new)
-            else:
-                self.state.end(victim.pending)
+        if victim.pending is not None and new is not None:
+            self.state.void(victim.pending, new)
+        elif victim.pending is not None:
+            self.state.end(victim.pending)
         if victim.file is not None:
             self.state.unname(victim.file)
 
@@ -375,9 +369,9 @@ class WriteBack:
                 self.state.apply(file.change, target=path)
             if before and before != file.generation:
                 self.state.bytes.retire(file.ino, before)
+        # When its unsent bytes were to be sent, what takes its place is sent.
         ended = victim.file.change if victim.file is not None else None
-        waits = ended is not None and ended.verb is Verb.PUT and not ended.begun
-        due = ended.due if ended is not None and waits else 0.0
+        due = ended.due if ended is not None and ended.verb is Verb.PUT and not ended.begun else 0.0
         self.replaced(victim, over)
         self.queue.save(file, by=due)
 
@@ -476,10 +470,7 @@ class WriteBack:
             state.unname(over)
 
     def _remove_later(self, path: str, base: Base, item: Item | None) -> None:
-        """What had this name has a scratch name here: its item goes, unless something takes the name before.
-
-        Nothing is recorded yet: killed before, it is there under both.
-        """
+        """The item of what has a scratch name here goes, unless something takes its name before; killed before, both are there."""
         change = self.state.change(
             Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None},
         )  # fmt: skip

@@ -89,11 +89,8 @@ class Vfs(Attributes, Tree, Files):
             content,
             directory.path,
             directory.record.mount_id,
-            delay=settings.write_back_delay,
-            timeout=settings.timeout,
-            lifetime=settings.request_lifetime,
-            cache_limit=settings.cache_size,
-            server=server,
+            settings,
+            server,
         )
         owner = Owner(settings.uid, settings.gid, settings.umask)
         view = View(self._write_back, owner, settings.local_only, changes=not settings.read_only)

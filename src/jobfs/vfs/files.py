@@ -212,7 +212,7 @@ class Files:
                     raise
                 # It was unlinked just now.
         handle = Handle(file, None, flags)
-        handle.writable = handle.wrote = True
+        handle.writable = True
         file.handles.append(handle)
         self._pages.opened(handle, path, None)
         return OpenResult(self._number(handle))
@@ -298,11 +298,12 @@ class Files:
         return at_end and source is handle.content and self._pins.grow(handle, self._known_size(handle))
 
     def _known_size(self, handle: Handle) -> int:
-        item, content = handle.item, handle.content
-        if item is None:
-            return -1
-        size = content.size if isinstance(content, Local | Content) else None
-        return self._view.size(item) if size is None else size
+        item, content, local = handle.item, handle.content, handle.file.local
+        if local is not None:
+            return local.size
+        if isinstance(content, Local | Content) and content.size is not None:
+            return content.size
+        return self._view.size(item) if item is not None else -1
 
     def _begins(self, handle: Handle) -> None:
         """A file is read from its start: when it is one of many, what comes next is fetched ahead."""
@@ -365,7 +366,6 @@ class Files:
                 yield local
                 _touch(file)
                 self._state.edition += 1
-                handle.wrote = True
                 return
         raise FsError(errno.EIO, "the file keeps being saved while it is written")
 
@@ -450,9 +450,7 @@ class Files:
 
     def size(self, fh: int) -> int:
         """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""
-        handle = self.handle(fh)
-        local = handle.file.local
-        return local.size if local is not None else self._known_size(handle)
+        return self._known_size(self.handle(fh))
 
     # -- close and fsync
 
@@ -462,9 +460,7 @@ class Files:
         file = handle.file
         if not handle.writable:
             return
-        if handle.wrote or file.written:
-            handle.wrote = False
-            self._close_dirty(file)
+        self._close_dirty(file)
         # Each close of a descriptor that a program has twice is told, as the first one was.
         if self._sync_on_close and file.shared:
             self._write_back.commit(file)

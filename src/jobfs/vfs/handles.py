@@ -90,7 +90,7 @@ class Handle:
 
     __slots__ = (
         "append", "asked", "at", "begun", "content", "ends", "epoch", "file", "follows", "item", "left", "readable", "seen",
-        "served", "writable", "wrote", "young",
+        "served", "writable", "young",
     )  # fmt: skip
 
     def __init__(self, file: File, item: Item | None, flags: int) -> None:
@@ -100,8 +100,6 @@ class Handle:
         self.writable = flags & CHANGES != 0
         self.append = flags & os.O_APPEND != 0
         self.young = False
-        #: True once this handle changed the file since its last flush.
-        self.wrote = False
         #: True once this handle has read from the start.
         self.begun = False
         #: True once its program may have got bytes of `item`: from here, or from what the kernel has read for another.

@@ -1,16 +1,9 @@
-"""Taking up what an earlier mount left in the journal (save/protocol.md, Recovery).
+"""Taking up what an earlier mount left in the journal (save/protocol.md, Recovery, has the table).
 
-Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. By its stage:
-
-    STAGING    the staged item is looked for under its hidden name, or at the target (replace.py `_stage`), else made again
-    STAGED     it is still hidden: it is placed now; it has another name: it was placed; it is gone: it is made again from the
-               local bytes, and a `move`, which has none, is undone (replace.py `_look_at_staged`)
-    PLACED     what was set aside is looked at (cleanup.py `finish`)
-    CANCELLED  what was begun is taken back (cleanup.py `_take_back`)
-    no row     a hidden item of this mount that no record explains: deleted if its transaction id is a tombstone, else shown
-               (cleanup.py `expose_orphans`)
-
-Until its Change ends, a file is served from the local bytes. What was written to a file and never closed gets a name of its own.
+Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. What was STAGING
+or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), what was PLACED or CANCELLED in cleanup.py (`finish`, `_take_back`);
+there, `expose_orphans` shows hidden items of this mount that no row explains. Until its Change ends, a file is served from the
+local bytes. What was written to a file and never closed gets a name of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +15,6 @@ import time
 
 from jobfs import names
 from jobfs.nodes import Kind
-from jobfs.save.context import Context
 from jobfs.save.rename import find_renamed
 from jobfs.save.writeback import WriteBack
 from jobfs.state import Change, File, State, edit
@@ -105,7 +97,12 @@ def _take_up(write_back: WriteBack, file: File) -> list[str]:
 def _restore(write_back: WriteBack, change: Change) -> None:
     """Queue one Change, for the step that its stage names."""
     state, file = write_back.state, change.file
-    _distrust(write_back.context, change)
+    # Any request of it may have gone unanswered (R7): it looks at the server first.
+    change.begun = change.unsure = True
+    for aside in change.asides:
+        aside.unsure_until = write_back.context.may_come_until()
+    for item_id in filter(None, (change.staged_id, *(aside.id for aside in change.asides))):
+        write_back.context.unanswered(item_id)
     state.apply(change)
     if change.stage in (Stage.PLACED, Stage.CANCELLED):
         _clean_up(state, change)
@@ -119,16 +116,6 @@ def _restore(write_back: WriteBack, change: Change) -> None:
             # A rename over unsent bytes, of which nobody was told that it was done: it takes these bytes, and no newer ones.
             state.apply(change, generation=file.generation)
         write_back.queue.add(change, 0.0)
-
-
-def _distrust(context: Context, change: Change) -> None:
-    """After a restart any request of it may have gone unanswered (R7): it looks at the server first."""
-    change.begun = change.unsure = True
-    for aside in change.asides:
-        aside.unsure_until = context.may_come_until()
-    for item_id in (change.staged_id, *(aside.id for aside in change.asides)):
-        if item_id:
-            context.unanswered(item_id)
 
 
 def _clean_up(state: State, change: Change) -> None:

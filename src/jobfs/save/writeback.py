@@ -310,9 +310,7 @@ class WriteBack:
         if isinstance(node, File):
             return Victim() if node.stays else Victim(node.base, node.item, node)
         pending = self.state.pending(path)
-        if pending is None:
-            return Victim()
-        return Victim(pending.base, pending.item, pending.file, pending)
+        return Victim(pending.base, pending.item, pending.file, pending) if pending else Victim()
 
     def replaced(self, victim: Victim, over: File | None = None, new: File | None = None) -> None:
         """Something has the name, in the journal too: let go of what had it, `over` if that is a file of this machine only.
@@ -470,7 +468,7 @@ class WriteBack:
             state.unname(over)
 
     def _remove_later(self, path: str, base: Base, item: Item | None) -> None:
-        """The item of what has a scratch name here goes, unless something takes its name before; killed before, both are there."""
+        """The item of what has a scratch name here goes, unless something takes its name; killed before, both are there."""
         change = self.state.change(
             Verb.REMOVE, path, stage=Stage.STAGED, base=base, item=item, shows={path: None},
         )  # fmt: skip

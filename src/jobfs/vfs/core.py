@@ -279,7 +279,7 @@ class Vfs(Attributes, Tree, Files):
         Raises FsError(ENOENT) where nothing is known to be, and where a request would have to be made.
         """
         node = self._view.looked_up(path)
-        if node is None or not self._view.is_measured(node) or self.is_open_otherwise(path):
+        if node is None or self._view.unmeasured(node) is not None or self.is_open_otherwise(path):
             raise FsError(errno.ENOENT)
         return self._view.attr(node)
 

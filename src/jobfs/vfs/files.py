@@ -224,8 +224,8 @@ class Files:
         write_back.queue.end(Verb.REMOVE, path)
         file = state.new(Kind.FILE, path)
         file.stays = self._view.stays_here(path)
-        mode, uid, gid = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
-        file.mode, file.uid, file.gid = mode, uid, gid
+        inherited = self._view.inherited(path, mode, caller.uid, caller.gid, directory=False)
+        file.mode, file.uid, file.gid = inherited
         _touch(file)
         file.atime_ns = file.mtime_ns
         local = self._begin(file)
@@ -271,7 +271,12 @@ class Files:
             self._begins(handle)
         data: bytes | None = None
         for _ in range(REOPENS):
-            source = self._source(handle)
+            with handle.file.lock:
+                source = handle.content if handle.file.local is None else handle.file.local
+                if isinstance(source, Local):
+                    source.acquire()
+            if source is None:
+                raise FsError(errno.EIO)
             try:
                 data = source.read(offset, size)
             except (StaleVersionError, NotFoundError) as gone:
@@ -312,13 +317,6 @@ class Files:
             return
         handle.begun = True
         self._prefetch.reading(item, handle.content)
-
-    def _source(self, handle: Handle) -> Readable:
-        with handle.file.lock:
-            source = handle.content if handle.file.local is None else handle.file.local
-            if source is None:
-                raise FsError(errno.EIO)
-            return source.acquire() if isinstance(source, Local) else source
 
     # -- write
 
@@ -434,19 +432,17 @@ class Files:
         file = handle.file
         if isinstance(handle.content, Fixed):
             return self._control.attr(handle.content.name, len(handle.content.content))
-        if file.local is None and self._is_at_end(handle):
-            with contextlib.suppress(JobfsError):
-                self._pins.grow(handle, self._known_size(handle))
+        if file.local is None:
+            # At the end seems to be who has read everything: the kernel reads ahead, and asks once before the last bytes.
+            handle.asked = handle.asked + 1 if handle.ends else 0
+            if handle.asked > 1 or not self._known_size(handle):
+                with contextlib.suppress(JobfsError):
+                    self._pins.grow(handle, self._known_size(handle))
         if file.local is not None or handle.item is None:
             return self._view.attr(file)
         if not file.shared:
             return self._view.attr(file)._replace(size=self._known_size(handle))
         return self._view.attr(handle.item)._replace(ino=file.ino, size=self._known_size(handle))
-
-    def _is_at_end(self, handle: Handle) -> bool:
-        """True if a program seems to have read everything: the kernel reads ahead of it, and asks once before the last bytes."""
-        handle.asked = handle.asked + 1 if handle.ends else 0
-        return handle.asked > 1 or not self._known_size(handle)
 
     def size(self, fh: int) -> int:
         """Bytes of an open file as it stands here, without a look at the server; -1 if that is not known."""

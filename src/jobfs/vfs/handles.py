@@ -121,8 +121,7 @@ class Handle:
 
     def go_on(self, item: Item, content: Readable) -> None:
         """What was written is the version `item` now. The caller has the File's lock."""
-        if self.content is not None:
-            self.content.close()
+        self.drop_content()
         self.content = content
         self.item = self.seen = item
         self.young = True

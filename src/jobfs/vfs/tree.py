@@ -288,7 +288,7 @@ class Tree:
         try:
             if not (victim.base.id or victim.file or victim.pending):
                 with contextlib.suppress(PathExistsError):
-                    return self._write_back.rename.move(item, new)
+                    return self._write_back.rename.update(item, path=new)
             return self._write_back.move_over(item, new, victim)
         except JobfsError:
             self._namespace.touch(item.path)

@@ -175,7 +175,9 @@ class View:
         return self._file_attr(node)
 
     def _item_attr(self, item: Item) -> Attr:
-        mode, changed = self.default_mode(item), item.updated_ns or self._started
+        mode = (0o755 if item.is_dir else 0o644) & ~self.owner.umask
+        mode = mode & ~0o222 if item.read_only else mode
+        changed = item.updated_ns or self._started
         uid, gid, _ = self.owner
         times = (changed, changed, changed)
         file = self.state.of(item)
@@ -209,7 +211,7 @@ class View:
 
         Programs that copy as many bytes as `stat` says (tar, rsync, git) must not take a file of unknown size for an empty one.
         """
-        item = self._unmeasured(node)
+        item = self.unmeasured(node)
         if item is None:
             return node
         try:
@@ -217,27 +219,16 @@ class View:
             return node
         except NotFoundError:
             now = self.get(path, max_age=0.0)
-            if self._unmeasured(now) == item:
+            if self.unmeasured(now) == item:
                 raise
             return self.measured(path, now)
 
-    def is_measured(self, node: Node) -> bool:
-        """True if the size is known that `attr` shows."""
-        return self._unmeasured(node) is None
-
-    def _unmeasured(self, node: Node) -> Item | None:
+    def unmeasured(self, node: Node) -> Item | None:
         """The item whose content is shown, if its size is not known."""
         item = node if isinstance(node, Item) else node.item if node.local is None else None
         if item is None or item.is_dir or item.size is not None:
             return None
         return item if self.content.size(item) is None else None
-
-    def default_mode(self, item: Item) -> int:
-        """The mode that permission and type give, less the umask."""
-        mode = 0o755 if item.is_dir else 0o644
-        if item.read_only:
-            mode &= ~0o222
-        return mode & ~self.owner.umask
 
     def _file_attr(self, file: File) -> Attr:
         uid, gid = self._owner(file)

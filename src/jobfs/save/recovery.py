@@ -1,8 +1,8 @@
 """Taking up what an earlier mount left in the journal (save/protocol.md, Recovery, has the table).
 
 Nothing is assumed of the last request: each Change is `unsure`, and looks at the server before its next step. What was STAGING
-or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), what was PLACED or CANCELLED in cleanup.py (`finish`, `_take_back`);
-there, `expose_orphans` shows hidden items of this mount that no row explains. Until its Change ends, a file is served from the
+or STAGED goes on in replace.py (`_stage`, `_look_at_staged`), what was PLACED or CANCELLED in cleanup.py (`finish`). There,
+`expose_orphans` shows hidden items of this mount that no row explains. Until its Change ends, a file is served from the
 local bytes. What was written to a file and never closed gets a name of its own.
 """
 

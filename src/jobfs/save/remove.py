@@ -97,14 +97,17 @@ class Remove:
             # A key may be taken again. Else the file is there again: what takes its name would wait for ever.
             if change.file is None or not isinstance(error, UnauthorizedError):
                 log.warning("%s: its removal is refused, and it is there again: %s", change.target, error)
-                self._end(change)
+                self._let_go(change)
                 self._context.namespace.touch(change.target)
             raise
-        self._end(change)
+        self._let_go(change)
 
-    def _end(self, change: Change) -> None:
+    def _let_go(self, change: Change) -> None:
         """An unlink is over, and with it what this machine has of the file. Raises FsError(EIO)."""
-        self._state.end(change) if change.file is None else self._state.unname(change.file)
+        if change.file is not None:
+            self._state.unname(change.file)
+        else:
+            self._state.end(change)
 
     def delete_version(self, path: str, base: Base) -> None:
         """Delete the item at `path` if it still is the version that was shown here: what the job has written since stays.
